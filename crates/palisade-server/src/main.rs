@@ -1,0 +1,2 @@
+//! The Palisade server and its command line.
+fn main() {}

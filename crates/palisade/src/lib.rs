@@ -1,0 +1,1 @@
+//! A secure application backend as a library: accounts, sign-in, sessions, tokens, audit.
