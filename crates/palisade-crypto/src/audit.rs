@@ -1,0 +1,63 @@
+//! The keyed digests under the audit log.
+//!
+//! # Promises
+//!
+//! - Who does not hold the key can neither continue a chain nor rewrite one, however much of it
+//!   they can read.
+//! - A chain digest never passes for a record's own tag, nor the other way round.
+
+use crate::mac::hmac_sha256;
+
+const CHAIN: &[u8] = b"palisade audit chain v1\0";
+const RECORD: &[u8] = b"palisade audit record v1\0";
+
+/// The digest that ties `record` to everything before it: HMAC-SHA256 over a versioned label,
+/// the `previous` digest (all zero before the first record) and the record's canonical bytes.
+#[must_use]
+pub fn chain_digest(key: &[u8; 32], previous: &[u8; 32], record: &[u8]) -> [u8; 32] {
+    hmac_sha256(key, &[CHAIN, previous, record])
+}
+
+/// The tag of one record by itself, wherever it stands: HMAC-SHA256 over a versioned label and the
+/// record's canonical bytes.
+#[must_use]
+pub fn record_mac(key: &[u8; 32], record: &[u8]) -> [u8; 32] {
+    hmac_sha256(key, &[RECORD, record])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: [u8; 32] = [7; 32];
+
+    fn chain(records: &[&[u8]]) -> [u8; 32] {
+        records.iter().fold([0; 32], |previous, record| chain_digest(&KEY, &previous, record))
+    }
+
+    #[test]
+    fn a_chain_tells_every_edit_swap_insertion_and_deletion() {
+        let whole = chain(&[b"one", b"two", b"three"]);
+        let others: [&[&[u8]]; 7] = [
+            &[b"one", b"two"],
+            &[b"two", b"three"],
+            &[b"one", b"three", b"two"],
+            &[b"one", b"twO", b"three"],
+            &[b"one", b"two", b"two", b"three"],
+            &[b"onetwo", b"three"],
+            &[b"one", b"twothree"],
+        ];
+        for other in others {
+            assert_ne!(whole, chain(other));
+        }
+    }
+
+    #[test]
+    fn another_key_or_purpose_gives_another_digest() {
+        let digest = chain_digest(&KEY, &[0; 32], b"record");
+        assert_ne!(digest, chain_digest(&[8; 32], &[0; 32], b"record"));
+        assert_ne!(digest, record_mac(&KEY, b"record"));
+        assert_ne!(digest, record_mac(&KEY, &[&[0; 32][..], b"record"].concat()));
+        assert_ne!(record_mac(&KEY, b"record"), record_mac(&[8; 32], b"record"));
+    }
+}

@@ -1,0 +1,121 @@
+//! Opaque tokens: a prefix that says what they are, and 256 random bits.
+//!
+//! # Promises
+//!
+//! - What is stored is [`digest`], from which the token cannot be had back. 256 random bits need no
+//!   slow hash.
+//! - One token has one spelling; every other text has no digest.
+//! - The same random part under another prefix has another digest, so kinds of token cannot be
+//!   exchanged.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::random::Random;
+use crate::secret::SecretString;
+
+const LABEL: &[u8] = b"palisade opaque token v1\0";
+const ENCODED_LENGTH: usize = 43;
+
+/// A new token: `prefix` and 43 characters of base64url, 256 bits of `random`.
+#[must_use]
+pub fn generate(prefix: &'static str, random: &dyn Random) -> SecretString {
+    let mut bytes = Zeroizing::new([0; 32]);
+    random.fill(bytes.as_mut());
+    let mut text = String::with_capacity(prefix.len() + ENCODED_LENGTH);
+    text.push_str(prefix);
+    URL_SAFE_NO_PAD.encode_string(bytes.as_ref(), &mut text);
+    SecretString::from(text)
+}
+
+/// What is stored of a token: SHA-256 over a versioned label, the prefix and the random bits.
+///
+/// None if `text` is not a token of this `prefix`: another prefix, another length, another
+/// alphabet, padding, or unused bits that are not zero.
+#[must_use]
+pub fn digest(prefix: &'static str, text: &str) -> Option<[u8; 32]> {
+    let encoded = text.strip_prefix(prefix)?;
+    if encoded.len() != ENCODED_LENGTH {
+        return None;
+    }
+    let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(encoded).ok()?);
+    let mut hasher = Sha256::new();
+    hasher.update(LABEL);
+    hasher.update(prefix.as_bytes());
+    hasher.update([0]);
+    hasher.update(bytes.as_slice());
+    Some(hasher.finalize().into())
+}
+
+/// BLAKE3 of `bytes`: the key under which something is remembered in memory without remembering
+/// the thing itself. Not for storage.
+#[must_use]
+pub fn fingerprint(bytes: &[u8]) -> [u8; 32] {
+    blake3::hash(bytes).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::SeededRandom;
+
+    const PREFIX: &str = "pal_ak_";
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+    #[test]
+    fn a_token_has_its_prefix_43_characters_and_one_digest() {
+        let random = SeededRandom::new(1);
+        let token = generate(PREFIX, &random);
+        assert_eq!(token.expose().len(), PREFIX.len() + 43);
+        assert!(digest(PREFIX, token.expose()).is_some());
+        assert_eq!(digest(PREFIX, token.expose()), digest(PREFIX, token.expose()));
+        assert_ne!(
+            digest(PREFIX, token.expose()),
+            digest(PREFIX, generate(PREFIX, &random).expose())
+        );
+    }
+
+    #[test]
+    fn a_token_under_another_prefix_is_another_token() {
+        let token = generate(PREFIX, &SeededRandom::new(1));
+        let moved = token.expose().replace(PREFIX, "pal_rt_");
+        assert_eq!(digest("pal_rt_", token.expose()), None);
+        assert_ne!(digest("pal_rt_", &moved), digest(PREFIX, token.expose()));
+    }
+
+    #[test]
+    fn only_one_last_character_in_four_is_a_spelling() {
+        let token = generate(PREFIX, &SeededRandom::new(2));
+        let stem = &token.expose()[..token.expose().len() - 1];
+        let accepted = ALPHABET
+            .iter()
+            .filter(|last| digest(PREFIX, &format!("{stem}{}", char::from(**last))).is_some())
+            .count();
+        assert_eq!(accepted, 16);
+    }
+
+    #[test]
+    fn everything_that_is_not_a_token_has_no_digest() {
+        let good = generate(PREFIX, &SeededRandom::new(3));
+        let good = good.expose();
+        let stem = &good[..good.len() - 1];
+        for bad in [
+            String::new(),
+            PREFIX.to_owned(),
+            stem.to_owned(),
+            format!("{good}A"),
+            format!("{good}="),
+            format!("{stem}="),
+            format!("{stem}+"),
+            format!("{stem}/"),
+            format!(" {good}"),
+            format!("{good}\n"),
+            format!("{stem}é"),
+            good.to_uppercase(),
+        ] {
+            assert_eq!(digest(PREFIX, &bad), None, "{bad:?}");
+        }
+    }
+}

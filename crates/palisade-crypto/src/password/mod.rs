@@ -1,0 +1,157 @@
+//! Password hashes: Argon2id (RFC 9106) by default, bcrypt where a site wants it.
+//!
+//! # Promises
+//!
+//! - Every byte of a password counts, whatever its length and whatever bytes it holds: bcrypt is
+//!   given a keyed digest of the password, so nothing is cut at 72 bytes or at a zero byte.
+//! - What an encoded hash asks for is capped before any work is done for it.
+//! - Hashes are compared in constant time, and the memory of Argon2 is wiped after each use.
+//! - [`dummy`] costs exactly what a real hash of the same [`Cost`] costs to verify.
+//!
+//! Unicode normalisation (NFC) is the caller's. So is the pepper: the encoded hash is meant to be
+//! sealed before it is stored.
+//!
+//! # Encoded forms
+//!
+//! | form | meaning |
+//! |---|---|
+//! | `$argon2id$v=19$m=…,t=…,p=…$salt$hash` | PHC string |
+//! | `$palisade-bcrypt-v1$2b$12$…` | bcrypt of the keyed digest of the password |
+//! | `$2a$`, `$2b$`, `$2y$…` | plain bcrypt, made elsewhere: verified, never made |
+
+mod argon2id;
+mod bcrypt;
+mod cost;
+
+use std::{error, fmt};
+
+pub use argon2id::Memory;
+pub use cost::{Cost, CostError};
+
+use crate::random::Random;
+use crate::secret::SecretString;
+
+/// Longer texts are no encoded hash. The longest form this module knows takes about 200 bytes.
+const LONGEST_ENCODED: usize = 512;
+
+/// Why a password was neither hashed nor judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PasswordError {
+    /// The cost to hash at is out of bounds.
+    Cost(CostError),
+    /// The encoded text is no hash in a form this module knows.
+    Malformed,
+    /// The encoded hash asks for more work than this module does for anybody.
+    TooCostly,
+    /// The memory that the cost asks for could not be had.
+    OutOfMemory,
+}
+
+impl fmt::Display for PasswordError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cost(error) => error.fmt(formatter),
+            Self::Malformed => formatter.write_str("the stored password hash has an unknown form"),
+            Self::TooCostly => {
+                formatter.write_str("the stored password hash asks for too much work")
+            }
+            Self::OutOfMemory => {
+                formatter.write_str("there is not enough memory to hash a password")
+            }
+        }
+    }
+}
+
+impl error::Error for PasswordError {}
+
+impl From<CostError> for PasswordError {
+    fn from(error: CostError) -> Self {
+        Self::Cost(error)
+    }
+}
+
+/// Hashes `password` at `cost`, with a salt of 16 bytes from `random`, and encodes the result.
+///
+/// # Errors
+///
+/// If the cost is out of bounds or its memory cannot be had.
+pub fn hash(
+    cost: &Cost,
+    password: &SecretString,
+    random: &dyn Random,
+    memory: &mut Memory,
+) -> Result<String, PasswordError> {
+    cost.validate()?;
+    let mut salt = [0; 16];
+    random.fill(&mut salt);
+    match *cost {
+        Cost::Argon2id { memory_kib, passes, lanes } => {
+            argon2id::hash([memory_kib, passes, lanes], salt, password, memory)
+        }
+        Cost::Bcrypt { cost } => bcrypt::hash(cost, salt, password),
+    }
+}
+
+/// Whether `password` is the one that `encoded` was made of.
+///
+/// A plain bcrypt hash made elsewhere matches no password over 72 bytes: bcrypt looked at the
+/// first 72 only, and whatever follows them would go unjudged.
+///
+/// # Errors
+///
+/// If `encoded` has no known form, asks for too much work, or its memory cannot be had. What a
+/// wrong password gets is `Ok(false)`.
+pub fn verify(
+    encoded: &str,
+    password: &SecretString,
+    memory: &mut Memory,
+) -> Result<bool, PasswordError> {
+    match Encoded::parse(encoded)? {
+        Encoded::Argon2id(stored) => stored.verify(password, memory),
+        Encoded::Bcrypt(stored) => stored.verify(password),
+    }
+}
+
+/// Whether `encoded` was made by this module at exactly `cost`. If not, the password is hashed
+/// anew the next time it is known.
+#[must_use]
+pub fn is_at_cost(encoded: &str, cost: &Cost) -> bool {
+    match Encoded::parse(encoded) {
+        Ok(Encoded::Argon2id(stored)) => stored.own_cost() == Some(*cost),
+        Ok(Encoded::Bcrypt(stored)) => stored.own_cost() == Some(*cost),
+        Err(_) => false,
+    }
+}
+
+/// An encoded hash that no password matches and that costs exactly `cost` to verify, for accounts
+/// that do not exist. It is made without hashing.
+#[must_use]
+pub fn dummy(cost: &Cost) -> String {
+    match *cost {
+        Cost::Argon2id { memory_kib, passes, lanes } => {
+            argon2id::encode([memory_kib, passes, lanes], &[0; 16], &[0; 32])
+        }
+        Cost::Bcrypt { cost } => bcrypt::dummy(cost),
+    }
+}
+
+enum Encoded {
+    Argon2id(argon2id::Stored),
+    Bcrypt(bcrypt::Stored),
+}
+
+impl Encoded {
+    fn parse(text: &str) -> Result<Self, PasswordError> {
+        if text.len() > LONGEST_ENCODED || !text.is_ascii() {
+            return Err(PasswordError::Malformed);
+        }
+        if text.starts_with("$argon2id$") {
+            argon2id::Stored::parse(text).map(Self::Argon2id)
+        } else {
+            bcrypt::Stored::parse(text).map(Self::Bcrypt)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

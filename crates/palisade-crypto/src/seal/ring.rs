@@ -1,0 +1,98 @@
+//! Several versions of a key: the newest seals, all of them open.
+
+use std::collections::BTreeMap;
+use std::{error, fmt};
+
+use super::{SealError, SealingKey};
+use crate::random::Random;
+use crate::secret::SecretBytes;
+
+const VERSIONED: u8 = 2;
+const HEADER_LENGTH: usize = 5;
+
+/// Versions of one key. The highest version seals; every version in the ring opens what it sealed.
+#[derive(Clone, Debug)]
+pub struct KeyRing {
+    current: u32,
+    keys: BTreeMap<u32, SealingKey>,
+}
+
+impl KeyRing {
+    /// A ring of these keys, in any order.
+    ///
+    /// # Errors
+    ///
+    /// If there is no key, or two keys of one version.
+    pub fn new(keys: Vec<(u32, SealingKey)>) -> Result<Self, KeyRingError> {
+        let given = keys.len();
+        let keys: BTreeMap<_, _> = keys.into_iter().collect();
+        if keys.len() != given {
+            return Err(KeyRingError::RepeatedVersion);
+        }
+        let (&current, _) = keys.last_key_value().ok_or(KeyRingError::Empty)?;
+        Ok(Self { current, keys })
+    }
+
+    /// The version that seals.
+    #[must_use]
+    pub fn current_version(&self) -> u32 {
+        self.current
+    }
+
+    /// Seals `plaintext` for `context` under the current version, which is stored in front and
+    /// authenticated.
+    #[must_use]
+    pub fn seal(&self, random: &dyn Random, context: &[u8], plaintext: &[u8]) -> Vec<u8> {
+        self.keys[&self.current].seal_after(&header(self.current), random, context, plaintext)
+    }
+
+    /// Opens what [`KeyRing::seal`] made for the same `context`, under whichever version.
+    ///
+    /// # Errors
+    ///
+    /// If the bytes are not such a value, were changed, belong to another key or context, or name
+    /// a version that is not in the ring.
+    pub fn open(&self, context: &[u8], sealed: &[u8]) -> Result<SecretBytes, SealError> {
+        let (version, body) = split(sealed).ok_or(SealError::Malformed)?;
+        let key = self.keys.get(&version).ok_or(SealError::UnknownVersion)?;
+        key.open_after(&header(version), context, body)
+    }
+
+    /// The key version that `sealed` claims: enough to find what should be sealed anew, no proof.
+    #[must_use]
+    pub fn version_of(sealed: &[u8]) -> Option<u32> {
+        split(sealed).map(|(version, _)| version)
+    }
+}
+
+fn header(version: u32) -> [u8; HEADER_LENGTH] {
+    let [a, b, c, d] = version.to_be_bytes();
+    [VERSIONED, a, b, c, d]
+}
+
+fn split(sealed: &[u8]) -> Option<(u32, &[u8])> {
+    match sealed {
+        [VERSIONED, a, b, c, d, body @ ..] => Some((u32::from_be_bytes([*a, *b, *c, *d]), body)),
+        _ => None,
+    }
+}
+
+/// Why keys make no ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyRingError {
+    /// No key was given.
+    Empty,
+    /// Two keys have the same version.
+    RepeatedVersion,
+}
+
+impl fmt::Display for KeyRingError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Empty => "a key ring needs at least one key",
+            Self::RepeatedVersion => "two keys in the key ring have the same version",
+        })
+    }
+}
+
+impl error::Error for KeyRingError {}

@@ -1,0 +1,89 @@
+//! What an access token says, and the rules its claims have to keep.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::TokenError;
+
+/// The longest life of a token, and a margin for rounding. In seconds.
+const LONGEST_LIFE: i64 = 60 * 60 + 60;
+
+/// How far in the future `iat` may lie, for clocks that differ between nodes. In seconds.
+const ISSUED_AHEAD: i64 = 60;
+
+/// The claims of an access token (RFC 9068 2.2). All of them are required, times are in seconds
+/// since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccessClaims {
+    /// Issuer: the site's public URL.
+    pub iss: String,
+    /// Audience: for whom the token is.
+    pub aud: String,
+    /// Subject: the user's id.
+    pub sub: String,
+    /// The client that asked for the token.
+    pub client_id: String,
+    /// The session that the token belongs to and ends with.
+    pub sid: String,
+    /// The token's own id.
+    pub jti: String,
+    /// When the token was made.
+    pub iat: i64,
+    /// When the token ends. At this second it is over.
+    pub exp: i64,
+    /// When the user last proved who they are.
+    pub auth_time: i64,
+    /// By which methods they did (RFC 8176).
+    pub amr: Vec<String>,
+}
+
+impl AccessClaims {
+    /// The rules that hold whatever the time and whoever verifies.
+    pub(super) fn check_shape(&self) -> Result<(), TokenError> {
+        let texts = [
+            ("iss", &self.iss),
+            ("aud", &self.aud),
+            ("sub", &self.sub),
+            ("client_id", &self.client_id),
+            ("sid", &self.sid),
+            ("jti", &self.jti),
+        ];
+        if let Some((name, _)) = texts.into_iter().find(|(_, text)| text.is_empty()) {
+            return Err(TokenError::BadClaim(name));
+        }
+        let life = self.exp.checked_sub(self.iat).ok_or(TokenError::BadClaim("exp"))?;
+        if self.iat < 0 {
+            Err(TokenError::BadClaim("iat"))
+        } else if !(1..=LONGEST_LIFE).contains(&life) {
+            Err(TokenError::BadClaim("exp"))
+        } else if self.auth_time < 0 {
+            Err(TokenError::BadClaim("auth_time"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Every rule: shape, issuer, audience and time.
+    pub(super) fn check(&self, issuer: &str, audience: &str, now: i64) -> Result<(), TokenError> {
+        self.check_shape()?;
+        if self.iss != issuer {
+            return Err(TokenError::BadClaim("iss"));
+        }
+        if self.aud != audience {
+            return Err(TokenError::BadClaim("aud"));
+        }
+        if self.iat > now.saturating_add(ISSUED_AHEAD) {
+            return Err(TokenError::BadClaim("iat"));
+        }
+        if now >= self.exp { Err(TokenError::Expired) } else { Ok(()) }
+    }
+}
+
+/// Reads one JSON object of exactly `T`'s members. serde would take an array for a struct, too.
+pub(super) fn read_object<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
+    if json.first() != Some(&b'{') {
+        return None;
+    }
+    serde_json::from_slice(json).ok()
+}

@@ -1,0 +1,84 @@
+//! JWTs in the compact form (RFC 7515 7.1), profile RFC 9068.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+use super::claims::read_object;
+use super::key::{Signing, TokenKey, TokenKeyError, VerificationKey, Verifying};
+use super::{AccessClaims, TokenError, signature};
+
+/// RFC 9068 2.1.
+const TYPE: &str = "at+jwt";
+
+/// The whole header: three members and no other, so nothing in it can bring a key (`jwk`, `x5c`),
+/// point to one (`jku`, `x5u`) or ask for an extension (`crit`).
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    typ: String,
+    alg: String,
+    kid: Option<String>,
+}
+
+pub(super) fn sign(key: &TokenKey, claims: &AccessClaims) -> Result<String, TokenKeyError> {
+    let header = Header {
+        typ: TYPE.to_owned(),
+        alg: key.algorithm().as_str().to_owned(),
+        kid: Some(key.kid().to_owned()),
+    };
+    let header = serde_json::to_vec(&header).map_err(|_| TokenKeyError::BadClaims)?;
+    let claims = serde_json::to_vec(claims).map_err(|_| TokenKeyError::BadClaims)?;
+    let mut token = URL_SAFE_NO_PAD.encode(header);
+    token.push('.');
+    URL_SAFE_NO_PAD.encode_string(claims, &mut token);
+    let signature = match key.signing() {
+        Signing::EdDsa(pair) => pair.sign(token.as_bytes()).as_ref().to_vec(),
+        Signing::Es256(pair) => signature::sign_p256(pair, token.as_bytes())?,
+        Signing::PasetoV4Public(_) | Signing::PasetoV4Local(_) => {
+            return Err(TokenKeyError::BadKey);
+        }
+    };
+    token.push('.');
+    URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+    Ok(token)
+}
+
+/// The claims of `token` if a key that `find` knows signed them.
+pub(super) fn read<'a>(
+    token: &str,
+    find: impl FnOnce(&str) -> Option<&'a VerificationKey>,
+) -> Result<AccessClaims, TokenError> {
+    let (signed, encoded_signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+    let (encoded_header, encoded_claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
+    let header: Header = read_object(&decode(encoded_header)?).ok_or(TokenError::Malformed)?;
+    if header.typ != TYPE {
+        return Err(TokenError::Malformed);
+    }
+    let claims = decode(encoded_claims)?;
+    let signature = decode(encoded_signature)?;
+    let key = header.kid.and_then(|kid| find(&kid)).ok_or(TokenError::UnknownKey)?;
+    // SECURITY: the key decides by which algorithm; `alg` may only agree (RFC 8725 3.1). Claims
+    // are read after this line and never before it.
+    if header.alg != key.algorithm().as_str() || !is_signed(key, signed.as_bytes(), &signature) {
+        return Err(TokenError::BadSignature);
+    }
+    read_object(&claims).ok_or(TokenError::BadClaim("claim set"))
+}
+
+fn is_signed(key: &VerificationKey, message: &[u8], signature: &[u8]) -> bool {
+    match &key.material {
+        Verifying::EdDsa(public) => signature::is_ed25519_signature(public, message, signature),
+        Verifying::Es256(x, y) => {
+            let point = [&[4], x.as_slice(), y].concat();
+            signature::is_p256_signature(&point, message, signature)
+        }
+        Verifying::PasetoV4Public(_) | Verifying::PasetoV4Local(_) => false,
+    }
+}
+
+/// base64url without padding and with unused bits zero, so that a token has one spelling. A dot is
+/// outside the alphabet, so a fourth part is refused here.
+fn decode(part: &str) -> Result<Vec<u8>, TokenError> {
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)
+}

@@ -1,0 +1,102 @@
+//! Access tokens: JWT (RFC 9068) and PASETO version 4, made and judged.
+//!
+//! # Promises
+//!
+//! - A key has one algorithm for life. A token names a key by its exact id; the key, never the
+//!   token, says which algorithm judges it (RFC 8725 3.1).
+//! - Keys come from the [`Verifier`]'s own set and from nowhere else: header members that bring or
+//!   point to keys are refused, as is every member Palisade does not write itself.
+//! - No claim is read before the signature has been found good.
+//! - Claims are strictly typed; a token with a claim missing, repeated, unknown or of another type
+//!   is refused. Expiry has no leeway.
+//! - A token says who signed in, not that the session still lives: that is asked elsewhere, on
+//!   every request.
+
+mod claims;
+mod jwt;
+mod key;
+mod paseto;
+mod signature;
+mod verifier;
+
+use std::{error, fmt};
+
+pub use claims::AccessClaims;
+pub use key::{TokenKey, TokenKeyError, VerificationKey};
+pub use verifier::Verifier;
+
+/// Longer texts are no access token. In bytes.
+pub const LONGEST_TOKEN: usize = 4096;
+
+/// How a token is signed or sealed. Each key has exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// JWT signed with Ed25519 (RFC 8037).
+    EdDsa,
+    /// JWT signed with ECDSA on P-256 and SHA-256 (RFC 7518 3.4).
+    Es256,
+    /// PASETO `v4.public`: signed with Ed25519.
+    PasetoV4Public,
+    /// PASETO `v4.local`: encrypted with XChaCha20 and authenticated with BLAKE2b.
+    PasetoV4Local,
+}
+
+impl Algorithm {
+    /// The name used in settings, in `alg` and in storage.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EdDsa => "EdDSA",
+            Self::Es256 => "ES256",
+            Self::PasetoV4Public => "v4.public",
+            Self::PasetoV4Local => "v4.local",
+        }
+    }
+
+    /// The algorithm of this exact name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::EdDsa, Self::Es256, Self::PasetoV4Public, Self::PasetoV4Local]
+            .into_iter()
+            .find(|algorithm| algorithm.as_str() == name)
+    }
+
+    /// Whether tokens of this algorithm are JWTs; the others are PASETOs.
+    #[must_use]
+    pub fn is_jwt(self) -> bool {
+        matches!(self, Self::EdDsa | Self::Es256)
+    }
+}
+
+/// Why a token is refused. For logs and decisions; a client learns only that it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenError {
+    /// Not a token of a kind Palisade makes: size, shape, encoding, header or footer.
+    Malformed,
+    /// It names no key, or none in the verifier's set. The caller may load keys anew, once.
+    UnknownKey,
+    /// The signature is wrong, or the token's algorithm is not that of its key.
+    BadSignature,
+    /// Well signed, but a claim is missing, unknown, of another type or of an unacceptable value;
+    /// the text names it.
+    BadClaim(&'static str),
+    /// Everything is in order but the time is over.
+    Expired,
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed => formatter.write_str("not an access token"),
+            Self::UnknownKey => formatter.write_str("the access token names no known key"),
+            Self::BadSignature => formatter.write_str("the access token is not signed by its key"),
+            Self::BadClaim(claim) => write!(formatter, "the access token has a bad {claim}"),
+            Self::Expired => formatter.write_str("the access token has expired"),
+        }
+    }
+}
+
+impl error::Error for TokenError {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+//! The two signature algorithms of JWTs, over raw bytes.
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair,
+    Ed25519KeyPair, KeyPair, UnparsedPublicKey,
+};
+use zeroize::Zeroizing;
+
+use super::key::TokenKeyError;
+
+/// `ECPrivateKey` (RFC 5915) around a scalar on P-256: version 1, then the 32 bytes, then the name
+/// of the curve. The public key is left out, the library computes it.
+const SEC1_BEFORE: [u8; 7] = [0x30, 0x31, 0x02, 0x01, 0x01, 0x04, 0x20];
+const SEC1_AFTER: [u8; 12] =
+    [0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+
+/// The Ed25519 pair of a seed (RFC 8032 5.1.5).
+pub(super) fn ed25519_pair(seed: &[u8; 32]) -> Result<Ed25519KeyPair, TokenKeyError> {
+    Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| TokenKeyError::BadKey)
+}
+
+/// The P-256 pair of a scalar, which must lie between 1 and the order of the curve.
+pub(super) fn p256_pair(scalar: &[u8; 32]) -> Result<EcdsaKeyPair, TokenKeyError> {
+    let mut der = Zeroizing::new(Vec::with_capacity(51));
+    der.extend_from_slice(&SEC1_BEFORE);
+    der.extend_from_slice(scalar);
+    der.extend_from_slice(&SEC1_AFTER);
+    EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, &der)
+        .map_err(|_| TokenKeyError::BadKey)
+}
+
+/// The two coordinates of a pair's public point.
+pub(super) fn p256_coordinates(pair: &EcdsaKeyPair) -> Option<([u8; 32], [u8; 32])> {
+    let (&[form], rest) = pair.public_key().as_ref().split_first_chunk()?;
+    let (x, y) = rest.split_first_chunk()?;
+    (form == 4).then_some((*x, y.try_into().ok()?))
+}
+
+pub(super) fn sign_p256(pair: &EcdsaKeyPair, message: &[u8]) -> Result<Vec<u8>, TokenKeyError> {
+    pair.sign(&SystemRandom::new(), message)
+        .map(|signature| signature.as_ref().to_vec())
+        .map_err(|_| TokenKeyError::NotSigned)
+}
+
+/// Ed25519, 32 bytes of public key, 64 of signature.
+pub(super) fn is_ed25519_signature(public: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    UnparsedPublicKey::new(&ED25519, public).verify(message, signature).is_ok()
+}
+
+/// ECDSA on P-256 with SHA-256, an uncompressed point, 64 bytes of signature (two integers).
+pub(super) fn is_p256_signature(public: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, public).verify(message, signature).is_ok()
+}

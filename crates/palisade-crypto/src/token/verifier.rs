@@ -1,0 +1,52 @@
+//! The one door for access tokens.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use super::{AccessClaims, LONGEST_TOKEN, TokenError, VerificationKey, jwt, paseto};
+
+/// Judges access tokens against a set of keys, one issuer and one audience.
+pub struct Verifier {
+    keys: HashMap<String, VerificationKey>,
+    issuer: String,
+    audience: String,
+}
+
+impl Verifier {
+    /// A verifier of tokens signed by `keys`, made by `issuer` for `audience`.
+    #[must_use]
+    pub fn new(keys: Vec<VerificationKey>, issuer: &str, audience: &str) -> Self {
+        let keys = keys.into_iter().map(|key| (key.kid().to_owned(), key)).collect();
+        Self { keys, issuer: issuer.to_owned(), audience: audience.to_owned() }
+    }
+
+    /// The claims of `token`, if it was signed by one of the keys and is in order at `now`
+    /// (seconds since 1970). `iat` may lie up to 60 s ahead; `exp` has no leeway.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::UnknownKey`] if the token names no key of the set: load the keys anew once
+    /// and ask again. Every other error is final.
+    pub fn verify(&self, token: &str, now: i64) -> Result<AccessClaims, TokenError> {
+        if token.len() > LONGEST_TOKEN {
+            return Err(TokenError::Malformed);
+        }
+        let find = |kid: &str| self.keys.get(kid);
+        let claims = if token.starts_with("v4.public.") {
+            paseto::read_public(token, find)?
+        } else if token.starts_with("v4.local.") {
+            paseto::read_local(token, find)?
+        } else {
+            jwt::read(token, find)?
+        };
+        claims.check(&self.issuer, &self.audience, now)?;
+        Ok(claims)
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { keys, issuer, audience } = self;
+        write!(formatter, "Verifier({} keys, {issuer}, {audience})", keys.len())
+    }
+}
