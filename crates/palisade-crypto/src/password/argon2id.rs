@@ -99,7 +99,7 @@ pub(super) fn encode(parameters: Parameters, salt: &[u8], output: &[u8]) -> Stri
     format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${salt}${output}")
 }
 
-pub(super) fn compute(
+fn compute(
     [memory_kib, passes, lanes]: Parameters,
     salt: &[u8],
     password: &SecretString,
@@ -108,9 +108,20 @@ pub(super) fn compute(
 ) -> Result<(), PasswordError> {
     let params = Params::new(memory_kib, passes, lanes, Some(output.len()))
         .map_err(|_| PasswordError::Malformed)?;
-    let blocks = memory.take(params.block_count())?;
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into_with_memory(password.expose().as_bytes(), salt, output, blocks)
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    run(&argon2, password.expose().as_bytes(), salt, memory, output)
+}
+
+pub(super) fn run(
+    argon2: &Argon2<'_>,
+    password: &[u8],
+    salt: &[u8],
+    memory: &mut Memory,
+    output: &mut [u8],
+) -> Result<(), PasswordError> {
+    let blocks = memory.take(argon2.params().block_count())?;
+    argon2
+        .hash_password_into_with_memory(password, salt, output, blocks)
         .map_err(|_| PasswordError::Malformed)
 }
 

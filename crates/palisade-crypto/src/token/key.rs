@@ -162,7 +162,7 @@ impl fmt::Debug for TokenKey {
 }
 
 impl VerificationKey {
-    fn new(material: Verifying) -> Result<Self, TokenKeyError> {
+    pub(super) fn new(material: Verifying) -> Result<Self, TokenKeyError> {
         let kid = match &material {
             Verifying::PasetoV4Public(public) => paserk_text(&Id::from(public)),
             Verifying::PasetoV4Local(key) => paserk_text(&Id::from(key)),
@@ -221,7 +221,7 @@ fn thumbprint(material: &Verifying) -> Option<String> {
     Some(URL_SAFE_NO_PAD.encode(Sha256::digest(members)))
 }
 
-fn paserk_text(value: &impl FormatAsPaserk) -> Option<String> {
+pub(super) fn paserk_text(value: &impl FormatAsPaserk) -> Option<String> {
     let mut text = String::new();
     value.fmt(&mut text).ok()?;
     Some(text)

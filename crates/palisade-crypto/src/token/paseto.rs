@@ -39,46 +39,71 @@ pub(super) fn sign(key: &TokenKey, claims: &AccessClaims) -> Result<String, Toke
     let payload = serde_json::to_vec(&payload).map_err(|_| TokenKeyError::BadClaims)?;
     let footer = Footer { kid: Some(key.kid().to_owned()) };
     let footer = serde_json::to_vec(&footer).map_err(|_| TokenKeyError::BadClaims)?;
-    match key.signing() {
-        Signing::PasetoV4Public(secret) => PublicToken::sign(secret, &payload, Some(&footer), None),
-        Signing::PasetoV4Local(secret) => {
-            LocalToken::encrypt(secret, &payload, Some(&footer), None)
-        }
+    protect(key.signing(), &payload, Some(&footer))
+}
+
+/// Signs or encrypts `payload`, whichever the key is for.
+pub(super) fn protect(
+    key: &Signing,
+    payload: &[u8],
+    footer: Option<&[u8]>,
+) -> Result<String, TokenKeyError> {
+    match key {
+        Signing::PasetoV4Public(secret) => PublicToken::sign(secret, payload, footer, None),
+        Signing::PasetoV4Local(secret) => LocalToken::encrypt(secret, payload, footer, None),
         Signing::EdDsa(_) | Signing::Es256(_) => return Err(TokenKeyError::BadKey),
     }
     .map_err(|_| TokenKeyError::NotSigned)
 }
 
-/// The claims of a `v4.public` token if a key that `find` knows signed them.
-pub(super) fn read_public<'a>(
+/// The claims of `token` if a key that `find` knows signed or encrypted them.
+pub(super) fn read<'a>(
     token: &str,
     find: impl FnOnce(&str) -> Option<&'a VerificationKey>,
 ) -> Result<AccessClaims, TokenError> {
-    let untrusted =
-        UntrustedToken::<Public, V4>::try_from(token).map_err(|_| TokenError::Malformed)?;
-    let key = find(&kid_of(untrusted.untrusted_footer())?).ok_or(TokenError::UnknownKey)?;
-    let Verifying::PasetoV4Public(public) = &key.material else {
-        return Err(TokenError::BadSignature);
-    };
-    let trusted = PublicToken::verify(public, &untrusted, None, None)
-        .map_err(|_| TokenError::BadSignature)?;
-    claims_of(trusted.payload())
+    let untrusted = Untrusted::parse(token)?;
+    let key = find(&kid_of(untrusted.footer())?).ok_or(TokenError::UnknownKey)?;
+    // SECURITY: claims are read after this line and never before it.
+    claims_of(&untrusted.open(&key.material)?)
 }
 
-/// The claims of a `v4.local` token if a key that `find` knows encrypted them.
-pub(super) fn read_local<'a>(
-    token: &str,
-    find: impl FnOnce(&str) -> Option<&'a VerificationKey>,
-) -> Result<AccessClaims, TokenError> {
-    let untrusted =
-        UntrustedToken::<Local, V4>::try_from(token).map_err(|_| TokenError::Malformed)?;
-    let key = find(&kid_of(untrusted.untrusted_footer())?).ok_or(TokenError::UnknownKey)?;
-    let Verifying::PasetoV4Local(secret) = &key.material else {
-        return Err(TokenError::BadSignature);
-    };
-    let trusted = LocalToken::decrypt(secret, &untrusted, None, None)
-        .map_err(|_| TokenError::BadSignature)?;
-    claims_of(trusted.payload())
+/// A token of which only the form is known.
+pub(super) enum Untrusted {
+    Public(UntrustedToken<Public, V4>),
+    Local(UntrustedToken<Local, V4>),
+}
+
+impl Untrusted {
+    pub(super) fn parse(token: &str) -> Result<Self, TokenError> {
+        if token.starts_with(PublicToken::HEADER) {
+            UntrustedToken::try_from(token).map(Self::Public)
+        } else {
+            UntrustedToken::try_from(token).map(Self::Local)
+        }
+        .map_err(|_| TokenError::Malformed)
+    }
+
+    fn footer(&self) -> &[u8] {
+        match self {
+            Self::Public(token) => token.untrusted_footer(),
+            Self::Local(token) => token.untrusted_footer(),
+        }
+    }
+
+    /// The payload, if `key` is of the token's own kind and made it.
+    pub(super) fn open(&self, key: &Verifying) -> Result<String, TokenError> {
+        match (self, key) {
+            (Self::Public(token), Verifying::PasetoV4Public(public)) => {
+                PublicToken::verify(public, token, None, None)
+            }
+            (Self::Local(token), Verifying::PasetoV4Local(secret)) => {
+                LocalToken::decrypt(secret, token, None, None)
+            }
+            _ => return Err(TokenError::BadSignature),
+        }
+        .map(|trusted| trusted.payload().to_owned())
+        .map_err(|_| TokenError::BadSignature)
+    }
 }
 
 fn kid_of(footer: &[u8]) -> Result<String, TokenError> {

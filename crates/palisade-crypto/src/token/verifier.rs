@@ -32,10 +32,8 @@ impl Verifier {
             return Err(TokenError::Malformed);
         }
         let find = |kid: &str| self.keys.get(kid);
-        let claims = if token.starts_with("v4.public.") {
-            paseto::read_public(token, find)?
-        } else if token.starts_with("v4.local.") {
-            paseto::read_local(token, find)?
+        let claims = if token.starts_with("v4.") {
+            paseto::read(token, find)?
         } else {
             jwt::read(token, find)?
         };
