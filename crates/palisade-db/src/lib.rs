@@ -9,6 +9,8 @@ mod row;
 mod server_lock;
 mod sqlite;
 mod statement;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod timestamp;
 mod value;
 
