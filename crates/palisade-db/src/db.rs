@@ -1,0 +1,266 @@
+//! The open database and its transactions.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::postgres::{PgTransaction, Postgres};
+use crate::sqlite::{Member, Sqlite};
+use crate::statement::{Answer, Statement};
+use crate::{Args, DbError, FromRow};
+
+/// How to reach a database.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`.
+    pub url: String,
+    /// The most connections in use at once (on SQLite: for reading, beside the one that writes).
+    pub max_connections: u32,
+    /// The longest a single statement may take. A transaction on SQLite may be open for twice as long.
+    pub statement_timeout: Duration,
+}
+
+/// Which database it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// SQLite 3.
+    Sqlite,
+    /// PostgreSQL.
+    Postgres,
+}
+
+/// An open database. Clones are cheap and share the connections.
+#[derive(Clone)]
+pub struct Db {
+    pub(crate) engine: Engine,
+}
+
+#[derive(Clone)]
+pub(crate) enum Engine {
+    Sqlite(Sqlite),
+    Postgres(Postgres),
+}
+
+impl Db {
+    /// Opens the database; a SQLite file that is missing is made.
+    ///
+    /// Must be called inside a Tokio runtime that lives as long as the database is used.
+    ///
+    /// # Errors
+    /// `Wrong` when the address is malformed or asks for too little TLS, `Unavailable` when the database
+    /// cannot be reached.
+    pub async fn open(options: Options) -> Result<Self, DbError> {
+        let engine = match options.url.split_once(':') {
+            Some(("sqlite", path)) => {
+                Engine::Sqlite(Sqlite::open(sqlite_path(path)?, &options).await?)
+            }
+            Some(("postgres" | "postgresql", _)) => {
+                Engine::Postgres(Postgres::open(&options).await?)
+            }
+            _ => {
+                return Err(DbError::wrong(
+                    "a database address starts with sqlite: or postgres://",
+                ));
+            }
+        };
+        Ok(Self { engine })
+    }
+
+    /// Which database it is.
+    pub fn backend(&self) -> Backend {
+        match self.engine {
+            Engine::Sqlite(_) => Backend::Sqlite,
+            Engine::Postgres(_) => Backend::Postgres,
+        }
+    }
+
+    /// Reads exactly one row, outside a transaction.
+    ///
+    /// # Errors
+    /// `Wrong` when there is none or more than one; otherwise as the database says.
+    pub async fn one<T: FromRow>(&self, sql: &'static str, args: Args) -> Result<T, DbError> {
+        self.read(sql, args).await?.one()
+    }
+
+    /// Reads at most one row, outside a transaction.
+    ///
+    /// # Errors
+    /// `Wrong` when there is more than one; otherwise as the database says.
+    pub async fn maybe<T: FromRow>(
+        &self,
+        sql: &'static str,
+        args: Args,
+    ) -> Result<Option<T>, DbError> {
+        self.read(sql, args).await?.maybe()
+    }
+
+    /// Reads all rows, outside a transaction.
+    ///
+    /// # Errors
+    /// As the database says.
+    pub async fn all<T: FromRow>(&self, sql: &'static str, args: Args) -> Result<Vec<T>, DbError> {
+        self.read(sql, args).await?.all()
+    }
+
+    async fn read(&self, sql: &'static str, args: Args) -> Result<Answer, DbError> {
+        let statement = Statement::new(sql, args)?;
+        match &self.engine {
+            Engine::Sqlite(sqlite) => sqlite.read(&statement).await,
+            Engine::Postgres(postgres) => postgres.read(&statement).await,
+        }
+    }
+
+    /// Starts a writing transaction. On SQLite there is one at a time, in the order of asking.
+    ///
+    /// # Errors
+    /// `Unavailable` when the database or a turn cannot be had in time.
+    pub async fn begin(&self) -> Result<Tx, DbError> {
+        let open = match &self.engine {
+            Engine::Sqlite(sqlite) => Open::Sqlite(sqlite.begin().await?),
+            Engine::Postgres(postgres) => Open::Postgres(postgres.begin().await?),
+        };
+        Ok(Tx { open, state: State::Whole })
+    }
+
+    /// Waits until every commit that others share right now is on disk.
+    ///
+    /// An answer that rests on rows seen inside a transaction that was then dropped ("this name is
+    /// taken") must wait for it: on SQLite those rows may belong to a member of the same group that is
+    /// not stored yet. Drop the transaction first. On PostgreSQL there is nothing to wait for.
+    ///
+    /// # Errors
+    /// `Unavailable` when the group failed: what was seen is gone, ask again.
+    pub async fn settled(&self) -> Result<(), DbError> {
+        match &self.engine {
+            Engine::Sqlite(sqlite) => sqlite.settled().await,
+            Engine::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Closes all connections after the changes that wait already; later calls fail as `Unavailable`.
+    pub async fn close(&self) {
+        match &self.engine {
+            Engine::Sqlite(sqlite) => sqlite.close().await,
+            Engine::Postgres(postgres) => postgres.close().await,
+        }
+    }
+}
+
+fn sqlite_path(path: &str) -> Result<PathBuf, DbError> {
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path.is_empty() || path.starts_with(':') || path.contains('?') {
+        return Err(DbError::wrong("a SQLite address is sqlite:PATH, without parameters"));
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// A writing transaction. Dropped without [`commit`](Self::commit), it leaves nothing behind.
+///
+/// After a statement failed in the database, or was cancelled half-way, the transaction can only be
+/// dropped (PostgreSQL works like that, SQLite is held to it): to meet a conflict and go on, write
+/// `on conflict do nothing` and look at the rows.
+pub struct Tx {
+    open: Open,
+    state: State,
+}
+
+enum Open {
+    Sqlite(Member),
+    Postgres(PgTransaction),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Whole,
+    /// A statement is running, or was when its future was dropped, or failed.
+    Broken,
+}
+
+impl Tx {
+    /// Runs a statement that yields exactly one row.
+    ///
+    /// # Errors
+    /// `Wrong` when there is none or more than one; otherwise as the database says.
+    pub async fn one<T: FromRow>(&mut self, sql: &'static str, args: Args) -> Result<T, DbError> {
+        self.statement(sql, args).await?.one()
+    }
+
+    /// Runs a statement that yields at most one row.
+    ///
+    /// # Errors
+    /// `Wrong` when there is more than one; otherwise as the database says.
+    pub async fn maybe<T: FromRow>(
+        &mut self,
+        sql: &'static str,
+        args: Args,
+    ) -> Result<Option<T>, DbError> {
+        self.statement(sql, args).await?.maybe()
+    }
+
+    /// Runs a statement and reads all its rows.
+    ///
+    /// # Errors
+    /// As the database says.
+    pub async fn all<T: FromRow>(
+        &mut self,
+        sql: &'static str,
+        args: Args,
+    ) -> Result<Vec<T>, DbError> {
+        self.statement(sql, args).await?.all()
+    }
+
+    /// Runs a statement and says how many rows it inserted, updated or deleted.
+    ///
+    /// # Errors
+    /// As the database says.
+    pub async fn run(&mut self, sql: &'static str, args: Args) -> Result<u64, DbError> {
+        self.statement(sql, args).await.map(|answer| answer.changed())
+    }
+
+    /// Makes the change last. It is on disk when this returns `Ok`. Once called, the commit is carried
+    /// out even if its future is dropped.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Timeout`: nothing is stored. `OutcomeUnknown`: it may be stored.
+    pub async fn commit(self) -> Result<(), DbError> {
+        if self.state == State::Broken {
+            return Err(broken());
+        }
+        match self.open {
+            Open::Sqlite(member) => member.commit().await,
+            Open::Postgres(transaction) => transaction.commit().await,
+        }
+    }
+
+    /// Wakes the other processes that wait in [`Changes::wait`](crate::Changes::wait), once this
+    /// transaction is committed.
+    ///
+    /// # Errors
+    /// As the database says.
+    pub async fn notify(&mut self) -> Result<(), DbError> {
+        match self.open {
+            Open::Sqlite(_) => Ok(()),
+            Open::Postgres(_) => self.statement(NOTIFY, Args::default()).await.map(drop),
+        }
+    }
+
+    async fn statement(&mut self, sql: &'static str, args: Args) -> Result<Answer, DbError> {
+        let statement = Statement::new(sql, args)?;
+        if self.state == State::Broken {
+            return Err(broken());
+        }
+        self.state = State::Broken;
+        let answer = match &mut self.open {
+            Open::Sqlite(member) => member.run(statement).await,
+            Open::Postgres(transaction) => transaction.run(statement).await,
+        }?;
+        self.state = State::Whole;
+        Ok(answer)
+    }
+}
+
+/// Wakes the listeners on [`crate::changes::CHANNEL`].
+const NOTIFY: &str = "select pg_notify('palisade_feed', '')";
+
+fn broken() -> DbError {
+    DbError::wrong("an earlier statement of the transaction failed or was cancelled")
+}

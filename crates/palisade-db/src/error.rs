@@ -1,0 +1,282 @@
+//! The one error of this crate.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use sqlx::error::DatabaseError;
+use sqlx::postgres::PgDatabaseError;
+use sqlx::sqlite::SqliteError;
+
+/// What went wrong, as far as a caller can act on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DbErrorKind {
+    /// The database cannot be used right now: unreachable, overloaded, out of disk, shutting down,
+    /// locked by another process, or it broke off the transaction to let another one through. Nothing
+    /// of the transaction is stored; trying again later may work.
+    Unavailable,
+    /// A unique constraint does not allow the row.
+    Conflict,
+    /// A foreign key does not allow the change.
+    Foreign,
+    /// A check or a `not null` does not allow the row.
+    Check,
+    /// The statement or the transaction took longer than allowed. Nothing of it is stored.
+    Timeout,
+    /// The commit was sent and its result never came: the change may be stored or not.
+    OutcomeUnknown,
+    /// The program is wrong: bad SQL, values that do not fit, a migration that was edited.
+    Wrong,
+}
+
+/// A failed database operation. Its `Display` is a sentence without SQL and without stored values;
+/// `source` carries the driver's error for the log.
+#[derive(Clone, Debug)]
+pub struct DbError {
+    kind: DbErrorKind,
+    says: Cow<'static, str>,
+    violated: Option<Arc<Violated>>,
+    cause: Option<Arc<dyn Error + Send + Sync>>,
+    lost_connection: bool,
+}
+
+/// Which constraint refused a change.
+#[derive(Debug)]
+struct Violated {
+    name: String,
+    table: String,
+    columns: Vec<String>,
+}
+
+impl DbError {
+    /// An error of a kind with a sentence for people.
+    pub(crate) fn new(kind: DbErrorKind, says: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, says: says.into(), violated: None, cause: None, lost_connection: false }
+    }
+
+    /// An error of the kind [`DbErrorKind::Wrong`], for implementors of [`Column`](crate::Column) and
+    /// [`FromRow`](crate::FromRow) that find something they cannot read.
+    pub fn wrong(says: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(DbErrorKind::Wrong, says)
+    }
+
+    pub(crate) fn unavailable(says: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(DbErrorKind::Unavailable, says)
+    }
+
+    pub(crate) fn timeout() -> Self {
+        Self::new(DbErrorKind::Timeout, "the database did not answer in time")
+    }
+
+    pub(crate) fn outcome_unknown() -> Self {
+        Self::new(
+            DbErrorKind::OutcomeUnknown,
+            "the database did not say whether the change was stored",
+        )
+    }
+
+    /// The same error with what led to it.
+    #[must_use]
+    pub fn caused_by(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
+        self.cause = Some(Arc::new(cause));
+        self
+    }
+
+    pub(crate) fn caused_by_box(mut self, cause: Box<dyn Error + Send + Sync>) -> Self {
+        self.cause = Some(Arc::from(cause));
+        self
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> DbErrorKind {
+        self.kind
+    }
+
+    /// The name of the violated constraint.
+    ///
+    /// PostgreSQL always knows it. SQLite does not name a constraint over plain columns; the answer is
+    /// then the name PostgreSQL gives such a constraint by default (`users_email_key`,
+    /// `sessions_user_id_device_key`; a primary key counts as unique columns too). Where an index has a
+    /// name of its own, ask [`is_conflict_on`](Self::is_conflict_on) instead.
+    pub fn constraint(&self) -> Option<&str> {
+        self.violated.as_ref().map(|violated| violated.name.as_str())
+    }
+
+    /// Whether a unique constraint of `table` that covers `column` refused the row. Works alike on both
+    /// databases, but for an index over an expression: there only [`constraint`](Self::constraint) does.
+    pub fn is_conflict_on(&self, table: &str, column: &str) -> bool {
+        self.kind == DbErrorKind::Conflict
+            && self.violated.as_ref().is_some_and(|violated| {
+                violated.table == table && violated.columns.iter().any(|name| name == column)
+            })
+    }
+
+    /// Whether a connection broke, so that the same on a fresh one may work.
+    pub(crate) fn is_lost_connection(&self) -> bool {
+        self.lost_connection
+    }
+
+    fn violating(mut self, violated: Option<Violated>) -> Self {
+        self.violated = violated.map(Arc::new);
+        self
+    }
+}
+
+impl fmt::Display for DbError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.says)
+    }
+}
+
+impl Error for DbError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.as_deref().map(|cause| cause as &(dyn Error + 'static))
+    }
+}
+
+impl From<sqlx::Error> for DbError {
+    fn from(cause: sqlx::Error) -> Self {
+        let error = match &cause {
+            sqlx::Error::Database(reported) => from_database(reported.as_ref()),
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => of_kind(DbErrorKind::Unavailable),
+            _ => of_kind(DbErrorKind::Wrong),
+        };
+        let lost_connection = match &cause {
+            sqlx::Error::Io(_) => true,
+            sqlx::Error::Database(reported) => {
+                matches!(reported.code().as_deref(), Some("57P01" | "57P02" | "08006"))
+            }
+            _ => false,
+        };
+        Self { lost_connection, ..error.caused_by(cause) }
+    }
+}
+
+fn of_kind(kind: DbErrorKind) -> DbError {
+    let says = match kind {
+        DbErrorKind::Unavailable => "the database is not available",
+        DbErrorKind::Conflict => "such an entry exists already",
+        DbErrorKind::Foreign => "something that this refers to does not exist or is still in use",
+        DbErrorKind::Check => "a value is missing or not allowed",
+        DbErrorKind::Timeout => return DbError::timeout(),
+        DbErrorKind::OutcomeUnknown => return DbError::outcome_unknown(),
+        DbErrorKind::Wrong => "the database refused a statement",
+    };
+    DbError::new(kind, says)
+}
+
+fn from_database(reported: &dyn DatabaseError) -> DbError {
+    if let Some(reported) = reported.try_downcast_ref::<PgDatabaseError>() {
+        let error = of_kind(postgres_kind(reported.code()));
+        return error.violating(postgres_violated(reported));
+    }
+    if let Some(reported) = reported.try_downcast_ref::<SqliteError>() {
+        let error = of_kind(sqlite_kind(sqlite_code(reported)));
+        return error.violating(sqlite_violated(reported.message()));
+    }
+    of_kind(DbErrorKind::Wrong)
+}
+
+/// By SQLSTATE (PostgreSQL manual, appendix A).
+fn postgres_kind(state: &str) -> DbErrorKind {
+    match state {
+        "23505" | "23P01" => DbErrorKind::Conflict,
+        "23503" | "23001" => DbErrorKind::Foreign,
+        "23514" | "23502" => DbErrorKind::Check,
+        // query_canceled by statement_timeout, lock_not_available, idle in transaction
+        "57014" | "55P03" | "25P03" => DbErrorKind::Timeout,
+        // serialisation failure and deadlock; a standby that refuses to write; no such database
+        "40001" | "40P01" | "25006" | "3D000" => DbErrorKind::Unavailable,
+        _ => match state.get(..2) {
+            // connection, authorization, resources, operator intervention, system
+            Some("08" | "28" | "53" | "57" | "58") => DbErrorKind::Unavailable,
+            _ => DbErrorKind::Wrong,
+        },
+    }
+}
+
+fn postgres_violated(reported: &PgDatabaseError) -> Option<Violated> {
+    let name = reported.constraint()?.to_owned();
+    let table = reported.table().unwrap_or_default().to_owned();
+    // "Key (a, b)=(…) already exists." The words are translated, the brackets are not.
+    let columns = reported
+        .detail()
+        .and_then(|detail| detail.split_once('('))
+        .and_then(|(_, rest)| rest.split_once(")="))
+        .map(|(list, _)| list.split(", ").map(str::to_owned).collect())
+        .unwrap_or_default();
+    Some(Violated { name, table, columns })
+}
+
+/// The extended result code (sqlite.org/rescode.html).
+fn sqlite_code(reported: &SqliteError) -> i32 {
+    reported.code().and_then(|code| code.parse().ok()).unwrap_or_default()
+}
+
+const SQLITE_ERROR: i32 = 1;
+const SQLITE_INTERRUPT: i32 = 9;
+const SQLITE_IOERR: i32 = 10;
+const SQLITE_TOOBIG: i32 = 18;
+const SQLITE_CONSTRAINT: i32 = 19;
+const SQLITE_MISMATCH: i32 = 20;
+const SQLITE_RANGE: i32 = 25;
+const SQLITE_CONSTRAINT_FOREIGNKEY: i32 = 787;
+const SQLITE_CONSTRAINT_PRIMARYKEY: i32 = 1555;
+const SQLITE_CONSTRAINT_UNIQUE: i32 = 2067;
+const SQLITE_CONSTRAINT_ROWID: i32 = 2579;
+
+fn sqlite_kind(code: i32) -> DbErrorKind {
+    match code {
+        SQLITE_CONSTRAINT_PRIMARYKEY | SQLITE_CONSTRAINT_UNIQUE | SQLITE_CONSTRAINT_ROWID => {
+            DbErrorKind::Conflict
+        }
+        SQLITE_CONSTRAINT_FOREIGNKEY => DbErrorKind::Foreign,
+        _ => match code & 0xff {
+            SQLITE_CONSTRAINT => DbErrorKind::Check,
+            SQLITE_INTERRUPT => DbErrorKind::Timeout,
+            SQLITE_ERROR | SQLITE_TOOBIG | SQLITE_MISMATCH | SQLITE_RANGE => DbErrorKind::Wrong,
+            _ => DbErrorKind::Unavailable,
+        },
+    }
+}
+
+fn sqlite_violated(message: &str) -> Option<Violated> {
+    let (_, list) = message.split_once(" constraint failed: ")?;
+    if let Some(index) = list.strip_prefix("index '") {
+        let name = index.trim_end_matches('\'').to_owned();
+        return Some(Violated { name, table: String::new(), columns: Vec::new() });
+    }
+    let parts: Vec<_> = list.split(", ").filter_map(|part| part.split_once('.')).collect();
+    let Some((table, _)) = parts.first() else {
+        return Some(Violated { name: list.to_owned(), table: String::new(), columns: Vec::new() });
+    };
+    let columns: Vec<_> = parts.iter().map(|(_, column)| (*column).to_owned()).collect();
+    let name = format!("{table}_{}_key", columns.join("_"));
+    Some(Violated { name, table: (*table).to_owned(), columns })
+}
+
+/// Whether SQLite undid only the statement, so that the transaction around it can go on.
+pub(crate) fn leaves_sqlite_transaction_whole(error: &sqlx::Error) -> bool {
+    match sqlite_result(error) {
+        Some(code) => matches!(
+            code & 0xff,
+            SQLITE_ERROR | SQLITE_TOOBIG | SQLITE_CONSTRAINT | SQLITE_MISMATCH | SQLITE_RANGE
+        ),
+        None => matches!(error, sqlx::Error::Encode(_) | sqlx::Error::Protocol(_)),
+    }
+}
+
+/// Whether SQLite could not read or write its files. A commit that ends so may have reached the disk.
+pub(crate) fn is_sqlite_io(error: &sqlx::Error) -> bool {
+    sqlite_result(error).is_some_and(|code| code & 0xff == SQLITE_IOERR)
+}
+
+fn sqlite_result(error: &sqlx::Error) -> Option<i32> {
+    let reported = error.as_database_error()?;
+    reported.try_downcast_ref::<SqliteError>().map(sqlite_code)
+}

@@ -1,0 +1,283 @@
+//! PostgreSQL: a bounded pool that mends itself, and TLS that cannot be talked down.
+
+mod migration;
+mod url;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{
+    PgArguments, PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions,
+    Postgres as Driver,
+};
+use sqlx::query::Query;
+use sqlx::{ConnectOptions as _, Connection as _, Either, Executor as _};
+use tokio::runtime::Handle;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout};
+
+pub(crate) use migration::PgMigration;
+
+use crate::statement::{Answer, Statement};
+use crate::{DbError, DbErrorKind, Options};
+
+/// How long one waits for a connection. Below one second, so that "the database is gone" is said
+/// within one.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(800);
+
+/// How long the first connection may take: start-up can wait, and its error should be the real one.
+const FIRST_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A pooled connection that lay idle for longer is tried before use.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
+/// How much longer than the server the client waits: normally the server's own limit strikes first.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// An open PostgreSQL database.
+#[derive(Clone)]
+pub(crate) struct Postgres {
+    pool: PgPool,
+    pub(crate) connect: PgConnectOptions,
+    limit: Duration,
+    losses: Losses,
+}
+
+impl Postgres {
+    pub(crate) async fn open(options: &Options) -> Result<Self, DbError> {
+        let connect = url::connect_options(&options.url)?;
+        let probe = timeout(FIRST_CONNECT_TIMEOUT, connect.connect())
+            .await
+            .map_err(|_| DbError::unavailable("the database server does not answer"))??;
+        probe.close().await?;
+        let losses = Losses::new();
+        let seen = losses.clone();
+        let limit = options.statement_timeout;
+        let pool = PgPoolOptions::new()
+            .max_connections(options.max_connections.max(1))
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .after_connect(move |connection, _| Box::pin(set_limits(connection, limit)))
+            .before_acquire(move |connection, meta| {
+                let older_than_a_loss = seen.since_last().is_some_and(|since| meta.age > since);
+                Box::pin(async move {
+                    if older_than_a_loss {
+                        return Ok(false);
+                    }
+                    if meta.idle_for > TRUSTED_IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(connect.clone());
+        Ok(Self { pool, connect, limit, losses })
+    }
+
+    /// Reads outside a transaction. A connection that turns out to be dead is replaced once.
+    pub(crate) async fn read(&self, statement: &Statement) -> Result<Answer, DbError> {
+        match self.read_once(statement).await {
+            Err(error) if self.lost(&error) => self.read_once(statement).await,
+            answer => answer,
+        }
+    }
+
+    async fn read_once(&self, statement: &Statement) -> Result<Answer, DbError> {
+        let mut connection = Pooled::take(self).await?;
+        connection.run(statement).await
+    }
+
+    /// Starts a transaction. A connection that turns out to be dead is replaced once.
+    pub(crate) async fn begin(&self) -> Result<PgTransaction, DbError> {
+        match self.begin_once().await {
+            Err(error) if self.lost(&error) => self.begin_once().await,
+            started => started,
+        }
+    }
+
+    async fn begin_once(&self) -> Result<PgTransaction, DbError> {
+        let mut connection = Pooled::take(self).await?;
+        connection.control("begin").await?;
+        Ok(PgTransaction { connection: Some(connection), runtime: Handle::current() })
+    }
+
+    /// Whether the error means that a pooled connection is dead; from then on the pool gives out none
+    /// that is as old.
+    fn lost(&self, error: &DbError) -> bool {
+        let lost = error.is_lost_connection();
+        if lost {
+            self.losses.note();
+        }
+        lost
+    }
+
+    /// A connection of its own that hears what is sent to `channel`, and mends itself.
+    pub(crate) async fn listen(&self, channel: &str) -> Result<PgListener, DbError> {
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .connect_lazy_with(self.connect.clone());
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.listen(channel).await?;
+        Ok(listener)
+    }
+
+    pub(crate) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// When a connection was last found dead.
+#[derive(Clone)]
+struct Losses {
+    start: Instant,
+    /// Microseconds since `start`; zero for never.
+    last: Arc<AtomicU64>,
+}
+
+impl Losses {
+    fn new() -> Self {
+        Self { start: Instant::now(), last: Arc::default() }
+    }
+
+    fn note(&self) {
+        let now = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.last.fetch_max(now.max(1), Ordering::AcqRel);
+    }
+
+    fn since_last(&self) -> Option<Duration> {
+        match self.last.load(Ordering::Acquire) {
+            0 => None,
+            last => Some(self.start.elapsed().saturating_sub(Duration::from_micros(last))),
+        }
+    }
+}
+
+async fn set_limits(connection: &mut PgConnection, limit: Duration) -> Result<(), sqlx::Error> {
+    let limit = format!("{}ms", limit.as_millis().max(1));
+    sqlx::query(
+        "select set_config('statement_timeout', $1, false), \
+                set_config('lock_timeout', $1, false), \
+                set_config('idle_in_transaction_session_timeout', $1, false), \
+                set_config('synchronous_commit', 'on', false), \
+                set_config('timezone', 'UTC', false)",
+    )
+    .bind(limit)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// A connection out of the pool. It goes back only when it is known to be in order; in any other case,
+/// cancellation half-way included, it is closed.
+struct Pooled {
+    connection: PoolConnection<Driver>,
+    in_order: bool,
+    limit: Duration,
+}
+
+impl Pooled {
+    async fn take(database: &Postgres) -> Result<Self, DbError> {
+        let connection = database.pool.acquire().await?;
+        Ok(Self { connection, in_order: true, limit: database.limit + GRACE })
+    }
+
+    async fn run(&mut self, statement: &Statement) -> Result<Answer, DbError> {
+        let query = sqlx::query_with(statement.sql, statement.postgres_arguments()?);
+        self.in_order = false;
+        let answer = timeout(self.limit, collect(query, &mut self.connection)).await;
+        self.judge(answer)
+    }
+
+    async fn control(&mut self, sql: &'static str) -> Result<(), DbError> {
+        self.in_order = false;
+        let answer = timeout(self.limit, self.connection.execute(sql)).await;
+        self.judge(answer).map(drop)
+    }
+
+    fn judge<T>(&mut self, answer: Result<Result<T, sqlx::Error>, Elapsed>) -> Result<T, DbError> {
+        let answer = answer.map_err(|_| DbError::timeout())?.map_err(DbError::from);
+        self.in_order = answer.as_ref().err().is_none_or(|error| {
+            !matches!(error.kind(), DbErrorKind::Unavailable | DbErrorKind::OutcomeUnknown)
+        });
+        answer
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        if !self.in_order {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+async fn collect(
+    query: Query<'_, Driver, PgArguments>,
+    connection: &mut PgConnection,
+) -> Result<Answer, sqlx::Error> {
+    let mut results = connection.fetch_many(query);
+    let (mut rows, mut changed) = (Vec::new(), 0);
+    while let Some(result) = results.try_next().await? {
+        match result {
+            Either::Left(done) => changed += done.rows_affected(),
+            Either::Right(row) => rows.push(row),
+        }
+    }
+    Ok(Answer::Postgres(rows, changed))
+}
+
+/// An open transaction. Dropped, it is rolled back by a task of its own.
+pub(crate) struct PgTransaction {
+    connection: Option<Pooled>,
+    runtime: Handle,
+}
+
+impl PgTransaction {
+    pub(crate) async fn run(&mut self, statement: Statement) -> Result<Answer, DbError> {
+        match &mut self.connection {
+            Some(connection) => connection.run(&statement).await,
+            None => Err(DbError::wrong("the transaction has ended")),
+        }
+    }
+
+    /// Commits in a task of its own, so that a caller who stops waiting does not stop the commit.
+    pub(crate) async fn commit(mut self) -> Result<(), DbError> {
+        let Some(mut connection) = self.connection.take() else {
+            return Err(DbError::wrong("the transaction has ended"));
+        };
+        let commit = self.runtime.spawn(async move { connection.control("commit").await });
+        match commit.await {
+            Ok(Err(error)) if may_be_stored(&error) => {
+                Err(DbError::outcome_unknown().caused_by(error))
+            }
+            Ok(result) => result,
+            Err(cause) => Err(DbError::outcome_unknown().caused_by(cause)),
+        }
+    }
+}
+
+/// Whether a failed commit leaves open what became of it. A server that names a reason of its own has
+/// rolled back; silence, a lost connection or a server going down proves nothing.
+fn may_be_stored(error: &DbError) -> bool {
+    matches!(error.kind(), DbErrorKind::Unavailable | DbErrorKind::Timeout)
+}
+
+impl Drop for PgTransaction {
+    fn drop(&mut self) {
+        if let Some(mut connection) = self.connection.take()
+            && connection.in_order
+        {
+            self.runtime.spawn(async move {
+                if let Err(cause) = connection.control("rollback").await {
+                    tracing::debug!(%cause, "a transaction was ended by closing its connection");
+                }
+            });
+        }
+    }
+}

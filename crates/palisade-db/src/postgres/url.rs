@@ -1,0 +1,109 @@
+//! Reading a PostgreSQL address, and what it must say about TLS.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+
+use crate::DbError;
+
+/// Statements kept prepared per connection.
+const PREPARED_STATEMENTS: usize = 256;
+
+/// SECURITY: the driver's own default, `prefer`, goes on in the clear when the server (or somebody in
+/// between) offers no TLS, and `require` takes any certificate. Off this machine only `verify-full`
+/// will do. Shown by `off_this_machine_anything_below_verify_full_is_refused`.
+pub(super) fn connect_options(url: &str) -> Result<PgConnectOptions, DbError> {
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|cause| DbError::wrong("the database address is malformed").caused_by(cause))?
+        .application_name("palisade")
+        .statement_cache_capacity(PREPARED_STATEMENTS)
+        .disable_statement_logging();
+    let asked = asked_mode(url);
+    if is_on_this_machine(&options) {
+        return Ok(match asked {
+            Some(_) => options,
+            None => options.ssl_mode(PgSslMode::Prefer),
+        });
+    }
+    match asked.as_deref() {
+        None | Some("verify-full") => Ok(options.ssl_mode(PgSslMode::VerifyFull)),
+        Some(weaker) => Err(DbError::wrong(format!(
+            "sslmode={weaker} does not protect the connection to another host: use \
+             sslmode=verify-full, and sslrootcert=FILE if the server's certificate comes from a \
+             private authority"
+        ))),
+    }
+}
+
+/// The `sslmode` that the address itself asks for; the last one counts, as in the driver.
+fn asked_mode(url: &str) -> Option<String> {
+    let (_, query) = url.split_once('?')?;
+    let query = query.split('#').next().unwrap_or_default();
+    query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .filter(|(key, _)| matches!(*key, "sslmode" | "ssl-mode"))
+        .map(|(_, mode)| mode.to_ascii_lowercase())
+        .next_back()
+}
+
+fn is_on_this_machine(options: &PgConnectOptions) -> bool {
+    let host = options.get_host();
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    options.get_socket().is_some()
+        || host.starts_with('/')
+        || host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(url: &str) -> PgSslMode {
+        connect_options(url).unwrap().get_ssl_mode()
+    }
+
+    #[test]
+    fn off_this_machine_anything_below_verify_full_is_refused() {
+        for weaker in ["disable", "allow", "prefer", "require", "verify-ca", "REQUIRE"] {
+            for url in [
+                format!("postgres://db.example/app?sslmode={weaker}"),
+                format!("postgres://db.example/app?ssl-mode={weaker}"),
+                format!("postgres://localhost/app?host=db.example&sslmode={weaker}"),
+                format!("postgres://127.0.0.1/app?hostaddr=192.0.2.1&sslmode={weaker}"),
+                format!("postgres://db.example/app?sslmode=verify-full&sslmode={weaker}"),
+                format!("postgres://db.example/app?%73slmode={weaker}"),
+            ] {
+                match connect_options(&url) {
+                    Err(refused) => assert!(refused.to_string().contains("sslmode=verify-full")),
+                    Ok(options) => {
+                        assert!(matches!(options.get_ssl_mode(), PgSslMode::VerifyFull), "{url}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn off_this_machine_verify_full_is_the_default() {
+        for url in [
+            "postgres://db.example/app",
+            "postgresql://192.0.2.1/app?sslmode=verify-full",
+            "postgres://localhost.example/app",
+            "postgres://[2001:db8::1]/app",
+        ] {
+            assert!(matches!(mode(url), PgSslMode::VerifyFull), "{url}");
+        }
+    }
+
+    #[test]
+    fn on_this_machine_the_address_decides() {
+        for host in ["localhost", "127.0.0.1", "127.8.8.8", "[::1]", "%2Frun%2Fpostgresql"] {
+            assert!(matches!(mode(&format!("postgres://u@{host}/app")), PgSslMode::Prefer));
+        }
+        assert!(matches!(mode("postgres://localhost/app?sslmode=disable"), PgSslMode::Disable));
+    }
+}

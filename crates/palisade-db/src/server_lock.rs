@@ -1,0 +1,123 @@
+//! One server per directory.
+
+use std::fmt;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// The lock file inside the directory.
+const FILE: &str = "server.lock";
+
+/// The sole right to serve from a directory, until dropped. The operating system gives it back when the
+/// process ends, however it ends: a lock file that is left over locks nobody out.
+#[derive(Debug)]
+pub struct ServerLock {
+    file: File,
+}
+
+/// Why the directory cannot be served from.
+#[derive(Debug)]
+pub enum ServerLockError {
+    /// Another process serves from it.
+    Held {
+        /// The directory.
+        directory: PathBuf,
+        /// What the other process wrote about itself: its process id, if it came to that.
+        process: Option<u32>,
+    },
+    /// The lock file cannot be used.
+    Io(io::Error),
+}
+
+impl ServerLock {
+    /// Takes the lock of `directory`, which must exist, without waiting.
+    ///
+    /// # Errors
+    /// `Held` when another process (or this one) has it, `Io` when the file cannot be made or written.
+    pub fn acquire(directory: &Path) -> Result<Self, ServerLockError> {
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(directory.join(FILE))
+            .map_err(ServerLockError::Io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                // Who holds it is only told; that it is held is known without.
+                let process = file.read_to_string(&mut text).ok().and(text.trim().parse().ok());
+                return Err(ServerLockError::Held { directory: directory.to_owned(), process });
+            }
+            Err(TryLockError::Error(cause)) => return Err(ServerLockError::Io(cause)),
+        }
+        write_process_id(&mut file).map_err(ServerLockError::Io)?;
+        Ok(Self { file })
+    }
+}
+
+fn write_process_id(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())?;
+    file.flush()
+}
+
+impl Drop for ServerLock {
+    fn drop(&mut self) {
+        if let Err(cause) = self.file.unlock() {
+            tracing::debug!(%cause, "the server lock goes with the process");
+        }
+    }
+}
+
+impl fmt::Display for ServerLockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held { directory, process } => {
+                write!(f, "another server is running on {}", directory.display())?;
+                match process {
+                    Some(process) => write!(f, " (process {process}); stop it first"),
+                    None => f.write_str("; stop it first"),
+                }
+            }
+            Self::Io(cause) => write!(f, "the server lock cannot be taken: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for ServerLockError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Held { .. } => None,
+            Self::Io(cause) => Some(cause),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_server_on_a_directory_is_refused_and_told_by_whom() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = ServerLock::acquire(directory.path()).unwrap();
+        let refused = ServerLock::acquire(directory.path()).unwrap_err().to_string();
+        assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+        drop(first);
+        ServerLock::acquire(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_lock_file_left_over_locks_nobody_out() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(FILE), "999999999999\n").unwrap();
+        ServerLock::acquire(directory.path()).unwrap();
+        let written = std::fs::read_to_string(directory.path().join(FILE)).unwrap();
+        assert_eq!(written, format!("{}\n", std::process::id()));
+    }
+}

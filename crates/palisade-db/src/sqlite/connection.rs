@@ -1,0 +1,146 @@
+//! One SQLite connection whose statements can be stopped.
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection as _, Either, Executor as _};
+use tokio::time::timeout;
+
+use crate::DbError;
+use crate::statement::{Answer, Statement};
+
+/// How many steps of SQLite's virtual machine pass between two looks at the stop signal.
+const STEPS_BETWEEN_CHECKS: i32 = 1000;
+
+/// Statements kept prepared per connection.
+const PREPARED_STATEMENTS: usize = 256;
+
+/// Where the database is and how long one may wait for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) path: PathBuf,
+    pub(crate) statement_timeout: Duration,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    Reading,
+    Writing,
+}
+
+/// An open connection.
+pub(crate) struct Connection {
+    inner: SqliteConnection,
+    stop: Arc<AtomicBool>,
+    limit: Duration,
+}
+
+impl Connection {
+    pub(crate) async fn open(source: &Source, purpose: Use) -> Result<Self, sqlx::Error> {
+        let options = SqliteConnectOptions::new()
+            .filename(&source.path)
+            .create_if_missing(false)
+            .busy_timeout(source.statement_timeout)
+            .foreign_keys(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .pragma("trusted_schema", "off")
+            .pragma("query_only", if purpose == Use::Reading { "on" } else { "off" })
+            .statement_cache_capacity(PREPARED_STATEMENTS)
+            .disable_statement_logging();
+        let mut inner = options.connect().await?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        inner
+            .lock_handle()
+            .await?
+            .set_progress_handler(STEPS_BETWEEN_CHECKS, move || !stopped.load(Ordering::Relaxed));
+        Ok(Self { inner, stop, limit: source.statement_timeout })
+    }
+
+    /// A switch that makes the running statement, and every later one, fail.
+    pub(crate) fn stop_switch(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+
+    /// Runs one statement to its end; stopped when it takes longer than the statement timeout.
+    pub(crate) async fn run(&mut self, statement: &Statement) -> Result<Answer, Failure> {
+        let bound = statement.sqlite_arguments().map_err(Failure::Statement)?;
+        let query = sqlx::query_with(statement.sql, bound);
+        let mut work = pin!(collect((&mut self.inner).fetch_many(query)));
+        if let Ok(answer) = timeout(self.limit, work.as_mut()).await {
+            return answer.map_err(Failure::from);
+        }
+        self.stop.store(true, Ordering::Relaxed);
+        let answer = work.await;
+        self.stop.store(false, Ordering::Relaxed);
+        answer.map_err(Failure::from)
+    }
+
+    /// Runs one statement of our own without values and without a time limit.
+    pub(crate) async fn control(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
+        self.inner.execute(sql).await.map(drop)
+    }
+
+    /// Runs the statements of a migration, however long they take.
+    pub(crate) async fn script(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql(sql).execute(&mut self.inner).await.map(drop)
+    }
+
+    /// Closes the connection; what was not committed is gone.
+    pub(crate) async fn close(self) {
+        if let Err(cause) = self.inner.close().await {
+            tracing::warn!(%cause, "a SQLite connection did not close cleanly");
+        }
+    }
+}
+
+async fn collect<S>(mut results: S) -> Result<Answer, sqlx::Error>
+where
+    S: futures_util::Stream<
+            Item = Result<Either<sqlx::sqlite::SqliteQueryResult, SqliteRow>, sqlx::Error>,
+        > + Unpin,
+{
+    let (mut rows, mut changed) = (Vec::new(), 0);
+    while let Some(result) = results.try_next().await? {
+        match result {
+            Either::Left(done) => changed += done.rows_affected(),
+            Either::Right(row) => rows.push(row),
+        }
+    }
+    Ok(Answer::Sqlite(rows, changed))
+}
+
+/// A statement that failed, and what that means for the transaction around it.
+pub(crate) enum Failure {
+    /// Only the statement was undone.
+    Statement(DbError),
+    /// The transaction cannot be trusted any more.
+    Transaction(DbError),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(cause: sqlx::Error) -> Self {
+        if crate::error::leaves_sqlite_transaction_whole(&cause) {
+            Self::Statement(cause.into())
+        } else {
+            Self::Transaction(cause.into())
+        }
+    }
+}
+
+impl Failure {
+    pub(crate) fn into_error(self) -> DbError {
+        match self {
+            Self::Statement(error) | Self::Transaction(error) => error,
+        }
+    }
+}

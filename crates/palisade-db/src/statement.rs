@@ -1,0 +1,163 @@
+//! One statement with its values, checked before any database sees it.
+
+use sqlx::Arguments as _;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::row::{FromRow, Row};
+use crate::{Args, DbError, Type, Value};
+
+/// A statement whose parameters and values are known to match.
+pub(crate) struct Statement {
+    pub(crate) sql: &'static str,
+    args: Args,
+}
+
+/// Rows, and how many a changing statement touched.
+pub(crate) enum Answer {
+    Sqlite(Vec<SqliteRow>, u64),
+    Postgres(Vec<PgRow>, u64),
+}
+
+impl Statement {
+    /// SECURITY: SQLite answers as if a parameter without a value were NULL, which opens every
+    /// `$1 is null or …` filter wide. Shown by `a_forgotten_value_is_refused_before_the_database_sees_it`.
+    pub(crate) fn new(sql: &'static str, args: Args) -> Result<Self, DbError> {
+        let wanted = parameters(sql)?;
+        if wanted == args.len() {
+            return Ok(Self { sql, args });
+        }
+        Err(DbError::wrong(format!("the statement has {wanted} parameters, got {}", args.len())))
+    }
+
+    pub(crate) fn sqlite_arguments(&self) -> Result<SqliteArguments, DbError> {
+        let mut bound = SqliteArguments::default();
+        for value in self.args.clone().into_values() {
+            let added = match value {
+                Value::Text(text) => bound.add(text),
+                Value::Integer(number) => bound.add(number),
+                Value::Flag(flag) => bound.add(i64::from(flag)),
+                Value::Bytes(bytes) => bound.add(bytes),
+                Value::Id(id) => bound.add(id.hyphenated().to_string()),
+                Value::Instant(at) => bound.add(at.as_micros()),
+                Value::Null(_) => bound.add(None::<i64>),
+            };
+            added.map_err(cannot_bind)?;
+        }
+        Ok(bound)
+    }
+
+    pub(crate) fn postgres_arguments(&self) -> Result<PgArguments, DbError> {
+        let mut bound = PgArguments::default();
+        for value in self.args.clone().into_values() {
+            let added = match value {
+                Value::Text(text) => bound.add(text),
+                Value::Integer(number) => bound.add(number),
+                Value::Flag(flag) => bound.add(flag),
+                Value::Bytes(bytes) => bound.add(bytes),
+                Value::Id(id) => bound.add(id),
+                Value::Instant(at) => bound.add(at.to_date_time()?),
+                Value::Null(Type::Text) => bound.add(None::<String>),
+                Value::Null(Type::Integer) => bound.add(None::<i64>),
+                Value::Null(Type::Flag) => bound.add(None::<bool>),
+                Value::Null(Type::Bytes) => bound.add(None::<Vec<u8>>),
+                Value::Null(Type::Id) => bound.add(None::<Uuid>),
+                Value::Null(Type::Instant) => bound.add(None::<OffsetDateTime>),
+            };
+            added.map_err(cannot_bind)?;
+        }
+        Ok(bound)
+    }
+}
+
+fn cannot_bind(cause: Box<dyn std::error::Error + Send + Sync>) -> DbError {
+    DbError::wrong("a value cannot be bound").caused_by_box(cause)
+}
+
+impl Answer {
+    pub(crate) fn changed(&self) -> u64 {
+        match self {
+            Self::Sqlite(_, changed) | Self::Postgres(_, changed) => *changed,
+        }
+    }
+
+    pub(crate) fn all<T: FromRow>(&self) -> Result<Vec<T>, DbError> {
+        match self {
+            Self::Sqlite(rows, _) => rows.iter().map(|row| Row::sqlite(row).into_whole()).collect(),
+            Self::Postgres(rows, _) => {
+                rows.iter().map(|row| Row::postgres(row).into_whole()).collect()
+            }
+        }
+    }
+
+    pub(crate) fn maybe<T: FromRow>(&self) -> Result<Option<T>, DbError> {
+        let mut all = self.all()?;
+        match all.len() {
+            0 | 1 => Ok(all.pop()),
+            more => Err(DbError::wrong(format!("at most one row was expected, got {more}"))),
+        }
+    }
+
+    pub(crate) fn one<T: FromRow>(&self) -> Result<T, DbError> {
+        self.maybe()?.ok_or_else(|| DbError::wrong("one row was expected, got none"))
+    }
+}
+
+/// How many `$n` a statement has, which must be `$1` to `$n` without a gap.
+///
+/// Only the common part of both dialects gets through: `?`, `:name` and `@name` would be parameters on
+/// SQLite alone, `::` and dollar quotes work on PostgreSQL alone.
+fn parameters(sql: &str) -> Result<usize, DbError> {
+    let mut seen = 0_u128;
+    let mut rest = sql.bytes().peekable();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'\'' | b'"' => while rest.next().is_some_and(|inside| inside != byte) {},
+            b'-' if rest.peek() == Some(&b'-') => while rest.next().is_some_and(|b| b != b'\n') {},
+            b'?' | b':' | b'@' => return Err(DbError::wrong("parameters are written $1, $2, …")),
+            b'$' => {
+                let mut number = 0_u32;
+                while let Some(digit) = rest.next_if(u8::is_ascii_digit) {
+                    number = number.saturating_mul(10).saturating_add(u32::from(digit - b'0'));
+                }
+                if !(1..=128).contains(&number) {
+                    return Err(DbError::wrong("parameters are numbered $1 to $128"));
+                }
+                seen |= 1 << (number - 1);
+            }
+            _ => {}
+        }
+    }
+    if seen.trailing_ones() == seen.count_ones() {
+        return Ok(seen.count_ones() as usize);
+    }
+    Err(DbError::wrong("the parameters of the statement are not numbered without a gap"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parameters;
+
+    #[test]
+    fn a_parameter_used_twice_counts_once() {
+        assert_eq!(parameters("select $1 where $1 = $2").unwrap(), 2);
+        assert_eq!(parameters("select 1").unwrap(), 0);
+        assert_eq!(parameters("$12 $1 $2 $3 $4 $5 $6 $7 $8 $9 $10 $11").unwrap(), 12);
+    }
+
+    #[test]
+    fn what_stands_in_quotes_or_comments_does_not_count() {
+        assert_eq!(parameters("select '$1 it''s ?', \"$2\", $1 -- $3 ?\n, $2").unwrap(), 2);
+    }
+
+    #[test]
+    fn gaps_and_other_ways_to_write_a_parameter_are_refused() {
+        for sql in ["select $2", "select ?", "select :a", "select @a", "select $a", "select $0"] {
+            assert!(parameters(sql).is_err(), "{sql}");
+        }
+        assert!(parameters("select $129").is_err());
+        assert!(parameters("select 1::text").is_err());
+    }
+}

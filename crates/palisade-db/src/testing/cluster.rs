@@ -1,0 +1,180 @@
+//! A PostgreSQL cluster that lives as long as its owner.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+/// Durability is switched off where only a power cut would show it; what tests can observe stays on.
+const SETTINGS: &str = "\
+    listen_addresses = '127.0.0.1'\n\
+    unix_socket_directories = ''\n\
+    max_connections = 300\n\
+    fsync = off\n\
+    full_page_writes = off\n\
+    synchronous_commit = on\n\
+    shared_buffers = 32MB\n";
+
+/// A PostgreSQL cluster on a free loopback port, with the C locale and without passwords. Ended and
+/// removed when dropped.
+pub struct Cluster {
+    port: u16,
+    keeper: Mutex<Keeper>,
+}
+
+/// The shell that runs `cluster.sh`.
+struct Keeper {
+    process: Child,
+    commands: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Cluster {
+    /// Starts a cluster.
+    ///
+    /// # Panics
+    /// When PostgreSQL is not installed or does not start.
+    pub fn start() -> Self {
+        Self::start_with("", &[])
+    }
+
+    /// Starts a cluster with more lines in `postgresql.conf`, and with files (name, content) in the
+    /// directory above its data directory: `ssl_key_file = '../server.key'`.
+    ///
+    /// # Panics
+    /// When PostgreSQL is not installed or does not start.
+    pub fn start_with(settings: &str, files: &[(&str, &str)]) -> Self {
+        let port = free_port();
+        let mut command = unprivileged_shell();
+        command.args(["-c", include_str!("cluster.sh"), "cluster"]);
+        command.arg(programs()).arg(port.to_string());
+        command.args(["settings", &format!("{SETTINGS}{settings}")]);
+        for (name, content) in files {
+            command.args([name, content]);
+        }
+        let mut process = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .current_dir("/")
+            .spawn()
+            .expect("a shell can be started");
+        let commands = process.stdin.take();
+        let answers = BufReader::new(process.stdout.take().expect("the output is piped"));
+        let mut keeper = Keeper { process, commands, answers };
+        keeper.expect_ok("initdb");
+        keeper.tell("start");
+        Self { port, keeper: Mutex::new(keeper) }
+    }
+
+    /// Stops the server at once, as a crash would. Does nothing to the files.
+    ///
+    /// # Panics
+    /// When it does not stop.
+    pub fn stop(&self) {
+        self.tell("stop");
+    }
+
+    /// Starts the server again, on the same port and files.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_again(&self) {
+        self.tell("start");
+    }
+
+    /// The address of the database `postgres`.
+    pub fn url(&self) -> String {
+        self.url_of("postgres")
+    }
+
+    /// The port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Makes a database as a copy of `template` and gives its address.
+    ///
+    /// # Panics
+    /// When PostgreSQL refuses.
+    pub fn create_database(&self, name: &str, template: &str) -> String {
+        self.tell(&format!("create {name} {template}"));
+        self.url_of(name)
+    }
+
+    fn url_of(&self, database: &str) -> String {
+        format!("postgres://palisade@127.0.0.1:{}/{database}", self.port)
+    }
+
+    fn tell(&self, command: &str) {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner).tell(command);
+    }
+}
+
+impl Keeper {
+    fn tell(&mut self, command: &str) {
+        let commands = self.commands.as_mut().expect("the cluster is running");
+        writeln!(commands, "{command}").expect("the cluster's shell is running");
+        self.expect_ok(command);
+    }
+
+    fn expect_ok(&mut self, command: &str) {
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).expect("the cluster's shell answers");
+        assert_eq!(answer.trim(), "ok", "PostgreSQL: {command} failed");
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        drop(self.commands.take());
+        // Only to leave no zombie: the shell removes the cluster whether it is waited for or not.
+        let _ = self.process.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a loopback port is free")
+        .port()
+}
+
+/// PostgreSQL refuses to run as root.
+#[expect(clippy::disallowed_methods, reason = "tests run a real PostgreSQL")]
+fn unprivileged_shell() -> Command {
+    if !rustix::process::geteuid().is_root() {
+        return Command::new("sh");
+    }
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let user =
+        if users.lines().any(|line| line.starts_with("postgres:")) { "postgres" } else { "nobody" };
+    let mut command = Command::new("setpriv");
+    command.args([&format!("--reuid={user}"), "--clear-groups", "sh"]);
+    command
+}
+
+/// The directory of the newest PostgreSQL programs.
+fn programs() -> PathBuf {
+    let version = |directory: &PathBuf| {
+        let name = directory.parent().and_then(Path::file_name).unwrap_or_default();
+        name.to_string_lossy().parse::<u32>().unwrap_or_default()
+    };
+    let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    debian
+        .map(|entry| entry.path().join("bin"))
+        .filter(|directory| directory.join("initdb").exists())
+        .max_by_key(version)
+        .or_else(programs_on_path)
+        .unwrap_or_else(|| panic!("these tests need PostgreSQL: apt-get install postgresql"))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "PostgreSQL may be anywhere on a developer's machine"
+)]
+fn programs_on_path() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).find(|directory| directory.join("initdb").exists())
+}

@@ -1,0 +1,129 @@
+//! Throw-away databases for tests, behind the feature `testing`.
+//!
+//! [`TestDb`] is a fresh, empty database: a SQLite file in a directory of its own, or a database of its
+//! own in a PostgreSQL cluster that the test process starts when the first test asks for it.
+//! [`Cluster`] is a whole cluster for a test that stops it. What is started here ends with the test
+//! process, even when that is killed.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking, and this module only serves them"
+)]
+
+mod cluster;
+mod schema;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+pub use cluster::Cluster;
+pub use schema::{ColumnShape, TableShape, schema};
+
+use crate::db::Engine;
+use crate::{Db, Options};
+
+/// How many changes have been committed together so far, counted in groups. On PostgreSQL nothing is
+/// shared and the answer is zero.
+pub fn committed_groups(db: &Db) -> u64 {
+    match &db.engine {
+        Engine::Sqlite(sqlite) => sqlite.committed_groups(),
+        Engine::Postgres(_) => 0,
+    }
+}
+
+/// The options tests use: ten connections, five seconds per statement.
+pub fn options(url: &str) -> Options {
+    Options { url: url.to_owned(), max_connections: 10, statement_timeout: Duration::from_secs(5) }
+}
+
+/// A fresh, empty database.
+pub struct TestDb {
+    db: Db,
+    url: String,
+    _directory: Option<TempDir>,
+}
+
+impl TestDb {
+    /// A SQLite file in a directory of its own, removed with this value.
+    pub async fn sqlite() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let url = format!("sqlite:{}", directory.path().join("test.db").display());
+        let db = Db::open(options(&url)).await.expect("the SQLite file opens");
+        Self { db, url, _directory: Some(directory) }
+    }
+
+    /// An empty database in this process's PostgreSQL cluster.
+    pub async fn postgres() -> Self {
+        Self::postgres_copy("template0").await
+    }
+
+    /// A copy of the template `name`, which `prepare` fills the first time it is asked for in this
+    /// process. Copying is much faster than migrating.
+    pub async fn postgres_from<F, Fut>(name: &str, prepare: F) -> Self
+    where
+        F: FnOnce(Db) -> Fut,
+        Fut: Future<Output = ()>,
+    {
+        static TEMPLATES: OnceLock<Mutex<HashMap<String, Arc<OnceCell<()>>>>> = OnceLock::new();
+        let prepared = {
+            let mut templates = TEMPLATES
+                .get_or_init(Mutex::default)
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(templates.entry(name.to_owned()).or_default())
+        };
+        prepared
+            .get_or_init(|| async {
+                let url = shared_cluster().create_database(name, "template0");
+                let db = Db::open(options(&url)).await.expect("the template opens");
+                prepare(db.clone()).await;
+                // PostgreSQL copies only a database that nobody is connected to.
+                db.close().await;
+            })
+            .await;
+        Self::postgres_copy(name).await
+    }
+
+    async fn postgres_copy(template: &str) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let url = shared_cluster().create_database(&name, template);
+        let db = Db::open(options(&url)).await.expect("the new database opens");
+        Self { db, url, _directory: None }
+    }
+
+    /// Runs a test on a fresh database of each kind.
+    pub async fn each<F, Fut>(test: F)
+    where
+        F: Fn(Db) -> Fut,
+        Fut: Future<Output = ()>,
+    {
+        let sqlite = Self::sqlite().await;
+        test(sqlite.db.clone()).await;
+        let postgres = Self::postgres().await;
+        test(postgres.db.clone()).await;
+    }
+
+    /// The open database.
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// Its address, to open it once more.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+/// The cluster that all tests of this process share. It is never dropped: the end of the process ends
+/// it.
+fn shared_cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(Cluster::start)
+}

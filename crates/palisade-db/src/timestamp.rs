@@ -1,0 +1,148 @@
+//! The one notion of "when": microseconds since 1970, UTC.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::DbError;
+
+const MICROS_PER_SECOND: i64 = 1_000_000;
+
+/// The first and last instant that RFC 3339 can write (years 0000 and 9999).
+const WRITABLE: (i64, i64) = (-62_167_219_200_000_000, 253_402_300_799_999_999);
+
+/// An instant: whole microseconds since 1970-01-01T00:00:00Z, leap seconds not counted.
+///
+/// It is the precision both databases keep, so a value read back equals the value written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The instant `micros` microseconds after (or, if negative, before) 1970.
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since 1970.
+    pub const fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// The instant `seconds` seconds after 1970, cut at the ends of the representable range.
+    pub const fn from_seconds(seconds: i64) -> Self {
+        Self(seconds.saturating_mul(MICROS_PER_SECOND))
+    }
+
+    /// Whole seconds since 1970, rounded down.
+    pub const fn as_seconds(self) -> i64 {
+        self.0.div_euclid(MICROS_PER_SECOND)
+    }
+
+    /// This instant moved forward, cut at the end of the representable range.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(whole_micros(by)))
+    }
+
+    /// This instant moved back, cut at the start of the representable range.
+    #[must_use]
+    pub fn minus(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(whole_micros(by)))
+    }
+
+    /// The time from `earlier` to this instant; zero if `earlier` is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        match u64::try_from(i128::from(self.0) - i128::from(earlier.0)) {
+            Ok(micros) => Duration::from_micros(micros),
+            Err(_) => Duration::ZERO,
+        }
+    }
+
+    /// Reads an RFC 3339 date and time. Any offset is accepted; digits beyond microseconds are cut.
+    ///
+    /// # Errors
+    /// `Wrong` when the text is not RFC 3339.
+    pub fn parse_rfc3339(text: &str) -> Result<Self, DbError> {
+        OffsetDateTime::parse(text, &Rfc3339)
+            .map_err(|cause| DbError::wrong("the text is not an RFC 3339 time").caused_by(cause))
+            .and_then(Self::from_date_time)
+    }
+
+    pub(crate) fn from_date_time(at: OffsetDateTime) -> Result<Self, DbError> {
+        i64::try_from(at.unix_timestamp_nanos().div_euclid(1000))
+            .map(Self)
+            .map_err(|cause| DbError::wrong("the time is out of range").caused_by(cause))
+    }
+
+    pub(crate) fn to_date_time(self) -> Result<OffsetDateTime, DbError> {
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000)
+            .map_err(|cause| DbError::wrong("the time is out of range").caused_by(cause))
+    }
+}
+
+fn whole_micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// RFC 3339 in UTC with `Z`, without trailing zeros in the fraction. Instants before year 0 or after
+/// year 9999, which RFC 3339 cannot write, show as the nearest one it can.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let writable = Self(self.0.clamp(WRITABLE.0, WRITABLE.1));
+        let at = writable.to_date_time().map_err(|_| fmt::Error)?;
+        f.write_str(&at.format(&Rfc3339).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// As [`Display`](fmt::Display) writes it.
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn zeros_at_the_end_of_the_fraction_are_not_written() {
+        let shown = |micros| Timestamp::from_micros(micros).to_string();
+        assert_eq!(shown(0), "1970-01-01T00:00:00Z");
+        assert_eq!(shown(1_500_000), "1970-01-01T00:00:01.5Z");
+        assert_eq!(shown(-1), "1969-12-31T23:59:59.999999Z");
+    }
+
+    #[test]
+    fn what_rfc_3339_cannot_write_shows_as_the_nearest_it_can() {
+        assert_eq!(Timestamp::from_micros(i64::MAX).to_string(), "9999-12-31T23:59:59.999999Z");
+        assert_eq!(Timestamp::from_micros(i64::MIN).to_string(), "0000-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn an_offset_is_converted_to_utc() {
+        let read = Timestamp::parse_rfc3339("2026-01-01T01:00:00.0000019+01:00").unwrap();
+        assert_eq!(read.to_string(), "2026-01-01T00:00:00.000001Z");
+        assert!(Timestamp::parse_rfc3339("yesterday").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_written_time_is_read_back(micros in WRITABLE.0..=WRITABLE.1) {
+            let at = Timestamp::from_micros(micros);
+            prop_assert_eq!(Timestamp::parse_rfc3339(&at.to_string()).unwrap(), at);
+        }
+
+        #[test]
+        fn moving_never_overflows(micros: i64, by: u64) {
+            let (at, by) = (Timestamp::from_micros(micros), Duration::from_secs(by));
+            prop_assert!(at.plus(by) >= at);
+            prop_assert!(at.minus(by) <= at);
+            prop_assert_eq!(at.since(at.plus(by)), Duration::ZERO);
+        }
+    }
+}

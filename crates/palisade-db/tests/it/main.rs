@@ -1,0 +1,3 @@
+//! The promises of the crate, kept by real databases.
+
+mod contract;
