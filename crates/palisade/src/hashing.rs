@@ -1,0 +1,183 @@
+//! Work that costs processor time, on threads of its own: password hashing above all.
+//!
+//! Promises it keeps:
+//! - The threads run at low priority, so every other request stays fast while passwords are hashed.
+//! - The queue is bounded, in total and per group of callers. What does not fit is refused at once
+//!   with an estimate of when to come back; nothing waits without a place in the queue.
+//! - Groups take turns: one address with a hundred waiting attempts delays another by one attempt.
+//! - Known devices go first, three to one, and a quarter of the queue is kept for them.
+//! - A caller that gives up leaves the queue; its work is not done.
+//! - Every accepted piece of work gets an answer, also when it panics or the pool goes away.
+//! - Memory is threads × scratch and is given back after a time without work.
+
+mod queue;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use queue::{Job, Queue, Slot};
+
+/// How many pieces of work may wait.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueLimits {
+    /// Over all groups and lanes. Callers of the [`Lane::Unknown`] lane may fill three quarters.
+    pub total: usize,
+    /// In one group, over both lanes.
+    pub per_group: usize,
+}
+
+/// Whether the caller has shown that it belongs here before it asked for work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// A device that has signed in before; served three times as often when both lanes wait.
+    Known,
+    /// Everybody else.
+    Unknown,
+}
+
+/// On whose behalf work is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    /// Callers with the same number share their turns, for example an address prefix.
+    pub group: u64,
+    /// How the caller is ranked.
+    pub lane: Lane,
+}
+
+/// Why work was not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotDone {
+    /// The queue is full for this caller; the work was never queued.
+    Busy {
+        /// When a place is likely to be free.
+        retry_after: Duration,
+    },
+    /// The work panicked.
+    Panicked,
+    /// The pool was stopped before the work began.
+    Stopped,
+}
+
+impl std::fmt::Display for NotDone {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Busy { retry_after } => {
+                write!(out, "too much work is waiting; try again in {} s", retry_after.as_secs())
+            }
+            Self::Panicked => out.write_str("the work failed unexpectedly"),
+            Self::Stopped => out.write_str("the work was not begun because the server is stopping"),
+        }
+    }
+}
+
+impl std::error::Error for NotDone {}
+
+/// How a pool is set up. `S` is the scratch value each thread owns and reuses.
+#[derive(Debug)]
+pub struct Setup<S> {
+    /// Number of threads, usually one per core.
+    pub threads: usize,
+    /// How much may wait.
+    pub queue: QueueLimits,
+    /// After this long without work a thread gives the memory of its scratch value back.
+    pub idle_release: Duration,
+    /// Makes a thread's scratch value.
+    pub scratch: fn() -> S,
+    /// Gives the scratch value's memory back; the value stays usable.
+    pub release: fn(&mut S),
+}
+
+/// A fixed number of low-priority threads behind a bounded, fair queue.
+///
+/// Dropping the pool refuses what waits with [`NotDone::Stopped`]; work that has begun is finished
+/// and answered, then its thread ends.
+pub struct WorkPool<S> {
+    shared: Arc<Shared<S>>,
+}
+
+struct Shared<S> {
+    setup: Setup<S>,
+    queue: Mutex<Queue<S>>,
+    changed: Condvar,
+}
+
+impl<S> Shared<S> {
+    /// Work never runs under the lock, so a poisoned queue is still a whole one.
+    fn lock(&self) -> MutexGuard<'_, Queue<S>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: 'static> WorkPool<S> {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread; those already started end again.
+    pub fn start(setup: Setup<S>) -> io::Result<Self> {
+        let threads = setup.threads.max(1);
+        let queue = Mutex::new(Queue::new(setup.queue, threads));
+        let pool = Self { shared: Arc::new(Shared { setup, queue, changed: Condvar::new() }) };
+        for number in 0..threads {
+            let shared = Arc::clone(&pool.shared);
+            std::thread::Builder::new()
+                .name(format!("hashing-{number}"))
+                .spawn(move || worker::work(&shared))?;
+        }
+        Ok(pool)
+    }
+
+    /// Does `work` on one of the threads and answers its result.
+    ///
+    /// Dropping the returned future before the work has begun takes it out of the queue.
+    ///
+    /// # Errors
+    /// [`NotDone::Busy`] at once when there is no place for this caller, [`NotDone::Panicked`] when
+    /// the work panics, [`NotDone::Stopped`] when the pool is dropped first.
+    pub async fn run<T, F>(&self, caller: Caller, work: F) -> Result<T, NotDone>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut S) -> T + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job: Job<S> = Box::new(move |scratch| {
+            let result = catch_unwind(AssertUnwindSafe(|| work(scratch)));
+            let outcome = if result.is_ok() { Ok(()) } else { Err(queue::Panicked) };
+            // The caller may have given up meanwhile; then nobody wants the result.
+            let _ = answer.send(result.map_err(|_| NotDone::Panicked));
+            outcome
+        });
+        let slot = self.shared.lock().push(caller, job)?;
+        self.shared.changed.notify_one();
+        let _place = Place { shared: &self.shared, slot };
+        answered.await.unwrap_or(Err(NotDone::Stopped))
+    }
+}
+
+impl<S> Drop for WorkPool<S> {
+    fn drop(&mut self) {
+        let waiting = self.shared.lock().stop();
+        self.shared.changed.notify_all();
+        // Outside the lock: dropping a job wakes its caller.
+        drop(waiting);
+    }
+}
+
+/// A caller's place in the queue, given up when the caller goes away.
+struct Place<'a, S> {
+    shared: &'a Shared<S>,
+    slot: Slot,
+}
+
+impl<S> Drop for Place<'_, S> {
+    fn drop(&mut self) {
+        let abandoned = self.shared.lock().remove(self.slot);
+        drop(abandoned);
+    }
+}

@@ -1,0 +1,196 @@
+//! Who is calling, as far as the network can tell: the client's address and scheme behind proxies.
+//!
+//! Promises it keeps:
+//! - Forwarded headers count only when the connection itself comes from a trusted proxy. From
+//!   anybody else they change nothing, whatever they say and however many they are.
+//! - `X-Forwarded-For` and `Forwarded` (RFC 7239) are read from the right, the end our own proxies
+//!   write, and only as far as each hop is trusted. An entry that cannot be read ends the walk at
+//!   the last hop that could.
+//! - When both headers are there and do not name the same client, neither is believed and the
+//!   proxy's own address is used: a proxy sets one of them, so the other came from the client.
+//! - `X-Real-IP`, `True-Client-IP`, `CF-Connecting-IP` and the like never count.
+//!
+//! IPv4-mapped IPv6 addresses are treated as the IPv4 addresses they are.
+
+mod forwarded;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+use crate::limits;
+
+const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// The networks whose forwarded headers are believed.
+#[derive(Debug, Clone, Default)]
+pub struct TrustedProxies(Vec<IpNet>);
+
+impl TrustedProxies {
+    /// Trusts every address in `networks`.
+    #[must_use]
+    pub fn new(networks: Vec<IpNet>) -> Self {
+        Self(networks)
+    }
+
+    /// Whether `address` is a trusted proxy.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientAddress {
+    /// The nearest address that is not a trusted proxy, or the last one that could be read.
+    pub address: IpAddr,
+    /// Whether a trusted proxy named it; otherwise it is the connection's own peer.
+    pub forwarded: bool,
+}
+
+/// The scheme the client used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// Plain text, or nothing trustworthy says otherwise.
+    Http,
+    /// TLS up to us or up to a trusted proxy.
+    Https,
+}
+
+/// The client's address for a connection from `peer` with these headers.
+#[must_use]
+pub fn client_address(
+    peer: IpAddr,
+    headers: &HeaderMap,
+    trusted: &TrustedProxies,
+) -> ClientAddress {
+    let peer = peer.to_canonical();
+    let own = ClientAddress { address: peer, forwarded: false };
+    // SECURITY: the peer is judged before any header is looked at
+    // (forged_headers_from_a_stranger_change_nothing).
+    if !trusted.contains(peer) {
+        return own;
+    }
+    let address = match (
+        walk_x_forwarded_for(peer, headers, trusted),
+        walk_forwarded(peer, headers, trusted),
+    ) {
+        (Some(one), Some(other)) if one != other => return own,
+        (Some(address), _) | (None, Some(address)) => address,
+        (None, None) => return own,
+    };
+    ClientAddress { address, forwarded: address != peer }
+}
+
+/// The scheme of a connection from `peer`, `tls` being whether it is encrypted itself.
+///
+/// A trusted proxy must say `https` without contradiction: in every value of every
+/// `X-Forwarded-Proto` line and in every `proto` of `Forwarded`.
+#[must_use]
+pub fn scheme(peer: IpAddr, tls: bool, headers: &HeaderMap, trusted: &TrustedProxies) -> Scheme {
+    if tls {
+        return Scheme::Https;
+    }
+    if !trusted.contains(peer) {
+        return Scheme::Http;
+    }
+    let mut said = false;
+    for line in headers.get_all(X_FORWARDED_PROTO) {
+        let Ok(line) = line.to_str() else { return Scheme::Http };
+        said = true;
+        if !line.split(',').all(|value| is_https(value.trim())) {
+            return Scheme::Http;
+        }
+    }
+    for line in headers.get_all(FORWARDED) {
+        let Some(hops) = line.to_str().ok().and_then(forwarded::parse) else { return Scheme::Http };
+        for proto in hops.iter().filter_map(|hop| hop.proto.as_deref()) {
+            said = true;
+            if !is_https(proto) {
+                return Scheme::Http;
+            }
+        }
+    }
+    if said { Scheme::Https } else { Scheme::Http }
+}
+
+/// The address all of a client's addresses are counted under: IPv6 by its /64 network.
+#[must_use]
+pub fn rate_key(address: IpAddr) -> IpAddr {
+    limits::address_group(address)
+}
+
+fn is_https(value: &str) -> bool {
+    value.eq_ignore_ascii_case("https")
+}
+
+/// Walks hops from the nearest on; `None` is one that cannot be read.
+fn walk(
+    peer: IpAddr,
+    hops: impl Iterator<Item = Option<IpAddr>>,
+    trusted: &TrustedProxies,
+) -> IpAddr {
+    let mut last_good = peer;
+    for hop in hops {
+        let Some(address) = hop else { break };
+        last_good = address;
+        if !trusted.contains(address) {
+            break;
+        }
+    }
+    last_good
+}
+
+fn walk_x_forwarded_for(
+    peer: IpAddr,
+    headers: &HeaderMap,
+    trusted: &TrustedProxies,
+) -> Option<IpAddr> {
+    if !headers.contains_key(X_FORWARDED_FOR) {
+        return None;
+    }
+    let hops = headers.get_all(X_FORWARDED_FOR).iter().rev().flat_map(|line| {
+        // A line that is not text is one hop that cannot be read.
+        line.to_str().unwrap_or_default().rsplit(',').map(node_address)
+    });
+    Some(walk(peer, hops, trusted))
+}
+
+fn walk_forwarded(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> Option<IpAddr> {
+    if !headers.contains_key(FORWARDED) {
+        return None;
+    }
+    let mut hops = Vec::new();
+    for line in headers.get_all(FORWARDED).iter().rev() {
+        match line.to_str().ok().and_then(forwarded::parse) {
+            Some(line) => {
+                hops.extend(
+                    line.iter().rev().map(|hop| hop.node.as_deref().and_then(node_address)),
+                );
+            }
+            None => hops.push(None),
+        }
+    }
+    Some(walk(peer, hops.into_iter(), trusted))
+}
+
+/// An address with or without a port, IPv6 with or without brackets (RFC 7239 section 6).
+fn node_address(node: &str) -> Option<IpAddr> {
+    let node = node.trim_matches([' ', '\t']);
+    let bare = node.strip_prefix('[').and_then(|node| node.strip_suffix(']'));
+    let address = match bare {
+        Some(bare) => IpAddr::V6(bare.parse().ok()?),
+        None => node
+            .parse::<IpAddr>()
+            .or_else(|_| node.parse::<SocketAddr>().map(|socket| socket.ip()))
+            .ok()?,
+    };
+    Some(address.to_canonical())
+}

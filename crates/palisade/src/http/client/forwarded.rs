@@ -1,0 +1,74 @@
+//! The `Forwarded` header of RFC 7239 section 4.
+
+/// One element: what one proxy said about the hop before it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Hop {
+    /// The `for` parameter, unquoted.
+    pub(super) node: Option<String>,
+    /// The `proto` parameter, unquoted.
+    pub(super) proto: Option<String>,
+}
+
+/// The elements of one header line in the order they stand; `None` when the line breaks the grammar
+/// or an element names a parameter twice.
+pub(super) fn parse(line: &str) -> Option<Vec<Hop>> {
+    let mut hops = Vec::new();
+    let mut hop = Hop::default();
+    let mut rest = line.trim_start_matches(BLANK);
+    loop {
+        rest = pair(rest, &mut hop)?.trim_start_matches(BLANK);
+        let mut following = rest.chars();
+        match following.next() {
+            None => break,
+            Some(';') => {}
+            Some(',') => hops.push(std::mem::take(&mut hop)),
+            Some(_) => return None,
+        }
+        rest = following.as_str().trim_start_matches(BLANK);
+    }
+    hops.push(hop);
+    Some(hops)
+}
+
+const BLANK: [char; 2] = [' ', '\t'];
+
+/// Reads `name=value` into `hop` and answers what follows.
+fn pair<'a>(text: &'a str, hop: &mut Hop) -> Option<&'a str> {
+    let (name, text) = text.split_once('=')?;
+    if name.is_empty() || !name.chars().all(is_token) {
+        return None;
+    }
+    let (value, rest) = value(text)?;
+    let place = match name.to_ascii_lowercase().as_str() {
+        "for" => &mut hop.node,
+        "proto" => &mut hop.proto,
+        _ => return Some(rest),
+    };
+    match place.replace(value) {
+        None => Some(rest),
+        Some(_) => None,
+    }
+}
+
+/// A token or a quoted string, and what follows it.
+fn value(text: &str) -> Option<(String, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find(|letter| !is_token(letter)).unwrap_or(text.len());
+        let (token, rest) = text.split_at_checked(end)?;
+        return (!token.is_empty()).then(|| (token.to_owned(), rest));
+    };
+    let mut value = String::new();
+    let mut letters = quoted.chars();
+    loop {
+        match letters.next()? {
+            '"' => return Some((value, letters.as_str())),
+            '\\' => value.push(letters.next()?),
+            letter => value.push(letter),
+        }
+    }
+}
+
+/// `tchar` of RFC 9110 section 5.6.2.
+fn is_token(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(letter)
+}

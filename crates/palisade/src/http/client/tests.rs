@@ -1,0 +1,224 @@
+use axum::http::HeaderValue;
+use proptest::prelude::*;
+
+use super::*;
+
+const PROXY: &str = "10.0.0.1";
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn trusted() -> TrustedProxies {
+    TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap(), "2001:db8:ffff::/48".parse().unwrap()])
+}
+
+fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        let name: HeaderName = name.parse().unwrap();
+        headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    }
+    headers
+}
+
+/// The client's address when the trusted proxy sends these lines.
+fn behind_proxy(lines: &[(&str, &str)]) -> IpAddr {
+    let found = client_address(ip(PROXY), &headers(lines), &trusted());
+    assert_eq!(found.forwarded, found.address != ip(PROXY));
+    found.address
+}
+
+fn scheme_behind_proxy(lines: &[(&str, &str)]) -> Scheme {
+    scheme(ip(PROXY), false, &headers(lines), &trusted())
+}
+
+#[test]
+fn forged_headers_from_a_stranger_change_nothing() {
+    const FORGED: [&str; 20] = [
+        "x-forwarded-for",
+        "x-forwarded",
+        "forwarded-for",
+        "forwarded",
+        "x-real-ip",
+        "true-client-ip",
+        "cf-connecting-ip",
+        "cf-connecting-ipv6",
+        "cf-pseudo-ipv4",
+        "fastly-client-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-originating-ip",
+        "x-remote-ip",
+        "x-remote-addr",
+        "x-appengine-user-ip",
+        "x-azure-clientip",
+        "x-envoy-external-address",
+        "x-host",
+        "via",
+    ];
+    let stranger = ip("203.0.113.9");
+    for name in FORGED {
+        for value in
+            ["127.0.0.1", "10.0.0.1", "for=127.0.0.1;proto=https", "198.51.100.1, 10.0.0.2"]
+        {
+            let headers = headers(&[(name, value), ("x-forwarded-proto", "https")]);
+            let found = client_address(stranger, &headers, &trusted());
+            assert_eq!(
+                found,
+                ClientAddress { address: stranger, forwarded: false },
+                "{name}: {value}"
+            );
+            assert_eq!(scheme(stranger, false, &headers, &trusted()), Scheme::Http);
+        }
+    }
+}
+
+#[test]
+fn only_the_two_standard_headers_count_from_a_proxy() {
+    for name in ["x-real-ip", "true-client-ip", "cf-connecting-ip", "x-client-ip"] {
+        assert_eq!(behind_proxy(&[(name, "198.51.100.1")]), ip(PROXY), "{name}");
+    }
+    assert_eq!(behind_proxy(&[("x-forwarded-for", "198.51.100.1")]), ip("198.51.100.1"));
+    assert_eq!(behind_proxy(&[("forwarded", "for=198.51.100.1")]), ip("198.51.100.1"));
+}
+
+#[test]
+fn the_walk_goes_from_the_right_and_ends_at_the_first_stranger() {
+    for (value, expected) in [
+        ("198.51.100.1", "198.51.100.1"),
+        ("1.2.3.4, 198.51.100.1", "198.51.100.1"),
+        ("1.2.3.4, 198.51.100.1, 10.0.0.2", "198.51.100.1"),
+        ("1.2.3.4,198.51.100.1 ,\t10.0.0.2,10.0.0.3", "198.51.100.1"),
+        ("10.0.0.9, 10.0.0.2", "10.0.0.9"),
+        ("198.51.100.1, 2001:db8:ffff::7", "198.51.100.1"),
+        ("198.51.100.1:4711, [2001:db8:ffff::7]:443", "198.51.100.1"),
+        ("[2001:db8::5]", "2001:db8::5"),
+        ("::ffff:198.51.100.1, ::ffff:10.0.0.2", "198.51.100.1"),
+    ] {
+        assert_eq!(behind_proxy(&[("x-forwarded-for", value)]), ip(expected), "{value}");
+    }
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_ends_the_walk_at_the_last_good_hop() {
+    for bad in [
+        "",
+        "unknown",
+        "127.0.0.1 1",
+        "1.2.3",
+        "[::1",
+        "_secret",
+        "fe80::1%eth0",
+        "\u{e9}",
+        "1.2.3.4:99999",
+    ] {
+        let value = format!("198.51.100.1, {bad}");
+        assert_eq!(behind_proxy(&[("x-forwarded-for", &value)]), ip(PROXY), "{value}");
+        let value = format!("198.51.100.1, {bad}, 10.0.0.2");
+        let expected = if bad.is_ascii() { "10.0.0.2" } else { PROXY };
+        assert_eq!(behind_proxy(&[("x-forwarded-for", &value)]), ip(expected), "{value}");
+    }
+}
+
+#[test]
+fn several_lines_are_one_list_in_order() {
+    let lines = [("x-forwarded-for", "1.2.3.4, 198.51.100.1"), ("x-forwarded-for", "10.0.0.2")];
+    assert_eq!(behind_proxy(&lines), ip("198.51.100.1"));
+    let forged_first = [("x-forwarded-for", "1.2.3.4"), ("x-forwarded-for", "198.51.100.1")];
+    assert_eq!(behind_proxy(&forged_first), ip("198.51.100.1"));
+    let lines = [("forwarded", "for=1.2.3.4, for=198.51.100.1"), ("forwarded", "for=10.0.0.2")];
+    assert_eq!(behind_proxy(&lines), ip("198.51.100.1"));
+}
+
+#[test]
+fn forwarded_is_read_as_rfc_7239_writes_it() {
+    for (value, expected) in [
+        ("for=\"198.51.100.1:4711\"", "198.51.100.1"),
+        ("For=\"[2001:db8:cafe::17]:4711\"", "2001:db8:cafe::17"),
+        ("for=198.51.100.1;proto=https;by=10.0.0.1", "198.51.100.1"),
+        ("by=\"a,b;c\"; FOR=198.51.100.1 , for=\"[2001:db8:ffff::1]\"", "198.51.100.1"),
+        ("for=\"198.51\\.100.1\"", "198.51.100.1"),
+        ("for=198.51.100.1, for=unknown", PROXY),
+        ("for=198.51.100.1, for=_hidden, for=10.0.0.2", "10.0.0.2"),
+        ("for=198.51.100.1, proto=https", PROXY),
+        ("for=1.2.3.4;for=198.51.100.1", PROXY),
+        ("for=\"198.51.100.1", PROXY),
+        ("for = 198.51.100.1", PROXY),
+        ("for=[2001:db8::1]", PROXY),
+        ("for=198.51.100.1,", PROXY),
+        ("", PROXY),
+    ] {
+        assert_eq!(behind_proxy(&[("forwarded", value)]), ip(expected), "{value}");
+    }
+}
+
+#[test]
+fn two_headers_that_disagree_are_both_ignored() {
+    let disagree = [("x-forwarded-for", "198.51.100.1"), ("forwarded", "for=198.51.100.2")];
+    assert_eq!(behind_proxy(&disagree), ip(PROXY));
+    let agree = [("x-forwarded-for", "1.2.3.4, 198.51.100.1"), ("forwarded", "for=198.51.100.1")];
+    assert_eq!(behind_proxy(&agree), ip("198.51.100.1"));
+    let unreadable = [("x-forwarded-for", "198.51.100.1"), ("forwarded", "nonsense")];
+    assert_eq!(behind_proxy(&unreadable), ip(PROXY));
+}
+
+#[test]
+fn a_peer_is_recognised_in_its_ipv4_mapped_form() {
+    let headers = headers(&[("x-forwarded-for", "198.51.100.1")]);
+    let found = client_address(ip("::ffff:10.0.0.1"), &headers, &trusted());
+    assert_eq!(found.address, ip("198.51.100.1"));
+    let stranger = client_address(ip("::ffff:203.0.113.9"), &headers, &trusted());
+    assert_eq!(stranger, ClientAddress { address: ip("203.0.113.9"), forwarded: false });
+}
+
+#[test]
+fn https_is_tls_or_a_trusted_proxy_that_says_so_without_contradiction() {
+    let none = HeaderMap::new();
+    assert_eq!(scheme(ip("203.0.113.9"), true, &none, &trusted()), Scheme::Https);
+    assert_eq!(scheme_behind_proxy(&[]), Scheme::Http);
+    for good in [
+        &[("x-forwarded-proto", "https")][..],
+        &[("x-forwarded-proto", "HTTPS, https")],
+        &[("forwarded", "for=1.2.3.4;proto=https, for=10.0.0.2")],
+        &[("x-forwarded-proto", "https"), ("forwarded", "proto=\"https\"")],
+    ] {
+        assert_eq!(scheme_behind_proxy(good), Scheme::Https, "{good:?}");
+    }
+    for bad in [
+        &[("x-forwarded-proto", "http")][..],
+        &[("x-forwarded-proto", "https, http")],
+        &[("x-forwarded-proto", "https"), ("x-forwarded-proto", "http")],
+        &[("x-forwarded-proto", "httpss")],
+        &[("x-forwarded-proto", "https"), ("forwarded", "proto=http")],
+        &[("x-forwarded-proto", "https"), ("forwarded", "proto=https;proto=http")],
+        &[("forwarded", "for=1.2.3.4")],
+        &[("x-forwarded-ssl", "on"), ("front-end-https", "on")],
+    ] {
+        assert_eq!(scheme_behind_proxy(bad), Scheme::Http, "{bad:?}");
+    }
+}
+
+#[test]
+fn rate_keys_group_ipv6_networks() {
+    assert_eq!(rate_key(ip("2001:db8::1:2:3:4")), rate_key(ip("2001:db8::9")));
+    assert_ne!(rate_key(ip("2001:db8:0:1::1")), rate_key(ip("2001:db8::1")));
+    assert_eq!(rate_key(ip("::ffff:192.0.2.1")), ip("192.0.2.1"));
+}
+
+proptest! {
+    #[test]
+    fn no_header_makes_the_parsers_panic_or_a_stranger_trusted(
+        lines in prop::collection::vec(
+            (prop::sample::select(vec!["forwarded", "x-forwarded-for", "x-forwarded-proto"]),
+             "[ -~]{0,60}|(for|proto|by)=(\"[ -~]{0,20}\"|[0-9a-f:.\\[\\]]{0,20})([;,] ?for=[0-9.]{0,9})?"),
+            0..5),
+    ) {
+        let lines: Vec<_> = lines.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        behind_proxy(&lines);
+        scheme_behind_proxy(&lines);
+        let stranger = ip("203.0.113.9");
+        let found = client_address(stranger, &headers(&lines), &trusted());
+        prop_assert_eq!(found.address, stranger);
+    }
+}

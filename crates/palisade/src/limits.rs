@@ -1,0 +1,158 @@
+//! Rate limits: how often an address or an account may do something.
+//!
+//! The generic cell rate algorithm: each key has one number, the time at which it would have used up
+//! nothing. A rule allows `burst` attempts at once and refills evenly over `per`.
+//!
+//! Promises it keeps:
+//! - In any span of time no more than the burst plus what the span refills passes.
+//! - Memory is bounded. A caller that rotates through keys can neither exhaust it nor reset
+//!   anybody's count: only keys whose count has run out are forgotten, and when there is no room
+//!   new keys share one bucket.
+//! - No arithmetic overflows, whatever the clock or the settings say.
+//!
+//! Counts are per process and end with it.
+
+mod buckets;
+mod headers;
+mod key;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use buckets::Buckets;
+pub use key::{LimitKey, address_group};
+
+/// The most keys a rule remembers, unless [`Limiter::with_capacity`] says otherwise.
+pub const KEYS_PER_RULE: usize = 100_000;
+
+/// What a rule counts by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    /// The client's address, IPv6 by its /64 network.
+    Address,
+    /// The account acted on or acting.
+    Account,
+}
+
+/// A rate limit as its slice defines it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// Unique name, `area.subject`, also the policy name in the answer's headers.
+    pub name: &'static str,
+    /// How many attempts may come at once.
+    pub burst: u32,
+    /// The time in which the whole burst refills.
+    pub per: Duration,
+    /// What is counted by.
+    pub key: Key,
+    /// What the refused caller is told.
+    pub says: &'static str,
+}
+
+impl Rule {
+    /// The rule with its own numbers, switched on.
+    #[must_use]
+    pub const fn by_default(&'static self) -> EffectiveRule {
+        EffectiveRule { rule: self, burst: self.burst, per: self.per, enabled: true }
+    }
+}
+
+/// A rule with the numbers the settings give it.
+#[derive(Debug, Clone, Copy)]
+pub struct EffectiveRule {
+    /// The rule.
+    pub rule: &'static Rule,
+    /// How many attempts may come at once; zero refuses all.
+    pub burst: u32,
+    /// The time in which the whole burst refills; more than 100 years count as 100.
+    pub per: Duration,
+    /// Whether the rule is applied at all.
+    pub enabled: bool,
+}
+
+/// What a limit says about one attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// The rule's name.
+    pub rule: &'static str,
+    /// Whether the attempt may go on.
+    pub allowed: bool,
+    /// The burst of the rule.
+    pub limit: u32,
+    /// The time in which the burst refills.
+    pub window: Duration,
+    /// How many further attempts would pass right now.
+    pub remaining: u32,
+    /// How long until an attempt passes; zero while some remain.
+    pub retry_after: Duration,
+    /// How long until the whole burst is there again.
+    pub reset_after: Duration,
+}
+
+/// Counts attempts by rule and key.
+pub struct Limiter {
+    rules: HashMap<&'static str, Buckets>,
+    accounts: RandomState,
+}
+
+impl Limiter {
+    /// A limiter for these rules with room for [`KEYS_PER_RULE`] keys each.
+    #[must_use]
+    pub fn new(rules: impl IntoIterator<Item = EffectiveRule>) -> Self {
+        Self::with_capacity(rules, KEYS_PER_RULE)
+    }
+
+    /// A limiter for these rules with room for about `keys` keys each.
+    #[must_use]
+    pub fn with_capacity(rules: impl IntoIterator<Item = EffectiveRule>, keys: usize) -> Self {
+        let rules = rules.into_iter().map(|rule| (rule.rule.name, Buckets::new(&rule, keys)));
+        Self { rules: rules.collect(), accounts: RandomState::new() }
+    }
+
+    /// The key of an account, by a name or id. Keyed with a secret of this process, so that nobody
+    /// can pick a name that shares somebody else's count.
+    #[must_use]
+    pub fn account(&self, account: &str) -> LimitKey {
+        LimitKey::from_account_hash(self.accounts.hash_one(account))
+    }
+
+    /// Counts an attempt and says whether it may go on. A refused attempt costs nothing.
+    ///
+    /// `now` is time on a clock that never goes back, from any starting point. A rule this limiter
+    /// was not made with refuses everything.
+    pub fn check(&self, rule: &'static Rule, key: LimitKey, now: Duration) -> Decision {
+        self.rules.get(rule.name).map_or_else(|| unknown(rule), |buckets| buckets.take(key, now))
+    }
+
+    /// What [`check`](Self::check) would say, without counting.
+    #[must_use]
+    pub fn peek(&self, rule: &'static Rule, key: LimitKey, now: Duration) -> Decision {
+        self.rules.get(rule.name).map_or_else(|| unknown(rule), |buckets| buckets.peek(key, now))
+    }
+
+    /// Takes back one counted attempt that was never judged.
+    ///
+    /// Without effect when the attempt was counted in the shared bucket of a full limiter.
+    pub fn give_back(&self, rule: &'static Rule, key: LimitKey) {
+        if let Some(buckets) = self.rules.get(rule.name) {
+            buckets.give_back(key);
+        }
+    }
+}
+
+/// SECURITY: a rule nobody registered is a mistake in the program; it must show, not open a door
+/// (`an_unregistered_rule_refuses`).
+fn unknown(rule: &'static Rule) -> Decision {
+    Decision {
+        rule: rule.name,
+        allowed: false,
+        limit: 0,
+        window: rule.per,
+        remaining: 0,
+        retry_after: rule.per,
+        reset_after: rule.per,
+    }
+}

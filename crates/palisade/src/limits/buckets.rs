@@ -1,0 +1,190 @@
+//! The counts of one rule: the arithmetic and the bounded memory.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{Decision, EffectiveRule, LimitKey};
+
+/// Independent locks per rule.
+const SHARDS: usize = 16;
+/// How many remembered keys are looked at for each new one. Two would keep up with any rate of new
+/// keys; more empties a full shard sooner.
+const SWEPT_PER_NEW_KEY: usize = 4;
+/// 100 years in nanoseconds: the longest window, so that sums of times stay far from overflow.
+const LONGEST_WINDOW: u64 = 100 * 365 * 24 * 3600 * 1_000_000_000;
+/// The latest clock reading told apart, some 290 years.
+const LATEST: u64 = u64::MAX / 2;
+
+/// A point in time or a span, in nanoseconds.
+type Nanos = u64;
+
+/// The numbers of a rule in the form the algorithm wants.
+#[derive(Clone, Copy)]
+struct Pace {
+    name: &'static str,
+    enabled: bool,
+    burst: u32,
+    window: Duration,
+    /// What one attempt costs, rounded up so that the limit is never exceeded.
+    cost: Nanos,
+    /// The most that may be owed: `cost * burst`.
+    capacity: Nanos,
+}
+
+impl Pace {
+    fn new(rule: &EffectiveRule) -> Self {
+        let window = nanos(rule.per).min(LONGEST_WINDOW);
+        let cost = window.div_ceil(u64::from(rule.burst.max(1)));
+        Self {
+            name: rule.rule.name,
+            enabled: rule.enabled,
+            burst: rule.burst,
+            window: Duration::from_nanos(window),
+            cost,
+            capacity: cost * u64::from(rule.burst),
+        }
+    }
+
+    /// The new time at which nothing will be owed, if one more attempt fits.
+    fn charge(&self, clear_at: Nanos, now: Nanos) -> Option<Nanos> {
+        let charged = clear_at.max(now) + self.cost;
+        (self.burst > 0 && charged - now <= self.capacity).then_some(charged)
+    }
+
+    fn decision(&self, allowed: bool, clear_at: Nanos, now: Nanos) -> Decision {
+        let owed = clear_at.saturating_sub(now);
+        let free = self.capacity.saturating_sub(owed);
+        // A window of zero costs nothing and refills at once.
+        let remaining = free.checked_div(self.cost).unwrap_or(u64::from(self.burst));
+        let wait = match (self.burst, remaining) {
+            (0, _) => nanos(self.window),
+            (_, 0) => self.cost - free,
+            _ => 0,
+        };
+        Decision {
+            rule: self.name,
+            allowed,
+            limit: self.burst,
+            window: self.window,
+            remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
+            retry_after: Duration::from_nanos(wait),
+            reset_after: Duration::from_nanos(owed),
+        }
+    }
+}
+
+/// All counts of one rule.
+pub(super) struct Buckets {
+    pace: Pace,
+    hasher: RandomState,
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+impl Buckets {
+    pub(super) fn new(rule: &EffectiveRule, keys: usize) -> Self {
+        let room = keys.div_ceil(SHARDS).max(1);
+        Self {
+            pace: Pace::new(rule),
+            hasher: RandomState::new(),
+            shards: std::array::from_fn(|_| Mutex::new(Shard::new(room))),
+        }
+    }
+
+    pub(super) fn take(&self, key: LimitKey, now: Duration) -> Decision {
+        let now = nanos(now).min(LATEST);
+        if !self.pace.enabled {
+            return self.pace.decision(true, now, now);
+        }
+        let mut shard = self.shard(key);
+        let clear_at = shard.count_of(key, now);
+        match self.pace.charge(*clear_at, now) {
+            Some(charged) => {
+                *clear_at = charged;
+                self.pace.decision(true, charged, now)
+            }
+            None => self.pace.decision(false, *clear_at, now),
+        }
+    }
+
+    pub(super) fn peek(&self, key: LimitKey, now: Duration) -> Decision {
+        let now = nanos(now).min(LATEST);
+        if !self.pace.enabled {
+            return self.pace.decision(true, now, now);
+        }
+        let clear_at = self.shard(key).known_count_of(key);
+        self.pace.decision(self.pace.charge(clear_at, now).is_some(), clear_at, now)
+    }
+
+    pub(super) fn give_back(&self, key: LimitKey) {
+        if let Some(clear_at) = self.shard(key).clear_at.get_mut(&key) {
+            *clear_at = clear_at.saturating_sub(self.pace.cost);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        let count = |shard: &Mutex<Shard>| shard.lock().unwrap().clear_at.len();
+        self.shards.iter().map(count).sum()
+    }
+
+    fn shard(&self, key: LimitKey) -> MutexGuard<'_, Shard> {
+        // The remainder is below SHARDS, so nothing is cut and the index is in range.
+        let number = (self.hasher.hash_one(key) % SHARDS as u64) as usize;
+        self.shards[number].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A part of a rule's keys.
+struct Shard {
+    room: usize,
+    /// For each key the time at which it will owe nothing.
+    clear_at: HashMap<LimitKey, Nanos>,
+    /// Every remembered key once, in the order they will be looked at for forgetting.
+    to_sweep: VecDeque<LimitKey>,
+    /// The bucket of all keys there is no room for.
+    overflow: Nanos,
+}
+
+impl Shard {
+    fn new(room: usize) -> Self {
+        Self { room, clear_at: HashMap::new(), to_sweep: VecDeque::new(), overflow: 0 }
+    }
+
+    /// The key's count, made if there is room, else the one it shares.
+    fn count_of(&mut self, key: LimitKey, now: Nanos) -> &mut Nanos {
+        if !self.clear_at.contains_key(&key) {
+            self.sweep(now);
+            if self.clear_at.len() >= self.room {
+                return &mut self.overflow;
+            }
+            self.to_sweep.push_back(key);
+        }
+        self.clear_at.entry(key).or_insert(0)
+    }
+
+    fn known_count_of(&self, key: LimitKey) -> Nanos {
+        let full = self.clear_at.len() >= self.room;
+        let otherwise = if full { self.overflow } else { 0 };
+        self.clear_at.get(&key).copied().unwrap_or(otherwise)
+    }
+
+    /// Forgets some of the keys that owe nothing any more.
+    fn sweep(&mut self, now: Nanos) {
+        for _ in 0..SWEPT_PER_NEW_KEY {
+            let Some(key) = self.to_sweep.pop_front() else { return };
+            // SECURITY: a key that still owes stays, however many new ones press in
+            // (rotating_keys_resets_nobody).
+            if self.clear_at.get(&key).is_some_and(|clear_at| *clear_at > now) {
+                self.to_sweep.push_back(key);
+            } else {
+                self.clear_at.remove(&key);
+            }
+        }
+    }
+}
+
+fn nanos(span: Duration) -> Nanos {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}

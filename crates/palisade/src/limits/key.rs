@@ -1,0 +1,44 @@
+//! What attempts are counted under.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Everything but the network part of an IPv6 address.
+const HOST_BITS: u32 = 64;
+
+/// One caller as a rule counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LimitKey(Form);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Form {
+    V4(u32),
+    V6Network(u64),
+    Account(u64),
+}
+
+impl LimitKey {
+    /// The key of an address, grouped as in [`address_group`].
+    #[must_use]
+    pub fn address(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V4(v4) => Form::V4(v4.to_bits()),
+            // The shift leaves 64 bits, so nothing is cut.
+            IpAddr::V6(v6) => Form::V6Network((v6.to_bits() >> HOST_BITS) as u64),
+        })
+    }
+
+    pub(super) fn from_account_hash(hash: u64) -> Self {
+        Self(Form::Account(hash))
+    }
+}
+
+/// The address that stands for everybody who could as well be the same caller: an IPv4 address
+/// itself, an IPv6 address's /64 network (what one connection is commonly given), and for an
+/// IPv4-mapped IPv6 address the IPv4 address.
+#[must_use]
+pub fn address_group(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> HOST_BITS << HOST_BITS)),
+    }
+}
