@@ -9,6 +9,29 @@
 //!   before work is spent on it, and no input makes this crate panic.
 //! - Every derived key, digest and tag carries a label of its own, so that a value made for one
 //!   purpose is worthless for another.
+//!
+//! # Example
+//!
+//! ```
+//! use palisade_crypto::password::{self, Cost, Memory};
+//! use palisade_crypto::random::OsRandom;
+//! use palisade_crypto::root::RootKey;
+//! use palisade_crypto::secret::SecretString;
+//!
+//! let password = SecretString::from("correct horse battery staple");
+//! let mut memory = Memory::new();
+//! let hash = password::hash(&Cost::LIGHT, &password, &OsRandom, &mut memory)?;
+//!
+//! // The stored form is sealed for one user, so that nobody else's row can hold it.
+//! let key = RootKey::generate(&OsRandom).derive("password hashes");
+//! let sealed = key.seal(&OsRandom, b"user 1", hash.as_bytes());
+//! assert!(key.open(b"user 2", &sealed).is_err());
+//!
+//! let opened = key.open(b"user 1", &sealed)?;
+//! let stored = std::str::from_utf8(opened.expose())?;
+//! assert!(password::verify(stored, &password, &mut memory)?);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod audit;
 mod mac;

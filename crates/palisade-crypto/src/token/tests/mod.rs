@@ -255,11 +255,12 @@ fn a_token_from_a_clock_a_minute_ahead_is_taken_and_no_further() {
 
 #[test]
 fn no_token_is_made_that_every_verifier_would_refuse() {
-    let broken: [fn(&mut AccessClaims); 9] = [
+    let broken: [fn(&mut AccessClaims); 10] = [
         |claims| claims.exp = claims.iat,
         |claims| claims.exp = claims.iat - 1,
         |claims| claims.exp = claims.iat + 3661,
         |claims| claims.iat = -1,
+        |claims| (claims.iat, claims.exp) = (-1, 100),
         |claims| (claims.iat, claims.exp) = (i64::MIN, i64::MAX),
         |claims| claims.auth_time = -1,
         |claims| claims.sub = String::new(),
