@@ -2,8 +2,8 @@
 //!
 //! Promises it keeps:
 //! - No peer holds a connection by being slow: the TLS handshake, the request's head, an idle
-//!   connection and a response nobody reads each have a deadline. (The pace of a request's body is
-//!   the service's business.)
+//!   HTTP/1.1 connection and a response nobody reads each have a deadline; an HTTP/2 peer must answer
+//!   pings. (The pace of a request's body is the service's business.)
 //! - One address cannot take all connections; what it opens beyond its share is closed at once.
 //! - Heads that are too large are refused (431), and HTTP/2 is bounded in streams, header lists and
 //!   resets.
@@ -15,15 +15,15 @@
 
 mod admission;
 mod connection;
+mod limits;
 mod progress;
 #[cfg(test)]
 mod tests;
 pub mod tls;
 
 use std::convert::Infallible;
-use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ use std::time::Duration;
 use axum::response::Response;
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
@@ -41,14 +41,11 @@ use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
 use admission::Admission;
+pub use limits::{Exempt, Limits};
 
 /// How long to leave the operating system alone after it could not accept a connection, for
 /// example because the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// The smallest read buffer HTTP/1.1 works with.
-const SMALLEST_BUFFER: usize = 8 * 1024;
-/// The number of header lines for which the parser needs no memory of its own.
-const HEADERS_ON_STACK: usize = 100;
 
 /// Which connection a request came over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,78 +56,6 @@ pub struct Connection {
     pub local: SocketAddr,
     /// Whether the connection is encrypted up to this process.
     pub tls: bool,
-}
-
-/// Tells which addresses the limit per address does not hold for.
-pub type Exempt = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
-
-/// What a peer may take.
-#[derive(Clone)]
-pub struct Limits {
-    /// Open connections; more wait in the operating system's queue.
-    pub connections: usize,
-    /// Open connections of one address, IPv6 by its /64 network; more are closed at once.
-    pub connections_per_address: usize,
-    /// Addresses `connections_per_address` does not hold for. Loopback unless set otherwise.
-    pub exempt: Exempt,
-    /// For a TLS handshake.
-    pub tls_handshake_timeout: Duration,
-    /// For a request's head, from its first byte (of the first head: from the connection's opening).
-    pub header_timeout: Duration,
-    /// For an HTTP/1.1 connection between two requests.
-    pub idle_timeout: Duration,
-    /// For the peer to take any more of a response.
-    pub write_timeout: Duration,
-    /// Size of a request's head in HTTP/1.1, at least 8 KiB, and of a header list in HTTP/2.
-    pub max_header_bytes: u32,
-    /// Number of header lines in HTTP/1.1.
-    pub max_headers: usize,
-    /// HTTP/2 requests at the same time on one connection.
-    pub h2_concurrent_streams: u32,
-    /// How often a quiet HTTP/2 peer is asked whether it is still there.
-    pub h2_ping_interval: Duration,
-    /// How long it may take to answer that.
-    pub h2_ping_timeout: Duration,
-    /// Requests the peer has reset and the service not seen yet ("rapid reset", CVE-2023-44487).
-    pub h2_pending_resets: usize,
-    /// Streams reset by us because the peer broke the protocol, before the connection ends.
-    pub h2_error_resets: usize,
-    /// How long requests that have begun may take to finish once the server stops.
-    pub drain: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 10_000,
-            connections_per_address: 512,
-            exempt: Arc::new(|address| address.is_loopback()),
-            tls_handshake_timeout: Duration::from_secs(10),
-            header_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(75),
-            write_timeout: Duration::from_secs(60),
-            max_header_bytes: 32 * 1024,
-            max_headers: HEADERS_ON_STACK,
-            h2_concurrent_streams: 100,
-            h2_ping_interval: Duration::from_secs(20),
-            h2_ping_timeout: Duration::from_secs(20),
-            h2_pending_resets: 20,
-            h2_error_resets: 200,
-            drain: Duration::from_secs(10),
-        }
-    }
-}
-
-impl fmt::Debug for Limits {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Limits")
-            .field("connections", &self.connections)
-            .field("connections_per_address", &self.connections_per_address)
-            .field("header_timeout", &self.header_timeout)
-            .field("max_header_bytes", &self.max_header_bytes)
-            .field("drain", &self.drain)
-            .finish_non_exhaustive()
-    }
 }
 
 /// How a server ended.
@@ -179,7 +104,7 @@ pub async fn serve<S: Handler>(
     let (stopping, stopped) = watch::channel(false);
     let drain = limits.drain;
     let front = Arc::new(Front {
-        builder: builder(&limits),
+        builder: limits.builder(),
         tls: tls.map(TlsAcceptor::from),
         stopped,
         slots: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
@@ -192,6 +117,8 @@ pub async fn serve<S: Handler>(
         tokio::select! {
             biased;
             () = &mut stop => break,
+            // Before accepting, so that ended connections take no memory in a flood of new ones.
+            Some(ended) = connections.join_next() => note_end(ended),
             (stream, peer, slot) = front.accept(&listener) => {
                 let Some(seat) = front.admission.admit(peer.ip()) else { continue };
                 let (front, service) = (Arc::clone(&front), service.clone());
@@ -201,7 +128,6 @@ pub async fn serve<S: Handler>(
                     front.converse(stream, Ends { peer, local }, service).await;
                 });
             }
-            Some(ended) = connections.join_next() => note_end(ended),
         }
     }
     drop(listener);
@@ -231,25 +157,6 @@ fn note_end(ended: Result<(), tokio::task::JoinError>) {
     {
         tracing::error!("a connection ended because its request handler panicked");
     }
-}
-
-fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    let head = usize::try_from(limits.max_header_bytes).unwrap_or(usize::MAX);
-    builder.http1().max_buf_size(head.max(SMALLEST_BUFFER));
-    if limits.max_headers != HEADERS_ON_STACK {
-        builder.http1().max_headers(limits.max_headers);
-    }
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.h2_concurrent_streams)
-        .max_header_list_size(limits.max_header_bytes)
-        .keep_alive_interval(limits.h2_ping_interval)
-        .keep_alive_timeout(limits.h2_ping_timeout)
-        .max_pending_accept_reset_streams(limits.h2_pending_resets)
-        .max_local_error_reset_streams(limits.h2_error_resets);
-    builder
 }
 
 /// The addresses of a connection.
