@@ -1,9 +1,33 @@
-//! A secure application backend as a library: accounts, sign-in, sessions, tokens, audit.
+//! Palisade as a library: accounts, sign-in, sessions, tokens and an audit log, inside an axum server.
+//!
+//! A running Palisade is an [`App`], made by [`Builder`] from [`Settings`](settings::Settings) and a
+//! list of [`Module`](module::Module)s: Palisade's own and those of the application.
+//!
+//! Where to look: `ARCHITECTURE.md` draws the house; each module's front page says what it is for, the
+//! promises it keeps and the tables it owns.
 
+pub mod access;
+pub mod app;
+pub mod audit;
+mod builder;
+pub mod clock;
+pub mod error;
+pub mod feed;
 pub mod hashing;
-pub mod http {
-    //! How requests come in and answers go out.
-    pub mod client;
-    pub mod serve;
-}
+pub mod http;
+pub mod id;
+pub mod keys;
 pub mod limits;
+pub mod login;
+pub mod memory;
+pub mod module;
+pub mod passwords;
+pub mod registration;
+pub mod sessions;
+pub mod settings;
+pub mod system;
+pub mod tokens;
+pub mod users;
+
+pub use app::App;
+pub use builder::{Builder, MODULES, Running};

@@ -1,0 +1,323 @@
+//! Every setting, once: key, type, default, bounds and help.
+//!
+//! The typed [`Settings`](super::Settings), validation, `config show`, the commented
+//! `palisade.toml`, `.env.example` and the reference page are all made from this list. To add a
+//! setting, add its line here and use the field that comes of it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::load::Reader;
+use super::value::{
+    CorsOrigin, DatabaseUrl, EmailVerification, Environment, LogFormat, LogLevel, Migrate, Paseto,
+    PasswordAlgorithm, PasswordCost, RegistrationMode, RootKey, Shape, TokenAlgorithm, TokenFormat,
+    Value, WebOrigin,
+};
+
+use Preset::{ByEnvironment, Fixed, InDataDirectory, OfRule, SameAs, Unset};
+
+/// What holds when no source names a setting.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Preset {
+    /// This value.
+    Fixed(&'static str),
+    /// One value for each `server.environment`.
+    ByEnvironment { development: &'static str, production: &'static str },
+    /// What another setting says.
+    SameAs(&'static str),
+    /// A file in the data directory, behind a prefix.
+    InDataDirectory { prefix: &'static str, file: &'static str },
+    /// What the limit rule itself was made with; the text is an example.
+    OfRule(&'static str),
+    /// Nothing; the text is an example.
+    Unset(&'static str),
+}
+
+/// One setting.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// The full key. `NAME` in it stands for the name of a limit rule.
+    pub(super) key: &'static str,
+    /// One or two sentences for the person who sets it.
+    pub(super) help: &'static str,
+    /// What is expected, as it reads after "expected".
+    pub(super) expected: &'static str,
+    /// How it is written in the configuration file.
+    pub(super) shape: Shape,
+    /// What holds when nobody sets it.
+    pub(super) preset: Preset,
+    /// The least and the greatest value.
+    pub(super) bounds: Option<(&'static str, &'static str)>,
+    /// Whether its value, or a part of it, must never be shown.
+    pub(super) secret: bool,
+    /// What the configuration file for production sets it to.
+    pub(super) in_production: Option<&'static str>,
+}
+
+impl Entry {
+    /// What every entry has that says nothing more.
+    const PLAIN: Self = Self {
+        key: "",
+        help: "",
+        expected: "",
+        shape: Shape::Text,
+        preset: Unset(""),
+        bounds: None,
+        secret: false,
+        in_production: None,
+    };
+}
+
+/// Makes the typed structs, the functions that read them and the [`CATALOGUE`].
+macro_rules! catalogue {
+    ($(
+        $(#[$about:meta])*
+        $section:ident at $prefix:literal {
+            $(
+                $field:ident: $type:ty = $preset:expr,
+                $help:literal
+                $(, $option:ident: $value:expr)*;
+            )*
+            $( $(#[$part_about:meta])* part $part:ident: $part_type:ty = $read:path; )*
+        }
+    )*) => {
+        $(
+            $(#[$about])*
+            #[derive(Clone, Debug)]
+            pub struct $section {
+                $( #[doc = $help] pub $field: $type, )*
+                $( $(#[$part_about])* pub $part: $part_type, )*
+            }
+
+            impl $section {
+                /// Reads every setting of the section, so that every problem is found at once.
+                pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+                    $( let $field = reader.read(concat!($prefix, stringify!($field))); )*
+                    $( let $part = $read(reader); )*
+                    Some(Self { $( $field: $field?, )* $( $part: $part?, )* })
+                }
+            }
+        )*
+
+        /// Every setting, in the order of the reference page.
+        pub(super) const CATALOGUE: &[Entry] = &[$($(
+            Entry {
+                key: concat!($prefix, stringify!($field)),
+                help: $help,
+                expected: <$type as Value>::EXPECTED,
+                shape: <$type as Value>::SHAPE,
+                preset: $preset,
+                $( $option: $value, )*
+                ..Entry::PLAIN
+            },
+        )*)*];
+    };
+}
+
+catalogue! {
+    /// Every setting of the server, checked.
+    Settings at "" {
+        /// How the server listens and what it believes.
+        part server: Server = Server::read;
+        /// Where the server keeps its files.
+        part data: Data = Data::read;
+        /// The database.
+        part database: Database = Database::read;
+        /// Access tokens.
+        part tokens: Tokens = Tokens::read;
+        /// Sessions.
+        part sessions: Sessions = Sessions::read;
+        /// Passwords.
+        part passwords: Passwords = Passwords::read;
+        /// Who may register.
+        part registration: Registration = Registration::read;
+        /// Rate limits.
+        part limits: Limits = Limits::read;
+        /// The root key.
+        part keys: Keys = Keys::read;
+        /// Calls from browsers on other origins.
+        part cors: Cors = Cors::read;
+        /// Logs.
+        part telemetry: Telemetry = Telemetry::read;
+    }
+
+    /// How the server listens and what it believes.
+    Server at "server." {
+        listen: SocketAddr = Fixed("127.0.0.1:8000"),
+            "The address and port of the API and the pages. In development it must be loopback.";
+        admin_listen: SocketAddr = Fixed("127.0.0.1:9000"),
+            "The address and port of metrics and health, for the operator alone. In production it \
+             must be loopback or a private address.";
+        public_url: WebOrigin = Fixed("http://localhost:8000"),
+            "The origin under which people reach the server; links are made from it. `http` is \
+             for this machine only.",
+            in_production: Some("https://app.example.com");
+        environment: Environment = Fixed("development"),
+            "What the server is used for. `production` refuses to start while something essential \
+             is missing; `development` refuses to listen off loopback.",
+            in_production: Some("production");
+        trusted_proxies: Vec<IpNet> = Fixed(""),
+            "The networks of the reverse proxies in front. Forwarded headers count from these alone.",
+            in_production: Some("127.0.0.1/32");
+        max_body: u64 = Fixed("1MiB"),
+            "The largest request body that is read.",
+            bounds: Some(("1KiB", "64MiB"));
+        request_timeout: Duration = Fixed("30s"),
+            "How long a request may take from its first byte to its answer.",
+            bounds: Some(("1s", "10m"));
+        shutdown_timeout: Duration = Fixed("10s"),
+            "How long a stopping server waits for requests in flight.",
+            bounds: Some(("0s", "5m"));
+        /// TLS in the server itself.
+        part tls: Tls = Tls::read;
+    }
+
+    /// TLS in the server itself.
+    Tls at "server.tls." {
+        certificate: Option<PathBuf> = Unset("/etc/palisade/certificate.pem"),
+            "The PEM file of the certificate and its chain, for TLS without a proxy in front.";
+        key: Option<PathBuf> = Unset("/etc/palisade/certificate-key.pem"),
+            "The PEM file of the certificate's private key.";
+    }
+
+    /// Where the server keeps its files.
+    Data at "data." {
+        directory: PathBuf = Fixed("./palisade-data"),
+            "The directory of the embedded database and the generated keys.";
+    }
+
+    /// The database.
+    Database at "database." {
+        url: DatabaseUrl = InDataDirectory { prefix: "sqlite:", file: "palisade.db" },
+            "The address of the database, `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/NAME`. \
+             `DATABASE_URL` is read too. A password belongs in the environment.",
+            secret: true;
+        max_connections: u32 = Fixed("10"),
+            "The most connections that are open at once.",
+            bounds: Some(("1", "1000"));
+        statement_timeout: Duration = Fixed("5s"),
+            "How long one statement may run.",
+            bounds: Some(("100ms", "10m"));
+        migrate: Migrate = ByEnvironment { development: "auto", production: "manual" },
+            "Whether the server changes the schema when it starts, or waits for \
+             `palisade migrate up`.";
+    }
+
+    /// Access tokens.
+    Tokens at "tokens." {
+        format: TokenFormat = Fixed("jwt"),
+            "The format of access tokens for clients that don't ask for one.";
+        algorithm: TokenAlgorithm = Fixed("EdDSA"),
+            "The signature algorithm of JWT access tokens.";
+        paseto: Paseto = Fixed("v4.public"),
+            "The purpose of PASETO access tokens: signed, or encrypted for the server alone.";
+        access_ttl: Duration = Fixed("15m"),
+            "How long an access token is valid.",
+            bounds: Some(("1m", "60m"));
+        issuer: String = SameAs("server.public_url"),
+            "Who access tokens say they are from (`iss`).";
+        audience: String = SameAs("tokens.issuer"),
+            "Whom access tokens say they are for (`aud`).";
+    }
+
+    /// Sessions.
+    Sessions at "sessions." {
+        refresh_grace: Duration = Fixed("10s"),
+            "How long a used refresh token is answered with the same successor, for clients that \
+             lost the answer. `0s` turns it off.",
+            bounds: Some(("0s", "60s"));
+        idle_timeout: Duration = Fixed("14d"),
+            "When a session of tokens ends that nobody uses.",
+            bounds: Some(("1m", "365d"));
+        cookie_idle_timeout: Duration = Fixed("12h"),
+            "When a session of a cookie ends that nobody uses.",
+            bounds: Some(("1m", "365d"));
+        absolute_timeout: Duration = Fixed("30d"),
+            "When every session ends, used or not.",
+            bounds: Some(("1m", "365d"));
+    }
+
+    /// Passwords.
+    Passwords at "passwords." {
+        algorithm: PasswordAlgorithm = Fixed("argon2id"),
+            "The hash of newly set passwords. Stored hashes of the other kind stay valid.";
+        cost: PasswordCost = Fixed("standard"),
+            "How much an Argon2id hash costs. `light` is the least that is recommended; `custom` \
+             takes the three settings below.";
+        bcrypt_cost: u32 = Fixed("12"),
+            "The cost of a bcrypt hash, as a power of two.",
+            bounds: Some(("10", "15"));
+        argon2_memory: Option<u64> = Unset("64MiB"),
+            "The memory of an Argon2id hash, with `cost = \"custom\"`.",
+            bounds: Some(("7MiB", "1GiB"));
+        argon2_passes: Option<u32> = Unset("3"),
+            "The passes of an Argon2id hash, with `cost = \"custom\"`.",
+            bounds: Some(("1", "32"));
+        argon2_lanes: Option<u32> = Unset("1"),
+            "The lanes of an Argon2id hash, with `cost = \"custom\"`.",
+            bounds: Some(("1", "16"));
+        min_length: u32 = Fixed("15"),
+            "The fewest characters of a new password.",
+            bounds: Some(("8", "64"));
+        min_strength: u8 = Fixed("3"),
+            "The least strength of a new password, from 0 (none asked for) to 4.",
+            bounds: Some(("0", "4"));
+        blocklist_path: Option<PathBuf> = Unset("/etc/palisade/blocklist.txt"),
+            "A file of more passwords that nobody may choose, one a line.";
+    }
+
+    /// Who may register.
+    Registration at "registration." {
+        mode: RegistrationMode = ByEnvironment { development: "open", production: "closed" },
+            "Whether everybody may register.";
+        email_verification: EmailVerification = Fixed("off"),
+            "Whether somebody who registers must prove the email address. Production refuses open \
+             registration while it is off.";
+    }
+
+    /// Rate limits.
+    Limits at "limits." {
+        enabled: bool = Fixed("true"),
+            "Whether requests are limited at all. Can be switched off in development only.";
+        /// The rules by their names: every one that the loader was told of.
+        part rules: BTreeMap<&'static str, LimitRule> = Reader::limit_rules;
+    }
+
+    /// How often something may happen.
+    LimitRule at "limits.rules.NAME." {
+        burst: u32 = OfRule("10"),
+            "How often in a row before the rule slows the caller down.",
+            bounds: Some(("1", "1000000"));
+        per: Duration = OfRule("1m"),
+            "The time in which the whole burst becomes available again.",
+            bounds: Some(("1s", "30d"));
+        enabled: bool = OfRule("true"),
+            "Whether the rule holds. Can be switched off in development only.";
+    }
+
+    /// The root key.
+    Keys at "keys." {
+        root_key: RootKey = InDataDirectory { prefix: "", file: "root.key" },
+            "The file of the key that seals all other keys; or, in the environment only, the key \
+             itself.",
+            secret: true;
+    }
+
+    /// Calls from browsers on other origins.
+    Cors at "cors." {
+        origins: Vec<CorsOrigin> = Fixed(""),
+            "The exact origins whose pages may call the API from a browser.";
+    }
+
+    /// Logs.
+    Telemetry at "telemetry." {
+        log_format: LogFormat = Fixed("auto"),
+            "The format of the log: `auto` is `pretty` on a terminal and `json` elsewhere.";
+        log_level: LogLevel = Fixed("info"),
+            "The least important lines that are logged.";
+    }
+}

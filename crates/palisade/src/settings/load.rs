@@ -1,0 +1,235 @@
+//! From the sources' texts to typed settings.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::catalogue::{CATALOGUE, Entry, LimitRule, Preset};
+use super::source::{self, Given};
+use super::value::{RootKey, Value};
+use super::{Effective, LimitDefault, Loaded, Origin, Problem, Settings, Sources, rules};
+
+/// Reads everything, then judges it as a whole.
+pub(super) fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let given = source::gather(sources, &mut problems);
+    let failed = problems.iter().map(|problem| problem.key.clone()).collect();
+    let mut reader = Reader {
+        given,
+        limit_rules: sources.limit_rules,
+        rule: None,
+        problems,
+        failed,
+        effective: Vec::new(),
+    };
+    let settings = Settings::read(&mut reader);
+    if let Some(settings) = &settings {
+        rules::check(settings, &mut reader);
+    }
+    match settings {
+        Some(settings) if reader.problems.is_empty() => {
+            Ok(Loaded { settings, effective: reader.effective })
+        }
+        _ => Err(reader.problems),
+    }
+}
+
+/// Hands out the settings one by one and remembers what was wrong.
+pub(super) struct Reader<'a> {
+    given: BTreeMap<String, Given>,
+    limit_rules: &'a [LimitDefault],
+    /// The limit rule that is being read.
+    rule: Option<LimitDefault>,
+    problems: Vec<Problem>,
+    /// The keys that already have a problem.
+    failed: BTreeSet<String>,
+    effective: Vec<Effective>,
+}
+
+impl Reader<'_> {
+    /// The value of the setting that the catalogue calls `pattern`.
+    ///
+    /// A value that can't be used becomes a problem, and its default stands in, so that the rest can
+    /// be judged. `None` only where there is no default either.
+    pub(super) fn read<T: Value>(&mut self, pattern: &str) -> Option<T> {
+        let entry = CATALOGUE.iter().find(|entry| entry.key == pattern)?;
+        let key = self.key(entry);
+        let given = self.given.get(&key).cloned();
+        let value = match &given {
+            Some(given) => match parse::<T>(entry, &given.text) {
+                Ok(value) => Some(value),
+                Err(wrong) => {
+                    self.refuse_value(entry, &key, given, &wrong);
+                    self.default_value(entry, &key)
+                }
+            },
+            None => self.default_value(entry, &key),
+        }?;
+        self.effective.push(Effective {
+            key,
+            value: value.show(),
+            origin: given.map_or(Origin::Default, |given| given.origin),
+            secret: entry.secret,
+        });
+        Some(value)
+    }
+
+    /// The rules by name, each with what is set for it.
+    pub(super) fn limit_rules(&mut self) -> Option<BTreeMap<&'static str, LimitRule>> {
+        let mut rules = BTreeMap::new();
+        for rule in self.limit_rules {
+            self.rule = Some(*rule);
+            let read = LimitRule::read(self);
+            self.rule = None;
+            rules.insert(rule.name, read?);
+        }
+        Some(rules)
+    }
+
+    /// Records that the settings `keys` don't go together; the first is the one to change.
+    ///
+    /// Says nothing if one of them couldn't be read: its default stands in for it.
+    pub(super) fn refuse(&mut self, keys: &[&str], wrong: impl Into<String>, mend: &str) {
+        let Some(key) = keys.first() else { return };
+        if keys.iter().any(|key| self.failed.contains(*key)) {
+            return;
+        }
+        let origin = self.origin(key);
+        self.problems.push(Problem {
+            key: (*key).to_owned(),
+            origin,
+            wrong: wrong.into(),
+            mend: mend.to_owned(),
+        });
+    }
+
+    /// Where `key` was set.
+    pub(super) fn origin(&self, key: &str) -> Origin {
+        self.given.get(key).map_or(Origin::Default, |given| given.origin.clone())
+    }
+
+    /// Whether `key` was set, to a usable value or not.
+    pub(super) fn is_given(&self, key: &str) -> bool {
+        self.given.contains_key(key)
+    }
+
+    /// The key of `entry` for the rule that is being read.
+    fn key(&self, entry: &Entry) -> String {
+        self.rule.map_or_else(|| entry.key.to_owned(), |rule| entry.key.replace("NAME", rule.name))
+    }
+
+    /// The default of a setting, read like any other text.
+    fn default_value<T: Value>(&mut self, entry: &Entry, key: &str) -> Option<T> {
+        let Some(text) = self.default_text(entry) else { return T::absent() };
+        match parse(entry, &text) {
+            Ok(value) => Some(value),
+            Err(wrong) => {
+                let given = Given { text, origin: Origin::Default };
+                self.refuse_value(entry, key, &given, &wrong);
+                None
+            }
+        }
+    }
+
+    /// The default of a setting as text; `None` if there is none.
+    fn default_text(&self, entry: &Entry) -> Option<String> {
+        match entry.preset {
+            Preset::Fixed(text) => Some(text.to_owned()),
+            Preset::ByEnvironment { development, production } => {
+                let chosen = if self.text("server.environment")? == "development" {
+                    development
+                } else {
+                    production
+                };
+                Some(chosen.to_owned())
+            }
+            Preset::SameAs(other) => self.text(other),
+            Preset::InDataDirectory { prefix, file } => {
+                let directory = std::path::PathBuf::from(self.text("data.directory")?);
+                Some(format!("{prefix}{}", directory.join(file).display()))
+            }
+            Preset::OfRule(_) => {
+                let rule = self.rule?;
+                Some(match entry.key.rsplit('.').next()? {
+                    "burst" => rule.burst.show(),
+                    "per" => rule.per.show(),
+                    _ => "true".to_owned(),
+                })
+            }
+            Preset::Unset(_) => None,
+        }
+    }
+
+    /// The text of the setting that the catalogue calls `key`: what was read, else what was given,
+    /// else the default.
+    fn text(&self, key: &str) -> Option<String> {
+        if let Some(read) = self.effective.iter().find(|effective| effective.key == key) {
+            return Some(read.value.clone());
+        }
+        let entry = CATALOGUE.iter().find(|entry| entry.key == key)?;
+        match self.given.get(key) {
+            Some(given) => Some(given.text.clone()),
+            None => self.default_text(entry),
+        }
+    }
+
+    /// Records a value that can't be used.
+    fn refuse_value(&mut self, entry: &Entry, key: &str, given: &Given, wrong: &str) {
+        let wrong = if entry.secret {
+            format!("the value {wrong}")
+        } else {
+            format!("{} {wrong}", source::quoted(&given.text))
+        };
+        let mend = match entry.bounds {
+            Some((least, most)) => {
+                format!("Expected {}, from {least} to {most}", entry.expected)
+            }
+            None => format!("Expected {}", entry.expected),
+        };
+        self.failed.insert(key.to_owned());
+        self.problems.push(Problem {
+            key: key.to_owned(),
+            origin: given.origin.clone(),
+            wrong,
+            mend,
+        });
+    }
+}
+
+/// Reads `text` as the type of `entry` and within its bounds.
+fn parse<T: Value>(entry: &Entry, text: &str) -> Result<T, String> {
+    let value = T::parse(text)?;
+    let Some((least, most)) = entry.bounds else { return Ok(value) };
+    let least_size = T::parse(least)?.size();
+    let most_size = T::parse(most)?.size();
+    if value.size() < least_size {
+        Err(format!("is less than {least}"))
+    } else if value.size() > most_size {
+        Err(format!("is more than {most}"))
+    } else {
+        Ok(value)
+    }
+}
+
+/// What may not be given in the source that it comes from.
+pub(super) fn refused_place(key: &str, given: &Given) -> Option<(&'static str, String)> {
+    let by_environment = matches!(given.origin, Origin::Environment(_));
+    match key {
+        "keys.root_key" if !by_environment => {
+            matches!(RootKey::parse(&given.text), Ok(RootKey::Text(_))).then(|| {
+                (
+                    "a root key itself is taken from the environment only",
+                    "Put the key into a file and name the file, or set PALISADE_KEYS__ROOT_KEY"
+                        .into(),
+                )
+            })
+        }
+        "database.url" if given.origin == Origin::Flag => {
+            super::DatabaseUrl::parse(&given.text).is_ok_and(|url| url.has_password()).then(|| {
+                (
+                    "a password is not taken from the command line, where others can read it",
+                    "Set PALISADE_DATABASE__URL or PALISADE_DATABASE__URL_FILE".into(),
+                )
+            })
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,139 @@
+//! The catalogue as text for people: the configuration file, `.env.example`, the reference page.
+
+use super::catalogue::{CATALOGUE, Entry, Preset};
+use super::source::variable;
+use super::value::Shape;
+
+/// A commented `palisade.toml` with every setting.
+///
+/// For `production`, what must be set there is set, so that the file loads as it stands.
+pub fn template(production: bool) -> String {
+    let mut text = "# The configuration of Palisade. Every line that begins with `#` and a key shows a default or\n# an example; remove the `#` to set it. `palisade config check` says whether it all fits.\n".to_owned();
+    let mut section = "";
+    for entry in CATALOGUE {
+        let (of, name) = entry.key.rsplit_once('.').unwrap_or(("", entry.key));
+        if of != section {
+            section = of;
+            let mark = if of.contains("NAME") { "# " } else { "" };
+            text.push_str(&format!("\n{mark}[{of}]\n"));
+        }
+        text.push_str(&comment(entry));
+        let set = entry.in_production.filter(|_| production);
+        let mark = if set.is_some() { "" } else { "# " };
+        let value = set.map_or_else(|| sample(entry, production), str::to_owned);
+        text.push_str(&format!("{mark}{name} = {}\n", in_toml(entry, &value)));
+    }
+    text
+}
+
+/// A commented `.env.example` with the variable of every setting.
+pub fn environment_example() -> String {
+    let mut text = "# The environment outranks palisade.toml. A variable whose name ends in _FILE names a file\n# that holds the value: PALISADE_DATABASE__URL_FILE=/run/secrets/database-url\n".to_owned();
+    let mut section = "";
+    for entry in CATALOGUE {
+        let (of, _) = entry.key.rsplit_once('.').unwrap_or(("", entry.key));
+        if of != section {
+            section = of;
+            text.push('\n');
+        }
+        text.push_str(&format!("# {}={}\n", variable(entry.key), sample(entry, false)));
+    }
+    text
+}
+
+/// The reference page of all settings, in Markdown.
+pub fn settings_markdown() -> String {
+    let mut text = "# Settings\n\nA setting comes from a flag, else from the environment, else from `palisade.toml`, else from its\ndefault. The variable of `section.key` is `PALISADE_SECTION__KEY`; a list is written there with commas.\nWith the ending `_FILE` the variable names a file that holds the value. `DATABASE_URL` is read too and\nranks below `PALISADE_DATABASE__URL`. `palisade config show` lists what holds and where it was set.\n".to_owned();
+    let mut section = "";
+    for entry in CATALOGUE {
+        let (of, _) = entry.key.rsplit_once('.').unwrap_or(("", entry.key));
+        if of != section {
+            section = of;
+            text.push_str(&format!(
+                "\n## `{of}`\n\n| setting | default | expected | what for |\n|---|---|---|---|\n"
+            ));
+        }
+        text.push_str(&format!(
+            "| `{}` | {} | {} | {} |\n",
+            entry.key,
+            default_in_words(entry),
+            expected(entry),
+            entry.help
+        ));
+    }
+    text
+}
+
+/// What is expected, with the bounds.
+fn expected(entry: &Entry) -> String {
+    match entry.bounds {
+        Some((least, most)) => format!("{}; {least} to {most}", entry.expected),
+        None => entry.expected.to_owned(),
+    }
+}
+
+/// The default as a person would say it.
+fn default_in_words(entry: &Entry) -> String {
+    match entry.preset {
+        Preset::Fixed("") => "none".to_owned(),
+        Preset::Fixed(text) => format!("`{text}`"),
+        Preset::ByEnvironment { development, production } => {
+            format!("`{development}` in development, `{production}` in production")
+        }
+        Preset::SameAs(other) => format!("what `{other}` says"),
+        Preset::InDataDirectory { prefix, file } => {
+            format!("`{prefix}{file}` in `data.directory`")
+        }
+        Preset::OfRule(_) => "the rule's own".to_owned(),
+        Preset::Unset(_) => "not set".to_owned(),
+    }
+}
+
+/// A value to show in a template: the default, or an example.
+fn sample(entry: &Entry, production: bool) -> String {
+    match entry.preset {
+        Preset::Fixed(text) | Preset::OfRule(text) | Preset::Unset(text) => text.to_owned(),
+        Preset::ByEnvironment { production: text, .. } if production => text.to_owned(),
+        Preset::ByEnvironment { development, .. } => development.to_owned(),
+        Preset::SameAs(other) => {
+            CATALOGUE.iter().find(|entry| entry.key == other).map_or_else(String::new, |entry| {
+                match entry.in_production {
+                    Some(text) if production => text.to_owned(),
+                    _ => sample(entry, production),
+                }
+            })
+        }
+        Preset::InDataDirectory { prefix, file } => format!("{prefix}./palisade-data/{file}"),
+    }
+}
+
+/// A value as the configuration file writes it.
+fn in_toml(entry: &Entry, value: &str) -> String {
+    match entry.shape {
+        Shape::Text => format!("\"{value}\""),
+        Shape::Number | Shape::Flag => value.to_owned(),
+        Shape::List if value.is_empty() => "[]".to_owned(),
+        Shape::List => {
+            let items: Vec<String> = value.split(',').map(|item| format!("\"{item}\"")).collect();
+            format!("[{}]", items.join(", "))
+        }
+    }
+}
+
+/// The help of a setting and its default, as comment lines.
+fn comment(entry: &Entry) -> String {
+    const WIDTH: usize = 96;
+    let text = format!("{} Default: {}.", entry.help, default_in_words(entry));
+    let mut lines = String::new();
+    let mut line = "#".to_owned();
+    for word in text.split_whitespace() {
+        if line.len() + 1 + word.len() > WIDTH {
+            lines.push_str(&line);
+            lines.push('\n');
+            line = "#".to_owned();
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    format!("\n{lines}{line}\n")
+}

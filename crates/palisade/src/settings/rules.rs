@@ -1,0 +1,207 @@
+//! What must hold between settings, and what development and production refuse.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::load::Reader;
+use super::value::{CorsOrigin, EmailVerification, PasswordCost, RegistrationMode};
+use super::{Environment, Settings};
+
+/// Judges settings that are right one by one.
+pub(super) fn check(settings: &Settings, reader: &mut Reader<'_>) {
+    server(settings, reader);
+    sessions(settings, reader);
+    custom_cost(settings, reader);
+    match settings.server.environment {
+        Environment::Development => development(settings, reader),
+        Environment::Production => production(settings, reader),
+    }
+}
+
+fn server(settings: &Settings, reader: &mut Reader<'_>) {
+    let server = &settings.server;
+    if server.trusted_proxies.iter().any(|network| network.prefix_len() == 0) {
+        reader.refuse(
+            &["server.trusted_proxies"],
+            "this trusts the forwarded headers of everybody",
+            "Name the networks of your own proxies, such as 10.0.0.0/8",
+        );
+    }
+    match (&server.tls.certificate, &server.tls.key) {
+        (Some(_), None) => reader.refuse(
+            &["server.tls.key", "server.tls.certificate"],
+            "server.tls.certificate is set, but the key is not",
+            "Set both, or neither",
+        ),
+        (None, Some(_)) => reader.refuse(
+            &["server.tls.certificate", "server.tls.key"],
+            "server.tls.key is set, but the certificate is not",
+            "Set both, or neither",
+        ),
+        _ => {}
+    }
+    if server.listen == server.admin_listen && server.listen.port() != 0 {
+        reader.refuse(
+            &["server.admin_listen", "server.listen"],
+            format!("{} is the address of server.listen too", server.admin_listen),
+            "Give it another port",
+        );
+    }
+    if !server.public_url.is_https() && !server.public_url.is_loopback() {
+        reader.refuse(
+            &["server.public_url"],
+            format!("{} sends passwords unencrypted over a network", server.public_url),
+            "Begin it with https://; http is for localhost only",
+        );
+    }
+}
+
+fn sessions(settings: &Settings, reader: &mut Reader<'_>) {
+    let sessions = &settings.sessions;
+    for (key, idle) in [
+        ("sessions.idle_timeout", sessions.idle_timeout),
+        ("sessions.cookie_idle_timeout", sessions.cookie_idle_timeout),
+    ] {
+        if idle > sessions.absolute_timeout {
+            reader.refuse(
+                &[key, "sessions.absolute_timeout"],
+                "this is longer than sessions.absolute_timeout, when every session ends anyway",
+                "Make it shorter, or sessions.absolute_timeout longer",
+            );
+        }
+    }
+}
+
+/// The keys of a custom cost.
+const CUSTOM: [&str; 3] =
+    ["passwords.argon2_memory", "passwords.argon2_passes", "passwords.argon2_lanes"];
+
+/// The pairs of memory in MiB and passes that OWASP's password storage sheet takes as equally
+/// strong; each is a minimum.
+const OWASP_MINIMUM: [(u64, u32); 5] = [(46, 1), (19, 2), (12, 3), (9, 4), (7, 5)];
+
+fn custom_cost(settings: &Settings, reader: &mut Reader<'_>) {
+    let passwords = &settings.passwords;
+    let is_custom = passwords.cost == PasswordCost::Custom;
+    for key in CUSTOM {
+        let is_given = reader.is_given(key);
+        if is_custom && !is_given {
+            reader.refuse(
+                &[key, "passwords.cost"],
+                "passwords.cost is custom, but this is not set",
+                "Set it, or set passwords.cost to standard",
+            );
+        } else if is_given && !is_custom {
+            reader.refuse(
+                &[key, "passwords.cost"],
+                "this has no effect, because passwords.cost is not custom",
+                "Remove it, or set passwords.cost to custom",
+            );
+        }
+    }
+}
+
+fn development(settings: &Settings, reader: &mut Reader<'_>) {
+    for (key, address) in [
+        ("server.listen", settings.server.listen),
+        ("server.admin_listen", settings.server.admin_listen),
+    ] {
+        if !address.ip().to_canonical().is_loopback() {
+            reader.refuse(
+                &[key, "server.environment"],
+                format!("{address} can be reached from other machines, which development refuses"),
+                "Listen on 127.0.0.1 or [::1], or set server.environment to production",
+            );
+        }
+    }
+}
+
+fn production(settings: &Settings, reader: &mut Reader<'_>) {
+    transport(settings, reader);
+    protections(settings, reader);
+    weak_custom_cost(settings, reader);
+}
+
+fn transport(settings: &Settings, reader: &mut Reader<'_>) {
+    let server = &settings.server;
+    if server.tls.certificate.is_none() && server.trusted_proxies.is_empty() {
+        reader.refuse(
+            &["server.trusted_proxies", "server.tls.certificate", "server.environment"],
+            "production needs TLS: neither a certificate nor a trusted proxy is set",
+            "Set server.tls.certificate and server.tls.key, or name the proxy that ends TLS here",
+        );
+    }
+    if !server.public_url.is_https() {
+        reader.refuse(
+            &["server.public_url", "server.environment"],
+            format!("{} is not https, which production needs", server.public_url),
+            "Set the https:// origin under which people reach the server",
+        );
+    }
+    if !is_internal(server.admin_listen) {
+        reader.refuse(
+            &["server.admin_listen", "server.environment"],
+            format!("{} may show metrics to everybody", server.admin_listen),
+            "Listen on 127.0.0.1, [::1] or a private address of this machine",
+        );
+    }
+    if settings.cors.origins.contains(&CorsOrigin::Any) {
+        reader.refuse(
+            &["cors.origins", "server.environment"],
+            "`*` lets the pages of every site call the API, which production refuses",
+            "Name the exact origins, such as https://app.example.com",
+        );
+    }
+}
+
+/// Whether an address is loopback or private (RFC 1918, RFC 4193).
+fn is_internal(address: SocketAddr) -> bool {
+    match address.ip().to_canonical() {
+        IpAddr::V4(address) => address.is_loopback() || address.is_private(),
+        IpAddr::V6(address) => address.is_loopback() || address.is_unique_local(),
+    }
+}
+
+fn protections(settings: &Settings, reader: &mut Reader<'_>) {
+    let open = settings.registration.mode == RegistrationMode::Open;
+    if open && settings.registration.email_verification == EmailVerification::Off {
+        reader.refuse(
+            &["registration.mode", "registration.email_verification", "server.environment"],
+            "production refuses open registration while registration.email_verification is off",
+            "Set registration.mode to closed",
+        );
+    }
+    if !settings.limits.enabled {
+        reader.refuse(
+            &["limits.enabled", "server.environment"],
+            "rate limits can't be switched off in production",
+            "Remove it; a limit that is too tight has limits.rules.NAME.burst",
+        );
+    }
+    for (name, rule) in &settings.limits.rules {
+        if !rule.enabled {
+            let key = format!("limits.rules.{name}.enabled");
+            reader.refuse(
+                &[&key, "server.environment"],
+                "a rate limit can't be switched off in production",
+                "Remove it, and raise the rule's burst if it is too tight",
+            );
+        }
+    }
+}
+
+fn weak_custom_cost(settings: &Settings, reader: &mut Reader<'_>) {
+    let passwords = &settings.passwords;
+    let (Some(memory), Some(passes)) = (passwords.argon2_memory, passwords.argon2_passes) else {
+        return;
+    };
+    let is_enough = OWASP_MINIMUM
+        .iter()
+        .any(|(mebibytes, least)| memory >= mebibytes << 20 && passes >= *least);
+    if passwords.cost == PasswordCost::Custom && !is_enough {
+        reader.refuse(
+            &[CUSTOM[0], CUSTOM[1], "passwords.cost", "server.environment"],
+            "with these passes, this is below OWASP's minimum for Argon2id",
+            "The least is 46MiB with 1 pass, 19MiB with 2, 12MiB with 3, 9MiB with 4, 7MiB with 5",
+        );
+    }
+}

@@ -1,0 +1,336 @@
+//! What the sources say, as text by key, the strongest source winning.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::catalogue::{CATALOGUE, Entry};
+use super::load::refused_place;
+use super::value::Shape;
+use super::{LimitDefault, Origin, Problem, Sources};
+
+/// What the name of every variable of ours begins with.
+const VARIABLE_PREFIX: &str = "PALISADE_";
+
+/// The ending of a variable that names a file with the value.
+const FILE_SUFFIX: &str = "_FILE";
+
+/// A value as one source gives it.
+#[derive(Clone, Debug)]
+pub(super) struct Given {
+    pub(super) text: String,
+    pub(super) origin: Origin,
+}
+
+/// The keys that exist, limit rules included, each with its entry.
+type Known = BTreeMap<String, &'static Entry>;
+
+/// Reads all sources, the weakest first; what can't be read at all becomes a problem.
+pub(super) fn gather(
+    sources: &Sources<'_>,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<String, Given> {
+    let known = known(sources.limit_rules);
+    let mut gathering = Gathering { known, given: BTreeMap::new(), problems };
+    if let Some((path, text)) = &sources.file {
+        gathering.file(path, text);
+    }
+    gathering.environment(sources);
+    for (key, value) in &sources.flags {
+        if gathering.known.contains_key(key) {
+            gathering.accept(key, value.clone(), Origin::Flag);
+        } else {
+            gathering.unknown(key, Origin::Flag);
+        }
+    }
+    gathering.given
+}
+
+/// Every key, with the names of the limit rules filled in.
+fn known(limit_rules: &[LimitDefault]) -> Known {
+    let mut known = Known::new();
+    for entry in CATALOGUE {
+        if entry.key.contains("NAME") {
+            let of_rules = limit_rules.iter().map(|rule| entry.key.replace("NAME", rule.name));
+            known.extend(of_rules.map(|key| (key, entry)));
+        } else {
+            known.insert(entry.key.to_owned(), entry);
+        }
+    }
+    known
+}
+
+/// The environment variable of `key`.
+pub(super) fn variable(key: &str) -> String {
+    format!("{VARIABLE_PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
+}
+
+/// `text` for a message: in backticks, without control characters, cut where it gets long.
+pub(super) fn quoted(text: &str) -> String {
+    const MOST: usize = 80;
+    let mut shown: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();
+    if text.chars().nth(MOST).is_some() {
+        shown.push('…');
+    }
+    format!("`{shown}`")
+}
+
+/// The sources read so far.
+struct Gathering<'a> {
+    known: Known,
+    given: BTreeMap<String, Given>,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Gathering<'_> {
+    /// Takes a value, unless its source is no place for it.
+    fn accept(&mut self, key: &str, text: String, origin: Origin) {
+        let given = Given { text, origin };
+        match refused_place(key, &given) {
+            Some((wrong, mend)) => self.problem(key, given.origin, wrong, mend),
+            None => {
+                self.given.insert(key.to_owned(), given);
+            }
+        }
+    }
+
+    fn problem(
+        &mut self,
+        key: &str,
+        origin: Origin,
+        wrong: impl Into<String>,
+        mend: impl Into<String>,
+    ) {
+        self.problems.push(Problem {
+            key: key.to_owned(),
+            origin,
+            wrong: wrong.into(),
+            mend: mend.into(),
+        });
+    }
+
+    /// Refuses a key that does not exist and names the nearest one.
+    fn unknown(&mut self, key: &str, origin: Origin) {
+        let nearest = nearest(key, self.known.keys().map(String::as_str));
+        self.problem(&shown_name(key), origin, "there is no such setting", meant(nearest));
+    }
+
+    /// Reads the variables; one of ours outranks `DATABASE_URL`.
+    fn environment(&mut self, sources: &Sources<'_>) {
+        let keys: BTreeMap<String, String> =
+            self.known.keys().map(|key| (variable(key), key.clone())).collect();
+        let mut set = BTreeSet::new();
+        for (name, value) in &sources.environment {
+            if !name.starts_with(VARIABLE_PREFIX) {
+                continue;
+            }
+            let plain = name.strip_suffix(FILE_SUFFIX).and_then(|plain| keys.get(plain));
+            match (keys.get(name), plain) {
+                (Some(key), _) => self.variable(key, name, value, &mut set),
+                (None, Some(key)) => self.variable_file(key, name, value, sources, &mut set),
+                (None, None) => {
+                    let nearest = nearest(name, keys.keys().map(String::as_str));
+                    let origin = Origin::Environment(shown_name(name));
+                    let wrong = "there is no such setting";
+                    self.problem(&shown_name(name), origin, wrong, meant(nearest));
+                }
+            }
+        }
+        if !set.contains("database.url") {
+            let url = sources.environment.iter().find(|(name, _)| name == "DATABASE_URL");
+            if let Some((name, value)) = url {
+                self.variable("database.url", name, value, &mut set);
+            }
+        }
+    }
+
+    /// Takes the value of the variable `name`.
+    fn variable(&mut self, key: &str, name: &str, value: &str, set: &mut BTreeSet<String>) {
+        let origin = Origin::Environment(name.to_owned());
+        if !set.insert(key.to_owned()) {
+            let wrong = "the variable and its _FILE form are both set";
+            self.problem(key, origin, wrong, "Remove one of the two");
+        } else if value.is_empty() {
+            let wrong = "the variable is set, but empty";
+            self.problem(key, origin, wrong, format!("Give {name} a value or remove it"));
+        } else {
+            self.accept(key, value.to_owned(), origin);
+        }
+    }
+
+    /// Takes the value from the file that the variable `name` names.
+    fn variable_file(
+        &mut self,
+        key: &str,
+        name: &str,
+        path: &str,
+        sources: &Sources<'_>,
+        set: &mut BTreeSet<String>,
+    ) {
+        if path.is_empty() {
+            return self.variable(key, name, path, set);
+        }
+        match (sources.read_file)(Path::new(path)) {
+            Ok(text) => {
+                let text = text.strip_suffix('\n').unwrap_or(&text);
+                let text = text.strip_suffix('\r').unwrap_or(text);
+                if text.is_empty() {
+                    let origin = Origin::Environment(name.to_owned());
+                    set.insert(key.to_owned());
+                    let wrong = format!("the file {} is empty", quoted(path));
+                    self.problem(key, origin, wrong, "Write the value into it");
+                } else {
+                    self.variable(key, name, text, set);
+                }
+            }
+            Err(error) => {
+                let origin = Origin::Environment(name.to_owned());
+                set.insert(key.to_owned());
+                let wrong = format!("the file {} can't be read: {error}", quoted(path));
+                self.problem(key, origin, wrong, "Name a file that this process may read");
+            }
+        }
+    }
+
+    /// Reads the configuration file.
+    fn file(&mut self, path: &Path, text: &str) {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        let place = Place { path, text };
+        for error in &errors {
+            // SECURITY: the message alone; the error's own display would repeat the line.
+            let origin = place.origin(error.span().map_or(0, |span| span.start));
+            self.problem("", origin, error.message().trim_end_matches('.'), "Write it as TOML v1");
+        }
+        if errors.is_empty() {
+            self.table("", table.get_ref(), &place);
+        }
+    }
+
+    /// Takes every value below `prefix`.
+    fn table(&mut self, prefix: &str, table: &DeTable<'_>, place: &Place<'_>) {
+        for (name, value) in table {
+            let start = name.span().start;
+            let key = join(prefix, name.get_ref());
+            match (self.known.get(&key).copied(), value.get_ref()) {
+                (Some(entry), _) => self.value(entry, &key, value, place.origin(start)),
+                (None, DeValue::Table(inner)) if !inner.is_empty() => {
+                    self.table(&key, inner, place);
+                }
+                (None, DeValue::Table(_)) if self.is_section(&key) => {}
+                (None, _) if self.is_section(&key) => self.problem(
+                    &key,
+                    place.origin(start),
+                    "this is a section, not a setting",
+                    format!("Write [{key}] and its settings below"),
+                ),
+                (None, _) => self.unknown(&key, place.origin(start)),
+            }
+        }
+    }
+
+    /// Whether settings lie below `key`.
+    fn is_section(&self, key: &str) -> bool {
+        let below = format!("{key}.");
+        key == "limits.rules" || self.known.keys().any(|known| known.starts_with(&below))
+    }
+
+    /// Takes one value of the file, if it is written as its type asks.
+    fn value(&mut self, entry: &Entry, key: &str, value: &Spanned<DeValue<'_>>, origin: Origin) {
+        match text_of(entry.shape, value.get_ref()) {
+            Ok(text) => self.accept(key, text, origin),
+            Err(wrong) => {
+                self.problem(key, origin, wrong, format!("Expected {}", written(entry)));
+            }
+        }
+    }
+}
+
+/// A configuration file, to find lines in.
+struct Place<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Place<'_> {
+    fn origin(&self, byte: usize) -> Origin {
+        let line = self.text.bytes().take(byte).filter(|byte| *byte == b'\n').count() + 1;
+        Origin::File { path: self.path.to_owned(), line }
+    }
+}
+
+/// The key `name` below `prefix`. A name with a dot in quotes stays one name, which no key has.
+fn join(prefix: &str, name: &str) -> String {
+    let bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let name = if !name.is_empty() && name.bytes().all(bare) {
+        name.to_owned()
+    } else {
+        format!("\"{}\"", name.escape_debug())
+    };
+    if prefix.is_empty() { name } else { format!("{prefix}.{name}") }
+}
+
+/// A value of the file as text, if it has the type that `shape` asks for.
+fn text_of(shape: Shape, value: &DeValue<'_>) -> Result<String, String> {
+    match (shape, value) {
+        (Shape::Text, DeValue::String(text)) => Ok(text.to_string()),
+        (Shape::Number, DeValue::Integer(number)) => {
+            u64::from_str_radix(number.as_str(), number.radix())
+                .map(|number| number.to_string())
+                .map_err(|_| "the number is negative or too large".to_owned())
+        }
+        (Shape::Flag, DeValue::Boolean(flag)) => Ok(flag.to_string()),
+        (Shape::List, DeValue::Array(items)) => {
+            let items: Result<Vec<&str>, String> =
+                items.iter().enumerate().map(|(index, item)| item_of(index, item)).collect();
+            items.map(|items| items.join(","))
+        }
+        (_, other) => Err(format!("the value is of the type {}", other.type_str())),
+    }
+}
+
+/// One item of a list.
+fn item_of<'a>(index: usize, item: &'a Spanned<DeValue<'_>>) -> Result<&'a str, String> {
+    let number = index + 1;
+    match item.get_ref() {
+        DeValue::String(text) if text.contains(',') => {
+            Err(format!("item {number} contains a comma; every item has its own quotes"))
+        }
+        DeValue::String(text) if text.trim().is_empty() => Err(format!("item {number} is empty")),
+        DeValue::String(text) => Ok(text),
+        other => Err(format!("item {number} is of the type {}", other.type_str())),
+    }
+}
+
+/// How a value of `entry` is written in the file.
+fn written(entry: &Entry) -> String {
+    match entry.shape {
+        Shape::Text => format!("{}, in quotes", entry.expected),
+        Shape::Number => "a whole number, without quotes".to_owned(),
+        Shape::Flag => "true or false, without quotes".to_owned(),
+        Shape::List => format!("{}, in brackets, each in quotes", entry.expected),
+    }
+}
+
+/// A name from outside for a message, without control characters.
+fn shown_name(name: &str) -> String {
+    quoted(name).trim_matches('`').to_owned()
+}
+
+/// The known name that is most like `name`.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // Measuring takes the product of both lengths; no name of ours is that long.
+    const MOST: usize = 200;
+    let name: String = name.chars().take(MOST).collect();
+    let likeness = |other: &str| strsim::normalized_damerau_levenshtein(&name, other);
+    known.max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
+}
+
+/// The advice that names the nearest known name.
+fn meant(nearest: Option<&str>) -> String {
+    nearest.map_or_else(
+        || "Remove it".to_owned(),
+        |nearest| format!("The nearest is {nearest}; use that or remove this"),
+    )
+}
