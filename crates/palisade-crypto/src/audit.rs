@@ -25,6 +25,13 @@ pub fn record_mac(key: &[u8; 32], record: &[u8]) -> [u8; 32] {
     hmac_sha256(key, &[RECORD, record])
 }
 
+/// SHA-256 of something that stands beside a record, in hexadecimal: what the record holds of it.
+#[must_use]
+pub fn content_digest(content: &[u8]) -> String {
+    use sha2::{Digest as _, Sha256};
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,21 @@
+create table users (
+    id id not null primary key,
+    email text not null,
+    email_key text not null,
+    email_verified_at instant,
+    name text,
+    disabled_at instant,
+    created_at instant not null,
+    updated_at instant not null,
+    last_login_at instant
+);
+create unique index users_email_key on users (email_key);
+create index users_created_at on users (created_at, id);
+
+create table user_roles (
+    user_id id not null references users (id) on delete cascade,
+    role text not null,
+    granted_at instant not null,
+    primary key (user_id, role)
+);
+create index user_roles_role on user_roles (role);

@@ -1,0 +1,258 @@
+//! Who calls, and whether they may: decided before the body is read.
+//!
+//! The route line says who may call ([`ANYONE`], [`SIGNED_IN`], [`needs`]); the [gate](admit) proves it.
+//!
+//! Promises:
+//! - A route without an access value doesn't compile.
+//! - A credential that is present and bad is refused; it is never overlooked in favour of another.
+//! - An unsafe request that rests on a cookie needs proof of its origin.
+//! - A process that doesn't know what was ended within the last second lets nobody in.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::header::{AUTHORIZATION, ORIGIN, WWW_AUTHENTICATE};
+use axum::http::request::Parts as RequestParts;
+use axum::http::{HeaderMap, HeaderValue, Method};
+use futures_util::future::BoxFuture;
+use palisade_db::Timestamp;
+
+use crate::app::{Actor, ActorKind, App};
+use crate::error::{Error, Kind, Result};
+use crate::http::{Arrival, limit};
+use crate::id::{SessionId, UserId};
+use crate::limits::{LimitKey, Rule};
+use crate::module::Permission;
+
+/// Fetch metadata: where a browser says that a request comes from.
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
+
+/// Who may call a route.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// Whom it lets in.
+    pub who: Who,
+    /// Only with a cookie: for routes that make sense in a browser alone.
+    pub cookie_only: bool,
+    /// Rate limits by the client's address, checked before anything else.
+    pub limits: Vec<&'static Rule>,
+}
+
+/// Whom a route lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Everybody; credentials aren't looked at.
+    Anyone,
+    /// Whoever is signed in.
+    SignedIn,
+    /// Whoever is signed in and holds this permission.
+    Holds(Permission),
+}
+
+/// Everybody may call; credentials aren't looked at.
+pub const ANYONE: Access = Access { who: Who::Anyone, cookie_only: false, limits: Vec::new() };
+/// Whoever is signed in may call: routes about oneself.
+pub const SIGNED_IN: Access = Access { who: Who::SignedIn, cookie_only: false, limits: Vec::new() };
+
+/// Whoever holds `permission` may call.
+pub const fn needs(permission: Permission) -> Access {
+    Access { who: Who::Holds(permission), cookie_only: false, limits: Vec::new() }
+}
+
+impl Access {
+    /// Counts each call against `rule`, by the client's address.
+    #[must_use]
+    pub fn limit(mut self, rule: &'static Rule) -> Access {
+        self.limits.push(rule);
+        self
+    }
+}
+
+/// A way to prove who calls, declared by the slice that knows how.
+#[derive(Clone, Copy)]
+pub struct Credential {
+    /// What it is called in `WWW-Authenticate` and the documentation.
+    pub name: &'static str,
+    /// How it travels.
+    pub via: Via,
+    /// Proves it. `Ok(None)`: the request carries no such credential. An error: it carries a bad one.
+    pub prove: for<'a> fn(&'a App, &'a RequestParts) -> BoxFuture<'a, Result<Option<Identity>>>,
+}
+
+/// How a credential travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// In the `Authorization` header: never sent by a browser on its own.
+    Bearer,
+    /// In a cookie: sent by a browser whoever asked it to.
+    Cookie,
+}
+
+/// Somebody who has proved who they are.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The user.
+    pub user: UserId,
+    /// The session.
+    pub session: SessionId,
+    /// What they may do, as of now.
+    pub permissions: Arc<BTreeSet<String>>,
+    /// When they last proved it with a password or another factor.
+    pub authenticated_at: Timestamp,
+    /// How the credential travelled.
+    pub via: Via,
+}
+
+/// Who calls a route: what every handler that changes or shows anything is handed.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// For the audit log.
+    pub actor: Actor,
+    identity: Option<Arc<Identity>>,
+}
+
+impl Caller {
+    /// Who is signed in.
+    ///
+    /// # Errors
+    /// Nobody is; can't happen behind [`SIGNED_IN`] or [`needs`].
+    pub fn signed_in(&self) -> Result<&Identity> {
+        self.identity.as_deref().ok_or_else(not_signed_in)
+    }
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = Infallible;
+    async fn from_request_parts(
+        parts: &mut RequestParts,
+        _: &App,
+    ) -> std::result::Result<Caller, Infallible> {
+        let identity = parts.extensions.get::<Arc<Identity>>().cloned();
+        let arrival = parts.extensions.get::<Arrival>();
+        let actor = Actor {
+            kind: if identity.is_some() { ActorKind::User } else { ActorKind::Anyone },
+            user: identity.as_ref().map(|identity| identity.user),
+            session: identity.as_ref().map(|identity| identity.session),
+            address: arrival.map(|arrival| arrival.client.address),
+            user_agent: user_agent(&parts.headers),
+            request: arrival.map(|arrival| arrival.request),
+        };
+        Ok(Caller { actor, identity })
+    }
+}
+
+/// The client's own description, without control characters and cut to 200 characters.
+fn user_agent(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(axum::http::header::USER_AGENT)?.to_str().ok()?;
+    Some(text.chars().filter(|c| !c.is_control()).take(200).collect())
+}
+
+/// The gate: lets a request through to its handler, or says why not.
+///
+/// # Errors
+/// Too many requests, not signed in, not allowed, of unproven origin.
+pub async fn admit(
+    app: &App,
+    access: &Access,
+    credentials: &[Credential],
+    parts: &mut RequestParts,
+) -> Result<()> {
+    if let Some(arrival) = parts.extensions.get::<Arrival>() {
+        for rule in &access.limits {
+            limit(app, rule, LimitKey::address(arrival.client.address))?;
+        }
+    }
+    if access.who == Who::Anyone {
+        return Ok(());
+    }
+    let identity = prove(app, credentials, parts).await?;
+    if identity.via == Via::Cookie {
+        same_origin(app, &parts.method, &parts.headers)?;
+    }
+    if access.cookie_only && identity.via != Via::Cookie {
+        return Err(denied());
+    }
+    if let Who::Holds(permission) = access.who
+        && !identity.permissions.contains(permission.name)
+    {
+        return Err(denied());
+    }
+    parts.extensions.insert(Arc::new(identity));
+    Ok(())
+}
+
+async fn prove(
+    app: &App,
+    credentials: &[Credential],
+    parts: &RequestParts,
+) -> Result<Identity> {
+    // SECURITY: without a current feed an ended session could look alive
+    // (test: a_process_that_cannot_read_the_feed_lets_nobody_in).
+    if !app.feed.is_current(app.clock.monotonic()) {
+        return Err(Error::unavailable(
+            "server.feed_unavailable",
+            "The server can't tell at the moment which sessions have ended; please try again.",
+        ));
+    }
+    // SECURITY: a request with an Authorization header is judged by that header alone.
+    let bearer = parts.headers.contains_key(AUTHORIZATION);
+    for credential in credentials {
+        if bearer == (credential.via == Via::Bearer)
+            && let Some(identity) = (credential.prove)(app, parts).await?
+        {
+            return Ok(identity);
+        }
+    }
+    Err(not_signed_in())
+}
+
+/// Refuses an unsafe request that another site may have made a browser send: it needs
+/// `Sec-Fetch-Site: same-origin`, or an `Origin` that is ours. Neither: refused.
+///
+/// # Errors
+/// `access.cross_site`.
+pub fn same_origin(app: &App, method: &Method, headers: &HeaderMap) -> Result<()> {
+    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        return Ok(());
+    }
+    // Both headers are set by browsers and can't be set by scripts; the newer one decides.
+    let ours = if headers.contains_key(SEC_FETCH_SITE) {
+        headers.get_all(SEC_FETCH_SITE).iter().all(|site| site == "same-origin")
+    } else {
+        headers.contains_key(ORIGIN)
+            && headers.get_all(ORIGIN).iter().all(|origin| {
+                origin.to_str().is_ok_and(|origin| origin == app.settings.server.public_url.as_str())
+            })
+    };
+    if ours {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Denied,
+        "access.cross_site",
+        "A request with a session cookie must come from this site: \
+         Sec-Fetch-Site must be same-origin, or Origin must be the public URL.",
+    ))
+}
+
+/// Nobody is signed in, or the credential isn't good (RFC 6750 section 3).
+pub fn not_signed_in() -> Error {
+    Error::new(Kind::NotSignedIn, "access.not_signed_in", "Sign in first.")
+        .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}
+
+/// A credential is there and not good: ended, expired, forged, of another kind (RFC 6750 section 3.1).
+pub fn bad_token() -> Error {
+    Error::new(
+        Kind::NotSignedIn,
+        "access.invalid_token",
+        "The token is not valid: it has expired, its session has ended, or it isn't ours.",
+    )
+    .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""))
+}
+
+fn denied() -> Error {
+    Error::new(Kind::Denied, "access.denied", "You are not allowed to do this.")
+}

@@ -1,0 +1,317 @@
+//! What every part of a running Palisade stands on, and the only way to change anything.
+//!
+//! [`App`] holds the database, the clock, randomness, the settings and the root key, and hands out
+//! [`Change`]: a write transaction that knows who acts.
+//!
+//! Promises:
+//! - **No write commits without its audit event.** [`Change::commit`] takes the event; the only other
+//!   way out is [`Change::commit_quietly`], whose uses a test lists. Dropping a change rolls it back.
+//! - A commit can't be cancelled by a client that goes away, and what it tells the
+//!   [feed](crate::feed) is applied here before anybody learns that it succeeded.
+//! - When the outcome of a commit is unknown, what it touched is forgotten and read again.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use palisade_crypto::random::Random;
+use palisade_crypto::root::RootKey;
+use palisade_db::{Args, Db, DbErrorKind, FromRow, Timestamp, Tx, args};
+use uuid::Uuid;
+
+use crate::audit::{self, AuditKeys, Entry};
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::feed::{Feed, News};
+use crate::id::{RequestId, SessionId, UserId, uuid_v7};
+use crate::limits::Limiter;
+use crate::settings::Settings;
+
+/// A running Palisade. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Ground>);
+
+/// What [`App`] is made of.
+pub struct Ground {
+    /// The database.
+    pub db: Db,
+    /// What time it is.
+    pub clock: Clock,
+    /// Where randomness comes from.
+    pub random: Arc<dyn Random>,
+    /// The settings in force.
+    pub settings: Arc<Settings>,
+    /// The key that everything else is derived from or wrapped under.
+    pub root: RootKey,
+    /// Keys of the audit log.
+    pub audit_keys: AuditKeys,
+    /// News between processes.
+    pub feed: Feed,
+    /// Rate limits.
+    pub limiter: Limiter,
+    /// What to do with news, by topic.
+    pub subscriptions: Vec<Subscription>,
+    /// State that belongs to one slice, by its type.
+    pub parts: Parts,
+}
+
+/// What a slice does when it hears of something.
+#[derive(Clone, Copy)]
+pub struct Subscription {
+    /// The topic of the news.
+    pub topic: &'static str,
+    /// Applies one message; must be quick and may be called twice with the same.
+    pub apply: fn(&App, Uuid),
+    /// Forgets everything that this topic could have overthrown.
+    pub forget_all: fn(&App),
+}
+
+/// State of slices, by type: how a slice keeps a cache without the ground knowing of it.
+#[derive(Default)]
+pub struct Parts(HashMap<TypeId, Box<dyn Any + Send + Sync>>);
+
+impl Parts {
+    /// Adds the state of a slice.
+    pub fn put<T: Any + Send + Sync>(&mut self, part: T) {
+        self.0.insert(TypeId::of::<T>(), Box::new(part));
+    }
+}
+
+impl std::ops::Deref for App {
+    type Target = Ground;
+    fn deref(&self) -> &Ground {
+        &self.0
+    }
+}
+
+impl App {
+    /// Starts from its parts; see [`crate::Builder`].
+    pub fn new(ground: Ground) -> App {
+        App(Arc::new(ground))
+    }
+
+    /// The state that a slice put there when the app was built.
+    ///
+    /// # Panics
+    /// If the slice isn't part of this app, which is a mistake in its `MODULE`.
+    #[expect(clippy::panic, reason = "a slice that asks for a state it never declared")]
+    pub fn part<T: Any + Send + Sync>(&self) -> &T {
+        let part = self.parts.0.get(&TypeId::of::<T>()).and_then(|part| part.downcast_ref());
+        match part {
+            Some(part) => part,
+            None => panic!("no module declares {}", std::any::type_name::<T>()),
+        }
+    }
+
+    /// A new version 7 UUID.
+    pub fn new_id(&self) -> Uuid {
+        uuid_v7(self.clock.now(), &*self.random)
+    }
+
+    /// Starts a change made by `actor`.
+    ///
+    /// # Errors
+    /// When the database doesn't answer.
+    pub async fn change(&self, actor: &Actor) -> Result<Change> {
+        let tx = self.db.begin().await?;
+        let at = self.clock.now();
+        Ok(Change { tx, at, app: self.clone(), actor: actor.clone(), news: vec![], entries: vec![] })
+    }
+
+    /// Applies news to what this process remembers.
+    pub fn hear(&self, topic: &str, subject: Uuid) {
+        for subscription in &self.subscriptions {
+            if subscription.topic == topic {
+                (subscription.apply)(self, subject);
+            }
+        }
+    }
+
+    /// Forgets everything that news could have overthrown.
+    pub fn forget_all(&self) {
+        for subscription in &self.subscriptions {
+            (subscription.forget_all)(self);
+        }
+    }
+}
+
+/// Who acts, from where: what the audit log says of a change.
+#[derive(Clone, Debug, Default)]
+pub struct Actor {
+    /// What kind of actor it is.
+    pub kind: ActorKind,
+    /// The user, if somebody is signed in.
+    pub user: Option<UserId>,
+    /// The session it came through.
+    pub session: Option<SessionId>,
+    /// The client's address.
+    pub address: Option<IpAddr>,
+    /// The client's own description of itself, cut to 200 characters.
+    pub user_agent: Option<String>,
+    /// The request.
+    pub request: Option<RequestId>,
+}
+
+/// The kinds of actor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ActorKind {
+    /// A client that isn't signed in.
+    #[default]
+    Anyone,
+    /// A signed-in user.
+    User,
+    /// Somebody on the machine itself, through the command line.
+    Operator,
+    /// The server, on its own account.
+    System,
+}
+
+impl ActorKind {
+    /// The word in the audit log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ActorKind::Anyone => "anyone",
+            ActorKind::User => "user",
+            ActorKind::Operator => "operator",
+            ActorKind::System => "system",
+        }
+    }
+}
+
+impl Actor {
+    /// Somebody on the machine itself, through the command line.
+    pub fn operator() -> Actor {
+        Actor { kind: ActorKind::Operator, ..Actor::default() }
+    }
+
+    /// The server, on its own account.
+    pub fn system() -> Actor {
+        Actor { kind: ActorKind::System, ..Actor::default() }
+    }
+}
+
+/// A write transaction that knows who acts.
+pub struct Change {
+    tx: Tx,
+    app: App,
+    actor: Actor,
+    at: Timestamp,
+    news: Vec<News>,
+    entries: Vec<Entry>,
+}
+
+impl Change {
+    /// The app it belongs to.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Who acts.
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// When it began; every row of it carries this time.
+    pub fn now(&self) -> Timestamp {
+        self.at
+    }
+
+    /// Exactly one row.
+    ///
+    /// # Errors
+    /// When there is none or more, or the database fails.
+    pub async fn one<T: FromRow>(&mut self, sql: &'static str, args: Args) -> Result<T> {
+        Ok(self.tx.one(sql, args).await?)
+    }
+
+    /// One row or none.
+    ///
+    /// # Errors
+    /// When there are more, or the database fails.
+    pub async fn maybe<T: FromRow>(&mut self, sql: &'static str, args: Args) -> Result<Option<T>> {
+        Ok(self.tx.maybe(sql, args).await?)
+    }
+
+    /// All rows.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn all<T: FromRow>(&mut self, sql: &'static str, args: Args) -> Result<Vec<T>> {
+        Ok(self.tx.all(sql, args).await?)
+    }
+
+    /// Runs a statement; answers how many rows it touched.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn run(&mut self, sql: &'static str, args: Args) -> Result<u64> {
+        Ok(self.tx.run(sql, args).await?)
+    }
+
+    /// Adds an event to those that the commit writes.
+    pub fn note(&mut self, entry: Entry) {
+        self.entries.push(entry);
+    }
+
+    /// Adds news for this and every other process, applied after the commit.
+    pub fn tell(&mut self, topic: &'static str, subject: impl Into<Uuid>) {
+        self.news.push(News { topic, subject: subject.into() });
+    }
+
+    /// Writes the audit event and commits; then applies the news here.
+    ///
+    /// # Errors
+    /// When the database fails; then nothing happened, or, if the outcome is unknown, everything that
+    /// the change touched is read again before it is used.
+    pub async fn commit(mut self, entry: Entry) -> Result<()> {
+        self.entries.push(entry);
+        self.finish().await
+    }
+
+    /// Commits a change that is no event of its own. The reason is for the reader of the code.
+    ///
+    /// # Errors
+    /// As [`Change::commit`].
+    pub async fn commit_quietly(self, reason: &'static str) -> Result<()> {
+        debug_assert!(!reason.is_empty());
+        self.finish().await
+    }
+
+    /// Runs in a task of its own: a client that goes away can't stop it between the commit and the
+    /// news.
+    async fn finish(self) -> Result<()> {
+        tokio::spawn(self.write_and_commit()).await.map_err(Error::internal)?
+    }
+
+    async fn write_and_commit(mut self) -> Result<()> {
+        for entry in std::mem::take(&mut self.entries) {
+            audit::write(&mut self.tx, &self.app, &self.actor, self.at, entry).await?;
+        }
+        for news in &self.news {
+            self.tx
+                .run(
+                    "insert into feed (topic, subject, at) values ($1, $2, $3)",
+                    args![news.topic, news.subject, self.at],
+                )
+                .await?;
+        }
+        if !self.news.is_empty() {
+            self.tx.notify().await?;
+        }
+        match self.tx.commit().await {
+            Ok(()) => {
+                for news in &self.news {
+                    self.app.hear(news.topic, news.subject);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if error.kind() == DbErrorKind::OutcomeUnknown {
+                    self.app.forget_all();
+                }
+                Err(error.into())
+            }
+        }
+    }
+}

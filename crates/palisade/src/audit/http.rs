@@ -1,0 +1,84 @@
+//! `GET /audit`, for who may read the log, and `GET /users/me/activity`, for everybody about themselves.
+
+use axum::Json;
+use axum::extract::State;
+use palisade_db::Timestamp;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::{EventView, Filter, READ, list};
+use crate::access::{Caller, SIGNED_IN, needs};
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::http::{Cursor, List, Paging, Params, Routes};
+
+pub(super) fn routes() -> Routes {
+    Routes::at("/audit")
+        .get("/", needs(READ), all)
+        .and(Routes::at("/users/me").get("/activity", SIGNED_IN, activity))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuditParams {
+    actor: Option<String>,
+    target: Option<String>,
+    action: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+    limit: Option<String>,
+    cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ActivityParams {
+    limit: Option<String>,
+    cursor: Option<String>,
+}
+
+async fn all(
+    State(app): State<App>,
+    Params(params): Params<AuditParams>,
+) -> Result<Json<List<EventView>>> {
+    let paging = Paging::new(params.limit.as_deref(), params.cursor.as_deref())?;
+    let filter = Filter {
+        actor: id("actor", params.actor.as_deref())?,
+        about: id("target", params.target.as_deref())?,
+        event: params.action,
+        since: time("since", params.since.as_deref())?,
+        until: time("until", params.until.as_deref())?,
+        ..Filter::default()
+    };
+    page(&app, filter, &paging).await
+}
+
+async fn activity(
+    State(app): State<App>,
+    caller: Caller,
+    Params(params): Params<ActivityParams>,
+) -> Result<Json<List<EventView>>> {
+    let paging = Paging::new(params.limit.as_deref(), params.cursor.as_deref())?;
+    let person = Some(caller.signed_in()?.user.0);
+    page(&app, Filter { person, ..Filter::default() }, &paging).await
+}
+
+async fn page(app: &App, mut filter: Filter, paging: &Paging) -> Result<Json<List<EventView>>> {
+    filter.before = paging.after.map(|Cursor(at, id)| (at, id));
+    let events = list(app, filter, paging.rows()).await?;
+    Ok(Json(List::page(events, paging, |event| Cursor(event.at, event.id.0))))
+}
+
+fn id(name: &str, text: Option<&str>) -> Result<Option<Uuid>> {
+    text.map(Uuid::try_parse)
+        .transpose()
+        .map_err(|_| Error::bad_field(name, "request.bad_id", "Give an id, as the API shows it."))
+}
+
+fn time(name: &str, text: Option<&str>) -> Result<Option<Timestamp>> {
+    let wrong = || {
+        let says = "Give a time like 2026-01-31T12:00:00Z (RFC 3339).";
+        Error::bad_field(name, "request.bad_time", says)
+    };
+    text.map(Timestamp::parse_rfc3339).transpose().map_err(|_| wrong())
+}

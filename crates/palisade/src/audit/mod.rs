@@ -1,0 +1,378 @@
+//! The audit log: who did what to whom, from where, when.
+//!
+//! Promises:
+//! - An event is written in the transaction of the change that it tells of.
+//! - Its form is lasting: `record` is canonical JSON (keys sorted, strings and integers only, RFC 8785)
+//!   of version 1, authenticated by `mac` and then, in order, by `chain`, both HMAC-SHA256 under a key
+//!   derived from the root key, so that whoever owns only the database can't rewrite it unseen.
+//! - What is personal (address, user agent, e-mail) stands beside the record, sealed under a key of the
+//!   person concerned; the record holds its SHA-256. Destroying that key erases the person, and the log
+//!   still verifies.
+//!
+//! Tables: `audit_events`, `person_keys`.
+
+mod http;
+mod seal;
+
+use std::collections::BTreeMap;
+
+use palisade_crypto::root::RootKey;
+use palisade_crypto::seal::SealingKey;
+use palisade_crypto::secret::SecretBytes;
+use palisade_crypto::audit as digest;
+use palisade_db::{Timestamp, Tx, args};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::app::{Actor, App};
+use crate::error::{Error, Result};
+use crate::id::{EventId, UserId};
+use crate::module::{Job, Module, Permission};
+
+pub use seal::{Fault, seal_pending, verify};
+
+/// May read the audit log.
+pub const READ: Permission = Permission { name: "audit:read", says: "Read the audit log" };
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "audit",
+    routes: http::routes,
+    permissions: &[READ],
+    jobs: &[Job { name: "audit.chain", every: seal::EVERY, run: |app| Box::pin(seal::run(app)) }],
+    tables: &["audit_events", "person_keys"],
+    ..Module::EMPTY
+};
+
+/// A kind of event: its stable name and what it means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// `area.what_happened`.
+    pub name: &'static str,
+    /// One sentence, for people.
+    pub says: &'static str,
+}
+
+impl Event {
+    /// The event, with nobody in particular concerned.
+    pub fn entry(self) -> Entry {
+        Entry { event: self.name, about: None, details: BTreeMap::new(), personal: BTreeMap::new() }
+    }
+
+    /// The event, about a user.
+    pub fn about(self, user: UserId) -> Entry {
+        self.entry().concerning("user", user.0)
+    }
+}
+
+/// One event, ready to be written.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    event: &'static str,
+    about: Option<(&'static str, Uuid)>,
+    details: BTreeMap<&'static str, String>,
+    personal: BTreeMap<&'static str, String>,
+}
+
+impl Entry {
+    /// Whom or what it concerns.
+    #[must_use]
+    pub fn concerning(mut self, kind: &'static str, id: Uuid) -> Entry {
+        self.about = Some((kind, id));
+        self
+    }
+
+    /// A detail that says nothing about a person.
+    #[must_use]
+    pub fn detail(mut self, name: &'static str, value: impl Into<String>) -> Entry {
+        self.details.insert(name, value.into());
+        self
+    }
+
+    /// A detail that is erased with the person: an address, a name.
+    #[must_use]
+    pub fn personal(mut self, name: &'static str, value: impl Into<String>) -> Entry {
+        self.personal.insert(name, value.into());
+        self
+    }
+}
+
+/// The keys of the log, derived from the root key.
+pub struct AuditKeys {
+    chain: SecretBytes,
+    persons: SealingKey,
+    nobody: SealingKey,
+}
+
+impl AuditKeys {
+    /// Derives them.
+    pub fn new(root: &RootKey) -> AuditKeys {
+        AuditKeys {
+            chain: root.derive_bytes("palisade audit chain v1"),
+            persons: root.derive("palisade audit person keys v1"),
+            nobody: root.derive("palisade audit nobody v1"),
+        }
+    }
+
+    fn chain(&self) -> [u8; 32] {
+        let mut key = [0; 32];
+        key.copy_from_slice(self.chain.expose());
+        key
+    }
+}
+
+/// Version 1 of a record. Field order is the sorted order of the keys, which is its canonical form.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    about: Option<Party>,
+    actor: Party,
+    at: i64,
+    details: BTreeMap<String, String>,
+    event: String,
+    id: EventId,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    personal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    request: Option<String>,
+    v: u32,
+}
+
+/// Somebody or something that an event concerns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Party {
+    /// The id, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub id: Option<Uuid>,
+    /// `user`, `session`, `key` …; for actors `anyone`, `user`, `operator`, `system`.
+    pub kind: String,
+    /// The session an actor came through.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub session: Option<Uuid>,
+}
+
+/// Makes the key that a person's part of the log is sealed under.
+///
+/// # Errors
+/// When the database fails.
+pub async fn create_person_key(tx: &mut crate::app::Change, person: UserId) -> Result<()> {
+    let app = tx.app().clone();
+    let mut key = [0; 32];
+    app.random.fill(&mut key);
+    let wrapped = app.audit_keys.persons.seal(&*app.random, person.0.as_bytes(), &key);
+    tx.run(
+        "insert into person_keys (user_id, wrapped) values ($1, $2)",
+        args![person, wrapped],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Writes one event into a transaction.
+pub(crate) async fn write(
+    tx: &mut Tx,
+    app: &App,
+    actor: &Actor,
+    at: Timestamp,
+    entry: Entry,
+) -> Result<()> {
+    let id = EventId(crate::id::uuid_v7(at, &*app.random));
+    let about_user = entry.about.filter(|(kind, _)| *kind == "user").map(|(_, id)| UserId(id));
+    let person = actor.user.or(about_user);
+    let personal = personal_fields(actor, &entry);
+    let sealed = seal_personal(tx, app, person, id, &personal).await?;
+    let record = Record {
+        about: entry.about.map(|(kind, id)| Party {
+            id: Some(id),
+            kind: kind.to_owned(),
+            session: None,
+        }),
+        actor: Party {
+            id: actor.user.map(|user| user.0),
+            kind: actor.kind.as_str().to_owned(),
+            session: actor.session.map(|session| session.0),
+        },
+        at: at.as_micros(),
+        details: entry.details.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
+        event: entry.event.to_owned(),
+        id,
+        personal: sealed.as_deref().map(digest::content_digest),
+        request: actor.request.map(|request| request.to_string()),
+        v: 1,
+    };
+    let text = serde_json::to_string(&record).map_err(Error::internal)?;
+    let mac = digest::record_mac(&app.audit_keys.chain(), text.as_bytes());
+    tx.run(
+        "insert into audit_events
+         (id, at, event, actor_kind, actor_id, about_kind, about_id, person_id, record, personal, mac)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        args![
+            id,
+            at,
+            entry.event,
+            actor.kind.as_str(),
+            actor.user.map(|user| user.0),
+            entry.about.map(|(kind, _)| kind),
+            entry.about.map(|(_, id)| id),
+            person.map(|user| user.0),
+            text,
+            sealed,
+            mac
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+fn personal_fields(actor: &Actor, entry: &Entry) -> BTreeMap<&'static str, String> {
+    let mut fields = entry.personal.clone();
+    if let Some(address) = actor.address {
+        fields.insert("address", address.to_string());
+    }
+    if let Some(agent) = &actor.user_agent {
+        fields.insert("user_agent", agent.clone());
+    }
+    fields
+}
+
+/// Seals what is personal under the key of the person, or of nobody. A person whose key was destroyed
+/// leaves nothing personal behind any more.
+async fn seal_personal(
+    tx: &mut Tx,
+    app: &App,
+    person: Option<UserId>,
+    event: EventId,
+    fields: &BTreeMap<&'static str, String>,
+) -> Result<Option<Vec<u8>>> {
+    if fields.is_empty() {
+        return Ok(None);
+    }
+    let text = serde_json::to_vec(fields).map_err(Error::internal)?;
+    let context = event.0.as_bytes();
+    let Some(person) = person else {
+        return Ok(Some(app.audit_keys.nobody.seal(&*app.random, context, &text)));
+    };
+    let wrapped: Option<(Vec<u8>,)> =
+        tx.maybe("select wrapped from person_keys where user_id = $1", args![person]).await?;
+    match wrapped {
+        Some((wrapped,)) => {
+            let key = person_key(&app.audit_keys, person, &wrapped)?;
+            Ok(Some(key.seal(&*app.random, context, &text)))
+        }
+        None => Ok(None),
+    }
+}
+
+fn person_key(keys: &AuditKeys, person: UserId, wrapped: &[u8]) -> Result<SealingKey> {
+    let key = keys.persons.open(person.0.as_bytes(), wrapped).map_err(Error::internal)?;
+    let mut bytes = [0; 32];
+    if key.expose().len() != bytes.len() {
+        return Err(Error::internal("the key of a person has the wrong length"));
+    }
+    bytes.copy_from_slice(key.expose());
+    Ok(SealingKey::from_bytes(bytes))
+}
+
+/// One event, as it is read.
+#[derive(Clone, Debug, Serialize)]
+pub struct EventView {
+    /// The event's id.
+    pub id: EventId,
+    /// When it happened.
+    pub at: Timestamp,
+    /// What happened: `sessions.signed_in`.
+    pub event: String,
+    /// Who acted.
+    pub actor: Party,
+    /// Whom or what it concerns.
+    pub about: Option<Party>,
+    /// The request it happened in.
+    pub request_id: Option<String>,
+    /// Details that name no person.
+    pub details: BTreeMap<String, String>,
+    /// Address, user agent and the like, unless the person was erased.
+    pub personal: BTreeMap<String, String>,
+}
+
+/// Which events to list.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only events of this actor.
+    pub actor: Option<Uuid>,
+    /// Only events about this user or thing.
+    pub about: Option<Uuid>,
+    /// Only events that this person did or that concern them.
+    pub person: Option<Uuid>,
+    /// Only events of this name.
+    pub event: Option<String>,
+    /// Only events at or after this time.
+    pub since: Option<Timestamp>,
+    /// Only events before this time.
+    pub until: Option<Timestamp>,
+    /// Only events older than this one.
+    pub before: Option<(Timestamp, Uuid)>,
+}
+
+type Row = (Uuid, Timestamp, Option<Uuid>, String, Option<Vec<u8>>, Option<Vec<u8>>);
+
+/// Events, newest first.
+///
+/// # Errors
+/// When the database doesn't answer or a record can't be read.
+pub async fn list(app: &App, filter: Filter, limit: i64) -> Result<Vec<EventView>> {
+    let (before_at, before_id) = filter.before.unzip();
+    let rows: Vec<Row> = app
+        .db
+        .all(
+            "select e.id, e.at, e.person_id, e.record, e.personal, k.wrapped
+             from audit_events e left join person_keys k on k.user_id = e.person_id
+             where ($1 is null or e.actor_id = $1)
+               and ($2 is null or e.about_id = $2)
+               and ($3 is null or e.actor_id = $3 or e.about_id = $3)
+               and ($4 is null or e.event = $4)
+               and ($5 is null or e.at >= $5)
+               and ($6 is null or e.at < $6)
+               and ($7 is null or (e.at, e.id) < ($7, $8))
+             order by e.at desc, e.id desc limit $9",
+            args![
+                filter.actor,
+                filter.about,
+                filter.person,
+                filter.event,
+                filter.since,
+                filter.until,
+                before_at,
+                before_id,
+                limit
+            ],
+        )
+        .await?;
+    rows.into_iter().map(|row| view(&app.audit_keys, row)).collect()
+}
+
+fn view(keys: &AuditKeys, row: Row) -> Result<EventView> {
+    let (id, at, person, record, personal, wrapped) = row;
+    let record: Record = serde_json::from_str(&record).map_err(Error::internal)?;
+    let key = match (person, wrapped) {
+        (Some(person), Some(wrapped)) => Some(person_key(keys, UserId(person), &wrapped)?),
+        _ => None,
+    };
+    let key = if person.is_none() { Some(&keys.nobody) } else { key.as_ref() };
+    let personal = match (key, personal) {
+        (Some(key), Some(sealed)) => {
+            let text = key.open(id.as_bytes(), &sealed).map_err(Error::internal)?;
+            serde_json::from_slice(text.expose()).map_err(Error::internal)?
+        }
+        _ => BTreeMap::new(),
+    };
+    Ok(EventView {
+        id: EventId(id),
+        at,
+        event: record.event,
+        actor: record.actor,
+        about: record.about,
+        request_id: record.request,
+        details: record.details,
+        personal,
+    })
+}

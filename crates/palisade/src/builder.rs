@@ -1,0 +1,238 @@
+//! Putting a running Palisade together, and stopping it.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use futures_util::future::join_all;
+use palisade_crypto::random::Random;
+use palisade_crypto::root::RootKey;
+use palisade_db::{Db, Migration, Sql};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::app::{App, Ground, Parts};
+use crate::audit::AuditKeys;
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::feed::{Feed, POLL};
+use crate::http::{Frame, Route, Routes};
+use crate::limits::{EffectiveRule, Limiter};
+use crate::module::{Job, Module};
+use crate::settings::Settings;
+use crate::users::AllPermissions;
+use crate::{audit, keys, login, passwords, registration, sessions, system, tokens, users};
+
+/// Palisade's own modules.
+pub const MODULES: &[Module] = &[
+    audit::MODULE,
+    keys::MODULE,
+    users::MODULE,
+    tokens::MODULE,
+    sessions::MODULE,
+    passwords::MODULE,
+    login::MODULE,
+    registration::MODULE,
+    system::MODULE,
+];
+
+/// Parts of the schema that belong to the ground and not to a slice.
+const GROUND_MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "audit",
+        sql: Sql::Both(include_str!("../migrations/0001_audit.sql")),
+    },
+    Migration {
+        version: 2,
+        name: "feed",
+        sql: Sql::Each {
+            sqlite: include_str!("../migrations/0002_feed.sqlite.sql"),
+            postgres: include_str!("../migrations/0002_feed.postgres.sql"),
+        },
+    },
+];
+
+/// Puts an [`App`] together from its modules.
+pub struct Builder {
+    modules: Vec<Module>,
+    settings: Arc<Settings>,
+    clock: Clock,
+    random: Arc<dyn Random>,
+}
+
+impl Builder {
+    /// With Palisade's own modules.
+    pub fn new(settings: Settings, clock: Clock, random: Arc<dyn Random>) -> Builder {
+        Builder { modules: MODULES.to_vec(), settings: Arc::new(settings), clock, random }
+    }
+
+    /// With a module of the application.
+    #[must_use]
+    pub fn module(mut self, module: Module) -> Builder {
+        self.modules.push(module);
+        self
+    }
+
+    /// The whole schema, in order.
+    pub fn migrations(&self) -> Vec<Migration> {
+        let slices = self.modules.iter().flat_map(|module| module.migrations);
+        let mut all: Vec<Migration> = GROUND_MIGRATIONS.iter().chain(slices).cloned().collect();
+        all.sort_by_key(|migration| migration.version);
+        all
+    }
+
+    /// All routes, as their lines say.
+    pub fn routes(&self) -> Vec<Route> {
+        self.modules.iter().flat_map(|module| (module.routes)().into_list()).collect()
+    }
+
+    /// The modules.
+    pub fn modules(&self) -> &[Module] {
+        &self.modules
+    }
+
+    /// The app over a database whose schema is up to date.
+    ///
+    /// # Errors
+    /// When the root key doesn't fit the database, a module can't start, or the database fails.
+    pub async fn app(&self, db: Db, root: RootKey) -> Result<App> {
+        let mut parts = Parts::default();
+        let permissions = self.modules.iter().flat_map(|module| module.permissions);
+        let permissions: BTreeSet<String> = permissions.map(|p| p.name.to_owned()).collect();
+        parts.put(AllPermissions(Arc::new(permissions)));
+        for module in &self.modules {
+            (module.parts)(&self.settings, &mut parts)?;
+        }
+        let app = App::new(Ground {
+            db,
+            clock: self.clock.clone(),
+            random: Arc::clone(&self.random),
+            audit_keys: AuditKeys::new(&root),
+            root,
+            feed: Feed::new(),
+            limiter: Limiter::new(self.limits_in_force()),
+            subscriptions: self.modules.iter().flat_map(|m| m.subscriptions).copied().collect(),
+            settings: Arc::clone(&self.settings),
+            parts,
+        });
+        keys::prepare(&app).await?;
+        Ok(app)
+    }
+
+    /// The rules of all modules with the numbers that the settings give them.
+    fn limits_in_force(&self) -> impl Iterator<Item = EffectiveRule> {
+        let limits = &self.settings.limits;
+        self.modules.iter().flat_map(|module| module.limits).map(|rule| {
+            let by_default = rule.by_default();
+            let rule = match limits.rules.get(rule.name) {
+                Some(set) => EffectiveRule {
+                    burst: set.burst,
+                    per: set.per,
+                    enabled: set.enabled,
+                    ..by_default
+                },
+                None => by_default,
+            };
+            EffectiveRule { enabled: rule.enabled && limits.enabled, ..rule }
+        })
+    }
+
+    /// The service of the public listener: every route of every module, in the frame.
+    pub fn service(&self, app: &App) -> Frame {
+        let routes = self.modules.iter().map(|module| (module.routes)());
+        self.frame(app, routes.fold(Routes::none(), Routes::and))
+    }
+
+    /// The service of the admin listener.
+    pub fn admin_service(&self, app: &App) -> Frame {
+        self.frame(app, system::health())
+    }
+
+    fn frame(&self, app: &App, routes: Routes) -> Frame {
+        let credentials = self.modules.iter().flat_map(|module| module.credentials).copied();
+        let credentials = credentials.collect::<Vec<_>>().into();
+        let router = routes
+            .mount(Router::new(), &credentials)
+            .fallback(|| async { Error::not_found() })
+            .with_state(app.clone());
+        Frame::new(app.clone(), router)
+    }
+
+    /// Starts reading the feed and the work that is done by the clock.
+    ///
+    /// # Errors
+    /// When the feed can't be read a first time.
+    pub async fn run(&self, app: &App) -> Result<Running> {
+        app.feed.start(&app.db, &app.clock).await?;
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = vec![tokio::spawn(until(stopped.clone(), read_feed(app.clone())))];
+        for job in self.modules.iter().flat_map(|module| module.jobs) {
+            tasks.push(tokio::spawn(until(stopped.clone(), repeat(app.clone(), *job))));
+        }
+        Ok(Running { stop, tasks })
+    }
+}
+
+/// Background work of a running app; stops when it is dropped or told to.
+pub struct Running {
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Stops the work and waits until it has.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        join_all(self.tasks).await;
+    }
+}
+
+async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        _ = stopped.wait_for(|stopped| *stopped) => {}
+    }
+}
+
+/// Applies what other processes did, for as long as the app runs.
+async fn read_feed(app: App) {
+    let mut changes = app.db.changes();
+    let mut reachable = true;
+    loop {
+        let began = app.clock.monotonic();
+        match app.feed.look(&app.db, began).await {
+            Ok(look) => {
+                if look.lost {
+                    app.forget_all();
+                }
+                for (topic, subject) in look.news {
+                    app.hear(&topic, subject);
+                }
+                app.feed.read_at(began);
+                reachable = true;
+            }
+            Err(error) => {
+                if std::mem::take(&mut reachable) {
+                    let cause = error.causes().unwrap_or_default();
+                    tracing::error!(cause, "the feed can't be read; nobody is let in until it can");
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        }
+        changes.wait(POLL).await;
+    }
+}
+
+async fn repeat(app: App, job: Job) {
+    loop {
+        tokio::time::sleep(job.every).await;
+        if let Err(error) = (job.run)(&app).await {
+            let cause = error.causes().unwrap_or_default();
+            tracing::warn!(job = job.name, code = error.code(), cause, "a job failed");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}

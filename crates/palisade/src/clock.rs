@@ -1,0 +1,67 @@
+//! The one place that knows what time it is.
+//!
+//! Everything else is handed a [`Clock`], so that a test can move time instead of waiting.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use palisade_db::Timestamp;
+
+/// Tells the time: the system's, or one that a test moves by hand.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    System { started: Instant },
+    ByHand { micros: Arc<AtomicI64>, started: i64 },
+}
+
+impl Clock {
+    /// The system's clock.
+    #[expect(clippy::disallowed_methods, reason = "the one place where the clock is read")]
+    pub fn system() -> Clock {
+        Clock(Source::System { started: Instant::now() })
+    }
+
+    /// A clock that stands still until [`Clock::advance`] moves it, but for a microsecond each time
+    /// it is read: what happens later has a later time.
+    pub fn by_hand(start: Timestamp) -> Clock {
+        let micros = start.as_micros();
+        Clock(Source::ByHand { micros: Arc::new(AtomicI64::new(micros)), started: micros })
+    }
+
+    /// The time of day, UTC.
+    #[expect(clippy::disallowed_methods, reason = "the one place where the clock is read")]
+    pub fn now(&self) -> Timestamp {
+        match &self.0 {
+            Source::System { .. } => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+            }
+            Source::ByHand { micros, .. } => {
+                Timestamp::from_micros(micros.fetch_add(1, Ordering::SeqCst))
+            }
+        }
+    }
+
+    /// Time since this clock was made; never goes back, whatever happens to the time of day.
+    pub fn monotonic(&self) -> Duration {
+        match &self.0 {
+            Source::System { started } => started.elapsed(),
+            Source::ByHand { micros, started } => {
+                let passed = micros.load(Ordering::SeqCst).saturating_sub(*started);
+                Duration::from_micros(u64::try_from(passed).unwrap_or(0))
+            }
+        }
+    }
+
+    /// Moves a clock made by [`Clock::by_hand`]; does nothing to the system's.
+    pub fn advance(&self, by: Duration) {
+        if let Source::ByHand { micros, .. } = &self.0 {
+            let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+            micros.fetch_add(by, Ordering::SeqCst);
+        }
+    }
+}

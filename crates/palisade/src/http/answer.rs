@@ -1,0 +1,158 @@
+//! Answers: problem documents, pages, and the headers that every answer carries.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, RETRY_AFTER,
+    STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::Arrival;
+use crate::error::{Error, FieldError, Kind};
+
+const API_POLICY: HeaderValue =
+    HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+     form-action 'none'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
+);
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// The headers of every answer; a header that a handler set stays.
+static ALWAYS: [(HeaderName, HeaderValue); 8] = [
+    (CONTENT_SECURITY_POLICY, API_POLICY),
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (
+        HeaderName::from_static("permissions-policy"),
+        HeaderValue::from_static(
+            "accelerometer=(), camera=(), display-capture=(), geolocation=(), gyroscope=(), \
+             magnetometer=(), microphone=(), midi=(), payment=(), usb=()",
+        ),
+    ),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        HeaderValue::from_static("same-origin"),
+    ),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        HeaderValue::from_static("same-origin"),
+    ),
+    (CACHE_CONTROL, NO_STORE),
+];
+
+/// 201 with the thing that was made.
+pub struct Created<T>(pub T);
+
+impl<T: Serialize> IntoResponse for Created<T> {
+    fn into_response(self) -> Response {
+        (StatusCode::CREATED, Json(self.0)).into_response()
+    }
+}
+
+/// A page, script or style sheet of the binary itself.
+#[derive(Clone, Copy)]
+pub struct Page {
+    /// Its media type, with charset.
+    pub media_type: &'static str,
+    /// Its bytes.
+    pub body: &'static str,
+}
+
+impl IntoResponse for Page {
+    fn into_response(self) -> Response {
+        let headers = [
+            (CONTENT_TYPE, HeaderValue::from_static(self.media_type)),
+            (CONTENT_SECURITY_POLICY, PAGE_POLICY),
+        ];
+        (headers, self.body).into_response()
+    }
+}
+
+/// An error travels to the edge as itself; [`finish`] writes it down once the request's id is known.
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut response = self.kind().status().into_response();
+        response.extensions_mut().insert(Arc::new(self));
+        response
+    }
+}
+
+/// RFC 9457 section 3, with the members that contract and clients rely on.
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    code: &'static str,
+    request_id: String,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+}
+
+/// Completes an answer: problem body, headers, request id. Answers the error it carried, for the log.
+pub(super) fn finish(response: &mut Response, arrival: &Arrival) -> Option<Arc<Error>> {
+    let error = response.extensions_mut().remove::<Arc<Error>>().or_else(|| bare(response));
+    if let Some(error) = &error {
+        write_problem(response, error, arrival);
+    }
+    let headers = response.headers_mut();
+    for (name, value) in &ALWAYS {
+        if !headers.contains_key(name) {
+            headers.insert(name, value.clone());
+        }
+    }
+    if arrival.https {
+        let value = HeaderValue::from_static("max-age=63072000; includeSubDomains; preload");
+        headers.insert(STRICT_TRANSPORT_SECURITY, value);
+    }
+    if let Ok(value) = HeaderValue::from_str(&arrival.request.to_string()) {
+        headers.insert(HeaderName::from_static("x-request-id"), value);
+    }
+    error
+}
+
+/// An error status that the router made by itself.
+fn bare(response: &Response) -> Option<Arc<Error>> {
+    match response.status() {
+        StatusCode::METHOD_NOT_ALLOWED => Some(Arc::new(Error::new(
+            Kind::WrongMethod,
+            "request.wrong_method",
+            "This address doesn't take this method; see the Allow header.",
+        ))),
+        _ => None,
+    }
+}
+
+fn write_problem(response: &mut Response, error: &Error, arrival: &Arrival) {
+    let status = error.kind().status();
+    let problem = Problem {
+        kind: "about:blank",
+        title: error.kind().title(),
+        status: status.as_u16(),
+        detail: error.says(),
+        code: error.code(),
+        request_id: arrival.request.to_string(),
+        errors: error.fields(),
+    };
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    *response.status_mut() = status;
+    *response.body_mut() = Body::from(body);
+    let headers = response.headers_mut();
+    headers.remove(axum::http::header::CONTENT_LENGTH);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if let Some(seconds) = error.retry_after_seconds() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    for (name, value) in error.headers() {
+        headers.insert(name, value.clone());
+    }
+}

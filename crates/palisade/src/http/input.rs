@@ -1,0 +1,301 @@
+//! What a handler takes from a request: a JSON body, query parameters, an id in the path.
+//!
+//! Every refusal names the field and the fix. A JSON body is UTF-8, an object, within the size and
+//! depth limits, without unknown or repeated members.
+
+use std::str::FromStr;
+
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
+use palisade_db::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::error::{Error, Kind, Result};
+
+/// How much of a body that is too large is still read, so that the client can read the answer.
+const DRAIN: usize = 8 * 1024 * 1024;
+
+/// A JSON body.
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, app: &App) -> Result<Body<T>> {
+        is_json(request.headers())?;
+        let limit = usize::try_from(app.settings.server.max_body).unwrap_or(usize::MAX);
+        let patience = app.settings.server.request_timeout / 2;
+        let bytes = tokio::time::timeout(patience, read(request, limit)).await.map_err(|_| {
+            Error::new(Kind::TooSlow, "request.too_slow", "The body took too long to arrive.")
+        })??;
+        parse(&bytes).map(Body)
+    }
+}
+
+/// A JSON body, or none.
+pub struct MaybeBody<T>(pub Option<T>);
+
+impl<T: DeserializeOwned> FromRequest<App> for MaybeBody<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, app: &App) -> Result<MaybeBody<T>> {
+        if request.body().is_end_stream() {
+            return Ok(MaybeBody(None));
+        }
+        Body::from_request(request, app).await.map(|Body(body)| MaybeBody(Some(body)))
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> Result<()> {
+    let wrong = |says: &'static str| {
+        Err(Error::new(Kind::WrongMediaType, "request.wrong_media_type", says))
+    };
+    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return wrong("Send the body without Content-Encoding.");
+    }
+    let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return wrong("Send JSON, with Content-Type: application/json.");
+    };
+    let mut parts = value.split(';').map(str::trim);
+    if !parts.next().is_some_and(|media| media.eq_ignore_ascii_case("application/json")) {
+        return wrong("Send JSON, with Content-Type: application/json.");
+    }
+    let charset = parts.find_map(|part| {
+        part.split_once('=').filter(|(name, _)| name.eq_ignore_ascii_case("charset"))
+    });
+    if charset.is_some_and(|(_, name)| !name.trim_matches('"').eq_ignore_ascii_case("utf-8")) {
+        return wrong("Send JSON in UTF-8.");
+    }
+    Ok(())
+}
+
+async fn read(request: Request, limit: usize) -> Result<Bytes> {
+    let declared = request
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|value: &HeaderValue| value.to_str().ok())
+        .and_then(|text| text.parse::<usize>().ok());
+    let mut body = request.into_body();
+    let mut kept = BytesMut::new();
+    let mut seen = 0usize;
+    let mut too_large = declared.is_some_and(|length| length > limit);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| malformed("The body broke off.").because(error))?;
+        let Ok(data) = frame.into_data() else { continue };
+        seen = seen.saturating_add(data.len());
+        too_large |= seen > limit;
+        if too_large && (seen > DRAIN || declared.is_some_and(|length| length > DRAIN)) {
+            break;
+        }
+        if !too_large {
+            kept.extend_from_slice(&data);
+        }
+    }
+    if too_large {
+        return Err(Error::new(
+            Kind::TooLarge,
+            "request.too_large",
+            format!("The body is larger than the {limit} bytes that are accepted."),
+        ));
+    }
+    Ok(kept.freeze())
+}
+
+fn malformed(says: impl Into<String>) -> Error {
+    Error::new(Kind::Malformed, "request.malformed", says.into())
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    match first {
+        Some(b'{') => {}
+        // A sequence would otherwise be taken for an object with its fields in order.
+        Some(_) if serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok() => {
+            return Err(Error::bad_field("", "request.wrong_type", "The body must be an object."));
+        }
+        _ => return Err(malformed("The body is not JSON.")),
+    }
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = pointer(error.path());
+        explain(&path, error.inner())
+    })?;
+    json.end().map_err(|_| malformed("The body holds more than one JSON value."))?;
+    Ok(value)
+}
+
+/// The place of an error as a JSON Pointer (RFC 6901).
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter()
+        .map(|segment| match segment {
+            Segment::Seq { index } => format!("/{index}"),
+            Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+            Segment::Enum { variant } => format!("/{variant}"),
+            Segment::Unknown => String::new(),
+        })
+        .collect()
+}
+
+fn explain(path: &str, error: &serde_json::Error) -> Error {
+    if !error.is_data() {
+        return malformed(format!(
+            "The body is not JSON: it breaks off or goes wrong at line {}, column {}.",
+            error.line(),
+            error.column()
+        ));
+    }
+    explain_data(path, &error.to_string())
+}
+
+/// Turns the parser's words about a value into a pointer, a code and a sentence of ours.
+fn explain_data(path: &str, text: &str) -> Error {
+    let text = text.split(" at line ").next().unwrap_or(text);
+    let named = text.split('`').nth(1).unwrap_or("");
+    if text.starts_with("missing field") {
+        Error::bad_field(&below(path, named), "request.missing", "This field is required.")
+    } else if text.starts_with("unknown field") {
+        let known = text.split_once("expected ").map_or("none", |(_, known)| known);
+        let says = format!("There is no such field; known: {known}.");
+        Error::bad_field(&below(path, named), "request.unknown", says)
+    } else if text.starts_with("duplicate field") {
+        Error::bad_field(&below(path, named), "request.repeated", "This field stands here twice.")
+    } else {
+        Error::bad_field(path, "request.wrong_type", format!("This value doesn't fit: {text}."))
+    }
+}
+
+/// The pointer of member `name`, whether `path` already ends there or not.
+fn below(path: &str, name: &str) -> String {
+    let leaf = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+    if path.ends_with(&leaf) { path.to_owned() } else { format!("{path}{leaf}") }
+}
+
+/// Query parameters.
+pub struct Params<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Params<T>> {
+        // PostgreSQL can't hold it, and nothing that is looked for has it.
+        if parts.uri.query().is_some_and(|query| query.contains("%00")) {
+            return Err(malformed("The query holds the character NUL."));
+        }
+        let Query(value) = Query::<T>::try_from_uri(&parts.uri).map_err(|error| {
+            let text = std::error::Error::source(&error).map_or(String::new(), ToString::to_string);
+            let text = text.rsplit(": ").next().unwrap_or("").to_owned();
+            explain_data("", &text)
+        })?;
+        Ok(Params(value))
+    }
+}
+
+/// An id in the path. What isn't an id names nothing: 404, as for an unknown one.
+pub struct Id<T>(pub T);
+
+impl<T: FromStr + Send> FromRequestParts<App> for Id<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Id<T>> {
+        let Path(text): Path<String> =
+            Path::from_request_parts(parts, app).await.map_err(|_| Error::not_found())?;
+        text.parse().map(Id).map_err(|_| Error::not_found())
+    }
+}
+
+/// One page of a list.
+#[derive(Debug, Serialize)]
+pub struct List<T> {
+    /// The things on this page.
+    pub items: Vec<T>,
+    /// Where the next page starts; none on the last.
+    pub next_cursor: Option<Cursor>,
+}
+
+impl<T> List<T> {
+    /// A page out of `limit + 1` things that were asked for.
+    pub fn page(mut items: Vec<T>, paging: &Paging, cursor: impl Fn(&T) -> Cursor) -> List<T> {
+        let more = items.len() > paging.size();
+        items.truncate(paging.size());
+        let next_cursor = if more { items.last().map(cursor) } else { None };
+        List { items, next_cursor }
+    }
+
+    /// The same page of other things.
+    pub fn map<U>(self, f: impl Fn(T) -> U) -> List<U> {
+        List { items: self.items.into_iter().map(f).collect(), next_cursor: self.next_cursor }
+    }
+}
+
+/// Where a list goes on: after this time and id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor(pub Timestamp, pub Uuid);
+
+impl Serialize for Cursor {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut bytes = self.0.as_micros().to_be_bytes().to_vec();
+        bytes.extend_from_slice(self.1.as_bytes());
+        serializer.serialize_str(&URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Cursor, ()> {
+        let bytes: [u8; 24] =
+            URL_SAFE_NO_PAD.decode(text).map_err(|_| ())?.try_into().map_err(|_| ())?;
+        let (at, id) = bytes.split_first_chunk::<8>().ok_or(())?;
+        let id = Uuid::from_slice(id).map_err(|_| ())?;
+        Ok(Cursor(Timestamp::from_micros(i64::from_be_bytes(*at)), id))
+    }
+}
+
+/// `?limit=` and `?cursor=`, checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Paging {
+    limit: u16,
+    /// Where to go on.
+    pub after: Option<Cursor>,
+}
+
+impl Paging {
+    /// Checks the two parameters: `limit` from 1 to 200 (default 50), `cursor` as it was given out.
+    ///
+    /// # Errors
+    /// `request.invalid`, naming the parameter.
+    pub fn new(limit: Option<&str>, cursor: Option<&str>) -> Result<Paging> {
+        let limit = limit.map_or(Ok(50), str::parse).ok().filter(|limit| (1..=200).contains(limit));
+        let limit = limit.ok_or_else(|| {
+            Error::bad_field("limit", "request.out_of_range", "Give a whole number from 1 to 200.")
+        })?;
+        let after = cursor.map(str::parse).transpose().map_err(|()| {
+            Error::bad_field(
+                "cursor",
+                "request.bad_cursor",
+                "Give the next_cursor of an earlier page, or leave it out.",
+            )
+        })?;
+        Ok(Paging { limit, after })
+    }
+
+    /// How many things are on a page.
+    pub fn size(&self) -> usize {
+        usize::from(self.limit)
+    }
+
+    /// How many rows to ask for: one more, to know whether there is a next page.
+    pub fn rows(&self) -> i64 {
+        i64::from(self.limit) + 1
+    }
+}

@@ -1,0 +1,55 @@
+//! The HTTP frame: everything that is true of every request and every answer.
+//!
+//! Slices write route lines ([`Routes`]) and handlers of about five lines; size, time, headers, errors,
+//! request ids and the log are decided here, once.
+//!
+//! Promises (contract: `docs/http.md`):
+//! - every answer has the security headers and an `X-Request-Id`, errors and timeouts included;
+//! - every error is RFC 9457 `application/problem+json`, and no cause leaves the process;
+//! - a refusal that rests on what another request wrote waits until that is on disk.
+
+mod answer;
+pub mod client;
+mod frame;
+mod input;
+mod routes;
+pub mod serve;
+
+use axum::http::{HeaderName, HeaderValue};
+
+pub use answer::{Created, Page};
+pub use frame::Frame;
+pub use input::{Body, Cursor, Id, List, MaybeBody, Paging, Params};
+pub use routes::{Route, Routes};
+
+use crate::app::App;
+use crate::error::{Error, Kind, Result};
+use crate::id::RequestId;
+use crate::limits::{LimitKey, Rule};
+
+/// What is known of a request before anything of it is believed.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// The request's id.
+    pub request: RequestId,
+    /// Where it came from, proxies taken into account.
+    pub client: client::ClientAddress,
+    /// Whether the client's connection is HTTPS, to us or to a trusted proxy.
+    pub https: bool,
+}
+
+/// Counts one use of `rule` by `key`.
+///
+/// # Errors
+/// `request.too_many`, with `Retry-After`, `RateLimit` and `RateLimit-Policy`.
+pub fn limit(app: &App, rule: &'static Rule, key: LimitKey) -> Result<()> {
+    let decision = app.limiter.check(rule, key, app.clock.monotonic());
+    if decision.allowed {
+        return Ok(());
+    }
+    let header = |text: String| HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
+    Err(Error::new(Kind::TooMany, "request.too_many", rule.says)
+        .retry_after(decision.retry_after)
+        .header(HeaderName::from_static("ratelimit"), header(decision.limit_field()))
+        .header(HeaderName::from_static("ratelimit-policy"), header(decision.policy_field())))
+}

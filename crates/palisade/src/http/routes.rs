@@ -1,0 +1,160 @@
+//! Route lines: method, path, who may call, which function.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter, on};
+use futures_util::future::BoxFuture;
+
+use crate::access::{Access, Credential, admit};
+use crate::app::App;
+
+type Mount = Box<dyn FnOnce(Arc<[Credential]>) -> MethodRouter<App> + Send>;
+
+/// The routes of a slice.
+pub struct Routes {
+    prefix: String,
+    routes: Vec<Route>,
+}
+
+/// One route: what it is, and who may call it.
+pub struct Route {
+    /// The method.
+    pub method: Method,
+    /// The whole path, with `{name}` for a segment that varies.
+    pub path: String,
+    /// Who may call.
+    pub access: Access,
+    mount: Mount,
+}
+
+impl Routes {
+    /// No routes.
+    pub fn none() -> Routes {
+        Routes { prefix: String::new(), routes: Vec::new() }
+    }
+
+    /// Routes of the API below `/api/v1` and `prefix`.
+    pub fn at(prefix: &str) -> Routes {
+        Routes { prefix: format!("/api/v1{prefix}"), routes: Vec::new() }
+    }
+
+    /// Routes outside the API, from the root.
+    pub fn root() -> Routes {
+        Routes::none()
+    }
+
+    /// The routes of `self` and then those of `other`.
+    #[must_use]
+    pub fn and(mut self, other: Routes) -> Routes {
+        self.routes.extend(other.routes);
+        self
+    }
+
+    /// `GET`: reads, changes nothing.
+    #[must_use]
+    pub fn get<H, T>(self, path: &str, access: Access, handler: H) -> Routes
+    where
+        H: Handler<T, App>,
+        T: Send + 'static,
+    {
+        self.add((Method::GET, MethodFilter::GET), path, access, handler)
+    }
+
+    /// `POST`: creates or acts.
+    #[must_use]
+    pub fn post<H, T>(self, path: &str, access: Access, handler: H) -> Routes
+    where
+        H: Handler<T, App>,
+        T: Send + 'static,
+    {
+        self.add((Method::POST, MethodFilter::POST), path, access, handler)
+    }
+
+    /// `PATCH`: changes the fields that the body names.
+    #[must_use]
+    pub fn patch<H, T>(self, path: &str, access: Access, handler: H) -> Routes
+    where
+        H: Handler<T, App>,
+        T: Send + 'static,
+    {
+        self.add((Method::PATCH, MethodFilter::PATCH), path, access, handler)
+    }
+
+    /// `DELETE`: removes or ends.
+    #[must_use]
+    pub fn delete<H, T>(self, path: &str, access: Access, handler: H) -> Routes
+    where
+        H: Handler<T, App>,
+        T: Send + 'static,
+    {
+        self.add((Method::DELETE, MethodFilter::DELETE), path, access, handler)
+    }
+
+    fn add<H, T>(
+        mut self,
+        (method, filter): (Method, MethodFilter),
+        path: &str,
+        access: Access,
+        handler: H,
+    ) -> Routes
+    where
+        H: Handler<T, App>,
+        T: Send + 'static,
+    {
+        let path = match path {
+            "/" if !self.prefix.is_empty() => self.prefix.clone(),
+            _ => format!("{}{path}", self.prefix),
+        };
+        let gate = access.clone();
+        let mount: Mount = Box::new(move |credentials| {
+            on(filter, Gated { access: Arc::new(gate), credentials, handler })
+        });
+        self.routes.push(Route { method, path, access, mount });
+        self
+    }
+
+
+    /// What the routes are, one by one.
+    pub fn into_list(self) -> Vec<Route> {
+        self.routes
+    }
+
+    /// Adds the routes to a router.
+    pub(crate) fn mount(self, router: Router<App>, credentials: &Arc<[Credential]>) -> Router<App> {
+        self.routes.into_iter().fold(router, |router, route| {
+            router.route(&route.path, (route.mount)(Arc::clone(credentials)))
+        })
+    }
+}
+
+/// A handler behind its gate: the body isn't touched before the gate has opened.
+#[derive(Clone)]
+struct Gated<H> {
+    access: Arc<Access>,
+    credentials: Arc<[Credential]>,
+    handler: H,
+}
+
+impl<H, T> Handler<T, App> for Gated<H>
+where
+    H: Handler<T, App>,
+    T: 'static,
+{
+    type Future = BoxFuture<'static, Response>;
+
+    fn call(self, request: Request, app: App) -> Self::Future {
+        Box::pin(async move {
+            let (mut parts, body) = request.into_parts();
+            // SECURITY: the gate comes before the body (test: every_route).
+            match admit(&app, &self.access, &self.credentials, &mut parts).await {
+                Ok(()) => self.handler.call(Request::from_parts(parts, body), app).await,
+                Err(error) => error.into_response(),
+            }
+        })
+    }
+}

@@ -1,0 +1,76 @@
+//! Identifiers: UUID version 7 (RFC 9562 section 5.7), one type per kind of thing.
+//!
+//! An id says when a thing was made and nothing else. It is never a secret.
+
+use palisade_crypto::random::Random;
+use palisade_db::Timestamp;
+use uuid::Uuid;
+
+/// Makes a version 7 UUID from a time and 74 random bits.
+pub fn uuid_v7(at: Timestamp, random: &dyn Random) -> Uuid {
+    let mut bytes = [0u8; 10];
+    random.fill(&mut bytes);
+    let millis = u64::try_from(at.as_micros() / 1000).unwrap_or(0);
+    uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid()
+}
+
+/// Declares an id type: a UUID that can't be mistaken for the id of something else.
+#[macro_export]
+macro_rules! id_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord,
+            ::serde::Serialize, ::serde::Deserialize,
+        )]
+        #[serde(transparent)]
+        pub struct $name(pub ::uuid::Uuid);
+
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                ::std::fmt::Display::fmt(&self.0, f)
+            }
+        }
+
+        impl ::std::str::FromStr for $name {
+            type Err = ::uuid::Error;
+            fn from_str(text: &str) -> ::std::result::Result<Self, Self::Err> {
+                // One spelling only, so that an id in a log or a URL is the id in the table.
+                ::uuid::fmt::Hyphenated::from_str(text).map(|id| Self(id.into_uuid()))
+            }
+        }
+
+        impl ::palisade_db::Column for $name {
+            const TYPE: ::palisade_db::Type = ::palisade_db::Type::Id;
+            fn from_cell(
+                cell: ::palisade_db::Cell<'_>,
+            ) -> ::std::result::Result<Self, ::palisade_db::DbError> {
+                <::uuid::Uuid as ::palisade_db::Column>::from_cell(cell).map(Self)
+            }
+        }
+
+        impl ::palisade_db::ToValue for $name {
+            const TYPE: ::palisade_db::Type = ::palisade_db::Type::Id;
+            fn to_value(self) -> ::palisade_db::Value {
+                ::palisade_db::Value::Id(self.0)
+            }
+        }
+    };
+}
+
+id_type! {
+    /// Names a person or a service account; never used again after it is deleted.
+    UserId
+}
+id_type! {
+    /// Names one sign-in of one user and all its tokens (the `sid` claim).
+    SessionId
+}
+id_type! {
+    /// Names one record of the audit log.
+    EventId
+}
+id_type! {
+    /// Names one HTTP request, in its answer, the log and the audit log.
+    RequestId
+}

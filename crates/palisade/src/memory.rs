@@ -1,0 +1,304 @@
+//! What a process remembers of the database, so that a warm request reads none of it.
+//!
+//! Promise: **what was ended can't come back.** A value read from the database before an ending may
+//! arrive here after it; [`Remembered`] notices and refuses it. Two shapes:
+//!
+//! - [`Remembered`]: values that a message of the feed may overthrow (sessions, users);
+//! - [`Bounded`]: values that only grow old (verified tokens).
+//!
+//! Both hold a bounded number of entries, in shards so that readers don't wait for each other.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+const SHARDS: usize = 32;
+/// How long a read of the database may take before its result is too old to be remembered.
+const FILL_LIMIT: Duration = Duration::from_secs(30);
+
+/// Values that stay good until a message of the feed says otherwise.
+pub struct Remembered<K, V> {
+    shards: Vec<RwLock<Shard<K, V>>>,
+    hasher: RandomState,
+    per_shard: usize,
+}
+
+struct Shard<K, V> {
+    slots: HashMap<K, Slot<V>>,
+    /// Goes up with each overthrow and each clean-up of this shard.
+    generation: u64,
+    /// Fills that began before this generation are refused, whatever their key.
+    floor: u64,
+}
+
+struct Slot<V> {
+    /// The shard's generation when this key was last overthrown.
+    overthrown: u64,
+    touched: Duration,
+    state: State<V>,
+}
+
+enum State<V> {
+    Forgotten,
+    Known(Arc<V>),
+    Ended { until: Duration },
+}
+
+/// What is remembered of a key.
+pub enum Recall<V> {
+    /// Nothing: read the database, then [`Remembered::fill`].
+    Nothing,
+    /// This value.
+    Known(Arc<V>),
+    /// It was ended and stays so.
+    Ended,
+}
+
+/// Proof of when a read of the database began; taken before the read.
+#[derive(Clone, Copy, Debug)]
+pub struct Ticket {
+    generation: u64,
+    began: Duration,
+}
+
+impl<K: Hash + Eq + Clone, V> Remembered<K, V> {
+    /// Room for about `capacity` values.
+    pub fn new(capacity: usize) -> Remembered<K, V> {
+        let shards = (0..SHARDS)
+            .map(|_| RwLock::new(Shard { slots: HashMap::new(), generation: 1, floor: 0 }))
+            .collect();
+        Remembered { shards, hasher: RandomState::new(), per_shard: (capacity / SHARDS).max(16) }
+    }
+
+    /// What is remembered of `key`.
+    pub fn recall(&self, key: &K) -> Recall<V> {
+        match self.read(key).slots.get(key).map(|slot| &slot.state) {
+            Some(State::Known(value)) => Recall::Known(Arc::clone(value)),
+            Some(State::Ended { .. }) => Recall::Ended,
+            Some(State::Forgotten) | None => Recall::Nothing,
+        }
+    }
+
+    /// To be called before the database is read for `key`.
+    pub fn begin(&self, key: &K, now: Duration) -> Ticket {
+        Ticket { generation: self.read(key).generation, began: now }
+    }
+
+    /// Remembers `value`, unless something happened to `key` since `ticket` was taken.
+    pub fn fill(&self, ticket: Ticket, key: K, value: Arc<V>, now: Duration) -> bool {
+        let mut shard = self.write(&key);
+        if now.saturating_sub(ticket.began) > FILL_LIMIT || ticket.generation < shard.floor {
+            return false;
+        }
+        // SECURITY: an ending between the read and this line must win
+        // (test: an_ending_beats_a_value_read_before_it).
+        if shard.slots.get(&key).is_some_and(|slot| {
+            slot.overthrown > ticket.generation || matches!(slot.state, State::Ended { .. })
+        }) {
+            return false;
+        }
+        shard.make_room(self.per_shard, now);
+        let overthrown = shard.slots.get(&key).map_or(0, |slot| slot.overthrown);
+        let slot = Slot { overthrown, touched: now, state: State::Known(value) };
+        shard.slots.insert(key, slot);
+        true
+    }
+
+    /// Drops what is remembered of `key`; a read that began earlier can't bring it back.
+    pub fn forget(&self, key: &K, now: Duration) {
+        self.overthrow(key, now, State::Forgotten);
+    }
+
+    /// Remembers for `keep` that `key` was ended; nothing can bring it back.
+    pub fn end(&self, key: &K, keep: Duration, now: Duration) {
+        self.overthrow(key, now, State::Ended { until: now.saturating_add(keep) });
+    }
+
+    /// Drops everything but the endings.
+    pub fn forget_all(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            shard.generation += 1;
+            shard.floor = shard.generation;
+            shard.slots.retain(|_, slot| matches!(slot.state, State::Ended { .. }));
+        }
+    }
+
+    fn overthrow(&self, key: &K, now: Duration, state: State<V>) {
+        let mut shard = self.write(key);
+        shard.generation += 1;
+        let overthrown = shard.generation;
+        let state = match shard.slots.get(key).map(|slot| &slot.state) {
+            Some(State::Ended { until }) if matches!(state, State::Forgotten) => {
+                State::Ended { until: *until }
+            }
+            _ => state,
+        };
+        shard.make_room(self.per_shard, now);
+        shard.slots.insert(key.clone(), Slot { overthrown, touched: now, state });
+    }
+
+    fn index(&self, key: &K) -> usize {
+        usize::try_from(self.hasher.hash_one(key) >> 32).unwrap_or(0) % SHARDS
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the length")]
+    fn read(&self, key: &K) -> RwLockReadGuard<'_, Shard<K, V>> {
+        self.shards[self.index(key)].read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the length")]
+    fn write(&self, key: &K) -> RwLockWriteGuard<'_, Shard<K, V>> {
+        self.shards[self.index(key)].write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Hash + Eq + Clone, V> Shard<K, V> {
+    /// Makes room when full: old tombstones first, then values, which can be read again. Endings
+    /// that are still needed are never dropped: they are bounded by what the database ended.
+    fn make_room(&mut self, limit: usize, now: Duration) {
+        if self.slots.len() < limit {
+            return;
+        }
+        self.generation += 1;
+        self.floor = self.generation;
+        let half = now.saturating_sub(FILL_LIMIT);
+        self.slots.retain(|_, slot| match slot.state {
+            State::Ended { until } => until > now,
+            State::Known(_) => slot.touched > half,
+            State::Forgotten => false,
+        });
+        if self.slots.len() >= limit {
+            self.slots.retain(|_, slot| matches!(slot.state, State::Ended { .. }));
+        }
+    }
+}
+
+/// Values that are good until a moment that is known when they are stored.
+pub struct Bounded<K, V> {
+    shards: Vec<Mutex<HashMap<K, (Duration, V)>>>,
+    hasher: RandomState,
+    per_shard: usize,
+}
+
+impl<K: Hash + Eq, V: Clone> Bounded<K, V> {
+    /// Room for about `capacity` values.
+    pub fn new(capacity: usize) -> Bounded<K, V> {
+        Bounded {
+            shards: (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect(),
+            hasher: RandomState::new(),
+            per_shard: (capacity / SHARDS).max(16),
+        }
+    }
+
+    /// The value of `key`, if it is still good.
+    pub fn get(&self, key: &K, now: Duration) -> Option<V> {
+        let shard = self.shard(key);
+        shard.get(key).filter(|(until, _)| *until > now).map(|(_, value)| value.clone())
+    }
+
+    /// Remembers `value` until `until`.
+    pub fn put(&self, key: K, value: V, until: Duration, now: Duration) {
+        let mut shard = self.shard(&key);
+        if shard.len() >= self.per_shard {
+            shard.retain(|_, (until, _)| *until > now);
+            if shard.len() >= self.per_shard {
+                shard.clear();
+            }
+        }
+        shard.insert(key, (until, value));
+    }
+
+    /// Drops everything.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the length")]
+    fn shard(&self, key: &K) -> MutexGuard<'_, HashMap<K, (Duration, V)>> {
+        let index = usize::try_from(self.hasher.hash_one(key) >> 32).unwrap_or(0) % SHARDS;
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(100);
+
+    #[test]
+    fn an_ending_beats_a_value_read_before_it() {
+        let memory = Remembered::new(100);
+        let ticket = memory.begin(&1, NOW);
+        memory.end(&1, Duration::from_secs(60), NOW);
+        assert!(!memory.fill(ticket, 1, Arc::new("alive"), NOW));
+        assert!(matches!(memory.recall(&1), Recall::Ended));
+    }
+
+    #[test]
+    fn an_ending_beats_a_value_read_after_it() {
+        let memory = Remembered::new(100);
+        memory.end(&1, Duration::from_secs(60), NOW);
+        let ticket = memory.begin(&1, NOW);
+        assert!(!memory.fill(ticket, 1, Arc::new("alive"), NOW));
+    }
+
+    #[test]
+    fn a_forgotten_value_comes_back_only_from_a_later_read() {
+        let memory = Remembered::new(100);
+        let early = memory.begin(&1, NOW);
+        memory.forget(&1, NOW);
+        assert!(!memory.fill(early, 1, Arc::new("old"), NOW));
+        let late = memory.begin(&1, NOW);
+        assert!(memory.fill(late, 1, Arc::new("new"), NOW));
+        assert!(matches!(memory.recall(&1), Recall::Known(value) if *value == "new"));
+    }
+
+    #[test]
+    fn forgetting_does_not_undo_an_ending() {
+        let memory: Remembered<i32, &str> = Remembered::new(100);
+        memory.end(&1, Duration::from_secs(60), NOW);
+        memory.forget(&1, NOW);
+        memory.forget_all();
+        assert!(matches!(memory.recall(&1), Recall::Ended));
+    }
+
+    #[test]
+    fn a_flood_of_keys_neither_grows_for_ever_nor_drops_an_ending() {
+        let memory = Remembered::new(640);
+        memory.end(&u64::MAX, Duration::from_secs(600), NOW);
+        for key in 0..100_000u64 {
+            let ticket = memory.begin(&key, NOW);
+            memory.fill(ticket, key, Arc::new(key), NOW);
+        }
+        let held: usize = memory.shards.iter().map(|s| s.read().unwrap().slots.len()).sum();
+        assert!(held <= 640 + SHARDS, "{held}");
+        assert!(matches!(memory.recall(&u64::MAX), Recall::Ended));
+    }
+
+    #[test]
+    fn a_clean_up_refuses_reads_that_began_before_it() {
+        let memory = Remembered::new(16 * SHARDS);
+        let tickets: Vec<_> = (0..10_000u64).map(|key| (key, memory.begin(&key, NOW))).collect();
+        for key in 0..10_000u64 {
+            memory.forget(&key, NOW);
+        }
+        let back = tickets
+            .into_iter()
+            .filter(|(key, ticket)| memory.fill(*ticket, *key, Arc::new(0), NOW))
+            .count();
+        assert_eq!(back, 0);
+    }
+
+    #[test]
+    fn a_bounded_value_ends_at_its_time() {
+        let memory = Bounded::new(100);
+        memory.put(1, "one", NOW + Duration::from_secs(5), NOW);
+        assert_eq!(memory.get(&1, NOW + Duration::from_secs(4)), Some("one"));
+        assert_eq!(memory.get(&1, NOW + Duration::from_secs(5)), None);
+    }
+}

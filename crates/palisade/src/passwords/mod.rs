@@ -1,0 +1,306 @@
+//! Passwords: which are accepted, how they are hashed, and their change.
+//!
+//! Promises:
+//! - A hash is sealed under the versioned pepper with the user's id before it is stored: whoever reads
+//!   the database can neither guess against it nor swap it between users.
+//! - Hashing runs on threads of its own, at low priority, with a bounded queue; beyond it the answer is
+//!   503 and every other route stays fast.
+//! - An unknown user costs what a known one costs.
+//!
+//! Tables: `passwords`.
+
+mod http;
+mod rules;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use palisade_crypto::password::{self, Cost, Memory};
+use palisade_crypto::secret::SecretString;
+use palisade_db::{Migration, Sql, args};
+
+use crate::app::{App, Change, Parts};
+use crate::audit::Event;
+use crate::error::{Broken, Error, Kind, Result};
+use crate::hashing::{self, Lane, NotDone, QueueLimits, WorkPool};
+use crate::id::UserId;
+use crate::keys;
+use crate::module::Module;
+use crate::settings::{PasswordAlgorithm, PasswordCost, Settings};
+
+pub use rules::{LONGEST, Rules};
+
+/// A user changed their password.
+pub const CHANGED: Event = Event { name: "passwords.changed", says: "A password was changed" };
+/// A password was set by the operator.
+pub const RESET: Event = Event { name: "passwords.reset", says: "A password was set by the operator" };
+/// A change was refused because the current password was wrong.
+pub const WRONG: Event =
+    Event { name: "passwords.wrong", says: "The current password given for a change was wrong" };
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "passwords",
+    routes: http::routes,
+    limits: &[&http::CHANGE],
+    events: &[CHANGED, RESET, WRONG],
+    migrations: &[Migration {
+        version: 6,
+        name: "passwords",
+        sql: Sql::Both(include_str!("../../migrations/0006_passwords.sql")),
+    }],
+    tables: &["passwords"],
+    parts: |settings, parts: &mut Parts| {
+        parts.put(Hashing::new(settings)?);
+        Ok(())
+    },
+    ..Module::EMPTY
+};
+
+/// How long memory for hashing is kept when nobody signs in.
+const MEMORY_KEPT_FOR: Duration = Duration::from_secs(10);
+/// How many hashes may wait per thread: some seconds of work.
+const QUEUE_PER_THREAD: usize = 64;
+
+/// The threads that hash, and the rules.
+struct Hashing {
+    pool: WorkPool<Memory>,
+    cost: Cost,
+    dummy: Arc<str>,
+    rules: Arc<Rules>,
+}
+
+impl Hashing {
+    fn new(settings: &Settings) -> Result<Hashing> {
+        let cost = cost(settings);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let total = threads * QUEUE_PER_THREAD;
+        let pool = WorkPool::start(hashing::Setup {
+            threads,
+            queue: QueueLimits { total, per_group: total / 2 },
+            idle_release: MEMORY_KEPT_FOR,
+            scratch: Memory::new,
+            release: Memory::release,
+        });
+        Ok(Hashing {
+            pool: pool.map_err(Error::internal)?,
+            dummy: password::dummy(&cost).into(),
+            cost,
+            rules: Arc::new(Rules {
+                min_length: usize::try_from(settings.passwords.min_length).unwrap_or(LONGEST),
+                min_strength: settings.passwords.min_strength,
+                blocklist: blocklist(settings)?,
+            }),
+        })
+    }
+}
+
+/// The cost that the settings ask for.
+fn cost(settings: &Settings) -> Cost {
+    let passwords = &settings.passwords;
+    match (passwords.algorithm, passwords.cost) {
+        (PasswordAlgorithm::Bcrypt, _) => Cost::Bcrypt { cost: passwords.bcrypt_cost },
+        (PasswordAlgorithm::Argon2id, PasswordCost::Standard) => Cost::STANDARD,
+        (PasswordAlgorithm::Argon2id, PasswordCost::Light) => Cost::LIGHT,
+        (PasswordAlgorithm::Argon2id, PasswordCost::Custom) => {
+            let kib = passwords.argon2_memory.map(|bytes| bytes / 1024);
+            match (kib.map(u32::try_from), passwords.argon2_passes, passwords.argon2_lanes) {
+                (Some(Ok(memory_kib)), Some(passes), Some(lanes)) => {
+                    Cost::Argon2id { memory_kib, passes, lanes }
+                }
+                // The settings ask for all three; without them nothing weaker is taken.
+                _ => Cost::STANDARD,
+            }
+        }
+    }
+}
+
+fn blocklist(settings: &Settings) -> Result<HashSet<String>> {
+    let Some(path) = &settings.passwords.blocklist_path else { return Ok(HashSet::new()) };
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Error::unavailable(
+            "passwords.blocklist_unreadable",
+            "The file of passwords.blocklist_path can't be read.",
+        )
+        .because(error)
+    })?;
+    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(rules::fold).collect())
+}
+
+/// Whose turn a piece of work is: clients take turns by address, so that a flood from one of them
+/// leaves room for the others.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn(pub u64);
+
+impl Turn {
+    /// The turn of a client.
+    pub fn of(address: Option<std::net::IpAddr>) -> Turn {
+        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+        let mut hasher = DefaultHasher::new();
+        address.map(crate::http::client::rate_key).hash(&mut hasher);
+        Turn(hasher.finish())
+    }
+}
+
+/// A password that passed the rules, hashed and sealed: ready to be stored for one user.
+pub struct Sealed(Vec<u8>);
+
+/// A password that passed the rules and was hashed; sealed once its user is known.
+pub struct Hashed(SecretString);
+
+impl Hashed {
+    /// Seals it for a user.
+    ///
+    /// # Errors
+    /// When the keys can't be read.
+    pub async fn seal(&self, app: &App, user: UserId) -> Result<Sealed> {
+        let ring = keys::ring(app).await?;
+        let hash = self.0.expose().as_bytes();
+        Ok(Sealed(ring.pepper.seal(&*app.random, user.0.as_bytes(), hash)))
+    }
+}
+
+/// Checks a new password against the rules and hashes it.
+///
+/// # Errors
+/// The broken rule, as input at `pointer`; 503 when too many wait.
+pub async fn hash(
+    app: &App,
+    turn: Turn,
+    pointer: &str,
+    password: &SecretString,
+    context: &[&str],
+) -> Result<Hashed> {
+    let hashing = app.part::<Hashing>();
+    let (rules, cost) = (Arc::clone(&hashing.rules), hashing.cost.clone());
+    let context: Vec<String> = context.iter().map(|word| (*word).to_owned()).collect();
+    let (password, random) = (password.clone(), Arc::clone(&app.random));
+    let work = move |memory: &mut Memory| -> Result<Result<String>, Broken> {
+        let context: Vec<&str> = context.iter().map(String::as_str).collect();
+        let normal = rules.check(&password, &context)?;
+        Ok(password::hash(&cost, &normal, &*random, memory).map_err(Error::internal))
+    };
+    let hash = run(app, turn, work).await?.map_err(|broken| broken.at(pointer))??;
+    Ok(Hashed(hash.into()))
+}
+
+/// What is stored of a user's password.
+pub struct Stored {
+    user: UserId,
+    sealed: Vec<u8>,
+}
+
+/// What a check of a password came to.
+pub enum Verdict {
+    /// Wrong, or there was nothing to compare it with.
+    Wrong,
+    /// Right; with the hash at today's cost if the stored one was made at another.
+    Right(Option<Hashed>),
+}
+
+/// The stored password of a user.
+///
+/// # Errors
+/// When the database fails.
+pub async fn stored(app: &App, user: UserId) -> Result<Option<Stored>> {
+    let row: Option<(Vec<u8>,)> =
+        app.db.maybe("select sealed from passwords where user_id = $1", args![user]).await?;
+    Ok(row.map(|(sealed,)| Stored { user, sealed }))
+}
+
+/// Compares a password with a stored one; with none, does the same work for nothing.
+///
+/// # Errors
+/// 503 when too many wait; or the stored hash can't be opened.
+pub async fn verify(
+    app: &App,
+    turn: Turn,
+    stored: Option<&Stored>,
+    password: &SecretString,
+) -> Result<Verdict> {
+    let hashing = app.part::<Hashing>();
+    let encoded = match stored {
+        Some(stored) => open(app, stored).await?,
+        // SECURITY: the same work, so that time doesn't tell whether the account exists
+        // (test: an_unknown_address_costs_a_hash).
+        None => SecretString::from(&*hashing.dummy),
+    };
+    let known = stored.is_some();
+    let (cost, random, password) = (hashing.cost.clone(), Arc::clone(&app.random), password.clone());
+    let work = move |memory: &mut Memory| -> Result<(bool, Option<String>), password::PasswordError> {
+        // What could never have been set can't be right; it costs the same.
+        let normal = rules::normalized(&password);
+        let probe = normal.clone().unwrap_or_else(|| SecretString::from(""));
+        let right = password::verify(encoded.expose(), &probe, memory)? && normal.is_some() && known;
+        let stale = right && !password::is_at_cost(encoded.expose(), &cost);
+        let new = stale.then(|| password::hash(&cost, &probe, &*random, memory)).transpose()?;
+        Ok((right, new))
+    };
+    let (right, new) = run(app, turn, work).await?.map_err(Error::internal)?;
+    Ok(if right { Verdict::Right(new.map(|hash| Hashed(hash.into()))) } else { Verdict::Wrong })
+}
+
+async fn open(app: &App, stored: &Stored) -> Result<SecretString> {
+    let ring = keys::ring(app).await?;
+    let hash = ring.pepper.open(stored.user.0.as_bytes(), &stored.sealed).map_err(Error::internal)?;
+    Ok(std::str::from_utf8(hash.expose()).map_err(Error::internal)?.into())
+}
+
+async fn run<T: Send + 'static>(
+    app: &App,
+    turn: Turn,
+    work: impl FnOnce(&mut Memory) -> T + Send + 'static,
+) -> Result<T> {
+    let caller = hashing::Caller { group: turn.0, lane: Lane::Unknown };
+    app.part::<Hashing>().pool.run(caller, work).await.map_err(|not_done| match not_done {
+        NotDone::Busy { retry_after } => Error::new(
+            Kind::Unavailable,
+            "passwords.busy",
+            "Too many people are signing in at this moment; please try again.",
+        )
+        .retry_after(retry_after),
+        NotDone::Panicked | NotDone::Stopped => Error::internal(not_done),
+    })
+}
+
+/// Stores a password, in the change that it belongs to.
+///
+/// # Errors
+/// When the database fails.
+pub async fn store(change: &mut Change, user: UserId, sealed: Sealed) -> Result<()> {
+    let now = change.now();
+    change
+        .run(
+            "insert into passwords (user_id, sealed, changed_at) values ($1, $2, $3)
+             on conflict (user_id) do update set sealed = excluded.sealed,
+                changed_at = excluded.changed_at",
+            args![user, sealed.0, now],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Whether the stored password is still the one that was compared: it may have been changed while the
+/// hash was computed. Takes the row, so that no change can come in between.
+///
+/// # Errors
+/// When the database fails.
+pub async fn unchanged(change: &mut Change, stored: &Stored) -> Result<bool> {
+    let held = change
+        .run(
+            "update passwords set sealed = sealed where user_id = $1 and sealed = $2",
+            args![stored.user, stored.sealed.clone()],
+        )
+        .await?;
+    Ok(held == 1)
+}
+
+/// Replaces the stored hash by one at today's cost; the password itself stays.
+///
+/// # Errors
+/// When the database fails.
+pub async fn upgrade(change: &mut Change, user: UserId, sealed: Sealed) -> Result<()> {
+    change.run("update passwords set sealed = $2 where user_id = $1", args![user, sealed.0]).await?;
+    Ok(())
+}

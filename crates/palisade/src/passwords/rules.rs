@@ -1,0 +1,122 @@
+//! Which passwords are accepted (NIST SP 800-63B-4 section 3.1.1.2).
+//!
+//! Length, a blocklist and an estimate of how hard it is to guess; no composition rules. Every refusal
+//! says which rule was broken and how to mend it.
+
+use std::collections::HashSet;
+
+use palisade_crypto::secret::SecretString;
+use unicode_normalization::UnicodeNormalization as _;
+use zxcvbn::matching::patterns::MatchPattern;
+
+use crate::error::Broken;
+
+/// The most Unicode code points that are accepted; NIST asks for at least 64.
+pub const LONGEST: usize = 128;
+/// The most bytes that are looked at at all.
+const MOST_BYTES: usize = 512;
+/// Words that are too easy to guess here, whatever the site.
+const OUR_WORDS: [&str; 2] = ["palisade", "password"];
+
+/// The rules in force.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The fewest code points.
+    pub min_length: usize,
+    /// The lowest accepted score of the strength estimate, 0 to 4.
+    pub min_strength: u8,
+    /// Passwords that are refused in any case, in the form of [`fold`].
+    pub blocklist: HashSet<String>,
+}
+
+/// A password in the form in which it is hashed: NFC, and nothing else changed.
+pub(super) fn normalized(password: &SecretString) -> Option<SecretString> {
+    let text = password.expose();
+    if text.len() > MOST_BYTES {
+        return None;
+    }
+    let normal: String = text.nfc().collect();
+    (normal.chars().count() <= LONGEST && normal.len() <= MOST_BYTES).then(|| normal.into())
+}
+
+/// How the blocklist compares: without case.
+pub(super) fn fold(text: &str) -> String {
+    text.nfkc().flat_map(char::to_lowercase).collect()
+}
+
+impl Rules {
+    /// Checks a password that somebody wants to set. `context` are words that belong to the person:
+    /// address, name. Costs CPU, up to some milliseconds.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub fn check(&self, password: &SecretString, context: &[&str]) -> Result<SecretString, Broken> {
+        let Some(normal) = normalized(password) else {
+            let says = "Use at most 128 characters (512 bytes).";
+            return Err(Broken::new("password.too_long", says));
+        };
+        let text = normal.expose();
+        if text.chars().count() < self.min_length {
+            let says = format!("Use at least {} characters; a phrase of words is good.", self.min_length);
+            return Err(Broken::new("password.too_short", says));
+        }
+        if text.contains('\0') {
+            let says = "A password can't hold the character NUL.";
+            return Err(Broken::new("password.invalid", says));
+        }
+        let words = context_words(context);
+        if self.blocklist.contains(&fold(text)) || is_context(text, &words) {
+            return Err(blocklisted());
+        }
+        self.estimate(text, &words)?;
+        Ok(normal)
+    }
+
+    fn estimate(&self, text: &str, words: &[String]) -> Result<(), Broken> {
+        let inputs: Vec<&str> = words.iter().map(String::as_str).collect();
+        let estimate = zxcvbn::zxcvbn(text, &inputs);
+        let length = text.chars().count();
+        // One entry of a list of common or personal words, or one repeated unit, from end to end.
+        let whole = estimate.sequence().iter().any(|found| {
+            let spans = found.token.chars().count() == length;
+            spans && matches!(found.pattern, MatchPattern::Dictionary(_))
+        });
+        if whole {
+            return Err(blocklisted());
+        }
+        if u8::from(estimate.score()) < self.min_strength {
+            let hint = estimate.feedback().and_then(|f| f.warning()).map(|w| format!(" {w}"));
+            let says = format!(
+                "This is too easy to guess; add a few words that don't belong together.{}",
+                hint.unwrap_or_default()
+            );
+            return Err(Broken::new("password.too_weak", says));
+        }
+        Ok(())
+    }
+}
+
+fn blocklisted() -> Broken {
+    let says = "This password, or one much like it, is on the list of common passwords; choose another.";
+    Broken::new("password.blocklisted", says)
+}
+
+fn context_words(context: &[&str]) -> Vec<String> {
+    let own = OUR_WORDS.iter().map(|word| (*word).to_owned());
+    let parts = context.iter().flat_map(|text| {
+        let whole = std::iter::once(fold(text));
+        whole.chain(text.split(|c: char| !c.is_alphanumeric()).map(fold).collect::<Vec<_>>())
+    });
+    own.chain(parts).filter(|word| word.chars().count() >= 3).collect()
+}
+
+/// Whether a password is made of nothing but words of the site or the person, digits and signs.
+fn is_context(text: &str, words: &[String]) -> bool {
+    let mut rest = fold(text);
+    let mut sorted: Vec<&String> = words.iter().collect();
+    sorted.sort_by_key(|word| std::cmp::Reverse(word.len()));
+    for word in sorted {
+        rest = rest.replace(word.as_str(), " ");
+    }
+    !rest.chars().any(char::is_alphabetic) && rest.contains(' ') && !text.chars().all(|c| c == ' ')
+}

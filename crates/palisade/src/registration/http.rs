@@ -1,0 +1,101 @@
+//! `POST /auth/register`, `POST /setup` and the page that calls it.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use palisade_crypto::secret::SecretString;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Wanted, register, set_up};
+use crate::access::{ANYONE, Caller};
+use crate::app::App;
+use crate::error::{Error, Result, Rules};
+use crate::http::{Body, Created, Page, Routes};
+use crate::limits::{Key, Rule};
+use crate::users::{self, Email, UserView, check_name};
+
+/// Registrations by address.
+pub(super) const REGISTER: Rule = Rule {
+    name: "register_address",
+    burst: 20,
+    per: Duration::from_secs(3600),
+    key: Key::Address,
+    says: "Too many registrations from this address; wait a while.",
+};
+
+/// Attempts to use a set-up link, by address.
+pub(super) const SETUP: Rule = Rule {
+    name: "setup_address",
+    burst: 20,
+    per: Duration::from_secs(3600),
+    key: Key::Address,
+    says: "Too many attempts at setting up; wait a while.",
+};
+
+pub(super) fn routes() -> Routes {
+    Routes::at("")
+        .post("/auth/register", ANYONE.limit(&REGISTER), sign_up)
+        .post("/setup", ANYONE.limit(&SETUP), setup)
+        .and(
+            Routes::root()
+                .get("/setup", ANYONE, || async { PAGE })
+                .get("/assets/setup.js", ANYONE, || async { SCRIPT })
+                .get("/assets/palisade.css", ANYONE, || async { STYLE }),
+        )
+}
+
+const PAGE: Page =
+    Page { media_type: "text/html; charset=utf-8", body: include_str!("pages/setup.html") };
+const SCRIPT: Page =
+    Page { media_type: "text/javascript; charset=utf-8", body: include_str!("pages/setup.js") };
+const STYLE: Page =
+    Page { media_type: "text/css; charset=utf-8", body: include_str!("pages/palisade.css") };
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RegisterBody {
+    email: String,
+    password: SecretString,
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetupBody {
+    token: SecretString,
+    email: String,
+    password: SecretString,
+    name: Option<String>,
+}
+
+/// Checks what can be checked without work, all of it at once.
+fn wanted(email: &str, password: SecretString, name: Option<&str>) -> Result<Wanted> {
+    let mut rules = Rules::new();
+    let email = rules.check("/email", Email::parse(email));
+    let name = rules.check("/name", name.map(check_name).transpose());
+    rules.all(email.zip(name).map(|(email, name)| Wanted { email, password, name }))
+}
+
+async fn sign_up(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<RegisterBody>,
+) -> Result<(StatusCode, Json<Value>)> {
+    let wanted = wanted(&body.email, body.password, body.name.as_deref())?;
+    register(&app, &caller.actor, wanted).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "status": "accepted" }))))
+}
+
+async fn setup(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<SetupBody>,
+) -> Result<Created<UserView>> {
+    let wanted = wanted(&body.email, body.password, body.name.as_deref())?;
+    let user = set_up(&app, &caller.actor, &body.token, wanted).await?;
+    let user = users::find(&app, user).await?.ok_or_else(Error::not_found)?;
+    Ok(Created(UserView::from(&user)))
+}

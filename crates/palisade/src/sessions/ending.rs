@@ -1,0 +1,154 @@
+//! All ways in which sessions end, and the sweeping up afterwards.
+
+use std::time::Duration;
+
+use palisade_db::args;
+
+use super::{ENDED, ENDED_NEWS, REVOKED};
+use crate::app::{App, Change};
+use crate::error::{Error, Result};
+use crate::id::{SessionId, UserId};
+use crate::users;
+
+/// Why a session ended; the word in the table and the audit log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The user signed out.
+    SignedOut,
+    /// The user ended it from another session.
+    EndedByUser,
+    /// An administrator or the operator ended it.
+    Revoked,
+    /// The user was disabled.
+    Disabled,
+    /// The password was changed.
+    PasswordChanged,
+    /// A used refresh token was used again.
+    Replayed,
+}
+
+impl Why {
+    fn as_str(self) -> &'static str {
+        match self {
+            Why::SignedOut => "signed_out",
+            Why::EndedByUser => "ended_by_user",
+            Why::Revoked => "revoked",
+            Why::Disabled => "disabled",
+            Why::PasswordChanged => "password_changed",
+            Why::Replayed => "replayed",
+        }
+    }
+}
+
+/// How many sessions an ending ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended(pub usize);
+
+/// Ends one session of a user.
+///
+/// # Errors
+/// Not found, if it isn't alive or not theirs; or the database fails.
+pub async fn end(change: &mut Change, user: UserId, id: SessionId, why: Why) -> Result<()> {
+    let now = change.now();
+    let ended = change
+        .run(
+            "update sessions set ended_at = $3, ended_because = $4
+             where id = $2 and user_id = $1 and ended_at is null",
+            args![user, id, now, why.as_str()],
+        )
+        .await?;
+    if ended == 0 {
+        return Err(Error::not_found());
+    }
+    tell(change, user, id, why);
+    Ok(())
+}
+
+/// Ends all sessions of a user.
+///
+/// # Errors
+/// When the database fails.
+pub async fn end_all(change: &mut Change, user: UserId, why: Why) -> Result<Ended> {
+    end_but(change, user, None, why).await
+}
+
+/// Ends all sessions of a user but one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn end_others(
+    change: &mut Change,
+    user: UserId,
+    kept: SessionId,
+    why: Why,
+) -> Result<Ended> {
+    end_but(change, user, Some(kept), why).await
+}
+
+async fn end_but(
+    change: &mut Change,
+    user: UserId,
+    kept: Option<SessionId>,
+    why: Why,
+) -> Result<Ended> {
+    let now = change.now();
+    let ended: Vec<(SessionId,)> = change
+        .all(
+            "update sessions set ended_at = $2, ended_because = $3
+             where user_id = $1 and ended_at is null and ($4 is null or id <> $4) returning id",
+            args![user, now, why.as_str(), kept.map(|kept| kept.0)],
+        )
+        .await?;
+    for (id,) in &ended {
+        tell(change, user, *id, why);
+    }
+    Ok(Ended(ended.len()))
+}
+
+/// Disables a user and ends all their sessions.
+///
+/// # Errors
+/// Not found; `users.last_admin`; or the database fails.
+pub async fn disable(mut change: Change, user: UserId) -> Result<()> {
+    users::disable(&mut change, user).await?;
+    end_all(&mut change, user, Why::Disabled).await?;
+    change.commit(users::DISABLED.about(user)).await
+}
+
+/// Ends all sessions of a user, at the word of an administrator or the operator.
+///
+/// # Errors
+/// Not found; or the database fails.
+pub async fn revoke_all(mut change: Change, user: UserId) -> Result<Ended> {
+    if users::find(change.app(), user).await?.is_none() {
+        return Err(Error::not_found());
+    }
+    let ended = end_all(&mut change, user, Why::Revoked).await?;
+    change.commit(REVOKED.about(user).detail("sessions", ended.0.to_string())).await?;
+    Ok(ended)
+}
+
+fn tell(change: &mut Change, user: UserId, id: SessionId, why: Why) {
+    change.tell(ENDED_NEWS, id.0);
+    let entry = ENDED.about(user).detail("session", id.to_string());
+    change.note(entry.detail("because", why.as_str()));
+}
+
+/// How long the row of a session that is over is kept, for the owner to ask about.
+const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Wipes sealed successors whose grace is over and deletes sessions that are long over.
+pub(super) async fn prune(app: &App) -> Result<()> {
+    let now = app.clock.now();
+    let grace_over = now.minus(app.settings.sessions.refresh_grace);
+    let mut tx = app.db.begin().await?;
+    tx.run(
+        "update session_secrets set successor_sealed = null
+         where successor_sealed is not null and used_at < $1",
+        args![grace_over],
+    )
+    .await?;
+    tx.run("delete from sessions where expires_at < $1", args![now.minus(KEPT_FOR)]).await?;
+    tx.commit().await?;
+    app.feed.prune(&app.db, now).await
+}

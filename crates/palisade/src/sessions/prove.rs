@@ -1,0 +1,198 @@
+//! Who calls, by access token or cookie: the hot path of every request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::header::{AUTHORIZATION, COOKIE};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
+use palisade_crypto::opaque;
+use palisade_db::{Timestamp, args};
+
+use super::{COOKIE_PREFIX, Known, Session, idle_end, live, memory};
+use crate::access::{Identity, Via, bad_token};
+use crate::app::{Actor, App};
+use crate::error::Result;
+use crate::id::SessionId;
+use crate::{tokens, users};
+
+/// How long a process trusts its memory of which session a cookie belongs to. Endings don't wait for
+/// it; what it bounds is how long a cookie that was replaced may still be taken.
+const COOKIE_REMEMBERED_FOR: Duration = Duration::from_secs(60);
+/// A cookie session is extended at most this often.
+const EXTEND_AFTER: Duration = Duration::from_secs(60);
+
+/// The name and attributes of the session cookie (RFC 6265bis section 4.1.3.2): with `__Host-` and
+/// `Secure`, except over plain HTTP on loopback, where browsers would refuse it.
+pub struct SessionCookie {
+    secure: bool,
+}
+
+impl SessionCookie {
+    /// As the public URL of this app demands.
+    pub fn of(app: &App) -> SessionCookie {
+        SessionCookie { secure: app.settings.server.public_url.is_https() }
+    }
+
+    fn name(&self) -> &'static str {
+        if self.secure { "__Host-palisade" } else { "palisade" }
+    }
+
+    /// `Set-Cookie` with this value; it ends with the browser's session or the server's.
+    pub fn set(&self, value: &str, max_age: Duration) -> Option<HeaderValue> {
+        self.header(value, max_age.as_secs())
+    }
+
+    /// `Set-Cookie` that removes it.
+    pub fn clear(&self) -> Option<HeaderValue> {
+        self.header("", 0)
+    }
+
+    fn header(&self, value: &str, max_age: u64) -> Option<HeaderValue> {
+        let secure = if self.secure { "; Secure" } else { "" };
+        let text = format!(
+            "{}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax{secure}",
+            self.name()
+        );
+        let mut header = HeaderValue::from_str(&text).ok()?;
+        header.set_sensitive(true);
+        Some(header)
+    }
+
+    /// The value in a request; two of them are none (a sibling host may have planted one).
+    pub fn get<'a>(&self, headers: &'a HeaderMap) -> Found<'a> {
+        let mut values = headers
+            .get_all(COOKIE)
+            .iter()
+            .filter_map(|line| line.to_str().ok())
+            .flat_map(|line| line.split(';'))
+            .filter_map(|pair| pair.trim().split_once('='))
+            .filter(|(name, _)| *name == self.name())
+            .map(|(_, value)| value);
+        match (values.next(), values.next()) {
+            (None, _) => Found::None,
+            (Some(value), None) => Found::One(value),
+            (Some(_), Some(_)) => Found::Several,
+        }
+    }
+}
+
+/// Session cookies in a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// None.
+    None,
+    /// One, with this value.
+    One(&'a str),
+    /// More than one: not to be trusted.
+    Several,
+}
+
+/// Proves a `Bearer` token (RFC 6750 section 2.1).
+pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>> {
+    let mut values = parts.headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return Err(bad_token()) };
+    let text = value.to_str().map_err(|_| bad_token())?;
+    let (scheme, token) = text.split_once(' ').ok_or_else(bad_token)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(bad_token());
+    }
+    let token = tokens::verify(app, token).await?;
+    let session = live(app, token.session).await?.ok_or_else(bad_token)?;
+    if session.user != token.user || session.transport != super::Transport::Token {
+        return Err(bad_token());
+    }
+    identity(app, &session, token.authenticated_at, Via::Bearer).await.map(Some)
+}
+
+/// Proves a session cookie.
+pub(super) async fn cookie(app: &App, parts: &Parts) -> Result<Option<Identity>> {
+    let value = match SessionCookie::of(app).get(&parts.headers) {
+        Found::None => return Ok(None),
+        Found::Several => return Err(bad_token()),
+        Found::One(value) => value,
+    };
+    let digest = opaque::digest(COOKIE_PREFIX, value).ok_or_else(bad_token)?;
+    let id = session_of(app, digest).await?.ok_or_else(bad_token)?;
+    let session = live(app, id).await?.ok_or_else(bad_token)?;
+    if session.transport != super::Transport::Cookie {
+        return Err(bad_token());
+    }
+    extend(app, &session);
+    identity(app, &session, session.authenticated_at, Via::Cookie).await.map(Some)
+}
+
+async fn identity(
+    app: &App,
+    session: &Session,
+    authenticated_at: Timestamp,
+    via: Via,
+) -> Result<Identity> {
+    let user = users::current(app, session.user).await?.filter(|user| !user.disabled);
+    let user = user.ok_or_else(bad_token)?;
+    Ok(Identity {
+        user: session.user,
+        session: session.id,
+        permissions: Arc::clone(&user.permissions),
+        authenticated_at,
+        via,
+    })
+}
+
+/// Which session a cookie belongs to: the newest one, or one that was replaced within the grace.
+async fn session_of(app: &App, digest: [u8; 32]) -> Result<Option<SessionId>> {
+    let known = &app.part::<Known>().cookies;
+    let now = app.clock.monotonic();
+    if let Some(id) = known.get(&digest, now) {
+        return Ok(Some(id));
+    }
+    let row: Option<(SessionId, Option<Timestamp>)> = app
+        .db
+        .maybe("select session_id, used_at from session_secrets where digest = $1", args![digest])
+        .await?;
+    let Some((id, used_at)) = row else { return Ok(None) };
+    let left = match used_at {
+        None => COOKIE_REMEMBERED_FOR,
+        Some(used_at) => used_at.plus(app.settings.sessions.refresh_grace).since(app.clock.now()),
+    };
+    if left.is_zero() {
+        return Ok(None);
+    }
+    known.put(digest, id, now + left.min(COOKIE_REMEMBERED_FOR), now);
+    Ok(Some(id))
+}
+
+/// Moves the idle end of a cookie session on, in the background: the request doesn't wait for it.
+fn extend(app: &App, session: &Arc<Session>) {
+    let now = app.clock.now();
+    if now.since(session.last_used_at) < EXTEND_AFTER {
+        return;
+    }
+    let mut extended = Session::clone(session);
+    extended.last_used_at = now;
+    extended.idle_expires_at = idle_end(app, session.transport, now).min(session.expires_at);
+    let monotonic = app.clock.monotonic();
+    let ticket = memory(app).begin(&session.id, monotonic);
+    // Remembered first, so that the requests that follow don't extend it too.
+    if !memory(app).fill(ticket, session.id, Arc::new(extended.clone()), monotonic) {
+        return;
+    }
+    let app = app.clone();
+    tokio::spawn(async move {
+        if let Err(error) = write_extension(&app, &extended).await {
+            tracing::warn!(%error, "a session could not be extended");
+        }
+    });
+}
+
+async fn write_extension(app: &App, session: &Session) -> Result<()> {
+    let mut change = app.change(&Actor::system()).await?;
+    change
+        .run(
+            "update sessions set last_used_at = $2, idle_expires_at = $3
+             where id = $1 and ended_at is null and idle_expires_at < $3",
+            args![session.id, session.last_used_at, session.idle_expires_at],
+        )
+        .await?;
+    change.commit_quietly("using a session is no change of it").await
+}

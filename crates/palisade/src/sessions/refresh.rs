@@ -1,0 +1,162 @@
+//! Refresh: a secret is used once and replaced by its successor.
+//!
+//! A client may lose the answer to its refresh and send the same secret again. Within
+//! `sessions.refresh_grace`, and while the successor is unused, it gets the same successor: it is kept
+//! sealed under a key derived from the parent secret, so that only the parent's holder can have it
+//! again, and it is wiped on first use or after the grace. Any other repeat means that two parties
+//! hold the secret: the session ends, and the audit log says so (RFC 9700 section 4.14.2).
+
+use palisade_crypto::opaque;
+use palisade_crypto::seal::SealingKey;
+use palisade_crypto::secret::SecretString;
+use palisade_db::{Timestamp, args};
+
+use super::{
+    Issued, REPLAYED, Row, Session, Transport, Why, ending, idle_end, memory, session, store_secret,
+};
+use crate::app::{Actor, App, Change};
+use crate::error::{Error, Kind, Result};
+use crate::{keys, users};
+
+/// Replaces a secret by its successor.
+///
+/// # Errors
+/// `sessions.ended` for a secret that is unknown, used up, or whose session or user is over.
+pub async fn refresh(
+    app: &App,
+    actor: &Actor,
+    transport: Transport,
+    secret: &SecretString,
+) -> Result<Issued> {
+    let digest = opaque::digest(transport.prefix(), secret.expose()).ok_or_else(ended)?;
+    // The keys must be there before the old secret is used up.
+    keys::ring(app).await?;
+    let mut change = app.change(actor).await?;
+    let mut session = find(&mut change, digest, transport).await?.ok_or_else(ended)?;
+    let user = users::current(app, session.user).await?;
+    if session.is_over(change.now()) || user.is_none_or(|user| user.disabled) {
+        return Err(ended());
+    }
+    let successor = opaque::generate(transport.prefix(), &*app.random);
+    if !use_up(&mut change, &session, secret, digest, &successor).await? {
+        return repeat(change, session, secret, digest).await;
+    }
+    store_secret(&mut change, &session, &successor).await?;
+    extend(&mut change, &mut session).await?;
+    change.commit_quietly("a refresh goes on with a session; its start and end are events").await?;
+    memory(app).forget(&session.id, app.clock.monotonic());
+    Ok(Issued { session, secret: successor })
+}
+
+fn ended() -> Error {
+    Error::new(Kind::NotSignedIn, "sessions.ended", "The session has ended; sign in again.")
+        .header(
+            axum::http::header::WWW_AUTHENTICATE,
+            axum::http::HeaderValue::from_static("Bearer error=\"invalid_token\""),
+        )
+}
+
+async fn find(
+    change: &mut Change,
+    digest: [u8; 32],
+    transport: Transport,
+) -> Result<Option<Session>> {
+    let row: Option<Row> = change
+        .maybe(
+            "select s.id, s.user_id, s.transport, s.token_format, s.amr, s.authenticated_at,
+                s.last_used_at, s.idle_expires_at, s.expires_at
+             from session_secrets x join sessions s on s.id = x.session_id
+             where x.digest = $1 and s.transport = $2 and s.ended_at is null",
+            args![digest, transport.as_str()],
+        )
+        .await?;
+    Ok(row.map(session))
+}
+
+/// Uses a secret up, once: of any number of attempts at the same moment one succeeds.
+async fn use_up(
+    change: &mut Change,
+    session: &Session,
+    secret: &SecretString,
+    digest: [u8; 32],
+    successor: &SecretString,
+) -> Result<bool> {
+    let app = change.app().clone();
+    let grace = app.settings.sessions.refresh_grace;
+    let sealed = (!grace.is_zero()).then(|| {
+        successor_key(secret).seal(&*app.random, &digest, successor.expose().as_bytes())
+    });
+    let successor = opaque::digest(session.transport.prefix(), successor.expose());
+    let now = change.now();
+    let used = change
+        .run(
+            "update session_secrets set used_at = $2, successor_digest = $3, successor_sealed = $4
+             where digest = $1 and used_at is null",
+            args![digest, now, successor, sealed],
+        )
+        .await?;
+    if used == 1 {
+        // Its own parent's copy of it is no longer needed: the client has received it.
+        change
+            .run(
+                "update session_secrets set successor_sealed = null where successor_digest = $1",
+                args![digest],
+            )
+            .await?;
+    }
+    Ok(used == 1)
+}
+
+fn successor_key(secret: &SecretString) -> SealingKey {
+    SealingKey::derived_from(secret.expose().as_bytes(), "palisade refresh successor v1")
+}
+
+type Parent = (Option<Timestamp>, Option<Vec<u8>>, Option<Timestamp>);
+
+/// A secret that was used before: the same successor within the grace, else the end of the session.
+async fn repeat(
+    mut change: Change,
+    session: Session,
+    secret: &SecretString,
+    digest: [u8; 32],
+) -> Result<Issued> {
+    let app = change.app().clone();
+    let (used_at, sealed, successor_used_at): Parent = change
+        .one(
+            "select p.used_at, p.successor_sealed, c.used_at
+             from session_secrets p left join session_secrets c on c.digest = p.successor_digest
+             where p.digest = $1",
+            args![digest],
+        )
+        .await?;
+    let within = used_at.is_some_and(|used_at| {
+        change.now().since(used_at) < app.settings.sessions.refresh_grace
+    });
+    if let (true, Some(sealed), None) = (within, sealed, successor_used_at) {
+        let opened = successor_key(secret).open(&digest, &sealed).map_err(Error::internal)?;
+        let text = std::str::from_utf8(opened.expose()).map_err(Error::internal)?;
+        let secret = SecretString::from(text);
+        // Nothing was written; it waits for the group that the successor's row may be in.
+        change.commit_quietly("a repeat within the grace changes nothing").await?;
+        return Ok(Issued { session, secret });
+    }
+    // SECURITY: somebody holds a copy (test: a_late_replay_ends_the_family).
+    ending::end(&mut change, session.user, session.id, Why::Replayed).await?;
+    let entry = REPLAYED.about(session.user).detail("session", session.id.to_string());
+    change.commit(entry).await?;
+    Err(ended())
+}
+
+async fn extend(change: &mut Change, session: &mut Session) -> Result<()> {
+    let now = change.now();
+    session.last_used_at = now;
+    session.idle_expires_at =
+        idle_end(change.app(), session.transport, now).min(session.expires_at);
+    change
+        .run(
+            "update sessions set last_used_at = $2, idle_expires_at = $3 where id = $1",
+            args![session.id, now, session.idle_expires_at],
+        )
+        .await?;
+    Ok(())
+}

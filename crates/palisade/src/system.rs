@@ -1,0 +1,74 @@
+//! What the server says of itself: `/livez`, `/readyz`, `/api/v1/whoami`.
+//!
+//! Tables: none.
+
+use axum::Json;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, StatusCode};
+use serde::Serialize;
+
+use crate::access::ANYONE;
+use crate::app::App;
+use crate::http::{Arrival, Routes};
+use crate::module::Module;
+use palisade_db::args;
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module { name: "system", routes, ..Module::EMPTY };
+
+fn routes() -> Routes {
+    health().and(Routes::at("").get("/whoami", ANYONE, whoami))
+}
+
+/// The health routes alone: what the admin listener serves too.
+pub fn health() -> Routes {
+    Routes::root().get("/livez", ANYONE, || async { "alive\n" }).get("/readyz", ANYONE, ready)
+}
+
+/// Which of the things that the server needs are there.
+#[derive(Serialize)]
+struct Readiness {
+    status: &'static str,
+    checks: Checks,
+}
+
+#[derive(Serialize)]
+struct Checks {
+    database: &'static str,
+    feed: &'static str,
+    keys: &'static str,
+}
+
+async fn ready(State(app): State<App>) -> (StatusCode, Json<Readiness>) {
+    let word = |good: bool| if good { "up" } else { "down" };
+    let database = app.db.one::<(i64,)>("select cast(1 as bigint)", args![]).await.is_ok();
+    let feed = app.feed.is_current(app.clock.monotonic());
+    let keys = crate::keys::ring(&app).await.is_ok();
+    let good = database && feed && keys;
+    let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let checks = Checks { database: word(database), feed: word(feed), keys: word(keys) };
+    (status, Json(Readiness { status: if good { "ready" } else { "not_ready" }, checks }))
+}
+
+/// What the server believes about the connection that asks.
+#[derive(Serialize)]
+struct Whoami {
+    address: String,
+    forwarded: bool,
+    scheme: &'static str,
+    host: Option<String>,
+    user_agent: Option<String>,
+    request_id: String,
+}
+
+async fn whoami(Extension(arrival): Extension<Arrival>, headers: HeaderMap) -> Json<Whoami> {
+    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    Json(Whoami {
+        address: arrival.client.address.to_string(),
+        forwarded: arrival.client.forwarded,
+        scheme: if arrival.https { "https" } else { "http" },
+        host: text("host"),
+        user_agent: text("user-agent"),
+        request_id: arrival.request.to_string(),
+    })
+}

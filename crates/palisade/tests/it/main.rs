@@ -1,0 +1,4 @@
+//! One binary for all tests through the front door, so that it is linked once.
+
+mod app;
+mod journeys;
