@@ -93,3 +93,11 @@ async fn versions_must_be_unique_and_above_zero() {
         assert!(test.db().migrate(&[USERS, wrong], NOON).await.is_err(), "{wrong:?}");
     }
 }
+
+#[tokio::test]
+async fn a_constraint_that_waits_for_the_commit_is_refused() {
+    let test = TestDb::sqlite().await;
+    let late = step(1, "late", "create table a (b id references a (b) DEFERRABLE)");
+    let refused = test.db().migrate(&[late], NOON).await.unwrap_err();
+    assert!(refused.to_string().contains("late"), "{refused}");
+}
