@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use palisade_db::testing::{TestDb, committed_groups};
-use palisade_db::{Backend, DbErrorKind, args};
+use palisade_db::testing::{TestDb, committed_groups, options};
+use palisade_db::{Backend, Db, DbErrorKind, Options, args};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -91,7 +91,7 @@ async fn a_refusal_can_wait_for_the_rows_it_rests_on() {
     commit.await.unwrap().unwrap();
 }
 
-fn begin(db: &palisade_db::Db) -> impl Future<Output = palisade_db::Tx> + use<> {
+fn begin(db: &Db) -> impl Future<Output = palisade_db::Tx> + use<> {
     let db = db.clone();
     async move { db.begin().await.unwrap() }
 }
@@ -141,4 +141,43 @@ async fn a_group_that_cannot_commit_tells_every_member_and_stores_nothing() {
     insert(db, 2).await;
     let stored: (i64,) = db.one("select count(*) from parts", args![]).await.unwrap();
     assert_eq!((stored.0, count(db).await), (0, 1), "the failed group came back");
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_the_group_and_ends_with_it() {
+    let test = TestDb::sqlite().await;
+    let db = test.db();
+    with_numbers(db).await;
+
+    let mut first = db.begin().await.unwrap();
+    let second = tokio::spawn(begin(db));
+    tokio::task::yield_now().await;
+    first.run(INSERT, args![1]).await.unwrap();
+    let first = tokio::spawn(first.commit());
+    let mut second = second.await.unwrap();
+    // As many pages as there are: the same error as a full disk.
+    second.one::<(i64,)>("pragma max_page_count = 1", args![]).await.unwrap();
+    let fill = "with recursive c(n) as (select $1 union all select n + 1 from c where n < 100000)
+        insert into numbers (n) select n from c";
+    let full = second.run(fill, args![2_i64]).await.unwrap_err();
+    assert_eq!(full.kind(), DbErrorKind::Unavailable, "{full:?}");
+    drop(second);
+    assert_eq!(first.await.unwrap().unwrap_err().kind(), DbErrorKind::Unavailable);
+    assert_eq!(count(db).await, 0);
+    insert(db, 3).await;
+    assert_eq!(count(db).await, 1);
+}
+
+#[tokio::test]
+async fn a_file_locked_by_another_process_is_unavailable_and_heals() {
+    let test = TestDb::sqlite().await;
+    let hasty = Options { statement_timeout: Duration::from_millis(300), ..options(test.url()) };
+    let db = Db::open(hasty).await.unwrap();
+    with_numbers(&db).await;
+    let holder = test.db().begin().await.unwrap();
+    let refused = db.begin().await.err().unwrap();
+    assert_eq!(refused.kind(), DbErrorKind::Unavailable, "{refused:?}");
+    drop(holder);
+    insert(&db, 1).await;
+    assert_eq!(count(test.db()).await, 1);
 }
