@@ -25,7 +25,7 @@ pub struct Changes(Watch);
 
 enum Watch {
     Sqlite { source: Source, connection: Option<Connection>, version: Option<i64> },
-    Postgres { database: Postgres, listener: Option<PgListener> },
+    Postgres { database: Postgres, listener: Option<Box<PgListener>> },
 }
 
 impl Db {
@@ -97,13 +97,19 @@ async fn data_version(connection: &mut Connection) -> Result<i64, DbError> {
     answer.one::<(i64,)>().map(|(version,)| version)
 }
 
-async fn listen(database: &Postgres, listener: &mut Option<PgListener>) -> Result<(), DbError> {
+async fn listen(
+    database: &Postgres,
+    listener: &mut Option<Box<PgListener>>,
+) -> Result<(), DbError> {
     let Some(open) = listener else {
-        *listener = Some(database.listen(CHANNEL).await?);
+        *listener = Some(Box::new(database.listen(CHANNEL).await?));
         return Ok(());
     };
-    // `None` says that the connection was lost and made again: something may have been missed.
-    open.try_recv().await?;
+    if open.try_recv().await?.is_none() {
+        // The connection was lost, and something may have been missed. A fresh one tells so again.
+        *listener = None;
+        return Ok(());
+    }
     while open.next_buffered().is_some() {}
     Ok(())
 }

@@ -1,4 +1,53 @@
 //! SQLite and PostgreSQL behind one small interface and one SQL text, for Palisade.
+//!
+//! ```
+//! # async fn shown() -> Result<(), palisade_db::DbError> {
+//! use std::time::Duration;
+//! use palisade_db::{Db, Migration, Options, Sql, Timestamp, args};
+//!
+//! const NOTES: Migration = Migration {
+//!     version: 1,
+//!     name: "notes",
+//!     sql: Sql::Both("create table notes (id id not null primary key, said text not null)"),
+//! };
+//!
+//! let db = Db::open(Options {
+//!     url: "sqlite:data/notes.db".to_owned(),
+//!     max_connections: 8,
+//!     statement_timeout: Duration::from_secs(5),
+//! })
+//! .await?;
+//! db.migrate(&[NOTES], Timestamp::from_seconds(1_700_000_000)).await?;
+//!
+//! let mut tx = db.begin().await?;
+//! let id = uuid::Uuid::from_u128(7);
+//! tx.run("insert into notes (id, said) values ($1, $2)", args![id, "hello"]).await?;
+//! tx.commit().await?;
+//!
+//! let (said,): (String,) = db.one("select said from notes where id = $1", args![id]).await?;
+//! # assert_eq!(said, "hello"); Ok(()) }
+//! ```
+//!
+//! What it promises:
+//!
+//! - **Acknowledged is stored.** A commit that returned `Ok` is on disk. One whose result never came is
+//!   told apart (`OutcomeUnknown`). On SQLite changes that arrive together share one sync to disk, and
+//!   none is acknowledged before it.
+//! - **All or nothing.** A transaction that is dropped, cancelled half-way or open for too long leaves
+//!   nothing behind and blocks nobody.
+//! - **No forgotten value.** Statement and values are matched before the database sees either; SQL text
+//!   is `&'static str`, so no input becomes SQL.
+//! - **Bounded waiting.** Every call ends within the statement timeout and a grace; that PostgreSQL is
+//!   gone is said within a second, and its return is noticed without a restart.
+//! - **Nobody listens in.** Off this machine PostgreSQL is spoken to under `verify-full` or not at all;
+//!   SQLite's files belong to their owner alone.
+//!
+//! The common part of both dialects is what statements may use: `$1` parameters, `insert … on conflict
+//! … returning`, `update … returning`, row values, common table expressions, window functions, partial
+//! indexes. Cast sums to `bigint`; compare text under `lower()`; bind the time. Types are `text`,
+//! `bigint`, and the words of [`Type`]: `id`, `instant`, `bytes`, `flag`.
+//!
+//! It owns one table, `schema_migrations`.
 
 mod changes;
 mod db;

@@ -170,6 +170,14 @@ fn in_order(migrations: &[Migration]) -> Result<Vec<Migration>, DbError> {
             )));
         }
     }
+    for Migration { version, name, sql } in &wanted {
+        let texts = [sql.on(Backend::Sqlite), sql.on(Backend::Postgres)];
+        if texts.iter().any(|text| text.to_ascii_lowercase().contains("deferrable")) {
+            return Err(DbError::wrong(format!(
+                "migration {version} ({name}): deferrable constraints are not supported"
+            )));
+        }
+    }
     Ok(wanted)
 }
 

@@ -32,6 +32,7 @@ impl<'r> Row<'r> {
     ///
     /// # Errors
     /// `Wrong` when there is no further column or its value is not a `T`.
+    #[expect(clippy::should_implement_trait, reason = "each column has a type of its own")]
     pub fn next<T: Column>(&mut self) -> Result<T, DbError> {
         let at = self.read;
         self.read += 1;

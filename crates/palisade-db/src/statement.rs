@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::row::{FromRow, Row};
-use crate::{Args, DbError, Type, Value};
+use crate::{Args, DbError, DbErrorKind, Type, Value};
 
 /// A statement whose parameters and values are known to match.
 pub(crate) struct Statement {
@@ -22,14 +22,26 @@ pub(crate) enum Answer {
 }
 
 impl Statement {
+    /// Refuses what does not mean the same on both databases, and what would break into the group
+    /// that shares a commit.
+    ///
     /// SECURITY: SQLite answers as if a parameter without a value were NULL, which opens every
     /// `$1 is null or …` filter wide. Shown by `a_forgotten_value_is_refused_before_the_database_sees_it`.
     pub(crate) fn new(sql: &'static str, args: Args) -> Result<Self, DbError> {
         let wanted = parameters(sql)?;
-        if wanted == args.len() {
-            return Ok(Self { sql, args });
+        if wanted != args.len() {
+            let got = args.len();
+            return Err(DbError::wrong(format!(
+                "the statement has {wanted} parameters, got {got}"
+            )));
         }
-        Err(DbError::wrong(format!("the statement has {wanted} parameters, got {}", args.len())))
+        if controls_transaction(sql) {
+            return Err(DbError::wrong("transactions are begun and ended by the methods of Tx"));
+        }
+        if args.iter().any(|value| matches!(value, Value::Text(text) if text.contains('\0'))) {
+            return Err(DbError::new(DbErrorKind::Check, "text cannot hold a NUL character"));
+        }
+        Ok(Self { sql, args })
     }
 
     pub(crate) fn sqlite_arguments(&self) -> Result<SqliteArguments, DbError> {
@@ -116,6 +128,9 @@ fn parameters(sql: &str) -> Result<usize, DbError> {
         match byte {
             b'\'' | b'"' => while rest.next().is_some_and(|inside| inside != byte) {},
             b'-' if rest.peek() == Some(&b'-') => while rest.next().is_some_and(|b| b != b'\n') {},
+            b';' if rest.clone().any(|after| !after.is_ascii_whitespace()) => {
+                return Err(DbError::wrong("one statement at a time"));
+            }
             b'?' | b':' | b'@' => return Err(DbError::wrong("parameters are written $1, $2, …")),
             b'$' => {
                 let mut number = 0_u32;
@@ -136,9 +151,36 @@ fn parameters(sql: &str) -> Result<usize, DbError> {
     Err(DbError::wrong("the parameters of the statement are not numbered without a gap"))
 }
 
+fn controls_transaction(sql: &str) -> bool {
+    const WORDS: [&str; 8] =
+        ["begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release"];
+    let first = sql.split(|c: char| !c.is_ascii_alphabetic()).find(|word| !word.is_empty());
+    first.is_some_and(|first| WORDS.iter().any(|word| word.eq_ignore_ascii_case(first)))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::parameters;
+    use super::{Statement, parameters};
+    use crate::{DbErrorKind, args};
+
+    #[test]
+    fn a_statement_cannot_begin_or_end_a_transaction() {
+        for sql in ["commit", " ROLLBACK;", "savepoint a", "Release a", "end", "begin immediate"] {
+            assert!(Statement::new(sql, args![]).is_err(), "{sql}");
+        }
+        for sql in ["select 1; commit", "select 1;select 2"] {
+            assert!(Statement::new(sql, args![]).is_err(), "{sql}");
+        }
+        for sql in ["select ';';\n", "select commit from t", "select 1;"] {
+            assert!(Statement::new(sql, args![]).is_ok(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn text_with_a_nul_character_is_refused_on_both_databases_alike() {
+        let refused = Statement::new("select $1", args!["a\0b"]).err().unwrap();
+        assert_eq!(refused.kind(), DbErrorKind::Check);
+    }
 
     #[test]
     fn a_parameter_used_twice_counts_once() {

@@ -130,6 +130,10 @@ impl Args {
         self.0.is_empty()
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Value> {
+        self.0.iter()
+    }
+
     /// The values, in order.
     pub fn into_values(self) -> Vec<Value> {
         self.0

@@ -15,7 +15,7 @@ pub(crate) struct PgMigration(PgConnection);
 
 impl Postgres {
     pub(crate) async fn begin_migration(&self) -> Result<PgMigration, DbError> {
-        let mut connection = self.connect.connect().await?;
+        let mut connection = self.connect_options().connect().await?;
         connection.execute("begin").await?;
         connection.execute(LOCK).await?;
         Ok(PgMigration(connection))

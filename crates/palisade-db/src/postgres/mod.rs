@@ -41,7 +41,6 @@ const GRACE: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(crate) struct Postgres {
     pool: PgPool,
-    pub(crate) connect: PgConnectOptions,
     limit: Duration,
     losses: Losses,
 }
@@ -73,8 +72,8 @@ impl Postgres {
                     Ok(true)
                 })
             })
-            .connect_lazy_with(connect.clone());
-        Ok(Self { pool, connect, limit, losses })
+            .connect_lazy_with(connect);
+        Ok(Self { pool, limit, losses })
     }
 
     /// Reads outside a transaction. A connection that turns out to be dead is replaced once.
@@ -114,15 +113,20 @@ impl Postgres {
         lost
     }
 
-    /// A connection of its own that hears what is sent to `channel`, and mends itself.
+    fn connect_options(&self) -> PgConnectOptions {
+        PgConnectOptions::clone(&self.pool.connect_options())
+    }
+
+    /// A connection of its own that hears what is sent to `channel`, until it is lost.
     pub(crate) async fn listen(&self, channel: &str) -> Result<PgListener, DbError> {
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .max_lifetime(None)
             .idle_timeout(None)
-            .connect_lazy_with(self.connect.clone());
+            .connect_lazy_with(self.connect_options());
         let mut listener = PgListener::connect_with(&pool).await?;
+        listener.eager_reconnect(false);
         listener.listen(channel).await?;
         Ok(listener)
     }

@@ -9,8 +9,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub(crate) use connection::{Connection, Source, Use};
-#[cfg(test)]
-pub(crate) use writer::GROUP_LIMIT;
 pub(crate) use writer::Member;
 
 use crate::statement::{Answer, Statement};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::connection::{Connection, Source, Use};
+use super::connection::{Connection, Failure, Source, Use};
 use crate::DbError;
 use crate::statement::{Answer, Statement};
 
@@ -29,16 +29,17 @@ impl Readers {
             .map_err(|_| DbError::unavailable("too many reads are waiting"))?
             .map_err(|_| closed())?;
         let idle = self.lock_idle().pop();
-        let connection = match idle {
+        let mut connection = match idle {
             Some(connection) => connection,
             None => Connection::open(&self.source, Use::Reading).await?,
         };
         let mut borrowed = Borrowed { stop: connection.stop_switch(), finished: false };
-        let mut connection = connection;
         let answer = connection.run(statement).await;
         borrowed.finished = true;
-        self.lock_idle().push(connection);
-        answer.map_err(super::connection::Failure::into_error)
+        if !matches!(answer, Err(Failure::Transaction(_))) {
+            self.lock_idle().push(connection);
+        }
+        answer.map_err(Failure::into_error)
     }
 
     pub(crate) async fn close(&self) {

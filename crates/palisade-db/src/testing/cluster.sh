@@ -4,7 +4,8 @@
 # Arguments: directory of the PostgreSQL programs, port, then pairs of file name and content; the file
 # "settings" is appended to postgresql.conf. Commands, one per line: start, stop, create NAME TEMPLATE.
 # Each is answered with one line, "ok" or what went wrong.
-trap '' HUP INT TERM
+# Not even an answer that nobody reads any more may end it before it has cleaned up.
+trap '' HUP INT TERM PIPE
 umask 077
 programs=$1
 port=$2

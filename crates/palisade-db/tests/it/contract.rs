@@ -220,6 +220,20 @@ async fn a_forgotten_value_is_refused_before_the_database_sees_it() {
 }
 
 #[tokio::test]
+async fn text_that_looks_like_a_number_stays_text() {
+    TestDb::each(|db| async move {
+        with_five_things(&db).await;
+        let mut tx = db.begin().await.unwrap();
+        let sql = "insert into owners (id, email) values ($1, $2) returning id, email";
+        for (number, text) in [(12, "0012"), (0x1e5 << 96, "1e5"), (u128::MAX, "9")] {
+            let row: (Uuid, String) = tx.one(sql, args![id(number), text]).await.unwrap();
+            assert_eq!(row, (id(number), text.to_owned()));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_number_of_rows_and_columns_is_checked() {
     TestDb::each(|db| async move {
         with_five_things(&db).await;
