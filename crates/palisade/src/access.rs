@@ -183,11 +183,7 @@ pub async fn admit(
     Ok(())
 }
 
-async fn prove(
-    app: &App,
-    credentials: &[Credential],
-    parts: &RequestParts,
-) -> Result<Identity> {
+async fn prove(app: &App, credentials: &[Credential], parts: &RequestParts) -> Result<Identity> {
     // SECURITY: without a current feed an ended session could look alive
     // (test: a_process_that_cannot_read_the_feed_lets_nobody_in).
     if !app.feed.is_current(app.clock.monotonic()) {
@@ -223,7 +219,9 @@ pub fn same_origin(app: &App, method: &Method, headers: &HeaderMap) -> Result<()
     } else {
         headers.contains_key(ORIGIN)
             && headers.get_all(ORIGIN).iter().all(|origin| {
-                origin.to_str().is_ok_and(|origin| origin == app.settings.server.public_url.as_str())
+                origin
+                    .to_str()
+                    .is_ok_and(|origin| origin == app.settings.server.public_url.as_str())
             })
     };
     if ours {

@@ -116,7 +116,14 @@ impl App {
     pub async fn change(&self, actor: &Actor) -> Result<Change> {
         let tx = self.db.begin().await?;
         let at = self.clock.now();
-        Ok(Change { tx, at, app: self.clone(), actor: actor.clone(), news: vec![], entries: vec![] })
+        Ok(Change {
+            tx,
+            at,
+            app: self.clone(),
+            actor: actor.clone(),
+            news: vec![],
+            entries: vec![],
+        })
     }
 
     /// Applies news to what this process remembers.

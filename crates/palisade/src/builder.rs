@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderName, HeaderValue, Method};
 use futures_util::future::join_all;
 use palisade_crypto::random::Random;
 use palisade_crypto::root::RootKey;
 use palisade_db::{Db, Migration, Sql};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::app::{App, Ground, Parts};
 use crate::audit::AuditKeys;
@@ -21,7 +24,7 @@ use crate::feed::{Feed, POLL};
 use crate::http::{Frame, Route, Routes};
 use crate::limits::{EffectiveRule, Limiter};
 use crate::module::{Job, Module};
-use crate::settings::Settings;
+use crate::settings::{CorsOrigin, Settings};
 use crate::users::AllPermissions;
 use crate::{audit, keys, login, passwords, registration, sessions, system, tokens, users};
 
@@ -54,6 +57,13 @@ const GROUND_MIGRATIONS: &[Migration] = &[
         },
     },
 ];
+
+/// Work that belongs to the ground and not to a slice.
+const GROUND_JOBS: &[Job] = &[Job {
+    name: "feed.prune",
+    every: Duration::from_secs(60),
+    run: |app| Box::pin(app.feed.prune(&app.db, app.clock.now())),
+}];
 
 /// Puts an [`App`] together from its modules.
 pub struct Builder {
@@ -154,11 +164,14 @@ impl Builder {
     fn frame(&self, app: &App, routes: Routes) -> Frame {
         let credentials = self.modules.iter().flat_map(|module| module.credentials).copied();
         let credentials = credentials.collect::<Vec<_>>().into();
-        let router = routes
-            .mount(Router::new(), &credentials)
-            .fallback(|| async { Error::not_found() })
-            .with_state(app.clone());
-        Frame::new(app.clone(), router)
+        let router =
+            routes.mount(Router::new(), &credentials).fallback(|| async { Error::not_found() });
+        // Without origins there is no layer at all: nothing to get wrong, nothing to pay.
+        let router = match cors(&self.settings.cors.origins) {
+            Some(cors) => router.layer(cors),
+            None => router,
+        };
+        Frame::new(app.clone(), router.with_state(app.clone()))
     }
 
     /// Starts reading the feed and the work that is done by the clock.
@@ -169,11 +182,35 @@ impl Builder {
         app.feed.start(&app.db, &app.clock).await?;
         let (stop, stopped) = watch::channel(false);
         let mut tasks = vec![tokio::spawn(until(stopped.clone(), read_feed(app.clone())))];
-        for job in self.modules.iter().flat_map(|module| module.jobs) {
+        for job in self.modules.iter().flat_map(|module| module.jobs).chain(GROUND_JOBS) {
             tasks.push(tokio::spawn(until(stopped.clone(), repeat(app.clone(), *job))));
         }
         Ok(Running { stop, tasks })
     }
+}
+
+/// What scripts of the named origins may do (Fetch standard, section 3.2): call the API with a bearer
+/// token. Never with credentials that a browser sends on its own.
+fn cors(origins: &[CorsOrigin]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let exact = origins.iter().map(|origin| match origin {
+        CorsOrigin::Any => None,
+        CorsOrigin::Exact(origin) => HeaderValue::from_str(origin.as_str()).ok(),
+    });
+    let origins = exact
+        .collect::<Option<Vec<HeaderValue>>>()
+        .map_or_else(AllowOrigin::any, AllowOrigin::list);
+    let exposed = ["x-request-id", "retry-after", "ratelimit", "ratelimit-policy"];
+    Some(
+        CorsLayer::new()
+            .allow_origin(origins)
+            .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::PUT, Method::DELETE])
+            .allow_headers([AUTHORIZATION, CONTENT_TYPE])
+            .expose_headers(exposed.map(HeaderName::from_static))
+            .max_age(Duration::from_secs(600)),
+    )
 }
 
 /// Background work of a running app; stops when it is dropped or told to.

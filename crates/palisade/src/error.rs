@@ -136,11 +136,8 @@ impl Error {
 
     /// The input breaks the rules that `fields` name.
     pub fn bad_input(fields: Vec<FieldError>) -> Error {
-        let mut error = Error::new(
-            Kind::BadInput,
-            "request.invalid",
-            "The request breaks a rule; see errors.",
-        );
+        let mut error =
+            Error::new(Kind::BadInput, "request.invalid", "The request breaks a rule; see errors.");
         error.0.fields = fields;
         error
     }
@@ -274,11 +271,7 @@ impl Rules {
     }
 
     /// Takes the good value, or notes the broken rule at `pointer`.
-    pub fn check<T>(
-        &mut self,
-        pointer: &str,
-        value: std::result::Result<T, Broken>,
-    ) -> Option<T> {
+    pub fn check<T>(&mut self, pointer: &str, value: std::result::Result<T, Broken>) -> Option<T> {
         value
             .map_err(|broken| {
                 self.0.push(FieldError {

@@ -82,9 +82,8 @@ impl Feed {
     /// When the database doesn't answer.
     pub async fn start(&self, db: &Db, clock: &Clock) -> Result<()> {
         let before = clock.now().minus(Duration::from_secs(60));
-        let (low,): (i64,) = db
-            .one("select coalesce(max(seq), 0) from feed where at < $1", args![before])
-            .await?;
+        let (low,): (i64,) =
+            db.one("select coalesce(max(seq), 0) from feed where at < $1", args![before]).await?;
         self.window().low = low;
         Ok(())
     }

@@ -30,7 +30,11 @@ pub const MODULE: Module = Module {
     name: "keys",
     events: &[ROTATED],
     jobs: &[Job { name: "keys.reload", every: RELOAD_EVERY, run: |app| Box::pin(reload(app)) }],
-    subscriptions: &[Subscription { topic: CHANGED, apply: |app, _| expire(app), forget_all: expire }],
+    subscriptions: &[Subscription {
+        topic: CHANGED,
+        apply: |app, _| expire(app),
+        forget_all: expire,
+    }],
     migrations: &[Migration {
         version: 3,
         name: "keys",
@@ -133,9 +137,8 @@ pub async fn any(db: &Db) -> Result<bool> {
 /// `keys.wrong_root` when the root key doesn't fit; or the database fails.
 pub async fn prepare(app: &App) -> Result<()> {
     let mut change = app.change(&Actor::system()).await?;
-    let check: Option<(Vec<u8>,)> = change
-        .maybe("select wrapped from keys where purpose = $1", args![ROOT])
-        .await?;
+    let check: Option<(Vec<u8>,)> =
+        change.maybe("select wrapped from keys where purpose = $1", args![ROOT]).await?;
     if let Some((wrapped,)) = &check {
         wrapping(app).open(ROOT.as_bytes(), wrapped).map_err(|_| {
             Error::unavailable(
@@ -315,7 +318,11 @@ struct NewKey {
     version: i64,
 }
 
-async fn create_token_key(change: &mut Change, algorithm: Algorithm, version: i64) -> Result<String> {
+async fn create_token_key(
+    change: &mut Change,
+    algorithm: Algorithm,
+    version: i64,
+) -> Result<String> {
     let random = Arc::clone(&change.app().random);
     let key = TokenKey::generate(algorithm, &*random).map_err(Error::internal)?;
     let kid = key.kid().to_owned();

@@ -143,12 +143,10 @@ impl<K: Hash + Eq + Clone, V> Remembered<K, V> {
         usize::try_from(self.hasher.hash_one(key) >> 32).unwrap_or(0) % SHARDS
     }
 
-    #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the length")]
     fn read(&self, key: &K) -> RwLockReadGuard<'_, Shard<K, V>> {
         self.shards[self.index(key)].read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the length")]
     fn write(&self, key: &K) -> RwLockWriteGuard<'_, Shard<K, V>> {
         self.shards[self.index(key)].write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -217,7 +215,6 @@ impl<K: Hash + Eq, V: Clone> Bounded<K, V> {
         }
     }
 
-    #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the length")]
     fn shard(&self, key: &K) -> MutexGuard<'_, HashMap<K, (Duration, V)>> {
         let index = usize::try_from(self.hasher.hash_one(key) >> 32).unwrap_or(0) % SHARDS;
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)

@@ -13,9 +13,11 @@ use crate::error::{Error, Result};
 use crate::http::{Cursor, List, Paging, Params, Routes};
 
 pub(super) fn routes() -> Routes {
-    Routes::at("/audit")
-        .get("/", needs(READ), all)
-        .and(Routes::at("/users/me").get("/activity", SIGNED_IN, activity))
+    Routes::at("/audit").get("/", needs(READ), all).and(Routes::at("/users/me").get(
+        "/activity",
+        SIGNED_IN,
+        activity,
+    ))
 }
 
 #[derive(Deserialize)]

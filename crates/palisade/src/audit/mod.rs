@@ -16,10 +16,10 @@ mod seal;
 
 use std::collections::BTreeMap;
 
+use palisade_crypto::audit as digest;
 use palisade_crypto::root::RootKey;
 use palisade_crypto::seal::SealingKey;
 use palisade_crypto::secret::SecretBytes;
-use palisade_crypto::audit as digest;
 use palisade_db::{Timestamp, Tx, args};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -160,11 +160,8 @@ pub async fn create_person_key(tx: &mut crate::app::Change, person: UserId) -> R
     let mut key = [0; 32];
     app.random.fill(&mut key);
     let wrapped = app.audit_keys.persons.seal(&*app.random, person.0.as_bytes(), &key);
-    tx.run(
-        "insert into person_keys (user_id, wrapped) values ($1, $2)",
-        args![person, wrapped],
-    )
-    .await?;
+    tx.run("insert into person_keys (user_id, wrapped) values ($1, $2)", args![person, wrapped])
+        .await?;
     Ok(())
 }
 

@@ -76,7 +76,6 @@ pub async fn seal_pending(app: &App) -> Result<usize> {
     Ok(rows.len())
 }
 
-
 /// Walks the whole log; answers how many records are good, or the first bad one.
 ///
 /// # Errors

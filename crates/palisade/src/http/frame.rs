@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Method, Request};
+use axum::http::{HeaderMap, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -63,15 +63,18 @@ impl Frame {
         let connection = request.extensions().get::<Connection>().copied().unwrap_or(NOWHERE);
         let arrival = self.arrival(&connection, request.headers());
         request.extensions_mut().insert(arrival);
-        let method = request.method().clone();
-        let path = request.uri().path().to_owned();
+        let line = Line {
+            began,
+            arrival,
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+        };
         let mut response = self.handle(request).await;
-        if !method.is_safe() && response.status().is_client_error() {
+        if !line.method.is_safe() && response.status().is_client_error() {
             self.settle(&mut response).await;
         }
         let error = finish(&mut response, &arrival);
-        let took = self.app.clock.monotonic().saturating_sub(began);
-        log(&arrival, &method, &path, &response, took, error.as_deref());
+        line.write(self.app.clock.monotonic(), response.status(), error.as_deref());
         response
     }
 
@@ -117,31 +120,33 @@ where
     }
 }
 
-/// One line per request; a failure of ours is told once, here, with its cause.
-fn log(
-    arrival: &Arrival,
-    method: &Method,
-    path: &str,
-    response: &Response,
-    took: Duration,
-    error: Option<&Error>,
-) {
-    let status = response.status().as_u16();
-    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    let code = error.map(Error::code);
-    tracing::info!(
-        target: "palisade::request",
-        request_id = %arrival.request,
-        method = %method,
-        path,
-        status,
-        micros,
-        address = %arrival.client.address,
-        code,
-    );
-    let Some(error) = error.filter(|e| matches!(e.kind(), Kind::Internal | Kind::Unavailable)) else {
-        return;
-    };
-    let cause = error.causes().unwrap_or_default();
-    tracing::error!(request_id = %arrival.request, code = error.code(), cause, "request failed");
+/// What the log says of a request.
+struct Line {
+    began: Duration,
+    arrival: Arrival,
+    method: Method,
+    path: String,
+}
+
+impl Line {
+    /// One line per request; a failure of ours is told once, here, with its cause.
+    fn write(&self, now: Duration, status: StatusCode, error: Option<&Error>) {
+        let took = now.saturating_sub(self.began);
+        tracing::info!(
+            target: "palisade::request",
+            request_id = %self.arrival.request,
+            method = %self.method,
+            path = self.path,
+            status = status.as_u16(),
+            micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            address = %self.arrival.client.address,
+            code = error.map(Error::code),
+        );
+        let ours = |error: &&Error| matches!(error.kind(), Kind::Internal | Kind::Unavailable);
+        if let Some(error) = error.filter(ours) {
+            let cause = error.causes().unwrap_or_default();
+            let request_id = self.arrival.request;
+            tracing::error!(%request_id, code = error.code(), cause, "request failed");
+        }
+    }
 }

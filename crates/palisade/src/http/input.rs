@@ -35,9 +35,10 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
         is_json(request.headers())?;
         let limit = usize::try_from(app.settings.server.max_body).unwrap_or(usize::MAX);
         let patience = app.settings.server.request_timeout / 2;
-        let bytes = tokio::time::timeout(patience, read(request, limit)).await.map_err(|_| {
-            Error::new(Kind::TooSlow, "request.too_slow", "The body took too long to arrive.")
-        })??;
+        let bytes =
+            tokio::time::timeout(patience, read(request, limit)).await.map_err(|_| {
+                Error::new(Kind::TooSlow, "request.too_slow", "The body took too long to arrive.")
+            })??;
         parse(&bytes).map(Body)
     }
 }

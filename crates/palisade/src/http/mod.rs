@@ -47,7 +47,8 @@ pub fn limit(app: &App, rule: &'static Rule, key: LimitKey) -> Result<()> {
     if decision.allowed {
         return Ok(());
     }
-    let header = |text: String| HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
+    let header =
+        |text: String| HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
     Err(Error::new(Kind::TooMany, "request.too_many", rule.says)
         .retry_after(decision.retry_after)
         .header(HeaderName::from_static("ratelimit"), header(decision.limit_field()))

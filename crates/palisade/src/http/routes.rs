@@ -118,7 +118,6 @@ impl Routes {
         self
     }
 
-
     /// What the routes are, one by one.
     pub fn into_list(self) -> Vec<Route> {
         self.routes

@@ -34,7 +34,8 @@ pub use rules::{LONGEST, Rules};
 /// A user changed their password.
 pub const CHANGED: Event = Event { name: "passwords.changed", says: "A password was changed" };
 /// A password was set by the operator.
-pub const RESET: Event = Event { name: "passwords.reset", says: "A password was set by the operator" };
+pub const RESET: Event =
+    Event { name: "passwords.reset", says: "A password was set by the operator" };
 /// A change was refused because the current password was wrong.
 pub const WRONG: Event =
     Event { name: "passwords.wrong", says: "The current password given for a change was wrong" };
@@ -173,7 +174,7 @@ pub async fn hash(
     context: &[&str],
 ) -> Result<Hashed> {
     let hashing = app.part::<Hashing>();
-    let (rules, cost) = (Arc::clone(&hashing.rules), hashing.cost.clone());
+    let (rules, cost) = (Arc::clone(&hashing.rules), hashing.cost);
     let context: Vec<String> = context.iter().map(|word| (*word).to_owned()).collect();
     let (password, random) = (password.clone(), Arc::clone(&app.random));
     let work = move |memory: &mut Memory| -> Result<Result<String>, Broken> {
@@ -227,23 +228,26 @@ pub async fn verify(
         None => SecretString::from(&*hashing.dummy),
     };
     let known = stored.is_some();
-    let (cost, random, password) = (hashing.cost.clone(), Arc::clone(&app.random), password.clone());
-    let work = move |memory: &mut Memory| -> Result<(bool, Option<String>), password::PasswordError> {
-        // What could never have been set can't be right; it costs the same.
-        let normal = rules::normalized(&password);
-        let probe = normal.clone().unwrap_or_else(|| SecretString::from(""));
-        let right = password::verify(encoded.expose(), &probe, memory)? && normal.is_some() && known;
-        let stale = right && !password::is_at_cost(encoded.expose(), &cost);
-        let new = stale.then(|| password::hash(&cost, &probe, &*random, memory)).transpose()?;
-        Ok((right, new))
-    };
+    let (cost, random, password) = (hashing.cost, Arc::clone(&app.random), password.clone());
+    let work =
+        move |memory: &mut Memory| -> Result<(bool, Option<String>), password::PasswordError> {
+            // What could never have been set can't be right; it costs the same.
+            let normal = rules::normalized(&password);
+            let probe = normal.clone().unwrap_or_else(|| SecretString::from(""));
+            let right =
+                password::verify(encoded.expose(), &probe, memory)? && normal.is_some() && known;
+            let stale = right && !password::is_at_cost(encoded.expose(), &cost);
+            let new = stale.then(|| password::hash(&cost, &probe, &*random, memory)).transpose()?;
+            Ok((right, new))
+        };
     let (right, new) = run(app, turn, work).await?.map_err(Error::internal)?;
     Ok(if right { Verdict::Right(new.map(|hash| Hashed(hash.into()))) } else { Verdict::Wrong })
 }
 
 async fn open(app: &App, stored: &Stored) -> Result<SecretString> {
     let ring = keys::ring(app).await?;
-    let hash = ring.pepper.open(stored.user.0.as_bytes(), &stored.sealed).map_err(Error::internal)?;
+    let hash =
+        ring.pepper.open(stored.user.0.as_bytes(), &stored.sealed).map_err(Error::internal)?;
     Ok(std::str::from_utf8(hash.expose()).map_err(Error::internal)?.into())
 }
 
@@ -301,6 +305,8 @@ pub async fn unchanged(change: &mut Change, stored: &Stored) -> Result<bool> {
 /// # Errors
 /// When the database fails.
 pub async fn upgrade(change: &mut Change, user: UserId, sealed: Sealed) -> Result<()> {
-    change.run("update passwords set sealed = $2 where user_id = $1", args![user, sealed.0]).await?;
+    change
+        .run("update passwords set sealed = $2 where user_id = $1", args![user, sealed.0])
+        .await?;
     Ok(())
 }

@@ -57,7 +57,8 @@ impl Rules {
         };
         let text = normal.expose();
         if text.chars().count() < self.min_length {
-            let says = format!("Use at least {} characters; a phrase of words is good.", self.min_length);
+            let says =
+                format!("Use at least {} characters; a phrase of words is good.", self.min_length);
             return Err(Broken::new("password.too_short", says));
         }
         if text.contains('\0') {
@@ -97,7 +98,8 @@ impl Rules {
 }
 
 fn blocklisted() -> Broken {
-    let says = "This password, or one much like it, is on the list of common passwords; choose another.";
+    let says =
+        "This password, or one much like it, is on the list of common passwords; choose another.";
     Broken::new("password.blocklisted", says)
 }
 

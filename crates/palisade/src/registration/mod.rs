@@ -25,7 +25,8 @@ use crate::passwords::{self, Turn};
 use crate::users::{self, ADMIN, Email, NewUser};
 
 /// Somebody registered.
-pub const REGISTERED: Event = Event { name: "registration.registered", says: "Somebody registered" };
+pub const REGISTERED: Event =
+    Event { name: "registration.registered", says: "Somebody registered" };
 /// Somebody tried to register an address that has an account, or while registration is closed.
 pub const REFUSED: Event =
     Event { name: "registration.refused", says: "A registration led to no account" };

@@ -40,11 +40,11 @@ pub(super) fn routes() -> Routes {
                 .delete("/", SIGNED_IN, end_my_others)
                 .delete("/{id}", SIGNED_IN, end_mine),
         )
-        .and(
-            Routes::at("/users/{id}")
-                .post("/disable", needs(users::WRITE), disable)
-                .post("/revoke-sessions", needs(users::WRITE), revoke),
-        )
+        .and(Routes::at("/users/{id}").post("/disable", needs(users::WRITE), disable).post(
+            "/revoke-sessions",
+            needs(users::WRITE),
+            revoke,
+        ))
 }
 
 /// The token answer (RFC 6749 section 5.1).
@@ -175,11 +175,7 @@ async fn end_my_others(State(app): State<App>, caller: Caller) -> Result<StatusC
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn disable(
-    State(app): State<App>,
-    caller: Caller,
-    Id(id): Id<UserId>,
-) -> Result<StatusCode> {
+async fn disable(State(app): State<App>, caller: Caller, Id(id): Id<UserId>) -> Result<StatusCode> {
     super::disable(app.change(&caller.actor).await?, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -88,10 +88,7 @@ pub const MODULE: Module = Module {
     }],
     tables: &["sessions", "session_secrets"],
     parts: |_, parts: &mut Parts| {
-        parts.put(Known {
-            sessions: Remembered::new(200_000),
-            cookies: Bounded::new(200_000),
-        });
+        parts.put(Known { sessions: Remembered::new(200_000), cookies: Bounded::new(200_000) });
         Ok(())
     },
     ..Module::EMPTY
@@ -286,17 +283,7 @@ pub async fn live(app: &App, id: SessionId) -> Result<Option<Arc<Session>>> {
     Ok(Some(session))
 }
 
-type Row = (
-    SessionId,
-    UserId,
-    String,
-    String,
-    String,
-    Timestamp,
-    Timestamp,
-    Timestamp,
-    Timestamp,
-);
+type Row = (SessionId, UserId, String, String, String, Timestamp, Timestamp, Timestamp, Timestamp);
 
 fn session(row: Row) -> Session {
     let (id, user, transport, format, amr, authenticated_at, last_used_at, idle, expires_at) = row;

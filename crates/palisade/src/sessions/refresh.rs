@@ -49,11 +49,10 @@ pub async fn refresh(
 }
 
 fn ended() -> Error {
-    Error::new(Kind::NotSignedIn, "sessions.ended", "The session has ended; sign in again.")
-        .header(
-            axum::http::header::WWW_AUTHENTICATE,
-            axum::http::HeaderValue::from_static("Bearer error=\"invalid_token\""),
-        )
+    Error::new(Kind::NotSignedIn, "sessions.ended", "The session has ended; sign in again.").header(
+        axum::http::header::WWW_AUTHENTICATE,
+        axum::http::HeaderValue::from_static("Bearer error=\"invalid_token\""),
+    )
 }
 
 async fn find(
@@ -83,9 +82,8 @@ async fn use_up(
 ) -> Result<bool> {
     let app = change.app().clone();
     let grace = app.settings.sessions.refresh_grace;
-    let sealed = (!grace.is_zero()).then(|| {
-        successor_key(secret).seal(&*app.random, &digest, successor.expose().as_bytes())
-    });
+    let sealed = (!grace.is_zero())
+        .then(|| successor_key(secret).seal(&*app.random, &digest, successor.expose().as_bytes()));
     let successor = opaque::digest(session.transport.prefix(), successor.expose());
     let now = change.now();
     let used = change
@@ -129,9 +127,8 @@ async fn repeat(
             args![digest],
         )
         .await?;
-    let within = used_at.is_some_and(|used_at| {
-        change.now().since(used_at) < app.settings.sessions.refresh_grace
-    });
+    let within = used_at
+        .is_some_and(|used_at| change.now().since(used_at) < app.settings.sessions.refresh_grace);
     if let (true, Some(sealed), None) = (within, sealed, successor_used_at) {
         let opened = successor_key(secret).open(&digest, &sealed).map_err(Error::internal)?;
         let text = std::str::from_utf8(opened.expose()).map_err(Error::internal)?;

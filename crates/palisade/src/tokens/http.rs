@@ -17,9 +17,11 @@ type Published = ([(HeaderName, &'static str); 1], Json<Value>);
 const CACHED: [(HeaderName, &str); 1] = [(CACHE_CONTROL, "public, max-age=300")];
 
 pub(super) fn routes() -> Routes {
-    Routes::root()
-        .get("/.well-known/jwks.json", ANYONE, jwks)
-        .get("/.well-known/paseto-keys.json", ANYONE, paseto_keys)
+    Routes::root().get("/.well-known/jwks.json", ANYONE, jwks).get(
+        "/.well-known/paseto-keys.json",
+        ANYONE,
+        paseto_keys,
+    )
 }
 
 async fn jwks(State(app): State<App>) -> Result<Published> {

@@ -142,7 +142,8 @@ pub fn check_name(text: &str) -> Result<String, Broken> {
     let name: String = text.trim().nfc().collect();
     let count = name.chars().count();
     let unseen = |c: char| {
-        c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
     };
     if count == 0 || count > 200 || name.chars().any(unseen) {
         let says = "A name has 1 to 200 characters and no control characters.";
@@ -295,10 +296,7 @@ fn user(app: &App, row: Row) -> User {
 pub async fn rename(mut change: Change, id: UserId, name: Option<String>) -> Result<()> {
     let now = change.now();
     let found = change
-        .run(
-            "update users set name = $2, updated_at = $3 where id = $1",
-            args![id, name, now],
-        )
+        .run("update users set name = $2, updated_at = $3 where id = $1", args![id, name, now])
         .await?;
     if found == 0 {
         return Err(Error::not_found());
@@ -351,10 +349,7 @@ pub async fn disable(change: &mut Change, id: UserId) -> Result<()> {
 pub async fn enable(mut change: Change, id: UserId) -> Result<()> {
     let now = change.now();
     let found = change
-        .run(
-            "update users set disabled_at = null, updated_at = $2 where id = $1",
-            args![id, now],
-        )
+        .run("update users set disabled_at = null, updated_at = $2 where id = $1", args![id, now])
         .await?;
     if found == 0 {
         return Err(Error::not_found());

@@ -82,7 +82,8 @@ impl TestApp {
             builder = builder.module(module);
         }
         database.db().migrate(&builder.migrations(), clock.now()).await.unwrap();
-        let root = plan.root.unwrap_or_else(|| RootKey::generate(&*random).to_text().expose().into());
+        let root =
+            plan.root.unwrap_or_else(|| RootKey::generate(&*random).to_text().expose().into());
         let app = builder
             .app(database.db().clone(), RootKey::parse(&root).unwrap())
             .await
@@ -119,7 +120,12 @@ impl TestApp {
 
     /// A client that isn't signed in.
     pub fn anyone(&self) -> Client<'_> {
-        Client { app: self, bearer: None, cookie: None, address: "198.51.100.7:50000".parse().unwrap() }
+        Client {
+            app: self,
+            bearer: None,
+            cookie: None,
+            address: "198.51.100.7:50000".parse().unwrap(),
+        }
     }
 
     /// Makes a user.
@@ -148,10 +154,7 @@ impl TestApp {
     /// A client of this user, signed in with a cookie.
     pub async fn browser(&self, email: &str) -> Client<'_> {
         let body = json!({ "email": email, "password": PASSWORD, "transport": "cookie" });
-        let answer = self
-            .anyone()
-            .send(Call::post("/api/v1/auth/login", body).same_origin())
-            .await;
+        let answer = self.anyone().send(Call::post("/api/v1/auth/login", body).same_origin()).await;
         assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
         let mut client = self.anyone();
         client.cookie = Some(answer.cookie());

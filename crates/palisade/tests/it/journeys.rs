@@ -54,9 +54,7 @@ async fn refreshing(on: On) {
     let first = app.anyone().login("ann@example.com").await;
     let refresh = |token: String| {
         let app = &app;
-        async move {
-            app.anyone().post("/api/v1/auth/refresh", json!({ "refresh_token": token })).await
-        }
+        async move { app.anyone().post("/api/v1/auth/refresh", json!({ "refresh_token": token })).await }
     };
     let second = refresh(first.text("refresh_token")).await;
     assert_eq!(second.status, StatusCode::OK, "{}", second.raw);
