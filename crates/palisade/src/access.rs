@@ -34,8 +34,6 @@ const SEC_FETCH_SITE: &str = "sec-fetch-site";
 pub struct Access {
     /// Whom it lets in.
     pub who: Who,
-    /// Only with a cookie: for routes that make sense in a browser alone.
-    pub cookie_only: bool,
     /// Rate limits by the client's address, checked before anything else.
     pub limits: Vec<&'static Rule>,
 }
@@ -52,13 +50,13 @@ pub enum Who {
 }
 
 /// Everybody may call; credentials aren't looked at.
-pub const ANYONE: Access = Access { who: Who::Anyone, cookie_only: false, limits: Vec::new() };
+pub const ANYONE: Access = Access { who: Who::Anyone, limits: Vec::new() };
 /// Whoever is signed in may call: routes about oneself.
-pub const SIGNED_IN: Access = Access { who: Who::SignedIn, cookie_only: false, limits: Vec::new() };
+pub const SIGNED_IN: Access = Access { who: Who::SignedIn, limits: Vec::new() };
 
 /// Whoever holds `permission` may call.
 pub const fn needs(permission: Permission) -> Access {
-    Access { who: Who::Holds(permission), cookie_only: false, limits: Vec::new() }
+    Access { who: Who::Holds(permission), limits: Vec::new() }
 }
 
 impl Access {
@@ -170,9 +168,6 @@ pub async fn admit(
     let identity = prove(app, credentials, parts).await?;
     if identity.via == Via::Cookie {
         same_origin(app, &parts.method, &parts.headers)?;
-    }
-    if access.cookie_only && identity.via != Via::Cookie {
-        return Err(denied());
     }
     if let Who::Holds(permission) = access.who
         && !identity.permissions.contains(permission.name)

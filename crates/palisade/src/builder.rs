@@ -180,6 +180,7 @@ impl Builder {
     /// When the feed can't be read a first time.
     pub async fn run(&self, app: &App) -> Result<Running> {
         app.feed.start(&app.db, &app.clock).await?;
+        catch_up(app).await?;
         let (stop, stopped) = watch::channel(false);
         let mut tasks = vec![tokio::spawn(until(stopped.clone(), read_feed(app.clone())))];
         for job in self.modules.iter().flat_map(|module| module.jobs).chain(GROUND_JOBS) {
@@ -239,18 +240,9 @@ async fn read_feed(app: App) {
     let mut changes = app.db.changes();
     let mut reachable = true;
     loop {
-        let began = app.clock.monotonic();
-        match app.feed.look(&app.db, began).await {
-            Ok(look) => {
-                if look.lost {
-                    app.forget_all();
-                }
-                for (topic, subject) in look.news {
-                    app.hear(&topic, subject);
-                }
-                app.feed.read_at(began);
-                reachable = true;
-            }
+        changes.wait(POLL).await;
+        match catch_up(&app).await {
+            Ok(()) => reachable = true,
             Err(error) => {
                 if std::mem::take(&mut reachable) {
                     let cause = error.causes().unwrap_or_default();
@@ -259,8 +251,21 @@ async fn read_feed(app: App) {
                 tokio::time::sleep(POLL).await;
             }
         }
-        changes.wait(POLL).await;
     }
+}
+
+/// Reads the feed once and applies what is new.
+async fn catch_up(app: &App) -> Result<()> {
+    let began = app.clock.monotonic();
+    let look = app.feed.look(&app.db, began).await?;
+    if look.lost {
+        app.forget_all();
+    }
+    for (topic, subject) in look.news {
+        app.hear(&topic, subject);
+    }
+    app.feed.read_at(began);
+    Ok(())
 }
 
 async fn repeat(app: App, job: Job) {

@@ -51,7 +51,7 @@ impl Clock {
         match &self.0 {
             Source::System { started } => started.elapsed(),
             Source::ByHand { micros, started } => {
-                let passed = micros.load(Ordering::SeqCst).saturating_sub(*started);
+                let passed = micros.fetch_add(1, Ordering::SeqCst).saturating_sub(*started);
                 Duration::from_micros(u64::try_from(passed).unwrap_or(0))
             }
         }

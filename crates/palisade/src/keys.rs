@@ -25,10 +25,13 @@ use crate::settings::{Paseto, Settings, TokenAlgorithm, TokenFormat};
 /// A signing key was made and is used from now on.
 pub const ROTATED: Event = Event { name: "keys.rotated", says: "A signing key was replaced" };
 
+/// Keys were made at a first start, or for a format that had none.
+pub const CREATED: Event = Event { name: "keys.created", says: "Keys were created" };
+
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
     name: "keys",
-    events: &[ROTATED],
+    events: &[CREATED, ROTATED],
     jobs: &[Job { name: "keys.reload", every: RELOAD_EVERY, run: |app| Box::pin(reload(app)) }],
     subscriptions: &[Subscription {
         topic: CHANGED,
@@ -136,6 +139,14 @@ pub async fn any(db: &Db) -> Result<bool> {
 /// # Errors
 /// `keys.wrong_root` when the root key doesn't fit; or the database fails.
 pub async fn prepare(app: &App) -> Result<()> {
+    if create(app).await.is_err() {
+        // Another process may have made them in the same moment; then there is nothing left to make.
+        create(app).await?;
+    }
+    load(app).await.map(drop)
+}
+
+async fn create(app: &App) -> Result<()> {
     let mut change = app.change(&Actor::system()).await?;
     let check: Option<(Vec<u8>,)> =
         change.maybe("select wrapped from keys where purpose = $1", args![ROOT]).await?;
@@ -152,18 +163,20 @@ pub async fn prepare(app: &App) -> Result<()> {
         let row = NewKey { kid: ROOT.into(), purpose: ROOT, algorithm: "check".into(), version: 1 };
         insert(&mut change, row, ROOT_CHECK).await?;
     }
-    create_missing(&mut change).await?;
-    change.commit_quietly("keys that a first start makes belong to no event").await?;
-    load(app).await?;
-    Ok(())
+    let made = create_missing(&mut change).await?;
+    if check.is_some() && made.is_empty() {
+        return Ok(());
+    }
+    change.commit(CREATED.entry().detail("kids", made.join(" "))).await
 }
 
-async fn create_missing(change: &mut Change) -> Result<()> {
+async fn create_missing(change: &mut Change) -> Result<Vec<String>> {
     let app = change.app().clone();
+    let mut made = Vec::new();
     for format in [TokenFormat::Jwt, TokenFormat::Paseto] {
         let algorithm = algorithm(&app.settings, format);
         if latest(change, TOKEN, algorithm.as_str()).await?.is_none() {
-            create_token_key(change, algorithm, 1).await?;
+            made.push(create_token_key(change, algorithm, 1).await?);
         }
     }
     if latest(change, PEPPER, "XChaCha20-Poly1305").await?.is_none() {
@@ -175,9 +188,10 @@ async fn create_missing(change: &mut Change) -> Result<()> {
             algorithm: "XChaCha20-Poly1305".into(),
             version: 1,
         };
+        made.push(row.kid.clone());
         insert(change, row, &key).await?;
     }
-    Ok(())
+    Ok(made)
 }
 
 /// Replaces the signing keys in force; tokens signed by the old ones stay good until they expire.

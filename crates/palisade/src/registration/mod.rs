@@ -125,6 +125,9 @@ pub async fn set_up(
     if used != 1 {
         return Err(bad_token());
     }
+    if users::has_admin_now(&mut change).await? {
+        return Err(done());
+    }
     let user = create(&mut change, &wanted, &hashed, Some(ADMIN)).await?.ok_or_else(taken)?;
     change.commit(SET_UP.about(user)).await?;
     Ok(user)

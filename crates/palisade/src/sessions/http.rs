@@ -73,7 +73,9 @@ pub async fn answer(app: &App, issued: Issued) -> Result<Response> {
     let session = issued.session;
     let left = session.idle_expires_at.since(app.clock.now());
     if session.transport == Transport::Cookie {
-        let cookie = SessionCookie::of(app).set(issued.secret.expose(), left);
+        // The browser keeps it to the absolute end; the server decides when it was idle too long.
+        let kept = session.expires_at.since(app.clock.now());
+        let cookie = SessionCookie::of(app).set(issued.secret.expose(), kept);
         let cookie = cookie.ok_or_else(|| Error::internal("the cookie is no header value"))?;
         let body = CookieAnswer { session_id: session.id, expires_in: left.as_secs() };
         return Ok(([(SET_COOKIE, cookie)], Json(body)).into_response());

@@ -70,17 +70,24 @@ pub const MODULE: Module = Module {
             prove: |app, parts| Box::pin(prove::cookie(app, parts)),
         },
     ],
-    subscriptions: &[Subscription {
-        topic: ENDED_NEWS,
-        apply: |app, session| {
-            let (now, keep) = (app.clock.monotonic(), tokens::longest_life(app));
-            memory(app).end(&SessionId(session), keep, now);
+    subscriptions: &[
+        Subscription {
+            topic: ENDED_NEWS,
+            apply: |app, session| {
+                let (now, keep) = (app.clock.monotonic(), tokens::longest_life(app));
+                memory(app).end(&SessionId(session), keep, now);
+            },
+            forget_all: |app| {
+                memory(app).forget_all();
+                app.part::<Known>().cookies.clear();
+            },
         },
-        forget_all: |app| {
-            memory(app).forget_all();
-            app.part::<Known>().cookies.clear();
+        Subscription {
+            topic: RENEWED_NEWS,
+            apply: |app, session| memory(app).forget(&SessionId(session), app.clock.monotonic()),
+            forget_all: |app| memory(app).forget_all(),
         },
-    }],
+    ],
     migrations: &[Migration {
         version: 5,
         name: "sessions",
@@ -96,6 +103,8 @@ pub const MODULE: Module = Module {
 
 /// The topic of endings.
 const ENDED_NEWS: &str = "sessions.ended";
+/// The topic of cookies that were replaced: who remembers the old one must look again.
+const RENEWED_NEWS: &str = "sessions.renewed";
 /// What a refresh token begins with.
 const REFRESH_PREFIX: &str = "pal_rt_";
 /// What a session cookie's value begins with.
@@ -105,7 +114,14 @@ const COOKIE_PREFIX: &str = "pal_sc_";
 struct Known {
     sessions: Remembered<SessionId, Session>,
     /// Which session a cookie belongs to, by the digest of its value.
-    cookies: Bounded<[u8; 32], SessionId>,
+    cookies: Bounded<[u8; 32], Owner>,
+}
+
+/// Whose a cookie is, and when that was read.
+#[derive(Clone, Copy)]
+struct Owner {
+    session: SessionId,
+    read_at: Duration,
 }
 
 fn memory(app: &App) -> &Remembered<SessionId, Session> {
@@ -164,6 +180,8 @@ pub struct Session {
     pub idle_expires_at: Timestamp,
     /// When it ends in any case.
     pub expires_at: Timestamp,
+    /// When this process read it, by its monotonic clock.
+    read_at: Duration,
 }
 
 impl Session {
@@ -216,6 +234,7 @@ pub async fn start(change: &mut Change, new: NewSession) -> Result<Issued> {
         last_used_at: now,
         idle_expires_at: idle_end(&app, new.transport, now).min(expires_at),
         expires_at,
+        read_at: app.clock.monotonic(),
     };
     change
         .run(
@@ -274,8 +293,10 @@ pub async fn live(app: &App, id: SessionId) -> Result<Option<Arc<Session>>> {
         // Another node may have extended it: ask the database before it is called over.
         Recall::Known(_) | Recall::Nothing => {}
     }
-    let ticket = memory(app).begin(&id, app.clock.monotonic());
-    let Some(session) = find_live(app, id).await?.filter(|session| !session.is_over(now)) else {
+    let began = app.clock.monotonic();
+    let ticket = memory(app).begin(&id, began);
+    let Some(session) = find_live(app, id, began).await?.filter(|session| !session.is_over(now))
+    else {
         return Ok(None);
     };
     let session = Arc::new(session);
@@ -285,7 +306,7 @@ pub async fn live(app: &App, id: SessionId) -> Result<Option<Arc<Session>>> {
 
 type Row = (SessionId, UserId, String, String, String, Timestamp, Timestamp, Timestamp, Timestamp);
 
-fn session(row: Row) -> Session {
+fn session(row: Row, read_at: Duration) -> Session {
     let (id, user, transport, format, amr, authenticated_at, last_used_at, idle, expires_at) = row;
     Session {
         id,
@@ -297,10 +318,11 @@ fn session(row: Row) -> Session {
         last_used_at,
         idle_expires_at: idle,
         expires_at,
+        read_at,
     }
 }
 
-async fn find_live(app: &App, id: SessionId) -> Result<Option<Session>> {
+async fn find_live(app: &App, id: SessionId, began: Duration) -> Result<Option<Session>> {
     let row: Option<Row> = app
         .db
         .maybe(
@@ -310,7 +332,7 @@ async fn find_live(app: &App, id: SessionId) -> Result<Option<Session>> {
             args![id],
         )
         .await?;
-    Ok(row.map(session))
+    Ok(row.map(|row| session(row, began)))
 }
 
 /// A session, as its owner sees it.

@@ -9,16 +9,15 @@ use axum::http::{HeaderMap, HeaderValue};
 use palisade_crypto::opaque;
 use palisade_db::{Timestamp, args};
 
-use super::{COOKIE_PREFIX, Known, Session, idle_end, live, memory};
+use super::{COOKIE_PREFIX, Known, Owner, Session, Transport, idle_end, live, memory};
 use crate::access::{Identity, Via, bad_token};
 use crate::app::{Actor, App};
 use crate::error::Result;
 use crate::id::SessionId;
 use crate::{tokens, users};
 
-/// How long a process trusts its memory of which session a cookie belongs to. Endings don't wait for
-/// it; what it bounds is how long a cookie that was replaced may still be taken.
-const COOKIE_REMEMBERED_FOR: Duration = Duration::from_secs(60);
+/// How long a process remembers whose a cookie is. Neither endings nor replacements wait for it.
+const COOKIE_REMEMBERED_FOR: Duration = Duration::from_secs(15 * 60);
 /// A cookie session is extended at most this often.
 const EXTEND_AFTER: Duration = Duration::from_secs(60);
 
@@ -38,7 +37,7 @@ impl SessionCookie {
         if self.secure { "__Host-palisade" } else { "palisade" }
     }
 
-    /// `Set-Cookie` with this value; it ends with the browser's session or the server's.
+    /// `Set-Cookie` with this value, to be kept for `max_age`.
     pub fn set(&self, value: &str, max_age: Duration) -> Option<HeaderValue> {
         self.header(value, max_age.as_secs())
     }
@@ -99,7 +98,7 @@ pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>>
     }
     let token = tokens::verify(app, token).await?;
     let session = live(app, token.session).await?.ok_or_else(bad_token)?;
-    if session.user != token.user || session.transport != super::Transport::Token {
+    if session.user != token.user || session.transport != Transport::Token {
         return Err(bad_token());
     }
     identity(app, &session, token.authenticated_at, Via::Bearer).await.map(Some)
@@ -113,9 +112,14 @@ pub(super) async fn cookie(app: &App, parts: &Parts) -> Result<Option<Identity>>
         Found::One(value) => value,
     };
     let digest = opaque::digest(COOKIE_PREFIX, value).ok_or_else(bad_token)?;
-    let id = session_of(app, digest).await?.ok_or_else(bad_token)?;
-    let session = live(app, id).await?.ok_or_else(bad_token)?;
-    if session.transport != super::Transport::Cookie {
+    let owner = owner_of(app, digest).await?.ok_or_else(bad_token)?;
+    let mut session = live(app, owner.session).await?.ok_or_else(bad_token)?;
+    if owner.read_at < session.read_at {
+        // The session was read again since: perhaps because this cookie was replaced.
+        let owner = look_up_owner(app, digest).await?.ok_or_else(bad_token)?;
+        session = live(app, owner.session).await?.ok_or_else(bad_token)?;
+    }
+    if session.transport != Transport::Cookie {
         return Err(bad_token());
     }
     extend(app, &session);
@@ -139,18 +143,21 @@ async fn identity(
     })
 }
 
-/// Which session a cookie belongs to: the newest one, or one that was replaced within the grace.
-async fn session_of(app: &App, digest: [u8; 32]) -> Result<Option<SessionId>> {
-    let known = &app.part::<Known>().cookies;
-    let now = app.clock.monotonic();
-    if let Some(id) = known.get(&digest, now) {
-        return Ok(Some(id));
+/// Whose a cookie is: the newest one of a session, or one that was replaced within the grace.
+async fn owner_of(app: &App, digest: [u8; 32]) -> Result<Option<Owner>> {
+    match app.part::<Known>().cookies.get(&digest, app.clock.monotonic()) {
+        Some(owner) => Ok(Some(owner)),
+        None => look_up_owner(app, digest).await,
     }
+}
+
+async fn look_up_owner(app: &App, digest: [u8; 32]) -> Result<Option<Owner>> {
+    let read_at = app.clock.monotonic();
     let row: Option<(SessionId, Option<Timestamp>)> = app
         .db
         .maybe("select session_id, used_at from session_secrets where digest = $1", args![digest])
         .await?;
-    let Some((id, used_at)) = row else { return Ok(None) };
+    let Some((session, used_at)) = row else { return Ok(None) };
     let left = match used_at {
         None => COOKIE_REMEMBERED_FOR,
         Some(used_at) => used_at.plus(app.settings.sessions.refresh_grace).since(app.clock.now()),
@@ -158,8 +165,9 @@ async fn session_of(app: &App, digest: [u8; 32]) -> Result<Option<SessionId>> {
     if left.is_zero() {
         return Ok(None);
     }
-    known.put(digest, id, now + left.min(COOKIE_REMEMBERED_FOR), now);
-    Ok(Some(id))
+    let owner = Owner { session, read_at };
+    app.part::<Known>().cookies.put(digest, owner, read_at + left, read_at);
+    Ok(Some(owner))
 }
 
 /// Moves the idle end of a cookie session on, in the background: the request doesn't wait for it.

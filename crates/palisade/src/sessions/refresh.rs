@@ -12,7 +12,8 @@ use palisade_crypto::secret::SecretString;
 use palisade_db::{Timestamp, args};
 
 use super::{
-    Issued, REPLAYED, Row, Session, Transport, Why, ending, idle_end, memory, session, store_secret,
+    Issued, RENEWED_NEWS, REPLAYED, Row, Session, Transport, Why, ending, idle_end, memory,
+    session, store_secret,
 };
 use crate::app::{Actor, App, Change};
 use crate::error::{Error, Kind, Result};
@@ -43,8 +44,11 @@ pub async fn refresh(
     }
     store_secret(&mut change, &session, &successor).await?;
     extend(&mut change, &mut session).await?;
+    match transport {
+        Transport::Token => memory(app).forget(&session.id, app.clock.monotonic()),
+        Transport::Cookie => change.tell(RENEWED_NEWS, session.id.0),
+    }
     change.commit_quietly("a refresh goes on with a session; its start and end are events").await?;
-    memory(app).forget(&session.id, app.clock.monotonic());
     Ok(Issued { session, secret: successor })
 }
 
@@ -69,7 +73,8 @@ async fn find(
             args![digest, transport.as_str()],
         )
         .await?;
-    Ok(row.map(session))
+    let read_at = change.app().clock.monotonic();
+    Ok(row.map(|row| session(row, read_at)))
 }
 
 /// Uses a secret up, once: of any number of attempts at the same moment one succeeds.

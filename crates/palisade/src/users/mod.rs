@@ -374,15 +374,25 @@ pub async fn signed_in(change: &mut Change, id: UserId) -> Result<bool> {
     Ok(found == 1)
 }
 
-/// Whether somebody is an administrator and can sign in.
+/// Whether there is an administrator.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn has_admin(app: &App) -> Result<bool> {
-    let row: Option<(i64,)> =
-        app.db.maybe("select 1 from user_roles where role = $1 limit 1", args![ADMIN]).await?;
+    let row: Option<(i64,)> = app.db.maybe(ANY_ADMIN, args![ADMIN]).await?;
     Ok(row.is_some())
 }
+
+/// Whether there is an administrator, as a change sees it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn has_admin_now(change: &mut Change) -> Result<bool> {
+    let row: Option<(i64,)> = change.maybe(ANY_ADMIN, args![ADMIN]).await?;
+    Ok(row.is_some())
+}
+
+const ANY_ADMIN: &str = "select cast(1 as bigint) from user_roles where role = $1 limit 1";
 
 fn touched(change: &mut Change, id: UserId) {
     change.tell(NEWS, id.0);
