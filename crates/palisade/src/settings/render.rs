@@ -11,11 +11,13 @@ pub fn template(production: bool) -> String {
     let mut text = "# The configuration of Palisade. Every line that begins with `#` and a key shows a default or\n# an example; remove the `#` to set it. `palisade config check` says whether it all fits.\n".to_owned();
     let mut section = "";
     for entry in CATALOGUE {
-        let (of, name) = entry.key.rsplit_once('.').unwrap_or(("", entry.key));
+        // A rule has no table of its own here, so that a line of it means the same wherever it is.
+        let split =
+            if is_of_rule(entry) { entry.key.split_once('.') } else { entry.key.rsplit_once('.') };
+        let (of, name) = split.unwrap_or(("", entry.key));
         if of != section {
             section = of;
-            let mark = if of.contains("NAME") { "# " } else { "" };
-            text.push_str(&format!("\n{mark}[{of}]\n"));
+            text.push_str(&format!("\n[{of}]\n"));
         }
         text.push_str(&comment(entry));
         let set = entry.in_production.filter(|_| production);
@@ -62,6 +64,11 @@ pub fn settings_markdown() -> String {
         ));
     }
     text
+}
+
+/// Whether the setting is one of a limit rule.
+fn is_of_rule(entry: &Entry) -> bool {
+    matches!(entry.preset, Preset::OfRule(_))
 }
 
 /// What is expected, with the bounds.

@@ -130,7 +130,8 @@ fn transport(settings: &Settings, reader: &mut Reader<'_>) {
             "Set server.tls.certificate and server.tls.key, or name the proxy that ends TLS here",
         );
     }
-    if !server.public_url.is_https() {
+    // Any other http origin is refused in development too.
+    if !server.public_url.is_https() && server.public_url.is_loopback() {
         reader.refuse(
             &["server.public_url", "server.environment"],
             format!("{} is not https, which production needs", server.public_url),

@@ -1,6 +1,7 @@
 //! What the sources say, as text by key, the strongest source winning.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::Path;
 
 use toml::Spanned;
@@ -33,11 +34,17 @@ pub(super) fn gather(
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<String, Given> {
     let known = known(sources.limit_rules);
-    let mut gathering = Gathering { known, given: BTreeMap::new(), problems };
+    let mut gathering = Gathering {
+        known,
+        given: BTreeMap::new(),
+        named: BTreeSet::new(),
+        read_file: sources.read_file,
+        problems,
+    };
     if let Some((path, text)) = &sources.file {
         gathering.file(path, text);
     }
-    gathering.environment(sources);
+    gathering.environment(&sources.environment);
     for (key, value) in &sources.flags {
         if gathering.known.contains_key(key) {
             gathering.accept(key, value.clone(), Origin::Flag);
@@ -81,6 +88,9 @@ pub(super) fn quoted(text: &str) -> String {
 struct Gathering<'a> {
     known: Known,
     given: BTreeMap<String, Given>,
+    /// The keys that a variable was met for, whether its value could be used or not.
+    named: BTreeSet<String>,
+    read_file: &'a dyn Fn(&Path) -> io::Result<String>,
     problems: &'a mut Vec<Problem>,
 }
 
@@ -118,18 +128,17 @@ impl Gathering<'_> {
     }
 
     /// Reads the variables; one of ours outranks `DATABASE_URL`.
-    fn environment(&mut self, sources: &Sources<'_>) {
+    fn environment(&mut self, environment: &[(String, String)]) {
         let keys: BTreeMap<String, String> =
             self.known.keys().map(|key| (variable(key), key.clone())).collect();
-        let mut set = BTreeSet::new();
-        for (name, value) in &sources.environment {
+        for (name, value) in environment {
             if !name.starts_with(VARIABLE_PREFIX) {
                 continue;
             }
             let plain = name.strip_suffix(FILE_SUFFIX).and_then(|plain| keys.get(plain));
             match (keys.get(name), plain) {
-                (Some(key), _) => self.variable(key, name, value, &mut set),
-                (None, Some(key)) => self.variable_file(key, name, value, sources, &mut set),
+                (Some(key), _) => self.variable(key, name, value),
+                (None, Some(key)) => self.variable_file(key, name, value),
                 (None, None) => {
                     let nearest = nearest(name, keys.keys().map(String::as_str));
                     let origin = Origin::Environment(shown_name(name));
@@ -138,18 +147,18 @@ impl Gathering<'_> {
                 }
             }
         }
-        if !set.contains("database.url") {
-            let url = sources.environment.iter().find(|(name, _)| name == "DATABASE_URL");
+        if !self.named.contains("database.url") {
+            let url = environment.iter().find(|(name, _)| name == "DATABASE_URL");
             if let Some((name, value)) = url {
-                self.variable("database.url", name, value, &mut set);
+                self.variable("database.url", name, value);
             }
         }
     }
 
     /// Takes the value of the variable `name`.
-    fn variable(&mut self, key: &str, name: &str, value: &str, set: &mut BTreeSet<String>) {
+    fn variable(&mut self, key: &str, name: &str, value: &str) {
         let origin = Origin::Environment(name.to_owned());
-        if !set.insert(key.to_owned()) {
+        if !self.named.insert(key.to_owned()) {
             let wrong = "the variable and its _FILE form are both set";
             self.problem(key, origin, wrong, "Remove one of the two");
         } else if value.is_empty() {
@@ -161,33 +170,26 @@ impl Gathering<'_> {
     }
 
     /// Takes the value from the file that the variable `name` names.
-    fn variable_file(
-        &mut self,
-        key: &str,
-        name: &str,
-        path: &str,
-        sources: &Sources<'_>,
-        set: &mut BTreeSet<String>,
-    ) {
+    fn variable_file(&mut self, key: &str, name: &str, path: &str) {
         if path.is_empty() {
-            return self.variable(key, name, path, set);
+            return self.variable(key, name, path);
         }
-        match (sources.read_file)(Path::new(path)) {
+        match (self.read_file)(Path::new(path)) {
             Ok(text) => {
                 let text = text.strip_suffix('\n').unwrap_or(&text);
                 let text = text.strip_suffix('\r').unwrap_or(text);
                 if text.is_empty() {
                     let origin = Origin::Environment(name.to_owned());
-                    set.insert(key.to_owned());
+                    self.named.insert(key.to_owned());
                     let wrong = format!("the file {} is empty", quoted(path));
                     self.problem(key, origin, wrong, "Write the value into it");
                 } else {
-                    self.variable(key, name, text, set);
+                    self.variable(key, name, text);
                 }
             }
             Err(error) => {
                 let origin = Origin::Environment(name.to_owned());
-                set.insert(key.to_owned());
+                self.named.insert(key.to_owned());
                 let wrong = format!("the file {} can't be read: {error}", quoted(path));
                 self.problem(key, origin, wrong, "Name a file that this process may read");
             }

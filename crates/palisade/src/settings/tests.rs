@@ -1,1 +1,911 @@
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
 
+use proptest::prelude::*;
+
+use super::catalogue::{CATALOGUE, Preset};
+use super::source::variable;
+use super::*;
+
+const RULES: [LimitDefault; 2] = [
+    LimitDefault { name: "login_address", burst: 10, per: Duration::from_secs(60) },
+    LimitDefault { name: "register", burst: 5, per: Duration::from_secs(3600) },
+];
+
+const ROOT_KEY: &str = "palisade-root-key-v1.AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+
+/// Production with everything that it needs.
+const PRODUCTION: &str = r#"
+[server]
+environment = "production"
+public_url = "https://app.example.com"
+trusted_proxies = ["127.0.0.1/32"]
+"#;
+
+fn no_file(_: &Path) -> io::Result<String> {
+    Err(io::Error::from(io::ErrorKind::NotFound))
+}
+
+/// Sources with the file, the environment and the flags of a test.
+fn sources(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Sources<'static> {
+    let owned = |pairs: &[(&str, &str)]| {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    Sources {
+        flags: owned(flags),
+        environment: owned(environment),
+        file: Some(("palisade.toml".into(), file.to_owned())),
+        limit_rules: &RULES,
+        read_file: &no_file,
+    }
+}
+
+fn loaded(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Loaded {
+    Settings::load(sources(file, environment, flags)).unwrap()
+}
+
+fn settings(file: &str) -> Settings {
+    loaded(file, &[], &[]).settings
+}
+
+fn problems(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Vec<Problem> {
+    Settings::load(sources(file, environment, flags)).unwrap_err()
+}
+
+/// The one problem of `file` must be about `key` and say `what`.
+fn refused(file: &str, key: &str, what: &str) {
+    let problems = problems(file, &[], &[]);
+    assert_eq!(problems.len(), 1, "{file}: {problems:#?}");
+    assert_eq!(problems[0].key, key, "{file}: {problems:#?}");
+    assert!(problems[0].to_string().contains(what), "{file}: {}", problems[0]);
+}
+
+/// The one problem of the variable `name` must be about `key` and say `what`.
+fn variable_refused(name: &str, value: &str, key: &str, what: &str) {
+    let problems = problems("", &[(name, value)], &[]);
+    assert_eq!(problems.len(), 1, "{name}: {problems:#?}");
+    assert_eq!(problems[0].key, key, "{problems:#?}");
+    assert_eq!(problems[0].origin, Origin::Environment(name.to_owned()));
+    assert!(problems[0].to_string().contains(what), "{name}: {}", problems[0]);
+}
+
+fn effective<'a>(loaded: &'a Loaded, key: &str) -> &'a Effective {
+    loaded.effective.iter().find(|effective| effective.key == key).unwrap()
+}
+
+/// A template with every setting uncommented.
+fn uncommented(template: &str) -> String {
+    let names: BTreeSet<&str> =
+        CATALOGUE.iter().filter_map(|entry| entry.key.rsplit('.').next()).collect();
+    let line = |line: &str| {
+        let bare = line.strip_prefix("# ").unwrap_or(line);
+        let name = bare.split_once(" = ").and_then(|(key, _)| key.rsplit('.').next());
+        if name.is_some_and(|name| names.contains(name)) || bare.starts_with('[') {
+            format!("{}\n", bare.replace("NAME", "register"))
+        } else {
+            String::new()
+        }
+    };
+    template.lines().map(line).collect()
+}
+
+mod defaults {
+    use super::*;
+
+    #[test]
+    fn no_source_at_all_is_development_on_loopback() {
+        let loaded = Settings::load(Sources::default()).unwrap();
+        let settings = loaded.settings;
+        assert!(!settings.is_production());
+        assert_eq!(settings.server.listen, SocketAddr::from(([127, 0, 0, 1], 8000)));
+        assert_eq!(settings.server.admin_listen, SocketAddr::from(([127, 0, 0, 1], 9000)));
+        assert_eq!(settings.server.max_body, 1 << 20);
+        assert_eq!(settings.server.request_timeout, Duration::from_secs(30));
+        assert_eq!(settings.sessions.idle_timeout, Duration::from_secs(14 * 86_400));
+        assert_eq!(settings.registration.mode, RegistrationMode::Open);
+        assert_eq!(settings.database.migrate, Migrate::Auto);
+        assert!(settings.limits.enabled);
+        assert!(loaded.effective.iter().all(|effective| effective.origin == Origin::Default));
+    }
+
+    #[test]
+    fn production_closes_registration_and_leaves_the_schema_alone() {
+        let settings = settings(PRODUCTION);
+        assert!(settings.is_production());
+        assert_eq!(settings.registration.mode, RegistrationMode::Closed);
+        assert_eq!(settings.database.migrate, Migrate::Manual);
+    }
+
+    #[test]
+    fn database_and_root_key_lie_in_the_data_directory() {
+        let settings = settings("data.directory = \"/srv/palisade\"");
+        assert_eq!(settings.database_url().expose(), "sqlite:/srv/palisade/palisade.db");
+        assert_eq!(settings.keys.root_key, RootKey::File("/srv/palisade/root.key".into()));
+    }
+
+    #[test]
+    fn tokens_are_from_and_for_the_public_url() {
+        let plain = settings(PRODUCTION);
+        assert_eq!(plain.tokens.issuer, "https://app.example.com");
+        assert_eq!(plain.tokens.audience, "https://app.example.com");
+        let named = settings("tokens.issuer = \"https://issuer.example\"");
+        assert_eq!(named.tokens.audience, "https://issuer.example");
+    }
+
+    #[test]
+    fn every_default_of_both_environments_is_accepted_when_written_out() {
+        for production in [false, true] {
+            let written = uncommented(&template(production));
+            let cost = "cost = \"standard\"";
+            assert!(written.contains(cost));
+            let written = written.replace(cost, "cost = \"custom\"");
+            loaded(&written, &[], &[]);
+        }
+    }
+
+    #[test]
+    fn a_rule_keeps_what_is_not_set() {
+        let loaded = loaded("[limits.rules.login_address]\nburst = 3", &[], &[]);
+        let rule = &loaded.settings.limits.rules["login_address"];
+        assert_eq!((rule.burst, rule.per, rule.enabled), (3, Duration::from_secs(60), true));
+        let other = &loaded.settings.limits.rules["register"];
+        assert_eq!((other.burst, other.per), (5, Duration::from_secs(3600)));
+        assert_eq!(effective(&loaded, "limits.rules.register.per").value, "1h");
+    }
+
+    #[test]
+    fn no_key_ends_like_the_suffix_for_files() {
+        assert!(CATALOGUE.iter().all(|entry| !entry.key.ends_with("_file")));
+    }
+}
+
+mod precedence {
+    use super::*;
+
+    #[test]
+    fn a_flag_outranks_the_environment_which_outranks_the_file() {
+        let file = "server.listen = \"127.0.0.1:1111\"";
+        let environment = [("PALISADE_SERVER__LISTEN", "127.0.0.1:2222")];
+        let flags = [("server.listen", "127.0.0.1:3333")];
+        let found = |loaded: &Loaded| {
+            let origin = effective(loaded, "server.listen").origin.clone();
+            (loaded.settings.server.listen.port(), origin)
+        };
+        let in_file = Origin::File { path: "palisade.toml".into(), line: 1 };
+        assert_eq!(found(&loaded(file, &[], &[])), (1111, in_file));
+        let in_variable = Origin::Environment("PALISADE_SERVER__LISTEN".into());
+        assert_eq!(found(&loaded(file, &environment, &[])), (2222, in_variable));
+        assert_eq!(found(&loaded(file, &environment, &flags)), (3333, Origin::Flag));
+    }
+
+    #[test]
+    fn database_url_ranks_between_our_own_variable_and_the_file() {
+        let file = "database.url = \"sqlite:file.db\"";
+        let theirs = ("DATABASE_URL", "sqlite:theirs.db");
+        let ours = ("PALISADE_DATABASE__URL", "sqlite:ours.db");
+        let url = |environment: &[(&str, &str)]| {
+            loaded(file, environment, &[]).settings.database_url().expose().to_owned()
+        };
+        assert_eq!(url(&[]), "sqlite:file.db");
+        assert_eq!(url(&[theirs]), "sqlite:theirs.db");
+        assert_eq!(url(&[theirs, ours]), "sqlite:ours.db");
+        assert_eq!(url(&[ours, theirs]), "sqlite:ours.db");
+    }
+
+    #[test]
+    fn every_setting_is_reached_through_its_variable() {
+        for entry in CATALOGUE {
+            let key = entry.key.replace("NAME", "register");
+            variable_refused(&variable(&key), "", &key, "empty");
+        }
+        let nested = [
+            ("PALISADE_LIMITS__RULES__LOGIN_ADDRESS__BURST", "77"),
+            ("PALISADE_SERVER__TRUSTED_PROXIES", "10.0.0.0/8, 192.168.1.7/32"),
+            ("PATH", "/usr/bin"),
+        ];
+        let settings = loaded("", &nested, &[]).settings;
+        assert_eq!(settings.limits.rules["login_address"].burst, 77);
+        assert_eq!(settings.server.trusted_proxies.len(), 2);
+    }
+
+    #[test]
+    fn a_variable_can_name_a_file_that_holds_the_value() {
+        let asked = RefCell::new(Vec::new());
+        let read_file = |path: &Path| {
+            asked.borrow_mut().push(path.to_owned());
+            Ok(format!("{ROOT_KEY}\r\n"))
+        };
+        let environment = [("PALISADE_KEYS__ROOT_KEY_FILE", "/run/key")];
+        let sources = Sources { read_file: &read_file, ..sources("", &environment, &[]) };
+        let settings = Settings::load(sources).unwrap().settings;
+        assert_eq!(settings.keys.root_key, RootKey::Text(Secret::new(ROOT_KEY)));
+        assert_eq!(asked.into_inner(), [Path::new("/run/key")]);
+    }
+
+    #[test]
+    fn only_one_final_newline_of_a_file_is_dropped() {
+        let read_file = |_: &Path| Ok("an issuer\n\n".to_owned());
+        let environment = [("PALISADE_TOKENS__ISSUER_FILE", "f")];
+        let sources = Sources { read_file: &read_file, ..sources("", &environment, &[]) };
+        let problems = Settings::load(sources).unwrap_err();
+        assert!(problems[0].wrong.contains("control character"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_variable_and_its_file_form_together_are_refused() {
+        let both =
+            [("PALISADE_DATABASE__URL", "sqlite:a.db"), ("PALISADE_DATABASE__URL_FILE", "f")];
+        let read_file = |_: &Path| Ok("sqlite:b.db".to_owned());
+        for pair in [both, [both[1], both[0]]] {
+            let sources = Sources { read_file: &read_file, ..sources("", &pair, &[]) };
+            let problems = Settings::load(sources).unwrap_err();
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(problems[0].to_string().contains("both set"));
+        }
+    }
+
+    #[test]
+    fn an_unreadable_or_empty_file_is_refused() {
+        let name = "PALISADE_TOKENS__ISSUER_FILE";
+        variable_refused(name, "/none", "tokens.issuer", "`/none`");
+        variable_refused(name, "", "tokens.issuer", "empty");
+        let read_file = |_: &Path| Ok("\n".to_owned());
+        let sources = Sources { read_file: &read_file, ..sources("", &[(name, "f")], &[]) };
+        assert!(Settings::load(sources).unwrap_err()[0].wrong.contains("is empty"));
+    }
+}
+
+mod refusals {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line_and_the_nearest_known_one() {
+        refused("\n[server]\nlistne = \"x\"", "server.listne", "line 3");
+        refused("[server]\nlistne = \"x\"", "server.listne", "server.listen;");
+        refused("[srever]\nlisten = \"x\"", "srever.listen", "server.listen;");
+        let rule = "limits.rules.login_adress.burst";
+        refused(&format!("{rule} = 1"), rule, "limits.rules.login_address.burst;");
+        let pattern = "limits.rules.NAME.burst";
+        refused(&format!("{pattern} = 1"), pattern, "no such setting");
+        refused("[unknown]", "unknown", "no such setting");
+        refused("server = 3", "server", "Write [server]");
+    }
+
+    #[test]
+    fn a_quoted_name_with_dots_is_not_a_path() {
+        let problems = problems("\"server.listen\" = \"127.0.0.1:1\"", &[], &[]);
+        assert!(problems[0].wrong.contains("no such setting"), "{problems:?}");
+    }
+
+    #[test]
+    fn an_unknown_variable_or_flag_is_refused_with_the_nearest_known_one() {
+        for name in ["PALISADE_SERVER__LISTNE", "PALISADE_SERVER_LISTEN"] {
+            variable_refused(name, "x", name, "PALISADE_SERVER__LISTEN;");
+        }
+        variable_refused("PALISADE_", "x", "PALISADE_", "no such setting");
+        let problems = problems("", &[], &[("server.lisen", "x")]);
+        assert_eq!(problems[0].key, "server.lisen");
+        assert!(problems[0].mend.contains("server.listen"));
+    }
+
+    #[test]
+    fn an_empty_variable_is_refused() {
+        variable_refused("PALISADE_SERVER__LISTEN", "", "server.listen", "empty");
+        variable_refused("DATABASE_URL", "", "database.url", "Give DATABASE_URL a value");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_refused() {
+        for (key, value, what) in [
+            ("server.listen", "8000", "of the type integer"),
+            ("server.listen", "{ port = 1 }", "of the type table"),
+            ("limits.enabled", "\"true\"", "without quotes"),
+            ("database.max_connections", "\"10\"", "without quotes"),
+            ("database.max_connections", "-1", "negative"),
+            ("database.max_connections", "1.5", "float"),
+            ("cors.origins", "\"https://a.example\"", "in brackets"),
+            ("cors.origins", "[1]", "item 1"),
+            ("cors.origins", "[\"\"]", "item 1 is empty"),
+            ("cors.origins", "[\"https://a.example,https://b.example\"]", "comma"),
+        ] {
+            refused(&format!("{key} = {value}"), key, what);
+        }
+    }
+
+    #[test]
+    fn numbers_in_other_bases_are_read() {
+        assert_eq!(settings("database.max_connections = 0x1f").database.max_connections, 31);
+    }
+
+    #[test]
+    fn a_wrong_unit_is_explained() {
+        for (key, value, what) in [
+            ("server.request_timeout", "30", "no unit"),
+            ("server.request_timeout", "30 s", "without a space"),
+            ("server.request_timeout", "1w", "ms, s, m, h and d"),
+            ("server.request_timeout", "s", "whole number"),
+            ("server.max_body", "1MB", "B, KiB, MiB and GiB"),
+            ("server.max_body", "99999999999999999999KiB", "too large"),
+            ("server.max_body", "18446744073709551615GiB", "too large"),
+        ] {
+            refused(&format!("{key} = \"{value}\""), key, what);
+        }
+    }
+
+    #[test]
+    fn a_value_outside_its_bounds_is_refused_and_one_on_them_accepted() {
+        let bounded = CATALOGUE.iter().filter_map(|entry| Some((entry.key, entry.bounds?)));
+        let mut tried = 0;
+        for (key, (least, most)) in bounded {
+            let key = key.replace("NAME", "register");
+            let tell = |value: &str| {
+                let found = Settings::load(sources("", &[(&variable(&key), value)], &[]));
+                found.err().map_or_else(String::new, |problems| problems[0].wrong.clone())
+            };
+            for bound in [least, most] {
+                let wrong = tell(bound);
+                assert!(
+                    !wrong.contains("is less than") && !wrong.contains("is more than"),
+                    "{key}"
+                );
+            }
+            let split = |text: &str| {
+                let (number, unit): (String, String) = text.chars().partition(char::is_ascii_digit);
+                (number.parse::<u64>().unwrap(), unit)
+            };
+            let (number, unit) = split(most);
+            assert!(tell(&format!("{}{unit}", number + 1)).contains("is more than"), "{key}");
+            let (number, unit) = split(least);
+            if let Some(below) = number.checked_sub(1) {
+                assert!(tell(&format!("{below}{unit}")).contains("is less than"), "{key}");
+            }
+            tried += 1;
+        }
+        assert!(tried > 15);
+    }
+
+    #[test]
+    fn every_word_and_no_other_is_accepted() {
+        for (key, words) in [
+            ("server.environment", &["development"][..]),
+            ("database.migrate", &["auto", "manual"]),
+            ("tokens.format", &["jwt", "paseto"]),
+            ("tokens.algorithm", &["EdDSA", "ES256"]),
+            ("tokens.paseto", &["v4.public", "v4.local"]),
+            ("passwords.algorithm", &["argon2id", "bcrypt"]),
+            ("passwords.cost", &["standard", "light"]),
+            ("registration.mode", &["open", "closed"]),
+            ("registration.email_verification", &["off"]),
+            ("telemetry.log_format", &["auto", "pretty", "json"]),
+            ("telemetry.log_level", &["error", "warn", "info", "debug", "trace"]),
+        ] {
+            for word in words {
+                let loaded = loaded("", &[], &[(key, word)]);
+                assert_eq!(effective(&loaded, key).value, *word);
+            }
+            refused(&format!("{key} = \"other\""), key, words[0]);
+        }
+        refused("tokens.algorithm = \"none\"", "tokens.algorithm", "EdDSA");
+        refused("registration.mode = \"invite\"", "registration.mode", "closed");
+    }
+
+    #[test]
+    fn a_file_that_is_not_toml_is_refused_with_the_line_and_without_its_text() {
+        let problems = problems("[server]\n\nurl = postgres://u:hunter2@h/d\n", &[], &[]);
+        assert_eq!(problems[0].origin, Origin::File { path: "palisade.toml".into(), line: 3 });
+        assert!(!format!("{problems:?}").contains("hunter2"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_refused() {
+        let problems = problems("data.directory = \"a\"\ndata.directory = \"b\"", &[], &[]);
+        assert!(problems[0].to_string().contains("duplicate"), "{problems:?}");
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once() {
+        let file = r#"
+            server.listen = "x"
+            server.nope = 1
+            tokens.access_ttl = "2h"
+            sessions.idle_timeout = "31d"
+        "#;
+        let found = problems(file, &[("PALISADE_NOPE", "1")], &[("data.nope", "1")]);
+        let keys: BTreeSet<&str> = found.iter().map(|problem| problem.key.as_str()).collect();
+        let expected = [
+            "server.nope",
+            "PALISADE_NOPE",
+            "data.nope",
+            "server.listen",
+            "tokens.access_ttl",
+            "sessions.idle_timeout",
+        ];
+        assert_eq!(keys, BTreeSet::from(expected));
+        assert_eq!(found.len(), expected.len());
+        assert!(found.iter().all(|problem| !problem.wrong.is_empty() && !problem.mend.is_empty()));
+    }
+
+    #[test]
+    fn a_setting_that_can_not_be_read_is_not_judged_by_its_default() {
+        let file = r#"
+            server.environment = "production"
+            server.public_url = "ftp://x"
+            server.trusted_proxies = ["x"]
+        "#;
+        let found = problems(file, &[], &[]);
+        assert_eq!(found.len(), 2, "{found:#?}");
+        assert!(found.iter().all(|problem| problem.mend.starts_with("Expected")));
+    }
+}
+
+mod origins {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_kept_as_browsers_send_it() {
+        for (written, kept) in [
+            ("https://App.Example.com", "https://app.example.com"),
+            ("https://app.example.com:443", "https://app.example.com"),
+            ("https://app.example.com:8443", "https://app.example.com:8443"),
+            ("http://localhost:80", "http://localhost"),
+            ("http://[::1]:8000", "http://[::1]:8000"),
+            ("http://[0:0::1]", "http://[::1]"),
+            ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+            ("http://app.localhost", "http://app.localhost"),
+            ("https://xn--bcher-kva.example", "https://xn--bcher-kva.example"),
+        ] {
+            let settings = settings(&format!("server.public_url = \"{written}\""));
+            assert_eq!(settings.server.public_url.as_str(), kept);
+        }
+    }
+
+    #[test]
+    fn anything_but_an_origin_is_refused() {
+        for (written, what) in [
+            ("app.example.com", "does not begin"),
+            ("ftp://app.example.com", "does not begin"),
+            ("https://app.example.com/", "path"),
+            ("https://app.example.com/app", "path"),
+            ("https://app.example.com?x=1", "query"),
+            ("https://app.example.com#x", "fragment"),
+            ("https://ann:pw@app.example.com", "user name"),
+            ("https://", "no host"),
+            ("https://:443", "no host"),
+            ("https://app.example.com:0", "port"),
+            ("https://app.example.com:65536", "port"),
+            ("https://app.example.com:", "port"),
+            ("https://app.example.com:+80", "port"),
+            ("https://[::g]", "IPv6"),
+            ("https://::1", "neither a name nor"),
+            ("https://bücher.example", "xn--"),
+            ("https://a b", "neither a name nor"),
+            ("https://*.example.com", "neither a name nor"),
+            ("https://-a.example", "neither a name nor"),
+            ("https://1.2.3.400", "neither a name nor"),
+            ("null", "sandboxed"),
+        ] {
+            let file = format!("server.public_url = \"{written}\"");
+            refused(&file, "server.public_url", what);
+            refused(&format!("cors.origins = [\"{written}\"]"), "cors.origins", what);
+        }
+    }
+
+    #[test]
+    fn plain_http_is_for_this_machine_only() {
+        for host in ["app.example.com", "192.168.1.5:8000", "localhost.example.com"] {
+            let file = format!("server.public_url = \"http://{host}\"");
+            refused(&file, "server.public_url", "unencrypted");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_is_accepted_in_development_only() {
+        let wildcard = "cors.origins = [\"*\"]";
+        assert_eq!(settings(wildcard).cors.origins, [CorsOrigin::Any]);
+        refused(&format!("{wildcard}\n{PRODUCTION}"), "cors.origins", "exact origins");
+    }
+}
+
+mod secrets {
+    use super::*;
+
+    #[test]
+    fn a_root_key_comes_from_the_environment_or_a_file_of_its_own() {
+        let by_environment = loaded("", &[("PALISADE_KEYS__ROOT_KEY", ROOT_KEY)], &[]);
+        assert_eq!(by_environment.settings.keys.root_key, RootKey::Text(Secret::new(ROOT_KEY)));
+        let by_path = settings("keys.root_key = \"/etc/palisade/root.key\"");
+        assert_eq!(by_path.keys.root_key, RootKey::File("/etc/palisade/root.key".into()));
+    }
+
+    #[test]
+    fn a_root_key_in_the_configuration_file_or_a_flag_is_refused() {
+        let file = format!("keys.root_key = \"{ROOT_KEY}\"");
+        refused(&file, "keys.root_key", "from the environment only");
+        let by_flag = problems("", &[], &[("keys.root_key", ROOT_KEY)]);
+        assert!(by_flag[0].wrong.contains("from the environment only"));
+        assert!(!format!("{by_flag:?}").contains(ROOT_KEY));
+    }
+
+    #[test]
+    fn a_placeholder_for_the_root_key_is_refused() {
+        for placeholder in [
+            "changeme",
+            "CHANGE-ME",
+            "change_this",
+            "changethis",
+            "secret",
+            "super-secret",
+            "password",
+            "default",
+            "example",
+            "<your-secret-key>",
+            "palisade-root-key-v1.changeme",
+        ] {
+            let name = "PALISADE_KEYS__ROOT_KEY";
+            variable_refused(name, placeholder, "keys.root_key", "everybody knows");
+        }
+    }
+
+    #[test]
+    fn a_short_or_broken_root_key_is_refused_without_being_repeated() {
+        let name = "PALISADE_KEYS__ROOT_KEY";
+        let long = format!("{ROOT_KEY}A");
+        let odd = ROOT_KEY.replace("AAEC", "AA=C");
+        for (key, what) in [
+            ("hunter2", "neither a path nor a root key"),
+            ("palisade-root-key-v1.", "fewer than 32 bytes"),
+            ("palisade-root-key-v1.hunter2", "fewer than 32 bytes"),
+            (&long, "text form"),
+            (&odd, "text form"),
+        ] {
+            variable_refused(name, key, "keys.root_key", what);
+            let problems = problems("", &[(name, key)], &[]);
+            let said = format!("{problems:?}{}", problems[0]);
+            assert!(!said.contains("hunter2") && !said.contains("CAwQFBgc"), "{said}");
+        }
+    }
+
+    #[test]
+    fn no_secret_is_shown() {
+        let url = "postgres://ann:hunt@er/2?hunter2@db.example/app?sslmode=verify-full";
+        let environment = [("PALISADE_KEYS__ROOT_KEY", ROOT_KEY), ("DATABASE_URL", url)];
+        let loaded = loaded("", &environment, &[]);
+        let said = format!("{loaded:?}");
+        assert!(!said.contains("hunt") && !said.contains("CAwQFBgc"), "{said}");
+        let shown = effective(&loaded, "database.url");
+        assert!(shown.secret);
+        assert_eq!(shown.value, "postgres://ann:(hidden)@db.example/app?sslmode=verify-full");
+        assert_eq!(effective(&loaded, "keys.root_key").value, "(hidden)");
+        assert_eq!(loaded.settings.database_url().expose(), url);
+    }
+
+    #[test]
+    fn a_password_among_the_parameters_is_hidden() {
+        let url = "postgres://db.example/app?password=hunter2&user=ann&sslpassword=hunter2";
+        let loaded = loaded("", &[("DATABASE_URL", url)], &[]);
+        let shown = &effective(&loaded, "database.url").value;
+        assert!(!shown.contains("hunter2") && shown.contains("user=ann"), "{shown}");
+    }
+
+    #[test]
+    fn an_address_without_a_password_is_shown_whole() {
+        for url in ["sqlite:/srv/p.db", "postgres://db.example/app", "postgresql://ann@h:5432/a"] {
+            let loaded = loaded("", &[], &[("database.url", url)]);
+            assert_eq!(effective(&loaded, "database.url").value, url);
+        }
+    }
+
+    #[test]
+    fn a_password_on_the_command_line_is_refused() {
+        let found = problems("", &[], &[("database.url", "postgres://ann:hunter2@h/app")]);
+        assert!(found[0].wrong.contains("command line"), "{found:?}");
+        assert!(!format!("{found:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_wrong_database_address_is_not_repeated() {
+        for url in ["mysql://ann:hunter2@h/d", "postgres:hunter2", "sqlite:", "postgres://"] {
+            let found = problems("", &[("DATABASE_URL", url)], &[]);
+            assert_eq!(found[0].key, "database.url");
+            assert!(!format!("{found:?}").contains("hunter2"));
+        }
+    }
+}
+
+mod between_settings {
+    use super::*;
+
+    /// Production with one more line about the server.
+    fn production_with(line: &str) -> String {
+        PRODUCTION.replace("[server]", &format!("[server]\n{line}"))
+    }
+
+    #[test]
+    fn development_refuses_to_listen_off_loopback() {
+        for key in ["server.listen", "server.admin_listen"] {
+            for address in ["0.0.0.0:80", "[::]:80", "192.168.1.5:80", "203.0.113.1:80"] {
+                refused(&format!("{key} = \"{address}\""), key, "other machines");
+            }
+        }
+        settings("server.listen = \"[::1]:8000\"");
+        settings(&production_with("listen = \"0.0.0.0:8000\""));
+    }
+
+    #[test]
+    fn production_needs_tls_or_a_trusted_proxy() {
+        let bare = PRODUCTION.replace("trusted_proxies = [\"127.0.0.1/32\"]", "");
+        refused(&bare, "server.trusted_proxies", "neither a certificate nor a trusted proxy");
+        let tls = format!("{bare}\ntls.certificate = \"/c.pem\"\ntls.key = \"/k.pem\"");
+        assert!(settings(&tls).server.tls.certificate.is_some());
+    }
+
+    #[test]
+    fn certificate_and_key_come_together() {
+        refused("server.tls.certificate = \"/c.pem\"", "server.tls.key", "both");
+        refused("server.tls.key = \"/k.pem\"", "server.tls.certificate", "both");
+    }
+
+    #[test]
+    fn production_needs_an_https_url() {
+        let plain = PRODUCTION.replace("https://app.example.com", "http://localhost");
+        refused(&plain, "server.public_url", "https");
+        let plain = PRODUCTION.replace("https://", "http://");
+        refused(&plain, "server.public_url", "https");
+    }
+
+    #[test]
+    fn trusting_everybody_is_always_refused() {
+        let key = "server.trusted_proxies";
+        for everybody in ["0.0.0.0/0", "::/0"] {
+            let file = format!("{key} = [\"10.0.0.0/8\", \"{everybody}\"]");
+            refused(&file, key, "everybody");
+            refused(&PRODUCTION.replace("127.0.0.1/32", everybody), key, "everybody");
+        }
+        refused(&format!("{key} = [\"10.0.0.1\"]"), key, "/32");
+        refused(&format!("{key} = [\"10.0.0.1/8\"]"), key, "own address");
+    }
+
+    #[test]
+    fn production_keeps_metrics_inside() {
+        let at = |address: &str| production_with(&format!("admin_listen = \"{address}\""));
+        for address in ["0.0.0.0:9000", "[::]:9000", "203.0.113.1:9000", "[2001:db8::1]:9000"] {
+            refused(&at(address), "server.admin_listen", "metrics");
+        }
+        for address in ["127.0.0.1:9001", "10.1.2.3:9000", "[::1]:9000", "[fd00::1]:9000"] {
+            settings(&at(address));
+        }
+    }
+
+    #[test]
+    fn both_listeners_need_their_own_address() {
+        refused("server.listen = \"127.0.0.1:9000\"", "server.admin_listen", "another port");
+        settings("server.listen = \"127.0.0.1:0\"\nserver.admin_listen = \"127.0.0.1:0\"");
+    }
+
+    #[test]
+    fn production_refuses_open_registration_without_verification() {
+        let open = format!("registration.mode = \"open\"\n{PRODUCTION}");
+        refused(&open, "registration.mode", "closed");
+    }
+
+    #[test]
+    fn protections_can_be_switched_off_in_development_only() {
+        for key in ["limits.enabled", "limits.rules.register.enabled"] {
+            let off = format!("{key} = false");
+            settings(&off);
+            refused(&format!("{off}\n{PRODUCTION}"), key, "switched off in production");
+        }
+        assert!(!settings("limits.enabled = false").limits.enabled);
+    }
+
+    #[test]
+    fn an_idle_timeout_beyond_the_absolute_one_is_refused() {
+        for key in ["idle_timeout", "cookie_idle_timeout"] {
+            let file = format!("sessions.{key} = \"31d\"");
+            refused(&file, &format!("sessions.{key}"), "absolute_timeout");
+        }
+        settings("sessions.idle_timeout = \"30d\"");
+    }
+
+    #[test]
+    fn a_custom_cost_needs_its_three_numbers() {
+        let found = problems("passwords.cost = \"custom\"", &[], &[]);
+        assert_eq!(found.len(), 3);
+        refused("passwords.argon2_passes = 3", "passwords.argon2_passes", "no effect");
+    }
+
+    #[test]
+    fn production_refuses_a_custom_cost_below_the_recommended_minimum() {
+        let custom = |mebibytes: u32, passes: u32| {
+            format!(
+                "[passwords]\ncost = \"custom\"\nargon2_memory = \"{mebibytes}MiB\"\n\
+                 argon2_passes = {passes}\nargon2_lanes = 1\n"
+            )
+        };
+        for (mebibytes, passes) in [(46, 1), (19, 2), (12, 3), (9, 4), (7, 5)] {
+            settings(&format!("{}{PRODUCTION}", custom(mebibytes, passes)));
+        }
+        for (mebibytes, passes) in [(45, 1), (18, 2), (11, 3), (8, 4), (7, 4)] {
+            let weak = custom(mebibytes, passes);
+            settings(&weak);
+            refused(&format!("{weak}{PRODUCTION}"), "passwords.argon2_memory", "OWASP");
+        }
+    }
+}
+
+mod texts {
+    use super::*;
+
+    #[test]
+    fn both_templates_load_as_they_stand() {
+        assert!(!settings(&template(false)).is_production());
+        let production = settings(&template(true));
+        assert!(production.is_production());
+        assert_eq!(production.server.public_url.as_str(), "https://app.example.com");
+    }
+
+    #[test]
+    fn the_template_for_development_sets_nothing() {
+        let loaded = loaded(&template(false), &[], &[]);
+        assert!(loaded.effective.iter().all(|effective| effective.origin == Origin::Default));
+    }
+
+    #[test]
+    fn every_setting_stands_in_both_templates() {
+        for production in [false, true] {
+            let broken = uncommented(&template(production)).replace(" = ", " = 1.5 #");
+            let problems = problems(&broken, &[], &[]);
+            let named: BTreeSet<&str> =
+                problems.iter().map(|problem| problem.key.as_str()).collect();
+            for entry in CATALOGUE {
+                assert!(named.contains(entry.key.replace("NAME", "register").as_str()));
+            }
+        }
+    }
+
+    #[test]
+    fn every_setting_stands_in_the_other_texts() {
+        let environment = environment_example();
+        let page = settings_markdown();
+        for entry in CATALOGUE {
+            assert!(environment.contains(&format!("# {}=", variable(entry.key))), "{}", entry.key);
+            assert!(page.contains(&format!("| `{}` |", entry.key)), "{}", entry.key);
+            assert!(entry.help.ends_with('.'), "{}", entry.key);
+        }
+    }
+
+    #[test]
+    fn every_setting_is_among_the_effective_ones() {
+        let loaded = loaded("", &[], &[]);
+        let shown: Vec<&str> = loaded.effective.iter().map(|one| one.key.as_str()).collect();
+        let unique: BTreeSet<&str> = shown.iter().copied().collect();
+        assert_eq!(shown.len(), unique.len());
+        let of_rules = CATALOGUE.iter().filter(|entry| entry.key.contains("NAME")).count();
+        assert_eq!(shown.len(), CATALOGUE.len() + of_rules * (RULES.len() - 1));
+    }
+
+    #[test]
+    fn every_secret_is_marked_and_every_reference_leads_somewhere() {
+        let secret: Vec<&str> =
+            CATALOGUE.iter().filter(|entry| entry.secret).map(|entry| entry.key).collect();
+        assert_eq!(secret, ["database.url", "keys.root_key"]);
+        assert!(CATALOGUE.iter().all(|entry| match entry.preset {
+            Preset::SameAs(other) => CATALOGUE.iter().any(|entry| entry.key == other),
+            _ => true,
+        }));
+    }
+
+    /// The page is written from the catalogue. When this fails, run the command that it prints.
+    #[test]
+    fn the_reference_page_is_up_to_date() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/settings.md");
+        let made = settings_markdown();
+        if std::fs::read_to_string(&page).unwrap_or_default() != made {
+            let fresh = tempfile::Builder::new().suffix("-settings.md").tempfile().unwrap();
+            std::fs::write(fresh.path(), made).unwrap();
+            let fresh = fresh.into_temp_path().keep().unwrap();
+            panic!("docs/settings.md is out of date: cp {} docs/settings.md", fresh.display());
+        }
+    }
+}
+
+mod any_input {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_nested_deeply_is_refused() {
+        let deep = vec!["a"; 20_000].join(".");
+        for file in [
+            format!("{deep} = 1"),
+            format!("[{deep}]\nb = 1"),
+            format!("a = {}", "[".repeat(20_000)),
+            format!("a = {}1{}", "{a=".repeat(20_000), "}".repeat(20_000)),
+        ] {
+            assert!(!problems(&file, &[], &[]).is_empty());
+        }
+    }
+
+    fn key() -> impl Strategy<Value = String> {
+        let keys: Vec<String> =
+            CATALOGUE.iter().map(|entry| entry.key.replace("NAME", "register")).collect();
+        proptest::sample::select(keys)
+    }
+
+    /// Loads, and checks what holds for every input.
+    fn holds(sources: Sources<'_>) -> Result<(), TestCaseError> {
+        match Settings::load(sources) {
+            Ok(loaded) => prop_assert!(!loaded.effective.is_empty()),
+            Err(problems) => {
+                prop_assert!(!problems.is_empty());
+                for problem in problems {
+                    prop_assert!(!problem.wrong.is_empty() && !problem.mend.is_empty());
+                    prop_assert!(!problem.to_string().contains('\n'), "{problem:?}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_of_a_file_panics(text in any::<String>()) {
+            holds(sources(&text, &[], &[]))?;
+        }
+
+        #[test]
+        fn no_text_like_a_file_panics(
+            text in "([\\[\\]{}a-c.=\"' \n,#0-9_-]|server|limits|rules){0,60}"
+        ) {
+            holds(sources(&text, &[], &[]))?;
+        }
+
+        #[test]
+        fn no_value_panics(key in key(), value in any::<String>()) {
+            holds(sources("", &[(&variable(&key), &value)], &[]))?;
+            holds(sources("", &[], &[(&key, &value)]))?;
+        }
+
+        #[test]
+        fn no_number_with_a_unit_panics(
+            key in key(),
+            value in "[0-9]{0,22}(ms|s|m|h|d|B|KiB|MiB|GiB|)"
+        ) {
+            holds(sources("", &[], &[(&key, &value)]))?;
+        }
+
+        #[test]
+        fn no_name_panics(name in any::<String>(), value in any::<String>()) {
+            holds(sources("", &[(&format!("PALISADE_{name}"), &value)], &[]))?;
+            holds(sources("", &[], &[(&name, &value)]))?;
+        }
+
+        #[test]
+        fn what_is_kept_of_an_origin_is_read_as_the_same(host in "[a-z0-9.:\\[\\]-]{1,20}") {
+            let url = format!("https://{host}");
+            if let Ok(first) = Settings::load(sources("", &[], &[("server.public_url", &url)])) {
+                let kept = first.settings.server.public_url;
+                let again = loaded("", &[], &[("server.public_url", kept.as_str())]);
+                prop_assert_eq!(again.settings.server.public_url, kept);
+            }
+        }
+
+        #[test]
+        fn a_shown_duration_or_size_is_read_as_the_same(
+            millis in 1_000_u64..600_000,
+            bytes in 1_024_u64..1 << 26
+        ) {
+            let (millis_text, bytes_text) = (format!("{millis}ms"), format!("{bytes}B"));
+            let flags =
+                [("server.request_timeout", &*millis_text), ("server.max_body", &*bytes_text)];
+            let first = loaded("", &[], &flags);
+            let shown = flags.map(|(key, _)| (key, effective(&first, key).value.as_str()));
+            let again = loaded("", &[], &shown).settings.server;
+            prop_assert_eq!(again.request_timeout, Duration::from_millis(millis));
+            prop_assert_eq!(again.max_body, bytes);
+        }
+    }
+}
