@@ -27,12 +27,15 @@
 
 mod catalogue;
 mod load;
+mod origin;
 mod render;
 mod rules;
+mod secret;
 mod source;
 #[cfg(test)]
 mod tests;
 mod value;
+mod words;
 
 use std::fmt;
 use std::io;
@@ -43,11 +46,12 @@ pub use catalogue::{
     Cors, Data, Database, Keys, LimitRule, Limits, Passwords, Registration, Server, Sessions,
     Settings, Telemetry, Tls, Tokens,
 };
+pub use origin::{CorsOrigin, WebOrigin};
 pub use render::{environment_example, settings_markdown, template};
-pub use value::{
-    CorsOrigin, DatabaseUrl, EmailVerification, Environment, LogFormat, LogLevel, Migrate, Paseto,
-    PasswordAlgorithm, PasswordCost, RegistrationMode, RootKey, Secret, TokenAlgorithm,
-    TokenFormat, WebOrigin,
+pub use secret::{DatabaseUrl, RootKey, Secret};
+pub use words::{
+    EmailVerification, Environment, LogFormat, LogLevel, Migrate, Paseto, PasswordAlgorithm,
+    PasswordCost, RegistrationMode, TokenAlgorithm, TokenFormat,
 };
 
 /// Everything that settings may come from.

@@ -12,10 +12,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::load::Reader;
-use super::value::{
-    CorsOrigin, DatabaseUrl, EmailVerification, Environment, LogFormat, LogLevel, Migrate, Paseto,
-    PasswordAlgorithm, PasswordCost, RegistrationMode, RootKey, Shape, TokenAlgorithm, TokenFormat,
-    Value, WebOrigin,
+use super::origin::{CorsOrigin, WebOrigin};
+use super::secret::{DatabaseUrl, RootKey};
+use super::value::{Shape, Value};
+use super::words::{
+    EmailVerification, Environment, LogFormat, LogLevel, Migrate, Paseto, PasswordAlgorithm,
+    PasswordCost, RegistrationMode, TokenAlgorithm, TokenFormat,
 };
 
 use Preset::{ByEnvironment, Fixed, InDataDirectory, OfRule, SameAs, Unset};

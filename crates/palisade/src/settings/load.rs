@@ -1,11 +1,15 @@
 //! From the sources' texts to typed settings.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use super::catalogue::{CATALOGUE, Entry, LimitRule, Preset};
 use super::source::{self, Given};
-use super::value::{RootKey, Value};
-use super::{Effective, LimitDefault, Loaded, Origin, Problem, Settings, Sources, rules};
+use super::value::Value;
+use super::{
+    DatabaseUrl, Effective, LimitDefault, Loaded, Origin, Problem, RootKey, Settings, Sources,
+    rules,
+};
 
 /// Reads everything, then judges it as a whole.
 pub(super) fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<Problem>> {
@@ -143,7 +147,7 @@ impl Reader<'_> {
             }
             Preset::SameAs(other) => self.text(other),
             Preset::InDataDirectory { prefix, file } => {
-                let directory = std::path::PathBuf::from(self.text("data.directory")?);
+                let directory = PathBuf::from(self.text("data.directory")?);
                 Some(format!("{prefix}{}", directory.join(file).display()))
             }
             Preset::OfRule(_) => {
@@ -223,7 +227,7 @@ pub(super) fn refused_place(key: &str, given: &Given) -> Option<(&'static str, S
             })
         }
         "database.url" if given.origin == Origin::Flag => {
-            super::DatabaseUrl::parse(&given.text).is_ok_and(|url| url.has_password()).then(|| {
+            DatabaseUrl::parse(&given.text).is_ok_and(|url| url.has_password()).then(|| {
                 (
                     "a password is not taken from the command line, where others can read it",
                     "Set PALISADE_DATABASE__URL or PALISADE_DATABASE__URL_FILE".into(),

@@ -3,8 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::load::Reader;
-use super::value::{CorsOrigin, EmailVerification, PasswordCost, RegistrationMode};
-use super::{Environment, Settings};
+use super::{CorsOrigin, EmailVerification, Environment, PasswordCost, RegistrationMode, Settings};
 
 /// Judges settings that are right one by one.
 pub(super) fn check(settings: &Settings, reader: &mut Reader<'_>) {

@@ -1,0 +1,180 @@
+//! Web origins: where people reach the server, and whose pages may call it.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::value::{Item, Shape, Value};
+
+/// A web origin (RFC 6454): `http` or `https`, a host and perhaps a port; nothing else.
+///
+/// Held in the form that browsers send: lower case, without the default port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WebOrigin {
+    text: String,
+    https: bool,
+    host: String,
+}
+
+impl WebOrigin {
+    /// The origin as browsers send it, such as `https://app.example.com`.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether the scheme is `https`.
+    pub fn is_https(&self) -> bool {
+        self.https
+    }
+
+    /// The host: a name, an IPv4 address, or an IPv6 address in brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Whether the host is this machine: `localhost`, a name below it, or a loopback address.
+    pub fn is_loopback(&self) -> bool {
+        let host = self.host.trim_matches(['[', ']']);
+        host == "localhost"
+            || host.ends_with(".localhost")
+            || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
+    /// Reads an origin; the error says which part is wrong.
+    fn read(text: &str) -> Result<Self, String> {
+        let wrong = |what: &str| Err(what.to_owned());
+        if text == "null" {
+            return wrong("is `null`, which is the origin of every sandboxed page");
+        }
+        let lower = text.to_ascii_lowercase();
+        let (https, rest) = match (lower.strip_prefix("https://"), lower.strip_prefix("http://")) {
+            (Some(rest), _) => (true, rest),
+            (None, Some(rest)) => (false, rest),
+            (None, None) => return wrong("does not begin with `https://` or `http://`"),
+        };
+        if rest.contains('@') {
+            return wrong("contains a user name");
+        }
+        if rest.contains(['/', '\\']) {
+            return wrong("has a path; an origin ends after the host and port, without a slash");
+        }
+        if rest.contains(['?', '#']) {
+            return wrong("has a query or a fragment; an origin ends after the host and port");
+        }
+        let (host, port) = host_and_port(rest)?;
+        let scheme = if https { "https" } else { "http" };
+        let port = match port {
+            Some(443) if https => String::new(),
+            Some(80) if !https => String::new(),
+            Some(port) => format!(":{port}"),
+            None => String::new(),
+        };
+        Ok(Self { text: format!("{scheme}://{host}{port}"), https, host })
+    }
+}
+
+/// Takes `HOST` or `HOST:PORT` apart.
+fn host_and_port(text: &str) -> Result<(String, Option<u16>), String> {
+    let bracket = text.rfind(']').map_or(0, |index| index + 1);
+    let (host, port) = match text.rfind(':').filter(|colon| *colon >= bracket) {
+        Some(colon) => {
+            let (host, port) = text.split_at(colon);
+            (host, Some(port.trim_start_matches(':')))
+        }
+        None => (text, None),
+    };
+    let port = match port {
+        Some(port) => match read_port(port) {
+            Some(port) => Some(port),
+            None => return Err("has a port that is not a number from 1 to 65535".to_owned()),
+        },
+        None => None,
+    };
+    canonical_host(host).map(|host| (host, port))
+}
+
+/// A port as it stands in an address: digits alone, not zero.
+fn read_port(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|port| digits && *port != 0)
+}
+
+/// A host as browsers write it: an IPv4 address, an IPv6 address in brackets, or an ASCII name.
+fn canonical_host(host: &str) -> Result<String, String> {
+    if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        return inner
+            .parse::<Ipv6Addr>()
+            .map(|address| format!("[{address}]"))
+            .map_err(|_| "has brackets around something that is not an IPv6 address".to_owned());
+    }
+    if host.is_empty() {
+        return Err("has no host".to_owned());
+    }
+    if host.parse::<Ipv4Addr>().is_ok() {
+        return Ok(host.to_owned());
+    }
+    if !host.is_ascii() {
+        return Err("has a host with letters beyond ASCII; write its `xn--` form".to_owned());
+    }
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let last_is_number = host
+        .rsplit('.')
+        .next()
+        .is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()));
+    if host.len() > 253 || !host.split('.').all(label) || last_is_number {
+        return Err("has a host that is neither a name nor an IP address".to_owned());
+    }
+    Ok(host.to_owned())
+}
+
+impl fmt::Display for WebOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Value for WebOrigin {
+    const EXPECTED: &'static str = "an origin, such as `https://app.example.com`";
+    const SHAPE: Shape = Shape::Text;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::read(text)
+    }
+
+    fn show(&self) -> String {
+        self.text.clone()
+    }
+}
+
+/// An origin that may call from a browser.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CorsOrigin {
+    /// `*`: every origin. Development only.
+    Any,
+    /// This origin alone.
+    Exact(WebOrigin),
+}
+
+impl Value for CorsOrigin {
+    const EXPECTED: &'static str = WebOrigin::EXPECTED;
+    const SHAPE: Shape = Shape::Text;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "*" { Ok(Self::Any) } else { WebOrigin::read(text).map(Self::Exact) }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Any => "*".to_owned(),
+            Self::Exact(origin) => origin.show(),
+        }
+    }
+}
+
+impl Item for CorsOrigin {
+    const LIST: &'static str = "a list of origins, such as `https://app.example.com`";
+}

@@ -1,0 +1,199 @@
+//! Settings that are secret, or that may hold a secret: no way of showing them shows it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::value::{Shape, Value};
+
+/// Text that is never shown: neither by `Debug` nor in a message about settings.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes `text` in.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for the one place that uses it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// The address of a database: `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/NAME`.
+///
+/// `Display` and `Debug` hide the password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The SQLite database in the file at `path`.
+    pub fn sqlite(path: &Path) -> Self {
+        Self(format!("sqlite:{}", path.display()))
+    }
+
+    /// The whole address, password included, for the one place that connects.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the address carries a password.
+    pub fn has_password(&self) -> bool {
+        self.to_string() != self.0
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (base, query) = match self.0.split_once("://") {
+            Some((scheme, rest)) => hide_user_info(scheme, rest),
+            None => (self.0.clone(), None),
+        };
+        f.write_str(&base)?;
+        let Some(query) = query else { return Ok(()) };
+        for (index, pair) in query.split('&').enumerate() {
+            f.write_str(if index == 0 { "?" } else { "&" })?;
+            match pair.split_once('=') {
+                Some((name, _)) if name.to_ascii_lowercase().contains("pass") => {
+                    write!(f, "{name}=(hidden)")?;
+                }
+                _ => f.write_str(pair)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Hides the password before the last `@`, wherever a password that holds `/`, `?` or `@` itself
+/// puts it, and splits off the parameters.
+fn hide_user_info(scheme: &str, rest: &str) -> (String, Option<String>) {
+    let (user_info, place) = match rest.rsplit_once('@') {
+        Some((user_info, place)) => (Some(user_info), place),
+        None => (None, rest),
+    };
+    let (place, query) = match place.split_once('?') {
+        Some((place, query)) => (place, Some(query.to_owned())),
+        None => (place, None),
+    };
+    let base = match user_info.map(|user_info| user_info.split_once(':').ok_or(user_info)) {
+        Some(Ok((user, _))) => format!("{scheme}://{user}:(hidden)@{place}"),
+        Some(Err(user)) => format!("{scheme}://{user}@{place}"),
+        None => format!("{scheme}://{place}"),
+    };
+    (base, query)
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Value for DatabaseUrl {
+    const EXPECTED: &'static str =
+        "a database address, `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/NAME`";
+    const SHAPE: Shape = Shape::Text;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let text = String::parse(text)?;
+        let sqlite = text.strip_prefix("sqlite:").is_some_and(|path| !path.is_empty());
+        let postgres = ["postgres://", "postgresql://"]
+            .iter()
+            .any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
+        if sqlite || postgres {
+            Ok(Self(text))
+        } else {
+            Err("is not a database address that is known here".to_owned())
+        }
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// Where the root key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RootKey {
+    /// The file that holds it.
+    File(PathBuf),
+    /// The key itself, in its text form.
+    Text(Secret),
+}
+
+/// What the text form of a root key begins with.
+const ROOT_KEY_PREFIX: &str = "palisade-root-key-v1.";
+
+/// 32 bytes in base64url without padding.
+const ROOT_KEY_CHARACTERS: usize = 43;
+
+/// Secrets that stand in examples and tutorials; compared without case, spaces, `-` and `_`.
+const PLACEHOLDERS: [&str; 14] = [
+    "changeme",
+    "changethis",
+    "secret",
+    "secretkey",
+    "supersecret",
+    "mysecret",
+    "password",
+    "default",
+    "example",
+    "placeholder",
+    "replaceme",
+    "todo",
+    "test",
+    "yoursecretkey",
+];
+
+/// Whether `text` is a secret that everybody knows.
+fn is_placeholder(text: &str) -> bool {
+    let plain: String = text
+        .chars()
+        .filter(|c| !matches!(c, '-' | '_' | ' ' | '!' | '.' | '<' | '>'))
+        .flat_map(char::to_lowercase)
+        .collect();
+    PLACEHOLDERS.contains(&plain.as_str())
+}
+
+impl Value for RootKey {
+    const EXPECTED: &'static str = "the path of a root key file, with `/` or `.` in it; or, in \
+         the environment only, a root key, which begins `palisade-root-key-v1.`";
+    const SHAPE: Shape = Shape::Text;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let text = String::parse(text)?;
+        let key = text.strip_prefix(ROOT_KEY_PREFIX);
+        if is_placeholder(key.unwrap_or(&text)) {
+            return Err("is a placeholder that everybody knows".to_owned());
+        }
+        let Some(key) = key else {
+            return if text.contains(['/', '.']) {
+                Ok(Self::File(PathBuf::from(text)))
+            } else {
+                Err("is neither a path nor a root key".to_owned())
+            };
+        };
+        if key.len() < ROOT_KEY_CHARACTERS {
+            return Err("is a root key of fewer than 32 bytes".to_owned());
+        }
+        let base64url = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if key.len() > ROOT_KEY_CHARACTERS || !key.bytes().all(base64url) {
+            return Err("is not a root key in its text form".to_owned());
+        }
+        Ok(Self::Text(Secret::new(text)))
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::File(path) => path.show(),
+            Self::Text(_) => "(hidden)".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Settings that are one of a few words.
+
+use super::value::{Shape, Value};
+
+/// Defines a setting that is one of a few words, with the words in one place.
+macro_rules! words {
+    (
+        $(#[$about:meta])*
+        $name:ident, $expected:literal { $( $(#[$meaning:meta])* $variant:ident = $word:literal ),+ $(,)? }
+    ) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $( $(#[$meaning])* $variant ),+
+        }
+
+        impl $name {
+            /// The word that stands for it in the configuration.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $( Self::$variant => $word ),+
+                }
+            }
+        }
+
+        impl Value for $name {
+            const EXPECTED: &'static str = $expected;
+            const SHAPE: Shape = Shape::Text;
+
+            fn parse(text: &str) -> Result<Self, String> {
+                match text {
+                    $( $word => Ok(Self::$variant), )+
+                    _ => Err("is not one of the known words".to_owned()),
+                }
+            }
+
+            fn show(&self) -> String {
+                self.as_str().to_owned()
+            }
+        }
+    };
+}
+
+words! {
+    /// What the server is used for; decides some defaults and which refusals apply.
+    Environment, "`development` or `production`" {
+        /// One machine, loopback only; protections may be switched off.
+        Development = "development",
+        /// Serving people; nothing essential may be missing.
+        Production = "production",
+    }
+}
+
+words! {
+    /// Who changes the schema of the database.
+    Migrate, "`auto` or `manual`" {
+        /// `palisade serve`, when it starts.
+        Auto = "auto",
+        /// Somebody who runs `palisade migrate up`.
+        Manual = "manual",
+    }
+}
+
+words! {
+    /// The format of access tokens.
+    TokenFormat, "`jwt` or `paseto`" {
+        /// JWT with the profile of RFC 9068.
+        Jwt = "jwt",
+        /// PASETO version 4.
+        Paseto = "paseto",
+    }
+}
+
+words! {
+    /// The signature algorithm of JWT access tokens (RFC 8037, RFC 7518).
+    TokenAlgorithm, "`EdDSA` or `ES256`" {
+        /// Ed25519.
+        EdDsa = "EdDSA",
+        /// ECDSA on P-256 with SHA-256.
+        Es256 = "ES256",
+    }
+}
+
+words! {
+    /// The purpose of PASETO access tokens.
+    Paseto, "`v4.public` or `v4.local`" {
+        /// Signed: everybody can verify it.
+        V4Public = "v4.public",
+        /// Encrypted: only the server can read it.
+        V4Local = "v4.local",
+    }
+}
+
+words! {
+    /// The hash of newly set passwords.
+    PasswordAlgorithm, "`argon2id` or `bcrypt`" {
+        /// Argon2id (RFC 9106).
+        Argon2id = "argon2id",
+        /// bcrypt.
+        Bcrypt = "bcrypt",
+    }
+}
+
+words! {
+    /// How much an Argon2id password hash costs.
+    PasswordCost, "`standard`, `light` or `custom`" {
+        /// The cost that is recommended for servers.
+        Standard = "standard",
+        /// The least that OWASP's password storage sheet accepts.
+        Light = "light",
+        /// What the three `passwords.argon2_…` settings say.
+        Custom = "custom",
+    }
+}
+
+words! {
+    /// Who may register.
+    RegistrationMode, "`open` or `closed`" {
+        /// Everybody.
+        Open = "open",
+        /// Nobody; accounts are created by an administrator.
+        Closed = "closed",
+    }
+}
+
+words! {
+    /// Whether somebody who registers must prove the email address.
+    EmailVerification, "`off`" {
+        /// No proof is asked for.
+        Off = "off",
+    }
+}
+
+words! {
+    /// The format of the log.
+    LogFormat, "`auto`, `pretty` or `json`" {
+        /// `pretty` on a terminal, else `json`.
+        Auto = "auto",
+        /// Lines for people.
+        Pretty = "pretty",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+words! {
+    /// The least important log lines that are written.
+    LogLevel, "`error`, `warn`, `info`, `debug` or `trace`" {
+        /// Failures.
+        Error = "error",
+        /// And what may lead to one.
+        Warn = "warn",
+        /// And what happens.
+        Info = "info",
+        /// And how.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
+}
