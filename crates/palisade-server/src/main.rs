@@ -1,2 +1,61 @@
-//! The Palisade server and its command line.
-fn main() {}
+//! The binary `palisade`: the server and its command line.
+//!
+//! Everything that it does is done by the library; here stand reading the settings and the root key,
+//! printing, logging and the exit code.
+
+mod cli;
+mod config;
+mod failure;
+mod init;
+mod keys;
+mod log;
+mod migrate;
+mod opening;
+mod output;
+mod serve;
+mod users;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command};
+use failure::Failure;
+use output::Output;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output { json: cli.json };
+    match start(&cli, output) {
+        Ok(code) => code,
+        Err(failure) => {
+            output.failure(&failure);
+            ExitCode::from(failure.exit_code)
+        }
+    }
+}
+
+fn start(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {
+    // Before the first connection: rustls must not have to guess which provider is meant.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        return Err(Failure::failed("the TLS provider was installed twice"));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed("no threads can be started").because(error))?;
+    runtime.block_on(run(cli, output))
+}
+
+async fn run(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {
+    match &cli.command {
+        Command::Serve => serve::run(cli, output).await?,
+        Command::Init { production } => init::run(cli, output, *production)?,
+        Command::Config { action } => config::run(cli, output, *action)?,
+        Command::SetupLink => users::setup_link(cli, output).await?,
+        Command::User { action } => users::run(cli, output, action).await?,
+        Command::Key { action } => keys::run(cli, output, *action).await?,
+        Command::Migrate { action } => return migrate::run(cli, output, *action).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -20,14 +20,15 @@ use palisade_crypto::password::{self, Cost, Memory};
 use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, args};
 
-use crate::app::{App, Change, Parts};
+use crate::app::{Actor, App, Change, Parts};
 use crate::audit::Event;
 use crate::error::{Broken, Error, Kind, Result};
 use crate::hashing::{self, Lane, NotDone, QueueLimits, WorkPool};
 use crate::id::UserId;
-use crate::keys;
 use crate::module::Module;
+use crate::sessions::{self, Why};
 use crate::settings::{PasswordAlgorithm, PasswordCost, Settings};
+use crate::{keys, users};
 
 pub use rules::{LONGEST, Rules};
 
@@ -283,6 +284,21 @@ pub async fn store(change: &mut Change, user: UserId, sealed: Sealed) -> Result<
         )
         .await?;
     Ok(())
+}
+
+/// Sets a user's password at the word of the operator, and ends all their sessions.
+///
+/// # Errors
+/// Not found; a broken rule of the password; or the database fails.
+pub async fn reset(app: &App, actor: &Actor, user: UserId, password: &SecretString) -> Result<()> {
+    let found = users::find(app, user).await?.ok_or_else(Error::not_found)?;
+    let context = [found.email.as_str(), found.name.as_deref().unwrap_or("")];
+    let hashed = hash(app, Turn::of(actor.address), "/password", password, &context).await?;
+    let sealed = hashed.seal(app, user).await?;
+    let mut change = app.change(actor).await?;
+    store(&mut change, user, sealed).await?;
+    sessions::end_all(&mut change, user, Why::PasswordChanged).await?;
+    change.commit(RESET.about(user)).await
 }
 
 /// Whether the stored password is still the one that was compared: it may have been changed while the

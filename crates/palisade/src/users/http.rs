@@ -5,11 +5,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Deserializer};
 
-use super::{READ, UserView, WRITE, check_name, current, enable, find, list, rename};
+use super::{READ, UserView, WRITE, check_name, current, enable, find, page, rename};
 use crate::access::{Caller, SIGNED_IN, needs};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::http::{Body, Cursor, Id, List, Paging, Params, Routes};
+use crate::http::{Body, Id, List, Paging, Params, Routes};
 use crate::id::UserId;
 
 pub(super) fn routes() -> Routes {
@@ -59,9 +59,7 @@ async fn all(
     Params(params): Params<ListParams>,
 ) -> Result<Json<List<UserView>>> {
     let paging = Paging::new(params.limit.as_deref(), params.cursor.as_deref())?;
-    let users = list(&app, &paging).await?;
-    let page = List::page(users, &paging, |user| Cursor(user.created_at, user.id.0));
-    Ok(Json(page.map(|user| UserView::from(&user))))
+    Ok(Json(page(&app, &paging).await?.map(|user| UserView::from(&user))))
 }
 
 async fn one(State(app): State<App>, Id(id): Id<UserId>) -> Result<Json<UserView>> {

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::app::{App, Change, Parts, Subscription};
 use crate::audit::{self, Event};
 use crate::error::{Broken, Error, Kind, Result};
-use crate::http::{Cursor, Paging};
+use crate::http::{Cursor, List, Paging};
 use crate::id::UserId;
 use crate::memory::{Recall, Remembered};
 use crate::module::{Module, Permission};
@@ -237,11 +237,11 @@ pub async fn find_by_email(app: &App, email: &Email) -> Result<Option<User>> {
     }
 }
 
-/// Users, oldest first.
+/// A page of users, oldest first.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn list(app: &App, paging: &Paging) -> Result<Vec<User>> {
+pub async fn page(app: &App, paging: &Paging) -> Result<List<User>> {
     let Cursor(at, id) =
         paging.after.unwrap_or(Cursor(Timestamp::from_micros(i64::MIN / 4), Uuid::nil()));
     let rows: Vec<Row> = app
@@ -253,7 +253,8 @@ pub async fn list(app: &App, paging: &Paging) -> Result<Vec<User>> {
             args![at, id, paging.rows()],
         )
         .await?;
-    Ok(rows.into_iter().map(|row| user(app, row)).collect())
+    let users = rows.into_iter().map(|row| user(app, row)).collect();
+    Ok(List::page(users, paging, |user| Cursor(user.created_at, user.id.0)))
 }
 
 type Row = (

@@ -1,0 +1,159 @@
+//! The command line, as `--help` shows it.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// A secure application backend: accounts, sign-in, sessions, tokens, an audit log.
+#[derive(Parser)]
+#[command(name = "palisade", version, max_term_width = 100)]
+#[command(after_help = "Examples:
+  palisade serve
+  palisade init --production
+  palisade --set server.listen=127.0.0.1:8080 serve
+  palisade user create ann@example.com --role admin
+
+Settings: flag (--set), then environment (PALISADE_SECTION__KEY), then palisade.toml, then default.
+Exit codes: 0 success, 1 failed or found something wrong, 2 wrong usage or unusable settings.")]
+pub(crate) struct Cli {
+    /// The configuration file; without this, palisade.toml if it is there.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Sets one setting for this run; may be repeated. Secrets are refused here.
+    #[arg(long = "set", value_name = "KEY=VALUE", global = true)]
+    pub(crate) set: Vec<String>,
+    /// Prints JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Runs the server until Ctrl-C or SIGTERM.
+    ///
+    /// Without any configuration: embedded SQLite and new keys in ./palisade-data, loopback only.
+    #[command(after_help = "Examples:
+  palisade serve
+  PALISADE_DATABASE__URL=postgres://palisade@localhost/palisade palisade serve")]
+    Serve,
+    /// Writes palisade.toml, .env.example and a root key; overwrites nothing.
+    #[command(after_help = "Examples:\n  palisade init\n  palisade init --production")]
+    Init {
+        /// A configuration for production instead of development.
+        #[arg(long)]
+        production: bool,
+    },
+    /// Checks or shows the settings.
+    #[command(after_help = "Examples:\n  palisade config check\n  palisade config show --json")]
+    Config {
+        #[command(subcommand)]
+        action: ConfigAction,
+    },
+    /// Prints a one-time link, good for 30 minutes, that creates the first administrator.
+    #[command(after_help = "Example:\n  palisade setup-link")]
+    SetupLink,
+    /// Administers users.
+    #[command(after_help = "Examples:
+  palisade user list
+  palisade user create ann@example.com --name Ann --role admin
+  palisade user disable ann@example.com
+  printf '%s\\n' \"$NEW_PASSWORD\" | palisade user reset-password ann@example.com")]
+    User {
+        #[command(subcommand)]
+        action: UserAction,
+    },
+    /// Lists or rotates the keys.
+    #[command(after_help = "Examples:\n  palisade key list\n  palisade key rotate")]
+    Key {
+        #[command(subcommand)]
+        action: KeyAction,
+    },
+    /// Shows or updates the database's schema.
+    #[command(after_help = "Examples:\n  palisade migrate status\n  palisade migrate up")]
+    Migrate {
+        #[command(subcommand)]
+        action: MigrateAction,
+    },
+}
+
+#[derive(Clone, Copy, Subcommand)]
+pub(crate) enum ConfigAction {
+    /// Says everything that is wrong with the settings, or that nothing is.
+    Check,
+    /// Every effective value with its origin; secrets hidden.
+    Show,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum UserAction {
+    /// Lists all users, oldest first.
+    List,
+    /// Shows one user.
+    Show {
+        /// Address or id.
+        #[arg(value_name = "EMAIL_OR_ID")]
+        user: String,
+    },
+    /// Creates a user; the password is asked for, or read from standard input.
+    Create {
+        /// The address.
+        email: String,
+        /// What the person is called.
+        #[arg(long)]
+        name: Option<String>,
+        /// The role.
+        #[arg(long, value_enum, default_value_t = RoleName::User)]
+        role: RoleName,
+    },
+    /// Refuses a user's sign-ins and ends all sessions.
+    Disable {
+        /// Address or id.
+        #[arg(value_name = "EMAIL_OR_ID")]
+        user: String,
+    },
+    /// Lets a disabled user sign in again.
+    Enable {
+        /// Address or id.
+        #[arg(value_name = "EMAIL_OR_ID")]
+        user: String,
+    },
+    /// Ends all sessions of a user.
+    RevokeSessions {
+        /// Address or id.
+        #[arg(value_name = "EMAIL_OR_ID")]
+        user: String,
+    },
+    /// Sets a new password, asked for or read from standard input; ends all sessions.
+    ResetPassword {
+        /// Address or id.
+        #[arg(value_name = "EMAIL_OR_ID")]
+        user: String,
+    },
+}
+
+/// The roles that a user can be created with.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleName {
+    /// May do everything.
+    Admin,
+    /// Has an account and no permissions.
+    User,
+}
+
+#[derive(Clone, Copy, Subcommand)]
+pub(crate) enum KeyAction {
+    /// Lists the keys, without their secrets.
+    List,
+    /// Replaces the signing keys; tokens signed by the old ones stay good until they expire.
+    Rotate,
+}
+
+#[derive(Clone, Copy, Subcommand)]
+pub(crate) enum MigrateAction {
+    /// Says which migrations are applied; exit code 1 if some are missing.
+    Status,
+    /// Applies what is missing.
+    Up,
+}

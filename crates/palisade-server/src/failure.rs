@@ -1,0 +1,85 @@
+//! Why a command ended without success, and with which exit code.
+
+use palisade::error::{Error, FieldError};
+use palisade::settings::Problem;
+use palisade_db::DbError;
+
+/// The command was used wrongly, or the settings can't be used.
+pub(crate) const WRONG_USAGE: u8 = 2;
+/// The command was right and failed, or found something wrong.
+pub(crate) const FAILED: u8 = 1;
+
+/// A failed command.
+pub(crate) struct Failure {
+    pub(crate) exit_code: u8,
+    /// Stable, `area.reason`.
+    pub(crate) code: String,
+    /// What went wrong and what to do.
+    pub(crate) says: String,
+    /// One line per broken rule.
+    pub(crate) details: Vec<String>,
+}
+
+impl Failure {
+    /// Something went wrong.
+    pub(crate) fn failed(says: impl Into<String>) -> Failure {
+        Failure {
+            exit_code: FAILED,
+            code: "command.failed".into(),
+            says: says.into(),
+            details: vec![],
+        }
+    }
+
+    /// The command line doesn't fit.
+    pub(crate) fn usage(says: impl Into<String>) -> Failure {
+        Failure { exit_code: WRONG_USAGE, code: "command.usage".into(), ..Failure::failed(says) }
+    }
+
+    /// With the reason.
+    pub(crate) fn because(mut self, cause: impl std::error::Error) -> Failure {
+        self.details.push(cause.to_string());
+        self
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let field = |field: &FieldError| {
+            let name = field.pointer.trim_start_matches('/');
+            format!("{name}: {}", field.detail)
+        };
+        let mut details: Vec<String> = error.fields().iter().map(field).collect();
+        details.extend(error.causes());
+        Failure {
+            exit_code: FAILED,
+            code: error.code().to_owned(),
+            says: error.says().to_owned(),
+            details,
+        }
+    }
+}
+
+impl From<DbError> for Failure {
+    fn from(error: DbError) -> Failure {
+        // Here the operator reads it, who may know all of it.
+        let mut cause: &dyn std::error::Error = &error;
+        let mut details = Vec::new();
+        while let Some(next) = cause.source() {
+            details.push(next.to_string());
+            cause = next;
+        }
+        Failure { details, code: "database.failed".into(), ..Failure::failed(error.to_string()) }
+    }
+}
+
+impl From<Vec<Problem>> for Failure {
+    fn from(problems: Vec<Problem>) -> Failure {
+        Failure {
+            exit_code: WRONG_USAGE,
+            code: "settings.invalid".into(),
+            says: "the settings can't be used".into(),
+            details: problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+}

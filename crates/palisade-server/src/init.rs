@@ -1,0 +1,59 @@
+//! `palisade init`: a commented configuration, an example of the environment, a root key.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use palisade::settings::{RootKey, environment_example, template};
+use serde_json::json;
+
+use crate::cli::Cli;
+use crate::failure::Failure;
+use crate::opening;
+use crate::output::Output;
+
+pub(crate) fn run(cli: &Cli, output: Output, production: bool) -> Result<(), Failure> {
+    let config = cli.config.as_deref().unwrap_or(Path::new("palisade.toml"));
+    let example = Path::new(".env.example");
+    for path in [config, example] {
+        if path.exists() {
+            return Err(Failure::failed(format!(
+                "{} is already there; nothing was written",
+                path.display()
+            )));
+        }
+    }
+    write_new(config, &template(production))?;
+    write_new(example, &environment_example())?;
+    // The file that was just written decides where the key goes.
+    let settings = opening::settings(cli)?.settings;
+    opening::data_directory(&settings.data.directory)?;
+    let mut written = vec![config.display().to_string(), example.display().to_string()];
+    if let RootKey::File(path) = &settings.keys.root_key
+        && opening::read_root_key(path)?.is_none()
+    {
+        opening::create_root_key(path)?;
+        written.push(path.display().to_string());
+    }
+    output.result(&json!({ "written": written }), || {
+        format!(
+            "Written: {}\nKeep the root key apart from the database and its backups; without it the \
+             data can't be read.\nNext: look through {}, then run: palisade serve",
+            written.join(", "),
+            config.display()
+        )
+    });
+    Ok(())
+}
+
+fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
+        let says = match error.kind() {
+            ErrorKind::AlreadyExists => format!("{} is already there", path.display()),
+            _ => format!("{} can't be written", path.display()),
+        };
+        Failure::failed(says).because(error)
+    })
+}

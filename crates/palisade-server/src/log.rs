@@ -1,0 +1,93 @@
+//! The log: one line per event on standard error, as text for people or as JSON.
+//!
+//! Lines are gathered in memory and written every 50 ms by a thread of its own, so that a request
+//! doesn't pay for a system call; a crash of the whole process may lose the last lines.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use palisade::settings::{LogFormat, LogLevel, Settings};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::failure::Failure;
+
+const WRITE_EVERY: Duration = Duration::from_millis(50);
+/// With so much waiting, whoever logs waits for the writer.
+const FULL: usize = 1024 * 1024;
+
+/// Lines that wait to be written.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+/// Starts logging as the settings say.
+pub(crate) fn start(settings: &Settings) -> Result<Log, Failure> {
+    let log = Log::default();
+    let level = match settings.telemetry.log_level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let terminal = io::stderr().is_terminal();
+    let base = tracing_subscriber::fmt().with_writer(log.clone()).with_max_level(level);
+    let started = match settings.telemetry.log_format {
+        LogFormat::Pretty => base.with_ansi(terminal).try_init(),
+        LogFormat::Auto if terminal => base.try_init(),
+        LogFormat::Json | LogFormat::Auto => base.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| Failure::failed(format!("the log can't be started: {error}")))?;
+    let writer = log.clone();
+    std::thread::Builder::new()
+        .name("log".into())
+        .spawn(move || {
+            loop {
+                std::thread::sleep(WRITE_EVERY);
+                writer.flush();
+            }
+        })
+        .map_err(|error| Failure::failed("no thread for the log").because(error))?;
+    Ok(log)
+}
+
+impl Log {
+    /// Writes what waits.
+    pub(crate) fn flush(&self) {
+        let lines = std::mem::take(&mut *self.waiting());
+        if !lines.is_empty() {
+            // Where the log itself can't be written there is nowhere to say so.
+            let _ = io::stderr().lock().write_all(&lines);
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Log;
+    fn make_writer(&'a self) -> Log {
+        self.clone()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let full = {
+            let mut waiting = self.waiting();
+            waiting.extend_from_slice(line);
+            waiting.len() > FULL
+        };
+        if full {
+            Log::flush(self);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,209 @@
+//! From the command line to an open Palisade: settings, data directory, database, root key.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use palisade::clock::Clock;
+use palisade::settings::{
+    LimitDefault, Loaded, Migrate, RootKey as RootKeySetting, Settings, Sources,
+};
+use palisade::{App, Builder, MODULES, keys};
+use palisade_crypto::random::OsRandom;
+use palisade_crypto::root::RootKey;
+use palisade_db::{Db, Options};
+
+use crate::cli::Cli;
+use crate::failure::Failure;
+
+const DEFAULT_FILE: &str = "palisade.toml";
+/// Permissions of the group and of others.
+const OTHERS: u32 = 0o077;
+
+/// Reads the settings from everywhere that they may come from.
+pub(crate) fn settings(cli: &Cli) -> Result<Loaded, Failure> {
+    let rules: Vec<LimitDefault> = MODULES
+        .iter()
+        .flat_map(|module| module.limits)
+        .map(|rule| LimitDefault { name: rule.name, burst: rule.burst, per: rule.per })
+        .collect();
+    let sources = Sources {
+        flags: flags(&cli.set)?,
+        environment: environment()?,
+        file: file(cli.config.as_deref())?,
+        limit_rules: &rules,
+        ..Sources::default()
+    };
+    Ok(Settings::load(sources)?)
+}
+
+fn flags(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    let pair = |text: &String| {
+        let (key, value) = text
+            .split_once('=')
+            .ok_or_else(|| Failure::usage(format!("--set {text}: write KEY=VALUE")))?;
+        Ok((key.trim().to_owned(), value.to_owned()))
+    };
+    set.iter().map(pair).collect()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
+fn environment() -> Result<Vec<(String, String)>, Failure> {
+    let ours = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        (name.starts_with("PALISADE_") || name == "DATABASE_URL").then_some((name, value))
+    });
+    ours.map(|(name, value)| match value.into_string() {
+        Ok(value) => Ok((name, value)),
+        Err(_) => Err(Failure::usage(format!("the variable {name} is not UTF-8"))),
+    })
+    .collect()
+}
+
+fn file(named: Option<&Path>) -> Result<Option<(PathBuf, String)>, Failure> {
+    let path = named.unwrap_or(Path::new(DEFAULT_FILE));
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some((path.to_owned(), text))),
+        Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => Ok(None),
+        Err(error) => {
+            let says = format!("the configuration file {} can't be read", path.display());
+            Err(Failure { exit_code: crate::failure::WRONG_USAGE, ..Failure::failed(says) }
+                .because(error))
+        }
+    }
+}
+
+/// Makes the data directory, for its owner alone.
+pub(crate) fn data_directory(path: &Path) -> Result<(), Failure> {
+    let failed = |error| {
+        let says = format!("the data directory {} can't be made", path.display());
+        Failure::failed(says).because(error)
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    let mode = std::fs::metadata(path).map_err(failed)?.mode();
+    if mode & OTHERS != 0 {
+        return Err(Failure::failed(format!(
+            "the data directory {0} is open to others (mode {1:o}); close it with: chmod 700 {0}",
+            path.display(),
+            mode & 0o777
+        )));
+    }
+    Ok(())
+}
+
+/// An open database with its root key and the app over it.
+pub(crate) struct Open {
+    pub(crate) app: App,
+    pub(crate) builder: Builder,
+}
+
+/// The builder and the open database, whose schema may be out of date.
+pub(crate) async fn database(settings: &Settings) -> Result<(Builder, Db), Failure> {
+    data_directory(&settings.data.directory)?;
+    let db = Db::open(Options {
+        url: settings.database_url().expose().to_owned(),
+        max_connections: settings.database.max_connections,
+        statement_timeout: settings.database.statement_timeout,
+    })
+    .await?;
+    Ok((Builder::new(settings.clone(), Clock::system(), Arc::new(OsRandom)), db))
+}
+
+/// Opens everything; makes the root key and updates the schema where that is due.
+pub(crate) async fn open(settings: &Settings) -> Result<Open, Failure> {
+    let (builder, db) = database(settings).await?;
+    schema(settings, &builder, &db).await?;
+    let root = root_key(settings, &db).await?;
+    let app = builder.app(db, root).await?;
+    Ok(Open { app, builder })
+}
+
+async fn schema(settings: &Settings, builder: &Builder, db: &Db) -> Result<(), Failure> {
+    let migrations = builder.migrations();
+    if settings.database.migrate == Migrate::Auto {
+        db.migrate(&migrations, Clock::system().now()).await?;
+        return Ok(());
+    }
+    let status = db.migrations(&migrations).await?;
+    let missing = status.iter().filter(|status| status.applied_at.is_none()).count();
+    if missing > 0 {
+        return Err(Failure::failed(format!(
+            "the database lacks {missing} migrations; apply them with: palisade migrate up"
+        )));
+    }
+    Ok(())
+}
+
+/// The root key; a new one only where no data depends on another.
+async fn root_key(settings: &Settings, db: &Db) -> Result<RootKey, Failure> {
+    let path = match &settings.keys.root_key {
+        RootKeySetting::Text(text) => return parse(text.expose(), "PALISADE_KEYS__ROOT_KEY"),
+        RootKeySetting::File(path) => path,
+    };
+    if let Some(key) = read_root_key(path)? {
+        return Ok(key);
+    }
+    // SECURITY: new keys over old data would lock everybody out for good and look like a fresh start.
+    if keys::any(db).await? {
+        return Err(Failure {
+            code: "keys.root_missing".into(),
+            ..Failure::failed(format!(
+                "the root key {} is missing, and the database was made with it; bring the file back, \
+                 or name where it is with keys.root_key. No new key was made.",
+                path.display()
+            ))
+        });
+    }
+    create_root_key(path)
+}
+
+fn parse(text: &str, from: &str) -> Result<RootKey, Failure> {
+    RootKey::parse(text).map_err(|error| {
+        Failure::failed(format!("the root key in {from} can't be used")).because(error)
+    })
+}
+
+/// Reads the file of the root key, if it is there and only its owner can read it.
+pub(crate) fn read_root_key(path: &Path) -> Result<Option<RootKey>, Failure> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => palisade_crypto::secret::SecretString::from(text),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            let says = format!("the root key {} can't be read", path.display());
+            return Err(Failure::failed(says).because(error));
+        }
+    };
+    let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.mode());
+    if mode & OTHERS != 0 {
+        return Err(Failure::failed(format!(
+            "the root key {0} can be read by others (mode {1:o}); close it with: chmod 600 {0}",
+            path.display(),
+            mode & 0o777
+        )));
+    }
+    parse(text.expose(), &path.display().to_string()).map(Some)
+}
+
+/// Makes a root key, on disk before anything depends on it.
+pub(crate) fn create_root_key(path: &Path) -> Result<RootKey, Failure> {
+    let key = RootKey::generate(&OsRandom);
+    let write = || -> std::io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        writeln!(file, "{}", key.to_text().expose())?;
+        file.sync_all()?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    };
+    match write() {
+        Ok(()) => Ok(key),
+        // Another process made it in the same moment.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => read_root_key(path)?
+            .ok_or_else(|| Failure::failed("the root key came and went while it was read")),
+        Err(error) => {
+            let says = format!("the root key {} can't be written", path.display());
+            Err(Failure::failed(says).because(error))
+        }
+    }
+}

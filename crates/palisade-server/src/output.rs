@@ -1,0 +1,83 @@
+//! What commands print: text for people, or JSON with `--json`. Failures go to standard error.
+
+use std::io::Write as _;
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::failure::Failure;
+
+/// How to print.
+#[derive(Clone, Copy)]
+pub(crate) struct Output {
+    pub(crate) json: bool,
+}
+
+impl Output {
+    /// Prints a result: as JSON, or as the text that `people` makes of it.
+    pub(crate) fn result<T: Serialize>(self, value: &T, people: impl FnOnce() -> String) {
+        let text = if self.json {
+            serde_json::to_string_pretty(value).unwrap_or_default()
+        } else {
+            people()
+        };
+        line(&text);
+    }
+
+    /// Says why a command failed.
+    pub(crate) fn failure(self, failure: &Failure) {
+        let text = if self.json {
+            let error = json!({
+                "code": failure.code, "detail": failure.says, "errors": failure.details,
+            });
+            json!({ "error": error }).to_string()
+        } else {
+            let details = failure.details.iter().map(|detail| format!("\n  {}", visible(detail)));
+            format!("palisade: {}{}", visible(&failure.says), details.collect::<String>())
+        };
+        // With nobody to read it there is nobody to tell.
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
+    }
+}
+
+/// Prints a line; a reader that has gone away is no failure of ours.
+fn line(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}");
+    let _ = out.flush();
+}
+
+/// The text without what a terminal would obey.
+pub(crate) fn visible(text: &str) -> String {
+    let escape = |c: char| {
+        if c.is_control() && c != '\n' { c.escape_default().to_string() } else { c.to_string() }
+    };
+    text.chars().map(escape).collect()
+}
+
+/// Rows as aligned columns, under their names.
+pub(crate) fn table(names: &[&str], rows: &[Vec<String>]) -> String {
+    let mut lines: Vec<Vec<String>> = vec![names.iter().map(|name| (*name).to_owned()).collect()];
+    lines.extend(rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()));
+    let width = |column: usize| {
+        let cells = lines.iter().filter_map(|line| line.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..names.len()).map(width).collect();
+    let shown = lines.iter().map(|line| {
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    });
+    shown.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_control_characters_show() {
+        let rows = [vec!["a\u{1b}[31m".to_owned(), "b".to_owned()]];
+        assert_eq!(table(&["name", "x"], &rows), "name          x\na\\u{1b}[31m  b");
+    }
+}
