@@ -1,6 +1,5 @@
 //! `palisade serve`.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,47 +29,74 @@ pub(crate) async fn run(cli: &Cli, output: Output) -> Result<(), Failure> {
     let log = log::start(settings)?;
     opening::data_directory(&settings.data.directory)?;
     let lock = lock(settings)?;
-    let Open { app, builder } = opening::open(settings).await?;
-    let public = bind("server.listen", settings.server.listen).await?;
-    let admin = bind("server.admin_listen", settings.server.admin_listen).await?;
-    let tls = match (&settings.server.tls.certificate, &settings.server.tls.key) {
-        (Some(certificate), Some(key)) => Some(tls::load(certificate, key).map_err(|error| {
-            Failure::failed("server.tls: the certificate and key can't be used").because(error)
-        })?),
-        _ => None,
-    };
-    let running = builder.run(&app).await?;
-    greet(&app, output, &public, tls.is_some()).await?;
+    let open = opening::open(settings).await?;
+    let listeners = Listeners::bind(settings).await?;
+    let running = open.builder.run(&open.app).await?;
+    greet(&open.app, output, &listeners).await?;
     warn_of_weaknesses(settings);
-    let (stop, stopped) = watch::channel(false);
-    let limits = limits(settings);
-    let both = tokio::spawn({
-        let (public_service, admin_service) = (builder.service(&app), builder.admin_service(&app));
-        let (first, second) = (until(stopped.clone()), until(stopped));
-        async move {
-            tokio::join!(
-                serve(public, tls, public_service, limits.clone(), first),
-                serve(admin, None, admin_service, limits, second),
-            )
-        }
-    });
-    told_to_stop().await?;
-    tracing::info!("stopping: no new connections, requests in flight are finished");
-    stop.send_replace(true);
-    let ends = both.await.map_err(|error| Failure::failed("a listener failed").because(error))?;
-    for end in [ends.0, ends.1] {
-        match end {
-            Ok(Drained::Finished) => {}
-            Ok(Drained::Cut(count)) => tracing::warn!(count, "connections were cut"),
-            Err(error) => return Err(Failure::failed("a listener failed").because(error)),
-        }
-    }
+    let served = listeners.serve(&open, limits(settings)).await;
     running.stop().await;
-    app.db.close().await;
+    open.app.db.close().await;
     drop(lock);
     tracing::info!("stopped");
     log.flush();
-    Ok(())
+    served
+}
+
+/// The sockets that the server listens on.
+struct Listeners {
+    public: TcpListener,
+    admin: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+impl Listeners {
+    async fn bind(settings: &Settings) -> Result<Listeners, Failure> {
+        let server = &settings.server;
+        let tls = match (&server.tls.certificate, &server.tls.key) {
+            (Some(certificate), Some(key)) => {
+                Some(tls::load(certificate, key).map_err(|error| {
+                    Failure::failed("server.tls: the certificate and key can't be used")
+                        .because(error)
+                })?)
+            }
+            _ => None,
+        };
+        Ok(Listeners {
+            public: bind("server.listen", server.listen).await?,
+            admin: bind("server.admin_listen", server.admin_listen).await?,
+            tls,
+        })
+    }
+
+    /// Serves until a signal comes; then finishes what has begun.
+    async fn serve(self, open: &Open, limits: Limits) -> Result<(), Failure> {
+        let (stop, stopped) = watch::channel(false);
+        let public = open.builder.service(&open.app);
+        let public = serve(self.public, self.tls, public, limits.clone(), until(stopped.clone()));
+        let admin = open.builder.admin_service(&open.app);
+        let admin = serve(self.admin, None, admin, limits, until(stopped));
+        let told = async {
+            let told = told_to_stop().await;
+            tracing::info!("stopping: no new connections, requests in flight are finished");
+            stop.send_replace(true);
+            told
+        };
+        let (public, admin, told) = tokio::join!(public, admin, told);
+        told.and(note(public)).and(note(admin))
+    }
+}
+
+/// Says how a listener ended.
+fn note(end: std::io::Result<Drained>) -> Result<(), Failure> {
+    match end {
+        Ok(Drained::Finished) => Ok(()),
+        Ok(Drained::Cut(count)) => {
+            tracing::warn!(count, "connections were cut: they took too long to finish");
+            Ok(())
+        }
+        Err(error) => Err(Failure::failed("a listener failed").because(error)),
+    }
 }
 
 /// SQLite belongs to one server at a time.
@@ -110,14 +136,10 @@ fn limits(settings: &Settings) -> Limits {
 }
 
 /// Says where the server is and, while there is no administrator, how to make one.
-async fn greet(
-    app: &App,
-    output: Output,
-    listener: &TcpListener,
-    tls: bool,
-) -> Result<(), Failure> {
-    let address = listener.local_addr().map_err(|e| Failure::failed("no address").because(e))?;
-    let scheme = if tls { "https" } else { "http" };
+async fn greet(app: &App, output: Output, listeners: &Listeners) -> Result<(), Failure> {
+    let address = listeners.public.local_addr();
+    let address = address.map_err(|error| Failure::failed("no address").because(error))?;
+    let scheme = if listeners.tls.is_some() { "https" } else { "http" };
     let link = match registration::setup_link(app, &Actor::operator()).await {
         Ok(link) => Some(link),
         Err(error) if error.kind() == Kind::Gone => None,
@@ -158,11 +180,9 @@ fn warn_of_weaknesses(settings: &Settings) {
     }
 }
 
-fn until(mut stopped: watch::Receiver<bool>) -> impl Future<Output = ()> {
-    async move {
-        // The sender lives as long as the server.
-        let _ = stopped.wait_for(|stopped| *stopped).await;
-    }
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // The sender lives as long as the server.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
 /// Waits for Ctrl-C or SIGTERM.
