@@ -196,7 +196,7 @@ async fn prove(app: &App, credentials: &[Credential], parts: &RequestParts) -> R
             return Ok(identity);
         }
     }
-    Err(not_signed_in())
+    Err(if bearer { bad_token() } else { not_signed_in() })
 }
 
 /// Refuses an unsafe request that another site may have made a browser send: it needs

@@ -58,6 +58,12 @@ impl TestDb {
         Self { db, url, _directory: Some(directory) }
     }
 
+    /// The database at this address, for example of a [`Cluster`] that the test stops and starts.
+    pub async fn at(url: &str) -> Self {
+        let db = Db::open(options(url)).await.expect("the database opens");
+        Self { db, url: url.to_owned(), _directory: None }
+    }
+
     /// An empty database in this process's PostgreSQL cluster.
     pub async fn postgres() -> Self {
         Self::postgres_copy("template0").await

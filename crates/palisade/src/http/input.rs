@@ -239,6 +239,9 @@ impl<T> List<T> {
     }
 }
 
+/// The end of the year 9999, in microseconds since 1970.
+const LATEST: i64 = 253_402_300_799_999_999;
+
 /// Where a list goes on: after this time and id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor(pub Timestamp, pub Uuid);
@@ -263,8 +266,14 @@ impl FromStr for Cursor {
         let bytes: [u8; 24] =
             URL_SAFE_NO_PAD.decode(text).map_err(|_| ())?.try_into().map_err(|_| ())?;
         let (at, id) = bytes.split_first_chunk::<8>().ok_or(())?;
+        let at = i64::from_be_bytes(*at);
         let id = Uuid::from_slice(id).map_err(|_| ())?;
-        Ok(Cursor(Timestamp::from_micros(i64::from_be_bytes(*at)), id))
+        // Both databases can hold these times; no cursor of ours lies outside.
+        if (0..=LATEST).contains(&at) {
+            Ok(Cursor(Timestamp::from_micros(at), id))
+        } else {
+            Err(())
+        }
     }
 }
 

@@ -96,6 +96,10 @@ pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>>
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(bad_token());
     }
+    // Without a dot it is neither JWT nor PASETO, and another slice's to judge.
+    if !token.contains('.') {
+        return Ok(None);
+    }
     let token = tokens::verify(app, token).await?;
     let session = live(app, token.session).await?.ok_or_else(bad_token)?;
     if session.user != token.user || session.transport != Transport::Token {

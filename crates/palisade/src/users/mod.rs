@@ -242,8 +242,7 @@ pub async fn find_by_email(app: &App, email: &Email) -> Result<Option<User>> {
 /// # Errors
 /// When the database fails.
 pub async fn page(app: &App, paging: &Paging) -> Result<List<User>> {
-    let Cursor(at, id) =
-        paging.after.unwrap_or(Cursor(Timestamp::from_micros(i64::MIN / 4), Uuid::nil()));
+    let Cursor(at, id) = paging.after.unwrap_or(Cursor(Timestamp::from_micros(0), Uuid::nil()));
     let rows: Vec<Row> = app
         .db
         .all(

@@ -20,13 +20,12 @@ use palisade::users::{ADMIN, Email};
 use palisade::{Builder, MODULES, Running};
 use palisade_crypto::random::SeededRandom;
 use palisade_crypto::root::RootKey;
-use palisade_db::Timestamp;
-use palisade_db::testing::TestDb;
+use palisade_db::testing::{TestDb, options};
+use palisade_db::{Db, Timestamp};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 pub const PASSWORD: &str = "seven purple teapots orbit";
-pub const ORIGIN: &str = "http://localhost:8000";
 
 /// Which database a test runs on.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +66,12 @@ impl TestApp {
         TestApp::over(Arc::new(database), plan, Clock::by_hand(start())).await
     }
 
+    /// On the database at this address, which is empty.
+    pub async fn at(url: &str) -> TestApp {
+        let database = TestDb::at(url).await;
+        TestApp::over(Arc::new(database), Plan::default(), Clock::by_hand(start())).await
+    }
+
     /// Another process on the same database: a second node, or this one after a restart.
     pub async fn second(&self) -> TestApp {
         let plan = Plan { root: Some(self.root.clone()), ..Plan::default() };
@@ -81,13 +86,12 @@ impl TestApp {
         for module in plan.modules {
             builder = builder.module(module);
         }
-        database.db().migrate(&builder.migrations(), clock.now()).await.unwrap();
+        // Every app has connections of its own, as a process has.
+        let db = Db::open(options(database.url())).await.unwrap();
+        db.migrate(&builder.migrations(), clock.now()).await.unwrap();
         let root =
             plan.root.unwrap_or_else(|| RootKey::generate(&*random).to_text().expose().into());
-        let app = builder
-            .app(database.db().clone(), RootKey::parse(&root).unwrap())
-            .await
-            .expect("the app starts");
+        let app = builder.app(db, RootKey::parse(&root).unwrap()).await.expect("the app starts");
         let running = builder.run(&app).await.unwrap();
         let service = builder.service(&app);
         let test = TestApp { app, clock, builder, database, service, running: Some(running), root };
@@ -195,7 +199,7 @@ pub fn settings(changes: &[(&'static str, &'static str)]) -> Settings {
 /// Somebody who sends requests.
 #[derive(Clone)]
 pub struct Client<'a> {
-    app: &'a TestApp,
+    pub app: &'a TestApp,
     pub bearer: Option<String>,
     pub cookie: Option<String>,
     pub address: SocketAddr,

@@ -1,0 +1,321 @@
+//! Every table, limit and name, and the levels of the house.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use axum::http::{Method, StatusCode};
+use palisade::MODULES;
+use palisade_db::testing::{TableShape, TestDb, schema};
+use serde_json::json;
+
+use crate::app::{Call, On, Plan, TestApp};
+
+/// Tables of the ground, which no slice owns.
+const GROUND: [&str; 1] = ["feed"];
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The part of a source file that ships: everything above its unit tests.
+fn shipped(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap()
+}
+
+/// The module that a source file belongs to: the first part of its path below `src`.
+fn module_of(path: &Path) -> String {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let below = path.strip_prefix(src).unwrap();
+    below.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").into()
+}
+
+#[tokio::test]
+async fn every_table_has_one_owner_and_the_databases_agree() {
+    let app = TestApp::on(On::Sqlite).await;
+    let postgres = TestDb::postgres().await;
+    postgres.db().migrate(&app.builder.migrations(), app.clock.now()).await.unwrap();
+    let here = schema(&app.app.db).await.unwrap();
+    let there = schema(postgres.db()).await.unwrap();
+    // SQLite counts only in a column of its own kind; that is the one difference.
+    let but_feed = |tables: &[TableShape]| -> Vec<TableShape> {
+        tables.iter().filter(|table| table.name != "feed").cloned().collect()
+    };
+    assert_eq!(but_feed(&here), but_feed(&there));
+
+    let mut owners: BTreeMap<&str, &str> = GROUND.map(|table| (table, "ground")).into();
+    for module in MODULES {
+        for table in module.tables {
+            let other = owners.insert(table, module.name);
+            assert_eq!(other, None, "{table} has two owners");
+        }
+    }
+    let tables: BTreeSet<&str> = here.iter().map(|table| table.name.as_str()).collect();
+    assert_eq!(owners.keys().copied().collect::<BTreeSet<_>>(), tables);
+
+    for (path, text) in sources() {
+        for table in &tables {
+            let writes = ["insert into", "update", "delete from"]
+                .iter()
+                .any(|verb| text.contains(&format!("{verb} {table} ")));
+            let module = module_of(&path);
+            let owner = owners[table];
+            let ground = owner == "ground" && (module == "feed" || module == "app");
+            assert!(!writes || module == owner || ground, "{} writes {table}", path.display());
+        }
+    }
+    app.stop().await;
+}
+
+/// A request that a rule counts, enough for one use of it.
+async fn use_once(app: &TestApp, rule: &str) -> crate::app::Answer {
+    let anyone = app.anyone();
+    let wrong = json!({ "email": "bob@example.com", "password": "not the right one at all" });
+    match rule {
+        "refresh_address" => anyone.post("/api/v1/auth/refresh", json!({})).await,
+        "login_address" | "login_account" => anyone.post("/api/v1/auth/login", wrong).await,
+        "register_address" => anyone.post("/api/v1/auth/register", json!({})).await,
+        "setup_address" => anyone.post("/api/v1/setup", json!({})).await,
+        "password_change_account" => {
+            let ann = app.token("ann@example.com").await;
+            let body = json!({
+                "current_password": "not the right one at all",
+                "new_password": "five green kettles whistle",
+            });
+            ann.post("/api/v1/users/me/password", body).await
+        }
+        unknown => panic!("no request here uses the limit {unknown}: add one"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_limit_limits_and_can_be_set_and_switched_off() {
+    let mut names = BTreeSet::new();
+    for rule in MODULES.iter().flat_map(|module| module.limits) {
+        assert!(names.insert(rule.name), "{} is there twice", rule.name);
+        let burst: &'static str = format!("limits.rules.{}.burst", rule.name).leak();
+        let enabled: &'static str = format!("limits.rules.{}.enabled", rule.name).leak();
+        let small = Plan { settings: vec![(burst, "2")], ..Plan::default() };
+        let app = TestApp::with(On::Sqlite, small).await;
+        if rule.name == "password_change_account" {
+            app.user("ann@example.com").await;
+        }
+        for _ in 0..2 {
+            let answer = use_once(&app, rule.name).await;
+            assert_ne!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{}", rule.name);
+        }
+        let answer = use_once(&app, rule.name).await;
+        assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{}", rule.name);
+        assert_eq!(answer.code(), "request.too_many");
+        for header in ["retry-after", "ratelimit", "ratelimit-policy"] {
+            assert!(answer.headers.contains_key(header), "{} lacks {header}", rule.name);
+        }
+        let policy = answer.headers["ratelimit-policy"].to_str().unwrap();
+        assert!(policy.contains(rule.name) && policy.contains("q=2"), "{policy}");
+        app.stop().await;
+
+        for off in [(enabled, "false"), ("limits.enabled", "false")] {
+            let plan = Plan { settings: vec![(burst, "2"), off], ..Plan::default() };
+            let app = TestApp::with(On::Sqlite, plan).await;
+            if rule.name == "password_change_account" {
+                app.user("ann@example.com").await;
+            }
+            for _ in 0..4 {
+                let answer = use_once(&app, rule.name).await;
+                assert_ne!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{} off", rule.name);
+            }
+            app.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_address_in_another_network_has_a_limit_of_its_own() {
+    let plan =
+        Plan { settings: vec![("limits.rules.setup_address.burst", "1")], ..Plan::default() };
+    let app = TestApp::with(On::Sqlite, plan).await;
+    let status = |address: &'static str| {
+        let client = app.anyone().from(address);
+        async move { client.post("/api/v1/setup", json!({})).await.status }
+    };
+    let many = StatusCode::TOO_MANY_REQUESTS;
+    assert_ne!(status("[2001:db8::1]").await, many);
+    assert_eq!(status("[2001:db8::2]").await, many);
+    assert_ne!(status("[2001:db8:0:1::1]").await, many);
+    assert_ne!(status("203.0.113.9").await, many);
+    assert_eq!(status("[::ffff:203.0.113.9]").await, many);
+    app.stop().await;
+}
+
+fn is_name(text: &str, separator: char) -> bool {
+    let good =
+        |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    text.split_once(separator).is_some_and(|(area, rest)| good(area) && good(rest))
+}
+
+#[test]
+fn every_name_is_formed_alike_and_stands_once() {
+    let mut seen = BTreeSet::new();
+    for module in MODULES {
+        assert!(seen.insert(module.name.to_owned()), "{}", module.name);
+        for permission in module.permissions {
+            assert!(is_name(permission.name, ':'), "{}", permission.name);
+            assert!(seen.insert(permission.name.to_owned()), "{}", permission.name);
+        }
+        for event in module.events {
+            assert!(is_name(event.name, '.'), "{}", event.name);
+            assert!(seen.insert(format!("event {}", event.name)), "{}", event.name);
+        }
+        for job in module.jobs {
+            assert!(is_name(job.name, '.'), "{}", job.name);
+        }
+    }
+}
+
+#[test]
+fn every_event_of_a_slice_is_in_its_module() {
+    for module in MODULES {
+        let declared: BTreeSet<&str> = module.events.iter().map(|event| event.name).collect();
+        let mut written = BTreeSet::new();
+        for (path, text) in sources() {
+            if module_of(&path) == module.name && module.name != "audit" {
+                for after in shipped(&text).split("Event {").skip(1) {
+                    if after.trim_start().starts_with("name: \"") {
+                        written.insert(after.split('"').nth(1).unwrap().to_owned());
+                    }
+                }
+            }
+        }
+        assert_eq!(declared, written.iter().map(String::as_str).collect(), "{}", module.name);
+    }
+}
+
+#[test]
+fn no_type_has_a_name_that_says_nothing() {
+    for (path, text) in sources() {
+        for line in text.lines() {
+            let mut words =
+                line.trim_start().trim_start_matches("pub ").split([' ', '<', '(', '{']);
+            let kind = words.next().unwrap_or("");
+            let name = words.next().unwrap_or("");
+            if !matches!(kind, "struct" | "enum" | "trait" | "type") {
+                continue;
+            }
+            for bad in ["Manager", "Service", "Helper", "Util", "Impl", "Data", "Info"] {
+                let says_nothing =
+                    name.ends_with(bad) && !(name == "Data" && path.ends_with("catalogue.rs"));
+                assert!(!says_nothing, "{name} in {}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_quiet_commit_is_known() {
+    let mut found = Vec::new();
+    for (path, text) in sources() {
+        for (at, _) in shipped(&text).match_indices(".commit_quietly(\"") {
+            let reason = text[at..].split('"').nth(1).unwrap();
+            found.push(format!("{}: {reason}", module_of(&path)));
+        }
+    }
+    found.sort();
+    found.dedup();
+    assert_eq!(
+        found,
+        [
+            "sessions: a refresh goes on with a session; its start and end are events",
+            "sessions: a repeat within the grace changes nothing",
+            "sessions: ending a session noted its own event",
+            "sessions: using a session is no change of it",
+        ]
+    );
+}
+
+/// The house's levels: a module imports from its own level and from lower ones.
+const LEVELS: &[(&str, u8)] = &[
+    ("error", 0),
+    ("id", 0),
+    ("clock", 0),
+    ("settings", 0),
+    ("memory", 0),
+    ("hashing", 0),
+    ("limits", 1),
+    ("feed", 1),
+    ("app", 2),
+    ("audit", 2),
+    ("module", 2),
+    ("access", 2),
+    ("http", 2),
+    ("users", 3),
+    ("keys", 3),
+    ("tokens", 4),
+    ("sessions", 5),
+    ("passwords", 6),
+    ("login", 7),
+    ("registration", 7),
+    ("system", 7),
+    ("builder", 8),
+    ("lib", 9),
+];
+
+fn level(module: &str) -> u8 {
+    let found = LEVELS.iter().find(|(name, _)| *name == module);
+    found.unwrap_or_else(|| panic!("{module} has no level: add it")).1
+}
+
+#[test]
+fn imports_go_down() {
+    for (path, text) in sources() {
+        let module = module_of(&path);
+        let code: Vec<&str> =
+            shipped(&text).lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        for rest in code.join("\n").split("crate::").skip(1) {
+            let group = rest.strip_prefix('{').map(|list| list.split('}').next().unwrap());
+            let names: Vec<&str> = match group {
+                Some(list) => list.split(',').map(str::trim).collect(),
+                None => vec![rest],
+            };
+            for name in names {
+                let end = name.find(|c: char| !c.is_ascii_lowercase() && c != '_');
+                let name = &name[..end.unwrap_or(name.len())];
+                if name.is_empty() || name == "id_type" || level(name) <= level(&module) {
+                    continue;
+                }
+                panic!("{} imports {name}, which is above it", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn no_file_of_logic_is_too_long_to_read() {
+    for (path, text) in sources() {
+        let catalogue = path.ends_with("catalogue.rs") || path.ends_with("tests.rs");
+        let lines = shipped(&text).lines().count();
+        assert!(catalogue || lines <= 500, "{} has {lines} lines", path.display());
+    }
+}
+
+#[tokio::test]
+async fn a_method_that_a_path_does_not_take_is_named_in_allow() {
+    let app = TestApp::on(On::Sqlite).await;
+    let answer = app.anyone().send(Call::new(Method::PUT, "/api/v1/users/me")).await;
+    assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+    let allow = answer.headers["allow"].to_str().unwrap();
+    assert!(allow.contains("GET") && allow.contains("PATCH"), "{allow}");
+    app.stop().await;
+}

@@ -1,0 +1,282 @@
+//! Every route, as everybody: the line that declares it is the policy that holds.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
+use futures_util::future::BoxFuture;
+use palisade::access::{Credential, Identity, Via, Who};
+use palisade::app::App;
+use palisade::error::Result;
+use palisade::id::{SessionId, UserId};
+use palisade::module::Module;
+use palisade_db::args;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::app::{Answer, Call, On, Plan, TestApp};
+
+/// A credential that proves whoever holds the permissions that the token names: `test:a+b`.
+const TEST: Module = Module {
+    name: "test_credentials",
+    credentials: &[Credential { name: "test", via: Via::Bearer, prove }],
+    ..Module::EMPTY
+};
+
+fn prove<'a>(app: &'a App, parts: &'a Parts) -> BoxFuture<'a, Result<Option<Identity>>> {
+    let token = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let named = token.and_then(|token| token.strip_prefix("Bearer test-"));
+    let identity = named.map(|named| Identity {
+        user: UserId(Uuid::nil()),
+        session: SessionId(Uuid::nil()),
+        permissions: Arc::new(named.split('+').map(str::to_owned).collect()),
+        authenticated_at: app.clock.now(),
+        via: Via::Bearer,
+    });
+    Box::pin(async move { Ok(identity) })
+}
+
+async fn start() -> TestApp {
+    let settings = vec![("limits.enabled", "false")];
+    TestApp::with(On::Sqlite, Plan { settings, modules: vec![TEST], ..Plan::default() }).await
+}
+
+/// The path with an id where one is expected.
+fn concrete(path: &str) -> String {
+    path.replace("{id}", "01890000-0000-7000-8000-000000000000")
+}
+
+fn refused(answer: &Answer) -> bool {
+    matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_route_lets_in_whom_its_line_names_and_nobody_else() {
+    let app = start().await;
+    let all: BTreeSet<String> = app
+        .builder
+        .modules()
+        .iter()
+        .flat_map(|module| module.permissions)
+        .map(|permission| permission.name.to_owned())
+        .collect();
+    let routes = app.builder.routes();
+    assert!(routes.len() > 25, "{}", routes.len());
+    for route in routes {
+        let call = || Call::new(route.method.clone(), &concrete(&route.path));
+        let line = format!("{} {}", route.method, route.path);
+        let nobody = app.anyone().send(call()).await;
+        let stranger = app.anyone().with_token("test-").send(call()).await;
+        match route.access.who {
+            Who::Anyone => {
+                assert_ne!(nobody.code(), "access.not_signed_in", "{line}");
+            }
+            Who::SignedIn => {
+                assert_eq!(nobody.status, StatusCode::UNAUTHORIZED, "{line}");
+                assert!(nobody.headers.contains_key("www-authenticate"), "{line}");
+                assert!(!refused(&stranger), "{line}: {}", stranger.raw);
+            }
+            Who::Holds(permission) => {
+                assert_eq!(nobody.status, StatusCode::UNAUTHORIZED, "{line}");
+                assert_eq!(stranger.status, StatusCode::FORBIDDEN, "{line}");
+                let but = all.iter().filter(|name| *name != permission.name);
+                let but = format!("test-{}", but.cloned().collect::<Vec<_>>().join("+"));
+                let others = app.anyone().with_token(but).send(call()).await;
+                assert_eq!(others.status, StatusCode::FORBIDDEN, "{line}");
+                let exactly = format!("test-{}", permission.name);
+                let holder = app.anyone().with_token(exactly).send(call()).await;
+                assert!(!refused(&holder), "{line}: {}", holder.raw);
+            }
+        }
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_unsafe_route_wants_proof_of_origin_from_a_cookie() {
+    let app = start().await;
+    app.admin("ann@example.com").await;
+    let ann = app.browser("ann@example.com").await;
+    for route in app.builder.routes() {
+        if route.access.who == Who::Anyone || route.method == Method::GET {
+            continue;
+        }
+        let call = || Call::new(route.method.clone(), &concrete(&route.path));
+        let line = format!("{} {}", route.method, route.path);
+        let bad = [
+            call(),
+            call().header("sec-fetch-site", "cross-site"),
+            call().header("sec-fetch-site", "same-site"),
+            call().header("sec-fetch-site", "none"),
+            call().header("sec-fetch-site", "cross-site").header("origin", "http://localhost:8000"),
+            call().header("sec-fetch-site", "same-origin").header("sec-fetch-site", "cross-site"),
+            call().header("origin", "null"),
+            call().header("origin", "https://evil.example"),
+            call().header("origin", "http://localhost:8000.evil.example"),
+            call()
+                .header("origin", "http://localhost:8000")
+                .header("origin", "https://evil.example"),
+            call().header("origin", "http://localhost:8001"),
+            call().header("origin", "https://localhost:8000"),
+            call().header("referer", "http://localhost:8000/"),
+        ];
+        for (number, bad) in bad.into_iter().enumerate() {
+            let answer = ann.send(bad).await;
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{line}, case {number}");
+            assert_eq!(answer.code(), "access.cross_site", "{line}, case {number}");
+        }
+    }
+    let call = Call::new(Method::DELETE, "/api/v1/users/me/sessions");
+    let ours = ann.send(call.header("origin", "http://localhost:8000")).await;
+    assert_eq!(ours.status, StatusCode::NO_CONTENT);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_gate_decides_before_the_body_is_read() {
+    let app = start().await;
+    for route in app.builder.routes() {
+        if route.access.who == Who::Anyone {
+            continue;
+        }
+        let never = futures_util::stream::pending::<std::io::Result<bytes::Bytes>>();
+        let call = Call::new(route.method.clone(), &concrete(&route.path))
+            .header("content-type", "application/json")
+            .body(Body::from_stream(never));
+        let answer =
+            tokio::time::timeout(std::time::Duration::from_secs(5), app.anyone().send(call)).await;
+        let answer = answer.unwrap_or_else(|_| panic!("{} waits for the body", route.path));
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{}", route.path);
+    }
+    app.stop().await;
+}
+
+/// What every answer carries, whoever asked for whatever.
+fn has_all_headers(answer: &Answer, line: &str) {
+    for name in [
+        "content-security-policy",
+        "x-content-type-options",
+        "x-frame-options",
+        "referrer-policy",
+        "permissions-policy",
+        "cross-origin-opener-policy",
+        "cross-origin-resource-policy",
+        "cache-control",
+        "x-request-id",
+    ] {
+        assert!(answer.headers.contains_key(name), "{line} lacks {name}");
+    }
+    assert!(!answer.headers.contains_key("server"), "{line}");
+    assert!(!answer.headers.contains_key("strict-transport-security"), "{line}: not over http");
+    let policy = answer.headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
+    assert!(!policy.contains("unsafe"), "{line}");
+    if answer.status.is_client_error() || answer.status.is_server_error() {
+        assert_eq!(answer.headers["content-type"], "application/problem+json", "{line}");
+        assert_eq!(answer.body["status"], answer.status.as_u16(), "{line}");
+        assert_eq!(answer.text("request_id"), answer.headers["x-request-id"], "{line}");
+        for member in ["type", "title", "detail", "code"] {
+            assert!(answer.body[member].is_string(), "{line} lacks {member}");
+        }
+        for word in ["select ", "sqlx", "serde", "/src/", "panicked", "palisade_db", "axum"] {
+            assert!(!answer.raw.contains(word), "{line} tells {word}: {}", answer.raw);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_answer_has_the_security_headers() {
+    let app = start().await;
+    let methods = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::from_bytes(b"PROPFIND").unwrap(),
+    ];
+    let mut paths: BTreeSet<String> =
+        app.builder.routes().iter().map(|route| concrete(&route.path)).collect();
+    paths.extend(
+        ["/", "/nothing", "/api/v1", "/api/v1/users/", "/.git/config", "/api/v1//users"]
+            .map(str::to_owned),
+    );
+    for path in &paths {
+        for method in &methods {
+            let line = format!("{method} {path}");
+            let mut answer = app.anyone().send(Call::new(method.clone(), path)).await;
+            if *method == Method::HEAD && answer.status.is_client_error() {
+                assert!(answer.raw.is_empty() || answer.body.is_object());
+                answer.status = StatusCode::OK;
+            }
+            has_all_headers(&answer, &line);
+            if answer.status == StatusCode::METHOD_NOT_ALLOWED {
+                assert!(answer.headers.contains_key("allow"), "{line}");
+            }
+            if *method == Method::TRACE {
+                assert!(answer.status.is_client_error(), "{line}");
+            }
+        }
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reading_changes_nothing() {
+    let app = start().await;
+    app.admin("ann@example.com").await;
+    let ann = app.token("ann@example.com").await;
+    let count = || async {
+        let mut counts = Vec::new();
+        for sql in [
+            "select count(*) from audit_events",
+            "select count(*) from sessions",
+            "select count(*) from session_secrets",
+            "select count(*) from users",
+            "select count(*) from feed",
+        ] {
+            counts.push(app.app.db.one::<(i64,)>(sql, args![]).await.unwrap().0);
+        }
+        counts
+    };
+    let before = count().await;
+    for route in app.builder.routes() {
+        if route.method == Method::GET {
+            ann.get(&concrete(&route.path)).await;
+            ann.send(Call::new(Method::HEAD, &concrete(&route.path))).await;
+        }
+    }
+    assert_eq!(count().await, before);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn what_does_not_exist_looks_like_what_one_may_not_see() {
+    let app = start().await;
+    app.admin("ann@example.com").await;
+    let ann = app.token("ann@example.com").await;
+    let body = |answer: Answer| {
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{}", answer.raw);
+        let mut body = answer.body;
+        body["request_id"] = Value::Null;
+        body
+    };
+    let unknown = body(ann.get("/api/v1/users/01890000-0000-7000-8000-000000000000").await);
+    for path in [
+        "/api/v1/users/garbage",
+        "/api/v1/users/018900000000700080000000000000000",
+        "/api/v1/users/%7B01890000-0000-7000-8000-000000000000%7D",
+        "/api/v1/users/01890000-0000-7000-8000-000000000000%00",
+        "/api/v1/users/..%2F..%2Fetc%2Fpasswd",
+        "/api/v1/nothing",
+    ] {
+        assert_eq!(body(ann.get(path).await), unknown, "{path}");
+    }
+    app.stop().await;
+}
