@@ -14,6 +14,7 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use palisade_crypto::random::Random;
 use palisade_crypto::root::RootKey;
@@ -199,6 +200,9 @@ impl Actor {
 }
 
 /// A write transaction that knows who acts.
+///
+/// While it is open, nothing else may be read through [`Ground::db`]: on PostgreSQL that would take a
+/// second connection while holding a first, and enough of those wait for each other for ever.
 pub struct Change {
     tx: Tx,
     app: App,
@@ -292,8 +296,10 @@ impl Change {
     }
 
     async fn write_and_commit(mut self) -> Result<()> {
-        for entry in std::mem::take(&mut self.entries) {
-            audit::write(&mut self.tx, &self.app, &self.actor, self.at, entry).await?;
+        for (number, entry) in (0..).zip(std::mem::take(&mut self.entries)) {
+            // A microsecond apart, so that the log keeps the order in which they were noted.
+            let at = self.at.plus(Duration::from_micros(number));
+            audit::write(&mut self.tx, &self.app, &self.actor, at, entry).await?;
         }
         for news in &self.news {
             self.tx

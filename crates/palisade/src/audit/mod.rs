@@ -344,7 +344,18 @@ pub async fn list(app: &App, filter: Filter, limit: i64) -> Result<Vec<EventView
             ],
         )
         .await?;
-    rows.into_iter().map(|row| view(&app.audit_keys, row)).collect()
+    let own = |row: &Row| filter.person.is_none() || row.2 == filter.person;
+    rows.into_iter()
+        .map(|row| {
+            let own = own(&row);
+            let mut event = view(&app.audit_keys, row)?;
+            // Who looks at their own past doesn't learn where an administrator sits.
+            if !own {
+                event.personal.clear();
+            }
+            Ok(event)
+        })
+        .collect()
 }
 
 fn view(keys: &AuditKeys, row: Row) -> Result<EventView> {

@@ -89,10 +89,6 @@ struct Proof {
 
 async fn start(app: &App, actor: &Actor, attempt: Attempt, proof: Proof) -> Result<Issued> {
     let user = proof.user;
-    let sealed = match &proof.upgrade {
-        Some(hashed) => Some(hashed.seal(app, user).await?),
-        None => None,
-    };
     let mut change = app.change(actor).await?;
     // SECURITY: between the comparison and here the password may have been changed or the user
     // disabled (test: a_sign_in_that_races_with_a_change_is_refused).
@@ -102,8 +98,8 @@ async fn start(app: &App, actor: &Actor, attempt: Attempt, proof: Proof) -> Resu
         drop(change);
         return Err(deny(app, actor, &attempt, Some(user), "disabled_or_changed").await);
     }
-    if let Some(sealed) = sealed {
-        passwords::upgrade(&mut change, user, sealed).await?;
+    if let Some(hashed) = &proof.upgrade {
+        passwords::upgrade(&mut change, user, hashed.seal(app, user)).await?;
     }
     let new = NewSession {
         user,

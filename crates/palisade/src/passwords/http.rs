@@ -53,7 +53,7 @@ async fn change(
     let user = users::current(&app, me.user).await?.ok_or_else(Error::not_found)?;
     let context = [user.email.as_str(), user.name.as_deref().unwrap_or("")];
     let hashed = hash(&app, turn, "/new_password", &body.new_password, &context).await?;
-    let sealed = hashed.seal(&app, me.user).await?;
+    let sealed = hashed.seal(&app, me.user);
     let mut change = app.change(&caller.actor).await?;
     if !unchanged(&mut change, &stored).await? {
         return Err(wrong_current());

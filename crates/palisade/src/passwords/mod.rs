@@ -25,10 +25,11 @@ use crate::audit::Event;
 use crate::error::{Broken, Error, Kind, Result};
 use crate::hashing::{self, Lane, NotDone, QueueLimits, WorkPool};
 use crate::id::UserId;
+use crate::keys::{self, Ring};
 use crate::module::Module;
 use crate::sessions::{self, Why};
 use crate::settings::{PasswordAlgorithm, PasswordCost, Settings};
-use crate::{keys, users};
+use crate::users;
 
 pub use rules::{LONGEST, Rules};
 
@@ -149,17 +150,16 @@ impl Turn {
 pub struct Sealed(Vec<u8>);
 
 /// A password that passed the rules and was hashed; sealed once its user is known.
-pub struct Hashed(SecretString);
+pub struct Hashed {
+    hash: SecretString,
+    ring: Arc<Ring>,
+}
 
 impl Hashed {
-    /// Seals it for a user.
-    ///
-    /// # Errors
-    /// When the keys can't be read.
-    pub async fn seal(&self, app: &App, user: UserId) -> Result<Sealed> {
-        let ring = keys::ring(app).await?;
-        let hash = self.0.expose().as_bytes();
-        Ok(Sealed(ring.pepper.seal(&*app.random, user.0.as_bytes(), hash)))
+    /// Seals it for a user. Reads nothing: it is called within changes.
+    pub fn seal(&self, app: &App, user: UserId) -> Sealed {
+        let hash = self.hash.expose().as_bytes();
+        Sealed(self.ring.pepper.seal(&*app.random, user.0.as_bytes(), hash))
     }
 }
 
@@ -174,6 +174,7 @@ pub async fn hash(
     password: &SecretString,
     context: &[&str],
 ) -> Result<Hashed> {
+    let ring = keys::ring(app).await?;
     let hashing = app.part::<Hashing>();
     let (rules, cost) = (Arc::clone(&hashing.rules), hashing.cost);
     let context: Vec<String> = context.iter().map(|word| (*word).to_owned()).collect();
@@ -184,7 +185,7 @@ pub async fn hash(
         Ok(password::hash(&cost, &normal, &*random, memory).map_err(Error::internal))
     };
     let hash = run(app, turn, work).await?.map_err(|broken| broken.at(pointer))??;
-    Ok(Hashed(hash.into()))
+    Ok(Hashed { hash: hash.into(), ring })
 }
 
 /// What is stored of a user's password.
@@ -221,9 +222,10 @@ pub async fn verify(
     stored: Option<&Stored>,
     password: &SecretString,
 ) -> Result<Verdict> {
+    let ring = keys::ring(app).await?;
     let hashing = app.part::<Hashing>();
     let encoded = match stored {
-        Some(stored) => open(app, stored).await?,
+        Some(stored) => open(&ring, stored)?,
         // SECURITY: the same work, so that time doesn't tell whether the account exists
         // (test: an_unknown_address_costs_a_hash).
         None => SecretString::from(&*hashing.dummy),
@@ -242,11 +244,14 @@ pub async fn verify(
             Ok((right, new))
         };
     let (right, new) = run(app, turn, work).await?.map_err(Error::internal)?;
-    Ok(if right { Verdict::Right(new.map(|hash| Hashed(hash.into()))) } else { Verdict::Wrong })
+    Ok(if right {
+        Verdict::Right(new.map(|hash| Hashed { hash: hash.into(), ring }))
+    } else {
+        Verdict::Wrong
+    })
 }
 
-async fn open(app: &App, stored: &Stored) -> Result<SecretString> {
-    let ring = keys::ring(app).await?;
+fn open(ring: &Ring, stored: &Stored) -> Result<SecretString> {
     let hash =
         ring.pepper.open(stored.user.0.as_bytes(), &stored.sealed).map_err(Error::internal)?;
     Ok(std::str::from_utf8(hash.expose()).map_err(Error::internal)?.into())
@@ -294,9 +299,8 @@ pub async fn reset(app: &App, actor: &Actor, user: UserId, password: &SecretStri
     let found = users::find(app, user).await?.ok_or_else(Error::not_found)?;
     let context = [found.email.as_str(), found.name.as_deref().unwrap_or("")];
     let hashed = hash(app, Turn::of(actor.address), "/password", password, &context).await?;
-    let sealed = hashed.seal(app, user).await?;
     let mut change = app.change(actor).await?;
-    store(&mut change, user, sealed).await?;
+    store(&mut change, user, hashed.seal(app, user)).await?;
     sessions::end_all(&mut change, user, Why::PasswordChanged).await?;
     change.commit(RESET.about(user)).await
 }

@@ -194,7 +194,7 @@ async fn create(
 ) -> Result<Option<UserId>> {
     let new = NewUser { email: wanted.email.clone(), name: wanted.name.clone(), role };
     let Some(user) = users::create(change, &new).await? else { return Ok(None) };
-    let sealed = hashed.seal(&change.app().clone(), user).await?;
+    let sealed = hashed.seal(&change.app().clone(), user);
     passwords::store(change, user, sealed).await?;
     Ok(Some(user))
 }

@@ -120,7 +120,7 @@ pub async fn disable(mut change: Change, user: UserId) -> Result<()> {
 /// # Errors
 /// Not found; or the database fails.
 pub async fn revoke_all(mut change: Change, user: UserId) -> Result<Ended> {
-    if users::find(change.app(), user).await?.is_none() {
+    if !users::exists(&mut change, user).await? {
         return Err(Error::not_found());
     }
     let ended = end_all(&mut change, user, Why::Revoked).await?;

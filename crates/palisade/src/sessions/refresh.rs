@@ -17,7 +17,7 @@ use super::{
 };
 use crate::app::{Actor, App, Change};
 use crate::error::{Error, Kind, Result};
-use crate::{keys, users};
+use crate::keys;
 
 /// Replaces a secret by its successor.
 ///
@@ -34,8 +34,7 @@ pub async fn refresh(
     keys::ring(app).await?;
     let mut change = app.change(actor).await?;
     let mut session = find(&mut change, digest, transport).await?.ok_or_else(ended)?;
-    let user = users::current(app, session.user).await?;
-    if session.is_over(change.now()) || user.is_none_or(|user| user.disabled) {
+    if session.is_over(change.now()) {
         return Err(ended());
     }
     let successor = opaque::generate(transport.prefix(), &*app.random);
@@ -68,8 +67,11 @@ async fn find(
         .maybe(
             "select s.id, s.user_id, s.transport, s.token_format, s.amr, s.authenticated_at,
                 s.last_used_at, s.idle_expires_at, s.expires_at
-             from session_secrets x join sessions s on s.id = x.session_id
-             where x.digest = $1 and s.transport = $2 and s.ended_at is null",
+             from session_secrets x
+                join sessions s on s.id = x.session_id
+                join users u on u.id = s.user_id
+             where x.digest = $1 and s.transport = $2 and s.ended_at is null
+                and u.disabled_at is null",
             args![digest, transport.as_str()],
         )
         .await?;

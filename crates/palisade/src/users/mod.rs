@@ -224,6 +224,16 @@ pub async fn find(app: &App, id: UserId) -> Result<Option<User>> {
     Ok(row.map(|row| user(app, row)))
 }
 
+/// Whether there is such a user, as a change sees it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn exists(change: &mut Change, id: UserId) -> Result<bool> {
+    let row: Option<(UserId,)> =
+        change.maybe("select id from users where id = $1", args![id]).await?;
+    Ok(row.is_some())
+}
+
 /// The user with this address.
 ///
 /// # Errors

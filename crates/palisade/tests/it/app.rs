@@ -43,6 +43,7 @@ pub struct TestApp {
     service: Frame,
     running: Option<Running>,
     root: String,
+    chosen: Vec<(&'static str, &'static str)>,
 }
 
 /// What a test wants different from the defaults.
@@ -74,13 +75,19 @@ impl TestApp {
 
     /// Another process on the same database: a second node, or this one after a restart.
     pub async fn second(&self) -> TestApp {
-        let plan = Plan { root: Some(self.root.clone()), ..Plan::default() };
+        self.second_with(self.chosen.clone()).await
+    }
+
+    /// The same, with other settings.
+    pub async fn second_with(&self, settings: Vec<(&'static str, &'static str)>) -> TestApp {
+        let plan = Plan { root: Some(self.root.clone()), settings, ..Plan::default() };
         TestApp::over(Arc::clone(&self.database), plan, self.clock.clone()).await
     }
 
     async fn over(database: Arc<TestDb>, plan: Plan, clock: Clock) -> TestApp {
         let seed = database.url().bytes().map(u64::from).fold(7u64, |a, b| a.wrapping_mul(31) ^ b);
         let random = Arc::new(SeededRandom::new(seed ^ u64::from(plan.root.is_some())));
+        let chosen = plan.settings.clone();
         let settings = settings(&plan.settings);
         let mut builder = Builder::new(settings, clock.clone(), random.clone());
         for module in plan.modules {
@@ -94,7 +101,8 @@ impl TestApp {
         let app = builder.app(db, RootKey::parse(&root).unwrap()).await.expect("the app starts");
         let running = builder.run(&app).await.unwrap();
         let service = builder.service(&app);
-        let test = TestApp { app, clock, builder, database, service, running: Some(running), root };
+        let running = Some(running);
+        let test = TestApp { app, clock, builder, database, service, running, root, chosen };
         test.catch_up().await;
         test
     }

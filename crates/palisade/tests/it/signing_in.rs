@@ -1,0 +1,382 @@
+//! Signing in, registering and setting up, as somebody would who shouldn't.
+
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use futures_util::future::join_all;
+use palisade::app::Actor;
+use palisade::registration;
+use palisade_db::args;
+use serde_json::{Value, json};
+
+use crate::app::{Answer, Call, On, PASSWORD, Plan, TestApp};
+
+crate::on_both! {
+    one_refusal_for_every_reason => |on| super::one_refusal(on);
+    a_sign_in_that_races_with_a_change_is_refused => |on| super::racing(on);
+    a_setup_link_makes_one_administrator => |on| super::setup(on);
+    an_old_hash_is_replaced_at_sign_in => |on| super::upgrade(on);
+    hashes_swapped_between_users_open_nothing => |on| super::swapped(on);
+    a_known_address_registers_like_an_unknown_one => |on| super::register(on);
+}
+
+const OTHER: &str = "five green kettles whistle";
+
+fn but_request_id(mut answer: Answer) -> (StatusCode, Value, Vec<String>) {
+    answer.body["request_id"] = Value::Null;
+    let mut headers: Vec<String> = answer
+        .headers
+        .iter()
+        .filter(|(name, _)| *name != "x-request-id")
+        .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+        .collect();
+    headers.sort();
+    (answer.status, answer.body, headers)
+}
+
+async fn one_refusal(on: On) {
+    let app = TestApp::on(on).await;
+    app.user("ann@example.com").await;
+    app.admin("root@example.com").await;
+    let gone = app.user("gone@example.com").await;
+    let root = app.token("root@example.com").await;
+    root.act(&format!("/api/v1/users/{gone}/disable")).await;
+    let attempt = |email: &'static str, password: &'static str| {
+        let body = json!({ "email": email, "password": password });
+        let anyone = app.anyone();
+        async move { but_request_id(anyone.post("/api/v1/auth/login", body).await) }
+    };
+    let expected = attempt("nobody@example.com", PASSWORD).await;
+    assert_eq!(expected.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(expected.1["code"], "login.denied");
+    for (email, password) in [
+        ("ann@example.com", OTHER),
+        ("ann@example.com", ""),
+        ("gone@example.com", PASSWORD),
+        ("gone@example.com", OTHER),
+        ("not an address", PASSWORD),
+        ("", ""),
+    ] {
+        assert_eq!(attempt(email, password).await, expected, "{email}");
+    }
+    let denied = app.events().await.iter().filter(|event| *event == "login.denied").count();
+    assert_eq!(denied, 7);
+    app.stop().await;
+}
+
+/// With a hash that takes long, time tells from afar whether one was computed.
+#[tokio::test]
+async fn an_unknown_address_costs_a_hash() {
+    let app = TestApp::on(On::Sqlite).await;
+    app.user("ann@example.com").await;
+    let median = |email: &'static str| {
+        let app = &app;
+        async move {
+            let mut times = Vec::new();
+            for _ in 0..7 {
+                let began = app_time();
+                let body = json!({ "email": email, "password": OTHER });
+                app.anyone().post("/api/v1/auth/login", body).await;
+                times.push(app_time() - began);
+            }
+            times.sort();
+            times[3]
+        }
+    };
+    let (known, unknown) = (median("ann@example.com").await, median("nobody@example.com").await);
+    assert!(unknown * 2 > known, "{unknown:?} is much less than {known:?}");
+    app.stop().await;
+}
+
+#[expect(clippy::disallowed_methods, reason = "real time is what is measured")]
+fn app_time() -> Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap()
+}
+
+async fn racing(on: On) {
+    let settings = vec![("limits.enabled", "false")];
+    let app = TestApp::with(on, Plan { settings, ..Plan::default() }).await;
+    app.admin("root@example.com").await;
+    let root = app.token("root@example.com").await;
+    for round in 0..8 {
+        let email = format!("user{round}@example.com");
+        let id = app.user(&email).await;
+        let path = format!("/api/v1/users/{id}/disable");
+        let slow = async {
+            tokio::time::sleep(Duration::from_millis(round * 6)).await;
+            root.act(&path).await
+        };
+        let anyone = app.anyone();
+        let (answer, disabled) = tokio::join!(anyone.login(&email), slow);
+        assert_eq!(disabled.status, StatusCode::NO_CONTENT);
+        if answer.status == StatusCode::OK {
+            let late = app.anyone().with_token(answer.text("access_token"));
+            assert_eq!(late.get("/api/v1/users/me").await.status, StatusCode::UNAUTHORIZED);
+        }
+        let (alive,): (i64,) = app
+            .app
+            .db
+            .one("select count(*) from sessions where user_id = $1 and ended_at is null", args![id])
+            .await
+            .unwrap();
+        assert_eq!(alive, 0, "round {round}");
+    }
+    for round in 0..8 {
+        let email = format!("changer{round}@example.com");
+        app.user(&email).await;
+        let ann = app.token(&email).await;
+        let body = json!({ "current_password": PASSWORD, "new_password": OTHER });
+        let path = "/api/v1/users/me/password";
+        let login = async {
+            tokio::time::sleep(Duration::from_millis(round * 12)).await;
+            app.anyone().login(&email).await
+        };
+        let (answer, changed) = tokio::join!(login, ann.post(path, body));
+        assert_eq!(changed.status, StatusCode::NO_CONTENT, "{}", changed.raw);
+        if answer.status == StatusCode::OK {
+            let late = app.anyone().with_token(answer.text("access_token"));
+            assert_eq!(late.get("/api/v1/users/me").await.status, StatusCode::UNAUTHORIZED);
+        }
+        assert_eq!(ann.get("/api/v1/users/me").await.status, StatusCode::OK);
+    }
+    app.stop().await;
+}
+
+fn token_of(link: &str) -> String {
+    link.split_once("#token=").unwrap().1.to_owned()
+}
+
+async fn setup(on: On) {
+    let app = TestApp::on(on).await;
+    let link = || async {
+        let link = registration::setup_link(&app.app, &Actor::operator()).await.unwrap();
+        assert!(link.expose().starts_with("http://localhost:8000/setup#token="));
+        token_of(link.expose())
+    };
+    let body =
+        |token: &str, email: &str| json!({ "token": token, "email": email, "password": PASSWORD });
+    let anyone = app.anyone();
+    let replaced = link().await;
+    let expired = link().await;
+    let answer = anyone.post("/api/v1/setup", body(&replaced, "a@example.com")).await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.body["errors"][0]["code"]),
+        (422, &json!("setup.bad_token"))
+    );
+    app.advance(Duration::from_secs(30 * 60 + 1)).await;
+    let answer = anyone.post("/api/v1/setup", body(&expired, "a@example.com")).await;
+    assert_eq!(answer.status.as_u16(), 422);
+    let weak =
+        json!({ "token": link().await, "email": "nonsense", "password": "short", "name": "" });
+    let answer = anyone.post("/api/v1/setup", weak).await;
+    assert_eq!(answer.body["errors"].as_array().unwrap().len(), 2, "{}", answer.raw);
+
+    let good = link().await;
+    let attempts = (0..15).map(|number| {
+        let body = body(&good, &format!("admin{number}@example.com"));
+        let client = app.anyone().from(&format!("203.0.113.{number}"));
+        async move { client.post("/api/v1/setup", body).await }
+    });
+    let answers = join_all(attempts).await;
+    let made = answers.iter().filter(|answer| answer.status == StatusCode::CREATED).count();
+    assert_eq!(made, 1, "{:?}", answers.iter().map(|a| a.status).collect::<Vec<_>>());
+    let (admins,): (i64,) = app.app.db.one("select count(*) from users", args![]).await.unwrap();
+    assert_eq!(admins, 1);
+    let answer = anyone.post("/api/v1/setup", body(&good, "late@example.com")).await;
+    assert_eq!((answer.status, answer.code()), (StatusCode::GONE, "setup.done"));
+    let none = registration::setup_link(&app.app, &Actor::operator()).await;
+    assert_eq!(none.unwrap_err().code(), "setup.done");
+    app.stop().await;
+}
+
+async fn upgrade(on: On) {
+    let settings = vec![("passwords.algorithm", "bcrypt"), ("passwords.bcrypt_cost", "10")];
+    let old = TestApp::with(on, Plan { settings, ..Plan::default() }).await;
+    old.user("ann@example.com").await;
+    let sealed = || async {
+        let row: (Vec<u8>,) =
+            old.app.db.one("select sealed from passwords", args![]).await.unwrap();
+        row.0
+    };
+    let before = sealed().await;
+    assert_eq!(old.anyone().login("ann@example.com").await.status, StatusCode::OK);
+    assert_eq!(sealed().await, before, "at its own cost it stays");
+    let new = old.second_with(vec![]).await;
+    let wrong = json!({ "email": "ann@example.com", "password": OTHER });
+    assert_eq!(new.anyone().post("/api/v1/auth/login", wrong).await.code(), "login.denied");
+    assert_eq!(sealed().await, before, "a wrong password upgrades nothing");
+    assert_eq!(new.anyone().login("ann@example.com").await.status, StatusCode::OK);
+    let after = sealed().await;
+    assert_ne!(after, before);
+    assert_eq!(new.anyone().login("ann@example.com").await.status, StatusCode::OK);
+    assert_eq!(sealed().await, after);
+    new.stop().await;
+    old.stop().await;
+}
+
+async fn swapped(on: On) {
+    let app = TestApp::on(on).await;
+    let ann = app.user("ann@example.com").await;
+    let eve = app.user("eve@example.com").await;
+    let mut tx = app.app.db.begin().await.unwrap();
+    let (of_eve,): (Vec<u8>,) =
+        tx.one("select sealed from passwords where user_id = $1", args![eve]).await.unwrap();
+    tx.run("update passwords set sealed = $2 where user_id = $1", args![ann, of_eve])
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let answer = app.anyone().login("ann@example.com").await;
+    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(answer.code(), "server.internal");
+    assert_eq!(app.anyone().login("eve@example.com").await.status, StatusCode::OK);
+    app.stop().await;
+}
+
+async fn register(on: On) {
+    let app = TestApp::on(on).await;
+    app.user("ann@example.com").await;
+    let attempt = |email: &'static str| {
+        let body = json!({ "email": email, "password": OTHER });
+        let anyone = app.anyone();
+        async move { but_request_id(anyone.post("/api/v1/auth/register", body).await) }
+    };
+    let unknown = attempt("new@example.com").await;
+    assert_eq!(unknown.0, StatusCode::ACCEPTED);
+    for same in ["ann@example.com", "ANN@Example.com", "ann@example.com."] {
+        assert_eq!(attempt(same).await, unknown, "{same}");
+    }
+    // The account of the address's owner is as it was.
+    assert_eq!(app.anyone().login("ann@example.com").await.status, StatusCode::OK);
+    let (users,): (i64,) = app.app.db.one("select count(*) from users", args![]).await.unwrap();
+    assert_eq!(users, 2);
+    for field in ["role", "roles", "email_verified", "id", "disabled", "created_at", "permissions"]
+    {
+        let mut body = json!({ "email": "eve@example.com", "password": OTHER });
+        body[field] = json!("admin");
+        let answer = app.anyone().post("/api/v1/auth/register", body).await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!(answer.body["errors"][0]["pointer"], format!("/{field}"));
+        let ann = app.token("ann@example.com").await;
+        let call = Call::new(Method::PATCH, "/api/v1/users/me").json(json!({ field: "admin" }));
+        assert_eq!(ann.send(call).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn closed_registration_lets_nobody_in() {
+    let settings = vec![("registration.mode", "closed")];
+    let app = TestApp::with(On::Sqlite, Plan { settings, ..Plan::default() }).await;
+    let body = json!({ "email": "ann@example.com", "password": PASSWORD });
+    let answer = app.anyone().post("/api/v1/auth/register", body).await;
+    assert_eq!((answer.status, answer.code()), (StatusCode::FORBIDDEN, "registration.closed"));
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_password_is_refused_with_the_rule_that_it_breaks() {
+    let settings = vec![("limits.enabled", "false")];
+    let app = TestApp::with(On::Sqlite, Plan { settings, ..Plan::default() }).await;
+    let attempt = |password: String, name: Option<&'static str>| {
+        let mut body = json!({ "email": "lindworm@example.com", "password": password });
+        if let Some(name) = name {
+            body["name"] = name.into();
+        }
+        let anyone = app.anyone();
+        async move {
+            let answer = anyone.post("/api/v1/auth/register", body).await;
+            let code = answer.body["errors"][0]["code"].as_str().map(str::to_owned);
+            if code.is_some() {
+                assert_eq!(answer.body["errors"][0]["pointer"], "/password", "{}", answer.raw);
+            }
+            code.unwrap_or_else(|| answer.status.as_str().to_owned())
+        }
+    };
+    assert_eq!(attempt("fourteen chars".into(), None).await, "password.too_short");
+    assert_eq!(
+        attempt("\u{1f427}\u{1f40b} wobble 12345".repeat(9), None).await,
+        "password.too_long"
+    );
+    assert_eq!(attempt("x".repeat(600), None).await, "password.too_long");
+    assert_eq!(attempt("aaaaaaaaaaaaaaaaaaaa".into(), None).await, "password.too_weak");
+    assert_eq!(attempt("123456789012345678".into(), None).await, "password.too_weak");
+    assert_eq!(attempt("passwordpassword".into(), None).await, "password.blocklisted");
+    assert_eq!(attempt("palisadepalisade1".into(), None).await, "password.blocklisted");
+    assert_eq!(attempt("lindworm-lindworm-99".into(), None).await, "password.blocklisted");
+    assert_eq!(
+        attempt("Wolpertinger 2026!".into(), Some("Wolpertinger")).await,
+        "password.blocklisted"
+    );
+    assert_eq!(attempt("seven purple\0teapots orbit".into(), None).await, "password.invalid");
+    // No composition rules: plain words, spaces, other scripts.
+    assert_eq!(attempt("mossy lantern drifts inland".into(), None).await, "202");
+    assert_eq!(attempt("\u{43f}\u{443}\u{441}\u{442}\u{43e}\u{439} \u{43a}\u{43e}\u{441}\u{442}\u{451}\u{440} \u{43d}\u{430}\u{434} \u{43c}\u{43e}\u{440}\u{435}\u{43c}".into(), None).await, "202");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_password_is_compared_whole_and_only_normalised() {
+    let app = TestApp::on(On::Sqlite).await;
+    let long = "quiet otters juggle brass compasses while rain hammers tin roofs in Valpara\u{ed}so tonight";
+    let body = json!({ "email": "ann@example.com", "password": long });
+    assert_eq!(app.anyone().post("/api/v1/auth/register", body).await.status.as_u16(), 202);
+    let sign_in = |password: String| {
+        let body = json!({ "email": "ann@example.com", "password": password });
+        let anyone = app.anyone();
+        async move { anyone.post("/api/v1/auth/login", body).await.status.as_u16() }
+    };
+    assert_eq!(sign_in(long.into()).await, 200);
+    assert_eq!(sign_in(long.replace('\u{ed}', "i\u{301}")).await, 200, "composed otherwise");
+    assert_eq!(sign_in(long.replace("tonight", "tonighT")).await, 401);
+    assert_eq!(sign_in(format!("{long} ")).await, 401);
+    assert_eq!(sign_in(long.to_lowercase()).await, 401);
+    assert_eq!(sign_in(long.chars().take(72).collect()).await, 401);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_current_password_is_named_and_counted() {
+    let app = TestApp::on(On::Sqlite).await;
+    app.user("ann@example.com").await;
+    let ann = app.token("ann@example.com").await;
+    let body = json!({ "current_password": OTHER, "new_password": "mossy lantern drifts inland" });
+    for _ in 0..10 {
+        let answer = ann.post("/api/v1/users/me/password", body.clone()).await;
+        assert_eq!(answer.status.as_u16(), 422);
+        assert_eq!(answer.body["errors"][0]["pointer"], "/current_password");
+    }
+    let answer = ann.post("/api/v1/users/me/password", body).await;
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(app.events().await.iter().filter(|e| *e == "passwords.wrong").count(), 10);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_cookie_is_closed_to_scripts_and_other_sites() {
+    let cookie = |settings: Vec<(&'static str, &'static str)>| async {
+        let app = TestApp::with(On::Sqlite, Plan { settings, ..Plan::default() }).await;
+        app.user("ann@example.com").await;
+        let body =
+            json!({ "email": "ann@example.com", "password": PASSWORD, "transport": "cookie" });
+        let planted = app.anyone().with_cookie("palisade=planted; __Host-palisade=planted");
+        let call = Call::post("/api/v1/auth/login", body.clone());
+        assert_eq!(planted.send(call).await.code(), "access.cross_site", "login from elsewhere");
+        let answer = planted.send(Call::post("/api/v1/auth/login", body).same_origin()).await;
+        assert!(!answer.raw.contains("pal_"), "{}", answer.raw);
+        let keys: Vec<&String> = answer.body.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["expires_in", "session_id"]);
+        let set = answer.headers["set-cookie"].to_str().unwrap().to_owned();
+        assert!(!set.contains("planted"));
+        app.stop().await;
+        set
+    };
+    let plain = cookie(vec![]).await;
+    assert!(plain.starts_with("palisade=pal_sc_"), "{plain}");
+    let secure = cookie(vec![("server.public_url", "https://app.example.com")]).await;
+    assert!(secure.starts_with("__Host-palisade=pal_sc_"), "{secure}");
+    for part in ["; Path=/", "; HttpOnly", "; SameSite=Lax"] {
+        assert!(plain.contains(part) && secure.contains(part), "{part}");
+    }
+    assert!(secure.contains("; Secure") && !plain.contains("; Secure"));
+    assert!(!secure.contains("Domain"));
+}
