@@ -13,7 +13,7 @@ use palisade::{App, registration};
 use palisade_db::{Backend, ServerLock, ServerLockError};
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli::Cli;
@@ -27,6 +27,8 @@ pub(crate) async fn run(cli: &Cli, output: Output) -> Result<(), Failure> {
     let loaded = opening::settings(cli)?;
     let settings = &loaded.settings;
     let log = log::start(settings)?;
+    // From here on a signal is a request to stop, not the end.
+    let signals = Signals::install()?;
     opening::data_directory(&settings.data.directory)?;
     let lock = lock(settings)?;
     let open = opening::open(settings).await?;
@@ -34,7 +36,7 @@ pub(crate) async fn run(cli: &Cli, output: Output) -> Result<(), Failure> {
     let running = open.builder.run(&open.app).await?;
     greet(&open.app, output, &listeners).await?;
     warn_of_weaknesses(settings);
-    let served = listeners.serve(&open, limits(settings)).await;
+    let served = listeners.serve(&open, limits(settings), signals).await;
     running.stop().await;
     open.app.db.close().await;
     drop(lock);
@@ -70,20 +72,19 @@ impl Listeners {
     }
 
     /// Serves until a signal comes; then finishes what has begun.
-    async fn serve(self, open: &Open, limits: Limits) -> Result<(), Failure> {
+    async fn serve(self, open: &Open, limits: Limits, signals: Signals) -> Result<(), Failure> {
         let (stop, stopped) = watch::channel(false);
         let public = open.builder.service(&open.app);
         let public = serve(self.public, self.tls, public, limits.clone(), until(stopped.clone()));
         let admin = open.builder.admin_service(&open.app);
         let admin = serve(self.admin, None, admin, limits, until(stopped));
         let told = async {
-            let told = told_to_stop().await;
+            signals.received().await;
             tracing::info!("stopping: no new connections, requests in flight are finished");
             stop.send_replace(true);
-            told
         };
-        let (public, admin, told) = tokio::join!(public, admin, told);
-        told.and(note(public)).and(note(admin))
+        let (public, admin, ()) = tokio::join!(public, admin, told);
+        note(public).and(note(admin))
     }
 }
 
@@ -185,14 +186,25 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// Waits for Ctrl-C or SIGTERM.
-async fn told_to_stop() -> Result<(), Failure> {
-    let failed = |error| Failure::failed("signals can't be received").because(error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// Ctrl-C and SIGTERM.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn install() -> Result<Signals, Failure> {
+        let failed = |error| Failure::failed("signals can't be received").because(error);
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
     }
-    Ok(())
+
+    async fn received(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
