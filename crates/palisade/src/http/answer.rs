@@ -75,7 +75,7 @@ impl IntoResponse for Page {
     }
 }
 
-/// An error travels to the edge as itself; [`finish`] writes it down once the request's id is known.
+/// An error travels to the edge as itself and is written down once the request's id is known.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = self.kind().status().into_response();

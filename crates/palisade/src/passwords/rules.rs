@@ -25,7 +25,7 @@ pub struct Rules {
     pub min_length: usize,
     /// The lowest accepted score of the strength estimate, 0 to 4.
     pub min_strength: u8,
-    /// Passwords that are refused in any case, in the form of [`fold`].
+    /// Passwords that are refused in any case, without case.
     pub blocklist: HashSet<String>,
 }
 

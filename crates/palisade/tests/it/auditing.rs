@@ -132,6 +132,8 @@ async fn tampering(on: On) {
     app.stop().await;
 }
 
+type TwoBlobs = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// Secrets that went in and out must not be found in what is stored.
 async fn canaries(on: On) {
     let app = TestApp::on(on).await;
@@ -165,7 +167,7 @@ async fn canaries(on: On) {
         stored.extend(a.unwrap_or_default().into_bytes());
         stored.extend(b.unwrap_or_default().into_bytes());
     }
-    let bytes: Vec<(Option<Vec<u8>>, Option<Vec<u8>>)> = app
+    let bytes: Vec<TwoBlobs> = app
         .app
         .db
         .all(

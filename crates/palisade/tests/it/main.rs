@@ -1,6 +1,17 @@
 //! One binary for all tests through the front door, so that it is linked once.
 
 #![expect(unreachable_pub, reason = "a test binary has no outside to be reached from")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+#![expect(
+    clippy::cognitive_complexity,
+    clippy::string_slice,
+    reason = "a journey is read from top to bottom, and cuts text that it knows"
+)]
 
 mod app;
 mod auditing;
