@@ -78,6 +78,6 @@ mod tests {
     #[test]
     fn columns_line_up_and_control_characters_show() {
         let rows = [vec!["a\u{1b}[31m".to_owned(), "b".to_owned()]];
-        assert_eq!(table(&["name", "x"], &rows), "name          x\na\\u{1b}[31m  b");
+        assert_eq!(table(&["name", "x"], &rows), "name         x\na\\u{1b}[31m  b");
     }
 }
