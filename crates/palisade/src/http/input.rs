@@ -117,22 +117,21 @@ fn malformed(says: impl Into<String>) -> Error {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
-    match first {
-        Some(b'{') => {}
-        // A sequence would otherwise be taken for an object with its fields in order.
-        Some(_) if serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok() => {
-            return Err(Error::bad_field("", "request.wrong_type", "The body must be an object."));
-        }
-        _ => return Err(malformed("The body is not JSON.")),
-    }
-    let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = pointer(error.path());
-        explain(&path, error.inner())
+    let text = std::str::from_utf8(bytes).map_err(|_| malformed("The body is not UTF-8."))?;
+    // First whether it is JSON at all, so that every later error is about a value.
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        malformed(format!("The body is not JSON: it goes wrong at line {line}, column {column}."))
     })?;
-    json.end().map_err(|_| malformed("The body holds more than one JSON value."))?;
-    Ok(value)
+    // A sequence would otherwise be taken for an object with its fields in order.
+    if !text.trim_start().starts_with('{') {
+        return Err(Error::bad_field("", "request.wrong_type", "The body must be an object."));
+    }
+    let mut json = serde_json::Deserializer::from_str(text);
+    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = pointer(error.path());
+        explain(&path, &error.inner().to_string())
+    })
 }
 
 /// The place of an error as a JSON Pointer (RFC 6901).
@@ -148,19 +147,8 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
         .collect()
 }
 
-fn explain(path: &str, error: &serde_json::Error) -> Error {
-    if !error.is_data() {
-        return malformed(format!(
-            "The body is not JSON: it breaks off or goes wrong at line {}, column {}.",
-            error.line(),
-            error.column()
-        ));
-    }
-    explain_data(path, &error.to_string())
-}
-
 /// Turns the parser's words about a value into a pointer, a code and a sentence of ours.
-fn explain_data(path: &str, text: &str) -> Error {
+fn explain(path: &str, text: &str) -> Error {
     let text = text.split(" at line ").next().unwrap_or(text);
     let named = text.split('`').nth(1).unwrap_or("");
     if text.starts_with("missing field") {
@@ -196,7 +184,7 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
         let Query(value) = Query::<T>::try_from_uri(&parts.uri).map_err(|error| {
             let text = std::error::Error::source(&error).map_or(String::new(), ToString::to_string);
             let text = text.rsplit(": ").next().unwrap_or("").to_owned();
-            explain_data("", &text)
+            explain("", &text)
         })?;
         Ok(Params(value))
     }

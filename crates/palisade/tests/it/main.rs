@@ -15,6 +15,7 @@
 
 mod app;
 mod auditing;
+mod bad_input;
 mod catalogues;
 mod cors;
 mod endings;
