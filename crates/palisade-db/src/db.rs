@@ -1,4 +1,7 @@
 //! The open database and its transactions.
+//!
+//! What a driver needs while it waits is large. It is boxed here, so that it isn't part of every future
+//! that may ask the database: most requests are answered from memory and would copy it for nothing.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -104,8 +107,8 @@ impl Db {
     async fn read(&self, sql: &'static str, args: Args) -> Result<Answer, DbError> {
         let statement = Statement::new(sql, args)?;
         match &self.engine {
-            Engine::Sqlite(sqlite) => sqlite.read(&statement).await,
-            Engine::Postgres(postgres) => postgres.read(&statement).await,
+            Engine::Sqlite(sqlite) => Box::pin(sqlite.read(&statement)).await,
+            Engine::Postgres(postgres) => Box::pin(postgres.read(&statement)).await,
         }
     }
 
@@ -115,8 +118,8 @@ impl Db {
     /// `Unavailable` when the database or a turn cannot be had in time.
     pub async fn begin(&self) -> Result<Tx, DbError> {
         let open = match &self.engine {
-            Engine::Sqlite(sqlite) => Open::Sqlite(sqlite.begin().await?),
-            Engine::Postgres(postgres) => Open::Postgres(postgres.begin().await?),
+            Engine::Sqlite(sqlite) => Open::Sqlite(Box::pin(sqlite.begin()).await?),
+            Engine::Postgres(postgres) => Open::Postgres(Box::pin(postgres.begin()).await?),
         };
         Ok(Tx { open, state: State::Whole })
     }
@@ -131,7 +134,7 @@ impl Db {
     /// `Unavailable` when the group failed: what was seen is gone, ask again.
     pub async fn settled(&self) -> Result<(), DbError> {
         match &self.engine {
-            Engine::Sqlite(sqlite) => sqlite.settled().await,
+            Engine::Sqlite(sqlite) => Box::pin(sqlite.settled()).await,
             Engine::Postgres(_) => Ok(()),
         }
     }
@@ -226,8 +229,8 @@ impl Tx {
             return Err(broken());
         }
         match self.open {
-            Open::Sqlite(member) => member.commit().await,
-            Open::Postgres(transaction) => transaction.commit().await,
+            Open::Sqlite(member) => Box::pin(member.commit()).await,
+            Open::Postgres(transaction) => Box::pin(transaction.commit()).await,
         }
     }
 
@@ -250,8 +253,8 @@ impl Tx {
         }
         self.state = State::Broken;
         let answer = match &mut self.open {
-            Open::Sqlite(member) => member.run(statement).await,
-            Open::Postgres(transaction) => transaction.run(statement).await,
+            Open::Sqlite(member) => Box::pin(member.run(statement)).await,
+            Open::Postgres(transaction) => Box::pin(transaction.run(statement)).await,
         }?;
         self.state = State::Whole;
         Ok(answer)

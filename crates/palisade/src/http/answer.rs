@@ -105,10 +105,9 @@ pub(super) fn finish(response: &mut Response, arrival: &Arrival) -> Option<Arc<E
         write_problem(response, error, arrival);
     }
     let headers = response.headers_mut();
+    headers.reserve(ALWAYS.len() + 2);
     for (name, value) in &ALWAYS {
-        if !headers.contains_key(name) {
-            headers.insert(name, value.clone());
-        }
+        headers.entry(name).or_insert_with(|| value.clone());
     }
     if arrival.https {
         let value = HeaderValue::from_static("max-age=63072000; includeSubDomains; preload");

@@ -1,0 +1,107 @@
+//! The least HTTP/1.1 client that can tell an answer from the next: a request is written as prepared
+//! bytes and its answer is only cut out, so that the load costs less than what it measures.
+
+use std::net::SocketAddr;
+
+use memchr::memmem;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::Result;
+
+/// More than any answer that is measured here.
+const LONGEST_ANSWER: usize = 64 * 1024;
+
+/// A request, ready to be written.
+pub(crate) struct Request(Vec<u8>);
+
+impl Request {
+    /// `GET` with these header lines, each ended by `\r\n`.
+    pub(crate) fn get(path: &str, headers: &str) -> Request {
+        Request(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n").into_bytes())
+    }
+
+    /// `POST` of JSON, as a browser sends it from a page of the server's own.
+    pub(crate) fn post(path: &str, body: &serde_json::Value) -> Request {
+        let body = body.to_string();
+        let length = body.len();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nsec-fetch-site: same-origin\r\n\
+             content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        );
+        Request((head + &body).into_bytes())
+    }
+}
+
+/// An answer as it came.
+pub(crate) struct Answer<'a> {
+    pub(crate) status: u16,
+    /// Status line and header lines.
+    pub(crate) head: &'a str,
+    pub(crate) body: &'a [u8],
+}
+
+/// A connection that is kept.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Connection {
+    pub(crate) async fn open(address: SocketAddr) -> Result<Connection> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Connection { stream, received: Vec::with_capacity(LONGEST_ANSWER) })
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(crate) async fn exchange(&mut self, request: &Request) -> Result<Answer<'_>> {
+        self.stream.write_all(&request.0).await?;
+        self.received.clear();
+        let extent = loop {
+            if self.stream.read_buf(&mut self.received).await? == 0 {
+                return Err("the server closed the connection".into());
+            }
+            if let Some(extent) = Extent::of(&self.received)? {
+                break extent;
+            }
+        };
+        if self.received.len() != extent.end {
+            return Err("the server sent more than was asked for".into());
+        }
+        let head = std::str::from_utf8(&self.received[..extent.head])?;
+        Ok(Answer { status: extent.status, head, body: &self.received[extent.head..] })
+    }
+}
+
+/// Where the parts of a whole answer end.
+struct Extent {
+    status: u16,
+    head: usize,
+    end: usize,
+}
+
+impl Extent {
+    /// None while the answer isn't whole.
+    fn of(received: &[u8]) -> Result<Option<Extent>> {
+        let Some(head) = memmem::find(received, b"\r\n\r\n").map(|at| at + 4) else {
+            return Ok(None);
+        };
+        let length = match memmem::find(&received[..head], b"content-length: ") {
+            Some(at) => number(&received[at + 16..])?,
+            None => 0,
+        };
+        let end = head + length;
+        if received.len() < end {
+            return Ok(None);
+        }
+        let status = u16::try_from(number(&received["HTTP/1.1 ".len()..])?)?;
+        Ok(Some(Extent { status, head, end }))
+    }
+}
+
+/// The digits at the beginning.
+fn number(bytes: &[u8]) -> Result<usize> {
+    let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    Ok(std::str::from_utf8(&bytes[..digits])?.parse()?)
+}

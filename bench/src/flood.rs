@@ -1,0 +1,210 @@
+//! Reads while 64 people sign in at once, on all cores; how many sign-ins get through; memory.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use palisade_crypto::password::{Cost, Memory, hash};
+use palisade_crypto::random::OsRandom;
+use palisade_crypto::secret::SecretString;
+use tokio::task::JoinSet;
+
+use crate::client::Connection;
+use crate::load::{Outcome, READERS, read};
+use crate::scene::{Scene, sign_in};
+use crate::{Plan, Result, median, now, say};
+
+/// Sign-ins that are kept under way.
+const SIGN_INS: usize = 64;
+/// A flood runs for so long before anything is measured in it.
+const SETTLING: Duration = Duration::from_secs(1);
+/// How long sign-ins alone, and bare hashing, are counted.
+const COUNTING: Duration = Duration::from_secs(8);
+const READER: &str = "reader@example.com";
+
+/// What is resident at each moment, in MiB.
+struct Resident {
+    idle: f64,
+    flood: f64,
+    minute_after: f64,
+}
+
+/// A quiet window and one in the flood, right after each other.
+struct Pair {
+    quiet: Outcome,
+    flooded: Outcome,
+    /// Sign-ins that were answered during the reads, per second.
+    sign_ins: f64,
+}
+
+pub(crate) async fn run(plan: &Plan) -> Result<()> {
+    let scene = Scene::start(&plan.server, None)?;
+    tokio::time::sleep(SETTLING).await;
+    let idle = scene.process.resident_mib()?;
+    scene.register(READER).await?;
+    let people: Vec<String> = (0..SIGN_INS).map(|at| format!("p{at}@example.com")).collect();
+    for person in &people {
+        scene.register(person).await?;
+    }
+    let request = scene.bearer(READER, "jwt").await?;
+    let bound = hashes_per_second();
+    let alone = sign_ins_alone(&scene, &people).await?;
+    let mut most = 0.0;
+    let mut pairs = Vec::new();
+    let mut answers = BTreeMap::new();
+    for _ in 0..plan.rounds {
+        let quiet = read(scene.process.address, &request, plan.window).await?;
+        let flood = Flood::start(scene.process.address, &people);
+        tokio::time::sleep(SETTLING).await;
+        let before = flood.signed_in();
+        let flooded = read(scene.process.address, &request, plan.window).await?;
+        let sign_ins = (flood.signed_in() - before) as f64 / flooded.elapsed.as_secs_f64();
+        most = f64::max(most, scene.process.resident_mib()?);
+        flood.end(&mut answers).await?;
+        pairs.push(Pair { quiet, flooded, sign_ins });
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let resident = Resident { idle, flood: most, minute_after: scene.process.resident_mib()? };
+    report_reads(&pairs)?;
+    report_sign_ins(bound, alone, &pairs, &answers)?;
+    report_memory(&resident)
+}
+
+/// Connections that sign in again and again.
+struct Flood {
+    stop: Arc<AtomicBool>,
+    signed_in: Arc<AtomicUsize>,
+    answers: Arc<Mutex<BTreeMap<u16, usize>>>,
+    connections: JoinSet<Result<()>>,
+}
+
+impl Flood {
+    fn start(address: SocketAddr, people: &[String]) -> Flood {
+        let mut flood = Flood {
+            stop: Arc::default(),
+            signed_in: Arc::default(),
+            answers: Arc::default(),
+            connections: JoinSet::new(),
+        };
+        for person in people {
+            let request = sign_in(person);
+            let stop = Arc::clone(&flood.stop);
+            let (signed_in, answers) = (Arc::clone(&flood.signed_in), Arc::clone(&flood.answers));
+            flood.connections.spawn(async move {
+                let mut connection = Connection::open(address).await?;
+                while !stop.load(Ordering::Relaxed) {
+                    let status = connection.exchange(&request).await?.status;
+                    signed_in.fetch_add(usize::from(status == 200), Ordering::Relaxed);
+                    *answers
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .entry(status)
+                        .or_default() += 1;
+                }
+                Ok(())
+            });
+        }
+        flood
+    }
+
+    fn signed_in(&self) -> usize {
+        self.signed_in.load(Ordering::Relaxed)
+    }
+
+    /// Lets what is under way finish; adds up the answers by status.
+    async fn end(mut self, answers: &mut BTreeMap<u16, usize>) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(connection) = self.connections.join_next().await {
+            connection??;
+        }
+        let mine = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        for (status, count) in mine.iter() {
+            *answers.entry(*status).or_default() += count;
+        }
+        Ok(())
+    }
+}
+
+/// Sign-ins per second when nobody reads.
+async fn sign_ins_alone(scene: &Scene, people: &[String]) -> Result<f64> {
+    let flood = Flood::start(scene.process.address, people);
+    tokio::time::sleep(SETTLING).await;
+    let (before, began) = (flood.signed_in(), now());
+    tokio::time::sleep(COUNTING).await;
+    let rate = (flood.signed_in() - before) as f64 / (now() - began).as_secs_f64();
+    flood.end(&mut BTreeMap::new()).await?;
+    Ok(rate)
+}
+
+/// How many passwords all cores can hash when they do nothing else: the most sign-ins there can be.
+fn hashes_per_second() -> f64 {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let began = now();
+    let count = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let mut memory = Memory::new();
+                let password = SecretString::from("a password".to_owned());
+                while now() - began < COUNTING {
+                    let hashed = hash(&Cost::STANDARD, &password, &OsRandom, &mut memory);
+                    count.fetch_add(usize::from(hashed.is_ok()), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    count.into_inner() as f64 / (now() - began).as_secs_f64()
+}
+
+fn report_reads(pairs: &[Pair]) -> Result<()> {
+    say(&format!(
+        "Reads with {READERS} connections, without and with {SIGN_INS} sign-ins under way, server and \
+         load on all cores, medians of {} pairs:\n",
+        pairs.len()
+    ))?;
+    say("| | requests/s | p50 | p99 |\n|---|---|---|---|")?;
+    let row = |name: &str, of: fn(&Pair) -> &Outcome| {
+        say(&format!(
+            "| {name} | {:.0} | {:.2} ms | {:.2} ms |",
+            median(pairs.iter().map(|pair| of(pair).per_second())),
+            median(pairs.iter().map(|pair| of(pair).latency_ms(0.5))),
+            median(pairs.iter().map(|pair| of(pair).latency_ms(0.99))),
+        ))
+    };
+    row("quiet", |pair| &pair.quiet)?;
+    row("in the flood", |pair| &pair.flooded)?;
+    let kept = || pairs.iter().map(|p| 100.0 * p.flooded.per_second() / p.quiet.per_second());
+    say(&format!(
+        "\nKept in the flood: {:.0} % of the quiet rate (least {:.0} %, most {:.0} %).\n",
+        median(kept()),
+        kept().fold(f64::INFINITY, f64::min),
+        kept().fold(0.0, f64::max)
+    ))
+}
+
+fn report_sign_ins(
+    bound: f64,
+    alone: f64,
+    pairs: &[Pair],
+    answers: &BTreeMap<u16, usize>,
+) -> Result<()> {
+    say("| sign-ins | per second | of the bound |\n|---|---|---|")?;
+    say(&format!("| bare hashing on all cores (the bound) | {bound:.1} | |"))?;
+    let row = |name: &str, rate: f64| {
+        say(&format!("| {name} | {rate:.1} | {:.0} % |", 100.0 * rate / bound))
+    };
+    row("64 under way, nobody reads", alone)?;
+    row("64 under way, reads at full rate", median(pairs.iter().map(|pair| pair.sign_ins)))?;
+    let answers: Vec<String> =
+        answers.iter().map(|(status, count)| format!("{count} times {status}")).collect();
+    say(&format!("\nAnswers to the sign-ins during the pairs: {}.\n", answers.join(", ")))
+}
+
+fn report_memory(resident: &Resident) -> Result<()> {
+    say("| resident memory | MiB |\n|---|---|")?;
+    say(&format!("| idle after the start | {:.0} |", resident.idle))?;
+    say(&format!("| in the flood | {:.0} |", resident.flood))?;
+    say(&format!("| a minute after | {:.0} |", resident.minute_after))
+}

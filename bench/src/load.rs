@@ -1,0 +1,81 @@
+//! A closed loop: a fixed number of kept connections, each with one request under way.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use crate::client::{Connection, Request};
+use crate::{Result, now};
+
+/// Connections that read at the same time.
+pub(crate) const READERS: usize = 32;
+
+/// What a load came to.
+pub(crate) struct Outcome {
+    pub(crate) elapsed: Duration,
+    /// Of each request in microseconds, ascending.
+    latencies: Vec<u32>,
+}
+
+impl Outcome {
+    pub(crate) fn requests(&self) -> f64 {
+        self.latencies.len() as f64
+    }
+
+    pub(crate) fn per_second(&self) -> f64 {
+        self.requests() / self.elapsed.as_secs_f64()
+    }
+
+    /// In milliseconds; `share` is 0.5 for the median.
+    pub(crate) fn latency_ms(&self, share: f64) -> f64 {
+        let last = self.latencies.len().saturating_sub(1);
+        let at = (last as f64 * share).round() as usize;
+        self.latencies.get(at).map_or(f64::NAN, |micros| f64::from(*micros) / 1000.0)
+    }
+}
+
+/// Reads for `window` over [`READERS`] connections. An answer other than 200 ends the measurement.
+pub(crate) async fn read(
+    address: SocketAddr,
+    request: &Arc<Request>,
+    window: Duration,
+) -> Result<Outcome> {
+    let mut connections = Vec::new();
+    for _ in 0..READERS {
+        connections.push(Connection::open(address).await?);
+    }
+    let began = now();
+    let until = began + window;
+    let mut readers = JoinSet::new();
+    for connection in connections {
+        readers.spawn(read_until(connection, Arc::clone(request), until));
+    }
+    let mut latencies = Vec::new();
+    while let Some(read) = readers.join_next().await {
+        latencies.append(&mut read??);
+    }
+    let elapsed = now() - began;
+    latencies.sort_unstable();
+    Ok(Outcome { elapsed, latencies })
+}
+
+async fn read_until(
+    mut connection: Connection,
+    request: Arc<Request>,
+    until: Instant,
+) -> Result<Vec<u32>> {
+    let mut latencies = Vec::new();
+    let mut began = now();
+    while began < until {
+        let answer = connection.exchange(&request).await?;
+        if answer.status != 200 {
+            return Err(format!("a read was answered {}", answer.status).into());
+        }
+        let ended = now();
+        latencies.push(u32::try_from((ended - began).as_micros())?);
+        began = ended;
+    }
+    Ok(latencies)
+}

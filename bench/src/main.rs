@@ -1,0 +1,88 @@
+//! Measures a Palisade server from outside, over loopback. `bench/run` builds and starts it;
+//! `docs/benchmarks.md` tells the method and what was measured.
+//!
+//! - `palisade-bench requests SERVER ROUNDS SECONDS`: processor time per request against a bare route.
+//! - `palisade-bench flood SERVER ROUNDS SECONDS`: reads while 64 people sign in, and memory.
+//! - `palisade-bench floor ANSWER`: the bare route itself.
+
+mod client;
+mod flood;
+mod floor;
+mod load;
+mod process;
+mod requests;
+mod scene;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Whatever went wrong ends the measurement.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+const USAGE: &str = "usage: palisade-bench requests|flood SERVER ROUNDS SECONDS";
+
+/// What is measured, how often, how long each time.
+struct Plan {
+    server: PathBuf,
+    rounds: usize,
+    window: Duration,
+}
+
+impl Plan {
+    fn of(server: &str, rounds: &str, seconds: &str) -> Result<Plan> {
+        let rounds = rounds.parse::<usize>()?.clamp(1, 100);
+        let window = Duration::from_secs(seconds.parse::<u64>()?.clamp(1, 60));
+        Ok(Plan { server: Path::new(server).canonicalize()?, rounds, window })
+    }
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // With nobody to read it there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "palisade-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["floor", answer] => floor::run(Path::new(answer)),
+        ["requests", server, rounds, seconds] => {
+            load_runtime()?.block_on(requests::run(&Plan::of(server, rounds, seconds)?))
+        }
+        ["flood", server, rounds, seconds] => {
+            load_runtime()?.block_on(flood::run(&Plan::of(server, rounds, seconds)?))
+        }
+        _ => Err(USAGE.into()),
+    }
+}
+
+/// The load runs in one thread, which is enough to keep a core of the server busy.
+fn load_runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+#[expect(clippy::disallowed_methods, reason = "measuring is what this program is for")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Prints a line of the report.
+fn say(line: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{line}")?;
+    Ok(())
+}
+
+/// The value in the middle, of at least one.
+fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,112 @@
+//! Processor time per request, against a bare route that answers the same bytes on the same core.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::client::{Connection, Request};
+use crate::load::{READERS, read};
+use crate::process::Process;
+use crate::scene::Scene;
+use crate::{Plan, Result, median, say};
+
+/// The core that both servers run on; the load is kept off it by whoever starts this program.
+const SERVER_CORE: &str = "0";
+
+/// Something that is measured in each round.
+struct Subject<'a> {
+    name: &'static str,
+    process: &'a Process,
+    request: Arc<Request>,
+}
+
+/// One window of one subject.
+#[derive(Clone, Copy)]
+struct Sample {
+    micros_per_request: f64,
+    per_second: f64,
+    /// The server's share of its core: near 1 when it and not the load was the limit.
+    busy: f64,
+    p99_ms: f64,
+}
+
+pub(crate) async fn run(plan: &Plan) -> Result<()> {
+    let scene = Scene::start(&plan.server, Some(SERVER_CORE))?;
+    scene.register("reader@example.com").await?;
+    let jwt = scene.bearer("reader@example.com", "jwt").await?;
+    let paseto = scene.bearer("reader@example.com", "paseto").await?;
+    let cookie = scene.cookie("reader@example.com").await?;
+    let floor = start_floor(&scene, &jwt).await?;
+    let server = &scene.process;
+    let subjects = [
+        Subject { name: "bare axum route", process: &floor, request: Arc::clone(&jwt) },
+        Subject { name: "bearer JWT", process: server, request: jwt },
+        Subject { name: "bearer PASETO", process: server, request: paseto },
+        Subject { name: "cookie", process: server, request: cookie },
+    ];
+    let mut rounds = Vec::new();
+    for _ in 0..plan.rounds {
+        let mut round = Vec::new();
+        for subject in &subjects {
+            round.push(sample(subject, plan).await?);
+        }
+        rounds.push(round);
+    }
+    report(plan, &subjects, &rounds)
+}
+
+/// Starts the floor with the answer that the server gives now.
+async fn start_floor(scene: &Scene, request: &Request) -> Result<Process> {
+    let answer = record(scene.process.address, request).await?;
+    let file = scene.directory.path().join("answer");
+    std::fs::write(&file, answer)?;
+    let arguments = ["floor".to_owned(), file.display().to_string()];
+    let log = scene.directory.path().join("floor-log");
+    Process::start(Some(SERVER_CORE), &std::env::current_exe()?, &arguments, &log)
+}
+
+async fn record(address: SocketAddr, request: &Request) -> Result<Vec<u8>> {
+    let mut connection = Connection::open(address).await?;
+    let answer = connection.exchange(request).await?;
+    Ok([answer.head.as_bytes(), answer.body].concat())
+}
+
+async fn sample(subject: &Subject<'_>, plan: &Plan) -> Result<Sample> {
+    let before = subject.process.cpu_seconds()?;
+    let outcome = read(subject.process.address, &subject.request, plan.window).await?;
+    let used = subject.process.cpu_seconds()? - before;
+    Ok(Sample {
+        micros_per_request: used * 1e6 / outcome.requests(),
+        per_second: outcome.per_second(),
+        busy: used / outcome.elapsed.as_secs_f64(),
+        p99_ms: outcome.latency_ms(0.99),
+    })
+}
+
+fn report(plan: &Plan, subjects: &[Subject<'_>], rounds: &[Vec<Sample>]) -> Result<()> {
+    let seconds = plan.window.as_secs();
+    say(&format!(
+        "`GET /api/v1/users/me`, server on one core, {READERS} connections, medians of {} rounds of \
+         {seconds} s each, interleaved:\n",
+        rounds.len()
+    ))?;
+    say(
+        "| | CPU µs per request | times the bare route (least to most) | requests/s | core busy | p99 |",
+    )?;
+    say("|---|---|---|---|---|---|")?;
+    for (at, subject) in subjects.iter().enumerate() {
+        let of = |value: fn(&Sample) -> f64| median(rounds.iter().map(|round| value(&round[at])));
+        let ratios = || rounds.iter().map(|r| r[at].micros_per_request / r[0].micros_per_request);
+        say(&format!(
+            "| {} | {:.2} | {:.2} ({:.2} to {:.2}) | {:.0} | {:.0} % | {:.2} ms |",
+            subject.name,
+            of(|sample| sample.micros_per_request),
+            median(ratios()),
+            ratios().fold(f64::INFINITY, f64::min),
+            ratios().fold(0.0, f64::max),
+            of(|sample| sample.per_second),
+            of(|sample| sample.busy * 100.0),
+            of(|sample| sample.p99_ms),
+        ))?;
+    }
+    Ok(())
+}

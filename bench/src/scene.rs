@@ -1,0 +1,85 @@
+//! A Palisade server as it is shipped, with an empty database of its own and people in it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::Result;
+use crate::client::{Connection, Request};
+use crate::floor::PATH;
+use crate::process::Process;
+
+const PASSWORD: &str = "seven purple teapots orbit";
+/// Rules that this load from one address would run into. They are widened, not switched off: they
+/// are looked up and counted as ever.
+const WIDENED: [&str; 3] = ["login_address", "login_account", "register_address"];
+
+/// A running server and the directory it lives in.
+pub(crate) struct Scene {
+    pub(crate) process: Process,
+    pub(crate) directory: TempDir,
+}
+
+impl Scene {
+    /// Starts the server, on the named cores if any, with default settings but for [`WIDENED`]: SQLite,
+    /// the default password cost, JSON log lines into a file.
+    pub(crate) fn start(program: &Path, cores: Option<&str>) -> Result<Scene> {
+        let directory = TempDir::new()?;
+        let data = directory.path().join("data");
+        let mut settings = vec![
+            format!("data.directory={}", data.display()),
+            "server.listen=127.0.0.1:0".to_owned(),
+            "server.admin_listen=127.0.0.1:0".to_owned(),
+            "telemetry.log_format=json".to_owned(),
+        ];
+        settings.extend(WIDENED.map(|rule| format!("limits.rules.{rule}.burst=1000000")));
+        let mut arguments = vec!["--json".to_owned()];
+        arguments.extend(settings.into_iter().flat_map(|setting| ["--set".to_owned(), setting]));
+        arguments.push("serve".to_owned());
+        let log = directory.path().join("log");
+        let process = Process::start(cores, program, &arguments, &log)?;
+        Ok(Scene { process, directory })
+    }
+
+    /// Makes a user.
+    pub(crate) async fn register(&self, email: &str) -> Result<()> {
+        let body = json!({ "email": email, "password": PASSWORD });
+        self.post("/api/v1/auth/register", &body, 202).await?;
+        Ok(())
+    }
+
+    /// A read of oneself with a bearer token of this format.
+    pub(crate) async fn bearer(&self, email: &str, format: &str) -> Result<Arc<Request>> {
+        let body = json!({ "email": email, "password": PASSWORD, "token_format": format });
+        let (_, body) = self.post("/api/v1/auth/login", &body, 200).await?;
+        let body: Value = serde_json::from_str(&body)?;
+        let token = body["access_token"].as_str().ok_or("no access token")?;
+        Ok(Arc::new(Request::get(PATH, &format!("authorization: Bearer {token}\r\n"))))
+    }
+
+    /// A read of oneself with a session cookie.
+    pub(crate) async fn cookie(&self, email: &str) -> Result<Arc<Request>> {
+        let body = json!({ "email": email, "password": PASSWORD, "transport": "cookie" });
+        let (head, _) = self.post("/api/v1/auth/login", &body, 200).await?;
+        let set = head.lines().find_map(|line| line.strip_prefix("set-cookie: "));
+        let cookie = set.and_then(|set| set.split(';').next()).ok_or("no cookie")?;
+        Ok(Arc::new(Request::get(PATH, &format!("cookie: {cookie}\r\n"))))
+    }
+
+    async fn post(&self, path: &str, body: &Value, status: u16) -> Result<(String, String)> {
+        let mut connection = Connection::open(self.process.address).await?;
+        let answer = connection.exchange(&Request::post(path, body)).await?;
+        let text = String::from_utf8_lossy(answer.body).into_owned();
+        if answer.status != status {
+            return Err(format!("{path} was answered {}: {text}", answer.status).into());
+        }
+        Ok((answer.head.to_owned(), text))
+    }
+}
+
+/// A sign-in with the right password.
+pub(crate) fn sign_in(email: &str) -> Request {
+    Request::post("/api/v1/auth/login", &json!({ "email": email, "password": PASSWORD }))
+}
