@@ -91,9 +91,28 @@ fn whole_micros(duration: Duration) -> i64 {
 /// year 9999, which RFC 3339 cannot write, show as the nearest one it can.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let writable = Self(self.0.clamp(WRITABLE.0, WRITABLE.1));
-        let at = writable.to_date_time().map_err(|_| fmt::Error)?;
-        f.write_str(&at.format(&Rfc3339).map_err(|_| fmt::Error)?)
+        let micros = self.0.clamp(WRITABLE.0, WRITABLE.1);
+        let at = OffsetDateTime::from_unix_timestamp(micros.div_euclid(MICROS_PER_SECOND))
+            .map_err(|_| fmt::Error)?;
+        let mut text = *b"YYYY-MM-DDTHH:MM:SS.ffffff";
+        write_digits(&mut text[..4], at.year().into());
+        write_digits(&mut text[5..7], u8::from(at.month()).into());
+        write_digits(&mut text[8..10], at.day().into());
+        write_digits(&mut text[11..13], at.hour().into());
+        write_digits(&mut text[14..16], at.minute().into());
+        write_digits(&mut text[17..19], at.second().into());
+        write_digits(&mut text[20..], micros.rem_euclid(MICROS_PER_SECOND));
+        let text = std::str::from_utf8(&text).map_err(|_| fmt::Error)?;
+        f.write_str(text.trim_end_matches('0').trim_end_matches('.'))?;
+        f.write_str("Z")
+    }
+}
+
+/// Writes `number`, which isn't negative and fits, with leading zeros.
+fn write_digits(place: &mut [u8], mut number: i64) {
+    for digit in place.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
+        number /= 10;
     }
 }
 

@@ -3,15 +3,19 @@
 //! Lines are gathered in memory and written every 50 ms by a thread of its own, so that a request
 //! doesn't pay for a system call; a crash of the whole process may lose the last lines.
 
+mod json;
+
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use palisade::clock::Clock;
 use palisade::settings::{LogFormat, LogLevel, Settings};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::failure::Failure;
+use json::JsonLines;
 
 const WRITE_EVERY: Duration = Duration::from_millis(50);
 /// With so much waiting, whoever logs waits for the writer.
@@ -36,7 +40,9 @@ pub(crate) fn start(settings: &Settings) -> Result<Log, Failure> {
     let started = match settings.telemetry.log_format {
         LogFormat::Pretty => base.with_ansi(terminal).try_init(),
         LogFormat::Auto if terminal => base.try_init(),
-        LogFormat::Json | LogFormat::Auto => base.json().flatten_event(true).try_init(),
+        LogFormat::Json | LogFormat::Auto => {
+            base.event_format(JsonLines(Clock::system())).try_init()
+        }
     };
     started.map_err(|error| Failure::failed(format!("the log can't be started: {error}")))?;
     let writer = log.clone();

@@ -1,0 +1,149 @@
+//! A log event as a line of JSON: the time, level and target, then the event's own fields.
+//!
+//! Every request writes such a line, so it is put together in one piece, without the detours of a
+//! formatter that can do more.
+
+use std::fmt::{self, Debug};
+
+use palisade::clock::Clock;
+use serde::Serialize;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::FmtContext;
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Room for the line of a request.
+const USUAL_LENGTH: usize = 512;
+
+/// Writes events as JSON, with the time of this clock.
+pub(super) struct JsonLines(pub(super) Clock);
+
+impl<S, N> FormatEvent<S, N> for JsonLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = Line(Vec::with_capacity(USUAL_LENGTH));
+        line.member("timestamp", &self.0.now());
+        line.member("level", event.metadata().level().as_str());
+        line.member("target", event.metadata().target());
+        event.record(&mut line);
+        line.0.extend_from_slice(b"}\n");
+        writer.write_str(std::str::from_utf8(&line.0).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// A JSON object that isn't closed yet.
+struct Line(Vec<u8>);
+
+impl Line {
+    fn member(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
+        self.0.push(if self.0.is_empty() { b'{' } else { b',' });
+        self.json(name);
+        self.0.push(b':');
+        self.json(value);
+    }
+
+    fn json(&mut self, value: &(impl Serialize + ?Sized)) {
+        // Numbers and text always have a JSON form, and memory takes whatever is written.
+        let _ = serde_json::to_writer(&mut self.0, value);
+    }
+}
+
+impl Visit for Line {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.member(field.name(), &value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.member(field.name(), &value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.member(field.name(), &value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.member(field.name(), &value);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.member(field.name(), value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.member(field.name(), &format_args!("{value:?}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use palisade_db::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is written when `log` runs.
+    fn written(log: impl FnOnce()) -> String {
+        let written = Written::default();
+        let writer = written.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .event_format(JsonLines(Clock::by_hand(Timestamp::from_seconds(1_900_000_000))))
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, log);
+        let bytes = written.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn every_kind_of_value_is_written_as_what_it_is() {
+        let none: Option<&str> = None;
+        let line = written(|| {
+            tracing::info!(target: "here", text = "a", shown = %"b", number = 3u16, yes = true, none, "said");
+        });
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(
+            line,
+            json!({
+                "timestamp": "2030-03-17T17:46:40Z", "level": "INFO", "target": "here",
+                "text": "a", "shown": "b", "number": 3, "yes": true, "message": "said",
+            })
+        );
+    }
+
+    #[test]
+    fn nothing_in_a_value_ends_the_line_or_adds_a_field() {
+        let text = "\",\"level\":\"ERROR\n\u{2028}\u{1b}[31m";
+        let lines = written(|| tracing::info!(text, shown = %text, "said {text}"));
+        assert_eq!(lines.matches('\n').count(), 1);
+        assert!(!lines.contains('\u{1b}'));
+        let line: Value = serde_json::from_str(&lines).unwrap();
+        assert_eq!(line["level"], "INFO");
+        assert_eq!(line["text"], text);
+        assert_eq!(line["shown"], text);
+    }
+}
