@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use palisade_crypto::random::Random;
 use palisade_crypto::root::RootKey;
-use palisade_db::{Args, Db, DbErrorKind, FromRow, Timestamp, Tx, args};
+use palisade_db::{Args, Db, DbErrorKind, FromRow, Timestamp, Tx};
 use uuid::Uuid;
 
 use crate::audit::{self, AuditKeys, Entry};
@@ -301,17 +301,7 @@ impl Change {
             let at = self.at.plus(Duration::from_micros(number));
             audit::write(&mut self.tx, &self.app, &self.actor, at, entry).await?;
         }
-        for news in &self.news {
-            self.tx
-                .run(
-                    "insert into feed (topic, subject, at) values ($1, $2, $3)",
-                    args![news.topic, news.subject, self.at],
-                )
-                .await?;
-        }
-        if !self.news.is_empty() {
-            self.tx.notify().await?;
-        }
+        self.app.feed.write(&mut self.tx, &self.news, self.at).await?;
         match self.tx.commit().await {
             Ok(()) => {
                 for news in &self.news {

@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::feed::{Feed, POLL};
 use crate::http::{Frame, Route, Routes};
+use crate::id::uuid_v7;
 use crate::limits::{EffectiveRule, Limiter};
 use crate::module::{Job, Module};
 use crate::settings::{CorsOrigin, Settings};
@@ -122,7 +123,7 @@ impl Builder {
             random: Arc::clone(&self.random),
             audit_keys: AuditKeys::new(&root),
             root,
-            feed: Feed::new(),
+            feed: Feed::new(uuid_v7(self.clock.now(), &*self.random)),
             limiter: Limiter::new(self.limits_in_force()),
             subscriptions: self.modules.iter().flat_map(|m| m.subscriptions).copied().collect(),
             settings: Arc::clone(&self.settings),

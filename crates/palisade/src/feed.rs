@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use palisade_db::{Db, Timestamp, args};
+use palisade_db::{Db, Timestamp, Tx, args};
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -52,6 +52,8 @@ struct Window {
 
 /// The reader's state.
 pub struct Feed {
+    /// This process, so that it doesn't hear its own news twice.
+    origin: Uuid,
     window: Mutex<Window>,
     last_read_ms: AtomicU64,
 }
@@ -65,9 +67,25 @@ pub struct Look {
 }
 
 impl Feed {
-    /// A reader that has read nothing yet, and so is not current.
-    pub fn new() -> Feed {
-        Feed { window: Mutex::default(), last_read_ms: AtomicU64::new(0) }
+    /// A reader that has read nothing yet, and so is not current. `origin` is different for every
+    /// process.
+    pub fn new(origin: Uuid) -> Feed {
+        Feed { origin, window: Mutex::default(), last_read_ms: AtomicU64::new(0) }
+    }
+
+    /// Writes news, in the transaction of the change that it tells of.
+    pub(crate) async fn write(&self, tx: &mut Tx, news: &[News], at: Timestamp) -> Result<()> {
+        for news in news {
+            tx.run(
+                "insert into feed (topic, subject, origin, at) values ($1, $2, $3, $4)",
+                args![news.topic, news.subject, self.origin, at],
+            )
+            .await?;
+        }
+        if !news.is_empty() {
+            tx.notify().await?;
+        }
+        Ok(())
     }
 
     /// Whether the table was read within the last second.
@@ -96,16 +114,17 @@ impl Feed {
         let mut news = Vec::new();
         let mut from = self.window().low;
         loop {
-            let rows: Vec<(i64, String, Uuid)> = db
+            let rows: Vec<Row> = db
                 .all(
-                    "select seq, topic, subject from feed where seq > $1 order by seq limit $2",
+                    "select seq, topic, subject, origin from feed where seq > $1
+                     order by seq limit $2",
                     args![from, PAGE],
                 )
                 .await?;
             let full = i64::try_from(rows.len()).unwrap_or(PAGE) == PAGE;
             let Some(last) = rows.last().map(|row| row.0) else { break };
             from = last;
-            self.window().take(rows, &mut news);
+            self.window().take(rows, self.origin, &mut news);
             if !full {
                 break;
             }
@@ -138,16 +157,14 @@ impl Feed {
     }
 }
 
-impl Default for Feed {
-    fn default() -> Feed {
-        Feed::new()
-    }
-}
+type Row = (i64, String, Uuid, Uuid);
 
 impl Window {
-    fn take(&mut self, rows: Vec<(i64, String, Uuid)>, news: &mut Vec<(String, Uuid)>) {
-        for (seq, topic, subject) in rows {
-            if seq > self.low && self.seen.insert(seq) {
+    /// Takes what wasn't seen before and came from another process: what this one did it applied
+    /// before anybody heard of it.
+    fn take(&mut self, rows: Vec<Row>, own: Uuid, news: &mut Vec<(String, Uuid)>) {
+        for (seq, topic, subject, origin) in rows {
+            if seq > self.low && self.seen.insert(seq) && origin != own {
                 news.push((topic, subject));
             }
         }
@@ -177,27 +194,30 @@ impl Window {
 mod tests {
     use super::*;
 
-    fn row(seq: i64) -> (i64, String, Uuid) {
-        (seq, "t".to_owned(), Uuid::from_u128(u128::try_from(seq).unwrap()))
+    const OWN: Uuid = Uuid::from_u128(9);
+
+    fn row(seq: i64) -> Row {
+        (seq, "t".to_owned(), Uuid::from_u128(u128::try_from(seq).unwrap()), Uuid::nil())
     }
 
     #[test]
     fn a_number_that_commits_late_is_still_seen_once() {
         let mut window = Window::default();
         let mut news = Vec::new();
-        window.take(vec![row(1), row(3)], &mut news);
+        window.take(vec![row(1), row(3)], OWN, &mut news);
         window.close_gaps(Duration::from_secs(1));
-        window.take(vec![row(2), row(3)], &mut news);
+        window.take(vec![row(2), row(3)], OWN, &mut news);
+        window.take(vec![(4, "t".to_owned(), Uuid::nil(), OWN)], OWN, &mut news);
         window.close_gaps(Duration::from_secs(2));
         assert_eq!(news.iter().map(|n| n.1.as_u128()).collect::<Vec<_>>(), [1, 3, 2]);
-        assert_eq!(window.low, 3);
+        assert_eq!(window.low, 4);
         assert!(window.seen.is_empty());
     }
 
     #[test]
     fn a_number_that_never_comes_is_given_up_after_the_longest_transaction() {
         let mut window = Window::default();
-        window.take(vec![row(2), row(4)], &mut Vec::new());
+        window.take(vec![row(2), row(4)], OWN, &mut Vec::new());
         window.close_gaps(Duration::from_secs(1));
         window.close_gaps(Duration::from_secs(10));
         assert_eq!(window.low, 0);
