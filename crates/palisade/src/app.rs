@@ -11,7 +11,7 @@
 //! - When the outcome of a commit is unknown, what it touched is forgotten and read again.
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +70,7 @@ pub struct Subscription {
 
 /// State of slices, by type: how a slice keeps a cache without the ground knowing of it.
 #[derive(Default)]
-pub struct Parts(HashMap<TypeId, Box<dyn Any + Send + Sync>>);
+pub struct Parts(BTreeMap<TypeId, Box<dyn Any + Send + Sync>>);
 
 impl Parts {
     /// Adds the state of a slice.

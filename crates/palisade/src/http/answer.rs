@@ -1,6 +1,6 @@
 //! Answers: problem documents, pages, and the headers that every answer carries.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Json;
 use axum::body::Body;
@@ -8,7 +8,7 @@ use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, RETRY_AFTER,
     STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -23,29 +23,27 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
 );
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// The headers of every answer; a header that a handler set stays.
-static ALWAYS: [(HeaderName, HeaderValue); 8] = [
-    (CONTENT_SECURITY_POLICY, API_POLICY),
-    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-    (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
-    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-    (
-        HeaderName::from_static("permissions-policy"),
-        HeaderValue::from_static(
-            "accelerometer=(), camera=(), display-capture=(), geolocation=(), gyroscope=(), \
-             magnetometer=(), microphone=(), midi=(), payment=(), usb=()",
+/// The headers of every answer; a header that a handler set stays as it was set.
+static ALWAYS: LazyLock<HeaderMap> = LazyLock::new(|| {
+    let permissions = "accelerometer=(), camera=(), display-capture=(), geolocation=(), \
+                       gyroscope=(), magnetometer=(), microphone=(), midi=(), payment=(), usb=()";
+    HeaderMap::from_iter([
+        (CONTENT_SECURITY_POLICY, API_POLICY),
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+        (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (HeaderName::from_static("permissions-policy"), HeaderValue::from_static(permissions)),
+        (
+            HeaderName::from_static("cross-origin-opener-policy"),
+            HeaderValue::from_static("same-origin"),
         ),
-    ),
-    (
-        HeaderName::from_static("cross-origin-opener-policy"),
-        HeaderValue::from_static("same-origin"),
-    ),
-    (
-        HeaderName::from_static("cross-origin-resource-policy"),
-        HeaderValue::from_static("same-origin"),
-    ),
-    (CACHE_CONTROL, NO_STORE),
-];
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            HeaderValue::from_static("same-origin"),
+        ),
+        (CACHE_CONTROL, NO_STORE),
+    ])
+});
 
 /// 201 with the thing that was made.
 pub struct Created<T>(pub T);
@@ -105,10 +103,8 @@ pub(super) fn finish(response: &mut Response, arrival: &Arrival) -> Option<Arc<E
         write_problem(response, error, arrival);
     }
     let headers = response.headers_mut();
-    headers.reserve(ALWAYS.len() + 2);
-    for (name, value) in &ALWAYS {
-        headers.entry(name).or_insert_with(|| value.clone());
-    }
+    let own = std::mem::replace(headers, ALWAYS.clone());
+    headers.extend(own);
     if arrival.https {
         let value = HeaderValue::from_static("max-age=63072000; includeSubDomains; preload");
         headers.insert(STRICT_TRANSPORT_SECURITY, value);
