@@ -271,7 +271,8 @@ def a_lost_or_foreign_root_key_stops_the_start_and_makes_no_new_one():
         server.command("serve", code=1)
         assert not key.exists()
         other = tempfile.mkdtemp()
-        subprocess.run([BINARY, "init"], cwd=other, check=True, capture_output=True)
+        bare = {"PATH": os.environ["PATH"]}
+        subprocess.run([BINARY, "init"], cwd=other, env=bare, check=True, capture_output=True)
         shutil.copy(pathlib.Path(other, "palisade-data", "root.key"), key)
         server.command("user", "list", code=1)
         key.write_text(text)
