@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use palisade_crypto::{audit as digest, secret};
-use palisade_db::{Db, Timestamp, args};
+use palisade_db::{Db, DbErrorKind, Timestamp, args};
 use uuid::Uuid;
 
 use super::{AuditKeys, Record};
@@ -37,10 +37,11 @@ pub(super) async fn run(app: &App) -> Result<()> {
 
 /// Puts records that have no position yet into the chain; answers how many.
 ///
-/// Two processes may try at once: the position is unique, so one of them fails and changes nothing.
+/// Two processes may try at once: the position is unique, so one of them comes too late and changes
+/// nothing.
 ///
 /// # Errors
-/// When the database fails, or a pending record is not authentic.
+/// When the database fails.
 pub async fn seal_pending(app: &App) -> Result<usize> {
     let pending: Option<(i64,)> =
         app.db.maybe("select 1 from audit_events where position is null limit 1", args![]).await?;
@@ -66,11 +67,17 @@ pub async fn seal_pending(app: &App) -> Result<usize> {
     for (id, record) in &rows {
         position += 1;
         chain = digest::chain_digest(&key, &chain, record.as_bytes());
-        tx.run(
-            "update audit_events set position = $2, chain = $3 where id = $1 and position is null",
-            args![*id, position, chain],
-        )
-        .await?;
+        let placed = tx
+            .run(
+                "update audit_events set position = $2, chain = $3
+                 where id = $1 and position is null",
+                args![*id, position, chain],
+            )
+            .await;
+        match placed {
+            Err(error) if error.kind() == DbErrorKind::Conflict => return Ok(0),
+            placed => placed?,
+        };
     }
     tx.commit().await?;
     Ok(rows.len())

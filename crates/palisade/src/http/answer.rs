@@ -106,7 +106,7 @@ pub(super) fn finish(response: &mut Response, arrival: &Arrival) -> Option<Arc<E
     let own = std::mem::replace(headers, ALWAYS.clone());
     headers.extend(own);
     if arrival.https {
-        let value = HeaderValue::from_static("max-age=63072000; includeSubDomains; preload");
+        let value = HeaderValue::from_static("max-age=63072000; includeSubDomains");
         headers.insert(STRICT_TRANSPORT_SECURITY, value);
     }
     if let Ok(value) = HeaderValue::from_str(&arrival.request.to_string()) {
