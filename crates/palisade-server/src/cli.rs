@@ -76,6 +76,26 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: MigrateAction,
     },
+    /// Prints the description of the API (OpenAPI 3.1).
+    #[command(after_help = "Example:\n  palisade openapi > openapi.json")]
+    Openapi,
+    /// Prints the script that completes these commands in a shell.
+    #[command(after_help = "Examples:
+  palisade completions bash > ~/.local/share/bash-completion/completions/palisade
+  palisade completions zsh > ~/.zfunc/_palisade")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page.
+    #[command(
+        after_help = "Examples:\n  palisade man | man -l -\n  palisade man --directory ~/.local/share/man/man1"
+    )]
+    Man {
+        /// Writes a page for every command into this directory instead.
+        #[arg(long)]
+        directory: Option<PathBuf>,
+    },
 }
 
 #[derive(Clone, Copy, Subcommand)]

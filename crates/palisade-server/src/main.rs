@@ -12,6 +12,7 @@ mod log;
 mod migrate;
 mod opening;
 mod output;
+mod reference;
 mod serve;
 mod users;
 
@@ -55,6 +56,9 @@ async fn run(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {
         Command::SetupLink => users::setup_link(cli, output).await?,
         Command::User { action } => users::run(cli, output, action).await?,
         Command::Key { action } => keys::run(cli, output, *action).await?,
+        Command::Openapi => reference::openapi(cli, output)?,
+        Command::Completions { shell } => reference::completions(*shell),
+        Command::Man { directory } => reference::man(output, directory.as_deref())?,
         Command::Migrate { action } => return migrate::run(cli, output, *action).await,
     }
     Ok(ExitCode::SUCCESS)

@@ -16,18 +16,23 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use crate::access::Credential;
 use crate::app::{App, Ground, Parts};
 use crate::audit::AuditKeys;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::feed::{Feed, POLL};
-use crate::http::{Frame, Route, Routes};
+use crate::http::{About, Frame, Route, Routes, openapi};
 use crate::id::uuid_v7;
 use crate::limits::{EffectiveRule, Limiter};
 use crate::module::{Job, Module};
+use crate::reference::Document;
+use crate::sessions::SessionCookie;
 use crate::settings::{CorsOrigin, Settings};
 use crate::users::AllPermissions;
-use crate::{audit, keys, login, passwords, registration, sessions, system, tokens, users};
+use crate::{
+    audit, keys, login, passwords, reference, registration, sessions, system, tokens, users,
+};
 
 /// Palisade's own modules.
 pub const MODULES: &[Module] = &[
@@ -40,6 +45,7 @@ pub const MODULES: &[Module] = &[
     login::MODULE,
     registration::MODULE,
     system::MODULE,
+    reference::MODULE,
 ];
 
 /// Parts of the schema that belong to the ground and not to a slice.
@@ -100,6 +106,20 @@ impl Builder {
         self.modules.iter().flat_map(|module| (module.routes)().into_list()).collect()
     }
 
+    /// The API's description (OpenAPI 3.1.1), made from the routes.
+    pub fn openapi(&self) -> serde_json::Value {
+        let about = About {
+            server: self.settings.server.public_url.as_str(),
+            cookie: SessionCookie::by(&self.settings).name(),
+            credentials: &self.credentials(),
+        };
+        openapi(&about, &self.routes())
+    }
+
+    fn credentials(&self) -> Vec<Credential> {
+        self.modules.iter().flat_map(|module| module.credentials).copied().collect()
+    }
+
     /// The modules.
     pub fn modules(&self) -> &[Module] {
         &self.modules
@@ -114,6 +134,7 @@ impl Builder {
         let permissions = self.modules.iter().flat_map(|module| module.permissions);
         let permissions: BTreeSet<String> = permissions.map(|p| p.name.to_owned()).collect();
         parts.put(AllPermissions(Arc::new(permissions)));
+        parts.put(Document(self.openapi().to_string().into()));
         for module in &self.modules {
             (module.parts)(&self.settings, &mut parts)?;
         }
@@ -163,8 +184,7 @@ impl Builder {
     }
 
     fn frame(&self, app: &App, routes: Routes) -> Frame {
-        let credentials = self.modules.iter().flat_map(|module| module.credentials).copied();
-        let credentials = credentials.collect::<Vec<_>>().into();
+        let credentials = self.credentials().into();
         let router =
             routes.mount(Router::new(), &credentials).fallback(|| async { Error::not_found() });
         // Without origins there is no layer at all: nothing to get wrong, nothing to pay.

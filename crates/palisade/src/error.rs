@@ -81,13 +81,16 @@ impl Kind {
 }
 
 /// One broken rule of a request's input.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct FieldError {
     /// Where: a JSON Pointer into the body (RFC 6901), or the name of a query parameter.
+    #[schemars(example = &"/password")]
     pub pointer: String,
     /// Which rule, stable: `password.too_short`.
+    #[schemars(example = &"password.too_short")]
     pub code: &'static str,
     /// What is wrong and how to mend it.
+    #[schemars(example = &"Use at least 15 characters.")]
     pub detail: String,
 }
 

@@ -21,9 +21,10 @@ macro_rules! id_type {
         $(#[$doc])*
         #[derive(
             Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord,
-            ::serde::Serialize, ::serde::Deserialize,
+            ::serde::Serialize, ::serde::Deserialize, ::schemars::JsonSchema,
         )]
         #[serde(transparent)]
+        #[schemars(inline)]
         pub struct $name(pub ::uuid::Uuid);
 
         impl ::std::fmt::Display for $name {

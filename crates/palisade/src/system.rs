@@ -5,10 +5,13 @@
 use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::access::ANYONE;
 use crate::app::App;
+use crate::http::describe::{Describe, Description};
 use crate::http::{Arrival, Routes};
 use crate::module::Module;
 use palisade_db::args;
@@ -17,43 +20,71 @@ use palisade_db::args;
 pub const MODULE: Module = Module { name: "system", routes, ..Module::EMPTY };
 
 fn routes() -> Routes {
-    health().and(Routes::at("").get("/whoami", ANYONE, whoami))
+    health().and(
+        Routes::at("")
+            .get("/whoami", ANYONE, whoami)
+            .says("What the server believes about the connection that asks."),
+    )
 }
 
 /// The health routes alone: what the admin listener serves too.
 pub fn health() -> Routes {
-    Routes::root().get("/livez", ANYONE, || async { "alive\n" }).get("/readyz", ANYONE, ready)
+    Routes::root()
+        .get("/livez", ANYONE, || async { "alive\n" })
+        .says("Whether the process runs.")
+        .get("/readyz", ANYONE, ready)
+        .says("Whether the server can do its work.")
 }
 
 /// Which of the things that the server needs are there.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Readiness {
+    /// `ready` or `not_ready`.
     status: &'static str,
     checks: Checks,
 }
 
-#[derive(Serialize)]
+/// Each `up` or `down`.
+#[derive(Serialize, JsonSchema)]
 struct Checks {
     database: &'static str,
     feed: &'static str,
     keys: &'static str,
 }
 
-async fn ready(State(app): State<App>) -> (StatusCode, Json<Readiness>) {
+impl IntoResponse for Readiness {
+    fn into_response(self) -> Response {
+        let status =
+            if self.status == READY { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        (status, Json(self)).into_response()
+    }
+}
+
+impl Describe for Readiness {
+    fn describe(handler: &mut Description) {
+        handler.answers_json::<Readiness>(StatusCode::OK, "Everything is up.");
+        handler.answers_json::<Readiness>(StatusCode::SERVICE_UNAVAILABLE, "Something is down.");
+    }
+}
+
+const READY: &str = "ready";
+
+async fn ready(State(app): State<App>) -> Readiness {
     let word = |good: bool| if good { "up" } else { "down" };
     let database = app.db.one::<(i64,)>("select cast(1 as bigint)", args![]).await.is_ok();
     let feed = app.feed.is_current(app.clock.monotonic());
     let keys = crate::keys::ring(&app).await.is_ok();
     let good = database && feed && keys;
-    let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let checks = Checks { database: word(database), feed: word(feed), keys: word(keys) };
-    (status, Json(Readiness { status: if good { "ready" } else { "not_ready" }, checks }))
+    Readiness { status: if good { READY } else { "not_ready" }, checks }
 }
 
 /// What the server believes about the connection that asks.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Whoami {
+    /// The client's address.
     address: String,
+    /// Whether a trusted proxy named that address.
     forwarded: bool,
     scheme: &'static str,
     host: Option<String>,

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use palisade_db::Timestamp;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -11,31 +12,49 @@ use crate::access::{Caller, SIGNED_IN, needs};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::{Cursor, List, Paging, Params, Routes};
+use crate::shape;
 
 pub(super) fn routes() -> Routes {
-    Routes::at("/audit").get("/", needs(READ), all).and(Routes::at("/users/me").get(
-        "/activity",
-        SIGNED_IN,
-        activity,
-    ))
+    Routes::at("/audit").get("/", needs(READ), all).says("The audit log, newest first.").and(
+        Routes::at("/users/me")
+            .get("/activity", SIGNED_IN, activity)
+            .says("What the signed-in user did and what was done to them, newest first."),
+    )
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct AuditParams {
+    /// Only what this user did.
+    #[schemars(with = "Option<shape::Uuid>")]
     actor: Option<String>,
+    /// Only what was done to this user or thing.
+    #[schemars(with = "Option<shape::Uuid>")]
     target: Option<String>,
+    /// Only events of this name: `login.denied`.
     action: Option<String>,
+    /// Only from this time on.
+    #[schemars(with = "Option<shape::DateTime>")]
     since: Option<String>,
+    /// Only before this time.
+    #[schemars(with = "Option<shape::DateTime>")]
     until: Option<String>,
+    /// How many on a page.
+    #[schemars(with = "Option<shape::PageSize>")]
     limit: Option<String>,
+    /// The `next_cursor` of the page before.
+    #[schemars(with = "Option<shape::PageCursor>")]
     cursor: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ActivityParams {
+    /// How many on a page.
+    #[schemars(with = "Option<shape::PageSize>")]
     limit: Option<String>,
+    /// The `next_cursor` of the page before.
+    #[schemars(with = "Option<shape::PageCursor>")]
     cursor: Option<String>,
 }
 

@@ -21,6 +21,7 @@ use palisade_crypto::root::RootKey;
 use palisade_crypto::seal::SealingKey;
 use palisade_crypto::secret::SecretBytes;
 use palisade_db::{Timestamp, Tx, args};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -28,6 +29,7 @@ use crate::app::{Actor, App};
 use crate::error::{Error, Result};
 use crate::id::{EventId, UserId};
 use crate::module::{Job, Module, Permission};
+use crate::shape;
 
 pub use seal::{Fault, seal_pending, verify};
 
@@ -139,7 +141,7 @@ struct Record {
 }
 
 /// Somebody or something that an event concerns.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Party {
     /// The id, if it has one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -271,11 +273,13 @@ fn person_key(keys: &AuditKeys, person: UserId, wrapped: &[u8]) -> Result<Sealin
 }
 
 /// One event, as it is read.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "AuditEvent")]
 pub struct EventView {
     /// The event's id.
     pub id: EventId,
     /// When it happened.
+    #[schemars(with = "shape::DateTime")]
     pub at: Timestamp,
     /// What happened: `sessions.signed_in`.
     pub event: String,

@@ -10,10 +10,12 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Arrival;
 use crate::error::{Error, FieldError, Kind};
+use crate::shape;
 
 const API_POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
@@ -54,6 +56,25 @@ impl<T: Serialize> IntoResponse for Created<T> {
     }
 }
 
+/// 202 with what was taken; what came of it isn't said.
+pub struct Accepted<T>(pub T);
+
+impl<T: Serialize> IntoResponse for Accepted<T> {
+    fn into_response(self) -> Response {
+        (StatusCode::ACCEPTED, Json(self.0)).into_response()
+    }
+}
+
+/// 204: done, and there is nothing to say.
+#[derive(Clone, Copy, Debug)]
+pub struct NoContent;
+
+impl IntoResponse for NoContent {
+    fn into_response(self) -> Response {
+        StatusCode::NO_CONTENT.into_response()
+    }
+}
+
 /// A page, script or style sheet of the binary itself.
 #[derive(Clone, Copy)]
 pub struct Page {
@@ -82,16 +103,29 @@ impl IntoResponse for Error {
     }
 }
 
-/// RFC 9457 section 3, with the members that contract and clients rely on.
-#[derive(Serialize)]
-struct Problem<'a> {
+/// What went wrong (RFC 9457 section 3).
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Problem<'a> {
+    /// `about:blank`: `code` says more than a URL would.
+    #[schemars(example = &"about:blank")]
     #[serde(rename = "type")]
     kind: &'static str,
+    /// The kind of problem, for people.
+    #[schemars(example = &"Invalid input")]
     title: &'static str,
+    /// The HTTP status.
+    #[schemars(example = 422, range(min = 400, max = 599))]
     status: u16,
+    /// What is wrong here and how to mend it, for people.
+    #[schemars(example = &"The request breaks a rule; see errors.")]
     detail: &'a str,
+    /// What is wrong, for programs: `area.reason`, stable.
+    #[schemars(example = &"request.invalid")]
     code: &'static str,
+    /// The request's id, which the server's log names too.
+    #[schemars(with = "shape::Uuid")]
     request_id: String,
+    /// The rules that the input breaks (status 422).
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
 }

@@ -10,16 +10,19 @@
 
 mod answer;
 pub mod client;
+pub mod describe;
 mod frame;
 mod input;
+mod openapi;
 mod routes;
 pub mod serve;
 
 use axum::http::{HeaderName, HeaderValue};
 
-pub use answer::{Created, Page};
+pub use answer::{Accepted, Created, NoContent, Page};
 pub use frame::Frame;
 pub use input::{Body, Cursor, Id, List, MaybeBody, Paging, Params};
+pub use openapi::{About, openapi};
 pub use routes::{Route, Routes};
 
 use crate::app::App;

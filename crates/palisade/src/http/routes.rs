@@ -10,8 +10,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use futures_util::future::BoxFuture;
 
+use super::describe::{Described, Description};
 use crate::access::{Access, Credential, admit};
 use crate::app::App;
+use crate::error::Kind;
 
 type Mount = Box<dyn FnOnce(Arc<[Credential]>) -> MethodRouter<App> + Send>;
 
@@ -29,7 +31,19 @@ pub struct Route {
     pub path: String,
     /// Who may call.
     pub access: Access,
+    /// What it does: one sentence, and after an empty line perhaps more.
+    pub says: &'static str,
+    /// Refusals that its line and its handler's signature don't show.
+    pub refusals: Vec<(Kind, &'static str)>,
+    describe: fn(&mut Description),
     mount: Mount,
+}
+
+impl Route {
+    /// Describes its handler.
+    pub(super) fn describe(&self, description: &mut Description) {
+        (self.describe)(description);
+    }
 }
 
 impl Routes {
@@ -59,7 +73,7 @@ impl Routes {
     #[must_use]
     pub fn get<H, T>(self, path: &str, access: Access, handler: H) -> Routes
     where
-        H: Handler<T, App>,
+        H: Handler<T, App> + Described<T>,
         T: Send + 'static,
     {
         self.add((Method::GET, MethodFilter::GET), path, access, handler)
@@ -69,7 +83,7 @@ impl Routes {
     #[must_use]
     pub fn post<H, T>(self, path: &str, access: Access, handler: H) -> Routes
     where
-        H: Handler<T, App>,
+        H: Handler<T, App> + Described<T>,
         T: Send + 'static,
     {
         self.add((Method::POST, MethodFilter::POST), path, access, handler)
@@ -79,7 +93,7 @@ impl Routes {
     #[must_use]
     pub fn patch<H, T>(self, path: &str, access: Access, handler: H) -> Routes
     where
-        H: Handler<T, App>,
+        H: Handler<T, App> + Described<T>,
         T: Send + 'static,
     {
         self.add((Method::PATCH, MethodFilter::PATCH), path, access, handler)
@@ -89,7 +103,7 @@ impl Routes {
     #[must_use]
     pub fn delete<H, T>(self, path: &str, access: Access, handler: H) -> Routes
     where
-        H: Handler<T, App>,
+        H: Handler<T, App> + Described<T>,
         T: Send + 'static,
     {
         self.add((Method::DELETE, MethodFilter::DELETE), path, access, handler)
@@ -103,7 +117,7 @@ impl Routes {
         handler: H,
     ) -> Routes
     where
-        H: Handler<T, App>,
+        H: Handler<T, App> + Described<T>,
         T: Send + 'static,
     {
         let path = match path {
@@ -114,7 +128,34 @@ impl Routes {
         let mount: Mount = Box::new(move |credentials| {
             on(filter, Gated { access: Arc::new(gate), credentials, handler })
         });
-        self.routes.push(Route { method, path, access, mount });
+        let describe = H::describe;
+        self.routes.push(Route {
+            method,
+            path,
+            access,
+            says: "",
+            refusals: Vec::new(),
+            describe,
+            mount,
+        });
+        self
+    }
+
+    /// Says what the route just added does: one sentence, and after an empty line perhaps more.
+    #[must_use]
+    pub fn says(mut self, text: &'static str) -> Routes {
+        if let Some(route) = self.routes.last_mut() {
+            route.says = text;
+        }
+        self
+    }
+
+    /// Names a refusal of the route just added that its line and signature don't show.
+    #[must_use]
+    pub fn or(mut self, kind: Kind, code: &'static str) -> Routes {
+        if let Some(route) = self.routes.last_mut() {
+            route.refusals.push((kind, code));
+        }
         self
     }
 

@@ -4,18 +4,19 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, Method};
-use axum::response::Response;
 use palisade_crypto::secret::SecretString;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Attempt, sign_in};
 use crate::access::{ANYONE, Caller, same_origin};
 use crate::app::App;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::http::{Body, Routes};
 use crate::limits::{Key, Rule};
-use crate::sessions::{Transport, answer};
+use crate::sessions::{Answer, Transport, answer};
 use crate::settings::TokenFormat;
+use crate::shape;
 use crate::users::check_name;
 
 /// Sign-ins by address: enough for an office behind one address, too few for guessing.
@@ -37,22 +38,38 @@ pub(super) const PER_ACCOUNT: Rule = Rule {
 };
 
 pub(super) fn routes() -> Routes {
-    Routes::at("/auth").post("/login", ANYONE.limit(&PER_ADDRESS), login)
+    Routes::at("/auth")
+        .post("/login", ANYONE.limit(&PER_ADDRESS), login)
+        .says(
+            "Signs in with address and password.\n\nUnknown address, wrong password and disabled \
+             account are one refusal. With `transport: cookie` the answer sets the session's cookie \
+             and holds no token.",
+        )
+        .or(Kind::NotSignedIn, "login.denied")
+        .or(Kind::Denied, "access.cross_site")
+        .or(Kind::Unavailable, "passwords.busy")
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct LoginBody {
+    #[schemars(with = "shape::EmailAddress")]
     email: String,
+    #[schemars(with = "shape::Secret", example = &"seven purple teapots orbit")]
     password: SecretString,
+    /// What the client calls itself in the list of sessions.
+    #[schemars(length(min = 1, max = 200))]
     device_name: Option<String>,
+    /// The form of the access tokens; the server's own choice if absent.
     token_format: Option<Format>,
+    /// How the session's credentials travel.
     #[serde(default)]
     transport: Transport,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 enum Format {
     Jwt,
     Paseto,
@@ -72,7 +89,7 @@ async fn login(
     caller: Caller,
     headers: HeaderMap,
     Body(body): Body<LoginBody>,
-) -> Result<Response> {
+) -> Result<Answer> {
     if body.transport == Transport::Cookie {
         // A foreign site must not sign a visitor in to an account of its own.
         same_origin(&app, &Method::POST, &headers)?;

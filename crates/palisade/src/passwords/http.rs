@@ -3,17 +3,18 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use palisade_crypto::secret::SecretString;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{CHANGED, Turn, Verdict, WRONG, hash, store, stored, unchanged, verify};
-use crate::access::{Caller, SIGNED_IN};
+use crate::access::{Caller, SIGNED_IN, bad_token};
 use crate::app::App;
-use crate::error::{Error, Result};
-use crate::http::{Body, Routes, limit};
+use crate::error::{Error, Kind, Result};
+use crate::http::{Body, NoContent, Routes, limit};
 use crate::limits::{Key, Rule};
 use crate::sessions::{Why, end_others};
+use crate::shape;
 use crate::users;
 
 /// Guesses at the current password, by account.
@@ -26,13 +27,20 @@ pub(super) const CHANGE: Rule = Rule {
 };
 
 pub(super) fn routes() -> Routes {
-    Routes::at("/users/me").post("/password", SIGNED_IN, change)
+    Routes::at("/users/me")
+        .post("/password", SIGNED_IN, change)
+        .says("Changes one's own password; ends all other sessions.")
+        .or(Kind::TooMany, "request.too_many")
+        .or(Kind::Unavailable, "passwords.busy")
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct PasswordBody {
+    #[schemars(with = "shape::Secret", example = &"seven purple teapots orbit")]
     current_password: SecretString,
+    /// At least 15 characters, unless the server is set otherwise; 128 code points at most.
+    #[schemars(with = "shape::Secret", example = &"five green kettles whistle")]
     new_password: SecretString,
 }
 
@@ -40,7 +48,7 @@ async fn change(
     State(app): State<App>,
     caller: Caller,
     Body(body): Body<PasswordBody>,
-) -> Result<StatusCode> {
+) -> Result<NoContent> {
     let me = caller.signed_in()?;
     limit(&app, &CHANGE, app.limiter.account(&me.user.to_string()))?;
     let turn = Turn::of(caller.actor.address);
@@ -50,7 +58,7 @@ async fn change(
         app.change(&caller.actor).await?.commit(WRONG.about(me.user)).await?;
         return Err(wrong_current());
     };
-    let user = users::current(&app, me.user).await?.ok_or_else(Error::not_found)?;
+    let user = users::current(&app, me.user).await?.ok_or_else(bad_token)?;
     let context = [user.email.as_str(), user.name.as_deref().unwrap_or("")];
     let hashed = hash(&app, turn, "/new_password", &body.new_password, &context).await?;
     let sealed = hashed.seal(&app, me.user);
@@ -61,7 +69,7 @@ async fn change(
     store(&mut change, me.user, sealed).await?;
     end_others(&mut change, me.user, me.session, Why::PasswordChanged).await?;
     change.commit(CHANGED.about(me.user)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 fn wrong_current() -> Error {

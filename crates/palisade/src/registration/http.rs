@@ -2,19 +2,18 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use palisade_crypto::secret::SecretString;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{Wanted, register, set_up};
 use crate::access::{ANYONE, Caller};
 use crate::app::App;
-use crate::error::{Error, Result, Rules};
-use crate::http::{Body, Created, Page, Routes};
+use crate::error::{Error, Kind, Result, Rules};
+use crate::http::{Accepted, Body, Created, Page, Routes};
 use crate::limits::{Key, Rule};
+use crate::shape;
 use crate::users::{self, Email, UserView, check_name};
 
 /// Registrations by address.
@@ -38,7 +37,14 @@ pub(super) const SETUP: Rule = Rule {
 pub(super) fn routes() -> Routes {
     Routes::at("")
         .post("/auth/register", ANYONE.limit(&REGISTER), sign_up)
+        .says("Registers.\n\nThe answer is the same whether the address is known or not.")
+        .or(Kind::Denied, "registration.closed")
+        .or(Kind::Unavailable, "passwords.busy")
         .post("/setup", ANYONE.limit(&SETUP), setup)
+        .says("Creates the first administrator, with the token of the set-up link.")
+        .or(Kind::Gone, "setup.done")
+        .or(Kind::Conflict, "users.email_taken")
+        .or(Kind::Unavailable, "passwords.busy")
         .and(
             Routes::root()
                 .get("/setup", ANYONE, || async { PAGE })
@@ -54,21 +60,41 @@ const SCRIPT: Page =
 const STYLE: Page =
     Page { media_type: "text/css; charset=utf-8", body: include_str!("pages/palisade.css") };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RegisterBody {
+    #[schemars(with = "shape::EmailAddress")]
     email: String,
+    /// At least 15 characters, unless the server is set otherwise; 128 code points at most.
+    #[schemars(with = "shape::Secret", example = &"seven purple teapots orbit")]
     password: SecretString,
+    /// What the person is called.
+    #[schemars(length(min = 1, max = 200))]
     name: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SetupBody {
+    /// The part of the set-up link after `token=`.
+    #[schemars(with = "shape::Secret")]
     token: SecretString,
+    #[schemars(with = "shape::EmailAddress")]
     email: String,
+    /// At least 15 characters, unless the server is set otherwise; 128 code points at most.
+    #[schemars(with = "shape::Secret", example = &"seven purple teapots orbit")]
     password: SecretString,
+    /// What the person is called.
+    #[schemars(length(min = 1, max = 200))]
     name: Option<String>,
+}
+
+/// What became of it stays unsaid: the address may have had an account.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Registration")]
+struct RegisterAnswer {
+    /// Always `accepted`.
+    status: &'static str,
 }
 
 /// Checks what can be checked without work, all of it at once.
@@ -83,10 +109,10 @@ async fn sign_up(
     State(app): State<App>,
     caller: Caller,
     Body(body): Body<RegisterBody>,
-) -> Result<(StatusCode, Json<Value>)> {
+) -> Result<Accepted<RegisterAnswer>> {
     let wanted = wanted(&body.email, body.password, body.name.as_deref())?;
     register(&app, &caller.actor, wanted).await?;
-    Ok((StatusCode::ACCEPTED, Json(json!({ "status": "accepted" }))))
+    Ok(Accepted(RegisterAnswer { status: "accepted" }))
 }
 
 async fn setup(

@@ -8,6 +8,7 @@ use axum::http::header::{HeaderName, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use palisade_crypto::secret::SecretString;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::prove::Found;
@@ -15,9 +16,11 @@ use super::{Issued, SessionCookie, SessionView, Transport, Why, end, end_others,
 use crate::access::{ANYONE, Caller, SIGNED_IN, needs, same_origin};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
-use crate::http::{Id, List, MaybeBody, Routes};
+use crate::http::describe::{Describe, Description};
+use crate::http::{Id, List, MaybeBody, NoContent, Routes};
 use crate::id::{SessionId, UserId};
 use crate::limits::{Key, Rule};
+use crate::shape;
 use crate::tokens::{self, Grant};
 use crate::users;
 
@@ -33,43 +36,87 @@ pub(super) const REFRESH: Rule = Rule {
 pub(super) fn routes() -> Routes {
     Routes::at("/auth")
         .post("/refresh", ANYONE.limit(&REFRESH), refresh)
+        .says(
+            "Trades a refresh token, or the session's cookie, for new credentials.\n\nA refresh token is \
+             used once: a repeat after its successor was used ends the session.",
+        )
+        .or(Kind::NotSignedIn, "sessions.ended")
+        .or(Kind::Denied, "access.cross_site")
         .post("/logout", SIGNED_IN, logout)
+        .says("Signs out: this session is over everywhere.")
         .and(
             Routes::at("/users/me/sessions")
                 .get("/", SIGNED_IN, mine)
+                .says("One's own sessions.")
                 .delete("/", SIGNED_IN, end_my_others)
-                .delete("/{id}", SIGNED_IN, end_mine),
+                .says("Ends all of one's own sessions but this one.")
+                .delete("/{id}", SIGNED_IN, end_mine)
+                .says("Ends one of one's own sessions."),
         )
-        .and(Routes::at("/users/{id}").post("/disable", needs(users::WRITE), disable).post(
-            "/revoke-sessions",
-            needs(users::WRITE),
-            revoke,
-        ))
+        .and(
+            Routes::at("/users/{id}")
+                .post("/disable", needs(users::WRITE), disable)
+                .says("Refuses a user's sign-ins and ends all their sessions.")
+                .or(Kind::Conflict, "users.last_admin")
+                .post("/revoke-sessions", needs(users::WRITE), revoke)
+                .says("Ends all sessions of a user."),
+        )
 }
 
-/// The token answer (RFC 6749 section 5.1).
-#[derive(Serialize)]
+/// The tokens of a session (RFC 6749 section 5.1).
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TokenSession")]
 struct TokenAnswer {
+    /// A JWT or PASETO: send it as `Authorization: Bearer …`.
     access_token: String,
+    /// Always `Bearer`.
     token_type: &'static str,
+    /// Seconds until the access token expires.
     expires_in: i64,
+    /// Good for one refresh.
     refresh_token: String,
+    /// Seconds until the refresh token expires.
     refresh_expires_in: u64,
     session_id: SessionId,
 }
 
-/// The answer of a cookie session: no token in it, the cookie is beside it.
-#[derive(Serialize)]
+/// A cookie session: no token here, the cookie is beside it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CookieSession")]
 struct CookieAnswer {
     session_id: SessionId,
+    /// Seconds until the session ends unless it is used.
     expires_in: u64,
+}
+
+/// What a client gets when a session starts or goes on.
+pub struct Answer(Response);
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl Describe for Answer {
+    fn describe(handler: &mut Description) {
+        /// Tokens, or with `transport: cookie` a cookie.
+        #[derive(JsonSchema)]
+        #[schemars(untagged, inline)]
+        #[expect(dead_code, reason = "only its schema is used")]
+        enum Either {
+            Tokens(TokenAnswer),
+            Cookie(CookieAnswer),
+        }
+        handler.answers_json::<Either>(StatusCode::OK, "The session's credentials.");
+    }
 }
 
 /// What a client gets when a session starts or goes on.
 ///
 /// # Errors
 /// When the keys can't be read.
-pub async fn answer(app: &App, issued: Issued) -> Result<Response> {
+pub async fn answer(app: &App, issued: Issued) -> Result<Answer> {
     let session = issued.session;
     let left = session.idle_expires_at.since(app.clock.now());
     if session.transport == Transport::Cookie {
@@ -78,7 +125,7 @@ pub async fn answer(app: &App, issued: Issued) -> Result<Response> {
         let cookie = SessionCookie::of(app).set(issued.secret.expose(), kept);
         let cookie = cookie.ok_or_else(|| Error::internal("the cookie is no header value"))?;
         let body = CookieAnswer { session_id: session.id, expires_in: left.as_secs() };
-        return Ok(([(SET_COOKIE, cookie)], Json(body)).into_response());
+        return Ok(Answer(([(SET_COOKIE, cookie)], Json(body)).into_response()));
     }
     let grant = Grant {
         user: session.user,
@@ -89,20 +136,22 @@ pub async fn answer(app: &App, issued: Issued) -> Result<Response> {
         session_ends_at: session.expires_at,
     };
     let (access_token, expires_in) = tokens::issue(app, grant).await?;
-    Ok(Json(TokenAnswer {
+    let body = TokenAnswer {
         access_token: access_token.expose().to_owned(),
         token_type: "Bearer",
         expires_in,
         refresh_token: issued.secret.expose().to_owned(),
         refresh_expires_in: left.as_secs(),
         session_id: session.id,
-    })
-    .into_response())
+    };
+    Ok(Answer(Json(body).into_response()))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RefreshBody {
+    /// Absent when the session's cookie is sent.
+    #[schemars(with = "Option<shape::Secret>")]
     refresh_token: Option<SecretString>,
 }
 
@@ -111,7 +160,7 @@ async fn refresh(
     caller: Caller,
     headers: HeaderMap,
     MaybeBody(body): MaybeBody<RefreshBody>,
-) -> Result<Response> {
+) -> Result<Answer> {
     let token = body.and_then(|body| body.refresh_token);
     let (transport, secret) = match (token, SessionCookie::of(&app).get(&headers)) {
         (Some(token), _) => (Transport::Token, token),
@@ -128,13 +177,33 @@ async fn refresh(
     answer(&app, issued).await
 }
 
-/// What a browser should drop when it signs out.
 const CLEAR_SITE_DATA: (HeaderName, HeaderValue) = (
     HeaderName::from_static("clear-site-data"),
     HeaderValue::from_static("\"cache\", \"storage\""),
 );
 
-async fn logout(State(app): State<App>, caller: Caller) -> Result<Response> {
+/// 204, and what a browser should drop when it signs out.
+struct SignedOut {
+    cookie: Option<HeaderValue>,
+}
+
+impl IntoResponse for SignedOut {
+    fn into_response(self) -> Response {
+        let mut response = (StatusCode::NO_CONTENT, [CLEAR_SITE_DATA]).into_response();
+        if let Some(cookie) = self.cookie {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        response
+    }
+}
+
+impl Describe for SignedOut {
+    fn describe(handler: &mut Description) {
+        NoContent::describe(handler);
+    }
+}
+
+async fn logout(State(app): State<App>, caller: Caller) -> Result<SignedOut> {
     let me = caller.signed_in()?;
     let mut change = app.change(&caller.actor).await?;
     match end(&mut change, me.user, me.session, Why::SignedOut).await {
@@ -145,11 +214,7 @@ async fn logout(State(app): State<App>, caller: Caller) -> Result<Response> {
             change.commit_quietly("ending a session noted its own event").await?;
         }
     }
-    let mut response = (StatusCode::NO_CONTENT, [CLEAR_SITE_DATA]).into_response();
-    if let Some(cookie) = SessionCookie::of(&app).clear() {
-        response.headers_mut().append(SET_COOKIE, cookie);
-    }
-    Ok(response)
+    Ok(SignedOut { cookie: SessionCookie::of(&app).clear() })
 }
 
 async fn mine(State(app): State<App>, caller: Caller) -> Result<Json<List<SessionView>>> {
@@ -162,27 +227,27 @@ async fn end_mine(
     State(app): State<App>,
     caller: Caller,
     Id(id): Id<SessionId>,
-) -> Result<StatusCode> {
+) -> Result<NoContent> {
     let mut change = app.change(&caller.actor).await?;
     end(&mut change, caller.signed_in()?.user, id, Why::EndedByUser).await?;
     change.commit_quietly("ending a session noted its own event").await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
-async fn end_my_others(State(app): State<App>, caller: Caller) -> Result<StatusCode> {
+async fn end_my_others(State(app): State<App>, caller: Caller) -> Result<NoContent> {
     let me = caller.signed_in()?;
     let mut change = app.change(&caller.actor).await?;
     end_others(&mut change, me.user, me.session, Why::EndedByUser).await?;
     change.commit_quietly("ending a session noted its own event").await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
-async fn disable(State(app): State<App>, caller: Caller, Id(id): Id<UserId>) -> Result<StatusCode> {
+async fn disable(State(app): State<App>, caller: Caller, Id(id): Id<UserId>) -> Result<NoContent> {
     super::disable(app.change(&caller.actor).await?, id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
-async fn revoke(State(app): State<App>, caller: Caller, Id(id): Id<UserId>) -> Result<StatusCode> {
+async fn revoke(State(app): State<App>, caller: Caller, Id(id): Id<UserId>) -> Result<NoContent> {
     super::revoke_all(app.change(&caller.actor).await?, id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }

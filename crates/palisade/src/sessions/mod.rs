@@ -21,6 +21,7 @@ use std::time::Duration;
 use palisade_crypto::opaque;
 use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, Timestamp, args};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::access::{Credential, Via};
@@ -31,10 +32,11 @@ use crate::id::{SessionId, UserId};
 use crate::memory::{Bounded, Recall, Remembered};
 use crate::module::{Job, Module};
 use crate::settings::TokenFormat;
+use crate::shape;
 use crate::tokens;
 
 pub use ending::{Ended, Why, disable, end, end_all, end_others, revoke_all};
-pub use http::answer;
+pub use http::{Answer, answer};
 pub use prove::SessionCookie;
 pub use refresh::refresh;
 
@@ -129,8 +131,9 @@ fn memory(app: &App) -> &Remembered<SessionId, Session> {
 }
 
 /// How a session's credentials travel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub enum Transport {
     /// Access and refresh tokens in bodies and headers.
     #[default]
@@ -336,7 +339,8 @@ async fn find_live(app: &App, id: SessionId, began: Duration) -> Result<Option<S
 }
 
 /// A session, as its owner sees it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Session")]
 pub struct SessionView {
     /// Which one.
     pub id: SessionId,
@@ -351,10 +355,13 @@ pub struct SessionView {
     /// `token` or `cookie`.
     pub transport: Transport,
     /// When it began.
+    #[schemars(with = "shape::DateTime")]
     pub created_at: Timestamp,
     /// When it was last extended.
+    #[schemars(with = "shape::DateTime")]
     pub last_used_at: Timestamp,
     /// When it ends in any case.
+    #[schemars(with = "shape::DateTime")]
     pub expires_at: Timestamp,
 }
 

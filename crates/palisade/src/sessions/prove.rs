@@ -14,6 +14,7 @@ use crate::access::{Identity, Via, bad_token};
 use crate::app::{Actor, App};
 use crate::error::Result;
 use crate::id::SessionId;
+use crate::settings::Settings;
 use crate::{tokens, users};
 
 /// How long a process remembers whose a cookie is. Neither endings nor replacements wait for it.
@@ -30,10 +31,16 @@ pub struct SessionCookie {
 impl SessionCookie {
     /// As the public URL of this app demands.
     pub fn of(app: &App) -> SessionCookie {
-        SessionCookie { secure: app.settings.server.public_url.is_https() }
+        SessionCookie::by(&app.settings)
     }
 
-    fn name(&self) -> &'static str {
+    /// As the public URL in these settings demands.
+    pub fn by(settings: &Settings) -> SessionCookie {
+        SessionCookie { secure: settings.server.public_url.is_https() }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
         if self.secure { "__Host-palisade" } else { "palisade" }
     }
 

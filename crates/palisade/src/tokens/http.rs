@@ -2,40 +2,75 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, HeaderName};
-use serde_json::{Value, json};
+use axum::http::header::CACHE_CONTROL;
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::access::ANYONE;
 use crate::app::App;
 use crate::error::Result;
 use crate::http::Routes;
+use crate::http::describe::{Describe, Description};
 use crate::keys;
 
-type Published = ([(HeaderName, &'static str); 1], Json<Value>);
+/// Public keys. They may be cached, short enough that a verifier sees a new key soon; on an unknown
+/// `kid` it should look at once.
+struct Published<T>(T);
 
-/// Short enough that a verifier sees a new key soon; on an unknown `kid` it should look at once.
-const CACHED: [(HeaderName, &str); 1] = [(CACHE_CONTROL, "public, max-age=300")];
+impl<T: Serialize> IntoResponse for Published<T> {
+    fn into_response(self) -> Response {
+        ([(CACHE_CONTROL, "public, max-age=300")], Json(self.0)).into_response()
+    }
+}
+
+impl<T: JsonSchema> Describe for Published<T> {
+    fn describe(handler: &mut Description) {
+        Json::<T>::describe(handler);
+    }
+}
+
+/// A JSON Web Key Set (RFC 7517 section 5).
+#[derive(Serialize, JsonSchema)]
+struct Jwks {
+    /// Public keys of the JWTs (RFC 8037 and RFC 7518).
+    #[schemars(with = "Vec<serde_json::Map<String, Value>>")]
+    keys: Vec<Value>,
+}
+
+/// The public keys of the PASETOs.
+#[derive(Serialize, JsonSchema)]
+struct PasetoKeys {
+    keys: Vec<PasetoKey>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct PasetoKey {
+    /// Its PASERK id, as it stands in the tokens' footer: `k4.pid.…`.
+    kid: String,
+    /// The key as PASERK: `k4.public.…`.
+    key: String,
+}
 
 pub(super) fn routes() -> Routes {
-    Routes::root().get("/.well-known/jwks.json", ANYONE, jwks).get(
-        "/.well-known/paseto-keys.json",
-        ANYONE,
-        paseto_keys,
-    )
+    Routes::root()
+        .get("/.well-known/jwks.json", ANYONE, jwks)
+        .says("The keys that verify our JWTs.")
+        .get("/.well-known/paseto-keys.json", ANYONE, paseto_keys)
+        .says("The keys that verify our PASETOs.")
 }
 
-async fn jwks(State(app): State<App>) -> Result<Published> {
+async fn jwks(State(app): State<App>) -> Result<Published<Jwks>> {
     let ring = keys::ring(&app).await?;
-    let keys: Vec<Value> = ring.tokens().iter().filter_map(|key| key.jwk()).collect();
-    Ok((CACHED, Json(json!({ "keys": keys }))))
+    let keys = ring.tokens().iter().filter_map(|key| key.jwk()).collect();
+    Ok(Published(Jwks { keys }))
 }
 
-async fn paseto_keys(State(app): State<App>) -> Result<Published> {
+async fn paseto_keys(State(app): State<App>) -> Result<Published<PasetoKeys>> {
     let ring = keys::ring(&app).await?;
-    let keys: Vec<Value> = ring
-        .tokens()
-        .iter()
-        .filter_map(|key| key.paserk().map(|public| json!({ "kid": key.kid(), "key": public })))
-        .collect();
-    Ok((CACHED, Json(json!({ "keys": keys }))))
+    let keys = ring.tokens().iter();
+    let keys =
+        keys.filter_map(|key| Some(PasetoKey { kid: key.kid().to_owned(), key: key.paserk()? }));
+    Ok(Published(PasetoKeys { keys: keys.collect() }))
 }

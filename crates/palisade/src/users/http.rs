@@ -2,37 +2,48 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use super::{READ, UserView, WRITE, check_name, current, enable, find, page, rename};
-use crate::access::{Caller, SIGNED_IN, needs};
+use crate::access::{Caller, SIGNED_IN, bad_token, needs};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::http::{Body, Id, List, Paging, Params, Routes};
+use crate::http::{Body, Id, List, NoContent, Paging, Params, Routes};
 use crate::id::UserId;
+use crate::shape;
 
 pub(super) fn routes() -> Routes {
     Routes::at("/users")
         .get("/me", SIGNED_IN, me)
+        .says("Who is signed in.")
         .patch("/me", SIGNED_IN, change_me)
+        .says("Changes what the body names of the signed-in user.")
         .get("/", needs(READ), all)
+        .says("All users, oldest first.")
         .get("/{id}", needs(READ), one)
+        .says("One user.")
         .post("/{id}/enable", needs(WRITE), enable_user)
+        .says("Lets a disabled user sign in again.")
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ChangeBody {
     /// Absent: unchanged. Null: removed.
     #[serde(default, deserialize_with = "absent_or_null")]
+    #[schemars(with = "Option<String>", length(min = 1, max = 200), example = &"Ann")]
     name: Option<Option<String>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ListParams {
+    /// How many on a page.
+    #[schemars(with = "Option<shape::PageSize>")]
     limit: Option<String>,
+    /// The `next_cursor` of the page before.
+    #[schemars(with = "Option<shape::PageCursor>")]
     cursor: Option<String>,
 }
 
@@ -71,13 +82,13 @@ async fn enable_user(
     State(app): State<App>,
     caller: Caller,
     Id(id): Id<UserId>,
-) -> Result<StatusCode> {
+) -> Result<NoContent> {
     enable(app.change(&caller.actor).await?, id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 async fn view(app: &App, user: UserId) -> Result<Json<UserView>> {
-    let user = current(app, user).await?.ok_or_else(Error::not_found)?;
+    let user = current(app, user).await?.ok_or_else(bad_token)?;
     Ok(Json(UserView::from(&*user)))
 }
 

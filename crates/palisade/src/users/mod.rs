@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use palisade_db::{Migration, Sql, Timestamp, args};
+use schemars::JsonSchema;
 use serde::Serialize;
 use unicode_normalization::UnicodeNormalization as _;
 use uuid::Uuid;
@@ -24,6 +25,7 @@ use crate::http::{Cursor, List, Paging};
 use crate::id::UserId;
 use crate::memory::{Recall, Remembered};
 use crate::module::{Module, Permission};
+use crate::shape;
 
 pub use email::Email;
 
@@ -104,15 +106,24 @@ pub struct User {
 }
 
 /// A user, as the API shows it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "User")]
 pub struct UserView {
     id: UserId,
+    /// The address, as it was given.
+    #[schemars(with = "shape::EmailAddress")]
     email: String,
+    /// Whether the address was proved to be the user's.
     email_verified: bool,
+    /// What the user is called.
     name: Option<String>,
+    /// Names of roles.
     roles: Vec<String>,
+    /// A disabled user can't sign in and has no sessions.
     disabled: bool,
+    #[schemars(with = "shape::DateTime")]
     created_at: Timestamp,
+    #[schemars(with = "Option<shape::DateTime>")]
     last_login_at: Option<Timestamp>,
 }
 

@@ -259,6 +259,7 @@ impl Client<'_> {
     }
 
     pub async fn send(&self, call: Call) -> Answer {
+        let (method, path) = (call.method.clone(), call.path.clone());
         let mut request = Request::builder().method(call.method).uri(call.path);
         let headers = request.headers_mut().unwrap();
         *headers = call.headers;
@@ -277,6 +278,7 @@ impl Client<'_> {
         let bytes = body.collect().await.unwrap().to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         let raw = String::from_utf8_lossy(&bytes).into_owned();
+        crate::described::check(&method, &path, parts.status, &parts.headers, &raw);
         Answer { status: parts.status, headers: parts.headers, body, raw }
     }
 }

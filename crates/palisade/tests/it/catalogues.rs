@@ -263,6 +263,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("settings", 0),
     ("memory", 0),
     ("hashing", 0),
+    ("shape", 0),
     ("limits", 1),
     ("feed", 1),
     ("app", 2),
@@ -278,6 +279,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("login", 7),
     ("registration", 7),
     ("system", 7),
+    ("reference", 7),
     ("builder", 8),
     ("lib", 9),
 ];

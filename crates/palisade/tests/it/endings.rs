@@ -161,6 +161,13 @@ async fn another_process(on: On) {
                 );
                 let path = format!("/api/v1/users/{}/enable", ann.await.unwrap().0);
                 admin.act(&path).await;
+                // That she is back takes as long to arrive there; until then she is refused.
+                let back = Client { app: &second, ..app.token("ann@example.com").await };
+                let enabled = now();
+                while back.get(ME).await.status != StatusCode::OK {
+                    assert!(now() - enabled < Duration::from_secs(1), "enabled, {name}");
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
             }
         }
     }

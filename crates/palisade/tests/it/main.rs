@@ -18,6 +18,7 @@ mod auditing;
 mod bad_input;
 mod catalogues;
 mod cors;
+mod described;
 mod endings;
 mod every_route;
 mod journeys;

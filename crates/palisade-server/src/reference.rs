@@ -1,0 +1,59 @@
+//! `palisade openapi`, `completions` and `man`: what documents the server and its command line.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+use palisade::Builder;
+use palisade::clock::Clock;
+use palisade_crypto::random::OsRandom;
+use serde_json::json;
+
+use crate::cli::Cli;
+use crate::failure::Failure;
+use crate::opening;
+use crate::output::Output;
+
+/// Prints the description of the API; it is JSON with and without `--json`.
+pub(crate) fn openapi(cli: &Cli, output: Output) -> Result<(), Failure> {
+    let settings = opening::settings(cli)?.settings;
+    let builder = Builder::new(settings, Clock::system(), Arc::new(OsRandom));
+    let document = builder.openapi();
+    output.result(&document, || serde_json::to_string_pretty(&document).unwrap_or_default());
+    Ok(())
+}
+
+/// Prints the script that completes commands in a shell.
+pub(crate) fn completions(shell: Shell) {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "palisade", &mut script);
+    print(&script);
+}
+
+/// Prints the manual page, or writes one for every command into a directory.
+pub(crate) fn man(output: Output, directory: Option<&Path>) -> Result<(), Failure> {
+    let Some(directory) = directory else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(Cli::command())
+            .render(&mut page)
+            .map_err(|error| Failure::failed("the manual page can't be written").because(error))?;
+        print(&page);
+        return Ok(());
+    };
+    clap_mangen::generate_to(Cli::command(), directory).map_err(|error| {
+        let says = format!("the manual pages can't be written into {}", directory.display());
+        Failure::failed(says).because(error)
+    })?;
+    let written = json!({ "directory": directory });
+    output.result(&written, || format!("Wrote the manual pages into {}.", directory.display()));
+    Ok(())
+}
+
+/// Prints bytes as they are; a reader that has gone away is no failure of ours.
+fn print(bytes: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(bytes);
+    let _ = out.flush();
+}

@@ -1,0 +1,235 @@
+//! What a handler's signature says of its route, for the API's description (OpenAPI 3.1).
+//!
+//! Every type that a handler takes or answers says here what it means on the wire, so a description
+//! can't differ from the code: change the body's type, and the description has changed.
+
+use axum::Json;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, StatusCode};
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Map, Value};
+
+use super::answer::{Accepted, Created, NoContent, Page};
+use super::input::{Body, Id, List, MaybeBody, Params};
+use crate::access::Caller;
+use crate::error::Error;
+
+/// A type that a handler takes or answers, and what it means on the wire.
+pub trait Describe {
+    /// Adds it to the description of the handler.
+    fn describe(handler: &mut Description);
+}
+
+/// A handler whose signature says what it takes and answers.
+pub trait Described<T> {
+    /// Describes the handler.
+    fn describe(description: &mut Description);
+}
+
+/// What is known of a handler by its signature. The schemas of all handlers share their definitions.
+pub struct Description {
+    /// Schemas of the segments of the path that vary, in their order.
+    pub(super) path: Vec<Value>,
+    /// The query parameters, as an object's schema.
+    pub(super) query: Option<Value>,
+    /// The body's schema, and whether there must be one.
+    pub(super) body: Option<(Value, bool)>,
+    /// Answers that are no errors.
+    pub(super) answers: Vec<Answered>,
+    /// It answers a page for people, which is no part of the API.
+    pub(super) page: bool,
+    pub(super) taken: SchemaGenerator,
+    pub(super) given: SchemaGenerator,
+}
+
+/// An answer that a handler may give.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// Its status.
+    pub status: StatusCode,
+    /// What it means.
+    pub says: &'static str,
+    /// Media type and schema of its body.
+    pub body: Option<(&'static str, Value)>,
+}
+
+impl Description {
+    pub(super) fn new() -> Description {
+        let settings = || {
+            SchemaSettings::draft2020_12().with(|settings| {
+                settings.definitions_path = "/components/schemas".into();
+                settings.meta_schema = None;
+            })
+        };
+        Description {
+            path: Vec::new(),
+            query: None,
+            body: None,
+            answers: Vec::new(),
+            page: false,
+            taken: settings().for_deserialize().into_generator(),
+            given: settings().for_serialize().into_generator(),
+        }
+    }
+
+    /// Forgets the handler and keeps the definitions.
+    pub(super) fn next(&mut self) {
+        self.path.clear();
+        self.query = None;
+        self.body = None;
+        self.answers.clear();
+        self.page = false;
+    }
+
+    /// The definitions that the schemas refer to.
+    pub(super) fn definitions(&mut self) -> Map<String, Value> {
+        let mut all = self.taken.take_definitions(true);
+        all.extend(self.given.take_definitions(true));
+        all
+    }
+
+    /// Adds an answer with a JSON body.
+    pub fn answers_json<T: JsonSchema>(&mut self, status: StatusCode, says: &'static str) {
+        let schema = self.given.subschema_for::<T>().to_value();
+        let body = Some(("application/json", schema));
+        self.answers.push(Answered { status, says, body });
+    }
+
+    /// Adds an answer.
+    pub fn answers(&mut self, answered: Answered) {
+        self.answers.push(answered);
+    }
+}
+
+/// Says nothing: taken from elsewhere than the parts of a request that a client chooses.
+macro_rules! silent {
+    ($([$($generic:ident)?] $type:ty,)+) => {$(
+        impl$(<$generic>)? Describe for $type {
+            fn describe(_: &mut Description) {}
+        }
+    )+};
+}
+
+silent! {
+    [S] State<S>,
+    [T] Extension<T>,
+    [] Caller,
+    [] HeaderMap,
+}
+
+impl<T: JsonSchema> Describe for Body<T> {
+    fn describe(handler: &mut Description) {
+        handler.body = Some((handler.taken.subschema_for::<T>().to_value(), true));
+    }
+}
+
+impl<T: JsonSchema> Describe for MaybeBody<T> {
+    fn describe(handler: &mut Description) {
+        handler.body = Some((handler.taken.subschema_for::<T>().to_value(), false));
+    }
+}
+
+impl<T: JsonSchema> Describe for Params<T> {
+    fn describe(handler: &mut Description) {
+        // Parameters stand in the operation itself, not among the definitions.
+        handler.query = Some(T::json_schema(&mut handler.taken).to_value());
+    }
+}
+
+impl<T: JsonSchema> Describe for Id<T> {
+    fn describe(handler: &mut Description) {
+        handler.path.push(handler.taken.subschema_for::<T>().to_value());
+    }
+}
+
+impl<T: Describe> Describe for Result<T, Error> {
+    fn describe(handler: &mut Description) {
+        T::describe(handler);
+    }
+}
+
+impl<T: JsonSchema> Describe for Json<T> {
+    fn describe(handler: &mut Description) {
+        handler.answers_json::<T>(StatusCode::OK, "Done.");
+    }
+}
+
+impl<T: JsonSchema> Describe for Created<T> {
+    fn describe(handler: &mut Description) {
+        handler.answers_json::<T>(StatusCode::CREATED, "Made.");
+    }
+}
+
+impl<T: JsonSchema> Describe for Accepted<T> {
+    fn describe(handler: &mut Description) {
+        handler.answers_json::<T>(StatusCode::ACCEPTED, "Taken; what came of it is not said.");
+    }
+}
+
+impl Describe for NoContent {
+    fn describe(handler: &mut Description) {
+        let status = StatusCode::NO_CONTENT;
+        handler.answers(Answered { status, says: "Done.", body: None });
+    }
+}
+
+impl Describe for Page {
+    fn describe(handler: &mut Description) {
+        handler.page = true;
+    }
+}
+
+impl Describe for &'static str {
+    fn describe(handler: &mut Description) {
+        let body = Some(("text/plain", serde_json::json!({ "type": "string" })));
+        handler.answers(Answered { status: StatusCode::OK, says: "A line of text.", body });
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for List<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("{}List", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let items = generator.subschema_for::<T>();
+        json_schema!({
+            "type": "object",
+            "description": "One page of a list.",
+            "required": ["items", "next_cursor"],
+            "properties": {
+                "items": { "type": "array", "items": items },
+                "next_cursor": {
+                    "type": ["string", "null"],
+                    "description": "Where the next page starts: give it as `cursor`. Null on the last.",
+                },
+            },
+        })
+    }
+}
+
+macro_rules! described {
+    ($($input:ident)*) => {
+        impl<F, A, M, $($input),*> Described<(M, $($input,)*)> for F
+        where
+            F: FnOnce($($input),*) -> A,
+            A: Future<Output: Describe>,
+            $($input: Describe,)*
+        {
+            fn describe(description: &mut Description) {
+                $($input::describe(description);)*
+                A::Output::describe(description);
+            }
+        }
+    };
+}
+
+// The tuples are those of axum's `Handler`: a mark, and then what the handler takes.
+described! {}
+described! { T1 }
+described! { T1 T2 }
+described! { T1 T2 T3 }
+described! { T1 T2 T3 T4 }
+described! { T1 T2 T3 T4 T5 }
+described! { T1 T2 T3 T4 T5 T6 }

@@ -1,0 +1,251 @@
+//! The API's description (OpenAPI 3.1.1), made from the route lines and the handlers' signatures.
+
+use std::collections::BTreeMap;
+
+use axum::http::{Method, StatusCode};
+use schemars::JsonSchema;
+use serde_json::{Map, Value, json};
+
+use super::answer::Problem;
+use super::describe::Description;
+use super::routes::Route;
+use crate::access::{Credential, Via, Who};
+use crate::error::Kind;
+
+/// What the description says of the whole API.
+pub struct About<'a> {
+    /// Where the server is reached.
+    pub server: &'a str,
+    /// The name of the session cookie there.
+    pub cookie: &'a str,
+    /// Ways to prove who calls.
+    pub credentials: &'a [Credential],
+}
+
+/// The description of these routes. Pages for people are left out.
+pub fn openapi(about: &About<'_>, routes: &[Route]) -> Value {
+    let mut description = Description::new();
+    let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
+    for route in routes {
+        description.next();
+        route.describe(&mut description);
+        if !description.page {
+            let operation = operation(about, route, &description);
+            let methods = paths.entry(route.path.clone()).or_default();
+            methods.insert(route.method.as_str().to_ascii_lowercase(), operation);
+        }
+    }
+    let problem = Problem::json_schema(&mut description.given).to_value();
+    let mut schemas = description.definitions();
+    schemas.insert("Problem".to_owned(), problem);
+    json!({
+        "openapi": "3.1.1",
+        "info": {
+            "title": "Palisade",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": INTRODUCTION,
+            "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
+        },
+        "servers": [{ "url": about.server }],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": schemes(about),
+        },
+    })
+}
+
+const INTRODUCTION: &str = "Accounts, sign-in, sessions, tokens and an audit log. Every error is a problem \
+    document (RFC 9457) whose `code` is stable. Times are RFC 3339 in UTC; ids are UUIDs of version 7. \
+    Sign in at `POST /api/v1/auth/login` and send the access token as `Authorization: Bearer …`, or ask \
+    there for a cookie session; an unsafe request with the cookie must come from the server's own origin.";
+
+fn schemes(about: &About<'_>) -> Value {
+    let schemes = about.credentials.iter().map(|credential| {
+        let scheme = match credential.via {
+            Via::Bearer => json!({
+                "type": "http",
+                "scheme": "bearer",
+                "description": "The access token of a session (RFC 6750): a JWT or a PASETO.",
+            }),
+            Via::Cookie => json!({
+                "type": "apiKey",
+                "in": "cookie",
+                "name": about.cookie,
+                "description": "The cookie of a session. Unsafe methods need proof of origin: \
+                                `Sec-Fetch-Site: same-origin`, or an `Origin` that is the server's own.",
+            }),
+        };
+        (credential.name.to_owned(), scheme)
+    });
+    Value::Object(schemes.collect())
+}
+
+fn operation(about: &About<'_>, route: &Route, known: &Description) -> Value {
+    let mut operation = Map::new();
+    let (summary, more) = route.says.split_once("\n\n").unwrap_or((route.says, ""));
+    let needs = match route.access.who {
+        Who::Anyone | Who::SignedIn => String::new(),
+        Who::Holds(permission) => format!("Needs the permission `{}`.", permission.name),
+    };
+    let text: Vec<&str> = [more, &needs].into_iter().filter(|text| !text.is_empty()).collect();
+    operation.insert("operationId".to_owned(), json!(operation_id(route)));
+    operation.insert("tags".to_owned(), json!([tag(&route.path)]));
+    operation.insert("summary".to_owned(), json!(summary.trim_end_matches('.')));
+    if !text.is_empty() {
+        operation.insert("description".to_owned(), json!(text.join("\n\n")));
+    }
+    operation.insert("security".to_owned(), security(about, route.access.who));
+    let parameters = parameters(route, known);
+    if !parameters.is_empty() {
+        operation.insert("parameters".to_owned(), json!(parameters));
+    }
+    if let Some((schema, required)) = &known.body {
+        let content = json!({ "application/json": { "schema": schema } });
+        let body = json!({ "required": required, "content": content });
+        operation.insert("requestBody".to_owned(), body);
+    }
+    operation.insert("responses".to_owned(), responses(route, known));
+    Value::Object(operation)
+}
+
+/// Method and path in one word: `post_auth_login`, `get_users_by_id`. Clients are generated from it, so
+/// it changes only with the route.
+fn operation_id(route: &Route) -> String {
+    let path = route.path.strip_prefix("/api/v1").unwrap_or(&route.path);
+    let words = path.split('/').filter(|word| !word.is_empty()).map(|word| {
+        let plain = word.trim_start_matches('{').trim_end_matches('}');
+        let plain = plain.trim_start_matches('.').replace(['-', '.'], "_");
+        if word.starts_with('{') { format!("by_{plain}") } else { plain }
+    });
+    let method = route.method.as_str().to_ascii_lowercase();
+    std::iter::once(method).chain(words).collect::<Vec<_>>().join("_")
+}
+
+/// The heading that a route stands under.
+fn tag(path: &str) -> &str {
+    match path.strip_prefix("/api/v1/") {
+        None | Some("whoami") => "server",
+        Some(path) if path.starts_with("users/me") => "users/me",
+        Some(path) => path.split('/').next().unwrap_or(path),
+    }
+}
+
+fn security(about: &About<'_>, who: Who) -> Value {
+    match who {
+        Who::Anyone => json!([]),
+        Who::SignedIn | Who::Holds(_) => {
+            about.credentials.iter().map(|credential| json!({ credential.name: [] })).collect()
+        }
+    }
+}
+
+fn parameters(route: &Route, known: &Description) -> Vec<Value> {
+    let names = route.path.split('/').filter_map(|segment| {
+        segment.strip_prefix('{').and_then(|segment| segment.strip_suffix('}'))
+    });
+    let in_path = names.zip(&known.path).map(
+        |(name, schema)| json!({ "name": name, "in": "path", "required": true, "schema": schema }),
+    );
+    let query = known.query.as_ref().and_then(|schema| schema["properties"].as_object());
+    let in_query = query.into_iter().flatten().map(|(name, schema)| {
+        let mut schema = schema.clone();
+        let says = schema.as_object_mut().and_then(|schema| schema.remove("description"));
+        let mut parameter = json!({ "name": name, "in": "query", "schema": schema });
+        if let (Some(says), Some(parameter)) = (says, parameter.as_object_mut()) {
+            parameter.insert("description".to_owned(), says);
+        }
+        parameter
+    });
+    in_path.chain(in_query).collect()
+}
+
+/// The answers of a route: what the handler says, what the gate and the frame may answer before it, and
+/// what the route line names.
+fn responses(route: &Route, known: &Description) -> Value {
+    let mut all = Map::new();
+    for answered in &known.answers {
+        let mut response = json!({ "description": answered.says });
+        if let (Some((media, schema)), Some(response)) = (&answered.body, response.as_object_mut())
+        {
+            response.insert("content".to_owned(), json!({ *media: { "schema": schema } }));
+        }
+        all.insert(answered.status.as_str().to_owned(), response);
+    }
+    let mut codes: BTreeMap<u16, Vec<&'static str>> = BTreeMap::new();
+    for (kind, code) in refusals(route, known) {
+        let codes = codes.entry(kind.status().as_u16()).or_default();
+        if !codes.contains(&code) {
+            codes.push(code);
+        }
+    }
+    for (status, codes) in codes {
+        let codes: Vec<String> = codes.iter().map(|code| format!("`{code}`")).collect();
+        all.insert(status.to_string(), problem(status, &codes.join(", ")));
+    }
+    all.insert("default".to_owned(), problem(0, "Any other problem, with its code."));
+    Value::Object(all)
+}
+
+fn refusals(route: &Route, known: &Description) -> Vec<(Kind, &'static str)> {
+    let mut all = Vec::new();
+    if route.access.who != Who::Anyone {
+        all.push((Kind::NotSignedIn, "access.not_signed_in"));
+        all.push((Kind::NotSignedIn, "access.invalid_token"));
+        all.push((Kind::Unavailable, "server.feed_unavailable"));
+        if route.method != Method::GET {
+            all.push((Kind::Denied, "access.cross_site"));
+        }
+    }
+    if let Who::Holds(_) = route.access.who {
+        all.push((Kind::Denied, "access.denied"));
+    }
+    if !route.access.limits.is_empty() {
+        all.push((Kind::TooMany, "request.too_many"));
+    }
+    if !known.path.is_empty() {
+        all.push((Kind::NotFound, "request.not_found"));
+    }
+    if known.query.is_some() || known.body.is_some() {
+        all.push((Kind::Malformed, "request.malformed"));
+        all.push((Kind::BadInput, "request.invalid"));
+    }
+    if known.body.is_some() {
+        all.push((Kind::TooSlow, "request.too_slow"));
+        all.push((Kind::TooLarge, "request.too_large"));
+        all.push((Kind::WrongMediaType, "request.wrong_media_type"));
+    }
+    if route.path.starts_with("/api/") {
+        all.push((Kind::Unavailable, "server.database_unavailable"));
+    }
+    all.extend(&route.refusals);
+    all
+}
+
+fn problem(status: u16, says: &str) -> Value {
+    let mut response = json!({
+        "description": says,
+        "content": {
+            "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } },
+        },
+    });
+    let text = |says: &str| json!({ "description": says, "schema": { "type": "string" } });
+    let headers = match StatusCode::from_u16(status) {
+        Ok(StatusCode::UNAUTHORIZED) => {
+            json!({ "WWW-Authenticate": text("How to sign in (RFC 6750).") })
+        }
+        Ok(StatusCode::TOO_MANY_REQUESTS) => json!({
+            "Retry-After": text("In how many seconds to try again."),
+            "RateLimit": text("What is left of the limit."),
+            "RateLimit-Policy": text("The limit."),
+        }),
+        Ok(StatusCode::SERVICE_UNAVAILABLE) => {
+            json!({ "Retry-After": text("In how many seconds to try again.") })
+        }
+        _ => Value::Null,
+    };
+    if let (Some(response), Value::Object(_)) = (response.as_object_mut(), &headers) {
+        response.insert("headers".to_owned(), headers);
+    }
+    response
+}

@@ -1,0 +1,59 @@
+//! The API's reference: its description at `/openapi.json`, and `/docs`, a page to read and try it.
+//!
+//! Promises:
+//! - The description is made from the routes that are served; there is no second list.
+//! - The page loads nothing from another host, runs under the strict policy of every page, and keeps
+//!   what it is given (tokens) in memory alone.
+//!
+//! Tables: none.
+
+use axum::extract::State;
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+
+use crate::access::ANYONE;
+use crate::app::App;
+use crate::http::describe::{Describe, Description};
+use crate::http::{Page, Routes};
+use crate::module::Module;
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module { name: "reference", routes, ..Module::EMPTY };
+
+fn routes() -> Routes {
+    Routes::root()
+        .get("/openapi.json", ANYONE, openapi)
+        .get("/docs", ANYONE, || async { PAGE })
+        .get("/assets/docs.js", ANYONE, || async { SCRIPT })
+        .get("/assets/docs.css", ANYONE, || async { STYLE })
+}
+
+const PAGE: Page =
+    Page { media_type: "text/html; charset=utf-8", body: include_str!("pages/docs.html") };
+const SCRIPT: Page =
+    Page { media_type: "text/javascript; charset=utf-8", body: include_str!("pages/docs.js") };
+const STYLE: Page =
+    Page { media_type: "text/css; charset=utf-8", body: include_str!("pages/docs.css") };
+
+/// The description of the API that this app serves, as JSON.
+#[derive(Clone)]
+pub struct Document(pub Bytes);
+
+impl IntoResponse for Document {
+    fn into_response(self) -> Response {
+        ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], self.0).into_response()
+    }
+}
+
+impl Describe for Document {
+    fn describe(handler: &mut Description) {
+        // What describes the API is no part of it.
+        Page::describe(handler);
+    }
+}
+
+async fn openapi(State(app): State<App>) -> Document {
+    app.part::<Document>().clone()
+}

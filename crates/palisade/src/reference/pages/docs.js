@@ -1,0 +1,286 @@
+"use strict";
+
+// Tokens live in this variable and nowhere else: closing the page forgets them.
+let tokens = null;
+let api = null;
+
+const byId = (id) => document.getElementById(id);
+
+// Text only ever becomes text: no part of an answer is read as markup.
+function element(name, attributes, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes || {})) made.setAttribute(key, value);
+  made.append(...children.filter((child) => child !== null));
+  return made;
+}
+
+function resolve(schema) {
+  if (!schema || !schema.$ref) return schema || {};
+  const name = schema.$ref.split("/").pop();
+  return { ...api.components.schemas[name], title: name };
+}
+
+function typeOf(given) {
+  const schema = resolve(given);
+  if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" or ");
+  if (schema.const !== undefined) return JSON.stringify(schema.const);
+  const either = schema.anyOf || schema.oneOf;
+  if (either) return either.map(typeOf).join(" or ");
+  const types = [].concat(schema.type || "any").map((type) => {
+    if (type === "array") return "array of " + typeOf(schema.items);
+    if (type === "object" && schema.title) return schema.title;
+    return schema.format && type === "string" ? `string (${schema.format})` : type;
+  });
+  return types.join(" or ");
+}
+
+function exampleOf(given) {
+  const schema = resolve(given);
+  if (schema.examples && schema.examples.length) return schema.examples[0];
+  if (schema.default !== undefined) return schema.default;
+  if (schema.enum) return schema.enum[0];
+  const either = schema.anyOf || schema.oneOf;
+  if (either) return exampleOf(either[0]);
+  const type = [].concat(schema.type || "null")[0];
+  if (type === "object") {
+    const required = schema.required || [];
+    const fields = Object.entries(schema.properties || {});
+    const shown = fields.filter(([name, field]) => required.includes(name) || resolve(field).examples);
+    return Object.fromEntries(shown.map(([name, field]) => [name, exampleOf(field)]));
+  }
+  if (type === "array") return [exampleOf(schema.items)];
+  return { integer: schema.minimum || 0, number: 0, boolean: false, string: "", null: null }[type];
+}
+
+function fieldTable(given) {
+  const schema = resolve(given);
+  const parts = schema.anyOf || schema.oneOf || [schema];
+  const tables = parts.map(resolve).filter((part) => part.properties).map((part) => {
+    const required = part.required || [];
+    const rows = Object.entries(part.properties).map(([name, field]) =>
+      element("tr", {},
+        element("td", {}, element("code", {}, name), required.includes(name) ? "" : " (optional)"),
+        element("td", {}, typeOf(field)),
+        element("td", {}, resolve(field).description || field.description || "")));
+    const head = element("tr", {}, ...["Field", "Type", "Meaning"].map((text) => element("th", { scope: "col" }, text)));
+    return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
+  });
+  return tables;
+}
+
+async function send(method, path, body, quiet) {
+  const headers = {};
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  if (tokens && !quiet) {
+    if (tokens.expires <= Date.now() + 5000) await refresh();
+    if (tokens) headers.Authorization = "Bearer " + tokens.access;
+  }
+  return fetch(path, { method, headers, body, credentials: "same-origin" });
+}
+
+function keep(answer) {
+  tokens = { access: answer.access_token, refresh: answer.refresh_token, expires: Date.now() + answer.expires_in * 1000 };
+}
+
+async function refresh() {
+  const body = JSON.stringify({ refresh_token: tokens.refresh });
+  const answer = await send("POST", "/api/v1/auth/refresh", body, true);
+  if (answer.ok) {
+    keep(await answer.json());
+  } else {
+    tokens = null;
+    showUser(null);
+    byId("sign-in-state").textContent = "The session has ended.";
+  }
+}
+
+function showUser(user) {
+  byId("sign-in").hidden = user !== null;
+  byId("signed-in").hidden = user === null;
+  byId("who").textContent = user ? user.email : "";
+}
+
+async function lookWhoIsSignedIn() {
+  const answer = await send("GET", "/api/v1/users/me");
+  showUser(answer.ok ? await answer.json() : null);
+}
+
+byId("sign-in").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const form = event.target;
+  const state = byId("sign-in-state");
+  state.textContent = "";
+  const body = { email: form.email.value, password: form.password.value, transport: form.transport.value };
+  try {
+    const answer = await send("POST", "/api/v1/auth/login", JSON.stringify(body), true);
+    const result = await answer.json();
+    if (!answer.ok) {
+      state.textContent = result.detail;
+      return;
+    }
+    if (result.access_token) keep(result);
+    form.reset();
+    await lookWhoIsSignedIn();
+  } catch {
+    state.textContent = "The server doesn't answer; please try again.";
+  }
+});
+
+byId("sign-out").addEventListener("click", async () => {
+  try {
+    await send("POST", "/api/v1/auth/logout");
+    tokens = null;
+    showUser(null);
+    byId("sign-in-state").textContent = "Signed out.";
+  } catch {
+    byId("sign-in-state").textContent = "The server doesn't answer; the session is still open.";
+  }
+});
+
+const quoted = (text) => "'" + text.replaceAll("'", "'\\''") + "'";
+
+function curl(method, path, body, needsSession) {
+  const lines = [`curl -X ${method} ${quoted(location.origin + path)}`];
+  if (needsSession) lines.push('  -H "Authorization: Bearer $ACCESS_TOKEN"');
+  if (body !== undefined) lines.push("  -H 'Content-Type: application/json'", "  -d " + quoted(body));
+  return lines.join(" \\\n");
+}
+
+function pretty(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text;
+  }
+}
+
+function tryOut(method, path, operation) {
+  const form = element("form", { novalidate: "" });
+  const inputs = (operation.parameters || []).map((parameter) => {
+    const input = element("input", { type: "text", autocomplete: "off", spellcheck: "false" });
+    const note = [parameter.in === "path" ? "in the path" : "optional", typeOf(parameter.schema), parameter.description];
+    form.append(element("label", {}, `${parameter.name} (${note.filter(Boolean).join(", ")})`, input));
+    return { parameter, input };
+  });
+  let bodyInput = null;
+  const schema = operation.requestBody && operation.requestBody.content["application/json"].schema;
+  if (schema) {
+    const text = JSON.stringify(exampleOf(schema), null, 2);
+    bodyInput = element("textarea", { rows: String(text.split("\n").length + 1), spellcheck: "false" });
+    bodyInput.value = text;
+    form.append(element("label", {}, "Body", bodyInput), ...fieldTable(schema));
+  }
+  const output = element("div", { role: "status" });
+  form.append(element("button", { type: "submit" }, "Send"), output);
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    let target = path;
+    const query = new URLSearchParams();
+    for (const { parameter, input } of inputs) {
+      if (parameter.in === "path") target = target.replace(`{${parameter.name}}`, encodeURIComponent(input.value));
+      else if (input.value) query.set(parameter.name, input.value);
+    }
+    if (query.size) target += "?" + query;
+    const typed = bodyInput ? bodyInput.value.trim() : "";
+    const body = typed ? typed : undefined;
+    const shown = [element("h3", {}, "As a command"), element("pre", { tabindex: "0" }, curl(method, target, body, operation.security.length > 0))];
+    try {
+      const began = performance.now();
+      const answer = await send(method, target, body);
+      const text = await answer.text();
+      const took = Math.round(performance.now() - began);
+      const headers = [...answer.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
+      shown.unshift(
+        element("h3", {}, `${answer.status} ${answer.statusText} (${took} ms)`),
+        element("pre", { tabindex: "0", class: "answer" }, text ? pretty(text) : "(no body)"),
+        element("details", {}, element("summary", {}, "Headers"), element("pre", {}, headers)));
+    } catch {
+      shown.unshift(element("p", { class: "error" }, "The server doesn't answer; please try again."));
+    }
+    output.replaceChildren(...shown);
+  });
+  return form;
+}
+
+function answers(operation) {
+  const rows = Object.entries(operation.responses).map(([status, response]) => {
+    const media = Object.values(response.content || {})[0];
+    return element("tr", {},
+      element("td", {}, status),
+      element("td", {}, response.description.replaceAll("`", "")),
+      element("td", {}, media ? typeOf(media.schema) : "no body"));
+  });
+  const head = element("tr", {}, ...["Status", "Meaning or codes", "Body"].map((text) => element("th", { scope: "col" }, text)));
+  const good = Object.entries(operation.responses).find(([status]) => status.startsWith("2"));
+  const media = good && good[1].content && Object.values(good[1].content)[0];
+  return [element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows)), ...(media ? fieldTable(media.schema) : [])];
+}
+
+function operationView(method, path, operation) {
+  const summary = element("summary", {},
+    element("span", { class: "method " + method }, method.toUpperCase()),
+    element("span", { class: "path" }, path),
+    element("span", {}, operation.summary));
+  const inside = element("div");
+  const view = element("details", { class: "operation", id: operation.operationId }, summary, inside);
+  view.dataset.words = [method, path, operation.summary, operation.description].join(" ").toLowerCase();
+  // Made when it is first opened: the page is there at once however long the list.
+  view.addEventListener("toggle", () => {
+    if (!view.open || inside.hasChildNodes()) return;
+    const text = (operation.description || "").replaceAll("`", "");
+    inside.append(
+      element("p", {}, text + (operation.security.length ? " Sign in first." : "")),
+      element("h3", {}, "Try it"), tryOut(method.toUpperCase(), path, operation),
+      element("h3", {}, "Answers"), ...answers(operation));
+  });
+  return view;
+}
+
+function showAll() {
+  const groups = new Map();
+  for (const [path, methods] of Object.entries(api.paths)) {
+    for (const [method, operation] of Object.entries(methods)) {
+      const tag = operation.tags[0];
+      if (!groups.has(tag)) groups.set(tag, []);
+      groups.get(tag).push(operationView(method, path, operation));
+    }
+  }
+  const sections = [...groups].map(([tag, views]) =>
+    element("section", { "aria-label": tag }, element("h2", {}, tag), ...views));
+  byId("operations").replaceChildren(...sections);
+  const named = location.hash && byId(location.hash.slice(1));
+  if (named) {
+    named.open = true;
+    named.scrollIntoView();
+  }
+}
+
+byId("filter").addEventListener("input", (event) => {
+  const words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
+  for (const section of byId("operations").querySelectorAll("section")) {
+    let shown = 0;
+    for (const view of section.querySelectorAll(".operation")) {
+      view.hidden = !words.every((word) => view.dataset.words.includes(word));
+      if (!view.hidden) shown += 1;
+    }
+    section.hidden = shown === 0;
+  }
+});
+
+async function start() {
+  try {
+    api = await (await fetch("/openapi.json")).json();
+  } catch {
+    byId("loading").textContent = "The description can't be loaded; please reload the page.";
+    return;
+  }
+  byId("title").textContent = api.info.title;
+  document.title = api.info.title + " API reference";
+  byId("version").textContent = api.info.version;
+  byId("introduction").textContent = api.info.description.replaceAll("`", "");
+  showAll();
+  // Nobody need be signed in: only a cookie session can be there already.
+  await lookWhoIsSignedIn();
+}
+
+start();

@@ -1,0 +1,48 @@
+//! Types that stand in for others in the API's description: `#[schemars(with = "shape::DateTime")]`.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+/// Declares a stand-in.
+macro_rules! shape {
+    ($(#[$doc:meta])* $name:ident, $schema:tt) => {
+        $(#[$doc])*
+        pub struct $name;
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    };
+}
+
+shape! {
+    /// A time: RFC 3339, UTC.
+    DateTime, { "type": "string", "format": "date-time", "examples": ["2026-01-31T12:00:00Z"] }
+}
+shape! {
+    /// A password or token.
+    Secret, { "type": "string", "format": "password" }
+}
+shape! {
+    /// An e-mail address.
+    EmailAddress, { "type": "string", "format": "email", "examples": ["ann@example.com"] }
+}
+shape! {
+    /// A UUID.
+    Uuid, { "type": "string", "format": "uuid" }
+}
+shape! {
+    /// How many things a page of a list holds.
+    PageSize, { "type": "integer", "minimum": 1, "maximum": 200, "default": 50 }
+}
+shape! {
+    /// Where a list goes on.
+    PageCursor, { "type": "string" }
+}
