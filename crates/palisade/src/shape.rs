@@ -2,6 +2,13 @@
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+/// Characters that aren't seen: controls, and what changes the direction or joins of a line.
+macro_rules! unseen {
+    () => {
+        "\\u0000-\\u001f\\u007f-\\u009f\\u200b-\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff"
+    };
+}
+
 /// Declares a stand-in.
 macro_rules! shape {
     ($(#[$doc:meta])* $name:ident, $schema:tt) => {
@@ -44,5 +51,16 @@ shape! {
 }
 shape! {
     /// Where a list goes on.
-    PageCursor, { "type": "string" }
+    PageCursor, { "type": "string", "pattern": "^A[A-Za-z0-3][A-Za-z0-9_-]{30}$" }
+}
+
+shape! {
+    /// What a person or device is called: something to see, nothing that hides or steers.
+    Label, {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 200,
+        "pattern": concat!("^[^", unseen!(), "]*[^\\s", unseen!(), "][^", unseen!(), "]*$"),
+        "examples": ["Ann"],
+    }
 }

@@ -58,13 +58,12 @@ struct LoginBody {
     #[schemars(with = "shape::Secret", example = &"seven purple teapots orbit")]
     password: SecretString,
     /// What the client calls itself in the list of sessions.
-    #[schemars(length(min = 1, max = 200))]
+    #[schemars(with = "Option<shape::Label>")]
     device_name: Option<String>,
     /// The form of the access tokens; the server's own choice if absent.
     token_format: Option<Format>,
-    /// How the session's credentials travel.
-    #[serde(default)]
-    transport: Transport,
+    /// How the session's credentials travel; `token` if absent.
+    transport: Option<Transport>,
 }
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
@@ -90,7 +89,8 @@ async fn login(
     headers: HeaderMap,
     Body(body): Body<LoginBody>,
 ) -> Result<Answer> {
-    if body.transport == Transport::Cookie {
+    let transport = body.transport.unwrap_or_default();
+    if transport == Transport::Cookie {
         // A foreign site must not sign a visitor in to an account of its own.
         same_origin(&app, &Method::POST, &headers)?;
     }
@@ -100,7 +100,7 @@ async fn login(
         password: body.password,
         device_name: device_name.map_err(|broken| broken.at("/device_name"))?,
         format: body.token_format.map_or(app.settings.tokens.format, TokenFormat::from),
-        transport: body.transport,
+        transport,
     };
     let issued = sign_in(&app, &caller.actor, attempt).await?;
     answer(&app, issued).await

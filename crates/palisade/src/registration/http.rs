@@ -69,7 +69,7 @@ struct RegisterBody {
     #[schemars(with = "shape::Secret", example = &"seven purple teapots orbit")]
     password: SecretString,
     /// What the person is called.
-    #[schemars(length(min = 1, max = 200))]
+    #[schemars(with = "Option<shape::Label>")]
     name: Option<String>,
 }
 
@@ -85,7 +85,7 @@ struct SetupBody {
     #[schemars(with = "shape::Secret", example = &"seven purple teapots orbit")]
     password: SecretString,
     /// What the person is called.
-    #[schemars(length(min = 1, max = 200))]
+    #[schemars(with = "Option<shape::Label>")]
     name: Option<String>,
 }
 

@@ -32,7 +32,7 @@ pub(super) fn routes() -> Routes {
 struct ChangeBody {
     /// Absent: unchanged. Null: removed.
     #[serde(default, deserialize_with = "absent_or_null")]
-    #[schemars(with = "Option<String>", length(min = 1, max = 200), example = &"Ann")]
+    #[schemars(with = "Option<shape::Label>")]
     name: Option<Option<String>>,
 }
 

@@ -1,0 +1,198 @@
+"""Chromium: our own pages, and other sites that would use a visitor's cookie."""
+
+import contextlib
+import http.server
+import json
+import tempfile
+import threading
+
+from playwright.sync_api import sync_playwright
+
+from server import PASSWORD, Server, check, free_port, started
+
+CHROMIUM = "/usr/bin/chromium"
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]
+# Asks the page itself: a report also comes for what a policy has only blocked.
+WATCH = """
+window.__reports = [];
+document.addEventListener("securitypolicyviolation", (report) => {
+  window.__reports.push(report.violatedDirective + " " + report.blockedURI);
+});
+"""
+
+
+class Browser:
+    """A page, with everything it asked for and everything it complained about."""
+
+    def __init__(self, page):
+        self.page = page
+        self.requests, self.problems = [], []
+        page.add_init_script(WATCH)
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("console", self.said)
+
+    def said(self, message):
+        # A refused request is shown as an error too; what the page does with it is looked at elsewhere.
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            self.problems.append(message.text)
+
+    def is_clean(self, server):
+        reports = self.page.evaluate("window.__reports")
+        assert not reports and not self.problems, (reports, self.problems)
+        outside = [url for url in self.requests if not url.startswith(server.url + "/")]
+        assert self.requests and not outside, outside
+
+
+@contextlib.contextmanager
+def browser():
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        context = chromium.new_context()
+        context.set_default_timeout(20_000)
+        yield Browser(context.new_page())
+        chromium.close()
+
+
+@check
+def the_setup_page_works_in_a_browser_under_its_policy():
+    with tempfile.TemporaryDirectory() as directory, Server(directory) as server, browser() as b:
+        page = b.page
+        page.goto(server.greeting["setup_link"])
+        assert "token" not in page.url, "the token stays in the address bar"
+        page.get_by_label("E-mail address").fill("root@example.com")
+        page.get_by_label("Password").fill("short")
+        page.keyboard.press("Enter")
+        page.get_by_text("Use at least 15 characters").wait_for()
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Create administrator").click()
+        page.get_by_text("You can now sign in as root@example.com").wait_for()
+        b.is_clean(server)
+        assert server.sign_in("root@example.com")["token_type"] == "Bearer"
+
+
+def tab_to(page, what, most=60):
+    """Presses Tab until the focus is there: nothing may be out of the keyboard's reach."""
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        if page.evaluate(f"document.activeElement && document.activeElement.matches({json.dumps(what)})"):
+            return
+    raise AssertionError(f"the keyboard doesn't reach {what}")
+
+
+@check
+def the_docs_page_is_read_and_tried_by_keyboard_alone():
+    for transport in ["token", "cookie"]:
+        with started() as server, browser() as b:
+            page = b.page
+            page.goto(server.url + "/docs")
+            page.get_by_text("Signs in with address and password", exact=True).wait_for()
+            tab_to(page, "[name=email]")
+            page.keyboard.type("ann@example.com")
+            page.keyboard.press("Tab")
+            page.keyboard.type(PASSWORD)
+            page.keyboard.press("Tab")
+            page.keyboard.type(transport)
+            page.keyboard.press("Tab")
+            page.keyboard.press("Enter")
+            page.locator("#who").filter(has_text="ann@example.com").wait_for()
+            tab_to(page, "#filter")
+            page.keyboard.type("get /users/me who")
+            tab_to(page, "#get_users_me > summary")
+            page.keyboard.press("Enter")
+            page.get_by_role("button", name="Send").wait_for()
+            tab_to(page, "#get_users_me button")
+            page.keyboard.press("Enter")
+            shown = page.locator("#get_users_me .answer").inner_text()
+            assert json.loads(shown)["email"] == "ann@example.com", shown
+            tokens = page.evaluate("Object.values({...localStorage, ...sessionStorage}).join()")
+            assert tokens == "", "the page keeps something"
+            page.get_by_role("button", name="Sign out").click()
+            page.get_by_text("Signed out.").wait_for()
+            page.locator("#get_users_me button").click()
+            page.locator("#get_users_me h3").filter(has_text="401").wait_for()
+            b.is_clean(server)
+
+
+@check
+def every_operation_on_the_docs_page_opens_and_offers_its_example():
+    with started() as server, browser() as b:
+        page = b.page
+        page.goto(server.url + "/docs")
+        page.locator(".operation").first.wait_for()
+        document = page.evaluate("fetch('/openapi.json').then((answer) => answer.json())")
+        operations = [operation for item in document["paths"].values() for operation in item.values()]
+        assert page.locator(".operation").count() == len(operations)
+        for operation in operations:
+            view = page.locator("#" + operation["operationId"])
+            view.locator("summary").first.click()
+            view.get_by_role("button", name="Send").wait_for()
+            if "requestBody" in operation:
+                json.loads(view.locator("textarea").input_value())
+        b.is_clean(server)
+
+
+@contextlib.contextmanager
+def elsewhere(pages):
+    """Another web server: on localhost it is another origin of our site, on 127.0.0.1 another site."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = pages.get(self.path, "").encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    port = free_port()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield port
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+SIGN_IN = """async ([email, password]) => (await fetch("/api/v1/auth/login", {
+  method: "POST", headers: { "Content-Type": "application/json" },
+  body: JSON.stringify({ email, password, transport: "cookie" }) })).status"""
+ME = """async () => (await fetch("/api/v1/users/me")).status"""
+# No body and no preflight: what a hostile page can send without asking.
+SEND = """async (url) => {
+  try { await fetch(url, { method: "POST", mode: "no-cors", credentials: "include" }); } catch {}
+}"""
+READ = """async (url) => {
+  try { return await (await fetch(url, { credentials: "include" })).text(); } catch { return "refused"; }
+}"""
+
+
+@check
+def a_cookie_session_works_here_and_for_no_other_site():
+    with started() as server, browser() as b:
+        page = b.page
+        logout = server.url + "/api/v1/auth/logout"
+        form = f"<form method=post action={logout}><button>win a prize</button></form>"
+        with elsewhere({"/": "<p>hello", "/form": form}) as port:
+            page.goto(server.url + "/docs")
+            assert page.evaluate(SIGN_IN, ["ann@example.com", PASSWORD]) == 200
+            assert page.evaluate(ME) == 200
+            assert page.evaluate("document.cookie") == "", "a script can read the cookie"
+            for origin in [f"http://localhost:{port}", f"http://127.0.0.1:{port}"]:
+                page.goto(origin + "/")
+                page.evaluate(SEND, logout)
+                assert page.evaluate(READ, server.url + "/api/v1/users/me") == "refused"
+                page.goto(origin + "/form")
+                page.get_by_role("button").click()
+                page.wait_for_url(logout)
+                shown = json.loads(page.locator("body").inner_text())
+                assert shown["code"] in ("access.cross_site", "access.not_signed_in"), shown
+            page.goto(server.url + "/docs")
+            assert page.evaluate(ME) == 200, "another site ended the session"
+            assert page.evaluate("async (url) => (await fetch(url, { method: 'POST' })).status", logout) == 204
+            assert page.evaluate(ME) == 401

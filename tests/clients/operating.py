@@ -1,0 +1,144 @@
+"""What an operator does: psql, the command line beside a running server, the log, the README's curl lines."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+
+from server import BINARY, PASSWORD, ROOT, Server, check, free_port, postgres, started
+
+
+@check
+def psql_reads_our_tables():
+    with postgres() as url, started({"PALISADE_DATABASE__URL": url}) as server:
+        answer = server.sign_in()
+        read = lambda sql: subprocess.run(
+            ["psql", url, "-At", "-c", sql], check=True, capture_output=True, text=True
+        ).stdout.strip()
+        assert read("select email from users") == "ann@example.com"
+        row = read("select id, created_at > now() - interval '1 hour', ended_at from sessions")
+        assert row == f"{answer['session_id']}|t|", row
+        assert read("select pg_typeof(id), pg_typeof(at) from audit_events limit 1") == "id|instant"
+        event = json.loads(read("select record from audit_events where event = 'login.signed_in'"))
+        assert event["details"]["session"] == answer["session_id"], event
+        # Ended by the command line: another process on the same database.
+        server.command("user", "revoke-sessions", "ann@example.com")
+        began = time.time()
+        while server.request("GET", "/api/v1/users/me", token=answer["access_token"])[0] == 200:
+            assert time.time() - began < 0.25
+        assert read("select ended_because from sessions") == "revoked"
+
+
+@check
+def the_command_line_reaches_a_running_server_on_sqlite():
+    with started() as server:
+        token = server.sign_in()["access_token"]
+        assert server.request("GET", "/api/v1/users/me", token=token)[0] == 200
+        server.command("user", "disable", "ann@example.com")
+        began = time.time()
+        while server.request("GET", "/api/v1/users/me", token=token)[0] == 200:
+            assert time.time() - began < 0.25
+        second = subprocess.run(
+            [BINARY, "serve"], cwd=server.directory, capture_output=True, text=True,
+            env={**server.environment, "PALISADE_SERVER__LISTEN": f"127.0.0.1:{free_port()}"},
+            timeout=30,
+        )
+        assert second.returncode == 1 and str(server.process.pid) in second.stderr, second
+        data = pathlib.Path(server.directory, "palisade-data")
+        assert data.stat().st_mode & 0o777 == 0o700
+        for file in data.iterdir():
+            assert file.stat().st_mode & 0o777 == 0o600, file
+
+
+@check
+def the_link_is_printed_until_there_is_an_administrator():
+    with tempfile.TemporaryDirectory() as directory:
+        with Server(directory) as server:
+            link = server.greeting["setup_link"]
+            assert link.startswith(server.url + "/setup#token=")
+            body = {"token": link.split("=")[1], "email": "root@example.com", "password": PASSWORD}
+            assert server.request("POST", "/api/v1/setup", body)[0] == 201
+            assert server.request("POST", "/api/v1/setup", body)[0] == 410
+            settings = {"PALISADE_SERVER__PUBLIC_URL": server.url}
+        with Server(directory, settings) as server:
+            assert server.greeting["setup_link"] is None
+            assert server.sign_in("root@example.com")["token_type"] == "Bearer"
+        server.command("setup-link", code=1)
+
+
+@check
+def a_lost_or_foreign_root_key_stops_the_start_and_makes_no_new_one():
+    with tempfile.TemporaryDirectory() as directory:
+        with Server(directory) as server:
+            pass
+        key = pathlib.Path(directory, "palisade-data", "root.key")
+        text = key.read_text()
+        key.unlink()
+        server.command("serve", code=1)
+        assert not key.exists()
+        other = tempfile.mkdtemp()
+        bare = {"PATH": os.environ["PATH"]}
+        subprocess.run([BINARY, "init"], cwd=other, env=bare, check=True, capture_output=True)
+        shutil.copy(pathlib.Path(other, "palisade-data", "root.key"), key)
+        server.command("user", "list", code=1)
+        key.write_text(text)
+        key.chmod(0o644)
+        server.command("serve", code=1)
+        key.chmod(0o600)
+        server.command("user", "list")
+        shutil.rmtree(other)
+
+
+@check
+def wrong_usage_is_told_from_failure():
+    with tempfile.TemporaryDirectory() as directory:
+        server = Server(directory)
+        server.command("user", "show", "nobody@example.com", code=1)
+        server.command("nonsense", code=2)
+        server.command("--set", "sessions.idle_timout=1d", "config", "check", code=2)
+        bare = {"PATH": os.environ["PATH"]}
+        for words, code in [
+            (["--config", "made.toml", "init", "--production"], 0),
+            (["--config", "made.toml", "init"], 1),
+            (["--config", "made.toml", "config", "check"], 0),
+            (["--config", "missing.toml", "config", "check"], 2),
+        ]:
+            done = subprocess.run(
+                [BINARY, *words], cwd=directory, env=bare, capture_output=True, text=True
+            )
+            assert done.returncode == code, (words, done)
+        shown = json.loads(server.command("--json", "config", "show"))
+        assert any(s["key"] == "server.listen" and "environment" in s["origin"] for s in shown["settings"])
+
+
+@check
+def the_log_is_json_and_holds_no_secret():
+    with started() as server:
+        answer = server.sign_in()
+        server.request("GET", "/api/v1/users/me?x=%0a%1b[31m", token=answer["access_token"])
+        server.request("POST", "/api/v1/auth/refresh", {"refresh_token": answer["refresh_token"]})
+        time.sleep(0.2)
+        log = pathlib.Path(server.directory, "log").read_text()
+        lines = [json.loads(line) for line in log.splitlines()]
+        requests = [line for line in lines if line["target"] == "palisade::request"]
+        assert len(requests) == 3 and all(line["status"] for line in requests), requests
+        for secret in (PASSWORD, answer["access_token"], answer["refresh_token"]):
+            assert secret not in log
+
+
+@check
+def the_readme_works_as_printed():
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"<!-- run -->\n```sh\n(.*?)```", text, re.S)
+    assert blocks, "the README has no block to run"
+    with tempfile.TemporaryDirectory() as directory, Server(directory) as server:
+        script = "set -eu\n" + "".join(blocks)
+        script = script.replace("http://localhost:8000", server.url)
+        script = script.replace("PASTE_THE_TOKEN_OF_THE_LINK", server.greeting["setup_link"].split("=")[1])
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert "ann@example.com" in done.stdout and done.stdout.rstrip().endswith("401"), done.stdout
