@@ -52,6 +52,9 @@ function exampleOf(given) {
   return { integer: schema.minimum || 0, number: 0, boolean: false, string: "", null: null }[type];
 }
 
+// Descriptions are written in Markdown; of it, only code is used.
+const plain = (text) => (text || "").replaceAll("`", "");
+
 function fieldTable(given) {
   const schema = resolve(given);
   const parts = schema.anyOf || schema.oneOf || [schema];
@@ -61,9 +64,10 @@ function fieldTable(given) {
       element("tr", {},
         element("td", {}, element("code", {}, name), required.includes(name) ? "" : " (optional)"),
         element("td", {}, typeOf(field)),
-        element("td", {}, resolve(field).description || field.description || "")));
+        element("td", {}, plain(field.description || resolve(field).description))));
     const head = element("tr", {}, ...["Field", "Type", "Meaning"].map((text) => element("th", { scope: "col" }, text)));
-    return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
+    const caption = part.title ? element("caption", {}, part.title) : null;
+    return element("table", {}, caption, element("thead", {}, head), element("tbody", {}, ...rows));
   });
   return tables;
 }
@@ -207,7 +211,7 @@ function answers(operation) {
     const media = Object.values(response.content || {})[0];
     return element("tr", {},
       element("td", {}, status),
-      element("td", {}, response.description.replaceAll("`", "")),
+      element("td", {}, plain(response.description)),
       element("td", {}, media ? typeOf(media.schema) : "no body"));
   });
   const head = element("tr", {}, ...["Status", "Meaning or codes", "Body"].map((text) => element("th", { scope: "col" }, text)));
@@ -227,9 +231,9 @@ function operationView(method, path, operation) {
   // Made when it is first opened: the page is there at once however long the list.
   view.addEventListener("toggle", () => {
     if (!view.open || inside.hasChildNodes()) return;
-    const text = (operation.description || "").replaceAll("`", "");
+    const text = plain(operation.description);
     inside.append(
-      element("p", {}, text + (operation.security.length ? " Sign in first." : "")),
+      element("p", {}, [text, operation.security.length ? "Sign in first." : ""].filter(Boolean).join(" ")),
       element("h3", {}, "Try it"), tryOut(method.toUpperCase(), path, operation),
       element("h3", {}, "Answers"), ...answers(operation));
   });
@@ -277,7 +281,7 @@ async function start() {
   byId("title").textContent = api.info.title;
   document.title = api.info.title + " API reference";
   byId("version").textContent = api.info.version;
-  byId("introduction").textContent = api.info.description.replaceAll("`", "");
+  byId("introduction").textContent = plain(api.info.description);
   showAll();
   // Nobody need be signed in: only a cookie session can be there already.
   await lookWhoIsSignedIn();
