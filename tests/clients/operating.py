@@ -5,9 +5,11 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
+import urllib.request
 
 from server import BINARY, PASSWORD, ROOT, Server, check, free_port, postgres, started
 
@@ -113,6 +115,79 @@ def wrong_usage_is_told_from_failure():
             assert done.returncode == code, (words, done)
         shown = json.loads(server.command("--json", "config", "show"))
         assert any(s["key"] == "server.listen" and "environment" in s["origin"] for s in shown["settings"])
+
+
+def refusal(directory, settings, *words):
+    """What the binary says when these settings stop it; it must not start."""
+    environment = {"PATH": os.environ["PATH"], **settings}
+    done = subprocess.run(
+        [BINARY, *(words or ["serve"])], cwd=directory, env=environment, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode in (1, 2) and not done.stdout, (settings, done)
+    return done.stderr
+
+
+@check
+def production_refuses_what_is_unsafe_and_names_setting_and_fix():
+    with tempfile.TemporaryDirectory() as directory:
+        bare = {"PATH": os.environ["PATH"]}
+        run = lambda *words: subprocess.run(
+            [BINARY, *words], cwd=directory, env=bare, check=True, capture_output=True, text=True
+        )
+        run("init", "--production")
+        run("config", "check")
+        # The schema is the operator's to change there.
+        assert "migrate up" in refusal(directory, {})
+        run("migrate", "up")
+        placeholder = pathlib.Path(directory, "placeholder")
+        placeholder.write_text("changeme")
+        placeholder.chmod(0o600)
+        unsafe = [
+            ({"SERVER__TRUSTED_PROXIES": "0.0.0.0/0"}, "server.trusted_proxies", "10.0.0.0/8"),
+            ({"SERVER__PUBLIC_URL": "http://localhost:8000"}, "server.public_url", "https://"),
+            ({"SERVER__PUBLIC_URL": "http://app.example.com"}, "server.public_url", "https://"),
+            ({"SERVER__ADMIN_LISTEN": "0.0.0.0:9000"}, "server.admin_listen", "127.0.0.1"),
+            ({"CORS__ORIGINS": "*"}, "cors.origins", "https://app.example.com"),
+            ({"REGISTRATION__MODE": "open"}, "registration.mode", "closed"),
+            ({"LIMITS__ENABLED": "false"}, "limits.enabled", "limits.rules.NAME.burst"),
+            ({"LIMITS__RULES__LOGIN_ADDRESS__ENABLED": "false"}, "limits.rules.login_address", "burst"),
+            ({"KEYS__ROOT_KEY_FILE": str(placeholder)}, "keys.root_key", "a root key file"),
+            ({"KEYS__ROOT_KEY": "secret"}, "keys.root_key", "a root key file"),
+            ({"DATABASE__URL": "postgres://palisade@db.example.com/app?sslmode=disable"},
+             "database.url", "sslmode=verify-full"),
+            ({"DATABASE__URL": "postgres://palisade@db.example.com/app?sslmode=require"},
+             "database.url", "sslmode=verify-full"),
+        ]
+        for settings, key, fix in unsafe:
+            named = {f"PALISADE_{name}": value for name, value in settings.items()}
+            says = refusal(directory, named)
+            assert key in says and fix in says, (settings, says)
+            # The same before anything is started.
+            says = refusal(directory, named, "config", "check")
+            assert key in says and fix in says, (settings, says)
+        config = pathlib.Path(directory, "palisade.toml").read_text()
+        without = re.sub("(?m)^trusted_proxies", "# trusted_proxies", config)
+        assert without != config
+        pathlib.Path(directory, "without.toml").write_text(without)
+        says = refusal(directory, {}, "--config", "without.toml", "serve")
+        assert "server.trusted_proxies" in says and "Set server.tls.certificate" in says, says
+        key = pathlib.Path(directory, "palisade-data", "root.key")
+        key.chmod(0o644)
+        says = refusal(directory, {})
+        assert str(key.name) in says and "chmod 600" in says, says
+        key.chmod(0o600)
+        # With none of it wrong, the very same directory serves.
+        ports = [free_port(), free_port()]
+        server = subprocess.Popen(
+            [BINARY, "--set", f"server.listen=127.0.0.1:{ports[0]}", "--set",
+             f"server.admin_listen=127.0.0.1:{ports[1]}", "--json", "serve"],
+            cwd=directory, env=bare, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )
+        assert "https://app.example.com" in "".join(iter(server.stdout.readline, "}\n"))
+        with urllib.request.urlopen(f"http://127.0.0.1:{ports[1]}/readyz", timeout=5) as answer:
+            assert answer.status == 200
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
 
 
 @check

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::postgres::{PgTransaction, Postgres};
+use crate::postgres::{self, PgTransaction, Postgres};
 use crate::sqlite::{Member, Sqlite};
 use crate::statement::{Answer, Statement};
 use crate::{Args, DbError, FromRow};
@@ -59,11 +59,7 @@ impl Db {
             Some(("postgres" | "postgresql", _)) => {
                 Engine::Postgres(Postgres::open(&options).await?)
             }
-            _ => {
-                return Err(DbError::wrong(
-                    "a database address starts with sqlite: or postgres://",
-                ));
-            }
+            _ => return Err(unknown_kind()),
         };
         Ok(Self { engine })
     }
@@ -146,6 +142,23 @@ impl Db {
             Engine::Postgres(postgres) => postgres.close().await,
         }
     }
+}
+
+/// Whether [`Db::open`] would take this address; nothing is connected to.
+///
+/// # Errors
+/// What is wrong with it: another kind of database, malformed, or TLS that doesn't protect the
+/// connection to another host. The text holds nothing of the address.
+pub fn check_url(url: &str) -> Result<(), DbError> {
+    match url.split_once(':') {
+        Some(("sqlite", path)) => sqlite_path(path).map(drop),
+        Some(("postgres" | "postgresql", _)) => postgres::check_url(url),
+        _ => Err(unknown_kind()),
+    }
+}
+
+fn unknown_kind() -> DbError {
+    DbError::wrong("a database address starts with sqlite: or postgres://")
 }
 
 fn sqlite_path(path: &str) -> Result<PathBuf, DbError> {

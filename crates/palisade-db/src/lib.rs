@@ -64,7 +64,7 @@ mod timestamp;
 mod value;
 
 pub use changes::Changes;
-pub use db::{Backend, Db, Options, Tx};
+pub use db::{Backend, Db, Options, Tx, check_url};
 pub use error::{DbError, DbErrorKind};
 pub use migrations::{Migration, Sql, Status};
 pub use row::{Cell, Column, FromRow, Row};

@@ -3,6 +3,8 @@
 mod migration;
 mod url;
 
+pub(crate) use url::check_url;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -37,6 +37,11 @@ pub(super) fn connect_options(url: &str) -> Result<PgConnectOptions, DbError> {
     }
 }
 
+/// Whether an address can be used; nothing is connected to.
+pub(crate) fn check_url(url: &str) -> Result<(), DbError> {
+    connect_options(url).map(drop)
+}
+
 /// The `sslmode` that the address itself asks for; the last one counts, as in the driver.
 fn asked_mode(url: &str) -> Option<String> {
     let (_, query) = url.split_once('?')?;

@@ -120,7 +120,7 @@ impl<S> Queue<S> {
         let total = match caller.lane {
             Lane::Known => self.limits.total,
             // SECURITY: a flood of strangers, however many addresses it has, leaves places for
-            // known devices (a_flood_of_strangers_leaves_room_for_known_devices).
+            // known devices (test: a_flood_of_strangers_leaves_room_for_known_devices).
             Lane::Unknown => self.limits.total - self.limits.total / 4,
         };
         let of_group = self.known.len(caller.group) + self.unknown.len(caller.group);

@@ -74,7 +74,7 @@ pub fn client_address(
     let peer = peer.to_canonical();
     let own = ClientAddress { address: peer, forwarded: false };
     // SECURITY: the peer is judged before any header is looked at
-    // (forged_headers_from_a_stranger_change_nothing).
+    // (test: forged_headers_from_a_stranger_change_nothing).
     if !trusted.contains(peer) {
         return own;
     }

@@ -175,7 +175,7 @@ impl Shard {
         for _ in 0..SWEPT_PER_NEW_KEY {
             let Some(key) = self.to_sweep.pop_front() else { return };
             // SECURITY: a key that still owes stays, however many new ones press in
-            // (rotating_keys_resets_nobody).
+            // (test: rotating_keys_resets_nobody_and_takes_bounded_memory).
             if self.clear_at.get(&key).is_some_and(|clear_at| *clear_at > now) {
                 self.to_sweep.push_back(key);
             } else {

@@ -8,6 +8,7 @@ use super::{CorsOrigin, EmailVerification, Environment, PasswordCost, Registrati
 /// Judges settings that are right one by one.
 pub(super) fn check(settings: &Settings, reader: &mut Reader<'_>) {
     server(settings, reader);
+    database(settings, reader);
     sessions(settings, reader);
     custom_cost(settings, reader);
     match settings.server.environment {
@@ -50,6 +51,16 @@ fn server(settings: &Settings, reader: &mut Reader<'_>) {
             &["server.public_url"],
             format!("{} sends passwords unencrypted over a network", server.public_url),
             "Begin it with https://; http is for localhost only",
+        );
+    }
+}
+
+fn database(settings: &Settings, reader: &mut Reader<'_>) {
+    if let Err(error) = palisade_db::check_url(settings.database_url().expose()) {
+        reader.refuse(
+            &["database.url"],
+            error.to_string(),
+            "Write sqlite:PATH, or postgres://USER:PASSWORD@HOST/NAME with ?sslmode=verify-full off this machine",
         );
     }
 }

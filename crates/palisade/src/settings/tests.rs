@@ -619,6 +619,19 @@ mod secrets {
 mod between_settings {
     use super::*;
 
+    #[test]
+    fn a_database_elsewhere_needs_a_verified_connection() {
+        for mode in ["disable", "prefer", "require", "verify-ca"] {
+            let url = format!("postgres://ann:hunter2@db.example.com/app?sslmode={mode}");
+            let found = problems("", &[("DATABASE_URL", &url)], &[]);
+            assert_eq!(found[0].key, "database.url");
+            assert!(found[0].wrong.contains("sslmode=verify-full"), "{found:?}");
+            assert!(!format!("{found:?}").contains("hunter2"));
+        }
+        settings("database.url = \"postgres://db.example.com/app\"");
+        settings("database.url = \"postgres://localhost/app?sslmode=disable\"");
+    }
+
     /// Production with one more line about the server.
     fn production_with(line: &str) -> String {
         PRODUCTION.replace("[server]", &format!("[server]\n{line}"))

@@ -133,6 +133,11 @@ impl TestApp {
     }
 
     pub async fn stop(mut self) {
+        self.stop_reading_the_feed().await;
+    }
+
+    /// Ends the background work: what other processes do isn't heard of any more.
+    pub async fn stop_reading_the_feed(&mut self) {
         if let Some(running) = self.running.take() {
             running.stop().await;
         }

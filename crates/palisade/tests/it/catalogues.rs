@@ -331,3 +331,32 @@ async fn a_method_that_a_path_does_not_take_is_named_in_allow() {
     assert!(allow.contains("GET") && allow.contains("PATCH"), "{allow}");
     app.stop().await;
 }
+
+/// A comment that says which test shows it is only as good as the test.
+#[test]
+fn every_test_that_a_comment_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut folders = vec![root.to_owned()];
+    let mut texts = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                texts.push(std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let all = texts.join("\n");
+    let mut named = 0;
+    for rest in all.split("(test: ").skip(1) {
+        let name = rest.split(')').next().unwrap();
+        if name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+            let is_there = [format!("fn {name}("), format!("{name} =>"), format!("mod {name};")];
+            assert!(is_there.iter().any(|form| all.contains(form)), "there is no test {name}");
+            named += 1;
+        }
+    }
+    assert!(named > 5, "{named}");
+}

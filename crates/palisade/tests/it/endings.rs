@@ -346,3 +346,25 @@ async fn an_unknown_session_is_not_found_and_another_users_too() {
     assert_eq!(list.body["items"][0]["current"], true);
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_cannot_read_the_feed_lets_nobody_in() {
+    let mut app = TestApp::on(On::Sqlite).await;
+    app.user("ann@example.com").await;
+    let (token, cookie) = {
+        let (ann, browser) =
+            (app.token("ann@example.com").await, app.browser("ann@example.com").await);
+        assert_eq!(ann.get(ME).await.status, StatusCode::OK);
+        (ann.bearer.unwrap(), browser.cookie.unwrap())
+    };
+    app.stop_reading_the_feed().await;
+    app.clock.advance(Duration::from_millis(900));
+    assert_eq!(app.anyone().with_token(&*token).get(ME).await.status, StatusCode::OK);
+    app.clock.advance(Duration::from_millis(200));
+    for client in [app.anyone().with_token(&*token), app.anyone().with_cookie(&*cookie)] {
+        let answer = client.get(ME).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.code(), "server.feed_unavailable");
+        assert!(answer.headers.contains_key("retry-after"));
+    }
+}

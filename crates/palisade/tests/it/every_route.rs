@@ -102,6 +102,57 @@ async fn every_route_lets_in_whom_its_line_names_and_nobody_else() {
     app.stop().await;
 }
 
+/// Who may call what, said a second time: a line that lost its permission agrees with itself.
+const WHO: &str = "
+    GET /.well-known/jwks.json anyone
+    GET /.well-known/paseto-keys.json anyone
+    GET /api/v1/audit audit:read
+    POST /api/v1/auth/login anyone
+    POST /api/v1/auth/logout signed in
+    POST /api/v1/auth/refresh anyone
+    POST /api/v1/auth/register anyone
+    POST /api/v1/setup anyone
+    GET /api/v1/users users:read
+    GET /api/v1/users/me signed in
+    PATCH /api/v1/users/me signed in
+    GET /api/v1/users/me/activity signed in
+    POST /api/v1/users/me/password signed in
+    DELETE /api/v1/users/me/sessions signed in
+    GET /api/v1/users/me/sessions signed in
+    DELETE /api/v1/users/me/sessions/{id} signed in
+    GET /api/v1/users/{id} users:read
+    POST /api/v1/users/{id}/disable users:write
+    POST /api/v1/users/{id}/enable users:write
+    POST /api/v1/users/{id}/revoke-sessions users:write
+    GET /api/v1/whoami anyone
+    GET /assets/docs.css anyone
+    GET /assets/docs.js anyone
+    GET /assets/palisade.css anyone
+    GET /assets/setup.js anyone
+    GET /docs anyone
+    GET /livez anyone
+    GET /openapi.json anyone
+    GET /readyz anyone
+    GET /setup anyone
+";
+
+#[tokio::test]
+async fn every_route_is_open_to_whom_it_was_meant_for() {
+    let app = start().await;
+    let lines = app.builder.routes().into_iter().map(|route| {
+        let who = match route.access.who {
+            Who::Anyone => "anyone",
+            Who::SignedIn => "signed in",
+            Who::Holds(permission) => permission.name,
+        };
+        format!("{} {} {who}", route.method, route.path)
+    });
+    let lines: BTreeSet<String> = lines.collect();
+    let meant: BTreeSet<String> = WHO.trim().lines().map(|line| line.trim().to_owned()).collect();
+    assert_eq!(lines, meant);
+    app.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_unsafe_route_wants_proof_of_origin_from_a_cookie() {
     let app = start().await;

@@ -20,6 +20,7 @@ crate::on_both! {
     a_known_address_registers_like_an_unknown_one => |on| super::register(on);
 }
 
+const ME: &str = "/api/v1/users/me";
 const OTHER: &str = "five green kettles whistle";
 
 fn but_request_id(mut answer: Answer) -> (StatusCode, Value, Vec<String>) {
@@ -345,8 +346,12 @@ async fn a_wrong_current_password_is_named_and_counted() {
         assert_eq!(answer.status.as_u16(), 422);
         assert_eq!(answer.body["errors"][0]["pointer"], "/current_password");
     }
-    let answer = ann.post("/api/v1/users/me/password", body).await;
-    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+    // Counted before it is judged: even the right one comes too late now.
+    let right = json!({ "current_password": PASSWORD, "new_password": OTHER });
+    for body in [body, right] {
+        let answer = ann.post("/api/v1/users/me/password", body).await;
+        assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+    }
     assert_eq!(app.events().await.iter().filter(|e| *e == "passwords.wrong").count(), 10);
     app.stop().await;
 }
@@ -379,4 +384,22 @@ async fn a_session_cookie_is_closed_to_scripts_and_other_sites() {
     }
     assert!(secure.contains("; Secure") && !plain.contains("; Secure"));
     assert!(!secure.contains("Domain"));
+}
+
+/// A client that shows two credentials means both: the bad one is never overlooked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beside_a_bad_token_a_good_cookie_opens_nothing() {
+    let app = TestApp::on(On::Sqlite).await;
+    app.user("ann@example.com").await;
+    let ann = app.browser("ann@example.com").await;
+    assert_eq!(ann.get(ME).await.status, StatusCode::OK);
+    let good = app.token("ann@example.com").await.bearer.unwrap();
+    for bad in [format!("{good}x"), "pal_ak_0".to_owned(), "a.b.c".to_owned(), String::new()] {
+        let answer = ann.clone().with_token(bad.clone()).get(ME).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{bad}");
+        assert_eq!(answer.code(), "access.invalid_token", "{bad}");
+    }
+    let other = ann.get(ME).await;
+    assert_eq!(other.status, StatusCode::OK, "the cookie was ended by it");
+    app.stop().await;
 }
