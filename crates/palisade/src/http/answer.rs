@@ -1,5 +1,6 @@
 //! Answers: problem documents, pages, and the headers that every answer carries.
 
+use std::marker::PhantomData;
 use std::sync::{Arc, LazyLock};
 
 use axum::Json;
@@ -10,6 +11,7 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -23,6 +25,7 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
      form-action 'none'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
 );
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// The headers of every answer; a header that a handler set stays as it was set.
@@ -46,6 +49,36 @@ static ALWAYS: LazyLock<HeaderMap> = LazyLock::new(|| {
         (CACHE_CONTROL, NO_STORE),
     ])
 });
+
+/// 200 with JSON of a `T` that was written before and is given out again and again.
+#[derive(Debug)]
+pub struct Written<T> {
+    json: Bytes,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: Serialize> Written<T> {
+    /// Writes it.
+    ///
+    /// # Errors
+    /// When it has no JSON form.
+    pub fn new(value: &T) -> Result<Written<T>, Error> {
+        let json = serde_json::to_vec(value).map_err(Error::internal)?;
+        Ok(Written { json: json.into(), of: PhantomData })
+    }
+}
+
+impl<T> Clone for Written<T> {
+    fn clone(&self) -> Written<T> {
+        Written { json: self.json.clone(), of: PhantomData }
+    }
+}
+
+impl<T> IntoResponse for Written<T> {
+    fn into_response(self) -> Response {
+        ([(CONTENT_TYPE, JSON)], self.json).into_response()
+    }
+}
 
 /// 201 with the thing that was made.
 pub struct Created<T>(pub T);

@@ -10,7 +10,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value};
 
-use super::answer::{Accepted, Created, NoContent, Page};
+use super::answer::{Accepted, Created, NoContent, Page, Written};
 use super::input::{Body, Id, List, MaybeBody, Params};
 use crate::access::Caller;
 use crate::error::Error;
@@ -152,6 +152,12 @@ impl<T: Describe> Describe for Result<T, Error> {
 impl<T: JsonSchema> Describe for Json<T> {
     fn describe(handler: &mut Description) {
         handler.answers_json::<T>(StatusCode::OK, "Done.");
+    }
+}
+
+impl<T: JsonSchema> Describe for Written<T> {
+    fn describe(handler: &mut Description) {
+        Json::<T>::describe(handler);
     }
 }
 

@@ -21,7 +21,7 @@ use super::client::{Scheme, TrustedProxies, client_address, scheme};
 use super::serve::Connection;
 use crate::app::App;
 use crate::error::{Error, Kind};
-use crate::id::{RequestId, uuid_v7};
+use crate::id::{RequestId, RequestIds};
 
 /// Where a request comes from that no listener brought.
 const NOWHERE: Connection = {
@@ -31,34 +31,40 @@ const NOWHERE: Connection = {
 
 /// The service that a listener serves.
 #[derive(Clone)]
-pub struct Frame {
+pub struct Frame(Arc<Inner>);
+
+struct Inner {
     app: App,
     router: Router,
-    trusted: Arc<TrustedProxies>,
+    trusted: TrustedProxies,
+    ids: RequestIds,
 }
 
 impl Frame {
     /// Puts the frame around the routes.
     pub fn new(app: App, router: Router) -> Frame {
-        let trusted = Arc::new(TrustedProxies::new(app.settings.server.trusted_proxies.clone()));
-        Frame { app, router, trusted }
+        let trusted = TrustedProxies::new(app.settings.server.trusted_proxies.clone());
+        let ids = RequestIds::new(&*app.random);
+        Frame(Arc::new(Inner { app, router, trusted, ids }))
     }
+}
 
+impl Inner {
     fn arrival(&self, connection: &Connection, headers: &HeaderMap) -> Arrival {
         let peer = connection.peer.ip();
         let given = headers.get("x-request-id").filter(|_| self.trusted.contains(peer));
         let request = given
             .and_then(|value| value.to_str().ok())
             .and_then(|text| uuid::Uuid::try_parse(text).ok())
-            .unwrap_or_else(|| uuid_v7(self.app.clock.now(), &*self.app.random));
+            .map_or_else(|| self.ids.next(self.app.clock.now()), RequestId);
         Arrival {
-            request: RequestId(request),
+            request,
             client: client_address(peer, headers, &self.trusted),
             https: scheme(peer, connection.tls, headers, &self.trusted) == Scheme::Https,
         }
     }
 
-    async fn answer(self, mut request: Request<Body>) -> Response {
+    async fn answer(self: Arc<Self>, mut request: Request<Body>) -> Response {
         let began = self.app.clock.monotonic();
         let connection = request.extensions().get::<Connection>().copied().unwrap_or(NOWHERE);
         let arrival = self.arrival(&connection, request.headers());
@@ -116,7 +122,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        Box::pin(self.clone().answer(request.map(Body::new)).map(Ok))
+        Box::pin(Arc::clone(&self.0).answer(request.map(Body::new)).map(Ok))
     }
 }
 

@@ -9,7 +9,7 @@ use super::{READ, UserView, WRITE, check_name, current, enable, find, page, rena
 use crate::access::{Caller, SIGNED_IN, bad_token, needs};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::http::{Body, Id, List, NoContent, Paging, Params, Routes};
+use crate::http::{Body, Id, List, NoContent, Paging, Params, Routes, Written};
 use crate::id::UserId;
 use crate::shape;
 
@@ -47,7 +47,7 @@ struct ListParams {
     cursor: Option<String>,
 }
 
-async fn me(State(app): State<App>, caller: Caller) -> Result<Json<UserView>> {
+async fn me(State(app): State<App>, caller: Caller) -> Result<Written<UserView>> {
     view(&app, caller.signed_in()?.user).await
 }
 
@@ -55,7 +55,7 @@ async fn change_me(
     State(app): State<App>,
     caller: Caller,
     Body(body): Body<ChangeBody>,
-) -> Result<Json<UserView>> {
+) -> Result<Written<UserView>> {
     let user = caller.signed_in()?.user;
     if let Some(name) = body.name {
         let name = name.map(|name| check_name(&name)).transpose();
@@ -87,9 +87,8 @@ async fn enable_user(
     Ok(NoContent)
 }
 
-async fn view(app: &App, user: UserId) -> Result<Json<UserView>> {
-    let user = current(app, user).await?.ok_or_else(bad_token)?;
-    Ok(Json(UserView::from(&*user)))
+async fn view(app: &App, user: UserId) -> Result<Written<UserView>> {
+    current(app, user).await?.ok_or_else(bad_token)?.written()
 }
 
 /// Tells a field that is absent from one that is null.

@@ -10,7 +10,7 @@ mod email;
 mod http;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use palisade_db::{Migration, Sql, Timestamp, args};
 use schemars::JsonSchema;
@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::app::{App, Change, Parts, Subscription};
 use crate::audit::{self, Event};
 use crate::error::{Broken, Error, Kind, Result};
-use crate::http::{Cursor, List, Paging};
+use crate::http::{Cursor, List, Paging, Written};
 use crate::id::UserId;
 use crate::memory::{Recall, Remembered};
 use crate::module::{Module, Permission};
@@ -83,7 +83,7 @@ pub const ADMIN: &str = "admin";
 pub const USER: &str = "user";
 
 /// A person with an account.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct User {
     /// Who it is; never given to anybody else.
     pub id: UserId,
@@ -103,6 +103,22 @@ pub struct User {
     pub created_at: Timestamp,
     /// When somebody last signed in to it.
     pub last_login_at: Option<Timestamp>,
+    /// What the API shows of them, written when it is first asked for.
+    written: OnceLock<Written<UserView>>,
+}
+
+impl User {
+    /// What the API shows.
+    ///
+    /// # Errors
+    /// When it can't be written, which would be a mistake of ours.
+    pub fn written(&self) -> Result<Written<UserView>> {
+        if let Some(written) = self.written.get() {
+            return Ok(written.clone());
+        }
+        let written = Written::new(&UserView::from(self))?;
+        Ok(self.written.get_or_init(|| written).clone())
+    }
 }
 
 /// A user, as the API shows it.
@@ -307,6 +323,7 @@ fn user(app: &App, row: Row) -> User {
         disabled: disabled_at.is_some(),
         created_at,
         last_login_at,
+        written: OnceLock::new(),
     }
 }
 
