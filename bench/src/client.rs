@@ -21,6 +21,17 @@ impl Request {
         Request(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n").into_bytes())
     }
 
+    /// `PATCH` of JSON with a bearer token.
+    pub(crate) fn patch(path: &str, token: &str, body: &serde_json::Value) -> Request {
+        let body = body.to_string();
+        let length = body.len();
+        let head = format!(
+            "PATCH {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\
+             content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        );
+        Request((head + &body).into_bytes())
+    }
+
     /// `POST` of JSON, as a browser sends it from a page of the server's own.
     pub(crate) fn post(path: &str, body: &serde_json::Value) -> Request {
         let body = body.to_string();

@@ -3,6 +3,8 @@
 //!
 //! - `palisade-bench requests SERVER ROUNDS SECONDS`: processor time per request against a bare route.
 //! - `palisade-bench flood SERVER ROUNDS SECONDS`: reads while 64 people sign in, and memory.
+//! - `palisade-bench writes SERVER ROUNDS SECONDS`: changes per second on SQLite and PostgreSQL.
+//! - `palisade-bench starts SERVER ROUNDS SECONDS`: how long a start takes, and the program's size.
 //! - `palisade-bench floor ANSWER`: the bare route itself.
 
 mod client;
@@ -12,6 +14,7 @@ mod load;
 mod process;
 mod requests;
 mod scene;
+mod writes;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -21,7 +24,7 @@ use std::time::{Duration, Instant};
 /// Whatever went wrong ends the measurement.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-const USAGE: &str = "usage: palisade-bench requests|flood SERVER ROUNDS SECONDS";
+const USAGE: &str = "usage: palisade-bench requests|flood|writes|starts SERVER ROUNDS SECONDS";
 
 /// What is measured, how often, how long each time.
 struct Plan {
@@ -60,6 +63,10 @@ fn run() -> Result<()> {
         ["flood", server, rounds, seconds] => {
             load_runtime()?.block_on(flood::run(&Plan::of(server, rounds, seconds)?))
         }
+        ["writes", server, rounds, seconds] => {
+            load_runtime()?.block_on(writes::run(&Plan::of(server, rounds, seconds)?))
+        }
+        ["starts", server, rounds, seconds] => writes::starts(&Plan::of(server, rounds, seconds)?),
         _ => Err(USAGE.into()),
     }
 }

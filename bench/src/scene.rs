@@ -14,7 +14,8 @@ use crate::process::Process;
 const PASSWORD: &str = "seven purple teapots orbit";
 /// Rules that this load from one address would run into. They are widened, not switched off: they
 /// are looked up and counted as ever.
-const WIDENED: [&str; 3] = ["login_address", "login_account", "register_address"];
+const WIDENED: [&str; 4] =
+    ["login_address", "login_account", "register_address", "refresh_address"];
 
 /// A running server and the directory it lives in.
 pub(crate) struct Scene {
@@ -26,6 +27,15 @@ impl Scene {
     /// Starts the server, on the named cores if any, with default settings but for [`WIDENED`]: SQLite,
     /// the default password cost, JSON log lines into a file.
     pub(crate) fn start(program: &Path, cores: Option<&str>) -> Result<Scene> {
+        Scene::start_with(program, cores, &[])
+    }
+
+    /// The same with more settings, `KEY=VALUE`; of two for one key the later counts.
+    pub(crate) fn start_with(
+        program: &Path,
+        cores: Option<&str>,
+        more: &[String],
+    ) -> Result<Scene> {
         let directory = TempDir::new()?;
         let data = directory.path().join("data");
         let mut settings = vec![
@@ -35,6 +45,7 @@ impl Scene {
             "telemetry.log_format=json".to_owned(),
         ];
         settings.extend(WIDENED.map(|rule| format!("limits.rules.{rule}.burst=1000000")));
+        settings.extend_from_slice(more);
         let mut arguments = vec!["--json".to_owned()];
         arguments.extend(settings.into_iter().flat_map(|setting| ["--set".to_owned(), setting]));
         arguments.push("serve".to_owned());

@@ -16,7 +16,8 @@ from server import BINARY, PASSWORD, ROOT, Server, check, free_port, postgres, s
 
 @check
 def psql_reads_our_tables():
-    with postgres() as url, started({"PALISADE_DATABASE__URL": url}) as server:
+    with postgres() as cluster, started({"PALISADE_DATABASE__URL": cluster.url}) as server:
+        url = cluster.url
         answer = server.sign_in()
         read = lambda sql: subprocess.run(
             ["psql", url, "-At", "-c", sql], check=True, capture_output=True, text=True

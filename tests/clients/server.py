@@ -97,35 +97,49 @@ class Server:
         return answer
 
 
-@contextlib.contextmanager
-def postgres():
+class Cluster:
     """A PostgreSQL cluster that nobody else uses, over a socket and loopback."""
-    tools = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1]
-    directory = tempfile.mkdtemp(prefix="palisade-clients-")
-    as_user = []
-    if os.geteuid() == 0:
-        shutil.chown(directory, "postgres")
-        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-    data, port = os.path.join(directory, "data"), free_port()
-    run = lambda *words: subprocess.run(
-        [*as_user, *words], check=True, capture_output=True, cwd=directory, timeout=120
-    )
-    run(f"{tools}/initdb", "-D", data, "-A", "trust", "-U", "palisade", "--locale=C", "-E", "UTF8")
-    server = subprocess.Popen(
-        [*as_user, f"{tools}/postgres", "-D", data, "-p", str(port), "-k", directory,
-         "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"],
-        cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )
-    url = f"postgres://palisade@127.0.0.1:{port}/postgres"
-    try:
-        for _ in range(200):
-            if subprocess.run(["psql", url, "-c", "select 1"], capture_output=True).returncode == 0:
-                break
+
+    def __init__(self, directory, fsync):
+        self.tools = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1]
+        self.directory, self.port, self.fsync = directory, free_port(), fsync
+        self.data = os.path.join(directory, "data")
+        self.url = f"postgres://palisade@127.0.0.1:{self.port}/postgres"
+        self.as_user = []
+        if os.geteuid() == 0:
+            shutil.chown(directory, "postgres")
+            self.as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        words = [f"{self.tools}/initdb", "-D", self.data, "-A", "trust", "-U", "palisade", "--locale=C", "-E", "UTF8"]
+        subprocess.run([*self.as_user, *words], check=True, capture_output=True, cwd=directory, timeout=120)
+        self.process = None
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [*self.as_user, f"{self.tools}/postgres", "-D", self.data, "-p", str(self.port), "-k", self.directory,
+             "-c", "listen_addresses=127.0.0.1", "-c", f"fsync={self.fsync}"],
+            cwd=self.directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        for _ in range(400):
+            if subprocess.run(["psql", self.url, "-c", "select 1"], capture_output=True).returncode == 0:
+                return
             time.sleep(0.05)
-        yield url
+        raise AssertionError("PostgreSQL doesn't start")
+
+    def stop(self, how=signal.SIGINT):
+        """SIGINT: fast shutdown. SIGQUIT: immediate, as a crash."""
+        self.process.send_signal(how)
+        self.process.wait(30)
+
+
+@contextlib.contextmanager
+def postgres(fsync="off"):
+    directory = tempfile.mkdtemp(prefix="palisade-clients-")
+    cluster = Cluster(directory, fsync)
+    cluster.start()
+    try:
+        yield cluster
     finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(30)
+        cluster.stop()
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -70,6 +70,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: KeyAction,
     },
+    /// Looks after the audit log.
+    #[command(after_help = "Example:\n  palisade audit verify")]
+    Audit {
+        #[command(subcommand)]
+        action: AuditAction,
+    },
     /// Shows or updates the database's schema.
     #[command(after_help = "Examples:\n  palisade migrate status\n  palisade migrate up")]
     Migrate {
@@ -168,6 +174,12 @@ pub(crate) enum KeyAction {
     List,
     /// Replaces the signing keys; tokens signed by the old ones stay good until they expire.
     Rotate,
+}
+
+#[derive(Clone, Copy, Subcommand)]
+pub(crate) enum AuditAction {
+    /// Walks the whole log; names the first bad record and exits with 1 if there is one.
+    Verify,
 }
 
 #[derive(Clone, Copy, Subcommand)]

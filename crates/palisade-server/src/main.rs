@@ -3,9 +3,11 @@
 //! Everything that it does is done by the library; here stand reading the settings and the root key,
 //! printing, logging and the exit code.
 
+mod audit;
 mod cli;
 mod config;
 mod failure;
+mod front;
 mod init;
 mod keys;
 mod log;
@@ -59,6 +61,7 @@ async fn run(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {
         Command::Openapi => reference::openapi(cli, output)?,
         Command::Completions { shell } => reference::completions(*shell),
         Command::Man { directory } => reference::man(output, directory.as_deref())?,
+        Command::Audit { action } => return audit::run(cli, output, *action).await,
         Command::Migrate { action } => return migrate::run(cli, output, *action).await,
     }
     Ok(ExitCode::SUCCESS)

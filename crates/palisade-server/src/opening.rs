@@ -17,6 +17,7 @@ use palisade_db::{Db, Options};
 
 use crate::cli::Cli;
 use crate::failure::Failure;
+use crate::front;
 
 const DEFAULT_FILE: &str = "palisade.toml";
 /// Permissions of the group and of others.
@@ -99,6 +100,11 @@ pub(crate) struct Open {
     pub(crate) builder: Builder,
 }
 
+/// What this binary serves: the library's modules and a front page.
+pub(crate) fn builder(settings: Settings) -> Builder {
+    Builder::new(settings, Clock::system(), Arc::new(OsRandom)).module(front::MODULE)
+}
+
 /// The builder and the open database, whose schema may be out of date.
 pub(crate) async fn database(settings: &Settings) -> Result<(Builder, Db), Failure> {
     data_directory(&settings.data.directory)?;
@@ -108,7 +114,7 @@ pub(crate) async fn database(settings: &Settings) -> Result<(Builder, Db), Failu
         statement_timeout: settings.database.statement_timeout,
     })
     .await?;
-    Ok((Builder::new(settings.clone(), Clock::system(), Arc::new(OsRandom)), db))
+    Ok((builder(settings.clone()), db))
 }
 
 /// Opens everything; makes the root key and updates the schema where that is due.

@@ -2,13 +2,9 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
-use palisade::Builder;
-use palisade::clock::Clock;
-use palisade_crypto::random::OsRandom;
 use serde_json::json;
 
 use crate::cli::Cli;
@@ -19,8 +15,7 @@ use crate::output::Output;
 /// Prints the description of the API; it is JSON with and without `--json`.
 pub(crate) fn openapi(cli: &Cli, output: Output) -> Result<(), Failure> {
     let settings = opening::settings(cli)?.settings;
-    let builder = Builder::new(settings, Clock::system(), Arc::new(OsRandom));
-    let document = builder.openapi();
+    let document = opening::builder(settings).openapi();
     output.result(&document, || serde_json::to_string_pretty(&document).unwrap_or_default());
     Ok(())
 }

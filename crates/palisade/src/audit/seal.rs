@@ -117,7 +117,16 @@ pub async fn verify(db: &Db, keys: &AuditKeys) -> Result<std::result::Result<i64
             position = at;
         }
     }
-    Ok(Ok(position))
+    let fresh: Vec<(Uuid,)> = db
+        .all("select id from audit_events where position is null order by at, id", args![])
+        .await?;
+    for (id,) in &fresh {
+        // One that was chained in the meantime is as good as its neighbours.
+        if let Some(says) = unlike(&key, *id, &content(db, *id).await?) {
+            return Ok(Err(Fault { position: None, event: Some(*id), says }));
+        }
+    }
+    Ok(Ok(position + i64::try_from(fresh.len()).unwrap_or(i64::MAX)))
 }
 
 type Content = (Timestamp, String, String, Option<Uuid>, Option<Uuid>, Option<Vec<u8>>, [u8; 32]);

@@ -11,7 +11,10 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use palisade_crypto::random::Random;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -21,10 +24,11 @@ use crate::shape;
 
 const API_POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
-const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
-     form-action 'none'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
-);
+/// What a page may do, but for its scripts, which carry a nonce.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+    form-action 'none'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
+/// Where the nonce stands in a page's text.
+const NONCE: &str = "{{nonce}}";
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
@@ -108,22 +112,50 @@ impl IntoResponse for NoContent {
     }
 }
 
-/// A page, script or style sheet of the binary itself.
+/// A page of the binary itself. Its scripts run because they carry this answer's nonce (CSP level 3,
+/// section 7.1), and no other script does.
+#[derive(Clone, Debug)]
+pub struct Html {
+    text: String,
+    policy: String,
+}
+
+impl Html {
+    /// The page with a fresh nonce where its text says `{{nonce}}`.
+    pub fn new(random: &dyn Random, text: &str) -> Html {
+        let mut bytes = [0u8; 16];
+        random.fill(&mut bytes);
+        let nonce = URL_SAFE_NO_PAD.encode(bytes);
+        Html {
+            text: text.replace(NONCE, &nonce),
+            policy: format!("{PAGE_POLICY}; script-src 'nonce-{nonce}'"),
+        }
+    }
+}
+
+impl IntoResponse for Html {
+    fn into_response(self) -> Response {
+        let mut response = axum::response::Html(self.text).into_response();
+        // What isn't a header value is stricter left out: the API's policy allows nothing.
+        if let Ok(policy) = HeaderValue::from_str(&self.policy) {
+            response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+        }
+        response
+    }
+}
+
+/// A script or style sheet of the binary itself.
 #[derive(Clone, Copy)]
-pub struct Page {
+pub struct Asset {
     /// Its media type, with charset.
     pub media_type: &'static str,
     /// Its bytes.
     pub body: &'static str,
 }
 
-impl IntoResponse for Page {
+impl IntoResponse for Asset {
     fn into_response(self) -> Response {
-        let headers = [
-            (CONTENT_TYPE, HeaderValue::from_static(self.media_type)),
-            (CONTENT_SECURITY_POLICY, PAGE_POLICY),
-        ];
-        (headers, self.body).into_response()
+        ([(CONTENT_TYPE, HeaderValue::from_static(self.media_type))], self.body).into_response()
     }
 }
 

@@ -10,7 +10,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value};
 
-use super::answer::{Accepted, Created, NoContent, Page, Written};
+use super::answer::{Accepted, Asset, Created, Html, NoContent, Written};
 use super::input::{Body, Id, List, MaybeBody, Params};
 use crate::access::Caller;
 use crate::error::Error;
@@ -87,6 +87,11 @@ impl Description {
         let mut all = self.taken.take_definitions(true);
         all.extend(self.given.take_definitions(true));
         all
+    }
+
+    /// Leaves the route out of the description: what it answers is for people.
+    pub fn for_people(&mut self) {
+        self.page = true;
     }
 
     /// Adds an answer with a JSON body.
@@ -180,9 +185,15 @@ impl Describe for NoContent {
     }
 }
 
-impl Describe for Page {
+impl Describe for Html {
     fn describe(handler: &mut Description) {
-        handler.page = true;
+        handler.for_people();
+    }
+}
+
+impl Describe for Asset {
+    fn describe(handler: &mut Description) {
+        handler.for_people();
     }
 }
 

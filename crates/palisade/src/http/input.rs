@@ -28,6 +28,16 @@ const DRAIN: usize = 8 * 1024 * 1024;
 /// A JSON body.
 pub struct Body<T>(pub T);
 
+impl<T: DeserializeOwned> Body<T> {
+    /// Reads a body that has arrived whole.
+    ///
+    /// # Errors
+    /// `request.malformed` if it is no JSON in UTF-8; `request.invalid`, with the place, if it isn't a `T`.
+    pub fn parse(bytes: &[u8]) -> Result<Body<T>> {
+        parse(bytes).map(Body)
+    }
+}
+
 impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
     type Rejection = Error;
 
@@ -39,7 +49,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
             tokio::time::timeout(patience, read(request, limit)).await.map_err(|_| {
                 Error::new(Kind::TooSlow, "request.too_slow", "The body took too long to arrive.")
             })??;
-        parse(&bytes).map(Body)
+        Body::parse(&bytes)
     }
 }
 

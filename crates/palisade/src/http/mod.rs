@@ -19,7 +19,7 @@ pub mod serve;
 
 use axum::http::{HeaderName, HeaderValue};
 
-pub use answer::{Accepted, Created, NoContent, Page, Written};
+pub use answer::{Accepted, Asset, Created, Html, NoContent, Written};
 pub use frame::Frame;
 pub use input::{Body, Cursor, Id, List, MaybeBody, Paging, Params};
 pub use openapi::{About, openapi};

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use crate::access::ANYONE;
 use crate::app::App;
 use crate::http::describe::{Describe, Description};
-use crate::http::{Page, Routes};
+use crate::http::{Asset, Html, Routes};
 use crate::module::Module;
 
 /// The slice's table of contents.
@@ -25,17 +25,19 @@ pub const MODULE: Module = Module { name: "reference", routes, ..Module::EMPTY }
 fn routes() -> Routes {
     Routes::root()
         .get("/openapi.json", ANYONE, openapi)
-        .get("/docs", ANYONE, || async { PAGE })
+        .get("/docs", ANYONE, docs)
         .get("/assets/docs.js", ANYONE, || async { SCRIPT })
         .get("/assets/docs.css", ANYONE, || async { STYLE })
 }
 
-const PAGE: Page =
-    Page { media_type: "text/html; charset=utf-8", body: include_str!("pages/docs.html") };
-const SCRIPT: Page =
-    Page { media_type: "text/javascript; charset=utf-8", body: include_str!("pages/docs.js") };
-const STYLE: Page =
-    Page { media_type: "text/css; charset=utf-8", body: include_str!("pages/docs.css") };
+async fn docs(State(app): State<App>) -> Html {
+    Html::new(&*app.random, include_str!("pages/docs.html"))
+}
+
+const SCRIPT: Asset =
+    Asset { media_type: "text/javascript; charset=utf-8", body: include_str!("pages/docs.js") };
+const STYLE: Asset =
+    Asset { media_type: "text/css; charset=utf-8", body: include_str!("pages/docs.css") };
 
 /// The description of the API that this app serves, as JSON.
 #[derive(Clone)]
@@ -50,7 +52,7 @@ impl IntoResponse for Document {
 impl Describe for Document {
     fn describe(handler: &mut Description) {
         // What describes the API is no part of it.
-        Page::describe(handler);
+        handler.for_people();
     }
 }
 

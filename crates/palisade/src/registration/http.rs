@@ -11,7 +11,7 @@ use super::{Wanted, register, set_up};
 use crate::access::{ANYONE, Caller};
 use crate::app::App;
 use crate::error::{Error, Kind, Result, Rules};
-use crate::http::{Accepted, Body, Created, Page, Routes};
+use crate::http::{Accepted, Asset, Body, Created, Html, Routes};
 use crate::limits::{Key, Rule};
 use crate::shape;
 use crate::users::{self, Email, UserView, check_name};
@@ -47,18 +47,20 @@ pub(super) fn routes() -> Routes {
         .or(Kind::Unavailable, "passwords.busy")
         .and(
             Routes::root()
-                .get("/setup", ANYONE, || async { PAGE })
+                .get("/setup", ANYONE, page)
                 .get("/assets/setup.js", ANYONE, || async { SCRIPT })
                 .get("/assets/palisade.css", ANYONE, || async { STYLE }),
         )
 }
 
-const PAGE: Page =
-    Page { media_type: "text/html; charset=utf-8", body: include_str!("pages/setup.html") };
-const SCRIPT: Page =
-    Page { media_type: "text/javascript; charset=utf-8", body: include_str!("pages/setup.js") };
-const STYLE: Page =
-    Page { media_type: "text/css; charset=utf-8", body: include_str!("pages/palisade.css") };
+async fn page(State(app): State<App>) -> Html {
+    Html::new(&*app.random, include_str!("pages/setup.html"))
+}
+
+const SCRIPT: Asset =
+    Asset { media_type: "text/javascript; charset=utf-8", body: include_str!("pages/setup.js") };
+const STYLE: Asset =
+    Asset { media_type: "text/css; charset=utf-8", body: include_str!("pages/palisade.css") };
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

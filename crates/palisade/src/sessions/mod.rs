@@ -37,7 +37,7 @@ use crate::tokens;
 
 pub use ending::{Ended, Why, disable, end, end_all, end_others, revoke_all};
 pub use http::{Answer, answer};
-pub use prove::SessionCookie;
+pub use prove::{Found, SessionCookie};
 pub use refresh::refresh;
 
 /// A session was ended.

@@ -182,6 +182,14 @@ async fn the_server_gives_out_its_own_description() {
     let page = app.anyone().get("/docs").await;
     let policy = page.headers["content-security-policy"].to_str().unwrap();
     assert!(!policy.contains("unsafe") && policy.contains("default-src 'none'"), "{policy}");
+    // Only the page's own script carries the nonce, and no two answers share one.
+    let nonce = page.raw.split("nonce=\"").nth(1).unwrap().split('"').next().unwrap();
+    assert!(
+        nonce.len() >= 22 && policy.contains(&format!("script-src 'nonce-{nonce}'")),
+        "{policy}"
+    );
+    assert_eq!(page.raw.matches("<script").count(), page.raw.matches(nonce).count());
+    assert!(!app.anyone().get("/docs").await.raw.contains(nonce));
     // Nothing inline, nothing from elsewhere.
     for mark in ["<style", "style=", "onclick", "http://", "https://", "//"] {
         assert!(!page.raw.contains(mark), "{mark}");

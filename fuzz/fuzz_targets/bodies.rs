@@ -1,0 +1,42 @@
+#![no_main]
+//! JSON bodies: a value or a refusal that names its place, never a failure of ours.
+
+use libfuzzer_sys::fuzz_target;
+use palisade::http::Body;
+use palisade_crypto::secret::SecretString;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code)]
+struct Everything {
+    email: String,
+    password: SecretString,
+    name: Option<String>,
+    number: Option<u16>,
+    list: Option<Vec<Inner>>,
+    kind: Option<Kind>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code)]
+struct Inner {
+    yes: bool,
+    more: Option<Box<Inner>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    One,
+    Two,
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Err(error) = Body::<Everything>::parse(bytes) {
+        let status = error.kind().status().as_u16();
+        assert!(status == 400 || status == 422, "{error:?}");
+        assert!((status == 422) == !error.fields().is_empty());
+    }
+});

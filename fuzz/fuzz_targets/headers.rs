@@ -1,0 +1,28 @@
+#![no_main]
+//! Forwarded headers, from a trusted proxy and from a stranger.
+
+use std::net::IpAddr;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use libfuzzer_sys::fuzz_target;
+use palisade::http::client::{TrustedProxies, client_address, scheme};
+
+fuzz_target!(|lines: Vec<(u8, Vec<u8>)>| {
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        let name = ["forwarded", "x-forwarded-for", "x-forwarded-proto"][usize::from(name % 3)];
+        if let Ok(value) = HeaderValue::from_bytes(&value) {
+            headers.append(HeaderName::from_static(name), value);
+        }
+    }
+    let trusted = TrustedProxies::new(vec!["10.0.0.0/8".parse().expect("a network")]);
+    let stranger: IpAddr = "192.0.2.1".parse().expect("an address");
+    let proxy: IpAddr = "10.0.0.1".parse().expect("an address");
+    for tls in [false, true] {
+        let _ = scheme(proxy, tls, &headers, &trusted);
+        let _ = scheme(stranger, tls, &headers, &trusted);
+    }
+    let _ = client_address(proxy, &headers, &trusted);
+    let found = client_address(stranger, &headers, &trusted);
+    assert!(found.address == stranger && !found.forwarded);
+});

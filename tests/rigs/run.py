@@ -1,0 +1,175 @@
+"""Faults on purpose, against the real binary: what was acknowledged must outlive them.
+
+Usage: run.py PATH_OF_PALISADE [--weak build|eatmydata] kill|power|postgres [COUNT]
+
+kill      kill -9 under 64 writers, on SQLite, COUNT times (100)
+power     the disk is cut off under 64 writers, COUNT times (20): an ext4 on a loop device, copied while the
+          server is stopped, so that what was not synced is lost. With --weak a loss is expected: for a build
+          with synchronous=NORMAL (tests/weakened), or with fsync taken away (eatmydata). Needs root.
+postgres  PostgreSQL is stopped and killed in turn under 64 writers, COUNT times (10)
+"""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "clients"))
+
+parser = argparse.ArgumentParser()
+parser.add_argument("binary")
+parser.add_argument("rig", choices=["kill", "power", "postgres"])
+parser.add_argument("count", type=int, nargs="?")
+parser.add_argument("--weak", choices=["build", "eatmydata"], help="a loss is expected, and its absence a failure")
+ARGUMENTS = parser.parse_args()
+# The clients' module reads the path of the binary from here.
+sys.argv = [sys.argv[0], ARGUMENTS.binary]
+
+from journal import Client, Load, Writer, judge, register, wait_until  # noqa: E402
+from server import Server, postgres  # noqa: E402
+
+WRITERS = 64
+# Hashing is not what is tested; and so many requests from one address are no person's.
+SETTINGS = {"PALISADE_LIMITS__ENABLED": "false", "PALISADE_PASSWORDS__COST": "light"}
+# The same faults at the same moments in every run.
+RANDOM = random.Random(1)
+
+
+def log_is_intact(server):
+    server.command("audit", "verify")
+
+
+def kill(count):
+    with tempfile.TemporaryDirectory() as directory:
+        server = Server(directory, SETTINGS)
+        server.__enter__()
+        writers = [Writer(number) for number in range(WRITERS)]
+        register(writers, server.port)
+        for number in range(count):
+            load = Load(writers, server.port)
+            time.sleep(RANDOM.uniform(0.001, 2))
+            server.process.kill()
+            server.process.wait()
+            load.end()
+            began = time.monotonic()
+            server.__enter__()
+            started = time.monotonic() - began
+            assert started < 2, f"the start took {started:.1f} s"
+            judge(writers, server.port)
+            if number % 10 == 9:
+                log_is_intact(server)
+                print(f"{number + 1} kills, {sum(w.acked for w in writers)} answers kept", flush=True)
+        log_is_intact(server)
+        server.__exit__()
+
+
+@contextlib.contextmanager
+def mounted(image, directory):
+    subprocess.run(["mount", "-o", "loop", image, directory], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", directory], check=True)
+
+
+class Eaten(Server):
+    """A server whose syncs to disk do nothing."""
+
+    def __enter__(self):
+        self.environment["LD_PRELOAD"] = "libeatmydata.so"
+        entered = super().__enter__()
+        del self.environment["LD_PRELOAD"]
+        return entered
+
+
+def power(count):
+    """What a disk holds at the moment of the cut is what was written through to the loop device's file."""
+    assert os.geteuid() == 0, "mounting needs root"
+    kind = Eaten if ARGUMENTS.weak == "eatmydata" else Server
+    lost = 0
+    with tempfile.TemporaryDirectory() as directory:
+        image, mount = os.path.join(directory, "disk"), os.path.join(directory, "mount")
+        os.mkdir(mount)
+        for number in range(count):
+            with open(image, "wb") as file:
+                file.truncate(256 << 20)
+            subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+            writers = [Writer(at) for at in range(WRITERS)]
+            with mounted(image, mount):
+                server = kind(mount, SETTINGS)
+                server.__enter__()
+                try:
+                    register(writers, server.port)
+                    load = Load(writers, server.port)
+                    time.sleep(RANDOM.uniform(0.5, 4))
+                    server.process.send_signal(signal.SIGSTOP)
+                    # Stopped, it acknowledges nothing more while the disk is looked at.
+                    shutil.copy(image, image + ".cut")
+                finally:
+                    server.process.kill()
+                    server.process.wait()
+                load.end()
+            os.replace(image + ".cut", image)
+            with mounted(image, mount):
+                # The journal of the file system is replayed by mounting; then the server starts as ever.
+                server = Server(mount, SETTINGS, server.port)
+                try:
+                    server.__enter__()
+                    judge(writers, server.port)
+                    log_is_intact(server)
+                except Exception as error:  # not even starting is a loss too
+                    lost += 1
+                    print(f"cut {number + 1}: LOST: {str(error).strip()[:200]}", flush=True)
+                else:
+                    kept = sum(writer.acked for writer in writers)
+                    print(f"cut {number + 1}: {kept} answers kept", flush=True)
+                server.process.kill()
+                server.process.wait()
+    if ARGUMENTS.weak:
+        assert lost, "the rig has no teeth: a build that doesn't sync lost nothing"
+        print(f"as expected, {lost} of {count} cuts lost something")
+    else:
+        assert not lost, f"{lost} of {count} cuts lost something"
+
+
+def outage(count):
+    with postgres(fsync="on") as cluster, tempfile.TemporaryDirectory() as directory:
+        settings = {**SETTINGS, "PALISADE_DATABASE__URL": cluster.url}
+        with Server(directory, settings) as server:
+            writers = [Writer(number) for number in range(WRITERS)]
+            register(writers, server.port)
+            for number in range(count):
+                load = Load(writers, server.port)
+                time.sleep(RANDOM.uniform(0.2, 2))
+                cluster.stop(signal.SIGINT if number % 2 else signal.SIGQUIT)
+                load.end()
+                tokens = [writer.session["access_token"] for writer in writers if writer.session]
+                time.sleep(1.2)
+                client = Client(server.port)
+                for token in tokens[:8]:
+                    began = time.monotonic()
+                    status, _ = client.call("GET", "/users/me", token=token)
+                    assert status == 503, f"without its database the server answered {status}"
+                    assert time.monotonic() - began < 1, "the refusal took more than a second"
+                cluster.start()
+                ready = lambda: client.call("GET", "/users/me", token=tokens[0])[0] in (200, 401)
+                took = wait_until("coming back", 5, ready)
+                judge(writers, server.port)
+                log_is_intact(server)
+                print(f"outage {number + 1}: back after {took:.2f} s", flush=True)
+            # It is the same process that was there all along.
+            assert server.process.poll() is None
+
+
+RIGS = {"kill": (kill, 100), "power": (power, 20), "postgres": (outage, 10)}
+rig, usual = RIGS[ARGUMENTS.rig]
+rig(ARGUMENTS.count or usual)
+print("ok")
