@@ -1,16 +1,20 @@
 """Faults on purpose, against the real binary: what was acknowledged must outlive them.
 
-Usage: run.py PATH_OF_PALISADE [--weak build|eatmydata] kill|power|postgres [COUNT]
+Usage: run.py PATH_OF_PALISADE [--weak build|eatmydata] RIG [COUNT]
 
 kill      kill -9 under 64 writers, on SQLite, COUNT times (100)
 power     the disk is cut off under 64 writers, COUNT times (20): an ext4 on a loop device, copied while the
           server is stopped, so that what was not synced is lost. With --weak a loss is expected: for a build
           with synchronous=NORMAL (tests/weakened), or with fsync taken away (eatmydata). Needs root.
 postgres  PostgreSQL is stopped and killed in turn under 64 writers, COUNT times (10)
+disk      the disk is full, and then not any more, under 64 writers, COUNT times (3). Needs root.
+sync      a sync to disk fails (strace injects EIO) under 64 writers, COUNT times (10)
+clock     the clock jumps an hour ahead, four minutes and an hour back, and ten years ahead (libfaketime)
 """
 
 import argparse
 import contextlib
+import glob
 import os
 import pathlib
 import random
@@ -26,7 +30,7 @@ sys.path.insert(0, str(ROOT / "tests" / "clients"))
 
 parser = argparse.ArgumentParser()
 parser.add_argument("binary")
-parser.add_argument("rig", choices=["kill", "power", "postgres"])
+parser.add_argument("rig", choices=["kill", "power", "postgres", "disk", "sync", "clock"])
 parser.add_argument("count", type=int, nargs="?")
 parser.add_argument("--weak", choices=["build", "eatmydata"], help="a loss is expected, and its absence a failure")
 ARGUMENTS = parser.parse_args()
@@ -169,7 +173,127 @@ def outage(count):
             assert server.process.poll() is None
 
 
-RIGS = {"kill": (kill, 100), "power": (power, 20), "postgres": (outage, 10)}
+def disk(count):
+    """Reads go on, changes are refused with 503, and what was acknowledged stays; then all is as before."""
+    with tempfile.TemporaryDirectory() as directory:
+        image, mount = os.path.join(directory, "disk"), os.path.join(directory, "mount")
+        os.mkdir(mount)
+        with open(image, "wb") as file:
+            file.truncate(48 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", image], check=True)
+        with mounted(image, mount):
+            server = Server(mount, SETTINGS)
+            server.__enter__()
+            try:
+                writers = [Writer(number) for number in range(WRITERS)]
+                register(writers, server.port)
+                for number in range(count):
+                    load = Load(writers, server.port)
+                    time.sleep(RANDOM.uniform(0.2, 1))
+                    filler = os.path.join(mount, "filler")
+                    with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+                        while True:
+                            file.write(bytes(1 << 16))
+                    client = Client(server.port)
+                    body = {"email": "late@example.com", "password": "another long phrase of words"}
+                    refused = lambda: client.call("POST", "/auth/register", body)[0] == 503
+                    wait_until("a full disk", 10, refused)
+                    living = [writer.session for writer in writers if writer.session]
+                    for session in living[:8]:
+                        status, _ = client.call("GET", "/users/me", token=session["access_token"])
+                        assert status in (200, 401), f"on a full disk a read was answered {status}"
+                    os.remove(filler)
+                    took = wait_until("writing again", 5, lambda: not refused())
+                    load.end()
+                    judge(writers, server.port)
+                    print(f"full disk {number + 1}: writing again after {took:.2f} s", flush=True)
+                log_is_intact(server)
+            finally:
+                server.process.kill()
+                server.process.wait()
+
+
+def sync(count):
+    """What a failed sync may have lost was never acknowledged."""
+    with tempfile.TemporaryDirectory() as directory:
+        server = Server(directory, SETTINGS)
+        server.__enter__()
+        writers = [Writer(number) for number in range(WRITERS)]
+        register(writers, server.port)
+        for number in range(count):
+            nth = RANDOM.randint(1, 20)
+            inject = f"inject=fsync,fdatasync:error=EIO:when={nth}..{nth + 2}"
+            tracer = subprocess.Popen(
+                ["strace", "-f", "-qq", "-e", "trace=fsync,fdatasync", "-e", inject, "-p", str(server.process.pid)],
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            )
+            time.sleep(0.3)
+            load = Load(writers, server.port)
+            time.sleep(2)
+            tracer.send_signal(signal.SIGINT)
+            injected = tracer.communicate(timeout=20)[1].count("(INJECTED)")
+            load.end()
+            assert injected, "no sync was made to fail"
+            judge(writers, server.port)
+            server.process.kill()
+            server.process.wait()
+            server.__enter__()
+            judge(writers, server.port)
+            print(f"{injected} syncs failed from the {nth}th on: nothing acknowledged was lost", flush=True)
+        log_is_intact(server)
+        server.__exit__()
+
+
+def clock(_):
+    """No jump of the clock gives life to what is over, and a small step back takes none."""
+    library = next(iter(sorted(glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1"))))
+    with tempfile.TemporaryDirectory() as directory:
+        offset = pathlib.Path(directory, "offset")
+        offset.write_text("+0")
+        server = Server(directory, SETTINGS)
+        server.environment.update(
+            LD_PRELOAD=library, FAKETIME_TIMESTAMP_FILE=str(offset), FAKETIME_NO_CACHE="1",
+            # The monotonic clock doesn't jump when somebody sets the time.
+            FAKETIME_DONT_FAKE_MONOTONIC="1",
+        )
+        server.__enter__()
+        client = Client(server.port)
+        writers = [Writer(number) for number in range(2)]
+        register(writers, server.port)
+        alive, over = (writer.sign_in(client) for writer in writers)
+        status = lambda session: client.call("GET", "/users/me", token=session["access_token"])[0]
+        refresh = lambda session: client.call("POST", "/auth/refresh", {"refresh_token": session["refresh_token"]})
+        assert status(alive) == 200 and status(over) == 200
+        assert client.call("POST", "/auth/logout", token=over["access_token"])[0] == 204
+
+        def jump(to):
+            offset.write_text(to)
+            time.sleep(1.5)
+            assert status(over) == 401 and refresh(over)[0] == 401, f"{to}: what was over lives"
+            print(f"{to}: what was over stays over", flush=True)
+
+        jump("-4m")
+        assert status(alive) == 200, "a small step back ended a session"
+        again, alive = refresh(alive)
+        assert again == 200 and status(alive) == 200
+        jump("+0")
+        assert status(alive) == 200
+        jump("-1h")
+        jump("+0")
+        jump("+1h")
+        assert status(alive) == 401, "an expired access token is good"
+        again, alive = refresh(alive)
+        assert again == 200 and status(alive) == 200
+        jump("+0")
+        jump("+3650d")
+        assert status(alive) == 401 and refresh(alive)[0] == 401, "a session outlived its end"
+        jump("+0")
+        assert client.call("GET", "/whoami")[0] == 200
+        server.process.kill()
+        server.process.wait()
+
+
+RIGS = {"disk": (disk, 3), "sync": (sync, 10), "clock": (clock, 1), "kill": (kill, 100), "power": (power, 20), "postgres": (outage, 10)}
 rig, usual = RIGS[ARGUMENTS.rig]
 rig(ARGUMENTS.count or usual)
 print("ok")

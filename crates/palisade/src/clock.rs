@@ -15,7 +15,7 @@ pub struct Clock(Source);
 #[derive(Clone, Debug)]
 enum Source {
     System { started: Instant },
-    ByHand { micros: Arc<AtomicI64>, started: i64 },
+    ByHand { micros: Arc<AtomicI64>, started: i64, ahead: Arc<AtomicI64> },
 }
 
 impl Clock {
@@ -29,7 +29,8 @@ impl Clock {
     /// it is read: what happens later has a later time.
     pub fn by_hand(start: Timestamp) -> Clock {
         let micros = start.as_micros();
-        Clock(Source::ByHand { micros: Arc::new(AtomicI64::new(micros)), started: micros })
+        let (micros, started) = (Arc::new(AtomicI64::new(micros)), micros);
+        Clock(Source::ByHand { micros, started, ahead: Arc::default() })
     }
 
     /// The time of day, UTC.
@@ -40,8 +41,9 @@ impl Clock {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
             }
-            Source::ByHand { micros, .. } => {
-                Timestamp::from_micros(micros.fetch_add(1, Ordering::SeqCst))
+            Source::ByHand { micros, ahead, .. } => {
+                let passed = micros.fetch_add(1, Ordering::SeqCst);
+                Timestamp::from_micros(passed.saturating_add(ahead.load(Ordering::SeqCst)))
             }
         }
     }
@@ -50,7 +52,7 @@ impl Clock {
     pub fn monotonic(&self) -> Duration {
         match &self.0 {
             Source::System { started } => started.elapsed(),
-            Source::ByHand { micros, started } => {
+            Source::ByHand { micros, started, .. } => {
                 let passed = micros.fetch_add(1, Ordering::SeqCst).saturating_sub(*started);
                 Duration::from_micros(u64::try_from(passed).unwrap_or(0))
             }
@@ -62,6 +64,15 @@ impl Clock {
         if let Source::ByHand { micros, .. } = &self.0 {
             let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
             micros.fetch_add(by, Ordering::SeqCst);
+        }
+    }
+
+    /// Sets the time of day of a clock made by [`Clock::by_hand`] ahead, as somebody does who sets the
+    /// system's, or a machine that slept: [`Clock::monotonic`] doesn't notice.
+    pub fn set_ahead(&self, by: Duration) {
+        if let Source::ByHand { ahead, .. } = &self.0 {
+            let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+            ahead.fetch_add(by, Ordering::SeqCst);
         }
     }
 }

@@ -53,6 +53,8 @@ pub struct AccessToken {
     pub session: SessionId,
     /// When they proved it (`auth_time`).
     pub authenticated_at: Timestamp,
+    /// When it expires (`exp`).
+    pub expires_at: Timestamp,
 }
 
 /// What an access token is to say.
@@ -110,11 +112,12 @@ const CLIENT: &str = "palisade";
 pub async fn verify(app: &App, token: &str) -> Result<Arc<AccessToken>> {
     let digest = fingerprint(token.as_bytes());
     let memory = &app.part::<Verified>().0;
-    let monotonic = app.clock.monotonic();
-    if let Some(good) = memory.get(&digest, monotonic) {
+    let (monotonic, now) = (app.clock.monotonic(), app.clock.now());
+    // SECURITY: by the time of day too, which goes on while a machine sleeps
+    // (test: a_remembered_token_expires_by_the_time_of_day).
+    if let Some(good) = memory.get(&digest, monotonic).filter(|good| now < good.expires_at) {
         return Ok(good);
     }
-    let now = app.clock.now();
     let mut verdict = keys::ring(app).await?.verifier.verify(token, now.as_seconds());
     if matches!(verdict, Err(TokenError::UnknownKey)) {
         verdict = keys::look_again(app).await?.verifier.verify(token, now.as_seconds());
@@ -131,6 +134,7 @@ fn read(claims: &AccessClaims) -> Option<AccessToken> {
         user: claims.sub.parse().ok()?,
         session: claims.sid.parse().ok()?,
         authenticated_at: Timestamp::from_seconds(claims.auth_time),
+        expires_at: Timestamp::from_seconds(claims.exp),
     })
 }
 

@@ -368,3 +368,20 @@ async fn a_process_that_cannot_read_the_feed_lets_nobody_in() {
         assert!(answer.headers.contains_key("retry-after"));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_remembered_token_expires_by_the_time_of_day() {
+    let app = TestApp::on(On::Sqlite).await;
+    app.user("ann@example.com").await;
+    for format in ["jwt", "paseto"] {
+        let body =
+            json!({ "email": "ann@example.com", "password": PASSWORD, "token_format": format });
+        let answer = app.anyone().post("/api/v1/auth/login", body).await;
+        let ann = app.anyone().with_token(answer.text("access_token"));
+        assert_eq!(ann.get(ME).await.status, StatusCode::OK, "{format}");
+        // The machine slept: its monotonic clock stood still.
+        app.clock.set_ahead(Duration::from_secs(15 * 60));
+        assert_eq!(ann.get(ME).await.code(), "access.invalid_token", "{format}");
+    }
+    app.stop().await;
+}
