@@ -11,9 +11,6 @@ use crate::sqlite::{Connection, Source, Use};
 use crate::statement::Statement;
 use crate::{Args, DbError};
 
-/// The channel that [`Tx::notify`](crate::Tx::notify) and [`Changes`] share on PostgreSQL.
-const CHANNEL: &str = "palisade_feed";
-
 /// How often SQLite is asked whether somebody committed.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -102,7 +99,7 @@ async fn listen(
     listener: &mut Option<Box<PgListener>>,
 ) -> Result<(), DbError> {
     let Some(open) = listener else {
-        *listener = Some(Box::new(database.listen(CHANNEL).await?));
+        *listener = Some(Box::new(database.listen().await?));
         return Ok(());
     };
     if open.try_recv().await?.is_none() {

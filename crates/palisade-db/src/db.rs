@@ -247,15 +247,13 @@ impl Tx {
         }
     }
 
-    /// Wakes the other processes that wait in [`Changes::wait`](crate::Changes::wait), once this
-    /// transaction is committed.
-    ///
-    /// # Errors
-    /// As the database says.
-    pub async fn notify(&mut self) -> Result<(), DbError> {
-        match self.open {
-            Open::Sqlite(_) => Ok(()),
-            Open::Postgres(_) => self.statement(NOTIFY, Args::default()).await.map(drop),
+    /// Wakes the other processes that wait in [`Changes::wait`](crate::Changes::wait), soon after this
+    /// transaction is committed. A hint: it may get lost with this process or its connection.
+    pub fn notify(&mut self) {
+        match &mut self.open {
+            // SQLite itself tells who asks that something was committed.
+            Open::Sqlite(_) => {}
+            Open::Postgres(transaction) => transaction.notify(),
         }
     }
 
@@ -273,9 +271,6 @@ impl Tx {
         Ok(answer)
     }
 }
-
-/// Wakes the listeners on [`crate::changes::CHANNEL`].
-const NOTIFY: &str = "select pg_notify('palisade_feed', '')";
 
 fn broken() -> DbError {
     DbError::wrong("an earlier statement of the transaction failed or was cancelled")

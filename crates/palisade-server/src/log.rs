@@ -20,10 +20,30 @@ use json::JsonLines;
 const WRITE_EVERY: Duration = Duration::from_millis(50);
 /// With so much waiting, whoever logs waits for the writer.
 const FULL: usize = 1024 * 1024;
+/// Lines are gathered in pieces of this size. One buffer that grows to a megabyte is copied at each doubling,
+/// and the allocator keeps the space of the smaller ones after a burst.
+const PIECE: usize = 64 * 1024;
 
 /// Lines that wait to be written.
 #[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Log(Arc<Mutex<Waiting>>);
+
+#[derive(Default)]
+struct Waiting {
+    /// Whole lines; the last piece is being filled.
+    pieces: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Waiting {
+    fn add(&mut self, line: &[u8]) {
+        self.bytes += line.len();
+        match self.pieces.last_mut() {
+            Some(piece) if piece.len() + line.len() <= PIECE => piece.extend_from_slice(line),
+            _ => self.pieces.push(line.to_vec()),
+        }
+    }
+}
 
 /// Starts logging as the settings say.
 pub(crate) fn start(settings: &Settings) -> Result<Log, Failure> {
@@ -61,14 +81,16 @@ pub(crate) fn start(settings: &Settings) -> Result<Log, Failure> {
 impl Log {
     /// Writes what waits.
     pub(crate) fn flush(&self) {
+        // The lock comes first, so that two who write keep the lines' order.
+        let mut out = io::stderr().lock();
         let lines = std::mem::take(&mut *self.waiting());
-        if !lines.is_empty() {
+        for piece in lines.pieces {
             // Where the log itself can't be written there is nowhere to say so.
-            let _ = io::stderr().lock().write_all(&lines);
+            let _ = out.write_all(&piece);
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<u8>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -84,8 +106,8 @@ impl Write for Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let full = {
             let mut waiting = self.waiting();
-            waiting.extend_from_slice(line);
-            waiting.len() > FULL
+            waiting.add(line);
+            waiting.bytes > FULL
         };
         if full {
             Log::flush(self);

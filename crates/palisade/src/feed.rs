@@ -83,7 +83,7 @@ impl Feed {
             .await?;
         }
         if !news.is_empty() {
-            tx.notify().await?;
+            tx.notify();
         }
         Ok(())
     }

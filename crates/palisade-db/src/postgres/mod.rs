@@ -1,6 +1,7 @@
 //! PostgreSQL: a bounded pool that mends itself, and TLS that cannot be talked down.
 
 mod migration;
+mod news;
 mod url;
 
 pub(crate) use url::check_url;
@@ -25,6 +26,7 @@ pub(crate) use migration::PgMigration;
 
 use crate::statement::{Answer, Statement};
 use crate::{DbError, DbErrorKind, Options};
+use news::Herald;
 
 /// How long one waits for a connection. Below one second, so that "the database is gone" is said
 /// within one.
@@ -45,6 +47,7 @@ pub(crate) struct Postgres {
     pool: PgPool,
     limit: Duration,
     losses: Losses,
+    herald: Arc<Herald>,
 }
 
 impl Postgres {
@@ -74,8 +77,9 @@ impl Postgres {
                     Ok(true)
                 })
             })
-            .connect_lazy_with(connect);
-        Ok(Self { pool, limit, losses })
+            .connect_lazy_with(connect.clone());
+        let herald = Arc::new(Herald::start(one_connection(connect), limit));
+        Ok(Self { pool, limit, losses, herald })
     }
 
     /// Reads outside a transaction. A connection that turns out to be dead is replaced once.
@@ -87,7 +91,7 @@ impl Postgres {
     }
 
     async fn read_once(&self, statement: &Statement) -> Result<Answer, DbError> {
-        let mut connection = Pooled::take(self).await?;
+        let mut connection = Pooled::take(&self.pool, self.limit).await?;
         connection.run(statement).await
     }
 
@@ -100,9 +104,11 @@ impl Postgres {
     }
 
     async fn begin_once(&self) -> Result<PgTransaction, DbError> {
-        let mut connection = Pooled::take(self).await?;
+        let mut connection = Pooled::take(&self.pool, self.limit).await?;
         connection.control("begin").await?;
-        Ok(PgTransaction { connection: Some(connection), runtime: Handle::current() })
+        let herald = Arc::clone(&self.herald);
+        let runtime = Handle::current();
+        Ok(PgTransaction { connection: Some(connection), herald, has_news: false, runtime })
     }
 
     /// Whether the error means that a pooled connection is dead; from then on the pool gives out none
@@ -119,23 +125,29 @@ impl Postgres {
         PgConnectOptions::clone(&self.pool.connect_options())
     }
 
-    /// A connection of its own that hears what is sent to `channel`, until it is lost.
-    pub(crate) async fn listen(&self, channel: &str) -> Result<PgListener, DbError> {
-        let pool = PgPoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .max_lifetime(None)
-            .idle_timeout(None)
-            .connect_lazy_with(self.connect_options());
+    /// A connection of its own that hears of other processes' changes, until it is lost.
+    pub(crate) async fn listen(&self) -> Result<PgListener, DbError> {
+        let pool = one_connection(self.connect_options());
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);
-        listener.listen(channel).await?;
+        listener.listen(news::CHANNEL).await?;
         Ok(listener)
     }
 
     pub(crate) async fn close(&self) {
         self.pool.close().await;
+        self.herald.close().await;
     }
+}
+
+/// A connection beside those that requests share, made when it is needed.
+fn one_connection(connect: PgConnectOptions) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .connect_lazy_with(connect)
 }
 
 /// When a connection was last found dead.
@@ -188,9 +200,9 @@ struct Pooled {
 }
 
 impl Pooled {
-    async fn take(database: &Postgres) -> Result<Self, DbError> {
-        let connection = database.pool.acquire().await?;
-        Ok(Self { connection, in_order: true, limit: database.limit + GRACE })
+    async fn take(pool: &PgPool, limit: Duration) -> Result<Self, DbError> {
+        let connection = pool.acquire().await?;
+        Ok(Self { connection, in_order: true, limit: limit + GRACE })
     }
 
     async fn run(&mut self, statement: &Statement) -> Result<Answer, DbError> {
@@ -241,6 +253,8 @@ async fn collect(
 /// An open transaction. Dropped, it is rolled back by a task of its own.
 pub(crate) struct PgTransaction {
     connection: Option<Pooled>,
+    herald: Arc<Herald>,
+    has_news: bool,
     runtime: Handle,
 }
 
@@ -252,12 +266,24 @@ impl PgTransaction {
         }
     }
 
+    pub(crate) fn notify(&mut self) {
+        self.has_news = true;
+    }
+
     /// Commits in a task of its own, so that a caller who stops waiting does not stop the commit.
     pub(crate) async fn commit(mut self) -> Result<(), DbError> {
         let Some(mut connection) = self.connection.take() else {
             return Err(DbError::wrong("the transaction has ended"));
         };
-        let commit = self.runtime.spawn(async move { connection.control("commit").await });
+        let herald = self.has_news.then(|| Arc::clone(&self.herald));
+        let commit = self.runtime.spawn(async move {
+            let result = connection.control("commit").await;
+            if let Some(herald) = herald {
+                // Also after an error: it may be stored all the same.
+                herald.tell();
+            }
+            result
+        });
         match commit.await {
             Ok(Err(error)) if may_be_stored(&error) => {
                 Err(DbError::outcome_unknown().caused_by(error))

@@ -2,25 +2,31 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::connection::{Connection, Failure, Source, Use};
 use crate::DbError;
 use crate::statement::{Answer, Statement};
 
-/// A bounded set of read connections, opened when first needed.
+/// A connection that nobody used for so long is closed: each holds a thread and a cache of pages.
+const KEPT_FOR: Duration = Duration::from_secs(15);
+
+/// A bounded set of read connections, opened when needed.
 pub(crate) struct Readers {
     source: Source,
-    idle: Mutex<Vec<Connection>>,
+    /// With the time of their last use, the latest at the end, where they are taken from.
+    idle: Mutex<Vec<(Instant, Connection)>>,
     permits: Semaphore,
+    kept_for: Duration,
 }
 
 impl Readers {
     pub(crate) fn new(source: Source, limit: u32) -> Self {
         let permits = Semaphore::new(limit.max(1) as usize);
-        Self { source, idle: Mutex::default(), permits }
+        Self { source, idle: Mutex::default(), permits, kept_for: KEPT_FOR }
     }
 
     pub(crate) async fn run(&self, statement: &Statement) -> Result<Answer, DbError> {
@@ -30,27 +36,38 @@ impl Readers {
             .map_err(|_| closed())?;
         let idle = self.lock_idle().pop();
         let mut connection = match idle {
-            Some(connection) => connection,
+            Some((_, connection)) => connection,
             None => Connection::open(&self.source, Use::Reading).await?,
         };
         let mut borrowed = Borrowed { stop: connection.stop_switch(), finished: false };
         let answer = connection.run(statement).await;
         borrowed.finished = true;
-        if !matches!(answer, Err(Failure::Transaction(_))) {
-            self.lock_idle().push(connection);
+        if !matches!(answer, Err(Failure::Transaction(_)))
+            && let Some(unused) = self.put_back(connection)
+        {
+            tokio::spawn(unused.close());
         }
         answer.map_err(Failure::into_error)
+    }
+
+    /// Keeps a connection for the next read; answers one that nobody needed for long.
+    fn put_back(&self, connection: Connection) -> Option<Connection> {
+        let now = Instant::now();
+        let mut idle = self.lock_idle();
+        idle.push((now, connection));
+        let unused = idle.first().is_some_and(|(used, _)| now - *used > self.kept_for);
+        unused.then(|| idle.remove(0).1)
     }
 
     pub(crate) async fn close(&self) {
         self.permits.close();
         let idle = std::mem::take(&mut *self.lock_idle());
-        for connection in idle {
+        for (_, connection) in idle {
             connection.close().await;
         }
     }
 
-    fn lock_idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+    fn lock_idle(&self) -> std::sync::MutexGuard<'_, Vec<(Instant, Connection)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -70,5 +87,37 @@ impl Drop for Borrowed {
         if !self.finished {
             self.stop.store(true, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Args;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_that_nobody_needs_any_more_are_closed() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("db");
+        std::fs::write(&path, []).unwrap();
+        let mut readers =
+            Readers::new(Source { path, statement_timeout: Duration::from_secs(30) }, 4);
+        let slow = Statement::new(
+            "with recursive n(n) as (select 1 union all select n + 1 from n where n < 300000)
+             select count(*) from n",
+            Args::default(),
+        )
+        .unwrap();
+        for result in futures_util::future::join_all((0..4).map(|_| readers.run(&slow))).await {
+            result.unwrap();
+        }
+        assert_eq!(readers.lock_idle().len(), 4);
+        readers.kept_for = Duration::from_millis(1);
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            readers.run(&slow).await.unwrap();
+        }
+        assert_eq!(readers.lock_idle().len(), 1);
     }
 }

@@ -74,6 +74,7 @@ impl Writer {
         let task = Task {
             source,
             requests,
+            next: None,
             connection: Some(connection),
             members: Vec::new(),
             closing: None,
@@ -158,6 +159,8 @@ fn ended() -> DbError {
 struct Task {
     source: Source,
     requests: mpsc::UnboundedReceiver<Request>,
+    /// The turn after the one that is served, taken from the queue already.
+    next: Option<Grant>,
     connection: Option<Connection>,
     /// Members of the open group that are released and wait for its commit.
     members: Vec<Acknowledgement>,
@@ -185,6 +188,9 @@ impl Task {
     }
 
     async fn next_turn(&mut self) -> Option<Grant> {
+        if let Some(grant) = self.next.take() {
+            return Some(grant);
+        }
         while self.closing.is_none() {
             match self.requests.recv().await? {
                 Request::Begin(grant) if grant.is_closed() => {}
@@ -213,14 +219,27 @@ impl Task {
             let _ = first.send(Err(error.clone()));
             return Err(error);
         }
-        let mut turn = Some(first);
+        self.next = Some(first);
         let mut turns = 0;
-        while let Some(grant) = turn {
-            self.serve(grant).await?;
+        while let Some(grant) = self.next.take() {
+            let committed = self.serve(grant).await?;
             turns += 1;
-            turn = if turns < GROUP_LIMIT { self.turn_waiting() } else { None };
+            self.next = if turns < GROUP_LIMIT { self.turn_waiting() } else { None };
+            let kept = committed.is_some();
+            // Pushed whatever comes now: the end of the group tells every member.
+            self.members.extend(committed);
+            match (kept, self.next.is_some()) {
+                (true, true) => self.control("release member; savepoint member").await?,
+                // The savepoint stays open for the next.
+                (false, true) => self.control("rollback to member").await?,
+                (true, false) => self.commit("release member; commit").await?,
+                (false, false) if self.members.is_empty() => self.control("rollback").await?,
+                (false, false) => {
+                    self.commit("rollback to member; release member; commit").await?;
+                }
+            }
         }
-        self.commit().await
+        Ok(())
     }
 
     async fn open(&mut self) -> Result<(), sqlx::Error> {
@@ -228,7 +247,7 @@ impl Task {
             Some(connection) => connection,
             None => Connection::open(&self.source, Use::Writing).await?,
         };
-        self.connection.insert(connection).control("begin immediate").await
+        self.connection.insert(connection).control("begin immediate; savepoint member").await
     }
 
     fn connection(&mut self) -> Result<&mut Connection, DbError> {
@@ -239,26 +258,23 @@ impl Task {
         self.connection()?.control(sql).await.map_err(DbError::from)
     }
 
-    /// Runs one member until it commits, drops its handle or has taken too long.
+    /// Runs one member in the open savepoint until it commits, drops its handle or has taken too long. One
+    /// that commits is acknowledged at the end of the group.
     ///
     /// # Errors
     /// When the outer transaction cannot be trusted any more.
-    async fn serve(&mut self, grant: Grant) -> Result<(), DbError> {
-        self.control("savepoint member").await?;
+    async fn serve(&mut self, grant: Grant) -> Result<Option<Acknowledgement>, DbError> {
         let (commands, mut received) = mpsc::channel(1);
         if grant.send(Ok(Member { commands })).is_ok() {
             let deadline = Instant::now() + self.source.statement_timeout * 2;
             while let Ok(Some(command)) = timeout_at(deadline, received.recv()).await {
                 match command {
                     Command::Run(statement, reply) => self.statement(&statement, reply).await?,
-                    Command::Commit(acknowledge) => {
-                        return self.release(acknowledge).await;
-                    }
+                    Command::Commit(acknowledge) => return Ok(Some(acknowledge)),
                 }
             }
         }
-        self.control("rollback to member").await?;
-        self.control("release member").await
+        Ok(None)
     }
 
     async fn statement(
@@ -277,18 +293,8 @@ impl Task {
         fatal.map_or(Ok(()), Err)
     }
 
-    async fn release(&mut self, acknowledge: Acknowledgement) -> Result<(), DbError> {
-        let released = self.control("release member").await;
-        // Pushed even if that failed: the end of the group tells every member.
-        self.members.push(acknowledge);
-        released
-    }
-
-    async fn commit(&mut self) -> Result<(), DbError> {
-        if self.members.is_empty() {
-            return self.control("rollback").await;
-        }
-        match self.connection()?.control("commit").await {
+    async fn commit(&mut self, sql: &'static str) -> Result<(), DbError> {
+        match self.connection()?.control(sql).await {
             Ok(()) => {
                 self.groups.committed.fetch_add(1, Ordering::AcqRel);
                 Ok(())

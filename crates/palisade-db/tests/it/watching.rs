@@ -13,7 +13,7 @@ const LONG: Duration = Duration::from_secs(10);
 async fn change(db: &Db, number: i64) {
     let mut tx = db.begin().await.unwrap();
     tx.run(INSERT, args![number]).await.unwrap();
-    tx.notify().await.unwrap();
+    tx.notify();
     tx.commit().await.unwrap();
 }
 
