@@ -1,11 +1,11 @@
 //! The least HTTP/1.1 client that can tell an answer from the next: a request is written as prepared
 //! bytes and its answer is only cut out, so that the load costs less than what it measures.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use memchr::memmem;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::Result;
 
@@ -62,6 +62,14 @@ impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> Result<Connection> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
+        Ok(Connection { stream, received: Vec::with_capacity(LONGEST_ANSWER) })
+    }
+
+    /// The same from this address of our own.
+    pub(crate) async fn open_from(from: IpAddr, address: SocketAddr) -> Result<Connection> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((from, 0).into())?;
+        let stream = socket.connect(address).await?;
         Ok(Connection { stream, received: Vec::with_capacity(LONGEST_ANSWER) })
     }
 

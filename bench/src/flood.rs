@@ -1,7 +1,7 @@
 //! Reads while 64 people sign in at once, on all cores; how many sign-ins get through; memory.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,10 +9,10 @@ use std::time::Duration;
 use palisade_crypto::password::{Cost, Memory, hash};
 use palisade_crypto::random::OsRandom;
 use palisade_crypto::secret::SecretString;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::client::Connection;
-use crate::load::{Outcome, READERS, read};
+use crate::load::{Outcome, Pace, READERS, read};
 use crate::scene::{Scene, sign_in};
 use crate::{Plan, Result, median, now, say};
 
@@ -23,6 +23,11 @@ const SETTLING: Duration = Duration::from_secs(1);
 /// How long sign-ins alone, and bare hashing, are counted.
 const COUNTING: Duration = Duration::from_secs(8);
 const READER: &str = "reader@example.com";
+/// Somebody who signs in now and then from an address that the flood doesn't come from.
+const HONEST: &str = "honest@example.com";
+const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+/// The open loop's share of what the closed one reached when it was quiet.
+const OPEN_SHARE: f64 = 0.5;
 
 /// What is resident at each moment, in MiB.
 struct Resident {
@@ -31,10 +36,14 @@ struct Resident {
     minute_after: f64,
 }
 
-/// A quiet window and one in the flood, right after each other.
+/// Quiet windows and windows in the flood, right after each other.
 struct Pair {
     quiet: Outcome,
     flooded: Outcome,
+    quiet_open: Outcome,
+    flooded_open: Outcome,
+    /// How long each honest sign-in took during the flood, in seconds.
+    honest: Vec<f64>,
     /// Sign-ins that were answered during the reads, per second.
     sign_ins: f64,
 }
@@ -45,6 +54,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<()> {
     let idle = scene.process.resident_mib()?;
     scene.register(READER).await?;
     let people: Vec<String> = (0..SIGN_INS).map(|at| format!("p{at}@example.com")).collect();
+    scene.register(HONEST).await?;
     for person in &people {
         scene.register(person).await?;
     }
@@ -55,21 +65,60 @@ pub(crate) async fn run(plan: &Plan) -> Result<()> {
     let mut pairs = Vec::new();
     let mut answers = BTreeMap::new();
     for _ in 0..plan.rounds {
-        let quiet = read(scene.process.address, &request, plan.window).await?;
-        let flood = Flood::start(scene.process.address, &people);
+        let (address, window) = (scene.process.address, plan.window);
+        let quiet = read(address, &request, Pace::Full, window).await?;
+        let open = Pace::PerSecond(quiet.per_second() * OPEN_SHARE);
+        let quiet_open = read(address, &request, open, window).await?;
+        let flood = Flood::start(address, &people);
         tokio::time::sleep(SETTLING).await;
+        let honest = Honest::start(address);
         let before = flood.signed_in();
-        let flooded = read(scene.process.address, &request, plan.window).await?;
+        let flooded = read(address, &request, Pace::Full, window).await?;
         let sign_ins = (flood.signed_in() - before) as f64 / flooded.elapsed.as_secs_f64();
+        let flooded_open = read(address, &request, open, window).await?;
         most = f64::max(most, scene.process.resident_mib()?);
+        let honest = honest.end().await?;
         flood.end(&mut answers).await?;
-        pairs.push(Pair { quiet, flooded, sign_ins });
+        pairs.push(Pair { quiet, flooded, quiet_open, flooded_open, honest, sign_ins });
     }
     tokio::time::sleep(Duration::from_secs(60)).await;
     let resident = Resident { idle, flood: most, minute_after: scene.process.resident_mib()? };
     report_reads(&pairs)?;
     report_sign_ins(bound, alone, &pairs, &answers)?;
     report_memory(&resident)
+}
+
+/// One who signs in again and again, but only ever waits for one answer.
+struct Honest {
+    stop: Arc<AtomicBool>,
+    task: JoinHandle<Result<Vec<f64>>>,
+}
+
+impl Honest {
+    fn start(address: SocketAddr) -> Honest {
+        let stop: Arc<AtomicBool> = Arc::default();
+        let stopped = Arc::clone(&stop);
+        let task = tokio::spawn(async move {
+            let request = sign_in(HONEST);
+            let mut took = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                let began = now();
+                let mut connection = Connection::open_from(ELSEWHERE, address).await?;
+                let status = connection.exchange(&request).await?.status;
+                if status != 200 {
+                    return Err(format!("an honest sign-in was answered {status}").into());
+                }
+                took.push((now() - began).as_secs_f64());
+            }
+            Ok(took)
+        });
+        Honest { stop, task }
+    }
+
+    async fn end(self) -> Result<Vec<f64>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await?
+    }
 }
 
 /// Connections that sign in again and again.
@@ -175,6 +224,8 @@ fn report_reads(pairs: &[Pair]) -> Result<()> {
     };
     row("quiet", |pair| &pair.quiet)?;
     row("in the flood", |pair| &pair.flooded)?;
+    row("open loop at half that rate, quiet", |pair| &pair.quiet_open)?;
+    row("open loop at the same rate, in the flood", |pair| &pair.flooded_open)?;
     let kept = || pairs.iter().map(|p| 100.0 * p.flooded.per_second() / p.quiet.per_second());
     say(&format!(
         "\nKept in the flood: {:.0} % of the quiet rate (least {:.0} %, most {:.0} %).\n",
@@ -199,6 +250,14 @@ fn report_sign_ins(
     row("64 under way, reads at full rate", median(pairs.iter().map(|pair| pair.sign_ins)))?;
     let answers: Vec<String> =
         answers.iter().map(|(status, count)| format!("{count} times {status}")).collect();
+    let honest: Vec<f64> = pairs.iter().flat_map(|pair| pair.honest.iter().copied()).collect();
+    say(&format!(
+        "\nAn honest sign-in from another address in the flood, reads at full or half rate beside it: median \
+         {:.2} s, slowest {:.2} s of {}.",
+        median(honest.iter().copied()),
+        honest.iter().copied().fold(0.0, f64::max),
+        honest.len()
+    ))?;
     say(&format!("\nAnswers to the sign-ins during the pairs: {}.\n", answers.join(", ")))
 }
 

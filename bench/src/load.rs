@@ -1,4 +1,5 @@
-//! A closed loop: a fixed number of kept connections, each with one request under way.
+//! Reads over a fixed number of kept connections: as fast as the answers come (a closed loop), or at a set rate
+//! whether they come or not (an open loop).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,10 +37,21 @@ impl Outcome {
     }
 }
 
+/// When a connection sends its next request.
+#[derive(Clone, Copy)]
+pub(crate) enum Pace {
+    /// As soon as the answer to the one before is there.
+    Full,
+    /// So many per second from all connections together, in even steps. A request that has to wait for
+    /// the answer before it counts from when it was due, so that a stall isn't hidden by sending less.
+    PerSecond(f64),
+}
+
 /// Reads for `window` over [`READERS`] connections. An answer other than 200 ends the measurement.
 pub(crate) async fn read(
     address: SocketAddr,
     request: &Arc<Request>,
+    pace: Pace,
     window: Duration,
 ) -> Result<Outcome> {
     let mut connections = Vec::new();
@@ -49,8 +61,16 @@ pub(crate) async fn read(
     let began = now();
     let until = began + window;
     let mut readers = JoinSet::new();
-    for connection in connections {
-        readers.spawn(read_until(connection, Arc::clone(request), until));
+    for (at, connection) in connections.into_iter().enumerate() {
+        let due = match pace {
+            Pace::Full => None,
+            Pace::PerSecond(rate) => {
+                let step = READERS as f64 / rate;
+                let first = began + Duration::from_secs_f64(at as f64 / rate);
+                Some((first, Duration::from_secs_f64(step)))
+            }
+        };
+        readers.spawn(read_until(connection, Arc::clone(request), due, until));
     }
     let mut latencies = Vec::new();
     while let Some(read) = readers.join_next().await {
@@ -61,14 +81,29 @@ pub(crate) async fn read(
     Ok(Outcome { elapsed, latencies })
 }
 
+/// `due` is when the first request is to be sent and how long it is from one to the next.
 async fn read_until(
     mut connection: Connection,
     request: Arc<Request>,
+    mut due: Option<(Instant, Duration)>,
     until: Instant,
 ) -> Result<Vec<u32>> {
     let mut latencies = Vec::new();
     let mut began = now();
-    while began < until {
+    loop {
+        if let Some((at, step)) = &mut due {
+            if began < *at {
+                tokio::time::sleep_until((*at).into()).await;
+                // The timer is late by up to a millisecond, which isn't the server's.
+                began = now();
+            } else {
+                began = *at;
+            }
+            *at += *step;
+        }
+        if began >= until {
+            return Ok(latencies);
+        }
         let answer = connection.exchange(&request).await?;
         if answer.status != 200 {
             return Err(format!("a read was answered {}", answer.status).into());
@@ -77,5 +112,4 @@ async fn read_until(
         latencies.push(u32::try_from((ended - began).as_micros())?);
         began = ended;
     }
-    Ok(latencies)
 }

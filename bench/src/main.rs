@@ -5,8 +5,10 @@
 //! - `palisade-bench flood SERVER ROUNDS SECONDS`: reads while 64 people sign in, and memory.
 //! - `palisade-bench writes SERVER ROUNDS SECONDS`: changes per second on SQLite and PostgreSQL.
 //! - `palisade-bench starts SERVER ROUNDS SECONDS`: how long a start takes, and the program's size.
+//! - `palisade-bench accounts`: what a sign-in looks up, with up to a million accounts.
 //! - `palisade-bench floor ANSWER`: the bare route itself.
 
+mod accounts;
 mod client;
 mod flood;
 mod floor;
@@ -24,7 +26,8 @@ use std::time::{Duration, Instant};
 /// Whatever went wrong ends the measurement.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-const USAGE: &str = "usage: palisade-bench requests|flood|writes|starts SERVER ROUNDS SECONDS";
+const USAGE: &str =
+    "usage: palisade-bench requests|flood|writes|starts SERVER ROUNDS SECONDS, or accounts";
 
 /// What is measured, how often, how long each time.
 struct Plan {
@@ -57,6 +60,7 @@ fn run() -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["floor", answer] => floor::run(Path::new(answer)),
+        ["accounts"] => load_runtime()?.block_on(accounts::run()),
         ["requests", server, rounds, seconds] => {
             load_runtime()?.block_on(requests::run(&Plan::of(server, rounds, seconds)?))
         }

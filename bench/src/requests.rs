@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::client::{Connection, Request};
-use crate::load::{READERS, read};
+use crate::load::{Pace, READERS, read};
 use crate::process::Process;
 use crate::scene::Scene;
 use crate::{Plan, Result, median, say};
@@ -72,7 +72,7 @@ async fn record(address: SocketAddr, request: &Request) -> Result<Vec<u8>> {
 
 async fn sample(subject: &Subject<'_>, plan: &Plan) -> Result<Sample> {
     let before = subject.process.cpu_seconds()?;
-    let outcome = read(subject.process.address, &subject.request, plan.window).await?;
+    let outcome = read(subject.process.address, &subject.request, Pace::Full, plan.window).await?;
     let used = subject.process.cpu_seconds()? - before;
     Ok(Sample {
         micros_per_request: used * 1e6 / outcome.requests(),

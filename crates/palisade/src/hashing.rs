@@ -2,6 +2,8 @@
 //!
 //! Promises it keeps:
 //! - The threads run at low priority, so every other request stays fast while passwords are hashed.
+//! - A flood of other requests doesn't end all sign-ins: when nothing gets done for a time, one more thread
+//!   does a piece of work at normal priority, and then rests twice as long.
 //! - The queue is bounded, in total and per group of callers. What does not fit is refused at once
 //!   with an estimate of when to come back; nothing waits without a place in the queue.
 //! - Groups take turns: one address with a hundred waiting attempts delays another by one attempt.
@@ -86,6 +88,9 @@ pub struct Setup<S> {
     pub threads: usize,
     /// How much may wait.
     pub queue: QueueLimits,
+    /// When work waits and none was finished for so long, one piece is done at normal priority; never if
+    /// `None`.
+    pub starved_after: Option<Duration>,
     /// After this long without work a thread gives the memory of its scratch value back.
     pub idle_release: Duration,
     /// Makes a thread's scratch value.
@@ -106,6 +111,8 @@ struct Shared<S> {
     setup: Setup<S>,
     queue: Mutex<Queue<S>>,
     changed: Condvar,
+    /// Wakes the thread that helps out: work waits that didn't a moment ago.
+    waiting: Condvar,
 }
 
 impl<S> Shared<S> {
@@ -123,14 +130,29 @@ impl<S: 'static> WorkPool<S> {
     pub fn start(setup: Setup<S>) -> io::Result<Self> {
         let threads = setup.threads.max(1);
         let queue = Mutex::new(Queue::new(setup.queue, threads));
-        let pool = Self { shared: Arc::new(Shared { setup, queue, changed: Condvar::new() }) };
+        let (changed, waiting) = (Condvar::new(), Condvar::new());
+        let pool = Self { shared: Arc::new(Shared { setup, queue, changed, waiting }) };
         for number in 0..threads {
             let shared = Arc::clone(&pool.shared);
             std::thread::Builder::new()
                 .name(format!("hashing-{number}"))
                 .spawn(move || worker::work(&shared))?;
         }
+        if let Some(starved_after) = pool.shared.setup.starved_after {
+            let shared = Arc::clone(&pool.shared);
+            std::thread::Builder::new()
+                .name("hashing-help".into())
+                .spawn(move || worker::help_out(&shared, starved_after))?;
+        }
         Ok(pool)
+    }
+
+    /// Whether there is a place for this caller now: what a request can ask before it costs anything else.
+    ///
+    /// # Errors
+    /// [`NotDone::Busy`], as [`run`](Self::run) would answer at this moment.
+    pub fn has_room(&self, caller: Caller) -> Result<(), NotDone> {
+        self.shared.lock().has_room(caller)
     }
 
     /// Does `work` on one of the threads and answers its result.
@@ -155,6 +177,7 @@ impl<S: 'static> WorkPool<S> {
         });
         let slot = self.shared.lock().push(caller, job)?;
         self.shared.changed.notify_one();
+        self.shared.waiting.notify_one();
         let _place = Place { shared: &self.shared, slot };
         answered.await.unwrap_or(Err(NotDone::Stopped))
     }
@@ -164,6 +187,7 @@ impl<S> Drop for WorkPool<S> {
     fn drop(&mut self) {
         let waiting = self.shared.lock().stop();
         self.shared.changed.notify_all();
+        self.shared.waiting.notify_all();
         // Outside the lock: dropping a job wakes its caller.
         drop(waiting);
     }

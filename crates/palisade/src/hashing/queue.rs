@@ -1,8 +1,9 @@
 //! The waiting work: two lanes, in each the groups in turn, in each group first come, first served.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::worker::now;
 use super::{Caller, Lane, NotDone, QueueLimits};
 
 /// So many from the known lane, then one from the unknown lane, while both have work.
@@ -90,6 +91,8 @@ pub(super) struct Queue<S> {
     known_in_a_row: u32,
     next_number: u64,
     average: Duration,
+    /// When a job last ended, or the first began to wait after nobody did.
+    progress: Instant,
     stopped: bool,
 }
 
@@ -105,6 +108,7 @@ impl<S> Queue<S> {
             known_in_a_row: 0,
             next_number: 0,
             average: FIRST_GUESS,
+            progress: now(),
             stopped: false,
         }
     }
@@ -127,12 +131,20 @@ impl<S> Queue<S> {
         self.waiting < total && of_group < self.limits.per_group
     }
 
+    pub(super) fn has_room(&self, caller: Caller) -> Result<(), NotDone> {
+        if self.room_for(caller) {
+            return Ok(());
+        }
+        Err(NotDone::Busy { retry_after: self.retry_after() })
+    }
+
     pub(super) fn push(&mut self, caller: Caller, job: Job<S>) -> Result<Slot, NotDone> {
         if self.stopped {
             return Err(NotDone::Stopped);
         }
-        if !self.room_for(caller) {
-            return Err(NotDone::Busy { retry_after: self.retry_after() });
+        self.has_room(caller)?;
+        if self.waiting == 0 {
+            self.progress = now();
         }
         let number = self.next_number;
         self.next_number += 1;
@@ -164,12 +176,18 @@ impl<S> Queue<S> {
     /// Notes that a job has ended after `took`.
     pub(super) fn finished(&mut self, took: Duration) {
         self.running -= 1;
+        self.progress = now();
         let rest = self.average.saturating_mul(AVERAGE_OVER - 1);
         self.average = rest.saturating_add(took) / AVERAGE_OVER;
     }
 
     pub(super) fn has_work(&self) -> bool {
         self.waiting > 0
+    }
+
+    /// How long work has been waiting while none was finished.
+    pub(super) fn stalled_for(&self) -> Option<Duration> {
+        self.has_work().then(|| now().saturating_duration_since(self.progress))
     }
 
     pub(super) fn is_stopped(&self) -> bool {

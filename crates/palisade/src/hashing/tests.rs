@@ -18,14 +18,18 @@ struct Scratch {
 }
 
 fn pool(threads: usize, total: usize, per_group: usize) -> WorkPool<Scratch> {
-    WorkPool::start(Setup {
+    WorkPool::start(setup(threads, total, per_group)).unwrap()
+}
+
+fn setup(threads: usize, total: usize, per_group: usize) -> Setup<Scratch> {
+    Setup {
         threads,
         queue: QueueLimits { total, per_group },
+        starved_after: None,
         idle_release: NEVER,
         scratch: Scratch::default,
         release: |_| {},
-    })
-    .unwrap()
+    }
 }
 
 fn unknown(group: u64) -> Caller {
@@ -196,6 +200,7 @@ async fn scratch_is_released_once_after_idling_and_not_before() {
     let pool = WorkPool::start(Setup {
         threads: 1,
         queue: QueueLimits { total: 10, per_group: 10 },
+        starved_after: None,
         idle_release: Duration::from_millis(200),
         scratch: || vec![0u8; 1024],
         release: |memory: &mut Vec<u8>| {
@@ -281,4 +286,24 @@ async fn many_callers_on_many_threads_all_get_their_own_answer() {
         let (number, answer) = timeout(LONG, caller).await.unwrap().unwrap();
         assert_eq!(answer, Ok(number));
     }
+}
+
+#[tokio::test]
+async fn work_goes_on_when_the_threads_get_nowhere() {
+    let starved_after = Some(Duration::from_millis(50));
+    let pool = WorkPool::start(Setup { starved_after, ..setup(1, 9, 9) }).unwrap();
+    let (_release, _first) = occupied(&pool).await;
+    for _ in 0..3 {
+        assert_eq!(timeout(LONG, pool.run(unknown(1), |_| 7)).await, Ok(Ok(7)));
+    }
+}
+
+#[tokio::test]
+async fn whoever_has_no_place_can_learn_so_before() {
+    let pool = pool(1, 9, 1);
+    let (_release, _first) = occupied(&pool).await;
+    assert_eq!(pool.has_room(unknown(1)), Ok(()));
+    let _waiting = queued(&pool, unknown(1), |_| ());
+    assert!(matches!(pool.has_room(unknown(1)), Err(NotDone::Busy { .. })));
+    assert_eq!(pool.has_room(unknown(2)), Ok(()));
 }

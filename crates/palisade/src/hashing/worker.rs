@@ -37,6 +37,53 @@ pub(super) fn work<S>(shared: &Shared<S>) {
     }
 }
 
+/// How much longer than its work took the helping thread rests: others keep at least two thirds of a core.
+const REST: u32 = 2;
+
+/// Does a piece of work at normal priority whenever the others get nowhere.
+///
+/// SECURITY: at their priority a core that is kept busy by anything else, refusals for example, leaves them next
+/// to nothing, and nobody could sign in (test: work_goes_on_when_the_threads_get_nowhere).
+pub(super) fn help_out<S>(shared: &Shared<S>, starved_after: Duration) {
+    let mut rest = Duration::ZERO;
+    while let Some(job) = neglected(shared, starved_after, rest) {
+        let started = now();
+        // Of its own and only for now: it is seldom needed, and large.
+        let mut scratch = (shared.setup.scratch)();
+        // A panic was answered already, and this scratch value ends here anyway.
+        let _ = job(&mut scratch);
+        let took = now().saturating_duration_since(started);
+        shared.lock().finished(took);
+        rest = took * REST;
+    }
+}
+
+/// Waits for `rest`, then for a job that waits while nothing is finished; `None` at the end of the pool.
+fn neglected<S>(shared: &Shared<S>, starved_after: Duration, rest: Duration) -> Option<Job<S>> {
+    let rested = now() + rest;
+    let mut queue = shared.lock();
+    loop {
+        if queue.is_stopped() {
+            return None;
+        }
+        let rest = rested.saturating_duration_since(now());
+        let patience = match queue.stalled_for() {
+            Some(stalled) => rest.max(starved_after.saturating_sub(stalled)),
+            None if rest.is_zero() => {
+                queue = shared.waiting.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            None => rest,
+        };
+        if patience.is_zero() {
+            return queue.take();
+        }
+        let (woken, _) =
+            shared.waiting.wait_timeout(queue, patience).unwrap_or_else(PoisonError::into_inner);
+        queue = woken;
+    }
+}
+
 enum Next<S> {
     Job(Job<S>),
     /// Nothing came for as long as was asked to wait.
@@ -71,7 +118,7 @@ fn next<S>(shared: &Shared<S>, patience: Option<Duration>) -> Next<S> {
     clippy::disallowed_methods,
     reason = "measures how long work takes; nothing is judged by it"
 )]
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now()
 }
 

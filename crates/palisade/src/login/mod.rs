@@ -59,6 +59,10 @@ pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Issue
     let email = Email::parse(&attempt.email).ok();
     let key = email.as_ref().map_or(attempt.email.as_str(), Email::key);
     limit(app, &http::PER_ACCOUNT, app.limiter.account(key))?;
+    let turn = Turn::of(actor.address);
+    // SECURITY: in a flood most are refused, and must cost no look-up
+    // (test: a_sign_in_without_a_turn_reads_nothing).
+    passwords::room(app, turn)?;
     let user = match &email {
         Some(email) => users::find_by_email(app, email).await?,
         None => None,
@@ -67,7 +71,6 @@ pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Issue
         Some(user) => passwords::stored(app, user.id).await?,
         None => None,
     };
-    let turn = Turn::of(actor.address);
     let verdict = passwords::verify(app, turn, stored.as_ref(), &attempt.password).await?;
     let about = user.as_ref().map(|user| user.id);
     match (about, stored, verdict) {

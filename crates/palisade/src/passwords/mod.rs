@@ -61,6 +61,8 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
+/// The time of some hashes: while the threads get any processor time, one is finished more often.
+const STARVED_AFTER: Duration = Duration::from_millis(400);
 /// How long memory for hashing is kept when nobody signs in.
 const MEMORY_KEPT_FOR: Duration = Duration::from_secs(10);
 /// How many hashes may wait per thread: some seconds of work.
@@ -82,6 +84,7 @@ impl Hashing {
         let pool = WorkPool::start(hashing::Setup {
             threads,
             queue: QueueLimits { total, per_group: total / 2 },
+            starved_after: Some(STARVED_AFTER),
             idle_release: MEMORY_KEPT_FOR,
             scratch: Memory::new,
             release: Memory::release,
@@ -257,21 +260,36 @@ fn open(ring: &Ring, stored: &Stored) -> Result<SecretString> {
     Ok(std::str::from_utf8(hash.expose()).map_err(Error::internal)?.into())
 }
 
+/// Refuses whoever would get no turn, before anything is looked up for them.
+///
+/// # Errors
+/// 503 when too many wait.
+pub fn room(app: &App, turn: Turn) -> Result<()> {
+    app.part::<Hashing>().pool.has_room(caller(turn)).map_err(not_done)
+}
+
 async fn run<T: Send + 'static>(
     app: &App,
     turn: Turn,
     work: impl FnOnce(&mut Memory) -> T + Send + 'static,
 ) -> Result<T> {
-    let caller = hashing::Caller { group: turn.0, lane: Lane::Unknown };
-    app.part::<Hashing>().pool.run(caller, work).await.map_err(|not_done| match not_done {
+    app.part::<Hashing>().pool.run(caller(turn), work).await.map_err(not_done)
+}
+
+fn caller(turn: Turn) -> hashing::Caller {
+    hashing::Caller { group: turn.0, lane: Lane::Unknown }
+}
+
+fn not_done(cause: NotDone) -> Error {
+    match cause {
         NotDone::Busy { retry_after } => Error::new(
             Kind::Unavailable,
             "passwords.busy",
             "Too many people are signing in at this moment; please try again.",
         )
         .retry_after(retry_after),
-        NotDone::Panicked | NotDone::Stopped => Error::internal(not_done),
-    })
+        NotDone::Panicked | NotDone::Stopped => Error::internal(cause),
+    }
 }
 
 /// Stores a password, in the change that it belongs to.

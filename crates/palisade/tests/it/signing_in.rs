@@ -5,7 +5,9 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode};
 use futures_util::future::join_all;
 use palisade::app::Actor;
-use palisade::registration;
+use palisade::sessions::Transport;
+use palisade::settings::TokenFormat;
+use palisade::{login, passwords, registration};
 use palisade_db::args;
 use serde_json::{Value, json};
 
@@ -92,6 +94,59 @@ async fn an_unknown_address_costs_a_hash() {
 #[expect(clippy::disallowed_methods, reason = "real time is what is measured")]
 fn app_time() -> Duration {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap()
+}
+
+/// Fills one address's places with hashes that take long, then takes the database away: only who gets a turn
+/// notices.
+#[tokio::test]
+async fn a_sign_in_without_a_turn_reads_nothing() {
+    let settings = vec![
+        ("limits.enabled", "false"),
+        ("passwords.cost", "custom"),
+        ("passwords.argon2_memory", "64MiB"),
+        ("passwords.argon2_passes", "32"),
+        ("passwords.argon2_lanes", "1"),
+    ];
+    let app = TestApp::with(On::Sqlite, Plan { settings, ..Plan::default() }).await;
+    let sign_in = |last: u8| {
+        let app = app.app.clone();
+        let actor = Actor { address: Some([192, 0, 2, last].into()), ..Actor::default() };
+        async move {
+            let attempt = login::Attempt {
+                email: "nobody@example.com".to_owned(),
+                password: OTHER.into(),
+                device_name: None,
+                format: TokenFormat::Jwt,
+                transport: Transport::Token,
+            };
+            login::sign_in(&app, &actor, attempt).await.map(drop).map_err(|error| error.code())
+        }
+    };
+    let turn = passwords::Turn::of(Some([192, 0, 2, 1].into()));
+    let mut flood = tokio::task::JoinSet::new();
+    // More than may wait, so that a place that falls free is taken again.
+    for _ in 0..100 * std::thread::available_parallelism().unwrap().get() {
+        let app = app.app.clone();
+        flood.spawn(async move {
+            loop {
+                let _ = passwords::verify(&app, turn, None, &OTHER.into()).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+    }
+    while passwords::room(&app.app, turn).is_ok() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    app.app.db.close().await;
+    let mut busy = 0;
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        busy += usize::from(sign_in(1).await == Err("passwords.busy"));
+        assert_ne!(sign_in(2).await, Err("passwords.busy"));
+    }
+    // A place may fall free and be taken in between.
+    assert!(busy >= 10, "{busy} of 20 were refused before a look-up");
+    flood.abort_all();
 }
 
 async fn racing(on: On) {

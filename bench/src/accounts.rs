@@ -1,0 +1,163 @@
+//! What a sign-in looks up before it hashes, with few and with very many accounts, beside a bare look-up by
+//! an index in a table of as many rows. In this process: over the network the hash would hide it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use palisade::clock::Clock;
+use palisade::settings::{Settings, Sources};
+use palisade::users::Email;
+use palisade::{App, Builder, passwords, users};
+use palisade_crypto::random::OsRandom;
+use palisade_crypto::root::RootKey;
+use palisade_db::testing::Cluster;
+use palisade_db::{Args, Backend, Db, Options, args};
+use tempfile::TempDir;
+
+use crate::{Result, median, now, say};
+
+const ACCOUNTS: [i64; 3] = [1_000, 100_000, 1_000_000];
+/// Look-ups in a row before the other kind has its turn.
+const IN_A_ROW: usize = 200;
+const TURNS: usize = 40;
+/// Filling a table takes longer than any request may.
+const FILLING: Duration = Duration::from_secs(600);
+
+pub(crate) async fn run() -> Result<()> {
+    say(&format!(
+        "What a sign-in reads before it hashes, one after the other, medians of {TURNS} turns of {IN_A_ROW}:\n"
+    ))?;
+    say(
+        "| database | accounts | sign-in µs | growth | bare look-up µs | growth | sign-in's by bare's |",
+    )?;
+    say("|---|---|---|---|---|---|---|")?;
+    let directory = TempDir::new()?;
+    let file = directory.path().join("palisade.db");
+    measure("SQLite", format!("sqlite:{}", file.display())).await?;
+    let cluster = Cluster::start();
+    measure("PostgreSQL", cluster.url()).await
+}
+
+async fn measure(name: &str, url: String) -> Result<()> {
+    let db = Db::open(Options { url, max_connections: 10, statement_timeout: FILLING }).await?;
+    let loaded = Settings::load(Sources::default()).map_err(|_| "the defaults don't load")?;
+    let builder = Builder::new(loaded.settings, Clock::system(), Arc::new(OsRandom));
+    db.migrate(&builder.migrations(), Clock::system().now()).await?;
+    change(&db, "create table bare (address text not null)", Args::default()).await?;
+    change(&db, "create unique index bare_address on bare (address)", Args::default()).await?;
+    let app = builder
+        .app(db.clone(), RootKey::generate(&OsRandom))
+        .await
+        .map_err(|error| format!("the app doesn't start: {error:?}"))?;
+    let mut filled = 0;
+    let mut first = None;
+    for accounts in ACCOUNTS {
+        fill(&db, filled + 1, accounts).await?;
+        filled = accounts;
+        let (sign_in, bare) = look_up(&app, accounts).await?;
+        let (sign_in_first, bare_first) = *first.get_or_insert((sign_in, bare));
+        let (grown, bare_grown) = (sign_in / sign_in_first, bare / bare_first);
+        say(&format!(
+            "| {name} | {accounts} | {sign_in:.0} | {grown:.2} | {bare:.0} | {bare_grown:.2} | {:.2} |",
+            grown / bare_grown
+        ))?;
+    }
+    Ok(())
+}
+
+/// Adds the accounts numbered `from` to `to`, each with a role and a password.
+async fn fill(db: &Db, from: i64, to: i64) -> Result<()> {
+    let (bare, people) = match db.backend() {
+        Backend::Sqlite => (
+            "insert into bare with recursive n(n) as
+                 (select $1 union all select n + 1 from n where n < $2)
+             select 'person' || n || '@example.com' from n",
+            "insert into users (id, email, email_key, created_at, updated_at)
+             with recursive n(n) as (select $1 union all select n + 1 from n where n < $2)
+             select printf('01900000-0000-7000-8000-%012x', n), 'person' || n || '@example.com',
+                 'person' || n || '@example.com', $3, $3 from n",
+        ),
+        Backend::Postgres => (
+            "insert into bare select 'person' || n || '@example.com' from generate_series($1, $2) n",
+            "insert into users (id, email, email_key, created_at, updated_at)
+             select cast('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0') as uuid),
+                 'person' || n || '@example.com', 'person' || n || '@example.com', $3, $3
+             from generate_series($1, $2) n",
+        ),
+    };
+    let at = Clock::system().now();
+    change(db, bare, args![from, to]).await?;
+    change(db, people, args![from, to, at]).await?;
+    change(
+        db,
+        "insert into user_roles (user_id, role, granted_at) select id, 'user', $1 from users u
+         where not exists (select 1 from user_roles where user_id = u.id)",
+        args![at],
+    )
+    .await?;
+    change(
+        db,
+        "insert into passwords (user_id, sealed, changed_at) select id, $2, $1 from users u
+         where not exists (select 1 from passwords where user_id = u.id)",
+        args![at, vec![7_u8; 150]],
+    )
+    .await?;
+    change(db, "analyze", Args::default()).await
+}
+
+async fn change(db: &Db, sql: &'static str, args: Args) -> Result<()> {
+    let mut tx = db.begin().await?;
+    tx.run(sql, args).await?;
+    Ok(tx.commit().await?)
+}
+
+/// µs for what a sign-in reads, and for a bare look-up: medians of turns that alternate.
+async fn look_up(app: &App, accounts: i64) -> Result<(f64, f64)> {
+    let mut numbers = Numbers { state: 1, below: accounts };
+    let (mut sign_ins, mut bares) = (Vec::new(), Vec::new());
+    // The first two turns only warm the caches.
+    for turn in 0..TURNS + 2 {
+        let addresses: Vec<String> =
+            (0..IN_A_ROW).map(|_| format!("person{}@example.com", numbers.next())).collect();
+        let began = now();
+        for address in &addresses {
+            sign_in(app, address).await?;
+        }
+        let between = now();
+        for address in &addresses {
+            let sql = "select address from bare where address = $1";
+            let _: (String,) = app.db.one(sql, args![address.as_str()]).await?;
+        }
+        if turn >= 2 {
+            let each = |span: Duration| span.as_secs_f64() * 1e6 / IN_A_ROW as f64;
+            sign_ins.push(each(between - began));
+            bares.push(each(now() - between));
+        }
+    }
+    Ok((median(sign_ins), median(bares)))
+}
+
+async fn sign_in(app: &App, address: &str) -> Result<()> {
+    let email = Email::parse(address).map_err(|error| format!("{error:?}"))?;
+    let found = users::find_by_email(app, &email).await.map_err(|error| format!("{error:?}"))?;
+    let user = found.ok_or("an account is missing")?;
+    let stored = passwords::stored(app, user.id).await.map_err(|error| format!("{error:?}"))?;
+    stored.map(drop).ok_or_else(|| "a password is missing".into())
+}
+
+/// Numbers from 1 to `below`, without order but the same in every run (a linear congruential generator
+/// with Knuth's constants).
+struct Numbers {
+    state: u64,
+    below: i64,
+}
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.state = self
+            .state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        1 + (self.state >> 33) % self.below.unsigned_abs()
+    }
+}
