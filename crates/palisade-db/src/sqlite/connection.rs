@@ -57,8 +57,8 @@ impl Connection {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .pragma("trusted_schema", "off")
-            .pragma("cache_size", PAGE_CACHE)
             .pragma("query_only", if purpose == Use::Reading { "on" } else { "off" })
+            .pragma("cache_size", PAGE_CACHE)
             .statement_cache_capacity(PREPARED_STATEMENTS)
             .disable_statement_logging();
         let mut inner = options.connect().await?;

@@ -79,6 +79,9 @@ struct Hashing {
 impl Hashing {
     fn new(settings: &Settings) -> Result<Hashing> {
         let cost = cost(settings);
+        // Else every hash would be refused, at the first sign-in.
+        cost.validate()
+            .map_err(|wrong| Error::internal(format!("the password cost: {wrong:?}")))?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let total = threads * QUEUE_PER_THREAD;
         let pool = WorkPool::start(hashing::Setup {
@@ -347,4 +350,43 @@ pub async fn upgrade(change: &mut Change, user: UserId, sealed: Sealed) -> Resul
         .run("update passwords set sealed = $2 where user_id = $1", args![user, sealed.0])
         .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::settings::Sources;
+
+    use super::*;
+
+    fn load(flags: &[(&str, &str)]) -> Option<Settings> {
+        let flags = flags.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        Settings::load(Sources { flags, ..Sources::default() }).ok().map(|loaded| loaded.settings)
+    }
+
+    #[test]
+    fn the_dearest_and_the_cheapest_settings_are_costs_that_can_be_verified() {
+        for [memory, passes, lanes, bcrypt] in
+            [["1GiB", "16", "16", "15"], ["7MiB", "1", "1", "10"]]
+        {
+            for algorithm in ["argon2id", "bcrypt"] {
+                let settings = load(&[
+                    ("passwords.algorithm", algorithm),
+                    ("passwords.cost", "custom"),
+                    ("passwords.argon2_memory", memory),
+                    ("passwords.argon2_passes", passes),
+                    ("passwords.argon2_lanes", lanes),
+                    ("passwords.bcrypt_cost", bcrypt),
+                ]);
+                assert_eq!(cost(&settings.unwrap()).validate(), Ok(()));
+            }
+        }
+        for (key, beyond) in [
+            ("passwords.argon2_memory", "1025MiB"),
+            ("passwords.argon2_passes", "17"),
+            ("passwords.argon2_lanes", "17"),
+            ("passwords.bcrypt_cost", "16"),
+        ] {
+            assert!(load(&[(key, beyond)]).is_none(), "{key} = {beyond}");
+        }
+    }
 }

@@ -258,7 +258,7 @@ catalogue! {
             bounds: Some(("7MiB", "1GiB"));
         argon2_passes: Option<u32> = Unset("3"),
             "The passes of an Argon2id hash, with `cost = \"custom\"`.",
-            bounds: Some(("1", "32"));
+            bounds: Some(("1", "16"));
         argon2_lanes: Option<u32> = Unset("1"),
             "The lanes of an Argon2id hash, with `cost = \"custom\"`.",
             bounds: Some(("1", "16"));

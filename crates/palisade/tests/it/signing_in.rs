@@ -104,7 +104,7 @@ async fn a_sign_in_without_a_turn_reads_nothing() {
         ("limits.enabled", "false"),
         ("passwords.cost", "custom"),
         ("passwords.argon2_memory", "64MiB"),
-        ("passwords.argon2_passes", "32"),
+        ("passwords.argon2_passes", "16"),
         ("passwords.argon2_lanes", "1"),
     ];
     let app = TestApp::with(On::Sqlite, Plan { settings, ..Plan::default() }).await;
