@@ -61,8 +61,9 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-/// The time of some hashes: while the threads get any processor time, one is finished more often.
-const STARVED_AFTER: Duration = Duration::from_millis(400);
+/// Half of the two seconds within which an honest sign-in shall get through. Measured on two busy cores: at
+/// 400 ms reads kept 72 % of their rate beside a flood of sign-ins, at a second 81 to 90 %.
+const STARVED_AFTER: Duration = Duration::from_secs(1);
 /// How long memory for hashing is kept when nobody signs in.
 const MEMORY_KEPT_FOR: Duration = Duration::from_secs(10);
 /// How many hashes may wait per thread: some seconds of work.
