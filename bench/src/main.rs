@@ -65,7 +65,9 @@ fn run() -> Result<()> {
             load_runtime()?.block_on(requests::run(&Plan::of(server, rounds, seconds)?))
         }
         ["flood", server, rounds, seconds] => {
-            load_runtime()?.block_on(flood::run(&Plan::of(server, rounds, seconds)?))
+            let bound = flood::hashes_per_second();
+            flood::stay_on_last_core()?;
+            load_runtime()?.block_on(flood::run(&Plan::of(server, rounds, seconds)?, bound))
         }
         ["writes", server, rounds, seconds] => {
             load_runtime()?.block_on(writes::run(&Plan::of(server, rounds, seconds)?))

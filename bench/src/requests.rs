@@ -10,7 +10,7 @@ use crate::scene::Scene;
 use crate::{Plan, Result, median, say};
 
 /// The core that both servers run on; the load is kept off it by whoever starts this program.
-const SERVER_CORE: &str = "0";
+pub(crate) const SERVER_CORE: &str = "0";
 
 /// Something that is measured in each round.
 struct Subject<'a> {

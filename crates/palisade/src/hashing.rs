@@ -19,7 +19,7 @@ mod worker;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -150,9 +150,15 @@ impl<S: 'static> WorkPool<S> {
     /// Whether there is a place for this caller now: what a request can ask before it costs anything else.
     ///
     /// # Errors
-    /// [`NotDone::Busy`], as [`run`](Self::run) would answer at this moment.
+    /// [`NotDone::Busy`], as [`run`](Self::run) would answer at this moment. Whoever gets
+    /// no answer at once has room: `run` decides.
     pub fn has_room(&self, caller: Caller) -> Result<(), NotDone> {
-        self.shared.lock().has_room(caller)
+        // A thread that was put aside while it holds the lock must not hold up everybody who only asks.
+        match self.shared.queue.try_lock() {
+            Ok(queue) => queue.has_room(caller),
+            Err(TryLockError::Poisoned(queue)) => queue.into_inner().has_room(caller),
+            Err(TryLockError::WouldBlock) => Ok(()),
+        }
     }
 
     /// Does `work` on one of the threads and answers its result.

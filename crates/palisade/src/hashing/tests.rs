@@ -232,6 +232,13 @@ async fn the_threads_have_low_priority_and_others_keep_theirs() {
     let pool = pool(1, 10, 10);
     let theirs = pool.run(unknown(1), |_| niceness("thread-self")).await.unwrap();
     assert_eq!(theirs, 19, "the lowest there is");
+    let policy = |_: &mut Scratch| {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        fields.split_whitespace().nth(38).unwrap().to_owned()
+    };
+    // The thirty-ninth field after the name; 5 is SCHED_IDLE (sched(7)).
+    assert_eq!(pool.run(unknown(1), policy).await.unwrap(), "5");
     assert_eq!(niceness("thread-self"), own);
 }
 
