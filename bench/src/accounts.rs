@@ -7,7 +7,7 @@ use std::time::Duration;
 use palisade::clock::Clock;
 use palisade::settings::{Settings, Sources};
 use palisade::users::Email;
-use palisade::{App, Builder, passwords, users};
+use palisade::{App, Builder, passwords};
 use palisade_crypto::random::OsRandom;
 use palisade_crypto::root::RootKey;
 use palisade_db::testing::Cluster;
@@ -139,10 +139,8 @@ async fn look_up(app: &App, accounts: i64) -> Result<(f64, f64)> {
 
 async fn sign_in(app: &App, address: &str) -> Result<()> {
     let email = Email::parse(address).map_err(|error| format!("{error:?}"))?;
-    let found = users::find_by_email(app, &email).await.map_err(|error| format!("{error:?}"))?;
-    let user = found.ok_or("an account is missing")?;
-    let stored = passwords::stored(app, user.id).await.map_err(|error| format!("{error:?}"))?;
-    stored.map(drop).ok_or_else(|| "a password is missing".into())
+    let found = passwords::of_address(app, &email).await.map_err(|error| format!("{error:?}"))?;
+    found.and_then(|(_, stored)| stored).map(drop).ok_or_else(|| "an account is missing".into())
 }
 
 /// Numbers from 1 to `below`, without order but the same in every run (a linear congruential generator

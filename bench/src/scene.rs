@@ -14,8 +14,7 @@ use crate::process::Process;
 const PASSWORD: &str = "seven purple teapots orbit";
 /// Rules that this load from one address would run into. They are widened, not switched off: they
 /// are looked up and counted as ever.
-const WIDENED: [&str; 4] =
-    ["login_address", "login_account", "register_address", "refresh_address"];
+const WIDENED: [&str; 3] = ["login_address", "register_address", "refresh_address"];
 
 /// A running server and the directory it lives in.
 pub(crate) struct Scene {

@@ -151,6 +151,7 @@ def production_refuses_what_is_unsafe_and_names_setting_and_fix():
             ({"CORS__ORIGINS": "*"}, "cors.origins", "https://app.example.com"),
             ({"REGISTRATION__MODE": "open"}, "registration.mode", "closed"),
             ({"LIMITS__ENABLED": "false"}, "limits.enabled", "limits.rules.NAME.burst"),
+            ({"LOCKOUT__ENABLED": "false"}, "lockout.enabled", "lockout.threshold"),
             ({"LIMITS__RULES__LOGIN_ADDRESS__ENABLED": "false"}, "limits.rules.login_address", "burst"),
             ({"KEYS__ROOT_KEY_FILE": str(placeholder)}, "keys.root_key", "a root key file"),
             ({"KEYS__ROOT_KEY": "secret"}, "keys.root_key", "a root key file"),

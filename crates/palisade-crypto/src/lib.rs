@@ -34,7 +34,7 @@
 //! ```
 
 pub mod audit;
-mod mac;
+pub mod mac;
 pub mod opaque;
 pub mod password;
 pub mod random;

@@ -4,6 +4,15 @@ use aws_lc_rs::hmac::{Context, HMAC_SHA256, Key};
 use hkdf::Hkdf;
 use sha2::Sha256;
 
+use crate::secret::SecretBytes;
+
+/// What stands for `text` where whoever reads it shall not learn the text: HMAC-SHA256 (RFC 2104) under
+/// `key`, which must hold full entropy.
+#[must_use]
+pub fn keyed_digest(key: &SecretBytes, text: &[u8]) -> [u8; 32] {
+    hmac_sha256(key.expose(), &[text])
+}
+
 /// HMAC-SHA256 (RFC 2104) over the concatenation of `parts`. Callers see to it that the parts can
 /// be told apart.
 pub(crate) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {

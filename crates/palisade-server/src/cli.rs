@@ -145,6 +145,12 @@ pub(crate) enum UserAction {
         #[arg(value_name = "EMAIL_OR_ID")]
         user: String,
     },
+    /// Lifts every lock of a user and forgets all wrong passwords.
+    Unlock {
+        /// Address or id.
+        #[arg(value_name = "EMAIL_OR_ID")]
+        user: String,
+    },
     /// Ends all sessions of a user.
     RevokeSessions {
         /// Address or id.

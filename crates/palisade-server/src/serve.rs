@@ -176,6 +176,9 @@ fn warn_of_weaknesses(settings: &Settings) {
     if !settings.limits.enabled {
         tracing::warn!("limits.enabled is false: no rate limits are applied");
     }
+    if !settings.lockout.enabled {
+        tracing::warn!("lockout.enabled is false: passwords can be guessed without end");
+    }
     for (name, _) in settings.limits.rules.iter().filter(|(_, rule)| !rule.enabled) {
         tracing::warn!(rule = name, "a rate limit is switched off");
     }

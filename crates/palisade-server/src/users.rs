@@ -7,8 +7,9 @@ use palisade::http::Paging;
 use palisade::id::UserId;
 use palisade::registration::{self, Wanted};
 use palisade::users::{self, ADMIN, Email, User, UserView, check_name};
-use palisade::{App, passwords, sessions};
+use palisade::{App, lockout, passwords, sessions};
 use palisade_crypto::secret::SecretString;
+use palisade_db::Timestamp;
 use serde_json::json;
 
 use crate::cli::{Cli, RoleName, UserAction};
@@ -34,11 +35,16 @@ pub(crate) async fn run(cli: &Cli, output: Output, action: &UserAction) -> Resul
         UserAction::List => list(&app, output).await?,
         UserAction::Show { user } => {
             let user = find(&app, user).await?;
-            show(output, &user);
+            show(&app, output, &user);
         }
         UserAction::Create { email, name, role } => {
             let user = create(&app, email, name.as_deref(), *role).await?;
-            show(output, &user);
+            show(&app, output, &user);
+        }
+        UserAction::Unlock { user } => {
+            let user = find(&app, user).await?;
+            lockout::unlock(app.change(&Actor::operator()).await?, user.id).await?;
+            done(output, &user, "is unlocked; all wrong passwords are forgotten");
         }
         UserAction::Disable { user } => {
             let user = find(&app, user).await?;
@@ -132,28 +138,36 @@ async fn list(app: &App, output: Output) -> Result<(), Failure> {
             None => break,
         }
     }
-    let views: Vec<UserView> = all.iter().map(UserView::from).collect();
+    let now = app.clock.now();
+    let views: Vec<UserView> = all.iter().map(|user| UserView::new(user, now)).collect();
     output.result(&json!({ "items": views }), || {
-        let rows: Vec<Vec<String>> = all.iter().map(row).collect();
+        let rows: Vec<Vec<String>> = all.iter().map(|user| row(user, now)).collect();
         table(&["ID", "EMAIL", "NAME", "ROLES", "STATE", "LAST SIGN-IN"], &rows)
     });
     Ok(())
 }
 
-fn row(user: &User) -> Vec<String> {
+fn row(user: &User, now: Timestamp) -> Vec<String> {
+    let locked = user.locked_until.is_some_and(|until| until > now);
+    let state = match (user.disabled, locked) {
+        (true, _) => "disabled",
+        (false, true) => "locked",
+        (false, false) => "active",
+    };
     vec![
         user.id.to_string(),
         user.email.clone(),
         user.name.clone().unwrap_or_default(),
         user.roles.join(" "),
-        if user.disabled { "disabled" } else { "active" }.to_owned(),
+        state.to_owned(),
         user.last_login_at.map(|at| at.to_string()).unwrap_or_default(),
     ]
 }
 
-fn show(output: Output, user: &User) {
-    output.result(&UserView::from(user), || {
-        table(&["ID", "EMAIL", "NAME", "ROLES", "STATE", "LAST SIGN-IN"], &[row(user)])
+fn show(app: &App, output: Output, user: &User) {
+    let now = app.clock.now();
+    output.result(&UserView::new(user, now), || {
+        table(&["ID", "EMAIL", "NAME", "ROLES", "STATE", "LAST SIGN-IN"], &[row(user, now)])
     });
 }
 

@@ -22,16 +22,16 @@ use crate::audit::AuditKeys;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::feed::{Feed, POLL};
-use crate::http::{About, Frame, Route, Routes, openapi};
+use crate::http::{About, Frame, HostCookie, Route, Routes, openapi};
 use crate::id::uuid_v7;
 use crate::limits::{EffectiveRule, Limiter};
 use crate::module::{Job, Module};
 use crate::reference::Document;
-use crate::sessions::SessionCookie;
 use crate::settings::{CorsOrigin, Settings};
 use crate::users::AllPermissions;
 use crate::{
-    audit, keys, login, passwords, reference, registration, sessions, system, tokens, users,
+    audit, keys, lockout, login, passwords, reference, registration, sessions, system, tokens,
+    users,
 };
 
 /// Palisade's own modules.
@@ -40,6 +40,7 @@ pub const MODULES: &[Module] = &[
     keys::MODULE,
     users::MODULE,
     tokens::MODULE,
+    lockout::MODULE,
     sessions::MODULE,
     passwords::MODULE,
     login::MODULE,
@@ -110,7 +111,7 @@ impl Builder {
     pub fn openapi(&self) -> serde_json::Value {
         let about = About {
             server: self.settings.server.public_url.as_str(),
-            cookie: SessionCookie::by(&self.settings).name(),
+            cookie: HostCookie::new(sessions::COOKIE, &self.settings).name(),
             credentials: &self.credentials(),
         };
         openapi(&about, &self.routes())

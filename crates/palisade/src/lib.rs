@@ -18,6 +18,7 @@ pub mod http;
 pub mod id;
 pub mod keys;
 pub mod limits;
+pub mod lockout;
 pub mod login;
 pub mod memory;
 pub mod module;

@@ -43,8 +43,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use catalogue::{
-    Cors, Data, Database, Keys, LimitRule, Limits, Passwords, Registration, Server, Sessions,
-    Settings, Telemetry, Tls, Tokens,
+    Cors, Data, Database, Keys, LimitRule, Limits, Lockout, Passwords, Registration, Server,
+    Sessions, Settings, Telemetry, Tls, Tokens,
 };
 pub use origin::{CorsOrigin, WebOrigin};
 pub use render::{environment_example, settings_markdown, template};

@@ -10,6 +10,7 @@
 
 mod answer;
 pub mod client;
+mod cookie;
 pub mod describe;
 mod frame;
 mod input;
@@ -20,6 +21,7 @@ pub mod serve;
 use axum::http::{HeaderName, HeaderValue};
 
 pub use answer::{Accepted, Asset, Created, Html, NoContent, Written};
+pub use cookie::{CookieName, Found, HostCookie};
 pub use frame::Frame;
 pub use input::{Body, Cursor, Id, List, MaybeBody, Paging, Params};
 pub use openapi::{About, openapi};

@@ -12,8 +12,9 @@ use super::{Attempt, sign_in};
 use crate::access::{ANYONE, Caller, same_origin};
 use crate::app::App;
 use crate::error::{Kind, Result};
-use crate::http::{Body, Routes};
+use crate::http::{Body, CookieName, Found, HostCookie, Routes};
 use crate::limits::{Key, Rule};
+use crate::lockout;
 use crate::sessions::{Answer, Transport, answer};
 use crate::settings::TokenFormat;
 use crate::shape;
@@ -28,21 +29,16 @@ pub(super) const PER_ADDRESS: Rule = Rule {
     says: "Too many sign-ins from this address; wait a moment.",
 };
 
-/// Sign-ins by account, whether it exists or not.
-pub(super) const PER_ACCOUNT: Rule = Rule {
-    name: "login_account",
-    burst: 20,
-    per: Duration::from_secs(15 * 60),
-    key: Key::Account,
-    says: "Too many sign-ins to this account; wait a while.",
-};
+/// What a browser shows that has signed in before.
+const DEVICE: CookieName =
+    CookieName { secure: "__Host-palisade-device", plain: "palisade-device" };
 
 pub(super) fn routes() -> Routes {
     Routes::at("/auth")
         .post("/login", ANYONE.limit(&PER_ADDRESS), login)
         .says(
-            "Signs in with address and password.\n\nUnknown address, wrong password and disabled \
-             account are one refusal. With `transport: cookie` the answer sets the session's cookie \
+            "Signs in with address and password.\n\nUnknown address, wrong password, locked and \
+             disabled account are one refusal. With `transport: cookie` the answer sets the session's cookie \
              and holds no token.",
         )
         .or(Kind::NotSignedIn, "login.denied")
@@ -57,6 +53,10 @@ struct LoginBody {
     email: String,
     #[schemars(with = "shape::Secret", example = &"seven purple teapots orbit")]
     password: SecretString,
+    /// What the last sign-in of this device answered; browsers send a cookie instead. Known devices are
+    /// let in while strangers are locked out.
+    #[schemars(with = "Option<shape::Secret>")]
+    device_token: Option<SecretString>,
     /// What the client calls itself in the list of sessions.
     #[schemars(with = "Option<shape::Label>")]
     device_name: Option<String>,
@@ -95,13 +95,23 @@ async fn login(
         same_origin(&app, &Method::POST, &headers)?;
     }
     let device_name = body.device_name.map(|name| check_name(&name)).transpose();
+    let cookie = HostCookie::new(DEVICE, &app.settings);
     let attempt = Attempt {
         email: body.email,
         password: body.password,
+        device_token: body.device_token.or_else(|| match cookie.get(&headers) {
+            Found::One(token) => Some(token.into()),
+            Found::None | Found::Several => None,
+        }),
         device_name: device_name.map_err(|broken| broken.at("/device_name"))?,
         format: body.token_format.map_or(app.settings.tokens.format, TokenFormat::from),
         transport,
     };
-    let issued = sign_in(&app, &caller.actor, attempt).await?;
-    answer(&app, issued).await
+    let signed_in = sign_in(&app, &caller.actor, attempt).await?;
+    let token = signed_in.device.token(&app);
+    let answer = answer(&app, signed_in.issued, Some(&token)).await?;
+    Ok(match (transport, cookie.set(token.expose(), lockout::KNOWN_FOR)) {
+        (Transport::Cookie, Some(cookie)) => answer.with_cookie(cookie),
+        _ => answer,
+    })
 }

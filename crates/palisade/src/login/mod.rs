@@ -1,8 +1,8 @@
 //! Signing in: a small closed state machine that ends in a session or a refusal.
 //!
 //! Promises:
-//! - One refusal for an unknown address, a wrong password and a disabled account: same status, same
-//!   body, same work.
+//! - One refusal for an unknown address, a wrong password, a locked and a disabled account: same status,
+//!   same body, same work.
 //! - What was true when the password was compared is still true when the session is written.
 //! - Every refusal is an event.
 //!
@@ -13,10 +13,10 @@ mod http;
 use palisade_crypto::secret::SecretString;
 
 use crate::app::{Actor, App};
-use crate::audit::Event;
+use crate::audit::{Entry, Event};
 use crate::error::{Error, Kind, Result};
-use crate::http::limit;
 use crate::id::UserId;
+use crate::lockout::{self, Account, Admission, Client, Device, Guess};
 use crate::module::Module;
 use crate::passwords::{self, Hashed, Stored, Turn, Verdict};
 use crate::sessions::{self, Issued, NewSession, Transport};
@@ -32,7 +32,7 @@ pub const DENIED: Event = Event { name: "login.denied", says: "A sign-in was ref
 pub const MODULE: Module = Module {
     name: "login",
     routes: http::routes,
-    limits: &[&http::PER_ADDRESS, &http::PER_ACCOUNT],
+    limits: &[&http::PER_ADDRESS],
     events: &[SIGNED_IN, DENIED],
     ..Module::EMPTY
 };
@@ -43,6 +43,8 @@ pub struct Attempt {
     pub email: String,
     /// The password, as it was given.
     pub password: SecretString,
+    /// What a device shows that has signed in before.
+    pub device_token: Option<SecretString>,
     /// What the client calls itself.
     pub device_name: Option<String>,
     /// The form of access tokens.
@@ -51,47 +53,67 @@ pub struct Attempt {
     pub transport: Transport,
 }
 
+/// A session, and what the device shows the next time.
+pub struct SignedIn {
+    /// The session's first credentials.
+    pub issued: Issued,
+    /// The device, known from now on.
+    pub device: Device,
+}
+
 /// Signs in with a password.
 ///
 /// # Errors
-/// `login.denied`; too many attempts on this account; 503 when too many wait.
-pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Issued> {
+/// `login.denied`; 503 when too many wait.
+pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<SignedIn> {
     let email = Email::parse(&attempt.email).ok();
-    let key = email.as_ref().map_or(attempt.email.as_str(), Email::key);
-    limit(app, &http::PER_ACCOUNT, app.limiter.account(key))?;
+    let device = attempt.device_token.as_ref().and_then(|token| Device::open(app, token.expose()));
     let turn = Turn::of(actor.address);
+    let turn = if device.is_some() { turn.known() } else { turn };
     // SECURITY: in a flood most are refused, and must cost no look-up
     // (test: a_sign_in_without_a_turn_reads_nothing).
     passwords::room(app, turn)?;
-    let user = match &email {
-        Some(email) => users::find_by_email(app, email).await?,
+    let found = match &email {
+        Some(email) => passwords::of_address(app, email).await?,
         None => None,
     };
-    let stored = match &user {
-        Some(user) => passwords::stored(app, user.id).await?,
-        None => None,
+    let (user, stored) = found.map_or((None, None), |(user, stored)| (Some(user), stored));
+    // SECURITY: a device is known to the account that it signed in to, and to no other
+    // (test: a_device_of_another_account_is_a_stranger).
+    let device = device.filter(|device| Some(device.user) == user);
+    let turn = if device.is_some() { turn } else { Turn::of(actor.address) };
+    let address = email.as_ref().map_or(attempt.email.as_str(), Email::key);
+    let account = Account::of(app, user, address);
+    let client = device.map_or(Client::Unknown, Client::Known);
+    let (guess, compared) = match lockout::admit(app, actor, account, client).await? {
+        Admission::Counted(guess) => (Some(guess), stored),
+        // The same work for nothing.
+        Admission::Refused(_) => (None, None),
     };
-    let verdict = passwords::verify(app, turn, stored.as_ref(), &attempt.password).await?;
-    let about = user.as_ref().map(|user| user.id);
-    match (about, stored, verdict) {
-        (Some(user), Some(stored), Verdict::Right(upgrade)) => {
-            let proof = Proof { user, stored, upgrade };
-            start(app, actor, attempt, proof).await
+    let verdict = passwords::verify(app, turn, compared.as_ref(), &attempt.password).await?;
+    let reason = match (guess, user, compared, verdict) {
+        (Some(guess), Some(user), Some(stored), Verdict::Right(upgrade)) => {
+            let device = device.unwrap_or_else(|| Device::new(app, user));
+            let proof = Proof { guess, device, stored, upgrade };
+            return start(app, actor, attempt, proof).await;
         }
-        (None, ..) => Err(deny(app, actor, &attempt, None, "unknown_address").await),
-        (Some(user), ..) => Err(deny(app, actor, &attempt, Some(user), "wrong_password").await),
-    }
+        (None, ..) => Reason { about: user, says: "locked", guess: None },
+        (guess, None, ..) => Reason { about: None, says: "unknown_address", guess },
+        (guess, ..) => Reason { about: user, says: "wrong_password", guess },
+    };
+    Err(deny(app, actor, &attempt, reason).await)
 }
 
 /// A password that was right a moment ago.
 struct Proof {
-    user: UserId,
+    guess: Guess,
+    device: Device,
     stored: Stored,
     upgrade: Option<Hashed>,
 }
 
-async fn start(app: &App, actor: &Actor, attempt: Attempt, proof: Proof) -> Result<Issued> {
-    let user = proof.user;
+async fn start(app: &App, actor: &Actor, attempt: Attempt, proof: Proof) -> Result<SignedIn> {
+    let user = proof.device.user;
     let mut change = app.change(actor).await?;
     // SECURITY: between the comparison and here the password may have been changed or the user
     // disabled (test: a_sign_in_that_races_with_a_change_is_refused).
@@ -99,8 +121,11 @@ async fn start(app: &App, actor: &Actor, attempt: Attempt, proof: Proof) -> Resu
         && passwords::unchanged(&mut change, &proof.stored).await?;
     if !still {
         drop(change);
-        return Err(deny(app, actor, &attempt, Some(user), "disabled_or_changed").await);
+        let says = "disabled_or_changed";
+        let reason = Reason { about: Some(user), says, guess: Some(proof.guess) };
+        return Err(deny(app, actor, &attempt, reason).await);
     }
+    proof.guess.right(&mut change).await?;
     if let Some(hashed) = &proof.upgrade {
         passwords::upgrade(&mut change, user, hashed.seal(app, user)).await?;
     }
@@ -116,28 +141,26 @@ async fn start(app: &App, actor: &Actor, attempt: Attempt, proof: Proof) -> Resu
     let issued = sessions::start(&mut change, new).await?;
     let session = issued.session.id.to_string();
     change.commit(SIGNED_IN.about(user).detail("session", session).detail("method", "pwd")).await?;
-    Ok(issued)
+    Ok(SignedIn { issued, device: proof.device })
+}
+
+/// Why a sign-in is refused: for the audit log alone.
+struct Reason {
+    about: Option<UserId>,
+    says: &'static str,
+    guess: Option<Guess>,
 }
 
 /// Writes the event of a refusal; the answer is the same whatever the reason.
-async fn deny(
-    app: &App,
-    actor: &Actor,
-    attempt: &Attempt,
-    about: Option<UserId>,
-    reason: &'static str,
-) -> Error {
-    let entry = match about {
+async fn deny(app: &App, actor: &Actor, attempt: &Attempt, reason: Reason) -> Error {
+    let entry = match reason.about {
         Some(user) => DENIED.about(user),
         None => DENIED.entry(),
     };
     let given: String = attempt.email.chars().take(254).collect();
-    let entry = entry.detail("reason", reason).detail("method", "pwd").personal("email", given);
-    let written = match app.change(actor).await {
-        Ok(change) => change.commit(entry).await,
-        Err(error) => Err(error),
-    };
-    match written {
+    let entry =
+        entry.detail("reason", reason.says).detail("method", "pwd").personal("email", given);
+    match write(app, actor, entry, reason.guess).await {
         Ok(()) => Error::new(
             Kind::NotSignedIn,
             "login.denied",
@@ -149,4 +172,12 @@ async fn deny(
         ),
         Err(error) => error,
     }
+}
+
+async fn write(app: &App, actor: &Actor, entry: Entry, guess: Option<Guess>) -> Result<()> {
+    let mut change = app.change(actor).await?;
+    if let Some(guess) = guess {
+        guess.wrong(&mut change).await?;
+    }
+    change.commit(entry).await
 }

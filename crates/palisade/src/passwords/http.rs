@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::http::{Body, NoContent, Routes, limit};
 use crate::limits::{Key, Rule};
+use crate::lockout::{self, Account, Admission, Client};
 use crate::sessions::{Why, end_others};
 use crate::shape;
 use crate::users;
@@ -31,6 +32,7 @@ pub(super) fn routes() -> Routes {
         .post("/password", SIGNED_IN, change)
         .says("Changes one's own password; ends all other sessions.")
         .or(Kind::TooMany, "request.too_many")
+        .or(Kind::TooMany, "lockout.locked")
         .or(Kind::Unavailable, "passwords.busy")
 }
 
@@ -51,11 +53,18 @@ async fn change(
 ) -> Result<NoContent> {
     let me = caller.signed_in()?;
     limit(&app, &CHANGE, app.limiter.account(&me.user.to_string()))?;
-    let turn = Turn::of(caller.actor.address);
+    let turn = Turn::of(caller.actor.address).known();
+    let account = Account::of(&app, Some(me.user), "");
+    let guess = match lockout::admit(&app, &caller.actor, account, Client::SignedIn).await? {
+        Admission::Counted(guess) => guess,
+        Admission::Refused(until) => return Err(locked(until.since(app.clock.now()))),
+    };
     let stored = stored(&app, me.user).await?;
     let verdict = verify(&app, turn, stored.as_ref(), &body.current_password).await?;
     let (Some(stored), Verdict::Right(_)) = (stored, verdict) else {
-        app.change(&caller.actor).await?.commit(WRONG.about(me.user)).await?;
+        let mut change = app.change(&caller.actor).await?;
+        guess.wrong(&mut change).await?;
+        change.commit(WRONG.about(me.user)).await?;
         return Err(wrong_current());
     };
     let user = users::current(&app, me.user).await?.ok_or_else(bad_token)?;
@@ -67,9 +76,16 @@ async fn change(
         return Err(wrong_current());
     }
     store(&mut change, me.user, sealed).await?;
+    guess.right(&mut change).await?;
+    lockout::clear(&mut change, me.user).await?;
     end_others(&mut change, me.user, me.session, Why::PasswordChanged).await?;
     change.commit(CHANGED.about(me.user)).await?;
     Ok(NoContent)
+}
+
+fn locked(wait: Duration) -> Error {
+    let says = "Too many wrong passwords; wait before you try again.";
+    Error::new(Kind::TooMany, "lockout.locked", says).retry_after(wait)
 }
 
 fn wrong_current() -> Error {

@@ -26,10 +26,11 @@ use crate::error::{Broken, Error, Kind, Result};
 use crate::hashing::{self, Lane, NotDone, QueueLimits, WorkPool};
 use crate::id::UserId;
 use crate::keys::{self, Ring};
+use crate::lockout;
 use crate::module::Module;
 use crate::sessions::{self, Why};
 use crate::settings::{PasswordAlgorithm, PasswordCost, Settings};
-use crate::users;
+use crate::users::{self, Email};
 
 pub use rules::{LONGEST, Rules};
 
@@ -141,7 +142,10 @@ fn blocklist(settings: &Settings) -> Result<HashSet<String>> {
 /// Whose turn a piece of work is: clients take turns by address, so that a flood from one of them
 /// leaves room for the others.
 #[derive(Clone, Copy, Debug)]
-pub struct Turn(pub u64);
+pub struct Turn {
+    group: u64,
+    lane: Lane,
+}
 
 impl Turn {
     /// The turn of a client.
@@ -149,7 +153,13 @@ impl Turn {
         use std::hash::{DefaultHasher, Hash as _, Hasher as _};
         let mut hasher = DefaultHasher::new();
         address.map(crate::http::client::rate_key).hash(&mut hasher);
-        Turn(hasher.finish())
+        Turn { group: hasher.finish(), lane: Lane::Unknown }
+    }
+
+    /// The turn of a client that has shown that it belongs here: it waits in a lane of its own.
+    #[must_use]
+    pub fn known(self) -> Turn {
+        Turn { lane: Lane::Known, ..self }
     }
 }
 
@@ -219,6 +229,22 @@ pub async fn stored(app: &App, user: UserId) -> Result<Option<Stored>> {
     Ok(row.map(|(sealed,)| Stored { user, sealed }))
 }
 
+/// Whose address this is, and their stored password: all that a sign-in looks up, in one statement.
+///
+/// # Errors
+/// When the database fails.
+pub async fn of_address(app: &App, email: &Email) -> Result<Option<(UserId, Option<Stored>)>> {
+    let row: Option<(UserId, Option<Vec<u8>>)> = app
+        .db
+        .maybe(
+            "select u.id, p.sealed from users u left join passwords p on p.user_id = u.id
+             where u.email_key = $1",
+            args![email.key()],
+        )
+        .await?;
+    Ok(row.map(|(user, sealed)| (user, sealed.map(|sealed| Stored { user, sealed }))))
+}
+
 /// Compares a password with a stored one; with none, does the same work for nothing.
 ///
 /// # Errors
@@ -281,7 +307,7 @@ async fn run<T: Send + 'static>(
 }
 
 fn caller(turn: Turn) -> hashing::Caller {
-    hashing::Caller { group: turn.0, lane: Lane::Unknown }
+    hashing::Caller { group: turn.group, lane: turn.lane }
 }
 
 fn not_done(cause: NotDone) -> Error {
@@ -323,6 +349,7 @@ pub async fn reset(app: &App, actor: &Actor, user: UserId, password: &SecretStri
     let hashed = hash(app, Turn::of(actor.address), "/password", password, &context).await?;
     let mut change = app.change(actor).await?;
     store(&mut change, user, hashed.seal(app, user)).await?;
+    lockout::clear(&mut change, user).await?;
     sessions::end_all(&mut change, user, Why::PasswordChanged).await?;
     change.commit(RESET.about(user)).await
 }

@@ -125,5 +125,5 @@ async fn setup(
     let wanted = wanted(&body.email, body.password, body.name.as_deref())?;
     let user = set_up(&app, &caller.actor, &body.token, wanted).await?;
     let user = users::find(&app, user).await?.ok_or_else(Error::not_found)?;
-    Ok(Created(UserView::from(&user)))
+    Ok(Created(UserView::new(&user, app.clock.now())))
 }

@@ -11,13 +11,12 @@ use palisade_crypto::secret::SecretString;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::prove::Found;
-use super::{Issued, SessionCookie, SessionView, Transport, Why, end, end_others, list};
+use super::{Issued, SessionView, Transport, Why, end, end_others, list};
 use crate::access::{ANYONE, Caller, SIGNED_IN, needs, same_origin};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::http::describe::{Describe, Description};
-use crate::http::{Id, List, MaybeBody, NoContent, Routes};
+use crate::http::{Found, Id, List, MaybeBody, NoContent, Routes};
 use crate::id::{SessionId, UserId};
 use crate::limits::{Key, Rule};
 use crate::shape;
@@ -78,6 +77,10 @@ struct TokenAnswer {
     /// Seconds until the refresh token expires.
     refresh_expires_in: u64,
     session_id: SessionId,
+    /// After a sign-in: send it with the next one, so that this device isn't taken for a stranger.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    device_token: Option<String>,
 }
 
 /// A cookie session: no token here, the cookie is beside it.
@@ -91,6 +94,15 @@ struct CookieAnswer {
 
 /// What a client gets when a session starts or goes on.
 pub struct Answer(Response);
+
+impl Answer {
+    /// With one more cookie.
+    #[must_use]
+    pub fn with_cookie(mut self, cookie: HeaderValue) -> Answer {
+        self.0.headers_mut().append(SET_COOKIE, cookie);
+        self
+    }
+}
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
@@ -112,17 +124,21 @@ impl Describe for Answer {
     }
 }
 
-/// What a client gets when a session starts or goes on.
+/// What a client gets when a session starts or goes on; a new session of tokens comes with the device's.
 ///
 /// # Errors
 /// When the keys can't be read.
-pub async fn answer(app: &App, issued: Issued) -> Result<Answer> {
+pub async fn answer(
+    app: &App,
+    issued: Issued,
+    device_token: Option<&SecretString>,
+) -> Result<Answer> {
     let session = issued.session;
     let left = session.idle_expires_at.since(app.clock.now());
     if session.transport == Transport::Cookie {
         // The browser keeps it to the absolute end; the server decides when it was idle too long.
         let kept = session.expires_at.since(app.clock.now());
-        let cookie = SessionCookie::of(app).set(issued.secret.expose(), kept);
+        let cookie = super::cookie(app).set(issued.secret.expose(), kept);
         let cookie = cookie.ok_or_else(|| Error::internal("the cookie is no header value"))?;
         let body = CookieAnswer { session_id: session.id, expires_in: left.as_secs() };
         return Ok(Answer(([(SET_COOKIE, cookie)], Json(body)).into_response()));
@@ -143,6 +159,7 @@ pub async fn answer(app: &App, issued: Issued) -> Result<Answer> {
         refresh_token: issued.secret.expose().to_owned(),
         refresh_expires_in: left.as_secs(),
         session_id: session.id,
+        device_token: device_token.map(|token| token.expose().to_owned()),
     };
     Ok(Answer(Json(body).into_response()))
 }
@@ -162,7 +179,7 @@ async fn refresh(
     MaybeBody(body): MaybeBody<RefreshBody>,
 ) -> Result<Answer> {
     let token = body.and_then(|body| body.refresh_token);
-    let (transport, secret) = match (token, SessionCookie::of(&app).get(&headers)) {
+    let (transport, secret) = match (token, super::cookie(&app).get(&headers)) {
         (Some(token), _) => (Transport::Token, token),
         (None, Found::One(value)) => {
             same_origin(&app, &Method::POST, &headers)?;
@@ -174,7 +191,7 @@ async fn refresh(
         }
     };
     let issued = super::refresh(&app, &caller.actor, transport, &secret).await?;
-    answer(&app, issued).await
+    answer(&app, issued, None).await
 }
 
 const CLEAR_SITE_DATA: (HeaderName, HeaderValue) = (
@@ -214,7 +231,7 @@ async fn logout(State(app): State<App>, caller: Caller) -> Result<SignedOut> {
             change.commit_quietly("ending a session noted its own event").await?;
         }
     }
-    Ok(SignedOut { cookie: SessionCookie::of(&app).clear() })
+    Ok(SignedOut { cookie: super::cookie(&app).clear() })
 }
 
 async fn mine(State(app): State<App>, caller: Caller) -> Result<Json<List<SessionView>>> {

@@ -28,6 +28,7 @@ use crate::access::{Credential, Via};
 use crate::app::{App, Change, Parts, Subscription};
 use crate::audit::Event;
 use crate::error::Result;
+use crate::http::{CookieName, HostCookie};
 use crate::id::{SessionId, UserId};
 use crate::memory::{Bounded, Recall, Remembered};
 use crate::module::{Job, Module};
@@ -37,7 +38,6 @@ use crate::tokens;
 
 pub use ending::{Ended, Why, disable, end, end_all, end_others, revoke_all};
 pub use http::{Answer, answer};
-pub use prove::{Found, SessionCookie};
 pub use refresh::refresh;
 
 /// A session was ended.
@@ -103,10 +103,18 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
+/// The cookie that a browser's session travels in.
+pub const COOKIE: CookieName = CookieName { secure: "__Host-palisade", plain: "palisade" };
+
 /// The topic of endings.
 const ENDED_NEWS: &str = "sessions.ended";
 /// The topic of cookies that were replaced: who remembers the old one must look again.
 const RENEWED_NEWS: &str = "sessions.renewed";
+/// The session cookie, as the public URL of this app demands.
+fn cookie(app: &App) -> HostCookie {
+    HostCookie::new(COOKIE, &app.settings)
+}
+
 /// What a refresh token begins with.
 const REFRESH_PREFIX: &str = "pal_rt_";
 /// What a session cookie's value begins with.

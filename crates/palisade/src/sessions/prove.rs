@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::header::{AUTHORIZATION, COOKIE};
+use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue};
 use palisade_crypto::opaque;
 use palisade_db::{Timestamp, args};
 
@@ -13,86 +12,14 @@ use super::{COOKIE_PREFIX, Known, Owner, Session, Transport, idle_end, live, mem
 use crate::access::{Identity, Via, bad_token};
 use crate::app::{Actor, App};
 use crate::error::Result;
+use crate::http::Found;
 use crate::id::SessionId;
-use crate::settings::Settings;
 use crate::{tokens, users};
 
 /// How long a process remembers whose a cookie is. Neither endings nor replacements wait for it.
 const COOKIE_REMEMBERED_FOR: Duration = Duration::from_secs(15 * 60);
 /// A cookie session is extended at most this often.
 const EXTEND_AFTER: Duration = Duration::from_secs(60);
-
-/// The name and attributes of the session cookie (RFC 6265bis section 4.1.3.2): with `__Host-` and
-/// `Secure`, except over plain HTTP on loopback, where browsers would refuse it.
-pub struct SessionCookie {
-    secure: bool,
-}
-
-impl SessionCookie {
-    /// As the public URL of this app demands.
-    pub fn of(app: &App) -> SessionCookie {
-        SessionCookie::by(&app.settings)
-    }
-
-    /// As the public URL in these settings demands.
-    pub fn by(settings: &Settings) -> SessionCookie {
-        SessionCookie { secure: settings.server.public_url.is_https() }
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &'static str {
-        if self.secure { "__Host-palisade" } else { "palisade" }
-    }
-
-    /// `Set-Cookie` with this value, to be kept for `max_age`.
-    pub fn set(&self, value: &str, max_age: Duration) -> Option<HeaderValue> {
-        self.header(value, max_age.as_secs())
-    }
-
-    /// `Set-Cookie` that removes it.
-    pub fn clear(&self) -> Option<HeaderValue> {
-        self.header("", 0)
-    }
-
-    fn header(&self, value: &str, max_age: u64) -> Option<HeaderValue> {
-        let secure = if self.secure { "; Secure" } else { "" };
-        let text = format!(
-            "{}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax{secure}",
-            self.name()
-        );
-        let mut header = HeaderValue::from_str(&text).ok()?;
-        header.set_sensitive(true);
-        Some(header)
-    }
-
-    /// The value in a request; two of them are none (a sibling host may have planted one).
-    pub fn get<'a>(&self, headers: &'a HeaderMap) -> Found<'a> {
-        let mut values = headers
-            .get_all(COOKIE)
-            .iter()
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(';'))
-            .filter_map(|pair| pair.trim().split_once('='))
-            .filter(|(name, _)| *name == self.name())
-            .map(|(_, value)| value);
-        match (values.next(), values.next()) {
-            (None, _) => Found::None,
-            (Some(value), None) => Found::One(value),
-            (Some(_), Some(_)) => Found::Several,
-        }
-    }
-}
-
-/// Session cookies in a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found<'a> {
-    /// None.
-    None,
-    /// One, with this value.
-    One(&'a str),
-    /// More than one: not to be trusted.
-    Several,
-}
 
 /// Proves a `Bearer` token (RFC 6750 section 2.1).
 pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>> {
@@ -117,7 +44,7 @@ pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>>
 
 /// Proves a session cookie.
 pub(super) async fn cookie(app: &App, parts: &Parts) -> Result<Option<Identity>> {
-    let value = match SessionCookie::of(app).get(&parts.headers) {
+    let value = match super::cookie(app).get(&parts.headers) {
         Found::None => return Ok(None),
         Found::Several => return Err(bad_token()),
         Found::One(value) => value,

@@ -139,6 +139,8 @@ catalogue! {
         part registration: Registration = Registration::read;
         /// Rate limits.
         part limits: Limits = Limits::read;
+        /// Wrong passwords.
+        part lockout: Lockout = Lockout::read;
         /// The root key.
         part keys: Keys = Keys::read;
         /// Calls from browsers on other origins.
@@ -299,6 +301,22 @@ catalogue! {
             bounds: Some(("1s", "30d"));
         enabled: bool = OfRule("true"),
             "Whether the rule holds. Can be switched off in development only.";
+    }
+
+    /// Wrong passwords.
+    Lockout at "lockout." {
+        enabled: bool = Fixed("true"),
+            "Whether wrong passwords lock an account for clients that it doesn't know. Can be switched off \
+             in development only.";
+        threshold: u32 = Fixed("5"),
+            "How many wrong passwords lock.",
+            bounds: Some(("1", "50"));
+        window: Duration = Fixed("15m"),
+            "The time in which they count together.",
+            bounds: Some(("1m", "1d"));
+        duration: Duration = Fixed("15m"),
+            "How long the first lock lasts; each further one lasts twice as long, a day at most.",
+            bounds: Some(("1m", "1d"));
     }
 
     /// The root key.

@@ -188,6 +188,13 @@ fn protections(settings: &Settings, reader: &mut Reader<'_>) {
             "Remove it; a limit that is too tight has limits.rules.NAME.burst",
         );
     }
+    if !settings.lockout.enabled {
+        reader.refuse(
+            &["lockout.enabled", "server.environment"],
+            "lockout can't be switched off in production",
+            "Remove it; a lock that comes too soon has lockout.threshold",
+        );
+    }
     for (name, rule) in &settings.limits.rules {
         if !rule.enabled {
             let key = format!("limits.rules.{name}.enabled");

@@ -707,7 +707,7 @@ mod between_settings {
 
     #[test]
     fn protections_can_be_switched_off_in_development_only() {
-        for key in ["limits.enabled", "limits.rules.register.enabled"] {
+        for key in ["limits.enabled", "lockout.enabled", "limits.rules.register.enabled"] {
             let off = format!("{key} = false");
             settings(&off);
             refused(&format!("{off}\n{PRODUCTION}"), key, "switched off in production");

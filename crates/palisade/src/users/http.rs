@@ -70,12 +70,13 @@ async fn all(
     Params(params): Params<ListParams>,
 ) -> Result<Json<List<UserView>>> {
     let paging = Paging::new(params.limit.as_deref(), params.cursor.as_deref())?;
-    Ok(Json(page(&app, &paging).await?.map(|user| UserView::from(&user))))
+    let now = app.clock.now();
+    Ok(Json(page(&app, &paging).await?.map(|user| UserView::new(&user, now))))
 }
 
 async fn one(State(app): State<App>, Id(id): Id<UserId>) -> Result<Json<UserView>> {
     let user = find(&app, id).await?.ok_or_else(Error::not_found)?;
-    Ok(Json(UserView::from(&user)))
+    Ok(Json(UserView::new(&user, app.clock.now())))
 }
 
 async fn enable_user(
@@ -88,7 +89,7 @@ async fn enable_user(
 }
 
 async fn view(app: &App, user: UserId) -> Result<Written<UserView>> {
-    current(app, user).await?.ok_or_else(bad_token)?.written()
+    current(app, user).await?.ok_or_else(bad_token)?.written(app.clock.now())
 }
 
 /// Tells a field that is absent from one that is null.

@@ -99,6 +99,8 @@ pub struct User {
     pub permissions: Arc<BTreeSet<String>>,
     /// Whether signing in is refused.
     pub disabled: bool,
+    /// Until when clients that aren't known are refused; may be past.
+    pub locked_until: Option<Timestamp>,
     /// When the account was made.
     pub created_at: Timestamp,
     /// When somebody last signed in to it.
@@ -112,11 +114,15 @@ impl User {
     ///
     /// # Errors
     /// When it can't be written, which would be a mistake of ours.
-    pub fn written(&self) -> Result<Written<UserView>> {
+    pub fn written(&self, now: Timestamp) -> Result<Written<UserView>> {
         if let Some(written) = self.written.get() {
             return Ok(written.clone());
         }
-        let written = Written::new(&UserView::from(self))?;
+        let written = Written::new(&UserView::new(self, now))?;
+        if self.locked_until.is_some() {
+            // What it says ends by itself.
+            return Ok(written);
+        }
         Ok(self.written.get_or_init(|| written).clone())
     }
 }
@@ -137,14 +143,19 @@ pub struct UserView {
     roles: Vec<String>,
     /// A disabled user can't sign in and has no sessions.
     disabled: bool,
+    /// Too many wrong passwords: until then only devices are let in that have signed in before. 9999-12-31
+    /// means until an administrator unlocks the account or its password is new.
+    #[schemars(with = "Option<shape::DateTime>")]
+    locked_until: Option<Timestamp>,
     #[schemars(with = "shape::DateTime")]
     created_at: Timestamp,
     #[schemars(with = "Option<shape::DateTime>")]
     last_login_at: Option<Timestamp>,
 }
 
-impl From<&User> for UserView {
-    fn from(user: &User) -> UserView {
+impl UserView {
+    /// What the API shows of a user at this moment.
+    pub fn new(user: &User, now: Timestamp) -> UserView {
         UserView {
             id: user.id,
             email: user.email.clone(),
@@ -152,6 +163,7 @@ impl From<&User> for UserView {
             name: user.name.clone(),
             roles: user.roles.clone(),
             disabled: user.disabled,
+            locked_until: user.locked_until.filter(|until| *until > now),
             created_at: user.created_at,
             last_login_at: user.last_login_at,
         }
@@ -243,7 +255,8 @@ pub async fn find(app: &App, id: UserId) -> Result<Option<User>> {
         .db
         .maybe(
             "select id, email, email_verified_at, name, disabled_at, created_at, last_login_at,
-                (select string_agg(role, ' ' order by role) from user_roles r where r.user_id = u.id)
+                (select string_agg(role, ' ' order by role) from user_roles r where r.user_id = u.id),
+                (select locked_until from lockout_counts c where c.user_id = u.id and c.client = '')
              from users u where id = $1",
             args![id],
         )
@@ -284,7 +297,8 @@ pub async fn page(app: &App, paging: &Paging) -> Result<List<User>> {
         .db
         .all(
             "select id, email, email_verified_at, name, disabled_at, created_at, last_login_at,
-                (select string_agg(role, ' ' order by role) from user_roles r where r.user_id = u.id)
+                (select string_agg(role, ' ' order by role) from user_roles r where r.user_id = u.id),
+                (select locked_until from lockout_counts c where c.user_id = u.id and c.client = '')
              from users u where (created_at, id) > ($1, $2) order by created_at, id limit $3",
             args![at, id, paging.rows()],
         )
@@ -302,10 +316,12 @@ type Row = (
     Timestamp,
     Option<Timestamp>,
     Option<String>,
+    Option<Timestamp>,
 );
 
 fn user(app: &App, row: Row) -> User {
-    let (id, email, verified_at, name, disabled_at, created_at, last_login_at, roles) = row;
+    let (id, email, verified_at, name, disabled_at, created_at, last_login_at, roles, locked_until) =
+        row;
     let roles: Vec<String> =
         roles.unwrap_or_default().split_whitespace().map(str::to_owned).collect();
     let permissions = if roles.iter().any(|role| role == ADMIN) {
@@ -321,6 +337,7 @@ fn user(app: &App, row: Row) -> User {
         roles,
         permissions,
         disabled: disabled_at.is_some(),
+        locked_until,
         created_at,
         last_login_at,
         written: OnceLock::new(),
@@ -432,6 +449,7 @@ pub async fn has_admin_now(change: &mut Change) -> Result<bool> {
 
 const ANY_ADMIN: &str = "select cast(1 as bigint) from user_roles where role = $1 limit 1";
 
-fn touched(change: &mut Change, id: UserId) {
+/// Has every process read this user again: something that it believes of them has changed.
+pub fn touched(change: &mut Change, id: UserId) {
     change.tell(NEWS, id.0);
 }

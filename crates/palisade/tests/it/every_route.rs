@@ -124,6 +124,7 @@ const WHO: &str = "
     POST /api/v1/users/{id}/disable users:write
     POST /api/v1/users/{id}/enable users:write
     POST /api/v1/users/{id}/revoke-sessions users:write
+    POST /api/v1/users/{id}/unlock users:write
     GET /api/v1/whoami anyone
     GET /assets/docs.css anyone
     GET /assets/docs.js anyone

@@ -22,5 +22,6 @@ mod described;
 mod endings;
 mod every_route;
 mod journeys;
+mod lockout;
 mod refreshing;
 mod signing_in;

@@ -52,7 +52,12 @@ async fn one_refusal(on: On) {
     let expected = attempt("nobody@example.com", PASSWORD).await;
     assert_eq!(expected.0, StatusCode::UNAUTHORIZED);
     assert_eq!(expected.1["code"], "login.denied");
+    app.user("locked@example.com").await;
+    for _ in 0..5 {
+        attempt("locked@example.com", OTHER).await;
+    }
     for (email, password) in [
+        ("locked@example.com", PASSWORD),
         ("ann@example.com", OTHER),
         ("ann@example.com", ""),
         ("gone@example.com", PASSWORD),
@@ -63,7 +68,7 @@ async fn one_refusal(on: On) {
         assert_eq!(attempt(email, password).await, expected, "{email}");
     }
     let denied = app.events().await.iter().filter(|event| *event == "login.denied").count();
-    assert_eq!(denied, 7);
+    assert_eq!(denied, 13);
     app.stop().await;
 }
 
@@ -88,6 +93,9 @@ async fn an_unknown_address_costs_a_hash() {
     };
     let (known, unknown) = (median("ann@example.com").await, median("nobody@example.com").await);
     assert!(unknown * 2 > known, "{unknown:?} is much less than {known:?}");
+    // After the guesses above it is locked.
+    let locked = median("ann@example.com").await;
+    assert!(locked * 2 > known, "{locked:?} is much less than {known:?}");
     app.stop().await;
 }
 
@@ -115,6 +123,7 @@ async fn a_sign_in_without_a_turn_reads_nothing() {
             let attempt = login::Attempt {
                 email: "nobody@example.com".to_owned(),
                 password: OTHER.into(),
+                device_token: None,
                 device_name: None,
                 format: TokenFormat::Jwt,
                 transport: Transport::Token,
@@ -392,7 +401,8 @@ async fn a_password_is_compared_whole_and_only_normalised() {
 
 #[tokio::test]
 async fn a_wrong_current_password_is_named_and_counted() {
-    let app = TestApp::on(On::Sqlite).await;
+    let settings = vec![("lockout.enabled", "false")];
+    let app = TestApp::with(On::Sqlite, Plan { settings, ..Plan::default() }).await;
     app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
     let body = json!({ "current_password": OTHER, "new_password": "mossy lantern drifts inland" });

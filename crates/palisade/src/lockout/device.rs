@@ -1,0 +1,65 @@
+//! Devices that have signed in before: what they prove it with (OWASP, "Device cookies").
+//!
+//! A device token holds a user's id, the device's and the time, sealed: it is good for that account
+//! alone, and tells its holder nothing. It is no credential: it opens nothing, it only has guesses
+//! counted apart from everybody else's.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use palisade_crypto::seal::SealingKey;
+use palisade_crypto::secret::SecretString;
+use palisade_db::Timestamp;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::id::UserId;
+
+const PREFIX: &str = "pal_dv_";
+const CONTEXT: &[u8] = b"device token v1";
+/// How long a device is known after its last sign-in.
+pub const KNOWN_FOR: Duration = Duration::from_secs(180 * 24 * 3600);
+/// A token is about 120 characters long; nothing much longer is looked at.
+const LONGEST: usize = 200;
+
+/// A device that has signed in to an account before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// The device.
+    pub id: Uuid,
+    /// The account.
+    pub user: UserId,
+}
+
+fn key(app: &App) -> SealingKey {
+    app.root.derive("device tokens")
+}
+
+impl Device {
+    /// A device that signs in to an account for the first time.
+    pub fn new(app: &App, user: UserId) -> Device {
+        Device { id: app.new_id(), user }
+    }
+
+    /// What a client presents; none if it isn't ours, was changed, or is too old.
+    pub fn open(app: &App, token: &str) -> Option<Device> {
+        let encoded = token.strip_prefix(PREFIX).filter(|_| token.len() <= LONGEST)?;
+        let sealed = URL_SAFE_NO_PAD.decode(encoded).ok()?;
+        let opened = key(app).open(CONTEXT, &sealed).ok()?;
+        let (user, rest) = opened.expose().split_first_chunk::<16>()?;
+        let (id, made) = rest.split_first_chunk::<16>()?;
+        let made = Timestamp::from_micros(i64::from_be_bytes(made.try_into().ok()?));
+        let now = app.clock.now();
+        (now < made.plus(KNOWN_FOR))
+            .then(|| Device { id: Uuid::from_bytes(*id), user: UserId(Uuid::from_bytes(*user)) })
+    }
+
+    /// What the client keeps, to be known for [`KNOWN_FOR`].
+    pub fn token(&self, app: &App) -> SecretString {
+        let made = app.clock.now().as_micros().to_be_bytes();
+        let plain = [self.user.0.as_bytes().as_slice(), self.id.as_bytes(), &made].concat();
+        let sealed = key(app).seal(&*app.random, CONTEXT, &plain);
+        format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(sealed)).into()
+    }
+}

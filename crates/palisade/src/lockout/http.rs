@@ -1,0 +1,26 @@
+//! The administrators' way to lift a lock.
+
+use axum::extract::State;
+
+use super::unlock;
+use crate::access::{Caller, needs};
+use crate::app::App;
+use crate::error::Result;
+use crate::http::{Id, NoContent, Routes};
+use crate::id::UserId;
+use crate::users;
+
+pub(super) fn routes() -> Routes {
+    Routes::at("/users/{id}")
+        .post("/unlock", needs(users::WRITE), unlock_user)
+        .says("Lifts every lock of a user and forgets all wrong passwords.")
+}
+
+async fn unlock_user(
+    State(app): State<App>,
+    caller: Caller,
+    Id(id): Id<UserId>,
+) -> Result<NoContent> {
+    unlock(app.change(&caller.actor).await?, id).await?;
+    Ok(NoContent)
+}

@@ -1,0 +1,351 @@
+//! Lockout: how often the password of an account may be guessed, whoever guesses.
+//!
+//! Promises:
+//! - A guess is counted in the database before it is judged: neither guesses at the same moment, nor other
+//!   addresses, nor another process, nor a restart get more of them. What was never judged is given back.
+//! - A lock is no weapon: a device that has signed in to the account before has a count of its own (OWASP,
+//!   "Device cookies"), and so has whoever is signed in.
+//! - After 100 failures in a row no waiting helps (NIST SP 800-63B-4, section 3.2.2): known devices still
+//!   sign in, others need a new password or an administrator.
+//! - Unknown addresses are counted like known ones, with the same work.
+//!
+//! Tables: `lockout_counts`.
+
+mod count;
+mod device;
+mod http;
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use palisade_crypto::mac;
+use palisade_db::{Migration, Sql, Timestamp, args};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::app::{Actor, App, Change, Parts};
+use crate::audit::Event;
+use crate::error::{Error, Result};
+use crate::id::UserId;
+use crate::module::{Job, Module};
+use crate::users;
+
+use count::{Count, Policy};
+pub use device::{Device, KNOWN_FOR};
+
+/// Too many guesses: the account refuses clients that it doesn't know, or one that it does.
+pub const LOCKED: Event = Event {
+    name: "lockout.locked",
+    says: "Too many wrong passwords; sign-in is refused for a time",
+};
+/// Every lock of a user was lifted.
+pub const UNLOCKED: Event = Event { name: "lockout.unlocked", says: "A user was unlocked" };
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "lockout",
+    routes: http::routes,
+    events: &[LOCKED, UNLOCKED],
+    jobs: &[Job {
+        name: "lockout.prune",
+        every: Duration::from_secs(3600),
+        run: |app| Box::pin(prune(app)),
+    }],
+    migrations: &[Migration {
+        version: 8,
+        name: "lockout",
+        sql: Sql::Both(include_str!("../../migrations/0008_lockout.sql")),
+    }],
+    tables: &["lockout_counts"],
+    parts: |_, parts: &mut Parts| {
+        parts.put(Turns::new());
+        Ok(())
+    },
+    ..Module::EMPTY
+};
+
+/// Whose password is guessed: a user's, or that of an address which belongs to nobody.
+#[derive(Clone, Debug)]
+pub struct Account {
+    key: Vec<u8>,
+    user: Option<UserId>,
+}
+
+impl Account {
+    /// The account of a user, or of `address` if there is none.
+    pub fn of(app: &App, user: Option<UserId>, address: &str) -> Account {
+        let named = match &user {
+            Some(user) => user.0.as_bytes(),
+            None => address.as_bytes(),
+        };
+        // An address of nobody can't be read from the table.
+        let secret = app.root.derive_bytes("lockout accounts");
+        Account { key: mac::keyed_digest(&secret, named).to_vec(), user }
+    }
+}
+
+/// Who guesses, as far as it is proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// Anybody.
+    Unknown,
+    /// A device that has signed in to this account before.
+    Known(Device),
+    /// Whoever is signed in to this account and is asked for the password again.
+    SignedIn,
+}
+
+impl Client {
+    fn text(self) -> String {
+        match self {
+            Client::Unknown => String::new(),
+            Client::Known(device) => device.id.simple().to_string(),
+            Client::SignedIn => "signed in".to_owned(),
+        }
+    }
+}
+
+/// Whether a guess may be judged.
+pub enum Admission {
+    /// It is counted; what becomes of it must be said.
+    Counted(Guess),
+    /// It may not; until then.
+    Refused(Timestamp),
+}
+
+/// A guess that is counted and not judged yet. Dropped, it is given back.
+pub struct Guess {
+    app: App,
+    place: Option<Place>,
+}
+
+/// The row of a count, and the turn at it.
+struct Place {
+    account: Account,
+    client: Client,
+    _turn: OwnedMutexGuard<()>,
+}
+
+/// In one process the guesses at one account are judged one after the other, so that many right ones at the
+/// same moment don't look like too many guesses.
+struct Turns {
+    stripes: Vec<Arc<Mutex<()>>>,
+    hash: RandomState,
+}
+
+impl Turns {
+    fn new() -> Turns {
+        Turns { stripes: (0..4096).map(|_| Arc::default()).collect(), hash: RandomState::new() }
+    }
+
+    /// SECURITY: keyed, so that nobody can pick an address that waits with somebody else's.
+    async fn take(&self, account: &Account, client: Client) -> Result<OwnedMutexGuard<()>> {
+        let hash = usize::try_from(self.hash.hash_one((&account.key, client.text())) % 4096);
+        let stripe =
+            self.stripes.get(hash.unwrap_or(0)).ok_or_else(|| Error::internal("no stripe"))?;
+        Ok(Arc::clone(stripe).lock_owned().await)
+    }
+}
+
+/// Counts a guess, if one more may be judged.
+///
+/// # Errors
+/// When the database fails.
+pub async fn admit(
+    app: &App,
+    actor: &Actor,
+    account: Account,
+    client: Client,
+) -> Result<Admission> {
+    if !app.settings.lockout.enabled {
+        return Ok(Admission::Counted(Guess { app: app.clone(), place: None }));
+    }
+    let turn = app.part::<Turns>().take(&account, client).await?;
+    let mut change = app.change(actor).await?;
+    let now = change.now();
+    let before = hold(&mut change, &account, client).await?;
+    // SECURITY: committed before the password is compared, whatever comes of it. A refusal writes too: its time
+    // doesn't tell that the account is locked (test: parallel_guesses_get_no_more_than_the_budget).
+    let admission = if let Some(after) = before.guess(policy(app), now) {
+        save(&mut change, &account, client, after).await?;
+        // Made before the commit, which a client that goes away can't stop: what it counted is given back.
+        let place = Some(Place { account, client, _turn: turn });
+        Admission::Counted(Guess { app: app.clone(), place })
+    } else {
+        refuse(&mut change, &account, client).await?;
+        let window_ends = before.window_began_at.plus(app.settings.lockout.window);
+        Admission::Refused(before.locked_until(now).unwrap_or(window_ends))
+    };
+    change
+        .commit_quietly("a guess is counted before it is judged; what comes of it is an event")
+        .await?;
+    Ok(admission)
+}
+
+fn policy(app: &App) -> Policy {
+    let lockout = &app.settings.lockout;
+    Policy {
+        threshold: i64::from(lockout.threshold),
+        window: lockout.window,
+        duration: lockout.duration,
+    }
+}
+
+impl Guess {
+    /// It was right: the count begins anew.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn right(mut self, change: &mut Change) -> Result<()> {
+        let Some(place) = self.place.take() else { return Ok(()) };
+        change
+            .run(
+                "delete from lockout_counts where account = $1 and client = $2",
+                args![place.account.key, place.client.text()],
+            )
+            .await?;
+        if let (Client::Unknown, Some(user)) = (place.client, place.account.user) {
+            users::touched(change, user);
+        }
+        Ok(())
+    }
+
+    /// It was wrong; one too many locks.
+    ///
+    /// # Errors
+    /// When the database fails; it stays counted.
+    pub async fn wrong(mut self, change: &mut Change) -> Result<()> {
+        let Some(place) = self.place.take() else { return Ok(()) };
+        let now = change.now();
+        let before = hold(change, &place.account, place.client).await?;
+        let after = before.wrong(policy(change.app()), now);
+        if after.locked_until == before.locked_until {
+            return Ok(());
+        }
+        save(change, &place.account, place.client, after).await?;
+        let entry = match place.account.user {
+            Some(user) => {
+                users::touched(change, user);
+                LOCKED.about(user)
+            }
+            None => LOCKED.entry(),
+        };
+        let until = after.locked_until.map(|until| until.to_string()).unwrap_or_default();
+        let whom = match place.client {
+            Client::Unknown => "unknown_clients",
+            Client::Known(_) => "known_device",
+            Client::SignedIn => "signed_in",
+        };
+        change.note(entry.detail("until", until).detail("refused", whom));
+        Ok(())
+    }
+}
+
+impl Drop for Guess {
+    fn drop(&mut self) {
+        let (Some(place), Ok(runtime)) = (self.place.take(), tokio::runtime::Handle::try_current())
+        else {
+            return;
+        };
+        let app = self.app.clone();
+        runtime.spawn(async move {
+            if let Err(error) = give_back(&app, &place).await {
+                // It stays counted, which is the safe side.
+                tracing::debug!(code = error.code(), "a guess that was never judged stays counted");
+            }
+        });
+    }
+}
+
+async fn give_back(app: &App, place: &Place) -> Result<()> {
+    let mut change = app.change(&Actor::system()).await?;
+    let before = hold(&mut change, &place.account, place.client).await?;
+    save(&mut change, &place.account, place.client, before.unjudged()).await?;
+    change.commit_quietly("a guess that was never judged is given back").await
+}
+
+/// Lifts every lock of a user and forgets all failures.
+///
+/// # Errors
+/// Not found; or the database fails.
+pub async fn unlock(mut change: Change, user: UserId) -> Result<()> {
+    if !users::exists(&mut change, user).await? {
+        return Err(Error::not_found());
+    }
+    clear(&mut change, user).await?;
+    change.commit(UNLOCKED.about(user)).await
+}
+
+/// Forgets all failures of a user, in the change that gives them a new password.
+///
+/// # Errors
+/// When the database fails.
+pub async fn clear(change: &mut Change, user: UserId) -> Result<()> {
+    change.run("delete from lockout_counts where user_id = $1", args![user]).await?;
+    users::touched(change, user);
+    Ok(())
+}
+
+type Row = (Timestamp, i64, i64, i64, Option<Timestamp>, Timestamp);
+
+/// The count, its row held until the change ends; one of nothing if there was none.
+async fn hold(change: &mut Change, account: &Account, client: Client) -> Result<Count> {
+    let now = change.now();
+    let (window_began_at, in_window, in_a_row, locks, locked_until, last_at): Row = change
+        .one(
+            "insert into lockout_counts (account, client, user_id, window_began_at, in_window, in_a_row,
+                locks, refused, last_at)
+             values ($1, $2, $3, $4, 0, 0, 0, 0, $4)
+             on conflict (account, client) do update set account = excluded.account
+             returning window_began_at, in_window, in_a_row, locks, locked_until, last_at",
+            args![account.key.clone(), client.text(), account.user.map(|user| user.0), now],
+        )
+        .await?;
+    Ok(Count { window_began_at, in_window, in_a_row, locks, locked_until, last_at })
+}
+
+async fn save(change: &mut Change, account: &Account, client: Client, count: Count) -> Result<()> {
+    change
+        .run(
+            "update lockout_counts set window_began_at = $3, in_window = $4, in_a_row = $5, locks = $6,
+                locked_until = $7, last_at = $8
+             where account = $1 and client = $2",
+            args![
+                account.key.clone(),
+                client.text(),
+                count.window_began_at,
+                count.in_window,
+                count.in_a_row,
+                count.locks,
+                count.locked_until,
+                count.last_at,
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+async fn refuse(change: &mut Change, account: &Account, client: Client) -> Result<()> {
+    change
+        .run(
+            "update lockout_counts set refused = refused + 1 where account = $1 and client = $2",
+            args![account.key.clone(), client.text()],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Forgets counts that can't matter any more: of addresses without an account after a calm day, of devices
+/// that aren't known any more. What is in a row at an account stays until it is broken.
+async fn prune(app: &App) -> Result<()> {
+    let now = app.clock.now();
+    let mut tx = app.db.begin().await?;
+    tx.run(
+        "delete from lockout_counts where (user_id is null and last_at < $1) or (client <> '' and last_at < $2)",
+        args![now.minus(count::LONGEST_LOCK * 2), now.minus(KNOWN_FOR)],
+    )
+    .await?;
+    Ok(tx.commit().await?)
+}
+
+pub use count::{FOR_GOOD, locked_until};
