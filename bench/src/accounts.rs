@@ -1,5 +1,5 @@
-//! What a sign-in looks up before it hashes, with few and with very many accounts, beside a bare look-up by
-//! an index in a table of as many rows. In this process: over the network the hash would hide it.
+//! What a sign-in looks up before it hashes, with few and with very many accounts, beside a bare look-up of a
+//! row by an index in a table of as many rows. In this process: over the network the hash would hide it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,7 @@ async fn measure(name: &str, url: String) -> Result<()> {
     let loaded = Settings::load(Sources::default()).map_err(|_| "the defaults don't load")?;
     let builder = Builder::new(loaded.settings, Clock::system(), Arc::new(OsRandom));
     db.migrate(&builder.migrations(), Clock::system().now()).await?;
-    change(&db, "create table bare (address text not null)", Args::default()).await?;
+    change(&db, "create table bare (address text not null, found text not null)", Args::default()).await?;
     change(&db, "create unique index bare_address on bare (address)", Args::default()).await?;
     let app = builder
         .app(db.clone(), RootKey::generate(&OsRandom))
@@ -71,14 +71,14 @@ async fn fill(db: &Db, from: i64, to: i64) -> Result<()> {
         Backend::Sqlite => (
             "insert into bare with recursive n(n) as
                  (select $1 union all select n + 1 from n where n < $2)
-             select 'person' || n || '@example.com' from n",
+             select 'person' || n || '@example.com', 'found' from n",
             "insert into users (id, email, email_key, created_at, updated_at)
              with recursive n(n) as (select $1 union all select n + 1 from n where n < $2)
              select printf('01900000-0000-7000-8000-%012x', n), 'person' || n || '@example.com',
                  'person' || n || '@example.com', $3, $3 from n",
         ),
         Backend::Postgres => (
-            "insert into bare select 'person' || n || '@example.com' from generate_series($1, $2) n",
+            "insert into bare select 'person' || n || '@example.com', 'found' from generate_series($1, $2) n",
             "insert into users (id, email, email_key, created_at, updated_at)
              select cast('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0') as uuid),
                  'person' || n || '@example.com', 'person' || n || '@example.com', $3, $3
@@ -125,7 +125,7 @@ async fn look_up(app: &App, accounts: i64) -> Result<(f64, f64)> {
         }
         let between = now();
         for address in &addresses {
-            let sql = "select address from bare where address = $1";
+            let sql = "select found from bare where address = $1";
             let _: (String,) = app.db.one(sql, args![address.as_str()]).await?;
         }
         if turn >= 2 {

@@ -21,7 +21,7 @@ use crate::statement::{Answer, Statement};
 use crate::{DbError, DbErrorKind};
 
 /// The most members a group has.
-const GROUP_LIMIT: usize = 32;
+const GROUP_LIMIT: usize = 64;
 
 /// Where changes queue for the writer.
 #[derive(Clone)]
