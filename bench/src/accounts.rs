@@ -43,7 +43,8 @@ async fn measure(name: &str, url: String) -> Result<()> {
     let loaded = Settings::load(Sources::default()).map_err(|_| "the defaults don't load")?;
     let builder = Builder::new(loaded.settings, Clock::system(), Arc::new(OsRandom));
     db.migrate(&builder.migrations(), Clock::system().now()).await?;
-    change(&db, "create table bare (address text not null, found text not null)", Args::default()).await?;
+    change(&db, "create table bare (address text not null, found text not null)", Args::default())
+        .await?;
     change(&db, "create unique index bare_address on bare (address)", Args::default()).await?;
     let app = builder
         .app(db.clone(), RootKey::generate(&OsRandom))

@@ -144,7 +144,8 @@ def postgres(fsync="off"):
 
 
 @contextlib.contextmanager
-def started(settings=None):
+def started(settings=None, person=True):
     with tempfile.TemporaryDirectory() as directory, Server(directory, settings) as server:
-        server.command("user", "create", "ann@example.com", stdin=PASSWORD + "\n")
+        if person:
+            server.command("user", "create", "ann@example.com", stdin=PASSWORD + "\n")
         yield server

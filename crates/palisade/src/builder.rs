@@ -25,13 +25,14 @@ use crate::feed::{Feed, POLL};
 use crate::http::{About, Frame, HostCookie, Route, Routes, openapi};
 use crate::id::uuid_v7;
 use crate::limits::{EffectiveRule, Limiter};
+use crate::mail::Letters;
 use crate::module::{Job, Module};
 use crate::reference::Document;
 use crate::settings::{CorsOrigin, Settings};
 use crate::users::AllPermissions;
 use crate::{
-    audit, keys, lockout, login, passwords, reference, registration, sessions, system, tokens,
-    users,
+    audit, keys, lockout, login, mail, passwords, recovery, reference, registration, sessions,
+    system, tokens, users,
 };
 
 /// Palisade's own modules.
@@ -40,11 +41,13 @@ pub const MODULES: &[Module] = &[
     keys::MODULE,
     users::MODULE,
     tokens::MODULE,
+    mail::MODULE,
     lockout::MODULE,
     sessions::MODULE,
     passwords::MODULE,
     login::MODULE,
     registration::MODULE,
+    recovery::MODULE,
     system::MODULE,
     reference::MODULE,
 ];
@@ -136,6 +139,8 @@ impl Builder {
         let permissions: BTreeSet<String> = permissions.map(|p| p.name.to_owned()).collect();
         parts.put(AllPermissions(Arc::new(permissions)));
         parts.put(Document(self.openapi().to_string().into()));
+        let letters = self.modules.iter().flat_map(|module| module.letters).copied().collect();
+        parts.put(Letters::new(letters, &self.settings)?);
         for module in &self.modules {
             (module.parts)(&self.settings, &mut parts)?;
         }

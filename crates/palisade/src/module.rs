@@ -13,6 +13,7 @@ use crate::app::{App, Parts, Subscription};
 use crate::audit::Event;
 use crate::error::Result;
 use crate::http::Routes;
+use crate::letter::Letter;
 use crate::limits::Rule;
 use crate::settings::Settings;
 
@@ -29,6 +30,8 @@ pub struct Module {
     pub limits: &'static [&'static Rule],
     /// Events that it writes into the audit log.
     pub events: &'static [Event],
+    /// Letters that it writes.
+    pub letters: &'static [&'static Letter],
     /// Work that it does by the clock.
     pub jobs: &'static [Job],
     /// Ways to prove who calls.
@@ -51,6 +54,7 @@ impl Module {
         permissions: &[],
         limits: &[],
         events: &[],
+        letters: &[],
         jobs: &[],
         credentials: &[],
         subscriptions: &[],

@@ -31,6 +31,7 @@ mod origin;
 mod render;
 mod rules;
 mod secret;
+mod smtp;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -43,12 +44,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use catalogue::{
-    Cors, Data, Database, Keys, LimitRule, Limits, Lockout, Passwords, Registration, Server,
+    Cors, Data, Database, Keys, LimitRule, Limits, Lockout, Mail, Passwords, Registration, Server,
     Sessions, Settings, Telemetry, Tls, Tokens,
 };
 pub use origin::{CorsOrigin, WebOrigin};
 pub use render::{environment_example, settings_markdown, template};
 pub use secret::{DatabaseUrl, RootKey, Secret};
+pub use smtp::{Mailbox, SmtpUrl};
 pub use words::{
     EmailVerification, Environment, LogFormat, LogLevel, Migrate, Paseto, PasswordAlgorithm,
     PasswordCost, RegistrationMode, TokenAlgorithm, TokenFormat,
@@ -58,7 +60,7 @@ pub use words::{
 pub struct Sources<'a> {
     /// Keys such as `server.listen` with their values; of two for one key the later counts.
     pub flags: Vec<(String, String)>,
-    /// The environment. Of it, names that begin `PALISADE_` and `DATABASE_URL` are read; variables
+    /// The environment. Of it, names that begin `PALISADE_`, `DATABASE_URL` and `SMTP_URL` are read; variables
     /// with that beginning that aren't settings are left out by the caller.
     pub environment: Vec<(String, String)>,
     /// The path of the configuration file, for messages, and its text.

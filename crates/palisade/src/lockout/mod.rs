@@ -27,6 +27,7 @@ use crate::app::{Actor, App, Change, Parts};
 use crate::audit::Event;
 use crate::error::{Error, Result};
 use crate::id::UserId;
+use crate::mail::{self, Content, Letter};
 use crate::module::{Job, Module};
 use crate::users;
 
@@ -46,6 +47,7 @@ pub const MODULE: Module = Module {
     name: "lockout",
     routes: http::routes,
     events: &[LOCKED, UNLOCKED],
+    letters: &[&LETTER],
     jobs: &[Job {
         name: "lockout.prune",
         every: Duration::from_secs(3600),
@@ -62,6 +64,13 @@ pub const MODULE: Module = Module {
         Ok(())
     },
     ..Module::EMPTY
+};
+
+static LETTER: Letter = Letter {
+    name: "lockout_locked",
+    text: include_str!("letters/locked.txt"),
+    html: include_str!("letters/locked.html"),
+    prepare: mail::as_written,
 };
 
 /// Whose password is guessed: a user's, or that of an address which belongs to nobody.
@@ -223,14 +232,21 @@ impl Guess {
             return Ok(());
         }
         save(change, &place.account, place.client, after).await?;
+        let until = match after.locked_until {
+            Some(FOR_GOOD) | None => {
+                "an administrator unlocks it or its password is new".to_owned()
+            }
+            Some(until) => until.to_string(),
+        };
         let entry = match place.account.user {
             Some(user) => {
                 users::touched(change, user);
+                let content = Content::to_user(user).with("until", until.as_str());
+                mail::post(change, &LETTER, content).await?;
                 LOCKED.about(user)
             }
             None => LOCKED.entry(),
         };
-        let until = after.locked_until.map(|until| until.to_string()).unwrap_or_default();
         let whom = match place.client {
             Client::Unknown => "unknown_clients",
             Client::Known(_) => "known_device",

@@ -7,7 +7,7 @@ use palisade_crypto::secret::SecretString;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{CHANGED, Turn, Verdict, WRONG, hash, store, stored, unchanged, verify};
+use super::{CHANGED, Turn, Verdict, WRONG, hash, store, stored, tell_owner, unchanged, verify};
 use crate::access::{Caller, SIGNED_IN, bad_token};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
@@ -79,6 +79,7 @@ async fn change(
     guess.right(&mut change).await?;
     lockout::clear(&mut change, me.user).await?;
     end_others(&mut change, me.user, me.session, Why::PasswordChanged).await?;
+    tell_owner(&mut change, me.user).await?;
     change.commit(CHANGED.about(me.user)).await?;
     Ok(NoContent)
 }

@@ -27,6 +27,7 @@ use crate::hashing::{self, Lane, NotDone, QueueLimits, WorkPool};
 use crate::id::UserId;
 use crate::keys::{self, Ring};
 use crate::lockout;
+use crate::mail::{self, Content, Letter};
 use crate::module::Module;
 use crate::sessions::{self, Why};
 use crate::settings::{PasswordAlgorithm, PasswordCost, Settings};
@@ -54,6 +55,7 @@ pub const MODULE: Module = Module {
         name: "passwords",
         sql: Sql::Both(include_str!("../../migrations/0006_passwords.sql")),
     }],
+    letters: &[&LETTER],
     tables: &["passwords"],
     parts: |settings, parts: &mut Parts| {
         parts.put(Hashing::new(settings)?);
@@ -61,6 +63,21 @@ pub const MODULE: Module = Module {
     },
     ..Module::EMPTY
 };
+
+static LETTER: Letter = Letter {
+    name: "passwords_changed",
+    text: include_str!("letters/changed.txt"),
+    html: include_str!("letters/changed.html"),
+    prepare: mail::as_written,
+};
+
+/// Tells the owner, in the change that gives the account a new password.
+///
+/// # Errors
+/// When the database fails.
+pub async fn tell_owner(change: &mut Change, user: UserId) -> Result<()> {
+    mail::post(change, &LETTER, Content::to_user(user)).await
+}
 
 /// Half of the two seconds within which an honest sign-in shall get through. Measured on two busy cores: at
 /// 400 ms reads kept 72 % of their rate beside a flood of sign-ins, at a second 81 to 90 %.
@@ -166,6 +183,18 @@ impl Turn {
 /// A password that passed the rules, hashed and sealed: ready to be stored for one user.
 pub struct Sealed(Vec<u8>);
 
+impl Sealed {
+    /// What was sealed for a user who is only promised yet.
+    pub fn from_bytes(bytes: Vec<u8>) -> Sealed {
+        Sealed(bytes)
+    }
+
+    /// The bytes, to be stored.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
 /// A password that passed the rules and was hashed; sealed once its user is known.
 pub struct Hashed {
     hash: SecretString,
@@ -209,6 +238,13 @@ pub async fn hash(
 pub struct Stored {
     user: UserId,
     sealed: Vec<u8>,
+}
+
+impl Stored {
+    /// What is stored for a user who is only promised yet.
+    pub fn new(user: UserId, sealed: Vec<u8>) -> Stored {
+        Stored { user, sealed }
+    }
 }
 
 /// What a check of a password came to.
@@ -351,6 +387,7 @@ pub async fn reset(app: &App, actor: &Actor, user: UserId, password: &SecretStri
     store(&mut change, user, hashed.seal(app, user)).await?;
     lockout::clear(&mut change, user).await?;
     sessions::end_all(&mut change, user, Why::PasswordChanged).await?;
+    tell_owner(&mut change, user).await?;
     change.commit(RESET.about(user)).await
 }
 

@@ -4,11 +4,14 @@
 //! Promises:
 //! - There is no default account. The first administrator is made with a link that only the operator
 //!   was shown, that works once, for 30 minutes, and never again once an administrator exists.
-//! - Registration answers the same, after the same hash, whether the address is known or not.
+//! - Registration answers the same, after the same work, whether the address is known or not.
+//! - Where addresses are verified, nothing of an account exists before its address is proved by somebody who
+//!   knows the password that it was registered with: a stranger who registers another's address gains nothing.
 //!
-//! Tables: `setup_links`.
+//! Tables: `setup_links`, `registrations`.
 
 mod http;
+mod verification;
 
 use std::time::Duration;
 
@@ -20,9 +23,12 @@ use crate::app::{Actor, App, Change};
 use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
-use crate::module::Module;
+use crate::module::{Job, Module};
 use crate::passwords::{self, Turn};
+use crate::settings::EmailVerification;
 use crate::users::{self, ADMIN, Email, NewUser};
+
+pub use verification::{resend, verify};
 
 /// Somebody registered.
 pub const REGISTERED: Event =
@@ -37,18 +43,43 @@ pub const SET_UP: Event =
 pub const LINK_MADE: Event =
     Event { name: "registration.link_made", says: "A set-up link was created" };
 
+/// Somebody registered an address that is still to be proved.
+pub const REQUESTED: Event = Event {
+    name: "registration.requested",
+    says: "Somebody registered; the address is to be proved",
+};
+/// An address was proved.
+pub const VERIFIED: Event =
+    Event { name: "registration.verified", says: "The address of an account was proved" };
+/// Somebody asked for the letter again.
+pub const RESENT: Event =
+    Event { name: "registration.resent", says: "Somebody asked for the verifying letter again" };
+
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
     name: "registration",
     routes: http::routes,
-    limits: &[&http::REGISTER, &http::SETUP],
-    events: &[REGISTERED, REFUSED, SET_UP, LINK_MADE],
-    migrations: &[Migration {
-        version: 7,
-        name: "setup",
-        sql: Sql::Both(include_str!("../../migrations/0007_setup.sql")),
+    limits: &[&http::REGISTER, &http::SETUP, &http::VERIFY, &http::RESEND, &http::RESEND_ACCOUNT],
+    events: &[REGISTERED, REFUSED, SET_UP, LINK_MADE, REQUESTED, VERIFIED, RESENT],
+    letters: &[&verification::LETTER],
+    jobs: &[Job {
+        name: "registration.prune",
+        every: Duration::from_secs(3600),
+        run: |app| Box::pin(verification::prune(app)),
     }],
-    tables: &["setup_links"],
+    migrations: &[
+        Migration {
+            version: 7,
+            name: "setup",
+            sql: Sql::Both(include_str!("../../migrations/0007_setup.sql")),
+        },
+        Migration {
+            version: 11,
+            name: "registrations",
+            sql: Sql::Both(include_str!("../../migrations/0011_registrations.sql")),
+        },
+    ],
+    tables: &["setup_links", "registrations"],
     ..Module::EMPTY
 };
 
@@ -86,7 +117,18 @@ pub async fn register(app: &App, actor: &Actor, wanted: Wanted) -> Result<()> {
     }
     let hashed = wanted.hash(app, Turn::of(actor.address)).await?;
     let mut change = app.change(actor).await?;
-    match create(&mut change, &wanted, &hashed, None).await? {
+    if app.settings.registration.email_verification == EmailVerification::Required {
+        let user = UserId(app.new_id());
+        verification::ask(&mut change, user, &wanted, &hashed).await?;
+        return change.commit(REQUESTED.entry().personal("email", wanted.email.address())).await;
+    }
+    let optional = app.settings.registration.email_verification == EmailVerification::Optional;
+    let made = create(&mut change, &wanted, &hashed, None).await?;
+    if optional {
+        let user = made.unwrap_or_else(|| UserId(app.new_id()));
+        verification::ask(&mut change, user, &wanted, &hashed).await?;
+    }
+    match made {
         Some(user) => change.commit(REGISTERED.about(user)).await,
         None => {
             let entry = REFUSED.entry().detail("reason", "address_taken");
@@ -192,7 +234,13 @@ async fn create(
     hashed: &passwords::Hashed,
     role: Option<&'static str>,
 ) -> Result<Option<UserId>> {
-    let new = NewUser { email: wanted.email.clone(), name: wanted.name.clone(), role };
+    let new = NewUser {
+        id: None,
+        verified: false,
+        email: wanted.email.clone(),
+        name: wanted.name.clone(),
+        role,
+    };
     let Some(user) = users::create(change, &new).await? else { return Ok(None) };
     let sealed = hashed.seal(&change.app().clone(), user);
     passwords::store(change, user, sealed).await?;

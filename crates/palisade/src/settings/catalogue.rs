@@ -14,13 +14,14 @@ use ipnet::IpNet;
 use super::load::Reader;
 use super::origin::{CorsOrigin, WebOrigin};
 use super::secret::{DatabaseUrl, RootKey};
+use super::smtp::{Mailbox, SmtpUrl};
 use super::value::{Shape, Value};
 use super::words::{
     EmailVerification, Environment, LogFormat, LogLevel, Migrate, Paseto, PasswordAlgorithm,
     PasswordCost, RegistrationMode, TokenAlgorithm, TokenFormat,
 };
 
-use Preset::{ByEnvironment, Fixed, InDataDirectory, OfRule, SameAs, Unset};
+use Preset::{ByEnvironment, Fixed, IfSet, InDataDirectory, OfRule, SameAs, Unset};
 
 /// What holds when no source names a setting.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +34,8 @@ pub(super) enum Preset {
     SameAs(&'static str),
     /// A file in the data directory, behind a prefix.
     InDataDirectory { prefix: &'static str, file: &'static str },
+    /// One value when another setting is set, another when it isn't.
+    IfSet { key: &'static str, then: &'static str, otherwise: &'static str },
     /// What the limit rule itself was made with; the text is an example.
     OfRule(&'static str),
     /// Nothing; the text is an example.
@@ -141,6 +144,8 @@ catalogue! {
         part limits: Limits = Limits::read;
         /// Wrong passwords.
         part lockout: Lockout = Lockout::read;
+        /// Mail.
+        part mail: Mail = Mail::read;
         /// The root key.
         part keys: Keys = Keys::read;
         /// Calls from browsers on other origins.
@@ -278,9 +283,10 @@ catalogue! {
     Registration at "registration." {
         mode: RegistrationMode = ByEnvironment { development: "open", production: "closed" },
             "Whether everybody may register.";
-        email_verification: EmailVerification = Fixed("off"),
-            "Whether somebody who registers must prove the email address. Production refuses open \
-             registration while it is off.";
+        email_verification: EmailVerification =
+            IfSet { key: "mail.smtp_url", then: "required", otherwise: "off" },
+            "Whether somebody who registers must prove the email address: before they can sign in, some \
+             time, or not at all. Production refuses open registration while it is off.";
     }
 
     /// Rate limits.
@@ -317,6 +323,21 @@ catalogue! {
         duration: Duration = Fixed("15m"),
             "How long the first lock lasts; each further one lasts twice as long, a day at most.",
             bounds: Some(("1m", "1d"));
+    }
+
+    /// Mail.
+    Mail at "mail." {
+        smtp_url: Option<SmtpUrl> = Unset("smtps://mail.example.com"),
+            "The mail server: `smtps://USER:PASSWORD@HOST` (port 465) or `smtp://USER:PASSWORD@HOST` with \
+             STARTTLS (port 587). `SMTP_URL` is read too. A password belongs in the environment.",
+            secret: true;
+        from: Option<Mailbox> = Unset("Example <no-reply@example.com>"),
+            "Whom letters come from.";
+        root_certificate: Option<PathBuf> = Unset("/etc/palisade/mail-ca.pem"),
+            "The PEM file of a certificate authority that the mail server's certificate may come from, beside \
+             the public ones.";
+        templates: Option<PathBuf> = Unset("/etc/palisade/letters"),
+            "A directory with letters that replace the built-in ones: `NAME.txt` and `NAME.html`.";
     }
 
     /// The root key.

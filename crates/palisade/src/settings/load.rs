@@ -150,6 +150,9 @@ impl Reader<'_> {
                 let directory = PathBuf::from(self.text("data.directory")?);
                 Some(format!("{prefix}{}", directory.join(file).display()))
             }
+            Preset::IfSet { key, then, otherwise } => {
+                Some(if self.is_given(key) { then } else { otherwise }.to_owned())
+            }
             Preset::OfRule(_) => {
                 let rule = self.rule?;
                 Some(match entry.key.rsplit('.').next()? {

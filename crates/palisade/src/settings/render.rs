@@ -45,7 +45,7 @@ pub fn environment_example() -> String {
 
 /// The reference page of all settings, in Markdown.
 pub fn settings_markdown() -> String {
-    let mut text = "# Settings\n\nA setting comes from a flag, else from the environment, else from `palisade.toml`, else from its\ndefault. The variable of `section.key` is `PALISADE_SECTION__KEY`; a list is written there with commas.\nWith the ending `_FILE` the variable names a file that holds the value. `DATABASE_URL` is read too and\nranks below `PALISADE_DATABASE__URL`. `palisade config show` lists what holds and where it was set.\n".to_owned();
+    let mut text = "# Settings\n\nA setting comes from a flag, else from the environment, else from `palisade.toml`, else from its\ndefault. The variable of `section.key` is `PALISADE_SECTION__KEY`; a list is written there with commas.\nWith the ending `_FILE` the variable names a file that holds the value. `DATABASE_URL` and `SMTP_URL` are read too\nand rank below `PALISADE_DATABASE__URL` and `PALISADE_MAIL__SMTP_URL`. `palisade config show` lists what holds and where it was set.\n".to_owned();
     let mut section = "";
     for entry in CATALOGUE {
         let (of, _) = entry.key.rsplit_once('.').unwrap_or(("", entry.key));
@@ -91,6 +91,9 @@ fn default_in_words(entry: &Entry) -> String {
         Preset::InDataDirectory { prefix, file } => {
             format!("`{prefix}{file}` in `data.directory`")
         }
+        Preset::IfSet { key, then, otherwise } => {
+            format!("`{then}` when `{key}` is set, else `{otherwise}`")
+        }
         Preset::OfRule(_) => "the rule's own".to_owned(),
         Preset::Unset(_) => "not set".to_owned(),
     }
@@ -102,6 +105,7 @@ fn sample(entry: &Entry, production: bool) -> String {
         Preset::Fixed(text) | Preset::OfRule(text) | Preset::Unset(text) => text.to_owned(),
         Preset::ByEnvironment { production: text, .. } if production => text.to_owned(),
         Preset::ByEnvironment { development, .. } => development.to_owned(),
+        Preset::IfSet { otherwise, .. } => otherwise.to_owned(),
         Preset::SameAs(other) => {
             CATALOGUE.iter().find(|entry| entry.key == other).map_or_else(String::new, |entry| {
                 match entry.in_production {

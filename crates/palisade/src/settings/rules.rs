@@ -10,6 +10,7 @@ pub(super) fn check(settings: &Settings, reader: &mut Reader<'_>) {
     server(settings, reader);
     database(settings, reader);
     sessions(settings, reader);
+    mail(settings, reader);
     custom_cost(settings, reader);
     match settings.server.environment {
         Environment::Development => development(settings, reader),
@@ -107,6 +108,32 @@ fn custom_cost(settings: &Settings, reader: &mut Reader<'_>) {
                 "Remove it, or set passwords.cost to custom",
             );
         }
+    }
+}
+
+fn mail(settings: &Settings, reader: &mut Reader<'_>) {
+    let mail = &settings.mail;
+    if mail.smtp_url.is_some() && mail.from.is_none() {
+        reader.refuse(
+            &["mail.from", "mail.smtp_url"],
+            "mail.smtp_url is set, but not whom letters come from",
+            "Set it, such as Example <no-reply@example.com>",
+        );
+    }
+    if mail.smtp_url.is_none() && mail.root_certificate.is_some() {
+        reader.refuse(
+            &["mail.root_certificate", "mail.smtp_url"],
+            "this has no effect, because mail.smtp_url is not set",
+            "Set mail.smtp_url, or remove it",
+        );
+    }
+    let verified = settings.registration.email_verification != EmailVerification::Off;
+    if settings.is_production() && verified && mail.smtp_url.is_none() {
+        reader.refuse(
+            &["registration.email_verification", "mail.smtp_url", "server.environment"],
+            "addresses can't be verified without mail",
+            "Set mail.smtp_url and mail.from, or set registration.email_verification to off",
+        );
     }
 }
 

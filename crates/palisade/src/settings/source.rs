@@ -127,7 +127,7 @@ impl Gathering<'_> {
         self.problem(&shown_name(key), origin, "there is no such setting", meant(nearest));
     }
 
-    /// Reads the variables; one of ours outranks `DATABASE_URL`.
+    /// Reads the variables; one of ours outranks `DATABASE_URL` and `SMTP_URL`.
     fn environment(&mut self, environment: &[(String, String)]) {
         let keys: BTreeMap<String, String> =
             self.known.keys().map(|key| (variable(key), key.clone())).collect();
@@ -147,10 +147,10 @@ impl Gathering<'_> {
                 }
             }
         }
-        if !self.named.contains("database.url") {
-            let url = environment.iter().find(|(name, _)| name == "DATABASE_URL");
-            if let Some((name, value)) = url {
-                self.variable("database.url", name, value);
+        for (key, common) in [("database.url", "DATABASE_URL"), ("mail.smtp_url", "SMTP_URL")] {
+            let url = environment.iter().find(|(name, _)| name == common);
+            if let (false, Some((name, value))) = (self.named.contains(key), url) {
+                self.variable(key, name, value);
             }
         }
     }

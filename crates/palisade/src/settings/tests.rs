@@ -379,7 +379,7 @@ mod refusals {
             ("passwords.algorithm", &["argon2id", "bcrypt"]),
             ("passwords.cost", &["standard", "light"]),
             ("registration.mode", &["open", "closed"]),
-            ("registration.email_verification", &["off"]),
+            ("registration.email_verification", &["required", "optional", "off"]),
             ("telemetry.log_format", &["auto", "pretty", "json"]),
             ("telemetry.log_level", &["error", "warn", "info", "debug", "trace"]),
         ] {
@@ -805,7 +805,7 @@ mod texts {
     fn every_secret_is_marked_and_every_reference_leads_somewhere() {
         let secret: Vec<&str> =
             CATALOGUE.iter().filter(|entry| entry.secret).map(|entry| entry.key).collect();
-        assert_eq!(secret, ["database.url", "keys.root_key"]);
+        assert_eq!(secret, ["database.url", "mail.smtp_url", "keys.root_key"]);
         assert!(CATALOGUE.iter().all(|entry| match entry.preset {
             Preset::SameAs(other) => CATALOGUE.iter().any(|entry| entry.key == other),
             _ => true,

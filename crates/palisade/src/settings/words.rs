@@ -125,7 +125,11 @@ words! {
 
 words! {
     /// Whether somebody who registers must prove the email address.
-    EmailVerification, "`off`" {
+    EmailVerification, "`required`, `optional` or `off`" {
+        /// There is no account before its address is proved.
+        Required = "required",
+        /// The account is there at once; proving the address is up to its owner.
+        Optional = "optional",
         /// No proof is asked for.
         Off = "off",
     }

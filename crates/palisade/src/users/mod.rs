@@ -193,6 +193,10 @@ pub fn check_name(text: &str) -> Result<String, Broken> {
 
 /// A user to be made.
 pub struct NewUser {
+    /// The id, if it was promised before; else a new one.
+    pub id: Option<UserId>,
+    /// Whether the owner of the address has proved it.
+    pub verified: bool,
     /// The address.
     pub email: Email,
     /// The name.
@@ -206,14 +210,15 @@ pub struct NewUser {
 /// # Errors
 /// When the database fails.
 pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>> {
-    let id = UserId(change.app().new_id());
+    let id = new.id.unwrap_or_else(|| UserId(change.app().new_id()));
     let now = change.now();
+    let verified_at = new.verified.then_some(now);
     let made: Option<(Uuid,)> = change
         .maybe(
-            "insert into users (id, email, email_key, name, created_at, updated_at)
-             values ($1, $2, $3, $4, $5, $5)
+            "insert into users (id, email, email_key, name, created_at, updated_at, email_verified_at)
+             values ($1, $2, $3, $4, $5, $5, $6)
              on conflict (email_key) do nothing returning id",
-            args![id, new.email.address(), new.email.key(), new.name.clone(), now],
+            args![id, new.email.address(), new.email.key(), new.name.clone(), now, verified_at],
         )
         .await?;
     if made.is_none() {
@@ -427,6 +432,23 @@ pub async fn signed_in(change: &mut Change, id: UserId) -> Result<bool> {
         .await?;
     touched(change, id);
     Ok(found == 1)
+}
+
+/// Notes that a user has proved to read the mail of their address.
+///
+/// # Errors
+/// When the database fails.
+pub async fn prove_address(change: &mut Change, id: UserId) -> Result<()> {
+    let now = change.now();
+    change
+        .run(
+            "update users set email_verified_at = coalesce(email_verified_at, $2), updated_at = $2
+             where id = $1",
+            args![id, now],
+        )
+        .await?;
+    touched(change, id);
+    Ok(())
 }
 
 /// Whether there is an administrator.

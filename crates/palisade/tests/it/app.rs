@@ -268,7 +268,7 @@ impl Client<'_> {
         let mut request = Request::builder().method(call.method).uri(call.path);
         let headers = request.headers_mut().unwrap();
         *headers = call.headers;
-        headers.insert("host", HeaderValue::from_static("localhost:8000"));
+        headers.entry("host").or_insert(HeaderValue::from_static("localhost:8000"));
         if let Some(token) = &self.bearer {
             headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
         }

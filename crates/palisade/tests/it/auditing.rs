@@ -188,7 +188,10 @@ async fn canaries(on: On) {
              union all select sealed, null from passwords
              union all select wrapped, null from keys
              union all select wrapped, null from person_keys
-             union all select digest, null from setup_links",
+             union all select digest, null from setup_links
+             union all select sealed, null from outbox
+             union all select digest, null from recovery_tokens
+             union all select digest, sealed from registrations",
             args![],
         )
         .await

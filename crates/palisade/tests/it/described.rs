@@ -83,7 +83,9 @@ pub fn check(method: &Method, path: &str, status: StatusCode, headers: &HeaderMa
 
 fn is_page(route: &Route) -> bool {
     let path = route.path.as_str();
-    path.starts_with("/assets/") || ["/setup", "/docs", "/openapi.json"].contains(&path)
+    path.starts_with("/assets/")
+        || path.starts_with("/account/")
+        || ["/setup", "/docs", "/mailbox", "/openapi.json"].contains(&path)
 }
 
 #[test]

@@ -109,8 +109,12 @@ const WHO: &str = "
     GET /api/v1/audit audit:read
     POST /api/v1/auth/login anyone
     POST /api/v1/auth/logout signed in
+    POST /api/v1/auth/password/forgot anyone
+    POST /api/v1/auth/password/reset anyone
     POST /api/v1/auth/refresh anyone
     POST /api/v1/auth/register anyone
+    POST /api/v1/auth/verify-email anyone
+    POST /api/v1/auth/verify-email/resend anyone
     POST /api/v1/setup anyone
     GET /api/v1/users users:read
     GET /api/v1/users/me signed in
@@ -126,12 +130,16 @@ const WHO: &str = "
     POST /api/v1/users/{id}/revoke-sessions users:write
     POST /api/v1/users/{id}/unlock users:write
     GET /api/v1/whoami anyone
+    GET /account/reset anyone
+    GET /account/verify anyone
+    GET /assets/account.js anyone
     GET /assets/docs.css anyone
     GET /assets/docs.js anyone
     GET /assets/palisade.css anyone
     GET /assets/setup.js anyone
     GET /docs anyone
     GET /livez anyone
+    GET /mailbox anyone
     GET /openapi.json anyone
     GET /readyz anyone
     GET /setup anyone

@@ -23,5 +23,6 @@ mod endings;
 mod every_route;
 mod journeys;
 mod lockout;
+mod recovering;
 mod refreshing;
 mod signing_in;

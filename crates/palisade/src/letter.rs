@@ -1,0 +1,66 @@
+//! Letters as the slices that write them declare them; the slice `mail` sends them.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::BoxFuture;
+use palisade_crypto::secret::SecretString;
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::error::Result;
+use crate::id::UserId;
+
+/// A kind of letter, declared by the slice that writes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Letter {
+    /// `slice_what`: the name of its files.
+    pub name: &'static str,
+    /// The template of its text; the first line is `Subject: …`.
+    pub text: &'static str,
+    /// The template of its HTML form.
+    pub html: &'static str,
+    /// Decides, when it is about to leave, what it says and to whom; none: it isn't sent. Here a slice looks up
+    /// what a request may not take time for.
+    pub prepare: Prepare,
+}
+
+/// See [`Letter::prepare`].
+pub type Prepare = for<'a> fn(&'a App, Content) -> BoxFuture<'a, Result<Option<Content>>>;
+
+/// What a letter says, and to whom.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Content {
+    /// The address, as its owner wrote it.
+    pub to: Option<String>,
+    /// The user whose present address it goes to, unless `to` names one.
+    pub user: Option<UserId>,
+    /// What the template may use.
+    pub values: BTreeMap<String, String>,
+}
+
+impl Content {
+    /// To an address.
+    pub fn to(address: &str) -> Content {
+        Content { to: Some(address.to_owned()), ..Content::default() }
+    }
+
+    /// To a user, wherever their mail goes when it is sent.
+    pub fn to_user(user: UserId) -> Content {
+        Content { user: Some(user), ..Content::default() }
+    }
+
+    /// With a value for the template.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<String>) -> Content {
+        self.values.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// With `link`: a page of ours that takes a token, in the part of the address that browsers keep to themselves.
+    #[must_use]
+    pub fn with_link(self, app: &App, page: &str, token: &SecretString) -> Content {
+        let url = &app.settings.server.public_url;
+        let link = format!("{url}/account/{page}#token={}", token.expose());
+        self.with("link", link)
+    }
+}

@@ -1,0 +1,169 @@
+//! What waits to be sent.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use palisade_crypto::seal::SealingKey;
+use palisade_db::{Timestamp, args};
+use uuid::Uuid;
+
+use super::{Content, FAILED, Letter, Letters, Post};
+use crate::app::{Actor, App, Change};
+use crate::error::{Error, Result};
+
+/// Whoever took a letter has so long to send it.
+const LEASE: Duration = Duration::from_secs(5 * 60);
+/// Letters that are under way at the same moment.
+const AT_ONCE: usize = 4;
+/// The pauses between tries; the last one repeats.
+const PAUSES: [Duration; 6] = [
+    Duration::from_secs(60),
+    Duration::from_secs(5 * 60),
+    Duration::from_secs(15 * 60),
+    Duration::from_secs(3600),
+    Duration::from_secs(3 * 3600),
+    Duration::from_secs(6 * 3600),
+];
+/// For so long a letter is tried (RFC 5321 section 4.5.4.1: at least 4 to 5 days for others' mail; ours are stale
+/// sooner).
+const TRIED_FOR: Duration = Duration::from_secs(3 * 24 * 3600);
+/// What was sent, or couldn't be, is kept for so long.
+const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+
+fn key(app: &App) -> SealingKey {
+    app.root.derive("outbox")
+}
+
+/// Writes a letter down.
+pub(super) async fn put(change: &mut Change, letter: &Letter, content: &Content) -> Result<()> {
+    let app = change.app().clone();
+    let id = app.new_id();
+    let plain = serde_json::to_vec(content).map_err(Error::internal)?;
+    let sealed = key(&app).seal(&*app.random, id.as_bytes(), &plain);
+    let now = change.now();
+    change
+        .run(
+            "insert into outbox (id, letter, sealed, created_at, next_try_at, tries)
+             values ($1, $2, $3, $4, $4, 0)",
+            args![id, letter.name, sealed, now],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Sends everything that is due.
+pub(super) async fn send_due(app: &App) -> Result<()> {
+    if !app.part::<Post>().is_on() {
+        return Ok(());
+    }
+    let done = join_all((0..AT_ONCE).map(|_| send_one_by_one(app))).await;
+    done.into_iter().collect()
+}
+
+async fn send_one_by_one(app: &App) -> Result<()> {
+    while let Some(taken) = take(app).await? {
+        let problem = match send(app, &taken).await {
+            Ok(()) => None,
+            Err(problem) => Some(problem),
+        };
+        note(app, &taken, problem).await?;
+    }
+    Ok(())
+}
+
+/// A letter that this process sends now.
+struct Taken {
+    id: Uuid,
+    letter: String,
+    sealed: Vec<u8>,
+    tries: i64,
+    created_at: Timestamp,
+}
+
+type Row = (Uuid, String, Option<Vec<u8>>, i64, Timestamp);
+
+/// Takes the letter that has waited longest; two processes never take the same one.
+async fn take(app: &App) -> Result<Option<Taken>> {
+    let now = app.clock.now();
+    let mut tx = app.db.begin().await?;
+    let row: Option<Row> = tx
+        .maybe(
+            "update outbox set tries = tries + 1, next_try_at = $2
+             where id = (select id from outbox where next_try_at <= $1 order by next_try_at limit 1)
+                and next_try_at <= $1
+             returning id, letter, sealed, tries, created_at",
+            args![now, now.plus(LEASE)],
+        )
+        .await?;
+    tx.commit().await?;
+    Ok(row.map(|(id, letter, sealed, tries, created_at)| Taken {
+        id,
+        letter,
+        sealed: sealed.unwrap_or_default(),
+        tries,
+        created_at,
+    }))
+}
+
+/// Sends it; the error is a word for the operator, without anything personal.
+async fn send(app: &App, taken: &Taken) -> Result<(), String> {
+    let unreadable =
+        |_| "the letter can't be opened: it was sealed under another root key".to_owned();
+    let plain = key(app).open(taken.id.as_bytes(), &taken.sealed).map_err(unreadable)?;
+    let content: Content = serde_json::from_slice(plain.expose())
+        .map_err(|_| "the letter can't be read".to_owned())?;
+    let letters = app.part::<Letters>();
+    let letter = letters.find(&taken.letter).ok_or("there is no such letter any more")?;
+    let content = (letter.prepare)(app, content).await.map_err(|error| error.code().to_owned())?;
+    let Some(content) = content else { return Ok(()) };
+    let rendered = letters.render(app, letter, &content)?;
+    app.part::<Post>().send(app, taken.id, rendered).await
+}
+
+async fn note(app: &App, taken: &Taken, problem: Option<String>) -> Result<()> {
+    let now = app.clock.now();
+    let Some(problem) = problem else {
+        let mut tx = app.db.begin().await?;
+        tx.run(
+            "update outbox set sent_at = $2, sealed = null, next_try_at = null, problem = null where id = $1",
+            args![taken.id, now],
+        )
+        .await?;
+        return Ok(tx.commit().await?);
+    };
+    tracing::warn!(
+        letter = taken.letter,
+        tries = taken.tries,
+        problem,
+        "a letter was not delivered"
+    );
+    if now.since(taken.created_at) < TRIED_FOR {
+        let tries = usize::try_from(taken.tries - 1).unwrap_or(0);
+        let pause = PAUSES.get(tries).or(PAUSES.last()).copied().unwrap_or(LEASE);
+        let mut tx = app.db.begin().await?;
+        tx.run(
+            "update outbox set next_try_at = $2, problem = $3 where id = $1",
+            args![taken.id, now.plus(pause), problem],
+        )
+        .await?;
+        return Ok(tx.commit().await?);
+    }
+    let mut change = app.change(&Actor::system()).await?;
+    change
+        .run(
+            "update outbox set failed_at = $2, next_try_at = null, problem = $3 where id = $1",
+            args![taken.id, now, problem.clone()],
+        )
+        .await?;
+    let entry = FAILED.entry().detail("letter", taken.letter.clone());
+    change.commit(entry.detail("problem", problem)).await
+}
+
+/// Deletes what is long over.
+pub(super) async fn prune(app: &App) -> Result<()> {
+    let before = app.clock.now().minus(KEPT_FOR);
+    let mut tx = app.db.begin().await?;
+    tx.run("delete from outbox where next_try_at is null and created_at < $1", args![before])
+        .await?;
+    Ok(tx.commit().await?)
+}

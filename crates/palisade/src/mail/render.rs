@@ -1,0 +1,107 @@
+//! Letters from their templates: the built-in ones, or those of the operator's directory.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+
+use super::{Content, Letter};
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::settings::Settings;
+
+/// All letters, their templates read and checked.
+pub struct Letters {
+    letters: Vec<&'static Letter>,
+    templates: Environment<'static>,
+}
+
+/// A letter as it leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    /// The address.
+    pub to: String,
+    /// One line.
+    pub subject: String,
+    /// The plain text.
+    pub text: String,
+    /// The same as HTML.
+    pub html: String,
+}
+
+const FRAME: &str = include_str!("letters/frame.html");
+
+impl Letters {
+    /// Reads the templates of these letters.
+    ///
+    /// # Errors
+    /// When a template can't be read or isn't one.
+    pub fn new(letters: Vec<&'static Letter>, settings: &Settings) -> Result<Letters> {
+        let mut templates = Environment::new();
+        templates.set_undefined_behavior(UndefinedBehavior::Strict);
+        templates.set_auto_escape_callback(|name| {
+            if name.ends_with(".html") { AutoEscape::Html } else { AutoEscape::None }
+        });
+        let directory = settings.mail.templates.as_deref();
+        let forms = letters.iter().flat_map(|letter| {
+            [
+                (format!("{}.txt", letter.name), letter.text),
+                (format!("{}.html", letter.name), letter.html),
+            ]
+        });
+        for (name, built_in) in forms.chain([("frame.html".to_owned(), FRAME)]) {
+            let own = directory.map_or(Ok(None), |directory| of_operator(directory, &name))?;
+            let text = own.unwrap_or_else(|| built_in.to_owned());
+            templates.add_template_owned(name.clone(), text).map_err(|error| {
+                Error::internal(format!("mail.templates: {name} is not a template: {error}"))
+            })?;
+        }
+        Ok(Letters { letters, templates })
+    }
+
+    /// The letter of this name.
+    pub fn find(&self, name: &str) -> Option<&'static Letter> {
+        self.letters.iter().find(|letter| letter.name == name).copied()
+    }
+
+    /// Writes a letter; the error is a word for the operator.
+    ///
+    /// # Errors
+    /// When a template asks for what there isn't, or has no subject.
+    pub fn render(
+        &self,
+        app: &App,
+        letter: &Letter,
+        content: &Content,
+    ) -> Result<Rendered, String> {
+        let mut values: BTreeMap<String, String> = content.values.clone();
+        let url = app.settings.server.public_url.to_string();
+        let site = url.split_once("://").map_or(url.as_str(), |(_, site)| site).to_owned();
+        values.insert("site".to_owned(), site);
+        values.insert("public_url".to_owned(), url);
+        let to = content.to.clone().ok_or("the letter has no address")?;
+        let write = |name: String| {
+            let template = self.templates.get_template(&name);
+            template
+                .and_then(|template| template.render(&values))
+                .map_err(|error| format!("{name}: {error}"))
+        };
+        let text = write(format!("{}.txt", letter.name))?;
+        let (subject, text) = text.split_once('\n').ok_or("the text has no subject")?;
+        let subject = subject.strip_prefix("Subject: ").ok_or("the first line is no Subject")?;
+        let html = write(format!("{}.html", letter.name))?;
+        // A line break would end the header.
+        let subject = subject.chars().filter(|c| !c.is_control()).take(200).collect();
+        Ok(Rendered { to, subject, text: text.trim_start().to_owned(), html })
+    }
+}
+
+fn of_operator(directory: &Path, name: &str) -> Result<Option<String>> {
+    match std::fs::read_to_string(directory.join(name)) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            Err(Error::internal(format!("mail.templates: {name} can't be read: {error}")))
+        }
+    }
+}

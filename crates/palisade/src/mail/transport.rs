@@ -1,0 +1,162 @@
+//! The way out: a mail server, or in development a mailbox that only shows.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use lettre::message::header::{Header, HeaderName, HeaderValue};
+use lettre::message::{Mailbox, MultiPart};
+use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
+use lettre::{Address, AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
+use palisade_db::Timestamp;
+use uuid::Uuid;
+
+use super::Rendered;
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::settings::{Settings, SmtpUrl};
+
+/// How long a mail server may take for one step.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How many letters the mailbox of development shows.
+const SHOWN: usize = 200;
+
+/// Where letters go.
+pub struct Post(Way);
+
+enum Way {
+    Server { transport: Box<AsyncSmtpTransport<Tokio1Executor>>, from: Mailbox },
+    Mailbox(Mutex<VecDeque<Shown>>),
+    Nowhere,
+}
+
+/// A letter in the mailbox of development.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// When it would have left.
+    pub at: Timestamp,
+    /// What it says.
+    pub letter: Rendered,
+}
+
+impl Post {
+    /// As the settings say.
+    ///
+    /// # Errors
+    /// When the certificate of `mail.root_certificate` can't be read.
+    pub fn new(settings: &Settings) -> Result<Post> {
+        Ok(Post(match (&settings.mail.smtp_url, &settings.mail.from) {
+            (Some(url), Some(from)) => Way::Server {
+                transport: Box::new(transport(url, settings)?),
+                from: from.inner().clone(),
+            },
+            _ if settings.is_production() => Way::Nowhere,
+            _ => Way::Mailbox(Mutex::default()),
+        }))
+    }
+
+    /// Whether letters get anywhere.
+    pub fn is_on(&self) -> bool {
+        !matches!(self.0, Way::Nowhere)
+    }
+
+    /// What the mailbox of development holds, the newest first; none where letters really leave.
+    pub fn mailbox(&self) -> Option<Vec<Shown>> {
+        let Way::Mailbox(shown) = &self.0 else { return None };
+        let shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(shown.iter().rev().cloned().collect())
+    }
+
+    /// Sends; the error is a word for the operator, without the address.
+    pub(super) async fn send(&self, app: &App, id: Uuid, letter: Rendered) -> Result<(), String> {
+        match &self.0 {
+            Way::Server { transport, from } => {
+                let message = message(app, id, from, letter)?;
+                transport.send(message).await.map(drop).map_err(|error| problem(&error))
+            }
+            Way::Mailbox(shown) => {
+                let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+                shown.push_back(Shown { at: app.clock.now(), letter });
+                if shown.len() > SHOWN {
+                    shown.pop_front();
+                }
+                Ok(())
+            }
+            Way::Nowhere => Err("there is no mail server".to_owned()),
+        }
+    }
+}
+
+/// SECURITY: off loopback nothing is said before TLS is up and the certificate verified; without STARTTLS the
+/// letter waits (test: a_letter_waits_for_a_server_that_offers_no_tls).
+fn transport(url: &SmtpUrl, settings: &Settings) -> Result<AsyncSmtpTransport<Tokio1Executor>> {
+    let mut parameters = TlsParameters::builder(url.host().to_owned());
+    if let Some(path) = &settings.mail.root_certificate {
+        let pem = std::fs::read(path).map_err(|error| unusable(&error))?;
+        let root = Certificate::from_pem(&pem).map_err(|error| unusable(&error))?;
+        parameters = parameters.add_root_certificate(root);
+    }
+    let parameters = parameters.build().map_err(Error::internal)?;
+    let tls = match (url.tls_from_the_start(), url.is_loopback()) {
+        (true, _) => Tls::Wrapper(parameters),
+        (false, false) => Tls::Required(parameters),
+        (false, true) => Tls::Opportunistic(parameters),
+    };
+    let host = url.host().trim_matches(['[', ']']);
+    let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(host)
+        .port(url.port())
+        .tls(tls)
+        .timeout(Some(PATIENCE));
+    if let Some((user, password)) = url.login() {
+        builder = builder.credentials(Credentials::new(user.to_owned(), password.to_owned()));
+    }
+    Ok(builder.build())
+}
+
+fn unusable(error: &dyn std::error::Error) -> Error {
+    Error::internal(format!("the file of mail.root_certificate can't be used: {error}"))
+}
+
+/// `Auto-Submitted` (RFC 3834 section 5): nobody's holiday notice answers.
+#[derive(Clone)]
+struct AutoSubmitted;
+
+impl Header for AutoSubmitted {
+    fn name() -> HeaderName {
+        HeaderName::new_from_ascii_str("Auto-Submitted")
+    }
+
+    fn parse(_: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(AutoSubmitted)
+    }
+
+    fn display(&self) -> HeaderValue {
+        HeaderValue::new(AutoSubmitted::name(), "auto-generated".to_owned())
+    }
+}
+
+/// The same id in every try, so that a letter sent twice is seen as one.
+fn message(app: &App, id: Uuid, from: &Mailbox, letter: Rendered) -> Result<Message, String> {
+    let to: Address = letter.to.parse().map_err(|_| "the address is none for mail".to_owned())?;
+    let domain = from.email.domain();
+    Message::builder()
+        .from(from.clone())
+        .to(Mailbox::new(None, to))
+        .subject(letter.subject)
+        .message_id(Some(format!("<{id}@{domain}>")))
+        .date(std::time::UNIX_EPOCH + app.clock.now().since(Timestamp::from_seconds(0)))
+        .header(AutoSubmitted)
+        .multipart(MultiPart::alternative_plain_html(letter.text, letter.html))
+        .map_err(|error| error.to_string())
+}
+
+/// What the server said, as a code: its text may repeat the address.
+fn problem(error: &lettre::transport::smtp::Error) -> String {
+    match error.status() {
+        Some(code) => format!("the mail server answered {code}"),
+        None if error.is_timeout() => "the mail server takes too long".to_owned(),
+        None if error.is_tls() => "no verified TLS with the mail server".to_owned(),
+        None => "the mail server can't be reached".to_owned(),
+    }
+}

@@ -1,0 +1,176 @@
+//! Recovery: a new password for whoever can read the account's mail.
+//!
+//! Promises:
+//! - Asking answers alike, after the same work, for every address; who gets a letter is decided when letters are sent.
+//! - A link works once, for an hour, and not after the password was changed. It signs nobody in.
+//! - A new password ends every session and every lock. Whatever somebody set up who couldn't read this mail is gone.
+//!
+//! Tables: `recovery_tokens`.
+
+mod http;
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use palisade_crypto::opaque;
+use palisade_crypto::secret::SecretString;
+use palisade_db::{Migration, Sql, args};
+
+use crate::app::{Actor, App};
+use crate::audit::Event;
+use crate::error::{Error, Result};
+use crate::id::UserId;
+use crate::lockout;
+use crate::mail::{self, Content, Letter};
+use crate::module::{Job, Module};
+use crate::passwords::{self, Turn};
+use crate::sessions::{self, Why};
+use crate::users::{self, Email, User};
+
+/// Somebody asked for a link to choose a new password.
+pub const ASKED: Event =
+    Event { name: "recovery.asked", says: "Somebody asked for a link to choose a new password" };
+/// Such a link was made for a user.
+pub const LINK_MADE: Event =
+    Event { name: "recovery.link_made", says: "A link to choose a new password was made" };
+/// A user chose a new password with a link.
+pub const RESET: Event =
+    Event { name: "recovery.reset", says: "A new password was chosen with a link" };
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "recovery",
+    routes: http::routes,
+    limits: &[&http::FORGOT, &http::FORGOT_ACCOUNT, &http::RESET_LIMIT],
+    events: &[ASKED, LINK_MADE, RESET],
+    letters: &[&LETTER],
+    jobs: &[Job {
+        name: "recovery.prune",
+        every: Duration::from_secs(3600),
+        run: |app| Box::pin(prune(app)),
+    }],
+    migrations: &[Migration {
+        version: 10,
+        name: "recovery",
+        sql: Sql::Both(include_str!("../../migrations/0010_recovery.sql")),
+    }],
+    tables: &["recovery_tokens"],
+    ..Module::EMPTY
+};
+
+const PREFIX: &str = "pal_rs_";
+const LIVES: Duration = Duration::from_secs(3600);
+
+static LETTER: Letter = Letter {
+    name: "recovery_reset",
+    text: include_str!("letters/reset.txt"),
+    html: include_str!("letters/reset.html"),
+    prepare: letter,
+};
+
+/// Notes that somebody wants a link for this address.
+///
+/// # Errors
+/// `mail.off`; or the database fails.
+pub async fn forgot(app: &App, actor: &Actor, email: &Email) -> Result<()> {
+    mail::needed(app)?;
+    let mut change = app.change(actor).await?;
+    // SECURITY: the same rows whoever is asked for (test: asking_for_a_link_tells_nothing).
+    mail::post(&mut change, &LETTER, Content::to(email.address())).await?;
+    change.commit(ASKED.entry().personal("email", email.address())).await
+}
+
+/// The letter with a link of its own, if there is an account to recover.
+fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
+    Box::pin(async move {
+        let Some(email) = content.to.as_deref().and_then(|to| Email::parse(to).ok()) else {
+            return Ok(None);
+        };
+        let user = users::find_by_email(app, &email).await?;
+        let Some(user) = user.filter(|user| !user.disabled) else { return Ok(None) };
+        let token = opaque::generate(PREFIX, &*app.random);
+        let digest = opaque::digest(PREFIX, token.expose());
+        let mut change = app.change(&Actor::system()).await?;
+        let now = change.now();
+        change
+            .run(
+                "insert into recovery_tokens (digest, user_id, created_at, expires_at) values ($1, $2, $3, $4)",
+                args![digest, user.id, now, now.plus(LIVES)],
+            )
+            .await?;
+        change.commit(LINK_MADE.about(user.id)).await?;
+        // To the address as the account has it, not as it was asked for.
+        Ok(Some(Content::to(&user.email).with_link(app, "reset", &token)))
+    })
+}
+
+/// Sets a new password with the token of a link.
+///
+/// # Errors
+/// `recovery.bad_token`; a broken rule of the password; 503 when too many wait; or the database fails.
+pub async fn reset(
+    app: &App,
+    actor: &Actor,
+    token: &SecretString,
+    password: &SecretString,
+) -> Result<()> {
+    let digest = opaque::digest(PREFIX, token.expose()).ok_or_else(bad_token)?;
+    let user = usable(app, digest).await?;
+    let context = [user.email.as_str(), user.name.as_deref().unwrap_or("")];
+    let turn = Turn::of(actor.address);
+    let hashed = passwords::hash(app, turn, "/password", password, &context).await?;
+    let sealed = hashed.seal(app, user.id);
+    let mut change = app.change(actor).await?;
+    let now = change.now();
+    // SECURITY: at most once, also for two requests at the same moment, and not with a link from before the
+    // password was last changed (test: a_link_works_once_and_dies_with_the_password).
+    let used = change
+        .run(
+            "update recovery_tokens set used_at = $2
+             where digest = $1 and used_at is null and expires_at > $2
+                and not exists (select 1 from passwords p
+                    where p.user_id = recovery_tokens.user_id and p.changed_at > recovery_tokens.created_at)",
+            args![digest, now],
+        )
+        .await?;
+    if used != 1 {
+        return Err(bad_token());
+    }
+    change
+        .run("delete from recovery_tokens where user_id = $1 and used_at is null", args![user.id])
+        .await?;
+    passwords::store(&mut change, user.id, sealed).await?;
+    users::prove_address(&mut change, user.id).await?;
+    lockout::clear(&mut change, user.id).await?;
+    sessions::end_all(&mut change, user.id, Why::PasswordChanged).await?;
+    passwords::tell_owner(&mut change, user.id).await?;
+    change.commit(RESET.about(user.id)).await
+}
+
+/// Whose token it is, if it could be used now; asked before the work of hashing.
+async fn usable(app: &App, digest: [u8; 32]) -> Result<User> {
+    let row: Option<(UserId,)> = app
+        .db
+        .maybe(
+            "select t.user_id from recovery_tokens t left join passwords p on p.user_id = t.user_id
+             where t.digest = $1 and t.used_at is null and t.expires_at > $2
+                and (p.changed_at is null or p.changed_at <= t.created_at)",
+            args![digest, app.clock.now()],
+        )
+        .await?;
+    let (id,) = row.ok_or_else(bad_token)?;
+    let user = users::find(app, id).await?;
+    user.filter(|user| !user.disabled).ok_or_else(bad_token)
+}
+
+fn bad_token() -> Error {
+    let says =
+        "This link was used, has expired, or the password was changed since; ask for a new one.";
+    Error::bad_field("/token", "recovery.bad_token", says)
+}
+
+async fn prune(app: &App) -> Result<()> {
+    let mut tx = app.db.begin().await?;
+    tx.run("delete from recovery_tokens where expires_at < $1", args![app.clock.now()]).await?;
+    Ok(tx.commit().await?)
+}

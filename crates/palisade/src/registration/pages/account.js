@@ -1,0 +1,46 @@
+"use strict";
+
+const form = document.getElementById("account");
+const show = (id, text) => { document.getElementById(id).textContent = text; };
+
+const token = new URLSearchParams(location.hash.slice(1)).get("token");
+// The token must not stay in the address bar, the history or a screenshot.
+history.replaceState(null, "", location.pathname);
+if (!token) show("form-error", "This page needs the whole link of the letter. Open it from there again.");
+
+function showErrors(problem) {
+  let placed = false;
+  for (const error of problem.errors || []) {
+    const place = document.getElementById(error.pointer.slice(1) + "-error");
+    show(place ? place.id : "form-error", error.detail);
+    placed = true;
+  }
+  if (!placed) show("form-error", problem.detail || "Something went wrong; please try again.");
+}
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  for (const place of form.querySelectorAll(".error")) place.textContent = "";
+  const body = { token: token || "" };
+  for (const [name, value] of new FormData(form)) body[name] = value;
+  const button = form.querySelector("button");
+  button.disabled = true;
+  try {
+    const answer = await fetch(form.dataset.action, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+    });
+    if (answer.ok) {
+      form.reset();
+      form.hidden = true;
+      document.getElementById("lead").hidden = true;
+      document.getElementById("done").hidden = false;
+    } else {
+      showErrors(await answer.json());
+    }
+  } catch {
+    show("form-error", "The server doesn't answer; please try again.");
+  }
+  button.disabled = false;
+});

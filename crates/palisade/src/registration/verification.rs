@@ -1,0 +1,219 @@
+//! Proving the address of a registration: by mail, and by the password that it was registered with.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use palisade_crypto::opaque;
+use palisade_crypto::secret::SecretString;
+use palisade_db::args;
+use uuid::Uuid;
+
+use super::{REGISTERED, RESENT, VERIFIED, Wanted, taken};
+use crate::app::{Actor, App, Change};
+use crate::error::{Error, Kind, Result};
+use crate::id::UserId;
+use crate::lockout::{self, Account, Admission, Client};
+use crate::mail::{self, Content, Letter};
+use crate::passwords::{self, Hashed, Sealed, Stored, Turn, Verdict};
+use crate::users::{self, Email, NewUser};
+
+const PREFIX: &str = "pal_vf_";
+const LIVES: Duration = Duration::from_secs(24 * 3600);
+
+pub(super) static LETTER: Letter = Letter {
+    name: "registration_verify",
+    text: include_str!("letters/verify.txt"),
+    html: include_str!("letters/verify.html"),
+    prepare: letter,
+};
+
+/// The value of a letter that names its registration.
+const REGISTRATION: &str = "registration";
+
+/// Keeps a registration until its address is proved, and writes the letter; the same rows for every address.
+pub(super) async fn ask(
+    change: &mut Change,
+    user: UserId,
+    wanted: &Wanted,
+    hashed: &Hashed,
+) -> Result<()> {
+    mail::needed(change.app())?;
+    let app = change.app().clone();
+    let (id, now) = (app.new_id(), change.now());
+    let sealed = hashed.seal(&app, user).into_bytes();
+    change
+        .run(
+            "insert into registrations (id, user_id, email, email_key, name, sealed, created_at, expires_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8)",
+            args![
+                id,
+                user,
+                wanted.email.address(),
+                wanted.email.key(),
+                wanted.name.clone(),
+                sealed,
+                now,
+                now.plus(LIVES),
+            ],
+        )
+        .await?;
+    let content = Content::to(wanted.email.address()).with(REGISTRATION, id.to_string());
+    mail::post(change, &LETTER, content).await
+}
+
+/// Notes that somebody wants the letter again.
+///
+/// # Errors
+/// `mail.off`; or the database fails.
+pub async fn resend(app: &App, actor: &Actor, email: &Email) -> Result<()> {
+    mail::needed(app)?;
+    let mut change = app.change(actor).await?;
+    mail::post(&mut change, &LETTER, Content::to(email.address())).await?;
+    change.commit(RESENT.entry().personal("email", email.address())).await
+}
+
+/// The letter with a link of its own; to an owner whose address has an account already, word of that.
+fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
+    Box::pin(async move {
+        let Some(email) = content.to.as_deref().and_then(|to| Email::parse(to).ok()) else {
+            return Ok(None);
+        };
+        let asked_again = !content.values.contains_key(REGISTRATION);
+        let named = content.values.get(REGISTRATION).and_then(|id| id.parse::<Uuid>().ok());
+        let waiting: Option<(Uuid, UserId, String)> = app
+            .db
+            .maybe(
+                "select id, user_id, email from registrations
+                 where email_key = $1 and used_at is null and expires_at > $2 and ($3 is null or id = $3)
+                 order by created_at desc, id desc limit 1",
+                args![email.key(), app.clock.now(), named],
+            )
+            .await?;
+        let owner = users::find_by_email(app, &email).await?;
+        let (id, address) = match (waiting, owner) {
+            (Some((id, _, address)), None) => (id, address),
+            (Some((id, user, address)), Some(owner))
+                if owner.id == user && !owner.email_verified =>
+            {
+                (id, address)
+            }
+            (Some(_), Some(owner)) if !asked_again => {
+                let word = Content::to(&owner.email).with("known", "yes").with("link", "");
+                return Ok(Some(word));
+            }
+            _ => return Ok(None),
+        };
+        let token = opaque::generate(PREFIX, &*app.random);
+        let mut change = app.change(&Actor::system()).await?;
+        change
+            .run(
+                "update registrations set digest = $2 where id = $1 and used_at is null",
+                args![id, opaque::digest(PREFIX, token.expose())],
+            )
+            .await?;
+        change.commit_quietly("a link for a registration; what it leads to is an event").await?;
+        Ok(Some(Content::to(&address).with("known", "").with_link(app, "verify", &token)))
+    })
+}
+
+/// A registration whose link somebody has.
+struct Waiting {
+    id: Uuid,
+    user: UserId,
+    email: String,
+    name: Option<String>,
+    sealed: Vec<u8>,
+}
+
+type Row = (Uuid, UserId, String, Option<String>, Vec<u8>);
+
+/// Proves an address: makes the account, or notes that its address is proved.
+///
+/// # Errors
+/// `registration.bad_token`; `registration.wrong_password`; `lockout.locked`; `users.email_taken`; 503 when too
+/// many wait; or the database fails.
+pub async fn verify(
+    app: &App,
+    actor: &Actor,
+    token: &SecretString,
+    password: &SecretString,
+) -> Result<()> {
+    let digest = opaque::digest(PREFIX, token.expose()).ok_or_else(bad_token)?;
+    let row: Option<Row> = app
+        .db
+        .maybe(
+            "select id, user_id, email, name, sealed from registrations
+             where digest = $1 and used_at is null and expires_at > $2",
+            args![digest, app.clock.now()],
+        )
+        .await?;
+    let (id, user, email, name, sealed) = row.ok_or_else(bad_token)?;
+    let waiting = Waiting { id, user, email, name, sealed };
+    // SECURITY: the link alone is not enough: whoever registered must have chosen the password
+    // (test: a_stranger_who_registers_an_address_gains_nothing).
+    let account = Account::of(app, None, &format!("registration {id}"));
+    let guess = match lockout::admit(app, actor, account, Client::Unknown).await? {
+        Admission::Counted(guess) => guess,
+        Admission::Refused(until) => {
+            let says = "Too many wrong passwords; wait before you try again.";
+            let wait = until.since(app.clock.now());
+            return Err(Error::new(Kind::TooMany, "lockout.locked", says).retry_after(wait));
+        }
+    };
+    let stored = Stored::new(user, waiting.sealed.clone());
+    let turn = Turn::of(actor.address);
+    let verdict = passwords::verify(app, turn, Some(&stored), password).await?;
+    let mut change = app.change(actor).await?;
+    if let Verdict::Wrong = verdict {
+        guess.wrong(&mut change).await?;
+        change.commit_quietly("a wrong password for a link; too many of them are an event").await?;
+        let says = "This is not the password that the address was registered with.";
+        return Err(Error::bad_field("/password", "registration.wrong_password", says));
+    }
+    guess.right(&mut change).await?;
+    finish(change, waiting).await
+}
+
+async fn finish(mut change: Change, waiting: Waiting) -> Result<()> {
+    let now = change.now();
+    // SECURITY: at most once, also for two requests at the same moment (test: a_verifying_link_works_once).
+    let used = change
+        .run(
+            "update registrations set used_at = $2 where id = $1 and used_at is null and expires_at > $2",
+            args![waiting.id, now],
+        )
+        .await?;
+    if used != 1 {
+        return Err(bad_token());
+    }
+    let email = Email::parse(&waiting.email).map_err(|_| Error::internal("a stored address"))?;
+    change
+        .run(
+            "delete from registrations where email_key = $1 and used_at is null",
+            args![email.key()],
+        )
+        .await?;
+    if users::exists(&mut change, waiting.user).await? {
+        users::prove_address(&mut change, waiting.user).await?;
+        return change.commit(VERIFIED.about(waiting.user)).await;
+    }
+    let new =
+        NewUser { id: Some(waiting.user), verified: true, email, name: waiting.name, role: None };
+    let user = users::create(&mut change, &new).await?.ok_or_else(taken)?;
+    passwords::store(&mut change, user, Sealed::from_bytes(waiting.sealed)).await?;
+    change.note(VERIFIED.about(user));
+    change.commit(REGISTERED.about(user)).await
+}
+
+fn bad_token() -> Error {
+    let says =
+        "This link was used, has expired or was replaced; ask for another one, or register again.";
+    Error::bad_field("/token", "registration.bad_token", says)
+}
+
+/// Forgets registrations whose time is over.
+pub(super) async fn prune(app: &App) -> Result<()> {
+    let mut tx = app.db.begin().await?;
+    tx.run("delete from registrations where expires_at < $1", args![app.clock.now()]).await?;
+    Ok(tx.commit().await?)
+}

@@ -1,0 +1,113 @@
+"""Accounts by mail, with a real SMTP server (aiosmtpd): only HTTP and what arrives in the mailbox."""
+
+import email
+import email.policy
+import re
+import time
+
+from aiosmtpd.controller import Controller
+
+from server import PASSWORD, check, free_port, postgres, started
+
+OTHER = "mossy lantern drifts inland"
+
+
+class Inbox:
+    """Takes letters in, or refuses them as it is told."""
+
+    def __init__(self):
+        self.letters, self.refuse = [], None
+
+    async def handle_DATA(self, server, session, envelope):
+        if self.refuse:
+            return self.refuse
+        letter = email.message_from_bytes(envelope.content, policy=email.policy.default)
+        self.letters.append((envelope.rcpt_tos, letter))
+        return "250 Message accepted for delivery"
+
+    def next(self, seconds=10):
+        began = time.time()
+        while not self.letters:
+            assert time.time() - began < seconds, "no letter came"
+            time.sleep(0.02)
+        return self.letters.pop(0)
+
+
+def token(letter, page, url):
+    text = letter.get_body(("plain",)).get_content()
+    found = re.search(rf"^{re.escape(url)}/account/{page}#token=(\S+)$", text, re.M)
+    assert found, text
+    assert found[1] in letter.get_body(("html",)).get_content()
+    return found[1]
+
+
+def walk(settings):
+    inbox, port = Inbox(), free_port()
+    smtp = Controller(inbox, hostname="127.0.0.1", port=port)
+    smtp.start()
+    settings = {
+        **settings,
+        "PALISADE_MAIL__SMTP_URL": f"smtp://127.0.0.1:{port}",
+        "PALISADE_MAIL__FROM": "Example <no-reply@example.com>",
+    }
+    try:
+        with started(settings, person=False) as server:
+            post = lambda path, **body: server.request("POST", "/api/v1/auth/" + path, body)
+            ann = {"email": "ann@example.com"}
+            # With a mail server verification is required.
+            assert post("register", **ann, password=PASSWORD) == (202, {"status": "accepted"})
+            assert post("login", **ann, password=PASSWORD)[0] == 401
+            to, letter = inbox.next()
+            assert to == ["ann@example.com"] and letter["From"] == "Example <no-reply@example.com>", letter
+            assert letter["Auto-Submitted"] == "auto-generated" and letter["Message-ID"], letter
+            link = token(letter, "verify", server.url)
+            assert post("verify-email", token=link, password=OTHER)[0] == 422
+            assert post("verify-email", token=link, password=PASSWORD) == (204, None)
+            status, session = post("login", **ann, password=PASSWORD)
+            assert status == 200, session
+
+            # Forgotten while the mail server refuses: the letter waits, the request doesn't.
+            inbox.refuse = "451 try again later"
+            began = time.time()
+            assert post("password/forgot", **ann)[0] == 202
+            assert post("password/forgot", email="nobody@example.com")[0] == 202
+            assert time.time() - began < 1
+            time.sleep(2)
+            inbox.refuse = None
+            assert not inbox.letters
+            assert post("password/forgot", **ann)[0] == 202
+            link = token(inbox.next()[1], "reset", server.url)
+            assert post("password/reset", token=link, password=OTHER) == (204, None)
+            assert post("password/reset", token=link, password=OTHER)[0] == 422
+            assert "was changed" in inbox.next()[1]["Subject"]
+            assert server.request("GET", "/api/v1/users/me", token=session["access_token"])[0] == 401
+            assert post("login", **ann, password=PASSWORD)[0] == 401
+            status, session = post("login", **ann, password=OTHER)
+            assert status == 200, session
+            device = session["device_token"]
+
+            # Locked by somebody, let in by a known device, unlocked by the operator.
+            for _ in range(5):
+                assert post("login", **ann, password="not the right one at all")[0] == 401
+            assert "paused" in inbox.next()[1]["Subject"]
+            assert post("login", **ann, password=OTHER)[0] == 401
+            assert post("login", **ann, password=OTHER, device_token=device)[0] == 200
+            server.command("user", "unlock", "ann@example.com")
+            assert post("login", **ann, password=OTHER)[0] == 200
+
+            # Who registers the address again tells its owner, and learns nothing.
+            assert post("register", **ann, password=PASSWORD) == (202, {"status": "accepted"})
+            assert "You have an account" in inbox.next()[1]["Subject"]
+    finally:
+        smtp.stop()
+
+
+@check
+def an_account_is_verified_forgotten_locked_and_found_again_by_mail_on_sqlite():
+    walk({})
+
+
+@check
+def an_account_is_verified_forgotten_locked_and_found_again_by_mail_on_postgresql():
+    with postgres() as cluster:
+        walk({"PALISADE_DATABASE__URL": cluster.url})
