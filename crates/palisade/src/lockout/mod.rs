@@ -232,21 +232,19 @@ impl Guess {
             return Ok(());
         }
         save(change, &place.account, place.client, after).await?;
-        let until = match after.locked_until {
-            Some(FOR_GOOD) | None => {
-                "an administrator unlocks it or its password is new".to_owned()
-            }
-            Some(until) => until.to_string(),
-        };
         let entry = match place.account.user {
             Some(user) => {
                 users::touched(change, user);
-                let content = Content::to_user(user).with("until", until.as_str());
-                mail::post(change, &LETTER, content).await?;
+                if place.client == Client::Unknown {
+                    let content =
+                        Content::to_user(user).with("until", for_people(after.locked_until));
+                    mail::post(change, &LETTER, content).await?;
+                }
                 LOCKED.about(user)
             }
             None => LOCKED.entry(),
         };
+        let until = after.locked_until.map(|until| until.to_string()).unwrap_or_default();
         let whom = match place.client {
             Client::Unknown => "unknown_clients",
             Client::Known(_) => "known_device",
@@ -254,6 +252,16 @@ impl Guess {
         };
         change.note(entry.detail("until", until).detail("refused", whom));
         Ok(())
+    }
+}
+
+/// The end of a lock as a letter says it, to the minute.
+fn for_people(until: Option<Timestamp>) -> String {
+    match until {
+        Some(FOR_GOOD) | None => "an administrator unlocks it or its password is new".to_owned(),
+        Some(until) => {
+            until.to_string().replace('T', " ").chars().take(16).chain(" UTC".chars()).collect()
+        }
     }
 }
 

@@ -62,10 +62,7 @@ pub(super) async fn send_due(app: &App) -> Result<()> {
 
 async fn send_one_by_one(app: &App) -> Result<()> {
     while let Some(taken) = take(app).await? {
-        let problem = match send(app, &taken).await {
-            Ok(()) => None,
-            Err(problem) => Some(problem),
-        };
+        let problem = send(app, &taken).await.err();
         note(app, &taken, problem).await?;
     }
     Ok(())

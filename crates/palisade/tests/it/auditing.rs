@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use palisade::audit;
-use palisade::id::UserId;
 use palisade_db::args;
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::app::{On, PASSWORD, TestApp};
 
@@ -149,7 +147,7 @@ type TwoBlobs = (Option<Vec<u8>>, Option<Vec<u8>>);
 /// Secrets that went in and out must not be found in what is stored.
 async fn canaries(on: On) {
     let app = TestApp::on(on).await;
-    let ann: UserId = app.user("ann@example.com").await;
+    app.user("ann@example.com").await;
     let signed_in = app.anyone().login("ann@example.com").await;
     let refreshed = app
         .anyone()
@@ -205,6 +203,5 @@ async fn canaries(on: On) {
         let raw = secret.trim_start_matches("pal_rt_").trim_start_matches("pal_sc_").as_bytes();
         assert!(!stored.windows(raw.len()).any(|window| window == raw), "{secret} is stored");
     }
-    assert_ne!(ann.0, Uuid::nil());
     app.stop().await;
 }
