@@ -36,8 +36,12 @@ impl Email {
         };
         check_local(local)?;
         let ascii = ascii_domain(domain)?;
-        let key = format!("{}@{ascii}", fold(local));
-        Ok(Email { address: format!("{local}@{ascii}"), key })
+        let address = format!("{local}@{ascii}");
+        // A domain grows when it is written in ASCII.
+        if address.len() > LONGEST {
+            return broken("An address has at most 254 bytes, its domain written in ASCII.");
+        }
+        Ok(Email { key: format!("{}@{ascii}", fold(local)), address })
     }
 
     /// The address, as it was written; the domain in ASCII.
@@ -145,6 +149,10 @@ mod tests {
         }
         assert!(key(&format!("{}@example.com", "a".repeat(65))).is_err());
         assert!(key(&format!("a@{}.com", "a".repeat(260))).is_err());
+        // 200 bytes as it is written, 269 in ASCII.
+        let grows = format!("{}@{}example", "a".repeat(60), "\u{1e0}\u{732}.".repeat(24));
+        assert!(grows.len() < 254);
+        assert!(key(&grows).is_err(), "{:?}", key(&grows));
     }
 
     proptest::proptest! {
