@@ -35,7 +35,7 @@ class Inbox:
 
 def token(letter, page, url):
     text = letter.get_body(("plain",)).get_content()
-    found = re.search(rf"^{re.escape(url)}/account/{page}#token=(\S+)$", text, re.M)
+    found = re.search(rf"^{re.escape(url)}/account/{page}#token=(\S+)\s*$", text, re.M)
     assert found, text
     assert found[1] in letter.get_body(("html",)).get_content()
     return found[1]
