@@ -34,6 +34,7 @@
 //! ```
 
 pub mod audit;
+pub mod known;
 pub mod mac;
 pub mod opaque;
 pub mod password;

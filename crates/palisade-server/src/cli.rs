@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
 /// A secure application backend: accounts, sign-in, sessions, tokens, an audit log.
 #[derive(Parser)]
@@ -58,6 +58,7 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   palisade user list
   palisade user create ann@example.com --name Ann --role admin
+  palisade user create bob@example.com --invite --role editors
   palisade user disable ann@example.com
   printf '%s\\n' \"$NEW_PASSWORD\" | palisade user reset-password ann@example.com")]
     User {
@@ -115,7 +116,11 @@ pub(crate) enum ConfigAction {
 #[derive(Subcommand)]
 pub(crate) enum UserAction {
     /// Lists all users, oldest first.
-    List,
+    List {
+        /// Only users whose address or name begins so.
+        #[arg(long)]
+        query: Option<String>,
+    },
     /// Shows one user.
     Show {
         /// Address or id.
@@ -129,9 +134,12 @@ pub(crate) enum UserAction {
         /// What the person is called.
         #[arg(long)]
         name: Option<String>,
-        /// The role.
-        #[arg(long, value_enum, default_value_t = RoleName::User)]
-        role: RoleName,
+        /// A role beside the one that everybody has; may be repeated.
+        #[arg(long, value_name = "NAME")]
+        role: Vec<String>,
+        /// Sends a link to choose a password with instead.
+        #[arg(long)]
+        invite: bool,
     },
     /// Refuses a user's sign-ins and ends all sessions.
     Disable {
@@ -162,16 +170,35 @@ pub(crate) enum UserAction {
         /// Address or id.
         #[arg(value_name = "EMAIL_OR_ID")]
         user: String,
+        /// Sends a link to choose a password with instead; the sessions end when it is used.
+        #[arg(long)]
+        invite: bool,
     },
-}
-
-/// The roles that a user can be created with.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum RoleName {
-    /// May do everything.
-    Admin,
-    /// Has an account and no permissions.
-    User,
+    /// Deletes a user for good; in the audit log an id stands for them.
+    Delete {
+        /// Address or id.
+        #[arg(value_name = "EMAIL_OR_ID")]
+        user: String,
+        /// Doesn't ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Gives a user a role.
+    GrantRole {
+        /// Address or id.
+        #[arg(value_name = "EMAIL_OR_ID")]
+        user: String,
+        /// The role.
+        role: String,
+    },
+    /// Takes a role from a user.
+    RevokeRole {
+        /// Address or id.
+        #[arg(value_name = "EMAIL_OR_ID")]
+        user: String,
+        /// The role.
+        role: String,
+    },
 }
 
 #[derive(Clone, Copy, Subcommand)]

@@ -1,18 +1,20 @@
 //! `palisade user …` and `palisade setup-link`: administration from the machine itself.
 
-use std::io::{BufRead as _, IsTerminal as _};
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use palisade::app::Actor;
 use palisade::http::Paging;
 use palisade::id::UserId;
+use palisade::recovery::{self, Invitation};
 use palisade::registration::{self, Wanted};
-use palisade::users::{self, ADMIN, Email, User, UserView, check_name};
-use palisade::{App, lockout, passwords, sessions};
+use palisade::roles::{self, RoleName};
+use palisade::users::{self, Authority, Email, User, UserView, check_name};
+use palisade::{App, account, lockout, passwords, sessions};
 use palisade_crypto::secret::SecretString;
 use palisade_db::Timestamp;
 use serde_json::json;
 
-use crate::cli::{Cli, RoleName, UserAction};
+use crate::cli::{Cli, UserAction};
 use crate::failure::Failure;
 use crate::opening;
 use crate::output::{Output, table};
@@ -32,45 +34,88 @@ pub(crate) async fn setup_link(cli: &Cli, output: Output) -> Result<(), Failure>
 pub(crate) async fn run(cli: &Cli, output: Output, action: &UserAction) -> Result<(), Failure> {
     let app = open(cli).await?;
     match action {
-        UserAction::List => list(&app, output).await?,
+        UserAction::List { query } => list(&app, output, query.as_deref()).await?,
+        UserAction::Create { email, name, role, invite } => {
+            let new = New { email, name: name.as_deref(), roles: role, invite: *invite };
+            let user = create(&app, new).await?;
+            show(&app, output, &user);
+        }
         UserAction::Show { user } => {
             let user = find(&app, user).await?;
             show(&app, output, &user);
         }
-        UserAction::Create { email, name, role } => {
-            let user = create(&app, email, name.as_deref(), *role).await?;
-            show(&app, output, &user);
-        }
-        UserAction::Unlock { user } => {
+        UserAction::Disable { user }
+        | UserAction::Enable { user }
+        | UserAction::Unlock { user }
+        | UserAction::RevokeSessions { user }
+        | UserAction::ResetPassword { user, .. }
+        | UserAction::Delete { user, .. }
+        | UserAction::GrantRole { user, .. }
+        | UserAction::RevokeRole { user, .. } => {
             let user = find(&app, user).await?;
-            lockout::unlock(app.change(&Actor::operator()).await?, user.id).await?;
-            done(output, &user, "is unlocked; all wrong passwords are forgotten");
-        }
-        UserAction::Disable { user } => {
-            let user = find(&app, user).await?;
-            sessions::disable(app.change(&Actor::operator()).await?, user.id).await?;
-            done(output, &user, "is disabled; all sessions are ended");
-        }
-        UserAction::Enable { user } => {
-            let user = find(&app, user).await?;
-            users::enable(app.change(&Actor::operator()).await?, user.id).await?;
-            done(output, &user, "can sign in again");
-        }
-        UserAction::RevokeSessions { user } => {
-            let user = find(&app, user).await?;
-            let change = app.change(&Actor::operator()).await?;
-            let ended = sessions::revoke_all(change, user.id).await?;
-            done(output, &user, &format!("is signed out of {} sessions", ended.0));
-        }
-        UserAction::ResetPassword { user } => {
-            let user = find(&app, user).await?;
-            let password = new_password()?;
-            passwords::reset(&app, &Actor::operator(), user.id, &password).await?;
-            done(output, &user, "has a new password; all sessions are ended");
+            let says = act(&app, &user, action).await?;
+            done(output, &user, &says);
         }
     }
     app.db.close().await;
     Ok(())
+}
+
+/// Acts on a user; answers what became of them.
+async fn act(app: &App, user: &User, action: &UserAction) -> Result<String, Failure> {
+    let operator = Actor::operator();
+    Ok(match action {
+        UserAction::List { .. } | UserAction::Create { .. } | UserAction::Show { .. } => {
+            String::new()
+        }
+        UserAction::Unlock { .. } => {
+            lockout::unlock(app.change(&operator).await?, user.id).await?;
+            "is unlocked; all wrong passwords are forgotten".to_owned()
+        }
+        UserAction::Disable { .. } => {
+            sessions::disable(app.change(&operator).await?, user.id).await?;
+            "is disabled; all sessions are ended".to_owned()
+        }
+        UserAction::Enable { .. } => {
+            users::enable(app.change(&operator).await?, user.id).await?;
+            "can sign in again".to_owned()
+        }
+        UserAction::RevokeSessions { .. } => {
+            let ended = sessions::revoke_all(app.change(&operator).await?, user.id).await?;
+            format!("is signed out of {} sessions", ended.0)
+        }
+        UserAction::ResetPassword { invite: true, .. } => {
+            recovery::send_link(app, &operator, user.id).await?;
+            "gets a link to choose a password with, good for a week".to_owned()
+        }
+        UserAction::ResetPassword { invite: false, .. } => {
+            passwords::reset(app, &operator, user.id, &new_password()?).await?;
+            "has a new password; all sessions are ended".to_owned()
+        }
+        UserAction::Delete { yes, .. } => {
+            confirm(user, *yes)?;
+            account::delete(app.change(&operator).await?, user).await?;
+            "is deleted".to_owned()
+        }
+        UserAction::GrantRole { role, .. } => grant_role(app, user, role).await?,
+        UserAction::RevokeRole { role, .. } => revoke_role(app, user, role).await?,
+    })
+}
+
+async fn grant_role(app: &App, user: &User, name: &str) -> Result<String, Failure> {
+    let role = named_role(app, name).await?;
+    let change = app.change(&Actor::operator()).await?;
+    roles::grant(change, &Authority::Operator, user.id, &role).await?;
+    Ok(format!("has the role {name}"))
+}
+
+async fn revoke_role(app: &App, user: &User, name: &str) -> Result<String, Failure> {
+    let role = named_role(app, name).await?;
+    if !user.roles.iter().any(|held| held == name) {
+        return Err(Failure::failed(format!("{} doesn't have the role {name}", user.email)));
+    }
+    roles::revoke(app.change(&Actor::operator()).await?, user.id, &role).await?;
+    Ok(format!("doesn't have the role {name} any more"))
 }
 
 async fn open(cli: &Cli) -> Result<App, Failure> {
@@ -89,20 +134,61 @@ async fn find(app: &App, named: &str) -> Result<User, Failure> {
     user.ok_or_else(|| Failure::failed(format!("there is no user {named}")))
 }
 
-async fn create(
-    app: &App,
-    email: &str,
-    name: Option<&str>,
-    role: RoleName,
-) -> Result<User, Failure> {
-    let email = Email::parse(email).map_err(|broken| Failure::usage(broken.detail))?;
-    let name = name.map(check_name).transpose();
+/// A user to be made.
+struct New<'a> {
+    email: &'a str,
+    name: Option<&'a str>,
+    roles: &'a [String],
+    invite: bool,
+}
+
+async fn create(app: &App, new: New<'_>) -> Result<User, Failure> {
+    let email = Email::parse(new.email).map_err(|broken| Failure::usage(broken.detail))?;
+    let name = new.name.map(check_name).transpose();
     let name = name.map_err(|broken| Failure::usage(broken.detail))?;
-    let wanted = Wanted { email, password: new_password()?, name };
-    let role = (role == RoleName::Admin).then_some(ADMIN);
-    let id = registration::create_user(app, &Actor::operator(), wanted, role).await?;
+    for role in new.roles {
+        named_role(app, role).await?;
+    }
+    let (operator, roles) = (Actor::operator(), new.roles.to_vec());
+    let id = if new.invite {
+        let invitation = Invitation { email, name, roles };
+        recovery::invite(app, &operator, &Authority::Operator, invitation).await?
+    } else {
+        let wanted = Wanted { email, password: new_password()?, name };
+        registration::create_user(app, &operator, wanted, roles).await?
+    };
     let made = users::find(app, id).await?;
     made.ok_or_else(|| Failure::failed("the user was created and is gone again"))
+}
+
+/// A role that exists.
+async fn named_role(app: &App, name: &str) -> Result<RoleName, Failure> {
+    let unknown = || async {
+        let known = roles::list(app).await?;
+        let known: Vec<String> = known.into_iter().map(|role| role.name).collect();
+        Ok(Failure::usage(format!("there is no role {name}; there are: {}", known.join(", "))))
+    };
+    match name.parse::<RoleName>() {
+        Ok(role) if roles::find(app, &role).await?.is_some() => Ok(role),
+        _ => Err(unknown().await.unwrap_or_else(|failure: Failure| failure)),
+    }
+}
+
+/// Asks on a terminal whether a user shall really go.
+fn confirm(user: &User, yes: bool) -> Result<(), Failure> {
+    if yes || !std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    let unread = |error| Failure::failed("the answer can't be read").because(error);
+    let question =
+        format!("Delete {} and everything that belongs to them, for good? [y/N] ", user.email);
+    std::io::stderr().write_all(question.as_bytes()).map_err(unread)?;
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).map_err(unread)?;
+    if line.trim().eq_ignore_ascii_case("y") {
+        return Ok(());
+    }
+    Err(Failure::failed("nothing was deleted"))
 }
 
 /// A password: asked for twice on a terminal, else the first line of standard input.
@@ -126,12 +212,12 @@ fn new_password() -> Result<SecretString, Failure> {
     Ok(password.into())
 }
 
-async fn list(app: &App, output: Output) -> Result<(), Failure> {
+async fn list(app: &App, output: Output, query: Option<&str>) -> Result<(), Failure> {
     let mut all = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
         let paging = Paging::new(Some("200"), cursor.as_deref())?;
-        let page = users::page(app, &paging).await?;
+        let page = users::page(app, query, &paging).await?;
         all.extend(page.items);
         match page.next_cursor {
             Some(next) => cursor = Some(next.to_string()),

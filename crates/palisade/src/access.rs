@@ -23,7 +23,7 @@ use crate::app::{Actor, ActorKind, App};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Arrival, limit};
 use crate::id::{SessionId, UserId};
-use crate::limits::{LimitKey, Rule};
+use crate::limits::{Decision, LimitKey, Rule};
 use crate::module::Permission;
 
 /// Fetch metadata: where a browser says that a request comes from.
@@ -36,6 +36,8 @@ pub struct Access {
     pub who: Who,
     /// Rate limits by the client's address, checked before anything else.
     pub limits: Vec<&'static Rule>,
+    /// Whether it asks for proof of identity within `sessions.fresh_for`.
+    pub fresh: bool,
 }
 
 /// Whom a route lets in.
@@ -50,13 +52,13 @@ pub enum Who {
 }
 
 /// Everybody may call; credentials aren't looked at.
-pub const ANYONE: Access = Access { who: Who::Anyone, limits: Vec::new() };
+pub const ANYONE: Access = Access { who: Who::Anyone, limits: Vec::new(), fresh: false };
 /// Whoever is signed in may call: routes about oneself.
-pub const SIGNED_IN: Access = Access { who: Who::SignedIn, limits: Vec::new() };
+pub const SIGNED_IN: Access = Access { who: Who::SignedIn, limits: Vec::new(), fresh: false };
 
 /// Whoever holds `permission` may call.
 pub const fn needs(permission: Permission) -> Access {
-    Access { who: Who::Holds(permission), limits: Vec::new() }
+    Access { who: Who::Holds(permission), limits: Vec::new(), fresh: false }
 }
 
 impl Access {
@@ -64,6 +66,13 @@ impl Access {
     #[must_use]
     pub fn limit(mut self, rule: &'static Rule) -> Access {
         self.limits.push(rule);
+        self
+    }
+
+    /// Asks for proof of identity within `sessions.fresh_for`: whoever found a device signed in can't do this.
+    #[must_use]
+    pub const fn fresh(mut self) -> Access {
+        self.fresh = true;
         self
     }
 }
@@ -147,7 +156,8 @@ fn user_agent(headers: &HeaderMap) -> Option<String> {
     Some(text.chars().filter(|c| !c.is_control()).take(200).collect())
 }
 
-/// The gate: lets a request through to its handler, or says why not.
+/// The gate: lets a request through to its handler, or says why not. Answers the limit that was nearest to
+/// being used up, if there was one.
 ///
 /// # Errors
 /// Too many requests, not signed in, not allowed, of unproven origin.
@@ -156,14 +166,18 @@ pub async fn admit(
     access: &Access,
     credentials: &[Credential],
     parts: &mut RequestParts,
-) -> Result<()> {
+) -> Result<Option<Decision>> {
+    let mut strictest: Option<Decision> = None;
     if let Some(arrival) = parts.extensions.get::<Arrival>() {
         for rule in &access.limits {
-            limit(app, rule, LimitKey::address(arrival.client.address))?;
+            let decision = limit(app, rule, LimitKey::address(arrival.client.address))?;
+            if strictest.is_none_or(|other| decision.remaining < other.remaining) {
+                strictest = Some(decision);
+            }
         }
     }
     if access.who == Who::Anyone {
-        return Ok(());
+        return Ok(strictest);
     }
     let identity = prove(app, credentials, parts).await?;
     if identity.via == Via::Cookie {
@@ -174,8 +188,20 @@ pub async fn admit(
     {
         return Err(denied());
     }
+    if access.fresh {
+        let age = app.clock.now().since(identity.authenticated_at);
+        // SECURITY: (test: what_needs_fresh_proof_is_refused_later)
+        if age >= app.settings.sessions.fresh_for {
+            return Err(not_fresh());
+        }
+    }
     parts.extensions.insert(Arc::new(identity));
-    Ok(())
+    Ok(strictest)
+}
+
+fn not_fresh() -> Error {
+    let says = "Prove again who you are, with POST /api/v1/auth/reauthenticate.";
+    Error::new(Kind::Denied, "access.not_fresh", says)
 }
 
 async fn prove(app: &App, credentials: &[Credential], parts: &RequestParts) -> Result<Identity> {

@@ -26,13 +26,13 @@ use crate::http::{About, Frame, HostCookie, Route, Routes, openapi};
 use crate::id::uuid_v7;
 use crate::limits::{EffectiveRule, Limiter};
 use crate::mail::Letters;
-use crate::module::{Job, Module};
+use crate::module::{Job, Module, Permission};
 use crate::reference::Document;
 use crate::settings::{CorsOrigin, Settings};
 use crate::users::AllPermissions;
 use crate::{
-    audit, keys, lockout, login, mail, passwords, recovery, reference, registration, sessions,
-    system, tokens, users,
+    account, audit, compat, grants, keys, lockout, login, mail, passwords, recovery, reference,
+    registration, roles, sessions, system, tokens, users,
 };
 
 /// Palisade's own modules.
@@ -40,6 +40,8 @@ pub const MODULES: &[Module] = &[
     audit::MODULE,
     keys::MODULE,
     users::MODULE,
+    roles::MODULE,
+    grants::MODULE,
     tokens::MODULE,
     mail::MODULE,
     lockout::MODULE,
@@ -48,6 +50,8 @@ pub const MODULES: &[Module] = &[
     login::MODULE,
     registration::MODULE,
     recovery::MODULE,
+    account::MODULE,
+    compat::MODULE,
     system::MODULE,
     reference::MODULE,
 ];
@@ -87,7 +91,8 @@ pub struct Builder {
 impl Builder {
     /// With Palisade's own modules.
     pub fn new(settings: Settings, clock: Clock, random: Arc<dyn Random>) -> Builder {
-        Builder { modules: MODULES.to_vec(), settings: Arc::new(settings), clock, random }
+        let modules = MODULES.iter().filter(|module| (module.when)(&settings)).copied().collect();
+        Builder { modules, settings: Arc::new(settings), clock, random }
     }
 
     /// With a module of the application.
@@ -135,9 +140,10 @@ impl Builder {
     /// When the root key doesn't fit the database, a module can't start, or the database fails.
     pub async fn app(&self, db: Db, root: RootKey) -> Result<App> {
         let mut parts = Parts::default();
-        let permissions = self.modules.iter().flat_map(|module| module.permissions);
-        let permissions: BTreeSet<String> = permissions.map(|p| p.name.to_owned()).collect();
-        parts.put(AllPermissions(Arc::new(permissions)));
+        let permissions: Vec<Permission> =
+            self.modules.iter().flat_map(|module| module.permissions).copied().collect();
+        let names: BTreeSet<String> = permissions.iter().map(|p| p.name.to_owned()).collect();
+        parts.put(AllPermissions(Arc::new(names), permissions));
         parts.put(Document(self.openapi().to_string().into()));
         let letters = self.modules.iter().flat_map(|module| module.letters).copied().collect();
         parts.put(Letters::new(letters, &self.settings)?);

@@ -258,6 +258,13 @@ impl From<palisade_db::DbError> for Error {
                 "The database doesn't answer; please try again.",
             )
             .because(error),
+            // What a statement didn't foresee: two at the same moment.
+            Db::Conflict => Error::new(
+                Kind::Conflict,
+                "request.conflict",
+                "Somebody changed the same thing at the same moment; please try again.",
+            )
+            .because(error),
             _ => Error::internal(error),
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use futures_util::future::BoxFuture;
 use palisade_crypto::secret::SecretString;
+use palisade_db::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
@@ -63,4 +64,9 @@ impl Content {
         let link = format!("{url}/account/{page}#token={}", token.expose());
         self.with("link", link)
     }
+}
+
+/// A time as letters say it, to the minute.
+pub fn for_people(at: Timestamp) -> String {
+    at.to_string().replace('T', " ").chars().take(16).chain(" UTC".chars()).collect()
 }

@@ -7,12 +7,15 @@
 //! promises it keeps and the tables it owns.
 
 pub mod access;
+pub mod account;
 pub mod app;
 pub mod audit;
 mod builder;
 pub mod clock;
+pub mod compat;
 pub mod error;
 pub mod feed;
+pub mod grants;
 pub mod hashing;
 pub mod http;
 pub mod id;
@@ -28,6 +31,7 @@ pub mod passwords;
 pub mod recovery;
 pub mod reference;
 pub mod registration;
+pub mod roles;
 pub mod sessions;
 pub mod settings;
 pub mod shape;

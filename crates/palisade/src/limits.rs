@@ -95,6 +95,7 @@ pub struct Decision {
 /// Counts attempts by rule and key.
 pub struct Limiter {
     rules: HashMap<&'static str, Buckets>,
+    in_force: Vec<EffectiveRule>,
     accounts: RandomState,
 }
 
@@ -108,8 +109,16 @@ impl Limiter {
     /// A limiter for these rules with room for about `keys` keys each.
     #[must_use]
     pub fn with_capacity(rules: impl IntoIterator<Item = EffectiveRule>, keys: usize) -> Self {
-        let rules = rules.into_iter().map(|rule| (rule.rule.name, Buckets::new(&rule, keys)));
-        Self { rules: rules.collect(), accounts: RandomState::new() }
+        let mut in_force: Vec<EffectiveRule> = rules.into_iter().collect();
+        in_force.sort_by_key(|rule| rule.rule.name);
+        let rules = in_force.iter().map(|rule| (rule.rule.name, Buckets::new(rule, keys)));
+        Self { rules: rules.collect(), in_force, accounts: RandomState::new() }
+    }
+
+    /// The rules with the numbers in force, by name.
+    #[must_use]
+    pub fn rules(&self) -> &[EffectiveRule] {
+        &self.in_force
     }
 
     /// The key of an account, by a name or id. Keyed with a secret of this process, so that nobody

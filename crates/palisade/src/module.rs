@@ -22,6 +22,8 @@ use crate::settings::Settings;
 pub struct Module {
     /// The slice's name, a plural noun.
     pub name: &'static str,
+    /// Whether it is part of a server with these settings.
+    pub when: fn(&Settings) -> bool,
     /// Its routes.
     pub routes: fn() -> Routes,
     /// Permissions that its routes ask for.
@@ -50,6 +52,7 @@ impl Module {
     /// A module that brings nothing: the base for `..Module::EMPTY`.
     pub const EMPTY: Module = Module {
         name: "",
+        when: |_| true,
         routes: Routes::none,
         permissions: &[],
         limits: &[],

@@ -55,6 +55,11 @@ shape! {
 }
 
 shape! {
+    /// A name in requests and paths: of a role, a kind of resource, an action.
+    Name, { "type": "string", "pattern": "^[a-z][a-z0-9_-]{0,49}$", "examples": ["editors"] }
+}
+
+shape! {
     /// What a person or device is called: something to see, nothing that hides or steers.
     Label, {
         "type": "string",

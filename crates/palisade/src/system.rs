@@ -1,4 +1,4 @@
-//! What the server says of itself: `/livez`, `/readyz`, `/api/v1/whoami`.
+//! What the server says of itself: `/livez`, `/readyz`, `/api/v1/whoami`, `/api/v1/limits`.
 //!
 //! Tables: none.
 
@@ -9,21 +9,28 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::access::ANYONE;
+use crate::access::{ANYONE, needs};
 use crate::app::App;
 use crate::http::describe::{Describe, Description};
-use crate::http::{Arrival, Routes};
-use crate::module::Module;
+use crate::http::{Arrival, List, Routes};
+use crate::limits::{EffectiveRule, Key};
+use crate::module::{Module, Permission};
 use palisade_db::args;
 
 /// The slice's table of contents.
-pub const MODULE: Module = Module { name: "system", routes, ..Module::EMPTY };
+pub const MODULE: Module = Module { name: "system", routes, permissions: &[READ], ..Module::EMPTY };
+
+/// May see how the server is set up and how it is.
+pub const READ: Permission =
+    Permission { name: "system:read", says: "See how the server is set up and how it is" };
 
 fn routes() -> Routes {
     health().and(
         Routes::at("")
             .get("/whoami", ANYONE, whoami)
-            .says("What the server believes about the connection that asks."),
+            .says("What the server believes about the connection that asks.")
+            .get("/limits", needs(READ), limits)
+            .says("The rate limits in force, by name."),
     )
 }
 
@@ -102,4 +109,48 @@ async fn whoami(Extension(arrival): Extension<Arrival>, headers: HeaderMap) -> J
         user_agent: text("user-agent"),
         request_id: arrival.request.to_string(),
     })
+}
+
+/// A rate limit.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Limit")]
+struct LimitView {
+    /// What it is called in `limits.rules` and in the answers' headers.
+    name: &'static str,
+    /// How many may come at once.
+    burst: u32,
+    /// Seconds in which so many are let in again.
+    per: u64,
+    key: KeyView,
+    /// Whether it is applied.
+    enabled: bool,
+    /// What the refused caller is told.
+    description: &'static str,
+}
+
+/// What a limit counts by.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+enum KeyView {
+    /// The client's address, IPv6 by its /64 network.
+    Address,
+    /// The account acted on or acting.
+    Account,
+}
+
+async fn limits(State(app): State<App>) -> Json<List<LimitView>> {
+    let view = |rule: &EffectiveRule| LimitView {
+        name: rule.rule.name,
+        burst: rule.burst,
+        per: rule.per.as_secs(),
+        key: match rule.rule.key {
+            Key::Address => KeyView::Address,
+            Key::Account => KeyView::Account,
+        },
+        enabled: rule.enabled,
+        description: rule.rule.says,
+    };
+    let items = app.limiter.rules().iter().map(view).collect();
+    Json(List { items, next_cursor: None })
 }

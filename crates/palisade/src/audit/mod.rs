@@ -167,6 +167,15 @@ pub async fn create_person_key(tx: &mut crate::app::Change, person: UserId) -> R
     Ok(())
 }
 
+/// Destroys the key of a person: what the log holds of them can't be read any more, and still verifies.
+///
+/// # Errors
+/// When the database fails.
+pub async fn forget_person(change: &mut crate::app::Change, person: UserId) -> Result<()> {
+    change.run("delete from person_keys where user_id = $1", args![person]).await?;
+    Ok(())
+}
+
 /// Writes one event into a transaction.
 pub(crate) async fn write(
     tx: &mut Tx,

@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 use axum::Json;
 use axum::body::Body;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, RETRY_AFTER,
-    STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, LOCATION, REFERRER_POLICY,
+    RETRY_AFTER, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -109,6 +109,16 @@ pub struct NoContent;
 impl IntoResponse for NoContent {
     fn into_response(self) -> Response {
         StatusCode::NO_CONTENT.into_response()
+    }
+}
+
+/// 303: what is asked for is there.
+#[derive(Clone, Copy, Debug)]
+pub struct Elsewhere(pub &'static str);
+
+impl IntoResponse for Elsewhere {
+    fn into_response(self) -> Response {
+        (StatusCode::SEE_OTHER, [(LOCATION, HeaderValue::from_static(self.0))]).into_response()
     }
 }
 

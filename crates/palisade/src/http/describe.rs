@@ -10,8 +10,8 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value};
 
-use super::answer::{Accepted, Asset, Created, Html, NoContent, Written};
-use super::input::{Body, Id, List, MaybeBody, Params};
+use super::answer::{Accepted, Asset, Created, Elsewhere, Html, NoContent, Written};
+use super::input::{Body, Form, Id, List, MaybeBody, Params, Segments};
 use crate::access::Caller;
 use crate::error::Error;
 
@@ -35,6 +35,8 @@ pub struct Description {
     pub(super) query: Option<Value>,
     /// The body's schema, and whether there must be one.
     pub(super) body: Option<(Value, bool)>,
+    /// The body is a form and no JSON.
+    pub(super) form: bool,
     /// Answers that are no errors.
     pub(super) answers: Vec<Answered>,
     /// It answers a page for people, which is no part of the API.
@@ -66,6 +68,7 @@ impl Description {
             path: Vec::new(),
             query: None,
             body: None,
+            form: false,
             answers: Vec::new(),
             page: false,
             taken: settings().for_deserialize().into_generator(),
@@ -78,6 +81,7 @@ impl Description {
         self.path.clear();
         self.query = None;
         self.body = None;
+        self.form = false;
         self.answers.clear();
         self.page = false;
     }
@@ -129,6 +133,13 @@ impl<T: JsonSchema> Describe for Body<T> {
     }
 }
 
+impl<T: JsonSchema> Describe for Form<T> {
+    fn describe(handler: &mut Description) {
+        Body::<T>::describe(handler);
+        handler.form = true;
+    }
+}
+
 impl<T: JsonSchema> Describe for MaybeBody<T> {
     fn describe(handler: &mut Description) {
         handler.body = Some((handler.taken.subschema_for::<T>().to_value(), false));
@@ -145,6 +156,20 @@ impl<T: JsonSchema> Describe for Params<T> {
 impl<T: JsonSchema> Describe for Id<T> {
     fn describe(handler: &mut Description) {
         handler.path.push(handler.taken.subschema_for::<T>().to_value());
+    }
+}
+
+impl<A: JsonSchema, B: JsonSchema> Describe for Segments<(A, B)> {
+    fn describe(handler: &mut Description) {
+        Id::<A>::describe(handler);
+        Id::<B>::describe(handler);
+    }
+}
+
+impl<A: JsonSchema, B: JsonSchema, C: JsonSchema> Describe for Segments<(A, B, C)> {
+    fn describe(handler: &mut Description) {
+        Segments::<(A, B)>::describe(handler);
+        Id::<C>::describe(handler);
     }
 }
 
@@ -182,6 +207,13 @@ impl Describe for NoContent {
     fn describe(handler: &mut Description) {
         let status = StatusCode::NO_CONTENT;
         handler.answers(Answered { status, says: "Done.", body: None });
+    }
+}
+
+impl Describe for Elsewhere {
+    fn describe(handler: &mut Description) {
+        let status = StatusCode::SEE_OTHER;
+        handler.answers(Answered { status, says: "It is at `Location`.", body: None });
     }
 }
 

@@ -43,14 +43,49 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
 
     async fn from_request(request: Request, app: &App) -> Result<Body<T>> {
         is_json(request.headers())?;
-        let limit = usize::try_from(app.settings.server.max_body).unwrap_or(usize::MAX);
-        let patience = app.settings.server.request_timeout / 2;
-        let bytes =
-            tokio::time::timeout(patience, read(request, limit)).await.map_err(|_| {
-                Error::new(Kind::TooSlow, "request.too_slow", "The body took too long to arrive.")
-            })??;
-        Body::parse(&bytes)
+        Body::parse(&whole(request, app).await?)
     }
+}
+
+/// A form, as `application/x-www-form-urlencoded` (WHATWG URL, section 5). Every field is text.
+pub struct Form<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<App> for Form<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, app: &App) -> Result<Form<T>> {
+        let media = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media = media.and_then(|media| media.split(';').next()).map(str::trim);
+        if !media
+            .is_some_and(|media| media.eq_ignore_ascii_case("application/x-www-form-urlencoded"))
+        {
+            let says = "Send a form, with Content-Type: application/x-www-form-urlencoded.";
+            return Err(Error::new(Kind::WrongMediaType, "request.wrong_media_type", says));
+        }
+        let bytes = whole(request, app).await?;
+        let mut fields = serde_json::Map::new();
+        for (name, value) in form_urlencoded::parse(&bytes) {
+            let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+            if fields.insert(name.into_owned(), value.into_owned().into()).is_some() {
+                return Err(Error::bad_field(
+                    &pointer,
+                    "request.repeated",
+                    "Send this field once.",
+                ));
+            }
+        }
+        let Body(value) = Body::parse(serde_json::Value::Object(fields).to_string().as_bytes())?;
+        Ok(Form(value))
+    }
+}
+
+/// The whole body, within the limits of size and time.
+async fn whole(request: Request, app: &App) -> Result<Bytes> {
+    let limit = usize::try_from(app.settings.server.max_body).unwrap_or(usize::MAX);
+    let patience = app.settings.server.request_timeout / 2;
+    tokio::time::timeout(patience, read(request, limit)).await.map_err(|_| {
+        Error::new(Kind::TooSlow, "request.too_slow", "The body took too long to arrive.")
+    })?
 }
 
 /// A JSON body, or none.
@@ -210,6 +245,39 @@ impl<T: FromStr + Send> FromRequestParts<App> for Id<T> {
         let Path(text): Path<String> =
             Path::from_request_parts(parts, app).await.map_err(|_| Error::not_found())?;
         text.parse().map(Id).map_err(|_| Error::not_found())
+    }
+}
+
+/// Several segments of the path, in their order. What isn't well formed doesn't exist.
+pub struct Segments<T>(pub T);
+
+async fn segments<const N: usize>(parts: &mut Parts, app: &App) -> Result<[String; N]> {
+    let Path(texts): Path<Vec<String>> =
+        Path::from_request_parts(parts, app).await.map_err(|_| Error::not_found())?;
+    texts.try_into().map_err(|_| Error::not_found())
+}
+
+fn segment<T: FromStr>(text: &str) -> Result<T> {
+    text.parse().map_err(|_| Error::not_found())
+}
+
+impl<A: FromStr + Send, B: FromStr + Send> FromRequestParts<App> for Segments<(A, B)> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
+        let [a, b] = segments(parts, app).await?;
+        Ok(Segments((segment(&a)?, segment(&b)?)))
+    }
+}
+
+impl<A: FromStr + Send, B: FromStr + Send, C: FromStr + Send> FromRequestParts<App>
+    for Segments<(A, B, C)>
+{
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
+        let [a, b, c] = segments(parts, app).await?;
+        Ok(Segments((segment(&a)?, segment(&b)?, segment(&c)?)))
     }
 }
 

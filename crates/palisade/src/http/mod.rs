@@ -20,17 +20,17 @@ pub mod serve;
 
 use axum::http::{HeaderName, HeaderValue};
 
-pub use answer::{Accepted, Asset, Created, Html, NoContent, Written};
+pub use answer::{Accepted, Asset, Created, Elsewhere, Html, NoContent, Written};
 pub use cookie::{CookieName, Found, HostCookie};
 pub use frame::Frame;
-pub use input::{Body, Cursor, Id, List, MaybeBody, Paging, Params};
+pub use input::{Body, Cursor, Form, Id, List, MaybeBody, Paging, Params, Segments};
 pub use openapi::{About, openapi};
 pub use routes::{Route, Routes};
 
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::id::RequestId;
-use crate::limits::{LimitKey, Rule};
+use crate::limits::{Decision, LimitKey, Rule};
 
 /// What is known of a request before anything of it is believed.
 #[derive(Clone, Copy, Debug)]
@@ -47,15 +47,24 @@ pub struct Arrival {
 ///
 /// # Errors
 /// `request.too_many`, with `Retry-After`, `RateLimit` and `RateLimit-Policy`.
-pub fn limit(app: &App, rule: &'static Rule, key: LimitKey) -> Result<()> {
+pub fn limit(app: &App, rule: &'static Rule, key: LimitKey) -> Result<Decision> {
     let decision = app.limiter.check(rule, key, app.clock.monotonic());
     if decision.allowed {
-        return Ok(());
+        return Ok(decision);
     }
-    let header =
-        |text: String| HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
-    Err(Error::new(Kind::TooMany, "request.too_many", rule.says)
-        .retry_after(decision.retry_after)
-        .header(HeaderName::from_static("ratelimit"), header(decision.limit_field()))
-        .header(HeaderName::from_static("ratelimit-policy"), header(decision.policy_field())))
+    let error = Error::new(Kind::TooMany, "request.too_many", rule.says);
+    let error = error.retry_after(decision.retry_after);
+    let error = limit_headers(&decision)
+        .into_iter()
+        .fold(error, |error, (name, value)| error.header(name, value));
+    Err(error)
+}
+
+/// What an answer says of a limit that was applied.
+fn limit_headers(decision: &Decision) -> [(HeaderName, HeaderValue); 2] {
+    let value = |text: String| HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
+    [
+        (HeaderName::from_static("ratelimit"), value(decision.limit_field())),
+        (HeaderName::from_static("ratelimit-policy"), value(decision.policy_field())),
+    ]
 }

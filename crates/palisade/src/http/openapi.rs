@@ -60,6 +60,8 @@ const INTRODUCTION: &str = "Accounts, sign-in, sessions, tokens and an audit log
     Sign in at `POST /api/v1/auth/login` and send the access token as `Authorization: Bearer …`, or ask \
     there for a cookie session; an unsafe request with the cookie must come from the server's own origin.";
 
+const FORM: &str = "application/x-www-form-urlencoded";
+
 fn schemes(about: &About<'_>) -> Value {
     let schemes = about.credentials.iter().map(|credential| {
         let scheme = match credential.via {
@@ -88,7 +90,13 @@ fn operation(about: &About<'_>, route: &Route, known: &Description) -> Value {
         Who::Anyone | Who::SignedIn => String::new(),
         Who::Holds(permission) => format!("Needs the permission `{}`.", permission.name),
     };
-    let text: Vec<&str> = [more, &needs].into_iter().filter(|text| !text.is_empty()).collect();
+    let fresh = if route.access.fresh {
+        "Needs proof of identity within `sessions.fresh_for` (10 minutes unless set otherwise)."
+    } else {
+        ""
+    };
+    let text: Vec<&str> =
+        [more, &needs, fresh].into_iter().filter(|text| !text.is_empty()).collect();
     operation.insert("operationId".to_owned(), json!(operation_id(route)));
     operation.insert("tags".to_owned(), json!([tag(&route.path)]));
     operation.insert("summary".to_owned(), json!(summary.trim_end_matches('.')));
@@ -101,7 +109,8 @@ fn operation(about: &About<'_>, route: &Route, known: &Description) -> Value {
         operation.insert("parameters".to_owned(), json!(parameters));
     }
     if let Some((schema, required)) = &known.body {
-        let content = json!({ "application/json": { "schema": schema } });
+        let media = if known.form { FORM } else { "application/json" };
+        let content = json!({ media: { "schema": schema } });
         let body = json!({ "required": required, "content": content });
         operation.insert("requestBody".to_owned(), body);
     }
@@ -199,6 +208,9 @@ fn refusals(route: &Route, known: &Description) -> Vec<(Kind, &'static str)> {
     }
     if let Who::Holds(_) = route.access.who {
         all.push((Kind::Denied, "access.denied"));
+    }
+    if route.access.fresh {
+        all.push((Kind::Denied, "access.not_fresh"));
     }
     if !route.access.limits.is_empty() {
         all.push((Kind::TooMany, "request.too_many"));

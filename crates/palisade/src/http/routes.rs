@@ -11,6 +11,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use futures_util::future::BoxFuture;
 
 use super::describe::{Described, Description};
+use super::limit_headers;
 use crate::access::{Access, Credential, admit};
 use crate::app::App;
 use crate::error::Kind;
@@ -87,6 +88,16 @@ impl Routes {
         T: Send + 'static,
     {
         self.add((Method::POST, MethodFilter::POST), path, access, handler)
+    }
+
+    /// `PUT`: makes it so, whatever it was before.
+    #[must_use]
+    pub fn put<H, T>(self, path: &str, access: Access, handler: H) -> Routes
+    where
+        H: Handler<T, App> + Described<T>,
+        T: Send + 'static,
+    {
+        self.add((Method::PUT, MethodFilter::PUT), path, access, handler)
     }
 
     /// `PATCH`: changes the fields that the body names.
@@ -192,7 +203,16 @@ where
             let (mut parts, body) = request.into_parts();
             // SECURITY: the gate comes before the body (test: every_route).
             match admit(&app, &self.access, &self.credentials, &mut parts).await {
-                Ok(()) => self.handler.call(Request::from_parts(parts, body), app).await,
+                Ok(limit) => {
+                    let mut response =
+                        self.handler.call(Request::from_parts(parts, body), app).await;
+                    for (name, value) in
+                        limit.filter(|limit| limit.limit > 0).iter().flat_map(limit_headers)
+                    {
+                        response.headers_mut().entry(name).or_insert(value);
+                    }
+                    response
+                }
                 Err(error) => error.into_response(),
             }
         })

@@ -5,7 +5,7 @@ use axum::extract::State;
 use super::unlock;
 use crate::access::{Caller, needs};
 use crate::app::App;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::http::{Id, NoContent, Routes};
 use crate::id::UserId;
 use crate::users;
@@ -14,6 +14,7 @@ pub(super) fn routes() -> Routes {
     Routes::at("/users/{id}")
         .post("/unlock", needs(users::WRITE), unlock_user)
         .says("Lifts every lock of a user and forgets all wrong passwords.")
+        .or(Kind::Denied, "access.exceeds_own")
 }
 
 async fn unlock_user(
@@ -21,6 +22,7 @@ async fn unlock_user(
     caller: Caller,
     Id(id): Id<UserId>,
 ) -> Result<NoContent> {
+    users::within_reach(&app, &caller, id).await?;
     unlock(app.change(&caller.actor).await?, id).await?;
     Ok(NoContent)
 }

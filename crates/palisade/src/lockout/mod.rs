@@ -27,7 +27,7 @@ use crate::app::{Actor, App, Change, Parts};
 use crate::audit::Event;
 use crate::error::{Error, Result};
 use crate::id::UserId;
-use crate::mail::{self, Content, Letter};
+use crate::mail::{self, Content, Letter, for_people};
 use crate::module::{Job, Module};
 use crate::users;
 
@@ -236,8 +236,7 @@ impl Guess {
             Some(user) => {
                 users::touched(change, user);
                 if place.client == Client::Unknown {
-                    let content =
-                        Content::to_user(user).with("until", for_people(after.locked_until));
+                    let content = Content::to_user(user).with("until", end_of(after.locked_until));
                     mail::post(change, &LETTER, content).await?;
                 }
                 LOCKED.about(user)
@@ -255,13 +254,11 @@ impl Guess {
     }
 }
 
-/// The end of a lock as a letter says it, to the minute.
-fn for_people(until: Option<Timestamp>) -> String {
+/// The end of a lock as a letter says it.
+fn end_of(until: Option<Timestamp>) -> String {
     match until {
         Some(FOR_GOOD) | None => "an administrator unlocks it or its password is new".to_owned(),
-        Some(until) => {
-            until.to_string().replace('T', " ").chars().take(16).chain(" UTC".chars()).collect()
-        }
+        Some(until) => for_people(until),
     }
 }
 

@@ -8,11 +8,11 @@ use palisade_crypto::secret::SecretString;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Attempt, sign_in};
-use crate::access::{ANYONE, Caller, same_origin};
+use super::{Attempt, reauthentication::reauthenticate, sign_in};
+use crate::access::{ANYONE, Caller, SIGNED_IN, same_origin};
 use crate::app::App;
 use crate::error::{Kind, Result};
-use crate::http::{Body, CookieName, Found, HostCookie, Routes};
+use crate::http::{Body, CookieName, Found, HostCookie, Routes, limit};
 use crate::limits::{Key, Rule};
 use crate::lockout;
 use crate::sessions::{Answer, Transport, answer};
@@ -21,12 +21,21 @@ use crate::shape;
 use crate::users::check_name;
 
 /// Sign-ins by address: enough for an office behind one address, too few for guessing.
-pub(super) const PER_ADDRESS: Rule = Rule {
+pub const PER_ADDRESS: Rule = Rule {
     name: "login_address",
     burst: 100,
     per: Duration::from_secs(60),
     key: Key::Address,
     says: "Too many sign-ins from this address; wait a moment.",
+};
+
+/// Proofs of identity within sessions, by account.
+pub(super) const REAUTHENTICATE: Rule = Rule {
+    name: "reauthenticate_account",
+    burst: 20,
+    per: Duration::from_secs(15 * 60),
+    key: Key::Account,
+    says: "Too many proofs of identity for this account; wait a while.",
 };
 
 /// What a browser shows that has signed in before.
@@ -44,6 +53,32 @@ pub(super) fn routes() -> Routes {
         .or(Kind::NotSignedIn, "login.denied")
         .or(Kind::Denied, "access.cross_site")
         .or(Kind::Unavailable, "passwords.busy")
+        .post("/reauthenticate", SIGNED_IN, prove_again)
+        .says(
+            "Proves again who one is, for what asks for a recent proof.\n\nAnswers new credentials of the same \
+             session; those before them are refused from now on.",
+        )
+        .or(Kind::NotSignedIn, "sessions.ended")
+        .or(Kind::TooMany, "request.too_many")
+        .or(Kind::TooMany, "lockout.locked")
+        .or(Kind::Unavailable, "passwords.busy")
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ProofBody {
+    #[schemars(with = "shape::Secret", example = &"seven purple teapots orbit")]
+    password: SecretString,
+}
+
+async fn prove_again(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<ProofBody>,
+) -> Result<Answer> {
+    let me = caller.signed_in()?;
+    limit(&app, &REAUTHENTICATE, app.limiter.account(&me.user.to_string()))?;
+    answer(&app, reauthenticate(&app, &caller, &body.password).await?, None).await
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -4,37 +4,54 @@
 //! - One refusal for an unknown address, a wrong password, a locked and a disabled account: same status,
 //!   same body, same work.
 //! - What was true when the password was compared is still true when the session is written.
-//! - Every refusal is an event.
+//! - Every refusal is an event, and the owner is told of a sign-in from a device that is new.
+//! - A new proof of identity answers new credentials; what the session had before is good no more.
 //!
 //! Tables: none.
 
 mod http;
+mod reauthentication;
 
 use palisade_crypto::secret::SecretString;
 
-use crate::app::{Actor, App};
+use crate::app::{Actor, App, Change};
 use crate::audit::{Entry, Event};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::lockout::{self, Account, Admission, Client, Device, Guess};
+use crate::mail::{self, Content, Letter, for_people};
 use crate::module::Module;
 use crate::passwords::{self, Hashed, Stored, Turn, Verdict};
 use crate::sessions::{self, Issued, NewSession, Transport};
 use crate::settings::TokenFormat;
-use crate::users::{self, Email};
+use crate::users::{self, Email, FirstTime};
+
+pub use http::PER_ADDRESS;
 
 /// Somebody signed in.
 pub const SIGNED_IN: Event = Event { name: "login.signed_in", says: "A user signed in" };
 /// Somebody tried to sign in and was refused.
 pub const DENIED: Event = Event { name: "login.denied", says: "A sign-in was refused" };
 
+/// Whoever is signed in proved again who they are.
+pub const REAUTHENTICATED: Event =
+    Event { name: "login.reauthenticated", says: "A user proved again who they are" };
+
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
     name: "login",
     routes: http::routes,
-    limits: &[&http::PER_ADDRESS],
-    events: &[SIGNED_IN, DENIED],
+    limits: &[&PER_ADDRESS, &http::REAUTHENTICATE],
+    events: &[SIGNED_IN, DENIED, REAUTHENTICATED],
+    letters: &[&LETTER],
     ..Module::EMPTY
+};
+
+static LETTER: Letter = Letter {
+    name: "login_new_device",
+    text: include_str!("letters/new_device.txt"),
+    html: include_str!("letters/new_device.html"),
+    prepare: mail::as_written,
 };
 
 /// An attempt to sign in with a password.
@@ -93,8 +110,9 @@ pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Signe
     let verdict = passwords::verify(app, turn, compared.as_ref(), &attempt.password).await?;
     let reason = match (guess, user, compared, verdict) {
         (Some(guess), Some(user), Some(stored), Verdict::Right(upgrade)) => {
+            let is_new_device = device.is_none();
             let device = device.unwrap_or_else(|| Device::new(app, user));
-            let proof = Proof { guess, device, stored, upgrade };
+            let proof = Proof { guess, device, is_new_device, stored, upgrade };
             return start(app, actor, attempt, proof).await;
         }
         (None, ..) => Reason { about: user, says: "locked", guess: None },
@@ -108,6 +126,7 @@ pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Signe
 struct Proof {
     guess: Guess,
     device: Device,
+    is_new_device: bool,
     stored: Stored,
     upgrade: Option<Hashed>,
 }
@@ -117,17 +136,20 @@ async fn start(app: &App, actor: &Actor, attempt: Attempt, proof: Proof) -> Resu
     let mut change = app.change(actor).await?;
     // SECURITY: between the comparison and here the password may have been changed or the user
     // disabled (test: a_sign_in_that_races_with_a_change_is_refused).
-    let still = users::signed_in(&mut change, user).await?
-        && passwords::unchanged(&mut change, &proof.stored).await?;
-    if !still {
+    let first = users::signed_in(&mut change, user).await?;
+    let same = passwords::unchanged(&mut change, &proof.stored).await?;
+    let (Some(first), true) = (first, same) else {
         drop(change);
         let says = "disabled_or_changed";
         let reason = Reason { about: Some(user), says, guess: Some(proof.guess) };
         return Err(deny(app, actor, &attempt, reason).await);
-    }
+    };
     proof.guess.right(&mut change).await?;
     if let Some(hashed) = &proof.upgrade {
         passwords::upgrade(&mut change, user, hashed.seal(app, user)).await?;
+    }
+    if proof.is_new_device && first == FirstTime(false) {
+        tell_owner(&mut change, user).await?;
     }
     let new = NewSession {
         user,
@@ -142,6 +164,20 @@ async fn start(app: &App, actor: &Actor, attempt: Attempt, proof: Proof) -> Resu
     let session = issued.session.id.to_string();
     change.commit(SIGNED_IN.about(user).detail("session", session).detail("method", "pwd")).await?;
     Ok(SignedIn { issued, device: proof.device })
+}
+
+/// Tells the owner of a sign-in from a device that nobody has seen here before: not the same software at the
+/// same address either, so that a script that keeps nothing isn't news every time.
+async fn tell_owner(change: &mut Change, user: UserId) -> Result<()> {
+    let actor = change.actor().clone();
+    let address = actor.address.map(|address| address.to_string()).unwrap_or_default();
+    let agent = actor.user_agent.unwrap_or_default();
+    if sessions::seen(change, user, &address, &agent).await? {
+        return Ok(());
+    }
+    let at = for_people(change.now());
+    let content = Content::to_user(user).with("at", at).with("address", address);
+    mail::post(change, &LETTER, content.with("user_agent", agent)).await
 }
 
 /// Why a sign-in is refused: for the audit log alone.

@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::module::{Job, Module};
 use crate::users;
 
-pub use crate::letter::{Content, Letter, Prepare};
+pub use crate::letter::{Content, Letter, Prepare, for_people};
 pub use render::{Letters, Rendered};
 pub use transport::Post;
 

@@ -7,13 +7,13 @@ use palisade_crypto::secret::SecretString;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{CHANGED, Turn, Verdict, WRONG, hash, store, stored, tell_owner, unchanged, verify};
-use crate::access::{Caller, SIGNED_IN, bad_token};
+use super::{CHANGED, Turn, hash_for, prove, store, tell_owner};
+use crate::access::{ANYONE, Caller, SIGNED_IN, bad_token};
 use crate::app::App;
-use crate::error::{Error, Kind, Result};
-use crate::http::{Body, NoContent, Routes, limit};
+use crate::error::{Kind, Result};
+use crate::http::{Asset, Body, Elsewhere, Html, NoContent, Routes, limit};
 use crate::limits::{Key, Rule};
-use crate::lockout::{self, Account, Admission, Client};
+use crate::lockout;
 use crate::sessions::{Why, end_others};
 use crate::shape;
 use crate::users;
@@ -34,6 +34,23 @@ pub(super) fn routes() -> Routes {
         .or(Kind::TooMany, "request.too_many")
         .or(Kind::TooMany, "lockout.locked")
         .or(Kind::Unavailable, "passwords.busy")
+        .and(
+            Routes::root()
+                .get("/.well-known/change-password", ANYONE, || async { Elsewhere(PAGE) })
+                .says("Where people change their password (W3C, \"A Well-Known URL for Changing Passwords\").")
+                .get(PAGE, ANYONE, page)
+                .get("/assets/password.js", ANYONE, || async { SCRIPT }),
+        )
+}
+
+/// The page where people change their password.
+const PAGE: &str = "/account/password";
+
+const SCRIPT: Asset =
+    Asset { media_type: "text/javascript; charset=utf-8", body: include_str!("pages/password.js") };
+
+async fn page(State(app): State<App>) -> Html {
+    Html::new(&*app.random, include_str!("pages/password.html"))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -54,42 +71,16 @@ async fn change(
     let me = caller.signed_in()?;
     limit(&app, &CHANGE, app.limiter.account(&me.user.to_string()))?;
     let turn = Turn::of(caller.actor.address).known();
-    let account = Account::of(&app, Some(me.user), "");
-    let guess = match lockout::admit(&app, &caller.actor, account, Client::SignedIn).await? {
-        Admission::Counted(guess) => guess,
-        Admission::Refused(until) => return Err(locked(until.since(app.clock.now()))),
-    };
-    let stored = stored(&app, me.user).await?;
-    let verdict = verify(&app, turn, stored.as_ref(), &body.current_password).await?;
-    let (Some(stored), Verdict::Right(_)) = (stored, verdict) else {
-        let mut change = app.change(&caller.actor).await?;
-        guess.wrong(&mut change).await?;
-        change.commit(WRONG.about(me.user)).await?;
-        return Err(wrong_current());
-    };
+    let proved = prove(&app, &caller, &body.current_password, "/current_password").await?;
     let user = users::current(&app, me.user).await?.ok_or_else(bad_token)?;
-    let context = [user.email.as_str(), user.name.as_deref().unwrap_or("")];
-    let hashed = hash(&app, turn, "/new_password", &body.new_password, &context).await?;
+    let hashed = hash_for(&app, turn, &user, "/new_password", &body.new_password).await?;
     let sealed = hashed.seal(&app, me.user);
     let mut change = app.change(&caller.actor).await?;
-    if !unchanged(&mut change, &stored).await? {
-        return Err(wrong_current());
-    }
+    proved.hold(&mut change).await?;
     store(&mut change, me.user, sealed).await?;
-    guess.right(&mut change).await?;
     lockout::clear(&mut change, me.user).await?;
     end_others(&mut change, me.user, me.session, Why::PasswordChanged).await?;
     tell_owner(&mut change, me.user).await?;
     change.commit(CHANGED.about(me.user)).await?;
     Ok(NoContent)
-}
-
-fn locked(wait: Duration) -> Error {
-    let says = "Too many wrong passwords; wait before you try again.";
-    Error::new(Kind::TooMany, "lockout.locked", says).retry_after(wait)
-}
-
-fn wrong_current() -> Error {
-    let says = "This is not your current password.";
-    Error::bad_field("/current_password", "passwords.wrong", says)
 }

@@ -7,12 +7,14 @@
 //!   503 and every other route stays fast.
 //! - An unknown user costs what a known one costs.
 //!
-//! Tables: `passwords`.
+//! Tables: `passwords`, `password_history`.
 
+mod blocklist;
+mod history;
 mod http;
+mod proof;
 mod rules;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +33,10 @@ use crate::mail::{self, Content, Letter};
 use crate::module::Module;
 use crate::sessions::{self, Why};
 use crate::settings::{PasswordAlgorithm, PasswordCost, Settings};
-use crate::users::{self, Email};
+use crate::users::{self, Email, User};
 
+pub use blocklist::Blocklist;
+pub use proof::{Proved, prove};
 pub use rules::{LONGEST, Rules};
 
 /// A user changed their password.
@@ -50,13 +54,20 @@ pub const MODULE: Module = Module {
     routes: http::routes,
     limits: &[&http::CHANGE],
     events: &[CHANGED, RESET, WRONG],
-    migrations: &[Migration {
-        version: 6,
-        name: "passwords",
-        sql: Sql::Both(include_str!("../../migrations/0006_passwords.sql")),
-    }],
+    migrations: &[
+        Migration {
+            version: 6,
+            name: "passwords",
+            sql: Sql::Both(include_str!("../../migrations/0006_passwords.sql")),
+        },
+        Migration {
+            version: 15,
+            name: "password_history",
+            sql: Sql::Both(include_str!("../../migrations/0015_password_history.sql")),
+        },
+    ],
     letters: &[&LETTER],
-    tables: &["passwords"],
+    tables: &["passwords", "password_history"],
     parts: |settings, parts: &mut Parts| {
         parts.put(Hashing::new(settings)?);
         Ok(())
@@ -119,6 +130,7 @@ impl Hashing {
                 min_length: usize::try_from(settings.passwords.min_length).unwrap_or(LONGEST),
                 min_strength: settings.passwords.min_strength,
                 blocklist: blocklist(settings)?,
+                site: vec![settings.server.public_url.host().to_owned()],
             }),
         })
     }
@@ -144,16 +156,13 @@ fn cost(settings: &Settings) -> Cost {
     }
 }
 
-fn blocklist(settings: &Settings) -> Result<HashSet<String>> {
-    let Some(path) = &settings.passwords.blocklist_path else { return Ok(HashSet::new()) };
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        Error::unavailable(
-            "passwords.blocklist_unreadable",
-            "The file of passwords.blocklist_path can't be read.",
-        )
-        .because(error)
-    })?;
-    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(rules::fold).collect())
+fn blocklist(settings: &Settings) -> Result<Blocklist> {
+    Blocklist::open(settings.passwords.blocklist_path.as_deref()).map_err(unreadable)
+}
+
+fn unreadable(error: std::io::Error) -> Error {
+    let says = "The file of passwords.blocklist_path can't be read.";
+    Error::unavailable("passwords.blocklist_unreadable", says).because(error)
 }
 
 /// Whose turn a piece of work is: clients take turns by address, so that a flood from one of them
@@ -228,10 +237,32 @@ pub async fn hash(
     let work = move |memory: &mut Memory| -> Result<Result<String>, Broken> {
         let context: Vec<&str> = context.iter().map(String::as_str).collect();
         let normal = rules.check(&password, &context)?;
+        match rules.blocklist.holds(normal.expose()) {
+            Ok(true) => return Err(rules::blocklisted()),
+            Ok(false) => {}
+            Err(error) => return Ok(Err(unreadable(error))),
+        }
         Ok(password::hash(&cost, &normal, &*random, memory).map_err(Error::internal))
     };
     let hash = run(app, turn, work).await?.map_err(|broken| broken.at(pointer))??;
     Ok(Hashed { hash: hash.into(), ring })
+}
+
+/// Checks a new password of a user who is there, its history too, and hashes it.
+///
+/// # Errors
+/// The broken rule, as input at `pointer`; 503 when too many wait; or the database fails.
+pub async fn hash_for(
+    app: &App,
+    turn: Turn,
+    user: &User,
+    pointer: &str,
+    password: &SecretString,
+) -> Result<Hashed> {
+    let context = [user.email.as_str(), user.name.as_deref().unwrap_or("")];
+    let hashed = hash(app, turn, pointer, password, &context).await?;
+    history::refuse_earlier(app, turn, user.id, pointer, password).await?;
+    Ok(hashed)
 }
 
 /// What is stored of a user's password.
@@ -363,6 +394,7 @@ fn not_done(cause: NotDone) -> Error {
 /// # Errors
 /// When the database fails.
 pub async fn store(change: &mut Change, user: UserId, sealed: Sealed) -> Result<()> {
+    history::keep(change, user).await?;
     let now = change.now();
     change
         .run(
@@ -381,8 +413,7 @@ pub async fn store(change: &mut Change, user: UserId, sealed: Sealed) -> Result<
 /// Not found; a broken rule of the password; or the database fails.
 pub async fn reset(app: &App, actor: &Actor, user: UserId, password: &SecretString) -> Result<()> {
     let found = users::find(app, user).await?.ok_or_else(Error::not_found)?;
-    let context = [found.email.as_str(), found.name.as_deref().unwrap_or("")];
-    let hashed = hash(app, Turn::of(actor.address), "/password", password, &context).await?;
+    let hashed = hash_for(app, Turn::of(actor.address), &found, "/password", password).await?;
     let mut change = app.change(actor).await?;
     store(&mut change, user, hashed.seal(app, user)).await?;
     lockout::clear(&mut change, user).await?;

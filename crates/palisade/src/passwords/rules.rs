@@ -3,12 +3,11 @@
 //! Length, a blocklist and an estimate of how hard it is to guess; no composition rules. Every refusal
 //! says which rule was broken and how to mend it.
 
-use std::collections::HashSet;
-
 use palisade_crypto::secret::SecretString;
 use unicode_normalization::UnicodeNormalization as _;
 use zxcvbn::matching::patterns::MatchPattern;
 
+use super::Blocklist;
 use crate::error::Broken;
 
 /// The most Unicode code points that are accepted; NIST asks for at least 64.
@@ -25,8 +24,10 @@ pub struct Rules {
     pub min_length: usize,
     /// The lowest accepted score of the strength estimate, 0 to 4.
     pub min_strength: u8,
-    /// Passwords that are refused in any case, without case.
-    pub blocklist: HashSet<String>,
+    /// Passwords that are refused in any case.
+    pub blocklist: Blocklist,
+    /// Words of the site's own name.
+    pub site: Vec<String>,
 }
 
 /// A password in the form in which it is hashed: NFC, and nothing else changed.
@@ -65,8 +66,9 @@ impl Rules {
             let says = "A password can't hold the character NUL.";
             return Err(Broken::new("password.invalid", says));
         }
-        let words = context_words(context);
-        if self.blocklist.contains(&fold(text)) || is_context(text, &words) {
+        let site = self.site.iter().map(String::as_str);
+        let words = context_words(&context.iter().copied().chain(site).collect::<Vec<_>>());
+        if is_context(text, &words) {
             return Err(blocklisted());
         }
         self.estimate(text, &words)?;
@@ -97,7 +99,7 @@ impl Rules {
     }
 }
 
-fn blocklisted() -> Broken {
+pub(super) fn blocklisted() -> Broken {
     let says =
         "This password, or one much like it, is on the list of common passwords; choose another.";
     Broken::new("password.blocklisted", says)

@@ -7,14 +7,14 @@ use palisade_crypto::secret::SecretString;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{forgot, reset};
-use crate::access::{ANYONE, Caller};
+use super::{Invitation, ask_for_address, confirm_address, forgot, invite, reset, undo_address};
+use crate::access::{ANYONE, Caller, SIGNED_IN, needs};
 use crate::app::App;
-use crate::error::{Kind, Result};
-use crate::http::{Accepted, Body, Html, NoContent, Routes, limit};
+use crate::error::{Error, Kind, Result, Rules};
+use crate::http::{Accepted, Body, Created, Html, NoContent, Routes, limit};
 use crate::limits::{Key, Rule};
 use crate::shape;
-use crate::users::Email;
+use crate::users::{self, Authority, Email, UserView};
 
 /// Asking for links, by address.
 pub(super) const FORGOT: Rule = Rule {
@@ -43,6 +43,33 @@ pub(super) const RESET_LIMIT: Rule = Rule {
     says: "Too many attempts to set a new password; wait a while.",
 };
 
+/// Inviting users, by the administrator who does.
+pub(super) const INVITE: Rule = Rule {
+    name: "invite_account",
+    burst: 100,
+    per: Duration::from_secs(3600),
+    key: Key::Account,
+    says: "Too many invitations; wait a while.",
+};
+
+/// Asking for another address, by account: each is a letter in somebody's mail.
+pub(super) const EMAIL_CHANGE: Rule = Rule {
+    name: "email_change_account",
+    burst: 5,
+    per: Duration::from_secs(3600),
+    key: Key::Account,
+    says: "Too many changes of address for this account; wait a while.",
+};
+
+/// Attempts to use a link of a change of address, by address.
+pub(super) const EMAIL_LINK: Rule = Rule {
+    name: "email_link_address",
+    burst: 30,
+    per: Duration::from_secs(3600),
+    key: Key::Address,
+    says: "Too many attempts to use a link; wait a while.",
+};
+
 pub(super) fn routes() -> Routes {
     Routes::at("/auth/password")
         .post("/forgot", ANYONE.limit(&FORGOT), ask)
@@ -58,14 +85,56 @@ pub(super) fn routes() -> Routes {
              and signs nobody in.",
         )
         .or(Kind::Unavailable, "passwords.busy")
+        .and(addresses())
+        .and(
+            Routes::at("/users")
+                .post("/", needs(users::WRITE), invite_user)
+                .says(
+                    "Makes a user and sends them a link to choose a password with, good for a week: they use it \
+                     with `POST /auth/password/reset`.\n\nRoles are made of permissions that one holds oneself.",
+                )
+                .or(Kind::Denied, "access.exceeds_own")
+                .or(Kind::Conflict, "users.email_taken")
+                .or(Kind::TooMany, "request.too_many")
+                .or(Kind::Unavailable, "mail.off"),
+        )
         .and(
             Routes::root()
-                .get("/account/reset", ANYONE, page),
+                .get("/account/reset", ANYONE, |app| page(app, include_str!("pages/reset.html")))
+                .get("/account/invite", ANYONE, |app| page(app, include_str!("pages/invite.html")))
+                .get("/account/email", ANYONE, |app| page(app, include_str!("pages/email.html")))
+                .get("/account/undo", ANYONE, |app| page(app, include_str!("pages/undo.html"))),
         )
 }
 
-async fn page(State(app): State<App>) -> Html {
-    Html::new(&*app.random, include_str!("pages/reset.html"))
+fn addresses() -> Routes {
+    Routes::at("")
+        .post("/users/me/email", SIGNED_IN.fresh(), change_address)
+        .says(
+            "Asks for another address.\n\nIt is changed once the link that is sent there is used; the answer is the \
+             same whether it has an account or not.",
+        )
+        .or(Kind::TooMany, "request.too_many")
+        .or(Kind::Unavailable, "mail.off")
+        .post("/auth/email/confirm", ANYONE.limit(&EMAIL_LINK), confirm)
+        .says(
+            "Changes the address, with the token of the link that was sent to the new one and the account's \
+             password.",
+        )
+        .or(Kind::Conflict, "users.email_taken")
+        .or(Kind::TooMany, "lockout.locked")
+        .or(Kind::Unavailable, "passwords.busy")
+        .post("/auth/email/undo", ANYONE.limit(&EMAIL_LINK), undo)
+        .says(
+            "Gives the account back to the address that it had, with the token of the link that was sent there \
+             and a new password: once, within a week.\n\nEnds every session and signs nobody in.",
+        )
+        .or(Kind::Conflict, "users.email_taken")
+        .or(Kind::Unavailable, "passwords.busy")
+}
+
+async fn page(State(app): State<App>, text: &'static str) -> Html {
+    Html::new(&*app.random, text)
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -84,6 +153,86 @@ struct ResetBody {
     /// At least 15 characters, unless the server is set otherwise; 128 code points at most.
     #[schemars(with = "shape::Secret", example = &"five green kettles whistle")]
     password: SecretString,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ConfirmBody {
+    /// The part of the link after `token=`.
+    #[schemars(with = "shape::Secret")]
+    token: SecretString,
+    /// The account's password.
+    #[schemars(with = "shape::Secret", example = &"seven purple teapots orbit")]
+    password: SecretString,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct AddressBody {
+    /// The new address.
+    #[schemars(with = "shape::EmailAddress")]
+    email: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct InviteBody {
+    #[schemars(with = "shape::EmailAddress")]
+    email: String,
+    /// What the person is called.
+    #[schemars(with = "Option<shape::Label>")]
+    name: Option<String>,
+    /// Roles beside `user`.
+    #[serde(default)]
+    #[schemars(with = "Vec<shape::Name>")]
+    roles: Vec<String>,
+}
+
+async fn invite_user(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<InviteBody>,
+) -> Result<Created<UserView>> {
+    let mut rules = Rules::new();
+    let email = rules.check("/email", Email::parse(&body.email));
+    let name = rules.check("/name", body.name.as_deref().map(users::check_name).transpose());
+    let (email, name) = rules.all(email.zip(name))?;
+    limit(&app, &INVITE, app.limiter.account(&caller.signed_in()?.user.to_string()))?;
+    let authority = Authority::of(&app, &caller).await?;
+    let invitation = Invitation { email, name, roles: body.roles };
+    let user = invite(&app, &caller.actor, &authority, invitation).await?;
+    let user = users::find(&app, user).await?.ok_or_else(Error::not_found)?;
+    Ok(Created(UserView::new(&user, app.clock.now())))
+}
+
+async fn change_address(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<AddressBody>,
+) -> Result<Accepted<AskedAnswer>> {
+    let user = caller.signed_in()?.user;
+    let email = Email::parse(&body.email).map_err(|broken| broken.at("/email"))?;
+    limit(&app, &EMAIL_CHANGE, app.limiter.account(&user.to_string()))?;
+    ask_for_address(&app, &caller.actor, user, &email).await?;
+    Ok(Accepted(AskedAnswer { status: "accepted" }))
+}
+
+async fn confirm(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<ConfirmBody>,
+) -> Result<NoContent> {
+    confirm_address(&app, &caller.actor, &body.token, &body.password).await?;
+    Ok(NoContent)
+}
+
+async fn undo(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<ResetBody>,
+) -> Result<NoContent> {
+    undo_address(&app, &caller.actor, &body.token, &body.password).await?;
+    Ok(NoContent)
 }
 
 /// What becomes of it stays unsaid: the address may have no account.

@@ -1,13 +1,18 @@
-//! Recovery: a new password for whoever can read the account's mail.
+//! Recovery: what whoever can read the account's mail may do with links. A new password, an invitation's first
+//! one, another address, and the way back from there.
 //!
 //! Promises:
 //! - Asking answers alike, after the same work, for every address; who gets a letter is decided when letters are sent.
-//! - A link works once, for an hour, and not after the password was changed. It signs nobody in.
+//! - A link works once, for its time, and not after the password or the address was changed. It signs nobody in.
 //! - A new password ends every session and every lock. Whatever somebody set up who couldn't read this mail is gone.
+//! - An address is changed by whoever reads the new mail **and** knows the password; whoever reads the old mail
+//!   can undo it for a week, and nobody else can have that address meanwhile.
 //!
-//! Tables: `recovery_tokens`.
+//! Tables: `recovery_tokens`, `address_changes`.
 
+mod address;
 mod http;
+mod invitation;
 
 use std::time::Duration;
 
@@ -16,7 +21,7 @@ use palisade_crypto::opaque;
 use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, args};
 
-use crate::app::{Actor, App};
+use crate::app::{Actor, App, Change};
 use crate::audit::Event;
 use crate::error::{Error, Result};
 use crate::id::UserId;
@@ -41,24 +46,73 @@ pub const RESET: Event =
 pub const MODULE: Module = Module {
     name: "recovery",
     routes: http::routes,
-    limits: &[&http::FORGOT, &http::FORGOT_ACCOUNT, &http::RESET_LIMIT],
-    events: &[ASKED, LINK_MADE, RESET],
-    letters: &[&LETTER],
+    limits: &[
+        &http::FORGOT,
+        &http::FORGOT_ACCOUNT,
+        &http::RESET_LIMIT,
+        &http::INVITE,
+        &http::EMAIL_CHANGE,
+        &http::EMAIL_LINK,
+    ],
+    events: &[
+        ASKED,
+        LINK_MADE,
+        RESET,
+        invitation::INVITED,
+        address::ASKED,
+        address::CHANGED,
+        address::RESTORED,
+    ],
+    letters: &[&LETTER, &invitation::LETTER, &address::CONFIRM, &address::ANNOUNCE],
     jobs: &[Job {
         name: "recovery.prune",
         every: Duration::from_secs(3600),
         run: |app| Box::pin(prune(app)),
     }],
-    migrations: &[Migration {
-        version: 10,
-        name: "recovery",
-        sql: Sql::Both(include_str!("../../migrations/0010_recovery.sql")),
-    }],
-    tables: &["recovery_tokens"],
+    migrations: &[
+        Migration {
+            version: 10,
+            name: "recovery",
+            sql: Sql::Both(include_str!("../../migrations/0010_recovery.sql")),
+        },
+        Migration {
+            version: 13,
+            name: "addresses",
+            sql: Sql::Both(include_str!("../../migrations/0013_addresses.sql")),
+        },
+    ],
+    tables: &["recovery_tokens", "address_changes"],
     ..Module::EMPTY
 };
 
-const PREFIX: &str = "pal_rs_";
+pub use address::{
+    ask as ask_for_address, confirm as confirm_address, move_to, undo as undo_address,
+};
+pub use invitation::{Invitation, invite, send_link};
+
+/// What a link is for; how its token begins says it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Reset,
+    Invitation,
+}
+
+impl Link {
+    fn prefix(self) -> &'static str {
+        match self {
+            Link::Reset => "pal_rs_",
+            Link::Invitation => "pal_in_",
+        }
+    }
+
+    /// What a token is for, and its digest.
+    fn parse(token: &SecretString) -> Option<(Link, [u8; 32])> {
+        [Link::Reset, Link::Invitation].into_iter().find_map(|link| {
+            opaque::digest(link.prefix(), token.expose()).map(|digest| (link, digest))
+        })
+    }
+}
+
 const LIVES: Duration = Duration::from_secs(3600);
 
 static LETTER: Letter = Letter {
@@ -77,7 +131,8 @@ pub async fn forgot(app: &App, actor: &Actor, email: &Email) -> Result<()> {
     let mut change = app.change(actor).await?;
     // SECURITY: the same rows whoever is asked for (test: asking_for_a_link_tells_nothing).
     mail::post(&mut change, &LETTER, Content::to(email.address())).await?;
-    change.commit(ASKED.entry().personal("email", email.address())).await
+    // The address isn't written down: it may be that of somebody who is deleted some day.
+    change.commit(ASKED.entry()).await
 }
 
 /// The letter with a link of its own, if there is an account to recover.
@@ -88,23 +143,37 @@ fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>>
         };
         let user = users::find_by_email(app, &email).await?;
         let Some(user) = user.filter(|user| !user.disabled) else { return Ok(None) };
-        let token = opaque::generate(PREFIX, &*app.random);
-        let digest = opaque::digest(PREFIX, token.expose());
-        let mut change = app.change(&Actor::system()).await?;
-        let now = change.now();
-        change
-            .run(
-                "insert into recovery_tokens (digest, user_id, created_at, expires_at) values ($1, $2, $3, $4)",
-                args![digest, user.id, now, now.plus(LIVES)],
-            )
-            .await?;
-        change.commit(LINK_MADE.about(user.id)).await?;
+        let token = store_link(app, &user, Link::Reset, LIVES).await?;
         // To the address as the account has it, not as it was asked for.
         Ok(Some(Content::to(&user.email).with_link(app, "reset", &token)))
     })
 }
 
-/// Sets a new password with the token of a link.
+/// Makes a link for a user.
+async fn store_link(app: &App, user: &User, link: Link, lives: Duration) -> Result<SecretString> {
+    let token = opaque::generate(link.prefix(), &*app.random);
+    let digest = opaque::digest(link.prefix(), token.expose());
+    let mut change = app.change(&Actor::system()).await?;
+    let now = change.now();
+    change
+        .run(
+            "insert into recovery_tokens (digest, user_id, created_at, expires_at) values ($1, $2, $3, $4)",
+            args![digest, user.id, now, now.plus(lives)],
+        )
+        .await?;
+    change.commit(LINK_MADE.about(user.id)).await?;
+    Ok(token)
+}
+
+/// Voids what was sent to a user's address before.
+async fn void_links(change: &mut Change, user: UserId) -> Result<()> {
+    change
+        .run("delete from recovery_tokens where user_id = $1 and used_at is null", args![user])
+        .await?;
+    Ok(())
+}
+
+/// Sets a new password with the token of a link; with an invitation's, the first one.
 ///
 /// # Errors
 /// `recovery.bad_token`; a broken rule of the password; 503 when too many wait; or the database fails.
@@ -114,11 +183,10 @@ pub async fn reset(
     token: &SecretString,
     password: &SecretString,
 ) -> Result<()> {
-    let digest = opaque::digest(PREFIX, token.expose()).ok_or_else(bad_token)?;
+    let (link, digest) = Link::parse(token).ok_or_else(bad_token)?;
     let user = usable(app, digest).await?;
-    let context = [user.email.as_str(), user.name.as_deref().unwrap_or("")];
     let turn = Turn::of(actor.address);
-    let hashed = passwords::hash(app, turn, "/password", password, &context).await?;
+    let hashed = passwords::hash_for(app, turn, &user, "/password", password).await?;
     let sealed = hashed.seal(app, user.id);
     let mut change = app.change(actor).await?;
     let now = change.now();
@@ -136,15 +204,19 @@ pub async fn reset(
     if used != 1 {
         return Err(bad_token());
     }
-    change
-        .run("delete from recovery_tokens where user_id = $1 and used_at is null", args![user.id])
-        .await?;
+    void_links(&mut change, user.id).await?;
     passwords::store(&mut change, user.id, sealed).await?;
     users::prove_address(&mut change, user.id).await?;
     lockout::clear(&mut change, user.id).await?;
     sessions::end_all(&mut change, user.id, Why::PasswordChanged).await?;
-    passwords::tell_owner(&mut change, user.id).await?;
-    change.commit(RESET.about(user.id)).await
+    let with = match link {
+        Link::Reset => {
+            passwords::tell_owner(&mut change, user.id).await?;
+            "reset"
+        }
+        Link::Invitation => "invitation",
+    };
+    change.commit(RESET.about(user.id).detail("with", with)).await
 }
 
 /// Whose token it is, if it could be used now; asked before the work of hashing.
@@ -164,13 +236,19 @@ async fn usable(app: &App, digest: [u8; 32]) -> Result<User> {
 }
 
 fn bad_token() -> Error {
-    let says =
-        "This link was used, has expired, or the password was changed since; ask for a new one.";
+    let says = "This link was used, has expired, or the password or address was changed since; ask for a new one.";
     Error::bad_field("/token", "recovery.bad_token", says)
 }
 
 async fn prune(app: &App) -> Result<()> {
     let mut tx = app.db.begin().await?;
-    tx.run("delete from recovery_tokens where expires_at < $1", args![app.clock.now()]).await?;
+    let now = app.clock.now();
+    tx.run("delete from recovery_tokens where expires_at < $1", args![now]).await?;
+    tx.run(
+        "delete from address_changes
+         where (confirmed_at is null and expires_at < $1) or undo_until < $1",
+        args![now],
+    )
+    .await?;
     Ok(tx.commit().await?)
 }

@@ -120,10 +120,10 @@ pub async fn register(app: &App, actor: &Actor, wanted: Wanted) -> Result<()> {
     if app.settings.registration.email_verification == EmailVerification::Required {
         let user = UserId(app.new_id());
         verification::ask(&mut change, user, &wanted, &hashed).await?;
-        return change.commit(REQUESTED.entry().personal("email", wanted.email.address())).await;
+        return change.commit(REQUESTED.entry()).await;
     }
     let optional = app.settings.registration.email_verification == EmailVerification::Optional;
-    let made = create(&mut change, &wanted, &hashed, None).await?;
+    let made = create(&mut change, &wanted, &hashed, Vec::new()).await?;
     if optional {
         let user = made.unwrap_or_else(|| UserId(app.new_id()));
         verification::ask(&mut change, user, &wanted, &hashed).await?;
@@ -132,7 +132,7 @@ pub async fn register(app: &App, actor: &Actor, wanted: Wanted) -> Result<()> {
         Some(user) => change.commit(REGISTERED.about(user)).await,
         None => {
             let entry = REFUSED.entry().detail("reason", "address_taken");
-            change.commit(entry.personal("email", wanted.email.address())).await
+            change.commit(entry).await
         }
     }
 }
@@ -170,7 +170,9 @@ pub async fn set_up(
     if users::has_admin_now(&mut change).await? {
         return Err(done());
     }
-    let user = create(&mut change, &wanted, &hashed, Some(ADMIN)).await?.ok_or_else(taken)?;
+    let user = create(&mut change, &wanted, &hashed, vec![ADMIN.to_owned()])
+        .await?
+        .ok_or_else(users::email_taken)?;
     change.commit(SET_UP.about(user)).await?;
     Ok(user)
 }
@@ -219,11 +221,12 @@ pub async fn create_user(
     app: &App,
     actor: &Actor,
     wanted: Wanted,
-    role: Option<&'static str>,
+    roles: Vec<String>,
 ) -> Result<UserId> {
     let hashed = wanted.hash(app, Turn::of(None)).await?;
     let mut change = app.change(actor).await?;
-    let user = create(&mut change, &wanted, &hashed, role).await?.ok_or_else(taken)?;
+    let user =
+        create(&mut change, &wanted, &hashed, roles).await?.ok_or_else(users::email_taken)?;
     change.commit(users::CREATED.about(user)).await?;
     Ok(user)
 }
@@ -232,19 +235,28 @@ async fn create(
     change: &mut Change,
     wanted: &Wanted,
     hashed: &passwords::Hashed,
-    role: Option<&'static str>,
+    roles: Vec<String>,
 ) -> Result<Option<UserId>> {
     let new = NewUser {
         id: None,
         verified: false,
         email: wanted.email.clone(),
         name: wanted.name.clone(),
-        role,
+        roles,
     };
     let Some(user) = users::create(change, &new).await? else { return Ok(None) };
     let sealed = hashed.seal(&change.app().clone(), user);
     passwords::store(change, user, sealed).await?;
     Ok(Some(user))
+}
+
+/// Forgets registrations of an address, with the account that had it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn forget(change: &mut Change, email: &Email) -> Result<()> {
+    change.run("delete from registrations where email_key = $1", args![email.key()]).await?;
+    Ok(())
 }
 
 fn done() -> Error {
@@ -258,9 +270,4 @@ fn bad_token() -> Error {
         "This set-up link was used, has expired or was replaced; print a new one with \
          `palisade setup-link`.",
     )
-}
-
-fn taken() -> Error {
-    let says = "There is already an account with this address.";
-    Error::new(Kind::Conflict, "users.email_taken", says)
 }

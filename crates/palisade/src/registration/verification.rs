@@ -8,7 +8,7 @@ use palisade_crypto::secret::SecretString;
 use palisade_db::args;
 use uuid::Uuid;
 
-use super::{REGISTERED, RESENT, VERIFIED, Wanted, taken};
+use super::{REGISTERED, RESENT, VERIFIED, Wanted};
 use crate::app::{Actor, App, Change};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
@@ -69,7 +69,7 @@ pub async fn resend(app: &App, actor: &Actor, email: &Email) -> Result<()> {
     mail::needed(app)?;
     let mut change = app.change(actor).await?;
     mail::post(&mut change, &LETTER, Content::to(email.address())).await?;
-    change.commit(RESENT.entry().personal("email", email.address())).await
+    change.commit(RESENT.entry()).await
 }
 
 /// The letter with a link of its own; to an owner whose address has an account already, word of that.
@@ -197,9 +197,14 @@ async fn finish(mut change: Change, waiting: Waiting) -> Result<()> {
         users::prove_address(&mut change, waiting.user).await?;
         return change.commit(VERIFIED.about(waiting.user)).await;
     }
-    let new =
-        NewUser { id: Some(waiting.user), verified: true, email, name: waiting.name, role: None };
-    let user = users::create(&mut change, &new).await?.ok_or_else(taken)?;
+    let new = NewUser {
+        id: Some(waiting.user),
+        verified: true,
+        email,
+        name: waiting.name,
+        roles: Vec::new(),
+    };
+    let user = users::create(&mut change, &new).await?.ok_or_else(users::email_taken)?;
     passwords::store(&mut change, user, Sealed::from_bytes(waiting.sealed)).await?;
     change.note(VERIFIED.about(user));
     change.commit(REGISTERED.about(user)).await

@@ -25,6 +25,10 @@ pub enum Why {
     PasswordChanged,
     /// A used refresh token was used again.
     Replayed,
+    /// The address was given back to its former owner.
+    AddressRestored,
+    /// The user is deleted, or asked for it.
+    Deleted,
 }
 
 impl Why {
@@ -36,6 +40,8 @@ impl Why {
             Why::Disabled => "disabled",
             Why::PasswordChanged => "password_changed",
             Why::Replayed => "replayed",
+            Why::AddressRestored => "address_restored",
+            Why::Deleted => "deleted",
         }
     }
 }

@@ -56,9 +56,11 @@ pub(super) fn routes() -> Routes {
             Routes::at("/users/{id}")
                 .post("/disable", needs(users::WRITE), disable)
                 .says("Refuses a user's sign-ins and ends all their sessions.")
+                .or(Kind::Denied, "access.exceeds_own")
                 .or(Kind::Conflict, "users.last_admin")
                 .post("/revoke-sessions", needs(users::WRITE), revoke)
-                .says("Ends all sessions of a user."),
+                .says("Ends all sessions of a user.")
+                .or(Kind::Denied, "access.exceeds_own"),
         )
 }
 
@@ -260,11 +262,13 @@ async fn end_my_others(State(app): State<App>, caller: Caller) -> Result<NoConte
 }
 
 async fn disable(State(app): State<App>, caller: Caller, Id(id): Id<UserId>) -> Result<NoContent> {
+    users::within_reach(&app, &caller, id).await?;
     super::disable(app.change(&caller.actor).await?, id).await?;
     Ok(NoContent)
 }
 
 async fn revoke(State(app): State<App>, caller: Caller, Id(id): Id<UserId>) -> Result<NoContent> {
+    users::within_reach(&app, &caller, id).await?;
     super::revoke_all(app.change(&caller.actor).await?, id).await?;
     Ok(NoContent)
 }

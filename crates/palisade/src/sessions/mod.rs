@@ -38,7 +38,7 @@ use crate::tokens;
 
 pub use ending::{Ended, Why, disable, end, end_all, end_others, revoke_all};
 pub use http::{Answer, answer};
-pub use refresh::refresh;
+pub use refresh::{refresh, renew};
 
 /// A session was ended.
 pub const ENDED: Event = Event { name: "sessions.ended", says: "A session was ended" };
@@ -108,7 +108,7 @@ pub const COOKIE: CookieName = CookieName { secure: "__Host-palisade", plain: "p
 
 /// The topic of endings.
 const ENDED_NEWS: &str = "sessions.ended";
-/// The topic of cookies that were replaced: who remembers the old one must look again.
+/// The topic of credentials that were replaced: who remembers the session must look again.
 const RENEWED_NEWS: &str = "sessions.renewed";
 /// The session cookie, as the public URL of this app demands.
 fn cookie(app: &App) -> HostCookie {
@@ -270,6 +270,21 @@ pub async fn start(change: &mut Change, new: NewSession) -> Result<Issued> {
     let secret = opaque::generate(new.transport.prefix(), &*app.random);
     store_secret(change, &session, &secret).await?;
     Ok(Issued { session, secret })
+}
+
+/// Whether this software has signed this user in from this address before, as far as the table remembers.
+///
+/// # Errors
+/// When the database fails.
+pub async fn seen(change: &mut Change, user: UserId, address: &str, agent: &str) -> Result<bool> {
+    let row: Option<(i64,)> = change
+        .maybe(
+            "select cast(1 as bigint) from sessions
+             where user_id = $1 and coalesce(address, '') = $2 and coalesce(user_agent, '') = $3 limit 1",
+            args![user, address, agent],
+        )
+        .await?;
+    Ok(row.is_some())
 }
 
 /// Stores the digest of a session's next secret.

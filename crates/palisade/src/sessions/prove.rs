@@ -39,6 +39,11 @@ pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>>
     if session.user != token.user || session.transport != Transport::Token {
         return Err(bad_token());
     }
+    // SECURITY: from before the last proof of identity: whoever copied it must not go on with it
+    // (test: a_new_proof_of_identity_ends_the_credentials_before_it).
+    if token.authenticated_at.as_seconds() < session.authenticated_at.as_seconds() {
+        return Err(bad_token());
+    }
     identity(app, &session, token.authenticated_at, Via::Bearer).await.map(Some)
 }
 
@@ -91,14 +96,21 @@ async fn owner_of(app: &App, digest: [u8; 32]) -> Result<Option<Owner>> {
 
 async fn look_up_owner(app: &App, digest: [u8; 32]) -> Result<Option<Owner>> {
     let read_at = app.clock.monotonic();
-    let row: Option<(SessionId, Option<Timestamp>)> = app
+    let row: Option<(SessionId, Option<Timestamp>, Option<Vec<u8>>)> = app
         .db
-        .maybe("select session_id, used_at from session_secrets where digest = $1", args![digest])
+        .maybe(
+            "select session_id, used_at, successor_digest from session_secrets where digest = $1",
+            args![digest],
+        )
         .await?;
-    let Some((session, used_at)) = row else { return Ok(None) };
-    let left = match used_at {
-        None => COOKIE_REMEMBERED_FOR,
-        Some(used_at) => used_at.plus(app.settings.sessions.refresh_grace).since(app.clock.now()),
+    let Some((session, used_at, successor)) = row else { return Ok(None) };
+    let left = match (used_at, successor) {
+        (None, _) => COOKIE_REMEMBERED_FOR,
+        (Some(used_at), Some(_)) => {
+            used_at.plus(app.settings.sessions.refresh_grace).since(app.clock.now())
+        }
+        // A new proof of identity replaced it.
+        (Some(_), None) => Duration::ZERO,
     };
     if left.is_zero() {
         return Ok(None);

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::app::{Actor, App, Change};
 use crate::error::{Error, Kind, Result};
+use crate::id::{SessionId, UserId};
 use crate::keys;
 
 /// Replaces a secret by its successor.
@@ -55,6 +56,41 @@ pub async fn refresh(
     }
     change.commit_quietly("a refresh goes on with a session; its start and end are events").await?;
     Ok(Issued { session, secret: successor })
+}
+
+/// Goes on with a session whose user has proved again who they are: every credential that it had before is
+/// good no more.
+///
+/// # Errors
+/// `sessions.ended`; or the database fails.
+pub async fn renew(change: &mut Change, user: UserId, id: SessionId) -> Result<Issued> {
+    let app = change.app().clone();
+    let now = change.now();
+    let row: Option<Row> = change
+        .maybe(
+            "update sessions set authenticated_at = $3
+             where id = $2 and user_id = $1 and ended_at is null
+             returning id, user_id, transport, token_format, amr, authenticated_at, last_used_at,
+                idle_expires_at, expires_at",
+            args![user, id, now],
+        )
+        .await?;
+    let mut session = session(row.ok_or_else(ended)?, app.clock.monotonic());
+    // SECURITY: whoever copied one of them doesn't become as fresh as its owner
+    // (test: a_new_proof_of_identity_ends_the_credentials_before_it).
+    change
+        .run(
+            "update session_secrets set used_at = coalesce(used_at, $2), successor_digest = null,
+                successor_sealed = null
+             where session_id = $1",
+            args![id, now],
+        )
+        .await?;
+    let secret = opaque::generate(session.transport.prefix(), &*app.random);
+    store_secret(change, &session, &secret).await?;
+    extend(change, &mut session).await?;
+    change.tell(RENEWED_NEWS, id.0);
+    Ok(Issued { session, secret })
 }
 
 fn ended() -> Error {
@@ -122,7 +158,7 @@ fn successor_key(secret: &SecretString) -> SealingKey {
     SealingKey::derived_from(secret.expose().as_bytes(), "palisade refresh successor v1")
 }
 
-type Parent = (Option<Timestamp>, Option<Vec<u8>>, Option<Timestamp>);
+type Parent = (Option<Timestamp>, Option<Vec<u8>>, Option<[u8; 32]>, Option<Timestamp>);
 
 /// A secret that was used before: the same successor within the grace, else the end of the session.
 async fn repeat(
@@ -132,9 +168,9 @@ async fn repeat(
     digest: [u8; 32],
 ) -> Result<Issued> {
     let app = change.app().clone();
-    let (used_at, sealed, successor_used_at): Parent = change
+    let (used_at, sealed, successor, successor_used_at): Parent = change
         .one(
-            "select p.used_at, p.successor_sealed, c.used_at
+            "select p.used_at, p.successor_sealed, p.successor_digest, c.used_at
              from session_secrets p left join session_secrets c on c.digest = p.successor_digest
              where p.digest = $1",
             args![digest],
@@ -149,6 +185,10 @@ async fn repeat(
         // Nothing was written; it waits for the group that the successor's row may be in.
         change.commit_quietly("a repeat within the grace changes nothing").await?;
         return Ok(Issued { session, secret });
+    }
+    if within && successor.is_none() {
+        // Replaced by a new proof of identity a moment ago: late, and no sign of a copy.
+        return Err(ended());
     }
     // SECURITY: somebody holds a copy (test: a_late_replay_ends_the_family).
     ending::end(&mut change, session.user, session.id, Why::Replayed).await?;

@@ -144,6 +144,10 @@ catalogue! {
         part limits: Limits = Limits::read;
         /// Wrong passwords.
         part lockout: Lockout = Lockout::read;
+        /// Users.
+        part users: Users = Users::read;
+        /// Forms of requests that other servers take.
+        part compat: Compat = Compat::read;
         /// Mail.
         part mail: Mail = Mail::read;
         /// The root key.
@@ -248,6 +252,9 @@ catalogue! {
         absolute_timeout: Duration = Fixed("30d"),
             "When every session ends, used or not.",
             bounds: Some(("1m", "365d"));
+        fresh_for: Duration = Fixed("10m"),
+            "How long after a proof of identity one may do what asks for a recent one.",
+            bounds: Some(("1m", "1d"));
     }
 
     /// Passwords.
@@ -275,6 +282,9 @@ catalogue! {
         min_strength: u8 = Fixed("3"),
             "The least strength of a new password, from 0 (none asked for) to 4.",
             bounds: Some(("0", "4"));
+        history: u32 = Fixed("0"),
+            "How many of a user's earlier passwords can't be chosen again.",
+            bounds: Some(("0", "24"));
         blocklist_path: Option<PathBuf> = Unset("/etc/palisade/blocklist.txt"),
             "A file of more passwords that nobody may choose, one a line.";
     }
@@ -323,6 +333,19 @@ catalogue! {
         duration: Duration = Fixed("15m"),
             "How long the first lock lasts; each further one lasts twice as long, a day at most.",
             bounds: Some(("1m", "1d"));
+    }
+
+    /// Users.
+    Users at "users." {
+        deletion_grace: Duration = Fixed("14d"),
+            "How long whoever asks for their account to be deleted can come back by signing in. `0s`: not at all.",
+            bounds: Some(("0s", "90d"));
+    }
+
+    /// Forms of requests that other servers take.
+    Compat at "compat." {
+        login_form: bool = Fixed("false"),
+            "Whether `POST /api/v1/login/access-token` takes a form as the common FastAPI template does.";
     }
 
     /// Mail.

@@ -100,7 +100,7 @@ fn ascii_domain(domain: &str) -> Result<String, Broken> {
 }
 
 /// Without case, in the way that also joins what only differs in upper case (ı and i, ß and ss).
-fn fold(local: &str) -> String {
+pub(super) fn fold(local: &str) -> String {
     let upper: String = local.nfkc().flat_map(char::to_uppercase).collect();
     let lower: String = upper.chars().flat_map(char::to_lowercase).collect();
     // The dotted capital I leaves a combining dot behind.

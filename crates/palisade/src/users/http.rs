@@ -5,10 +5,12 @@ use axum::extract::State;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
-use super::{READ, UserView, WRITE, check_name, current, enable, find, page, rename};
+use super::{
+    CHANGED, READ, UserView, WRITE, check_name, current, enable, find, page, set_name, within_reach,
+};
 use crate::access::{Caller, SIGNED_IN, bad_token, needs};
 use crate::app::App;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::http::{Body, Id, List, NoContent, Paging, Params, Routes, Written};
 use crate::id::UserId;
 use crate::shape;
@@ -20,11 +22,15 @@ pub(super) fn routes() -> Routes {
         .patch("/me", SIGNED_IN, change_me)
         .says("Changes what the body names of the signed-in user.")
         .get("/", needs(READ), all)
-        .says("All users, oldest first.")
+        .says(
+            "All users, oldest first.\n\nWith `query` those whose address begins so, by address, and after \
+             them those whose name does, by name.",
+        )
         .get("/{id}", needs(READ), one)
         .says("One user.")
         .post("/{id}/enable", needs(WRITE), enable_user)
         .says("Lets a disabled user sign in again.")
+        .or(Kind::Denied, "access.exceeds_own")
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -45,6 +51,9 @@ struct ListParams {
     /// The `next_cursor` of the page before.
     #[schemars(with = "Option<shape::PageCursor>")]
     cursor: Option<String>,
+    /// Only users whose address or name begins so.
+    #[schemars(with = "Option<shape::Label>")]
+    query: Option<String>,
 }
 
 async fn me(State(app): State<App>, caller: Caller) -> Result<Written<UserView>> {
@@ -60,7 +69,9 @@ async fn change_me(
     if let Some(name) = body.name {
         let name = name.map(|name| check_name(&name)).transpose();
         let name = name.map_err(|broken| broken.at("/name"))?;
-        rename(app.change(&caller.actor).await?, user, name).await?;
+        let mut change = app.change(&caller.actor).await?;
+        set_name(&mut change, user, name).await?;
+        change.commit(CHANGED.about(user).detail("field", "name")).await?;
     }
     view(&app, user).await
 }
@@ -70,8 +81,13 @@ async fn all(
     Params(params): Params<ListParams>,
 ) -> Result<Json<List<UserView>>> {
     let paging = Paging::new(params.limit.as_deref(), params.cursor.as_deref())?;
+    let query = params.query.map(|query| check_name(&query)).transpose().map_err(|_| {
+        let says = "Give the beginning of an address or a name, 1 to 200 characters.";
+        Error::bad_field("query", "request.bad_query", says)
+    })?;
     let now = app.clock.now();
-    Ok(Json(page(&app, &paging).await?.map(|user| UserView::new(&user, now))))
+    let found = page(&app, query.as_deref(), &paging).await?;
+    Ok(Json(found.map(|user| UserView::new(&user, now))))
 }
 
 async fn one(State(app): State<App>, Id(id): Id<UserId>) -> Result<Json<UserView>> {
@@ -84,6 +100,7 @@ async fn enable_user(
     caller: Caller,
     Id(id): Id<UserId>,
 ) -> Result<NoContent> {
+    within_reach(&app, &caller, id).await?;
     enable(app.change(&caller.actor).await?, id).await?;
     Ok(NoContent)
 }
@@ -93,7 +110,10 @@ async fn view(app: &App, user: UserId) -> Result<Written<UserView>> {
 }
 
 /// Tells a field that is absent from one that is null.
-fn absent_or_null<'de, D: Deserializer<'de>>(
+///
+/// # Errors
+/// When it is neither null nor text.
+pub fn absent_or_null<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<Option<Option<String>>, D::Error> {
     Option::deserialize(deserializer).map(Some)

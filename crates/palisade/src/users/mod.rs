@@ -2,32 +2,59 @@
 //!
 //! Promises:
 //! - What a request believes of its user is at most one message of the feed old, on every node.
-//! - The last administrator who can sign in can't be disabled.
+//! - The last administrator who can sign in can't be disabled, stripped or deleted.
+//! - Nobody acts on somebody who may do more, and nobody hands on what they don't hold ([`Authority`]).
 //!
 //! Tables: `users`, `user_roles`.
 
+/// The one select of users, as [`Row`] has them.
+macro_rules! select_users {
+    ($which:literal) => {
+        concat!(
+            "select id, email, email_verified_at, name, disabled_at, created_at, last_login_at, delete_at,
+                (select locked_until from lockout_counts c where c.user_id = u.id and c.client = ''),
+                (select string_agg(role, ' ' order by role) from user_roles r where r.user_id = u.id),
+                (select string_agg(permission, ' ') from role_permissions p
+                    join user_roles r on r.role = p.role where r.user_id = u.id)
+             from users u ",
+            $which
+        )
+    };
+}
+
+mod authority;
 mod email;
 mod http;
+mod list;
+mod roles;
+mod standing;
+mod view;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use palisade_db::{Migration, Sql, Timestamp, args};
-use schemars::JsonSchema;
-use serde::Serialize;
 use unicode_normalization::UnicodeNormalization as _;
 use uuid::Uuid;
 
 use crate::app::{App, Change, Parts, Subscription};
 use crate::audit::{self, Event};
 use crate::error::{Broken, Error, Kind, Result};
-use crate::http::{Cursor, List, Paging, Written};
+use crate::http::Written;
 use crate::id::UserId;
 use crate::memory::{Recall, Remembered};
 use crate::module::{Module, Permission};
-use crate::shape;
 
+pub use authority::{Authority, within_reach};
 pub use email::Email;
+pub use http::absent_or_null;
+pub use list::page;
+pub use roles::{
+    Holder, grant_role, has_admin, has_admin_now, revoke_role, roles_changed, spare_last_admin,
+    strip_role,
+};
+pub use standing::{FirstTime, delete, delete_later, disable, enable, keep, signed_in};
+pub use view::UserView;
 
 /// May see all users.
 pub const READ: Permission = Permission { name: "users:read", says: "See all users" };
@@ -41,6 +68,15 @@ pub const CREATED: Event = Event { name: "users.created", says: "A user was crea
 pub const CHANGED: Event = Event { name: "users.changed", says: "A user's details were changed" };
 /// A user may no longer sign in.
 pub const DISABLED: Event = Event { name: "users.disabled", says: "A user was disabled" };
+/// A user signed in who had asked to be deleted, and stays.
+pub const KEPT: Event =
+    Event { name: "users.kept", says: "A sign-in took back the wish to be deleted" };
+/// A user was given a role.
+pub const ROLE_GRANTED: Event =
+    Event { name: "users.role_granted", says: "A user was given a role" };
+/// A role was taken from a user.
+pub const ROLE_REVOKED: Event =
+    Event { name: "users.role_revoked", says: "A role was taken from a user" };
 /// A user may sign in again.
 pub const ENABLED: Event = Event { name: "users.enabled", says: "A user was enabled" };
 
@@ -49,17 +85,34 @@ pub const MODULE: Module = Module {
     name: "users",
     routes: http::routes,
     permissions: &[READ, WRITE],
-    events: &[CREATED, CHANGED, DISABLED, ENABLED],
-    subscriptions: &[Subscription {
-        topic: NEWS,
-        apply: |app, user| memory(app).forget(&UserId(user), app.clock.monotonic()),
-        forget_all: |app| memory(app).forget_all(),
-    }],
-    migrations: &[Migration {
-        version: 4,
-        name: "users",
-        sql: Sql::Both(include_str!("../../migrations/0004_users.sql")),
-    }],
+    events: &[CREATED, CHANGED, DISABLED, ENABLED, KEPT, ROLE_GRANTED, ROLE_REVOKED],
+    subscriptions: &[
+        Subscription {
+            topic: NEWS,
+            apply: |app, user| memory(app).forget(&UserId(user), app.clock.monotonic()),
+            forget_all: |app| memory(app).forget_all(),
+        },
+        Subscription {
+            topic: roles::NEWS,
+            apply: |app, _| memory(app).forget_all(),
+            forget_all: |app| memory(app).forget_all(),
+        },
+    ],
+    migrations: &[
+        Migration {
+            version: 4,
+            name: "users",
+            sql: Sql::Both(include_str!("../../migrations/0004_users.sql")),
+        },
+        Migration {
+            version: 12,
+            name: "roles",
+            sql: Sql::Each {
+                sqlite: include_str!("../../migrations/0012_roles.sqlite.sql"),
+                postgres: include_str!("../../migrations/0012_roles.postgres.sql"),
+            },
+        },
+    ],
     tables: &["users", "user_roles"],
     parts: |_, parts: &mut Parts| {
         parts.put(Known(Remembered::new(100_000)));
@@ -105,11 +158,18 @@ pub struct User {
     pub created_at: Timestamp,
     /// When somebody last signed in to it.
     pub last_login_at: Option<Timestamp>,
+    /// When it is deleted, at its owner's wish.
+    pub delete_at: Option<Timestamp>,
     /// What the API shows of them, written when it is first asked for.
     written: OnceLock<Written<UserView>>,
 }
 
 impl User {
+    /// Whether they hold the role that holds every permission.
+    pub fn is_admin(&self) -> bool {
+        self.roles.iter().any(|role| role == ADMIN)
+    }
+
     /// What the API shows.
     ///
     /// # Errors
@@ -127,51 +187,8 @@ impl User {
     }
 }
 
-/// A user, as the API shows it.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-#[schemars(rename = "User")]
-pub struct UserView {
-    id: UserId,
-    /// The address, as it was given.
-    #[schemars(with = "shape::EmailAddress")]
-    email: String,
-    /// Whether the address was proved to be the user's.
-    email_verified: bool,
-    /// What the user is called.
-    name: Option<String>,
-    /// Names of roles.
-    roles: Vec<String>,
-    /// A disabled user can't sign in and has no sessions.
-    disabled: bool,
-    /// Too many wrong passwords: until then only devices are let in that have signed in before. 9999-12-31
-    /// means until an administrator unlocks the account or its password is new.
-    #[schemars(with = "Option<shape::DateTime>")]
-    locked_until: Option<Timestamp>,
-    #[schemars(with = "shape::DateTime")]
-    created_at: Timestamp,
-    #[schemars(with = "Option<shape::DateTime>")]
-    last_login_at: Option<Timestamp>,
-}
-
-impl UserView {
-    /// What the API shows of a user at this moment.
-    pub fn new(user: &User, now: Timestamp) -> UserView {
-        UserView {
-            id: user.id,
-            email: user.email.clone(),
-            email_verified: user.email_verified,
-            name: user.name.clone(),
-            roles: user.roles.clone(),
-            disabled: user.disabled,
-            locked_until: user.locked_until.filter(|until| *until > now),
-            created_at: user.created_at,
-            last_login_at: user.last_login_at,
-        }
-    }
-}
-
-/// The permissions that exist: those of all modules.
-pub struct AllPermissions(pub Arc<BTreeSet<String>>);
+/// The permissions that exist: those of all modules, their names and themselves.
+pub struct AllPermissions(pub Arc<BTreeSet<String>>, pub Vec<Permission>);
 
 /// What a person may call themselves: 1 to 200 characters, none of them a control character.
 ///
@@ -201,11 +218,11 @@ pub struct NewUser {
     pub email: Email,
     /// The name.
     pub name: Option<String>,
-    /// Roles beside [`USER`].
-    pub role: Option<&'static str>,
+    /// Roles beside [`USER`]; they exist.
+    pub roles: Vec<String>,
 }
 
-/// Makes a user; none if the address is taken.
+/// Makes a user; none if the address is taken, or may still be given back to its former owner.
 ///
 /// # Errors
 /// When the database fails.
@@ -215,23 +232,27 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
     let verified_at = new.verified.then_some(now);
     let made: Option<(Uuid,)> = change
         .maybe(
-            "insert into users (id, email, email_key, name, created_at, updated_at, email_verified_at)
-             values ($1, $2, $3, $4, $5, $5, $6)
+            "insert into users (id, email, email_key, name, name_key, created_at, updated_at, email_verified_at)
+             select $1, $2, $3, $4, $5, $6, $6, $7
+             where not exists (select 1 from address_changes a
+                where a.old_key = $3 and a.undo_until > $6 and a.undone_at is null)
              on conflict (email_key) do nothing returning id",
-            args![id, new.email.address(), new.email.key(), new.name.clone(), now, verified_at],
+            args![
+                id,
+                new.email.address(),
+                new.email.key(),
+                new.name.clone(),
+                new.name.as_deref().map(email::fold),
+                now,
+                verified_at
+            ],
         )
         .await?;
     if made.is_none() {
         return Ok(None);
     }
-    for role in [Some(USER), new.role].into_iter().flatten() {
-        change
-            .run(
-                "insert into user_roles (user_id, role, granted_at) values ($1, $2, $3)
-                 on conflict (user_id, role) do nothing",
-                args![id, role, now],
-            )
-            .await?;
+    for role in std::iter::once(USER).chain(new.roles.iter().map(String::as_str)) {
+        roles::add(change, id, role).await?;
     }
     audit::create_person_key(change, id).await?;
     Ok(Some(id))
@@ -256,16 +277,7 @@ pub async fn current(app: &App, id: UserId) -> Result<Option<Arc<User>>> {
 /// # Errors
 /// When the database fails.
 pub async fn find(app: &App, id: UserId) -> Result<Option<User>> {
-    let row: Option<Row> = app
-        .db
-        .maybe(
-            "select id, email, email_verified_at, name, disabled_at, created_at, last_login_at,
-                (select string_agg(role, ' ' order by role) from user_roles r where r.user_id = u.id),
-                (select locked_until from lockout_counts c where c.user_id = u.id and c.client = '')
-             from users u where id = $1",
-            args![id],
-        )
-        .await?;
+    let row: Option<Row> = app.db.maybe(select_users!("where id = $1"), args![id]).await?;
     Ok(row.map(|row| user(app, row)))
 }
 
@@ -292,26 +304,6 @@ pub async fn find_by_email(app: &App, email: &Email) -> Result<Option<User>> {
     }
 }
 
-/// A page of users, oldest first.
-///
-/// # Errors
-/// When the database fails.
-pub async fn page(app: &App, paging: &Paging) -> Result<List<User>> {
-    let Cursor(at, id) = paging.after.unwrap_or(Cursor(Timestamp::from_micros(0), Uuid::nil()));
-    let rows: Vec<Row> = app
-        .db
-        .all(
-            "select id, email, email_verified_at, name, disabled_at, created_at, last_login_at,
-                (select string_agg(role, ' ' order by role) from user_roles r where r.user_id = u.id),
-                (select locked_until from lockout_counts c where c.user_id = u.id and c.client = '')
-             from users u where (created_at, id) > ($1, $2) order by created_at, id limit $3",
-            args![at, id, paging.rows()],
-        )
-        .await?;
-    let users = rows.into_iter().map(|row| user(app, row)).collect();
-    Ok(List::page(users, paging, |user| Cursor(user.created_at, user.id.0)))
-}
-
 type Row = (
     UserId,
     String,
@@ -320,19 +312,36 @@ type Row = (
     Option<Timestamp>,
     Timestamp,
     Option<Timestamp>,
-    Option<String>,
     Option<Timestamp>,
+    Option<Timestamp>,
+    Option<String>,
+    Option<String>,
 );
 
 fn user(app: &App, row: Row) -> User {
-    let (id, email, verified_at, name, disabled_at, created_at, last_login_at, roles, locked_until) =
-        row;
-    let roles: Vec<String> =
-        roles.unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+    let (
+        id,
+        email,
+        verified_at,
+        name,
+        disabled_at,
+        created_at,
+        last_login_at,
+        delete_at,
+        lock,
+        roles,
+        may,
+    ) = row;
+    let words = |text: Option<String>| -> Vec<String> {
+        text.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+    };
+    let roles = words(roles);
+    let existing = &app.part::<AllPermissions>().0;
     let permissions = if roles.iter().any(|role| role == ADMIN) {
-        Arc::clone(&app.part::<AllPermissions>().0)
+        Arc::clone(existing)
     } else {
-        Arc::default()
+        // What no module brings any more is no permission.
+        Arc::new(words(may).into_iter().filter(|name| existing.contains(name)).collect())
     };
     User {
         id,
@@ -342,9 +351,10 @@ fn user(app: &App, row: Row) -> User {
         roles,
         permissions,
         disabled: disabled_at.is_some(),
-        locked_until,
+        locked_until: lock,
         created_at,
         last_login_at,
+        delete_at,
         written: OnceLock::new(),
     }
 }
@@ -352,47 +362,13 @@ fn user(app: &App, row: Row) -> User {
 /// Changes what a person is called.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn rename(mut change: Change, id: UserId, name: Option<String>) -> Result<()> {
+/// Not found; or the database fails.
+pub async fn set_name(change: &mut Change, id: UserId, name: Option<String>) -> Result<()> {
     let now = change.now();
-    let found = change
-        .run("update users set name = $2, updated_at = $3 where id = $1", args![id, name, now])
-        .await?;
-    if found == 0 {
-        return Err(Error::not_found());
-    }
-    touched(&mut change, id);
-    change.commit(CHANGED.about(id).detail("field", "name")).await
-}
-
-/// Marks a user as disabled, in a change that also ends the sessions.
-///
-/// # Errors
-/// `users.not_found`; `users.last_admin` for the last administrator who can sign in.
-pub async fn disable(change: &mut Change, id: UserId) -> Result<()> {
-    let now = change.now();
-    // Touching every administrator's row makes two such changes at once wait for each other.
-    let admins: Vec<(UserId, Option<Timestamp>)> = change
-        .all(
-            "update users set updated_at = updated_at
-             where id in (select user_id from user_roles where role = $1)
-             returning id, disabled_at",
-            args![ADMIN],
-        )
-        .await?;
-    let mut enabled = admins.iter().filter(|(_, disabled)| disabled.is_none()).map(|(id, _)| *id);
-    if enabled.next() == Some(id) && enabled.next().is_none() {
-        return Err(Error::new(
-            Kind::Conflict,
-            "users.last_admin",
-            "This is the last administrator who can sign in; make another one first.",
-        ));
-    }
     let found = change
         .run(
-            "update users set disabled_at = coalesce(disabled_at, $2), updated_at = $2
-             where id = $1",
-            args![id, now],
+            "update users set name = $2, name_key = $3, updated_at = $4 where id = $1",
+            args![id, name.clone(), name.as_deref().map(email::fold), now],
         )
         .await?;
     if found == 0 {
@@ -402,36 +378,41 @@ pub async fn disable(change: &mut Change, id: UserId) -> Result<()> {
     Ok(())
 }
 
-/// Lets a disabled user sign in again; ended sessions stay ended.
+/// Gives a user another address.
 ///
 /// # Errors
-/// `users.not_found`.
-pub async fn enable(mut change: Change, id: UserId) -> Result<()> {
+/// Not found; `users.email_taken`; or the database fails.
+pub async fn set_email(
+    change: &mut Change,
+    id: UserId,
+    email: &Email,
+    verified: bool,
+) -> Result<()> {
+    let taken: Option<(UserId,)> = change
+        .maybe("select id from users where email_key = $1 and id <> $2", args![email.key(), id])
+        .await?;
+    if taken.is_some() {
+        return Err(email_taken());
+    }
     let now = change.now();
     let found = change
-        .run("update users set disabled_at = null, updated_at = $2 where id = $1", args![id, now])
+        .run(
+            "update users set email = $2, email_key = $3, email_verified_at = $4, updated_at = $5
+             where id = $1",
+            args![id, email.address(), email.key(), verified.then_some(now), now],
+        )
         .await?;
     if found == 0 {
         return Err(Error::not_found());
     }
-    touched(&mut change, id);
-    change.commit(ENABLED.about(id)).await
+    touched(change, id);
+    Ok(())
 }
 
-/// Notes a sign-in; false if the user was disabled meanwhile.
-///
-/// # Errors
-/// When the database fails.
-pub async fn signed_in(change: &mut Change, id: UserId) -> Result<bool> {
-    let now = change.now();
-    let found = change
-        .run(
-            "update users set last_login_at = $2 where id = $1 and disabled_at is null",
-            args![id, now],
-        )
-        .await?;
-    touched(change, id);
-    Ok(found == 1)
+/// The address belongs to another account.
+pub fn email_taken() -> Error {
+    let says = "There is already an account with this address.";
+    Error::new(Kind::Conflict, "users.email_taken", says)
 }
 
 /// Notes that a user has proved to read the mail of their address.
@@ -450,26 +431,6 @@ pub async fn prove_address(change: &mut Change, id: UserId) -> Result<()> {
     touched(change, id);
     Ok(())
 }
-
-/// Whether there is an administrator.
-///
-/// # Errors
-/// When the database fails.
-pub async fn has_admin(app: &App) -> Result<bool> {
-    let row: Option<(i64,)> = app.db.maybe(ANY_ADMIN, args![ADMIN]).await?;
-    Ok(row.is_some())
-}
-
-/// Whether there is an administrator, as a change sees it.
-///
-/// # Errors
-/// When the database fails.
-pub async fn has_admin_now(change: &mut Change) -> Result<bool> {
-    let row: Option<(i64,)> = change.maybe(ANY_ADMIN, args![ADMIN]).await?;
-    Ok(row.is_some())
-}
-
-const ANY_ADMIN: &str = "select cast(1 as bigint) from user_roles where role = $1 limit 1";
 
 /// Has every process read this user again: something that it believes of them has changed.
 pub fn touched(change: &mut Change, id: UserId) {

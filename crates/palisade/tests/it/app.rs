@@ -166,7 +166,8 @@ impl TestApp {
     async fn create(&self, email: &str, role: Option<&'static str>) -> UserId {
         let wanted =
             Wanted { email: Email::parse(email).unwrap(), password: PASSWORD.into(), name: None };
-        registration::create_user(&self.app, &Actor::operator(), wanted, role).await.unwrap()
+        let roles = role.into_iter().map(str::to_owned).collect();
+        registration::create_user(&self.app, &Actor::operator(), wanted, roles).await.unwrap()
     }
 
     /// A client of this user, signed in with tokens.

@@ -53,6 +53,9 @@ async fn start() -> TestApp {
 /// The path with an id where one is expected.
 fn concrete(path: &str) -> String {
     path.replace("{id}", "01890000-0000-7000-8000-000000000000")
+        .replace("{role}", "nothing")
+        .replace("{type}", "document")
+        .replace("{subject}", "anyone")
 }
 
 fn refused(answer: &Answer) -> bool {
@@ -104,19 +107,43 @@ async fn every_route_lets_in_whom_its_line_names_and_nobody_else() {
 
 /// Who may call what, said a second time: a line that lost its permission agrees with itself.
 const WHO: &str = "
+    GET /.well-known/change-password anyone
     GET /.well-known/jwks.json anyone
     GET /.well-known/paseto-keys.json anyone
     GET /api/v1/audit audit:read
+    POST /api/v1/access/check signed in
+    POST /api/v1/auth/email/confirm anyone
+    POST /api/v1/auth/email/undo anyone
     POST /api/v1/auth/login anyone
     POST /api/v1/auth/logout signed in
     POST /api/v1/auth/password/forgot anyone
     POST /api/v1/auth/password/reset anyone
+    POST /api/v1/auth/reauthenticate signed in
     POST /api/v1/auth/refresh anyone
     POST /api/v1/auth/register anyone
     POST /api/v1/auth/verify-email anyone
     POST /api/v1/auth/verify-email/resend anyone
+    GET /api/v1/limits system:read
+    GET /api/v1/permissions roles:read
+    GET /api/v1/resources/{type} signed in
+    GET /api/v1/resources/{type}/{id}/grants signed in
+    DELETE /api/v1/resources/{type}/{id}/grants/{subject} signed in
+    PUT /api/v1/resources/{type}/{id}/grants/{subject} signed in
+    GET /api/v1/roles roles:read
+    POST /api/v1/roles roles:write
+    DELETE /api/v1/roles/{role} roles:write
+    GET /api/v1/roles/{role} roles:read
+    PATCH /api/v1/roles/{role} roles:write
     POST /api/v1/setup anyone
     GET /api/v1/users users:read
+    POST /api/v1/users users:write
+    DELETE /api/v1/users/me signed in
+    POST /api/v1/users/me/email signed in
+    GET /api/v1/users/me/export signed in
+    DELETE /api/v1/users/{id} users:write
+    PATCH /api/v1/users/{id} users:write
+    DELETE /api/v1/users/{id}/roles/{role} users:write
+    PUT /api/v1/users/{id}/roles/{role} users:write
     GET /api/v1/users/me signed in
     PATCH /api/v1/users/me signed in
     GET /api/v1/users/me/activity signed in
@@ -130,12 +157,17 @@ const WHO: &str = "
     POST /api/v1/users/{id}/revoke-sessions users:write
     POST /api/v1/users/{id}/unlock users:write
     GET /api/v1/whoami anyone
+    GET /account/email anyone
+    GET /account/invite anyone
+    GET /account/password anyone
     GET /account/reset anyone
+    GET /account/undo anyone
     GET /account/verify anyone
     GET /assets/account.js anyone
     GET /assets/docs.css anyone
     GET /assets/docs.js anyone
     GET /assets/palisade.css anyone
+    GET /assets/password.js anyone
     GET /assets/setup.js anyone
     GET /docs anyone
     GET /livez anyone
@@ -314,7 +346,8 @@ async fn reading_changes_nothing() {
     };
     let before = count().await;
     for route in app.builder.routes() {
-        if route.method == Method::GET {
+        // Taking everything out is an event.
+        if route.method == Method::GET && route.path != "/api/v1/users/me/export" {
             ann.get(&concrete(&route.path)).await;
             ann.send(Call::new(Method::HEAD, &concrete(&route.path))).await;
         }

@@ -13,6 +13,7 @@
     reason = "a journey is read from top to bottom, and cuts text that it knows"
 )]
 
+mod administering;
 mod app;
 mod auditing;
 mod bad_input;
@@ -21,8 +22,12 @@ mod cors;
 mod described;
 mod endings;
 mod every_route;
+mod granting;
 mod journeys;
 mod lockout;
+mod mailbox;
+mod moving;
+mod owning;
 mod recovering;
 mod refreshing;
 mod signing_in;

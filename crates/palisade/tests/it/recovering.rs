@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use futures_util::future::join_all;
-use palisade::mail::{Post, Rendered};
 use palisade_db::args;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
 use crate::app::{Answer, Call, On, PASSWORD, Plan, TestApp};
+use crate::mailbox::{letter, letters, token};
 
 crate::on_both! {
     asking_for_a_link_tells_nothing => |on| super::asking(on);
@@ -30,34 +30,6 @@ fn plan(more: &[(&'static str, &'static str)]) -> Plan {
     let mut settings = vec![("limits.enabled", "false")];
     settings.extend_from_slice(more);
     Plan { settings, ..Plan::default() }
-}
-
-/// Waits until everything that is due was sent, and empties the mailbox: the oldest first.
-async fn letters(app: &TestApp) -> Vec<Rendered> {
-    for _ in 0..400 {
-        let (due,): (i64,) = app
-            .app
-            .db
-            .one("select count(*) from outbox where sent_at is null and failed_at is null", args![])
-            .await
-            .unwrap();
-        if due == 0 {
-            let mut shown = app.app.part::<Post>().mailbox().unwrap();
-            shown.reverse();
-            return shown.into_iter().map(|shown| shown.letter).collect();
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("the letters aren't sent");
-}
-
-async fn letter(app: &TestApp) -> Rendered {
-    letters(app).await.pop().expect("a letter")
-}
-
-fn token(letter: &Rendered) -> String {
-    let after = letter.text.split_once("#token=").unwrap_or_else(|| panic!("{letter:?}")).1;
-    after.split_whitespace().next().unwrap().to_owned()
 }
 
 async fn forgot(app: &TestApp, email: &str) -> Answer {
@@ -135,7 +107,7 @@ async fn links(on: On) {
     for _ in 0..5 {
         sign_in(&app, "ann@example.com", NEW).await;
     }
-    let uses = join_all((0..12).map(|_| reset(&app, &good, NEW))).await;
+    let uses = join_all((0..32).map(|_| reset(&app, &good, NEW))).await;
     let done = uses.iter().filter(|answer| answer.status == StatusCode::NO_CONTENT).count();
     assert_eq!(done, 1, "{:?}", uses.iter().map(|answer| &answer.raw).collect::<Vec<_>>());
     assert!(uses.iter().all(|answer| !answer.headers.contains_key("set-cookie")));

@@ -1,0 +1,63 @@
+//! Everything that is kept of a person, as one JSON object (GDPR articles 15 and 20).
+
+use palisade_db::Timestamp;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::EXPORTED;
+use crate::access::{Caller, bad_token};
+use crate::app::App;
+use crate::audit::{self, EventView, Filter};
+use crate::error::Result;
+use crate::grants::{self, GrantView};
+use crate::sessions::{self, SessionView};
+use crate::shape;
+use crate::users::{self, UserView};
+
+/// Everything that is kept of a person.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Export")]
+pub(super) struct Export {
+    #[schemars(with = "shape::DateTime")]
+    exported_at: Timestamp,
+    user: UserView,
+    /// The sessions that are alive.
+    sessions: Vec<SessionView>,
+    /// What they were granted on single resources.
+    grants: Vec<GrantView>,
+    /// What they did and what was done to them, newest first.
+    activity: Vec<EventView>,
+}
+
+/// So many events are read at once.
+const PAGE: i64 = 1000;
+
+/// Gathers it.
+pub(super) async fn export(app: &App, caller: &Caller) -> Result<Export> {
+    let me = caller.signed_in()?;
+    let user = users::find(app, me.user).await?.ok_or_else(bad_token)?;
+    let now = app.clock.now();
+    let export = Export {
+        exported_at: now,
+        user: UserView::new(&user, now),
+        sessions: sessions::list(app, me.user, me.session).await?,
+        grants: grants::of_user(app, me.user).await?,
+        activity: activity(app, caller).await?,
+    };
+    app.change(&caller.actor).await?.commit(EXPORTED.about(me.user)).await?;
+    Ok(export)
+}
+
+async fn activity(app: &App, caller: &Caller) -> Result<Vec<EventView>> {
+    let person = Some(caller.signed_in()?.user.0);
+    let mut all: Vec<EventView> = Vec::new();
+    loop {
+        let before = all.last().map(|event| (event.at, event.id.0));
+        let page = audit::list(app, Filter { person, before, ..Filter::default() }, PAGE).await?;
+        let last = page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX);
+        all.extend(page);
+        if last {
+            return Ok(all);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Requests as other servers take them, for clients that were written for those.
+//!
+//! Promise: such a sign-in obeys everything that `POST /auth/login` obeys; it is the same one.
+//!
+//! Tables: none.
+
+use axum::extract::State;
+use palisade_crypto::secret::SecretString;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::access::{ANYONE, Caller};
+use crate::app::App;
+use crate::error::{Kind, Result};
+use crate::http::{Form, Routes};
+use crate::login::{self, Attempt};
+use crate::module::Module;
+use crate::sessions::{Answer, Transport, answer};
+use crate::shape;
+
+/// The slice's table of contents.
+pub const MODULE: Module =
+    Module { name: "compat", when: |settings| settings.compat.login_form, routes, ..Module::EMPTY };
+
+fn routes() -> Routes {
+    Routes::at("/login")
+        .post("/access-token", ANYONE.limit(&login::PER_ADDRESS), access_token)
+        .says(
+            "Signs in with a form, as clients of the common FastAPI template do (RFC 6749 section 4.3).\n\nThe same as \
+             `POST /api/v1/auth/login` otherwise.",
+        )
+        .or(Kind::NotSignedIn, "login.denied")
+        .or(Kind::Unavailable, "passwords.busy")
+}
+
+/// Other fields mean nothing here (RFC 6749 section 3.2).
+#[derive(Deserialize, JsonSchema)]
+struct LoginForm {
+    /// The address.
+    #[schemars(with = "shape::EmailAddress")]
+    username: String,
+    #[schemars(with = "shape::Secret", example = &"seven purple teapots orbit")]
+    password: SecretString,
+}
+
+async fn access_token(
+    State(app): State<App>,
+    caller: Caller,
+    Form(form): Form<LoginForm>,
+) -> Result<Answer> {
+    let attempt = Attempt {
+        email: form.username,
+        password: form.password,
+        device_token: None,
+        device_name: None,
+        format: app.settings.tokens.format,
+        transport: Transport::Token,
+    };
+    let signed_in = login::sign_in(&app, &caller.actor, attempt).await?;
+    let token = signed_in.device.token(&app);
+    answer(&app, signed_in.issued, Some(&token)).await
+}

@@ -1,0 +1,301 @@
+//! `/resources/{type}/{id}/grants` and `/access/check`.
+
+use std::collections::BTreeSet;
+
+use axum::Json;
+use axum::extract::State;
+use palisade_db::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Action, FIRST, GrantView, Looked, READ, Resource, ResourceId, ResourceType, SHARE, Subject,
+    WRITE, because, held, list, next, put, visible, withdraw,
+};
+use crate::access::{Caller, SIGNED_IN};
+use crate::app::App;
+use crate::error::{Broken, Error, Kind, Result, Rules};
+use crate::http::{Body, Id, NoContent, Paging, Params, Routes, Segments};
+use crate::shape;
+
+pub(super) fn routes() -> Routes {
+    Routes::at("/resources/{type}")
+        .get("/", SIGNED_IN, mine)
+        .says("Ids of the resources of a kind with which one may do something oneself, sorted.")
+        .get("/{id}/grants", SIGNED_IN, all)
+        .says(
+            "The grants on a resource.\n\nFor whoever holds `share` on it, or the permission `resources:read`; to \
+             everybody else it doesn't exist.",
+        )
+        .put("/{id}/grants/{subject}", SIGNED_IN, give)
+        .says(
+            "Grants a subject exactly these actions on a resource.\n\nFor whoever holds `share` on it, of what they \
+             hold themselves, or with the permission `resources:write` of everything.",
+        )
+        .or(Kind::Denied, "access.exceeds_own")
+        .or(Kind::Conflict, "grants.no_such_subject")
+        .delete("/{id}/grants/{subject}", SIGNED_IN, take)
+        .says("Withdraws everything that a subject was granted on a resource.")
+        .or(Kind::Denied, "access.exceeds_own")
+        .and(
+            Routes::at("/access")
+                .post("/check", SIGNED_IN, check)
+                .says(
+                    "Whether a subject may do something with a resource.\n\nAbout others only with the permission \
+                     `resources:read`.",
+                )
+                .or(Kind::Denied, "access.denied"),
+        )
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct GrantBody {
+    /// What the subject may do from now on, and nothing else. `share`: hand on what it holds itself.
+    #[schemars(with = "Vec<Action>", length(min = 1, max = 50))]
+    actions: Vec<String>,
+    /// Until when; absent: for ever.
+    #[schemars(with = "Option<shape::DateTime>")]
+    expires_at: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct CheckBody {
+    /// Whose right; one's own if absent.
+    #[schemars(with = "Option<Subject>")]
+    subject: Option<String>,
+    #[schemars(with = "Action")]
+    action: String,
+    #[schemars(with = "ResourceType")]
+    resource_type: String,
+    #[schemars(with = "ResourceId")]
+    resource_id: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Verdict")]
+struct CheckAnswer {
+    allowed: bool,
+    /// The subject whose grant allows it; null if none does.
+    because: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct MineParams {
+    /// What one wants to do with them; `read` if absent.
+    #[schemars(with = "Option<Action>")]
+    action: Option<String>,
+    /// How many on a page.
+    #[schemars(with = "Option<shape::PageSize>")]
+    limit: Option<String>,
+    /// The `next_cursor` of the page before.
+    #[schemars(with = "Option<ResourceId>")]
+    cursor: Option<String>,
+}
+
+/// One page of ids.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ResourceIds")]
+struct Ids {
+    #[schemars(with = "Vec<ResourceId>")]
+    items: Vec<String>,
+    /// Where the next page starts; null on the last.
+    #[schemars(with = "Option<ResourceId>")]
+    next_cursor: Option<String>,
+}
+
+/// The grants on a resource.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "GrantList")]
+struct Grants {
+    items: Vec<GrantView>,
+    /// Always null: they are all here.
+    next_cursor: Option<String>,
+}
+
+fn word<T>(
+    value: std::result::Result<T, ()>,
+    says: &'static str,
+) -> std::result::Result<T, Broken> {
+    value.map_err(|()| Broken::new("grants.bad_word", says))
+}
+
+const NAME: &str = "Use 1 to 50 lower-case letters, digits, - and _, a letter first.";
+
+/// What the caller holds on a resource; all is everything.
+enum Held {
+    All,
+    Only(BTreeSet<String>),
+}
+
+/// Who may look at grants or hand them on; to everybody else the resource doesn't exist.
+async fn held_by(
+    app: &App,
+    caller: &Caller,
+    resource: &Resource,
+    permission: &'static str,
+) -> Result<Held> {
+    let me = caller.signed_in()?;
+    if me.permissions.contains(permission) {
+        return Ok(Held::All);
+    }
+    let held = held(app, me.user, resource).await?;
+    // SECURITY: (test: whoever_may_share_hands_on_what_they_hold_and_no_more)
+    if held.contains(SHARE) { Ok(Held::Only(held)) } else { Err(Error::not_found()) }
+}
+
+async fn mine(
+    State(app): State<App>,
+    caller: Caller,
+    Id(kind): Id<ResourceType>,
+    Params(params): Params<MineParams>,
+) -> Result<Json<Ids>> {
+    let paging = Paging::new(params.limit.as_deref(), None)?;
+    let action: Action = params
+        .action
+        .as_deref()
+        .unwrap_or("read")
+        .parse()
+        .map_err(|()| Error::bad_field("action", "grants.bad_word", NAME))?;
+    let after =
+        params.cursor.as_deref().map(str::parse::<ResourceId>).transpose().map_err(|()| {
+            let says = "Give the next_cursor of an earlier page, or leave it out.";
+            Error::bad_field("cursor", "request.bad_cursor", says)
+        })?;
+    let after = after.as_ref().map_or(FIRST, ResourceId::as_str);
+    let user = caller.signed_in()?.user;
+    let looked = Looked { kind: &kind, action: &action, after };
+    let ids = visible(&app, user, looked, paging.rows()).await?;
+    let (items, next_cursor) = next(ids, paging.size());
+    Ok(Json(Ids { items, next_cursor }))
+}
+
+async fn all(
+    State(app): State<App>,
+    caller: Caller,
+    Segments((kind, id)): Segments<(ResourceType, ResourceId)>,
+) -> Result<Json<Grants>> {
+    let resource = Resource { kind, id };
+    held_by(&app, &caller, &resource, READ.name).await?;
+    Ok(Json(Grants { items: list(&app, &resource).await?, next_cursor: None }))
+}
+
+async fn give(
+    State(app): State<App>,
+    caller: Caller,
+    Segments((kind, id, subject)): Segments<(ResourceType, ResourceId, Subject)>,
+    Body(body): Body<GrantBody>,
+) -> Result<NoContent> {
+    let resource = Resource { kind, id };
+    let held = held_by(&app, &caller, &resource, WRITE.name).await?;
+    let (actions, expires_at) = checked(&app, body)?;
+    if let Held::Only(own) = &held {
+        let given = list(&app, &resource).await?;
+        let given = given.iter().filter(|grant| grant.subject == subject.to_string());
+        let mut all = actions.iter().map(Action::as_str).chain(given.map(|g| g.action.as_str()));
+        if !all.all(|action| own.contains(action)) {
+            return Err(exceeds_own());
+        }
+    }
+    let mut change = app.change(&caller.actor).await?;
+    put(&mut change, &resource, &subject, &actions, expires_at).await?;
+    change.commit_quietly("giving or withdrawing a grant noted its own event").await?;
+    Ok(NoContent)
+}
+
+fn checked(app: &App, body: GrantBody) -> Result<(BTreeSet<Action>, Option<Timestamp>)> {
+    let mut rules = Rules::new();
+    let mut actions = BTreeSet::new();
+    for (number, action) in body.actions.iter().enumerate() {
+        actions.extend(rules.check(&format!("/actions/{number}"), word(action.parse(), NAME)));
+    }
+    if body.actions.is_empty() || body.actions.len() > 50 {
+        let says = "Give 1 to 50 actions; to withdraw them all, DELETE the grant.";
+        rules.check::<()>("/actions", Err(Broken::new("grants.bad_actions", says)));
+    }
+    let time = |text: &str| match Timestamp::parse_rfc3339(text) {
+        Ok(at) if at > app.clock.now() => Ok(at),
+        _ => {
+            let says = "Give a time to come, like 2031-01-31T12:00:00Z (RFC 3339).";
+            Err(Broken::new("grants.bad_expiry", says))
+        }
+    };
+    let expires_at = rules.check("/expires_at", body.expires_at.as_deref().map(time).transpose());
+    rules.all(expires_at.map(|expires_at| (actions, expires_at)))
+}
+
+async fn take(
+    State(app): State<App>,
+    caller: Caller,
+    Segments((kind, id, subject)): Segments<(ResourceType, ResourceId, Subject)>,
+) -> Result<NoContent> {
+    let resource = Resource { kind, id };
+    if let Held::Only(own) = held_by(&app, &caller, &resource, WRITE.name).await? {
+        let given = list(&app, &resource).await?;
+        let mut given = given.iter().filter(|grant| grant.subject == subject.to_string());
+        if !given.all(|grant| own.contains(&grant.action)) {
+            return Err(exceeds_own());
+        }
+    }
+    let mut change = app.change(&caller.actor).await?;
+    withdraw(&mut change, &resource, &subject).await?;
+    change.commit_quietly("giving or withdrawing a grant noted its own event").await?;
+    Ok(NoContent)
+}
+
+fn exceeds_own() -> Error {
+    let says = "This takes rights that you don't hold yourself; ask whoever owns the resource.";
+    Error::new(Kind::Denied, "access.exceeds_own", says)
+}
+
+async fn check(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<CheckBody>,
+) -> Result<Json<CheckAnswer>> {
+    let me = caller.signed_in()?;
+    let mut rules = Rules::new();
+    let subject = body
+        .subject
+        .as_deref()
+        .map(|text| word(text.parse(), "Give user:ID, role:NAME or anyone."));
+    let subject = rules.check("/subject", subject.transpose());
+    let action = rules.check("/action", word(body.action.parse(), NAME));
+    let kind = rules.check("/resource_type", word(body.resource_type.parse(), NAME));
+    let id = "Use 1 to 200 of A-Z a-z 0-9 - . _ ~";
+    let id = rules.check("/resource_id", word(body.resource_id.parse(), id));
+    let all = subject.zip(action).zip(kind.zip(id));
+    let ((subject, action), (kind, id)) = rules.all(all)?;
+    let subject = subject.unwrap_or(Subject::User(me.user));
+    if subject != Subject::User(me.user)
+        && subject != Subject::Anyone
+        && !me.permissions.contains(READ.name)
+    {
+        let says = "You are not allowed to ask about others.";
+        return Err(Error::new(Kind::Denied, "access.denied", says));
+    }
+    let resource = Resource { kind, id };
+    let because = match &subject {
+        Subject::User(user) => because(&app, Some(*user), &resource, &action).await?,
+        Subject::Anyone => because(&app, None, &resource, &action).await?,
+        Subject::Role(_) => of_role(&app, &subject, &resource, &action).await?,
+    };
+    Ok(Json(CheckAnswer { allowed: because.is_some(), because }))
+}
+
+async fn of_role(
+    app: &App,
+    subject: &Subject,
+    resource: &Resource,
+    action: &Action,
+) -> Result<Option<String>> {
+    let names = [subject.to_string(), Subject::Anyone.to_string()];
+    let given = list(app, resource).await?;
+    let found = given
+        .into_iter()
+        .filter(|grant| grant.action == action.as_str() && names.contains(&grant.subject));
+    // `role:…` before `anyone`.
+    Ok(found.map(|grant| grant.subject).max())
+}

@@ -1,0 +1,159 @@
+//! The words of grants: resources, actions, subjects.
+
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use crate::id::UserId;
+use crate::roles::RoleName;
+use crate::shape;
+
+/// Declares a word with the characters of [`RoleName`].
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub struct $name(RoleName);
+
+        impl $name {
+            /// The word.
+            pub fn as_str(&self) -> &str {
+                self.0.as_str()
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ();
+            fn from_str(text: &str) -> Result<$name, ()> {
+                text.parse().map($name)
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+                shape::Name::json_schema(generator)
+            }
+        }
+    };
+}
+
+name_type! {
+    /// A kind of resource, in the application's words: `document`.
+    ResourceType
+}
+name_type! {
+    /// What can be done with a resource, in the application's words: `read`. `share` means to hand on.
+    Action
+}
+
+/// Which resource of its kind: 1 to 200 of `A-Z a-z 0-9 - . _ ~`, as they stand in a path (RFC 3986).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceId(String);
+
+impl ResourceId {
+    /// The id.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ResourceId {
+    type Err = ();
+    fn from_str(text: &str) -> Result<ResourceId, ()> {
+        let unreserved = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+        // A client would take them for steps within the path.
+        let dots = matches!(text, "." | "..");
+        if (1..=200).contains(&text.len()) && text.chars().all(unreserved) && !dots {
+            Ok(ResourceId(text.to_owned()))
+        } else {
+            Err(())
+        }
+    }
+}
+
+impl JsonSchema for ResourceId {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ResourceId".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,199}$" })
+    }
+}
+
+/// A resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// Its kind.
+    pub kind: ResourceType,
+    /// Which one.
+    pub id: ResourceId,
+}
+
+/// Who is granted something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A user.
+    User(UserId),
+    /// Everybody with a role.
+    Role(RoleName),
+    /// Anyone, signed in or not.
+    Anyone,
+}
+
+impl Subject {
+    /// The user, if it is one.
+    pub fn user(&self) -> Option<UserId> {
+        if let Subject::User(user) = self { Some(*user) } else { None }
+    }
+
+    /// The role's name, if it is one.
+    pub fn role(&self) -> Option<&str> {
+        if let Subject::Role(role) = self { Some(role.as_str()) } else { None }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::User(user) => write!(f, "user:{user}"),
+            Subject::Role(role) => write!(f, "role:{}", role.as_str()),
+            Subject::Anyone => f.write_str("anyone"),
+        }
+    }
+}
+
+impl FromStr for Subject {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Subject, ()> {
+        match text.split_once(':') {
+            None if text == "anyone" => Ok(Subject::Anyone),
+            Some(("user", id)) => id.parse().map(Subject::User).map_err(|_| ()),
+            Some(("role", name)) => name.parse().map(Subject::Role),
+            _ => Err(()),
+        }
+    }
+}
+
+impl JsonSchema for Subject {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Subject".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let uuid = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
+        let pattern = format!("^(user:{uuid}|role:[a-z][a-z0-9_-]{{0,49}}|anyone)$");
+        json_schema!({ "type": "string", "pattern": pattern, "examples": ["role:editors"] })
+    }
+}

@@ -1,0 +1,203 @@
+//! Passwords that nobody may choose: the common ones, and those of a file of the operator's.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use palisade_crypto::known;
+
+use super::rules::fold;
+
+/// The 100,000 commonest passwords and some more that are long: `common/make.py` says how it is made, and
+/// `docs/passwords.md` of what.
+static COMMON: &[u8] = include_bytes!("common/common.bin");
+/// Bytes of an entry of [`COMMON`].
+const ENTRY: usize = 5;
+/// Hexadecimal digits of a SHA-1.
+const DIGITS: usize = 40;
+/// No line of a file of hashes is longer: the digits, a colon, a count, the end.
+const LONGEST_LINE: usize = 64;
+
+/// The lists.
+#[derive(Clone, Debug, Default)]
+pub struct Blocklist {
+    words: HashSet<String>,
+    hashes: Option<PathBuf>,
+}
+
+impl Blocklist {
+    /// The common passwords, and those of a file: one a line, or the public breach corpora's form, lines
+    /// `SHA1:COUNT` in the order of the hashes. That form is searched where it lies, whatever its size.
+    ///
+    /// # Errors
+    /// When the file can't be read, or its first two hashes are out of order.
+    pub fn open(path: Option<&Path>) -> io::Result<Blocklist> {
+        let Some(path) = path else { return Ok(Blocklist::default()) };
+        let mut lines = BufReader::new(File::open(path)?).lines();
+        let first = lines.next().transpose()?.unwrap_or_default();
+        let Some(first) = hash_of(&first) else {
+            let text = std::fs::read_to_string(path)?;
+            let words = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(fold);
+            return Ok(Blocklist { words: words.collect(), hashes: None });
+        };
+        let second = lines.next().transpose()?.unwrap_or_default();
+        if hash_of(&second).is_some_and(|second| second < first) {
+            return Err(io::Error::other("the hashes are not in order"));
+        }
+        Ok(Blocklist { words: HashSet::new(), hashes: Some(path.to_owned()) })
+    }
+
+    /// Whether a password is in one of the lists.
+    ///
+    /// # Errors
+    /// When the file of hashes can't be read.
+    pub fn holds(&self, password: &str) -> io::Result<bool> {
+        let folded = fold(password);
+        if is_common(&folded) || self.words.contains(&folded) {
+            return Ok(true);
+        }
+        match &self.hashes {
+            // Such a list doesn't tell case from case: what was breached is looked for as it is written.
+            Some(path) => find(&mut File::open(path)?, known::sha1(password)),
+            None => Ok(false),
+        }
+    }
+}
+
+fn is_common(folded: &str) -> bool {
+    let wanted = known::short(folded);
+    let (mut from, mut to) = (0, COMMON.len() / ENTRY);
+    while from < to {
+        let middle = from.midpoint(to);
+        let entry = COMMON.get(middle * ENTRY..(middle + 1) * ENTRY).unwrap_or_default();
+        match entry.cmp(wanted.as_slice()) {
+            std::cmp::Ordering::Less => from = middle + 1,
+            std::cmp::Ordering::Greater => to = middle,
+            std::cmp::Ordering::Equal => return true,
+        }
+    }
+    false
+}
+
+/// The hash that a line begins with.
+fn hash_of(line: &str) -> Option<[u8; 20]> {
+    let (digits, rest) = line.trim_end().split_at_checked(DIGITS)?;
+    if !(rest.is_empty() || rest.starts_with(':')) {
+        return None;
+    }
+    let mut hash = [0; 20];
+    for (byte, pair) in hash.iter_mut().zip(digits.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(hash)
+}
+
+/// Looks for a hash in a file that is sorted: halves the range of bytes that its line may begin in.
+fn find(file: &mut File, wanted: [u8; 20]) -> io::Result<bool> {
+    let (mut from, mut to) = (0, file.metadata()?.len());
+    while from < to {
+        let middle = from.midpoint(to);
+        let Some((begins, hash)) = line_at_or_after(file, middle)? else {
+            to = middle;
+            continue;
+        };
+        if begins >= to {
+            to = middle;
+            continue;
+        }
+        match hash.cmp(&wanted) {
+            std::cmp::Ordering::Equal => return Ok(true),
+            std::cmp::Ordering::Less => from = begins + 1,
+            std::cmp::Ordering::Greater => to = middle,
+        }
+    }
+    Ok(false)
+}
+
+/// The first line that begins at this byte or behind it, and where; none behind the last.
+fn line_at_or_after(file: &mut File, at: u64) -> io::Result<Option<(u64, [u8; 20])>> {
+    let start = at.saturating_sub(1);
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::with_capacity(2 * LONGEST_LINE);
+    file.take(2 * LONGEST_LINE as u64).read_to_end(&mut bytes)?;
+    let skipped = if at == 0 {
+        0
+    } else {
+        match bytes.iter().position(|byte| *byte == b'\n') {
+            Some(end) => end + 1,
+            None => return Ok(None),
+        }
+    };
+    let rest = bytes.get(skipped..).unwrap_or_default();
+    let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let hash = std::str::from_utf8(line).ok().and_then(hash_of);
+    match hash {
+        Some(hash) => Ok(Some((start + skipped as u64, hash))),
+        None if line.is_empty() => Ok(None),
+        None => Err(io::Error::other("a line is no SHA-1 in hexadecimal digits")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn common_passwords_are_found_and_others_are_not() {
+        let list = Blocklist::default();
+        for common in ["123456", "password", "PassWord", "qwertyuiop", "1234567890123456"] {
+            assert!(list.holds(common).unwrap(), "{common}");
+        }
+        for other in ["seven purple teapots orbit", "five green kettles whistle", ""] {
+            assert!(!list.holds(other).unwrap(), "{other}");
+        }
+        assert!(COMMON.len() / ENTRY > 100_000);
+        assert!(COMMON.chunks(ENTRY).is_sorted());
+    }
+
+    fn file_of(words: &[String], end: &str) -> tempfile::NamedTempFile {
+        let mut hashes: Vec<[u8; 20]> = words.iter().map(|word| known::sha1(word)).collect();
+        hashes.sort_unstable();
+        let mut text = String::new();
+        for (number, hash) in hashes.iter().enumerate() {
+            for byte in hash {
+                write!(text, "{byte:02X}").unwrap();
+            }
+            write!(text, ":{}{end}", number * 37).unwrap();
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn every_hash_of_a_sorted_file_is_found_and_no_other() {
+        for end in ["\n", "\r\n"] {
+            for count in [1, 2, 3, 7, 1000] {
+                let words: Vec<String> =
+                    (0..count).map(|number| format!("word {number}")).collect();
+                let file = file_of(&words, end);
+                let list = Blocklist::open(Some(file.path())).unwrap();
+                for word in &words {
+                    assert!(list.holds(word).unwrap(), "{word} of {count}");
+                    assert!(!list.holds(&format!("{word} not")).unwrap(), "{word} of {count}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_of_words_is_compared_without_case_and_a_bad_one_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "Our Own Word\n\n  another one \n").unwrap();
+        let list = Blocklist::open(Some(file.path())).unwrap();
+        assert!(list.holds("our own word").unwrap() && list.holds("ANOTHER ONE").unwrap());
+        let unsorted = format!("{}:1\n{}:2\n", "F".repeat(40), "0".repeat(40));
+        std::fs::write(file.path(), unsorted).unwrap();
+        assert!(Blocklist::open(Some(file.path())).is_err());
+        assert!(Blocklist::open(Some(Path::new("/nowhere"))).is_err());
+    }
+}

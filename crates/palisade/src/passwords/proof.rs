@@ -1,0 +1,69 @@
+//! Asking whoever is signed in for the password once more.
+
+use std::time::Duration;
+
+use palisade_crypto::secret::SecretString;
+
+use super::{Stored, Turn, Verdict, WRONG, stored, unchanged, verify};
+use crate::access::Caller;
+use crate::app::{App, Change};
+use crate::error::{Error, Kind, Result};
+use crate::lockout::{self, Account, Admission, Client, Guess};
+
+/// A current password that was right a moment ago; [`Proved::hold`] within the change that rests on it.
+pub struct Proved {
+    guess: Guess,
+    stored: Stored,
+    pointer: &'static str,
+}
+
+/// Compares the current password of whoever is signed in; a wrong one is counted and is an event.
+///
+/// # Errors
+/// `passwords.wrong` at `pointer`; `lockout.locked`; 503 when too many wait; or the database fails.
+pub async fn prove(
+    app: &App,
+    caller: &Caller,
+    password: &SecretString,
+    pointer: &'static str,
+) -> Result<Proved> {
+    let user = caller.signed_in()?.user;
+    let account = Account::of(app, Some(user), "");
+    let guess = match lockout::admit(app, &caller.actor, account, Client::SignedIn).await? {
+        Admission::Counted(guess) => guess,
+        Admission::Refused(until) => return Err(locked(until.since(app.clock.now()))),
+    };
+    let stored = stored(app, user).await?;
+    let turn = Turn::of(caller.actor.address).known();
+    let verdict = verify(app, turn, stored.as_ref(), password).await?;
+    let (Some(stored), Verdict::Right(_)) = (stored, verdict) else {
+        let mut change = app.change(&caller.actor).await?;
+        guess.wrong(&mut change).await?;
+        change.commit(WRONG.about(user)).await?;
+        return Err(wrong(pointer));
+    };
+    Ok(Proved { guess, stored, pointer })
+}
+
+impl Proved {
+    /// Makes sure, within a change, that the password is still the one that was compared.
+    ///
+    /// # Errors
+    /// `passwords.wrong` if it was changed meanwhile; or the database fails.
+    pub async fn hold(self, change: &mut Change) -> Result<()> {
+        // SECURITY: (test: a_sign_in_that_races_with_a_change_is_refused)
+        if !unchanged(change, &self.stored).await? {
+            return Err(wrong(self.pointer));
+        }
+        self.guess.right(change).await
+    }
+}
+
+fn locked(wait: Duration) -> Error {
+    let says = "Too many wrong passwords; wait before you try again.";
+    Error::new(Kind::TooMany, "lockout.locked", says).retry_after(wait)
+}
+
+fn wrong(pointer: &str) -> Error {
+    Error::bad_field(pointer, "passwords.wrong", "This is not your current password.")
+}

@@ -1,0 +1,309 @@
+//! A user's change of address: confirmed from the new one, and undone from the old one for a week.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use palisade_crypto::opaque;
+use palisade_crypto::secret::SecretString;
+use palisade_db::args;
+use uuid::Uuid;
+
+use super::bad_token;
+use crate::app::{Actor, App, Change};
+use crate::audit::Event;
+use crate::error::{Error, Kind, Result};
+use crate::id::UserId;
+use crate::lockout::{self, Account, Admission, Client, Guess};
+use crate::mail::{self, Content, Letter};
+use crate::passwords::{self, Stored, Turn, Verdict};
+use crate::sessions::{self, Why};
+use crate::users::{self, Email};
+
+/// A user asked for another address.
+pub(super) const ASKED: Event =
+    Event { name: "recovery.address_asked", says: "A user asked for another address" };
+/// A user's address was changed.
+pub(super) const CHANGED: Event =
+    Event { name: "recovery.address_changed", says: "The address of a user was changed" };
+/// A change of address was undone from the old address.
+pub(super) const RESTORED: Event =
+    Event { name: "recovery.address_restored", says: "A change of address was undone" };
+
+const CONFIRM_PREFIX: &str = "pal_em_";
+const UNDO_PREFIX: &str = "pal_un_";
+const LIVES: Duration = Duration::from_secs(24 * 3600);
+const UNDONE_WITHIN: Duration = Duration::from_secs(7 * 24 * 3600);
+
+pub(super) static CONFIRM: Letter = Letter {
+    name: "recovery_confirm_address",
+    text: include_str!("letters/confirm_address.txt"),
+    html: include_str!("letters/confirm_address.html"),
+    prepare: confirm_letter,
+};
+
+pub(super) static ANNOUNCE: Letter = Letter {
+    name: "recovery_address_changed",
+    text: include_str!("letters/address_changed.txt"),
+    html: include_str!("letters/address_changed.html"),
+    prepare: announce_letter,
+};
+
+/// The value of a letter that names the change of address.
+const CHANGE: &str = "change";
+
+/// Notes that a user wants another address, and writes to it. Says nothing about whether it has an account.
+///
+/// # Errors
+/// `mail.off`; not found; or the database fails.
+pub async fn ask(app: &App, actor: &Actor, user: UserId, email: &Email) -> Result<()> {
+    mail::needed(app)?;
+    let mut change = app.change(actor).await?;
+    let (id, now) = (app.new_id(), change.now());
+    let asked = change
+        .run(
+            "insert into address_changes (id, user_id, email, old_email, old_key, created_at, expires_at)
+             select $1, id, $3, email, email_key, $4, $5 from users where id = $2",
+            args![id, user, email.address(), now, now.plus(LIVES)],
+        )
+        .await?;
+    if asked != 1 {
+        return Err(Error::not_found());
+    }
+    let content = Content::to(email.address()).with(CHANGE, id.to_string());
+    mail::post(&mut change, &CONFIRM, content).await?;
+    change.commit(ASKED.about(user).personal("email", email.address())).await
+}
+
+fn named(content: &Content) -> Option<Uuid> {
+    content.values.get(CHANGE).and_then(|id| id.parse().ok())
+}
+
+fn confirm_letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
+    Box::pin(async move {
+        let (Some(id), Some(to)) = (named(&content), content.to.clone()) else { return Ok(None) };
+        let taken = match Email::parse(&to) {
+            Ok(email) => users::find_by_email(app, &email).await?.is_some(),
+            Err(_) => true,
+        };
+        if taken {
+            return Ok(None);
+        }
+        let token = opaque::generate(CONFIRM_PREFIX, &*app.random);
+        let mut change = app.change(&Actor::system()).await?;
+        let stored = change
+            .run(
+                "update address_changes set digest = $2 where id = $1 and confirmed_at is null",
+                args![id, opaque::digest(CONFIRM_PREFIX, token.expose())],
+            )
+            .await?;
+        change
+            .commit_quietly("a link for a change of address; what it leads to is an event")
+            .await?;
+        Ok((stored == 1).then(|| Content::to(&to).with_link(app, "email", &token)))
+    })
+}
+
+fn announce_letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
+    Box::pin(async move {
+        let (Some(id), Some(to)) = (named(&content), content.to.clone()) else {
+            // An administrator's change: whoever reads the old mail can't undo it.
+            return Ok(Some(content.with("link", "")));
+        };
+        let token = opaque::generate(UNDO_PREFIX, &*app.random);
+        let mut change = app.change(&Actor::system()).await?;
+        let stored = change
+            .run(
+                "update address_changes set undo_digest = $2 where id = $1 and undone_at is null",
+                args![id, opaque::digest(UNDO_PREFIX, token.expose())],
+            )
+            .await?;
+        change
+            .commit_quietly("a link for a change of address; what it leads to is an event")
+            .await?;
+        Ok((stored == 1).then(|| Content::to(&to).with_link(app, "undo", &token)))
+    })
+}
+
+/// A change of address whose link somebody has.
+struct Pending {
+    id: Uuid,
+    user: UserId,
+    email: Email,
+    old_email: String,
+    stored: Stored,
+}
+
+type Row = (Uuid, UserId, String, String, Vec<u8>);
+
+/// The change that a link belongs to: not after the password or the address was changed.
+async fn pending(app: &App, token: &SecretString) -> Result<Pending> {
+    let digest = opaque::digest(CONFIRM_PREFIX, token.expose()).ok_or_else(bad_token)?;
+    let row: Option<Row> = app
+        .db
+        .maybe(
+            "select a.id, a.user_id, a.email, a.old_email, p.sealed
+             from address_changes a
+                join users u on u.id = a.user_id and u.email_key = a.old_key
+                join passwords p on p.user_id = a.user_id and p.changed_at <= a.created_at
+             where a.digest = $1 and a.confirmed_at is null and a.expires_at > $2
+                and u.disabled_at is null",
+            args![digest, app.clock.now()],
+        )
+        .await?;
+    let (id, user, email, old_email, sealed) = row.ok_or_else(bad_token)?;
+    let email = Email::parse(&email).map_err(|_| Error::internal("a stored address"))?;
+    Ok(Pending { id, user, email, old_email, stored: Stored::new(user, sealed) })
+}
+
+/// Changes the address with the token that was sent to the new one and the account's password.
+///
+/// # Errors
+/// `recovery.bad_token`; `passwords.wrong`; `lockout.locked`; `users.email_taken`; 503 when too many wait; or
+/// the database fails.
+pub async fn confirm(
+    app: &App,
+    actor: &Actor,
+    token: &SecretString,
+    password: &SecretString,
+) -> Result<()> {
+    let pending = pending(app, token).await?;
+    // SECURITY: a mistyped address is somebody else's: the link alone must not give them the account
+    // (test: a_change_of_address_needs_the_password_and_can_be_undone).
+    let guess = count(app, actor, &pending).await?;
+    let turn = Turn::of(actor.address);
+    let verdict = passwords::verify(app, turn, Some(&pending.stored), password).await?;
+    let mut change = app.change(actor).await?;
+    if let Verdict::Wrong = verdict {
+        guess.wrong(&mut change).await?;
+        change.commit_quietly("a wrong password for a link; too many of them are an event").await?;
+        let says = "This is not the password of the account.";
+        return Err(Error::bad_field("/password", "passwords.wrong", says));
+    }
+    guess.right(&mut change).await?;
+    let now = change.now();
+    let used = change
+        .run(
+            "update address_changes set confirmed_at = $2, undo_until = $3
+             where id = $1 and confirmed_at is null and expires_at > $2",
+            args![pending.id, now, now.plus(UNDONE_WITHIN)],
+        )
+        .await?;
+    // SECURITY: at most once, and with the password that was compared
+    // (test: a_change_of_address_needs_the_password_and_can_be_undone).
+    if used != 1 || !passwords::unchanged(&mut change, &pending.stored).await? {
+        return Err(bad_token());
+    }
+    settle(&mut change, pending.user, &pending.email, true).await?;
+    let letter = Content::to(&pending.old_email).with(CHANGE, pending.id.to_string());
+    mail::post(&mut change, &ANNOUNCE, letter).await?;
+    change.commit(CHANGED.about(pending.user).personal("email", pending.email.address())).await
+}
+
+/// Counts a guess at the password for a link: each link has a count of its own, so that whoever got a
+/// mistyped one can't lock the account.
+async fn count(app: &App, actor: &Actor, pending: &Pending) -> Result<Guess> {
+    let account = Account::of(app, None, &format!("address change {}", pending.id));
+    match lockout::admit(app, actor, account, Client::Unknown).await? {
+        Admission::Counted(guess) => Ok(guess),
+        Admission::Refused(until) => {
+            let says = "Too many wrong passwords; wait before you try again.";
+            let wait = until.since(app.clock.now());
+            Err(Error::new(Kind::TooMany, "lockout.locked", says).retry_after(wait))
+        }
+    }
+}
+
+/// Gives a user an address; links that were sent to the one before are void.
+async fn settle(change: &mut Change, user: UserId, email: &Email, verified: bool) -> Result<()> {
+    if reserved(change, user, email).await? {
+        return Err(users::email_taken());
+    }
+    users::set_email(change, user, email, verified).await?;
+    super::void_links(change, user).await?;
+    change
+        .run("delete from address_changes where user_id = $1 and confirmed_at is null", args![user])
+        .await?;
+    Ok(())
+}
+
+/// Whether somebody else may still take this address back.
+async fn reserved(change: &mut Change, user: UserId, email: &Email) -> Result<bool> {
+    let now = change.now();
+    let row: Option<(i64,)> = change
+        .maybe(
+            "select cast(1 as bigint) from address_changes
+             where old_key = $1 and user_id <> $2 and undo_until > $3 and undone_at is null limit 1",
+            args![email.key(), user, now],
+        )
+        .await?;
+    Ok(row.is_some())
+}
+
+/// Gives a user another address at the word of an administrator; it counts as unproven.
+///
+/// # Errors
+/// Not found; `users.email_taken`; or the database fails.
+pub async fn move_to(change: &mut Change, user: UserId, old: &str, email: &Email) -> Result<()> {
+    settle(change, user, email, false).await?;
+    mail::post(change, &ANNOUNCE, Content::to(old)).await?;
+    // What is personal would be sealed under the administrator's key, and outlive the user.
+    change.note(CHANGED.about(user));
+    Ok(())
+}
+
+/// Gives the account back to the address that it had: with a new password, and nobody signed in.
+///
+/// # Errors
+/// `recovery.bad_token`; a broken rule of the password; `users.email_taken`; 503 when too many wait; or the
+/// database fails.
+pub async fn undo(
+    app: &App,
+    actor: &Actor,
+    token: &SecretString,
+    password: &SecretString,
+) -> Result<()> {
+    let digest = opaque::digest(UNDO_PREFIX, token.expose()).ok_or_else(bad_token)?;
+    let row: Option<(Uuid, UserId, String)> = app
+        .db
+        .maybe(
+            "select a.id, a.user_id, a.old_email from address_changes a
+                join users u on u.id = a.user_id and u.disabled_at is null
+             where a.undo_digest = $1 and a.undone_at is null and a.undo_until > $2",
+            args![digest, app.clock.now()],
+        )
+        .await?;
+    let (id, user, old_email) = row.ok_or_else(bad_token)?;
+    let turn = Turn::of(actor.address);
+    let found = users::find(app, user).await?.ok_or_else(bad_token)?;
+    let hashed = passwords::hash_for(app, turn, &found, "/password", password).await?;
+    let sealed = hashed.seal(app, user);
+    let mut change = app.change(actor).await?;
+    let now = change.now();
+    let used = change
+        .run(
+            "update address_changes set undone_at = $2
+             where id = $1 and undone_at is null and undo_until > $2",
+            args![id, now],
+        )
+        .await?;
+    if used != 1 {
+        return Err(bad_token());
+    }
+    // SECURITY: whoever moved the account on can't take it back with a link of theirs
+    // (test: an_undone_change_of_address_voids_those_after_it).
+    change
+        .run(
+            "delete from address_changes where user_id = $1 and id <> $2 and created_at >=
+                (select created_at from address_changes where id = $2)",
+            args![user, id],
+        )
+        .await?;
+    let email = Email::parse(&old_email).map_err(|_| Error::internal("a stored address"))?;
+    settle(&mut change, user, &email, true).await?;
+    users::keep(&mut change, user).await?;
+    passwords::store(&mut change, user, sealed).await?;
+    lockout::clear(&mut change, user).await?;
+    sessions::end_all(&mut change, user, Why::AddressRestored).await?;
+    passwords::tell_owner(&mut change, user).await?;
+    change.commit(RESTORED.about(user).personal("email", email.address())).await
+}

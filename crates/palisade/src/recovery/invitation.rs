@@ -1,0 +1,89 @@
+//! Invitations: an account made for somebody, whose password they choose themselves.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::{Link, store_link};
+use crate::app::{Actor, App, Change};
+use crate::audit::Event;
+use crate::error::{Error, Result};
+use crate::id::UserId;
+use crate::mail::{self, Content, Letter};
+use crate::roles;
+use crate::users::{self, Authority, Email, NewUser};
+
+/// A user was invited.
+pub(super) const INVITED: Event = Event { name: "recovery.invited", says: "A user was invited" };
+
+/// An invitation waits for a week.
+const LIVES: Duration = Duration::from_secs(7 * 24 * 3600);
+
+pub(super) static LETTER: Letter = Letter {
+    name: "recovery_invite",
+    text: include_str!("letters/invite.txt"),
+    html: include_str!("letters/invite.html"),
+    prepare: letter,
+};
+
+/// Whom to invite.
+pub struct Invitation {
+    /// The address.
+    pub email: Email,
+    /// What they are called.
+    pub name: Option<String>,
+    /// Roles beside the one that everybody has.
+    pub roles: Vec<String>,
+}
+
+/// Makes a user without a password and sends them a link to choose one.
+///
+/// # Errors
+/// `mail.off`; `users.email_taken`; `roles.unknown`; `access.exceeds_own`; or the database fails.
+pub async fn invite(
+    app: &App,
+    actor: &Actor,
+    authority: &Authority,
+    invitation: Invitation,
+) -> Result<UserId> {
+    mail::needed(app)?;
+    let mut change = app.change(actor).await?;
+    roles::check_for_new(&mut change, authority, &invitation.roles).await?;
+    let Invitation { email, name, roles } = invitation;
+    let new = NewUser { id: None, verified: false, email, name, roles };
+    let user = users::create(&mut change, &new).await?.ok_or_else(users::email_taken)?;
+    send(&mut change, user).await?;
+    change.note(users::CREATED.about(user));
+    change.commit(INVITED.about(user)).await?;
+    Ok(user)
+}
+
+/// Sends a link to choose a password with, at the word of the operator.
+///
+/// # Errors
+/// `mail.off`; not found; or the database fails.
+pub async fn send_link(app: &App, actor: &Actor, user: UserId) -> Result<()> {
+    mail::needed(app)?;
+    let mut change = app.change(actor).await?;
+    if !users::exists(&mut change, user).await? {
+        return Err(Error::not_found());
+    }
+    send(&mut change, user).await?;
+    change.commit(INVITED.about(user)).await
+}
+
+async fn send(change: &mut Change, user: UserId) -> Result<()> {
+    mail::post(change, &LETTER, Content::to_user(user)).await
+}
+
+fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
+    Box::pin(async move {
+        let user = match content.user {
+            Some(user) => users::find(app, user).await?,
+            None => None,
+        };
+        let Some(user) = user.filter(|user| !user.disabled) else { return Ok(None) };
+        let token = store_link(app, &user, Link::Invitation, LIVES).await?;
+        Ok(Some(Content::to(&user.email).with_link(app, "invite", &token)))
+    })
+}

@@ -1,0 +1,187 @@
+//! `/roles`, `/permissions`, `/users/{id}/roles/{role}`.
+
+use std::collections::BTreeSet;
+
+use axum::Json;
+use axum::extract::State;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    READ, Role, RoleName, WRITE, Wanted, change, create, delete, find, grant, list, revoke,
+};
+use crate::access::{Caller, needs};
+use crate::app::App;
+use crate::error::{Broken, Error, Kind, Result, Rules};
+use crate::http::{Body, Created, Id, List, NoContent, Routes, Segments};
+use crate::id::UserId;
+use crate::shape;
+use crate::users::{self, AllPermissions, Authority};
+
+pub(super) fn routes() -> Routes {
+    Routes::at("/roles")
+        .get("/", needs(READ), all)
+        .says("All roles, by name.")
+        .post("/", needs(WRITE), make)
+        .says("Makes a role, of permissions that one holds oneself.")
+        .or(Kind::Denied, "access.exceeds_own")
+        .or(Kind::Conflict, "roles.taken")
+        .or(Kind::Conflict, "roles.too_many")
+        .get("/{role}", needs(READ), one)
+        .says("One role.")
+        .patch("/{role}", needs(WRITE), alter)
+        .says("Changes what the body names of a role; what it adds one must hold oneself.")
+        .or(Kind::Denied, "access.exceeds_own")
+        .or(Kind::Conflict, "roles.built_in")
+        .delete("/{role}", needs(WRITE), remove)
+        .says("Deletes a role; whoever held it doesn't any more.")
+        .or(Kind::Conflict, "roles.built_in")
+        .and(
+            Routes::at("/permissions")
+                .get("/", needs(READ), permissions)
+                .says("The permissions that exist."),
+        )
+        .and(
+            Routes::at("/users/{id}/roles")
+                .put("/{role}", needs(users::WRITE), give)
+                .says("Gives a user a role, of permissions that one holds oneself.")
+                .or(Kind::Denied, "access.exceeds_own")
+                .delete("/{role}", needs(users::WRITE), take)
+                .says("Takes a role from a user.")
+                .or(Kind::Denied, "access.exceeds_own")
+                .or(Kind::Conflict, "roles.built_in")
+                .or(Kind::Conflict, "users.last_admin"),
+        )
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RoleBody {
+    #[schemars(with = "shape::Name")]
+    name: String,
+    /// What it is for.
+    #[schemars(with = "Option<shape::Label>")]
+    description: Option<String>,
+    /// What its holders may do: names out of `GET /permissions`.
+    permissions: Vec<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RoleChangeBody {
+    /// Absent: unchanged.
+    #[schemars(with = "Option<shape::Label>")]
+    description: Option<String>,
+    /// Absent: unchanged.
+    permissions: Option<Vec<String>>,
+}
+
+/// A permission that roles can hold.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Permission")]
+struct PermissionView {
+    /// `area:verb`.
+    name: &'static str,
+    /// What it allows.
+    description: &'static str,
+}
+
+fn known(app: &App, names: Vec<String>) -> Result<BTreeSet<String>> {
+    let existing = app.part::<AllPermissions>();
+    let mut rules = Rules::new();
+    let mut good = BTreeSet::new();
+    for (number, name) in names.into_iter().enumerate() {
+        let there = if existing.0.contains(&name) {
+            Ok(name)
+        } else {
+            let says = "There is no such permission; see GET /api/v1/permissions.";
+            Err(Broken::new("roles.unknown_permission", says))
+        };
+        good.extend(rules.check(&format!("/permissions/{number}"), there));
+    }
+    rules.all(Some(good))
+}
+
+fn description(text: Option<&str>) -> Result<Option<String>> {
+    text.map(users::check_name).transpose().map_err(|_| {
+        let says = "A description has 1 to 200 characters and no control characters.";
+        Error::bad_field("/description", "roles.bad_description", says)
+    })
+}
+
+async fn all(State(app): State<App>) -> Result<Json<List<Role>>> {
+    Ok(Json(List { items: list(&app).await?, next_cursor: None }))
+}
+
+async fn make(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<RoleBody>,
+) -> Result<Created<Role>> {
+    let name: RoleName = body.name.parse().map_err(|()| {
+        let says =
+            "A name has 1 to 50 characters: lower-case letters, digits, - and _, a letter first.";
+        Error::bad_field("/name", "roles.bad_name", says)
+    })?;
+    let description = description(body.description.as_deref())?.unwrap_or_default();
+    let wanted = Wanted { description, permissions: known(&app, body.permissions)? };
+    let authority = Authority::of(&app, &caller).await?;
+    create(app.change(&caller.actor).await?, &authority, &name, wanted).await?;
+    find(&app, &name).await?.map(Created).ok_or_else(Error::not_found)
+}
+
+async fn one(State(app): State<App>, Id(name): Id<RoleName>) -> Result<Json<Role>> {
+    find(&app, &name).await?.map(Json).ok_or_else(Error::not_found)
+}
+
+async fn alter(
+    State(app): State<App>,
+    caller: Caller,
+    Id(name): Id<RoleName>,
+    Body(body): Body<RoleChangeBody>,
+) -> Result<Json<Role>> {
+    let description = description(body.description.as_deref())?;
+    let permissions = body.permissions.map(|names| known(&app, names)).transpose()?;
+    let authority = Authority::of(&app, &caller).await?;
+    change(app.change(&caller.actor).await?, &authority, &name, description, permissions).await?;
+    find(&app, &name).await?.map(Json).ok_or_else(Error::not_found)
+}
+
+async fn remove(
+    State(app): State<App>,
+    caller: Caller,
+    Id(name): Id<RoleName>,
+) -> Result<NoContent> {
+    delete(app.change(&caller.actor).await?, &name).await?;
+    Ok(NoContent)
+}
+
+async fn permissions(State(app): State<App>) -> Json<List<PermissionView>> {
+    let view = |permission: &crate::module::Permission| PermissionView {
+        name: permission.name,
+        description: permission.says,
+    };
+    let items = app.part::<AllPermissions>().1.iter().map(view).collect();
+    Json(List { items, next_cursor: None })
+}
+
+async fn give(
+    State(app): State<App>,
+    caller: Caller,
+    Segments((id, role)): Segments<(UserId, RoleName)>,
+) -> Result<NoContent> {
+    users::within_reach(&app, &caller, id).await?;
+    let authority = Authority::of(&app, &caller).await?;
+    grant(app.change(&caller.actor).await?, &authority, id, &role).await?;
+    Ok(NoContent)
+}
+
+async fn take(
+    State(app): State<App>,
+    caller: Caller,
+    Segments((id, role)): Segments<(UserId, RoleName)>,
+) -> Result<NoContent> {
+    users::within_reach(&app, &caller, id).await?;
+    revoke(app.change(&caller.actor).await?, id, &role).await?;
+    Ok(NoContent)
+}

@@ -1,0 +1,325 @@
+//! Roles: named sets of permissions.
+//!
+//! Promises:
+//! - `admin` holds every permission there is and can't be changed; `user` is everybody's.
+//! - Nobody puts into a role, or gives somebody a role with, what they don't hold themselves.
+//! - A change takes effect on the next request on this node, on others within the bound of the feed.
+//!
+//! Tables: `roles`, `role_permissions`.
+
+mod http;
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use palisade_db::args;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::app::{App, Change};
+use crate::audit::Event;
+use crate::error::{Error, Kind, Result};
+use crate::id::UserId;
+use crate::module::{Module, Permission};
+use crate::shape;
+use crate::users::{self, ADMIN, AllPermissions, Authority, Holder, USER};
+
+/// May see roles and permissions.
+pub const READ: Permission = Permission { name: "roles:read", says: "See roles and permissions" };
+/// May make, change and delete roles.
+pub const WRITE: Permission =
+    Permission { name: "roles:write", says: "Make, change and delete roles" };
+
+/// A role was made.
+pub const CREATED: Event = Event { name: "roles.created", says: "A role was created" };
+/// A role was changed.
+pub const CHANGED: Event = Event { name: "roles.changed", says: "A role was changed" };
+/// A role was deleted.
+pub const DELETED: Event = Event { name: "roles.deleted", says: "A role was deleted" };
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "roles",
+    routes: http::routes,
+    permissions: &[READ, WRITE],
+    events: &[CREATED, CHANGED, DELETED],
+    tables: &["roles", "role_permissions"],
+    ..Module::EMPTY
+};
+
+/// So many roles there can be.
+const MOST: i64 = 1000;
+
+/// The name of a role: lower-case letters, digits, `-` and `_`, 50 characters at most.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RoleName(String);
+
+impl RoleName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for RoleName {
+    type Err = ();
+    fn from_str(text: &str) -> std::result::Result<RoleName, ()> {
+        let first = text.starts_with(|c: char| c.is_ascii_lowercase());
+        let rest = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+        if first && text.len() <= 50 && text.chars().all(rest) {
+            Ok(RoleName(text.to_owned()))
+        } else {
+            Err(())
+        }
+    }
+}
+
+impl JsonSchema for RoleName {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RoleName".into()
+    }
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        shape::Name::json_schema(generator)
+    }
+}
+
+/// A role.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Role")]
+pub struct Role {
+    /// What it is called in requests.
+    #[schemars(with = "shape::Name")]
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// What its holders may do, sorted.
+    pub permissions: Vec<String>,
+}
+
+/// What a role shall be.
+pub struct Wanted {
+    /// What it is for.
+    pub description: String,
+    /// What its holders may do; all of them exist.
+    pub permissions: BTreeSet<String>,
+}
+
+type Row = (String, String, Option<String>);
+
+fn role(app: &App, (name, description, permissions): Row) -> Role {
+    let existing = &app.part::<AllPermissions>().0;
+    let permissions = if name == ADMIN {
+        existing.iter().cloned().collect()
+    } else {
+        let named = permissions.unwrap_or_default();
+        named
+            .split_whitespace()
+            .filter(|name| existing.contains(*name))
+            .map(str::to_owned)
+            .collect()
+    };
+    Role { name, description, permissions }
+}
+
+/// All roles, by name.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(app: &App) -> Result<Vec<Role>> {
+    let rows: Vec<Row> = app
+        .db
+        .all(
+            "select name, description,
+                (select string_agg(permission, ' ' order by permission) from role_permissions p
+                    where p.role = r.name)
+             from roles r order by name",
+            args![],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|row| role(app, row)).collect())
+}
+
+/// A role.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(app: &App, name: &RoleName) -> Result<Option<Role>> {
+    let row: Option<Row> = app.db.maybe(FIND, args![name.as_str()]).await?;
+    Ok(row.map(|row| role(app, row)))
+}
+
+/// A role, as a change sees it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_now(change: &mut Change, name: &RoleName) -> Result<Option<Role>> {
+    let app = change.app().clone();
+    // Touched, so that it can't be deleted or changed before this change is over.
+    change
+        .run("update roles set description = description where name = $1", args![name.as_str()])
+        .await?;
+    let row: Option<Row> = change.maybe(FIND, args![name.as_str()]).await?;
+    Ok(row.map(|row| role(&app, row)))
+}
+
+const FIND: &str = "select name, description,
+        (select string_agg(permission, ' ' order by permission) from role_permissions p
+            where p.role = r.name)
+     from roles r where name = $1";
+
+/// Makes a role.
+///
+/// # Errors
+/// `roles.taken`; `roles.too_many`; `access.exceeds_own`; or the database fails.
+pub async fn create(
+    mut change: Change,
+    authority: &Authority,
+    name: &RoleName,
+    wanted: Wanted,
+) -> Result<()> {
+    authority.hands_on(name.as_str(), wanted.permissions.iter().map(String::as_str))?;
+    let (count,): (i64,) = change.one("select count(*) from roles", args![]).await?;
+    if count >= MOST {
+        let says = "There are 1,000 roles already; delete some first.";
+        return Err(Error::new(Kind::Conflict, "roles.too_many", says));
+    }
+    let made = change
+        .run(
+            "insert into roles (name, description) values ($1, $2) on conflict (name) do nothing",
+            args![name.as_str(), wanted.description],
+        )
+        .await?;
+    if made == 0 {
+        let says = "There is a role of this name already.";
+        return Err(Error::new(Kind::Conflict, "roles.taken", says));
+    }
+    allow(&mut change, name, &wanted.permissions).await?;
+    change.commit(entry(CREATED, name, &wanted.permissions)).await
+}
+
+/// Changes a role; what isn't given stays.
+///
+/// # Errors
+/// Not found; `roles.built_in`; `access.exceeds_own` if it adds what isn't held; or the database fails.
+pub async fn change(
+    mut change: Change,
+    authority: &Authority,
+    name: &RoleName,
+    description: Option<String>,
+    permissions: Option<BTreeSet<String>>,
+) -> Result<()> {
+    let role = find_now(&mut change, name).await?.ok_or_else(Error::not_found)?;
+    if role.name == ADMIN {
+        return Err(built_in());
+    }
+    // SECURITY: what a role has stays with it; only what is added must be held
+    // (test: nobody_hands_on_what_they_do_not_hold).
+    let now: BTreeSet<String> = role.permissions.into_iter().collect();
+    let wanted = permissions.unwrap_or_else(|| now.clone());
+    authority.hands_on(&role.name, wanted.difference(&now).map(String::as_str))?;
+    change
+        .run(
+            "update roles set description = $2 where name = $1",
+            args![name.as_str(), description.unwrap_or(role.description)],
+        )
+        .await?;
+    change.run("delete from role_permissions where role = $1", args![name.as_str()]).await?;
+    allow(&mut change, name, &wanted).await?;
+    users::roles_changed(&mut change);
+    change.commit(entry(CHANGED, name, &wanted)).await
+}
+
+async fn allow(change: &mut Change, name: &RoleName, permissions: &BTreeSet<String>) -> Result<()> {
+    for permission in permissions {
+        change
+            .run(
+                "insert into role_permissions (role, permission) values ($1, $2)",
+                args![name.as_str(), permission.clone()],
+            )
+            .await?;
+    }
+    Ok(())
+}
+
+fn entry(event: Event, name: &RoleName, permissions: &BTreeSet<String>) -> crate::audit::Entry {
+    let named: Vec<&str> = permissions.iter().map(String::as_str).collect();
+    event.entry().detail("role", name.as_str()).detail("permissions", named.join(" "))
+}
+
+/// Deletes a role; whoever held it doesn't any more.
+///
+/// # Errors
+/// Not found; `roles.built_in`; or the database fails.
+pub async fn delete(mut change: Change, name: &RoleName) -> Result<()> {
+    if [ADMIN, USER].contains(&name.as_str()) {
+        return Err(built_in());
+    }
+    users::strip_role(&mut change, name.as_str()).await?;
+    let deleted = change.run("delete from roles where name = $1", args![name.as_str()]).await?;
+    if deleted == 0 {
+        return Err(Error::not_found());
+    }
+    change.commit(DELETED.entry().detail("role", name.as_str())).await
+}
+
+fn built_in() -> Error {
+    Error::new(
+        Kind::Conflict,
+        "roles.built_in",
+        "This role belongs to the server and stays as it is.",
+    )
+}
+
+/// Gives a role to a user.
+///
+/// # Errors
+/// Not found; `access.exceeds_own`; or the database fails.
+pub async fn grant(
+    mut change: Change,
+    authority: &Authority,
+    user: UserId,
+    name: &RoleName,
+) -> Result<()> {
+    let role = find_now(&mut change, name).await?.ok_or_else(Error::not_found)?;
+    authority.hands_on(&role.name, role.permissions.iter().map(String::as_str))?;
+    users::grant_role(&mut change, Holder { user, role: &role.name }).await?;
+    change.commit_quietly("giving a role noted its own event").await
+}
+
+/// Takes a role from a user.
+///
+/// # Errors
+/// Not found; `roles.built_in` for the one that everybody has; `users.last_admin`; or the database fails.
+pub async fn revoke(mut change: Change, user: UserId, name: &RoleName) -> Result<()> {
+    if name.as_str() == USER {
+        return Err(built_in());
+    }
+    users::revoke_role(&mut change, Holder { user, role: name.as_str() }).await?;
+    change.commit_quietly("taking a role noted its own event").await
+}
+
+/// Checks names of roles that a user shall be made with.
+///
+/// # Errors
+/// `roles.unknown`, with the place; `access.exceeds_own`; or the database fails.
+pub async fn check_for_new(
+    change: &mut Change,
+    authority: &Authority,
+    names: &[String],
+) -> Result<()> {
+    for (number, name) in names.iter().enumerate() {
+        let role = match name.parse() {
+            Ok(name) => find_now(change, &name).await?,
+            Err(()) => None,
+        };
+        let Some(role) = role else {
+            let says = "There is no role of this name.";
+            return Err(Error::bad_field(&format!("/roles/{number}"), "roles.unknown", says));
+        };
+        authority.hands_on(&role.name, role.permissions.iter().map(String::as_str))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! The list of users: all of them, or those whose address or name begins so.
+
+use palisade_db::{Timestamp, args};
+use uuid::Uuid;
+
+use super::{Row, User, email, user};
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::http::{Cursor, List, Paging};
+
+/// A page of users, oldest first; with `query` those whose address begins so, by address, and after them
+/// those whose name does, by name. Both come out of an index, whatever the number of users.
+///
+/// # Errors
+/// `request.bad_cursor` when the search can't go on there; or the database fails.
+pub async fn page(app: &App, query: Option<&str>, paging: &Paging) -> Result<List<User>> {
+    let rows = match query {
+        None => oldest_first(app, paging).await?,
+        Some(query) => search(app, &Prefix::new(query), paging).await?,
+    };
+    let users = rows.into_iter().map(|row| user(app, row)).collect();
+    Ok(List::page(users, paging, |user| Cursor(user.created_at, user.id.0)))
+}
+
+async fn oldest_first(app: &App, paging: &Paging) -> Result<Vec<Row>> {
+    let Cursor(at, id) = paging.after.unwrap_or(Cursor(Timestamp::from_micros(0), Uuid::nil()));
+    let rows = app
+        .db
+        .all(
+            select_users!("where (created_at, id) > ($1, $2) order by created_at, id limit $3"),
+            args![at, id, paging.rows()],
+        )
+        .await?;
+    Ok(rows)
+}
+
+/// What a key begins with, as a range of keys.
+struct Prefix {
+    from: String,
+    to: String,
+}
+
+impl Prefix {
+    fn new(query: &str) -> Prefix {
+        let from = email::fold(query.trim());
+        // Nothing that is written stands behind the last code point.
+        let to = format!("{from}\u{10ffff}");
+        Prefix { from, to }
+    }
+}
+
+/// Where a search goes on: behind this address, or behind this name and id.
+struct After {
+    email: Option<String>,
+    name: String,
+    id: Uuid,
+}
+
+async fn search(app: &App, prefix: &Prefix, paging: &Paging) -> Result<Vec<Row>> {
+    let after = after(app, prefix, paging).await?;
+    let mut rows = match &after.email {
+        Some(email) => by_address(app, prefix, email, paging.rows()).await?,
+        None => Vec::new(),
+    };
+    let left = paging.rows() - i64::try_from(rows.len()).unwrap_or(0);
+    if left > 0 {
+        rows.extend(by_name(app, prefix, &after, left).await?);
+    }
+    Ok(rows)
+}
+
+async fn after(app: &App, prefix: &Prefix, paging: &Paging) -> Result<After> {
+    let Some(Cursor(_, id)) = paging.after else {
+        return Ok(After { email: Some(String::new()), name: String::new(), id: Uuid::nil() });
+    };
+    let last: Option<(String, Option<String>)> =
+        app.db.maybe("select email_key, name_key from users where id = $1", args![id]).await?;
+    let Some((email, name)) = last else {
+        let says = "The user where this page began is gone; begin the search anew.";
+        return Err(Error::bad_field("cursor", "request.bad_cursor", says));
+    };
+    if email.starts_with(&prefix.from) {
+        return Ok(After { email: Some(email), name: String::new(), id: Uuid::nil() });
+    }
+    Ok(After { email: None, name: name.unwrap_or_default(), id })
+}
+
+async fn by_address(app: &App, prefix: &Prefix, after: &str, limit: i64) -> Result<Vec<Row>> {
+    let rows = app
+        .db
+        .all(
+            select_users!(
+                "where email_key >= $1 and email_key < $2 and email_key > $3
+             order by email_key limit $4"
+            ),
+            args![prefix.from.clone(), prefix.to.clone(), after, limit],
+        )
+        .await?;
+    Ok(rows)
+}
+
+async fn by_name(app: &App, prefix: &Prefix, after: &After, limit: i64) -> Result<Vec<Row>> {
+    let rows = app
+        .db
+        .all(
+            select_users!(
+                "where name_key >= $1 and name_key < $2 and (name_key, id) > ($3, $4)
+                and not (email_key >= $1 and email_key < $2)
+             order by name_key, id limit $5"
+            ),
+            args![prefix.from.clone(), prefix.to.clone(), after.name.clone(), after.id, limit],
+        )
+        .await?;
+    Ok(rows)
+}

@@ -1,0 +1,133 @@
+//! Which roles a user holds. What a role allows is the slice `roles`' to say.
+
+use palisade_db::{Timestamp, args};
+use uuid::Uuid;
+
+use super::{ADMIN, ROLE_GRANTED, ROLE_REVOKED, exists, touched};
+use crate::app::{App, Change};
+use crate::error::{Error, Kind, Result};
+use crate::id::UserId;
+
+/// The topic of changes of what a role allows.
+pub(super) const NEWS: &str = "roles.changed";
+
+/// A role that a user holds or shall hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Holder<'a> {
+    /// The user.
+    pub user: UserId,
+    /// The role's name.
+    pub role: &'a str,
+}
+
+pub(super) async fn add(change: &mut Change, user: UserId, role: &str) -> Result<u64> {
+    let now = change.now();
+    let added = change
+        .run(
+            "insert into user_roles (user_id, role, granted_at) values ($1, $2, $3)
+             on conflict (user_id, role) do nothing",
+            args![user, role, now],
+        )
+        .await?;
+    touched(change, user);
+    Ok(added)
+}
+
+/// Gives a role that exists to a user; nothing if they have it.
+///
+/// # Errors
+/// Not found; or the database fails.
+pub async fn grant_role(change: &mut Change, holder: Holder<'_>) -> Result<()> {
+    if !exists(change, holder.user).await? {
+        return Err(Error::not_found());
+    }
+    if add(change, holder.user, holder.role).await? == 1 {
+        change.note(ROLE_GRANTED.about(holder.user).detail("role", holder.role));
+    }
+    Ok(())
+}
+
+/// Takes a role from a user.
+///
+/// # Errors
+/// Not found, if they don't hold it; `users.last_admin`; or the database fails.
+pub async fn revoke_role(change: &mut Change, holder: Holder<'_>) -> Result<()> {
+    if holder.role == ADMIN {
+        spare_last_admin(change, holder.user).await?;
+    }
+    let taken = change
+        .run(
+            "delete from user_roles where user_id = $1 and role = $2",
+            args![holder.user, holder.role],
+        )
+        .await?;
+    if taken == 0 {
+        return Err(Error::not_found());
+    }
+    touched(change, holder.user);
+    change.note(ROLE_REVOKED.about(holder.user).detail("role", holder.role));
+    Ok(())
+}
+
+/// Takes a role that is deleted from everybody.
+///
+/// # Errors
+/// When the database fails.
+pub async fn strip_role(change: &mut Change, role: &str) -> Result<()> {
+    change.run("delete from user_roles where role = $1", args![role]).await?;
+    roles_changed(change);
+    Ok(())
+}
+
+/// Has every process read again what its users may do.
+pub fn roles_changed(change: &mut Change) {
+    change.tell(NEWS, Uuid::nil());
+}
+
+/// Refuses what would leave no administrator who can sign in.
+///
+/// # Errors
+/// `users.last_admin`; or the database fails.
+pub async fn spare_last_admin(change: &mut Change, id: UserId) -> Result<()> {
+    // Touching every administrator's row makes two such changes at once wait for each other.
+    let admins: Vec<(UserId, Option<Timestamp>, Option<Timestamp>)> = change
+        .all(
+            "update users set updated_at = updated_at
+             where id in (select user_id from user_roles where role = $1)
+             returning id, disabled_at, delete_at",
+            args![ADMIN],
+        )
+        .await?;
+    let stays = |row: &(UserId, Option<Timestamp>, Option<Timestamp>)| {
+        (row.1.is_none() && row.2.is_none()).then_some(row.0)
+    };
+    let mut staying = admins.iter().filter_map(stays);
+    if staying.next() == Some(id) && staying.next().is_none() {
+        return Err(Error::new(
+            Kind::Conflict,
+            "users.last_admin",
+            "This is the last administrator who can sign in; make another one first.",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether there is an administrator.
+///
+/// # Errors
+/// When the database fails.
+pub async fn has_admin(app: &App) -> Result<bool> {
+    let row: Option<(i64,)> = app.db.maybe(ANY_ADMIN, args![ADMIN]).await?;
+    Ok(row.is_some())
+}
+
+/// Whether there is an administrator, as a change sees it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn has_admin_now(change: &mut Change) -> Result<bool> {
+    let row: Option<(i64,)> = change.maybe(ANY_ADMIN, args![ADMIN]).await?;
+    Ok(row.is_some())
+}
+
+const ANY_ADMIN: &str = "select cast(1 as bigint) from user_roles where role = $1 limit 1";

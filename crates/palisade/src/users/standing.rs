@@ -1,0 +1,121 @@
+//! Whether a user may sign in, and whether they stay.
+
+use palisade_db::{Timestamp, args};
+
+use super::{ENABLED, KEPT, spare_last_admin, touched};
+use crate::app::Change;
+use crate::audit;
+use crate::error::{Error, Result};
+use crate::id::UserId;
+
+/// Marks a user as disabled, in a change that also ends the sessions.
+///
+/// # Errors
+/// Not found; `users.last_admin` for the last administrator who can sign in.
+pub async fn disable(change: &mut Change, id: UserId) -> Result<()> {
+    spare_last_admin(change, id).await?;
+    let now = change.now();
+    let found = change
+        .run(
+            "update users set disabled_at = coalesce(disabled_at, $2), updated_at = $2
+             where id = $1",
+            args![id, now],
+        )
+        .await?;
+    if found == 0 {
+        return Err(Error::not_found());
+    }
+    touched(change, id);
+    Ok(())
+}
+
+/// Lets a disabled user sign in again; ended sessions stay ended.
+///
+/// # Errors
+/// `users.not_found`.
+pub async fn enable(mut change: Change, id: UserId) -> Result<()> {
+    let now = change.now();
+    let found = change
+        .run("update users set disabled_at = null, updated_at = $2 where id = $1", args![id, now])
+        .await?;
+    if found == 0 {
+        return Err(Error::not_found());
+    }
+    touched(&mut change, id);
+    change.commit(ENABLED.about(id)).await
+}
+
+/// Notes a sign-in, which takes back a wish to be deleted; none if the user was disabled meanwhile, else
+/// whether it is the first one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn signed_in(change: &mut Change, id: UserId) -> Result<Option<FirstTime>> {
+    let now = change.now();
+    let before: Option<(Option<Timestamp>, Option<Timestamp>)> = change
+        .maybe(
+            "update users set updated_at = updated_at
+             where id = $1 and disabled_at is null and (delete_at is null or delete_at > $2)
+             returning last_login_at, delete_at",
+            args![id, now],
+        )
+        .await?;
+    let Some((last_login_at, delete_at)) = before else { return Ok(None) };
+    change
+        .run("update users set last_login_at = $2, delete_at = null where id = $1", args![id, now])
+        .await?;
+    if delete_at.is_some() {
+        change.note(KEPT.about(id));
+    }
+    touched(change, id);
+    Ok(Some(FirstTime(last_login_at.is_none())))
+}
+
+/// Whether a user signs in for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstTime(pub bool);
+
+/// Notes that a user wants to be deleted at that time.
+///
+/// # Errors
+/// Not found; `users.last_admin`; or the database fails.
+pub async fn delete_later(change: &mut Change, id: UserId, at: Timestamp) -> Result<()> {
+    spare_last_admin(change, id).await?;
+    let found = change.run("update users set delete_at = $2 where id = $1", args![id, at]).await?;
+    if found == 0 {
+        return Err(Error::not_found());
+    }
+    touched(change, id);
+    Ok(())
+}
+
+/// Takes back a user's wish to be deleted.
+///
+/// # Errors
+/// When the database fails.
+pub async fn keep(change: &mut Change, id: UserId) -> Result<()> {
+    let kept = change
+        .run("update users set delete_at = null where id = $1 and delete_at is not null", args![id])
+        .await?;
+    if kept == 1 {
+        change.note(KEPT.about(id));
+        touched(change, id);
+    }
+    Ok(())
+}
+
+/// Deletes a user with everything that hangs on them; what the log says of them can't be read any more.
+///
+/// # Errors
+/// Not found; `users.last_admin`; or the database fails.
+pub async fn delete(change: &mut Change, id: UserId) -> Result<()> {
+    spare_last_admin(change, id).await?;
+    let found = change.run("delete from users where id = $1", args![id]).await?;
+    if found == 0 {
+        return Err(Error::not_found());
+    }
+    // SECURITY: (test: a_deleted_person_is_gone_and_the_log_still_verifies)
+    audit::forget_person(change, id).await?;
+    touched(change, id);
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! Invitations and changes of address.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::administering::{place, plan};
+use crate::app::{Answer, Client, On, PASSWORD, Plan, TestApp};
+use crate::mailbox::{letters, token};
+
+crate::on_both! {
+    an_invited_person_chooses_a_password => |on| super::inviting(on);
+    a_change_of_address_needs_the_password_and_can_be_undone => |on| super::moving(on);
+    an_undone_change_of_address_voids_those_after_it => |on| super::undoing(on);
+    a_link_dies_with_the_password_and_the_address => |on| super::dying(on);
+}
+
+const NEW: &str = "five green kettles whistle";
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+async fn reset(app: &TestApp, token: &str, password: &str) -> Answer {
+    let body = json!({ "token": token, "password": password });
+    app.anyone().post("/api/v1/auth/password/reset", body).await
+}
+
+async fn confirm(app: &TestApp, token: &str, password: &str) -> Answer {
+    let body = json!({ "token": token, "password": password });
+    app.anyone().post("/api/v1/auth/email/confirm", body).await
+}
+
+async fn undo(app: &TestApp, token: &str, password: &str) -> Answer {
+    let body = json!({ "token": token, "password": password });
+    app.anyone().post("/api/v1/auth/email/undo", body).await
+}
+
+async fn sign_in(app: &TestApp, email: &str, password: &str) -> StatusCode {
+    let body = json!({ "email": email, "password": password });
+    app.anyone().post("/api/v1/auth/login", body).await.status
+}
+
+async fn ask(client: &Client<'_>, email: &str) {
+    let answer = client.post("/api/v1/users/me/email", json!({ "email": email })).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.raw);
+}
+
+/// The token of the newest letter to an address that holds a link to this page.
+async fn link(app: &TestApp, to: &str, page: &str) -> String {
+    let page = format!("/account/{page}#");
+    let all = letters(app).await;
+    let found = all.iter().rev().find(|letter| letter.to == to && letter.text.contains(&page));
+    token(found.unwrap_or_else(|| panic!("no {page} for {to} in {all:?}")))
+}
+
+async fn inviting(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    app.admin("root@example.com").await;
+    let root = app.token("root@example.com").await;
+    let body = json!({ "email": "ann@example.com", "name": "Ann", "roles": ["admin"] });
+    let made = root.post("/api/v1/users", body.clone()).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.raw);
+    assert_eq!(made.body["roles"], json!(["admin", "user"]));
+    assert_eq!(made.body["email_verified"], false);
+    assert_eq!(root.post("/api/v1/users", body).await.code(), "users.email_taken");
+    for password in ["", PASSWORD] {
+        assert_eq!(sign_in(&app, "ann@example.com", password).await, StatusCode::UNAUTHORIZED);
+    }
+    let link = link(&app, "ann@example.com", "invite").await;
+    assert!(link.starts_with("pal_in_"));
+    assert_eq!(place(&reset(&app, &link, "short").await).2, "password.too_short");
+    let uses = join_all((0..16).map(|_| reset(&app, &link, NEW))).await;
+    let done = uses.iter().filter(|answer| answer.status == StatusCode::NO_CONTENT).count();
+    assert_eq!(done, 1);
+    assert_eq!(sign_in(&app, "ann@example.com", NEW).await, StatusCode::OK);
+    let id = made.text("id");
+    assert_eq!(root.get(&format!("/api/v1/users/{id}")).await.body["email_verified"], true);
+
+    // A week, and no longer.
+    root.post("/api/v1/users", json!({ "email": "bob@example.com" })).await;
+    let late = self::link(&app, "bob@example.com", "invite").await;
+    app.advance(7 * DAY).await;
+    assert_eq!(place(&reset(&app, &late, NEW).await), (422, "/token", "recovery.bad_token"));
+    app.stop().await;
+}
+
+async fn moving(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    app.user("ann@example.com").await;
+    app.user("bob@example.com").await;
+    let ann = app.token("ann@example.com").await;
+    let known = json!({ "email": "bob@example.com" });
+    let unknown = json!({ "email": "ann@new.example" });
+    let path = "/api/v1/users/me/email";
+    assert_eq!(ann.post(path, known).await.body, ann.post(path, unknown).await.body);
+    let all = letters(&app).await;
+    assert!(all.iter().all(|letter| letter.to == "ann@new.example"), "{all:?}");
+    let good = link(&app, "ann@new.example", "email").await;
+
+    // Nothing has changed yet, and the link alone changes nothing.
+    assert_eq!(ann.get("/api/v1/users/me").await.text("email"), "ann@example.com");
+    assert_eq!(place(&confirm(&app, &good, NEW).await), (422, "/password", "passwords.wrong"));
+    let uses = join_all((0..4).map(|_| confirm(&app, &good, PASSWORD))).await;
+    let done = uses.iter().filter(|answer| answer.status == StatusCode::NO_CONTENT).count();
+    assert_eq!(done, 1, "{:?}", uses.iter().map(|answer| &answer.raw).collect::<Vec<_>>());
+    let me = ann.get("/api/v1/users/me").await;
+    assert_eq!(
+        (me.text("email"), &me.body["email_verified"]),
+        ("ann@new.example".into(), &json!(true))
+    );
+    assert_eq!(sign_in(&app, "ann@example.com", PASSWORD).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(sign_in(&app, "ann@new.example", PASSWORD).await, StatusCode::OK);
+
+    // The old address waits for its former owner for a week.
+    let undoing = link(&app, "ann@example.com", "undo").await;
+    let body = json!({ "email": "ann@example.com", "password": NEW });
+    app.anyone().post("/api/v1/auth/register", body.clone()).await;
+    assert_eq!(sign_in(&app, "ann@example.com", NEW).await, StatusCode::UNAUTHORIZED);
+    app.advance(6 * DAY).await;
+    let again = app
+        .anyone()
+        .post("/api/v1/auth/login", json!({ "email": "ann@new.example", "password": PASSWORD }))
+        .await;
+    let again = app.anyone().with_token(again.text("access_token"));
+    assert_eq!(place(&undo(&app, &undoing, "short").await).2, "password.too_short");
+    let uses = join_all((0..8).map(|_| undo(&app, &undoing, NEW))).await;
+    let done = uses.iter().filter(|answer| answer.status == StatusCode::NO_CONTENT).count();
+    assert_eq!(done, 1, "{:?}", uses.iter().map(|answer| &answer.raw).collect::<Vec<_>>());
+    assert_eq!(again.get("/api/v1/users/me").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(sign_in(&app, "ann@new.example", PASSWORD).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(sign_in(&app, "ann@example.com", PASSWORD).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(sign_in(&app, "ann@example.com", NEW).await, StatusCode::OK);
+    assert_eq!(place(&confirm(&app, &good, NEW).await).2, "recovery.bad_token");
+    let events = app.events().await;
+    for event in ["recovery.address_asked", "recovery.address_changed", "recovery.address_restored"]
+    {
+        assert!(events.contains(&event.to_owned()), "{event}");
+    }
+    app.stop().await;
+}
+
+/// Ann's account is moved to two addresses in turn; she takes it back from the first.
+async fn undoing(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    app.user("ann@example.com").await;
+    let thief = app.token("ann@example.com").await;
+    for to in ["one@evil.example", "two@evil.example"] {
+        ask(&thief, to).await;
+        let link = link(&app, to, "email").await;
+        assert_eq!(confirm(&app, &link, PASSWORD).await.status, StatusCode::NO_CONTENT);
+        app.advance(Duration::from_secs(1)).await;
+    }
+    ask(&thief, "three@evil.example").await;
+    let third = link(&app, "three@evil.example", "email").await;
+    let mine = link(&app, "ann@example.com", "undo").await;
+    let theirs = link(&app, "one@evil.example", "undo").await;
+    assert_eq!(undo(&app, &mine, NEW).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(place(&undo(&app, &theirs, PASSWORD).await).2, "recovery.bad_token");
+    for password in [NEW, PASSWORD] {
+        assert_eq!(place(&confirm(&app, &third, password).await).2, "recovery.bad_token");
+    }
+    assert_eq!(thief.get("/api/v1/users/me").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(sign_in(&app, "ann@example.com", NEW).await, StatusCode::OK);
+    // Without an undoing in time the address is free again.
+    app.advance(8 * DAY).await;
+    let body = json!({ "email": "one@evil.example", "password": PASSWORD });
+    app.anyone().post("/api/v1/auth/register", body).await;
+    assert_eq!(sign_in(&app, "one@evil.example", PASSWORD).await, StatusCode::OK);
+    app.stop().await;
+}
+
+async fn dying(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    app.user("ann@example.com").await;
+    let ann = app.token("ann@example.com").await;
+    // A reset link that was sent to the old address.
+    app.anyone().post("/api/v1/auth/password/forgot", json!({ "email": "ann@example.com" })).await;
+    let old = link(&app, "ann@example.com", "reset").await;
+    ask(&ann, "ann@new.example").await;
+    let confirming = link(&app, "ann@new.example", "email").await;
+    confirm(&app, &confirming, PASSWORD).await;
+    assert_eq!(place(&reset(&app, &old, NEW).await).2, "recovery.bad_token");
+
+    // A change of address from before a change of the password.
+    ask(&ann, "third@new.example").await;
+    let confirming = link(&app, "third@new.example", "email").await;
+    app.advance(Duration::from_secs(1)).await;
+    let body = json!({ "current_password": PASSWORD, "new_password": NEW });
+    assert_eq!(ann.post("/api/v1/users/me/password", body).await.status, StatusCode::NO_CONTENT);
+    for password in [PASSWORD, NEW] {
+        assert_eq!(place(&confirm(&app, &confirming, password).await).2, "recovery.bad_token");
+    }
+    // Guesses with a link are counted, and lock nothing but the link.
+    ask(&ann, "fourth@new.example").await;
+    let confirming = link(&app, "fourth@new.example", "email").await;
+    for _ in 0..5 {
+        assert_eq!(place(&confirm(&app, &confirming, PASSWORD).await).2, "passwords.wrong");
+    }
+    assert_eq!(confirm(&app, &confirming, NEW).await.code(), "lockout.locked");
+    assert_eq!(sign_in(&app, "ann@new.example", NEW).await, StatusCode::OK);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn without_mail_nobody_is_invited_and_no_address_is_changed() {
+    let settings = vec![("server.environment", "development"), ("limits.enabled", "false")];
+    let app = TestApp::with(On::Sqlite, Plan { settings, ..Plan::default() }).await;
+    app.admin("root@example.com").await;
+    let root = app.token("root@example.com").await;
+    for (path, body) in [
+        ("/api/v1/users", json!({ "email": "no address" })),
+        ("/api/v1/users/me/email", json!({ "email": "no address" })),
+    ] {
+        assert_eq!(place(&root.post(path, body).await), (422, "/email", "email.invalid"), "{path}");
+    }
+    app.stop().await;
+}
