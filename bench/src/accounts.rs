@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use palisade::clock::Clock;
+use palisade::http::{Cursor, Paging};
+use palisade::id::UserId;
 use palisade::settings::{Settings, Sources};
-use palisade::users::Email;
+use palisade::users::{self, Email};
 use palisade::{App, Builder, passwords};
 use palisade_crypto::random::OsRandom;
 use palisade_crypto::root::RootKey;
@@ -27,10 +29,6 @@ pub(crate) async fn run() -> Result<()> {
     say(&format!(
         "What a sign-in reads before it hashes, one after the other, medians of {TURNS} turns of {IN_A_ROW}:\n"
     ))?;
-    say(
-        "| database | accounts | sign-in µs | growth | bare look-up µs | growth | sign-in's by bare's |",
-    )?;
-    say("|---|---|---|---|---|---|---|")?;
     let directory = TempDir::new()?;
     let file = directory.path().join("palisade.db");
     measure("SQLite", format!("sqlite:{}", file.display())).await?;
@@ -50,12 +48,18 @@ async fn measure(name: &str, url: String) -> Result<()> {
         .app(db.clone(), RootKey::generate(&OsRandom))
         .await
         .map_err(|error| format!("the app doesn't start: {error:?}"))?;
+    say(
+        "| database | accounts | sign-in µs | growth | bare look-up µs | growth | sign-in's by bare's |",
+    )?;
+    say("|---|---|---|---|---|---|---|")?;
     let mut filled = 0;
     let mut first = None;
+    let mut asked: Vec<Vec<f64>> = Vec::new();
     for accounts in ACCOUNTS {
         fill(&db, filled + 1, accounts).await?;
         filled = accounts;
         let (sign_in, bare) = look_up(&app, accounts).await?;
+        asked.push(pages(&app, accounts).await?);
         let (sign_in_first, bare_first) = *first.get_or_insert((sign_in, bare));
         let (grown, bare_grown) = (sign_in / sign_in_first, bare / bare_first);
         say(&format!(
@@ -63,7 +67,15 @@ async fn measure(name: &str, url: String) -> Result<()> {
             grown / bare_grown
         ))?;
     }
-    Ok(())
+    say(&format!("\n| {name}, µs at so many accounts | 1,000 | 100,000 | 1,000,000 | times |"))?;
+    say("|---|---|---|---|---|")?;
+    for (number, what) in PAGES.iter().enumerate() {
+        let at: Vec<f64> = asked.iter().filter_map(|times| times.get(number)).copied().collect();
+        let cells: Vec<String> = at.iter().map(|time| format!("{time:.0}")).collect();
+        let times = at.last().unwrap_or(&0.0) / at.first().unwrap_or(&1.0);
+        say(&format!("| {what} | {} | {times:.1} |", cells.join(" | ")))?;
+    }
+    say("")
 }
 
 /// Adds the accounts numbered `from` to `to`, each with a role and a password.
@@ -73,16 +85,17 @@ async fn fill(db: &Db, from: i64, to: i64) -> Result<()> {
             "insert into bare with recursive n(n) as
                  (select $1 union all select n + 1 from n where n < $2)
              select 'person' || n || '@example.com', 'found' from n",
-            "insert into users (id, email, email_key, created_at, updated_at)
+            "insert into users (id, email, email_key, name, name_key, created_at, updated_at)
              with recursive n(n) as (select $1 union all select n + 1 from n where n < $2)
              select printf('01900000-0000-7000-8000-%012x', n), 'person' || n || '@example.com',
-                 'person' || n || '@example.com', $3, $3 from n",
+                 'person' || n || '@example.com', 'Name ' || n, 'name ' || n, $3, $3 from n",
         ),
         Backend::Postgres => (
             "insert into bare select 'person' || n || '@example.com', 'found' from generate_series($1, $2) n",
-            "insert into users (id, email, email_key, created_at, updated_at)
+            "insert into users (id, email, email_key, name, name_key, created_at, updated_at)
              select cast('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0') as uuid),
-                 'person' || n || '@example.com', 'person' || n || '@example.com', $3, $3
+                 'person' || n || '@example.com', 'person' || n || '@example.com', 'Name ' || n,
+                 'name ' || n, $3, $3
              from generate_series($1, $2) n",
         ),
     };
@@ -136,6 +149,54 @@ async fn look_up(app: &App, accounts: i64) -> Result<(f64, f64)> {
         }
     }
     Ok((median(sign_ins), median(bares)))
+}
+
+/// What administrators ask for, and where its time is said.
+const PAGES: [&str; 7] = [
+    "first page of the list",
+    "a page in the middle of it",
+    "search by address, first page",
+    "search by address, a page in the middle",
+    "search by name",
+    "search that finds nothing",
+    "one user",
+];
+
+/// µs for each of [`PAGES`]: medians of single calls.
+async fn pages(app: &App, accounts: i64) -> Result<Vec<f64>> {
+    let middle: UserId = format!("01900000-0000-7000-8000-{:012x}", accounts / 2).parse()?;
+    let found = users::find(app, middle).await.map_err(|error| format!("{error:?}"))?;
+    let found = found.ok_or("the account in the middle is missing")?;
+    let cursor = Cursor(found.created_at, found.id.0).to_string();
+    let first = Paging::new(Some("50"), None).map_err(|error| format!("{error:?}"))?;
+    let later = Paging::new(Some("50"), Some(&cursor)).map_err(|error| format!("{error:?}"))?;
+    let asked = [
+        (None, &first),
+        (None, &later),
+        (Some("person"), &first),
+        (Some("person"), &later),
+        (Some("name 5"), &first),
+        (Some("nobody"), &first),
+    ];
+    let mut times = vec![Vec::new(); PAGES.len()];
+    for turn in 0..TURNS + 2 {
+        for (number, (query, paging)) in asked.iter().enumerate() {
+            let began = now();
+            users::page(app, *query, paging).await.map_err(|error| format!("{error:?}"))?;
+            keep(&mut times, turn, number, now() - began);
+        }
+        let began = now();
+        users::find(app, middle).await.map_err(|error| format!("{error:?}"))?;
+        keep(&mut times, turn, asked.len(), now() - began);
+    }
+    Ok(times.into_iter().map(median).collect())
+}
+
+/// Keeps a time, but for the first two turns, which only warm the caches.
+fn keep(times: &mut [Vec<f64>], turn: usize, number: usize, took: Duration) {
+    if let Some(times) = times.get_mut(number).filter(|_| turn >= 2) {
+        times.push(took.as_secs_f64() * 1e6);
+    }
 }
 
 async fn sign_in(app: &App, address: &str) -> Result<()> {

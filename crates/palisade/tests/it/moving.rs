@@ -126,6 +126,7 @@ async fn moving(on: On) {
     let uses = join_all((0..8).map(|_| undo(&app, &undoing, NEW))).await;
     let done = uses.iter().filter(|answer| answer.status == StatusCode::NO_CONTENT).count();
     assert_eq!(done, 1, "{:?}", uses.iter().map(|answer| &answer.raw).collect::<Vec<_>>());
+    assert_eq!(place(&undo(&app, &undoing, NEW).await).2, "recovery.bad_token");
     assert_eq!(again.get("/api/v1/users/me").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(sign_in(&app, "ann@new.example", PASSWORD).await, StatusCode::UNAUTHORIZED);
     assert_eq!(sign_in(&app, "ann@example.com", PASSWORD).await, StatusCode::UNAUTHORIZED);
