@@ -56,6 +56,14 @@ struct After {
     id: Uuid,
 }
 
+impl After {
+    /// Behind this address; names from the first that fits. PostgreSQL begins to read where a comparison of
+    /// rows says, whatever else is asked of the first column.
+    fn begin(prefix: &Prefix, email: String) -> After {
+        After { email: Some(email), name: prefix.from.clone(), id: Uuid::nil() }
+    }
+}
+
 async fn search(app: &App, prefix: &Prefix, paging: &Paging) -> Result<Vec<Row>> {
     let after = after(app, prefix, paging).await?;
     let mut rows = match &after.email {
@@ -71,7 +79,7 @@ async fn search(app: &App, prefix: &Prefix, paging: &Paging) -> Result<Vec<Row>>
 
 async fn after(app: &App, prefix: &Prefix, paging: &Paging) -> Result<After> {
     let Some(Cursor(_, id)) = paging.after else {
-        return Ok(After { email: Some(String::new()), name: String::new(), id: Uuid::nil() });
+        return Ok(After::begin(prefix, String::new()));
     };
     let last: Option<(String, Option<String>)> =
         app.db.maybe("select email_key, name_key from users where id = $1", args![id]).await?;
@@ -80,7 +88,7 @@ async fn after(app: &App, prefix: &Prefix, paging: &Paging) -> Result<After> {
         return Err(Error::bad_field("cursor", "request.bad_cursor", says));
     };
     if email.starts_with(&prefix.from) {
-        return Ok(After { email: Some(email), name: String::new(), id: Uuid::nil() });
+        return Ok(After::begin(prefix, email));
     }
     Ok(After { email: None, name: name.unwrap_or_default(), id })
 }
@@ -104,7 +112,7 @@ async fn by_name(app: &App, prefix: &Prefix, after: &After, limit: i64) -> Resul
         .db
         .all(
             select_users!(
-                "where name_key >= $1 and name_key < $2 and (name_key, id) > ($3, $4)
+                "where (name_key, id) > ($3, $4) and name_key < $2
                 and not (email_key >= $1 and email_key < $2)
              order by name_key, id limit $5"
             ),
