@@ -98,16 +98,82 @@ def walk(settings):
             # Who registers the address again tells its owner, and learns nothing.
             assert post("register", **ann, password=PASSWORD) == (202, {"status": "accepted"})
             assert "You have an account" in inbox.next()[1]["Subject"]
+            moved(server, inbox, post)
+            invited(server, inbox, post)
     finally:
         smtp.stop()
 
 
+def bearer(server, post, email, password):
+    status, session = post("login", email=email, password=password)
+    assert status == 200, session
+    return lambda method, path, body=None: server.request(
+        method, "/api/v1/users" + path, body, token=session["access_token"]
+    )
+
+
+def moved(server, inbox, post):
+    """Another address, and back again from the old one."""
+    ann = bearer(server, post, "ann@example.com", OTHER)
+    assert ann("POST", "/me/email", {"email": "ann@new.example"})[0] == 202
+    to, letter = inbox.next()
+    assert to == ["ann@new.example"], to
+    link = token(letter, "email", server.url)
+    assert post("email/confirm", token=link, password=PASSWORD)[0] == 422
+    assert post("email/confirm", token=link, password=OTHER) == (204, None)
+    assert ann("GET", "/me")[1]["email"] == "ann@new.example"
+    to, letter = inbox.next()
+    assert to == ["ann@example.com"], to
+    link = token(letter, "undo", server.url)
+    assert post("email/undo", token=link, password=PASSWORD) == (204, None)
+    assert ann("GET", "/me")[0] == 401
+    assert "was changed" in inbox.next()[1]["Subject"]
+    ann = bearer(server, post, "ann@example.com", PASSWORD)
+    assert ann("GET", "/me")[1]["email"] == "ann@example.com"
+
+
+def invited(server, inbox, post):
+    """By an administrator; and gone again, at one's own wish and at an administrator's."""
+    server.command("user", "create", "root@example.com", "--role", "admin", stdin=PASSWORD + "\n")
+    root = bearer(server, post, "root@example.com", PASSWORD)
+    status, bob = root("POST", "", {"email": "bob@example.com", "name": "Bob"})
+    assert status == 201, bob
+    to, letter = inbox.next()
+    assert to == ["bob@example.com"], to
+    link = token(letter, "invite", server.url)
+    assert post("password/reset", token=link, password=OTHER) == (204, None)
+    bob = bearer(server, post, "bob@example.com", OTHER)
+    status, export = bob("GET", "/me/export")
+    assert status == 200 and export["user"]["name"] == "Bob", export
+    assert bob("DELETE", "/me") == (204, None)
+    assert "will be deleted" in inbox.next()[1]["Subject"]
+    assert bob("GET", "/me")[0] == 401
+    bob = bearer(server, post, "bob@example.com", OTHER)
+    me = bob("GET", "/me")[1]
+    assert me["delete_at"] is None, me
+    server.command("user", "delete", "bob@example.com")
+    assert "was deleted" in inbox.next()[1]["Subject"]
+    assert bob("GET", "/me")[0] == 401
+    assert post("login", email="bob@example.com", password=OTHER)[0] == 401
+
+    # The same from the command line; the link is never shown, only sent.
+    shown = server.command("--json", "user", "create", "eve@example.com", "--invite", "--role", "admin")
+    link = token(inbox.next()[1], "invite", server.url)
+    assert link not in shown
+    assert post("password/reset", token=link, password=OTHER) == (204, None)
+    server.command("user", "revoke-role", "eve@example.com", "admin")
+    server.command("user", "grant-role", "eve@example.com", "nothing", code=2)
+    server.command("user", "grant-role", "eve@example.com", "admin")
+    eve = bearer(server, post, "eve@example.com", OTHER)
+    assert eve("GET", "?query=eve")[1]["items"][0]["roles"] == ["admin", "user"]
+
+
 @check
-def an_account_is_verified_forgotten_locked_and_found_again_by_mail_on_sqlite():
+def an_account_lives_its_whole_life_by_mail_on_sqlite():
     walk({})
 
 
 @check
-def an_account_is_verified_forgotten_locked_and_found_again_by_mail_on_postgresql():
+def an_account_lives_its_whole_life_by_mail_on_postgresql():
     with postgres() as cluster:
         walk({"PALISADE_DATABASE__URL": cluster.url})

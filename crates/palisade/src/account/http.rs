@@ -38,10 +38,12 @@ pub(super) fn routes() -> Routes {
         .get("/me/export", SIGNED_IN, take_out)
         .says("Everything that is kept of the signed-in user.")
         .or(Kind::TooMany, "request.too_many")
-        .patch("/{id}", needs(users::WRITE), change_user)
+        .patch("/{id}", needs(users::WRITE).fresh(), change_user)
         .says(
-            "Changes what the body names of a user. Another address counts as unproven; the one before is told.",
+            "Changes what the body names of a user. Another address counts as unproven; the one before is told. \
+             One's own is changed with `POST /users/me/email`.",
         )
+        .or(Kind::Denied, "users.own_address")
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "users.email_taken")
         .delete("/{id}", needs(users::WRITE).fresh(), delete_user)
@@ -85,6 +87,12 @@ async fn change_user(
     let email = rules.check("/email", body.email.as_deref().map(Email::parse).transpose());
     let (name, email) = rules.all(name.zip(email))?;
     let user = users::within_reach(&app, &caller, id).await?;
+    // SECURITY: else a found session becomes an account without a way back
+    // (test: users_are_changed_and_deleted).
+    if email.is_some() && caller.signed_in()?.user == id {
+        let says = "Change your own address with POST /api/v1/users/me/email.";
+        return Err(Error::new(Kind::Denied, "users.own_address", says));
+    }
     alter(&app, &caller.actor, &user, Changes { name, email }).await?;
     let user = users::find(&app, id).await?.ok_or_else(Error::not_found)?;
     Ok(Json(UserView::new(&user, app.clock.now())))

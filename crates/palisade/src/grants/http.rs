@@ -17,6 +17,7 @@ use crate::app::App;
 use crate::error::{Broken, Error, Kind, Result, Rules};
 use crate::http::{Body, Id, NoContent, Paging, Params, Routes, Segments};
 use crate::shape;
+use crate::users;
 
 pub(super) fn routes() -> Routes {
     Routes::at("/resources/{type}")
@@ -278,7 +279,11 @@ async fn check(
     }
     let resource = Resource { kind, id };
     let because = match &subject {
-        Subject::User(user) => because(&app, Some(*user), &resource, &action).await?,
+        Subject::User(user) => {
+            // Whoever can't sign in may do what anyone may.
+            let user = users::current(&app, *user).await?.filter(|user| !user.disabled);
+            because(&app, user.map(|user| user.id), &resource, &action).await?
+        }
         Subject::Anyone => because(&app, None, &resource, &action).await?,
         Subject::Role(_) => of_role(&app, &subject, &resource, &action).await?,
     };

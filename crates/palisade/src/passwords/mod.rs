@@ -407,6 +407,16 @@ pub async fn store(change: &mut Change, user: UserId, sealed: Sealed) -> Result<
     Ok(())
 }
 
+/// Whether a user has a password.
+///
+/// # Errors
+/// When the database fails.
+pub async fn has(change: &mut Change, user: UserId) -> Result<bool> {
+    let row: Option<(UserId,)> =
+        change.maybe("select user_id from passwords where user_id = $1", args![user]).await?;
+    Ok(row.is_some())
+}
+
 /// Sets a user's password at the word of the operator, and ends all their sessions.
 ///
 /// # Errors

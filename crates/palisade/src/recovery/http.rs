@@ -88,7 +88,7 @@ pub(super) fn routes() -> Routes {
         .and(addresses())
         .and(
             Routes::at("/users")
-                .post("/", needs(users::WRITE), invite_user)
+                .post("/", needs(users::WRITE).fresh(), invite_user)
                 .says(
                     "Makes a user and sends them a link to choose a password with, good for a week: they use it \
                      with `POST /auth/password/reset`.\n\nRoles are made of permissions that one holds oneself.",

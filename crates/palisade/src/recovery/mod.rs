@@ -205,17 +205,15 @@ pub async fn reset(
         return Err(bad_token());
     }
     void_links(&mut change, user.id).await?;
+    let first = !passwords::has(&mut change, user.id).await?;
     passwords::store(&mut change, user.id, sealed).await?;
     users::prove_address(&mut change, user.id).await?;
     lockout::clear(&mut change, user.id).await?;
     sessions::end_all(&mut change, user.id, Why::PasswordChanged).await?;
-    let with = match link {
-        Link::Reset => {
-            passwords::tell_owner(&mut change, user.id).await?;
-            "reset"
-        }
-        Link::Invitation => "invitation",
-    };
+    if !first {
+        passwords::tell_owner(&mut change, user.id).await?;
+    }
+    let with = if link == Link::Reset { "reset" } else { "invitation" };
     change.commit(RESET.about(user.id).detail("with", with)).await
 }
 

@@ -278,6 +278,11 @@ async fn change_and_delete(on: On) {
         told.iter().any(|letter| letter.to == "ann@example.com" && !letter.text.contains("#token"))
     );
 
+    let me = root.get("/api/v1/users/me").await.text("id");
+    let own = format!("/api/v1/users/{me}");
+    let own = patch(&root, &own, json!({ "email": "new@example.com" })).await;
+    assert_eq!(own.code(), "users.own_address");
+
     assert_eq!(root.delete(&path).await.status, StatusCode::NO_CONTENT);
     assert_eq!(ann.get("/api/v1/users/me").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(root.get(&path).await.status, StatusCode::NOT_FOUND);

@@ -178,6 +178,11 @@ async fn ends(on: On) {
     assert_eq!(because(&ann, "read", "7").await, Value::Null);
 
     grant(&root, &format!("document/7/grants/user:{id}"), &["read"]).await;
+    let subject = format!("user:{id}");
+    assert_eq!(check(&root, Some(&subject), "read", "7").await.body["allowed"], true);
+    root.act(&format!("/api/v1/users/{id}/disable")).await;
+    assert_eq!(check(&root, Some(&subject), "read", "7").await.body["allowed"], false);
+    let root = app.token("root@example.com").await;
     root.delete(&format!("/api/v1/users/{id}")).await;
     let left = root.get("/api/v1/resources/document/7/grants").await;
     assert!(left.body["items"].as_array().unwrap().is_empty(), "{}", left.raw);
