@@ -118,8 +118,27 @@ impl Client {
 pub enum Admission {
     /// It is counted; what becomes of it must be said.
     Counted(Guess),
-    /// It may not; until then.
-    Refused(Timestamp),
+    /// It may not.
+    Refused(Refused),
+}
+
+/// A guess that isn't judged.
+pub struct Refused {
+    /// Until when none is.
+    pub until: Timestamp,
+    account: Account,
+    client: Client,
+}
+
+impl Refused {
+    /// Takes as long as [`Guess::wrong`] does, in the change that writes the refusal down.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn as_if_wrong(self, change: &mut Change) -> Result<()> {
+        // SECURITY: (rig: tests/rigs/telling.py)
+        hold(change, &self.account, self.client).await.map(drop)
+    }
 }
 
 /// A guess that is counted and not judged yet. Dropped, it is given back.
@@ -183,7 +202,8 @@ pub async fn admit(
     } else {
         refuse(&mut change, &account, client).await?;
         let window_ends = before.window_began_at.plus(app.settings.lockout.window);
-        Admission::Refused(before.locked_until(now).unwrap_or(window_ends))
+        let until = before.locked_until(now).unwrap_or(window_ends);
+        Admission::Refused(Refused { until, account, client })
     };
     change
         .commit_quietly("a guess is counted before it is judged; what comes of it is an event")

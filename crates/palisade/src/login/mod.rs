@@ -102,22 +102,22 @@ pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Signe
     let address = email.as_ref().map_or(attempt.email.as_str(), Email::key);
     let account = Account::of(app, user, address);
     let client = device.map_or(Client::Unknown, Client::Known);
-    let (guess, compared) = match lockout::admit(app, actor, account, client).await? {
-        Admission::Counted(guess) => (Some(guess), stored),
-        // The same work for nothing.
-        Admission::Refused(_) => (None, None),
-    };
+    let admission = lockout::admit(app, actor, account, client).await?;
+    // Who is refused gets the same work for nothing.
+    let compared = stored.filter(|_| matches!(admission, Admission::Counted(_)));
     let verdict = passwords::verify(app, turn, compared.as_ref(), &attempt.password).await?;
-    let reason = match (guess, user, compared, verdict) {
-        (Some(guess), Some(user), Some(stored), Verdict::Right(upgrade)) => {
+    let reason = match (admission, user, compared, verdict) {
+        (Admission::Counted(guess), Some(user), Some(stored), Verdict::Right(upgrade)) => {
             let is_new_device = device.is_none();
             let device = device.unwrap_or_else(|| Device::new(app, user));
             let proof = Proof { guess, device, is_new_device, stored, upgrade };
             return start(app, actor, attempt, proof).await;
         }
-        (None, ..) => Reason { about: user, says: "locked", guess: None },
-        (guess, None, ..) => Reason { about: None, says: "unknown_address", guess },
-        (guess, ..) => Reason { about: user, says: "wrong_password", guess },
+        (admission @ Admission::Refused(_), ..) => {
+            Reason { about: user, says: "locked", admission }
+        }
+        (admission, None, ..) => Reason { about: None, says: "unknown_address", admission },
+        (admission, ..) => Reason { about: user, says: "wrong_password", admission },
     };
     Err(deny(app, actor, &attempt, reason).await)
 }
@@ -141,7 +141,8 @@ async fn start(app: &App, actor: &Actor, attempt: Attempt, proof: Proof) -> Resu
     let (Some(first), true) = (first, same) else {
         drop(change);
         let says = "disabled_or_changed";
-        let reason = Reason { about: Some(user), says, guess: Some(proof.guess) };
+        let admission = Admission::Counted(proof.guess);
+        let reason = Reason { about: Some(user), says, admission };
         return Err(deny(app, actor, &attempt, reason).await);
     };
     proof.guess.right(&mut change).await?;
@@ -184,7 +185,7 @@ async fn tell_owner(change: &mut Change, user: UserId) -> Result<()> {
 struct Reason {
     about: Option<UserId>,
     says: &'static str,
-    guess: Option<Guess>,
+    admission: Admission,
 }
 
 /// Writes the event of a refusal; the answer is the same whatever the reason.
@@ -196,7 +197,7 @@ async fn deny(app: &App, actor: &Actor, attempt: &Attempt, reason: Reason) -> Er
     let given: String = attempt.email.chars().take(254).collect();
     let entry =
         entry.detail("reason", reason.says).detail("method", "pwd").personal("email", given);
-    match write(app, actor, entry, reason.guess).await {
+    match write(app, actor, entry, reason.admission).await {
         Ok(()) => Error::new(
             Kind::NotSignedIn,
             "login.denied",
@@ -210,10 +211,11 @@ async fn deny(app: &App, actor: &Actor, attempt: &Attempt, reason: Reason) -> Er
     }
 }
 
-async fn write(app: &App, actor: &Actor, entry: Entry, guess: Option<Guess>) -> Result<()> {
+async fn write(app: &App, actor: &Actor, entry: Entry, admission: Admission) -> Result<()> {
     let mut change = app.change(actor).await?;
-    if let Some(guess) = guess {
-        guess.wrong(&mut change).await?;
+    match admission {
+        Admission::Counted(guess) => guess.wrong(&mut change).await?,
+        Admission::Refused(refused) => refused.as_if_wrong(&mut change).await?,
     }
     change.commit(entry).await
 }

@@ -31,7 +31,7 @@ pub async fn prove(
     let account = Account::of(app, Some(user), "");
     let guess = match lockout::admit(app, &caller.actor, account, Client::SignedIn).await? {
         Admission::Counted(guess) => guess,
-        Admission::Refused(until) => return Err(locked(until.since(app.clock.now()))),
+        Admission::Refused(refused) => return Err(locked(refused.until.since(app.clock.now()))),
     };
     let stored = stored(app, user).await?;
     let turn = Turn::of(caller.actor.address).known();

@@ -205,9 +205,9 @@ async fn count(app: &App, actor: &Actor, pending: &Pending) -> Result<Guess> {
     let account = Account::of(app, None, &format!("address change {}", pending.id));
     match lockout::admit(app, actor, account, Client::Unknown).await? {
         Admission::Counted(guess) => Ok(guess),
-        Admission::Refused(until) => {
+        Admission::Refused(refused) => {
             let says = "Too many wrong passwords; wait before you try again.";
-            let wait = until.since(app.clock.now());
+            let wait = refused.until.since(app.clock.now());
             Err(Error::new(Kind::TooMany, "lockout.locked", says).retry_after(wait))
         }
     }

@@ -154,9 +154,9 @@ pub async fn verify(
     let account = Account::of(app, None, &format!("registration {id}"));
     let guess = match lockout::admit(app, actor, account, Client::Unknown).await? {
         Admission::Counted(guess) => guess,
-        Admission::Refused(until) => {
+        Admission::Refused(refused) => {
             let says = "Too many wrong passwords; wait before you try again.";
-            let wait = until.since(app.clock.now());
+            let wait = refused.until.since(app.clock.now());
             return Err(Error::new(Kind::TooMany, "lockout.locked", says).retry_after(wait));
         }
     };
