@@ -5,6 +5,7 @@ import http.server
 import json
 import tempfile
 import threading
+import time
 
 from playwright.sync_api import sync_playwright
 
@@ -70,6 +71,72 @@ def the_setup_page_works_in_a_browser_under_its_policy():
         page.get_by_text("You can now sign in as root@example.com").wait_for()
         b.is_clean(server)
         assert server.sign_in("root@example.com")["token_type"] == "Bearer"
+
+
+def newest_link(page, server, to):
+    """Where the newest letter of the mailbox leads."""
+    page.goto(server.url + "/mailbox")
+    return page.locator(f"article a[href*='/account/{to}']").first.get_attribute("href")
+
+
+@check
+def the_account_pages_work_in_a_browser_under_their_policy():
+    new, newer = "five green kettles whistle", "mossy lantern drifts inland"
+    with started() as server, browser() as b:
+        page = b.page
+        page.goto(server.url + "/.well-known/change-password")
+        page.get_by_label("Address").fill("ann@example.com")
+        page.get_by_label("Current password").fill("not the right one at all")
+        page.get_by_label("New password").fill(new)
+        page.get_by_role("button", name="Change the password").click()
+        page.get_by_text("The address or the password is wrong").wait_for()
+        page.get_by_label("Current password").fill(PASSWORD)
+        page.get_by_label("New password").fill("short")
+        page.keyboard.press("Enter")
+        page.get_by_text("Use at least 15 characters").wait_for()
+        page.get_by_label("New password").fill(new)
+        page.keyboard.press("Enter")
+        page.get_by_text("Your new password is set").wait_for()
+        b.is_clean(server)
+        kept = page.evaluate("document.cookie + Object.values({...localStorage, ...sessionStorage}).join()")
+        assert kept == "", kept
+
+        assert server.request("POST", "/api/v1/auth/password/forgot", {"email": "ann@example.com"})[0] == 202
+        time.sleep(2)
+        use_link(b, server, "reset", newer, "Your new password is set")
+        status, session = server.request(
+            "POST", "/api/v1/auth/login", {"email": "ann@example.com", "password": newer}
+        )
+        assert status == 200, session
+        body = {"email": "ann@new.example"}
+        assert server.request("POST", "/api/v1/users/me/email", body, session["access_token"])[0] == 202
+        time.sleep(2)
+        use_link(b, server, "email", newer, "Your address is changed")
+        time.sleep(2)
+        use_link(b, server, "undo", PASSWORD, "Your account is yours again")
+        server.command("user", "create", "bob@example.com", "--invite")
+        time.sleep(2)
+        use_link(b, server, "invite", PASSWORD, "Your password is set")
+        server.sign_in()
+        server.sign_in("bob@example.com")
+
+
+def use_link(b, server, to, password, says):
+    """Follows the newest letter's link, gives the password, and is done."""
+    page = b.page
+    link = newest_link(page, server, to)
+    page.goto(link)
+    assert "token" not in page.url, "the token stays in the address bar"
+    page.locator("input[name=password]").fill(password)
+    page.keyboard.press("Enter")
+    page.get_by_text(says).wait_for()
+    b.is_clean(server)
+    # It was good once.
+    page.goto("about:blank")
+    page.goto(link)
+    page.locator("input[name=password]").fill(password)
+    page.keyboard.press("Enter")
+    page.get_by_text("This link was used").wait_for()
 
 
 def tab_to(page, what, most=60):

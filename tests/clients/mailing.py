@@ -1,4 +1,5 @@
-"""Accounts by mail, with a real SMTP server (aiosmtpd): only HTTP and what arrives in the mailbox."""
+"""Accounts by mail, with a real SMTP server (aiosmtpd): only HTTP and what arrives in the mailbox, and at the end the
+command line."""
 
 import email
 import email.policy
@@ -54,6 +55,11 @@ def walk(settings):
         with started(settings, person=False) as server:
             post = lambda path, **body: server.request("POST", "/api/v1/auth/" + path, body)
             ann = {"email": "ann@example.com"}
+            # The administrator, with the link that the operator was shown.
+            link = server.greeting["setup_link"].split("#token=")[1]
+            setup = {"token": link, "email": "root@example.com", "password": PASSWORD}
+            assert server.request("POST", "/api/v1/setup", setup)[0] == 201
+            root = bearer(server, post, "root@example.com", PASSWORD)
             # With a mail server verification is required.
             assert post("register", **ann, password=PASSWORD) == (202, {"status": "accepted"})
             assert post("login", **ann, password=PASSWORD)[0] == 401
@@ -86,20 +92,23 @@ def walk(settings):
             assert status == 200, session
             device = session["device_token"]
 
-            # Locked by somebody, let in by a known device, unlocked by the operator.
+            # Locked by somebody, let in by a known device, unlocked by an administrator.
             for _ in range(5):
                 assert post("login", **ann, password="not the right one at all")[0] == 401
             assert "paused" in inbox.next()[1]["Subject"]
             assert post("login", **ann, password=OTHER)[0] == 401
             assert post("login", **ann, password=OTHER, device_token=device)[0] == 200
-            server.command("user", "unlock", "ann@example.com")
+            user = root("GET", "?query=ann")[1]["items"][0]
+            assert user["locked_until"], user
+            assert root("POST", f"/{user['id']}/unlock") == (204, None)
             assert post("login", **ann, password=OTHER)[0] == 200
 
             # Who registers the address again tells its owner, and learns nothing.
             assert post("register", **ann, password=PASSWORD) == (202, {"status": "accepted"})
             assert "You have an account" in inbox.next()[1]["Subject"]
             moved(server, inbox, post)
-            invited(server, inbox, post)
+            invited(server, inbox, post, root)
+            by_command(server, inbox, post)
     finally:
         smtp.stop()
 
@@ -132,10 +141,8 @@ def moved(server, inbox, post):
     assert ann("GET", "/me")[1]["email"] == "ann@example.com"
 
 
-def invited(server, inbox, post):
+def invited(server, inbox, post, root):
     """By an administrator; and gone again, at one's own wish and at an administrator's."""
-    server.command("user", "create", "root@example.com", "--role", "admin", stdin=PASSWORD + "\n")
-    root = bearer(server, post, "root@example.com", PASSWORD)
     status, bob = root("POST", "", {"email": "bob@example.com", "name": "Bob"})
     assert status == 201, bob
     to, letter = inbox.next()
@@ -151,12 +158,14 @@ def invited(server, inbox, post):
     bob = bearer(server, post, "bob@example.com", OTHER)
     me = bob("GET", "/me")[1]
     assert me["delete_at"] is None, me
-    server.command("user", "delete", "bob@example.com")
+    assert root("DELETE", f"/{me['id']}") == (204, None)
     assert "was deleted" in inbox.next()[1]["Subject"]
     assert bob("GET", "/me")[0] == 401
     assert post("login", email="bob@example.com", password=OTHER)[0] == 401
 
-    # The same from the command line; the link is never shown, only sent.
+
+def by_command(server, inbox, post):
+    """The same from the command line; the link is never shown, only sent."""
     shown = server.command("--json", "user", "create", "eve@example.com", "--invite", "--role", "admin")
     link = token(inbox.next()[1], "invite", server.url)
     assert link not in shown
@@ -166,6 +175,14 @@ def invited(server, inbox, post):
     server.command("user", "grant-role", "eve@example.com", "admin")
     eve = bearer(server, post, "eve@example.com", OTHER)
     assert eve("GET", "?query=eve")[1]["items"][0]["roles"] == ["admin", "user"]
+    server.command("user", "reset-password", "eve@example.com", "--invite")
+    link = token(inbox.next()[1], "invite", server.url)
+    assert post("password/reset", token=link, password=PASSWORD) == (204, None)
+    assert "was changed" in inbox.next()[1]["Subject"]
+    assert eve("GET", "/me")[0] == 401
+    server.command("user", "delete", "eve@example.com")
+    assert "was deleted" in inbox.next()[1]["Subject"]
+    assert post("login", email="eve@example.com", password=PASSWORD)[0] == 401
 
 
 @check

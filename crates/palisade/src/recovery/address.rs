@@ -245,6 +245,9 @@ async fn reserved(change: &mut Change, user: UserId, email: &Email) -> Result<bo
 /// Not found; `users.email_taken`; or the database fails.
 pub async fn move_to(change: &mut Change, user: UserId, old: &str, email: &Email) -> Result<()> {
     settle(change, user, email, false).await?;
+    // SECURITY: whoever reads the mail of an address that it had before can't take it back either
+    // (test: users_are_changed_and_deleted).
+    change.run("delete from address_changes where user_id = $1", args![user]).await?;
     mail::post(change, &ANNOUNCE, Content::to(old)).await?;
     // What is personal would be sealed under the administrator's key, and outlive the user.
     change.note(CHANGED.about(user));

@@ -13,8 +13,8 @@ function showErrors(problem) {
   if (!placed) show("form-error", problem.detail || "Something went wrong; please try again.");
 }
 
-const post = (path, body, token) => fetch("/api/v1" + path, {
-  method: "POST",
+const send = (method, path, body, token) => fetch("/api/v1" + path, {
+  method,
   credentials: "omit",
   headers: { "Content-Type": "application/json", ...(token && { Authorization: "Bearer " + token }) },
   body: body && JSON.stringify(body),
@@ -23,11 +23,11 @@ const post = (path, body, token) => fetch("/api/v1" + path, {
 // A session of its own for this one change: it is kept nowhere and ended afterwards.
 async function change(fields) {
   const { email, current_password, new_password } = fields;
-  const login = await post("/auth/login", { email, password: current_password, device_name: "Change of password" });
+  const login = await send("POST", "/auth/login", { email, password: current_password, device_name: "Change of password" });
   if (!login.ok) return showErrors(await login.json());
-  const token = (await login.json()).access_token;
-  const changed = await post("/users/me/password", { current_password, new_password }, token);
-  await post("/auth/logout", null, token);
+  const { access_token, session_id } = await login.json();
+  const changed = await send("POST", "/users/me/password", { current_password, new_password }, access_token);
+  await send("DELETE", "/users/me/sessions/" + session_id, null, access_token);
   if (!changed.ok) return showErrors(await changed.json());
   form.reset();
   form.hidden = true;
