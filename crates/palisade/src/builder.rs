@@ -81,6 +81,7 @@ const GROUND_JOBS: &[Job] = &[Job {
 }];
 
 /// Puts an [`App`] together from its modules.
+#[derive(Clone)]
 pub struct Builder {
     modules: Vec<Module>,
     settings: Arc<Settings>,
@@ -144,7 +145,8 @@ impl Builder {
             self.modules.iter().flat_map(|module| module.permissions).copied().collect();
         let names: BTreeSet<String> = permissions.iter().map(|p| p.name.to_owned()).collect();
         parts.put(AllPermissions(Arc::new(names), permissions));
-        parts.put(Document(self.openapi().to_string().into()));
+        let described = self.clone();
+        parts.put(Document::new(move || described.openapi().to_string()));
         let letters = self.modules.iter().flat_map(|module| module.letters).copied().collect();
         parts.put(Letters::new(letters, &self.settings)?);
         for module in &self.modules {

@@ -17,6 +17,13 @@ use readers::Readers;
 use writer::Writer;
 
 /// An open SQLite database.
+/// How many readers are of use: a read of SQLite is work for a core and no waiting, and each connection keeps a
+/// thread, pages and prepared statements.
+fn useful() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(cores.max(2)).unwrap_or(u32::MAX)
+}
+
 #[derive(Clone)]
 pub(crate) struct Sqlite {
     pub(crate) source: Source,
@@ -31,7 +38,7 @@ impl Sqlite {
         })?;
         let source = Source { path, statement_timeout: options.statement_timeout };
         let writer = Writer::start(source.clone()).await?;
-        let readers = Arc::new(Readers::new(source.clone(), options.max_connections));
+        let readers = Arc::new(Readers::new(source.clone(), options.max_connections.min(useful())));
         Ok(Self { source, readers, writer })
     }
 

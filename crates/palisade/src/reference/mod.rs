@@ -7,6 +7,8 @@
 //!
 //! Tables: none.
 
+use std::sync::OnceLock;
+
 use axum::extract::State;
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
@@ -39,23 +41,37 @@ const SCRIPT: Asset =
 const STYLE: Asset =
     Asset { media_type: "text/css; charset=utf-8", body: include_str!("pages/docs.css") };
 
-/// The description of the API that this app serves, as JSON.
-#[derive(Clone)]
-pub struct Document(pub Bytes);
+/// The description of the API that this app serves: written when somebody first asks for it, because most
+/// servers start more often than that, and what it takes to write it would stay with the process.
+pub struct Document {
+    text: OnceLock<Bytes>,
+    write: Box<dyn Fn() -> String + Send + Sync>,
+}
 
-impl IntoResponse for Document {
+impl Document {
+    /// The description that `write` will write.
+    pub fn new(write: impl Fn() -> String + Send + Sync + 'static) -> Document {
+        Document { text: OnceLock::new(), write: Box::new(write) }
+    }
+}
+
+/// JSON that describes the API.
+struct Described(Bytes);
+
+impl IntoResponse for Described {
     fn into_response(self) -> Response {
         ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], self.0).into_response()
     }
 }
 
-impl Describe for Document {
+impl Describe for Described {
     fn describe(handler: &mut Description) {
         // What describes the API is no part of it.
         handler.for_people();
     }
 }
 
-async fn openapi(State(app): State<App>) -> Document {
-    app.part::<Document>().clone()
+async fn openapi(State(app): State<App>) -> Described {
+    let document = app.part::<Document>();
+    Described(document.text.get_or_init(|| (document.write)().into()).clone())
 }
