@@ -202,7 +202,7 @@ fn keep(times: &mut [Vec<f64>], turn: usize, number: usize, took: Duration) {
 async fn sign_in(app: &App, address: &str) -> Result<()> {
     let email = Email::parse(address).map_err(|error| format!("{error:?}"))?;
     let found = passwords::of_address(app, &email).await.map_err(|error| format!("{error:?}"))?;
-    found.and_then(|(_, stored)| stored).map(drop).ok_or_else(|| "an account is missing".into())
+    found.and_then(|found| found.stored).map(drop).ok_or_else(|| "an account is missing".into())
 }
 
 /// Numbers from 1 to `below`, without order but the same in every run (a linear congruential generator

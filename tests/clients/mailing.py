@@ -48,7 +48,8 @@ def walk(settings):
     smtp.start()
     settings = {
         **settings,
-        "PALISADE_MAIL__SMTP_URL": f"smtp://127.0.0.1:{port}",
+        # Under the name that hosting services use.
+        "SMTP_URL": f"smtp://127.0.0.1:{port}",
         "PALISADE_MAIL__FROM": "Example <no-reply@example.com>",
     }
     try:

@@ -15,7 +15,7 @@ from server import PASSWORD
 
 API = "/api/v1"
 # Longer than this no request may take; a fault that only delays is a fault of its own.
-PATIENCE = 8
+PATIENCE = 60
 
 
 class Unanswered(Exception):

@@ -158,6 +158,8 @@ def run(server, rounds):
 
 def main():
     on, rounds = sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 500
+    # Two of what is asked are sign-ins.
+    assert 2 * (rounds + 5) / EACH < LOCKS_AFTER, "so many rounds would lock accounts that shall not be locked"
     print(f"{rounds} rounds on {on}; a pair tells below p = {ALPHA / (10 * 6):.5f} or above {100 * SLACK:.0f} %\n")
     if on == "postgres":
         with postgres() as cluster:

@@ -54,7 +54,8 @@ fn flags(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
 fn environment() -> Result<Vec<(String, String)>, Failure> {
     let ours = std::env::vars_os().filter_map(|(name, value)| {
         let name = name.into_string().ok()?;
-        (name.starts_with("PALISADE_") || name == "DATABASE_URL").then_some((name, value))
+        let read = name.starts_with("PALISADE_") || ["DATABASE_URL", "SMTP_URL"].contains(&&*name);
+        read.then_some((name, value))
     });
     ours.map(|(name, value)| match value.into_string() {
         Ok(value) => Ok((name, value)),

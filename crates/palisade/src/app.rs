@@ -4,8 +4,9 @@
 //! [`Change`]: a write transaction that knows who acts.
 //!
 //! Promises:
-//! - **No write commits without its audit event.** [`Change::commit`] takes the event; the only other
-//!   way out is [`Change::commit_quietly`], whose uses a test lists. Dropping a change rolls it back.
+//! - **No change commits without its audit event.** [`Change::commit`] takes the event; the only other
+//!   way out is [`Change::commit_quietly`], whose uses a test lists. Dropping a change rolls it back. Upkeep that
+//!   changes nothing for anybody (expired rows, the state of what is sent) needs none; a test lists who does it.
 //! - A commit can't be cancelled by a client that goes away, and what it tells the
 //!   [feed](crate::feed) is applied here before anybody learns that it succeeded.
 //! - When the outcome of a commit is unknown, what it touched is forgotten and read again.

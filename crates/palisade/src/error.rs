@@ -259,7 +259,7 @@ impl From<palisade_db::DbError> for Error {
             )
             .because(error),
             // What a statement didn't foresee: two at the same moment.
-            Db::Conflict => Error::new(
+            Db::Conflict | Db::Foreign => Error::new(
                 Kind::Conflict,
                 "request.conflict",
                 "Somebody changed the same thing at the same moment; please try again.",

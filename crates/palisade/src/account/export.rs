@@ -10,7 +10,8 @@ use crate::app::App;
 use crate::audit::{self, EventView, Filter};
 use crate::error::Result;
 use crate::grants::{self, GrantView};
-use crate::sessions::{self, SessionView};
+use crate::recovery::{self, AddressChange};
+use crate::sessions::{self, KeptSession};
 use crate::shape;
 use crate::users::{self, UserView};
 
@@ -21,8 +22,10 @@ pub(super) struct Export {
     #[schemars(with = "shape::DateTime")]
     exported_at: Timestamp,
     user: UserView,
-    /// The sessions that are alive.
-    sessions: Vec<SessionView>,
+    /// The sessions that are alive, and those that were and aren't forgotten yet.
+    sessions: Vec<KeptSession>,
+    /// Changes of address that wait or can be undone.
+    address_changes: Vec<AddressChange>,
     /// What they were granted on single resources.
     grants: Vec<GrantView>,
     /// What they did and what was done to them, newest first.
@@ -40,7 +43,8 @@ pub(super) async fn export(app: &App, caller: &Caller) -> Result<Export> {
     let export = Export {
         exported_at: now,
         user: UserView::new(&user, now),
-        sessions: sessions::list(app, me.user, me.session).await?,
+        sessions: sessions::kept(app, me.user).await?,
+        address_changes: recovery::kept_changes(app, me.user).await?,
         grants: grants::of_user(app, me.user).await?,
         activity: activity(app, caller).await?,
     };

@@ -101,7 +101,11 @@ async fn delete_due(app: &App) -> Result<()> {
         .await?;
     for (id,) in due {
         let Some(user) = users::find(app, id).await? else { continue };
-        let change = app.change(&Actor::system()).await?;
+        let mut change = app.change(&Actor::system()).await?;
+        // SECURITY: it may have been taken back since it was read.
+        if !users::is_due(&mut change, id).await? {
+            continue;
+        }
         match delete(change, &user).await {
             // The last administrator stays until there is another one; another node may have been first.
             Err(error) if matches!(error.code(), "users.last_admin" | "request.not_found") => {}

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Action, FIRST, GrantView, Looked, READ, Resource, ResourceId, ResourceType, SHARE, Subject,
-    WRITE, because, held, list, next, put, visible, withdraw,
+    WRITE, because, given_now, held, held_now, list, next, put, visible, withdraw,
 };
 use crate::access::{Caller, SIGNED_IN};
-use crate::app::App;
+use crate::app::{App, Change};
 use crate::error::{Broken, Error, Kind, Result, Rules};
 use crate::http::{Body, Id, NoContent, Paging, Params, Routes, Segments};
 use crate::shape;
@@ -31,7 +31,7 @@ pub(super) fn routes() -> Routes {
         .put("/{id}/grants/{subject}", SIGNED_IN, give)
         .says(
             "Grants a subject exactly these actions on a resource.\n\nFor whoever holds `share` on it, of what they \
-             hold themselves, or with the permission `resources:write` of everything.",
+             hold themselves and for no longer, or with the permission `resources:write` of everything.",
         )
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "grants.no_such_subject")
@@ -125,26 +125,51 @@ fn word<T>(
 
 const NAME: &str = "Use 1 to 50 lower-case letters, digits, - and _, a letter first.";
 
-/// What the caller holds on a resource; all is everything.
-enum Held {
-    All,
-    Only(BTreeSet<String>),
+/// Refuses whoever may neither look at grants nor hand them on; to them the resource doesn't exist.
+async fn may_look(app: &App, caller: &Caller, resource: &Resource) -> Result<()> {
+    let me = caller.signed_in()?;
+    let may = me.permissions.contains(READ.name)
+        || held(app, me.user, resource).await?.contains_key(SHARE);
+    if may { Ok(()) } else { Err(Error::not_found()) }
 }
 
-/// Who may look at grants or hand them on; to everybody else the resource doesn't exist.
-async fn held_by(
-    app: &App,
+/// What somebody wants to give or to take: each action, and until when.
+struct Handed<'a> {
+    actions: Vec<&'a str>,
+    until: Option<Timestamp>,
+}
+
+/// Refuses to change what a subject was granted, to whoever may not: decided within the change, with nobody
+/// else's in between.
+async fn may_change(
+    change: &mut Change,
     caller: &Caller,
     resource: &Resource,
-    permission: &'static str,
-) -> Result<Held> {
+    subject: &Subject,
+    handed: Handed<'_>,
+) -> Result<()> {
     let me = caller.signed_in()?;
-    if me.permissions.contains(permission) {
-        return Ok(Held::All);
+    let own = held_now(change, me.user, resource).await?;
+    if me.permissions.contains(WRITE.name) {
+        return Ok(());
     }
-    let held = held(app, me.user, resource).await?;
     // SECURITY: (test: whoever_may_share_hands_on_what_they_hold_and_no_more)
-    if held.contains(SHARE) { Ok(Held::Only(held)) } else { Err(Error::not_found()) }
+    let Some(share) = own.get(SHARE) else { return Err(Error::not_found()) };
+    let given = given_now(change, resource, subject).await?;
+    let taken_is_held = given.iter().all(|action| own.contains_key(action));
+    // What is given ends no later than one's own.
+    let within = |mine: &Option<Timestamp>| match (mine, handed.until) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(mine), Some(until)) => until <= *mine,
+    };
+    let mut all = handed.actions.iter().map(|action| own.get(*action));
+    let given_is_held = all.all(|mine| mine.is_some_and(within));
+    if taken_is_held && given_is_held && (handed.actions.is_empty() || within(share)) {
+        return Ok(());
+    }
+    let says = "This takes rights that you don't hold yourself, or not for so long; ask whoever owns the resource.";
+    Err(Error::new(Kind::Denied, "access.exceeds_own", says))
 }
 
 async fn mine(
@@ -179,7 +204,7 @@ async fn all(
     Segments((kind, id)): Segments<(ResourceType, ResourceId)>,
 ) -> Result<Json<Grants>> {
     let resource = Resource { kind, id };
-    held_by(&app, &caller, &resource, READ.name).await?;
+    may_look(&app, &caller, &resource).await?;
     Ok(Json(Grants { items: list(&app, &resource).await?, next_cursor: None }))
 }
 
@@ -190,31 +215,25 @@ async fn give(
     Body(body): Body<GrantBody>,
 ) -> Result<NoContent> {
     let resource = Resource { kind, id };
-    let held = held_by(&app, &caller, &resource, WRITE.name).await?;
     let (actions, expires_at) = checked(&app, body)?;
-    if let Held::Only(own) = &held {
-        let given = list(&app, &resource).await?;
-        let given = given.iter().filter(|grant| grant.subject == subject.to_string());
-        let mut all = actions.iter().map(Action::as_str).chain(given.map(|g| g.action.as_str()));
-        if !all.all(|action| own.contains(action)) {
-            return Err(exceeds_own());
-        }
-    }
     let mut change = app.change(&caller.actor).await?;
+    let handed =
+        Handed { actions: actions.iter().map(Action::as_str).collect(), until: expires_at };
+    may_change(&mut change, &caller, &resource, &subject, handed).await?;
     put(&mut change, &resource, &subject, &actions, expires_at).await?;
     change.commit_quietly("giving or withdrawing a grant noted its own event").await?;
     Ok(NoContent)
 }
 
 fn checked(app: &App, body: GrantBody) -> Result<(BTreeSet<Action>, Option<Timestamp>)> {
+    if body.actions.is_empty() || body.actions.len() > 50 {
+        let says = "Give 1 to 50 actions; to withdraw them all, DELETE the grant.";
+        return Err(Error::bad_field("/actions", "grants.bad_actions", says));
+    }
     let mut rules = Rules::new();
     let mut actions = BTreeSet::new();
     for (number, action) in body.actions.iter().enumerate() {
         actions.extend(rules.check(&format!("/actions/{number}"), word(action.parse(), NAME)));
-    }
-    if body.actions.is_empty() || body.actions.len() > 50 {
-        let says = "Give 1 to 50 actions; to withdraw them all, DELETE the grant.";
-        rules.check::<()>("/actions", Err(Broken::new("grants.bad_actions", says)));
     }
     let time = |text: &str| match Timestamp::parse_rfc3339(text) {
         Ok(at) if at > app.clock.now() => Ok(at),
@@ -233,22 +252,12 @@ async fn take(
     Segments((kind, id, subject)): Segments<(ResourceType, ResourceId, Subject)>,
 ) -> Result<NoContent> {
     let resource = Resource { kind, id };
-    if let Held::Only(own) = held_by(&app, &caller, &resource, WRITE.name).await? {
-        let given = list(&app, &resource).await?;
-        let mut given = given.iter().filter(|grant| grant.subject == subject.to_string());
-        if !given.all(|grant| own.contains(&grant.action)) {
-            return Err(exceeds_own());
-        }
-    }
     let mut change = app.change(&caller.actor).await?;
+    let handed = Handed { actions: Vec::new(), until: None };
+    may_change(&mut change, &caller, &resource, &subject, handed).await?;
     withdraw(&mut change, &resource, &subject).await?;
     change.commit_quietly("giving or withdrawing a grant noted its own event").await?;
     Ok(NoContent)
-}
-
-fn exceeds_own() -> Error {
-    let says = "This takes rights that you don't hold yourself; ask whoever owns the resource.";
-    Error::new(Kind::Denied, "access.exceeds_own", says)
 }
 
 async fn check(
@@ -265,7 +274,7 @@ async fn check(
     let subject = rules.check("/subject", subject.transpose());
     let action = rules.check("/action", word(body.action.parse(), NAME));
     let kind = rules.check("/resource_type", word(body.resource_type.parse(), NAME));
-    let id = "Use 1 to 200 of A-Z a-z 0-9 - . _ ~";
+    let id = "Use 1 to 200 of A-Z a-z 0-9 - . _ ~, not beginning with a dot.";
     let id = rules.check("/resource_id", word(body.resource_id.parse(), id));
     let all = subject.zip(action).zip(kind.zip(id));
     let ((subject, action), (kind, id)) = rules.all(all)?;

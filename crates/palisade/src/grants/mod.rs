@@ -5,7 +5,8 @@
 //!
 //! Promises:
 //! - What isn't granted isn't allowed, and what has expired isn't granted.
-//! - Who holds `share` on a resource may hand on what they hold there themselves, and nothing else.
+//! - Who holds `share` on a resource may hand on what they hold there themselves, for no longer than they hold
+//!   it, and nothing else.
 //! - A resource that the caller may not see looks like one that doesn't exist.
 //! - Grants end with their user or role.
 //! - "What may I see" is one statement that an index answers ([`visible`]).
@@ -15,10 +16,10 @@
 mod http;
 mod subject;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use palisade_db::{Migration, Sql, Timestamp, args};
+use palisade_db::{Args, Migration, Sql, Timestamp, args};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -265,19 +266,70 @@ pub async fn because(
     Ok(row.map(|(subject,)| subject))
 }
 
+/// What a user may do with a resource, and until when; none: for ever.
+pub type Held = BTreeMap<String, Option<Timestamp>>;
+
 /// What a user may do with a resource.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn held(app: &App, user: UserId, resource: &Resource) -> Result<BTreeSet<String>> {
-    let rows: Vec<(String,)> = app
-        .db
+pub async fn held(app: &App, user: UserId, resource: &Resource) -> Result<Held> {
+    let now = app.clock.now();
+    Ok(latest(app.db.all(HELD, held_args(user, resource, now)).await?))
+}
+
+/// What a user may do with a resource, as a change sees it that nobody else's change of its grants can come
+/// before any more.
+///
+/// # Errors
+/// When the database fails.
+pub async fn held_now(change: &mut Change, user: UserId, resource: &Resource) -> Result<Held> {
+    change
+        .run(
+            "update grants set action = action where resource_type = $1 and resource_id = $2",
+            args![resource.kind.as_str(), resource.id.as_str()],
+        )
+        .await?;
+    let now = change.now();
+    Ok(latest(change.all(HELD, held_args(user, resource, now)).await?))
+}
+
+const HELD: &str = "select action, expires_at from grants
+     where resource_type = $1 and resource_id = $2 and (expires_at is null or expires_at > $3)
+        and (subject = 'anyone' or user_id = $4
+            or role in (select role from user_roles where user_id = $4))";
+
+fn held_args(user: UserId, resource: &Resource, now: Timestamp) -> Args {
+    args![resource.kind.as_str(), resource.id.as_str(), now, user]
+}
+
+fn latest(rows: Vec<(String, Option<Timestamp>)>) -> Held {
+    let mut held = Held::new();
+    for (action, until) in rows {
+        let longest = held.entry(action).or_insert(until);
+        *longest = match (*longest, until) {
+            (Some(one), Some(other)) => Some(one.max(other)),
+            _ => None,
+        };
+    }
+    held
+}
+
+/// What a subject was granted on a resource, as a change sees it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn given_now(
+    change: &mut Change,
+    resource: &Resource,
+    subject: &Subject,
+) -> Result<BTreeSet<String>> {
+    let now = change.now();
+    let rows: Vec<(String,)> = change
         .all(
-            "select distinct action from grants
-             where resource_type = $1 and resource_id = $2 and (expires_at is null or expires_at > $3)
-                and (subject = 'anyone' or user_id = $4
-                    or role in (select role from user_roles where user_id = $4))",
-            args![resource.kind.as_str(), resource.id.as_str(), app.clock.now(), user],
+            "select action from grants where resource_type = $1 and resource_id = $2 and subject = $3
+                and (expires_at is null or expires_at > $4)",
+            args![resource.kind.as_str(), resource.id.as_str(), subject.to_string(), now],
         )
         .await?;
     Ok(rows.into_iter().map(|(action,)| action).collect())

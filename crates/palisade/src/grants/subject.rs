@@ -53,7 +53,7 @@ name_type! {
     Action
 }
 
-/// Which resource of its kind: 1 to 200 of `A-Z a-z 0-9 - . _ ~`, as they stand in a path (RFC 3986).
+/// Which resource of its kind: 1 to 200 of `A-Z a-z 0-9 - . _ ~`, as they stand in a path (RFC 3986), not beginning with a dot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceId(String);
 
@@ -68,9 +68,9 @@ impl FromStr for ResourceId {
     type Err = ();
     fn from_str(text: &str) -> Result<ResourceId, ()> {
         let unreserved = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
-        // A client would take them for steps within the path.
-        let dots = matches!(text, "." | "..");
-        if (1..=200).contains(&text.len()) && text.chars().all(unreserved) && !dots {
+        // Clients take `.` and `..` for steps within the path.
+        let good = text.chars().all(unreserved) && !text.starts_with('.');
+        if (1..=200).contains(&text.len()) && good {
             Ok(ResourceId(text.to_owned()))
         } else {
             Err(())

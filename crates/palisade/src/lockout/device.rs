@@ -30,6 +30,8 @@ pub struct Device {
     pub id: Uuid,
     /// The account.
     pub user: UserId,
+    /// When it last signed in.
+    pub made: Timestamp,
 }
 
 fn key(app: &App) -> SealingKey {
@@ -39,7 +41,7 @@ fn key(app: &App) -> SealingKey {
 impl Device {
     /// A device that signs in to an account for the first time.
     pub fn new(app: &App, user: UserId) -> Device {
-        Device { id: app.new_id(), user }
+        Device { id: app.new_id(), user, made: app.clock.now() }
     }
 
     /// What a client presents; none if it isn't ours, was changed, or is too old.
@@ -51,8 +53,8 @@ impl Device {
         let (id, made) = rest.split_first_chunk::<16>()?;
         let made = Timestamp::from_micros(i64::from_be_bytes(made.try_into().ok()?));
         let now = app.clock.now();
-        (now < made.plus(KNOWN_FOR))
-            .then(|| Device { id: Uuid::from_bytes(*id), user: UserId(Uuid::from_bytes(*user)) })
+        let (id, user) = (Uuid::from_bytes(*id), UserId(Uuid::from_bytes(*user)));
+        (now < made.plus(KNOWN_FOR)).then_some(Device { id, user, made })
     }
 
     /// What the client keeps, to be known for [`KNOWN_FOR`].

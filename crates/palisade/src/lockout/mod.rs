@@ -25,7 +25,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::app::{Actor, App, Change, Parts};
 use crate::audit::Event;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::mail::{self, Content, Letter, for_people};
 use crate::module::{Job, Module};
@@ -98,17 +98,32 @@ impl Account {
 pub enum Client {
     /// Anybody.
     Unknown,
-    /// A device that has signed in to this account before.
+    /// A device that has signed in to this account before, with the password that it has now.
     Known(Device),
+    /// Any of the devices that signed in with an earlier password: they share one count. Whoever knew that
+    /// password may have signed in a thousand of them.
+    Former,
     /// Whoever is signed in to this account and is asked for the password again.
     SignedIn,
 }
 
 impl Client {
+    /// What a device is to an account whose password was set at that time.
+    ///
+    /// SECURITY: (test: devices_of_an_earlier_password_share_one_count)
+    pub fn of_device(device: Option<Device>, password_set: Option<Timestamp>) -> Client {
+        match (device, password_set) {
+            (None, _) => Client::Unknown,
+            (Some(device), Some(set)) if device.made < set => Client::Former,
+            (Some(device), _) => Client::Known(device),
+        }
+    }
+
     fn text(self) -> String {
         match self {
             Client::Unknown => String::new(),
             Client::Known(device) => device.id.simple().to_string(),
+            Client::Former => "former".to_owned(),
             Client::SignedIn => "signed in".to_owned(),
         }
     }
@@ -131,6 +146,13 @@ pub struct Refused {
 }
 
 impl Refused {
+    /// The answer, where a refusal may be told from a wrong password.
+    pub fn error(&self, app: &App) -> Error {
+        let says = "Too many wrong passwords; wait before you try again.";
+        let wait = self.until.since(app.clock.now());
+        Error::new(Kind::TooMany, "lockout.locked", says).retry_after(wait)
+    }
+
     /// Takes as long as [`Guess::wrong`] does, in the change that writes the refusal down.
     ///
     /// # Errors
@@ -267,6 +289,7 @@ impl Guess {
         let whom = match place.client {
             Client::Unknown => "unknown_clients",
             Client::Known(_) => "known_device",
+            Client::Former => "former_devices",
             Client::SignedIn => "signed_in",
         };
         change.note(entry.detail("until", until).detail("refused", whom));

@@ -94,21 +94,24 @@ pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Signe
         Some(email) => passwords::of_address(app, email).await?,
         None => None,
     };
-    let (user, stored) = found.map_or((None, None), |(user, stored)| (Some(user), stored));
+    let (user, stored, set_at) = match found {
+        Some(found) => (Some(found.user), found.stored, found.set_at),
+        None => (None, None, None),
+    };
     // SECURITY: a device is known to the account that it signed in to, and to no other
     // (test: a_device_of_another_account_is_a_stranger).
     let device = device.filter(|device| Some(device.user) == user);
     let turn = if device.is_some() { turn } else { Turn::of(actor.address) };
     let address = email.as_ref().map_or(attempt.email.as_str(), Email::key);
     let account = Account::of(app, user, address);
-    let client = device.map_or(Client::Unknown, Client::Known);
+    let client = Client::of_device(device, set_at);
     let admission = lockout::admit(app, actor, account, client).await?;
     // Who is refused gets the same work for nothing.
     let compared = stored.filter(|_| matches!(admission, Admission::Counted(_)));
     let verdict = passwords::verify(app, turn, compared.as_ref(), &attempt.password).await?;
     let reason = match (admission, user, compared, verdict) {
         (Admission::Counted(guess), Some(user), Some(stored), Verdict::Right(upgrade)) => {
-            let is_new_device = device.is_none();
+            let is_new_device = !matches!(client, Client::Known(_));
             let device = device.unwrap_or_else(|| Device::new(app, user));
             let proof = Proof { guess, device, is_new_device, stored, upgrade };
             return start(app, actor, attempt, proof).await;

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use palisade_crypto::password::{self, Cost, Memory};
 use palisade_crypto::secret::SecretString;
-use palisade_db::{Migration, Sql, args};
+use palisade_db::{Migration, Sql, Timestamp, args};
 
 use crate::app::{Actor, App, Change, Parts};
 use crate::audit::Event;
@@ -300,16 +300,29 @@ pub async fn stored(app: &App, user: UserId) -> Result<Option<Stored>> {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn of_address(app: &App, email: &Email) -> Result<Option<(UserId, Option<Stored>)>> {
-    let row: Option<(UserId, Option<Vec<u8>>)> = app
+pub async fn of_address(app: &App, email: &Email) -> Result<Option<Found>> {
+    let row: Option<(UserId, Option<Vec<u8>>, Option<Timestamp>)> = app
         .db
         .maybe(
-            "select u.id, p.sealed from users u left join passwords p on p.user_id = u.id
+            "select u.id, p.sealed, p.changed_at from users u left join passwords p on p.user_id = u.id
              where u.email_key = $1",
             args![email.key()],
         )
         .await?;
-    Ok(row.map(|(user, sealed)| (user, sealed.map(|sealed| Stored { user, sealed }))))
+    Ok(row.map(|(user, sealed, set_at)| {
+        let stored = sealed.map(|sealed| Stored { user, sealed });
+        Found { user, stored, set_at }
+    }))
+}
+
+/// Whose an address is, and their password.
+pub struct Found {
+    /// The user.
+    pub user: UserId,
+    /// Their password, if they have one.
+    pub stored: Option<Stored>,
+    /// When it was set.
+    pub set_at: Option<Timestamp>,
 }
 
 /// Compares a password with a stored one; with none, does the same work for nothing.

@@ -1,13 +1,11 @@
 //! Asking whoever is signed in for the password once more.
 
-use std::time::Duration;
-
 use palisade_crypto::secret::SecretString;
 
 use super::{Stored, Turn, Verdict, WRONG, stored, unchanged, verify};
 use crate::access::Caller;
 use crate::app::{App, Change};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::lockout::{self, Account, Admission, Client, Guess};
 
 /// A current password that was right a moment ago; [`Proved::hold`] within the change that rests on it.
@@ -31,7 +29,7 @@ pub async fn prove(
     let account = Account::of(app, Some(user), "");
     let guess = match lockout::admit(app, &caller.actor, account, Client::SignedIn).await? {
         Admission::Counted(guess) => guess,
-        Admission::Refused(refused) => return Err(locked(refused.until.since(app.clock.now()))),
+        Admission::Refused(refused) => return Err(refused.error(app)),
     };
     let stored = stored(app, user).await?;
     let turn = Turn::of(caller.actor.address).known();
@@ -57,11 +55,6 @@ impl Proved {
         }
         self.guess.right(change).await
     }
-}
-
-fn locked(wait: Duration) -> Error {
-    let says = "Too many wrong passwords; wait before you try again.";
-    Error::new(Kind::TooMany, "lockout.locked", says).retry_after(wait)
 }
 
 fn wrong(pointer: &str) -> Error {

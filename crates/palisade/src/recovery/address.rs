@@ -5,18 +5,21 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use palisade_crypto::opaque;
 use palisade_crypto::secret::SecretString;
-use palisade_db::args;
+use palisade_db::{Timestamp, args};
+use schemars::JsonSchema;
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::bad_token;
 use crate::app::{Actor, App, Change};
 use crate::audit::Event;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::id::UserId;
 use crate::lockout::{self, Account, Admission, Client, Guess};
 use crate::mail::{self, Content, Letter};
 use crate::passwords::{self, Stored, Turn, Verdict};
 use crate::sessions::{self, Why};
+use crate::shape;
 use crate::users::{self, Email};
 
 /// A user asked for another address.
@@ -124,6 +127,44 @@ fn announce_letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<C
     })
 }
 
+/// A change of address that is kept, as its owner may take it out.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "AddressChange")]
+pub struct AddressChange {
+    /// The address that was asked for.
+    pub email: String,
+    /// The one before.
+    pub old_email: String,
+    /// When it was asked for.
+    #[schemars(with = "shape::DateTime")]
+    pub created_at: Timestamp,
+    /// When it was confirmed, if it was.
+    #[schemars(with = "Option<shape::DateTime>")]
+    pub confirmed_at: Option<Timestamp>,
+}
+
+/// The changes of address of a user that are kept: those that wait, and those that can be undone.
+///
+/// # Errors
+/// When the database fails.
+pub async fn kept_changes(app: &App, user: UserId) -> Result<Vec<AddressChange>> {
+    let rows: Vec<(String, String, Timestamp, Option<Timestamp>)> = app
+        .db
+        .all(
+            "select email, old_email, created_at, confirmed_at from address_changes
+             where user_id = $1 order by created_at, id",
+            args![user],
+        )
+        .await?;
+    let view = |(email, old_email, created_at, confirmed_at)| AddressChange {
+        email,
+        old_email,
+        created_at,
+        confirmed_at,
+    };
+    Ok(rows.into_iter().map(view).collect())
+}
+
 /// A change of address whose link somebody has.
 struct Pending {
     id: Uuid,
@@ -199,17 +240,13 @@ pub async fn confirm(
     change.commit(CHANGED.about(pending.user).personal("email", pending.email.address())).await
 }
 
-/// Counts a guess at the password for a link: each link has a count of its own, so that whoever got a
-/// mistyped one can't lock the account.
+/// Counts a guess at the password for a link: such links of a user share a count of their own, so that whoever
+/// got a mistyped one can't lock the account.
 async fn count(app: &App, actor: &Actor, pending: &Pending) -> Result<Guess> {
-    let account = Account::of(app, None, &format!("address change {}", pending.id));
+    let account = Account::of(app, None, &format!("address change of {}", pending.user));
     match lockout::admit(app, actor, account, Client::Unknown).await? {
         Admission::Counted(guess) => Ok(guess),
-        Admission::Refused(refused) => {
-            let says = "Too many wrong passwords; wait before you try again.";
-            let wait = refused.until.since(app.clock.now());
-            Err(Error::new(Kind::TooMany, "lockout.locked", says).retry_after(wait))
-        }
+        Admission::Refused(refused) => Err(refused.error(app)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `POST /auth/password/forgot` and `/auth/password/reset`, and the page behind the link.
+//! Forgotten passwords, invitations and changes of address, and the pages behind their links.
 
 use std::time::Duration;
 
@@ -184,7 +184,7 @@ struct InviteBody {
     name: Option<String>,
     /// Roles beside `user`.
     #[serde(default)]
-    #[schemars(with = "Vec<shape::Name>")]
+    #[schemars(with = "Vec<shape::Name>", length(max = 50))]
     roles: Vec<String>,
 }
 

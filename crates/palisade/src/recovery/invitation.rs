@@ -7,14 +7,18 @@ use futures_util::future::BoxFuture;
 use super::{Link, store_link};
 use crate::app::{Actor, App, Change};
 use crate::audit::Event;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::mail::{self, Content, Letter};
+use crate::passwords;
 use crate::roles;
 use crate::users::{self, Authority, Email, NewUser};
 
 /// A user was invited.
-pub(super) const INVITED: Event = Event { name: "recovery.invited", says: "A user was invited" };
+pub(super) const INVITED: Event = Event {
+    name: "recovery.invited",
+    says: "A user was invited, or sent a link, to choose a password",
+};
 
 /// An invitation waits for a week.
 const LIVES: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -61,19 +65,22 @@ pub async fn invite(
 /// Sends a link to choose a password with, at the word of the operator.
 ///
 /// # Errors
-/// `mail.off`; not found; or the database fails.
+/// `mail.off`; not found; `users.disabled`; or the database fails.
 pub async fn send_link(app: &App, actor: &Actor, user: UserId) -> Result<()> {
     mail::needed(app)?;
-    let mut change = app.change(actor).await?;
-    if !users::exists(&mut change, user).await? {
-        return Err(Error::not_found());
+    let found = users::find(app, user).await?.ok_or_else(Error::not_found)?;
+    if found.disabled {
+        let says = "This user is disabled; enable them first.";
+        return Err(Error::new(Kind::Conflict, "users.disabled", says));
     }
+    let mut change = app.change(actor).await?;
     send(&mut change, user).await?;
     change.commit(INVITED.about(user)).await
 }
 
 async fn send(change: &mut Change, user: UserId) -> Result<()> {
-    mail::post(change, &LETTER, Content::to_user(user)).await
+    let first = if passwords::has(change, user).await? { "" } else { "yes" };
+    mail::post(change, &LETTER, Content::to_user(user).with("first", first)).await
 }
 
 fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
@@ -84,6 +91,8 @@ fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>>
         };
         let Some(user) = user.filter(|user| !user.disabled) else { return Ok(None) };
         let token = store_link(app, &user, Link::Invitation, LIVES).await?;
-        Ok(Some(Content::to(&user.email).with_link(app, "invite", &token)))
+        let first = content.values.get("first").cloned().unwrap_or_default();
+        let letter = Content::to(&user.email).with("first", first);
+        Ok(token.map(|token| letter.with_link(app, "invite", &token)))
     })
 }

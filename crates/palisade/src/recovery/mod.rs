@@ -86,7 +86,8 @@ pub const MODULE: Module = Module {
 };
 
 pub use address::{
-    ask as ask_for_address, confirm as confirm_address, move_to, undo as undo_address,
+    AddressChange, ask as ask_for_address, confirm as confirm_address, kept_changes, move_to,
+    undo as undo_address,
 };
 pub use invitation::{Invitation, invite, send_link};
 
@@ -145,24 +146,35 @@ fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>>
         let Some(user) = user.filter(|user| !user.disabled) else { return Ok(None) };
         let token = store_link(app, &user, Link::Reset, LIVES).await?;
         // To the address as the account has it, not as it was asked for.
-        Ok(Some(Content::to(&user.email).with_link(app, "reset", &token)))
+        Ok(token.map(|token| Content::to(&user.email).with_link(app, "reset", &token)))
     })
 }
 
 /// Makes a link for a user.
-async fn store_link(app: &App, user: &User, link: Link, lives: Duration) -> Result<SecretString> {
+async fn store_link(
+    app: &App,
+    user: &User,
+    link: Link,
+    lives: Duration,
+) -> Result<Option<SecretString>> {
     let token = opaque::generate(link.prefix(), &*app.random);
     let digest = opaque::digest(link.prefix(), token.expose());
     let mut change = app.change(&Actor::system()).await?;
     let now = change.now();
-    change
+    // SECURITY: only if the address that it goes to is still the account's, which may have been given back since
+    // (test: an_undone_change_of_address_voids_those_after_it).
+    let made = change
         .run(
-            "insert into recovery_tokens (digest, user_id, created_at, expires_at) values ($1, $2, $3, $4)",
-            args![digest, user.id, now, now.plus(lives)],
+            "insert into recovery_tokens (digest, user_id, created_at, expires_at)
+             select $1, id, $3, $4 from users where id = $2 and email = $5 and disabled_at is null",
+            args![digest, user.id, now, now.plus(lives), user.email.as_str()],
         )
         .await?;
+    if made == 0 {
+        return Ok(None);
+    }
     change.commit(LINK_MADE.about(user.id)).await?;
-    Ok(token)
+    Ok(Some(token))
 }
 
 /// Voids what was sent to a user's address before.
@@ -207,7 +219,7 @@ pub async fn reset(
     void_links(&mut change, user.id).await?;
     let first = !passwords::has(&mut change, user.id).await?;
     passwords::store(&mut change, user.id, sealed).await?;
-    users::prove_address(&mut change, user.id).await?;
+    users::prove_address(&mut change, user.id, &user.email).await?;
     lockout::clear(&mut change, user.id).await?;
     sessions::end_all(&mut change, user.id, Why::PasswordChanged).await?;
     if !first {

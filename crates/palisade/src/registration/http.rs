@@ -1,4 +1,4 @@
-//! `POST /auth/register`, `POST /setup` and the page that calls it.
+//! Registration, the proof of its address, the set-up of the first administrator, and the pages behind the links.
 
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{REGISTERED, RESENT, VERIFIED, Wanted};
 use crate::app::{Actor, App, Change};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::id::UserId;
 use crate::lockout::{self, Account, Admission, Client};
 use crate::mail::{self, Content, Letter};
@@ -154,11 +154,7 @@ pub async fn verify(
     let account = Account::of(app, None, &format!("registration {id}"));
     let guess = match lockout::admit(app, actor, account, Client::Unknown).await? {
         Admission::Counted(guess) => guess,
-        Admission::Refused(refused) => {
-            let says = "Too many wrong passwords; wait before you try again.";
-            let wait = refused.until.since(app.clock.now());
-            return Err(Error::new(Kind::TooMany, "lockout.locked", says).retry_after(wait));
-        }
+        Admission::Refused(refused) => return Err(refused.error(app)),
     };
     let stored = Stored::new(user, waiting.sealed.clone());
     let turn = Turn::of(actor.address);
@@ -194,7 +190,7 @@ async fn finish(mut change: Change, waiting: Waiting) -> Result<()> {
         )
         .await?;
     if users::exists(&mut change, waiting.user).await? {
-        users::prove_address(&mut change, waiting.user).await?;
+        users::prove_address(&mut change, waiting.user, &waiting.email).await?;
         return change.commit(VERIFIED.about(waiting.user)).await;
     }
     let new = NewUser {

@@ -30,11 +30,12 @@ pub(super) fn routes() -> Routes {
         .get("/{role}", needs(READ), one)
         .says("One role.")
         .patch("/{role}", needs(WRITE).fresh(), alter)
-        .says("Changes what the body names of a role; what it adds one must hold oneself.")
+        .says("Changes what the body names of a role; what it adds or takes away one must hold oneself.")
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "roles.built_in")
-        .delete("/{role}", needs(WRITE), remove)
-        .says("Deletes a role; whoever held it doesn't any more.")
+        .delete("/{role}", needs(WRITE).fresh(), remove)
+        .says("Deletes a role of permissions that one holds oneself; whoever held it doesn't any more.")
+        .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "roles.built_in")
         .and(
             Routes::at("/permissions")
@@ -63,6 +64,7 @@ struct RoleBody {
     #[schemars(with = "Option<shape::Label>")]
     description: Option<String>,
     /// What its holders may do: names out of `GET /permissions`.
+    #[schemars(length(max = 200))]
     permissions: Vec<String>,
 }
 
@@ -73,8 +75,12 @@ struct RoleChangeBody {
     #[schemars(with = "Option<shape::Label>")]
     description: Option<String>,
     /// Absent: unchanged.
+    #[schemars(length(max = 200))]
     permissions: Option<Vec<String>>,
 }
+
+/// So many permissions a request may name.
+const MOST_PERMISSIONS: usize = 200;
 
 /// A permission that roles can hold.
 #[derive(Serialize, JsonSchema)]
@@ -87,6 +93,10 @@ struct PermissionView {
 }
 
 fn known(app: &App, names: Vec<String>) -> Result<BTreeSet<String>> {
+    if names.len() > MOST_PERMISSIONS {
+        let says = "Give at most 200 permissions.";
+        return Err(Error::bad_field("/permissions", "roles.too_many_permissions", says));
+    }
     let existing = app.part::<AllPermissions>();
     let mut rules = Rules::new();
     let mut good = BTreeSet::new();
@@ -152,7 +162,8 @@ async fn remove(
     caller: Caller,
     Id(name): Id<RoleName>,
 ) -> Result<NoContent> {
-    delete(app.change(&caller.actor).await?, &name).await?;
+    let authority = Authority::of(&app, &caller).await?;
+    delete(app.change(&caller.actor).await?, &authority, &name).await?;
     Ok(NoContent)
 }
 

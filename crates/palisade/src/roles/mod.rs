@@ -47,6 +47,8 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
+/// So many roles a user can be made with.
+const MOST_OF_A_USER: usize = 50;
 /// So many roles there can be.
 const MOST: i64 = 1000;
 
@@ -203,7 +205,7 @@ pub async fn create(
 /// Changes a role; what isn't given stays.
 ///
 /// # Errors
-/// Not found; `roles.built_in`; `access.exceeds_own` if it adds what isn't held; or the database fails.
+/// Not found; `roles.built_in`; `access.exceeds_own` if it adds or takes away what isn't held; or the database fails.
 pub async fn change(
     mut change: Change,
     authority: &Authority,
@@ -215,11 +217,11 @@ pub async fn change(
     if role.name == ADMIN {
         return Err(built_in());
     }
-    // SECURITY: what a role has stays with it; only what is added must be held
-    // (test: nobody_hands_on_what_they_do_not_hold).
+    // SECURITY: what is added must be held, and what is taken away too: else whoever held it could be
+    // reached for a while (test: nobody_hands_on_what_they_do_not_hold).
     let now: BTreeSet<String> = role.permissions.into_iter().collect();
     let wanted = permissions.unwrap_or_else(|| now.clone());
-    authority.hands_on(&role.name, wanted.difference(&now).map(String::as_str))?;
+    authority.hands_on(&role.name, wanted.symmetric_difference(&now).map(String::as_str))?;
     change
         .run(
             "update roles set description = $2 where name = $1",
@@ -252,11 +254,15 @@ fn entry(event: Event, name: &RoleName, permissions: &BTreeSet<String>) -> crate
 /// Deletes a role; whoever held it doesn't any more.
 ///
 /// # Errors
-/// Not found; `roles.built_in`; or the database fails.
-pub async fn delete(mut change: Change, name: &RoleName) -> Result<()> {
+/// Not found; `roles.built_in`; `access.exceeds_own`; or the database fails.
+pub async fn delete(mut change: Change, authority: &Authority, name: &RoleName) -> Result<()> {
     if [ADMIN, USER].contains(&name.as_str()) {
         return Err(built_in());
     }
+    let role = find_now(&mut change, name).await?.ok_or_else(Error::not_found)?;
+    // SECURITY: it is taken from everybody, those above the caller among them
+    // (test: nobody_hands_on_what_they_do_not_hold).
+    authority.hands_on(&role.name, role.permissions.iter().map(String::as_str))?;
     users::strip_role(&mut change, name.as_str()).await?;
     let deleted = change.run("delete from roles where name = $1", args![name.as_str()]).await?;
     if deleted == 0 {
@@ -284,7 +290,7 @@ pub async fn grant(
     name: &RoleName,
 ) -> Result<()> {
     let role = find_now(&mut change, name).await?.ok_or_else(Error::not_found)?;
-    authority.hands_on(&role.name, role.permissions.iter().map(String::as_str))?;
+    may_give(&mut change, authority, &role).await?;
     users::grant_role(&mut change, Holder { user, role: &role.name }).await?;
     change.commit_quietly("giving a role noted its own event").await
 }
@@ -304,12 +310,16 @@ pub async fn revoke(mut change: Change, user: UserId, name: &RoleName) -> Result
 /// Checks names of roles that a user shall be made with.
 ///
 /// # Errors
-/// `roles.unknown`, with the place; `access.exceeds_own`; or the database fails.
+/// `roles.unknown`, with the place; `roles.too_many_roles`; `access.exceeds_own`; or the database fails.
 pub async fn check_for_new(
     change: &mut Change,
     authority: &Authority,
     names: &[String],
 ) -> Result<()> {
+    if names.len() > MOST_OF_A_USER {
+        let says = "Give at most 50 roles.";
+        return Err(Error::bad_field("/roles", "roles.too_many_roles", says));
+    }
     for (number, name) in names.iter().enumerate() {
         let role = match name.parse() {
             Ok(name) => find_now(change, &name).await?,
@@ -319,7 +329,22 @@ pub async fn check_for_new(
             let says = "There is no role of this name.";
             return Err(Error::bad_field(&format!("/roles/{number}"), "roles.unknown", says));
         };
-        authority.hands_on(&role.name, role.permissions.iter().map(String::as_str))?;
+        may_give(change, authority, &role).await?;
     }
     Ok(())
+}
+
+/// Refuses to give a role with more than one holds: permissions, or resources that are granted to the role.
+async fn may_give(change: &mut Change, authority: &Authority, role: &Role) -> Result<()> {
+    authority.hands_on(&role.name, role.permissions.iter().map(String::as_str))?;
+    let opens: Option<(i64,)> = change
+        .maybe(
+            "select cast(1 as bigint) from grants where role = $1 limit 1",
+            args![role.name.as_str()],
+        )
+        .await?;
+    match opens {
+        Some(_) => authority.gives_resources_of(&role.name, "resources:write"),
+        None => Ok(()),
+    }
 }

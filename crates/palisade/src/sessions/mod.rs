@@ -11,6 +11,7 @@
 
 mod ending;
 mod http;
+mod kept;
 mod prove;
 mod refresh;
 
@@ -38,6 +39,7 @@ use crate::tokens;
 
 pub use ending::{Ended, Why, disable, end, end_all, end_others, revoke_all};
 pub use http::{Answer, answer};
+pub use kept::{KeptSession, kept};
 pub use refresh::{refresh, renew};
 
 /// A session was ended.

@@ -163,7 +163,7 @@ catalogue! {
         listen: SocketAddr = Fixed("127.0.0.1:8000"),
             "The address and port of the API and the pages. In development it must be loopback.";
         admin_listen: SocketAddr = Fixed("127.0.0.1:9000"),
-            "The address and port of metrics and health, for the operator alone. In production it \
+            "The address and port of health, for the operator alone. In production it \
              must be loopback or a private address.";
         public_url: WebOrigin = Fixed("http://localhost:8000"),
             "The origin under which people reach the server; links are made from it. `http` is \

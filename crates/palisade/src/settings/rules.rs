@@ -178,7 +178,7 @@ fn transport(settings: &Settings, reader: &mut Reader<'_>) {
     if !is_internal(server.admin_listen) {
         reader.refuse(
             &["server.admin_listen", "server.environment"],
-            format!("{} may show metrics to everybody", server.admin_listen),
+            format!("{} may show its health to everybody", server.admin_listen),
             "Listen on 127.0.0.1, [::1] or a private address of this machine",
         );
     }
@@ -205,7 +205,7 @@ fn protections(settings: &Settings, reader: &mut Reader<'_>) {
         reader.refuse(
             &["registration.mode", "registration.email_verification", "server.environment"],
             "production refuses open registration while registration.email_verification is off",
-            "Set registration.mode to closed",
+            "Set registration.mode to closed, or mail.smtp_url and registration.email_verification to required",
         );
     }
     if !settings.limits.enabled {

@@ -20,6 +20,8 @@ pub enum Authority {
         id: UserId,
         /// Whether they hold the role [`ADMIN`]: whatever may ever be done.
         admin: bool,
+        /// Roles that they hold.
+        roles: Vec<String>,
         /// What they may do.
         permissions: Arc<BTreeSet<String>>,
     },
@@ -36,7 +38,19 @@ impl Authority {
         // What the credential may do, which can be less than the user may.
         let permissions = Arc::clone(&me.permissions);
         let admin = user.is_admin() && user.permissions.is_subset(&permissions);
-        Ok(Authority::User { id: me.user, admin, permissions })
+        Ok(Authority::User { id: me.user, admin, roles: user.roles.clone(), permissions })
+    }
+
+    /// Refuses to give a role that opens single resources, to whoever neither holds it nor looks after all
+    /// resources (`manages`: the permission that says so).
+    ///
+    /// # Errors
+    /// `access.exceeds_own`.
+    pub fn gives_resources_of(&self, role: &str, manages: &str) -> Result<()> {
+        let Authority::User { admin, roles, permissions: own, .. } = self else { return Ok(()) };
+        // SECURITY: (test: nobody_hands_on_what_they_do_not_hold)
+        let held = roles.iter().any(|held| held == role) || own.contains(manages);
+        if *admin || held { Ok(()) } else { Err(exceeds_own()) }
     }
 
     /// Refuses to hand on what isn't held.
@@ -60,7 +74,7 @@ impl Authority {
     /// # Errors
     /// `access.exceeds_own`.
     pub fn reaches(&self, target: &User) -> Result<()> {
-        let Authority::User { id, admin, permissions } = self else { return Ok(()) };
+        let Authority::User { id, admin, permissions, .. } = self else { return Ok(()) };
         let above = target.is_admin() || !target.permissions.is_subset(permissions);
         if *admin || *id == target.id || !above { Ok(()) } else { Err(exceeds_own()) }
     }

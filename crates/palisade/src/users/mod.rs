@@ -53,14 +53,16 @@ pub use roles::{
     Holder, grant_role, has_admin, has_admin_now, revoke_role, roles_changed, spare_last_admin,
     strip_role,
 };
-pub use standing::{FirstTime, delete, delete_later, disable, enable, keep, signed_in};
+pub use standing::{FirstTime, delete, delete_later, disable, enable, is_due, keep, signed_in};
 pub use view::UserView;
 
 /// May see all users.
 pub const READ: Permission = Permission { name: "users:read", says: "See all users" };
-/// May change, disable and enable users and end their sessions.
-pub const WRITE: Permission =
-    Permission { name: "users:write", says: "Change, disable and sign out users" };
+/// May invite, change, disable and delete users, end their sessions and give them roles.
+pub const WRITE: Permission = Permission {
+    name: "users:write",
+    says: "Invite, change, disable, sign out and delete users, and give them roles",
+};
 
 /// A user was made.
 pub const CREATED: Event = Event { name: "users.created", says: "A user was created" };
@@ -132,7 +134,7 @@ fn memory(app: &App) -> &Remembered<UserId, User> {
 
 /// The role that holds every permission.
 pub const ADMIN: &str = "admin";
-/// The role of everybody; it holds no permission.
+/// The role of everybody; it begins with no permission.
 pub const USER: &str = "user";
 
 /// A person with an account.
@@ -415,17 +417,17 @@ pub fn email_taken() -> Error {
     Error::new(Kind::Conflict, "users.email_taken", says)
 }
 
-/// Notes that a user has proved to read the mail of their address.
+/// Notes that a user has proved to read the mail of this address, if it is still theirs.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn prove_address(change: &mut Change, id: UserId) -> Result<()> {
+pub async fn prove_address(change: &mut Change, id: UserId, address: &str) -> Result<()> {
     let now = change.now();
     change
         .run(
             "update users set email_verified_at = coalesce(email_verified_at, $2), updated_at = $2
-             where id = $1",
-            args![id, now],
+             where id = $1 and email = $3",
+            args![id, now, address],
         )
         .await?;
     touched(change, id);

@@ -89,12 +89,19 @@ pub fn roles_changed(change: &mut Change) {
 /// # Errors
 /// `users.last_admin`; or the database fails.
 pub async fn spare_last_admin(change: &mut Change, id: UserId) -> Result<()> {
-    // Touching every administrator's row makes two such changes at once wait for each other.
+    // Touching every administrator's row makes two such changes at once wait for each other. Who is one is read
+    // afterwards: a statement that waited sees the other table as it was before.
+    change
+        .run(
+            "update users set updated_at = updated_at
+             where id in (select user_id from user_roles where role = $1)",
+            args![ADMIN],
+        )
+        .await?;
     let admins: Vec<(UserId, Option<Timestamp>, Option<Timestamp>)> = change
         .all(
-            "update users set updated_at = updated_at
-             where id in (select user_id from user_roles where role = $1)
-             returning id, disabled_at, delete_at",
+            "select u.id, u.disabled_at, u.delete_at from user_roles r join users u on u.id = r.user_id
+             where r.role = $1",
             args![ADMIN],
         )
         .await?;

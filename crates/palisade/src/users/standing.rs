@@ -32,7 +32,7 @@ pub async fn disable(change: &mut Change, id: UserId) -> Result<()> {
 /// Lets a disabled user sign in again; ended sessions stay ended.
 ///
 /// # Errors
-/// `users.not_found`.
+/// Not found.
 pub async fn enable(mut change: Change, id: UserId) -> Result<()> {
     let now = change.now();
     let found = change
@@ -102,6 +102,21 @@ pub async fn keep(change: &mut Change, id: UserId) -> Result<()> {
         touched(change, id);
     }
     Ok(())
+}
+
+/// Whether the time has come that a user wanted to be deleted at; holds them until the change ends.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_due(change: &mut Change, id: UserId) -> Result<bool> {
+    let now = change.now();
+    let due = change
+        .run(
+            "update users set delete_at = delete_at where id = $1 and delete_at <= $2",
+            args![id, now],
+        )
+        .await?;
+    Ok(due == 1)
 }
 
 /// Deletes a user with everything that hangs on them; what the log says of them can't be read any more.

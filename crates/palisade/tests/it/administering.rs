@@ -134,7 +134,9 @@ async fn hands_on(on: On) {
     assert_eq!(make_role(&ann, "mine", &["users:read"]).await.status, StatusCode::CREATED);
     exceeds(patch(&ann, "/api/v1/roles/mine", json!({ "permissions": ["audit:read"] })).await);
     exceeds(patch(&ann, "/api/v1/roles/clerks", json!({ "permissions": all })).await);
-    // Taking away is no handing on.
+    exceeds(ann.delete("/api/v1/roles/everything").await);
+    // Whoever lost a permission could be reached: taking away asks for as much.
+    exceeds(patch(&ann, "/api/v1/roles/everything", json!({ "permissions": [] })).await);
     let answer = patch(&ann, "/api/v1/roles/everything", json!({ "description": "All" })).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.raw);
     for role in ["admin", "everything"] {
@@ -145,6 +147,15 @@ async fn hands_on(on: On) {
     }
     let answer = put(&ann, &format!("/api/v1/users/{bob}/roles/mine")).await;
     assert_eq!(answer.status, StatusCode::NO_CONTENT);
+
+    // A role without permissions may open resources.
+    make_role(&root, "editors", &[]).await;
+    let give = format!("/api/v1/users/{bob}/roles/editors");
+    assert_eq!(put(&ann, &give).await.status, StatusCode::NO_CONTENT);
+    let call = Call::new(Method::PUT, "/api/v1/resources/document/7/grants/role:editors");
+    root.send(call.json(json!({ "actions": ["read"] }))).await;
+    exceeds(put(&ann, &give).await);
+    exceeds(put(&ann, &format!("/api/v1/users/{id}/roles/editors")).await);
 
     // Whoever holds every permission there is, is no administrator: there may be more tomorrow.
     put(&root, &format!("/api/v1/users/{id}/roles/everything")).await;

@@ -226,6 +226,40 @@ fn every_event_of_a_slice_is_in_its_module() {
 }
 
 #[test]
+fn every_limit_event_and_code_is_documented() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let read = |name: &str| std::fs::read_to_string(docs.join(name)).unwrap();
+    let (http, audit) = (read("http.md"), read("audit.md"));
+    for module in MODULES {
+        for rule in module.limits {
+            assert!(http.contains(&format!("| `{}` |", rule.name)), "docs/http.md: {}", rule.name);
+        }
+        for event in module.events {
+            let row = format!("| `{}` | {} |", event.name, event.says);
+            assert!(audit.contains(&row), "docs/audit.md: {row}");
+        }
+    }
+    let mut codes = BTreeSet::new();
+    for (path, text) in sources() {
+        // Reasons not to start are no answers.
+        if path.ends_with("keys.rs") {
+            continue;
+        }
+        for kind in ["Error::new(", "Error::bad_field(", "Broken::new(", "unavailable("] {
+            for after in shipped(&text).split(kind).skip(1) {
+                let head = after.split(");").next().unwrap();
+                let code = head.split('"').skip(1).step_by(2).find(|word| is_name(word, '.'));
+                codes.extend(code.map(str::to_owned));
+            }
+        }
+    }
+    assert!(codes.len() > 60, "{codes:?}");
+    for code in codes {
+        assert!(http.contains(&format!("`{code}`")), "docs/http.md: {code}");
+    }
+}
+
+#[test]
 fn no_type_has_a_name_that_says_nothing() {
     for (path, text) in sources() {
         for line in text.lines() {

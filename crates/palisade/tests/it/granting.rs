@@ -137,13 +137,22 @@ async fn sharing(on: On) {
     assert_eq!(ann.delete(&format!("{path}/anyone")).await.status, StatusCode::NO_CONTENT);
     assert_eq!(ann.delete(&format!("{path}/anyone")).await.status, StatusCode::NOT_FOUND);
     assert_eq!(because(&bob, "read", "7").await, Value::Null);
+    // For no longer than one holds it oneself.
+    let until = app.clock.now().plus(Duration::from_secs(60)).to_string();
+    let limited = json!({ "actions": ["read", "share"], "expires_at": until });
+    let own = format!("{path}/user:{id}");
+    root.send(Call::new(Method::PUT, &own).json(limited.clone())).await;
+    exceeds(grant(&ann, &format!("document/7/grants/user:{id}"), &["read", "share"]).await);
+    exceeds(grant(&ann, "document/7/grants/anyone", &["read"]).await);
+    let lent = ann.send(Call::new(Method::PUT, &format!("{path}/anyone")).json(limited)).await;
+    assert_eq!(lent.status, StatusCode::NO_CONTENT, "{}", lent.raw);
     // Only on this resource.
     assert_eq!(
         grant(&ann, "document/8/grants/anyone", &["read"]).await.status,
         StatusCode::NOT_FOUND
     );
     let events = app.events().await;
-    assert_eq!(events.iter().filter(|event| *event == "grants.given").count(), 4);
+    assert_eq!(events.iter().filter(|event| *event == "grants.given").count(), 6);
     assert_eq!(events.iter().filter(|event| *event == "grants.withdrawn").count(), 1);
     app.stop().await;
 }

@@ -18,6 +18,7 @@ use crate::app::{Answer, Call, Client, On, PASSWORD, Plan, TestApp};
 crate::on_both! {
     parallel_guesses_get_no_more_than_the_budget => |on| super::parallel(on);
     a_lock_is_no_weapon_against_a_known_device => |on| super::known(on);
+    devices_of_an_earlier_password_share_one_count => |on| super::former(on);
     a_device_of_another_account_is_a_stranger => |on| super::strangers(on);
     a_lock_survives_restarts_and_holds_on_every_process => |on| super::restarts(on);
     an_administrator_sees_and_lifts_a_lock => |on| super::unlocking(on);
@@ -132,6 +133,35 @@ async fn known(on: On) {
     let late = guess_from(&app.anyone(), "ann@example.com", PASSWORD, &device).await;
     assert_eq!(late.status, StatusCode::OK);
     assert_eq!(app.anyone().login("ann@example.com").await.status, StatusCode::OK);
+    app.stop().await;
+}
+
+/// Somebody who knew the password made a hundred devices known before it was changed.
+async fn former(on: On) {
+    let app = TestApp::with(on, crate::administering::plan()).await;
+    app.user("ann@example.com").await;
+    let mut devices = Vec::new();
+    for _ in 0..12 {
+        devices.push(app.anyone().login("ann@example.com").await.text("device_token"));
+    }
+    app.advance(Duration::from_secs(1)).await;
+    let ann = app.token("ann@example.com").await;
+    let new = "mossy lantern drifts inland";
+    let body = json!({ "current_password": PASSWORD, "new_password": new });
+    assert_eq!(ann.post("/api/v1/users/me/password", body).await.status, StatusCode::NO_CONTENT);
+    app.advance(Duration::from_secs(1)).await;
+    for device in &devices {
+        let answer = guess_from(&app.anyone(), "ann@example.com", WRONG, device).await;
+        assert_eq!(answer.code(), "login.denied", "{}", answer.raw);
+    }
+    assert_eq!(refusals(&app, "wrong_password").await, 5, "one budget for all of them");
+    assert_eq!(refusals(&app, "locked").await, 7);
+    // Neither the owner's new device nor strangers are refused for that.
+    let fresh = guess(&app.anyone(), "ann@example.com", new).await;
+    assert_eq!(fresh.status, StatusCode::OK, "{}", fresh.raw);
+    let known = fresh.text("device_token");
+    let again = guess_from(&app.anyone(), "ann@example.com", new, &known).await;
+    assert_eq!(again.status, StatusCode::OK, "{}", again.raw);
     app.stop().await;
 }
 

@@ -200,6 +200,7 @@ async fn export(on: On) {
     assert_eq!(all.body["user"]["email"], "ann@example.com");
     assert_eq!(all.body["sessions"].as_array().unwrap().len(), 1);
     assert_eq!(all.body["grants"][0]["resource_id"], "7");
+    assert_eq!(all.body["address_changes"], json!([]));
     let activity: Vec<&str> = all.body["activity"]
         .as_array()
         .unwrap()

@@ -1,0 +1,77 @@
+//! What is kept of a user's sessions, for the user to take out.
+
+use palisade_db::{Timestamp, args};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::app::App;
+use crate::error::Result;
+use crate::id::{SessionId, UserId};
+use crate::shape;
+
+/// A session that is kept, alive or over, as its owner may take it out.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "KeptSession")]
+pub struct KeptSession {
+    /// Which one.
+    pub id: SessionId,
+    /// What the client called itself.
+    pub device_name: Option<String>,
+    /// What the client's software called itself.
+    pub user_agent: Option<String>,
+    /// Where it signed in from.
+    pub address: Option<String>,
+    /// When it began.
+    #[schemars(with = "shape::DateTime")]
+    pub created_at: Timestamp,
+    /// When it was last extended.
+    #[schemars(with = "shape::DateTime")]
+    pub last_used_at: Timestamp,
+    /// When it was ended, if it was.
+    #[schemars(with = "Option<shape::DateTime>")]
+    pub ended_at: Option<Timestamp>,
+    /// Why.
+    pub ended_because: Option<String>,
+}
+
+type KeptRow = (
+    SessionId,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Timestamp,
+    Timestamp,
+    Option<Timestamp>,
+    Option<String>,
+);
+
+/// Every session of a user that is kept, newest first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn kept(app: &App, user: UserId) -> Result<Vec<KeptSession>> {
+    let rows: Vec<KeptRow> = app
+        .db
+        .all(
+            "select id, device_name, user_agent, address, created_at, last_used_at, ended_at, ended_because
+             from sessions where user_id = $1 order by created_at desc, id desc",
+            args![user],
+        )
+        .await?;
+    let view = |row: KeptRow| {
+        let (id, device_name, user_agent, address, created_at, last_used_at, ended_at, because) =
+            row;
+        let ended_because = because;
+        KeptSession {
+            id,
+            device_name,
+            user_agent,
+            address,
+            created_at,
+            last_used_at,
+            ended_at,
+            ended_because,
+        }
+    };
+    Ok(rows.into_iter().map(view).collect())
+}
