@@ -683,7 +683,7 @@ mod between_settings {
     }
 
     #[test]
-    fn production_keeps_metrics_inside() {
+    fn production_keeps_the_admin_listener_inside() {
         let at = |address: &str| production_with(&format!("admin_listen = \"{address}\""));
         for address in ["0.0.0.0:9000", "[::]:9000", "203.0.113.1:9000", "[2001:db8::1]:9000"] {
             refused(&at(address), "server.admin_listen", "metrics");
