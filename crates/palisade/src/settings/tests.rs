@@ -686,7 +686,7 @@ mod between_settings {
     fn production_keeps_the_admin_listener_inside() {
         let at = |address: &str| production_with(&format!("admin_listen = \"{address}\""));
         for address in ["0.0.0.0:9000", "[::]:9000", "203.0.113.1:9000", "[2001:db8::1]:9000"] {
-            refused(&at(address), "server.admin_listen", "metrics");
+            refused(&at(address), "server.admin_listen", "show its health");
         }
         for address in ["127.0.0.1:9001", "10.1.2.3:9000", "[::1]:9000", "[fd00::1]:9000"] {
             settings(&at(address));
