@@ -8,6 +8,7 @@ owner waited for more than 2 s.
 
 import http.client
 import json
+import multiprocessing
 import pathlib
 import random
 import statistics
@@ -55,35 +56,44 @@ def guess(port, until, statuses, ready, seconds):
         statuses.append((time.time(), status, password == PASSWORD))
 
 
+def strangers(port, seconds, told):
+    """All who guess, in a process of their own: what the owner waits for is measured in another."""
+    statuses, until, ready = [], [time.time() + seconds], threading.Event()
+    guessing = [
+        threading.Thread(target=guess, args=(port, until, statuses, ready, seconds), daemon=True)
+        for _ in range(CLIENTS)
+    ]
+    for thread in guessing:
+        thread.start()
+    ready.set()
+    for thread in guessing:
+        thread.join(seconds + 60)
+    told.send([(status, right) for _, status, right in statuses])
+
+
 def run(settings, seconds):
     settings = {**settings, "PALISADE_SERVER__TRUSTED_PROXIES": "127.0.0.1/32", "PALISADE_LIMITS__ENABLED": "false"}
     with started(settings) as server:
         status, known = login(server.port, PASSWORD, source="198.51.100.1")
         assert status == 200, known
         device = known["device_token"]
-        statuses, until, ready = [], [0.0], threading.Event()
-        guessing = [
-            threading.Thread(target=guess, args=(server.port, until, statuses, ready, seconds), daemon=True)
-            for _ in range(CLIENTS)
-        ]
-        until[0] = time.time() + seconds
-        for thread in guessing:
-            thread.start()
-        ready.set()
-        waits = []
-        while time.time() < until[0]:
+        heard, told = multiprocessing.Pipe(duplex=False)
+        guessing = multiprocessing.Process(target=strangers, args=(server.port, seconds, told))
+        guessing.start()
+        waits, until = [], time.time() + seconds
+        while time.time() < until:
             began = time.time()
             status, session = login(server.port, PASSWORD, device=device, source="198.51.100.1")
             waits.append(time.time() - began)
             assert status == 200, (status, session)
             assert server.request("GET", "/api/v1/users/me", token=session["access_token"])[0] == 200
             time.sleep(0.2)
-        for thread in guessing:
-            thread.join(60)
+        statuses = heard.recv()
+        guessing.join()
         judged = events(server, session["access_token"])
-    assert len(statuses) > 10 * CLIENTS and any(right for _, _, right in statuses), len(statuses)
-    let_in = sum(1 for _, status, right in statuses if status == 200)
-    by_status = {status: sum(1 for _, s, _ in statuses if s == status) for status in {s for _, s, _ in statuses}}
+    assert len(statuses) > 10 * CLIENTS and any(right for _, right in statuses), len(statuses)
+    let_in = sum(1 for status, _ in statuses if status == 200)
+    by_status = {status: sum(1 for s, _ in statuses if s == status) for status in {s for s, _ in statuses}}
     print(f"guesses by status: {by_status}; judged wrong: {judged} of a budget of {BUDGET}; let in: {let_in}")
     print(f"the owner signed in {len(waits)} times: median {statistics.median(waits):.2f} s, slowest {max(waits):.2f} s")
     return let_in or judged != BUDGET or max(waits) > PATIENCE

@@ -185,6 +185,10 @@ impl<S> Queue<S> {
         self.waiting > 0
     }
 
+    pub(super) fn known_waits(&self) -> bool {
+        !self.known.turns.is_empty()
+    }
+
     /// How long work has been waiting while none was finished.
     pub(super) fn stalled_for(&self) -> Option<Duration> {
         self.has_work().then(|| now().saturating_duration_since(self.progress))

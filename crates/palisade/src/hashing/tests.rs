@@ -306,6 +306,15 @@ async fn work_goes_on_when_the_threads_get_nowhere() {
 }
 
 #[tokio::test]
+async fn a_known_device_is_helped_sooner() {
+    let starved_after = Some(Duration::from_secs(8));
+    let pool = WorkPool::start(Setup { starved_after, ..setup(1, 9, 9) }).unwrap();
+    let (_release, _first) = occupied(&pool).await;
+    let soon = Duration::from_secs(5);
+    assert_eq!(timeout(soon, pool.run(known(1), |_| 7)).await, Ok(Ok(7)));
+}
+
+#[tokio::test]
 async fn whoever_has_no_place_can_learn_so_before() {
     let pool = pool(1, 9, 1);
     let (_release, _first) = occupied(&pool).await;

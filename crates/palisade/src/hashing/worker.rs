@@ -39,6 +39,9 @@ pub(super) fn work<S>(shared: &Shared<S>) {
 /// How much longer than its work took the helping thread rests: others keep at least two thirds of a core.
 const REST: u32 = 2;
 
+/// How much sooner the helping thread steps in when a known device waits.
+const SOONER_FOR_KNOWN: u32 = 4;
+
 /// Does a piece of work at normal priority whenever the others get nowhere.
 ///
 /// SECURITY: at their priority a core that is kept busy by anything else, refusals for example, leaves them next
@@ -66,6 +69,9 @@ fn neglected<S>(shared: &Shared<S>, starved_after: Duration, rest: Duration) -> 
             return None;
         }
         let rest = rested.saturating_duration_since(now());
+        // Whoever has signed in here before isn't kept waiting by a flood of those who haven't.
+        let starved_after =
+            if queue.known_waits() { starved_after / SOONER_FOR_KNOWN } else { starved_after };
         let patience = match queue.stalled_for() {
             Some(stalled) => rest.max(starved_after.saturating_sub(stalled)),
             None if rest.is_zero() => {
