@@ -235,9 +235,7 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
     let made: Option<(Uuid,)> = change
         .maybe(
             "insert into users (id, email, email_key, name, name_key, created_at, updated_at, email_verified_at)
-             select $1, $2, $3, $4, $5, $6, $6, $7
-             where not exists (select 1 from address_changes a
-                where a.old_key = $3 and a.undo_until > $6 and a.undone_at is null)
+             values ($1, $2, $3, $4, $5, $6, $6, $7)
              on conflict (email_key) do nothing returning id",
             args![
                 id,
@@ -251,6 +249,19 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
         )
         .await?;
     if made.is_none() {
+        return Ok(None);
+    }
+    // SECURITY: asked after the row is there: the insert may have waited for the change that set the address
+    // free, and its own snapshot is from before (test: an_address_is_reserved_while_its_change_commits).
+    let reserved: Option<(i64,)> = change
+        .maybe(
+            "select cast(1 as bigint) from address_changes
+             where old_key = $1 and undo_until > $2 and undone_at is null limit 1",
+            args![new.email.key(), now],
+        )
+        .await?;
+    if reserved.is_some() {
+        change.run("delete from users where id = $1", args![id]).await?;
         return Ok(None);
     }
     for role in std::iter::once(USER).chain(new.roles.iter().map(String::as_str)) {
