@@ -117,7 +117,8 @@ mod tests {
 
     #[test]
     fn the_eighteen_values_of_rfc_6238_appendix_b() {
-        let times = [59, 1_111_111_109, 1_111_111_111, 1_234_567_890, 2_000_000_000, 20_000_000_000];
+        let times =
+            [59, 1_111_111_109, 1_111_111_111, 1_234_567_890, 2_000_000_000, 20_000_000_000];
         let longer = |length: usize| RFC.iter().copied().cycle().take(length).collect::<Vec<_>>();
         let rows = [
             (
@@ -172,7 +173,16 @@ mod tests {
         let good = secret().code(now);
         let good = good.expose();
         for other in [
-            "", "0", " 081804", "081804 ", "+81804", "0818040", "١٢٣٤٥٦", "08180", "081-804", "0x1804",
+            "",
+            "0",
+            " 081804",
+            "081804 ",
+            "+81804",
+            "0818040",
+            "١٢٣٤٥٦",
+            "08180",
+            "081-804",
+            "0x1804",
         ] {
             assert_eq!(secret().step_of(other, 1_111_111_109, 1), None, "{other}");
         }

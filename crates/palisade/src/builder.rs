@@ -31,8 +31,8 @@ use crate::reference::Document;
 use crate::settings::{CorsOrigin, Settings};
 use crate::users::AllPermissions;
 use crate::{
-    account, audit, compat, grants, keys, lockout, login, mail, passwords, recovery, reference,
-    registration, roles, sessions, system, tokens, users,
+    account, audit, challenges, compat, grants, keys, lockout, login, mail, mfa, passwords,
+    recovery, reference, registration, roles, sessions, system, tokens, users,
 };
 
 /// Palisade's own modules.
@@ -45,8 +45,10 @@ pub const MODULES: &[Module] = &[
     tokens::MODULE,
     mail::MODULE,
     lockout::MODULE,
+    challenges::MODULE,
     sessions::MODULE,
     passwords::MODULE,
+    mfa::MODULE,
     login::MODULE,
     registration::MODULE,
     recovery::MODULE,

@@ -14,6 +14,7 @@ use crate::app::{Actor, App};
 use crate::error::Result;
 use crate::http::Found;
 use crate::id::SessionId;
+use crate::settings::AdminMfa;
 use crate::{tokens, users};
 
 /// How long a process remembers whose a cookie is. Neither endings nor replacements wait for it.
@@ -77,11 +78,20 @@ async fn identity(
 ) -> Result<Identity> {
     let user = users::current(app, session.user).await?.filter(|user| !user.disabled);
     let user = user.ok_or_else(bad_token)?;
+    // SECURITY: a session from before the first factor doesn't outlive it, whatever else went wrong
+    // (test: a_session_without_the_factor_is_no_session).
+    if user.factors.any() && !session.has_mfa() {
+        return Err(bad_token());
+    }
+    let required = app.settings.access.admin_mfa == AdminMfa::Required;
     Ok(Identity {
         user: session.user,
         session: session.id,
         permissions: Arc::clone(&user.permissions),
         authenticated_at,
+        proved_with: session.proved_with,
+        strongest: user.factors.strongest(),
+        must_enrol: required && user.is_administrator() && !user.factors.any(),
         via,
     })
 }

@@ -15,7 +15,10 @@ macro_rules! select_users {
                 (select locked_until from lockout_counts c where c.user_id = u.id and c.client = ''),
                 (select string_agg(role, ' ' order by role) from user_roles r where r.user_id = u.id),
                 (select string_agg(permission, ' ') from role_permissions p
-                    join user_roles r on r.role = p.role where r.user_id = u.id)
+                    join user_roles r on r.role = p.role where r.user_id = u.id),
+                (select count(*) from totp_secrets t where t.user_id = u.id),
+                (select count(*) from passkeys k where k.user_id = u.id),
+                (select count(*) from recovery_codes c where c.user_id = u.id and c.used_at is null)
              from users u ",
             $which
         )
@@ -37,6 +40,7 @@ use palisade_db::{Migration, Sql, Timestamp, args};
 use unicode_normalization::UnicodeNormalization as _;
 use uuid::Uuid;
 
+use crate::access::Strength;
 use crate::app::{App, Change, Parts, Subscription};
 use crate::audit::{self, Event};
 use crate::error::{Broken, Error, Kind, Result};
@@ -53,7 +57,9 @@ pub use roles::{
     Holder, grant_role, has_admin, has_admin_now, revoke_role, roles_changed, spare_last_admin,
     strip_role,
 };
-pub use standing::{FirstTime, delete, delete_later, disable, enable, is_due, keep, signed_in};
+pub use standing::{
+    FirstTime, delete, delete_later, disable, enable, is_due, keep, may_sign_in, signed_in,
+};
 pub use view::UserView;
 
 /// May see all users.
@@ -137,6 +143,33 @@ pub const ADMIN: &str = "admin";
 /// The role of everybody; it begins with no permission.
 pub const USER: &str = "user";
 
+/// What proves a user beside a password.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Factors {
+    /// Whether an app makes one-time codes.
+    pub totp: bool,
+    /// How many passkeys.
+    pub passkeys: i64,
+    /// How many recovery codes are left. They stand in for the others, and are no factor of their own.
+    pub recovery_codes_left: i64,
+}
+
+impl Factors {
+    /// Whether a password alone isn't enough.
+    pub fn any(self) -> bool {
+        self.totp || self.passkeys > 0
+    }
+
+    /// The strongest of them.
+    pub fn strongest(self) -> Strength {
+        match self {
+            Factors { passkeys: 1.., .. } => Strength::Passkey,
+            Factors { totp: true, .. } => Strength::Code,
+            _ => Strength::Password,
+        }
+    }
+}
+
 /// A person with an account.
 #[derive(Debug)]
 pub struct User {
@@ -162,6 +195,8 @@ pub struct User {
     pub last_login_at: Option<Timestamp>,
     /// When it is deleted, at its owner's wish.
     pub delete_at: Option<Timestamp>,
+    /// What proves them beside a password.
+    pub factors: Factors,
     /// What the API shows of them, written when it is first asked for.
     written: OnceLock<Written<UserView>>,
 }
@@ -170,6 +205,13 @@ impl User {
     /// Whether they hold the role that holds every permission.
     pub fn is_admin(&self) -> bool {
         self.roles.iter().any(|role| role == ADMIN)
+    }
+
+    /// Whether they have power over other accounts: those who must have a second factor where
+    /// `access.admin_mfa` is `required`.
+    pub fn is_administrator(&self) -> bool {
+        let over_others = [WRITE.name, "roles:write"];
+        self.is_admin() || over_others.iter().any(|name| self.permissions.contains(*name))
     }
 
     /// What the API shows.
@@ -329,6 +371,9 @@ type Row = (
     Option<Timestamp>,
     Option<String>,
     Option<String>,
+    i64,
+    i64,
+    i64,
 );
 
 fn user(app: &App, row: Row) -> User {
@@ -344,6 +389,9 @@ fn user(app: &App, row: Row) -> User {
         lock,
         roles,
         may,
+        totp,
+        passkeys,
+        recovery_codes_left,
     ) = row;
     let words = |text: Option<String>| -> Vec<String> {
         text.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
@@ -368,6 +416,7 @@ fn user(app: &App, row: Row) -> User {
         created_at,
         last_login_at,
         delete_at,
+        factors: Factors { totp: totp > 0, passkeys, recovery_codes_left },
         written: OnceLock::new(),
     }
 }
