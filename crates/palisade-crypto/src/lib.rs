@@ -43,3 +43,4 @@ pub mod root;
 pub mod seal;
 pub mod secret;
 pub mod token;
+pub mod webauthn;
