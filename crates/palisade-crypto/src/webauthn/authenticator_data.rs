@@ -54,7 +54,12 @@ impl<'a> AuthenticatorData<'a> {
         if !rest.is_empty() {
             return Err(WebauthnError::TrailingBytes);
         }
-        Ok(Self { rp_id_hash: *rp_id_hash, flags, sign_count: u32::from_be_bytes(*count), credential })
+        Ok(Self {
+            rp_id_hash: *rp_id_hash,
+            flags,
+            sign_count: u32::from_be_bytes(*count),
+            credential,
+        })
     }
 
     /// Steps 14 to 18 of section 7.1 and 15 to 19 of 7.2: the RP ID and the flags.

@@ -24,10 +24,12 @@ pub(super) fn whole_map(bytes: &[u8]) -> Result<Map, WebauthnError> {
 pub(super) fn first_map(bytes: &[u8]) -> Result<(Map, &[u8]), WebauthnError> {
     let mut rest = bytes;
     // The library counts what is below the outermost item too, scalars excepted.
-    let value: Value = ciborium::de::from_reader_with_recursion_limit(&mut rest, DEEPEST)
-        .map_err(|error| match error {
-            Error::RecursionLimitExceeded => WebauthnError::TooDeep,
-            _ => WebauthnError::BadCbor,
+    let value: Value =
+        ciborium::de::from_reader_with_recursion_limit(&mut rest, DEEPEST).map_err(|error| {
+            match error {
+                Error::RecursionLimitExceeded => WebauthnError::TooDeep,
+                _ => WebauthnError::BadCbor,
+            }
         })?;
     check_keys(&value)?;
     match value {

@@ -45,7 +45,8 @@ impl<'a> Certificate<'a> {
         match X509Certificate::from_der(der) {
             // What is signed and what is not must name the same algorithm (RFC 5280 4.1.1.2).
             Ok(([], certificate))
-                if certificate.signature_algorithm == certificate.tbs_certificate.signature =>
+                if certificate.signature_algorithm == certificate.tbs_certificate.signature
+                    && certificate.signature_value.unused_bits == 0 =>
             {
                 Ok(Self(certificate))
             }
@@ -110,8 +111,7 @@ impl<'a> Certificate<'a> {
     }
 
     fn check_time(&self, now: i64) -> Result<(), WebauthnError> {
-        let now =
-            ASN1Time::from_timestamp(now).map_err(|_| WebauthnError::AttestationExpired)?;
+        let now = ASN1Time::from_timestamp(now).map_err(|_| WebauthnError::AttestationExpired)?;
         let valid = self.0.validity().is_valid_at(now);
         if valid { Ok(()) } else { Err(WebauthnError::AttestationExpired) }
     }

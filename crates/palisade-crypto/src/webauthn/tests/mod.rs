@@ -10,7 +10,9 @@ mod vectors;
 
 use serde_json::{Value, json};
 
-use super::testing::{BACKED_UP, BACKUP_ELIGIBLE, SoftAuthenticator, attestation_object, client_data};
+use super::testing::{
+    BACKED_UP, BACKUP_ELIGIBLE, SoftAuthenticator, attestation_object, client_data,
+};
 use super::*;
 use crate::random::SeededRandom;
 

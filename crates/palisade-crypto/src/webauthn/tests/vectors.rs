@@ -133,7 +133,14 @@ fn with_trusted_roots_only_packed_with_certificates_and_fido_u2f_register() {
     }
     assert_eq!(
         accepted,
-        ["packed.ES256", "packed.ES384", "packed.ES512", "packed.RS256", "packed.EdDSA", "fido-u2f.ES256"]
+        [
+            "packed.ES256",
+            "packed.ES384",
+            "packed.ES512",
+            "packed.RS256",
+            "packed.EdDSA",
+            "fido-u2f.ES256"
+        ]
     );
 }
 
