@@ -84,18 +84,19 @@ impl<'a> Certificate<'a> {
         let fits = self.0.version() == X509Version::V3
             && country.is_some_and(|code| code.len() == 2)
             && unit == Some("Authenticator Attestation")
+            && matches!(self.0.basic_constraints(), Ok(Some(found)) if !found.value.ca)
             && named;
         if !fits {
             return Err(WebauthnError::BadAttestationCertificate);
         }
-        self.check_is_no_ca()?;
         self.check_aaguid(aaguid)
     }
 
+    /// For `fido-u2f`, whose older certificates don't say whether they are a CA.
     pub(super) fn check_is_no_ca(&self) -> Result<(), WebauthnError> {
         match self.0.basic_constraints() {
-            Ok(None) if self.0.version() != X509Version::V3 => Ok(()),
-            Ok(Some(constraints)) if !constraints.value.ca => Ok(()),
+            Ok(None) => Ok(()),
+            Ok(Some(found)) if !found.value.ca => Ok(()),
             _ => Err(WebauthnError::BadAttestationCertificate),
         }
     }

@@ -246,3 +246,43 @@ fn a_certificate_with_any_byte_changed_in_what_is_signed_or_in_the_signature_is_
         assert!(verdict(&[bent], &key, &roots, NOW).is_err(), "{index}");
     }
 }
+
+#[test]
+fn a_certificate_for_fido_u2f_is_alone_and_no_ca() {
+    let (root, issuer) = issuer(ca("Root", None));
+    let authenticator = authenticator(Algorithm::Es256);
+    let data = authenticator.registration_data(RP_ID);
+    let client_data = client_data("webauthn.create", &CHALLENGE, ORIGIN);
+    let key = PublicKey::from_bytes(&authenticator.cose_key()).unwrap();
+    let message = [
+        &[0],
+        Sha256::digest(RP_ID).as_slice(),
+        &Sha256::digest(&client_data),
+        &authenticator.id,
+        key.point.as_ref().unwrap(),
+    ]
+    .concat();
+    let verdict = |is_ca: IsCa, also: Option<&Vec<u8>>| {
+        let mut leaf = params(named("U2F", "Model 1"));
+        leaf.is_ca = is_ca;
+        let (der, key) = issue(&leaf, &issuer);
+        let signature = key.sign(&SystemRandom::new(), &message).unwrap();
+        let chain = [&der].into_iter().chain(also).cloned().map(Cbor::Bytes).collect();
+        let statement = vec![
+            ("sig".into(), Cbor::Bytes(signature.as_ref().to_vec())),
+            ("x5c".into(), Cbor::Array(chain)),
+        ];
+        let policy = AttestationPolicy::Trusted { roots: std::slice::from_ref(&root), now: NOW };
+        let expected =
+            RegistrationExpectation { attestation: &policy, ..registration_expectation() };
+        let object = attestation_object("fido-u2f", statement, &data);
+        register_for(&expected, &registration(&authenticator, &object)).map(|_| ())
+    };
+    assert_eq!(verdict(IsCa::ExplicitNoCa, None), Ok(()));
+    assert_eq!(verdict(IsCa::NoCa, None), Ok(()), "it need not say so");
+    assert_eq!(verdict(IsCa::NoCa, Some(&root)), Err(WebauthnError::BadAttestation));
+    assert_eq!(
+        verdict(IsCa::Ca(BasicConstraints::Unconstrained), None),
+        Err(WebauthnError::BadAttestationCertificate)
+    );
+}
