@@ -44,3 +44,4 @@ pub mod seal;
 pub mod secret;
 pub mod token;
 pub mod totp;
+pub mod webauthn;
