@@ -22,7 +22,7 @@ use palisade_db::Timestamp;
 use crate::app::{Actor, ActorKind, App};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Arrival, limit};
-use crate::id::{SessionId, UserId};
+use crate::id::{ApiKeyId, SessionId, UserId};
 use crate::limits::{Decision, LimitKey, Rule};
 use crate::module::Permission;
 
@@ -38,6 +38,8 @@ pub struct Access {
     pub limits: Vec<&'static Rule>,
     /// Whether it asks for proof of identity within `sessions.fresh_for`.
     pub fresh: bool,
+    /// Whether an API key may call it: asked where no permission is; see [`Access::takes_keys`].
+    pub keys: bool,
 }
 
 /// Whom a route lets in.
@@ -52,13 +54,15 @@ pub enum Who {
 }
 
 /// Everybody may call; credentials aren't looked at.
-pub const ANYONE: Access = Access { who: Who::Anyone, limits: Vec::new(), fresh: false };
+pub const ANYONE: Access =
+    Access { who: Who::Anyone, limits: Vec::new(), fresh: false, keys: false };
 /// Whoever is signed in may call: routes about oneself.
-pub const SIGNED_IN: Access = Access { who: Who::SignedIn, limits: Vec::new(), fresh: false };
+pub const SIGNED_IN: Access =
+    Access { who: Who::SignedIn, limits: Vec::new(), fresh: false, keys: false };
 
 /// Whoever holds `permission` may call.
 pub const fn needs(permission: Permission) -> Access {
-    Access { who: Who::Holds(permission), limits: Vec::new(), fresh: false }
+    Access { who: Who::Holds(permission), limits: Vec::new(), fresh: false, keys: false }
 }
 
 impl Access {
@@ -74,6 +78,23 @@ impl Access {
     pub const fn fresh(mut self) -> Access {
         self.fresh = true;
         self
+    }
+
+    /// Lets API keys in too, where no permission decides: whoever is signed in may, whatever signed them in.
+    #[must_use]
+    pub const fn keys(mut self) -> Access {
+        self.keys = true;
+        self
+    }
+
+    /// Whether an API key may call: where a permission decides, or the line says so; never where fresh proof
+    /// of identity is asked for, which a key can't give.
+    pub const fn takes_keys(&self) -> bool {
+        match self.who {
+            Who::Anyone => true,
+            Who::SignedIn => self.keys && !self.fresh,
+            Who::Holds(_) => !self.fresh,
+        }
     }
 }
 
@@ -102,14 +123,26 @@ pub enum Via {
 pub struct Identity {
     /// The user.
     pub user: UserId,
-    /// The session.
-    pub session: SessionId,
+    /// The session; none behind an API key.
+    pub session: Option<SessionId>,
+    /// The API key, if that is what proved it.
+    pub api_key: Option<ApiKeyId>,
     /// What they may do, as of now.
     pub permissions: Arc<BTreeSet<String>>,
     /// When they last proved it with a password or another factor.
     pub authenticated_at: Timestamp,
     /// How the credential travelled.
     pub via: Via,
+}
+
+impl Identity {
+    /// The session.
+    ///
+    /// # Errors
+    /// `access.session_needed`: it is an API key.
+    pub fn session(&self) -> Result<SessionId> {
+        self.session.ok_or_else(session_needed)
+    }
 }
 
 /// Who calls a route: what every handler that changes or shows anything is handed.
@@ -141,7 +174,8 @@ impl FromRequestParts<App> for Caller {
         let actor = Actor {
             kind: if identity.is_some() { ActorKind::User } else { ActorKind::Anyone },
             user: identity.as_ref().map(|identity| identity.user),
-            session: identity.as_ref().map(|identity| identity.session),
+            session: identity.as_ref().and_then(|identity| identity.session),
+            api_key: identity.as_ref().and_then(|identity| identity.api_key),
             address: arrival.map(|arrival| arrival.client.address),
             user_agent: user_agent(&parts.headers),
             request: arrival.map(|arrival| arrival.request),
@@ -183,6 +217,11 @@ pub async fn admit(
     if identity.via == Via::Cookie {
         same_origin(app, &parts.method, &parts.headers)?;
     }
+    // SECURITY: before anything else about the route: what asks for a session or for fresh proof never takes a
+    // key (test: an_api_key_opens_what_its_line_lets_it).
+    if identity.session.is_none() && !access.takes_keys() {
+        return Err(session_needed());
+    }
     if let Who::Holds(permission) = access.who
         && !identity.permissions.contains(permission.name)
     {
@@ -197,6 +236,11 @@ pub async fn admit(
     }
     parts.extensions.insert(Arc::new(identity));
     Ok(strictest)
+}
+
+fn session_needed() -> Error {
+    let says = "This needs a session: sign in; an API key can't do it.";
+    Error::new(Kind::Denied, "access.session_needed", says)
 }
 
 fn not_fresh() -> Error {

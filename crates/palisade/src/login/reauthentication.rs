@@ -19,11 +19,12 @@ pub(super) async fn reauthenticate(
     password: &SecretString,
 ) -> Result<Issued> {
     let me = caller.signed_in()?;
+    let session = me.session()?;
     let proved = passwords::prove(app, caller, password, "/password").await?;
     let mut change = app.change(&caller.actor).await?;
     proved.hold(&mut change).await?;
-    let issued = sessions::renew(&mut change, me.user, me.session).await?;
-    let entry = REAUTHENTICATED.about(me.user).detail("session", me.session.to_string());
+    let issued = sessions::renew(&mut change, me.user, session).await?;
+    let entry = REAUTHENTICATED.about(me.user).detail("session", session.to_string());
     change.commit(entry.detail("method", "pwd")).await?;
     Ok(issued)
 }

@@ -79,7 +79,8 @@ async fn identity(
     let user = user.ok_or_else(bad_token)?;
     Ok(Identity {
         user: session.user,
-        session: session.id,
+        session: Some(session.id),
+        api_key: None,
         permissions: Arc::clone(&user.permissions),
         authenticated_at,
         via,
