@@ -22,7 +22,7 @@ use palisade_db::Timestamp;
 use crate::app::{Actor, ActorKind, App};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Arrival, limit};
-use crate::id::{SessionId, UserId};
+use crate::id::{ApiKeyId, SessionId, UserId};
 use crate::limits::{Decision, LimitKey, Rule};
 use crate::module::Permission;
 
@@ -40,6 +40,8 @@ pub struct Access {
     pub fresh: bool,
     /// Whether it is open to an administrator who must set up a second factor first.
     pub enrolling: bool,
+    /// Whether an API key may call it: asked where no permission is; see [`Access::takes_keys`].
+    pub keys: bool,
 }
 
 /// Whom a route lets in.
@@ -65,7 +67,7 @@ pub const fn needs(permission: Permission) -> Access {
 
 impl Access {
     const fn to(who: Who) -> Access {
-        Access { who, limits: Vec::new(), fresh: false, enrolling: false }
+        Access { who, limits: Vec::new(), fresh: false, enrolling: false, keys: false }
     }
 
     /// Counts each call against `rule`, by the client's address.
@@ -88,6 +90,23 @@ impl Access {
     pub const fn fresh(mut self) -> Access {
         self.fresh = true;
         self
+    }
+
+    /// Lets API keys in too, where no permission decides: whoever is signed in may, whatever signed them in.
+    #[must_use]
+    pub const fn keys(mut self) -> Access {
+        self.keys = true;
+        self
+    }
+
+    /// Whether an API key may call: where a permission decides, or the line says so; never where fresh proof
+    /// of identity is asked for, which a key can't give.
+    pub const fn takes_keys(&self) -> bool {
+        match self.who {
+            Who::Anyone => true,
+            Who::SignedIn => self.keys && !self.fresh,
+            Who::Holds(_) => !self.fresh,
+        }
     }
 }
 
@@ -158,8 +177,10 @@ impl Strength {
 pub struct Identity {
     /// The user.
     pub user: UserId,
-    /// The session.
-    pub session: SessionId,
+    /// The session; none behind an API key.
+    pub session: Option<SessionId>,
+    /// The API key, if that is what proved it.
+    pub api_key: Option<ApiKeyId>,
     /// What they may do, as of now.
     pub permissions: Arc<BTreeSet<String>>,
     /// When they last proved it with a password or another factor.
@@ -172,6 +193,16 @@ pub struct Identity {
     pub must_enrol: bool,
     /// How the credential travelled.
     pub via: Via,
+}
+
+impl Identity {
+    /// The session.
+    ///
+    /// # Errors
+    /// `access.session_needed`: it is an API key.
+    pub fn session(&self) -> Result<SessionId> {
+        self.session.ok_or_else(session_needed)
+    }
 }
 
 /// Who calls a route: what every handler that changes or shows anything is handed.
@@ -203,7 +234,8 @@ impl FromRequestParts<App> for Caller {
         let actor = Actor {
             kind: if identity.is_some() { ActorKind::User } else { ActorKind::Anyone },
             user: identity.as_ref().map(|identity| identity.user),
-            session: identity.as_ref().map(|identity| identity.session),
+            session: identity.as_ref().and_then(|identity| identity.session),
+            api_key: identity.as_ref().and_then(|identity| identity.api_key),
             address: arrival.map(|arrival| arrival.client.address),
             user_agent: user_agent(&parts.headers),
             request: arrival.map(|arrival| arrival.request),
@@ -245,6 +277,11 @@ pub async fn admit(
     if identity.via == Via::Cookie {
         same_origin(app, &parts.method, &parts.headers)?;
     }
+    // SECURITY: before anything else about the route: what asks for a session or for fresh proof never takes a
+    // key (test: an_api_key_opens_what_its_line_lets_it).
+    if identity.session.is_none() && !access.takes_keys() {
+        return Err(session_needed());
+    }
     // SECURITY: (test: an_administrator_without_a_second_factor_can_only_enrol)
     if identity.must_enrol && !access.enrolling {
         return Err(enrol_first());
@@ -263,6 +300,11 @@ pub async fn admit(
     }
     parts.extensions.insert(Arc::new(identity));
     Ok(strictest)
+}
+
+fn session_needed() -> Error {
+    let says = "This needs a session: sign in; an API key can't do it.";
+    Error::new(Kind::Denied, "access.session_needed", says)
 }
 
 fn not_fresh(strongest: Strength) -> Error {

@@ -26,7 +26,7 @@ use crate::audit::{self, AuditKeys, Entry};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::feed::{Feed, News};
-use crate::id::{RequestId, SessionId, UserId, uuid_v7};
+use crate::id::{ApiKeyId, RequestId, SessionId, UserId, uuid_v7};
 use crate::limits::Limiter;
 use crate::settings::Settings;
 
@@ -154,6 +154,8 @@ pub struct Actor {
     pub user: Option<UserId>,
     /// The session it came through.
     pub session: Option<SessionId>,
+    /// The API key it came with.
+    pub api_key: Option<ApiKeyId>,
     /// The client's address.
     pub address: Option<IpAddr>,
     /// The client's own description of itself, cut to 200 characters.

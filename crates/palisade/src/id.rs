@@ -99,6 +99,10 @@ id_type! {
     SessionId
 }
 id_type! {
+    /// Names one API key of one user.
+    ApiKeyId
+}
+id_type! {
     /// Names one record of the audit log.
     EventId
 }

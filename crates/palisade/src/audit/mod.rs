@@ -141,8 +141,11 @@ struct Record {
 }
 
 /// Somebody or something that an event concerns.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Party {
+    /// The API key an actor came with.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub api_key: Option<Uuid>,
     /// The id, if it has one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub id: Option<Uuid>,
@@ -193,9 +196,10 @@ pub(crate) async fn write(
         about: entry.about.map(|(kind, id)| Party {
             id: Some(id),
             kind: kind.to_owned(),
-            session: None,
+            ..Party::default()
         }),
         actor: Party {
+            api_key: actor.api_key.map(|key| key.0),
             id: actor.user.map(|user| user.0),
             kind: actor.kind.as_str().to_owned(),
             session: actor.session.map(|session| session.0),

@@ -21,26 +21,26 @@ use crate::users;
 
 pub(super) fn routes() -> Routes {
     Routes::at("/resources/{type}")
-        .get("/", SIGNED_IN, mine)
+        .get("/", SIGNED_IN.keys(), mine)
         .says("Ids of the resources of a kind with which one may do something oneself, sorted.")
-        .get("/{id}/grants", SIGNED_IN, all)
+        .get("/{id}/grants", SIGNED_IN.keys(), all)
         .says(
             "The grants on a resource.\n\nFor whoever holds `share` on it, or the permission `resources:read`; to \
              everybody else it doesn't exist.",
         )
-        .put("/{id}/grants/{subject}", SIGNED_IN, give)
+        .put("/{id}/grants/{subject}", SIGNED_IN.keys(), give)
         .says(
             "Grants a subject exactly these actions on a resource.\n\nFor whoever holds `share` on it, of what they \
              hold themselves and for no longer, or with the permission `resources:write` of everything.",
         )
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "grants.no_such_subject")
-        .delete("/{id}/grants/{subject}", SIGNED_IN, take)
+        .delete("/{id}/grants/{subject}", SIGNED_IN.keys(), take)
         .says("Withdraws everything that a subject was granted on a resource.")
         .or(Kind::Denied, "access.exceeds_own")
         .and(
             Routes::at("/access")
-                .post("/check", SIGNED_IN, check)
+                .post("/check", SIGNED_IN.keys(), check)
                 .says(
                     "Whether a subject may do something with a resource.\n\nAbout others only with the permission \
                      `resources:read`.",

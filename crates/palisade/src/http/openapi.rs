@@ -206,6 +206,9 @@ fn refusals(route: &Route, known: &Description) -> Vec<(Kind, &'static str)> {
             all.push((Kind::Denied, "access.cross_site"));
         }
     }
+    if !route.access.takes_keys() {
+        all.push((Kind::Denied, "access.session_needed"));
+    }
     if let Who::Holds(_) = route.access.who {
         all.push((Kind::Denied, "access.denied"));
     }

@@ -33,8 +33,8 @@ pub(super) async fn reauthenticate(app: &App, caller: &Caller, shown: Shown) -> 
             let mut change = app.change(&caller.actor).await?;
             proved.hold(&mut change).await?;
             let proof = Proof { amr: "pwd", strength: Strength::Password };
-            let issued = sessions::renew(&mut change, me.user, me.session, proof).await?;
-            let entry = REAUTHENTICATED.about(me.user).detail("session", me.session.to_string());
+            let issued = sessions::renew(&mut change, me.user, me.session()?, proof).await?;
+            let entry = REAUTHENTICATED.about(me.user).detail("session", me.session()?.to_string());
             change.commit(entry.detail("method", "pwd")).await?;
             Ok(issued)
         }
@@ -59,8 +59,8 @@ async fn with_factor(app: &App, caller: &Caller, given: &Given) -> Result<Issued
         return Err(mfa::wrong(given));
     };
     guess.right(&mut change).await?;
-    let issued = sessions::renew(&mut change, me.user, me.session, proof).await?;
-    let entry = REAUTHENTICATED.about(me.user).detail("session", me.session.to_string());
+    let issued = sessions::renew(&mut change, me.user, me.session()?, proof).await?;
+    let entry = REAUTHENTICATED.about(me.user).detail("session", me.session()?.to_string());
     change.commit(entry.detail("method", given.method())).await?;
     Ok(issued)
 }

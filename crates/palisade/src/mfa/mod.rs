@@ -159,7 +159,7 @@ pub async fn judge(change: &mut Change, user: UserId, given: &Given) -> Result<O
 async fn added(change: &mut Change, caller: &Caller, proof: Proof, what: &str) -> Result<()> {
     let me = caller.signed_in()?;
     // SECURITY: before the user is read again, so that no request takes the session for one without the factor.
-    sessions::strengthen(change, me.user, me.session, proof).await?;
+    sessions::strengthen(change, me.user, me.session()?, proof).await?;
     sessions::end_without_factor(change, me.user).await?;
     users::touched(change, me.user);
     tell_owner(change, me.user, &format!("{what} was added")).await
@@ -191,7 +191,7 @@ async fn removed(
         // They stand in for other factors, and are none.
         recovery_codes::forget(change, me.user).await?;
     }
-    sessions::end_others(change, me.user, me.session, Why::FactorRemoved).await?;
+    sessions::end_others(change, me.user, me.session()?, Why::FactorRemoved).await?;
     users::touched(change, me.user);
     tell_owner(change, me.user, &format!("{what} was removed")).await
 }

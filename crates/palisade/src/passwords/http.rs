@@ -79,7 +79,7 @@ async fn change(
     proved.hold(&mut change).await?;
     store(&mut change, me.user, sealed).await?;
     lockout::clear(&mut change, me.user).await?;
-    end_others(&mut change, me.user, me.session, Why::PasswordChanged).await?;
+    end_others(&mut change, me.user, me.session()?, Why::PasswordChanged).await?;
     tell_owner(&mut change, me.user).await?;
     change.commit(CHANGED.about(me.user)).await?;
     Ok(NoContent)

@@ -225,7 +225,7 @@ impl Describe for SignedOut {
 async fn logout(State(app): State<App>, caller: Caller) -> Result<SignedOut> {
     let me = caller.signed_in()?;
     let mut change = app.change(&caller.actor).await?;
-    match end(&mut change, me.user, me.session, Why::SignedOut).await {
+    match end(&mut change, me.user, me.session()?, Why::SignedOut).await {
         // Ended by somebody else in the same moment: signed out all the same.
         Err(error) if error.kind() == Kind::NotFound => {}
         ended => {
@@ -238,7 +238,7 @@ async fn logout(State(app): State<App>, caller: Caller) -> Result<SignedOut> {
 
 async fn mine(State(app): State<App>, caller: Caller) -> Result<Json<List<SessionView>>> {
     let me = caller.signed_in()?;
-    let items = list(&app, me.user, me.session).await?;
+    let items = list(&app, me.user, me.session()?).await?;
     Ok(Json(List { items, next_cursor: None }))
 }
 
@@ -256,7 +256,7 @@ async fn end_mine(
 async fn end_my_others(State(app): State<App>, caller: Caller) -> Result<NoContent> {
     let me = caller.signed_in()?;
     let mut change = app.change(&caller.actor).await?;
-    end_others(&mut change, me.user, me.session, Why::EndedByUser).await?;
+    end_others(&mut change, me.user, me.session()?, Why::EndedByUser).await?;
     change.commit_quietly("ending a session noted its own event").await?;
     Ok(NoContent)
 }

@@ -86,7 +86,8 @@ async fn identity(
     let required = app.settings.access.admin_mfa == AdminMfa::Required;
     Ok(Identity {
         user: session.user,
-        session: session.id,
+        session: Some(session.id),
+        api_key: None,
         permissions: Arc::clone(&user.permissions),
         authenticated_at,
         proved_with: session.proved_with,

@@ -17,7 +17,7 @@ use crate::shape;
 
 pub(super) fn routes() -> Routes {
     Routes::at("/users")
-        .get("/me", SIGNED_IN.enrolling(), me)
+        .get("/me", SIGNED_IN.keys().enrolling(), me)
         .says("Who is signed in.")
         .patch("/me", SIGNED_IN, change_me)
         .says("Changes what the body names of the signed-in user.")

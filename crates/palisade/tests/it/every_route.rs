@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use palisade::access::{Credential, Identity, Strength, Via, Who};
 use palisade::app::App;
 use palisade::error::Result;
-use palisade::id::{SessionId, UserId};
+use palisade::id::{ApiKeyId, SessionId, UserId};
 use palisade::module::Module;
 use palisade_db::args;
 use serde_json::Value;
@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::app::{Answer, Call, On, Plan, TestApp};
 
 /// A credential that proves the first user there is, with the permissions that the token names:
-/// `test-a+b`.
+/// `test-a+b`; as an API key would with `test-key-a+b`.
 const TEST: Module = Module {
     name: "test_credentials",
     credentials: &[Credential { name: "test", via: Via::Bearer, prove }],
@@ -35,9 +35,13 @@ fn prove<'a>(app: &'a App, parts: &'a Parts) -> BoxFuture<'a, Result<Option<Iden
         let Some(named) = named else { return Ok(None) };
         let (user,): (UserId,) =
             app.db.one("select id from users order by id limit 1", args![]).await?;
+        let key = named.strip_prefix("key-").map(str::to_owned);
+        let session = key.is_none().then_some(SessionId(Uuid::nil()));
+        let named = key.unwrap_or(named);
         Ok(Some(Identity {
             user,
-            session: SessionId(Uuid::nil()),
+            session,
+            api_key: session.is_none().then_some(ApiKeyId(Uuid::nil())),
             permissions: Arc::new(named.split('+').map(str::to_owned).collect()),
             authenticated_at: app.clock.now(),
             proved_with: Strength::Password,
@@ -105,6 +109,48 @@ async fn every_route_lets_in_whom_its_line_names_and_nobody_else() {
             }
         }
     }
+    app.stop().await;
+}
+
+/// Routes that no permission guards and an API key may call.
+const KEYS: &str = "
+    POST /api/v1/access/check
+    GET /api/v1/resources/{type}
+    GET /api/v1/resources/{type}/{id}/grants
+    DELETE /api/v1/resources/{type}/{id}/grants/{subject}
+    PUT /api/v1/resources/{type}/{id}/grants/{subject}
+    GET /api/v1/users/me
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_key_opens_what_its_line_lets_it() {
+    let app = start().await;
+    app.user("ann@example.com").await;
+    let listed: BTreeSet<&str> = KEYS.trim().lines().map(str::trim).collect();
+    let mut open = BTreeSet::new();
+    for route in app.builder.routes() {
+        let line = format!("{} {}", route.method, route.path);
+        let call = || Call::new(route.method.clone(), &concrete(&route.path));
+        let (needed, wanted) = match route.access.who {
+            Who::Anyone => continue,
+            Who::SignedIn => (String::new(), listed.contains(line.as_str())),
+            Who::Holds(permission) => (permission.name.to_owned(), !route.access.fresh),
+        };
+        let answer = app.anyone().with_token(format!("test-key-{needed}")).send(call()).await;
+        if wanted {
+            assert!(!refused(&answer), "{line}: {}", answer.raw);
+            open.insert(line);
+        } else {
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{line}");
+            assert_eq!(answer.code(), "access.session_needed", "{line}");
+            continue;
+        }
+        if !needed.is_empty() {
+            let answer = app.anyone().with_token("test-key-").send(call()).await;
+            assert_eq!(answer.code(), "access.denied", "{}", route.path);
+        }
+    }
+    assert!(listed.iter().all(|line| open.contains(*line)));
     app.stop().await;
 }
 
