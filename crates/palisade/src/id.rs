@@ -103,6 +103,10 @@ id_type! {
     ApiKeyId
 }
 id_type! {
+    /// Names one passkey of one user.
+    PasskeyId
+}
+id_type! {
     /// Names one record of the audit log.
     EventId
 }

@@ -55,6 +55,29 @@ shape! {
 }
 
 shape! {
+    /// Options of a WebAuthn ceremony in their JSON form.
+    WebauthnOptions, {
+        "type": "object",
+        "properties": { "challenge": { "type": "string" } },
+        "required": ["challenge"],
+    }
+}
+
+shape! {
+    /// A credential of WebAuthn in its JSON form.
+    Credential, {
+        "type": "object",
+        "properties": {
+            "id": { "type": "string" },
+            "rawId": { "type": "string" },
+            "type": { "const": "public-key" },
+            "response": { "type": "object" },
+        },
+        "required": ["id", "rawId", "type", "response"],
+    }
+}
+
+shape! {
     /// A name in requests and paths: of a role, a kind of resource, an action.
     Name, { "type": "string", "pattern": "^[a-z][a-z0-9_-]{0,49}$", "examples": ["editors"] }
 }

@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::header::SET_COOKIE;
 use axum::http::{self, HeaderMap};
 use palisade_crypto::opaque;
 use palisade_crypto::secret::SecretString;
+use palisade_crypto::webauthn::AuthenticationResponse;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::reauthentication::{Shown, reauthenticate};
+use super::reauthentication::{self, Shown, reauthenticate};
 use super::second_factor::{FactorAttempt, prove};
-use super::{Attempt, Challenged, Next, SignedIn, Wanted, sign_in};
+use super::{Attempt, Challenged, Next, SignedIn, Wanted, passkey_http, sign_in};
 use crate::access::{ANYONE, Caller, SIGNED_IN, same_origin};
 use crate::app::App;
 use crate::challenges::LIVES;
@@ -20,7 +22,7 @@ use crate::error::{Error, Kind, Result};
 use crate::http::{Body, CookieName, Found, HostCookie, Routes, limit};
 use crate::limits::{Key, Rule};
 use crate::lockout;
-use crate::mfa::Given;
+use crate::mfa::{Given, Options};
 use crate::sessions::{Answer, Transport, answer};
 use crate::settings::TokenFormat;
 use crate::shape;
@@ -45,11 +47,11 @@ pub(super) const REAUTHENTICATE: Rule = Rule {
 };
 
 /// What a browser shows that has signed in before.
-const DEVICE: CookieName =
+pub(super) const DEVICE: CookieName =
     CookieName { secure: "__Host-palisade-device", plain: "palisade-device" };
 
 /// What a browser's challenge is bound to.
-const CHALLENGE: CookieName =
+pub(super) const CHALLENGE: CookieName =
     CookieName { secure: "__Host-palisade-challenge", plain: "palisade-challenge" };
 
 const CHALLENGE_PREFIX: &str = "pal_cc_";
@@ -68,7 +70,7 @@ pub(super) fn challenge_secret(
     Some(had.unwrap_or_else(|| opaque::generate(CHALLENGE_PREFIX, &*app.random)))
 }
 
-fn cookie_value(cookie: &HostCookie, headers: &HeaderMap) -> Option<SecretString> {
+pub(super) fn cookie_value(cookie: &HostCookie, headers: &HeaderMap) -> Option<SecretString> {
     match cookie.get(headers) {
         Found::One(value) => Some(value.into()),
         Found::None | Found::Several => None,
@@ -76,6 +78,10 @@ fn cookie_value(cookie: &HostCookie, headers: &HeaderMap) -> Option<SecretString
 }
 
 pub(super) fn routes() -> Routes {
+    password_routes().and(passkey_http::routes())
+}
+
+fn password_routes() -> Routes {
     Routes::at("/auth")
         .post("/login", ANYONE.limit(&PER_ADDRESS), login)
         .says(
@@ -97,6 +103,10 @@ pub(super) fn routes() -> Routes {
         .or(Kind::NotSignedIn, "login.challenge_over")
         .or(Kind::Denied, "access.cross_site")
         .or(Kind::TooMany, "lockout.locked")
+        .post("/reauthenticate/passkey/begin", SIGNED_IN, begin_again)
+        .says("Begins a fresh proof with a passkey: answers what `navigator.credentials.get` is called with.")
+        .or(Kind::Conflict, "mfa.no_factor")
+        .or(Kind::TooMany, "request.too_many")
         .post("/reauthenticate", SIGNED_IN.enrolling(), prove_again)
         .says(
             "Proves again who one is, for what asks for a recent proof.\n\nAnswers new credentials of the same \
@@ -118,6 +128,9 @@ struct ProofBody {
     /// A one-time code, or a recovery code.
     #[schemars(with = "Option<shape::Secret>")]
     code: Option<SecretString>,
+    /// What `navigator.credentials.get` answered, as `toJSON()` writes it.
+    #[schemars(with = "Option<shape::Credential>")]
+    credential: Option<Box<AuthenticationResponse>>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -131,6 +144,9 @@ struct FactorBody {
     /// With `totp` and `recovery_code`: the code.
     #[schemars(with = "Option<shape::Secret>")]
     code: Option<SecretString>,
+    /// With `passkey`: what `navigator.credentials.get` answered to the `passkey_options` of that answer.
+    #[schemars(with = "Option<shape::Credential>")]
+    credential: Option<Box<AuthenticationResponse>>,
 }
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
@@ -139,15 +155,28 @@ struct FactorBody {
 enum Method {
     Totp,
     RecoveryCode,
+    Passkey,
 }
 
-fn given(method: Method, code: Option<SecretString>) -> Result<Given> {
-    let code =
-        code.ok_or_else(|| Error::bad_field("/code", "request.missing", "Send the code."))?;
-    Ok(match method {
-        Method::Totp => Given::Totp(code),
-        Method::RecoveryCode => Given::RecoveryCode(code),
-    })
+impl FactorBody {
+    fn given(self) -> Result<Given> {
+        let missing = |pointer, says: &str| Error::bad_field(pointer, "request.missing", says);
+        let code = || self.code.ok_or_else(|| missing("/code", "Send the code."));
+        Ok(match self.method {
+            Method::Totp => Given::Totp(code()?),
+            Method::RecoveryCode => Given::RecoveryCode(code()?),
+            Method::Passkey => {
+                let says = "Send what the passkey answered.";
+                Given::Passkey(self.credential.ok_or_else(|| missing("/credential", says))?)
+            }
+        })
+    }
+}
+
+async fn begin_again(State(app): State<App>, caller: Caller) -> Result<Json<Options>> {
+    let me = caller.signed_in()?;
+    limit(&app, &REAUTHENTICATE, app.limiter.account(&me.user.to_string()))?;
+    reauthentication::begin(&app, &caller).await.map(Json)
 }
 
 async fn prove_factor(
@@ -158,8 +187,8 @@ async fn prove_factor(
 ) -> Result<Answer> {
     let cookie = HostCookie::new(CHALLENGE, &app.settings);
     let attempt = FactorAttempt {
-        token: body.mfa_token,
-        given: given(body.method, body.code)?,
+        token: body.mfa_token.clone(),
+        given: body.given()?,
         cookie: cookie_value(&cookie, &headers),
     };
     if attempt.cookie.is_some() {
@@ -198,11 +227,12 @@ async fn prove_again(
 ) -> Result<Answer> {
     let me = caller.signed_in()?;
     limit(&app, &REAUTHENTICATE, app.limiter.account(&me.user.to_string()))?;
-    let shown = match (body.password, body.code) {
-        (Some(password), None) => Shown::Password(password),
-        (None, Some(code)) => Shown::Factor(one_of_both(code)),
+    let shown = match (body.password, body.code, body.credential) {
+        (Some(password), None, None) => Shown::Password(password),
+        (None, Some(code), None) => Shown::Factor(one_of_both(code)),
+        (None, None, Some(credential)) => Shown::Factor(Given::Passkey(credential)),
         _ => {
-            let says = "Send one proof: password, or code.";
+            let says = "Send one proof: password, code, or credential.";
             return Err(Error::bad_field("", "request.one_of", says));
         }
     };
@@ -232,7 +262,7 @@ struct LoginBody {
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
-enum Format {
+pub(super) enum Format {
     Jwt,
     Paseto,
 }

@@ -20,6 +20,8 @@
 
 mod entering;
 mod http;
+mod passkey;
+mod passkey_http;
 mod reauthentication;
 mod second_factor;
 

@@ -1,10 +1,12 @@
 //! Proving again who one is, within a session: with the strongest factor that the account has.
 
 use palisade_crypto::secret::SecretString;
+use palisade_crypto::webauthn::AuthenticationResponse;
 
 use super::REAUTHENTICATED;
 use crate::access::{Caller, Strength};
 use crate::app::App;
+use crate::challenges::{self, Challenge, NewChallenge, Purpose};
 use crate::error::{Error, Kind, Result};
 use crate::lockout::{self, Account, Admission, Client};
 use crate::mfa::{self, Given};
@@ -47,13 +49,25 @@ pub(super) async fn reauthenticate(app: &App, caller: &Caller, shown: Shown) -> 
 
 async fn with_factor(app: &App, caller: &Caller, given: &Given) -> Result<Issued> {
     let me = caller.signed_in()?;
+    // SECURITY: a passkey's answer belongs to a challenge of this session, and is tried five times at most
+    // (test: a_passkey_answers_its_own_challenge).
+    let asked = match given {
+        Given::Passkey(answer) => Some(asked(app, caller, answer).await?),
+        _ => None,
+    };
     let account = Account::second_factor(app, me.user);
     let guess = match lockout::admit(app, &caller.actor, account, Client::SignedIn).await? {
         Admission::Counted(guess) => guess,
         Admission::Refused(refused) => return Err(refused.error(app)),
     };
     let mut change = app.change(&caller.actor).await?;
-    let Some(proof) = mfa::judge(&mut change, me.user, given).await? else {
+    let signed = asked.as_ref().and_then(|asked| asked.passkey);
+    let proof = mfa::judge(&mut change, me.user, given, signed).await?;
+    let open = match &asked {
+        Some(asked) => challenges::close(&mut change, asked).await?,
+        None => true,
+    };
+    let (Some(proof), true) = (proof, open) else {
         guess.wrong(&mut change).await?;
         change.commit(mfa::WRONG.about(me.user).detail("method", given.method())).await?;
         return Err(mfa::wrong(given));
@@ -63,6 +77,43 @@ async fn with_factor(app: &App, caller: &Caller, given: &Given) -> Result<Issued
     let entry = REAUTHENTICATED.about(me.user).detail("session", me.session()?.to_string());
     change.commit(entry.detail("method", given.method())).await?;
     Ok(issued)
+}
+
+/// Begins a proof with a passkey: what `navigator.credentials.get` is called with.
+///
+/// # Errors
+/// `mfa.no_factor`, if there is no passkey; or the database fails.
+pub(super) async fn begin(app: &App, caller: &Caller) -> Result<mfa::Options> {
+    let me = caller.signed_in()?;
+    let mut change = app.change(&caller.actor).await?;
+    let Some(asked) = mfa::ask(&mut change, me.user).await? else {
+        let says = "This account has no passkey.";
+        return Err(Error::new(Kind::Conflict, "mfa.no_factor", says));
+    };
+    let new = NewChallenge {
+        digest: asked.digest,
+        purpose: Purpose::StepUp,
+        user: Some(me.user),
+        client: challenges::Client::within(app, me.session()?),
+        passkey: Some(asked.digest),
+        details: String::new(),
+    };
+    challenges::open(&mut change, new).await?;
+    change.commit_quietly("a proof that is still to come; it is an event").await?;
+    Ok(asked.options)
+}
+
+/// The challenge of this session that a passkey's answer is for, its attempt counted.
+async fn asked(app: &App, caller: &Caller, answer: &AuthenticationResponse) -> Result<Challenge> {
+    let me = caller.signed_in()?;
+    let none = || {
+        let says = "This answer is for no challenge of this session, or for one that is over; begin again.";
+        Error::bad_field("/credential", "mfa.wrong_passkey", says)
+    };
+    let digest = mfa::asked_by(answer).ok_or_else(none)?;
+    let client = challenges::Client::within(app, me.session()?);
+    let found = challenges::attempt(app, &caller.actor, Purpose::StepUp, digest, client).await?;
+    found.filter(|found| found.user == Some(me.user)).ok_or_else(none)
 }
 
 /// SECURITY: (test: a_fresh_proof_is_made_with_the_strongest_factor)

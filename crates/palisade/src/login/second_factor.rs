@@ -26,6 +26,8 @@ pub struct Challenged {
     pub token: SecretString,
     /// By which methods a factor can be proved.
     pub methods: Vec<&'static str>,
+    /// What passkeys are asked to sign, if there are any.
+    pub passkey_options: Option<mfa::Options>,
     /// The cookie that the challenge is bound to, in a browser.
     pub cookie: Option<SecretString>,
 }
@@ -61,16 +63,18 @@ pub(super) async fn challenge(
     };
     let agent = change.actor().user_agent.clone();
     let client = Client::outside(&app, agent.as_deref(), cookie.as_ref().map(SecretString::expose));
+    let asked = mfa::ask(change, device.user).await?;
     let new = NewChallenge {
         digest,
         purpose: Purpose::SecondFactor,
         user: Some(device.user),
         client,
-        passkey: None,
+        passkey: asked.as_ref().map(|asked| asked.digest),
         details: serde_json::to_string(&details).map_err(Error::internal)?,
     };
     challenges::open(change, new).await?;
-    Ok(Challenged { token, methods: mfa::methods(factors), cookie })
+    let passkey_options = asked.map(|asked| asked.options);
+    Ok(Challenged { token, methods: mfa::methods(factors), passkey_options, cookie })
 }
 
 impl Challenged {
@@ -78,11 +82,15 @@ impl Challenged {
     pub fn error(&self) -> Error {
         let says =
             "The password was right; prove a second factor with POST /api/v1/auth/login/mfa.";
-        Error::new(Kind::NotSignedIn, "login.mfa_required", says)
+        let error = Error::new(Kind::NotSignedIn, "login.mfa_required", says)
             .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
             .with("mfa_token", self.token.expose())
             .with("methods", self.methods.clone())
-            .with("expires_in", LIVES.as_secs())
+            .with("expires_in", LIVES.as_secs());
+        match &self.passkey_options {
+            Some(options) => error.with("passkey_options", options.clone()),
+            None => error,
+        }
     }
 }
 
@@ -120,7 +128,8 @@ pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> R
     };
     let mut change = app.change(actor).await?;
     let first = users::may_sign_in(&mut change, user).await?.ok_or_else(over)?;
-    let Some(proof) = mfa::judge(&mut change, user, &attempt.given).await? else {
+    let Some(proof) = mfa::judge(&mut change, user, &attempt.given, challenge.passkey).await?
+    else {
         guess.wrong(&mut change).await?;
         let entry = DENIED.about(user).detail("reason", "wrong_factor");
         change.commit(entry.detail("method", attempt.given.method())).await?;
@@ -152,15 +161,15 @@ fn after_password(amr: &'static str) -> &'static str {
     }
 }
 
-fn over() -> Error {
+pub(super) fn over() -> Error {
     let says =
         "This sign-in has expired, was tried too often, or belongs to another client; begin again.";
     Error::new(Kind::NotSignedIn, "login.challenge_over", says)
         .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
-fn wrong() -> Error {
-    let says = "The code is wrong, was used before, or isn't of this moment.";
+pub(super) fn wrong() -> Error {
+    let says = "The code is wrong, was used before, or isn't of this moment; or the passkey was not accepted.";
     Error::new(Kind::NotSignedIn, "login.denied", says)
         .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }

@@ -11,14 +11,16 @@
 //! Tables: `totp_secrets`, `totp_enrolments`, `recovery_codes`, `passkeys`.
 
 mod http;
+mod passkeys;
 mod recovery_codes;
 mod totp;
 
 use palisade_crypto::secret::SecretString;
+use palisade_crypto::webauthn::{AuthenticationResponse, UserVerification};
 use palisade_db::{Migration, Sql, args};
 
 use crate::access::{Caller, Strength, bad_token};
-use crate::app::{App, Change};
+use crate::app::{App, Change, Parts};
 use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
@@ -27,6 +29,11 @@ use crate::module::Module;
 use crate::sessions::{self, Proof, Why};
 use crate::settings::AdminMfa;
 use crate::users::{self, Factors};
+
+use passkeys::Makers;
+pub use passkeys::{
+    Asked, Options, PasskeyView, ask, ask_anybody, asked_by, list as passkeys_of, owner_of,
+};
 
 /// A user set up a factor.
 pub const ADDED: Event = Event { name: "mfa.added", says: "A second factor was set up" };
@@ -38,6 +45,11 @@ pub const CODES_MADE: Event =
 /// A recovery code was used.
 pub const CODE_USED: Event =
     Event { name: "mfa.recovery_code_used", says: "A recovery code was used" };
+/// The counter of a passkey went back: there may be a copy of it.
+pub const COPIED: Event = Event {
+    name: "mfa.passkey_copied",
+    says: "The counter of a passkey went back: there may be a copy of it",
+};
 /// Somebody signed in gave a wrong proof of a factor.
 pub const WRONG: Event =
     Event { name: "mfa.wrong", says: "A wrong code or passkey was given within a session" };
@@ -49,7 +61,7 @@ pub const MODULE: Module = Module {
     name: "mfa",
     routes: http::routes,
     limits: &[&http::CHANGE],
-    events: &[ADDED, REMOVED, CODES_MADE, CODE_USED, WRONG, RESET],
+    events: &[ADDED, REMOVED, CODES_MADE, CODE_USED, COPIED, WRONG, RESET],
     letters: &[&CHANGED_LETTER, &CODE_LETTER],
     migrations: &[Migration {
         version: 18,
@@ -57,6 +69,10 @@ pub const MODULE: Module = Module {
         sql: Sql::Both(include_str!("../../migrations/0018_mfa.sql")),
     }],
     tables: &["totp_secrets", "totp_enrolments", "recovery_codes", "passkeys"],
+    parts: |settings, parts: &mut Parts| {
+        parts.put(Makers::read(settings)?);
+        Ok(())
+    },
     ..Module::EMPTY
 };
 
@@ -80,6 +96,8 @@ pub enum Given {
     Totp(SecretString),
     /// A recovery code.
     RecoveryCode(SecretString),
+    /// What a passkey signed.
+    Passkey(Box<AuthenticationResponse>),
 }
 
 impl Given {
@@ -88,6 +106,7 @@ impl Given {
         match self {
             Given::Totp(_) => "totp",
             Given::RecoveryCode(_) => "recovery_code",
+            Given::Passkey(_) => "passkey",
         }
     }
 
@@ -96,17 +115,22 @@ impl Given {
         match self {
             Given::Totp(_) => Strength::Code,
             Given::RecoveryCode(_) => Strength::RecoveryCode,
+            Given::Passkey(_) => Strength::Passkey,
         }
     }
 }
 
 /// A proof was wrong.
 pub fn wrong(given: &Given) -> Error {
-    let pointer = match given {
-        Given::Totp(_) | Given::RecoveryCode(_) => "/code",
-    };
+    if let Given::Passkey(_) = given {
+        return Error::bad_field(
+            "/credential",
+            "mfa.wrong_passkey",
+            "This passkey was not accepted.",
+        );
+    }
     let says = "The code is wrong, was used before, or isn't of this moment.";
-    Error::bad_field(pointer, "mfa.wrong_code", says)
+    Error::bad_field("/code", "mfa.wrong_code", says)
 }
 
 /// The factors of a user, as a change sees them.
@@ -137,12 +161,21 @@ pub fn methods(factors: Factors) -> Vec<&'static str> {
     .collect()
 }
 
-/// Judges a proof of a factor, in the change that rests on it; none if it is wrong or was used before.
+/// Judges a proof of a factor, in the change that rests on it; none if it is wrong or was used before. `asked` is
+/// what a passkey was to sign.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn judge(change: &mut Change, user: UserId, given: &Given) -> Result<Option<Proof>> {
+pub async fn judge(
+    change: &mut Change,
+    user: UserId,
+    given: &Given,
+    asked: Option<[u8; 32]>,
+) -> Result<Option<Proof>> {
     match given {
+        Given::Passkey(answer) => {
+            passkeys::judge(change, user, answer, asked, UserVerification::Preferred).await
+        }
         Given::Totp(code) => {
             let right = totp::use_code(change, user, code.expose()).await?;
             Ok(right.then_some(Proof { amr: "otp mfa", strength: Strength::Code }))
@@ -152,6 +185,20 @@ pub async fn judge(change: &mut Change, user: UserId, given: &Given) -> Result<O
             Ok(right.then_some(Proof { amr: "otp mfa", strength: Strength::RecoveryCode }))
         }
     }
+}
+
+/// Judges a passkey that shall be the only factor: it must have verified its user.
+///
+/// # Errors
+/// When the database fails.
+pub async fn judge_alone(
+    change: &mut Change,
+    user: UserId,
+    answer: &AuthenticationResponse,
+    asked: Option<[u8; 32]>,
+) -> Result<Option<Proof>> {
+    // SECURITY: possession alone is one factor (test: a_passkey_alone_must_verify_its_user).
+    passkeys::judge(change, user, answer, asked, UserVerification::Required).await
 }
 
 /// What follows from a new factor, in the change that stores it: the session has proved it, no session without one

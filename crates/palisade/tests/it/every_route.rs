@@ -159,12 +159,17 @@ const WHO: &str = "
     GET /.well-known/change-password anyone
     GET /.well-known/jwks.json anyone
     GET /.well-known/paseto-keys.json anyone
+    GET /.well-known/passkey-endpoints anyone
+    GET /.well-known/webauthn anyone
     GET /api/v1/audit audit:read
     POST /api/v1/access/check signed in
     POST /api/v1/auth/email/confirm anyone
     POST /api/v1/auth/email/undo anyone
     POST /api/v1/auth/login anyone
     POST /api/v1/auth/login/mfa anyone
+    POST /api/v1/auth/login/passkey/begin anyone
+    POST /api/v1/auth/login/passkey/finish anyone
+    POST /api/v1/auth/reauthenticate/passkey/begin signed in
     POST /api/v1/auth/logout signed in
     POST /api/v1/auth/password/forgot anyone
     POST /api/v1/auth/password/reset anyone
@@ -198,6 +203,11 @@ const WHO: &str = "
     PATCH /api/v1/users/me signed in
     GET /api/v1/users/me/activity signed in
     POST /api/v1/users/me/password signed in
+    GET /api/v1/users/me/passkeys signed in
+    POST /api/v1/users/me/passkeys/begin signed in
+    POST /api/v1/users/me/passkeys/finish signed in
+    DELETE /api/v1/users/me/passkeys/{id} signed in
+    PATCH /api/v1/users/me/passkeys/{id} signed in
     POST /api/v1/users/me/recovery-codes signed in
     DELETE /api/v1/users/me/totp signed in
     POST /api/v1/users/me/totp signed in

@@ -159,23 +159,8 @@ async fn signing_in(on: On) {
     assert_eq!(answer.body["methods"], json!(["totp", "recovery_code"]));
     assert_eq!(answer.body["expires_in"], 300);
     assert!(answer.headers.contains_key("www-authenticate"));
-    // SECURITY: a challenge opens nothing else.
     let token = answer.text("mfa_token");
-    let other = app.anyone().with_token(&token);
-    assert_eq!(me(&other).await.status, StatusCode::UNAUTHORIZED);
-    for (path, field) in [
-        ("/api/v1/auth/refresh", "refresh_token"),
-        ("/api/v1/auth/password/reset", "token"),
-        ("/api/v1/auth/email/confirm", "token"),
-    ] {
-        let mut body = json!({ "password": PASSWORD });
-        if field == "refresh_token" {
-            body = json!({});
-        }
-        body[field] = json!(token);
-        let refused = app.anyone().post(path, body).await;
-        assert!(refused.status.is_client_error(), "{path}: {}", refused.raw);
-    }
+    opens_nothing_else(&app, &token).await;
     let anyone = app.anyone();
     let refused = answer_with(&anyone, &token, "totp", &phone.wrong(&app)).await;
     assert_eq!(place(&refused), (401, "", "login.denied"));
@@ -191,6 +176,25 @@ async fn signing_in(on: On) {
     let told = letters(&app).await;
     assert!(told.iter().any(|letter| letter.text.contains("an authenticator app was added")));
     app.stop().await;
+}
+
+/// SECURITY: a challenge is no credential.
+async fn opens_nothing_else(app: &TestApp, token: &str) {
+    let other = app.anyone().with_token(token);
+    assert_eq!(me(&other).await.status, StatusCode::UNAUTHORIZED);
+    for (path, field) in [
+        ("/api/v1/auth/refresh", "refresh_token"),
+        ("/api/v1/auth/password/reset", "token"),
+        ("/api/v1/auth/email/confirm", "token"),
+    ] {
+        let mut body = json!({ "password": PASSWORD });
+        if field == "refresh_token" {
+            body = json!({});
+        }
+        body[field] = json!(token);
+        let refused = app.anyone().post(path, body).await;
+        assert!(refused.status.is_client_error(), "{path}: {}", refused.raw);
+    }
 }
 
 async fn once(on: On) {

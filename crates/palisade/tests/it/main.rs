@@ -29,6 +29,7 @@ mod lockout;
 mod mailbox;
 mod moving;
 mod owning;
+mod passkeys;
 mod recovering;
 mod refreshing;
 mod signing_in;

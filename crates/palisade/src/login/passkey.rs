@@ -1,0 +1,91 @@
+//! Signing in with a passkey alone: it names its owner and verifies them.
+
+use palisade_crypto::secret::SecretString;
+use palisade_crypto::webauthn::AuthenticationResponse;
+
+use super::entering::{Entering, enter};
+use super::second_factor::{over, wrong};
+use super::{DENIED, SignedIn, Wanted};
+use crate::app::{Actor, App};
+use crate::challenges::{self, Client, NewChallenge, Purpose};
+use crate::error::Result;
+use crate::lockout::Device;
+use crate::mfa;
+use crate::users;
+
+/// Begins: what `navigator.credentials.get` is called with. `cookie` is what the challenge is bound to in a browser.
+///
+/// # Errors
+/// `mfa.no_domain`; or the database fails.
+pub(super) async fn begin(
+    app: &App,
+    actor: &Actor,
+    cookie: Option<&SecretString>,
+) -> Result<mfa::Options> {
+    let asked = mfa::ask_anybody(app)?;
+    let cookie = cookie.map(SecretString::expose);
+    let mut change = app.change(actor).await?;
+    let new = NewChallenge {
+        digest: asked.digest,
+        purpose: Purpose::SignIn,
+        user: None,
+        client: Client::outside(app, actor.user_agent.as_deref(), cookie),
+        passkey: Some(asked.digest),
+        details: String::new(),
+    };
+    challenges::open(&mut change, new).await?;
+    change.commit_quietly("a proof that is still to come; it is an event").await?;
+    Ok(asked.options)
+}
+
+/// An attempt to sign in with a passkey.
+pub(super) struct PasskeyAttempt {
+    pub(super) answer: Box<AuthenticationResponse>,
+    pub(super) cookie: Option<SecretString>,
+    pub(super) device_token: Option<SecretString>,
+    pub(super) wanted: Wanted,
+}
+
+/// Signs in whoever the passkey says and verifies.
+///
+/// # Errors
+/// `login.challenge_over`; `login.denied`, whatever is wrong with the passkey or its owner; or the database fails.
+pub(super) async fn finish(app: &App, actor: &Actor, attempt: PasskeyAttempt) -> Result<SignedIn> {
+    let digest = mfa::asked_by(&attempt.answer).ok_or_else(over)?;
+    let cookie = attempt.cookie.as_ref().map(SecretString::expose);
+    let client = Client::outside(app, actor.user_agent.as_deref(), cookie);
+    let challenge = challenges::attempt(app, actor, Purpose::SignIn, digest, client).await?;
+    let challenge = challenge.ok_or_else(over)?;
+    let mut change = app.change(actor).await?;
+    let owner = mfa::owner_of(&attempt.answer);
+    // A lock is of guesses, and here is nothing to guess; whoever is disabled stays outside.
+    let first = match owner {
+        Some(user) => users::may_sign_in(&mut change, user).await?,
+        None => None,
+    };
+    let proof = match (owner, first) {
+        (Some(user), Some(_)) => {
+            mfa::judge_alone(&mut change, user, &attempt.answer, challenge.passkey).await?
+        }
+        _ => None,
+    };
+    let (Some(user), Some(first), Some(proof)) = (owner, first, proof) else {
+        let entry = DENIED.entry().detail("reason", "wrong_factor").detail("method", "passkey");
+        change.commit(entry).await?;
+        return Err(wrong());
+    };
+    if !challenges::close(&mut change, &challenge).await? {
+        return Err(over());
+    }
+    let known = attempt.device_token.and_then(|token| Device::open(app, token.expose()));
+    let known = known.filter(|known| known.user == user);
+    let entering = Entering {
+        device: known.unwrap_or_else(|| Device::new(app, user)),
+        is_new_device: known.is_none(),
+        first,
+        wanted: attempt.wanted,
+        proof,
+        method: "passkey",
+    };
+    enter(change, entering).await
+}

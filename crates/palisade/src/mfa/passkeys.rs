@@ -1,0 +1,443 @@
+//! Passkeys (W3C Web Authentication, level 3): as a second factor, and as the only one when they verified their user.
+
+use palisade_crypto::webauthn::{
+    self, Algorithm, AttestationConveyance, AttestationPolicy, AuthenticationExpectation,
+    AuthenticationResponse, CreationOptions, CredentialDescriptor, NewCredential, PublicKey,
+    RegistrationExpectation, RegistrationResponse, RelyingParty, RequestOptions, ResidentKey,
+    StoredCredential, UserEntity, UserVerification, WebauthnError,
+};
+use palisade_db::{Timestamp, args};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use schemars::JsonSchema;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{
+    ADDED, COPIED, REMOVED, added, factors, may_be_without, recovery_codes, removed, site,
+};
+use crate::access::{Caller, Strength, bad_token};
+use crate::app::{App, Change};
+use crate::challenges::{self, Client, LIVES, NewChallenge, Purpose};
+use crate::error::{Error, Kind, Result};
+use crate::id::{PasskeyId, UserId};
+use crate::sessions::Proof;
+use crate::settings::{Attestation, Settings};
+use crate::{shape, users};
+use palisade_crypto::secret::SecretString;
+
+/// More than anybody carries about.
+const MOST: i64 = 25;
+
+/// Whom a passkey may come from.
+pub(super) struct Makers(Vec<Vec<u8>>);
+
+impl Makers {
+    /// Reads the certificates that the settings name.
+    pub(super) fn read(settings: &Settings) -> Result<Makers> {
+        let Some(path) = &settings.mfa.attestation_roots else { return Ok(Makers(Vec::new())) };
+        let unusable = |why: &dyn std::fmt::Display| {
+            let says = "The file of mfa.attestation_roots can't be read as PEM certificates.";
+            Error::unavailable("mfa.attestation_roots_unreadable", says)
+                .because(format!("{}: {why}", path.display()))
+        };
+        let pem = std::fs::read(path).map_err(|error| unusable(&error))?;
+        let roots: Vec<Vec<u8>> = CertificateDer::pem_slice_iter(&pem)
+            .map(|root| root.map(|root| root.to_vec()))
+            .collect::<Result<_, _>>()
+            .map_err(|error| unusable(&error))?;
+        if roots.is_empty() {
+            return Err(unusable(&"it holds no certificate"));
+        }
+        Ok(Makers(roots))
+    }
+}
+
+/// Whom passkeys are made for: a domain, and the origins whose pages may use them.
+fn relying_party(app: &App) -> Result<RelyingParty> {
+    let server = &app.settings.server.public_url;
+    let id = app.settings.mfa.rp_id.clone().unwrap_or_else(|| server.host().to_owned());
+    if id.starts_with('[') || id.parse::<std::net::Ipv4Addr>().is_ok() {
+        let says = "Passkeys belong to a domain, and this server is reached by an IP address.";
+        return Err(Error::new(Kind::Conflict, "mfa.no_domain", says));
+    }
+    let related = app.settings.mfa.related_origins.iter().map(ToString::to_string);
+    Ok(RelyingParty { id, origins: std::iter::once(server.to_string()).chain(related).collect() })
+}
+
+/// What a browser's `navigator.credentials` is called with: an object of the specification, in its JSON form.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(rename = "WebauthnOptions")]
+pub struct Options(#[schemars(with = "shape::WebauthnOptions")] serde_json::Value);
+
+impl From<Options> for serde_json::Value {
+    fn from(options: Options) -> serde_json::Value {
+        options.0
+    }
+}
+
+fn written(options: &impl Serialize) -> Result<Options> {
+    serde_json::to_value(options).map(Options).map_err(Error::internal)
+}
+
+fn lives_in_milliseconds() -> u32 {
+    u32::try_from(LIVES.as_millis()).unwrap_or(300_000)
+}
+
+/// A passkey, as its owner sees it.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Passkey")]
+pub struct PasskeyView {
+    id: PasskeyId,
+    /// What its owner calls it.
+    name: String,
+    /// Whether it may be copied to other devices of its owner.
+    backup_eligible: bool,
+    /// Whether it was, when it was last used.
+    backed_up: bool,
+    /// The make of the device, if it says so (AAGUID); all zeros if not.
+    #[schemars(with = "shape::Uuid")]
+    aaguid: Uuid,
+    #[schemars(with = "shape::DateTime")]
+    created_at: Timestamp,
+    #[schemars(with = "Option<shape::DateTime>")]
+    last_used_at: Option<Timestamp>,
+}
+
+type ViewRow = (PasskeyId, String, bool, bool, Uuid, Timestamp, Option<Timestamp>);
+
+fn view(
+    (id, name, backup_eligible, backed_up, aaguid, created_at, last_used_at): ViewRow,
+) -> PasskeyView {
+    PasskeyView { id, name, backup_eligible, backed_up, aaguid, created_at, last_used_at }
+}
+
+/// The passkeys of a user, oldest first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(app: &App, user: UserId) -> Result<Vec<PasskeyView>> {
+    let rows: Vec<ViewRow> = app
+        .db
+        .all(
+            "select id, name, backup_eligible, backed_up, aaguid, created_at, last_used_at from passkeys
+             where user_id = $1 order by created_at, id",
+            args![user],
+        )
+        .await?;
+    Ok(rows.into_iter().map(view).collect())
+}
+
+async fn descriptors(change: &mut Change, user: UserId) -> Result<Vec<CredentialDescriptor>> {
+    let rows: Vec<(Vec<u8>, String)> = change
+        .all(
+            "select credential_id, transports from passkeys where user_id = $1 order by created_at, id",
+            args![user],
+        )
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(id, transports)| {
+            let transports: Vec<String> =
+                transports.split_whitespace().map(str::to_owned).collect();
+            CredentialDescriptor::new(&id, &transports)
+        })
+        .collect())
+}
+
+/// Asks for a new passkey of whoever is signed in.
+pub(super) async fn begin(app: &App, caller: &Caller) -> Result<Options> {
+    let me = caller.signed_in()?;
+    let party = relying_party(app)?;
+    let user = users::current(app, me.user).await?.ok_or_else(bad_token)?;
+    let (bytes, digest) = challenges::passkey_bytes(app);
+    let mut change = app.change(&caller.actor).await?;
+    let had = descriptors(&mut change, me.user).await?;
+    if i64::try_from(had.len()).unwrap_or(MOST) >= MOST {
+        let says = "There are 25 passkeys already; remove one first.";
+        return Err(Error::new(Kind::Conflict, "mfa.too_many_passkeys", says));
+    }
+    let digest = digest.ok_or_else(|| Error::internal("bytes of our own"))?;
+    let new = NewChallenge {
+        digest,
+        purpose: Purpose::Registration,
+        user: Some(me.user),
+        client: Client::within(app, me.session()?),
+        passkey: Some(digest),
+        details: String::new(),
+    };
+    challenges::open(&mut change, new).await?;
+    change.commit_quietly("a passkey that isn't made yet; what becomes of it is an event").await?;
+    let name = user.name.as_deref().unwrap_or(&user.email);
+    let entity = UserEntity { id: me.user.0.as_bytes(), name: &user.email, display_name: name };
+    let conveyance = match app.settings.mfa.attestation {
+        Attestation::None => AttestationConveyance::None,
+        Attestation::Direct => AttestationConveyance::Direct,
+    };
+    let options = CreationOptions::new(&party, site(app), &entity, &bytes, &Algorithm::OFFERED)
+        .timeout(lives_in_milliseconds())
+        .exclude(had)
+        .select(ResidentKey::Preferred, UserVerification::Preferred)
+        .attestation(conveyance);
+    written(&options)
+}
+
+/// A passkey that was made, and recovery codes, if there were none.
+pub(super) struct Made {
+    pub(super) passkey: PasskeyView,
+    pub(super) codes: Vec<SecretString>,
+}
+
+/// Takes a new passkey.
+pub(super) async fn finish(
+    app: &App,
+    caller: &Caller,
+    answer: &RegistrationResponse,
+    name: String,
+) -> Result<Made> {
+    let me = caller.signed_in()?;
+    let party = relying_party(app)?;
+    let bytes = answer.challenge().map_err(|why| refused(&why))?;
+    let digest = challenges::passkey_digest(&bytes)
+        .ok_or_else(|| refused(&WebauthnError::WrongChallenge))?;
+    let client = Client::within(app, me.session()?);
+    let asked =
+        challenges::attempt(app, &caller.actor, Purpose::Registration, digest, client).await?;
+    let asked = asked.filter(|asked| asked.user == Some(me.user));
+    let asked = asked.ok_or_else(|| refused(&WebauthnError::WrongChallenge))?;
+    let roots = &app.part::<Makers>().0;
+    let policy = match app.settings.mfa.attestation {
+        Attestation::None => AttestationPolicy::None,
+        Attestation::Direct => {
+            AttestationPolicy::Trusted { roots, now: app.clock.now().as_seconds() }
+        }
+    };
+    let expected = RegistrationExpectation {
+        challenge: &bytes,
+        user_verification: UserVerification::Preferred,
+        algorithms: &Algorithm::OFFERED,
+        attestation: &policy,
+    };
+    let made = webauthn::verify_registration(&party, &expected, answer);
+    let made = made.map_err(|why| refused(&why))?;
+    let mut change = app.change(&caller.actor).await?;
+    // SECURITY: as with one-time codes (test: a_sign_in_beside_the_first_factor_does_not_slip_through).
+    users::may_sign_in(&mut change, me.user).await?.ok_or_else(bad_token)?;
+    if !challenges::close(&mut change, &asked).await? {
+        return Err(refused(&WebauthnError::WrongChallenge));
+    }
+    let passkey = insert(&mut change, me.user, &made, name).await?;
+    let amr = amr(made.backup_eligible);
+    added(&mut change, caller, Proof { amr, strength: Strength::Passkey }, "a passkey").await?;
+    let left = factors(&mut change, me.user).await?.recovery_codes_left;
+    let codes =
+        if left == 0 { recovery_codes::make(&mut change, me.user).await? } else { Vec::new() };
+    let entry = ADDED.about(me.user).detail("factor", "passkey");
+    change.commit(entry.detail("passkey", passkey.id.to_string())).await?;
+    Ok(Made { passkey, codes })
+}
+
+async fn insert(
+    change: &mut Change,
+    user: UserId,
+    made: &NewCredential,
+    name: String,
+) -> Result<PasskeyView> {
+    let (id, now) = (PasskeyId(change.app().new_id()), change.now());
+    let aaguid = Uuid::from_bytes(made.aaguid);
+    // SECURITY: of one credential there is one owner (WebAuthn level 3, section 7.1, step 26).
+    let stored = change
+        .run(
+            "insert into passkeys (id, user_id, credential_id, public_key, name, sign_count, backup_eligible,
+                backed_up, aaguid, attestation, transports, created_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+             on conflict (credential_id) do nothing",
+            args![
+                id,
+                user,
+                made.id.clone(),
+                made.public_key.as_bytes().to_vec(),
+                name.clone(),
+                i64::from(made.sign_count),
+                made.backup_eligible,
+                made.backed_up,
+                aaguid,
+                made.attestation.as_str(),
+                made.transports.join(" "),
+                now
+            ],
+        )
+        .await?;
+    if stored == 0 {
+        let says = "This passkey is known already.";
+        return Err(Error::new(Kind::Conflict, "mfa.passkey_taken", says));
+    }
+    Ok(PasskeyView {
+        id,
+        name,
+        backup_eligible: made.backup_eligible,
+        backed_up: made.backed_up,
+        aaguid,
+        created_at: now,
+        last_used_at: None,
+    })
+}
+
+fn amr(backup_eligible: bool) -> &'static str {
+    // What may be copied isn't bound to one piece of hardware (RFC 8176).
+    if backup_eligible { "swk user mfa" } else { "hwk user mfa" }
+}
+
+/// Gives a passkey another name.
+pub(super) async fn rename(
+    app: &App,
+    caller: &Caller,
+    id: PasskeyId,
+    name: String,
+) -> Result<PasskeyView> {
+    let me = caller.signed_in()?;
+    let mut change = app.change(&caller.actor).await?;
+    let row: Option<ViewRow> = change
+        .maybe(
+            "update passkeys set name = $3 where id = $2 and user_id = $1
+             returning id, name, backup_eligible, backed_up, aaguid, created_at, last_used_at",
+            args![me.user, id, name],
+        )
+        .await?;
+    let passkey = view(row.ok_or_else(Error::not_found)?);
+    change.commit_quietly("what its owner calls a passkey changes nothing that it opens").await?;
+    Ok(passkey)
+}
+
+/// Removes a passkey.
+pub(super) async fn remove(app: &App, caller: &Caller, id: PasskeyId) -> Result<()> {
+    let me = caller.signed_in()?;
+    let may_be_without = may_be_without(app, caller).await?;
+    let mut change = app.change(&caller.actor).await?;
+    let gone = change
+        .run("delete from passkeys where id = $2 and user_id = $1", args![me.user, id])
+        .await?;
+    if gone == 0 {
+        return Err(Error::not_found());
+    }
+    removed(&mut change, caller, may_be_without, "a passkey").await?;
+    let entry = REMOVED.about(me.user).detail("factor", "passkey");
+    change.commit(entry.detail("passkey", id.to_string())).await
+}
+
+/// What a user's passkeys are asked to sign, for a challenge that somebody else makes; none if they have none, or
+/// this server can't have any.
+///
+/// # Errors
+/// When the database fails.
+pub async fn ask(change: &mut Change, user: UserId) -> Result<Option<Asked>> {
+    let app = change.app().clone();
+    let allowed = descriptors(change, user).await?;
+    let (false, Ok(party)) = (allowed.is_empty(), relying_party(&app)) else { return Ok(None) };
+    let (bytes, digest) = challenges::passkey_bytes(&app);
+    let options = RequestOptions::new(&party, &bytes)
+        .timeout(lives_in_milliseconds())
+        .allow(allowed)
+        .user_verification(UserVerification::Preferred);
+    let digest = digest.ok_or_else(|| Error::internal("bytes of our own"))?;
+    Ok(Some(Asked { options: written(&options)?, digest }))
+}
+
+/// What any passkey is asked to sign that knows whose it is.
+///
+/// # Errors
+/// `mfa.no_domain`.
+pub fn ask_anybody(app: &App) -> Result<Asked> {
+    let (bytes, digest) = challenges::passkey_bytes(app);
+    let options = RequestOptions::new(&relying_party(app)?, &bytes)
+        .timeout(lives_in_milliseconds())
+        .user_verification(UserVerification::Required);
+    let digest = digest.ok_or_else(|| Error::internal("bytes of our own"))?;
+    Ok(Asked { options: written(&options)?, digest })
+}
+
+/// What passkeys are asked to sign.
+pub struct Asked {
+    /// For the browser.
+    pub options: Options,
+    /// What stands for the bytes in the table of challenges.
+    pub digest: [u8; 32],
+}
+
+/// Which challenge a passkey's answer is for; none if it is none of ours.
+pub fn asked_by(answer: &AuthenticationResponse) -> Option<[u8; 32]> {
+    challenges::passkey_digest(&answer.challenge().ok()?)
+}
+
+/// Whose passkey an answer says it is: what it carries when no name was asked for.
+pub fn owner_of(answer: &AuthenticationResponse) -> Option<UserId> {
+    let handle = answer.user_handle().ok()??;
+    Some(UserId(Uuid::from_bytes(handle.try_into().ok()?)))
+}
+
+type StoredRow = (PasskeyId, Vec<u8>, i64, bool);
+
+/// Judges a passkey's answer, in the change that rests on it; `asked` is the challenge that was made.
+pub(super) async fn judge(
+    change: &mut Change,
+    user: UserId,
+    answer: &AuthenticationResponse,
+    asked: Option<[u8; 32]>,
+    verification: UserVerification,
+) -> Result<Option<Proof>> {
+    let app = change.app().clone();
+    let (Ok(party), Ok(id), Ok(bytes)) =
+        (relying_party(&app), answer.credential_id(), answer.challenge())
+    else {
+        return Ok(None);
+    };
+    // SECURITY: the answer belongs to the challenge that was counted (test: a_passkey_answers_its_own_challenge).
+    if asked.is_none() || challenges::passkey_digest(&bytes) != asked {
+        return Ok(None);
+    }
+    let row: Option<StoredRow> = change
+        .maybe(
+            "select id, public_key, sign_count, backup_eligible from passkeys
+             where credential_id = $1 and user_id = $2",
+            args![id.clone(), user],
+        )
+        .await?;
+    let Some((row, public_key, sign_count, backup_eligible)) = row else { return Ok(None) };
+    let public_key = PublicKey::from_bytes(&public_key).map_err(Error::internal)?;
+    let stored = StoredCredential {
+        id: &id,
+        public_key: &public_key,
+        sign_count: u32::try_from(sign_count).map_err(Error::internal)?,
+        backup_eligible,
+        user_handle: user.0.as_bytes(),
+    };
+    let expected = AuthenticationExpectation { challenge: &bytes, user_verification: verification };
+    let good = match webauthn::verify_authentication(&party, &expected, &stored, answer) {
+        Ok(good) => good,
+        Err(why) => {
+            if why == WebauthnError::CounterWentBack {
+                change.note(COPIED.about(user).detail("passkey", row.to_string()));
+            }
+            tracing::debug!(%why, "a passkey was refused");
+            return Ok(None);
+        }
+    };
+    let now = change.now();
+    // SECURITY: the counter that was compared: of two answers at the same moment one counts.
+    let used = change
+        .run(
+            "update passkeys set sign_count = $2, backed_up = $3, last_used_at = $4
+             where id = $1 and sign_count = $5",
+            args![row, i64::from(good.sign_count), good.backed_up, now, sign_count],
+        )
+        .await?;
+    let proof = Proof { amr: amr(backup_eligible), strength: Strength::Passkey };
+    Ok((used == 1).then_some(proof))
+}
+
+/// Why a passkey that should be added isn't: the owner's browser or device is at fault, and they may know.
+fn refused(why: &WebauthnError) -> Error {
+    let says = format!("This isn't a passkey that can be taken: {why}.");
+    Error::bad_field("/credential", "mfa.bad_passkey", says)
+}
