@@ -20,7 +20,7 @@ pub mod serve;
 
 use axum::http::{HeaderName, HeaderValue};
 
-pub use answer::{Accepted, Asset, Created, Elsewhere, Html, NoContent, Written};
+pub use answer::{Accepted, Asset, Created, Elsewhere, Html, NoContent, Taken, Written};
 pub use cookie::{CookieName, Found, HostCookie};
 pub use frame::Frame;
 pub use input::{Body, Cursor, Form, Id, List, MaybeBody, Paging, Params, Segments};

@@ -8,9 +8,13 @@
 //! - An address is changed by whoever reads the new mail **and** knows the password; whoever reads the old mail
 //!   can undo it for a week, and nobody else can have that address meanwhile.
 //!
-//! Tables: `recovery_tokens`, `address_changes`.
+//! - No link removes a second factor, but one that needs the password, the mail and a waiting time, where
+//!   `mfa.recovery_delay` is set.
+//!
+//! Tables: `recovery_tokens`, `address_changes`, `factor_recoveries`.
 
 mod address;
+mod factors;
 mod http;
 mod invitation;
 
@@ -27,6 +31,7 @@ use crate::error::{Error, Result};
 use crate::id::UserId;
 use crate::lockout;
 use crate::mail::{self, Content, Letter};
+use crate::mfa;
 use crate::module::{Job, Module};
 use crate::passwords::{self, Turn};
 use crate::sessions::{self, Why};
@@ -53,6 +58,7 @@ pub const MODULE: Module = Module {
         &http::INVITE,
         &http::EMAIL_CHANGE,
         &http::EMAIL_LINK,
+        &http::FACTORS,
     ],
     events: &[
         ASKED,
@@ -62,8 +68,17 @@ pub const MODULE: Module = Module {
         address::ASKED,
         address::CHANGED,
         address::RESTORED,
+        factors::ASKED,
+        factors::REMOVED,
+        factors::CANCELLED,
     ],
-    letters: &[&LETTER, &invitation::LETTER, &address::CONFIRM, &address::ANNOUNCE],
+    letters: &[
+        &LETTER,
+        &invitation::LETTER,
+        &address::CONFIRM,
+        &address::ANNOUNCE,
+        &factors::LETTER,
+    ],
     jobs: &[Job {
         name: "recovery.prune",
         every: Duration::from_secs(3600),
@@ -80,14 +95,22 @@ pub const MODULE: Module = Module {
             name: "addresses",
             sql: Sql::Both(include_str!("../../migrations/0013_addresses.sql")),
         },
+        Migration {
+            version: 19,
+            name: "factor_recoveries",
+            sql: Sql::Both(include_str!("../../migrations/0019_factor_recoveries.sql")),
+        },
     ],
-    tables: &["recovery_tokens", "address_changes"],
+    tables: &["recovery_tokens", "address_changes", "factor_recoveries"],
     ..Module::EMPTY
 };
 
 pub use address::{
     AddressChange, ask as ask_for_address, confirm as confirm_address, kept_changes, move_to,
     undo as undo_address,
+};
+pub use factors::{
+    ask as ask_for_factors, cancel as keep_factors, finish as remove_factors, not_lost,
 };
 pub use invitation::{Invitation, invite, send_link};
 
@@ -217,6 +240,11 @@ pub async fn reset(
         return Err(bad_token());
     }
     void_links(&mut change, user.id).await?;
+    if !user.email_verified {
+        // SECURITY: until now nobody had proved to be the owner: whoever set a factor up wasn't
+        // (test: what_was_set_up_before_the_address_was_proved_is_gone).
+        mfa::remove_all(&mut change, user.id).await?;
+    }
     let first = !passwords::has(&mut change, user.id).await?;
     passwords::store(&mut change, user.id, sealed).await?;
     users::prove_address(&mut change, user.id, &user.email).await?;
@@ -254,6 +282,7 @@ async fn prune(app: &App) -> Result<()> {
     let mut tx = app.db.begin().await?;
     let now = app.clock.now();
     tx.run("delete from recovery_tokens where expires_at < $1", args![now]).await?;
+    tx.run("delete from factor_recoveries where expires_at < $1", args![now]).await?;
     tx.run(
         "delete from address_changes
          where (confirmed_at is null and expires_at < $1) or undo_until < $1",

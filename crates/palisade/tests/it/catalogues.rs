@@ -100,6 +100,7 @@ async fn use_once(app: &TestApp, rule: &str) -> crate::app::Answer {
             let body = json!({ "email": "bob@example.com" });
             anyone.post("/api/v1/auth/verify-email/resend", body).await
         }
+        "factors_address" => anyone.post("/api/v1/auth/factors/keep", json!({})).await,
         "email_link_address" => anyone.post("/api/v1/auth/email/undo", json!({})).await,
         "setup_address" => anyone.post("/api/v1/setup", json!({})).await,
         "password_change_account" => {
@@ -305,6 +306,7 @@ fn every_quiet_commit_is_known() {
             "mfa: a secret that doesn't count yet; what makes it count is an event",
             "mfa: what its owner calls a passkey changes nothing that it opens",
             "recovery: a link for a change of address; what it leads to is an event",
+            "recovery: a link for lost factors; what it leads to is an event",
             "recovery: a wrong password for a link; too many of them are an event",
             "registration: a link for a registration; what it leads to is an event",
             "registration: a wrong password for a link; too many of them are an event",

@@ -165,8 +165,11 @@ const WHO: &str = "
     POST /api/v1/access/check signed in
     POST /api/v1/auth/email/confirm anyone
     POST /api/v1/auth/email/undo anyone
+    POST /api/v1/auth/factors/keep anyone
+    POST /api/v1/auth/factors/remove anyone
     POST /api/v1/auth/login anyone
     POST /api/v1/auth/login/mfa anyone
+    POST /api/v1/auth/login/mfa/lost anyone
     POST /api/v1/auth/login/passkey/begin anyone
     POST /api/v1/auth/login/passkey/finish anyone
     POST /api/v1/auth/reauthenticate/passkey/begin signed in
@@ -223,6 +226,7 @@ const WHO: &str = "
     POST /api/v1/users/{id}/unlock users:write
     GET /api/v1/whoami anyone
     GET /account/email anyone
+    GET /account/factors anyone
     GET /account/invite anyone
     GET /account/password anyone
     GET /account/reset anyone

@@ -23,6 +23,7 @@ mod described;
 mod endings;
 mod every_route;
 mod factors;
+mod flows;
 mod granting;
 mod journeys;
 mod lockout;
