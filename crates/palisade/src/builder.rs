@@ -31,8 +31,8 @@ use crate::reference::Document;
 use crate::settings::{CorsOrigin, Settings};
 use crate::users::AllPermissions;
 use crate::{
-    account, audit, compat, grants, keys, lockout, login, mail, passwords, recovery, reference,
-    registration, roles, sessions, system, tokens, users,
+    account, api_keys, audit, compat, grants, keys, lockout, login, mail, passwords, recovery,
+    reference, registration, roles, sessions, system, tokens, users, verifiers,
 };
 
 /// Palisade's own modules.
@@ -46,7 +46,9 @@ pub const MODULES: &[Module] = &[
     mail::MODULE,
     lockout::MODULE,
     sessions::MODULE,
+    api_keys::MODULE,
     passwords::MODULE,
+    verifiers::MODULE,
     login::MODULE,
     registration::MODULE,
     recovery::MODULE,
@@ -77,7 +79,7 @@ const GROUND_MIGRATIONS: &[Migration] = &[
 const GROUND_JOBS: &[Job] = &[Job {
     name: "feed.prune",
     every: Duration::from_secs(60),
-    run: |app| Box::pin(app.feed.prune(&app.db, app.clock.now())),
+    run: |app| Box::pin(app.feed.prune(&app.db, app.clock.now(), tokens::longest_life(app))),
 }];
 
 /// Puts an [`App`] together from its modules.

@@ -243,6 +243,7 @@ async fn create(
         email: wanted.email.clone(),
         name: wanted.name.clone(),
         roles,
+        service: false,
     };
     let Some(user) = users::create(change, &new).await? else { return Ok(None) };
     let sealed = hashed.seal(&change.app().clone(), user);

@@ -5,13 +5,15 @@
 //! - The last administrator who can sign in can't be disabled, stripped or deleted.
 //! - Nobody acts on somebody who may do more, and nobody hands on what they don't hold ([`Authority`]).
 //!
+//! - A service account never signs in, gets no mail and is nobody's last administrator.
+//!
 //! Tables: `users`, `user_roles`.
 
 /// The one select of users, as [`Row`] has them.
 macro_rules! select_users {
     ($which:literal) => {
         concat!(
-            "select id, email, email_verified_at, name, disabled_at, created_at, last_login_at, delete_at,
+            "select id, email, email_verified_at, name, disabled_at, created_at, last_login_at, delete_at, service,
                 (select locked_until from lockout_counts c where c.user_id = u.id and c.client = ''),
                 (select string_agg(role, ' ' order by role) from user_roles r where r.user_id = u.id),
                 (select string_agg(permission, ' ') from role_permissions p
@@ -27,6 +29,7 @@ mod email;
 mod http;
 mod list;
 mod roles;
+mod service;
 mod standing;
 mod view;
 
@@ -45,7 +48,7 @@ use crate::id::UserId;
 use crate::memory::{Recall, Remembered};
 use crate::module::{Module, Permission};
 
-pub use authority::{Authority, within_reach};
+pub use authority::{Authority, exceeds_own, within_reach};
 pub use email::Email;
 pub use http::absent_or_null;
 pub use list::page;
@@ -53,7 +56,10 @@ pub use roles::{
     Holder, grant_role, has_admin, has_admin_now, revoke_role, roles_changed, spare_last_admin,
     strip_role,
 };
-pub use standing::{FirstTime, delete, delete_later, disable, enable, is_due, keep, signed_in};
+pub use service::{create_service, service_account, service_page, unreachable};
+pub use standing::{
+    FirstTime, delete, delete_later, disable, enable, hold, is_due, keep, signed_in,
+};
 pub use view::UserView;
 
 /// May see all users.
@@ -114,6 +120,11 @@ pub const MODULE: Module = Module {
                 postgres: include_str!("../../migrations/0012_roles.postgres.sql"),
             },
         },
+        Migration {
+            version: 20,
+            name: "service_accounts",
+            sql: Sql::Both(include_str!("../../migrations/0020_service_accounts.sql")),
+        },
     ],
     tables: &["users", "user_roles"],
     parts: |_, parts: &mut Parts| {
@@ -156,6 +167,8 @@ pub struct User {
     pub disabled: bool,
     /// Until when clients that aren't known are refused; may be past.
     pub locked_until: Option<Timestamp>,
+    /// Whether it is a program's: nobody signs in to it.
+    pub service: bool,
     /// When the account was made.
     pub created_at: Timestamp,
     /// When somebody last signed in to it.
@@ -222,6 +235,8 @@ pub struct NewUser {
     pub name: Option<String>,
     /// Roles beside [`USER`]; they exist.
     pub roles: Vec<String>,
+    /// Whether it is a program's account.
+    pub service: bool,
 }
 
 /// Makes a user; none if the address is taken, or may still be given back to its former owner.
@@ -234,8 +249,9 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
     let verified_at = new.verified.then_some(now);
     let made: Option<(Uuid,)> = change
         .maybe(
-            "insert into users (id, email, email_key, name, name_key, created_at, updated_at, email_verified_at)
-             select $1, $2, $3, $4, $5, $6, $6, $7
+            "insert into users (id, email, email_key, name, name_key, created_at, updated_at, email_verified_at,
+                service)
+             select $1, $2, $3, $4, $5, $6, $6, $7, $8
              where not exists (select 1 from address_changes a
                 where a.old_key = $3 and a.undo_until > $6 and a.undone_at is null)
              on conflict (email_key) do nothing returning id",
@@ -246,7 +262,8 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
                 new.name.clone(),
                 new.name.as_deref().map(email::fold),
                 now,
-                verified_at
+                verified_at,
+                new.service.then_some(true)
             ],
         )
         .await?;
@@ -315,6 +332,7 @@ type Row = (
     Timestamp,
     Option<Timestamp>,
     Option<Timestamp>,
+    Option<bool>,
     Option<Timestamp>,
     Option<String>,
     Option<String>,
@@ -330,6 +348,7 @@ fn user(app: &App, row: Row) -> User {
         created_at,
         last_login_at,
         delete_at,
+        service,
         lock,
         roles,
         may,
@@ -354,6 +373,7 @@ fn user(app: &App, row: Row) -> User {
         permissions,
         disabled: disabled_at.is_some(),
         locked_until: lock,
+        service: service.unwrap_or(false),
         created_at,
         last_login_at,
         delete_at,

@@ -23,7 +23,13 @@ use crate::app::{Answer, Call, On, Plan, TestApp};
 /// `test-a+b`; as an API key would with `test-key-a+b`.
 const TEST: Module = Module {
     name: "test_credentials",
-    credentials: &[Credential { name: "test", via: Via::Bearer, prove }],
+    credentials: &[Credential {
+        name: "test",
+        says: "A test.",
+        session: true,
+        via: Via::Bearer,
+        prove,
+    }],
     ..Module::EMPTY
 };
 
@@ -45,6 +51,7 @@ fn prove<'a>(app: &'a App, parts: &'a Parts) -> BoxFuture<'a, Result<Option<Iden
             permissions: Arc::new(named.split('+').map(str::to_owned).collect()),
             authenticated_at: app.clock.now(),
             via: Via::Bearer,
+            limit: None,
         }))
     })
 }
@@ -57,6 +64,7 @@ async fn start() -> TestApp {
 /// The path with an id where one is expected.
 fn concrete(path: &str) -> String {
     path.replace("{id}", "01890000-0000-7000-8000-000000000000")
+        .replace("{key}", "01890000-0000-7000-8000-000000000000")
         .replace("{role}", "nothing")
         .replace("{type}", "document")
         .replace("{subject}", "anyone")
@@ -160,6 +168,7 @@ const WHO: &str = "
     POST /api/v1/access/check signed in
     POST /api/v1/auth/email/confirm anyone
     POST /api/v1/auth/email/undo anyone
+    POST /api/v1/auth/introspect tokens:introspect
     POST /api/v1/auth/login anyone
     POST /api/v1/auth/logout signed in
     POST /api/v1/auth/password/forgot anyone
@@ -167,6 +176,8 @@ const WHO: &str = "
     POST /api/v1/auth/reauthenticate signed in
     POST /api/v1/auth/refresh anyone
     POST /api/v1/auth/register anyone
+    GET /api/v1/auth/revocations tokens:introspect
+    POST /api/v1/auth/revoke tokens:introspect
     POST /api/v1/auth/verify-email anyone
     POST /api/v1/auth/verify-email/resend anyone
     GET /api/v1/limits system:read
@@ -180,6 +191,8 @@ const WHO: &str = "
     DELETE /api/v1/roles/{role} roles:write
     GET /api/v1/roles/{role} roles:read
     PATCH /api/v1/roles/{role} roles:write
+    GET /api/v1/service-accounts users:read
+    POST /api/v1/service-accounts users:write
     POST /api/v1/setup anyone
     GET /api/v1/users users:read
     POST /api/v1/users users:write
@@ -194,10 +207,16 @@ const WHO: &str = "
     PATCH /api/v1/users/me signed in
     GET /api/v1/users/me/activity signed in
     POST /api/v1/users/me/password signed in
+    GET /api/v1/users/me/api-keys signed in
+    POST /api/v1/users/me/api-keys signed in
+    DELETE /api/v1/users/me/api-keys/{id} signed in
     DELETE /api/v1/users/me/sessions signed in
     GET /api/v1/users/me/sessions signed in
     DELETE /api/v1/users/me/sessions/{id} signed in
     GET /api/v1/users/{id} users:read
+    GET /api/v1/users/{id}/api-keys users:write
+    POST /api/v1/users/{id}/api-keys users:write
+    DELETE /api/v1/users/{id}/api-keys/{key} users:write
     POST /api/v1/users/{id}/disable users:write
     POST /api/v1/users/{id}/enable users:write
     POST /api/v1/users/{id}/revoke-sessions users:write
