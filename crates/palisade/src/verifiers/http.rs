@@ -131,7 +131,7 @@ async fn feed(
     })?;
     let cursor = after.unwrap_or_default();
     if !wants_events(&headers) {
-        let signed = read(&app, cursor).await?.sign(&app).await?;
+        let signed = read(&app, cursor).await?.sign(&app, None).await?;
         let media = HeaderValue::from_static(JWT);
         return Ok(Feed(([(CONTENT_TYPE, media)], signed).into_response()));
     }

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use palisade_db::Timestamp;
 use serde::Serialize;
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -48,8 +49,8 @@ impl FromStr for Cursor {
             let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             digits.then(|| text.parse::<i64>().ok()).flatten().ok_or(())
         };
-        let cursor = Cursor { low: number(low)?, at: number(at)? };
-        if cursor.low <= cursor.at { Ok(cursor) } else { Err(()) }
+        let (low, at) = (number(low)?, number(at)?);
+        Ok(Cursor { low: low.min(at), at })
     }
 }
 
@@ -66,8 +67,17 @@ pub(super) struct Ending {
     until: Timestamp,
 }
 
+/// Which stream a page belongs to, and the how many-th of it it is, so that one that was dropped on the way is missed.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Place {
+    pub(super) id: Uuid,
+    pub(super) page: u64,
+}
+
 /// One page.
 pub(super) struct Page {
+    /// Where it begins.
+    after: Cursor,
     pub(super) items: Vec<Ending>,
     /// Everything that was answered before is on this page or one before it, unless there are `more`.
     pub(super) time: Timestamp,
@@ -93,6 +103,7 @@ pub(super) async fn read(app: &App, cursor: Cursor) -> Result<Page> {
     };
     let since = app.feed.since(&app.db, asked).await?;
     let more = i64::try_from(since.rows.len()).unwrap_or(PAGE) == PAGE;
+    let after = cursor;
     let cursor = if cursor.at > since.highest { Cursor::default() } else { cursor };
     // SECURITY: in the middle of a pass `low` stays: what was passed over since its beginning is looked for in the
     // next one (test: a_number_that_commits_late_is_on_a_later_page).
@@ -111,7 +122,7 @@ pub(super) async fn read(app: &App, cursor: Cursor) -> Result<Page> {
     };
     let items = since.rows.into_iter().map(ending).collect();
     let next = Cursor { low: low.min(at), at };
-    Ok(Page { items, time, highest: since.highest, next, more })
+    Ok(Page { after, items, time, highest: since.highest, next, more })
 }
 
 impl Page {
@@ -119,17 +130,21 @@ impl Page {
     ///
     /// # Errors
     /// When the keys can't be read.
-    pub(super) async fn sign(&self, app: &App) -> Result<String> {
+    pub(super) async fn sign(&self, app: &App, stream: Option<Place>) -> Result<String> {
         let issued = self.time.as_seconds();
-        let claims = json!({
+        let mut claims = json!({
             "iss": app.settings.tokens.issuer,
             "iat": issued,
             "exp": issued + BELIEVED_FOR,
             "head": { "time": self.time, "sequence": self.highest },
+            "after": self.after.to_string(),
             "items": self.items,
             "next": self.next.to_string(),
             "more": self.more,
         });
+        if let Some(place) = stream {
+            claims["stream"] = json!(place);
+        }
         let key = keys::ring(app).await?.signing(app, TokenFormat::Jwt)?;
         key.sign_statement(TYPE, &claims).map_err(Error::internal)
     }

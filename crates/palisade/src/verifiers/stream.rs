@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::sleep;
 
-use super::pages::{Cursor, read};
+use super::pages::{Cursor, Place, read};
 use super::{INTROSPECT, Streams};
 use crate::access::Identity;
 use crate::app::App;
@@ -29,6 +29,8 @@ struct Follower {
     app: App,
     identity: Identity,
     cursor: Cursor,
+    /// Of the next page.
+    place: Place,
     /// What was sent above the cursor's `low`, and needn't be sent again.
     sent: BTreeSet<i64>,
     news: watch::Receiver<()>,
@@ -57,6 +59,7 @@ pub(super) fn open(
         app: app.clone(),
         identity: identity.clone(),
         cursor,
+        place: Place { id: app.new_id(), page: 0 },
         sent: BTreeSet::new(),
         news: streams.news.subscribe(),
         stopping,
@@ -112,7 +115,10 @@ impl Follower {
             self.sent = self.sent.split_off(&(self.cursor.low + 1));
             self.quiet = 0;
         }
-        let signed = page.sign(&self.app).await?;
+        // SECURITY: numbered, so that nobody on the way can leave one out unseen
+        // (tests/clients/verifying.py).
+        let signed = page.sign(&self.app, Some(self.place)).await?;
+        self.place.page += 1;
         Ok(Some(format!("id: {}\nevent: revocations\ndata: {signed}\n\n", page.next).into()))
     }
 
