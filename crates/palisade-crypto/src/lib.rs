@@ -43,3 +43,5 @@ pub mod root;
 pub mod seal;
 pub mod secret;
 pub mod token;
+pub mod totp;
+pub mod webauthn;

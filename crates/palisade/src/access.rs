@@ -38,6 +38,8 @@ pub struct Access {
     pub limits: Vec<&'static Rule>,
     /// Whether it asks for proof of identity within `sessions.fresh_for`.
     pub fresh: bool,
+    /// Whether it is open to an administrator who must set up a second factor first.
+    pub enrolling: bool,
     /// Whether an API key may call it: asked where no permission is; see [`Access::takes_keys`].
     pub keys: bool,
 }
@@ -54,18 +56,20 @@ pub enum Who {
 }
 
 /// Everybody may call; credentials aren't looked at.
-pub const ANYONE: Access =
-    Access { who: Who::Anyone, limits: Vec::new(), fresh: false, keys: false };
+pub const ANYONE: Access = Access::to(Who::Anyone);
 /// Whoever is signed in may call: routes about oneself.
-pub const SIGNED_IN: Access =
-    Access { who: Who::SignedIn, limits: Vec::new(), fresh: false, keys: false };
+pub const SIGNED_IN: Access = Access::to(Who::SignedIn);
 
 /// Whoever holds `permission` may call.
 pub const fn needs(permission: Permission) -> Access {
-    Access { who: Who::Holds(permission), limits: Vec::new(), fresh: false, keys: false }
+    Access::to(Who::Holds(permission))
 }
 
 impl Access {
+    const fn to(who: Who) -> Access {
+        Access { who, limits: Vec::new(), fresh: false, enrolling: false, keys: false }
+    }
+
     /// Counts each call against `rule`, by the client's address.
     #[must_use]
     pub fn limit(mut self, rule: &'static Rule) -> Access {
@@ -73,7 +77,15 @@ impl Access {
         self
     }
 
-    /// Asks for proof of identity within `sessions.fresh_for`: whoever found a device signed in can't do this.
+    /// Lets an administrator in who must set up a second factor before anything else (`access.admin_mfa`).
+    #[must_use]
+    pub const fn enrolling(mut self) -> Access {
+        self.enrolling = true;
+        self
+    }
+
+    /// Asks for proof of identity within `sessions.fresh_for`, with the strongest factor that the account has:
+    /// whoever found a device signed in can't do this.
     #[must_use]
     pub const fn fresh(mut self) -> Access {
         self.fresh = true;
@@ -122,6 +134,48 @@ pub enum Via {
     Cookie,
 }
 
+/// What an identity was proved with, from the weakest to the strongest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Strength {
+    /// A password alone.
+    Password,
+    /// A one-time code.
+    Code,
+    /// A passkey, which can't be phished.
+    Passkey,
+    /// A recovery code: it stands in for whatever else was lost.
+    RecoveryCode,
+}
+
+impl Strength {
+    /// The word in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Strength::Password => "password",
+            Strength::Code => "totp",
+            Strength::Passkey => "passkey",
+            Strength::RecoveryCode => "recovery_code",
+        }
+    }
+
+    /// What a word in the database means; the weakest, if nothing.
+    pub fn parse(word: &str) -> Strength {
+        [Strength::Code, Strength::Passkey, Strength::RecoveryCode]
+            .into_iter()
+            .find(|strength| strength.as_str() == word)
+            .unwrap_or(Strength::Password)
+    }
+
+    /// By which methods at least this much is proved.
+    pub fn methods(self) -> &'static [&'static str] {
+        match self {
+            Strength::Password => &["password"],
+            Strength::Code => &["totp", "recovery_code"],
+            Strength::Passkey | Strength::RecoveryCode => &["passkey", "recovery_code"],
+        }
+    }
+}
+
 /// Somebody who has proved who they are.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -135,6 +189,12 @@ pub struct Identity {
     pub permissions: Arc<BTreeSet<String>>,
     /// When they last proved it with a password or another factor.
     pub authenticated_at: Timestamp,
+    /// What they proved it with then.
+    pub proved_with: Strength,
+    /// The strongest that the account has: what a fresh proof must be made with.
+    pub strongest: Strength,
+    /// Whether they must set up a second factor before they do anything else.
+    pub must_enrol: bool,
     /// How the credential travelled.
     pub via: Via,
     /// What is left of the limit that its own use is counted by.
@@ -233,6 +293,10 @@ pub async fn admit(
     if identity.session.is_none() && !access.takes_keys() {
         return Err(session_needed());
     }
+    // SECURITY: (test: an_administrator_without_a_second_factor_can_only_enrol)
+    if identity.must_enrol && !access.enrolling {
+        return Err(enrol_first());
+    }
     if let Who::Holds(permission) = access.who
         && !identity.permissions.contains(permission.name)
     {
@@ -240,9 +304,9 @@ pub async fn admit(
     }
     if access.fresh {
         let age = app.clock.now().since(identity.authenticated_at);
-        // SECURITY: (test: what_needs_fresh_proof_is_refused_later)
-        if age >= app.settings.sessions.fresh_for {
-            return Err(not_fresh());
+        // SECURITY: (tests: what_needs_fresh_proof_is_refused_later, a_fresh_proof_is_made_with_the_strongest_factor)
+        if age >= app.settings.sessions.fresh_for || identity.proved_with < identity.strongest {
+            return Err(not_fresh(identity.strongest));
         }
     }
     parts.extensions.insert(Arc::new(identity));
@@ -254,9 +318,15 @@ fn session_needed() -> Error {
     Error::new(Kind::Denied, "access.session_needed", says)
 }
 
-fn not_fresh() -> Error {
+fn not_fresh(strongest: Strength) -> Error {
     let says = "Prove again who you are, with POST /api/v1/auth/reauthenticate.";
-    Error::new(Kind::Denied, "access.not_fresh", says)
+    Error::new(Kind::Denied, "access.not_fresh", says).with("methods", strongest.methods())
+}
+
+fn enrol_first() -> Error {
+    let says = "Administrators need a second factor here: set up a passkey or one-time codes first, with \
+                POST /api/v1/users/me/passkeys/begin or POST /api/v1/users/me/totp.";
+    Error::new(Kind::Denied, "access.mfa_required", says)
 }
 
 async fn prove(app: &App, credentials: &[Credential], parts: &RequestParts) -> Result<Identity> {

@@ -31,8 +31,9 @@ use crate::reference::Document;
 use crate::settings::{CorsOrigin, Settings};
 use crate::users::AllPermissions;
 use crate::{
-    account, api_keys, audit, compat, grants, keys, lockout, login, mail, passwords, recovery,
-    reference, registration, roles, sessions, system, tokens, users, verifiers,
+    account, api_keys, audit, challenges, compat, grants, keys, lockout, login, mail, mfa,
+    passwords, recovery, reference, registration, roles, sessions, system, tokens, users,
+    verifiers,
 };
 
 /// Palisade's own modules.
@@ -45,10 +46,12 @@ pub const MODULES: &[Module] = &[
     tokens::MODULE,
     mail::MODULE,
     lockout::MODULE,
+    challenges::MODULE,
     sessions::MODULE,
     api_keys::MODULE,
     passwords::MODULE,
     verifiers::MODULE,
+    mfa::MODULE,
     login::MODULE,
     registration::MODULE,
     recovery::MODULE,

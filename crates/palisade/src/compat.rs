@@ -13,7 +13,7 @@ use crate::access::{ANYONE, Caller};
 use crate::app::App;
 use crate::error::{Kind, Result};
 use crate::http::{Form, Routes};
-use crate::login::{self, Attempt};
+use crate::login::{self, Attempt, Next, Wanted};
 use crate::module::Module;
 use crate::sessions::{Answer, Transport, answer};
 use crate::shape;
@@ -30,6 +30,7 @@ fn routes() -> Routes {
              `POST /api/v1/auth/login` otherwise.",
         )
         .or(Kind::NotSignedIn, "login.denied")
+        .or(Kind::NotSignedIn, "login.mfa_required")
         .or(Kind::Unavailable, "passwords.busy")
 }
 
@@ -52,11 +53,20 @@ async fn access_token(
         email: form.username,
         password: form.password,
         device_token: None,
-        device_name: None,
-        format: app.settings.tokens.format,
-        transport: Transport::Token,
+        wanted: Wanted {
+            device_name: None,
+            format: app.settings.tokens.format,
+            transport: Transport::Token,
+        },
+        challenge_cookie: None,
+        browser: false,
     };
-    let signed_in = login::sign_in(&app, &caller.actor, attempt).await?;
-    let token = signed_in.device.token(&app);
-    answer(&app, signed_in.issued, Some(&token)).await
+    match login::sign_in(&app, &caller.actor, attempt).await? {
+        Next::In(signed_in) => {
+            let token = signed_in.device.token(&app);
+            answer(&app, signed_in.issued, Some(&token)).await
+        }
+        // Such a client knows nothing of factors; one that does goes on with POST /auth/login/mfa.
+        Next::Prove(challenged) => Err(challenged.error()),
+    }
 }

@@ -5,6 +5,7 @@
 //! RFC 9457 `application/problem+json`.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -104,6 +105,7 @@ struct Inner {
     fields: Vec<FieldError>,
     headers: Vec<(HeaderName, HeaderValue)>,
     retry_after: Option<Duration>,
+    extensions: BTreeMap<&'static str, serde_json::Value>,
     cause: Option<Cause>,
 }
 
@@ -117,6 +119,7 @@ impl Error {
             fields: Vec::new(),
             headers: Vec::new(),
             retry_after: None,
+            extensions: BTreeMap::new(),
             cause: None,
         }))
     }
@@ -168,6 +171,13 @@ impl Error {
         self
     }
 
+    /// With a member of its own in the problem document (RFC 9457 section 3.2).
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<serde_json::Value>) -> Error {
+        self.0.extensions.insert(name, value.into());
+        self
+    }
+
     /// With one more header on the answer.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Error {
@@ -193,6 +203,11 @@ impl Error {
     /// The broken rules, if it is about input.
     pub fn fields(&self) -> &[FieldError] {
         &self.0.fields
+    }
+
+    /// Members of its own in the problem document.
+    pub fn extensions(&self) -> &BTreeMap<&'static str, serde_json::Value> {
+        &self.0.extensions
     }
 
     /// Headers that the answer carries beside the usual ones.

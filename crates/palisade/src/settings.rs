@@ -52,8 +52,8 @@ pub use render::{environment_example, settings_markdown, template};
 pub use secret::{DatabaseUrl, RootKey, Secret};
 pub use smtp::{Mailbox, SmtpUrl};
 pub use words::{
-    EmailVerification, Environment, LogFormat, LogLevel, Migrate, Paseto, PasswordAlgorithm,
-    PasswordCost, RegistrationMode, TokenAlgorithm, TokenFormat,
+    AdminMfa, Attestation, EmailVerification, Environment, LogFormat, LogLevel, Migrate, Paseto,
+    PasswordAlgorithm, PasswordCost, RegistrationMode, TokenAlgorithm, TokenFormat,
 };
 
 /// Everything that settings may come from.

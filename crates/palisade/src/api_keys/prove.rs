@@ -10,14 +10,14 @@ use palisade_crypto::opaque;
 use palisade_db::{Timestamp, args};
 
 use super::{ApiKey, Known, PREFIX, USE, memory};
-use crate::access::{self, Identity, Via, bad_token};
+use crate::access::{self, Identity, Strength, Via, bad_token};
 use crate::app::{Actor, App};
 use crate::error::Result;
 use crate::http::{Arrival, counted};
 use crate::id::{ApiKeyId, UserId};
 use crate::limits::Decision;
 use crate::memory::Recall;
-use crate::users;
+use crate::users::{self, User};
 
 /// How long a process remembers which key a digest belongs to.
 const DIGEST_REMEMBERED_FOR: Duration = Duration::from_secs(3600);
@@ -35,16 +35,19 @@ pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>>
     if !key.takes(address) {
         return Err(bad_token());
     }
-    let permissions = allowed(app, &key).await?.ok_or_else(bad_token)?;
+    let owner = owner(app, &key).await?.ok_or_else(bad_token)?;
     let limit = count(app, &key)?;
     note_use(app, &key);
     Ok(Some(Identity {
         user: key.user,
         session: None,
         api_key: Some(key.id),
-        permissions,
+        permissions: as_far_as(app, &key, &owner),
         // Long ago: a key is no fresh proof of anything.
         authenticated_at: Timestamp::from_micros(0),
+        proved_with: Strength::Password,
+        strongest: owner.factors.strongest(),
+        must_enrol: owner.must_enrol(app),
         via: Via::Bearer,
         limit: Some(limit),
     }))
@@ -55,13 +58,24 @@ pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>>
 /// # Errors
 /// When the database is needed and doesn't answer.
 pub async fn allowed(app: &App, key: &ApiKey) -> Result<Option<Arc<BTreeSet<String>>>> {
-    let owner = users::current(app, key.user).await?.filter(|user| !user.disabled);
-    let Some(owner) = owner else { return Ok(None) };
+    Ok(owner(app, key).await?.map(|owner| as_far_as(app, key, &owner)))
+}
+
+async fn owner(app: &App, key: &ApiKey) -> Result<Option<Arc<User>>> {
+    Ok(users::current(app, key.user).await?.filter(|user| !user.disabled))
+}
+
+fn as_far_as(app: &App, key: &ApiKey, owner: &User) -> Arc<BTreeSet<String>> {
+    // SECURITY: a key is no way around a factor that its owner has yet to set up
+    // (test: an_api_key_is_no_way_around_the_second_factor).
+    if owner.must_enrol(app) {
+        return Arc::default();
+    }
     // SECURITY: as of now, not as of when it was made (test: an_api_key_may_do_what_its_owner_may_and_no_more).
     if key.permissions.is_subset(&owner.permissions) {
-        return Ok(Some(Arc::clone(&key.permissions)));
+        return Arc::clone(&key.permissions);
     }
-    Ok(Some(Arc::new(key.permissions.intersection(&owner.permissions).cloned().collect())))
+    Arc::new(key.permissions.intersection(&owner.permissions).cloned().collect())
 }
 
 /// The key of this text, if it works.

@@ -1,5 +1,6 @@
 //! Answers: problem documents, pages, and the headers that every answer carries.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::{Arc, LazyLock};
 
@@ -7,7 +8,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, LOCATION, REFERRER_POLICY,
-    RETRY_AFTER, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    RETRY_AFTER, SET_COOKIE, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -203,6 +204,10 @@ pub(super) struct Problem<'a> {
     /// The rules that the input breaks (status 422).
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
+    /// What this problem says beside that.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    extensions: &'a BTreeMap<&'static str, serde_json::Value>,
 }
 
 /// Completes an answer: problem body, headers, request id. Answers the error it carried, for the log.
@@ -246,6 +251,7 @@ fn write_problem(response: &mut Response, error: &Error, arrival: &Arrival) {
         code: error.code(),
         request_id: arrival.request.to_string(),
         errors: error.fields(),
+        extensions: error.extensions(),
     };
     let body = serde_json::to_vec(&problem).unwrap_or_default();
     *response.status_mut() = status;
@@ -257,6 +263,10 @@ fn write_problem(response: &mut Response, error: &Error, arrival: &Arrival) {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     for (name, value) in error.headers() {
-        headers.insert(name, value.clone());
+        if name == SET_COOKIE {
+            headers.append(name, value.clone());
+        } else {
+            headers.insert(name, value.clone());
+        }
     }
 }

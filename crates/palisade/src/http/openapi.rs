@@ -215,6 +215,9 @@ fn refusals(route: &Route, known: &Description) -> Vec<(Kind, &'static str)> {
     if let Who::Holds(_) = route.access.who {
         all.push((Kind::Denied, "access.denied"));
     }
+    if route.access.who != Who::Anyone && !route.access.enrolling {
+        all.push((Kind::Denied, "access.mfa_required"));
+    }
     if route.access.fresh {
         all.push((Kind::Denied, "access.not_fresh"));
     }

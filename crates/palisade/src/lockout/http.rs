@@ -12,7 +12,7 @@ use crate::users;
 
 pub(super) fn routes() -> Routes {
     Routes::at("/users/{id}")
-        .post("/unlock", needs(users::WRITE), unlock_user)
+        .post("/unlock", needs(users::WRITE).fresh(), unlock_user)
         .says("Lifts every lock of a user and forgets all wrong passwords.")
         .or(Kind::Denied, "access.exceeds_own")
 }

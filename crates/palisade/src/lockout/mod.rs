@@ -1,4 +1,4 @@
-//! Lockout: how often the password of an account may be guessed, whoever guesses.
+//! Lockout: how often the password or the second factor of an account may be guessed, whoever guesses.
 //!
 //! Promises:
 //! - A guess is counted in the database before it is judged: neither guesses at the same moment, nor other
@@ -37,7 +37,7 @@ pub use device::{Device, KNOWN_FOR};
 /// Too many guesses: the account refuses clients that it doesn't know, or one that it does.
 pub const LOCKED: Event = Event {
     name: "lockout.locked",
-    says: "Too many wrong passwords; sign-in is refused for a time",
+    says: "Too many wrong passwords or codes; sign-in is refused for a time",
 };
 /// Every lock of a user was lifted.
 pub const UNLOCKED: Event = Event { name: "lockout.unlocked", says: "A user was unlocked" };
@@ -47,7 +47,7 @@ pub const MODULE: Module = Module {
     name: "lockout",
     routes: http::routes,
     events: &[LOCKED, UNLOCKED],
-    letters: &[&LETTER],
+    letters: &[&LETTER, &FACTOR_LETTER],
     jobs: &[Job {
         name: "lockout.prune",
         every: Duration::from_secs(3600),
@@ -73,11 +73,20 @@ static LETTER: Letter = Letter {
     prepare: mail::as_written,
 };
 
-/// Whose password is guessed: a user's, or that of an address which belongs to nobody.
+static FACTOR_LETTER: Letter = Letter {
+    name: "lockout_second_factor",
+    text: include_str!("letters/second_factor.txt"),
+    html: include_str!("letters/second_factor.html"),
+    prepare: mail::as_written,
+};
+
+/// What is guessed: the password of a user, or of an address which belongs to nobody; or a user's second factor.
 #[derive(Clone, Debug)]
 pub struct Account {
     key: Vec<u8>,
     user: Option<UserId>,
+    /// Stands before the client's name, so that a lock of the factor isn't one of the password.
+    part: &'static str,
 }
 
 impl Account {
@@ -89,9 +98,22 @@ impl Account {
         };
         // An address of nobody can't be read from the table.
         let secret = app.root.derive_bytes("lockout accounts");
-        Account { key: mac::keyed_digest(&secret, named).to_vec(), user }
+        Account { key: mac::keyed_digest(&secret, named).to_vec(), user, part: PASSWORD }
+    }
+
+    /// The second factor of a user, which somebody guesses who knows the password.
+    pub fn second_factor(app: &App, user: UserId) -> Account {
+        Account { part: SECOND_FACTOR, ..Account::of(app, Some(user), "") }
+    }
+
+    /// The count of a client at it, as the table names it.
+    fn count_of(&self, client: Client) -> String {
+        format!("{}{}", self.part, client.text())
     }
 }
+
+const PASSWORD: &str = "";
+const SECOND_FACTOR: &str = "second factor ";
 
 /// Who guesses, as far as it is proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +170,7 @@ pub struct Refused {
 impl Refused {
     /// The answer, where a refusal may be told from a wrong password.
     pub fn error(&self, app: &App) -> Error {
-        let says = "Too many wrong passwords; wait before you try again.";
+        let says = "Too many wrong attempts; wait before you try again.";
         let wait = self.until.since(app.clock.now());
         Error::new(Kind::TooMany, "lockout.locked", says).retry_after(wait)
     }
@@ -190,7 +212,8 @@ impl Turns {
 
     /// SECURITY: keyed, so that nobody can pick an address that waits with somebody else's.
     async fn take(&self, account: &Account, client: Client) -> Result<OwnedMutexGuard<()>> {
-        let hash = usize::try_from(self.hash.hash_one((&account.key, client.text())) % 4096);
+        let hash =
+            usize::try_from(self.hash.hash_one((&account.key, account.count_of(client))) % 4096);
         let stripe =
             self.stripes.get(hash.unwrap_or(0)).ok_or_else(|| Error::internal("no stripe"))?;
         Ok(Arc::clone(stripe).lock_owned().await)
@@ -252,7 +275,7 @@ impl Guess {
         change
             .run(
                 "delete from lockout_counts where account = $1 and client = $2",
-                args![place.account.key, place.client.text()],
+                args![place.account.key.clone(), place.account.count_of(place.client)],
             )
             .await?;
         if let (Client::Unknown, Some(user)) = (place.client, place.account.user) {
@@ -277,7 +300,9 @@ impl Guess {
         let entry = match place.account.user {
             Some(user) => {
                 users::touched(change, user);
-                if place.client == Client::Unknown {
+                if place.account.part == SECOND_FACTOR {
+                    mail::post(change, &FACTOR_LETTER, Content::to_user(user)).await?;
+                } else if place.client == Client::Unknown {
                     let content = Content::to_user(user).with("until", end_of(after.locked_until));
                     mail::post(change, &LETTER, content).await?;
                 }
@@ -292,7 +317,8 @@ impl Guess {
             Client::Former => "former_devices",
             Client::SignedIn => "signed_in",
         };
-        change.note(entry.detail("until", until).detail("refused", whom));
+        let what = if place.account.part == SECOND_FACTOR { "second_factor" } else { "password" };
+        change.note(entry.detail("until", until).detail("refused", whom).detail("guessed", what));
         Ok(())
     }
 }
@@ -362,7 +388,12 @@ async fn hold(change: &mut Change, account: &Account, client: Client) -> Result<
              values ($1, $2, $3, $4, 0, 0, 0, 0, $4)
              on conflict (account, client) do update set account = excluded.account
              returning window_began_at, in_window, in_a_row, locks, locked_until, last_at",
-            args![account.key.clone(), client.text(), account.user.map(|user| user.0), now],
+            args![
+                account.key.clone(),
+                account.count_of(client),
+                account.user.map(|user| user.0),
+                now
+            ],
         )
         .await?;
     Ok(Count { window_began_at, in_window, in_a_row, locks, locked_until, last_at })
@@ -376,7 +407,7 @@ async fn save(change: &mut Change, account: &Account, client: Client, count: Cou
              where account = $1 and client = $2",
             args![
                 account.key.clone(),
-                client.text(),
+                account.count_of(client),
                 count.window_began_at,
                 count.in_window,
                 count.in_a_row,
@@ -393,7 +424,7 @@ async fn refuse(change: &mut Change, account: &Account, client: Client) -> Resul
     change
         .run(
             "update lockout_counts set refused = refused + 1 where account = $1 and client = $2",
-            args![account.key.clone(), client.text()],
+            args![account.key.clone(), account.count_of(client)],
         )
         .await?;
     Ok(())

@@ -3,18 +3,24 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, Method};
+use axum::http::header::SET_COOKIE;
+use axum::http::{self, HeaderMap};
+use palisade_crypto::opaque;
 use palisade_crypto::secret::SecretString;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Attempt, reauthentication::reauthenticate, sign_in};
+use super::reauthentication::{Shown, reauthenticate};
+use super::second_factor::{FactorAttempt, prove};
+use super::{Attempt, Challenged, Next, SignedIn, Wanted, sign_in};
 use crate::access::{ANYONE, Caller, SIGNED_IN, same_origin};
 use crate::app::App;
-use crate::error::{Kind, Result};
+use crate::challenges::LIVES;
+use crate::error::{Error, Kind, Result};
 use crate::http::{Body, CookieName, Found, HostCookie, Routes, limit};
 use crate::limits::{Key, Rule};
 use crate::lockout;
+use crate::mfa::Given;
 use crate::sessions::{Answer, Transport, answer};
 use crate::settings::TokenFormat;
 use crate::shape;
@@ -42,6 +48,33 @@ pub(super) const REAUTHENTICATE: Rule = Rule {
 const DEVICE: CookieName =
     CookieName { secure: "__Host-palisade-device", plain: "palisade-device" };
 
+/// What a browser's challenge is bound to.
+const CHALLENGE: CookieName =
+    CookieName { secure: "__Host-palisade-challenge", plain: "palisade-challenge" };
+
+const CHALLENGE_PREFIX: &str = "pal_cc_";
+
+/// What a challenge is bound to beside the client's software: in a browser the cookie that it has, or a new one.
+pub(super) fn challenge_secret(
+    app: &App,
+    browser: bool,
+    had: Option<SecretString>,
+) -> Option<SecretString> {
+    if !browser {
+        return had;
+    }
+    // What isn't ours may have been planted.
+    let had = had.filter(|secret| opaque::digest(CHALLENGE_PREFIX, secret.expose()).is_some());
+    Some(had.unwrap_or_else(|| opaque::generate(CHALLENGE_PREFIX, &*app.random)))
+}
+
+fn cookie_value(cookie: &HostCookie, headers: &HeaderMap) -> Option<SecretString> {
+    match cookie.get(headers) {
+        Found::One(value) => Some(value.into()),
+        Found::None | Found::Several => None,
+    }
+}
+
 pub(super) fn routes() -> Routes {
     Routes::at("/auth")
         .post("/login", ANYONE.limit(&PER_ADDRESS), login)
@@ -51,14 +84,26 @@ pub(super) fn routes() -> Routes {
              and holds no token.",
         )
         .or(Kind::NotSignedIn, "login.denied")
+        .or(Kind::NotSignedIn, "login.mfa_required")
         .or(Kind::Denied, "access.cross_site")
         .or(Kind::Unavailable, "passwords.busy")
-        .post("/reauthenticate", SIGNED_IN, prove_again)
+        .post("/login/mfa", ANYONE.limit(&PER_ADDRESS), prove_factor)
+        .says(
+            "Proves a second factor, after a sign-in that was answered with `login.mfa_required`.\n\nThe same client \
+             sends the `mfa_token` of that answer within five minutes, five times at most. The answer is that of the \
+             sign-in.",
+        )
+        .or(Kind::NotSignedIn, "login.denied")
+        .or(Kind::NotSignedIn, "login.challenge_over")
+        .or(Kind::Denied, "access.cross_site")
+        .or(Kind::TooMany, "lockout.locked")
+        .post("/reauthenticate", SIGNED_IN.enrolling(), prove_again)
         .says(
             "Proves again who one is, for what asks for a recent proof.\n\nAnswers new credentials of the same \
              session; those before them are refused from now on.",
         )
         .or(Kind::NotSignedIn, "sessions.ended")
+        .or(Kind::Denied, "login.stronger_needed")
         .or(Kind::TooMany, "request.too_many")
         .or(Kind::TooMany, "lockout.locked")
         .or(Kind::Unavailable, "passwords.busy")
@@ -67,8 +112,83 @@ pub(super) fn routes() -> Routes {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ProofBody {
-    #[schemars(with = "shape::Secret", example = &"seven purple teapots orbit")]
-    password: SecretString,
+    /// For an account without a second factor.
+    #[schemars(with = "Option<shape::Secret>", example = &"seven purple teapots orbit")]
+    password: Option<SecretString>,
+    /// A one-time code, or a recovery code.
+    #[schemars(with = "Option<shape::Secret>")]
+    code: Option<SecretString>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct FactorBody {
+    /// From the answer to the sign-in.
+    #[schemars(with = "shape::Secret")]
+    mfa_token: SecretString,
+    /// One of the `methods` of that answer.
+    method: Method,
+    /// With `totp` and `recovery_code`: the code.
+    #[schemars(with = "Option<shape::Secret>")]
+    code: Option<SecretString>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+enum Method {
+    Totp,
+    RecoveryCode,
+}
+
+fn given(method: Method, code: Option<SecretString>) -> Result<Given> {
+    let code =
+        code.ok_or_else(|| Error::bad_field("/code", "request.missing", "Send the code."))?;
+    Ok(match method {
+        Method::Totp => Given::Totp(code),
+        Method::RecoveryCode => Given::RecoveryCode(code),
+    })
+}
+
+async fn prove_factor(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+    Body(body): Body<FactorBody>,
+) -> Result<Answer> {
+    let cookie = HostCookie::new(CHALLENGE, &app.settings);
+    let attempt = FactorAttempt {
+        token: body.mfa_token,
+        given: given(body.method, body.code)?,
+        cookie: cookie_value(&cookie, &headers),
+    };
+    if attempt.cookie.is_some() {
+        same_origin(&app, &http::Method::POST, &headers)?;
+    }
+    let signed_in = prove(&app, &caller.actor, attempt).await?;
+    welcome(&app, signed_in).await
+}
+
+/// The answer to a sign-in that is done.
+pub(super) async fn welcome(app: &App, signed_in: SignedIn) -> Result<Answer> {
+    let token = signed_in.device.token(app);
+    let transport = signed_in.issued.session.transport;
+    let answer = answer(app, signed_in.issued, Some(&token)).await?;
+    let cookie = HostCookie::new(DEVICE, &app.settings);
+    Ok(match (transport, cookie.set(token.expose(), lockout::KNOWN_FOR)) {
+        (Transport::Cookie, Some(cookie)) => answer.with_cookie(cookie),
+        _ => answer,
+    })
+}
+
+/// Six digits are a one-time code; what else is sent as a code is a recovery code.
+fn one_of_both(code: SecretString) -> Given {
+    let text = code.expose();
+    if text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        Given::Totp(code)
+    } else {
+        Given::RecoveryCode(code)
+    }
 }
 
 async fn prove_again(
@@ -78,7 +198,15 @@ async fn prove_again(
 ) -> Result<Answer> {
     let me = caller.signed_in()?;
     limit(&app, &REAUTHENTICATE, app.limiter.account(&me.user.to_string()))?;
-    answer(&app, reauthenticate(&app, &caller, &body.password).await?, None).await
+    let shown = match (body.password, body.code) {
+        (Some(password), None) => Shown::Password(password),
+        (None, Some(code)) => Shown::Factor(one_of_both(code)),
+        _ => {
+            let says = "Send one proof: password, or code.";
+            return Err(Error::bad_field("", "request.one_of", says));
+        }
+    };
+    answer(&app, reauthenticate(&app, &caller, shown).await?, None).await
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -127,26 +255,35 @@ async fn login(
     let transport = body.transport.unwrap_or_default();
     if transport == Transport::Cookie {
         // A foreign site must not sign a visitor in to an account of its own.
-        same_origin(&app, &Method::POST, &headers)?;
+        same_origin(&app, &http::Method::POST, &headers)?;
     }
     let device_name = body.device_name.map(|name| check_name(&name)).transpose();
-    let cookie = HostCookie::new(DEVICE, &app.settings);
+    let device = HostCookie::new(DEVICE, &app.settings);
+    let challenge = HostCookie::new(CHALLENGE, &app.settings);
     let attempt = Attempt {
         email: body.email,
         password: body.password,
-        device_token: body.device_token.or_else(|| match cookie.get(&headers) {
-            Found::One(token) => Some(token.into()),
-            Found::None | Found::Several => None,
-        }),
-        device_name: device_name.map_err(|broken| broken.at("/device_name"))?,
-        format: body.token_format.map_or(app.settings.tokens.format, TokenFormat::from),
-        transport,
+        device_token: body.device_token.or_else(|| cookie_value(&device, &headers)),
+        wanted: Wanted {
+            device_name: device_name.map_err(|broken| broken.at("/device_name"))?,
+            format: body.token_format.map_or(app.settings.tokens.format, TokenFormat::from),
+            transport,
+        },
+        challenge_cookie: cookie_value(&challenge, &headers),
+        browser: transport == Transport::Cookie,
     };
-    let signed_in = sign_in(&app, &caller.actor, attempt).await?;
-    let token = signed_in.device.token(&app);
-    let answer = answer(&app, signed_in.issued, Some(&token)).await?;
-    Ok(match (transport, cookie.set(token.expose(), lockout::KNOWN_FOR)) {
-        (Transport::Cookie, Some(cookie)) => answer.with_cookie(cookie),
-        _ => answer,
-    })
+    match sign_in(&app, &caller.actor, attempt).await? {
+        Next::In(signed_in) => welcome(&app, signed_in).await,
+        Next::Prove(challenged) => Err(ask(&app, &challenged)),
+    }
+}
+
+/// The answer to a sign-in that isn't done, with the cookie that goes on with it.
+pub(super) fn ask(app: &App, challenged: &Challenged) -> Error {
+    let cookie = HostCookie::new(CHALLENGE, &app.settings);
+    let value = challenged.cookie.as_ref().and_then(|secret| cookie.set(secret.expose(), LIVES));
+    match value {
+        Some(value) => challenged.error().header(SET_COOKIE, value),
+        None => challenged.error(),
+    }
 }

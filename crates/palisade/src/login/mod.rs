@@ -1,6 +1,15 @@
-//! Signing in: a small closed state machine that ends in a session or a refusal.
+//! Signing in: a small closed state machine that ends in a session, a challenge or a refusal.
+//!
+//! ```text
+//! password ──wrong──> refused
+//!     └──right──> no second factor ──────────────────────────> session
+//!           └───> a second factor ──> challenge ──wrong──> refused (five attempts)
+//!                                         └──right──> session
+//! passkey that verified its user ────────────────────────────> session
+//! ```
 //!
 //! Promises:
+//! - Whoever has a second factor gets no session without it, whatever way they come; [`Next`] has no third case.
 //! - One refusal for an unknown address, a wrong password, a locked and a disabled account: same status,
 //!   same body, same work.
 //! - What was true when the password was compared is still true when the session is written.
@@ -9,30 +18,39 @@
 //!
 //! Tables: none.
 
+mod entering;
 mod http;
 mod reauthentication;
+mod second_factor;
 
 use palisade_crypto::secret::SecretString;
 
-use crate::app::{Actor, App, Change};
+use crate::access::Strength;
+use crate::app::{Actor, App};
 use crate::audit::{Entry, Event};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::lockout::{self, Account, Admission, Client, Device, Guess};
-use crate::mail::{self, Content, Letter, for_people};
+use crate::mail::{self, Letter};
+use crate::mfa;
 use crate::module::Module;
 use crate::passwords::{self, Hashed, Stored, Turn, Verdict};
-use crate::sessions::{self, Issued, NewSession, Transport};
+use crate::sessions::{Issued, Proof, Transport};
 use crate::settings::TokenFormat;
-use crate::users::{self, Email, FirstTime};
+use crate::users::{self, Email};
 
+use entering::{Entering, enter};
 pub use http::PER_ADDRESS;
+pub use second_factor::Challenged;
 
 /// Somebody signed in.
 pub const SIGNED_IN: Event = Event { name: "login.signed_in", says: "A user signed in" };
 /// Somebody tried to sign in and was refused.
 pub const DENIED: Event = Event { name: "login.denied", says: "A sign-in was refused" };
 
+/// A password was right, and a second factor is asked for.
+pub const CHALLENGED: Event =
+    Event { name: "login.challenged", says: "A password was right; a second factor was asked for" };
 /// Whoever is signed in proved again who they are.
 pub const REAUTHENTICATED: Event =
     Event { name: "login.reauthenticated", says: "A user proved again who they are" };
@@ -42,7 +60,7 @@ pub const MODULE: Module = Module {
     name: "login",
     routes: http::routes,
     limits: &[&PER_ADDRESS, &http::REAUTHENTICATE],
-    events: &[SIGNED_IN, DENIED, REAUTHENTICATED],
+    events: &[SIGNED_IN, DENIED, CHALLENGED, REAUTHENTICATED],
     letters: &[&LETTER],
     ..Module::EMPTY
 };
@@ -54,6 +72,17 @@ static LETTER: Letter = Letter {
     prepare: mail::as_written,
 };
 
+/// How a session shall be, once somebody may have one.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// What the client calls itself.
+    pub device_name: Option<String>,
+    /// The form of access tokens.
+    pub format: TokenFormat,
+    /// How the session's credentials travel.
+    pub transport: Transport,
+}
+
 /// An attempt to sign in with a password.
 pub struct Attempt {
     /// The address, as it was given.
@@ -62,12 +91,20 @@ pub struct Attempt {
     pub password: SecretString,
     /// What a device shows that has signed in before.
     pub device_token: Option<SecretString>,
-    /// What the client calls itself.
-    pub device_name: Option<String>,
-    /// The form of access tokens.
-    pub format: TokenFormat,
-    /// How the session's credentials travel.
-    pub transport: Transport,
+    /// The session.
+    pub wanted: Wanted,
+    /// The cookie that a browser's challenge is bound to, if it has one.
+    pub challenge_cookie: Option<SecretString>,
+    /// Whether the client is a browser.
+    pub browser: bool,
+}
+
+/// What follows when a password was right.
+pub enum Next {
+    /// A second factor must be proved.
+    Prove(Challenged),
+    /// The user is signed in.
+    In(SignedIn),
 }
 
 /// A session, and what the device shows the next time.
@@ -82,7 +119,7 @@ pub struct SignedIn {
 ///
 /// # Errors
 /// `login.denied`; 503 when too many wait.
-pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<SignedIn> {
+pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Next> {
     let email = Email::parse(&attempt.email).ok();
     let device = attempt.device_token.as_ref().and_then(|token| Device::open(app, token.expose()));
     let turn = Turn::of(actor.address);
@@ -113,8 +150,8 @@ pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Signe
         (Admission::Counted(guess), Some(user), Some(stored), Verdict::Right(upgrade)) => {
             let is_new_device = !matches!(client, Client::Known(_));
             let device = device.unwrap_or_else(|| Device::new(app, user));
-            let proof = Proof { guess, device, is_new_device, stored, upgrade };
-            return start(app, actor, attempt, proof).await;
+            let right = Right { guess, device, is_new_device, stored, upgrade };
+            return go_on(app, actor, attempt, right).await;
         }
         (admission @ Admission::Refused(_), ..) => {
             Reason { about: user, says: "locked", admission }
@@ -126,7 +163,7 @@ pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Signe
 }
 
 /// A password that was right a moment ago.
-struct Proof {
+struct Right {
     guess: Guess,
     device: Device,
     is_new_device: bool,
@@ -134,54 +171,40 @@ struct Proof {
     upgrade: Option<Hashed>,
 }
 
-async fn start(app: &App, actor: &Actor, attempt: Attempt, proof: Proof) -> Result<SignedIn> {
-    let user = proof.device.user;
+/// The one decision about factors: a session, or a challenge.
+async fn go_on(app: &App, actor: &Actor, attempt: Attempt, right: Right) -> Result<Next> {
+    let user = right.device.user;
     let mut change = app.change(actor).await?;
     // SECURITY: between the comparison and here the password may have been changed or the user
     // disabled (test: a_sign_in_that_races_with_a_change_is_refused).
-    let first = users::signed_in(&mut change, user).await?;
-    let same = passwords::unchanged(&mut change, &proof.stored).await?;
+    let first = users::may_sign_in(&mut change, user).await?;
+    let same = passwords::unchanged(&mut change, &right.stored).await?;
     let (Some(first), true) = (first, same) else {
         drop(change);
         let says = "disabled_or_changed";
-        let admission = Admission::Counted(proof.guess);
+        let admission = Admission::Counted(right.guess);
         let reason = Reason { about: Some(user), says, admission };
         return Err(deny(app, actor, &attempt, reason).await);
     };
-    proof.guess.right(&mut change).await?;
-    if let Some(hashed) = &proof.upgrade {
+    right.guess.right(&mut change).await?;
+    if let Some(hashed) = &right.upgrade {
         passwords::upgrade(&mut change, user, hashed.seal(app, user)).await?;
     }
-    if proof.is_new_device && first == FirstTime(false) {
-        tell_owner(&mut change, user).await?;
+    // SECURITY: read while the user is held: a factor that is set up at this moment is seen, or ends the session
+    // (test: a_sign_in_beside_the_first_factor_does_not_slip_through).
+    let factors = mfa::factors(&mut change, user).await?;
+    let (device, is_new_device) = (right.device, right.is_new_device);
+    if factors.any() {
+        let challenged =
+            second_factor::challenge(&mut change, attempt, factors, (device, is_new_device));
+        let challenged = challenged.await?;
+        change.commit(CHALLENGED.about(user)).await?;
+        return Ok(Next::Prove(challenged));
     }
-    let new = NewSession {
-        user,
-        transport: attempt.transport,
-        format: attempt.format,
-        device_name: attempt.device_name,
-        user_agent: actor.user_agent.clone(),
-        address: actor.address,
-        amr: "pwd",
-    };
-    let issued = sessions::start(&mut change, new).await?;
-    let session = issued.session.id.to_string();
-    change.commit(SIGNED_IN.about(user).detail("session", session).detail("method", "pwd")).await?;
-    Ok(SignedIn { issued, device: proof.device })
-}
-
-/// Tells the owner of a sign-in from a device that nobody has seen here before: not the same software at the
-/// same address either, so that a script that keeps nothing isn't news every time.
-async fn tell_owner(change: &mut Change, user: UserId) -> Result<()> {
-    let actor = change.actor().clone();
-    let address = actor.address.map(|address| address.to_string()).unwrap_or_default();
-    let agent = actor.user_agent.unwrap_or_default();
-    if sessions::seen(change, user, &address, &agent).await? {
-        return Ok(());
-    }
-    let at = for_people(change.now());
-    let content = Content::to_user(user).with("at", at).with("address", address);
-    mail::post(change, &LETTER, content.with("user_agent", agent)).await
+    let proof = Proof { amr: "pwd", strength: Strength::Password };
+    let entering =
+        Entering { device, is_new_device, first, wanted: attempt.wanted, proof, method: "pwd" };
+    enter(change, entering).await.map(Next::In)
 }
 
 /// Why a sign-in is refused: for the audit log alone.

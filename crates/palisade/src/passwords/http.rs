@@ -29,7 +29,7 @@ pub(super) const CHANGE: Rule = Rule {
 
 pub(super) fn routes() -> Routes {
     Routes::at("/users/me")
-        .post("/password", SIGNED_IN, change)
+        .post("/password", SIGNED_IN.fresh(), change)
         .says("Changes one's own password; ends all other sessions.")
         .or(Kind::TooMany, "request.too_many")
         .or(Kind::TooMany, "lockout.locked")

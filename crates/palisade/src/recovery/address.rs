@@ -253,10 +253,12 @@ async fn count(app: &App, actor: &Actor, pending: &Pending) -> Result<Guess> {
 
 /// Gives a user an address; links that were sent to the one before are void.
 async fn settle(change: &mut Change, user: UserId, email: &Email, verified: bool) -> Result<()> {
+    users::set_email(change, user, email, verified).await?;
+    // SECURITY: asked after the address is theirs: it may have waited for the change that set it free
+    // (test: an_address_is_reserved_while_its_change_commits).
     if reserved(change, user, email).await? {
         return Err(users::email_taken());
     }
-    users::set_email(change, user, email, verified).await?;
     super::void_links(change, user).await?;
     change
         .run("delete from address_changes where user_id = $1 and confirmed_at is null", args![user])

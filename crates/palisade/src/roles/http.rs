@@ -47,7 +47,7 @@ pub(super) fn routes() -> Routes {
                 .put("/{role}", needs(users::WRITE).fresh(), give)
                 .says("Gives a user a role, of permissions that one holds oneself.")
                 .or(Kind::Denied, "access.exceeds_own")
-                .delete("/{role}", needs(users::WRITE), take)
+                .delete("/{role}", needs(users::WRITE).fresh(), take)
                 .says("Takes a role from a user.")
                 .or(Kind::Denied, "access.exceeds_own")
                 .or(Kind::Conflict, "roles.built_in")

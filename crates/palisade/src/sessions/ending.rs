@@ -8,7 +8,7 @@ use super::{ENDED, ENDED_NEWS, REVOKED};
 use crate::app::{App, Change};
 use crate::error::{Error, Result};
 use crate::id::{SessionId, UserId};
-use crate::{api_keys, users};
+use crate::{api_keys, challenges, users};
 
 /// Why a session ended; the word in the table and the audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,10 @@ pub enum Why {
     AddressRestored,
     /// The user is deleted, or asked for it.
     Deleted,
+    /// The user set up a second factor, without which it was begun.
+    FactorAdded,
+    /// A second factor was removed.
+    FactorRemoved,
 }
 
 impl Why {
@@ -42,6 +46,8 @@ impl Why {
             Why::Replayed => "replayed",
             Why::AddressRestored => "address_restored",
             Why::Deleted => "deleted",
+            Why::FactorAdded => "factor_added",
+            Why::FactorRemoved => "factor_removed",
         }
     }
 }
@@ -97,6 +103,9 @@ async fn end_but(
     kept: Option<SessionId>,
     why: Why,
 ) -> Result<Ended> {
+    // SECURITY: what was asked of somebody before must not be answered after it
+    // (test: a_challenge_dies_with_the_sessions).
+    challenges::void(change, user).await?;
     let now = change.now();
     let ended: Vec<(SessionId,)> = change
         .all(
@@ -109,6 +118,27 @@ async fn end_but(
         tell(change, user, *id, why);
     }
     Ok(Ended(ended.len()))
+}
+
+/// Ends the sessions of a user that rest on a password alone.
+///
+/// # Errors
+/// When the database fails.
+pub async fn end_without_factor(change: &mut Change, user: UserId) -> Result<()> {
+    challenges::void(change, user).await?;
+    let now = change.now();
+    // SECURITY: (test: the_first_factor_ends_sessions_without_it)
+    let ended: Vec<(SessionId,)> = change
+        .all(
+            "update sessions set ended_at = $2, ended_because = $3
+             where user_id = $1 and ended_at is null and ' ' || amr || ' ' not like '% mfa %' returning id",
+            args![user, now, Why::FactorAdded.as_str()],
+        )
+        .await?;
+    for (id,) in &ended {
+        tell(change, user, *id, Why::FactorAdded);
+    }
+    Ok(())
 }
 
 /// Disables a user and ends all their sessions.

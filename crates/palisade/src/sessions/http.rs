@@ -41,7 +41,7 @@ pub(super) fn routes() -> Routes {
         )
         .or(Kind::NotSignedIn, "sessions.ended")
         .or(Kind::Denied, "access.cross_site")
-        .post("/logout", SIGNED_IN, logout)
+        .post("/logout", SIGNED_IN.enrolling(), logout)
         .says("Signs out: this session is over everywhere.")
         .and(
             Routes::at("/users/me/sessions")
@@ -54,7 +54,7 @@ pub(super) fn routes() -> Routes {
         )
         .and(
             Routes::at("/users/{id}")
-                .post("/disable", needs(users::WRITE), disable)
+                .post("/disable", needs(users::WRITE).fresh(), disable)
                 .says("Refuses a user's sign-ins and ends all their sessions.")
                 .or(Kind::Denied, "access.exceeds_own")
                 .or(Kind::Conflict, "users.last_admin")

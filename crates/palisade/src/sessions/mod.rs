@@ -25,7 +25,7 @@ use palisade_db::{Migration, Sql, Timestamp, args};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::access::{Credential, Via};
+use crate::access::{Credential, Strength, Via};
 use crate::app::{App, Change, Parts, Subscription};
 use crate::audit::Event;
 use crate::error::Result;
@@ -37,11 +37,11 @@ use crate::settings::TokenFormat;
 use crate::shape;
 use crate::tokens;
 
-pub use ending::{Ended, Why, disable, end, end_all, end_others, revoke_all};
+pub use ending::{Ended, Why, disable, end, end_all, end_others, end_without_factor, revoke_all};
 pub use http::{Answer, answer};
 pub use kept::{KeptSession, kept};
 pub use prove::of_access_token;
-pub use refresh::{of_refresh_token, refresh, renew};
+pub use refresh::{of_refresh_token, refresh, renew, strengthen};
 
 /// A session was ended.
 pub const ENDED: Event = Event { name: "sessions.ended", says: "A session was ended" };
@@ -98,11 +98,18 @@ pub const MODULE: Module = Module {
             forget_all: |app| memory(app).forget_all(),
         },
     ],
-    migrations: &[Migration {
-        version: 5,
-        name: "sessions",
-        sql: Sql::Both(include_str!("../../migrations/0005_sessions.sql")),
-    }],
+    migrations: &[
+        Migration {
+            version: 5,
+            name: "sessions",
+            sql: Sql::Both(include_str!("../../migrations/0005_sessions.sql")),
+        },
+        Migration {
+            version: 16,
+            name: "session_strength",
+            sql: Sql::Both(include_str!("../../migrations/0016_session_strength.sql")),
+        },
+    ],
     tables: &["sessions", "session_secrets"],
     parts: |_, parts: &mut Parts| {
         parts.put(Known { sessions: Remembered::new(200_000), cookies: Bounded::new(200_000) });
@@ -191,8 +198,10 @@ pub struct Session {
     pub format: TokenFormat,
     /// What proved the user (RFC 8176), separated by spaces.
     pub amr: String,
-    /// When the user proved who they are.
+    /// When the user last proved who they are.
     pub authenticated_at: Timestamp,
+    /// What they proved it with then.
+    pub proved_with: Strength,
     /// When it was last extended.
     pub last_used_at: Timestamp,
     /// When it ends unless it is used.
@@ -204,6 +213,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// Whether it rests on more than one factor (RFC 8176: `mfa`).
+    pub fn has_mfa(&self) -> bool {
+        self.amr.split(' ').any(|method| method == "mfa")
+    }
+
     fn is_over(&self, now: Timestamp) -> bool {
         self.idle_expires_at <= now || self.expires_at <= now
     }
@@ -223,8 +237,17 @@ pub struct NewSession {
     pub user_agent: Option<String>,
     /// Where it signed in from.
     pub address: Option<IpAddr>,
-    /// What proved the user (RFC 8176).
+    /// What proved the user.
+    pub proof: Proof,
+}
+
+/// What a user proved who they are with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// The methods (RFC 8176), separated by spaces.
     pub amr: &'static str,
+    /// The strongest of them.
+    pub strength: Strength,
 }
 
 /// A session and the secret that goes on with it: shown once.
@@ -248,8 +271,9 @@ pub async fn start(change: &mut Change, new: NewSession) -> Result<Issued> {
         user: new.user,
         transport: new.transport,
         format: new.format,
-        amr: new.amr.to_owned(),
+        amr: new.proof.amr.to_owned(),
         authenticated_at: now,
+        proved_with: new.proof.strength,
         last_used_at: now,
         idle_expires_at: idle_end(&app, new.transport, now).min(expires_at),
         expires_at,
@@ -258,8 +282,9 @@ pub async fn start(change: &mut Change, new: NewSession) -> Result<Issued> {
     change
         .run(
             "insert into sessions (id, user_id, transport, token_format, device_name, user_agent,
-                address, amr, created_at, authenticated_at, last_used_at, idle_expires_at, expires_at)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $9, $10, $11)",
+                address, amr, created_at, authenticated_at, last_used_at, idle_expires_at, expires_at,
+                proved_with)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $9, $10, $11, $12)",
             args![
                 session.id,
                 new.user,
@@ -268,10 +293,11 @@ pub async fn start(change: &mut Change, new: NewSession) -> Result<Issued> {
                 new.device_name,
                 new.user_agent,
                 new.address.map(|address| address.to_string()),
-                new.amr,
+                new.proof.amr,
                 now,
                 session.idle_expires_at,
-                expires_at
+                expires_at,
+                new.proof.strength.as_str()
             ],
         )
         .await?;
@@ -338,10 +364,12 @@ pub async fn live(app: &App, id: SessionId) -> Result<Option<Arc<Session>>> {
     Ok(Some(session))
 }
 
-type Row = (SessionId, UserId, String, String, String, Timestamp, Timestamp, Timestamp, Timestamp);
+type Row =
+    (SessionId, UserId, String, String, String, Timestamp, String, Timestamp, Timestamp, Timestamp);
 
 fn session(row: Row, read_at: Duration) -> Session {
-    let (id, user, transport, format, amr, authenticated_at, last_used_at, idle, expires_at) = row;
+    let (id, user, transport, format, amr, authenticated_at, proved_with, last_used_at, idle, end) =
+        row;
     Session {
         id,
         user,
@@ -349,9 +377,10 @@ fn session(row: Row, read_at: Duration) -> Session {
         format: if format == "paseto" { TokenFormat::Paseto } else { TokenFormat::Jwt },
         amr,
         authenticated_at,
+        proved_with: Strength::parse(&proved_with),
         last_used_at,
         idle_expires_at: idle,
-        expires_at,
+        expires_at: end,
         read_at,
     }
 }
@@ -360,8 +389,8 @@ async fn find_live(app: &App, id: SessionId, began: Duration) -> Result<Option<S
     let row: Option<Row> = app
         .db
         .maybe(
-            "select id, user_id, transport, token_format, amr, authenticated_at, last_used_at,
-                idle_expires_at, expires_at
+            "select id, user_id, transport, token_format, amr, authenticated_at, proved_with,
+                last_used_at, idle_expires_at, expires_at
              from sessions where id = $1 and ended_at is null",
             args![id],
         )

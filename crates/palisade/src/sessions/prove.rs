@@ -78,12 +78,20 @@ async fn identity(
 ) -> Result<Identity> {
     let user = users::current(app, session.user).await?.filter(|user| !user.disabled);
     let user = user.ok_or_else(bad_token)?;
+    // SECURITY: a session from before the first factor doesn't outlive it, whatever else went wrong
+    // (test: a_session_without_the_factor_is_no_session).
+    if user.factors.any() && !session.has_mfa() {
+        return Err(bad_token());
+    }
     Ok(Identity {
         user: session.user,
         session: Some(session.id),
         api_key: None,
         permissions: Arc::clone(&user.permissions),
         authenticated_at,
+        proved_with: session.proved_with,
+        strongest: user.factors.strongest(),
+        must_enrol: user.must_enrol(app),
         via,
         limit: None,
     })

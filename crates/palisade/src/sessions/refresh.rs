@@ -14,8 +14,8 @@ use palisade_crypto::secret::SecretString;
 use palisade_db::{Timestamp, args};
 
 use super::{
-    Issued, RENEWED_NEWS, REPLAYED, Row, Session, Transport, Why, ending, idle_end, live, memory,
-    session, store_secret,
+    Issued, Proof, RENEWED_NEWS, REPLAYED, Row, Session, Transport, Why, ending, idle_end, live,
+    memory, session, store_secret,
 };
 use crate::app::{Actor, App, Change};
 use crate::error::{Error, Kind, Result};
@@ -85,19 +85,18 @@ pub async fn of_refresh_token(app: &App, token: &str, spent: bool) -> Result<Opt
 ///
 /// # Errors
 /// `sessions.ended`; or the database fails.
-pub async fn renew(change: &mut Change, user: UserId, id: SessionId) -> Result<Issued> {
+pub async fn renew(
+    change: &mut Change,
+    user: UserId,
+    id: SessionId,
+    proof: Proof,
+) -> Result<Issued> {
     let app = change.app().clone();
     let now = change.now();
-    let row: Option<Row> = change
-        .maybe(
-            "update sessions set authenticated_at = $3
-             where id = $2 and user_id = $1 and ended_at is null
-             returning id, user_id, transport, token_format, amr, authenticated_at, last_used_at,
-                idle_expires_at, expires_at",
-            args![user, id, now],
-        )
-        .await?;
-    let mut session = session(row.ok_or_else(ended)?, app.clock.monotonic());
+    let mut session = hold(change, user, id).await?;
+    session.authenticated_at = now;
+    session.proved_with = proof.strength;
+    add_proof(change, &mut session, proof).await?;
     // SECURITY: whoever copied one of them doesn't become as fresh as its owner
     // (test: a_new_proof_of_identity_ends_the_credentials_before_it).
     change
@@ -115,6 +114,55 @@ pub async fn renew(change: &mut Change, user: UserId, id: SessionId) -> Result<I
     Ok(Issued { session, secret })
 }
 
+/// Notes within a session what its user has proved beside what they proved before.
+///
+/// # Errors
+/// `sessions.ended`; or the database fails.
+pub async fn strengthen(
+    change: &mut Change,
+    user: UserId,
+    id: SessionId,
+    proof: Proof,
+) -> Result<()> {
+    let mut session = hold(change, user, id).await?;
+    session.proved_with = session.proved_with.max(proof.strength);
+    add_proof(change, &mut session, proof).await?;
+    change.tell(RENEWED_NEWS, id.0);
+    Ok(())
+}
+
+/// A live session of a user, its row held until the change ends.
+async fn hold(change: &mut Change, user: UserId, id: SessionId) -> Result<Session> {
+    let row: Option<Row> = change
+        .maybe(
+            "update sessions set amr = amr
+             where id = $2 and user_id = $1 and ended_at is null
+             returning id, user_id, transport, token_format, amr, authenticated_at, proved_with,
+                last_used_at, idle_expires_at, expires_at",
+            args![user, id],
+        )
+        .await?;
+    Ok(session(row.ok_or_else(ended)?, change.app().clock.monotonic()))
+}
+
+async fn add_proof(change: &mut Change, session: &mut Session, proof: Proof) -> Result<()> {
+    let new =
+        proof.amr.split(' ').filter(|method| !session.amr.split(' ').any(|had| had == *method));
+    session.amr = session.amr.split(' ').chain(new).collect::<Vec<_>>().join(" ");
+    change
+        .run(
+            "update sessions set amr = $2, proved_with = $3, authenticated_at = $4 where id = $1",
+            args![
+                session.id,
+                session.amr.clone(),
+                session.proved_with.as_str(),
+                session.authenticated_at
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
 fn ended() -> Error {
     Error::new(Kind::NotSignedIn, "sessions.ended", "The session has ended; sign in again.").header(
         axum::http::header::WWW_AUTHENTICATE,
@@ -130,12 +178,15 @@ async fn find(
     let row: Option<Row> = change
         .maybe(
             "select s.id, s.user_id, s.transport, s.token_format, s.amr, s.authenticated_at,
-                s.last_used_at, s.idle_expires_at, s.expires_at
+                s.proved_with, s.last_used_at, s.idle_expires_at, s.expires_at
              from session_secrets x
                 join sessions s on s.id = x.session_id
                 join users u on u.id = s.user_id
              where x.digest = $1 and s.transport = $2 and s.ended_at is null
-                and u.disabled_at is null",
+                and u.disabled_at is null
+                and (' ' || s.amr || ' ' like '% mfa %'
+                    or (not exists (select 1 from totp_secrets t where t.user_id = u.id)
+                        and not exists (select 1 from passkeys k where k.user_id = u.id)))",
             args![digest, transport.as_str()],
         )
         .await?;

@@ -17,8 +17,8 @@ use super::secret::{DatabaseUrl, RootKey};
 use super::smtp::{Mailbox, SmtpUrl};
 use super::value::{Shape, Value};
 use super::words::{
-    EmailVerification, Environment, LogFormat, LogLevel, Migrate, Paseto, PasswordAlgorithm,
-    PasswordCost, RegistrationMode, TokenAlgorithm, TokenFormat,
+    AdminMfa, Attestation, EmailVerification, Environment, LogFormat, LogLevel, Migrate, Paseto,
+    PasswordAlgorithm, PasswordCost, RegistrationMode, TokenAlgorithm, TokenFormat,
 };
 
 use Preset::{ByEnvironment, Fixed, IfSet, InDataDirectory, OfRule, SameAs, Unset};
@@ -144,6 +144,10 @@ catalogue! {
         part limits: Limits = Limits::read;
         /// Wrong passwords.
         part lockout: Lockout = Lockout::read;
+        /// What administrators must have.
+        part access: Access = Access::read;
+        /// Second factors.
+        part mfa: Mfa = Mfa::read;
         /// Users.
         part users: Users = Users::read;
         /// Forms of requests that other servers take.
@@ -333,6 +337,33 @@ catalogue! {
         duration: Duration = Fixed("15m"),
             "How long the first lock lasts; each further one lasts twice as long, a day at most.",
             bounds: Some(("1m", "1d"));
+    }
+
+    /// What administrators must have.
+    Access at "access." {
+        admin_mfa: AdminMfa = ByEnvironment { development: "optional", production: "required" },
+            "Whether whoever has power over other accounts must have a second factor; without one they can \
+             only set one up.";
+    }
+
+    /// Second factors.
+    Mfa at "mfa." {
+        totp_drift: u8 = Fixed("0"),
+            "How many steps of 30 seconds before and after the present one a one-time code may belong to.",
+            bounds: Some(("0", "2"));
+        rp_id: Option<String> = Unset("example.com"),
+            "The domain that passkeys belong to: the host of `server.public_url`, or a domain above it. \
+             Changing it makes all passkeys useless.";
+        related_origins: Vec<WebOrigin> = Fixed(""),
+            "Other origins whose pages may use the same passkeys.";
+        attestation: Attestation = Fixed("none"),
+            "Whether a new passkey must prove which device it comes from.";
+        attestation_roots: Option<PathBuf> = Unset("/etc/palisade/attestation.pem"),
+            "The PEM file of the certificates that such a proof must lead to.";
+        recovery_delay: Option<Duration> = Unset("72h"),
+            "How long somebody who lost every factor waits, after proving password and mail, until the factors are \
+             removed. Unset: an administrator removes them.",
+            bounds: Some(("1h", "30d"));
     }
 
     /// Users.

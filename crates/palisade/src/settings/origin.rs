@@ -150,6 +150,10 @@ impl Value for WebOrigin {
     }
 }
 
+impl Item for WebOrigin {
+    const LIST: &'static str = "a list of origins, such as `https://app.example.com`";
+}
+
 /// An origin that may call from a browser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CorsOrigin {

@@ -3,7 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::load::Reader;
-use super::{CorsOrigin, EmailVerification, Environment, PasswordCost, RegistrationMode, Settings};
+use super::{
+    Attestation, CorsOrigin, EmailVerification, Environment, PasswordCost, RegistrationMode,
+    Settings,
+};
 
 /// Judges settings that are right one by one.
 pub(super) fn check(settings: &Settings, reader: &mut Reader<'_>) {
@@ -12,6 +15,7 @@ pub(super) fn check(settings: &Settings, reader: &mut Reader<'_>) {
     sessions(settings, reader);
     mail(settings, reader);
     custom_cost(settings, reader);
+    passkeys(settings, reader);
     match settings.server.environment {
         Environment::Development => development(settings, reader),
         Environment::Production => production(settings, reader),
@@ -187,6 +191,28 @@ fn transport(settings: &Settings, reader: &mut Reader<'_>) {
             &["cors.origins", "server.environment"],
             "`*` lets the pages of every site call the API, which production refuses",
             "Name the exact origins, such as https://app.example.com",
+        );
+    }
+}
+
+/// What browsers would refuse (WebAuthn level 3, section 5.1.3), and attestation that nothing could pass.
+fn passkeys(settings: &Settings, reader: &mut Reader<'_>) {
+    let host = settings.server.public_url.host();
+    if let Some(id) = &settings.mfa.rp_id
+        && host != id
+        && !host.strip_suffix(id.as_str()).is_some_and(|above| above.ends_with('.'))
+    {
+        reader.refuse(
+            &["mfa.rp_id", "server.public_url"],
+            format!("browsers refuse passkeys of {id} on {host}"),
+            "Name the host of server.public_url, or a domain above it",
+        );
+    }
+    if settings.mfa.attestation == Attestation::Direct && settings.mfa.attestation_roots.is_none() {
+        reader.refuse(
+            &["mfa.attestation_roots", "mfa.attestation"],
+            "mfa.attestation asks for a proof, and no certificate is named that it may lead to",
+            "Name a PEM file with the makers' certificates, or leave mfa.attestation at none",
         );
     }
 }

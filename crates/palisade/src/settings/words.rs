@@ -136,6 +136,26 @@ words! {
 }
 
 words! {
+    /// Whether administrators must have a second factor.
+    AdminMfa, "`required` or `optional`" {
+        /// Without one they can do nothing but set one up.
+        Required = "required",
+        /// It is up to them.
+        Optional = "optional",
+    }
+}
+
+words! {
+    /// What a passkey must say of the device that made it (WebAuthn level 3, section 5.4.7).
+    Attestation, "`none` or `direct`" {
+        /// Nothing.
+        None = "none",
+        /// That it comes from a maker whose certificate is known.
+        Direct = "direct",
+    }
+}
+
+words! {
     /// The format of the log.
     LogFormat, "`auto`, `pretty` or `json`" {
         /// `pretty` on a terminal, else `json`.

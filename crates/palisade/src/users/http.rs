@@ -17,7 +17,7 @@ use crate::shape;
 
 pub(super) fn routes() -> Routes {
     Routes::at("/users")
-        .get("/me", SIGNED_IN.keys(), me)
+        .get("/me", SIGNED_IN.keys().enrolling(), me)
         .says("Who is signed in.")
         .patch("/me", SIGNED_IN, change_me)
         .says("Changes what the body names of the signed-in user.")
@@ -28,7 +28,7 @@ pub(super) fn routes() -> Routes {
         )
         .get("/{id}", needs(READ), one)
         .says("One user.")
-        .post("/{id}/enable", needs(WRITE), enable_user)
+        .post("/{id}/enable", needs(WRITE).fresh(), enable_user)
         .says("Lets a disabled user sign in again.")
         .or(Kind::Denied, "access.exceeds_own")
 }

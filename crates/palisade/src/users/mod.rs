@@ -17,7 +17,10 @@ macro_rules! select_users {
                 (select locked_until from lockout_counts c where c.user_id = u.id and c.client = ''),
                 (select string_agg(role, ' ' order by role) from user_roles r where r.user_id = u.id),
                 (select string_agg(permission, ' ') from role_permissions p
-                    join user_roles r on r.role = p.role where r.user_id = u.id)
+                    join user_roles r on r.role = p.role where r.user_id = u.id),
+                (select count(*) from totp_secrets t where t.user_id = u.id),
+                (select count(*) from passkeys k where k.user_id = u.id),
+                (select count(*) from recovery_codes c where c.user_id = u.id and c.used_at is null)
              from users u ",
             $which
         )
@@ -25,6 +28,7 @@ macro_rules! select_users {
 }
 
 mod authority;
+mod details;
 mod email;
 mod http;
 mod list;
@@ -40,15 +44,18 @@ use palisade_db::{Migration, Sql, Timestamp, args};
 use unicode_normalization::UnicodeNormalization as _;
 use uuid::Uuid;
 
+use crate::access::Strength;
 use crate::app::{App, Change, Parts, Subscription};
 use crate::audit::{self, Event};
-use crate::error::{Broken, Error, Kind, Result};
+use crate::error::{Broken, Result};
 use crate::http::Written;
 use crate::id::UserId;
 use crate::memory::{Recall, Remembered};
 use crate::module::{Module, Permission};
+use crate::settings::AdminMfa;
 
 pub use authority::{Authority, exceeds_own, within_reach};
+pub use details::{email_taken, prove_address, set_email, set_name};
 pub use email::Email;
 pub use http::absent_or_null;
 pub use list::page;
@@ -58,7 +65,7 @@ pub use roles::{
 };
 pub use service::{create_service, service_account, service_page, unreachable};
 pub use standing::{
-    FirstTime, delete, delete_later, disable, enable, hold, is_due, keep, signed_in,
+    FirstTime, delete, delete_later, disable, enable, hold, is_due, keep, may_sign_in, signed_in,
 };
 pub use view::UserView;
 
@@ -148,6 +155,33 @@ pub const ADMIN: &str = "admin";
 /// The role of everybody; it begins with no permission.
 pub const USER: &str = "user";
 
+/// What proves a user beside a password.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Factors {
+    /// Whether an app makes one-time codes.
+    pub totp: bool,
+    /// How many passkeys.
+    pub passkeys: i64,
+    /// How many recovery codes are left. They stand in for the others, and are no factor of their own.
+    pub recovery_codes_left: i64,
+}
+
+impl Factors {
+    /// Whether a password alone isn't enough.
+    pub fn any(self) -> bool {
+        self.totp || self.passkeys > 0
+    }
+
+    /// The strongest of them.
+    pub fn strongest(self) -> Strength {
+        match self {
+            Factors { passkeys: 1.., .. } => Strength::Passkey,
+            Factors { totp: true, .. } => Strength::Code,
+            _ => Strength::Password,
+        }
+    }
+}
+
 /// A person with an account.
 #[derive(Debug)]
 pub struct User {
@@ -175,6 +209,8 @@ pub struct User {
     pub last_login_at: Option<Timestamp>,
     /// When it is deleted, at its owner's wish.
     pub delete_at: Option<Timestamp>,
+    /// What proves them beside a password.
+    pub factors: Factors,
     /// What the API shows of them, written when it is first asked for.
     written: OnceLock<Written<UserView>>,
 }
@@ -183,6 +219,20 @@ impl User {
     /// Whether they hold the role that holds every permission.
     pub fn is_admin(&self) -> bool {
         self.roles.iter().any(|role| role == ADMIN)
+    }
+
+    /// Whether they have power over other accounts: those who must have a second factor where
+    /// `access.admin_mfa` is `required`.
+    pub fn is_administrator(&self) -> bool {
+        let over_others = [WRITE.name, "roles:write"];
+        self.is_admin() || over_others.iter().any(|name| self.permissions.contains(*name))
+    }
+
+    /// Whether they may do nothing before they have a second factor. A service account, which can't have one, is
+    /// never asked for it.
+    pub fn must_enrol(&self, app: &App) -> bool {
+        let required = app.settings.access.admin_mfa == AdminMfa::Required;
+        required && self.is_administrator() && !self.factors.any() && !self.service
     }
 
     /// What the API shows.
@@ -251,9 +301,7 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
         .maybe(
             "insert into users (id, email, email_key, name, name_key, created_at, updated_at, email_verified_at,
                 service)
-             select $1, $2, $3, $4, $5, $6, $6, $7, $8
-             where not exists (select 1 from address_changes a
-                where a.old_key = $3 and a.undo_until > $6 and a.undone_at is null)
+             values ($1, $2, $3, $4, $5, $6, $6, $7, $8)
              on conflict (email_key) do nothing returning id",
             args![
                 id,
@@ -268,6 +316,19 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
         )
         .await?;
     if made.is_none() {
+        return Ok(None);
+    }
+    // SECURITY: asked after the row is there: the insert may have waited for the change that set the address
+    // free, and its own snapshot is from before (test: an_address_is_reserved_while_its_change_commits).
+    let reserved: Option<(i64,)> = change
+        .maybe(
+            "select cast(1 as bigint) from address_changes
+             where old_key = $1 and undo_until > $2 and undone_at is null limit 1",
+            args![new.email.key(), now],
+        )
+        .await?;
+    if reserved.is_some() {
+        change.run("delete from users where id = $1", args![id]).await?;
         return Ok(None);
     }
     for role in std::iter::once(USER).chain(new.roles.iter().map(String::as_str)) {
@@ -336,6 +397,9 @@ type Row = (
     Option<Timestamp>,
     Option<String>,
     Option<String>,
+    i64,
+    i64,
+    i64,
 );
 
 fn user(app: &App, row: Row) -> User {
@@ -352,6 +416,9 @@ fn user(app: &App, row: Row) -> User {
         lock,
         roles,
         may,
+        totp,
+        passkeys,
+        recovery_codes_left,
     ) = row;
     let words = |text: Option<String>| -> Vec<String> {
         text.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
@@ -377,81 +444,9 @@ fn user(app: &App, row: Row) -> User {
         created_at,
         last_login_at,
         delete_at,
+        factors: Factors { totp: totp > 0, passkeys, recovery_codes_left },
         written: OnceLock::new(),
     }
-}
-
-/// Changes what a person is called.
-///
-/// # Errors
-/// Not found; or the database fails.
-pub async fn set_name(change: &mut Change, id: UserId, name: Option<String>) -> Result<()> {
-    let now = change.now();
-    let found = change
-        .run(
-            "update users set name = $2, name_key = $3, updated_at = $4 where id = $1",
-            args![id, name.clone(), name.as_deref().map(email::fold), now],
-        )
-        .await?;
-    if found == 0 {
-        return Err(Error::not_found());
-    }
-    touched(change, id);
-    Ok(())
-}
-
-/// Gives a user another address.
-///
-/// # Errors
-/// Not found; `users.email_taken`; or the database fails.
-pub async fn set_email(
-    change: &mut Change,
-    id: UserId,
-    email: &Email,
-    verified: bool,
-) -> Result<()> {
-    let taken: Option<(UserId,)> = change
-        .maybe("select id from users where email_key = $1 and id <> $2", args![email.key(), id])
-        .await?;
-    if taken.is_some() {
-        return Err(email_taken());
-    }
-    let now = change.now();
-    let found = change
-        .run(
-            "update users set email = $2, email_key = $3, email_verified_at = $4, updated_at = $5
-             where id = $1",
-            args![id, email.address(), email.key(), verified.then_some(now), now],
-        )
-        .await?;
-    if found == 0 {
-        return Err(Error::not_found());
-    }
-    touched(change, id);
-    Ok(())
-}
-
-/// The address belongs to another account.
-pub fn email_taken() -> Error {
-    let says = "There is already an account with this address.";
-    Error::new(Kind::Conflict, "users.email_taken", says)
-}
-
-/// Notes that a user has proved to read the mail of this address, if it is still theirs.
-///
-/// # Errors
-/// When the database fails.
-pub async fn prove_address(change: &mut Change, id: UserId, address: &str) -> Result<()> {
-    let now = change.now();
-    change
-        .run(
-            "update users set email_verified_at = coalesce(email_verified_at, $2), updated_at = $2
-             where id = $1 and email = $3",
-            args![id, now, address],
-        )
-        .await?;
-    touched(change, id);
-    Ok(())
 }
 
 /// Has every process read this user again: something that it believes of them has changed.

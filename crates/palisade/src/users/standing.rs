@@ -45,32 +45,36 @@ pub async fn enable(mut change: Change, id: UserId) -> Result<()> {
     change.commit(ENABLED.about(id)).await
 }
 
-/// Notes a sign-in, which takes back a wish to be deleted; none if the user was disabled meanwhile or is a
-/// service account, else whether it is the first one.
+/// Whether a user may sign in at this moment, and whether it is the first time; holds them until the change ends.
+/// Nobody signs in to a service account.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn signed_in(change: &mut Change, id: UserId) -> Result<Option<FirstTime>> {
+pub async fn may_sign_in(change: &mut Change, id: UserId) -> Result<Option<FirstTime>> {
     let now = change.now();
     // SECURITY: whatever proves it, nobody signs in to a service account (test: a_service_account_never_signs_in).
-    let before: Option<(Option<Timestamp>, Option<Timestamp>)> = change
+    let row: Option<(Option<Timestamp>,)> = change
         .maybe(
             "update users set updated_at = updated_at
              where id = $1 and disabled_at is null and service is null
                 and (delete_at is null or delete_at > $2)
-             returning last_login_at, delete_at",
+             returning last_login_at",
             args![id, now],
         )
         .await?;
-    let Some((last_login_at, delete_at)) = before else { return Ok(None) };
-    change
-        .run("update users set last_login_at = $2, delete_at = null where id = $1", args![id, now])
-        .await?;
-    if delete_at.is_some() {
-        change.note(KEPT.about(id));
-    }
+    Ok(row.map(|(last_login_at,)| FirstTime(last_login_at.is_none())))
+}
+
+/// Notes the sign-in of a user who may, which takes back a wish to be deleted.
+///
+/// # Errors
+/// When the database fails.
+pub async fn signed_in(change: &mut Change, id: UserId) -> Result<()> {
+    let now = change.now();
+    keep(change, id).await?;
+    change.run("update users set last_login_at = $2 where id = $1", args![id, now]).await?;
     touched(change, id);
-    Ok(Some(FirstTime(last_login_at.is_none())))
+    Ok(())
 }
 
 /// Whether a user signs in for the first time.

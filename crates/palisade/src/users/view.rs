@@ -37,6 +37,20 @@ pub struct UserView {
     /// The user asked for the account to be deleted: it happens then, unless they sign in before.
     #[schemars(with = "Option<shape::DateTime>")]
     delete_at: Option<Timestamp>,
+    /// What proves the user beside the password.
+    mfa: FactorsView,
+}
+
+/// What proves a user beside a password.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Factors")]
+pub(super) struct FactorsView {
+    /// Whether an app makes one-time codes.
+    totp: bool,
+    /// How many passkeys there are.
+    passkeys: i64,
+    /// How many recovery codes aren't used yet.
+    recovery_codes_left: i64,
 }
 
 impl UserView {
@@ -54,6 +68,11 @@ impl UserView {
             created_at: user.created_at,
             last_login_at: user.last_login_at,
             delete_at: user.delete_at,
+            mfa: FactorsView {
+                totp: user.factors.totp,
+                passkeys: user.factors.passkeys,
+                recovery_codes_left: user.factors.recovery_codes_left,
+            },
         }
     }
 }

@@ -131,6 +131,9 @@ async fn use_once(app: &TestApp, rule: &str) -> crate::app::Answer {
             });
             ann.post("/api/v1/users/me/password", body).await
         }
+        "mfa_change_account" => {
+            app.token("ann@example.com").await.act("/api/v1/users/me/totp").await
+        }
         "reauthenticate_account" => {
             let body = json!({ "password": PASSWORD });
             app.token("ann@example.com").await.post("/api/v1/auth/reauthenticate", body).await
@@ -321,9 +324,11 @@ fn every_quiet_commit_is_known() {
         [
             "api_keys: revoking an API key noted its own event",
             "api_keys: using an API key is no change of it",
+            "challenges: an attempt is counted before it is judged; what comes of it is an event",
             "grants: giving or withdrawing a grant noted its own event",
             "lockout: a guess is counted before it is judged; what comes of it is an event",
             "lockout: a guess that was never judged is given back",
+            "mfa: a secret that doesn't count yet; what makes it count is an event",
             "recovery: a link for a change of address; what it leads to is an event",
             "recovery: a wrong password for a link; too many of them are an event",
             "registration: a link for a registration; what it leads to is an event",
@@ -352,6 +357,7 @@ fn only_upkeep_writes_outside_a_change() {
             "api_keys",
             "app",
             "audit",
+            "challenges",
             "feed",
             "grants",
             "lockout",
@@ -387,9 +393,11 @@ const LEVELS: &[(&str, u8)] = &[
     ("grants", 5),
     ("tokens", 4),
     ("lockout", 5),
+    ("challenges", 5),
     ("sessions", 5),
     ("api_keys", 5),
     ("verifiers", 6),
+    ("mfa", 6),
     ("passwords", 6),
     ("login", 7),
     ("registration", 7),

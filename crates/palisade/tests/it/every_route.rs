@@ -8,7 +8,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use futures_util::future::BoxFuture;
-use palisade::access::{Credential, Identity, Via, Who};
+use palisade::access::{Credential, Identity, Strength, Via, Who};
 use palisade::app::App;
 use palisade::error::Result;
 use palisade::id::{ApiKeyId, SessionId, UserId};
@@ -50,6 +50,9 @@ fn prove<'a>(app: &'a App, parts: &'a Parts) -> BoxFuture<'a, Result<Option<Iden
             api_key: session.is_none().then_some(ApiKeyId(Uuid::nil())),
             permissions: Arc::new(named.split('+').map(str::to_owned).collect()),
             authenticated_at: app.clock.now(),
+            proved_with: Strength::Password,
+            strongest: Strength::Password,
+            must_enrol: false,
             via: Via::Bearer,
             limit: None,
         }))
@@ -62,7 +65,7 @@ async fn start() -> TestApp {
 }
 
 /// The path with an id where one is expected.
-fn concrete(path: &str) -> String {
+pub fn concrete(path: &str) -> String {
     path.replace("{id}", "01890000-0000-7000-8000-000000000000")
         .replace("{key}", "01890000-0000-7000-8000-000000000000")
         .replace("{role}", "nothing")
@@ -170,6 +173,7 @@ const WHO: &str = "
     POST /api/v1/auth/email/undo anyone
     POST /api/v1/auth/introspect tokens:introspect
     POST /api/v1/auth/login anyone
+    POST /api/v1/auth/login/mfa anyone
     POST /api/v1/auth/logout signed in
     POST /api/v1/auth/password/forgot anyone
     POST /api/v1/auth/password/reset anyone
@@ -210,6 +214,11 @@ const WHO: &str = "
     GET /api/v1/users/me/api-keys signed in
     POST /api/v1/users/me/api-keys signed in
     DELETE /api/v1/users/me/api-keys/{id} signed in
+    POST /api/v1/users/me/recovery-codes signed in
+    DELETE /api/v1/users/me/totp signed in
+    POST /api/v1/users/me/totp signed in
+    POST /api/v1/users/me/totp/confirm signed in
+    POST /api/v1/users/{id}/reset-mfa users:write
     DELETE /api/v1/users/me/sessions signed in
     GET /api/v1/users/me/sessions signed in
     DELETE /api/v1/users/me/sessions/{id} signed in

@@ -22,6 +22,7 @@ crate::on_both! {
     an_api_key_expires => |on| super::expiring(on);
     an_api_key_works_from_its_addresses_alone => |on| super::addresses(on);
     the_end_of_an_api_key_is_told_a_week_before_once => |on| super::warning(on);
+    an_api_key_is_no_way_around_the_second_factor => |on| super::no_way_around(on);
     a_warm_api_key_reads_no_database => |on| super::from_memory(on);
     a_service_account_never_signs_in => |on| super::service(on);
     a_service_account_is_nobodys_last_administrator => |on| super::last_admin(on);
@@ -360,6 +361,37 @@ async fn warning(on: On) {
     assert_eq!(sent.len(), before + 1, "{sent:?}");
     assert!(sent[before].to == "ann@example.com" && sent[before].text.contains("named long"));
     assert!(sent[before].subject.contains("expire"));
+    app.stop().await;
+}
+
+async fn no_way_around(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    app.admin("root@example.com").await;
+    let root = app.token("root@example.com").await;
+    let role = json!({ "name": "readers", "permissions": ["users:read", "tokens:introspect"] });
+    root.post("/api/v1/roles", role).await;
+    let own = key(&app, &root, &["users:read"]).await;
+    let id = make_service(&root).await.text("id");
+    put(&root, &format!("/api/v1/users/{id}/roles/readers")).await;
+    let body = json!({ "name": "CI", "permissions": ["users:read", "tokens:introspect"] });
+    let service = root.post(&format!("/api/v1/users/{id}/api-keys"), body).await;
+    let service = app.anyone().with_token(service.text("api_key"));
+    assert_eq!(own.get("/api/v1/users").await.status, StatusCode::OK);
+    // From now on administrators need a second factor, and this one has none.
+    let mut settings = plan().settings;
+    settings.push(("access.admin_mfa", "required"));
+    let strict = app.second_with(settings).await;
+    let there = |client: &Client<'_>| strict.anyone().with_token(client.bearer.clone().unwrap());
+    assert_eq!(there(&own).get("/api/v1/users").await.code(), "access.mfa_required");
+    let resources = there(&own).get("/api/v1/resources/document").await;
+    assert_eq!(resources.code(), "access.mfa_required");
+    let call = Call::new(axum::http::Method::POST, "/api/v1/auth/introspect")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(format!("token={}", own.bearer.clone().unwrap()));
+    let worth = there(&service).send(call).await;
+    assert_eq!(worth.body["scope"], "", "{}", worth.raw);
+    assert_eq!(there(&service).get("/api/v1/users").await.status, StatusCode::OK);
+    strict.stop().await;
     app.stop().await;
 }
 

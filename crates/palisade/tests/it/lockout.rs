@@ -236,6 +236,7 @@ async fn unlocking(on: On) {
     app.advance(5 * MINUTE).await;
     assert!(seen(ann.get("/api/v1/users/me").await).is_string());
     let nobody = UserId(app.app.new_id());
+    let root = app.token("root@example.com").await;
     let answer = root.act(&format!("/api/v1/users/{nobody}/unlock")).await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
     app.stop().await;
@@ -274,9 +275,13 @@ async fn given_back(on: On) {
             email: "ann@example.com".to_owned(),
             password: WRONG.into(),
             device_token: None,
-            device_name: None,
-            format: TokenFormat::Jwt,
-            transport: Transport::Token,
+            wanted: login::Wanted {
+                device_name: None,
+                format: TokenFormat::Jwt,
+                transport: Transport::Token,
+            },
+            challenge_cookie: None,
+            browser: false,
         };
         let actor = Actor::default();
         let sign_in = login::sign_in(&app.app, &actor, attempt);

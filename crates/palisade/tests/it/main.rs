@@ -22,6 +22,7 @@ mod cors;
 mod described;
 mod endings;
 mod every_route;
+mod factors;
 mod granting;
 mod journeys;
 mod keys;

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use futures_util::future::join_all;
+use palisade::app::Actor;
+use palisade::users::{self, Email, NewUser};
+use palisade_db::args;
 use serde_json::json;
 
 use crate::administering::{place, plan};
@@ -15,6 +18,7 @@ crate::on_both! {
     a_change_of_address_needs_the_password_and_can_be_undone => |on| super::moving(on);
     an_undone_change_of_address_voids_those_after_it => |on| super::undoing(on);
     a_link_dies_with_the_password_and_the_address => |on| super::dying(on);
+    an_address_is_reserved_while_its_change_commits => |on| super::racing(on);
 }
 
 const NEW: &str = "five green kettles whistle";
@@ -214,5 +218,54 @@ async fn without_mail_nobody_is_invited_and_no_address_is_changed() {
     ] {
         assert_eq!(place(&root.post(path, body).await), (422, "/email", "email.invalid"), "{path}");
     }
+    app.stop().await;
+}
+
+/// Whoever moved an account on waits at the same moment to take the address that it leaves.
+async fn racing(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    app.user("ann@example.com").await;
+    let mut change = app.app.change(&Actor::system()).await.unwrap();
+    let moved = change
+        .run(
+            "update users set email = $1, email_key = $1 where email_key = $2",
+            args!["one@evil.example", "ann@example.com"],
+        )
+        .await;
+    assert_eq!(moved.unwrap(), 1);
+    let now = change.now();
+    change
+        .run(
+            "insert into address_changes (id, user_id, email, old_email, old_key, created_at, expires_at, undo_until)
+             select $1, id, $2, $3, $3, $4, $5, $5 from users where email_key = $2",
+            args![
+                app.app.new_id(),
+                "one@evil.example",
+                "ann@example.com",
+                now,
+                now.plus(DAY)
+            ],
+        )
+        .await
+        .unwrap();
+    let waiting = tokio::spawn({
+        let app = app.app.clone();
+        async move {
+            let mut change = app.change(&Actor::system()).await.unwrap();
+            let email = Email::parse("ann@example.com").unwrap();
+            let new = NewUser {
+                id: None,
+                verified: false,
+                email,
+                name: None,
+                roles: vec![],
+                service: false,
+            };
+            users::create(&mut change, &new).await.unwrap()
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    change.commit_quietly("a test").await.unwrap();
+    assert_eq!(waiting.await.unwrap(), None);
     app.stop().await;
 }

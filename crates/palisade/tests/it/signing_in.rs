@@ -125,9 +125,13 @@ async fn a_sign_in_without_a_turn_reads_nothing() {
                 email: "nobody@example.com".to_owned(),
                 password: OTHER.into(),
                 device_token: None,
-                device_name: None,
-                format: TokenFormat::Jwt,
-                transport: Transport::Token,
+                wanted: login::Wanted {
+                    device_name: None,
+                    format: TokenFormat::Jwt,
+                    transport: Transport::Token,
+                },
+                challenge_cookie: None,
+                browser: false,
             };
             login::sign_in(&app, &actor, attempt).await.map(drop).map_err(|error| error.code())
         }

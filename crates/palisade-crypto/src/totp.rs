@@ -1,0 +1,213 @@
+//! Time-based one-time passwords (RFC 6238): SHA-1, steps of 30 seconds and six digits, which every
+//! authenticator app knows.
+//!
+//! # Promises
+//!
+//! - A code is compared in constant time, and a good one names its step, so that the caller can see to it that
+//!   a step is used once (RFC 6238 section 5.2). Nothing here remembers anything.
+//! - A secret has 160 random bits (RFC 4226 section 4).
+//!
+//! SHA-1 stands inside of HMAC, where its collisions don't matter (RFC 4226 appendix B).
+
+use totp_rs::{Algorithm, Builder, Secret, Totp};
+use zeroize::Zeroizing;
+
+use crate::random::Random;
+use crate::secret::{SecretBytes, SecretString};
+
+/// How long a code is good, in seconds.
+pub const STEP_SECONDS: u64 = 30;
+/// How many digits a code has.
+pub const DIGITS: u8 = 6;
+const LENGTH: usize = 20;
+
+/// What a server and an authenticator app share.
+#[derive(Clone, Debug)]
+pub struct TotpSecret(SecretBytes);
+
+impl TotpSecret {
+    /// A new secret of 160 bits.
+    #[must_use]
+    pub fn generate(random: &dyn Random) -> TotpSecret {
+        let mut bytes = vec![0; LENGTH];
+        random.fill(&mut bytes);
+        TotpSecret(bytes.into())
+    }
+
+    /// A secret that was stored; none if it has not the length of one.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<TotpSecret> {
+        (bytes.len() == LENGTH).then(|| TotpSecret(bytes.to_vec().into()))
+    }
+
+    /// The bytes, to be sealed and stored.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.expose()
+    }
+
+    /// What somebody types who can't scan the code: base32 without padding (RFC 4648 section 6).
+    #[must_use]
+    pub fn base32(&self) -> SecretString {
+        Secret::from(self.0.expose()).to_base32().into()
+    }
+
+    /// The step that `code` belongs to, if it is good at `now` (seconds since 1970) or at most `drift` steps
+    /// away from it.
+    #[must_use]
+    pub fn step_of(&self, code: &str, now: i64, drift: u8) -> Option<i64> {
+        if code.len() != usize::from(DIGITS) || !code.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let step = self.totp(drift).check(code, u64::try_from(now).ok()?)?;
+        i64::try_from(step).ok()
+    }
+
+    /// The code of the step at `now` (seconds since 1970).
+    #[must_use]
+    pub fn code(&self, now: u64) -> SecretString {
+        self.totp(0).generate(now).to_string().into()
+    }
+
+    /// What an authenticator app reads, mostly as a QR code: `otpauth://totp/…`. None if issuer or account
+    /// can't stand in it: they must not be empty.
+    #[must_use]
+    pub fn otpauth_uri(&self, issuer: &str, account: &str) -> Option<SecretString> {
+        // The colon parts the two.
+        let (issuer, account) = (issuer.replace(':', " "), account.replace(':', " "));
+        let totp = self.builder(0).with_issuer(Some(issuer)).with_account_name(account);
+        Some(totp.build().ok()?.to_url().ok()?.into())
+    }
+
+    fn totp(&self, drift: u8) -> Totp {
+        self.builder(drift).build_noncompliant()
+    }
+
+    fn builder(&self, drift: u8) -> Builder {
+        Builder::new()
+            .with_algorithm(Algorithm::SHA1)
+            .with_digits(DIGITS)
+            .with_step_duration(STEP_SECONDS)
+            .with_skew(drift.into())
+            .with_secret(Zeroizing::new(self.0.expose().to_vec()).as_slice())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::SeededRandom;
+
+    const RFC: &[u8; 20] = b"12345678901234567890";
+
+    fn secret() -> TotpSecret {
+        TotpSecret::from_bytes(RFC).unwrap()
+    }
+
+    #[test]
+    fn the_ten_values_of_rfc_4226_appendix_d() {
+        let values = [
+            "755224", "287082", "359152", "969429", "338314", "254676", "287922", "162583",
+            "399871", "520489",
+        ];
+        for (counter, value) in (0u64..).zip(values) {
+            assert_eq!(secret().code(counter * STEP_SECONDS).expose(), value);
+        }
+    }
+
+    #[test]
+    fn the_eighteen_values_of_rfc_6238_appendix_b() {
+        let times =
+            [59, 1_111_111_109, 1_111_111_111, 1_234_567_890, 2_000_000_000, 20_000_000_000];
+        let longer = |length: usize| RFC.iter().copied().cycle().take(length).collect::<Vec<_>>();
+        let rows = [
+            (
+                Algorithm::SHA1,
+                longer(20),
+                ["94287082", "07081804", "14050471", "89005924", "69279037", "65353130"],
+            ),
+            (
+                Algorithm::SHA256,
+                longer(32),
+                ["46119246", "68084774", "67062674", "91819424", "90698825", "77737706"],
+            ),
+            (
+                Algorithm::SHA512,
+                longer(64),
+                ["90693936", "25091201", "99943326", "93441116", "38618901", "47863826"],
+            ),
+        ];
+        for (algorithm, key, values) in rows {
+            let totp = Builder::new()
+                .with_algorithm(algorithm)
+                .with_digits(8)
+                .with_secret(key.as_slice())
+                .build_noncompliant();
+            for (time, value) in times.into_iter().zip(values) {
+                assert_eq!(totp.generate(time).to_string(), value);
+                if algorithm == Algorithm::SHA1 {
+                    // Six digits are the last six of eight.
+                    assert_eq!(secret().code(time).expose(), &value[2..]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_code_is_good_in_its_step_alone() {
+        let code = secret().code(1_111_111_109);
+        let code = code.expose();
+        let step = 1_111_111_109 / 30;
+        assert_eq!(secret().step_of(code, step * 30, 0), Some(step));
+        assert_eq!(secret().step_of(code, step * 30 + 29, 0), Some(step));
+        assert_eq!(secret().step_of(code, step * 30 + 30, 0), None);
+        assert_eq!(secret().step_of(code, step * 30 - 1, 0), None);
+        assert_eq!(secret().step_of(code, step * 30 + 59, 1), Some(step));
+        assert_eq!(secret().step_of(code, step * 30 + 60, 1), None);
+        assert_eq!(secret().step_of(code, -1, 0), None);
+    }
+
+    #[test]
+    fn what_has_not_six_ascii_digits_is_no_code() {
+        let now = 1_111_111_109;
+        let good = secret().code(now);
+        let good = good.expose();
+        for other in [
+            "",
+            "0",
+            " 081804",
+            "081804 ",
+            "+81804",
+            "0818040",
+            "١٢٣٤٥٦",
+            "08180",
+            "081-804",
+            "0x1804",
+        ] {
+            assert_eq!(secret().step_of(other, 1_111_111_109, 1), None, "{other}");
+        }
+        let wrong = if good == "000000" { "000001" } else { "000000" };
+        assert_eq!(secret().step_of(wrong, 1_111_111_109, 0), None);
+    }
+
+    #[test]
+    fn the_uri_holds_secret_issuer_and_account() {
+        let uri = secret().otpauth_uri("app.example.com:8000", "ann@example.com").unwrap();
+        assert_eq!(
+            uri.expose(),
+            "otpauth://totp/app.example.com%208000:ann%40example.com\
+             ?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&issuer=app.example.com%208000"
+        );
+        assert!(secret().otpauth_uri("example", "").is_none());
+        assert_eq!(secret().base32().expose(), "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ");
+    }
+
+    #[test]
+    fn secrets_differ_and_have_160_bits() {
+        let random = SeededRandom::new(1);
+        let (one, other) = (TotpSecret::generate(&random), TotpSecret::generate(&random));
+        assert_ne!(one.as_bytes(), other.as_bytes());
+        assert_eq!(one.as_bytes().len(), 20);
+        assert!(TotpSecret::from_bytes(&[0; 19]).is_none());
+    }
+}

@@ -1,0 +1,198 @@
+//! Attestation objects and the statements in them (sections 6.5 and 8).
+
+use ciborium::Value;
+
+use super::authenticator_data::AttestedCredential;
+use super::cbor::{self, Map};
+use super::certificate::{self, Certificate};
+use super::{Algorithm, LONGEST_ATTESTATION_OBJECT, PublicKey, WebauthnError};
+
+/// Which statements of attestation are believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttestationPolicy<'a> {
+    /// None is required and none is believed: what comes must be well formed, and a statement that
+    /// the credential made over itself must be right.
+    None,
+    /// The statement must be `packed` with certificates, or `fido-u2f`, and lead to a root.
+    Trusted {
+        /// The trusted certificates, X.509 in DER.
+        roots: &'a [Vec<u8>],
+        /// Now, in seconds since 1970, for the certificates' validity.
+        now: i64,
+    },
+}
+
+/// The format of a statement (section 8 and the IANA registry of RFC 8809).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AttestationFormat {
+    /// No statement.
+    None,
+    /// The format made for WebAuthn, with certificates or by the credential over itself.
+    Packed,
+    /// Of authenticators for FIDO U2F.
+    FidoU2f,
+    /// Of a Trusted Platform Module.
+    Tpm,
+    /// Of Android's key store.
+    AndroidKey,
+    /// Of Android's former SafetyNet.
+    AndroidSafetynet,
+    /// Of Apple's devices.
+    Apple,
+}
+
+impl AttestationFormat {
+    const ALL: [Self; 7] = [
+        Self::None,
+        Self::Packed,
+        Self::FidoU2f,
+        Self::Tpm,
+        Self::AndroidKey,
+        Self::AndroidSafetynet,
+        Self::Apple,
+    ];
+
+    /// Its name in the registry.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Packed => "packed",
+            Self::FidoU2f => "fido-u2f",
+            Self::Tpm => "tpm",
+            Self::AndroidKey => "android-key",
+            Self::AndroidSafetynet => "android-safetynet",
+            Self::Apple => "apple",
+        }
+    }
+}
+
+/// An attestation object, taken apart.
+pub(super) struct AttestationObject {
+    pub(super) format: AttestationFormat,
+    statement: Map,
+    pub(super) authenticator_data: Vec<u8>,
+}
+
+/// What a statement is about.
+pub(super) struct Attested<'a> {
+    pub(super) authenticator_data: &'a [u8],
+    pub(super) client_data_hash: [u8; 32],
+    pub(super) rp_id_hash: &'a [u8; 32],
+    pub(super) credential: &'a AttestedCredential<'a>,
+    pub(super) public_key: &'a PublicKey,
+}
+
+impl AttestationObject {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, WebauthnError> {
+        if bytes.len() > LONGEST_ATTESTATION_OBJECT {
+            return Err(WebauthnError::TooLarge);
+        }
+        let map = cbor::whole_map(bytes)?;
+        let name = map.text_key("fmt").and_then(Value::as_text).ok_or(WebauthnError::BadCbor)?;
+        let format = AttestationFormat::ALL
+            .into_iter()
+            .find(|format| format.as_str() == name)
+            .ok_or(WebauthnError::UnknownAttestation)?;
+        let authenticator_data =
+            map.text_key("authData").and_then(Value::as_bytes).ok_or(WebauthnError::BadCbor)?;
+        let authenticator_data = authenticator_data.clone();
+        let statement = map.into_map("attStmt").ok_or(WebauthnError::BadCbor)?;
+        Ok(Self { format, statement, authenticator_data })
+    }
+}
+
+/// Steps 21 to 24 of section 7.1.
+pub(super) fn verify(
+    object: &AttestationObject,
+    attested: &Attested<'_>,
+    policy: &AttestationPolicy<'_>,
+) -> Result<(), WebauthnError> {
+    let statement = &object.statement;
+    match (policy, object.format) {
+        (AttestationPolicy::None, AttestationFormat::None) if statement.len() != 0 => {
+            Err(WebauthnError::BadAttestation)
+        }
+        (AttestationPolicy::None, AttestationFormat::Packed)
+            if statement.text_key("x5c").is_none() =>
+        {
+            verify_self(statement, attested)
+        }
+        (AttestationPolicy::None, _) => Ok(()),
+        (AttestationPolicy::Trusted { roots, now }, AttestationFormat::Packed)
+            if statement.text_key("x5c").is_some() =>
+        {
+            verify_packed(statement, attested)?;
+            certificate::check_chain(&chain(statement)?, roots, *now)
+        }
+        (AttestationPolicy::Trusted { roots, now }, AttestationFormat::FidoU2f) => {
+            verify_fido_u2f(statement, attested)?;
+            certificate::check_chain(&chain(statement)?, roots, *now)
+        }
+        (AttestationPolicy::Trusted { .. }, _) => Err(WebauthnError::AttestationRequired),
+    }
+}
+
+/// Section 8.2, by the credential over itself.
+fn verify_self(statement: &Map, attested: &Attested<'_>) -> Result<(), WebauthnError> {
+    if algorithm(statement)? != attested.public_key.algorithm() {
+        return Err(WebauthnError::BadAttestation);
+    }
+    attested
+        .public_key
+        .verify(&signed_by_packed(attested), signature(statement)?)
+        .map_err(|_| WebauthnError::BadAttestation)
+}
+
+/// Section 8.2, with certificates.
+fn verify_packed(statement: &Map, attested: &Attested<'_>) -> Result<(), WebauthnError> {
+    let chain = chain(statement)?;
+    let leaf = Certificate::parse(chain.first().ok_or(WebauthnError::BadAttestation)?)?;
+    leaf.verify(algorithm(statement)?, &signed_by_packed(attested), signature(statement)?)?;
+    leaf.check_packed(&attested.credential.aaguid)
+}
+
+/// Section 8.6: one certificate with a key on P-256, and a signature over another message.
+fn verify_fido_u2f(statement: &Map, attested: &Attested<'_>) -> Result<(), WebauthnError> {
+    let [leaf] = chain(statement)?[..] else { return Err(WebauthnError::BadAttestation) };
+    let point = match (attested.public_key.algorithm(), &attested.public_key.point) {
+        (Algorithm::Es256, Some(point)) => point,
+        _ => return Err(WebauthnError::BadAttestation),
+    };
+    let message = [
+        &[0],
+        attested.rp_id_hash.as_slice(),
+        &attested.client_data_hash,
+        attested.credential.id,
+        point,
+    ]
+    .concat();
+    let leaf = Certificate::parse(leaf)?;
+    leaf.verify(Algorithm::Es256, &message, signature(statement)?)?;
+    leaf.check_is_no_ca()
+}
+
+fn signed_by_packed(attested: &Attested<'_>) -> Vec<u8> {
+    [attested.authenticator_data, &attested.client_data_hash].concat()
+}
+
+fn algorithm(statement: &Map) -> Result<Algorithm, WebauthnError> {
+    let number = statement.text_key("alg").and_then(cbor::integer);
+    number.and_then(Algorithm::from_number).ok_or(WebauthnError::BadAttestation)
+}
+
+fn signature(statement: &Map) -> Result<&[u8], WebauthnError> {
+    let value = statement.text_key("sig").and_then(Value::as_bytes);
+    value.map(Vec::as_slice).ok_or(WebauthnError::BadAttestation)
+}
+
+/// The certificates in DER, the authenticator's first.
+fn chain(statement: &Map) -> Result<Vec<&[u8]>, WebauthnError> {
+    let items = statement.text_key("x5c").and_then(Value::as_array);
+    let items = items.ok_or(WebauthnError::BadAttestation)?;
+    if items.len() > certificate::LONGEST_CHAIN {
+        return Err(WebauthnError::TooLarge);
+    }
+    let bytes = |item| Value::as_bytes(item).map(Vec::as_slice);
+    items.iter().map(bytes).collect::<Option<_>>().ok_or(WebauthnError::BadAttestation)
+}

@@ -1,0 +1,91 @@
+//! A sign-in judged: section 7.2.
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::authenticator_data::AuthenticatorData;
+use super::client_data::{self, Ceremony};
+use super::{AuthenticationResponse, PublicKey, RelyingParty, UserVerification, WebauthnError};
+
+/// What a sign-in must answer.
+#[derive(Clone, Copy, Debug)]
+pub struct AuthenticationExpectation<'a> {
+    /// The challenge that was sent, 16 bytes or more, used for this sign-in alone.
+    pub challenge: &'a [u8],
+    /// What was asked of the authenticator.
+    pub user_verification: UserVerification,
+}
+
+/// The credential as it is stored, which the caller has looked up by
+/// [`AuthenticationResponse::credential_id`].
+#[derive(Clone, Copy, Debug)]
+pub struct StoredCredential<'a> {
+    /// Its id.
+    pub id: &'a [u8],
+    /// Its key.
+    pub public_key: &'a PublicKey,
+    /// The last signature counter seen.
+    pub sign_count: u32,
+    /// As it was at registration.
+    pub backup_eligible: bool,
+    /// The owner's user handle: what stood in `user.id` at registration.
+    pub user_handle: &'a [u8],
+}
+
+/// A sign-in that is the credential's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Authenticated {
+    /// The counter, to be stored.
+    pub sign_count: u32,
+    /// Whether the authenticator verified its user: something they know or are, beside the key.
+    pub user_verified: bool,
+    /// Whether the credential is backed up now, to be stored.
+    pub backed_up: bool,
+}
+
+/// Judges a sign-in. The caller has looked the ceremony up by
+/// [`AuthenticationResponse::challenge`] and used it up, and has seen to it that the credential is
+/// one of those the ceremony was for.
+///
+/// # Errors
+///
+/// One variant per reason, see [`WebauthnError`].
+pub fn verify_authentication(
+    rp: &RelyingParty,
+    expected: &AuthenticationExpectation<'_>,
+    credential: &StoredCredential<'_>,
+    response: &AuthenticationResponse,
+) -> Result<Authenticated, WebauthnError> {
+    if response.credential_id()? != credential.id {
+        return Err(WebauthnError::WrongCredential);
+    }
+    if let Some(handle) = response.user_handle()?
+        && !bool::from(handle.ct_eq(credential.user_handle))
+    {
+        return Err(WebauthnError::WrongUser);
+    }
+    let client_data_json = response.client_data_json()?;
+    client_data::check(&client_data_json, Ceremony::Get, expected.challenge, rp)?;
+
+    let bytes = response.authenticator_data()?;
+    let data = AuthenticatorData::parse(&bytes)?;
+    data.check(rp, expected.user_verification)?;
+    if data.credential.is_some() {
+        return Err(WebauthnError::UnexpectedCredentialData);
+    }
+    if data.backup_eligible() != credential.backup_eligible {
+        return Err(WebauthnError::BackupEligibilityChanged);
+    }
+    let hash: [u8; 32] = Sha256::digest(&client_data_json).into();
+    credential.public_key.verify(&[bytes.as_slice(), &hash].concat(), &response.signature()?)?;
+    // SECURITY: after the signature, so that only the key's holder learns of the stored counter.
+    let counts = data.sign_count != 0 || credential.sign_count != 0;
+    if counts && data.sign_count <= credential.sign_count {
+        return Err(WebauthnError::CounterWentBack);
+    }
+    Ok(Authenticated {
+        sign_count: data.sign_count,
+        user_verified: data.user_verified(),
+        backed_up: data.backed_up(),
+    })
+}

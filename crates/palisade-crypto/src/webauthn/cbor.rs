@@ -1,0 +1,96 @@
+//! CBOR as authenticators write it, read with bounds.
+
+use ciborium::Value;
+use ciborium::de::Error;
+
+use super::WebauthnError;
+
+/// How deep arrays and maps may be nested.
+const DEEPEST: usize = 8;
+
+/// No map that authenticators write has more keys; comparing each with each stays cheap.
+const MOST_KEYS: usize = 64;
+
+/// A map without duplicate keys.
+pub(super) struct Map(Vec<(Value, Value)>);
+
+/// Reads one map that fills `bytes`.
+pub(super) fn whole_map(bytes: &[u8]) -> Result<Map, WebauthnError> {
+    let (map, rest) = first_map(bytes)?;
+    if rest.is_empty() { Ok(map) } else { Err(WebauthnError::TrailingBytes) }
+}
+
+/// Reads the map that `bytes` begin with; what follows it comes back as well.
+pub(super) fn first_map(bytes: &[u8]) -> Result<(Map, &[u8]), WebauthnError> {
+    let mut rest = bytes;
+    // The library counts what is below the outermost item too, scalars excepted.
+    let value: Value =
+        ciborium::de::from_reader_with_recursion_limit(&mut rest, DEEPEST).map_err(|error| {
+            match error {
+                Error::RecursionLimitExceeded => WebauthnError::TooDeep,
+                _ => WebauthnError::BadCbor,
+            }
+        })?;
+    check_keys(&value)?;
+    match value {
+        Value::Map(entries) => Ok((Map(entries), rest)),
+        _ => Err(WebauthnError::BadCbor),
+    }
+}
+
+impl Map {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The value under a text.
+    pub(super) fn text_key(&self, key: &str) -> Option<&Value> {
+        self.find(|candidate| candidate.as_text() == Some(key))
+    }
+
+    /// The value under an integer.
+    pub(super) fn integer_key(&self, key: i64) -> Option<&Value> {
+        self.find(|candidate| integer(candidate) == Some(key))
+    }
+
+    /// The map under a text.
+    pub(super) fn into_map(self, key: &str) -> Option<Self> {
+        let mut entries = self.0.into_iter();
+        let found = entries.find(|(candidate, _)| candidate.as_text() == Some(key))?;
+        found.1.into_map().ok().map(Self)
+    }
+
+    fn find(&self, is_it: impl Fn(&Value) -> bool) -> Option<&Value> {
+        self.0.iter().find(|(key, _)| is_it(key)).map(|(_, value)| value)
+    }
+}
+
+/// The integer, where it is one of 64 bits.
+pub(super) fn integer(value: &Value) -> Option<i64> {
+    value.as_integer().and_then(|integer| i64::try_from(integer).ok())
+}
+
+/// SECURITY: of two values under one key, readers disagree which one counts. Tags have no place in
+/// what authenticators write (CTAP 2.1, section 8).
+fn check_keys(value: &Value) -> Result<(), WebauthnError> {
+    match value {
+        Value::Array(items) => items.iter().try_for_each(check_keys),
+        Value::Map(entries) => {
+            if entries.len() > MOST_KEYS {
+                return Err(WebauthnError::TooLarge);
+            }
+            for (index, (key, value)) in entries.iter().enumerate() {
+                if !matches!(key, Value::Text(_) | Value::Integer(_) | Value::Bytes(_)) {
+                    return Err(WebauthnError::BadCbor);
+                }
+                if entries.iter().skip(index + 1).any(|(other, _)| other == key) {
+                    return Err(WebauthnError::DuplicateKey);
+                }
+                check_keys(value)?;
+            }
+            Ok(())
+        }
+        Value::Tag(..) => Err(WebauthnError::BadCbor),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,235 @@
+//! The certificates of authenticators (section 8.2.1) and their way to a root (RFC 5280 6.1).
+//!
+//! `x509-parser` takes them apart; every signature is judged by aws-lc-rs.
+
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P256_SHA512_ASN1, ECDSA_P384_SHA256_ASN1,
+    ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA512_ASN1, ECDSA_P521_SHA256_ASN1, ECDSA_P521_SHA384_ASN1,
+    ECDSA_P521_SHA512_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
+    RSA_PKCS1_2048_8192_SHA512, UnparsedPublicKey, VerificationAlgorithm,
+};
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Version};
+use x509_parser::x509::{AttributeTypeAndValue, SubjectPublicKeyInfo};
+
+use super::{Algorithm, WebauthnError};
+
+/// Longer chains are refused; authenticators have one or two certificates.
+pub(super) const LONGEST_CHAIN: usize = 6;
+
+/// Longer certificates are refused. In bytes.
+const LONGEST_CERTIFICATE: usize = 16 * 1024;
+
+/// `id-fido-gen-ce-aaguid`.
+const AAGUID_EXTENSION: &str = "1.3.6.1.4.1.45724.1.1.4";
+/// What that extension holds: an octet string of 16 bytes.
+const AAGUID_HEADER: [u8; 2] = [0x04, 0x10];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Key {
+    P256,
+    P384,
+    P521,
+    Ed25519,
+    Rsa,
+}
+
+/// A certificate, taken apart.
+pub(super) struct Certificate<'a>(X509Certificate<'a>);
+
+impl<'a> Certificate<'a> {
+    pub(super) fn parse(der: &'a [u8]) -> Result<Self, WebauthnError> {
+        if der.len() > LONGEST_CERTIFICATE {
+            return Err(WebauthnError::TooLarge);
+        }
+        match X509Certificate::from_der(der) {
+            // What is signed and what is not must name the same algorithm (RFC 5280 4.1.1.2).
+            Ok(([], certificate))
+                if certificate.signature_algorithm == certificate.tbs_certificate.signature
+                    && certificate.signature_value.unused_bits == 0 =>
+            {
+                Ok(Self(certificate))
+            }
+            _ => Err(WebauthnError::BadAttestationCertificate),
+        }
+    }
+
+    /// Whether the certificate's key signed `message` by `algorithm`.
+    pub(super) fn verify(
+        &self,
+        algorithm: Algorithm,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), WebauthnError> {
+        let law: &'static dyn VerificationAlgorithm = match (algorithm, key(self.0.public_key())) {
+            (Algorithm::EdDsa, Some(Key::Ed25519)) => &ED25519,
+            (Algorithm::Es256, Some(Key::P256)) => &ECDSA_P256_SHA256_ASN1,
+            (Algorithm::Es384, Some(Key::P384)) => &ECDSA_P384_SHA384_ASN1,
+            (Algorithm::Es512, Some(Key::P521)) => &ECDSA_P521_SHA512_ASN1,
+            (Algorithm::Rs256, Some(Key::Rsa)) => &RSA_PKCS1_2048_8192_SHA256,
+            _ => return Err(WebauthnError::BadAttestation),
+        };
+        UnparsedPublicKey::new(law, self.0.public_key().subject_public_key.data.as_ref())
+            .verify(message, signature)
+            .map_err(|_| WebauthnError::BadAttestation)
+    }
+
+    /// Section 8.2.1: what the certificate of a `packed` statement has to look like.
+    pub(super) fn check_packed(&self, aaguid: &[u8; 16]) -> Result<(), WebauthnError> {
+        let subject = self.0.subject();
+        let country = only(subject.iter_country());
+        let unit = only(subject.iter_organizational_unit());
+        let named = only(subject.iter_organization()).is_some_and(|name| !name.is_empty())
+            && only(subject.iter_common_name()).is_some_and(|name| !name.is_empty());
+        let fits = self.0.version() == X509Version::V3
+            && country.is_some_and(|code| code.len() == 2)
+            && unit == Some("Authenticator Attestation")
+            && matches!(self.0.basic_constraints(), Ok(Some(found)) if !found.value.ca)
+            && named;
+        if !fits {
+            return Err(WebauthnError::BadAttestationCertificate);
+        }
+        self.check_aaguid(aaguid)
+    }
+
+    /// For `fido-u2f`, whose older certificates don't say whether they are a CA.
+    pub(super) fn check_is_no_ca(&self) -> Result<(), WebauthnError> {
+        match self.0.basic_constraints() {
+            Ok(None) => Ok(()),
+            Ok(Some(found)) if !found.value.ca => Ok(()),
+            _ => Err(WebauthnError::BadAttestationCertificate),
+        }
+    }
+
+    fn check_aaguid(&self, aaguid: &[u8; 16]) -> Result<(), WebauthnError> {
+        let mut found =
+            self.0.iter_extensions().filter(|one| one.oid.to_id_string() == AAGUID_EXTENSION);
+        let Some(extension) = found.next() else { return Ok(()) };
+        let fits = !extension.critical
+            && extension.value == [AAGUID_HEADER.as_slice(), aaguid].concat()
+            && found.next().is_none();
+        if fits { Ok(()) } else { Err(WebauthnError::BadAttestationCertificate) }
+    }
+
+    fn check_time(&self, now: i64) -> Result<(), WebauthnError> {
+        let now = ASN1Time::from_timestamp(now).map_err(|_| WebauthnError::AttestationExpired)?;
+        let valid = self.0.validity().is_valid_at(now);
+        if valid { Ok(()) } else { Err(WebauthnError::AttestationExpired) }
+    }
+
+    /// SECURITY: an extension that is critical and not understood forbids the use of the
+    /// certificate (RFC 5280 4.2). Those named here are checked, or limit nothing on this way.
+    fn check_extensions(&self) -> Result<(), WebauthnError> {
+        let understood = self.0.iter_extensions().all(|extension| {
+            !extension.critical
+                || matches!(
+                    extension.parsed_extension(),
+                    ParsedExtension::BasicConstraints(_)
+                        | ParsedExtension::KeyUsage(_)
+                        | ParsedExtension::SubjectAlternativeName(_)
+                )
+        });
+        if understood { Ok(()) } else { Err(WebauthnError::BadAttestationCertificate) }
+    }
+
+    /// Whether `issuer` may issue and did issue this certificate, with `below` other issuers
+    /// between it and the authenticator's certificate.
+    fn is_issued_by(&self, issuer: &Certificate<'_>, below: usize) -> bool {
+        let may_issue = match issuer.0.basic_constraints() {
+            Ok(Some(constraints)) => {
+                let longest = constraints.value.path_len_constraint;
+                constraints.value.ca
+                    && longest.is_none_or(|longest| u64::from(longest) >= below as u64)
+            }
+            _ => false,
+        };
+        let for_certificates = match issuer.0.key_usage() {
+            Ok(usage) => usage.is_none_or(|usage| usage.value.key_cert_sign()),
+            Err(_) => false,
+        };
+        may_issue
+            && for_certificates
+            && self.0.issuer().as_raw() == issuer.0.subject().as_raw()
+            && self.is_signed_by(issuer)
+    }
+
+    fn is_signed_by(&self, issuer: &Certificate<'_>) -> bool {
+        let issuer_key = issuer.0.public_key();
+        let name = self.0.signature_algorithm.algorithm.to_id_string();
+        let Some(law) = key(issuer_key).and_then(|key| law(&name, key)) else { return false };
+        UnparsedPublicKey::new(law, issuer_key.subject_public_key.data.as_ref())
+            .verify(self.0.tbs_certificate.as_ref(), &self.0.signature_value.data)
+            .is_ok()
+    }
+}
+
+/// Whether the chain, the authenticator's certificate first, leads to one of the roots, all of
+/// them valid now.
+pub(super) fn check_chain(
+    chain: &[&[u8]],
+    roots: &[Vec<u8>],
+    now: i64,
+) -> Result<(), WebauthnError> {
+    let roots = roots.iter().filter_map(|der| Certificate::parse(der).ok()).collect::<Vec<_>>();
+    let mut links = chain.iter().enumerate().peekable();
+    while let Some((below, der)) = links.next() {
+        let certificate = Certificate::parse(der)?;
+        certificate.check_time(now)?;
+        certificate.check_extensions()?;
+        let trusted = roots.iter().find(|root| certificate.is_issued_by(root, below));
+        if let Some(root) = trusted {
+            root.check_time(now)?;
+            return root.check_extensions();
+        }
+        let Some((_, issuer)) = links.peek() else { break };
+        if !certificate.is_issued_by(&Certificate::parse(issuer)?, below) {
+            break;
+        }
+    }
+    Err(WebauthnError::UntrustedAttestation)
+}
+
+/// The one attribute of its kind.
+fn only<'a>(
+    mut attributes: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>,
+) -> Option<&'a str> {
+    let first = attributes.next()?.as_str().ok()?;
+    attributes.next().is_none().then_some(first)
+}
+
+fn key(info: &SubjectPublicKeyInfo<'_>) -> Option<Key> {
+    match info.algorithm.algorithm.to_id_string().as_str() {
+        "1.2.840.113549.1.1.1" => Some(Key::Rsa),
+        "1.3.101.112" => Some(Key::Ed25519),
+        "1.2.840.10045.2.1" => {
+            let curve = info.algorithm.parameters.as_ref()?.as_oid().ok()?;
+            match curve.to_id_string().as_str() {
+                "1.2.840.10045.3.1.7" => Some(Key::P256),
+                "1.3.132.0.34" => Some(Key::P384),
+                "1.3.132.0.35" => Some(Key::P521),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// What judges a signature of this algorithm (RFC 5758 3.2, RFC 4055 5, RFC 8410 3) and key.
+fn law(name: &str, key: Key) -> Option<&'static dyn VerificationAlgorithm> {
+    Some(match (name, key) {
+        ("1.2.840.10045.4.3.2", Key::P256) => &ECDSA_P256_SHA256_ASN1,
+        ("1.2.840.10045.4.3.2", Key::P384) => &ECDSA_P384_SHA256_ASN1,
+        ("1.2.840.10045.4.3.2", Key::P521) => &ECDSA_P521_SHA256_ASN1,
+        ("1.2.840.10045.4.3.3", Key::P256) => &ECDSA_P256_SHA384_ASN1,
+        ("1.2.840.10045.4.3.3", Key::P384) => &ECDSA_P384_SHA384_ASN1,
+        ("1.2.840.10045.4.3.3", Key::P521) => &ECDSA_P521_SHA384_ASN1,
+        ("1.2.840.10045.4.3.4", Key::P256) => &ECDSA_P256_SHA512_ASN1,
+        ("1.2.840.10045.4.3.4", Key::P384) => &ECDSA_P384_SHA512_ASN1,
+        ("1.2.840.10045.4.3.4", Key::P521) => &ECDSA_P521_SHA512_ASN1,
+        ("1.2.840.113549.1.1.11", Key::Rsa) => &RSA_PKCS1_2048_8192_SHA256,
+        ("1.2.840.113549.1.1.12", Key::Rsa) => &RSA_PKCS1_2048_8192_SHA384,
+        ("1.2.840.113549.1.1.13", Key::Rsa) => &RSA_PKCS1_2048_8192_SHA512,
+        ("1.3.101.112", Key::Ed25519) => &ED25519,
+        _ => return None,
+    })
+}

@@ -1,0 +1,99 @@
+//! WebAuthn (passkeys and security keys): options made, registrations and sign-ins judged, as W3C
+//! Web Authentication Level 3 says in sections 7.1 and 7.2.
+//!
+//! # Promises
+//!
+//! - Nothing here keeps a ceremony. The caller makes the challenge, looks its ceremony up by
+//!   [`RegistrationResponse::challenge`] or [`AuthenticationResponse::challenge`], uses it up, and
+//!   hands the expected bytes in; they are compared in constant time.
+//! - Origins are compared as whole texts. Frames of other origins (`crossOrigin`, `topOrigin`) are
+//!   refused.
+//! - Every input is bounded before it is decoded. CBOR is nested eight levels at most, no map has
+//!   a key twice, nothing follows what was read, and base64url has one spelling.
+//! - A key is checked when it is registered: type, curve, algorithm and point agree, and the
+//!   algorithm is one that was offered.
+//! - A statement of attestation counts for nothing unless the caller asks for
+//!   [`AttestationPolicy::Trusted`]; then only `packed` and `fido-u2f` with a chain to one of the
+//!   given roots are accepted, and self attestation, TPM, Android and Apple are refused.
+//! - Each refusal has a variant of [`WebauthnError`] of its own.
+//!
+//! # Example
+//!
+//! ```
+//! use palisade_crypto::webauthn::{Algorithm, CreationOptions, RelyingParty, UserEntity};
+//!
+//! let rp = RelyingParty { id: "example.org".into(), origins: vec!["https://example.org".into()] };
+//! let user = UserEntity { id: b"user 1", name: "ada@example.org", display_name: "Ada" };
+//! let options = CreationOptions::new(&rp, "Example", &user, &[7; 32], &Algorithm::OFFERED);
+//! let json = serde_json::to_value(&options)?;
+//! assert_eq!(json["pubKeyCredParams"][0]["alg"], -8);
+//! # Ok::<(), serde_json::Error>(())
+//! ```
+
+mod attestation;
+mod authenticate;
+mod authenticator_data;
+mod cbor;
+mod certificate;
+mod client_data;
+mod error;
+mod options;
+mod public_key;
+mod register;
+mod response;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+use serde::Serialize;
+
+pub use attestation::{AttestationFormat, AttestationPolicy};
+pub use authenticate::{
+    Authenticated, AuthenticationExpectation, StoredCredential, verify_authentication,
+};
+pub use client_data::client_challenge;
+pub use error::WebauthnError;
+pub use options::{
+    AttestationConveyance, CreationOptions, CredentialDescriptor, RequestOptions, ResidentKey,
+    UserEntity,
+};
+pub use public_key::{Algorithm, PublicKey};
+pub use register::{NewCredential, RegistrationExpectation, verify_registration};
+pub use response::{AuthenticationResponse, RegistrationResponse};
+
+/// Longer `clientDataJSON` is refused. In bytes.
+pub const LONGEST_CLIENT_DATA: usize = 4 * 1024;
+/// Longer attestation objects are refused. In bytes.
+pub const LONGEST_ATTESTATION_OBJECT: usize = 64 * 1024;
+/// Longer authenticator data is refused. In bytes.
+pub const LONGEST_AUTHENTICATOR_DATA: usize = 32 * 1024;
+/// The shortest id a new credential may have, in bytes (section 4, credential ID).
+pub const SHORTEST_CREDENTIAL_ID: usize = 16;
+/// The longest id a credential may have, in bytes (section 7.1, step 25).
+pub const LONGEST_CREDENTIAL_ID: usize = 1023;
+/// The longest user handle, in bytes (section 5.4.3).
+pub const LONGEST_USER_HANDLE: usize = 64;
+
+/// Who asks for credentials: this service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelyingParty {
+    /// The RP ID, a domain without scheme and port (section 4). Credentials are bound to it for
+    /// life.
+    pub id: String,
+    /// The origins that may use its credentials, as browsers write them: `https://host[:port]`.
+    pub origins: Vec<String>,
+}
+
+/// Whether the authenticator must see who is there, by PIN or biometry (section 5.8.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UserVerification {
+    /// A response without it is refused.
+    Required,
+    /// It is asked for; a response without it is accepted.
+    Preferred,
+    /// It isn't asked for.
+    Discouraged,
+}
+
+#[cfg(test)]
+mod tests;

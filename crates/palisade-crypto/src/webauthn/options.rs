@@ -1,0 +1,238 @@
+//! What browsers are asked: the JSON of `PublicKeyCredentialCreationOptionsJSON` and
+//! `PublicKeyCredentialRequestOptionsJSON` (sections 5.4 and 5.5), for
+//! `PublicKeyCredential.parseCreationOptionsFromJSON()` and its sibling.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+
+use super::{Algorithm, RelyingParty, UserVerification};
+
+/// The account that a credential will be for.
+#[derive(Clone, Copy, Debug)]
+pub struct UserEntity<'a> {
+    /// The user handle: 1 to 64 bytes that name the account and tell nothing of the person
+    /// (section 14.6.1).
+    pub id: &'a [u8],
+    /// What tells the account from others: an address.
+    pub name: &'a str,
+    /// What the person is called.
+    pub display_name: &'a str,
+}
+
+/// A credential, named to a browser (section 5.8.3).
+#[derive(Clone, Debug, Serialize)]
+pub struct CredentialDescriptor {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    transports: Vec<String>,
+}
+
+impl CredentialDescriptor {
+    /// The credential of this id, and how it can be reached, as it was registered.
+    #[must_use]
+    pub fn new(id: &[u8], transports: &[String]) -> Self {
+        let id = URL_SAFE_NO_PAD.encode(id);
+        Self { kind: "public-key", id, transports: transports.to_vec() }
+    }
+}
+
+/// Whether the credential should be found without its id, as passkeys are (section 5.4.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResidentKey {
+    /// It must be.
+    Required,
+    /// If that can be done.
+    Preferred,
+    /// If possible not.
+    Discouraged,
+}
+
+/// Which statement of attestation is asked for (section 5.4.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttestationConveyance {
+    /// None.
+    None,
+    /// The authenticator's own: for a policy with trusted roots.
+    Direct,
+}
+
+/// The options of a registration.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CreationOptions {
+    rp: RpJson,
+    user: UserJson,
+    challenge: String,
+    pub_key_cred_params: Vec<ParameterJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<u32>,
+    exclude_credentials: Vec<CredentialDescriptor>,
+    authenticator_selection: SelectionJson,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hints: Vec<String>,
+    attestation: AttestationConveyance,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct RpJson {
+    id: String,
+    name: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct UserJson {
+    id: String,
+    name: String,
+    display_name: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ParameterJson {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    alg: Algorithm,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SelectionJson {
+    resident_key: ResidentKey,
+    require_resident_key: bool,
+    user_verification: UserVerification,
+}
+
+impl CreationOptions {
+    /// Options with `algorithms` in the order of preference, nothing excluded, no attestation, a
+    /// passkey and user verification preferred.
+    #[must_use]
+    pub fn new(
+        rp: &RelyingParty,
+        rp_name: &str,
+        user: &UserEntity<'_>,
+        challenge: &[u8],
+        algorithms: &[Algorithm],
+    ) -> Self {
+        let parameter = |alg: &Algorithm| ParameterJson { kind: "public-key", alg: *alg };
+        Self {
+            rp: RpJson { id: rp.id.clone(), name: rp_name.to_owned() },
+            user: UserJson {
+                id: URL_SAFE_NO_PAD.encode(user.id),
+                name: user.name.to_owned(),
+                display_name: user.display_name.to_owned(),
+            },
+            challenge: URL_SAFE_NO_PAD.encode(challenge),
+            pub_key_cred_params: algorithms.iter().map(parameter).collect(),
+            timeout: None,
+            exclude_credentials: Vec::new(),
+            authenticator_selection: SelectionJson {
+                resident_key: ResidentKey::Preferred,
+                require_resident_key: false,
+                user_verification: UserVerification::Preferred,
+            },
+            hints: Vec::new(),
+            attestation: AttestationConveyance::None,
+        }
+    }
+
+    /// With a time limit that browsers may keep, in milliseconds.
+    #[must_use]
+    pub fn timeout(mut self, milliseconds: u32) -> Self {
+        self.timeout = Some(milliseconds);
+        self
+    }
+
+    /// With the credentials that the user has already.
+    #[must_use]
+    pub fn exclude(mut self, credentials: Vec<CredentialDescriptor>) -> Self {
+        self.exclude_credentials = credentials;
+        self
+    }
+
+    /// With these demands on the authenticator.
+    #[must_use]
+    pub fn select(mut self, resident_key: ResidentKey, verification: UserVerification) -> Self {
+        self.authenticator_selection = SelectionJson {
+            resident_key,
+            require_resident_key: resident_key == ResidentKey::Required,
+            user_verification: verification,
+        };
+        self
+    }
+
+    /// With a statement of attestation asked for.
+    #[must_use]
+    pub fn attestation(mut self, conveyance: AttestationConveyance) -> Self {
+        self.attestation = conveyance;
+        self
+    }
+
+    /// With hints for the browser's dialogue: `security-key`, `client-device`, `hybrid`.
+    #[must_use]
+    pub fn hints(mut self, hints: Vec<String>) -> Self {
+        self.hints = hints;
+        self
+    }
+}
+
+/// The options of a sign-in.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestOptions {
+    challenge: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<u32>,
+    rp_id: String,
+    allow_credentials: Vec<CredentialDescriptor>,
+    user_verification: UserVerification,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hints: Vec<String>,
+}
+
+impl RequestOptions {
+    /// Options for any passkey of the relying party, user verification preferred.
+    #[must_use]
+    pub fn new(rp: &RelyingParty, challenge: &[u8]) -> Self {
+        Self {
+            challenge: URL_SAFE_NO_PAD.encode(challenge),
+            timeout: None,
+            rp_id: rp.id.clone(),
+            allow_credentials: Vec::new(),
+            user_verification: UserVerification::Preferred,
+            hints: Vec::new(),
+        }
+    }
+
+    /// With a time limit that browsers may keep, in milliseconds.
+    #[must_use]
+    pub fn timeout(mut self, milliseconds: u32) -> Self {
+        self.timeout = Some(milliseconds);
+        self
+    }
+
+    /// With the credentials that may answer; none means any passkey.
+    #[must_use]
+    pub fn allow(mut self, credentials: Vec<CredentialDescriptor>) -> Self {
+        self.allow_credentials = credentials;
+        self
+    }
+
+    /// With this demand on the authenticator.
+    #[must_use]
+    pub fn user_verification(mut self, verification: UserVerification) -> Self {
+        self.user_verification = verification;
+        self
+    }
+
+    /// With hints for the browser's dialogue: `security-key`, `client-device`, `hybrid`.
+    #[must_use]
+    pub fn hints(mut self, hints: Vec<String>) -> Self {
+        self.hints = hints;
+        self
+    }
+}

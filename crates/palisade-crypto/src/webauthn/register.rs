@@ -1,0 +1,104 @@
+//! A registration judged: section 7.1.
+
+use sha2::{Digest, Sha256};
+
+use super::attestation::{self, AttestationFormat, AttestationObject, AttestationPolicy, Attested};
+use super::authenticator_data::AuthenticatorData;
+use super::client_data::{self, Ceremony};
+use super::{
+    Algorithm, PublicKey, RegistrationResponse, RelyingParty, UserVerification, WebauthnError,
+};
+
+/// The ways to reach an authenticator that options may name (section 5.8.4).
+const TRANSPORTS: [&str; 6] = ["ble", "hybrid", "internal", "nfc", "smart-card", "usb"];
+
+/// What a registration must answer.
+#[derive(Clone, Copy, Debug)]
+pub struct RegistrationExpectation<'a> {
+    /// The challenge that was sent, 16 bytes or more, used for this registration alone.
+    pub challenge: &'a [u8],
+    /// What was asked of the authenticator.
+    pub user_verification: UserVerification,
+    /// The algorithms that were offered.
+    pub algorithms: &'a [Algorithm],
+    /// Which statements of attestation are believed.
+    pub attestation: &'a AttestationPolicy<'a>,
+}
+
+/// A new credential, to be stored with its owner.
+///
+/// The caller still sees to it that nobody has a credential of this id (section 7.1, step 26).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewCredential {
+    /// Its id, 16 to 1023 bytes.
+    pub id: Vec<u8>,
+    /// Its key.
+    pub public_key: PublicKey,
+    /// The signature counter; 0 where the authenticator has none.
+    pub sign_count: u32,
+    /// Whether the authenticator verified its user.
+    pub user_verified: bool,
+    /// Whether it may be backed up: a passkey that several devices share. Never changes.
+    pub backup_eligible: bool,
+    /// Whether it is backed up now.
+    pub backed_up: bool,
+    /// The model of the authenticator, which is only proven under [`AttestationPolicy::Trusted`].
+    pub aaguid: [u8; 16],
+    /// The format of the statement of attestation.
+    pub attestation: AttestationFormat,
+    /// How it can be reached, as the browser says: known words, each once.
+    pub transports: Vec<String>,
+}
+
+/// Judges a registration. The caller has looked the ceremony up by
+/// [`RegistrationResponse::challenge`] and used it up.
+///
+/// # Errors
+///
+/// One variant per reason, see [`WebauthnError`].
+pub fn verify_registration(
+    rp: &RelyingParty,
+    expected: &RegistrationExpectation<'_>,
+    response: &RegistrationResponse,
+) -> Result<NewCredential, WebauthnError> {
+    let id = response.credential_id()?;
+    let client_data_json = response.client_data_json()?;
+    client_data::check(&client_data_json, Ceremony::Create, expected.challenge, rp)?;
+
+    let object = AttestationObject::parse(&response.attestation_object()?)?;
+    let data = AuthenticatorData::parse(&object.authenticator_data)?;
+    data.check(rp, expected.user_verification)?;
+    let credential = data.credential.as_ref().ok_or(WebauthnError::NoCredentialData)?;
+    // SECURITY: the browser's id is what sign-ins look up; the signed one is the authenticator's.
+    if credential.id != id {
+        return Err(WebauthnError::CredentialIdMismatch);
+    }
+    let public_key = PublicKey::from_bytes(credential.public_key)?;
+    if !expected.algorithms.contains(&public_key.algorithm()) {
+        return Err(WebauthnError::AlgorithmNotOffered);
+    }
+    let attested = Attested {
+        authenticator_data: &object.authenticator_data,
+        client_data_hash: Sha256::digest(&client_data_json).into(),
+        rp_id_hash: &data.rp_id_hash,
+        credential,
+        public_key: &public_key,
+    };
+    attestation::verify(&object, &attested, expected.attestation)?;
+    Ok(NewCredential {
+        id,
+        sign_count: data.sign_count,
+        user_verified: data.user_verified(),
+        backup_eligible: data.backup_eligible(),
+        backed_up: data.backed_up(),
+        aaguid: credential.aaguid,
+        attestation: object.format,
+        transports: known(response.transports()),
+        public_key,
+    })
+}
+
+fn known(transports: &[String]) -> Vec<String> {
+    let named = |word: &&str| transports.iter().any(|transport| transport == word);
+    TRANSPORTS.into_iter().filter(named).map(str::to_owned).collect()
+}

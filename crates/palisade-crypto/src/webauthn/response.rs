@@ -1,0 +1,152 @@
+//! What browsers send: the JSON of `PublicKeyCredential.toJSON()` (section 5.1).
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+
+use super::client_data::client_challenge;
+use super::{
+    LONGEST_ATTESTATION_OBJECT, LONGEST_AUTHENTICATOR_DATA, LONGEST_CLIENT_DATA,
+    LONGEST_CREDENTIAL_ID, LONGEST_USER_HANDLE, WebauthnError,
+};
+
+/// Longer signatures belong to no supported algorithm. In bytes.
+const LONGEST_SIGNATURE: usize = 1024;
+
+/// `RegistrationResponseJSON`: the answer to `navigator.credentials.create()`.
+///
+/// Members that aren't named here are ignored: browsers add some.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegistrationResponse {
+    id: String,
+    raw_id: String,
+    #[serde(rename = "type")]
+    kind: String,
+    response: AttestationPart,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AttestationPart {
+    #[serde(rename = "clientDataJSON")]
+    client_data_json: String,
+    attestation_object: String,
+    #[serde(default)]
+    transports: Option<Vec<String>>,
+}
+
+/// `AuthenticationResponseJSON`: the answer to `navigator.credentials.get()`.
+///
+/// Members that aren't named here are ignored: browsers add some.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthenticationResponse {
+    id: String,
+    raw_id: String,
+    #[serde(rename = "type")]
+    kind: String,
+    response: AssertionPart,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AssertionPart {
+    #[serde(rename = "clientDataJSON")]
+    client_data_json: String,
+    authenticator_data: String,
+    signature: String,
+    #[serde(default)]
+    user_handle: Option<String>,
+}
+
+impl RegistrationResponse {
+    /// The challenge that the response answers, unproven: for looking the ceremony up.
+    ///
+    /// # Errors
+    ///
+    /// If the client data is too large or malformed.
+    pub fn challenge(&self) -> Result<Vec<u8>, WebauthnError> {
+        client_challenge(&self.client_data_json()?)
+    }
+
+    pub(super) fn credential_id(&self) -> Result<Vec<u8>, WebauthnError> {
+        credential_id(&self.kind, &self.id, &self.raw_id)
+    }
+
+    pub(super) fn client_data_json(&self) -> Result<Vec<u8>, WebauthnError> {
+        decode(&self.response.client_data_json, LONGEST_CLIENT_DATA)
+    }
+
+    pub(super) fn attestation_object(&self) -> Result<Vec<u8>, WebauthnError> {
+        decode(&self.response.attestation_object, LONGEST_ATTESTATION_OBJECT)
+    }
+
+    pub(super) fn transports(&self) -> &[String] {
+        self.response.transports.as_deref().unwrap_or_default()
+    }
+}
+
+impl AuthenticationResponse {
+    /// The challenge that the response answers, unproven: for looking the ceremony up.
+    ///
+    /// # Errors
+    ///
+    /// If the client data is too large or malformed.
+    pub fn challenge(&self) -> Result<Vec<u8>, WebauthnError> {
+        client_challenge(&self.client_data_json()?)
+    }
+
+    /// The id of the credential that the response names, unproven: for looking it up.
+    ///
+    /// # Errors
+    ///
+    /// If the id is malformed or too long, or `id` and `rawId` differ.
+    pub fn credential_id(&self) -> Result<Vec<u8>, WebauthnError> {
+        credential_id(&self.kind, &self.id, &self.raw_id)
+    }
+
+    /// The user handle that the response names, unproven. A sign-in without a name needs one
+    /// (section 7.2, step 6); [`super::verify_authentication`] compares it with the owner's.
+    ///
+    /// # Errors
+    ///
+    /// If the handle is malformed or longer than 64 bytes.
+    pub fn user_handle(&self) -> Result<Option<Vec<u8>>, WebauthnError> {
+        let handle = self.response.user_handle.as_deref();
+        handle.map(|text| decode(text, LONGEST_USER_HANDLE)).transpose()
+    }
+
+    pub(super) fn client_data_json(&self) -> Result<Vec<u8>, WebauthnError> {
+        decode(&self.response.client_data_json, LONGEST_CLIENT_DATA)
+    }
+
+    pub(super) fn authenticator_data(&self) -> Result<Vec<u8>, WebauthnError> {
+        decode(&self.response.authenticator_data, LONGEST_AUTHENTICATOR_DATA)
+    }
+
+    pub(super) fn signature(&self) -> Result<Vec<u8>, WebauthnError> {
+        decode(&self.response.signature, LONGEST_SIGNATURE)
+    }
+}
+
+fn credential_id(kind: &str, id: &str, raw_id: &str) -> Result<Vec<u8>, WebauthnError> {
+    if kind != "public-key" {
+        return Err(WebauthnError::WrongCredentialType);
+    }
+    if id != raw_id {
+        return Err(WebauthnError::IdDiffersFromRawId);
+    }
+    match decode(raw_id, LONGEST_CREDENTIAL_ID) {
+        Err(WebauthnError::TooLarge) => Err(WebauthnError::BadCredentialId),
+        other => other,
+    }
+}
+
+/// Decodes base64url of at most `longest` bytes, judged by its length before work is spent on it.
+fn decode(text: &str, longest: usize) -> Result<Vec<u8>, WebauthnError> {
+    if text.len() > (longest * 4).div_ceil(3) {
+        return Err(WebauthnError::TooLarge);
+    }
+    URL_SAFE_NO_PAD.decode(text).map_err(|_| WebauthnError::BadEncoding)
+}

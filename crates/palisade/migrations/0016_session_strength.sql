@@ -1,0 +1,1 @@
+alter table sessions add column proved_with text not null default 'password';

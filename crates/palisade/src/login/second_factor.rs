@@ -1,0 +1,166 @@
+//! The step between a right password and a session, for whoever has a second factor.
+
+use axum::http::HeaderValue;
+use axum::http::header::WWW_AUTHENTICATE;
+use palisade_crypto::opaque;
+use palisade_crypto::secret::SecretString;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::entering::{Entering, enter};
+use super::{Attempt, DENIED, SignedIn, Wanted};
+use crate::app::{Actor, App, Change};
+use crate::challenges::{self, Client, LIVES, NewChallenge, Purpose};
+use crate::error::{Error, Kind, Result};
+use crate::lockout::{self, Account, Admission, Device};
+use crate::mfa::{self, Given};
+use crate::sessions::{Proof, Transport};
+use crate::settings::TokenFormat;
+use crate::users::{self, Factors};
+
+const PREFIX: &str = "pal_mf_";
+
+/// What a client needs to prove a second factor.
+pub struct Challenged {
+    /// Stands for the sign-in so far; opens nothing else.
+    pub token: SecretString,
+    /// By which methods a factor can be proved.
+    pub methods: Vec<&'static str>,
+    /// The cookie that the challenge is bound to, in a browser.
+    pub cookie: Option<SecretString>,
+}
+
+/// What a challenge remembers of the sign-in.
+#[derive(Serialize, Deserialize)]
+struct Details {
+    transport: Transport,
+    paseto: bool,
+    device_name: Option<String>,
+    device: Uuid,
+    is_new_device: bool,
+}
+
+/// Makes a challenge for a user whose password was right.
+pub(super) async fn challenge(
+    change: &mut Change,
+    attempt: Attempt,
+    factors: Factors,
+    (device, is_new_device): (Device, bool),
+) -> Result<Challenged> {
+    let app = change.app().clone();
+    let token = opaque::generate(PREFIX, &*app.random);
+    let digest = opaque::digest(PREFIX, token.expose());
+    let digest = digest.ok_or_else(|| Error::internal("a token of our own"))?;
+    let cookie = super::http::challenge_secret(&app, attempt.browser, attempt.challenge_cookie);
+    let details = Details {
+        transport: attempt.wanted.transport,
+        paseto: attempt.wanted.format == TokenFormat::Paseto,
+        device_name: attempt.wanted.device_name,
+        device: device.id,
+        is_new_device,
+    };
+    let agent = change.actor().user_agent.clone();
+    let client = Client::outside(&app, agent.as_deref(), cookie.as_ref().map(SecretString::expose));
+    let new = NewChallenge {
+        digest,
+        purpose: Purpose::SecondFactor,
+        user: Some(device.user),
+        client,
+        passkey: None,
+        details: serde_json::to_string(&details).map_err(Error::internal)?,
+    };
+    challenges::open(change, new).await?;
+    Ok(Challenged { token, methods: mfa::methods(factors), cookie })
+}
+
+impl Challenged {
+    /// The answer to a sign-in that isn't done.
+    pub fn error(&self) -> Error {
+        let says =
+            "The password was right; prove a second factor with POST /api/v1/auth/login/mfa.";
+        Error::new(Kind::NotSignedIn, "login.mfa_required", says)
+            .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+            .with("mfa_token", self.token.expose())
+            .with("methods", self.methods.clone())
+            .with("expires_in", LIVES.as_secs())
+    }
+}
+
+/// An attempt to prove a second factor.
+pub(super) struct FactorAttempt {
+    pub(super) token: SecretString,
+    pub(super) given: Given,
+    pub(super) cookie: Option<SecretString>,
+}
+
+/// Proves a second factor; the session begins.
+///
+/// # Errors
+/// `login.challenge_over`; `login.denied` for a wrong proof; `lockout.locked`; or the database fails.
+pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> Result<SignedIn> {
+    let digest = opaque::digest(PREFIX, attempt.token.expose()).ok_or_else(over)?;
+    let cookie = attempt.cookie.as_ref().map(SecretString::expose);
+    let client = Client::outside(app, actor.user_agent.as_deref(), cookie);
+    let challenge = challenges::attempt(app, actor, Purpose::SecondFactor, digest, client).await?;
+    let challenge = challenge.ok_or_else(over)?;
+    let user = challenge.user.ok_or_else(over)?;
+    let details: Details = serde_json::from_str(&challenge.details).map_err(Error::internal)?;
+    let device = Device { id: details.device, user, made: app.clock.now() };
+    let by = if details.is_new_device {
+        lockout::Client::Unknown
+    } else {
+        lockout::Client::Known(device)
+    };
+    // SECURITY: by the account: neither a new challenge nor another address gives more guesses
+    // (test: ten_thousand_codes_are_five_guesses).
+    let account = Account::second_factor(app, user);
+    let guess = match lockout::admit(app, actor, account, by).await? {
+        Admission::Counted(guess) => guess,
+        Admission::Refused(refused) => return Err(refused.error(app)),
+    };
+    let mut change = app.change(actor).await?;
+    let first = users::may_sign_in(&mut change, user).await?.ok_or_else(over)?;
+    let Some(proof) = mfa::judge(&mut change, user, &attempt.given).await? else {
+        guess.wrong(&mut change).await?;
+        let entry = DENIED.about(user).detail("reason", "wrong_factor");
+        change.commit(entry.detail("method", attempt.given.method())).await?;
+        return Err(wrong());
+    };
+    if !challenges::close(&mut change, &challenge).await? {
+        return Err(over());
+    }
+    guess.right(&mut change).await?;
+    let format = if details.paseto { TokenFormat::Paseto } else { TokenFormat::Jwt };
+    let (transport, device_name) = (details.transport, details.device_name);
+    let entering = Entering {
+        device,
+        is_new_device: details.is_new_device,
+        first,
+        wanted: Wanted { device_name, format, transport },
+        proof: Proof { amr: after_password(proof.amr), ..proof },
+        method: attempt.given.method(),
+    };
+    enter(change, entering).await
+}
+
+/// What a factor and the password before it come to.
+fn after_password(amr: &'static str) -> &'static str {
+    match amr {
+        "hwk user mfa" => "pwd hwk user mfa",
+        "swk user mfa" => "pwd swk user mfa",
+        _ => "pwd otp mfa",
+    }
+}
+
+fn over() -> Error {
+    let says =
+        "This sign-in has expired, was tried too often, or belongs to another client; begin again.";
+    Error::new(Kind::NotSignedIn, "login.challenge_over", says)
+        .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}
+
+fn wrong() -> Error {
+    let says = "The code is wrong, was used before, or isn't of this moment.";
+    Error::new(Kind::NotSignedIn, "login.denied", says)
+        .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}

@@ -1,0 +1,231 @@
+//! Second factors: one-time codes, passkeys, and the recovery codes that stand in for them.
+//!
+//! Promises:
+//! - A user with a factor has no session that was begun without one: setting up the first ends all others.
+//! - A one-time code is good in its step and works once, across restarts, nodes and requests at the same moment;
+//!   a recovery code works once; a passkey's answer belongs to one challenge.
+//! - Guesses are counted by the account, whatever they come through.
+//! - Secrets of one-time codes are sealed for their user; recovery codes are stored as digests.
+//! - The owner is told of every change of their factors.
+//!
+//! Tables: `totp_secrets`, `totp_enrolments`, `recovery_codes`, `passkeys`.
+
+mod http;
+mod recovery_codes;
+mod totp;
+
+use palisade_crypto::secret::SecretString;
+use palisade_db::{Migration, Sql, args};
+
+use crate::access::{Caller, Strength, bad_token};
+use crate::app::{App, Change};
+use crate::audit::Event;
+use crate::error::{Error, Kind, Result};
+use crate::id::UserId;
+use crate::mail::{self, Content, Letter};
+use crate::module::Module;
+use crate::sessions::{self, Proof, Why};
+use crate::settings::AdminMfa;
+use crate::users::{self, Factors};
+
+/// A user set up a factor.
+pub const ADDED: Event = Event { name: "mfa.added", says: "A second factor was set up" };
+/// A user removed a factor.
+pub const REMOVED: Event = Event { name: "mfa.removed", says: "A second factor was removed" };
+/// A user made new recovery codes.
+pub const CODES_MADE: Event =
+    Event { name: "mfa.recovery_codes_made", says: "New recovery codes were made" };
+/// A recovery code was used.
+pub const CODE_USED: Event =
+    Event { name: "mfa.recovery_code_used", says: "A recovery code was used" };
+/// Somebody signed in gave a wrong proof of a factor.
+pub const WRONG: Event =
+    Event { name: "mfa.wrong", says: "A wrong code or passkey was given within a session" };
+/// All factors of a user were removed by an administrator or the operator.
+pub const RESET: Event = Event { name: "mfa.reset", says: "All second factors were removed" };
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "mfa",
+    routes: http::routes,
+    limits: &[&http::CHANGE],
+    events: &[ADDED, REMOVED, CODES_MADE, CODE_USED, WRONG, RESET],
+    letters: &[&CHANGED_LETTER, &CODE_LETTER],
+    migrations: &[Migration {
+        version: 18,
+        name: "mfa",
+        sql: Sql::Both(include_str!("../../migrations/0018_mfa.sql")),
+    }],
+    tables: &["totp_secrets", "totp_enrolments", "recovery_codes", "passkeys"],
+    ..Module::EMPTY
+};
+
+static CHANGED_LETTER: Letter = Letter {
+    name: "mfa_changed",
+    text: include_str!("letters/changed.txt"),
+    html: include_str!("letters/changed.html"),
+    prepare: mail::as_written,
+};
+
+static CODE_LETTER: Letter = Letter {
+    name: "mfa_recovery_code_used",
+    text: include_str!("letters/recovery_code_used.txt"),
+    html: include_str!("letters/recovery_code_used.html"),
+    prepare: mail::as_written,
+};
+
+/// What somebody gives to prove a factor.
+pub enum Given {
+    /// A one-time code.
+    Totp(SecretString),
+    /// A recovery code.
+    RecoveryCode(SecretString),
+}
+
+impl Given {
+    /// The method's name in requests and the audit log.
+    pub fn method(&self) -> &'static str {
+        match self {
+            Given::Totp(_) => "totp",
+            Given::RecoveryCode(_) => "recovery_code",
+        }
+    }
+
+    /// How strong a proof it is, if it is right.
+    pub fn strength(&self) -> Strength {
+        match self {
+            Given::Totp(_) => Strength::Code,
+            Given::RecoveryCode(_) => Strength::RecoveryCode,
+        }
+    }
+}
+
+/// A proof was wrong.
+pub fn wrong(given: &Given) -> Error {
+    let pointer = match given {
+        Given::Totp(_) | Given::RecoveryCode(_) => "/code",
+    };
+    let says = "The code is wrong, was used before, or isn't of this moment.";
+    Error::bad_field(pointer, "mfa.wrong_code", says)
+}
+
+/// The factors of a user, as a change sees them.
+///
+/// # Errors
+/// When the database fails.
+pub async fn factors(change: &mut Change, user: UserId) -> Result<Factors> {
+    let (totp, passkeys, recovery_codes_left): (i64, i64, i64) = change
+        .one(
+            "select (select count(*) from totp_secrets where user_id = $1),
+                (select count(*) from passkeys where user_id = $1),
+                (select count(*) from recovery_codes where user_id = $1 and used_at is null)",
+            args![user],
+        )
+        .await?;
+    Ok(Factors { totp: totp > 0, passkeys, recovery_codes_left })
+}
+
+/// By which methods a user with these factors can prove one.
+pub fn methods(factors: Factors) -> Vec<&'static str> {
+    [
+        (factors.passkeys > 0, "passkey"),
+        (factors.totp, "totp"),
+        (factors.any() && factors.recovery_codes_left > 0, "recovery_code"),
+    ]
+    .into_iter()
+    .filter_map(|(has, name)| has.then_some(name))
+    .collect()
+}
+
+/// Judges a proof of a factor, in the change that rests on it; none if it is wrong or was used before.
+///
+/// # Errors
+/// When the database fails.
+pub async fn judge(change: &mut Change, user: UserId, given: &Given) -> Result<Option<Proof>> {
+    match given {
+        Given::Totp(code) => {
+            let right = totp::use_code(change, user, code.expose()).await?;
+            Ok(right.then_some(Proof { amr: "otp mfa", strength: Strength::Code }))
+        }
+        Given::RecoveryCode(code) => {
+            let right = recovery_codes::use_code(change, user, code.expose()).await?;
+            Ok(right.then_some(Proof { amr: "otp mfa", strength: Strength::RecoveryCode }))
+        }
+    }
+}
+
+/// What follows from a new factor, in the change that stores it: the session has proved it, no session without one
+/// lives on, the owner is told.
+async fn added(change: &mut Change, caller: &Caller, proof: Proof, what: &str) -> Result<()> {
+    let me = caller.signed_in()?;
+    // SECURITY: before the user is read again, so that no request takes the session for one without the factor.
+    sessions::strengthen(change, me.user, me.session()?, proof).await?;
+    sessions::end_without_factor(change, me.user).await?;
+    users::touched(change, me.user);
+    tell_owner(change, me.user, &format!("{what} was added")).await
+}
+
+/// Whether whoever calls may be without a second factor.
+async fn may_be_without(app: &App, caller: &Caller) -> Result<bool> {
+    let user = users::current(app, caller.signed_in()?.user).await?.ok_or_else(bad_token)?;
+    Ok(app.settings.access.admin_mfa == AdminMfa::Optional || !user.is_administrator())
+}
+
+/// What follows when a factor was removed, in the change that removes it.
+///
+/// # Errors
+/// `mfa.required` for an administrator's last factor; or the database fails.
+async fn removed(
+    change: &mut Change,
+    caller: &Caller,
+    may_be_without: bool,
+    what: &str,
+) -> Result<()> {
+    let me = caller.signed_in()?;
+    if !factors(change, me.user).await?.any() {
+        // SECURITY: (test: an_administrator_keeps_the_last_factor)
+        if !may_be_without {
+            let says = "Administrators need a second factor here; set up another one first.";
+            return Err(Error::new(Kind::Conflict, "mfa.required", says));
+        }
+        // They stand in for other factors, and are none.
+        recovery_codes::forget(change, me.user).await?;
+    }
+    sessions::end_others(change, me.user, me.session()?, Why::FactorRemoved).await?;
+    users::touched(change, me.user);
+    tell_owner(change, me.user, &format!("{what} was removed")).await
+}
+
+async fn tell_owner(change: &mut Change, user: UserId, what: &str) -> Result<()> {
+    mail::post(change, &CHANGED_LETTER, Content::to_user(user).with("what", what)).await
+}
+
+/// Removes every factor of a user and ends all their sessions, in a change that says why.
+///
+/// # Errors
+/// When the database fails.
+pub async fn remove_all(change: &mut Change, user: UserId) -> Result<()> {
+    totp::forget(change, user).await?;
+    recovery_codes::forget(change, user).await?;
+    change.run("delete from passkeys where user_id = $1", args![user]).await?;
+    sessions::end_all(change, user, Why::FactorRemoved).await?;
+    users::touched(change, user);
+    tell_owner(change, user, "every second factor was removed").await
+}
+
+/// Removes every factor of a user at the word of an administrator or the operator.
+///
+/// # Errors
+/// Not found; or the database fails.
+pub async fn reset(mut change: Change, user: UserId) -> Result<()> {
+    if !users::exists(&mut change, user).await? {
+        return Err(Error::not_found());
+    }
+    remove_all(&mut change, user).await?;
+    change.commit(RESET.about(user)).await
+}
+
+/// The name under which authenticators show this server.
+fn site(app: &App) -> &str {
+    app.settings.server.public_url.host()
+}

@@ -1,0 +1,108 @@
+//! Recovery codes: ten that are shown once and work once each, for whoever has lost every factor.
+
+use palisade_crypto::mac;
+use palisade_crypto::secret::SecretString;
+use palisade_db::args;
+
+use super::{CODE_LETTER, CODE_USED, CODES_MADE, factors, tell_owner};
+use crate::access::Caller;
+use crate::app::{App, Change};
+use crate::error::{Error, Kind, Result};
+use crate::id::UserId;
+use crate::mail::{self, Content};
+use crate::users;
+
+const COUNT: usize = 10;
+/// 24 characters of 5 bits: past the 112 bits from which a digest needs no slow hash (NIST SP 800-63B-4,
+/// section 3.1.2.2).
+const LENGTH: usize = 24;
+/// Digits and letters that aren't taken for each other (Crockford's base32).
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// Makes ten new codes; those before are good no more.
+pub(super) async fn make(change: &mut Change, user: UserId) -> Result<Vec<SecretString>> {
+    let (app, now) = (change.app().clone(), change.now());
+    forget(change, user).await?;
+    let codes: Vec<SecretString> = (0..COUNT).map(|_| generate(&app)).collect();
+    for code in &codes {
+        change
+            .run(
+                "insert into recovery_codes (digest, user_id, created_at) values ($1, $2, $3)",
+                args![digest(&app, user, code.expose()), user, now],
+            )
+            .await?;
+    }
+    users::touched(change, user);
+    Ok(codes)
+}
+
+/// Makes ten new codes for whoever has a factor that they can stand in for.
+pub(super) async fn renew(app: &App, caller: &Caller) -> Result<Vec<SecretString>> {
+    let me = caller.signed_in()?;
+    let mut change = app.change(&caller.actor).await?;
+    if !factors(&mut change, me.user).await?.any() {
+        let says = "Recovery codes stand in for a second factor; set one up first.";
+        return Err(Error::new(Kind::Conflict, "mfa.no_factor", says));
+    }
+    let codes = make(&mut change, me.user).await?;
+    tell_owner(&mut change, me.user, "the recovery codes were replaced by new ones").await?;
+    change.commit(CODES_MADE.about(me.user)).await?;
+    Ok(codes)
+}
+
+/// Whether a code is one of the user's that wasn't used yet; it is from now on, and its owner is told.
+pub(super) async fn use_code(change: &mut Change, user: UserId, code: &str) -> Result<bool> {
+    let (app, now) = (change.app().clone(), change.now());
+    // SECURITY: once, also for two requests at the same moment (test: a_recovery_code_works_once).
+    let used = change
+        .run(
+            "update recovery_codes set used_at = $3
+             where digest = $1 and user_id = $2 and used_at is null",
+            args![digest(&app, user, code), user, now],
+        )
+        .await?;
+    if used == 0 {
+        return Ok(false);
+    }
+    users::touched(change, user);
+    let left = factors(change, user).await?.recovery_codes_left.to_string();
+    mail::post(change, &CODE_LETTER, Content::to_user(user).with("left", &left)).await?;
+    change.note(CODE_USED.about(user).detail("left", left));
+    Ok(true)
+}
+
+/// Forgets all codes of a user.
+pub(super) async fn forget(change: &mut Change, user: UserId) -> Result<()> {
+    change.run("delete from recovery_codes where user_id = $1", args![user]).await?;
+    Ok(())
+}
+
+fn generate(app: &App) -> SecretString {
+    let mut bytes = [0; LENGTH];
+    app.random.fill(&mut bytes);
+    let mut text = String::with_capacity(LENGTH + LENGTH / 4);
+    for (place, byte) in bytes.iter().enumerate() {
+        if place > 0 && place % 4 == 0 {
+            text.push('-');
+        }
+        let letter = ALPHABET.get(usize::from(byte % 32)).copied().unwrap_or(b'0');
+        text.push(char::from(letter));
+    }
+    text.into()
+}
+
+/// What is stored of a code; people may write it with other letters, spaces and dashes.
+fn digest(app: &App, user: UserId, code: &str) -> [u8; 32] {
+    let plain: String = code
+        .chars()
+        .filter(|c| !matches!(c, '-' | ' '))
+        .take(LENGTH + 1)
+        .map(|c| match c.to_ascii_lowercase() {
+            'o' => '0',
+            'i' | 'l' => '1',
+            other => other,
+        })
+        .collect();
+    let named = [user.0.as_bytes().as_slice(), plain.as_bytes()].concat();
+    mac::keyed_digest(&app.root.derive_bytes("recovery codes"), &named)
+}
