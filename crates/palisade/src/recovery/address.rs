@@ -11,6 +11,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::bad_token;
+use crate::api_keys;
 use crate::app::{Actor, App, Change};
 use crate::audit::Event;
 use crate::error::{Error, Result};
@@ -349,6 +350,7 @@ pub async fn undo(
     passwords::store(&mut change, user, sealed).await?;
     lockout::clear(&mut change, user).await?;
     sessions::end_all(&mut change, user, Why::AddressRestored).await?;
+    api_keys::revoke_all(&mut change, user, api_keys::Why::AddressRestored).await?;
     passwords::tell_owner(&mut change, user).await?;
     change.commit(RESTORED.about(user).personal("email", email.address())).await
 }

@@ -4,7 +4,7 @@
 //! Promises:
 //! - Asking answers alike, after the same work, for every address; who gets a letter is decided when letters are sent.
 //! - A link works once, for its time, and not after the password or the address was changed. It signs nobody in.
-//! - A new password ends every session and every lock. Whatever somebody set up who couldn't read this mail is gone.
+//! - A new password ends every session, every API key and every lock. Whatever somebody set up who couldn't read this mail is gone.
 //! - An address is changed by whoever reads the new mail **and** knows the password; whoever reads the old mail
 //!   can undo it for a week, and nobody else can have that address meanwhile.
 //!
@@ -25,6 +25,7 @@ use palisade_crypto::opaque;
 use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, args};
 
+use crate::api_keys;
 use crate::app::{Actor, App, Change};
 use crate::audit::Event;
 use crate::error::{Error, Result};
@@ -166,7 +167,9 @@ fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>>
             return Ok(None);
         };
         let user = users::find_by_email(app, &email).await?;
-        let Some(user) = user.filter(|user| !user.disabled) else { return Ok(None) };
+        let Some(user) = user.filter(|user| !user.disabled && !user.service) else {
+            return Ok(None);
+        };
         let token = store_link(app, &user, Link::Reset, LIVES).await?;
         // To the address as the account has it, not as it was asked for.
         Ok(token.map(|token| Content::to(&user.email).with_link(app, "reset", &token)))
@@ -189,7 +192,8 @@ async fn store_link(
     let made = change
         .run(
             "insert into recovery_tokens (digest, user_id, created_at, expires_at)
-             select $1, id, $3, $4 from users where id = $2 and email = $5 and disabled_at is null",
+             select $1, id, $3, $4 from users
+             where id = $2 and email = $5 and disabled_at is null and service is null",
             args![digest, user.id, now, now.plus(lives), user.email.as_str()],
         )
         .await?;
@@ -240,8 +244,8 @@ pub async fn reset(
         return Err(bad_token());
     }
     void_links(&mut change, user.id).await?;
-    if !user.email_verified {
-        // SECURITY: until now nobody had proved to be the owner: whoever set a factor up wasn't
+    if users::awaits_proof(&mut change, user.id).await? {
+        // SECURITY: whoever set a factor up until now may not have been the owner of the address
         // (test: what_was_set_up_before_the_address_was_proved_is_gone).
         mfa::remove_all(&mut change, user.id).await?;
     }
@@ -250,6 +254,8 @@ pub async fn reset(
     users::prove_address(&mut change, user.id, &user.email).await?;
     lockout::clear(&mut change, user.id).await?;
     sessions::end_all(&mut change, user.id, Why::PasswordChanged).await?;
+    // SECURITY: whoever had the account before may have made one (test: what_revokes_an_api_key).
+    api_keys::revoke_all(&mut change, user.id, api_keys::Why::PasswordReset).await?;
     if !first {
         passwords::tell_owner(&mut change, user.id).await?;
     }

@@ -199,6 +199,7 @@ async fn finish(mut change: Change, waiting: Waiting) -> Result<()> {
         email,
         name: waiting.name,
         roles: Vec::new(),
+        service: false,
     };
     let user = users::create(&mut change, &new).await?.ok_or_else(users::email_taken)?;
     passwords::store(&mut change, user, Sealed::from_bytes(waiting.sealed)).await?;
