@@ -23,9 +23,3 @@ class Token:
 
     def set(self, case, token, _context):
         case.headers = {**(case.headers or {}), "Authorization": f"Bearer {token}"}
-
-
-@schemathesis.deserializer("application/jwt")
-def compact(_context, response):
-    """A JWS is a text, and no JSON."""
-    return response.text

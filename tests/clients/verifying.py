@@ -133,7 +133,7 @@ def page_of(server, key):
     headers = {"Authorization": "Bearer " + key}
     request = urllib.request.Request(server.url + "/api/v1/auth/revocations", headers=headers)
     with urllib.request.urlopen(request, timeout=10) as answer:
-        assert answer.headers["Content-Type"] == "application/jwt"
+        assert answer.headers["Content-Type"] == "application/jose"
         return answer.read().decode()
 
 

@@ -95,7 +95,8 @@ async fn end(
     Ok(Revoked)
 }
 
-const JWT: &str = "application/jwt";
+/// What a compact JWS is sent as (RFC 7515 section 9.2.1).
+const JOSE: &str = "application/jose";
 const EVENTS: &str = "text/event-stream";
 
 /// A signed page, or a stream of them.
@@ -111,7 +112,7 @@ impl Describe for Feed {
     fn describe(handler: &mut Description) {
         let says =
             "A compact JWS (RFC 7515) of `typ` `revocations+jwt`, or events whose data is one.";
-        for media in [JWT, EVENTS] {
+        for media in [JOSE, EVENTS] {
             let body = Some((media, json!({ "type": "string" })));
             handler.answers(Answered { status: StatusCode::OK, says, body });
         }
@@ -132,7 +133,7 @@ async fn feed(
     let cursor = after.unwrap_or_default();
     if !wants_events(&headers) {
         let signed = read(&app, cursor).await?.sign(&app, None).await?;
-        let media = HeaderValue::from_static(JWT);
+        let media = HeaderValue::from_static(JOSE);
         return Ok(Feed(([(CONTENT_TYPE, media)], signed).into_response()));
     }
     let body = stream::open(&app, caller.signed_in()?, cursor, stopping)?;
