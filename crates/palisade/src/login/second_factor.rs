@@ -12,7 +12,7 @@ use super::{Attempt, DENIED, SignedIn, Wanted};
 use crate::app::{Actor, App, Change};
 use crate::challenges::{self, Client, LIVES, NewChallenge, Purpose};
 use crate::error::{Error, Kind, Result};
-use crate::lockout::{self, Account, Admission, Device};
+use crate::lockout::{self, Account, Device};
 use crate::mfa::{self, Given};
 use crate::recovery;
 use crate::sessions::{Proof, Transport};
@@ -123,10 +123,7 @@ pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> R
     // SECURITY: by the account: neither a new challenge nor another address gives more guesses
     // (test: ten_thousand_codes_are_five_guesses).
     let account = Account::second_factor(app, user);
-    let guess = match lockout::admit(app, actor, account, by).await? {
-        Admission::Counted(guess) => guess,
-        Admission::Refused(refused) => return Err(refused.error(app)),
-    };
+    let guess = lockout::admit(app, actor, account, by).await?.counted(app)?;
     let mut change = app.change(actor).await?;
     let first = users::may_sign_in(&mut change, user).await?.ok_or_else(over)?;
     let Some(proof) = mfa::judge(&mut change, user, &attempt.given, challenge.passkey).await?

@@ -16,7 +16,7 @@ use crate::app::{Actor, App, Change};
 use crate::audit::Event;
 use crate::error::{Error, Result};
 use crate::id::UserId;
-use crate::lockout::{self, Account, Admission, Client, Guess};
+use crate::lockout::{self, Account, Client, Guess};
 use crate::mail::{self, Content, Letter};
 use crate::mfa;
 use crate::passwords::{self, Stored, Turn, Verdict};
@@ -246,10 +246,7 @@ pub async fn confirm(
 /// got a mistyped one can't lock the account.
 async fn count(app: &App, actor: &Actor, pending: &Pending) -> Result<Guess> {
     let account = Account::of(app, None, &format!("address change of {}", pending.user));
-    match lockout::admit(app, actor, account, Client::Unknown).await? {
-        Admission::Counted(guess) => Ok(guess),
-        Admission::Refused(refused) => Err(refused.error(app)),
-    }
+    lockout::admit(app, actor, account, Client::Unknown).await?.counted(app)
 }
 
 /// Gives a user an address; links that were sent to the one before are void.

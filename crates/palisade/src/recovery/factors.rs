@@ -12,7 +12,7 @@ use crate::app::{Actor, App, Change};
 use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
-use crate::lockout::{self, Account, Admission, Client};
+use crate::lockout::{self, Account, Client};
 use crate::mail::{self, Content, Letter, for_people};
 use crate::mfa;
 use crate::passwords::{self, Stored, Turn, Verdict};
@@ -133,10 +133,7 @@ pub async fn finish(
     }
     let stored = Stored::new(user, sealed);
     let account = Account::of(app, None, &format!("lost factors of {user}"));
-    let guess = match lockout::admit(app, actor, account, Client::Unknown).await? {
-        Admission::Counted(guess) => guess,
-        Admission::Refused(refused) => return Err(refused.error(app)),
-    };
+    let guess = lockout::admit(app, actor, account, Client::Unknown).await?.counted(app)?;
     let verdict = passwords::verify(app, Turn::of(actor.address), Some(&stored), password).await?;
     let mut change = app.change(actor).await?;
     if let Verdict::Wrong = verdict {
