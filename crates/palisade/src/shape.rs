@@ -64,14 +64,44 @@ shape! {
 }
 
 shape! {
-    /// A credential of WebAuthn in its JSON form.
+    /// What a browser answers to a new passkey: RegistrationResponseJSON of WebAuthn level 3.
+    NewCredential, {
+        "type": "object",
+        "properties": {
+            "id": { "type": "string" },
+            "rawId": { "type": "string" },
+            "type": { "const": "public-key" },
+            "response": {
+                "type": "object",
+                "properties": {
+                    "clientDataJSON": { "type": "string" },
+                    "attestationObject": { "type": "string" },
+                },
+                "required": ["clientDataJSON", "attestationObject"],
+            },
+        },
+        "required": ["id", "rawId", "type", "response"],
+    }
+}
+
+shape! {
+    /// What a browser answers with a passkey: AuthenticationResponseJSON of WebAuthn level 3.
     Credential, {
         "type": "object",
         "properties": {
             "id": { "type": "string" },
             "rawId": { "type": "string" },
             "type": { "const": "public-key" },
-            "response": { "type": "object" },
+            "response": {
+                "type": "object",
+                "properties": {
+                    "clientDataJSON": { "type": "string" },
+                    "authenticatorData": { "type": "string" },
+                    "signature": { "type": "string" },
+                    "userHandle": { "type": "string" },
+                },
+                "required": ["clientDataJSON", "authenticatorData", "signature"],
+            },
         },
         "required": ["id", "rawId", "type", "response"],
     }

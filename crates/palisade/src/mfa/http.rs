@@ -201,7 +201,7 @@ async fn related(State(app): State<App>) -> Result<Json<RelatedAnswer>> {
 #[serde(deny_unknown_fields)]
 struct PasskeyBody {
     /// What `navigator.credentials.create` answered, as `toJSON()` writes it.
-    #[schemars(with = "shape::Credential")]
+    #[schemars(with = "shape::NewCredential")]
     credential: Box<RegistrationResponse>,
     /// What its owner calls it.
     #[schemars(with = "Option<shape::Label>")]
