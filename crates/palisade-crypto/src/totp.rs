@@ -147,7 +147,7 @@ mod tests {
                 assert_eq!(totp.generate(time).to_string(), value);
                 if algorithm == Algorithm::SHA1 {
                     // Six digits are the last six of eight.
-                    assert_eq!(secret().code(time).expose(), &value[2..]);
+                    assert!(value.ends_with(secret().code(time).expose()));
                 }
             }
         }

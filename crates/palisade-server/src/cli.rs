@@ -165,6 +165,12 @@ pub(crate) enum UserAction {
         #[arg(value_name = "EMAIL_OR_ID")]
         user: String,
     },
+    /// Removes every second factor of a user; ends all sessions.
+    ResetMfa {
+        /// Address or id.
+        #[arg(value_name = "EMAIL_OR_ID")]
+        user: String,
+    },
     /// Sets a new password, asked for or read from standard input; ends all sessions.
     ResetPassword {
         /// Address or id.

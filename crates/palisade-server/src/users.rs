@@ -9,7 +9,7 @@ use palisade::recovery::{self, Invitation};
 use palisade::registration::{self, Wanted};
 use palisade::roles::{self, RoleName};
 use palisade::users::{self, Authority, Email, User, UserView, check_name};
-use palisade::{App, account, lockout, passwords, sessions};
+use palisade::{App, account, lockout, mfa, passwords, sessions};
 use palisade_crypto::secret::SecretString;
 use palisade_db::Timestamp;
 use serde_json::json;
@@ -48,6 +48,7 @@ pub(crate) async fn run(cli: &Cli, output: Output, action: &UserAction) -> Resul
         | UserAction::Enable { user }
         | UserAction::Unlock { user }
         | UserAction::RevokeSessions { user }
+        | UserAction::ResetMfa { user }
         | UserAction::ResetPassword { user, .. }
         | UserAction::Delete { user, .. }
         | UserAction::GrantRole { user, .. }
@@ -83,6 +84,10 @@ async fn act(app: &App, user: &User, action: &UserAction) -> Result<String, Fail
         UserAction::RevokeSessions { .. } => {
             let ended = sessions::revoke_all(app.change(&operator).await?, user.id).await?;
             format!("is signed out of {} sessions", ended.0)
+        }
+        UserAction::ResetMfa { .. } => {
+            mfa::reset(app.change(&operator).await?, user.id).await?;
+            "has no second factor any more; all sessions are ended".to_owned()
         }
         UserAction::ResetPassword { invite: true, .. } => {
             recovery::send_link(app, &operator, user.id).await?;

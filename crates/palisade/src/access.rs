@@ -113,8 +113,12 @@ impl Access {
 /// A way to prove who calls, declared by the slice that knows how.
 #[derive(Clone, Copy)]
 pub struct Credential {
-    /// What it is called in `WWW-Authenticate` and the documentation.
+    /// What it is called in the documentation.
     pub name: &'static str,
+    /// What it is, for people.
+    pub says: &'static str,
+    /// Whether it belongs to a session; an API key doesn't.
+    pub session: bool,
     /// How it travels.
     pub via: Via,
     /// Proves it. `Ok(None)`: the request carries no such credential. An error: it carries a bad one.
@@ -193,6 +197,8 @@ pub struct Identity {
     pub must_enrol: bool,
     /// How the credential travelled.
     pub via: Via,
+    /// What is left of the limit that its own use is counted by.
+    pub limit: Option<Decision>,
 }
 
 impl Identity {
@@ -274,6 +280,11 @@ pub async fn admit(
         return Ok(strictest);
     }
     let identity = prove(app, credentials, parts).await?;
+    if let Some(own) = identity.limit
+        && strictest.is_none_or(|other| own.remaining < other.remaining)
+    {
+        strictest = Some(own);
+    }
     if identity.via == Via::Cookie {
         same_origin(app, &parts.method, &parts.headers)?;
     }
@@ -368,6 +379,18 @@ pub fn same_origin(app: &App, method: &Method, headers: &HeaderMap) -> Result<()
         "A request with a session cookie must come from this site: \
          Sec-Fetch-Site must be same-origin, or Origin must be the public URL.",
     ))
+}
+
+/// The token of the `Authorization` header (RFC 6750 section 2.1).
+///
+/// # Errors
+/// `access.invalid_token`: there isn't exactly one, of the scheme `Bearer`.
+pub fn bearer(headers: &HeaderMap) -> Result<&str> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return Err(bad_token()) };
+    let text = value.to_str().map_err(|_| bad_token())?;
+    let (scheme, token) = text.split_once(' ').ok_or_else(bad_token)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token) } else { Err(bad_token()) }
 }
 
 /// Nobody is signed in, or the credential isn't good (RFC 6750 section 3).

@@ -31,8 +31,9 @@ use crate::reference::Document;
 use crate::settings::{CorsOrigin, Settings};
 use crate::users::AllPermissions;
 use crate::{
-    account, audit, challenges, compat, grants, keys, lockout, login, mail, mfa, passwords,
-    recovery, reference, registration, roles, sessions, system, tokens, users,
+    account, api_keys, audit, challenges, compat, grants, keys, lockout, login, mail, mfa,
+    passwords, recovery, reference, registration, roles, sessions, system, tokens, users,
+    verifiers,
 };
 
 /// Palisade's own modules.
@@ -47,7 +48,9 @@ pub const MODULES: &[Module] = &[
     lockout::MODULE,
     challenges::MODULE,
     sessions::MODULE,
+    api_keys::MODULE,
     passwords::MODULE,
+    verifiers::MODULE,
     mfa::MODULE,
     login::MODULE,
     registration::MODULE,
@@ -79,7 +82,7 @@ const GROUND_MIGRATIONS: &[Migration] = &[
 const GROUND_JOBS: &[Job] = &[Job {
     name: "feed.prune",
     every: Duration::from_secs(60),
-    run: |app| Box::pin(app.feed.prune(&app.db, app.clock.now())),
+    run: |app| Box::pin(app.feed.prune(&app.db, app.clock.now(), tokens::longest_life(app))),
 }];
 
 /// Puts an [`App`] together from its modules.

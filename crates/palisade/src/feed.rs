@@ -58,6 +58,33 @@ pub struct Feed {
     last_read_ms: AtomicU64,
 }
 
+/// Older numbers are all there or will never be: no transaction lasts so long, and no two clocks differ so much.
+const CERTAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// Which news a reader outside asks for.
+pub struct Asked {
+    /// Behind this number.
+    pub from: i64,
+    /// Only what is younger.
+    pub not_before: Timestamp,
+    /// Of these topics.
+    pub topics: [&'static str; 2],
+    /// So many at most.
+    pub limit: i64,
+    /// The present time.
+    pub now: Timestamp,
+}
+
+/// What a reader outside gets.
+pub struct Since {
+    /// Number, topic, subject and time of each, in the order of the numbers.
+    pub rows: Vec<(i64, String, Uuid, Timestamp)>,
+    /// The highest number there is.
+    pub highest: i64,
+    /// Up to here nothing will be added any more.
+    pub certain: i64,
+}
+
 /// What one look at the table found.
 pub struct Look {
     /// News not applied before, oldest first.
@@ -141,15 +168,41 @@ impl Feed {
         self.last_read_ms.fetch_max(ms, Ordering::AcqRel);
     }
 
-    /// Deletes news that every reader has seen or must forget everything over.
+    /// Deletes news that every reader has seen or must forget everything over, and that nobody outside needs
+    /// for longer than `needed`.
     ///
     /// # Errors
     /// When the database doesn't answer.
-    pub async fn prune(&self, db: &Db, now: Timestamp) -> Result<()> {
+    pub async fn prune(&self, db: &Db, now: Timestamp, needed: Duration) -> Result<()> {
         let mut tx = db.begin().await?;
-        tx.run("delete from feed where at < $1", args![now.minus(KEPT_FOR)]).await?;
+        tx.run("delete from feed where at < $1", args![now.minus(needed.max(KEPT_FOR))]).await?;
         tx.commit().await?;
         Ok(())
+    }
+
+    /// Endings for readers outside, which come back with `from`, whenever they like.
+    ///
+    /// # Errors
+    /// When the database doesn't answer.
+    pub async fn since(&self, db: &Db, asked: Asked) -> Result<Since> {
+        // Before the rows: what is certain now is certain when they are read.
+        let (highest, certain): (i64, i64) = db
+            .one(
+                "select (select coalesce(max(seq), 0) from feed),
+                    (select coalesce(max(seq), 0) from feed where at < $1)",
+                args![asked.now.minus(CERTAIN_AFTER)],
+            )
+            .await?;
+        // A database that was restored counts again from lower down.
+        let from = if asked.from > highest { 0 } else { asked.from };
+        let rows: Vec<(i64, String, Uuid, Timestamp)> = db
+            .all(
+                "select seq, topic, subject, at from feed
+                 where seq > $1 and at > $2 and (topic = $3 or topic = $4) order by seq limit $5",
+                args![from, asked.not_before, asked.topics[0], asked.topics[1], asked.limit],
+            )
+            .await?;
+        Ok(Since { rows, highest, certain })
     }
 
     fn window(&self) -> MutexGuard<'_, Window> {

@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod account;
+pub mod api_keys;
 pub mod app;
 pub mod audit;
 mod builder;
@@ -40,6 +41,7 @@ pub mod shape;
 pub mod system;
 pub mod tokens;
 pub mod users;
+pub mod verifiers;
 
 pub use app::App;
 pub use builder::{Builder, MODULES, Running};

@@ -35,6 +35,8 @@ pub enum Key {
     Address,
     /// The account acted on or acting.
     Account,
+    /// The API key that is used.
+    ApiKey,
 }
 
 /// A rate limit as its slice defines it.
@@ -121,6 +123,13 @@ impl Limiter {
         &self.in_force
     }
 
+    /// How many attempts of a rule may come at once.
+    #[must_use]
+    pub fn burst(&self, rule: &'static Rule) -> u32 {
+        let found = self.in_force.iter().find(|in_force| in_force.rule.name == rule.name);
+        found.map_or(0, |in_force| in_force.burst)
+    }
+
     /// The key of an account, by a name or id. Keyed with a secret of this process, so that nobody
     /// can pick a name that shares somebody else's count.
     #[must_use]
@@ -134,6 +143,18 @@ impl Limiter {
     /// was not made with refuses everything.
     pub fn check(&self, rule: &'static Rule, key: LimitKey, now: Duration) -> Decision {
         self.rules.get(rule.name).map_or_else(|| unknown(rule), |buckets| buckets.take(key, now))
+    }
+
+    /// As [`check`](Self::check), for a key whose own numbers replace the rule's: `burst` at once and in a minute.
+    pub fn check_own(
+        &self,
+        rule: &'static Rule,
+        key: LimitKey,
+        burst: u32,
+        now: Duration,
+    ) -> Decision {
+        let buckets = self.rules.get(rule.name);
+        buckets.map_or_else(|| unknown(rule), |buckets| buckets.take_at(key, burst, now))
     }
 
     /// What [`check`](Self::check) would say, without counting.

@@ -137,6 +137,9 @@ enum KeyView {
     Address,
     /// The account acted on or acting.
     Account,
+    /// The API key that is used.
+    #[serde(rename = "api_key")]
+    ApiKey,
 }
 
 async fn limits(State(app): State<App>) -> Json<List<LimitView>> {
@@ -147,6 +150,7 @@ async fn limits(State(app): State<App>) -> Json<List<LimitView>> {
         key: match rule.rule.key {
             Key::Address => KeyView::Address,
             Key::Account => KeyView::Account,
+            Key::ApiKey => KeyView::ApiKey,
         },
         enabled: rule.enabled,
         description: rule.rule.says,

@@ -134,6 +134,15 @@ impl TokenKey {
         if token.len() > LONGEST_TOKEN { Err(TokenKeyError::BadClaims) } else { Ok(token) }
     }
 
+    /// Signs something that is no access token, as a compact JWS of this `typ`.
+    ///
+    /// # Errors
+    ///
+    /// If the type is that of access tokens, or the key is no JWT key.
+    pub fn sign_statement(&self, typ: &str, claims: &Value) -> Result<String, TokenKeyError> {
+        jwt::sign_statement(self, typ, claims)
+    }
+
     /// The public half as a JSON Web Key (RFC 7517, RFC 8037); None for PASETO keys.
     #[must_use]
     pub fn jwk(&self) -> Option<Value> {

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::EXPORTED;
 use crate::access::{Caller, bad_token};
+use crate::api_keys::{self, KeptKey};
 use crate::app::App;
 use crate::audit::{self, EventView, Filter};
 use crate::error::Result;
@@ -24,6 +25,8 @@ pub(super) struct Export {
     user: UserView,
     /// The sessions that are alive, and those that were and aren't forgotten yet.
     sessions: Vec<KeptSession>,
+    /// The API keys, without what they are shown by: those that work, and those that did and aren't forgotten yet.
+    api_keys: Vec<KeptKey>,
     /// Changes of address that wait or can be undone.
     address_changes: Vec<AddressChange>,
     /// What they were granted on single resources.
@@ -44,6 +47,7 @@ pub(super) async fn export(app: &App, caller: &Caller) -> Result<Export> {
         exported_at: now,
         user: UserView::new(&user, now),
         sessions: sessions::kept(app, me.user).await?,
+        api_keys: api_keys::kept(app, me.user).await?,
         address_changes: recovery::kept_changes(app, me.user).await?,
         grants: grants::of_user(app, me.user).await?,
         activity: activity(app, caller).await?,

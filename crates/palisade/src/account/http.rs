@@ -46,6 +46,7 @@ pub(super) fn routes() -> Routes {
         .or(Kind::Denied, "users.own_address")
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "users.email_taken")
+        .or(Kind::Conflict, "users.service_account")
         .delete("/{id}", needs(users::WRITE).fresh(), delete_user)
         .says("Deletes a user for good; in the audit log an id stands for them.")
         .or(Kind::Denied, "access.exceeds_own")

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use palisade_db::args;
 
+use crate::api_keys;
 use crate::app::{Actor, App, Change};
 use crate::audit::Event;
 use crate::error::{Error, Result};
@@ -70,6 +71,7 @@ pub async fn ask_for_deletion(app: &App, actor: &Actor, user: &User) -> Result<(
     let at = change.now().plus(grace);
     users::delete_later(&mut change, user.id, at).await?;
     sessions::end_all(&mut change, user.id, Why::Deleted).await?;
+    api_keys::revoke_all(&mut change, user.id, api_keys::Why::Deleted).await?;
     let letter = Content::to(&user.email).with("until", for_people(at));
     mail::post(&mut change, &LETTER, letter).await?;
     change.commit(DELETION_ASKED.about(user.id)).await
@@ -82,6 +84,7 @@ pub async fn ask_for_deletion(app: &App, actor: &Actor, user: &User) -> Result<(
 pub async fn delete(mut change: Change, user: &User) -> Result<()> {
     // Before the rows go: every process must hear of the endings.
     sessions::end_all(&mut change, user.id, Why::Deleted).await?;
+    api_keys::revoke_all(&mut change, user.id, api_keys::Why::Deleted).await?;
     if let Ok(email) = Email::parse(&user.email) {
         registration::forget(&mut change, &email).await?;
     }
@@ -126,11 +129,14 @@ pub struct Changes {
 /// Changes a user at the word of an administrator.
 ///
 /// # Errors
-/// Not found; `users.email_taken`; or the database fails.
+/// Not found; `users.email_taken`; `users.service_account`; or the database fails.
 pub async fn alter(app: &App, actor: &Actor, user: &User, changes: Changes) -> Result<()> {
     let mut change = app.change(actor).await?;
     let mut fields = Vec::new();
     if let Some(email) = changes.email.filter(|email| email.address() != user.email) {
+        if user.service {
+            return Err(users::service_account());
+        }
         recovery::move_to(&mut change, user.id, &user.email, &email).await?;
         fields.push("email");
     }

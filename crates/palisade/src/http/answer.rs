@@ -103,6 +103,20 @@ impl<T: Serialize> IntoResponse for Accepted<T> {
     }
 }
 
+/// Something was taken, and what comes of it stays unsaid.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Taken")]
+pub struct Taken {
+    /// Always `accepted`.
+    status: &'static str,
+}
+
+impl Default for Taken {
+    fn default() -> Taken {
+        Taken { status: "accepted" }
+    }
+}
+
 /// 204: done, and there is nothing to say.
 #[derive(Clone, Copy, Debug)]
 pub struct NoContent;

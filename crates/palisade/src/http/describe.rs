@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::answer::{Accepted, Asset, Created, Elsewhere, Html, NoContent, Written};
 use super::input::{Body, Form, Id, List, MaybeBody, Params, Segments};
+use super::serve::Stopping;
 use crate::access::Caller;
 use crate::error::Error;
 
@@ -125,6 +126,7 @@ silent! {
     [T] Extension<T>,
     [] Caller,
     [] HeaderMap,
+    [] Stopping,
 }
 
 impl<T: JsonSchema> Describe for Body<T> {

@@ -20,7 +20,7 @@ pub mod serve;
 
 use axum::http::{HeaderName, HeaderValue};
 
-pub use answer::{Accepted, Asset, Created, Elsewhere, Html, NoContent, Written};
+pub use answer::{Accepted, Asset, Created, Elsewhere, Html, NoContent, Taken, Written};
 pub use cookie::{CookieName, Found, HostCookie};
 pub use frame::Frame;
 pub use input::{Body, Cursor, Form, Id, List, MaybeBody, Paging, Params, Segments};
@@ -48,7 +48,14 @@ pub struct Arrival {
 /// # Errors
 /// `request.too_many`, with `Retry-After`, `RateLimit` and `RateLimit-Policy`.
 pub fn limit(app: &App, rule: &'static Rule, key: LimitKey) -> Result<Decision> {
-    let decision = app.limiter.check(rule, key, app.clock.monotonic());
+    counted(app.limiter.check(rule, key, app.clock.monotonic()), rule)
+}
+
+/// Refuses what a limit doesn't let through.
+///
+/// # Errors
+/// As [`limit`].
+pub fn counted(decision: Decision, rule: &'static Rule) -> Result<Decision> {
     if decision.allowed {
         return Ok(decision);
     }

@@ -58,7 +58,8 @@ pub fn openapi(about: &About<'_>, routes: &[Route]) -> Value {
 const INTRODUCTION: &str = "Accounts, sign-in, sessions, tokens and an audit log. Every error is a problem \
     document (RFC 9457) whose `code` is stable. Times are RFC 3339 in UTC; ids are UUIDs of version 7. \
     Sign in at `POST /api/v1/auth/login` and send the access token as `Authorization: Bearer …`, or ask \
-    there for a cookie session; an unsafe request with the cookie must come from the server's own origin.";
+    there for a cookie session; an unsafe request with the cookie must come from the server's own origin. \
+    Programs send an API key in place of the access token.";
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -68,14 +69,13 @@ fn schemes(about: &About<'_>) -> Value {
             Via::Bearer => json!({
                 "type": "http",
                 "scheme": "bearer",
-                "description": "The access token of a session (RFC 6750): a JWT or a PASETO.",
+                "description": credential.says,
             }),
             Via::Cookie => json!({
                 "type": "apiKey",
                 "in": "cookie",
                 "name": about.cookie,
-                "description": "The cookie of a session. Unsafe methods need proof of origin: \
-                                `Sec-Fetch-Site: same-origin`, or an `Origin` that is the server's own.",
+                "description": credential.says,
             }),
         };
         (credential.name.to_owned(), scheme)
@@ -103,7 +103,7 @@ fn operation(about: &About<'_>, route: &Route, known: &Description) -> Value {
     if !text.is_empty() {
         operation.insert("description".to_owned(), json!(text.join("\n\n")));
     }
-    operation.insert("security".to_owned(), security(about, route.access.who));
+    operation.insert("security".to_owned(), security(about, route));
     let parameters = parameters(route, known);
     if !parameters.is_empty() {
         operation.insert("parameters".to_owned(), json!(parameters));
@@ -140,11 +140,13 @@ fn tag(path: &str) -> &str {
     }
 }
 
-fn security(about: &About<'_>, who: Who) -> Value {
-    match who {
+fn security(about: &About<'_>, route: &Route) -> Value {
+    match route.access.who {
         Who::Anyone => json!([]),
         Who::SignedIn | Who::Holds(_) => {
-            about.credentials.iter().map(|credential| json!({ credential.name: [] })).collect()
+            let keys = route.access.takes_keys();
+            let taken = about.credentials.iter().filter(|credential| credential.session || keys);
+            taken.map(|credential| json!({ credential.name: [] })).collect()
         }
     }
 }
@@ -174,12 +176,13 @@ fn parameters(route: &Route, known: &Description) -> Vec<Value> {
 fn responses(route: &Route, known: &Description) -> Value {
     let mut all = Map::new();
     for answered in &known.answers {
-        let mut response = json!({ "description": answered.says });
-        if let (Some((media, schema)), Some(response)) = (&answered.body, response.as_object_mut())
-        {
-            response.insert("content".to_owned(), json!({ *media: { "schema": schema } }));
+        // One status may come in several forms.
+        let response = all
+            .entry(answered.status.as_str())
+            .or_insert_with(|| json!({ "description": answered.says }));
+        if let Some((media, schema)) = &answered.body {
+            response["content"][*media] = json!({ "schema": schema });
         }
-        all.insert(answered.status.as_str().to_owned(), response);
     }
     let mut codes: BTreeMap<u16, Vec<&'static str>> = BTreeMap::new();
     for (kind, code) in refusals(route, known) {
@@ -218,7 +221,8 @@ fn refusals(route: &Route, known: &Description) -> Vec<(Kind, &'static str)> {
     if route.access.fresh {
         all.push((Kind::Denied, "access.not_fresh"));
     }
-    if !route.access.limits.is_empty() {
+    let counts_keys = route.access.who != Who::Anyone && route.access.takes_keys();
+    if !route.access.limits.is_empty() || counts_keys {
         all.push((Kind::TooMany, "request.too_many"));
     }
     if !known.path.is_empty() {

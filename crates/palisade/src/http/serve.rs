@@ -28,6 +28,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::response::Response;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -56,6 +58,29 @@ pub struct Connection {
     pub local: SocketAddr,
     /// Whether the connection is encrypted up to this process.
     pub tls: bool,
+}
+
+/// Tells a request that the server stops: an answer without an end has to find one then.
+#[derive(Clone, Debug, Default)]
+pub struct Stopping(Option<watch::Receiver<bool>>);
+
+impl Stopping {
+    /// Waits until the server stops; for ever, where no listener brought the request.
+    pub async fn wait(&mut self) {
+        match &mut self.0 {
+            // Without a sender the server has stopped already.
+            Some(stopped) => drop(stopped.wait_for(|stopped| *stopped).await),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Stopping {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Stopping, Infallible> {
+        Ok(parts.extensions.get().cloned().unwrap_or_default())
+    }
 }
 
 /// How a server ended.

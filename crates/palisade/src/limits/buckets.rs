@@ -35,16 +35,14 @@ struct Pace {
 
 impl Pace {
     fn new(rule: &EffectiveRule) -> Self {
-        let window = nanos(rule.per).min(LONGEST_WINDOW);
-        let cost = window.div_ceil(u64::from(rule.burst.max(1)));
-        Self {
-            name: rule.rule.name,
-            enabled: rule.enabled,
-            burst: rule.burst,
-            window: Duration::from_nanos(window),
-            cost,
-            capacity: cost * u64::from(rule.burst),
-        }
+        Self::of(rule.rule.name, rule.enabled, rule.burst, rule.per)
+    }
+
+    fn of(name: &'static str, enabled: bool, burst: u32, per: Duration) -> Self {
+        let window = nanos(per).min(LONGEST_WINDOW);
+        let cost = window.div_ceil(u64::from(burst.max(1)));
+        let capacity = cost * u64::from(burst);
+        Self { name, enabled, burst, window: Duration::from_nanos(window), cost, capacity }
     }
 
     /// The new time at which nothing will be owed, if one more attempt fits.
@@ -93,18 +91,28 @@ impl Buckets {
     }
 
     pub(super) fn take(&self, key: LimitKey, now: Duration) -> Decision {
+        self.take_pace(&self.pace, key, now)
+    }
+
+    /// With a burst of the key's own, which refills in a minute.
+    pub(super) fn take_at(&self, key: LimitKey, burst: u32, now: Duration) -> Decision {
+        let minute = Duration::from_secs(60);
+        self.take_pace(&Pace::of(self.pace.name, self.pace.enabled, burst, minute), key, now)
+    }
+
+    fn take_pace(&self, pace: &Pace, key: LimitKey, now: Duration) -> Decision {
         let now = nanos(now).min(LATEST);
-        if !self.pace.enabled {
-            return self.pace.decision(true, now, now);
+        if !pace.enabled {
+            return pace.decision(true, now, now);
         }
         let mut shard = self.shard(key);
         let clear_at = shard.count_of(key, now);
-        match self.pace.charge(*clear_at, now) {
+        match pace.charge(*clear_at, now) {
             Some(charged) => {
                 *clear_at = charged;
-                self.pace.decision(true, charged, now)
+                pace.decision(true, charged, now)
             }
-            None => self.pace.decision(false, *clear_at, now),
+            None => pace.decision(false, *clear_at, now),
         }
     }
 

@@ -159,6 +159,19 @@ pub enum Admission {
     Refused(Refused),
 }
 
+impl Admission {
+    /// The guess, where a refusal may be told from a wrong one.
+    ///
+    /// # Errors
+    /// `lockout.locked`.
+    pub fn counted(self, app: &App) -> Result<Guess> {
+        match self {
+            Admission::Counted(guess) => Ok(guess),
+            Admission::Refused(refused) => Err(refused.error(app)),
+        }
+    }
+}
+
 /// A guess that isn't judged.
 pub struct Refused {
     /// Until when none is.
@@ -169,7 +182,7 @@ pub struct Refused {
 
 impl Refused {
     /// The answer, where a refusal may be told from a wrong password.
-    pub fn error(&self, app: &App) -> Error {
+    fn error(&self, app: &App) -> Error {
         let says = "Too many wrong attempts; wait before you try again.";
         let wait = self.until.since(app.clock.now());
         Error::new(Kind::TooMany, "lockout.locked", says).retry_after(wait)

@@ -13,13 +13,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::reauthentication::{self, Shown, reauthenticate};
-use super::second_factor::{FactorAttempt, prove};
+use super::second_factor::{FactorAttempt, lost, prove};
 use super::{Attempt, Challenged, Next, SignedIn, Wanted, passkey_http, sign_in};
 use crate::access::{ANYONE, Caller, SIGNED_IN, same_origin};
 use crate::app::App;
 use crate::challenges::LIVES;
 use crate::error::{Error, Kind, Result};
-use crate::http::{Body, CookieName, Found, HostCookie, Routes, limit};
+use crate::http::{Accepted, Body, CookieName, Found, HostCookie, Routes, Taken, limit};
 use crate::limits::{Key, Rule};
 use crate::lockout;
 use crate::mfa::{Given, Options};
@@ -103,6 +103,15 @@ fn password_routes() -> Routes {
         .or(Kind::NotSignedIn, "login.challenge_over")
         .or(Kind::Denied, "access.cross_site")
         .or(Kind::TooMany, "lockout.locked")
+        .post("/login/mfa/lost", ANYONE.limit(&PER_ADDRESS), lost_factors)
+        .says(
+            "Asks for the second factors to be removed, with the `mfa_token` of a sign-in and no proof of a factor: they \
+             are after `mfa.recovery_delay`, with the link that the owner gets by mail, and the password.",
+        )
+        .or(Kind::NotSignedIn, "login.challenge_over")
+        .or(Kind::Denied, "recovery.factors_off")
+        .or(Kind::Denied, "access.cross_site")
+        .or(Kind::Unavailable, "mail.off")
         .post("/reauthenticate/passkey/begin", SIGNED_IN, begin_again)
         .says("Begins a fresh proof with a passkey: answers what `navigator.credentials.get` is called with.")
         .or(Kind::Conflict, "mfa.no_factor")
@@ -171,6 +180,28 @@ impl FactorBody {
             }
         })
     }
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct LostBody {
+    /// From the answer to the sign-in.
+    #[schemars(with = "shape::Secret")]
+    mfa_token: SecretString,
+}
+
+async fn lost_factors(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+    Body(body): Body<LostBody>,
+) -> Result<Accepted<Taken>> {
+    let cookie = cookie_value(&HostCookie::new(CHALLENGE, &app.settings), &headers);
+    if cookie.is_some() {
+        same_origin(&app, &http::Method::POST, &headers)?;
+    }
+    lost(&app, &caller.actor, &body.mfa_token, cookie.as_ref()).await?;
+    Ok(Accepted(Taken::default()))
 }
 
 async fn begin_again(State(app): State<App>, caller: Caller) -> Result<Json<Options>> {

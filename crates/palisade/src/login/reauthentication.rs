@@ -8,7 +8,7 @@ use crate::access::{Caller, Strength};
 use crate::app::App;
 use crate::challenges::{self, Challenge, NewChallenge, Purpose};
 use crate::error::{Error, Kind, Result};
-use crate::lockout::{self, Account, Admission, Client};
+use crate::lockout::{self, Account, Client};
 use crate::mfa::{self, Given};
 use crate::passwords;
 use crate::sessions::{self, Issued, Proof};
@@ -56,10 +56,8 @@ async fn with_factor(app: &App, caller: &Caller, given: &Given) -> Result<Issued
         _ => None,
     };
     let account = Account::second_factor(app, me.user);
-    let guess = match lockout::admit(app, &caller.actor, account, Client::SignedIn).await? {
-        Admission::Counted(guess) => guess,
-        Admission::Refused(refused) => return Err(refused.error(app)),
-    };
+    let guess =
+        lockout::admit(app, &caller.actor, account, Client::SignedIn).await?.counted(app)?;
     let mut change = app.change(&caller.actor).await?;
     let signed = asked.as_ref().and_then(|asked| asked.passkey);
     let proof = mfa::judge(&mut change, me.user, given, signed).await?;

@@ -12,8 +12,9 @@ use super::{Attempt, DENIED, SignedIn, Wanted};
 use crate::app::{Actor, App, Change};
 use crate::challenges::{self, Client, LIVES, NewChallenge, Purpose};
 use crate::error::{Error, Kind, Result};
-use crate::lockout::{self, Account, Admission, Device};
+use crate::lockout::{self, Account, Device};
 use crate::mfa::{self, Given};
+use crate::recovery;
 use crate::sessions::{Proof, Transport};
 use crate::settings::TokenFormat;
 use crate::users::{self, Factors};
@@ -122,10 +123,7 @@ pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> R
     // SECURITY: by the account: neither a new challenge nor another address gives more guesses
     // (test: ten_thousand_codes_are_five_guesses).
     let account = Account::second_factor(app, user);
-    let guess = match lockout::admit(app, actor, account, by).await? {
-        Admission::Counted(guess) => guess,
-        Admission::Refused(refused) => return Err(refused.error(app)),
-    };
+    let guess = lockout::admit(app, actor, account, by).await?.counted(app)?;
     let mut change = app.change(actor).await?;
     let first = users::may_sign_in(&mut change, user).await?.ok_or_else(over)?;
     let Some(proof) = mfa::judge(&mut change, user, &attempt.given, challenge.passkey).await?
@@ -139,6 +137,7 @@ pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> R
         return Err(over());
     }
     guess.right(&mut change).await?;
+    recovery::not_lost(&mut change, user).await?;
     let format = if details.paseto { TokenFormat::Paseto } else { TokenFormat::Jwt };
     let (transport, device_name) = (details.transport, details.device_name);
     let entering = Entering {
@@ -150,6 +149,24 @@ pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> R
         method: attempt.given.method(),
     };
     enter(change, entering).await
+}
+
+/// Asks, with a challenge instead of its answer, for the factors to be removed after a time.
+///
+/// # Errors
+/// `login.challenge_over`; `recovery.factors_off`; `mail.off`; or the database fails.
+pub(super) async fn lost(
+    app: &App,
+    actor: &Actor,
+    token: &SecretString,
+    cookie: Option<&SecretString>,
+) -> Result<()> {
+    let digest = opaque::digest(PREFIX, token.expose()).ok_or_else(over)?;
+    let cookie = cookie.map(SecretString::expose);
+    let client = Client::outside(app, actor.user_agent.as_deref(), cookie);
+    let challenge = challenges::attempt(app, actor, Purpose::SecondFactor, digest, client).await?;
+    recovery::ask_for_factors(app, actor, challenge.and_then(|found| found.user).ok_or_else(over)?)
+        .await
 }
 
 /// What a factor and the password before it come to.

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{Content, FAILED, Letter, Letters, Post};
 use crate::app::{Actor, App, Change};
 use crate::error::{Error, Result};
+use crate::users;
 
 /// Whoever took a letter has so long to send it.
 const LEASE: Duration = Duration::from_secs(5 * 60);
@@ -112,7 +113,9 @@ async fn send(app: &App, taken: &Taken) -> Result<(), String> {
     let letters = app.part::<Letters>();
     let letter = letters.find(&taken.letter).ok_or("there is no such letter any more")?;
     let content = (letter.prepare)(app, content).await.map_err(|error| error.code().to_owned())?;
-    let Some(content) = content else { return Ok(()) };
+    // SECURITY: whatever wrote it, nothing is sent where nobody can read it (test: a_service_account_never_signs_in).
+    let reachable = |content: &Content| !content.to.as_deref().is_some_and(users::unreachable);
+    let Some(content) = content.filter(reachable) else { return Ok(()) };
     let rendered = letters.render(app, letter, &content)?;
     app.part::<Post>().send(app, taken.id, rendered).await
 }

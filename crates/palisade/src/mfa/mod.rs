@@ -17,7 +17,7 @@ mod totp;
 
 use palisade_crypto::secret::SecretString;
 use palisade_crypto::webauthn::{AuthenticationResponse, UserVerification};
-use palisade_db::{Migration, Sql, args};
+use palisade_db::{Migration, Sql, Timestamp, args};
 
 use crate::access::{Caller, Strength, bad_token};
 use crate::app::{App, Change, Parts};
@@ -258,6 +258,24 @@ pub async fn remove_all(change: &mut Change, user: UserId) -> Result<()> {
     sessions::end_all(change, user, Why::FactorRemoved).await?;
     users::touched(change, user);
     tell_owner(change, user, "every second factor was removed").await
+}
+
+/// Removes what was set up since a moment, in a change that ends every session.
+///
+/// # Errors
+/// When the database fails.
+pub async fn remove_since(change: &mut Change, user: UserId, since: Timestamp) -> Result<()> {
+    let gone = totp::forget_since(change, user, since).await?
+        + recovery_codes::forget_since(change, user, since).await?
+        + change
+            .run("delete from passkeys where user_id = $1 and created_at >= $2", args![user, since])
+            .await?;
+    users::touched(change, user);
+    if gone == 0 {
+        return Ok(());
+    }
+    change.note(REMOVED.about(user).detail("since", since.to_string()));
+    tell_owner(change, user, "what was set up since the change of address was removed").await
 }
 
 /// Removes every factor of a user at the word of an administrator or the operator.

@@ -2,7 +2,7 @@
 
 use palisade_crypto::mac;
 use palisade_crypto::secret::SecretString;
-use palisade_db::args;
+use palisade_db::{Timestamp, args};
 
 use super::{CODE_LETTER, CODE_USED, CODES_MADE, factors, tell_owner};
 use crate::access::Caller;
@@ -75,6 +75,20 @@ pub(super) async fn use_code(change: &mut Change, user: UserId, code: &str) -> R
 pub(super) async fn forget(change: &mut Change, user: UserId) -> Result<()> {
     change.run("delete from recovery_codes where user_id = $1", args![user]).await?;
     Ok(())
+}
+
+/// Forgets codes that were made since a moment.
+pub(super) async fn forget_since(
+    change: &mut Change,
+    user: UserId,
+    since: Timestamp,
+) -> Result<u64> {
+    change
+        .run(
+            "delete from recovery_codes where user_id = $1 and created_at >= $2",
+            args![user, since],
+        )
+        .await
 }
 
 fn generate(app: &App) -> SecretString {

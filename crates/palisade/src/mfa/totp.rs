@@ -5,7 +5,7 @@ use std::time::Duration;
 use palisade_crypto::seal::SealingKey;
 use palisade_crypto::secret::SecretString;
 use palisade_crypto::totp::TotpSecret;
-use palisade_db::args;
+use palisade_db::{Timestamp, args};
 
 use super::{ADDED, REMOVED, added, may_be_without, recovery_codes, removed, site};
 use crate::access::{Caller, Strength, bad_token};
@@ -141,6 +141,18 @@ pub(super) async fn forget(change: &mut Change, user: UserId) -> Result<()> {
     change.run("delete from totp_secrets where user_id = $1", args![user]).await?;
     change.run("delete from totp_enrolments where user_id = $1", args![user]).await?;
     Ok(())
+}
+
+/// Forgets a secret that was set up since a moment.
+pub(super) async fn forget_since(
+    change: &mut Change,
+    user: UserId,
+    since: Timestamp,
+) -> Result<u64> {
+    change.run("delete from totp_enrolments where user_id = $1", args![user]).await?;
+    change
+        .run("delete from totp_secrets where user_id = $1 and created_at >= $2", args![user, since])
+        .await
 }
 
 fn key(app: &App) -> SealingKey {

@@ -22,6 +22,7 @@ use palisade_crypto::password::{self, Cost, Memory};
 use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, Timestamp, args};
 
+use crate::api_keys;
 use crate::app::{Actor, App, Change, Parts};
 use crate::audit::Event;
 use crate::error::{Broken, Error, Kind, Result};
@@ -430,17 +431,22 @@ pub async fn has(change: &mut Change, user: UserId) -> Result<bool> {
     Ok(row.is_some())
 }
 
-/// Sets a user's password at the word of the operator, and ends all their sessions.
+/// Sets a user's password at the word of the operator, ends all their sessions and revokes
+/// their API keys.
 ///
 /// # Errors
 /// Not found; a broken rule of the password; or the database fails.
 pub async fn reset(app: &App, actor: &Actor, user: UserId, password: &SecretString) -> Result<()> {
     let found = users::find(app, user).await?.ok_or_else(Error::not_found)?;
+    if found.service {
+        return Err(users::service_account());
+    }
     let hashed = hash_for(app, Turn::of(actor.address), &found, "/password", password).await?;
     let mut change = app.change(actor).await?;
     store(&mut change, user, hashed.seal(app, user)).await?;
     lockout::clear(&mut change, user).await?;
     sessions::end_all(&mut change, user, Why::PasswordChanged).await?;
+    api_keys::revoke_all(&mut change, user, api_keys::Why::PasswordReset).await?;
     tell_owner(&mut change, user).await?;
     change.commit(RESET.about(user)).await
 }

@@ -6,7 +6,7 @@ use super::{Stored, Turn, Verdict, WRONG, stored, unchanged, verify};
 use crate::access::Caller;
 use crate::app::{App, Change};
 use crate::error::{Error, Result};
-use crate::lockout::{self, Account, Admission, Client, Guess};
+use crate::lockout::{self, Account, Client, Guess};
 
 /// A current password that was right a moment ago; [`Proved::hold`] within the change that rests on it.
 pub struct Proved {
@@ -27,10 +27,8 @@ pub async fn prove(
 ) -> Result<Proved> {
     let user = caller.signed_in()?.user;
     let account = Account::of(app, Some(user), "");
-    let guess = match lockout::admit(app, &caller.actor, account, Client::SignedIn).await? {
-        Admission::Counted(guess) => guess,
-        Admission::Refused(refused) => return Err(refused.error(app)),
-    };
+    let guess =
+        lockout::admit(app, &caller.actor, account, Client::SignedIn).await?.counted(app)?;
     let stored = stored(app, user).await?;
     let turn = Turn::of(caller.actor.address).known();
     let verdict = verify(app, turn, stored.as_ref(), password).await?;

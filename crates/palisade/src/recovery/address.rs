@@ -11,12 +11,14 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::bad_token;
+use crate::api_keys;
 use crate::app::{Actor, App, Change};
 use crate::audit::Event;
 use crate::error::{Error, Result};
 use crate::id::UserId;
-use crate::lockout::{self, Account, Admission, Client, Guess};
+use crate::lockout::{self, Account, Client, Guess};
 use crate::mail::{self, Content, Letter};
+use crate::mfa;
 use crate::passwords::{self, Stored, Turn, Verdict};
 use crate::sessions::{self, Why};
 use crate::shape;
@@ -244,10 +246,7 @@ pub async fn confirm(
 /// got a mistyped one can't lock the account.
 async fn count(app: &App, actor: &Actor, pending: &Pending) -> Result<Guess> {
     let account = Account::of(app, None, &format!("address change of {}", pending.user));
-    match lockout::admit(app, actor, account, Client::Unknown).await? {
-        Admission::Counted(guess) => Ok(guess),
-        Admission::Refused(refused) => Err(refused.error(app)),
-    }
+    lockout::admit(app, actor, account, Client::Unknown).await?.counted(app)
 }
 
 /// Gives a user an address; links that were sent to the one before are void.
@@ -305,16 +304,16 @@ pub async fn undo(
     password: &SecretString,
 ) -> Result<()> {
     let digest = opaque::digest(UNDO_PREFIX, token.expose()).ok_or_else(bad_token)?;
-    let row: Option<(Uuid, UserId, String)> = app
+    let row: Option<(Uuid, UserId, String, Timestamp)> = app
         .db
         .maybe(
-            "select a.id, a.user_id, a.old_email from address_changes a
+            "select a.id, a.user_id, a.old_email, a.created_at from address_changes a
                 join users u on u.id = a.user_id and u.disabled_at is null
              where a.undo_digest = $1 and a.undone_at is null and a.undo_until > $2",
             args![digest, app.clock.now()],
         )
         .await?;
-    let (id, user, old_email) = row.ok_or_else(bad_token)?;
+    let (id, user, old_email, asked_at) = row.ok_or_else(bad_token)?;
     let turn = Turn::of(actor.address);
     let found = users::find(app, user).await?.ok_or_else(bad_token)?;
     let hashed = passwords::hash_for(app, turn, &found, "/password", password).await?;
@@ -343,9 +342,12 @@ pub async fn undo(
     let email = Email::parse(&old_email).map_err(|_| Error::internal("a stored address"))?;
     settle(&mut change, user, &email, true).await?;
     users::keep(&mut change, user).await?;
+    // SECURITY: nor with a factor that they set up (test: an_undone_change_of_address_removes_later_factors).
+    mfa::remove_since(&mut change, user, asked_at).await?;
     passwords::store(&mut change, user, sealed).await?;
     lockout::clear(&mut change, user).await?;
     sessions::end_all(&mut change, user, Why::AddressRestored).await?;
+    api_keys::revoke_all(&mut change, user, api_keys::Why::AddressRestored).await?;
     passwords::tell_owner(&mut change, user).await?;
     change.commit(RESTORED.about(user).personal("email", email.address())).await
 }

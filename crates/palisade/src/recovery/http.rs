@@ -5,13 +5,16 @@ use std::time::Duration;
 use axum::extract::State;
 use palisade_crypto::secret::SecretString;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::{Invitation, ask_for_address, confirm_address, forgot, invite, reset, undo_address};
+use super::{
+    Invitation, ask_for_address, confirm_address, forgot, invite, keep_factors, remove_factors,
+    reset, undo_address,
+};
 use crate::access::{ANYONE, Caller, SIGNED_IN, needs};
 use crate::app::App;
 use crate::error::{Error, Kind, Result, Rules};
-use crate::http::{Accepted, Body, Created, Html, NoContent, Routes, limit};
+use crate::http::{Accepted, Body, Created, Html, NoContent, Routes, Taken, limit};
 use crate::limits::{Key, Rule};
 use crate::shape;
 use crate::users::{self, Authority, Email, UserView};
@@ -70,6 +73,15 @@ pub(super) const EMAIL_LINK: Rule = Rule {
     says: "Too many attempts to use a link; wait a while.",
 };
 
+/// Attempts to use the link of lost factors, by address.
+pub(super) const FACTORS: Rule = Rule {
+    name: "factors_address",
+    burst: 20,
+    per: Duration::from_secs(3600),
+    key: Key::Address,
+    says: "Too many attempts to use a link; wait a while.",
+};
+
 pub(super) fn routes() -> Routes {
     Routes::at("/auth/password")
         .post("/forgot", ANYONE.limit(&FORGOT), ask)
@@ -86,6 +98,7 @@ pub(super) fn routes() -> Routes {
         )
         .or(Kind::Unavailable, "passwords.busy")
         .and(addresses())
+        .and(lost_factors())
         .and(
             Routes::at("/users")
                 .post("/", needs(users::WRITE).fresh(), invite_user)
@@ -103,7 +116,8 @@ pub(super) fn routes() -> Routes {
                 .get("/account/reset", ANYONE, |app| page(app, include_str!("pages/reset.html")))
                 .get("/account/invite", ANYONE, |app| page(app, include_str!("pages/invite.html")))
                 .get("/account/email", ANYONE, |app| page(app, include_str!("pages/email.html")))
-                .get("/account/undo", ANYONE, |app| page(app, include_str!("pages/undo.html"))),
+                .get("/account/undo", ANYONE, |app| page(app, include_str!("pages/undo.html")))
+                .get("/account/factors", ANYONE, |app| page(app, include_str!("pages/factors.html"))),
         )
 }
 
@@ -131,6 +145,20 @@ fn addresses() -> Routes {
         )
         .or(Kind::Conflict, "users.email_taken")
         .or(Kind::Unavailable, "passwords.busy")
+}
+
+fn lost_factors() -> Routes {
+    Routes::at("/auth/factors")
+        .post("/remove", ANYONE.limit(&FACTORS), remove)
+        .says(
+            "Removes the second factors of an account, with the token of the letter and the password, once the waiting \
+             time is over.\n\nEnds every session and signs nobody in.",
+        )
+        .or(Kind::Denied, "recovery.factors_off")
+        .or(Kind::TooMany, "lockout.locked")
+        .or(Kind::Unavailable, "passwords.busy")
+        .post("/keep", ANYONE.limit(&FACTORS), keep)
+        .says("Calls the removal off, with the token of the letter.")
 }
 
 async fn page(State(app): State<App>, text: &'static str) -> Html {
@@ -188,6 +216,32 @@ struct InviteBody {
     roles: Vec<String>,
 }
 
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct KeepBody {
+    /// The part of the link after `token=`.
+    #[schemars(with = "shape::Secret")]
+    token: SecretString,
+}
+
+async fn remove(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<ConfirmBody>,
+) -> Result<NoContent> {
+    remove_factors(&app, &caller.actor, &body.token, &body.password).await?;
+    Ok(NoContent)
+}
+
+async fn keep(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<KeepBody>,
+) -> Result<NoContent> {
+    keep_factors(&app, &caller.actor, &body.token).await?;
+    Ok(NoContent)
+}
+
 async fn invite_user(
     State(app): State<App>,
     caller: Caller,
@@ -209,12 +263,12 @@ async fn change_address(
     State(app): State<App>,
     caller: Caller,
     Body(body): Body<AddressBody>,
-) -> Result<Accepted<AskedAnswer>> {
+) -> Result<Accepted<Taken>> {
     let user = caller.signed_in()?.user;
     let email = Email::parse(&body.email).map_err(|broken| broken.at("/email"))?;
     limit(&app, &EMAIL_CHANGE, app.limiter.account(&user.to_string()))?;
     ask_for_address(&app, &caller.actor, user, &email).await?;
-    Ok(Accepted(AskedAnswer { status: "accepted" }))
+    Ok(Accepted(Taken::default()))
 }
 
 async fn confirm(
@@ -235,23 +289,15 @@ async fn undo(
     Ok(NoContent)
 }
 
-/// What becomes of it stays unsaid: the address may have no account.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Asked")]
-struct AskedAnswer {
-    /// Always `accepted`.
-    status: &'static str,
-}
-
 async fn ask(
     State(app): State<App>,
     caller: Caller,
     Body(body): Body<ForgotBody>,
-) -> Result<Accepted<AskedAnswer>> {
+) -> Result<Accepted<Taken>> {
     let email = Email::parse(&body.email).map_err(|broken| broken.at("/email"))?;
     limit(&app, &FORGOT_ACCOUNT, app.limiter.account(email.key()))?;
     forgot(&app, &caller.actor, &email).await?;
-    Ok(Accepted(AskedAnswer { status: "accepted" }))
+    Ok(Accepted(Taken::default()))
 }
 
 async fn use_link(

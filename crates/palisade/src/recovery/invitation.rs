@@ -54,7 +54,7 @@ pub async fn invite(
     let mut change = app.change(actor).await?;
     roles::check_for_new(&mut change, authority, &invitation.roles).await?;
     let Invitation { email, name, roles } = invitation;
-    let new = NewUser { id: None, verified: false, email, name, roles };
+    let new = NewUser { id: None, verified: false, email, name, roles, service: false };
     let user = users::create(&mut change, &new).await?.ok_or_else(users::email_taken)?;
     send(&mut change, user).await?;
     change.note(users::CREATED.about(user));
@@ -73,6 +73,9 @@ pub async fn send_link(app: &App, actor: &Actor, user: UserId) -> Result<()> {
         let says = "This user is disabled; enable them first.";
         return Err(Error::new(Kind::Conflict, "users.disabled", says));
     }
+    if found.service {
+        return Err(users::service_account());
+    }
     let mut change = app.change(actor).await?;
     send(&mut change, user).await?;
     change.commit(INVITED.about(user)).await
@@ -89,7 +92,9 @@ fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>>
             Some(user) => users::find(app, user).await?,
             None => None,
         };
-        let Some(user) = user.filter(|user| !user.disabled) else { return Ok(None) };
+        let Some(user) = user.filter(|user| !user.disabled && !user.service) else {
+            return Ok(None);
+        };
         let token = store_link(app, &user, Link::Invitation, LIVES).await?;
         let first = content.values.get("first").cloned().unwrap_or_default();
         let letter = Content::to(&user.email).with("first", first);

@@ -4,13 +4,17 @@
 //! Promises:
 //! - Asking answers alike, after the same work, for every address; who gets a letter is decided when letters are sent.
 //! - A link works once, for its time, and not after the password or the address was changed. It signs nobody in.
-//! - A new password ends every session and every lock. Whatever somebody set up who couldn't read this mail is gone.
+//! - A new password ends every session, every API key and every lock. Whatever somebody set up who couldn't read this mail is gone.
 //! - An address is changed by whoever reads the new mail **and** knows the password; whoever reads the old mail
 //!   can undo it for a week, and nobody else can have that address meanwhile.
 //!
-//! Tables: `recovery_tokens`, `address_changes`.
+//! - No link removes a second factor, but one that needs the password, the mail and a waiting time, where
+//!   `mfa.recovery_delay` is set.
+//!
+//! Tables: `recovery_tokens`, `address_changes`, `factor_recoveries`.
 
 mod address;
+mod factors;
 mod http;
 mod invitation;
 
@@ -21,12 +25,14 @@ use palisade_crypto::opaque;
 use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, args};
 
+use crate::api_keys;
 use crate::app::{Actor, App, Change};
 use crate::audit::Event;
 use crate::error::{Error, Result};
 use crate::id::UserId;
 use crate::lockout;
 use crate::mail::{self, Content, Letter};
+use crate::mfa;
 use crate::module::{Job, Module};
 use crate::passwords::{self, Turn};
 use crate::sessions::{self, Why};
@@ -53,6 +59,7 @@ pub const MODULE: Module = Module {
         &http::INVITE,
         &http::EMAIL_CHANGE,
         &http::EMAIL_LINK,
+        &http::FACTORS,
     ],
     events: &[
         ASKED,
@@ -62,8 +69,17 @@ pub const MODULE: Module = Module {
         address::ASKED,
         address::CHANGED,
         address::RESTORED,
+        factors::ASKED,
+        factors::REMOVED,
+        factors::CANCELLED,
     ],
-    letters: &[&LETTER, &invitation::LETTER, &address::CONFIRM, &address::ANNOUNCE],
+    letters: &[
+        &LETTER,
+        &invitation::LETTER,
+        &address::CONFIRM,
+        &address::ANNOUNCE,
+        &factors::LETTER,
+    ],
     jobs: &[Job {
         name: "recovery.prune",
         every: Duration::from_secs(3600),
@@ -80,14 +96,22 @@ pub const MODULE: Module = Module {
             name: "addresses",
             sql: Sql::Both(include_str!("../../migrations/0013_addresses.sql")),
         },
+        Migration {
+            version: 19,
+            name: "factor_recoveries",
+            sql: Sql::Both(include_str!("../../migrations/0019_factor_recoveries.sql")),
+        },
     ],
-    tables: &["recovery_tokens", "address_changes"],
+    tables: &["recovery_tokens", "address_changes", "factor_recoveries"],
     ..Module::EMPTY
 };
 
 pub use address::{
     AddressChange, ask as ask_for_address, confirm as confirm_address, kept_changes, move_to,
     undo as undo_address,
+};
+pub use factors::{
+    ask as ask_for_factors, cancel as keep_factors, finish as remove_factors, not_lost,
 };
 pub use invitation::{Invitation, invite, send_link};
 
@@ -143,7 +167,9 @@ fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>>
             return Ok(None);
         };
         let user = users::find_by_email(app, &email).await?;
-        let Some(user) = user.filter(|user| !user.disabled) else { return Ok(None) };
+        let Some(user) = user.filter(|user| !user.disabled && !user.service) else {
+            return Ok(None);
+        };
         let token = store_link(app, &user, Link::Reset, LIVES).await?;
         // To the address as the account has it, not as it was asked for.
         Ok(token.map(|token| Content::to(&user.email).with_link(app, "reset", &token)))
@@ -166,7 +192,8 @@ async fn store_link(
     let made = change
         .run(
             "insert into recovery_tokens (digest, user_id, created_at, expires_at)
-             select $1, id, $3, $4 from users where id = $2 and email = $5 and disabled_at is null",
+             select $1, id, $3, $4 from users
+             where id = $2 and email = $5 and disabled_at is null and service is null",
             args![digest, user.id, now, now.plus(lives), user.email.as_str()],
         )
         .await?;
@@ -217,11 +244,18 @@ pub async fn reset(
         return Err(bad_token());
     }
     void_links(&mut change, user.id).await?;
+    if users::awaits_proof(&mut change, user.id).await? {
+        // SECURITY: whoever set a factor up until now may not have been the owner of the address
+        // (test: what_was_set_up_before_the_address_was_proved_is_gone).
+        mfa::remove_all(&mut change, user.id).await?;
+    }
     let first = !passwords::has(&mut change, user.id).await?;
     passwords::store(&mut change, user.id, sealed).await?;
     users::prove_address(&mut change, user.id, &user.email).await?;
     lockout::clear(&mut change, user.id).await?;
     sessions::end_all(&mut change, user.id, Why::PasswordChanged).await?;
+    // SECURITY: whoever had the account before may have made one (test: what_revokes_an_api_key).
+    api_keys::revoke_all(&mut change, user.id, api_keys::Why::PasswordReset).await?;
     if !first {
         passwords::tell_owner(&mut change, user.id).await?;
     }
@@ -254,6 +288,7 @@ async fn prune(app: &App) -> Result<()> {
     let mut tx = app.db.begin().await?;
     let now = app.clock.now();
     tx.run("delete from recovery_tokens where expires_at < $1", args![now]).await?;
+    tx.run("delete from factor_recoveries where expires_at < $1", args![now]).await?;
     tx.run(
         "delete from address_changes
          where (confirmed_at is null and expires_at < $1) or undo_until < $1",

@@ -5,13 +5,13 @@ use std::time::Duration;
 use axum::extract::State;
 use palisade_crypto::secret::SecretString;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{Wanted, register, resend, set_up, verify};
 use crate::access::{ANYONE, Caller};
 use crate::app::App;
 use crate::error::{Error, Kind, Result, Rules};
-use crate::http::{Accepted, Asset, Body, Created, Html, NoContent, Routes, limit};
+use crate::http::{Accepted, Asset, Body, Created, Html, NoContent, Routes, Taken, limit};
 use crate::limits::{Key, Rule};
 use crate::shape;
 use crate::users::{self, Email, UserView, check_name};
@@ -139,14 +139,6 @@ struct SetupBody {
     name: Option<String>,
 }
 
-/// What became of it stays unsaid: the address may have had an account.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Registration")]
-struct RegisterAnswer {
-    /// Always `accepted`.
-    status: &'static str,
-}
-
 /// Checks what can be checked without work, all of it at once.
 fn wanted(email: &str, password: SecretString, name: Option<&str>) -> Result<Wanted> {
     let mut rules = Rules::new();
@@ -159,10 +151,10 @@ async fn sign_up(
     State(app): State<App>,
     caller: Caller,
     Body(body): Body<RegisterBody>,
-) -> Result<Accepted<RegisterAnswer>> {
+) -> Result<Accepted<Taken>> {
     let wanted = wanted(&body.email, body.password, body.name.as_deref())?;
     register(&app, &caller.actor, wanted).await?;
-    Ok(Accepted(RegisterAnswer { status: "accepted" }))
+    Ok(Accepted(Taken::default()))
 }
 
 async fn setup(
@@ -207,9 +199,9 @@ async fn send_again(
     State(app): State<App>,
     caller: Caller,
     Body(body): Body<ResendBody>,
-) -> Result<Accepted<RegisterAnswer>> {
+) -> Result<Accepted<Taken>> {
     let email = Email::parse(&body.email).map_err(|broken| broken.at("/email"))?;
     limit(&app, &RESEND_ACCOUNT, app.limiter.account(email.key()))?;
     resend(&app, &caller.actor, &email).await?;
-    Ok(Accepted(RegisterAnswer { status: "accepted" }))
+    Ok(Accepted(Taken::default()))
 }

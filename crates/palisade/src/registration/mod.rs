@@ -126,6 +126,7 @@ pub async fn register(app: &App, actor: &Actor, wanted: Wanted) -> Result<()> {
     let made = create(&mut change, &wanted, &hashed, Vec::new()).await?;
     if optional {
         let user = made.unwrap_or_else(|| UserId(app.new_id()));
+        users::await_proof(&mut change, user).await?;
         verification::ask(&mut change, user, &wanted, &hashed).await?;
     }
     match made {
@@ -243,6 +244,7 @@ async fn create(
         email: wanted.email.clone(),
         name: wanted.name.clone(),
         roles,
+        service: false,
     };
     let Some(user) = users::create(change, &new).await? else { return Ok(None) };
     let sealed = hashed.seal(&change.app().clone(), user);

@@ -12,7 +12,7 @@ use super::{REGISTERED, RESENT, VERIFIED, Wanted};
 use crate::app::{Actor, App, Change};
 use crate::error::{Error, Result};
 use crate::id::UserId;
-use crate::lockout::{self, Account, Admission, Client};
+use crate::lockout::{self, Account, Client};
 use crate::mail::{self, Content, Letter};
 use crate::passwords::{self, Hashed, Sealed, Stored, Turn, Verdict};
 use crate::users::{self, Email, NewUser};
@@ -152,10 +152,7 @@ pub async fn verify(
     // SECURITY: the link alone is not enough: whoever registered must have chosen the password
     // (test: a_stranger_who_registers_an_address_gains_nothing).
     let account = Account::of(app, None, &format!("registration {id}"));
-    let guess = match lockout::admit(app, actor, account, Client::Unknown).await? {
-        Admission::Counted(guess) => guess,
-        Admission::Refused(refused) => return Err(refused.error(app)),
-    };
+    let guess = lockout::admit(app, actor, account, Client::Unknown).await?.counted(app)?;
     let stored = Stored::new(user, waiting.sealed.clone());
     let turn = Turn::of(actor.address);
     let verdict = passwords::verify(app, turn, Some(&stored), password).await?;
@@ -199,6 +196,7 @@ async fn finish(mut change: Change, waiting: Waiting) -> Result<()> {
         email,
         name: waiting.name,
         roles: Vec::new(),
+        service: false,
     };
     let user = users::create(&mut change, &new).await?.ok_or_else(users::email_taken)?;
     passwords::store(&mut change, user, Sealed::from_bytes(waiting.sealed)).await?;

@@ -8,7 +8,7 @@ use super::{ENDED, ENDED_NEWS, REVOKED};
 use crate::app::{App, Change};
 use crate::error::{Error, Result};
 use crate::id::{SessionId, UserId};
-use crate::{challenges, users};
+use crate::{api_keys, challenges, users};
 
 /// Why a session ended; the word in the table and the audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +151,7 @@ pub async fn disable(mut change: Change, user: UserId) -> Result<()> {
     change.commit(users::DISABLED.about(user)).await
 }
 
-/// Ends all sessions of a user, at the word of an administrator or the operator.
+/// Ends all sessions of a user and revokes all their API keys, at the word of an administrator or the operator.
 ///
 /// # Errors
 /// Not found; or the database fails.
@@ -160,6 +160,7 @@ pub async fn revoke_all(mut change: Change, user: UserId) -> Result<Ended> {
         return Err(Error::not_found());
     }
     let ended = end_all(&mut change, user, Why::Revoked).await?;
+    api_keys::revoke_all(&mut change, user, api_keys::Why::Revoked).await?;
     change.commit(REVOKED.about(user).detail("sessions", ended.0.to_string())).await?;
     Ok(ended)
 }

@@ -59,7 +59,7 @@ pub(super) fn routes() -> Routes {
                 .or(Kind::Denied, "access.exceeds_own")
                 .or(Kind::Conflict, "users.last_admin")
                 .post("/revoke-sessions", needs(users::WRITE), revoke)
-                .says("Ends all sessions of a user.")
+                .says("Ends all sessions of a user and revokes all their API keys.")
                 .or(Kind::Denied, "access.exceeds_own"),
         )
 }

@@ -40,7 +40,8 @@ use crate::tokens;
 pub use ending::{Ended, Why, disable, end, end_all, end_others, end_without_factor, revoke_all};
 pub use http::{Answer, answer};
 pub use kept::{KeptSession, kept};
-pub use refresh::{refresh, renew, strengthen};
+pub use prove::of_access_token;
+pub use refresh::{of_refresh_token, refresh, renew, strengthen};
 
 /// A session was ended.
 pub const ENDED: Event = Event { name: "sessions.ended", says: "A session was ended" };
@@ -65,11 +66,16 @@ pub const MODULE: Module = Module {
     credentials: &[
         Credential {
             name: "bearer",
+            says: "The access token of a session (RFC 6750): a JWT or a PASETO.",
+            session: true,
             via: Via::Bearer,
             prove: |app, parts| Box::pin(prove::bearer(app, parts)),
         },
         Credential {
             name: "cookie",
+            says: "The cookie of a session. Unsafe methods need proof of origin: \
+                   `Sec-Fetch-Site: same-origin`, or an `Origin` that is the server's own.",
+            session: true,
             via: Via::Cookie,
             prove: |app, parts| Box::pin(prove::cookie(app, parts)),
         },
@@ -116,7 +122,7 @@ pub const MODULE: Module = Module {
 pub const COOKIE: CookieName = CookieName { secure: "__Host-palisade", plain: "palisade" };
 
 /// The topic of endings.
-const ENDED_NEWS: &str = "sessions.ended";
+pub const ENDED_NEWS: &str = "sessions.ended";
 /// The topic of credentials that were replaced: who remembers the session must look again.
 const RENEWED_NEWS: &str = "sessions.renewed";
 /// The session cookie, as the public URL of this app demands.

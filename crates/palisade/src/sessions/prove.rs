@@ -3,18 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use palisade_crypto::opaque;
 use palisade_db::{Timestamp, args};
 
 use super::{COOKIE_PREFIX, Known, Owner, Session, Transport, idle_end, live, memory};
-use crate::access::{Identity, Via, bad_token};
+use crate::access::{self, Identity, Via, bad_token};
 use crate::app::{Actor, App};
 use crate::error::Result;
 use crate::http::Found;
 use crate::id::SessionId;
-use crate::settings::AdminMfa;
 use crate::{tokens, users};
 
 /// How long a process remembers whose a cookie is. Neither endings nor replacements wait for it.
@@ -24,17 +22,19 @@ const EXTEND_AFTER: Duration = Duration::from_secs(60);
 
 /// Proves a `Bearer` token (RFC 6750 section 2.1).
 pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>> {
-    let mut values = parts.headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return Err(bad_token()) };
-    let text = value.to_str().map_err(|_| bad_token())?;
-    let (scheme, token) = text.split_once(' ').ok_or_else(bad_token)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(bad_token());
-    }
+    let token = access::bearer(&parts.headers)?;
     // Without a dot it is neither JWT nor PASETO, and another slice's to judge.
     if !token.contains('.') {
         return Ok(None);
     }
+    of_access_token(app, token).await.map(Some)
+}
+
+/// Who is behind an access token, and that its session is alive.
+///
+/// # Errors
+/// `access.invalid_token`; or the database is needed and doesn't answer.
+pub async fn of_access_token(app: &App, token: &str) -> Result<Identity> {
     let token = tokens::verify(app, token).await?;
     let session = live(app, token.session).await?.ok_or_else(bad_token)?;
     if session.user != token.user || session.transport != Transport::Token {
@@ -45,7 +45,7 @@ pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>>
     if token.authenticated_at.as_seconds() < session.authenticated_at.as_seconds() {
         return Err(bad_token());
     }
-    identity(app, &session, token.authenticated_at, Via::Bearer).await.map(Some)
+    identity(app, &session, token.authenticated_at, Via::Bearer).await
 }
 
 /// Proves a session cookie.
@@ -83,7 +83,6 @@ async fn identity(
     if user.factors.any() && !session.has_mfa() {
         return Err(bad_token());
     }
-    let required = app.settings.access.admin_mfa == AdminMfa::Required;
     Ok(Identity {
         user: session.user,
         session: Some(session.id),
@@ -92,8 +91,9 @@ async fn identity(
         authenticated_at,
         proved_with: session.proved_with,
         strongest: user.factors.strongest(),
-        must_enrol: required && user.is_administrator() && !user.factors.any(),
+        must_enrol: user.must_enrol(app),
         via,
+        limit: None,
     })
 }
 

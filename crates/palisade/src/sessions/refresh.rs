@@ -6,19 +6,21 @@
 //! again, and it is wiped on first use or after the grace. Any other repeat means that two parties
 //! hold the secret: the session ends, and the audit log says so (RFC 9700 section 4.14.2).
 
+use std::sync::Arc;
+
 use palisade_crypto::opaque;
 use palisade_crypto::seal::SealingKey;
 use palisade_crypto::secret::SecretString;
 use palisade_db::{Timestamp, args};
 
 use super::{
-    Issued, Proof, RENEWED_NEWS, REPLAYED, Row, Session, Transport, Why, ending, idle_end, memory,
-    session, store_secret,
+    Issued, Proof, RENEWED_NEWS, REPLAYED, Row, Session, Transport, Why, ending, idle_end, live,
+    memory, session, store_secret,
 };
 use crate::app::{Actor, App, Change};
 use crate::error::{Error, Kind, Result};
 use crate::id::{SessionId, UserId};
-use crate::keys;
+use crate::{keys, users};
 
 /// Replaces a secret by its successor.
 ///
@@ -56,6 +58,26 @@ pub async fn refresh(
     }
     change.commit_quietly("a refresh goes on with a session; its start and end are events").await?;
     Ok(Issued { session, secret: successor })
+}
+
+/// The live session of a refresh token, which stays unused. One that was used already is `spent`; whoever only
+/// asks for the session may still name it so.
+///
+/// # Errors
+/// When the database fails.
+pub async fn of_refresh_token(app: &App, token: &str, spent: bool) -> Result<Option<Arc<Session>>> {
+    let Some(digest) = opaque::digest(Transport::Token.prefix(), token) else { return Ok(None) };
+    let row: Option<(SessionId, Option<Timestamp>)> = app
+        .db
+        .maybe("select session_id, used_at from session_secrets where digest = $1", args![digest])
+        .await?;
+    let Some((id, used_at)) = row else { return Ok(None) };
+    if used_at.is_some() && !spent {
+        return Ok(None);
+    }
+    let Some(session) = live(app, id).await? else { return Ok(None) };
+    let user = users::current(app, session.user).await?.filter(|user| !user.disabled);
+    Ok(user.is_some().then_some(session).filter(|session| session.transport == Transport::Token))
 }
 
 /// Goes on with a session whose user has proved again who they are: every credential that it had before is

@@ -129,6 +129,15 @@ pub async fn verify(app: &App, token: &str) -> Result<Arc<AccessToken>> {
     Ok(good)
 }
 
+/// Everything that a good access token says.
+///
+/// # Errors
+/// `access.invalid_token`; or the keys can't be read.
+pub async fn claims(app: &App, token: &str) -> Result<AccessClaims> {
+    let verdict = keys::ring(app).await?.verifier.verify(token, app.clock.now().as_seconds());
+    verdict.map_err(|_| bad_token())
+}
+
 fn read(claims: &AccessClaims) -> Option<AccessToken> {
     Some(AccessToken {
         user: claims.sub.parse().ok()?,

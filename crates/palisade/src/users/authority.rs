@@ -91,7 +91,8 @@ pub async fn within_reach(app: &App, caller: &Caller, target: UserId) -> Result<
     Ok(target)
 }
 
-fn exceeds_own() -> Error {
+/// What is asked for takes rights that the caller doesn't hold.
+pub fn exceeds_own() -> Error {
     let says = "This takes rights that you don't hold yourself; ask an administrator.";
     Error::new(Kind::Denied, "access.exceeds_own", says)
 }

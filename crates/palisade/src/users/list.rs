@@ -34,6 +34,22 @@ async fn oldest_first(app: &App, paging: &Paging) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// A page of service accounts, oldest first.
+pub(super) async fn services(app: &App, paging: &Paging) -> Result<List<User>> {
+    let Cursor(at, id) = paging.after.unwrap_or(Cursor(Timestamp::from_micros(0), Uuid::nil()));
+    let rows: Vec<Row> = app
+        .db
+        .all(
+            select_users!(
+                "where service = $4 and (created_at, id) > ($1, $2) order by created_at, id limit $3"
+            ),
+            args![at, id, paging.rows(), true],
+        )
+        .await?;
+    let users = rows.into_iter().map(|row| user(app, row)).collect();
+    Ok(List::page(users, paging, |user| Cursor(user.created_at, user.id.0)))
+}
+
 /// What a key begins with, as a range of keys.
 struct Prefix {
     from: String,

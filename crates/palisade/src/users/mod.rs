@@ -5,13 +5,15 @@
 //! - The last administrator who can sign in can't be disabled, stripped or deleted.
 //! - Nobody acts on somebody who may do more, and nobody hands on what they don't hold ([`Authority`]).
 //!
+//! - A service account never signs in, gets no mail and is nobody's last administrator.
+//!
 //! Tables: `users`, `user_roles`.
 
 /// The one select of users, as [`Row`] has them.
 macro_rules! select_users {
     ($which:literal) => {
         concat!(
-            "select id, email, email_verified_at, name, disabled_at, created_at, last_login_at, delete_at,
+            "select id, email, email_verified_at, name, disabled_at, created_at, last_login_at, delete_at, service,
                 (select locked_until from lockout_counts c where c.user_id = u.id and c.client = ''),
                 (select string_agg(role, ' ' order by role) from user_roles r where r.user_id = u.id),
                 (select string_agg(permission, ' ') from role_permissions p
@@ -26,10 +28,12 @@ macro_rules! select_users {
 }
 
 mod authority;
+mod details;
 mod email;
 mod http;
 mod list;
 mod roles;
+mod service;
 mod standing;
 mod view;
 
@@ -43,13 +47,15 @@ use uuid::Uuid;
 use crate::access::Strength;
 use crate::app::{App, Change, Parts, Subscription};
 use crate::audit::{self, Event};
-use crate::error::{Broken, Error, Kind, Result};
+use crate::error::{Broken, Result};
 use crate::http::Written;
 use crate::id::UserId;
 use crate::memory::{Recall, Remembered};
 use crate::module::{Module, Permission};
+use crate::settings::AdminMfa;
 
-pub use authority::{Authority, within_reach};
+pub use authority::{Authority, exceeds_own, within_reach};
+pub use details::{email_taken, prove_address, set_email, set_name};
 pub use email::Email;
 pub use http::absent_or_null;
 pub use list::page;
@@ -57,8 +63,9 @@ pub use roles::{
     Holder, grant_role, has_admin, has_admin_now, revoke_role, roles_changed, spare_last_admin,
     strip_role,
 };
+pub use service::{create_service, service_account, service_page, unreachable};
 pub use standing::{
-    FirstTime, delete, delete_later, disable, enable, is_due, keep, may_sign_in, signed_in,
+    FirstTime, delete, delete_later, disable, enable, hold, is_due, keep, may_sign_in, signed_in,
 };
 pub use view::UserView;
 
@@ -119,6 +126,16 @@ pub const MODULE: Module = Module {
                 sqlite: include_str!("../../migrations/0012_roles.sqlite.sql"),
                 postgres: include_str!("../../migrations/0012_roles.postgres.sql"),
             },
+        },
+        Migration {
+            version: 20,
+            name: "service_accounts",
+            sql: Sql::Both(include_str!("../../migrations/0020_service_accounts.sql")),
+        },
+        Migration {
+            version: 22,
+            name: "unproven",
+            sql: Sql::Both(include_str!("../../migrations/0022_unproven.sql")),
         },
     ],
     tables: &["users", "user_roles"],
@@ -189,6 +206,8 @@ pub struct User {
     pub disabled: bool,
     /// Until when clients that aren't known are refused; may be past.
     pub locked_until: Option<Timestamp>,
+    /// Whether it is a program's: nobody signs in to it.
+    pub service: bool,
     /// When the account was made.
     pub created_at: Timestamp,
     /// When somebody last signed in to it.
@@ -212,6 +231,13 @@ impl User {
     pub fn is_administrator(&self) -> bool {
         let over_others = [WRITE.name, "roles:write"];
         self.is_admin() || over_others.iter().any(|name| self.permissions.contains(*name))
+    }
+
+    /// Whether they may do nothing before they have a second factor. A service account, which can't have one, is
+    /// never asked for it.
+    pub fn must_enrol(&self, app: &App) -> bool {
+        let required = app.settings.access.admin_mfa == AdminMfa::Required;
+        required && self.is_administrator() && !self.factors.any() && !self.service
     }
 
     /// What the API shows.
@@ -264,6 +290,8 @@ pub struct NewUser {
     pub name: Option<String>,
     /// Roles beside [`USER`]; they exist.
     pub roles: Vec<String>,
+    /// Whether it is a program's account.
+    pub service: bool,
 }
 
 /// Makes a user; none if the address is taken, or may still be given back to its former owner.
@@ -276,8 +304,9 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
     let verified_at = new.verified.then_some(now);
     let made: Option<(Uuid,)> = change
         .maybe(
-            "insert into users (id, email, email_key, name, name_key, created_at, updated_at, email_verified_at)
-             values ($1, $2, $3, $4, $5, $6, $6, $7)
+            "insert into users (id, email, email_key, name, name_key, created_at, updated_at, email_verified_at,
+                service)
+             values ($1, $2, $3, $4, $5, $6, $6, $7, $8)
              on conflict (email_key) do nothing returning id",
             args![
                 id,
@@ -286,7 +315,8 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
                 new.name.clone(),
                 new.name.as_deref().map(email::fold),
                 now,
-                verified_at
+                verified_at,
+                new.service.then_some(true)
             ],
         )
         .await?;
@@ -368,6 +398,7 @@ type Row = (
     Timestamp,
     Option<Timestamp>,
     Option<Timestamp>,
+    Option<bool>,
     Option<Timestamp>,
     Option<String>,
     Option<String>,
@@ -386,6 +417,7 @@ fn user(app: &App, row: Row) -> User {
         created_at,
         last_login_at,
         delete_at,
+        service,
         lock,
         roles,
         may,
@@ -413,6 +445,7 @@ fn user(app: &App, row: Row) -> User {
         permissions,
         disabled: disabled_at.is_some(),
         locked_until: lock,
+        service: service.unwrap_or(false),
         created_at,
         last_login_at,
         delete_at,
@@ -421,77 +454,27 @@ fn user(app: &App, row: Row) -> User {
     }
 }
 
-/// Changes what a person is called.
-///
-/// # Errors
-/// Not found; or the database fails.
-pub async fn set_name(change: &mut Change, id: UserId, name: Option<String>) -> Result<()> {
-    let now = change.now();
-    let found = change
-        .run(
-            "update users set name = $2, name_key = $3, updated_at = $4 where id = $1",
-            args![id, name.clone(), name.as_deref().map(email::fold), now],
-        )
-        .await?;
-    if found == 0 {
-        return Err(Error::not_found());
-    }
-    touched(change, id);
-    Ok(())
-}
-
-/// Gives a user another address.
-///
-/// # Errors
-/// Not found; `users.email_taken`; or the database fails.
-pub async fn set_email(
-    change: &mut Change,
-    id: UserId,
-    email: &Email,
-    verified: bool,
-) -> Result<()> {
-    let taken: Option<(UserId,)> = change
-        .maybe("select id from users where email_key = $1 and id <> $2", args![email.key(), id])
-        .await?;
-    if taken.is_some() {
-        return Err(email_taken());
-    }
-    let now = change.now();
-    let found = change
-        .run(
-            "update users set email = $2, email_key = $3, email_verified_at = $4, updated_at = $5
-             where id = $1",
-            args![id, email.address(), email.key(), verified.then_some(now), now],
-        )
-        .await?;
-    if found == 0 {
-        return Err(Error::not_found());
-    }
-    touched(change, id);
-    Ok(())
-}
-
-/// The address belongs to another account.
-pub fn email_taken() -> Error {
-    let says = "There is already an account with this address.";
-    Error::new(Kind::Conflict, "users.email_taken", says)
-}
-
-/// Notes that a user has proved to read the mail of this address, if it is still theirs.
+/// Notes that whoever made this account for themselves is asked to prove its address, and hasn't.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn prove_address(change: &mut Change, id: UserId, address: &str) -> Result<()> {
-    let now = change.now();
-    change
-        .run(
-            "update users set email_verified_at = coalesce(email_verified_at, $2), updated_at = $2
-             where id = $1 and email = $3",
-            args![id, now, address],
+pub async fn await_proof(change: &mut Change, id: UserId) -> Result<()> {
+    change.run("update users set unproven = $2 where id = $1", args![id, true]).await?;
+    Ok(())
+}
+
+/// Whether nobody has proved yet to be the owner of the address that somebody made this account with.
+///
+/// # Errors
+/// When the database fails.
+pub async fn awaits_proof(change: &mut Change, id: UserId) -> Result<bool> {
+    let row: Option<(UserId,)> = change
+        .maybe(
+            "select id from users where id = $1 and unproven = $2 and email_verified_at is null",
+            args![id, true],
         )
         .await?;
-    touched(change, id);
-    Ok(())
+    Ok(row.is_some())
 }
 
 /// Has every process read this user again: something that it believes of them has changed.

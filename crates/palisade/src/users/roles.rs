@@ -98,15 +98,18 @@ pub async fn spare_last_admin(change: &mut Change, id: UserId) -> Result<()> {
             args![ADMIN],
         )
         .await?;
-    let admins: Vec<(UserId, Option<Timestamp>, Option<Timestamp>)> = change
+    type Admin = (UserId, Option<Timestamp>, Option<Timestamp>, Option<bool>);
+    let admins: Vec<Admin> = change
         .all(
-            "select u.id, u.disabled_at, u.delete_at from user_roles r join users u on u.id = r.user_id
+            "select u.id, u.disabled_at, u.delete_at, u.service from user_roles r join users u on u.id = r.user_id
              where r.role = $1",
             args![ADMIN],
         )
         .await?;
-    let stays = |row: &(UserId, Option<Timestamp>, Option<Timestamp>)| {
-        (row.1.is_none() && row.2.is_none()).then_some(row.0)
+    // SECURITY: nobody signs in to a service account (test: a_service_account_is_nobodys_last_administrator).
+    let stays = |row: &Admin| {
+        let (id, disabled_at, delete_at, service) = *row;
+        (disabled_at.is_none() && delete_at.is_none() && service.is_none()).then_some(id)
     };
     let mut staying = admins.iter().filter_map(stays);
     if staying.next() == Some(id) && staying.next().is_none() {
@@ -137,4 +140,6 @@ pub async fn has_admin_now(change: &mut Change) -> Result<bool> {
     Ok(row.is_some())
 }
 
-const ANY_ADMIN: &str = "select cast(1 as bigint) from user_roles where role = $1 limit 1";
+const ANY_ADMIN: &str =
+    "select cast(1 as bigint) from user_roles r join users u on u.id = r.user_id
+     where r.role = $1 and u.service is null limit 1";

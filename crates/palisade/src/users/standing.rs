@@ -46,15 +46,18 @@ pub async fn enable(mut change: Change, id: UserId) -> Result<()> {
 }
 
 /// Whether a user may sign in at this moment, and whether it is the first time; holds them until the change ends.
+/// Nobody signs in to a service account.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn may_sign_in(change: &mut Change, id: UserId) -> Result<Option<FirstTime>> {
     let now = change.now();
+    // SECURITY: whatever proves it, nobody signs in to a service account (test: a_service_account_never_signs_in).
     let row: Option<(Option<Timestamp>,)> = change
         .maybe(
             "update users set updated_at = updated_at
-             where id = $1 and disabled_at is null and (delete_at is null or delete_at > $2)
+             where id = $1 and disabled_at is null and service is null
+                and (delete_at is null or delete_at > $2)
              returning last_login_at",
             args![id, now],
         )
@@ -77,6 +80,16 @@ pub async fn signed_in(change: &mut Change, id: UserId) -> Result<()> {
 /// Whether a user signs in for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FirstTime(pub bool);
+
+/// Holds a user until the change ends, so that two changes about them come one after the other; whether there is one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn hold(change: &mut Change, id: UserId) -> Result<bool> {
+    let held =
+        change.run("update users set updated_at = updated_at where id = $1", args![id]).await?;
+    Ok(held == 1)
+}
 
 /// Notes that a user wants to be deleted at that time.
 ///

@@ -22,6 +22,8 @@ pub struct UserView {
     name: Option<String>,
     /// Names of roles.
     roles: Vec<String>,
+    /// Whether it is a service account: a program's, to which nobody signs in.
+    service: bool,
     /// A disabled user can't sign in and has no sessions.
     disabled: bool,
     /// Too many wrong passwords: until then only devices are let in that have signed in before. 9999-12-31
@@ -60,6 +62,7 @@ impl UserView {
             email_verified: user.email_verified,
             name: user.name.clone(),
             roles: user.roles.clone(),
+            service: user.service,
             disabled: user.disabled,
             locked_until: user.locked_until.filter(|until| *until > now),
             created_at: user.created_at,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use axum::response::Response;
 use http_body_util::BodyExt as _;
 use palisade::app::{Actor, App};
 use palisade::clock::Clock;
@@ -264,8 +265,8 @@ impl Client<'_> {
         self.send(Call::new(Method::DELETE, path).same_origin()).await
     }
 
-    pub async fn send(&self, call: Call) -> Answer {
-        let (method, path) = (call.method.clone(), call.path.clone());
+    /// Sends a request and answers the answer as it begins: its body may have no end.
+    pub async fn open(&self, call: Call) -> Response {
         let mut request = Request::builder().method(call.method).uri(call.path);
         let headers = request.headers_mut().unwrap();
         *headers = call.headers;
@@ -279,14 +280,19 @@ impl Client<'_> {
         let mut request = request.body(call.body).unwrap();
         let local = "127.0.0.1:8000".parse().unwrap();
         request.extensions_mut().insert(Connection { peer: self.address, local, tls: false });
-        let response = self.app.service.clone().oneshot(request).await.unwrap();
+        self.app.service.clone().oneshot(request).await.unwrap()
+    }
+
+    pub async fn send(&self, call: Call) -> Answer {
+        let (method, path) = (call.method.clone(), call.path.clone());
+        let response = self.open(call).await;
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         let raw = String::from_utf8_lossy(&bytes).into_owned();
         crate::described::check(&method, &path, parts.status, &parts.headers, &raw);
         // What is sent by mail is never answered to whoever asks for it.
-        let by_mail = ["pal_vf_", "pal_rs_", "pal_in_", "pal_em_", "pal_un_"];
+        let by_mail = ["pal_vf_", "pal_rs_", "pal_in_", "pal_em_", "pal_un_", "pal_fr_"];
         let told = by_mail.iter().any(|prefix| raw.contains(prefix));
         assert!(!told || path == "/mailbox", "{method} {path} answers what is sent by mail");
         Answer { status: parts.status, headers: parts.headers, body, raw }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use axum::http::{Method, StatusCode};
 use palisade::MODULES;
+use palisade_db::args;
 use palisade_db::testing::{TableShape, TestDb, schema};
 use serde_json::json;
 
@@ -80,6 +81,26 @@ async fn every_table_has_one_owner_and_the_databases_agree() {
     app.stop().await;
 }
 
+/// An API key of the first user, the same every time.
+async fn known_key(app: &TestApp) -> String {
+    let key = format!("pal_ak_{}", "A".repeat(43));
+    let mut tx = app.app.db.begin().await.unwrap();
+    tx.run(
+        "insert into api_keys (id, user_id, digest, hint, name, permissions, created_at, expires_at)
+         select $1, id, $2, '', '', '', created_at, $3 from users where email = 'ann@example.com'
+         on conflict (digest) do nothing",
+        args![
+            app.app.new_id(),
+            palisade_crypto::opaque::digest("pal_ak_", &key),
+            app.clock.now().plus(std::time::Duration::from_secs(3600))
+        ],
+    )
+    .await
+    .unwrap();
+    tx.commit().await.unwrap();
+    key
+}
+
 /// A request that a rule counts, enough for one use of it.
 async fn use_once(app: &TestApp, rule: &str) -> crate::app::Answer {
     let anyone = app.anyone();
@@ -100,6 +121,7 @@ async fn use_once(app: &TestApp, rule: &str) -> crate::app::Answer {
             let body = json!({ "email": "bob@example.com" });
             anyone.post("/api/v1/auth/verify-email/resend", body).await
         }
+        "factors_address" => anyone.post("/api/v1/auth/factors/keep", json!({})).await,
         "email_link_address" => anyone.post("/api/v1/auth/email/undo", json!({})).await,
         "setup_address" => anyone.post("/api/v1/setup", json!({})).await,
         "password_change_account" => {
@@ -121,6 +143,11 @@ async fn use_once(app: &TestApp, rule: &str) -> crate::app::Answer {
         "email_change_account" => {
             let body = json!({ "email": "new@example.com" });
             app.token("ann@example.com").await.post("/api/v1/users/me/email", body).await
+        }
+        "api_key" => app.anyone().with_token(known_key(app).await).get("/api/v1/users/me").await,
+        "api_key_create_account" => {
+            let body = json!({ "name": "CI", "permissions": [] });
+            app.token("ann@example.com").await.post("/api/v1/users/me/api-keys", body).await
         }
         "invite_account" => {
             let body = json!({ "email": "new@example.com" });
@@ -296,6 +323,8 @@ fn every_quiet_commit_is_known() {
     assert_eq!(
         found,
         [
+            "api_keys: revoking an API key noted its own event",
+            "api_keys: using an API key is no change of it",
             "challenges: an attempt is counted before it is judged; what comes of it is an event",
             "grants: giving or withdrawing a grant noted its own event",
             "lockout: a guess is counted before it is judged; what comes of it is an event",
@@ -305,6 +334,7 @@ fn every_quiet_commit_is_known() {
             "mfa: a secret that doesn't count yet; what makes it count is an event",
             "mfa: what its owner calls a passkey changes nothing that it opens",
             "recovery: a link for a change of address; what it leads to is an event",
+            "recovery: a link for lost factors; what it leads to is an event",
             "recovery: a wrong password for a link; too many of them are an event",
             "registration: a link for a registration; what it leads to is an event",
             "registration: a wrong password for a link; too many of them are an event",
@@ -314,6 +344,7 @@ fn every_quiet_commit_is_known() {
             "sessions: a repeat within the grace changes nothing",
             "sessions: ending a session noted its own event",
             "sessions: using a session is no change of it",
+            "verifiers: revoking a token noted its own event",
         ]
     );
 }
@@ -328,6 +359,7 @@ fn only_upkeep_writes_outside_a_change() {
     assert_eq!(
         found,
         [
+            "api_keys",
             "app",
             "audit",
             "challenges",
@@ -368,6 +400,8 @@ const LEVELS: &[(&str, u8)] = &[
     ("lockout", 5),
     ("challenges", 5),
     ("sessions", 5),
+    ("api_keys", 5),
+    ("verifiers", 6),
     ("mfa", 6),
     ("passwords", 6),
     ("login", 7),

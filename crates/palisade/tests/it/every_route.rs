@@ -23,7 +23,13 @@ use crate::app::{Answer, Call, On, Plan, TestApp};
 /// `test-a+b`; as an API key would with `test-key-a+b`.
 const TEST: Module = Module {
     name: "test_credentials",
-    credentials: &[Credential { name: "test", via: Via::Bearer, prove }],
+    credentials: &[Credential {
+        name: "test",
+        says: "A test.",
+        session: true,
+        via: Via::Bearer,
+        prove,
+    }],
     ..Module::EMPTY
 };
 
@@ -48,6 +54,7 @@ fn prove<'a>(app: &'a App, parts: &'a Parts) -> BoxFuture<'a, Result<Option<Iden
             strongest: Strength::Password,
             must_enrol: false,
             via: Via::Bearer,
+            limit: None,
         }))
     })
 }
@@ -60,6 +67,7 @@ async fn start() -> TestApp {
 /// The path with an id where one is expected.
 pub fn concrete(path: &str) -> String {
     path.replace("{id}", "01890000-0000-7000-8000-000000000000")
+        .replace("{key}", "01890000-0000-7000-8000-000000000000")
         .replace("{role}", "nothing")
         .replace("{type}", "document")
         .replace("{subject}", "anyone")
@@ -165,8 +173,12 @@ const WHO: &str = "
     POST /api/v1/access/check signed in
     POST /api/v1/auth/email/confirm anyone
     POST /api/v1/auth/email/undo anyone
+    POST /api/v1/auth/factors/keep anyone
+    POST /api/v1/auth/factors/remove anyone
+    POST /api/v1/auth/introspect tokens:introspect
     POST /api/v1/auth/login anyone
     POST /api/v1/auth/login/mfa anyone
+    POST /api/v1/auth/login/mfa/lost anyone
     POST /api/v1/auth/login/passkey/begin anyone
     POST /api/v1/auth/login/passkey/finish anyone
     POST /api/v1/auth/reauthenticate/passkey/begin signed in
@@ -176,6 +188,8 @@ const WHO: &str = "
     POST /api/v1/auth/reauthenticate signed in
     POST /api/v1/auth/refresh anyone
     POST /api/v1/auth/register anyone
+    GET /api/v1/auth/revocations tokens:introspect
+    POST /api/v1/auth/revoke tokens:introspect
     POST /api/v1/auth/verify-email anyone
     POST /api/v1/auth/verify-email/resend anyone
     GET /api/v1/limits system:read
@@ -189,6 +203,8 @@ const WHO: &str = "
     DELETE /api/v1/roles/{role} roles:write
     GET /api/v1/roles/{role} roles:read
     PATCH /api/v1/roles/{role} roles:write
+    GET /api/v1/service-accounts users:read
+    POST /api/v1/service-accounts users:write
     POST /api/v1/setup anyone
     GET /api/v1/users users:read
     POST /api/v1/users users:write
@@ -208,6 +224,9 @@ const WHO: &str = "
     POST /api/v1/users/me/passkeys/finish signed in
     DELETE /api/v1/users/me/passkeys/{id} signed in
     PATCH /api/v1/users/me/passkeys/{id} signed in
+    GET /api/v1/users/me/api-keys signed in
+    POST /api/v1/users/me/api-keys signed in
+    DELETE /api/v1/users/me/api-keys/{id} signed in
     POST /api/v1/users/me/recovery-codes signed in
     DELETE /api/v1/users/me/totp signed in
     POST /api/v1/users/me/totp signed in
@@ -217,12 +236,16 @@ const WHO: &str = "
     GET /api/v1/users/me/sessions signed in
     DELETE /api/v1/users/me/sessions/{id} signed in
     GET /api/v1/users/{id} users:read
+    GET /api/v1/users/{id}/api-keys users:write
+    POST /api/v1/users/{id}/api-keys users:write
+    DELETE /api/v1/users/{id}/api-keys/{key} users:write
     POST /api/v1/users/{id}/disable users:write
     POST /api/v1/users/{id}/enable users:write
     POST /api/v1/users/{id}/revoke-sessions users:write
     POST /api/v1/users/{id}/unlock users:write
     GET /api/v1/whoami anyone
     GET /account/email anyone
+    GET /account/factors anyone
     GET /account/invite anyone
     GET /account/password anyone
     GET /account/reset anyone

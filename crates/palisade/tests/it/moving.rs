@@ -253,7 +253,14 @@ async fn racing(on: On) {
         async move {
             let mut change = app.change(&Actor::system()).await.unwrap();
             let email = Email::parse("ann@example.com").unwrap();
-            let new = NewUser { id: None, verified: false, email, name: None, roles: vec![] };
+            let new = NewUser {
+                id: None,
+                verified: false,
+                email,
+                name: None,
+                roles: vec![],
+                service: false,
+            };
             users::create(&mut change, &new).await.unwrap()
         }
     });

@@ -78,25 +78,30 @@ async fn one_refusal(on: On) {
 async fn an_unknown_address_costs_a_hash() {
     let app = TestApp::on(On::Sqlite).await;
     app.user("ann@example.com").await;
-    let median = |email: &'static str| {
+    // In turn, so that whatever else the machine does slows both.
+    let medians = |emails: [&'static str; 2]| {
         let app = &app;
         async move {
-            let mut times = Vec::new();
+            let mut times = [Vec::new(), Vec::new()];
             for _ in 0..7 {
-                let began = app_time();
-                let body = json!({ "email": email, "password": OTHER });
-                app.anyone().post("/api/v1/auth/login", body).await;
-                times.push(app_time() - began);
+                for (email, times) in emails.iter().zip(&mut times) {
+                    let began = app_time();
+                    let body = json!({ "email": email, "password": OTHER });
+                    app.anyone().post("/api/v1/auth/login", body).await;
+                    times.push(app_time() - began);
+                }
             }
-            times.sort();
-            times[3]
+            times.map(|mut times| {
+                times.sort();
+                times[3]
+            })
         }
     };
-    let (known, unknown) = (median("ann@example.com").await, median("nobody@example.com").await);
+    let [known, unknown] = medians(["ann@example.com", "nobody@example.com"]).await;
     assert!(unknown * 2 > known, "{unknown:?} is much less than {known:?}");
     // After the guesses above it is locked.
-    let locked = median("ann@example.com").await;
-    assert!(locked * 2 > known, "{locked:?} is much less than {known:?}");
+    let [locked, unknown] = medians(["ann@example.com", "nobody@example.com"]).await;
+    assert!(locked * 2 > unknown, "{locked:?} is much less than {unknown:?}");
     app.stop().await;
 }
 

@@ -290,3 +290,18 @@ fn texts_of_another_shape_or_size_are_refused() {
         assert_eq!(verdict(&token), Err(TokenError::Malformed));
     }
 }
+
+#[test]
+fn a_statement_is_no_access_token() {
+    for algorithm in [Algorithm::EdDsa, Algorithm::Es256] {
+        let key = key(algorithm);
+        let claims = serde_json::to_value(claims()).unwrap();
+        // Every claim of an access token, signed by the right key, and still nothing to be let in by.
+        let statement = key.sign_statement("revocations+jwt", &claims).unwrap();
+        assert_eq!(verifier(&[&key]).verify(&statement, 1_000), Err(TokenError::Malformed));
+        assert!(key.sign_statement("at+jwt", &claims).is_err());
+    }
+    for algorithm in [Algorithm::PasetoV4Public, Algorithm::PasetoV4Local] {
+        assert!(key(algorithm).sign_statement("revocations+jwt", &json!({})).is_err());
+    }
+}

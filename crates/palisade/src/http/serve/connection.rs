@@ -14,7 +14,7 @@ use tower::ServiceExt;
 use tower::util::Oneshot;
 
 use super::progress::{HeadTimer, Patience, Progress, Watched};
-use super::{Connection, Ends, Front, Handler};
+use super::{Connection, Ends, Front, Handler, Stopping};
 
 impl Front {
     /// Speaks HTTP on `stream` until either side is done, a deadline passes, or the server stops.
@@ -36,8 +36,10 @@ impl Front {
             .timer(HeadTimer::new(Arc::clone(&progress)))
             .header_read_timeout(self.limits.header_timeout);
         let connection = Connection { peer: ends.peer, local: ends.local, tls: self.tls.is_some() };
+        let stopping = Stopping(Some(self.stopped.clone()));
         let stream = TokioIo::new(Watched::new(stream, Arc::clone(&progress)));
-        let mut http = pin!(builder.serve_connection(stream, Requests { service, connection }));
+        let mut http =
+            pin!(builder.serve_connection(stream, Requests { service, connection, stopping }));
         let mut check = pin!(sleep_until(
             progress.next_check(&patience, Instant::now()).unwrap_or_else(Instant::now)
         ));
@@ -69,6 +71,7 @@ impl Front {
 struct Requests<S> {
     service: S,
     connection: Connection,
+    stopping: Stopping,
 }
 
 impl<S: Handler> hyper::service::Service<Request<Incoming>> for Requests<S> {
@@ -78,6 +81,7 @@ impl<S: Handler> hyper::service::Service<Request<Incoming>> for Requests<S> {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.connection);
+        request.extensions_mut().insert(self.stopping.clone());
         self.service.clone().oneshot(request)
     }
 }

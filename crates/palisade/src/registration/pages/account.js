@@ -21,12 +21,13 @@ function showErrors(problem) {
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   for (const place of form.querySelectorAll(".error")) place.textContent = "";
+  const button = event.submitter || form.querySelector("button");
   const body = { token: token || "" };
   for (const [name, value] of new FormData(form)) body[name] = value;
-  const button = form.querySelector("button");
+  delete body[button.dataset.omit];
   button.disabled = true;
   try {
-    const answer = await fetch(form.dataset.action, {
+    const answer = await fetch(button.getAttribute("formaction") || form.dataset.action, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(body),

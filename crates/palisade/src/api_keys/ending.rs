@@ -1,0 +1,131 @@
+//! How API keys end, who is told before, and the sweeping up afterwards.
+
+use std::time::Duration;
+
+use palisade_db::{Timestamp, args};
+
+use super::{ENDED_NEWS, ENDS_SOON, EXPIRING, REVOKED};
+use crate::app::{Actor, App, Change};
+use crate::error::{Error, Result};
+use crate::id::{ApiKeyId, UserId};
+use crate::mail::{self, Content, for_people};
+
+/// Why a key was revoked; the word in the table and the audit log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Its owner revoked it.
+    RevokedByUser,
+    /// An administrator, the operator or another service revoked it.
+    Revoked,
+    /// The account has a new password, by a link or the operator.
+    PasswordReset,
+    /// The address was given back to its former owner.
+    AddressRestored,
+    /// The user is deleted, or asked for it.
+    Deleted,
+}
+
+impl Why {
+    fn as_str(self) -> &'static str {
+        match self {
+            Why::RevokedByUser => "revoked_by_user",
+            Why::Revoked => "revoked",
+            Why::PasswordReset => "password_reset",
+            Why::AddressRestored => "address_restored",
+            Why::Deleted => "deleted",
+        }
+    }
+}
+
+/// Revokes a key of a user.
+///
+/// # Errors
+/// Not found, if it is revoked already or not theirs; or the database fails.
+pub async fn revoke(change: &mut Change, user: UserId, id: ApiKeyId, why: Why) -> Result<()> {
+    let now = change.now();
+    let revoked = change
+        .run(
+            "update api_keys set revoked_at = $3, revoked_because = $4
+             where id = $2 and user_id = $1 and revoked_at is null",
+            args![user, id, now, why.as_str()],
+        )
+        .await?;
+    if revoked == 0 {
+        return Err(Error::not_found());
+    }
+    tell(change, user, id, why);
+    Ok(())
+}
+
+/// Revokes all keys of a user.
+///
+/// # Errors
+/// When the database fails.
+pub async fn revoke_all(change: &mut Change, user: UserId, why: Why) -> Result<()> {
+    let now = change.now();
+    let revoked: Vec<(ApiKeyId,)> = change
+        .all(
+            "update api_keys set revoked_at = $2, revoked_because = $3
+             where user_id = $1 and revoked_at is null returning id",
+            args![user, now, why.as_str()],
+        )
+        .await?;
+    for (id,) in revoked {
+        tell(change, user, id, why);
+    }
+    Ok(())
+}
+
+fn tell(change: &mut Change, user: UserId, id: ApiKeyId, why: Why) {
+    // SECURITY: every process remembers it (test: what_revokes_an_api_key).
+    change.tell(ENDED_NEWS, id.0);
+    let entry = REVOKED.about(user).detail("api_key", id.to_string());
+    change.note(entry.detail("because", why.as_str()));
+}
+
+/// So long before its end whoever made a key is told.
+pub(super) const WARNED_BEFORE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long the row of a key that is over is kept, for its owner to ask about.
+const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+
+type Soon = (ApiKeyId, UserId, UserId, String, Timestamp);
+
+/// Tells whoever made a key that it is about to expire, once.
+pub(super) async fn warn(app: &App) -> Result<()> {
+    let now = app.clock.now();
+    let soon: Vec<Soon> = app
+        .db
+        .all(
+            "select id, user_id, made_by, name, expires_at from api_keys
+             where expires_at > $1 and expires_at <= $2 and revoked_at is null and warned_at is null
+                and made_by is not null
+             order by expires_at limit 1000",
+            args![now, now.plus(WARNED_BEFORE)],
+        )
+        .await?;
+    for (id, user, made_by, name, expires_at) in soon {
+        let mut change = app.change(&Actor::system()).await?;
+        let first = change
+            .run(
+                "update api_keys set warned_at = $2
+                 where id = $1 and warned_at is null and revoked_at is null",
+                args![id, now],
+            )
+            .await?;
+        if first == 0 {
+            continue;
+        }
+        let letter = Content::to_user(made_by).with("name", name);
+        mail::post(&mut change, &ENDS_SOON, letter.with("until", for_people(expires_at))).await?;
+        change.commit(EXPIRING.about(user).detail("api_key", id.to_string())).await?;
+    }
+    Ok(())
+}
+
+/// Deletes keys that are long over.
+pub(super) async fn prune(app: &App) -> Result<()> {
+    let mut tx = app.db.begin().await?;
+    let before = app.clock.now().minus(KEPT_FOR);
+    tx.run("delete from api_keys where expires_at < $1 or revoked_at < $1", args![before]).await?;
+    Ok(tx.commit().await?)
+}

@@ -1,0 +1,304 @@
+//! `/users/me/api-keys`, and the administrators' `/users/{id}/api-keys` and `/service-accounts`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use ipnet::IpNet;
+use palisade_crypto::secret::SecretString;
+use palisade_db::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{ApiKeyView, NewKey, USE, Why, create, kept, list, revoke};
+use crate::access::{Caller, SIGNED_IN, needs};
+use crate::app::App;
+use crate::error::{Broken, Error, Kind, Result, Rules};
+use crate::http::{Body, Created, Id, List, NoContent, Paging, Params, Routes, Segments, limit};
+use crate::id::{ApiKeyId, UserId};
+use crate::limits::{Key, Rule};
+use crate::shape;
+use crate::users::{self, AllPermissions, User, UserView, exceeds_own};
+
+/// Making keys, by whoever does: each is a letter in somebody's mail.
+pub(super) const MAKE: Rule = Rule {
+    name: "api_key_create_account",
+    burst: 100,
+    per: Duration::from_secs(3600),
+    key: Key::Account,
+    says: "Too many API keys were made; wait a while.",
+};
+
+pub(super) fn routes() -> Routes {
+    Routes::at("/users/me/api-keys")
+        .get("/", SIGNED_IN, mine)
+        .says("One's own API keys that work.")
+        .post("/", SIGNED_IN.fresh(), make_mine)
+        .says("Makes an API key, of permissions that one holds oneself. The key is shown this once.")
+        .or(Kind::Denied, "access.exceeds_own")
+        .or(Kind::Conflict, "api_keys.too_many")
+        .or(Kind::TooMany, "request.too_many")
+        .delete("/{id}", SIGNED_IN, revoke_mine)
+        .says("Revokes one of one's own API keys.")
+        .and(
+            Routes::at("/users/{id}/api-keys")
+                .get("/", needs(users::WRITE), theirs)
+                .says("The API keys of a user that work.")
+                .or(Kind::Denied, "access.exceeds_own")
+                .post("/", needs(users::WRITE).fresh(), make_theirs)
+                .says(
+                    "Makes an API key for a service account, of permissions that it holds and one holds oneself. \
+                     The key is shown this once.",
+                )
+                .or(Kind::Denied, "access.exceeds_own")
+                .or(Kind::Conflict, "api_keys.too_many")
+                .or(Kind::Conflict, "api_keys.not_a_service_account")
+                .or(Kind::TooMany, "request.too_many")
+                .delete("/{key}", needs(users::WRITE), revoke_theirs)
+                .says("Revokes an API key of a user.")
+                .or(Kind::Denied, "access.exceeds_own"),
+        )
+        .and(
+            Routes::at("/service-accounts")
+                .get("/", needs(users::READ), services)
+                .says("All service accounts, oldest first.")
+                .post("/", needs(users::WRITE).fresh(), make_service)
+                .says("Makes a service account: a user that is a program. It holds roles and API keys."),
+        )
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ApiKeyBody {
+    #[schemars(with = "shape::Label")]
+    name: String,
+    /// What the key may do: names out of `GET /permissions`; none: what needs no permission.
+    #[schemars(length(max = 200))]
+    permissions: Vec<String>,
+    /// When it stops working: within 366 days. In 90 days if neither this nor `expires_in` is there.
+    #[schemars(with = "Option<shape::DateTime>")]
+    expires_at: Option<String>,
+    /// The same, in seconds from now.
+    #[schemars(range(min = 1, max = 31_622_400))]
+    expires_in: Option<u64>,
+    /// Networks (`192.0.2.0/24`) or addresses that it may be used from; absent: from anywhere.
+    #[schemars(length(min = 1, max = 50))]
+    addresses: Option<Vec<String>>,
+    /// How many requests a minute it may send: no more than the server's limit `api_key`, unless it is a service
+    /// account's. Absent: as many as that.
+    #[schemars(range(min = 1, max = 60_000))]
+    requests_per_minute: Option<u32>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ServiceAccountBody {
+    /// What it is called.
+    #[schemars(with = "shape::Label")]
+    name: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ServiceAccountParams {
+    /// How many on a page.
+    #[schemars(with = "Option<shape::PageSize>")]
+    limit: Option<String>,
+    /// The `next_cursor` of the page before.
+    #[schemars(with = "Option<shape::PageCursor>")]
+    cursor: Option<String>,
+}
+
+/// A key that was just made.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "NewApiKey")]
+struct NewKeyView {
+    /// Send it as `Authorization: Bearer …`. It is shown this once.
+    api_key: String,
+    #[serde(flatten)]
+    key: ApiKeyView,
+}
+
+const DEFAULT_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+const LONGEST_LIFE: Duration = Duration::from_secs(366 * 24 * 3600);
+/// How many permissions a key may be given.
+const MOST_PERMISSIONS: usize = 200;
+/// How many networks a key may be used from.
+const MOST_NETWORKS: usize = 50;
+/// How many requests a minute an administrator may allow a service account.
+const FASTEST: u32 = 60_000;
+
+/// A body that passed the rules; what only the state of things can tell is asked afterwards.
+fn checked(app: &App, owner: &User, body: ApiKeyBody) -> Result<NewKey> {
+    let mut rules = Rules::new();
+    let name = rules.check("/name", users::check_name(&body.name));
+    let permissions = permissions(app, &mut rules, &body.permissions);
+    let expires_at = rules.check("/expires_at", expiry(app, &body));
+    let addresses = rules.check("/addresses", body.addresses.as_deref().map(networks).transpose());
+    let fastest = if owner.service { FASTEST } else { app.limiter.burst(&USE).max(1) };
+    let rate = rules.check(
+        "/requests_per_minute",
+        match body.requests_per_minute {
+            Some(rate) if rate == 0 || rate > fastest => {
+                let says = format!("Give a whole number from 1 to {fastest}.");
+                Err(Broken::new("request.out_of_range", says))
+            }
+            rate => Ok(rate),
+        },
+    );
+    let all = name.zip(expires_at).zip(addresses.zip(rate));
+    let ((name, expires_at), (addresses, requests_per_minute)) = rules.all(all)?;
+    Ok(NewKey { owner: owner.id, name, permissions, addresses, requests_per_minute, expires_at })
+}
+
+fn permissions(app: &App, rules: &mut Rules, names: &[String]) -> BTreeSet<String> {
+    let existing = &app.part::<AllPermissions>().0;
+    if names.len() > MOST_PERMISSIONS {
+        let many = Broken::new("api_keys.too_many_permissions", "Give at most 200 permissions.");
+        rules.check::<()>("/permissions", Err(many));
+        return BTreeSet::new();
+    }
+    for (number, name) in names.iter().enumerate() {
+        if !existing.contains(name) {
+            let says = "There is no such permission; see GET /api/v1/permissions.";
+            let unknown = Broken::new("api_keys.unknown_permission", says);
+            rules.check::<()>(&format!("/permissions/{number}"), Err(unknown));
+        }
+    }
+    names.iter().cloned().collect()
+}
+
+fn expiry(app: &App, body: &ApiKeyBody) -> Result<Timestamp, Broken> {
+    let now = app.clock.now();
+    let at = match (&body.expires_at, body.expires_in) {
+        (None, None) => Some(now.plus(DEFAULT_LIFE)),
+        (Some(at), None) => Timestamp::parse_rfc3339(at).ok(),
+        (None, Some(life)) if life <= LONGEST_LIFE.as_secs() => {
+            Some(now.plus(Duration::from_secs(life)))
+        }
+        _ => None,
+    };
+    at.filter(|at| *at > now && at.since(now) <= LONGEST_LIFE).ok_or_else(|| {
+        let says =
+            "Give either a time to come (RFC 3339) or a number of seconds, at most 366 days away.";
+        Broken::new("api_keys.bad_expiry", says)
+    })
+}
+
+fn networks(texts: &[String]) -> Result<Vec<IpNet>, Broken> {
+    let parse = |text: &String| {
+        let network = text.parse::<IpNet>();
+        network.or_else(|_| text.parse::<std::net::IpAddr>().map(|a| a.to_canonical().into()))
+    };
+    let says = "Give 1 to 50 networks like 192.0.2.0/24 or 2001:db8::/32, or leave the field out.";
+    let bad = || Broken::new("api_keys.bad_address", says);
+    if texts.is_empty() || texts.len() > MOST_NETWORKS {
+        return Err(bad());
+    }
+    let parsed: Result<Vec<IpNet>, _> = texts.iter().map(parse).collect();
+    Ok(parsed.map_err(|_| bad())?.iter().map(IpNet::trunc).collect())
+}
+
+/// Makes a key for a user, at the word of a caller who holds all that it may do.
+async fn make(
+    app: &App,
+    caller: &Caller,
+    owner: &User,
+    body: ApiKeyBody,
+) -> Result<Created<NewKeyView>> {
+    let me = caller.signed_in()?;
+    limit(app, &MAKE, app.limiter.account(&me.user.to_string()))?;
+    let new = checked(app, owner, body)?;
+    // SECURITY: (test: nobody_makes_an_api_key_that_may_do_more)
+    let held = &me.permissions;
+    if !new.permissions.is_subset(held) || !new.permissions.is_subset(&owner.permissions) {
+        return Err(exceeds_own());
+    }
+    let (id, secret): (ApiKeyId, SecretString) =
+        create(app.change(&caller.actor).await?, new).await?;
+    let made = kept(app, owner.id).await?.into_iter().find(|kept| kept.key.id == id);
+    let key = made.ok_or_else(Error::not_found)?.key;
+    Ok(Created(NewKeyView { api_key: secret.expose().to_owned(), key }))
+}
+
+async fn mine(State(app): State<App>, caller: Caller) -> Result<Json<List<ApiKeyView>>> {
+    let items = list(&app, caller.signed_in()?.user).await?;
+    Ok(Json(List { items, next_cursor: None }))
+}
+
+async fn make_mine(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<ApiKeyBody>,
+) -> Result<Created<NewKeyView>> {
+    let me = users::find(&app, caller.signed_in()?.user).await?.ok_or_else(Error::not_found)?;
+    make(&app, &caller, &me, body).await
+}
+
+async fn revoke_mine(
+    State(app): State<App>,
+    caller: Caller,
+    Id(id): Id<ApiKeyId>,
+) -> Result<NoContent> {
+    let mut change = app.change(&caller.actor).await?;
+    revoke(&mut change, caller.signed_in()?.user, id, Why::RevokedByUser).await?;
+    change.commit_quietly("revoking an API key noted its own event").await?;
+    Ok(NoContent)
+}
+
+async fn theirs(
+    State(app): State<App>,
+    caller: Caller,
+    Id(id): Id<UserId>,
+) -> Result<Json<List<ApiKeyView>>> {
+    let user = users::within_reach(&app, &caller, id).await?;
+    Ok(Json(List { items: list(&app, user.id).await?, next_cursor: None }))
+}
+
+async fn make_theirs(
+    State(app): State<App>,
+    caller: Caller,
+    Id(id): Id<UserId>,
+    Body(body): Body<ApiKeyBody>,
+) -> Result<Created<NewKeyView>> {
+    let user = users::within_reach(&app, &caller, id).await?;
+    // SECURITY: a person's key is the person's to make (test: nobody_makes_an_api_key_for_another_person).
+    if !user.service {
+        let says = "People make their API keys themselves; this is no service account.";
+        return Err(Error::new(Kind::Conflict, "api_keys.not_a_service_account", says));
+    }
+    make(&app, &caller, &user, body).await
+}
+
+async fn revoke_theirs(
+    State(app): State<App>,
+    caller: Caller,
+    Segments((user, key)): Segments<(UserId, ApiKeyId)>,
+) -> Result<NoContent> {
+    users::within_reach(&app, &caller, user).await?;
+    let mut change = app.change(&caller.actor).await?;
+    revoke(&mut change, user, key, Why::Revoked).await?;
+    change.commit_quietly("revoking an API key noted its own event").await?;
+    Ok(NoContent)
+}
+
+async fn services(
+    State(app): State<App>,
+    Params(params): Params<ServiceAccountParams>,
+) -> Result<Json<List<UserView>>> {
+    let paging = Paging::new(params.limit.as_deref(), params.cursor.as_deref())?;
+    let now = app.clock.now();
+    let found = users::service_page(&app, &paging).await?;
+    Ok(Json(found.map(|user| UserView::new(&user, now))))
+}
+
+async fn make_service(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<ServiceAccountBody>,
+) -> Result<Created<UserView>> {
+    let name = users::check_name(&body.name).map_err(|broken| broken.at("/name"))?;
+    let made = users::create_service(&app, &caller.actor, name).await?;
+    Ok(Created(UserView::new(&made, app.clock.now())))
+}

@@ -1,0 +1,186 @@
+//! The way back for whoever has lost every factor: the password, the mail, and a time in which the owner can say no
+//! (`mfa.recovery_delay`).
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use palisade_crypto::opaque;
+use palisade_crypto::secret::SecretString;
+use palisade_db::{Timestamp, args};
+
+use crate::app::{Actor, App, Change};
+use crate::audit::Event;
+use crate::error::{Error, Kind, Result};
+use crate::id::UserId;
+use crate::lockout::{self, Account, Client};
+use crate::mail::{self, Content, Letter, for_people};
+use crate::mfa;
+use crate::passwords::{self, Stored, Turn, Verdict};
+use crate::users;
+
+/// Somebody who knows the password asked for the second factors to be removed.
+pub(super) const ASKED: Event = Event {
+    name: "recovery.factors_asked",
+    says: "Somebody who knows the password asked for the second factors to be removed",
+};
+/// The second factors were removed after the waiting time.
+pub(super) const REMOVED: Event = Event {
+    name: "recovery.factors_removed",
+    says: "The second factors were removed after the waiting time",
+};
+/// The removal was called off.
+pub(super) const CANCELLED: Event = Event {
+    name: "recovery.factors_kept",
+    says: "The removal of the second factors was called off",
+};
+
+pub(super) static LETTER: Letter = Letter {
+    name: "recovery_factors",
+    text: include_str!("letters/factors.txt"),
+    html: include_str!("letters/factors.html"),
+    prepare: letter,
+};
+
+const PREFIX: &str = "pal_fr_";
+/// How long the link works once the waiting time is over.
+const USED_WITHIN: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Notes that whoever proved the password wants the factors of `user` removed, and writes to the owner. Who asked
+/// before goes on waiting as before.
+///
+/// # Errors
+/// `recovery.factors_off`; `mail.off`; or the database fails.
+pub async fn ask(app: &App, actor: &Actor, user: UserId) -> Result<()> {
+    let delay = delay(app)?;
+    mail::needed(app)?;
+    let mut change = app.change(actor).await?;
+    let now = change.now();
+    let ready_at = now.plus(delay);
+    let asked = change
+        .run(
+            "insert into factor_recoveries (user_id, created_at, ready_at, expires_at) values ($1, $2, $3, $4)
+             on conflict (user_id) do nothing",
+            args![user, now, ready_at, ready_at.plus(USED_WITHIN)],
+        )
+        .await?;
+    if asked == 0 {
+        return Ok(());
+    }
+    let content = Content::to_user(user).with("from", for_people(ready_at));
+    let until = for_people(ready_at.plus(USED_WITHIN));
+    mail::post(&mut change, &LETTER, content.with("until", until)).await?;
+    change.commit(ASKED.about(user)).await
+}
+
+fn delay(app: &App) -> Result<Duration> {
+    app.settings.mfa.recovery_delay.ok_or_else(|| {
+        let says = "Second factors aren't removed by mail here; ask an administrator.";
+        Error::new(Kind::Denied, "recovery.factors_off", says)
+    })
+}
+
+fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
+    Box::pin(async move {
+        let Some(content) = mail::as_written(app, content).await? else { return Ok(None) };
+        let Some(user) = content.user else { return Ok(None) };
+        let token = opaque::generate(PREFIX, &*app.random);
+        let mut change = app.change(&Actor::system()).await?;
+        let stored = change
+            .run(
+                "update factor_recoveries set digest = $2 where user_id = $1",
+                args![user, opaque::digest(PREFIX, token.expose())],
+            )
+            .await?;
+        change.commit_quietly("a link for lost factors; what it leads to is an event").await?;
+        Ok((stored == 1).then(|| content.with_link(app, "factors", &token)))
+    })
+}
+
+type Row = (UserId, Timestamp, Vec<u8>);
+
+/// Removes the factors, with the token of the letter and the password, once the waiting time is over.
+///
+/// # Errors
+/// `recovery.bad_token`; `recovery.too_early`; `passwords.wrong`; `lockout.locked`; 503 when too many wait; or the
+/// database fails.
+pub async fn finish(
+    app: &App,
+    actor: &Actor,
+    token: &SecretString,
+    password: &SecretString,
+) -> Result<()> {
+    delay(app)?;
+    let digest = opaque::digest(PREFIX, token.expose()).ok_or_else(super::bad_token)?;
+    let now = app.clock.now();
+    // SECURITY: not after the password was changed since (test: lost_factors_come_back_after_a_time).
+    let row: Option<Row> = app
+        .db
+        .maybe(
+            "select f.user_id, f.ready_at, p.sealed
+             from factor_recoveries f
+                join users u on u.id = f.user_id and u.disabled_at is null
+                join passwords p on p.user_id = f.user_id and p.changed_at <= f.created_at
+             where f.digest = $1 and f.expires_at > $2",
+            args![digest, now],
+        )
+        .await?;
+    let (user, ready_at, sealed) = row.ok_or_else(super::bad_token)?;
+    // SECURITY: the owner has this long to say no (test: lost_factors_come_back_after_a_time).
+    if now < ready_at {
+        let says =
+            format!("The waiting time isn't over: this link works from {}.", for_people(ready_at));
+        return Err(Error::bad_field("/token", "recovery.too_early", says));
+    }
+    let stored = Stored::new(user, sealed);
+    let account = Account::of(app, None, &format!("lost factors of {user}"));
+    let guess = lockout::admit(app, actor, account, Client::Unknown).await?.counted(app)?;
+    let verdict = passwords::verify(app, Turn::of(actor.address), Some(&stored), password).await?;
+    let mut change = app.change(actor).await?;
+    if let Verdict::Wrong = verdict {
+        guess.wrong(&mut change).await?;
+        change.commit_quietly("a wrong password for a link; too many of them are an event").await?;
+        let says = "This is not the password of the account.";
+        return Err(Error::bad_field("/password", "passwords.wrong", says));
+    }
+    guess.right(&mut change).await?;
+    users::may_sign_in(&mut change, user).await?.ok_or_else(super::bad_token)?;
+    let used = change
+        .run(
+            "delete from factor_recoveries where user_id = $1 and digest = $2",
+            args![user, digest],
+        )
+        .await?;
+    if used != 1 || !passwords::unchanged(&mut change, &stored).await? {
+        return Err(super::bad_token());
+    }
+    mfa::remove_all(&mut change, user).await?;
+    change.commit(REMOVED.about(user)).await
+}
+
+/// Calls the removal off, with the token of the letter.
+///
+/// # Errors
+/// `recovery.bad_token`; or the database fails.
+pub async fn cancel(app: &App, actor: &Actor, token: &SecretString) -> Result<()> {
+    let digest = opaque::digest(PREFIX, token.expose()).ok_or_else(super::bad_token)?;
+    let mut change = app.change(actor).await?;
+    let row: Option<(UserId,)> = change
+        .maybe("delete from factor_recoveries where digest = $1 returning user_id", args![digest])
+        .await?;
+    let (user,) = row.ok_or_else(super::bad_token)?;
+    change.commit(CANCELLED.about(user)).await
+}
+
+/// Calls the removal off, in the change in which its owner proves a factor: they haven't lost it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn not_lost(change: &mut Change, user: UserId) -> Result<()> {
+    let row: Option<(UserId,)> = change
+        .maybe("delete from factor_recoveries where user_id = $1 returning user_id", args![user])
+        .await?;
+    if row.is_some() {
+        change.note(CANCELLED.about(user));
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! What a user is called, and their address.
+
+use palisade_db::args;
+
+use super::email::{self, Email};
+use super::touched;
+use crate::app::Change;
+use crate::error::{Error, Kind, Result};
+use crate::id::UserId;
+
+/// Changes what a person is called.
+///
+/// # Errors
+/// Not found; or the database fails.
+pub async fn set_name(change: &mut Change, id: UserId, name: Option<String>) -> Result<()> {
+    let now = change.now();
+    let found = change
+        .run(
+            "update users set name = $2, name_key = $3, updated_at = $4 where id = $1",
+            args![id, name.clone(), name.as_deref().map(email::fold), now],
+        )
+        .await?;
+    if found == 0 {
+        return Err(Error::not_found());
+    }
+    touched(change, id);
+    Ok(())
+}
+
+/// Gives a user another address.
+///
+/// # Errors
+/// Not found; `users.email_taken`; or the database fails.
+pub async fn set_email(
+    change: &mut Change,
+    id: UserId,
+    email: &Email,
+    verified: bool,
+) -> Result<()> {
+    let taken: Option<(UserId,)> = change
+        .maybe("select id from users where email_key = $1 and id <> $2", args![email.key(), id])
+        .await?;
+    if taken.is_some() {
+        return Err(email_taken());
+    }
+    let now = change.now();
+    let found = change
+        .run(
+            "update users set email = $2, email_key = $3, email_verified_at = $4, updated_at = $5
+             where id = $1",
+            args![id, email.address(), email.key(), verified.then_some(now), now],
+        )
+        .await?;
+    if found == 0 {
+        return Err(Error::not_found());
+    }
+    touched(change, id);
+    Ok(())
+}
+
+/// The address belongs to another account.
+pub fn email_taken() -> Error {
+    let says = "There is already an account with this address.";
+    Error::new(Kind::Conflict, "users.email_taken", says)
+}
+
+/// Notes that a user has proved to read the mail of this address, if it is still theirs.
+///
+/// # Errors
+/// When the database fails.
+pub async fn prove_address(change: &mut Change, id: UserId, address: &str) -> Result<()> {
+    let now = change.now();
+    change
+        .run(
+            "update users set email_verified_at = coalesce(email_verified_at, $2), updated_at = $2
+             where id = $1 and email = $3",
+            args![id, now, address],
+        )
+        .await?;
+    touched(change, id);
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! Service accounts: users that are programs. They hold roles and API keys, and nothing else of a person.
+
+use super::{CREATED, Email, NewUser, User, create, find, list};
+use crate::app::{Actor, App};
+use crate::error::{Error, Kind, Result};
+use crate::http::{List, Paging};
+use crate::id::UserId;
+
+/// The domain of their addresses: reserved, so that no mail can ever reach one (RFC 6761 section 6.4).
+const DOMAIN: &str = "service.invalid";
+
+/// Whether an address is one that no mail is ever sent to.
+pub fn unreachable(address: &str) -> bool {
+    address.rsplit_once('@').is_some_and(|(_, domain)| domain.eq_ignore_ascii_case(DOMAIN))
+}
+
+/// Makes a service account.
+///
+/// # Errors
+/// When the database fails.
+pub async fn create_service(app: &App, actor: &Actor, name: String) -> Result<User> {
+    let id = UserId(app.new_id());
+    let email = Email::parse(&format!("{id}@{DOMAIN}"))
+        .map_err(|_| Error::internal("the address of a service account"))?;
+    let name = Some(name);
+    let new =
+        NewUser { id: Some(id), verified: false, email, name, roles: Vec::new(), service: true };
+    let mut change = app.change(actor).await?;
+    create(&mut change, &new).await?.ok_or_else(super::email_taken)?;
+    change.commit(CREATED.about(id).detail("service", "yes")).await?;
+    find(app, id).await?.ok_or_else(Error::not_found)
+}
+
+/// A page of service accounts, oldest first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn service_page(app: &App, paging: &Paging) -> Result<List<User>> {
+    list::services(app, paging).await
+}
+
+/// What is asked for is a person's, and this is a service account.
+pub fn service_account() -> Error {
+    let says = "This is a service account: nobody signs in to it, and no mail reaches it.";
+    Error::new(Kind::Conflict, "users.service_account", says)
+}

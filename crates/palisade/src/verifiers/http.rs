@@ -1,0 +1,151 @@
+//! `/auth/introspect`, `/auth/revoke`, `/auth/revocations`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderName};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use palisade_crypto::secret::SecretString;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::INTROSPECT;
+use super::pages::{Cursor, read};
+use super::stream;
+use super::worth::{Worth, introspect, revoke};
+use crate::access::{Caller, needs};
+use crate::app::App;
+use crate::error::{Error, Kind, Result};
+use crate::http::describe::{Answered, Describe, Description};
+use crate::http::serve::Stopping;
+use crate::http::{Form, Params, Routes};
+use crate::shape;
+
+pub(super) fn routes() -> Routes {
+    Routes::at("/auth")
+        .post("/introspect", needs(INTROSPECT), worth_of)
+        .says(
+            "What a token is worth at this moment (RFC 7662): an access token, a refresh token or an API key.\n\nA \
+             refresh token isn't used up by it.",
+        )
+        .post("/revoke", needs(INTROSPECT), end)
+        .says(
+            "Revokes a token (RFC 7009): the session of an access or refresh token is over, an API key works no \
+             more.\n\nA token that isn't known is no error.",
+        )
+        .get("/revocations", needs(INTROSPECT), feed)
+        .says(
+            "What has ended and could still be taken for alive, in order, as signed pages: for services that verify \
+             access tokens by themselves.\n\nWith `Accept: text/event-stream` a stream whose events are such pages, \
+             one at least every five seconds.",
+        )
+        .or(Kind::Unavailable, "verifiers.too_many_streams")
+}
+
+/// Other fields mean nothing here (RFC 7662 section 2.1, RFC 7009 section 2.1).
+#[derive(Deserialize, JsonSchema)]
+struct TokenForm {
+    #[schemars(with = "shape::Secret")]
+    token: SecretString,
+    /// Isn't needed: a token says itself what it is.
+    #[serde(rename = "token_type_hint")]
+    _token_type_hint: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct FeedParams {
+    /// The `next` of the page before; absent: from the oldest that still matters.
+    #[schemars(with = "Option<AfterShape>")]
+    after: Option<String>,
+}
+
+/// A cursor of the feed.
+#[derive(JsonSchema)]
+#[schemars(inline, transparent)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct AfterShape(#[schemars(regex(pattern = r"^[0-9]{1,18}\.[0-9]{1,18}$"))] String);
+
+async fn worth_of(State(app): State<App>, Form(form): Form<TokenForm>) -> Result<Json<Worth>> {
+    introspect(&app, form.token.expose()).await.map(Json)
+}
+
+/// 200 with nothing: RFC 7009 section 2.2 asks for that status.
+struct Revoked;
+
+impl IntoResponse for Revoked {
+    fn into_response(self) -> Response {
+        StatusCode::OK.into_response()
+    }
+}
+
+impl Describe for Revoked {
+    fn describe(handler: &mut Description) {
+        handler.answers(Answered { status: StatusCode::OK, says: "Done.", body: None });
+    }
+}
+
+async fn end(
+    State(app): State<App>,
+    caller: Caller,
+    Form(form): Form<TokenForm>,
+) -> Result<Revoked> {
+    revoke(&app, &caller.actor, form.token.expose()).await?;
+    Ok(Revoked)
+}
+
+/// What a compact JWS is sent as (RFC 7515 section 9.2.1).
+const JOSE: &str = "application/jose";
+const EVENTS: &str = "text/event-stream";
+
+/// A signed page, or a stream of them.
+struct Feed(Response);
+
+impl IntoResponse for Feed {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl Describe for Feed {
+    fn describe(handler: &mut Description) {
+        let says =
+            "A compact JWS (RFC 7515) of `typ` `revocations+jwt`, or events whose data is one.";
+        for media in [JOSE, EVENTS] {
+            let body = Some((media, json!({ "type": "string" })));
+            handler.answers(Answered { status: StatusCode::OK, says, body });
+        }
+    }
+}
+
+async fn feed(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+    stopping: Stopping,
+    Params(params): Params<FeedParams>,
+) -> Result<Feed> {
+    let after = params.after.as_deref().map(str::parse::<Cursor>).transpose().map_err(|()| {
+        let says = "Give the next of an earlier page, or leave it out.";
+        Error::bad_field("after", "request.bad_cursor", says)
+    })?;
+    let cursor = after.unwrap_or_default();
+    if !wants_events(&headers) {
+        let signed = read(&app, cursor).await?.sign(&app, None).await?;
+        let media = HeaderValue::from_static(JOSE);
+        return Ok(Feed(([(CONTENT_TYPE, media)], signed).into_response()));
+    }
+    let body = stream::open(&app, caller.signed_in()?, cursor, stopping)?;
+    let media = (CONTENT_TYPE, HeaderValue::from_static(EVENTS));
+    // nginx would hold the events back.
+    let unbuffered = HeaderName::from_static("x-accel-buffering");
+    Ok(Feed(([media, (unbuffered, HeaderValue::from_static("no"))], body).into_response()))
+}
+
+fn wants_events(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|media| {
+        media.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case(EVENTS))
+    })
+}

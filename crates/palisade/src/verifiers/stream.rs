@@ -1,0 +1,143 @@
+//! The feed of endings as a stream of events (WHATWG HTML, section 9.2).
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::sleep;
+
+use super::pages::{Cursor, Place, read};
+use super::{INTROSPECT, Streams};
+use crate::access::Identity;
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::http::serve::Stopping;
+use crate::{api_keys, sessions, users};
+
+/// How often the caller's right to the stream is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// After so many looks without news a page is sent all the same: every three seconds.
+const HEARTBEAT: u8 = 3;
+/// Endings come in bursts; so long they are gathered.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// Somebody who follows the feed.
+struct Follower {
+    app: App,
+    identity: Identity,
+    cursor: Cursor,
+    /// Of the next page.
+    place: Place,
+    /// What was sent above the cursor's `low`, and needn't be sent again.
+    sent: BTreeSet<i64>,
+    news: watch::Receiver<()>,
+    stopping: Stopping,
+    /// Looks since the last page.
+    quiet: u8,
+    _seat: OwnedSemaphorePermit,
+}
+
+/// The stream, from `cursor` on.
+///
+/// # Errors
+/// `verifiers.too_many_streams`.
+pub(super) fn open(
+    app: &App,
+    identity: &Identity,
+    cursor: Cursor,
+    stopping: Stopping,
+) -> Result<Body> {
+    let streams = app.part::<Streams>();
+    let seat = streams.seats.clone().try_acquire_owned().map_err(|_| {
+        let says = "Too many streams are open; ask for pages instead, or try again.";
+        Error::unavailable("verifiers.too_many_streams", says)
+    })?;
+    let follower = Follower {
+        app: app.clone(),
+        identity: identity.clone(),
+        cursor,
+        place: Place { id: app.new_id(), page: 0 },
+        sent: BTreeSet::new(),
+        news: streams.news.subscribe(),
+        stopping,
+        quiet: HEARTBEAT,
+        _seat: seat,
+    };
+    Ok(Body::from_stream(futures_util::stream::unfold(follower, |mut follower| async move {
+        let event = follower.next().await?;
+        Some((Ok::<Bytes, Infallible>(event), follower))
+    })))
+}
+
+impl Follower {
+    /// The next event; none when the stream is over.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            match self.event().await {
+                Ok(Some(event)) => return Some(event),
+                Ok(None) => {}
+                Err(error) => {
+                    let cause = error.causes().unwrap_or_default();
+                    tracing::debug!(cause, "a stream of endings is over");
+                    return None;
+                }
+            }
+            tokio::select! {
+                biased;
+                () = self.stopping.wait() => return None,
+                changed = self.news.changed() => {
+                    changed.ok()?;
+                    sleep(GATHER).await;
+                    self.news.mark_unchanged();
+                    self.quiet = HEARTBEAT;
+                }
+                () = sleep(LOOK_EVERY) => self.quiet += 1,
+            }
+        }
+    }
+
+    /// An event, if one is due.
+    async fn event(&mut self) -> Result<Option<Bytes>> {
+        // SECURITY: (test: a_stream_ends_with_the_key_that_opened_it)
+        if !self.may_follow().await? {
+            return Err(Error::internal("the caller may not follow any more"));
+        }
+        if self.quiet < HEARTBEAT {
+            return Ok(None);
+        }
+        let mut page = read(&self.app, self.cursor).await?;
+        self.cursor = page.next;
+        page.items.retain(|ending| self.sent.insert(ending.sequence));
+        if !page.more {
+            self.sent = self.sent.split_off(&(self.cursor.low + 1));
+            self.quiet = 0;
+        }
+        // SECURITY: numbered, so that nobody on the way can leave one out unseen
+        // (tests/clients/verifying.py).
+        let signed = page.sign(&self.app, Some(self.place)).await?;
+        self.place.page += 1;
+        Ok(Some(format!("id: {}\nevent: revocations\ndata: {signed}\n\n", page.next).into()))
+    }
+
+    async fn may_follow(&self) -> Result<bool> {
+        let app = &self.app;
+        if !app.feed.is_current(app.clock.monotonic()) {
+            return Ok(false);
+        }
+        if let Some(id) = self.identity.api_key {
+            let Some(key) = api_keys::live(app, id).await? else { return Ok(false) };
+            let allowed = api_keys::allowed(app, &key).await?;
+            return Ok(allowed.is_some_and(|allowed| allowed.contains(INTROSPECT.name)));
+        }
+        let Some(session) = self.identity.session else { return Ok(false) };
+        if sessions::live(app, session).await?.is_none() {
+            return Ok(false);
+        }
+        let user = users::current(app, self.identity.user).await?;
+        let user = user.filter(|user| !user.disabled);
+        Ok(user.is_some_and(|user| user.permissions.contains(INTROSPECT.name)))
+    }
+}

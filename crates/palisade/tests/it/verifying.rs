@@ -1,0 +1,329 @@
+//! What other services ask about tokens, and the signed feed of what has ended.
+
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http_body_util::BodyExt as _;
+use palisade_db::{Timestamp, args};
+use serde_json::{Value, json};
+
+use crate::administering::{plan, put};
+use crate::app::{Answer, Call, Client, On, Plan, TestApp};
+
+crate::on_both! {
+    a_token_of_an_ended_session_is_not_active => |on| super::worth(on);
+    a_revoked_token_ends_what_it_belongs_to => |on| super::revoking(on);
+    the_feed_holds_every_ending_in_order => |on| super::feed(on);
+    a_number_that_commits_late_is_on_a_later_page => |on| super::late(on);
+    a_stream_ends_with_the_key_that_opened_it => |on| super::stream(on);
+}
+
+const FEED: &str = "/api/v1/auth/revocations";
+
+/// Another service: a service account with a key.
+async fn verifier<'a>(app: &'a TestApp, root: &Client<'_>) -> Client<'a> {
+    let made = root.post("/api/v1/service-accounts", json!({ "name": "Gateway" })).await;
+    let role = json!({ "name": "verifiers", "permissions": ["tokens:introspect"] });
+    root.post("/api/v1/roles", role).await;
+    let path = format!("/api/v1/users/{}", made.text("id"));
+    put(root, &format!("{path}/roles/verifiers")).await;
+    let body = json!({ "name": "gateway", "permissions": ["tokens:introspect"] });
+    let key = root.post(&format!("{path}/api-keys"), body).await;
+    assert_eq!(key.status, StatusCode::CREATED, "{}", key.raw);
+    app.anyone().with_token(key.text("api_key"))
+}
+
+async fn form(client: &Client<'_>, path: &str, token: &str) -> Answer {
+    let call = Call::new(Method::POST, path)
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(format!("token={token}&token_type_hint=anything"));
+    client.send(call).await
+}
+
+async fn introspect(client: &Client<'_>, token: &str) -> Value {
+    let answer = form(client, "/api/v1/auth/introspect", token).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.raw);
+    answer.body
+}
+
+async fn is_nothing(client: &Client<'_>, token: &str) {
+    assert_eq!(introspect(client, token).await, json!({ "active": false }), "{token}");
+}
+
+async fn sign_in(app: &TestApp, format: &str) -> Answer {
+    let body = json!({
+        "email": "ann@example.com", "password": crate::app::PASSWORD, "token_format": format,
+    });
+    let answer = app.anyone().post("/api/v1/auth/login", body).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.raw);
+    answer
+}
+
+async fn worth(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    app.admin("root@example.com").await;
+    let ann = app.user("ann@example.com").await;
+    let root = app.token("root@example.com").await;
+    let gateway = verifier(&app, &root).await;
+    for format in ["jwt", "paseto"] {
+        let held = sign_in(&app, format).await;
+        let (access, refresh) = (held.text("access_token"), held.text("refresh_token"));
+        let says = introspect(&gateway, &access).await;
+        assert_eq!(says["active"], true);
+        assert_eq!(
+            (says["sub"].as_str(), &says["sid"]),
+            (Some(&*ann.to_string()), &held.body["session_id"])
+        );
+        assert_eq!(says["token_type"], "Bearer");
+        assert_eq!(says["amr"], json!(["pwd"]));
+        for number in ["exp", "iat", "auth_time"] {
+            assert!(says[number].is_i64(), "{number}: {says}");
+        }
+        for text in ["iss", "aud", "client_id", "jti"] {
+            assert!(says[text].is_string(), "{text}: {says}");
+        }
+        // A refresh token isn't used up by asking.
+        for _ in 0..2 {
+            let says = introspect(&gateway, &refresh).await;
+            assert_eq!((&says["active"], &says["sid"]), (&json!(true), &held.body["session_id"]));
+        }
+        let body = json!({ "refresh_token": refresh });
+        let next = app.anyone().post("/api/v1/auth/refresh", body).await;
+        assert_eq!(next.status, StatusCode::OK);
+        is_nothing(&gateway, &refresh).await;
+        app.anyone().with_token(access.as_str()).act("/api/v1/auth/logout").await;
+        for over in [&access, &next.text("access_token"), &next.text("refresh_token")] {
+            is_nothing(&gateway, over).await;
+        }
+    }
+    let signed_in = app.token("ann@example.com").await;
+    let made = json!({ "name": "CI", "permissions": [], "addresses": ["192.0.2.0/24"] });
+    let key = signed_in.post("/api/v1/users/me/api-keys", made).await;
+    let says = introspect(&gateway, &key.text("api_key")).await;
+    assert_eq!((&says["active"], &says["scope"]), (&json!(true), &json!("")));
+    assert_eq!(says["addresses"], json!(["192.0.2.0/24"]));
+    for bad in ["", "x", "a.b.c", "pal_ak_x", "pal_rt_x", "v4.public.x"] {
+        is_nothing(&gateway, bad).await;
+    }
+    // Disabled: everything of theirs is worth nothing.
+    root.act(&format!("/api/v1/users/{ann}/disable")).await;
+    is_nothing(&gateway, &signed_in.bearer.clone().unwrap()).await;
+    is_nothing(&gateway, &key.text("api_key")).await;
+    // Without the permission nobody learns anything.
+    app.user("bob@example.com").await;
+    let bob = app.token("bob@example.com").await;
+    for path in ["/api/v1/auth/introspect", "/api/v1/auth/revoke"] {
+        assert_eq!(form(&bob, path, "x").await.code(), "access.denied");
+        let call = Call::post(path, json!({ "token": "x" }));
+        assert_eq!(gateway.send(call).await.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    }
+    app.stop().await;
+}
+
+async fn revoking(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    app.admin("root@example.com").await;
+    app.user("ann@example.com").await;
+    let gateway = verifier(&app, &app.token("root@example.com").await).await;
+    let revoke = async |token: &str| {
+        let answer = form(&gateway, "/api/v1/auth/revoke", token).await;
+        assert_eq!((answer.status, answer.raw.as_str()), (StatusCode::OK, ""));
+    };
+    for which in ["access_token", "refresh_token"] {
+        let held = sign_in(&app, "jwt").await;
+        let other = sign_in(&app, "jwt").await;
+        let client = |held: &Answer| app.anyone().with_token(held.text("access_token"));
+        assert_eq!(client(&held).get("/api/v1/users/me").await.status, StatusCode::OK);
+        revoke(&held.text(which)).await;
+        let answer = client(&held).get("/api/v1/users/me").await;
+        assert_eq!(answer.code(), "access.invalid_token", "{which}");
+        assert_eq!(client(&other).get("/api/v1/users/me").await.status, StatusCode::OK);
+        revoke(&held.text(which)).await;
+    }
+    let body = json!({ "name": "CI", "permissions": [] });
+    let key = app.token("ann@example.com").await.post("/api/v1/users/me/api-keys", body).await;
+    let program = app.anyone().with_token(key.text("api_key"));
+    assert_eq!(program.get("/api/v1/users/me").await.status, StatusCode::OK);
+    revoke(&key.text("api_key")).await;
+    assert_eq!(program.get("/api/v1/users/me").await.code(), "access.invalid_token");
+    for unknown in ["", "x", "pal_ak_x", "a.b.c"] {
+        revoke(unknown).await;
+    }
+    app.stop().await;
+}
+
+/// Header and claims of a page; that its signature is good is PyJWT's to say (tests/clients/verifying.py).
+fn opened(signed: &str) -> (Value, Value) {
+    let parts: Vec<&str> = signed.split('.').collect();
+    assert_eq!(parts.len(), 3, "{signed}");
+    let part = |text: &str| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).unwrap()).unwrap();
+    (part(parts[0]), part(parts[1]))
+}
+
+async fn page(client: &Client<'_>, after: Option<&str>) -> Value {
+    let path = after.map_or(FEED.to_owned(), |after| format!("{FEED}?after={after}"));
+    let answer = client.get(&path).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.raw);
+    let (header, claims) = opened(&answer.raw);
+    assert_eq!(header["typ"], "revocations+jwt");
+    assert!(header["kid"].is_string());
+    claims
+}
+
+fn ended(page: &Value) -> Vec<String> {
+    let items = page["items"].as_array().unwrap().iter();
+    let id = |item: &Value| item.get("session_id").or(item.get("api_key_id")).unwrap().clone();
+    items.map(|item| id(item).as_str().unwrap().to_owned()).collect()
+}
+
+async fn feed(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    app.admin("root@example.com").await;
+    app.user("ann@example.com").await;
+    let root = app.token("root@example.com").await;
+    let gateway = verifier(&app, &root).await;
+    let mut expected = Vec::new();
+    for _ in 0..3 {
+        let held = sign_in(&app, "jwt").await;
+        app.anyone().with_token(held.text("access_token")).act("/api/v1/auth/logout").await;
+        expected.push(held.text("session_id"));
+    }
+    let ann = app.token("ann@example.com").await;
+    let body = json!({ "name": "CI", "permissions": [] });
+    let key = ann.post("/api/v1/users/me/api-keys", body).await.text("id");
+    ann.delete(&format!("/api/v1/users/me/api-keys/{key}")).await;
+    expected.push(key);
+    let first = page(&gateway, None).await;
+    assert_eq!(ended(&first), expected);
+    assert_eq!(first["more"], false);
+    let now = app.clock.now();
+    assert_eq!(first["iat"], now.as_seconds());
+    assert_eq!(first["exp"], now.as_seconds() + 10);
+    let time = Timestamp::parse_rfc3339(first["head"]["time"].as_str().unwrap()).unwrap();
+    assert!(now.since(time) < Duration::from_millis(1), "{time}");
+    let sequences: Vec<i64> = first["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["sequence"].as_i64().unwrap())
+        .collect();
+    assert!(sequences.is_sorted(), "{sequences:?}");
+    // What is young comes again, what is certain doesn't, and what can't be alive isn't there.
+    let next = first["next"].as_str().unwrap();
+    let again = page(&gateway, Some(next)).await;
+    assert_eq!((ended(&again), &again["after"]), (expected.clone(), &json!(next)));
+    app.advance(Duration::from_secs(61)).await;
+    let second = page(&gateway, Some(next)).await;
+    assert_eq!(ended(&second), expected);
+    let next = second["next"].as_str().unwrap();
+    assert!(ended(&page(&gateway, Some(next)).await).is_empty());
+    assert_eq!(ended(&page(&gateway, None).await), expected);
+    // A reader of a database that was restored begins again.
+    assert_eq!(ended(&page(&gateway, Some("999999.999999")).await), expected);
+    app.advance(Duration::from_secs(16 * 60)).await;
+    assert!(ended(&page(&gateway, None).await).is_empty());
+    for bad in ["x", "5", "-1.2", "1.99999999999999999999", "1.2.3", ""] {
+        let answer = gateway.get(&format!("{FEED}?after={bad}")).await;
+        assert_eq!(answer.body["errors"][0]["code"], "request.bad_cursor", "{bad}");
+    }
+    let bob = app.token("ann@example.com").await;
+    assert_eq!(bob.get(FEED).await.code(), "access.denied");
+    app.stop().await;
+}
+
+/// Endings as other processes write them: number, subject, age in seconds.
+async fn write(app: &TestApp, rows: impl IntoIterator<Item = (i64, u128, u64)>) {
+    let mut tx = app.app.db.begin().await.unwrap();
+    for (seq, subject, age) in rows {
+        let at: Timestamp = app.clock.now().minus(Duration::from_secs(age));
+        let sql = match app.app.db.backend() {
+            palisade_db::Backend::Sqlite => {
+                "insert into feed (seq, topic, subject, origin, at) values ($1, 'sessions.ended', $2, $2, $3)"
+            }
+            palisade_db::Backend::Postgres => {
+                "insert into feed (seq, topic, subject, origin, at) overriding system value
+                 values ($1, 'sessions.ended', $2, $2, $3)"
+            }
+        };
+        tx.run(sql, args![seq, uuid::Uuid::from_u128(subject), at]).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+}
+
+async fn late(on: On) {
+    let app =
+        TestApp::with(on, Plan { settings: vec![("limits.enabled", "false")], ..plan() }).await;
+    app.admin("root@example.com").await;
+    let gateway = verifier(&app, &app.token("root@example.com").await).await;
+    // So many that a pass takes several pages; two numbers are missing when it begins.
+    let numbers = (2000..3200).filter(|number| ![2010, 3100].contains(number));
+    write(&app, numbers.map(|number| (number, u128::try_from(number).unwrap(), 5))).await;
+    let mut seen = std::collections::BTreeSet::new();
+    let mut next = "0.0".to_owned();
+    for round in 0..12 {
+        let page = page(&gateway, Some(&next)).await;
+        seen.extend(ended(&page));
+        next = page["next"].as_str().unwrap().to_owned();
+        match round {
+            // In the middle of the first pass, behind where the reader is.
+            0 => write(&app, [(2010, 2010, 6)]).await,
+            1 => app.advance(Duration::from_secs(70)).await,
+            _ => {}
+        }
+    }
+    assert!(seen.contains(&uuid::Uuid::from_u128(2010).to_string()), "passed over");
+    assert_eq!(seen.len(), 1199);
+    app.stop().await;
+}
+
+/// The next event of a stream: its page.
+async fn event(body: &mut axum::body::Body) -> Option<Value> {
+    let frame = tokio::time::timeout(Duration::from_secs(20), body.frame()).await.unwrap()?;
+    let text = String::from_utf8(frame.unwrap().into_data().unwrap().to_vec()).unwrap();
+    let data = text.lines().find_map(|line| line.strip_prefix("data: "));
+    assert!(text.contains("event: revocations\n") && text.ends_with("\n\n"), "{text}");
+    Some(opened(data.unwrap()).1)
+}
+
+async fn stream(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    app.admin("root@example.com").await;
+    app.user("ann@example.com").await;
+    let root = app.token("root@example.com").await;
+    let gateway = verifier(&app, &root).await;
+    let open = || Call::new(Method::GET, FEED).header("accept", "text/event-stream");
+    let answer = gateway.open(open()).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.headers()["content-type"], "text/event-stream");
+    let mut body = answer.into_body();
+    let first = event(&mut body).await.unwrap();
+    assert!(ended(&first).is_empty());
+    assert_eq!((&first["after"], &first["stream"]["page"]), (&json!("0.0"), &json!(0)));
+    let held = sign_in(&app, "jwt").await;
+    app.anyone().with_token(held.text("access_token")).act("/api/v1/auth/logout").await;
+    let second = event(&mut body).await.unwrap();
+    assert_eq!(ended(&second), [held.text("session_id")]);
+    assert_eq!(second["stream"], json!({ "id": first["stream"]["id"], "page": 1 }));
+    // Without news there is a heartbeat, and what was sent isn't sent again.
+    assert!(ended(&event(&mut body).await.unwrap()).is_empty());
+    // No more than 64 at once; what was left gives its seat back.
+    let mut held = Vec::new();
+    for _ in 0..63 {
+        held.push(gateway.open(open()).await);
+    }
+    let refused = gateway.send(open()).await;
+    assert_eq!(refused.code(), "verifiers.too_many_streams");
+    drop(held);
+    let second = gateway.open(open()).await;
+    assert_eq!(second.status(), StatusCode::OK);
+    drop(second);
+    let owner = gateway.get("/api/v1/users/me").await.text("id");
+    let keys = root.get(&format!("/api/v1/users/{owner}/api-keys")).await;
+    let id = keys.body["items"][0]["id"].as_str().unwrap().to_owned();
+    let path = format!("/api/v1/users/{owner}/api-keys/{id}");
+    assert_eq!(root.delete(&path).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(event(&mut body).await, None, "the stream outlives its key");
+    app.stop().await;
+}

@@ -1,0 +1,141 @@
+"""A service that verifies Palisade's access tokens by itself and still refuses those of ended sessions.
+
+It needs PyJWT and cryptography. It fetches the public keys, follows the signed feed of endings, and refuses
+everything once the newest page of that feed is older than it can bear: whoever cuts it off from the feed gains
+nothing.
+
+Usage: PALISADE_API_KEY=pal_ak_… verifier.py URL, with one token a line on standard input.
+"""
+
+import datetime
+import os
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+
+import jwt
+
+ALGORITHMS = ["EdDSA", "ES256"]
+
+
+class Refused(Exception):
+    """The token lets nobody in."""
+
+
+class Verifier:
+    """Verifies access tokens of the server at `url`.
+
+    `api_key` is of a service account with the permission `tokens:introspect`. `bound`: for how many seconds
+    without news of the feed tokens are still taken; a page comes every three seconds.
+    """
+
+    def __init__(self, url, api_key, audience=None, issuer=None, bound=15.0):
+        self.url = url.rstrip("/")
+        self.api_key = api_key
+        self.issuer = issuer or self.url
+        self.audience = audience or self.issuer
+        self.bound = bound
+        self.keys = jwt.PyJWKClient(self.url + "/.well-known/jwks.json", lifespan=300, timeout=5)
+        self.ended = {}
+        self.place = None
+        self.head = None
+        self.after = None
+        self.stopping = threading.Event()
+
+    def start(self):
+        """Follows the feed from now on, in a thread of its own."""
+        threading.Thread(target=self._follow, daemon=True).start()
+        return self
+
+    def stop(self):
+        self.stopping.set()
+
+    def verify(self, token):
+        """The claims of a good token of a session that lives."""
+        # First of all: who doesn't know what has ended knows nothing of any token.
+        head = self.head
+        if head is None or time.time() - head > self.bound:
+            raise Refused("the feed of endings is late")
+        claims = self._signed(token, "at+jwt", self.audience, ["exp", "iat", "sub", "sid"])
+        if claims["sid"] in self.ended:
+            raise Refused("the session has ended")
+        return claims
+
+    def _signed(self, text, kind, audience, require, leeway=0):
+        """What our keys signed as a thing of this kind, and for no other purpose."""
+        try:
+            header = jwt.get_unverified_header(text)
+            if header.get("typ") != kind:
+                raise Refused(f"no {kind}")
+            key = self.keys.get_signing_key_from_jwt(text)
+            # A token from a second ahead of our clock is no forgery; one that is over is over.
+            options = {"require": ["iss", *require], "verify_aud": audience is not None, "verify_iat": False}
+            return jwt.decode(
+                text, key, algorithms=ALGORITHMS, issuer=self.issuer, audience=audience, options=options,
+                leeway=leeway,
+            )
+        except jwt.PyJWTError as error:
+            raise Refused(str(error)) from error
+
+    def _follow(self):
+        while not self.stopping.is_set():
+            try:
+                self._stream()
+            except (OSError, Refused, ValueError):
+                # Refused, cut off or spoken to by somebody else: what matters is how old the head gets.
+                pass
+            self.stopping.wait(0.5)
+
+    def _stream(self):
+        after = "?" + urllib.parse.urlencode({"after": self.after}) if self.after else ""
+        headers = {"Authorization": "Bearer " + self.api_key, "Accept": "text/event-stream"}
+        request = urllib.request.Request(self.url + "/api/v1/auth/revocations" + after, headers=headers)
+        with urllib.request.urlopen(request, timeout=10) as lines:
+            self.place = None
+            for line in lines:
+                if self.stopping.is_set():
+                    return
+                if line.startswith(b"data: "):
+                    self._take(line[len(b"data: "):].strip().decode())
+
+    def _take(self, page):
+        # The clocks may differ a little.
+        claims = self._signed(page, "revocations+jwt", None, ["exp", "iat"], leeway=5)
+        # A page that was left out on the way must not be passed over: then all begins again from `after`.
+        place = claims["stream"]
+        if self.place is None:
+            follows = place["page"] == 0 and claims["after"] == (self.after or "0.0")
+        else:
+            follows = place == {"id": self.place["id"], "page": self.place["page"] + 1}
+        if not follows:
+            raise Refused("a page is missing")
+        self.place = place
+        now = time.time()
+        for item in claims["items"]:
+            # The same one may come twice.
+            self.ended[item.get("session_id") or item["api_key_id"]] = seconds(item["until"])
+        for gone in [name for name, until in self.ended.items() if until < now]:
+            del self.ended[gone]
+        self.after = claims["next"]
+        # Only at the end of what there is does the head say that nothing is missing; it never goes back.
+        if not claims["more"]:
+            self.head = max(self.head or 0.0, seconds(claims["head"]["time"]))
+
+
+def seconds(text):
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def main():
+    verifier = Verifier(sys.argv[1], os.environ["PALISADE_API_KEY"]).start()
+    for line in sys.stdin:
+        try:
+            print("good   ", verifier.verify(line.strip())["sub"], flush=True)
+        except Refused as why:
+            print("refused", why, flush=True)
+
+
+if __name__ == "__main__":
+    main()
