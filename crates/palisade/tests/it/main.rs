@@ -22,6 +22,7 @@ mod cors;
 mod described;
 mod endings;
 mod every_route;
+mod factor_gaps;
 mod factors;
 mod flows;
 mod granting;

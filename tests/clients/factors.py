@@ -1,0 +1,351 @@
+"""Second factors, as somebody else's software knows them: authenticator apps (pyotp, and zxing for the QR code), a
+security key that doesn't ask who holds it (soft-webauthn), a passkey that does (python-fido2)."""
+
+import base64
+import re
+import signal
+import threading
+import time
+
+import pyotp
+import zxingcpp
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from fido2 import features
+from fido2.cose import EdDSA
+from fido2.rpid import verify_rp_id
+from fido2.utils import sha256, websafe_decode, websafe_encode
+from fido2.webauthn import (
+    Aaguid,
+    AttestationObject,
+    AttestedCredentialData,
+    AuthenticatorData,
+    CollectedClientData,
+    PublicKeyCredentialCreationOptions,
+    PublicKeyCredentialRequestOptions,
+    UserVerificationRequirement,
+)
+from soft_webauthn import SoftWebauthnDevice
+
+from server import PASSWORD, Server, check, postgres, started
+from tokens import verified_jwt
+
+features.webauthn_json_mapping.enabled = True
+
+LOGIN = "/api/v1/auth/login"
+ME = "/api/v1/users/me"
+ALONE = LOGIN + "/passkey"
+# The step after this one is taken too, so that not every check waits for it.
+AHEAD = {"PALISADE_MFA__TOTP_DRIFT": "1"}
+
+
+def scanned(svg):
+    """What a phone reads from the image: each dark square is drawn, and another maker's decoder looks at it."""
+    width, height = map(int, re.search(r'viewBox="0 0 (\d+) (\d+)"', svg).groups())
+    pixels = bytearray(b"\xff" * (width * height))
+    dark = re.search(r'<path [^>]*fill="#000"[^>]*>', svg)[0]
+    for square in re.finditer(r"M(\d+) (\d+)h(\d+)v(\d+)", dark):
+        left, top, wide, high = map(int, square.groups())
+        for row in range(top, top + high):
+            pixels[row * width + left : row * width + left + wide] = bytes(wide)
+    image = memoryview(bytes(pixels)).cast("B", (height, width))
+    found = zxingcpp.read_barcodes(image)
+    assert len(found) == 1, found
+    return found[0].text
+
+
+def wait_for_room(app, seconds=10):
+    """Waits for the next step, if this one is nearly over."""
+    left = app.interval - time.time() % app.interval
+    if left < seconds:
+        time.sleep(left + 0.1)
+
+
+def enrol(server, token):
+    """Sets up an app by what it scans; answers it and the recovery codes."""
+    status, made = server.request("POST", ME + "/totp", token=token)
+    assert status == 200, made
+    assert scanned(made["qr_svg"]) == made["otpauth_uri"]
+    app = pyotp.parse_uri(made["otpauth_uri"])
+    assert app.secret == made["secret"] and app.name == "ann@example.com" and app.issuer == "localhost", app
+    wait_for_room(app)
+    status, done = server.request("POST", ME + "/totp/confirm", {"code": app.now()}, token)
+    assert status == 200 and len(done["recovery_codes"]) == 10, done
+    return app, done["recovery_codes"]
+
+
+def asked(server, email="ann@example.com"):
+    """The password is right, and a second factor is asked for."""
+    status, answer = server.request("POST", LOGIN, {"email": email, "password": PASSWORD})
+    assert (status, answer["code"]) == (401, "login.mfa_required"), answer
+    return answer
+
+
+def prove(server, challenge, method, **proof):
+    body = {"mfa_token": challenge["mfa_token"], "method": method, **proof}
+    return server.request("POST", LOGIN + "/mfa", body)
+
+
+def refused(answer, code="login.denied"):
+    status, body = answer
+    assert (status, body["code"]) == (401, code), answer
+
+
+def signed_in(server, answer, amr):
+    status, session = answer
+    assert status == 200, session
+    claims = verified_jwt(server, session["access_token"])
+    assert claims["amr"] == amr and abs(claims["auth_time"] - time.time()) < 20, claims
+    assert server.request("GET", ME, token=session["access_token"])[0] == 200
+    return session
+
+
+def next_code(app):
+    """The code after this one: good already where one step ahead is taken."""
+    return app.at(int(time.time()) + app.interval)
+
+
+@check
+def pyotp_scans_the_code_and_signs_in_with_each_code_once():
+    with started() as server:
+        app, _ = enrol(server, server.sign_in()["access_token"])
+        # The code that confirmed it was used.
+        challenge = asked(server)
+        assert challenge["methods"] == ["totp", "recovery_code"], challenge
+        refused(prove(server, challenge, "totp", code=app.now()))
+        wait_for_room(app, app.interval)
+        code = app.now()
+        signed_in(server, prove(server, challenge, "totp", code=code), ["pwd", "otp", "mfa"])
+        refused(prove(server, challenge, "totp", code=code), "login.challenge_over")
+        refused(prove(server, asked(server), "totp", code=code))
+        refused(prove(server, asked(server), "totp", code=f"{(int(code) + 1) % 10**6:06}"))
+
+
+def as_bytes(value):
+    return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))
+
+
+def as_json(credential):
+    """What soft-webauthn answers, in the form of the specification's toJSON()."""
+    text = lambda value: base64.urlsafe_b64encode(value).decode().rstrip("=")
+    raw = text(credential["rawId"])
+    response = {name: text(value) for name, value in credential["response"].items() if value is not None}
+    return {
+        "id": raw, "rawId": raw, "type": credential["type"], "response": response, "clientExtensionResults": {},
+    }
+
+
+def for_soft(options):
+    options = {**options, "challenge": as_bytes(options["challenge"])}
+    if "user" in options:
+        options["user"] = {**options["user"], "id": as_bytes(options["user"]["id"])}
+    return {"publicKey": options}
+
+
+def register(server, token, make, name="Key"):
+    status, options = server.request("POST", ME + "/passkeys/begin", token=token)
+    assert status == 200, options
+    body = {"credential": make(options), "name": name}
+    return server.request("POST", ME + "/passkeys/finish", body, token)
+
+
+@check
+def soft_webauthn_is_a_second_factor_and_not_enough_alone():
+    with started() as server:
+        key = SoftWebauthnDevice()
+        token = server.sign_in()["access_token"]
+        create = lambda options: as_json(key.create(for_soft(options), server.url))
+        status, made = register(server, token, create)
+        assert status == 201 and len(made["recovery_codes"]) == 10, made
+        challenge = asked(server)
+        assert challenge["methods"] == ["passkey", "recovery_code"], challenge
+        options = challenge["passkey_options"]
+        assert [as_bytes(one["id"]) for one in options["allowCredentials"]] == [key.credential_id], options
+        credential = as_json(key.get(for_soft(options), server.url))
+        answer = prove(server, challenge, "passkey", credential=credential)
+        signed_in(server, answer, ["pwd", "hwk", "user", "mfa"])
+        # The same answer for another sign-in.
+        refused(prove(server, asked(server), "passkey", credential=credential))
+        # It says that somebody touched it, not who.
+        status, options = server.request("POST", ALONE + "/begin")
+        assert status == 200 and options["userVerification"] == "required", options
+        credential = as_json(key.get(for_soft(options), server.url))
+        refused(server.request("POST", ALONE + "/finish", {"credential": credential}))
+
+
+class Passkey:
+    """An authenticator and the browser before it, from the parts of python-fido2: it verifies its user."""
+
+    FLAGS = AuthenticatorData.FLAG
+    SYNCED = FLAGS.UP | FLAGS.UV | FLAGS.BE | FLAGS.BS
+
+    def __init__(self):
+        self.key = ed25519.Ed25519PrivateKey.generate()
+        self.id, self.user = b"a passkey of python-fido2, 32 by", None
+
+    def client_data(self, kind, challenge, origin):
+        return CollectedClientData.create(type=kind, challenge=challenge, origin=origin)
+
+    def create(self, json_options, origin):
+        options = PublicKeyCredentialCreationOptions.from_dict(json_options)
+        assert verify_rp_id(options.rp.id, origin), options
+        assert EdDSA.ALGORITHM in [one.alg for one in options.pub_key_cred_params], options
+        self.user = options.user.id
+        public_key = EdDSA.from_cryptography_key(self.key.public_key())
+        held = AttestedCredentialData.create(Aaguid.NONE, self.id, public_key)
+        data = AuthenticatorData.create(
+            sha256(options.rp.id.encode()), self.SYNCED | self.FLAGS.AT, 0, held
+        )
+        client = self.client_data(CollectedClientData.TYPE.CREATE, options.challenge, origin)
+        attestation = AttestationObject.create("none", data, {})
+        return self.credential(
+            clientDataJSON=client, attestationObject=bytes(attestation), transports=["internal"]
+        )
+
+    def get(self, json_options, origin, challenge=None, flip=False):
+        options = PublicKeyCredentialRequestOptions.from_dict(json_options)
+        assert options.user_verification == UserVerificationRequirement.REQUIRED, options
+        data = AuthenticatorData.create(sha256(options.rp_id.encode()), self.SYNCED, 0)
+        kind = CollectedClientData.TYPE.GET
+        client = self.client_data(kind, challenge or options.challenge, origin)
+        signature = bytearray(self.key.sign(data + client.hash))
+        # As whoever relies on it would see it.
+        EdDSA.from_cryptography_key(self.key.public_key()).verify(data + client.hash, bytes(signature))
+        if flip:
+            signature[10] ^= 1
+        return self.credential(
+            authenticatorData=data, clientDataJSON=client, signature=signature, userHandle=self.user
+        )
+
+    def credential(self, transports=None, **response):
+        response = {name: websafe_encode(bytes(value)) for name, value in response.items()}
+        if transports:
+            response["transports"] = transports
+        own = websafe_encode(self.id)
+        return {
+            "id": own, "rawId": own, "type": "public-key", "response": response,
+            "clientExtensionResults": {}, "authenticatorAttachment": "platform",
+        }
+
+
+@check
+def a_passkey_of_python_fido2_signs_in_alone_and_only_as_it_was_asked():
+    with started() as server:
+        key, ours = Passkey(), server.url
+        token = server.sign_in()["access_token"]
+        status, made = register(server, token, lambda options: key.create(options, ours), "Phone")
+        assert status == 201 and made["backup_eligible"] and made["backed_up"], made
+
+        def begin():
+            status, options = server.request("POST", ALONE + "/begin")
+            assert status == 200 and not options.get("allowCredentials"), options
+            return options
+
+        finish = lambda credential: server.request("POST", ALONE + "/finish", {"credential": credential})
+        options = begin()
+        credential = key.get(options, ours)
+        signed_in(server, finish(credential), ["swk", "user", "mfa"])
+        refused(finish(credential), "login.challenge_over")
+        for origin in [ours + "0", ours.replace("http:", "https:"), "http://localhost"]:
+            refused(finish(key.get(begin(), origin)))
+        refused(finish(key.get(begin(), ours, flip=True)))
+        # Its own choice, and that of a sign-in with a password, which is of another kind.
+        other = begin()
+        refused(finish(key.get(other, ours, challenge=bytes(48))), "login.challenge_over")
+        challenge = asked(server)
+        elsewhere = websafe_decode(challenge["passkey_options"]["challenge"])
+        refused(finish(key.get(other, ours, challenge=elsewhere)), "login.challenge_over")
+        refused(prove(server, challenge, "passkey", credential=key.get(other, ours)))
+        signed_in(server, finish(key.get(other, ours)), ["swk", "user", "mfa"])
+        # Another key that says it is this one.
+        thief = Passkey()
+        thief.user = key.user
+        refused(finish(thief.get(begin(), ours)))
+
+
+@check
+def a_recovery_code_works_once_and_stands_in_for_the_app():
+    with started(AHEAD) as server:
+        app, codes = enrol(server, server.sign_in()["access_token"])
+        answer = prove(server, asked(server), "recovery_code", code=codes[0].upper().replace("-", " "))
+        session = signed_in(server, answer, ["pwd", "otp", "mfa"])
+        me = server.request("GET", ME, token=session["access_token"])[1]
+        assert me["mfa"] == {"totp": True, "passkeys": 0, "recovery_codes_left": 9}, me
+        challenge = asked(server)
+        refused(prove(server, challenge, "recovery_code", code=codes[0]))
+        # Whoever lost the phone removes it with that proof; the codes go with the factor that they stand in for.
+        assert server.request("DELETE", ME + "/totp", token=session["access_token"]) == (204, None)
+        refused(prove(server, challenge, "recovery_code", code=codes[1]), "login.challenge_over")
+        assert server.sign_in()["token_type"] == "Bearer"
+
+
+def killed_and_started_again(settings):
+    with started({**settings, **AHEAD}) as server:
+        app, codes = enrol(server, server.sign_in()["access_token"])
+        challenge, code = asked(server), next_code(app)
+        session = signed_in(server, prove(server, challenge, "totp", code=code), ["pwd", "otp", "mfa"])
+        signed_in(server, prove(server, asked(server), "recovery_code", code=codes[0]), ["pwd", "otp", "mfa"])
+        tried = asked(server)
+        for _ in range(3):
+            refused(prove(server, tried, "recovery_code", code=codes[0]))
+        server.process.send_signal(signal.SIGKILL)
+        server.process.wait(20)
+        server.__enter__()
+        # The attempts before are counted still: two are left.
+        refused(prove(server, tried, "totp", code=code))
+        refused(prove(server, tried, "recovery_code", code=codes[0]))
+        refused(prove(server, tried, "recovery_code", code=codes[1]), "login.challenge_over")
+        # So are the guesses at the account, which another challenge doesn't give back.
+        status, locked = prove(server, asked(server), "recovery_code", code=codes[1])
+        assert (status, locked["code"]) == (429, "lockout.locked"), locked
+        assert server.request("GET", ME, token=session["access_token"])[0] == 200
+        body = {"refresh_token": session["refresh_token"]}
+        status, again = server.request("POST", "/api/v1/auth/refresh", body)
+        assert status == 200, again
+        assert verified_jwt(server, again["access_token"])["amr"] == ["pwd", "otp", "mfa"]
+        me = server.request("GET", ME, token=again["access_token"])[1]
+        assert me["mfa"] == {"totp": True, "passkeys": 0, "recovery_codes_left": 9}, me
+
+
+@check
+def a_server_that_was_killed_remembers_which_codes_were_used_on_sqlite():
+    killed_and_started_again({})
+
+
+@check
+def a_server_that_was_killed_remembers_which_codes_were_used_on_postgresql():
+    with postgres() as cluster:
+        killed_and_started_again({"PALISADE_DATABASE__URL": cluster.url})
+
+
+@check
+def of_twenty_uses_of_a_code_at_two_servers_one_is_taken():
+    settings = {**AHEAD, "PALISADE_LOCKOUT__ENABLED": "false"}
+    with postgres() as cluster, started({**settings, "PALISADE_DATABASE__URL": cluster.url}) as one:
+        root = one.directory + "/palisade-data/root.key"
+        shared = {
+            **settings, "PALISADE_DATABASE__URL": cluster.url, "PALISADE_SERVER__PUBLIC_URL": one.url,
+            "PALISADE_KEYS__ROOT_KEY_FILE": root,
+        }
+        with Server(one.directory, shared) as two:
+            app, codes = enrol(one, one.sign_in()["access_token"])
+            for method, code in [("totp", next_code(app)), ("recovery_code", codes[0])]:
+                challenges = [(server, asked(server)) for server in (one, two) for _ in range(10)]
+                together, answers = threading.Barrier(len(challenges)), []
+
+                def attempt(server, challenge):
+                    together.wait()
+                    answers.append(prove(server, challenge, method, code=code))
+
+                threads = [threading.Thread(target=attempt, args=pair) for pair in challenges]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                assert len(answers) == 20
+                assert sum(status == 200 for status, _ in answers) == 1, (method, answers)
+                for answer in answers:
+                    if answer[0] != 200:
+                        refused(answer)
+                # Nor is it taken by either of them later.
+                for server in (one, two):
+                    refused(prove(server, asked(server), method, code=code))
