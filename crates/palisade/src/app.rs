@@ -22,6 +22,7 @@ use palisade_crypto::root::RootKey;
 use palisade_db::{Args, Db, DbErrorKind, FromRow, Timestamp, Tx};
 use uuid::Uuid;
 
+use crate::access::bad_token;
 use crate::audit::{self, AuditKeys, Entry};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
@@ -111,13 +112,15 @@ impl App {
         uuid_v7(self.clock.now(), &*self.random)
     }
 
-    /// Starts a change made by `actor`.
+    /// Starts a change made by `actor`, whose session or API key must still be alive: it may have ended since the
+    /// request was let in, while its body was read.
     ///
     /// # Errors
-    /// When the database doesn't answer.
+    /// `access.invalid_token`; or the database doesn't answer.
     pub async fn change(&self, actor: &Actor) -> Result<Change> {
-        let tx = self.db.begin().await?;
+        let mut tx = self.db.begin().await?;
         let at = self.clock.now();
+        still_there(&mut tx, actor, at).await?;
         Ok(Change {
             tx,
             at,
@@ -202,6 +205,31 @@ impl Actor {
     }
 }
 
+/// Refuses what is asked for with a credential that has ended.
+async fn still_there(tx: &mut Tx, actor: &Actor, now: Timestamp) -> Result<()> {
+    // SECURITY: (test: a_request_that_waited_does_nothing_after_its_session_has_ended)
+    let alive: Option<(i64,)> = match (actor.session, actor.api_key) {
+        (Some(session), _) => {
+            tx.maybe(
+                "select cast(1 as bigint) from sessions s join users u on u.id = s.user_id
+                 where s.id = $1 and s.ended_at is null and u.disabled_at is null",
+                palisade_db::args![session],
+            )
+            .await?
+        }
+        (None, Some(key)) => {
+            tx.maybe(
+                "select cast(1 as bigint) from api_keys k join users u on u.id = k.user_id
+                 where k.id = $1 and k.revoked_at is null and k.expires_at > $2 and u.disabled_at is null",
+                palisade_db::args![key, now],
+            )
+            .await?
+        }
+        (None, None) => return Ok(()),
+    };
+    alive.map(drop).ok_or_else(bad_token)
+}
+
 /// A write transaction that knows who acts.
 ///
 /// While it is open, nothing else may be read through [`Ground::db`]: on PostgreSQL that would take a
@@ -229,6 +257,14 @@ impl Change {
     /// When it began; every row of it carries this time.
     pub fn now(&self) -> Timestamp {
         self.at
+    }
+
+    /// Asks again whether the caller's session or API key is alive, once what others held has been waited for.
+    ///
+    /// # Errors
+    /// `access.invalid_token`; or the database fails.
+    pub async fn still_there(&mut self) -> Result<()> {
+        still_there(&mut self.tx, &self.actor, self.at).await
     }
 
     /// Exactly one row.

@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::audit::{self, EventView, Filter};
 use crate::error::Result;
 use crate::grants::{self, GrantView};
+use crate::mfa::{self, PasskeyView};
 use crate::recovery::{self, AddressChange};
 use crate::sessions::{self, KeptSession};
 use crate::shape;
@@ -27,6 +28,8 @@ pub(super) struct Export {
     sessions: Vec<KeptSession>,
     /// The API keys, without what they are shown by: those that work, and those that did and aren't forgotten yet.
     api_keys: Vec<KeptKey>,
+    /// Their passkeys.
+    passkeys: Vec<PasskeyView>,
     /// Changes of address that wait or can be undone.
     address_changes: Vec<AddressChange>,
     /// What they were granted on single resources.
@@ -48,6 +51,7 @@ pub(super) async fn export(app: &App, caller: &Caller) -> Result<Export> {
         user: UserView::new(&user, now),
         sessions: sessions::kept(app, me.user).await?,
         api_keys: api_keys::kept(app, me.user).await?,
+        passkeys: mfa::passkeys_of(app, me.user).await?,
         address_changes: recovery::kept_changes(app, me.user).await?,
         grants: grants::of_user(app, me.user).await?,
         activity: activity(app, caller).await?,

@@ -58,7 +58,9 @@ pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>>
 /// # Errors
 /// When the database is needed and doesn't answer.
 pub async fn allowed(app: &App, key: &ApiKey) -> Result<Option<Arc<BTreeSet<String>>>> {
-    Ok(owner(app, key).await?.map(|owner| as_far_as(app, key, &owner)))
+    // What its owner can't use yet is worth nothing elsewhere.
+    let owner = owner(app, key).await?.filter(|owner| !owner.must_enrol(app));
+    Ok(owner.map(|owner| as_far_as(app, key, &owner)))
 }
 
 async fn owner(app: &App, key: &ApiKey) -> Result<Option<Arc<User>>> {

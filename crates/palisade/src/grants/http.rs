@@ -154,7 +154,10 @@ async fn may_change(
         return Ok(());
     }
     // SECURITY: (test: whoever_may_share_hands_on_what_they_hold_and_no_more)
-    let Some(share) = own.get(SHARE) else { return Err(Error::not_found()) };
+    let Some(share) = own.get(SHARE).filter(|_| me.session.is_some()) else {
+        // A key hands on nothing that it wasn't made for.
+        return Err(Error::not_found());
+    };
     let given = given_now(change, resource, subject).await?;
     let taken_is_held = given.iter().all(|action| own.contains_key(action));
     // What is given ends no later than one's own.

@@ -193,6 +193,24 @@ impl IntoResponse for Error {
     }
 }
 
+/// What some problems say beside the rest (RFC 9457 section 3.2).
+#[derive(Serialize, JsonSchema)]
+struct Extensions {
+    /// With `login.mfa_required`: stands for the sign-in so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mfa_token: Option<String>,
+    /// With `login.mfa_required`: seconds until `mfa_token` is worth nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in: Option<u64>,
+    /// With `login.mfa_required`: what `navigator.credentials.get` is called with, if there are passkeys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<shape::WebauthnOptions>")]
+    passkey_options: Option<serde_json::Value>,
+    /// With `login.mfa_required`, `login.stronger_needed` and `access.not_fresh`: what proves enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    methods: Option<Vec<String>>,
+}
+
 /// What went wrong (RFC 9457 section 3).
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Problem<'a> {
@@ -220,7 +238,7 @@ pub(super) struct Problem<'a> {
     errors: &'a [FieldError],
     /// What this problem says beside that.
     #[serde(flatten)]
-    #[schemars(skip)]
+    #[schemars(with = "Extensions")]
     extensions: &'a BTreeMap<&'static str, serde_json::Value>,
 }
 

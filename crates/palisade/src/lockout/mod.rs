@@ -389,6 +389,21 @@ pub async fn clear(change: &mut Change, user: UserId) -> Result<()> {
     Ok(())
 }
 
+/// Forgets failures at the password of a user, in the change in which whoever reads their mail sets a new one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn clear_password(change: &mut Change, user: UserId) -> Result<()> {
+    change
+        .run(
+            "delete from lockout_counts where user_id = $1 and client not like $2",
+            args![user, format!("{SECOND_FACTOR}%")],
+        )
+        .await?;
+    users::touched(change, user);
+    Ok(())
+}
+
 type Row = (Timestamp, i64, i64, i64, Option<Timestamp>, Timestamp);
 
 /// The count, its row held until the change ends; one of nothing if there was none.

@@ -13,7 +13,7 @@
 //! - One refusal for an unknown address, a wrong password, a locked and a disabled account: same status,
 //!   same body, same work.
 //! - What was true when the password was compared is still true when the session is written.
-//! - Every refusal is an event, and the owner is told of a sign-in from a device that is new.
+//! - Every refusal of a password or factor that was judged is an event, and the owner is told of a sign-in from a device that is new.
 //! - A new proof of identity answers new credentials; what the session had before is good no more.
 //!
 //! Tables: none.

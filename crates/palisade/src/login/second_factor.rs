@@ -115,20 +115,25 @@ pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> R
     let user = challenge.user.ok_or_else(over)?;
     let details: Details = serde_json::from_str(&challenge.details).map_err(Error::internal)?;
     let device = Device { id: details.device, user, made: app.clock.now() };
-    let by = if details.is_new_device {
-        lockout::Client::Unknown
-    } else {
-        lockout::Client::Known(device)
-    };
-    // SECURITY: by the account: neither a new challenge nor another address gives more guesses
-    // (test: ten_thousand_codes_are_five_guesses).
+    // SECURITY: by the account: neither a new challenge nor another address gives more guesses, nor does a device,
+    // of which whoever knew the password before there was a factor may have signed in a thousand
+    // (tests: ten_thousand_codes_are_five_guesses, devices_give_no_more_guesses_at_the_factor).
     let account = Account::second_factor(app, user);
-    let guess = lockout::admit(app, actor, account, by).await?.counted(app)?;
+    let guess = match attempt.given {
+        // There is nothing to guess, and whoever guesses at codes must not lock it out.
+        Given::Passkey(_) => None,
+        _ => {
+            let by = lockout::Client::Unknown;
+            Some(lockout::admit(app, actor, account, by).await?.counted(app)?)
+        }
+    };
     let mut change = app.change(actor).await?;
     let first = users::may_sign_in(&mut change, user).await?.ok_or_else(over)?;
     let Some(proof) = mfa::judge(&mut change, user, &attempt.given, challenge.passkey).await?
     else {
-        guess.wrong(&mut change).await?;
+        if let Some(guess) = guess {
+            guess.wrong(&mut change).await?;
+        }
         let entry = DENIED.about(user).detail("reason", "wrong_factor");
         change.commit(entry.detail("method", attempt.given.method())).await?;
         return Err(wrong());
@@ -136,7 +141,9 @@ pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> R
     if !challenges::close(&mut change, &challenge).await? {
         return Err(over());
     }
-    guess.right(&mut change).await?;
+    if let Some(guess) = guess {
+        guess.right(&mut change).await?;
+    }
     recovery::not_lost(&mut change, user).await?;
     let format = if details.paseto { TokenFormat::Paseto } else { TokenFormat::Jwt };
     let (transport, device_name) = (details.transport, details.device_name);

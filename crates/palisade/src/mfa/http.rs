@@ -55,6 +55,7 @@ pub(super) fn routes() -> Routes {
             Routes::at("/users/{id}")
                 .post("/reset-mfa", needs(users::WRITE).fresh(), reset_mfa)
                 .says("Removes every second factor of a user and ends all their sessions.")
+                .or(Kind::Denied, "mfa.own_factors")
                 .or(Kind::Denied, "access.exceeds_own"),
         )
 }
@@ -162,6 +163,10 @@ async fn reset_mfa(
     caller: Caller,
     Id(id): Id<UserId>,
 ) -> Result<NoContent> {
+    if caller.signed_in()?.user == id {
+        let says = "Remove your own factors one by one, with DELETE /api/v1/users/me/totp and /passkeys/{id}.";
+        return Err(Error::new(Kind::Denied, "mfa.own_factors", says));
+    }
     users::within_reach(&app, &caller, id).await?;
     reset(app.change(&caller.actor).await?, id).await?;
     Ok(NoContent)

@@ -15,6 +15,8 @@ mod passkeys;
 mod recovery_codes;
 mod totp;
 
+use std::time::Duration;
+
 use palisade_crypto::secret::SecretString;
 use palisade_crypto::webauthn::{AuthenticationResponse, UserVerification};
 use palisade_db::{Migration, Sql, Timestamp, args};
@@ -25,7 +27,7 @@ use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::mail::{self, Content, Letter};
-use crate::module::Module;
+use crate::module::{Job, Module};
 use crate::sessions::{self, Proof, Why};
 use crate::settings::AdminMfa;
 use crate::users::{self, Factors};
@@ -61,6 +63,11 @@ pub const MODULE: Module = Module {
     name: "mfa",
     routes: http::routes,
     limits: &[&http::CHANGE],
+    jobs: &[Job {
+        name: "mfa.prune",
+        every: Duration::from_secs(600),
+        run: |app| Box::pin(totp::prune(app)),
+    }],
     events: &[ADDED, REMOVED, CODES_MADE, CODE_USED, COPIED, WRONG, RESET],
     letters: &[&CHANGED_LETTER, &CODE_LETTER],
     migrations: &[Migration {
@@ -252,6 +259,9 @@ async fn tell_owner(change: &mut Change, user: UserId, what: &str) -> Result<()>
 /// # Errors
 /// When the database fails.
 pub async fn remove_all(change: &mut Change, user: UserId) -> Result<()> {
+    // SECURITY: a factor that is set up at this moment comes before, and is removed too, or after, and finds its
+    // session ended.
+    users::hold(change, user).await?;
     totp::forget(change, user).await?;
     recovery_codes::forget(change, user).await?;
     change.run("delete from passkeys where user_id = $1", args![user]).await?;
@@ -276,6 +286,15 @@ pub async fn remove_since(change: &mut Change, user: UserId, since: Timestamp) -
     }
     change.note(REMOVED.about(user).detail("since", since.to_string()));
     tell_owner(change, user, "what was set up since the change of address was removed").await
+}
+
+/// Lets no passkey sign in alone until it was proved beside the password: in a change that sets a new one for
+/// whoever has lost the old one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn need_password(change: &mut Change, user: UserId) -> Result<()> {
+    passkeys::need_password(change, user).await
 }
 
 /// Removes every factor of a user at the word of an administrator or the operator.

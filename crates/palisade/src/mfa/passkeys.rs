@@ -146,6 +146,14 @@ async fn descriptors(change: &mut Change, user: UserId) -> Result<Vec<Credential
         .collect())
 }
 
+fn room(count: i64) -> Result<()> {
+    if count < MOST {
+        return Ok(());
+    }
+    let says = "There are 25 passkeys already; remove one first.";
+    Err(Error::new(Kind::Conflict, "mfa.too_many_passkeys", says))
+}
+
 /// Asks for a new passkey of whoever is signed in.
 pub(super) async fn begin(app: &App, caller: &Caller) -> Result<Options> {
     let me = caller.signed_in()?;
@@ -154,10 +162,7 @@ pub(super) async fn begin(app: &App, caller: &Caller) -> Result<Options> {
     let (bytes, digest) = challenges::passkey_bytes(app);
     let mut change = app.change(&caller.actor).await?;
     let had = descriptors(&mut change, me.user).await?;
-    if i64::try_from(had.len()).unwrap_or(MOST) >= MOST {
-        let says = "There are 25 passkeys already; remove one first.";
-        return Err(Error::new(Kind::Conflict, "mfa.too_many_passkeys", says));
-    }
+    room(i64::try_from(had.len()).unwrap_or(MOST))?;
     let digest = digest.ok_or_else(|| Error::internal("bytes of our own"))?;
     let new = NewChallenge {
         digest,
@@ -224,6 +229,7 @@ pub(super) async fn finish(
     let mut change = app.change(&caller.actor).await?;
     // SECURITY: as with one-time codes (test: a_sign_in_beside_the_first_factor_does_not_slip_through).
     users::may_sign_in(&mut change, me.user).await?.ok_or_else(bad_token)?;
+    room(i64::try_from(descriptors(&mut change, me.user).await?.len()).unwrap_or(MOST))?;
     if !challenges::close(&mut change, &asked).await? {
         return Err(refused(&WebauthnError::WrongChallenge));
     }
@@ -250,8 +256,8 @@ async fn insert(
     let stored = change
         .run(
             "insert into passkeys (id, user_id, credential_id, public_key, name, sign_count, backup_eligible,
-                backed_up, aaguid, attestation, transports, created_at)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                backed_up, aaguid, attestation, transports, created_at, alone)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
              on conflict (credential_id) do nothing",
             args![
                 id,
@@ -265,7 +271,8 @@ async fn insert(
                 aaguid,
                 made.attestation.as_str(),
                 made.transports.join(" "),
-                now
+                now,
+                true
             ],
         )
         .await?;
@@ -315,6 +322,7 @@ pub(super) async fn remove(app: &App, caller: &Caller, id: PasskeyId) -> Result<
     let me = caller.signed_in()?;
     let may_be_without = may_be_without(app, caller).await?;
     let mut change = app.change(&caller.actor).await?;
+    users::hold(&mut change, me.user).await?;
     let gone = change
         .run("delete from passkeys where id = $2 and user_id = $1", args![me.user, id])
         .await?;
@@ -376,7 +384,7 @@ pub fn owner_of(answer: &AuthenticationResponse) -> Option<UserId> {
     Some(UserId(Uuid::from_bytes(handle.try_into().ok()?)))
 }
 
-type StoredRow = (PasskeyId, Vec<u8>, i64, bool);
+type StoredRow = (PasskeyId, Vec<u8>, i64, bool, bool);
 
 /// Judges a passkey's answer, in the change that rests on it; `asked` is the challenge that was made.
 pub(super) async fn judge(
@@ -398,12 +406,18 @@ pub(super) async fn judge(
     }
     let row: Option<StoredRow> = change
         .maybe(
-            "select id, public_key, sign_count, backup_eligible from passkeys
+            "select id, public_key, sign_count, backup_eligible, alone from passkeys
              where credential_id = $1 and user_id = $2",
             args![id.clone(), user],
         )
         .await?;
-    let Some((row, public_key, sign_count, backup_eligible)) = row else { return Ok(None) };
+    let Some((row, public_key, sign_count, backup_eligible, alone)) = row else { return Ok(None) };
+    let is_alone = verification == UserVerification::Required;
+    // SECURITY: one from before a new password by mail may be a thief's: it proves itself beside that password first
+    // (test: a_planted_passkey_does_not_outlive_the_password_alone).
+    if is_alone && !alone {
+        return Ok(None);
+    }
     let public_key = PublicKey::from_bytes(&public_key).map_err(Error::internal)?;
     let stored = StoredCredential {
         id: &id,
@@ -427,13 +441,19 @@ pub(super) async fn judge(
     // SECURITY: the counter that was compared: of two answers at the same moment one counts.
     let used = change
         .run(
-            "update passkeys set sign_count = $2, backed_up = $3, last_used_at = $4
+            "update passkeys set sign_count = $2, backed_up = $3, last_used_at = $4, alone = $6
              where id = $1 and sign_count = $5",
-            args![row, i64::from(good.sign_count), good.backed_up, now, sign_count],
+            args![row, i64::from(good.sign_count), good.backed_up, now, sign_count, true],
         )
         .await?;
     let proof = Proof { amr: amr(backup_eligible), strength: Strength::Passkey };
     Ok((used == 1).then_some(proof))
+}
+
+/// Lets no passkey of a user sign in alone until it was proved beside the password, which is new.
+pub(super) async fn need_password(change: &mut Change, user: UserId) -> Result<()> {
+    change.run("update passkeys set alone = $2 where user_id = $1", args![user, false]).await?;
+    Ok(())
 }
 
 /// Why a passkey that should be added isn't: the owner's browser or device is at fault, and they may know.

@@ -40,6 +40,7 @@ pub(super) async fn make(change: &mut Change, user: UserId) -> Result<Vec<Secret
 pub(super) async fn renew(app: &App, caller: &Caller) -> Result<Vec<SecretString>> {
     let me = caller.signed_in()?;
     let mut change = app.change(&caller.actor).await?;
+    users::hold(&mut change, me.user).await?;
     if !factors(&mut change, me.user).await?.any() {
         let says = "Recovery codes stand in for a second factor; set one up first.";
         return Err(Error::new(Kind::Conflict, "mfa.no_factor", says));

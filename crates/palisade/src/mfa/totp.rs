@@ -107,6 +107,7 @@ pub(super) async fn remove(app: &App, caller: &Caller) -> Result<()> {
     let me = caller.signed_in()?;
     let may_be_without = may_be_without(app, caller).await?;
     let mut change = app.change(&caller.actor).await?;
+    users::hold(&mut change, me.user).await?;
     let gone = change.run("delete from totp_secrets where user_id = $1", args![me.user]).await?;
     if gone == 0 {
         return Err(Error::not_found());
@@ -155,12 +156,20 @@ pub(super) async fn forget_since(
         .await
 }
 
+/// Forgets secrets that nobody confirmed in time.
+pub(super) async fn prune(app: &App) -> Result<()> {
+    let mut tx = app.db.begin().await?;
+    let before = app.clock.now().minus(CONFIRMED_WITHIN);
+    tx.run("delete from totp_enrolments where created_at < $1", args![before]).await?;
+    Ok(tx.commit().await?)
+}
+
 fn key(app: &App) -> SealingKey {
     app.root.derive("totp secrets")
 }
 
 /// SECURITY: sealed for its user: a row that was moved to another can't be opened
-/// (test: a_recovery_code_works_once).
+/// (test: a_secret_opens_for_its_user_alone).
 fn open(app: &App, user: UserId, sealed: &[u8]) -> Result<TotpSecret> {
     let opened = key(app).open(user.0.as_bytes(), sealed).map_err(Error::internal)?;
     TotpSecret::from_bytes(opened.expose()).ok_or_else(|| Error::internal("a stored TOTP secret"))

@@ -31,6 +31,7 @@ use crate::id::UserId;
 use crate::keys::{self, Ring};
 use crate::lockout;
 use crate::mail::{self, Content, Letter};
+use crate::mfa;
 use crate::module::Module;
 use crate::sessions::{self, Why};
 use crate::settings::{PasswordAlgorithm, PasswordCost, Settings};
@@ -447,6 +448,7 @@ pub async fn reset(app: &App, actor: &Actor, user: UserId, password: &SecretStri
     lockout::clear(&mut change, user).await?;
     sessions::end_all(&mut change, user, Why::PasswordChanged).await?;
     api_keys::revoke_all(&mut change, user, api_keys::Why::PasswordReset).await?;
+    mfa::need_password(&mut change, user).await?;
     tell_owner(&mut change, user).await?;
     change.commit(RESET.about(user)).await
 }

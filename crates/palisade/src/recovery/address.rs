@@ -258,6 +258,9 @@ async fn settle(change: &mut Change, user: UserId, email: &Email, verified: bool
         return Err(users::email_taken());
     }
     super::void_links(change, user).await?;
+    // SECURITY: what was sent to the address before works no more
+    // (test: lost_factors_come_back_after_a_time).
+    change.run("delete from factor_recoveries where user_id = $1", args![user]).await?;
     change
         .run("delete from address_changes where user_id = $1 and confirmed_at is null", args![user])
         .await?;
@@ -343,9 +346,16 @@ pub async fn undo(
     settle(&mut change, user, &email, true).await?;
     users::keep(&mut change, user).await?;
     // SECURITY: nor with a factor that they set up (test: an_undone_change_of_address_removes_later_factors).
-    mfa::remove_since(&mut change, user, asked_at).await?;
+    users::hold(&mut change, user).await?;
+    if users::awaits_proof(&mut change, user).await? {
+        mfa::remove_all(&mut change, user).await?;
+    } else {
+        mfa::remove_since(&mut change, user, asked_at).await?;
+    }
+    mfa::need_password(&mut change, user).await?;
+    users::prove_address(&mut change, user, email.address()).await?;
     passwords::store(&mut change, user, sealed).await?;
-    lockout::clear(&mut change, user).await?;
+    lockout::clear_password(&mut change, user).await?;
     sessions::end_all(&mut change, user, Why::AddressRestored).await?;
     api_keys::revoke_all(&mut change, user, api_keys::Why::AddressRestored).await?;
     passwords::tell_owner(&mut change, user).await?;

@@ -45,6 +45,18 @@ const PREFIX: &str = "pal_fr_";
 /// How long the link works once the waiting time is over.
 const USED_WITHIN: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// What makes a request one that may still be used: no new password, no new factor and no proof of one since.
+macro_rules! unanswered {
+    () => {
+        "not exists (select 1 from passwords p
+            where p.user_id = factor_recoveries.user_id and p.changed_at > factor_recoveries.created_at)
+         and not exists (select 1 from totp_secrets t where t.user_id = factor_recoveries.user_id
+            and (t.created_at > factor_recoveries.created_at or t.last_used_at > factor_recoveries.created_at))
+         and not exists (select 1 from passkeys k where k.user_id = factor_recoveries.user_id
+            and (k.created_at > factor_recoveries.created_at or k.last_used_at > factor_recoveries.created_at))"
+    };
+}
+
 /// Notes that whoever proved the password wants the factors of `user` removed, and writes to the owner. Who asked
 /// before goes on waiting as before.
 ///
@@ -56,6 +68,17 @@ pub async fn ask(app: &App, actor: &Actor, user: UserId) -> Result<()> {
     let mut change = app.change(actor).await?;
     let now = change.now();
     let ready_at = now.plus(delay);
+    // What can't be used any more doesn't stand in the way.
+    change
+        .run(
+            concat!(
+                "delete from factor_recoveries where user_id = $1 and (expires_at <= $2 or not (",
+                unanswered!(),
+                "))"
+            ),
+            args![user, now],
+        )
+        .await?;
     let asked = change
         .run(
             "insert into factor_recoveries (user_id, created_at, ready_at, expires_at) values ($1, $2, $3, $4)
@@ -112,15 +135,19 @@ pub async fn finish(
     delay(app)?;
     let digest = opaque::digest(PREFIX, token.expose()).ok_or_else(super::bad_token)?;
     let now = app.clock.now();
-    // SECURITY: not after the password was changed since (test: lost_factors_come_back_after_a_time).
+    // SECURITY: not after a new password, nor after a proof that a factor isn't lost
+    // (test: lost_factors_come_back_after_a_time).
     let row: Option<Row> = app
         .db
         .maybe(
-            "select f.user_id, f.ready_at, p.sealed
-             from factor_recoveries f
-                join users u on u.id = f.user_id and u.disabled_at is null
-                join passwords p on p.user_id = f.user_id and p.changed_at <= f.created_at
-             where f.digest = $1 and f.expires_at > $2",
+            concat!(
+                "select factor_recoveries.user_id, ready_at, s.sealed
+                 from factor_recoveries
+                    join users u on u.id = factor_recoveries.user_id and u.disabled_at is null
+                    join passwords s on s.user_id = factor_recoveries.user_id
+                 where digest = $1 and expires_at > $2 and ",
+                unanswered!()
+            ),
             args![digest, now],
         )
         .await?;

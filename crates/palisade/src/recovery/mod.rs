@@ -244,6 +244,8 @@ pub async fn reset(
         return Err(bad_token());
     }
     void_links(&mut change, user.id).await?;
+    users::hold(&mut change, user.id).await?;
+    mfa::need_password(&mut change, user.id).await?;
     if users::awaits_proof(&mut change, user.id).await? {
         // SECURITY: whoever set a factor up until now may not have been the owner of the address
         // (test: what_was_set_up_before_the_address_was_proved_is_gone).
@@ -252,7 +254,9 @@ pub async fn reset(
     let first = !passwords::has(&mut change, user.id).await?;
     passwords::store(&mut change, user.id, sealed).await?;
     users::prove_address(&mut change, user.id, &user.email).await?;
-    lockout::clear(&mut change, user.id).await?;
+    // SECURITY: the mail is no second factor: guesses at that stay counted
+    // (test: a_new_password_by_mail_gives_no_more_guesses_at_the_factor).
+    lockout::clear_password(&mut change, user.id).await?;
     sessions::end_all(&mut change, user.id, Why::PasswordChanged).await?;
     // SECURITY: whoever had the account before may have made one (test: what_revokes_an_api_key).
     api_keys::revoke_all(&mut change, user.id, api_keys::Why::PasswordReset).await?;

@@ -72,7 +72,8 @@ pub async fn prove_address(change: &mut Change, id: UserId, address: &str) -> Re
     let now = change.now();
     change
         .run(
-            "update users set email_verified_at = coalesce(email_verified_at, $2), updated_at = $2
+            "update users set email_verified_at = coalesce(email_verified_at, $2), updated_at = $2,
+                unproven = null
              where id = $1 and email = $3",
             args![id, now, address],
         )

@@ -237,7 +237,7 @@ impl User {
     /// never asked for it.
     pub fn must_enrol(&self, app: &App) -> bool {
         let required = app.settings.access.admin_mfa == AdminMfa::Required;
-        required && self.is_administrator() && !self.factors.any() && !self.service
+        required && !self.factors.any() && !self.service && self.is_administrator()
     }
 
     /// What the API shows.
@@ -469,10 +469,7 @@ pub async fn await_proof(change: &mut Change, id: UserId) -> Result<()> {
 /// When the database fails.
 pub async fn awaits_proof(change: &mut Change, id: UserId) -> Result<bool> {
     let row: Option<(UserId,)> = change
-        .maybe(
-            "select id from users where id = $1 and unproven = $2 and email_verified_at is null",
-            args![id, true],
-        )
+        .maybe("select id from users where id = $1 and unproven = $2", args![id, true])
         .await?;
     Ok(row.is_some())
 }

@@ -82,6 +82,10 @@ async fn of_access_token(app: &App, token: &str) -> Result<Option<Worth>> {
     let Some(identity) = good(sessions::of_access_token(app, token).await)? else {
         return Ok(None);
     };
+    // SECURITY: what would open nothing here is worth nothing (test: a_token_that_must_enrol_is_not_active).
+    if identity.must_enrol {
+        return Ok(None);
+    }
     let Some(claims) = good(tokens::claims(app, token).await)? else { return Ok(None) };
     Ok(Some(Worth {
         active: true,

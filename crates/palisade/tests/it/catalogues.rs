@@ -367,6 +367,7 @@ fn only_upkeep_writes_outside_a_change() {
             "grants",
             "lockout",
             "mail",
+            "mfa",
             "recovery",
             "registration",
             "sessions"

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::AUTHORIZATION;
@@ -41,6 +42,7 @@ fn prove<'a>(app: &'a App, parts: &'a Parts) -> BoxFuture<'a, Result<Option<Iden
         let Some(named) = named else { return Ok(None) };
         let (user,): (UserId,) =
             app.db.one("select id from users order by id limit 1", args![]).await?;
+        keep_alive(app, user).await;
         let key = named.strip_prefix("key-").map(str::to_owned);
         let session = key.is_none().then_some(SessionId(Uuid::nil()));
         let named = key.unwrap_or(named);
@@ -57,6 +59,31 @@ fn prove<'a>(app: &'a App, parts: &'a Parts) -> BoxFuture<'a, Result<Option<Iden
             limit: None,
         }))
     })
+}
+
+/// A session and an API key for the credentials to have, whatever a route did to them.
+async fn keep_alive(app: &App, user: UserId) {
+    let (nil, now) = (Uuid::nil(), app.clock.now());
+    let mut tx = app.db.begin().await.unwrap();
+    tx.run(
+        "insert into sessions (id, user_id, transport, token_format, amr, created_at, authenticated_at,
+            last_used_at, idle_expires_at, expires_at)
+         values ($1, $2, 'token', 'jwt', 'pwd', $3, $3, $3, $4, $4)
+         on conflict (id) do update set ended_at = null",
+        args![nil, user, now, now.plus(Duration::from_secs(3600))],
+    )
+    .await
+    .unwrap();
+    tx.run(
+        "insert into api_keys (id, user_id, digest, hint, name, permissions, created_at, expires_at)
+         values ($1, $2, $3, '', '', '', $4, $5)
+         on conflict (id) do update set revoked_at = null",
+        args![nil, user, vec![0u8; 32], now, now.plus(Duration::from_secs(3600))],
+    )
+    .await
+    .unwrap();
+    tx.run("update users set disabled_at = null where id = $1", args![user]).await.unwrap();
+    tx.commit().await.unwrap();
 }
 
 async fn start() -> TestApp {
@@ -169,81 +196,6 @@ const WHO: &str = "
     GET /.well-known/paseto-keys.json anyone
     GET /.well-known/passkey-endpoints anyone
     GET /.well-known/webauthn anyone
-    GET /api/v1/audit audit:read
-    POST /api/v1/access/check signed in
-    POST /api/v1/auth/email/confirm anyone
-    POST /api/v1/auth/email/undo anyone
-    POST /api/v1/auth/factors/keep anyone
-    POST /api/v1/auth/factors/remove anyone
-    POST /api/v1/auth/introspect tokens:introspect
-    POST /api/v1/auth/login anyone
-    POST /api/v1/auth/login/mfa anyone
-    POST /api/v1/auth/login/mfa/lost anyone
-    POST /api/v1/auth/login/passkey/begin anyone
-    POST /api/v1/auth/login/passkey/finish anyone
-    POST /api/v1/auth/reauthenticate/passkey/begin signed in
-    POST /api/v1/auth/logout signed in
-    POST /api/v1/auth/password/forgot anyone
-    POST /api/v1/auth/password/reset anyone
-    POST /api/v1/auth/reauthenticate signed in
-    POST /api/v1/auth/refresh anyone
-    POST /api/v1/auth/register anyone
-    GET /api/v1/auth/revocations tokens:introspect
-    POST /api/v1/auth/revoke tokens:introspect
-    POST /api/v1/auth/verify-email anyone
-    POST /api/v1/auth/verify-email/resend anyone
-    GET /api/v1/limits system:read
-    GET /api/v1/permissions roles:read
-    GET /api/v1/resources/{type} signed in
-    GET /api/v1/resources/{type}/{id}/grants signed in
-    DELETE /api/v1/resources/{type}/{id}/grants/{subject} signed in
-    PUT /api/v1/resources/{type}/{id}/grants/{subject} signed in
-    GET /api/v1/roles roles:read
-    POST /api/v1/roles roles:write
-    DELETE /api/v1/roles/{role} roles:write
-    GET /api/v1/roles/{role} roles:read
-    PATCH /api/v1/roles/{role} roles:write
-    GET /api/v1/service-accounts users:read
-    POST /api/v1/service-accounts users:write
-    POST /api/v1/setup anyone
-    GET /api/v1/users users:read
-    POST /api/v1/users users:write
-    DELETE /api/v1/users/me signed in
-    POST /api/v1/users/me/email signed in
-    GET /api/v1/users/me/export signed in
-    DELETE /api/v1/users/{id} users:write
-    PATCH /api/v1/users/{id} users:write
-    DELETE /api/v1/users/{id}/roles/{role} users:write
-    PUT /api/v1/users/{id}/roles/{role} users:write
-    GET /api/v1/users/me signed in
-    PATCH /api/v1/users/me signed in
-    GET /api/v1/users/me/activity signed in
-    POST /api/v1/users/me/password signed in
-    GET /api/v1/users/me/passkeys signed in
-    POST /api/v1/users/me/passkeys/begin signed in
-    POST /api/v1/users/me/passkeys/finish signed in
-    DELETE /api/v1/users/me/passkeys/{id} signed in
-    PATCH /api/v1/users/me/passkeys/{id} signed in
-    GET /api/v1/users/me/api-keys signed in
-    POST /api/v1/users/me/api-keys signed in
-    DELETE /api/v1/users/me/api-keys/{id} signed in
-    POST /api/v1/users/me/recovery-codes signed in
-    DELETE /api/v1/users/me/totp signed in
-    POST /api/v1/users/me/totp signed in
-    POST /api/v1/users/me/totp/confirm signed in
-    POST /api/v1/users/{id}/reset-mfa users:write
-    DELETE /api/v1/users/me/sessions signed in
-    GET /api/v1/users/me/sessions signed in
-    DELETE /api/v1/users/me/sessions/{id} signed in
-    GET /api/v1/users/{id} users:read
-    GET /api/v1/users/{id}/api-keys users:write
-    POST /api/v1/users/{id}/api-keys users:write
-    DELETE /api/v1/users/{id}/api-keys/{key} users:write
-    POST /api/v1/users/{id}/disable users:write
-    POST /api/v1/users/{id}/enable users:write
-    POST /api/v1/users/{id}/revoke-sessions users:write
-    POST /api/v1/users/{id}/unlock users:write
-    GET /api/v1/whoami anyone
     GET /account/email anyone
     GET /account/factors anyone
     GET /account/invite anyone
@@ -251,6 +203,81 @@ const WHO: &str = "
     GET /account/reset anyone
     GET /account/undo anyone
     GET /account/verify anyone
+    POST /api/v1/access/check signed in, keys
+    GET /api/v1/audit audit:read, keys
+    POST /api/v1/auth/email/confirm anyone
+    POST /api/v1/auth/email/undo anyone
+    POST /api/v1/auth/factors/keep anyone
+    POST /api/v1/auth/factors/remove anyone
+    POST /api/v1/auth/introspect tokens:introspect, keys
+    POST /api/v1/auth/login anyone
+    POST /api/v1/auth/login/mfa anyone
+    POST /api/v1/auth/login/mfa/lost anyone
+    POST /api/v1/auth/login/passkey/begin anyone
+    POST /api/v1/auth/login/passkey/finish anyone
+    POST /api/v1/auth/logout signed in, enrolling
+    POST /api/v1/auth/password/forgot anyone
+    POST /api/v1/auth/password/reset anyone
+    POST /api/v1/auth/reauthenticate signed in, enrolling
+    POST /api/v1/auth/reauthenticate/passkey/begin signed in
+    POST /api/v1/auth/refresh anyone
+    POST /api/v1/auth/register anyone
+    GET /api/v1/auth/revocations tokens:introspect, keys
+    POST /api/v1/auth/revoke tokens:introspect, keys
+    POST /api/v1/auth/verify-email anyone
+    POST /api/v1/auth/verify-email/resend anyone
+    GET /api/v1/limits system:read, keys
+    GET /api/v1/permissions roles:read, keys
+    GET /api/v1/resources/{type} signed in, keys
+    GET /api/v1/resources/{type}/{id}/grants signed in, keys
+    DELETE /api/v1/resources/{type}/{id}/grants/{subject} signed in, keys
+    PUT /api/v1/resources/{type}/{id}/grants/{subject} signed in, keys
+    GET /api/v1/roles roles:read, keys
+    POST /api/v1/roles roles:write, fresh
+    DELETE /api/v1/roles/{role} roles:write, fresh
+    GET /api/v1/roles/{role} roles:read, keys
+    PATCH /api/v1/roles/{role} roles:write, fresh
+    GET /api/v1/service-accounts users:read, keys
+    POST /api/v1/service-accounts users:write, fresh
+    POST /api/v1/setup anyone
+    GET /api/v1/users users:read, keys
+    POST /api/v1/users users:write, fresh
+    DELETE /api/v1/users/me signed in, fresh
+    GET /api/v1/users/me signed in, enrolling, keys
+    PATCH /api/v1/users/me signed in
+    GET /api/v1/users/me/activity signed in
+    GET /api/v1/users/me/api-keys signed in
+    POST /api/v1/users/me/api-keys signed in, fresh
+    DELETE /api/v1/users/me/api-keys/{id} signed in
+    POST /api/v1/users/me/email signed in, fresh
+    GET /api/v1/users/me/export signed in
+    GET /api/v1/users/me/passkeys signed in
+    POST /api/v1/users/me/passkeys/begin signed in, fresh, enrolling
+    POST /api/v1/users/me/passkeys/finish signed in, fresh, enrolling
+    DELETE /api/v1/users/me/passkeys/{id} signed in, fresh
+    PATCH /api/v1/users/me/passkeys/{id} signed in, fresh
+    POST /api/v1/users/me/password signed in, fresh
+    POST /api/v1/users/me/recovery-codes signed in, fresh
+    DELETE /api/v1/users/me/sessions signed in
+    GET /api/v1/users/me/sessions signed in
+    DELETE /api/v1/users/me/sessions/{id} signed in
+    DELETE /api/v1/users/me/totp signed in, fresh
+    POST /api/v1/users/me/totp signed in, fresh, enrolling
+    POST /api/v1/users/me/totp/confirm signed in, fresh, enrolling
+    DELETE /api/v1/users/{id} users:write, fresh
+    GET /api/v1/users/{id} users:read, keys
+    PATCH /api/v1/users/{id} users:write, fresh
+    GET /api/v1/users/{id}/api-keys users:write, keys
+    POST /api/v1/users/{id}/api-keys users:write, fresh
+    DELETE /api/v1/users/{id}/api-keys/{key} users:write, keys
+    POST /api/v1/users/{id}/disable users:write, fresh
+    POST /api/v1/users/{id}/enable users:write, fresh
+    POST /api/v1/users/{id}/reset-mfa users:write, fresh
+    POST /api/v1/users/{id}/revoke-sessions users:write, keys
+    DELETE /api/v1/users/{id}/roles/{role} users:write, fresh
+    PUT /api/v1/users/{id}/roles/{role} users:write, fresh
+    POST /api/v1/users/{id}/unlock users:write, fresh
+    GET /api/v1/whoami anyone
     GET /assets/account.js anyone
     GET /assets/docs.css anyone
     GET /assets/docs.js anyone
@@ -274,7 +301,14 @@ async fn every_route_is_open_to_whom_it_was_meant_for() {
             Who::SignedIn => "signed in",
             Who::Holds(permission) => permission.name,
         };
-        format!("{} {} {who}", route.method, route.path)
+        let fresh = if route.access.fresh { ", fresh" } else { "" };
+        let enrolling = if route.access.enrolling { ", enrolling" } else { "" };
+        let keys = if route.access.takes_keys() && route.access.who != Who::Anyone {
+            ", keys"
+        } else {
+            ""
+        };
+        format!("{} {} {who}{fresh}{enrolling}{keys}", route.method, route.path)
     });
     let lines: BTreeSet<String> = lines.collect();
     let meant: BTreeSet<String> = WHO.trim().lines().map(|line| line.trim().to_owned()).collect();
@@ -333,8 +367,7 @@ async fn every_gate_decides_before_the_body_is_read() {
         let call = Call::new(route.method.clone(), &concrete(&route.path))
             .header("content-type", "application/json")
             .body(Body::from_stream(never));
-        let answer =
-            tokio::time::timeout(std::time::Duration::from_secs(5), app.anyone().send(call)).await;
+        let answer = tokio::time::timeout(Duration::from_secs(5), app.anyone().send(call)).await;
         let answer = answer.unwrap_or_else(|_| panic!("{} waits for the body", route.path));
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{}", route.path);
     }

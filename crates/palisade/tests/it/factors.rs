@@ -568,14 +568,15 @@ async fn guessing(on: On) {
     }
     app.advance(STEP).await;
     let code = phone.code(&app);
-    // SECURITY: the right one is among the guesses that are too many.
     let mut right = 0;
     for round in 0..20u32 {
         let tries = (0..500u32).map(|number| {
             let guess = format!("{:06}", (round * 500 + number) * 97 % 1_000_000);
             let client = app.anyone().from(&format!("203.0.113.{}", number % 250));
             let token = tokens[(number % 10) as usize].clone();
-            let guess = if guess == code { phone.wrong(&app) } else { guess };
+            // From the second round on the right one is among them, and it is too late for it.
+            let guess = if round > 0 && number == 250 { code.clone() } else { guess };
+            let guess = if round == 0 && guess == code { phone.wrong(&app) } else { guess };
             async move { answer_with(&client, &token, "totp", &guess).await.status }
         });
         right += join_all(tries).await.iter().filter(|status| **status == StatusCode::OK).count();

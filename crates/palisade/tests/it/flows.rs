@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::administering::plan;
 use crate::app::{Answer, Call, Client, On, PASSWORD, Plan, TestApp};
-use crate::factors::{MFA, Phone, answer_with, challenge, enrol, place};
+use crate::factors::{MFA, Phone, answer_with, challenge, enrol, place, sign_in};
 use crate::mailbox::{letters, token};
 
 crate::on_both! {
@@ -30,6 +30,7 @@ struct Held {
     mfa: Option<String>,
     phone: Option<Phone>,
     codes: Vec<String>,
+    user: Vec<u8>,
 }
 
 /// A state, and the steps that lead out of it.
@@ -84,9 +85,10 @@ const STEPS: &[&str] = &[
 
 /// Brings a new user into a state.
 async fn bring(app: &TestApp, email: &str, state: &str) -> Held {
-    app.user(email).await;
+    let user = app.user(email).await.0.as_bytes().to_vec();
     let first = app.anyone().login(email).await;
     let mut held = Held {
+        user,
         access: Some(first.text("access_token")),
         refresh: Some(first.text("refresh_token")),
         ..Held::default()
@@ -176,6 +178,7 @@ async fn take(app: &TestApp, held: &Held, step: &str) -> Answer {
             let call = Call::new(Method::POST, "/api/v1/auth/login/passkey/begin");
             let options = app.anyone().send(call).await.body;
             let mut key = crate::passkeys::key();
+            key.user_handle = held.user.clone();
             let body = json!({ "credential": key.authenticate(&options, crate::passkeys::ORIGIN) });
             app.anyone().post("/api/v1/auth/login/passkey/finish", body).await
         }
@@ -215,6 +218,17 @@ async fn link(app: &TestApp) -> String {
     )
 }
 
+async fn waiting_for(app: &TestApp) -> String {
+    let asked = challenge(&app.anyone(), "ann@example.com").await;
+    assert_eq!(lost(app, &asked).await.status, StatusCode::ACCEPTED);
+    link(app).await
+}
+
+async fn remove(app: &TestApp, token: &str, password: &str) -> Answer {
+    let body = json!({ "token": token, "password": password });
+    app.anyone().post("/api/v1/auth/factors/remove", body).await
+}
+
 async fn losing(on: On) {
     let off = TestApp::with(on, plan()).await;
     crate::factors::with_phone(&off, "ann@example.com").await;
@@ -225,49 +239,65 @@ async fn losing(on: On) {
     let settings = vec![("limits.enabled", "false"), ("mfa.recovery_delay", "72h")];
     let app = TestApp::with(on, Plan { settings, ..Plan::default() }).await;
     let (phone, _) = crate::factors::with_phone(&app, "ann@example.com").await;
-    let remove = |token: &str, password: &str| {
-        let body = json!({ "token": token, "password": password });
-        async { app.anyone().post("/api/v1/auth/factors/remove", body).await }
-    };
     // Without the password nobody gets so far.
     assert_eq!(place(&lost(&app, "pal_mf_x").await), (401, "", "login.challenge_over"));
-    let asked = challenge(&app.anyone(), "ann@example.com").await;
-    assert_eq!(lost(&app, &asked).await.status, StatusCode::ACCEPTED);
-    let first = link(&app).await;
-    assert_eq!(place(&remove(&first, PASSWORD).await), (422, "/token", "recovery.too_early"));
-    // Whoever proves a factor hasn't lost it.
-    let done = answer_with(&app.anyone(), &asked, "totp", &phone.code(&app)).await;
-    assert_eq!(done.status, StatusCode::OK, "{}", done.raw);
-    app.advance(73 * HOUR).await;
-    assert_eq!(place(&remove(&first, PASSWORD).await), (422, "/token", "recovery.bad_token"));
+    not_lost(&app, &phone).await;
 
     // Called off by link.
-    let asked = challenge(&app.anyone(), "ann@example.com").await;
-    lost(&app, &asked).await;
-    let second = link(&app).await;
+    let second = waiting_for(&app).await;
     let keep = app.anyone().post("/api/v1/auth/factors/keep", json!({ "token": second })).await;
     assert_eq!(keep.status, StatusCode::NO_CONTENT, "{}", keep.raw);
     app.advance(73 * HOUR).await;
-    assert_eq!(place(&remove(&second, PASSWORD).await), (422, "/token", "recovery.bad_token"));
+    assert_eq!(
+        place(&remove(&app, &second, PASSWORD).await),
+        (422, "/token", "recovery.bad_token")
+    );
 
     // Waited for. Asking again doesn't make it later, nor sooner.
-    let asked = challenge(&app.anyone(), "ann@example.com").await;
-    lost(&app, &asked).await;
-    let third = link(&app).await;
+    let third = waiting_for(&app).await;
     app.advance(71 * HOUR).await;
     let asked = challenge(&app.anyone(), "ann@example.com").await;
     assert_eq!(lost(&app, &asked).await.status, StatusCode::ACCEPTED);
-    assert_eq!(place(&remove(&third, PASSWORD).await), (422, "/token", "recovery.too_early"));
+    assert_eq!(place(&remove(&app, &third, PASSWORD).await), (422, "/token", "recovery.too_early"));
     app.advance(2 * HOUR).await;
-    assert_eq!(place(&remove(&third, NEW).await), (422, "/password", "passwords.wrong"));
-    assert_eq!(remove(&third, PASSWORD).await.status, StatusCode::NO_CONTENT);
-    assert_eq!(place(&remove(&third, PASSWORD).await), (422, "/token", "recovery.bad_token"));
+    assert_eq!(place(&remove(&app, &third, NEW).await), (422, "/password", "passwords.wrong"));
+    assert_eq!(remove(&app, &third, PASSWORD).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(place(&remove(&app, &third, PASSWORD).await), (422, "/token", "recovery.bad_token"));
     assert_eq!(app.anyone().login("ann@example.com").await.status, StatusCode::OK);
     let names = app.events().await;
     for event in ["recovery.factors_asked", "recovery.factors_kept", "recovery.factors_removed"] {
         assert!(names.iter().any(|name| name == event), "{event}");
     }
     app.stop().await;
+}
+
+/// Whoever proves a factor hasn't lost it: by signing in, or within a session, or by setting up another one.
+async fn not_lost(app: &TestApp, phone: &Phone) {
+    let mut links = vec![waiting_for(app).await];
+    assert_eq!(
+        place(&remove(app, &links[0], PASSWORD).await),
+        (422, "/token", "recovery.too_early")
+    );
+    let inside = sign_in(app, "ann@example.com", phone).await;
+    app.advance(STEP).await;
+    links.push(waiting_for(app).await);
+    let body = json!({ "code": phone.code(app) });
+    let fresh = inside.post("/api/v1/auth/reauthenticate", body).await;
+    assert_eq!(fresh.status, StatusCode::OK, "{}", fresh.raw);
+    let inside = app.anyone().with_token(fresh.text("access_token"));
+    app.advance(STEP).await;
+    links.push(waiting_for(app).await);
+    app.advance(STEP).await;
+    let mut key = crate::passkeys::key();
+    let made = crate::passkeys::register(&inside, &mut key).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.raw);
+    app.advance(73 * HOUR).await;
+    for link in links {
+        assert_eq!(
+            place(&remove(app, &link, PASSWORD).await),
+            (422, "/token", "recovery.bad_token")
+        );
+    }
 }
 
 async fn planting(on: On) {

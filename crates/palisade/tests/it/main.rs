@@ -31,6 +31,7 @@ mod keys;
 mod lockout;
 mod mailbox;
 mod moving;
+mod outliving;
 mod owning;
 mod passkeys;
 mod recovering;

@@ -109,27 +109,35 @@ async fn freshness(on: On) {
     app.stop().await;
 }
 
-/// Everything in the database that names the person, but for the log.
+/// Everything in the database that names the person, but for the log: each table with a user's id.
 async fn traces(app: &TestApp, user: &str) -> i64 {
-    let (count,): (i64,) = app
-        .app
-        .db
-        .one(
-            "select (select count(*) from users where id = $1)
-                + (select count(*) from user_roles where user_id = $1)
-                + (select count(*) from passwords where user_id = $1)
-                + (select count(*) from sessions where user_id = $1)
-                + (select count(*) from lockout_counts where user_id = $1)
-                + (select count(*) from recovery_tokens where user_id = $1)
-                + (select count(*) from address_changes where user_id = $1)
-                + (select count(*) from grants where user_id = $1)
-                + (select count(*) from person_keys where user_id = $1)
-                + (select count(*) from registrations where user_id = $1)",
-            args![uuid::Uuid::parse_str(user).unwrap()],
-        )
-        .await
-        .unwrap();
-    count
+    let mut all = 0;
+    let id = uuid::Uuid::parse_str(user).unwrap();
+    for (table, sql) in [
+        ("users", "select count(*) from users where id = $1"),
+        ("user_roles", "select count(*) from user_roles where user_id = $1"),
+        ("passwords", "select count(*) from passwords where user_id = $1"),
+        ("password_history", "select count(*) from password_history where user_id = $1"),
+        ("sessions", "select count(*) from sessions where user_id = $1"),
+        ("lockout_counts", "select count(*) from lockout_counts where user_id = $1"),
+        ("recovery_tokens", "select count(*) from recovery_tokens where user_id = $1"),
+        ("address_changes", "select count(*) from address_changes where user_id = $1"),
+        ("factor_recoveries", "select count(*) from factor_recoveries where user_id = $1"),
+        ("grants", "select count(*) from grants where user_id = $1"),
+        ("person_keys", "select count(*) from person_keys where user_id = $1"),
+        ("registrations", "select count(*) from registrations where user_id = $1"),
+        ("challenges", "select count(*) from challenges where user_id = $1"),
+        ("totp_secrets", "select count(*) from totp_secrets where user_id = $1"),
+        ("totp_enrolments", "select count(*) from totp_enrolments where user_id = $1"),
+        ("recovery_codes", "select count(*) from recovery_codes where user_id = $1"),
+        ("passkeys", "select count(*) from passkeys where user_id = $1"),
+        ("api_keys", "select count(*) from api_keys where user_id = $1"),
+    ] {
+        let (count,): (i64,) = app.app.db.one(sql, args![id]).await.unwrap();
+        assert!(sql.contains(table));
+        all += count;
+    }
+    all
 }
 
 async fn leaving(on: On) {

@@ -1,0 +1,260 @@
+//! What must not outlive a new password, an ending, or a factor.
+
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use bytes::Bytes;
+use palisade::app::Actor;
+use palisade::sessions::Why;
+use palisade::{sessions, users};
+use palisade_db::args;
+use serde_json::{Value, json};
+
+use crate::administering::plan;
+use crate::app::{Answer, Call, Client, On, PASSWORD, Plan, TestApp};
+use crate::factors::{MFA, answer_with, challenge, enrol, place, sign_in, with_phone};
+use crate::mailbox::{letters, token};
+use crate::passkeys::{ORIGIN, key, register};
+
+crate::on_both! {
+    a_request_that_waited_does_nothing_after_its_session_has_ended => |on| super::waiting(on);
+    a_planted_passkey_does_not_outlive_the_password_alone => |on| super::planting(on);
+    a_new_password_by_mail_gives_no_more_guesses_at_the_factor => |on| super::guessing(on);
+    devices_give_no_more_guesses_at_the_factor => |on| super::minting(on);
+    a_secret_opens_for_its_user_alone => |on| super::swapping(on);
+    two_removals_at_once_leave_an_administrator_a_factor => |on| super::racing(on);
+}
+
+const NEW: &str = "five green kettles whistle";
+const STEP: Duration = Duration::from_secs(30);
+
+async fn find(app: &TestApp, page: &str) -> String {
+    let all = letters(app).await;
+    token(all.iter().rev().find(|letter| letter.text.contains(page)).expect("a letter"))
+}
+
+async fn login(app: &TestApp, email: &str, password: &str) -> Answer {
+    let body = json!({ "email": email, "password": password });
+    app.anyone().post("/api/v1/auth/login", body).await
+}
+
+/// Sets a new password as whoever reads the mail.
+async fn reset(app: &TestApp, email: &str, password: &str) {
+    let body = json!({ "email": email });
+    app.anyone().post("/api/v1/auth/password/forgot", body).await;
+    let link = find(app, "/account/reset#").await;
+    let body = json!({ "token": link, "password": password });
+    let done = app.anyone().post("/api/v1/auth/password/reset", body).await;
+    assert_eq!(done.status, StatusCode::NO_CONTENT, "{}", done.raw);
+}
+
+async fn keys(app: &TestApp) -> i64 {
+    let (count,): (i64,) = app
+        .app
+        .db
+        .one("select count(*) from api_keys where revoked_at is null", args![])
+        .await
+        .unwrap();
+    count
+}
+
+async fn waiting(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    let id = app.user("ann@example.com").await;
+    let body = json!({ "name": "mine", "permissions": [] }).to_string();
+    let (sender, receiver) = tokio::sync::mpsc::channel::<std::io::Result<Bytes>>(4);
+    let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|part| (part, receiver))
+    });
+    // SECURITY: let in, and its body comes only after the session has ended.
+    let ann = app.token("ann@example.com").await;
+    let call = Call::new(Method::POST, "/api/v1/users/me/api-keys")
+        .header("content-type", "application/json")
+        .body(axum::body::Body::from_stream(stream));
+    let end = async {
+        let (first, rest) = body.as_bytes().split_at(5);
+        sender.send(Ok(Bytes::copy_from_slice(first))).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let change = app.app.change(&Actor::operator()).await.unwrap();
+        sessions::revoke_all(change, id).await.unwrap();
+        sender.send(Ok(Bytes::copy_from_slice(rest))).await.unwrap();
+        drop(sender);
+    };
+    let (answer, ()) = tokio::join!(ann.send(call), end);
+    assert_eq!(place(&answer), (401, "", "access.invalid_token"), "{}", answer.raw);
+    assert_eq!(keys(&app).await, 0);
+
+    // SECURITY: let in, and waiting for the user whom the ending holds.
+    let ann = app.token("ann@example.com").await;
+    let mut change = app.app.change(&Actor::operator()).await.unwrap();
+    assert!(users::hold(&mut change, id).await.unwrap());
+    sessions::end_all(&mut change, id, Why::PasswordChanged).await.unwrap();
+    let body = json!({ "name": "mine", "permissions": [] });
+    let end = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        change.commit_quietly("a test").await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(ann.post("/api/v1/users/me/api-keys", body), end);
+    assert_eq!(place(&answer), (401, "", "access.invalid_token"), "{}", answer.raw);
+    assert_eq!(keys(&app).await, 0);
+    app.stop().await;
+}
+
+async fn alone(
+    app: &TestApp,
+    key: &mut palisade_crypto::webauthn::testing::SoftAuthenticator,
+) -> Answer {
+    let call = Call::new(Method::POST, "/api/v1/auth/login/passkey/begin");
+    let options = app.anyone().send(call).await.body;
+    let body = json!({ "credential": key.authenticate(&options, ORIGIN) });
+    app.anyone().post("/api/v1/auth/login/passkey/finish", body).await
+}
+
+async fn planting(on: On) {
+    for by_undoing in [false, true] {
+        let app = TestApp::with(on, plan()).await;
+        app.user("ann@example.com").await;
+        // Whoever knows the password makes a passkey, and later moves the account on.
+        let thief = app.token("ann@example.com").await;
+        let mut planted = key();
+        register(&thief, &mut planted).await;
+        assert_eq!(alone(&app, &mut planted).await.status, StatusCode::OK);
+        app.advance(Duration::from_secs(60)).await;
+        if by_undoing {
+            let body = json!({ "email": "thief@evil.example" });
+            thief.post("/api/v1/users/me/email", body).await;
+            let link = find(&app, "/account/email#").await;
+            let body = json!({ "token": link, "password": PASSWORD });
+            app.anyone().post("/api/v1/auth/email/confirm", body).await;
+            let link = find(&app, "/account/undo#").await;
+            let body = json!({ "token": link, "password": NEW });
+            let undone = app.anyone().post("/api/v1/auth/email/undo", body).await;
+            assert_eq!(undone.status, StatusCode::NO_CONTENT, "{}", undone.raw);
+        } else {
+            reset(&app, "ann@example.com", NEW).await;
+        }
+        let refused = alone(&app, &mut planted).await;
+        assert_eq!(place(&refused), (401, "", "login.denied"), "{}", refused.raw);
+        // Beside the new password it is a factor as before, and from then on good alone again.
+        let asked = login(&app, "ann@example.com", NEW).await;
+        let options: &Value = &asked.body["passkey_options"];
+        let body = json!({ "mfa_token": asked.text("mfa_token"), "method": "passkey",
+            "credential": planted.authenticate(options, ORIGIN) });
+        assert_eq!(app.anyone().post(MFA, body).await.status, StatusCode::OK);
+        assert_eq!(alone(&app, &mut planted).await.status, StatusCode::OK);
+        app.stop().await;
+    }
+}
+
+async fn guessing(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    let (phone, _) = with_phone(&app, "ann@example.com").await;
+    let asked = challenge(&app.anyone(), "ann@example.com").await;
+    for _ in 0..5 {
+        answer_with(&app.anyone(), &asked, "totp", &phone.wrong(&app)).await;
+    }
+    reset(&app, "ann@example.com", NEW).await;
+    let asked = login(&app, "ann@example.com", NEW).await.text("mfa_token");
+    let late = answer_with(&app.anyone(), &asked, "totp", &phone.code(&app)).await;
+    assert_eq!(place(&late), (429, "", "lockout.locked"));
+    app.stop().await;
+}
+
+async fn minting(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    app.user("ann@example.com").await;
+    let mut devices = Vec::new();
+    for _ in 0..4 {
+        devices.push(login(&app, "ann@example.com", PASSWORD).await.text("device_token"));
+    }
+    let (phone, _) = enrol(&app.token("ann@example.com").await).await;
+    for device in devices {
+        let body =
+            json!({ "email": "ann@example.com", "password": PASSWORD, "device_token": device });
+        let asked = app.anyone().post("/api/v1/auth/login", body).await.text("mfa_token");
+        for _ in 0..4 {
+            answer_with(&app.anyone(), &asked, "totp", &phone.wrong(&app)).await;
+        }
+    }
+    let judged = app.events().await.iter().filter(|name| *name == "login.denied").count();
+    assert_eq!(judged, 5);
+    app.stop().await;
+}
+
+async fn swapping(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    let (hers, _) = with_phone(&app, "ann@example.com").await;
+    with_phone(&app, "bob@example.com").await;
+    let mut tx = app.app.db.begin().await.unwrap();
+    tx.run(
+        "update totp_secrets set sealed = (select t.sealed from totp_secrets t join users u on u.id = t.user_id
+            where u.email = $1)",
+        args!["ann@example.com"],
+    )
+    .await
+    .unwrap();
+    tx.commit().await.unwrap();
+    // Whoever can write to the database can't make Bob's app out of Ann's.
+    let asked = challenge(&app.anyone(), "bob@example.com").await;
+    let refused = answer_with(&app.anyone(), &asked, "totp", &hers.code(&app)).await;
+    assert_eq!(refused.status, StatusCode::INTERNAL_SERVER_ERROR, "{}", refused.raw);
+    let asked = challenge(&app.anyone(), "ann@example.com").await;
+    let done = answer_with(&app.anyone(), &asked, "totp", &hers.code(&app)).await;
+    assert_eq!(done.status, StatusCode::OK, "{}", done.raw);
+    app.stop().await;
+}
+
+async fn racing(on: On) {
+    let settings = vec![("limits.enabled", "false"), ("access.admin_mfa", "required")];
+    let app = TestApp::with(on, Plan { settings, ..Plan::default() }).await;
+    for round in 0..4 {
+        let email = format!("root{round}@example.com");
+        app.admin(&email).await;
+        let root: Client<'_> = app.token(&email).await;
+        enrol(&root).await;
+        let made = register(&root, &mut key()).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{}", made.raw);
+        let passkey = format!("/api/v1/users/me/passkeys/{}", made.text("id"));
+        let (one, other) =
+            tokio::join!(root.delete(&passkey), root.delete("/api/v1/users/me/totp"));
+        let codes = [one.code(), other.code()];
+        assert!(codes.contains(&"mfa.required"), "{codes:?}");
+        let mfa = root.get("/api/v1/users/me").await.body["mfa"].clone();
+        assert!(mfa["totp"] == true || mfa["passkeys"] == 1, "{mfa}");
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_must_enrol_is_not_active() {
+    let settings = vec![("limits.enabled", "false"), ("access.admin_mfa", "required")];
+    let app = TestApp::with(On::Sqlite, Plan { settings, ..Plan::default() }).await;
+    app.admin("root@example.com").await;
+    let root = app.token("root@example.com").await;
+    let (phone, _) = enrol(&root).await;
+    app.advance(STEP).await;
+    let root = sign_in(&app, "root@example.com", &phone).await;
+    app.admin("bare@example.com").await;
+    let bare = app.token("bare@example.com").await.bearer.unwrap();
+    let worth = |token: &str| {
+        let call = Call::new(Method::POST, "/api/v1/auth/introspect")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(format!("token={token}"));
+        let root = root.clone();
+        async move { root.send(call).await.body["active"].clone() }
+    };
+    assert_eq!(worth(&bare).await, false);
+    assert_eq!(worth(root.bearer.as_ref().unwrap()).await, true);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_resets_their_own_factors() {
+    let app = TestApp::with(On::Sqlite, plan()).await;
+    let id = app.admin("root@example.com").await;
+    let root = app.token("root@example.com").await;
+    enrol(&root).await;
+    let refused = root.act(&format!("/api/v1/users/{id}/reset-mfa")).await;
+    assert_eq!(place(&refused), (403, "", "mfa.own_factors"));
+    app.stop().await;
+}
