@@ -173,7 +173,10 @@ pub async fn finish(
     users::may_sign_in(&mut change, user).await?.ok_or_else(super::bad_token)?;
     let used = change
         .run(
-            "delete from factor_recoveries where user_id = $1 and digest = $2",
+            concat!(
+                "delete from factor_recoveries where user_id = $1 and digest = $2 and ",
+                unanswered!()
+            ),
             args![user, digest],
         )
         .await?;

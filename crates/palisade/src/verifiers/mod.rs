@@ -13,11 +13,12 @@ mod pages;
 mod stream;
 mod worth;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::app::{App, Parts, Subscription};
+use crate::id::UserId;
 use crate::module::{Module, Permission};
 use crate::{api_keys, sessions};
 
@@ -38,7 +39,7 @@ pub const MODULE: Module = Module {
     ],
     parts: |_, parts: &mut Parts| {
         let (news, _) = watch::channel(());
-        parts.put(Streams { news, seats: Arc::new(Semaphore::new(MOST_STREAMS)) });
+        parts.put(Streams { news, seats: Arc::default() });
         Ok(())
     },
     ..Module::EMPTY
@@ -47,11 +48,44 @@ pub const MODULE: Module = Module {
 /// How many streams of the feed are open at once.
 const MOST_STREAMS: usize = 64;
 
+/// How many of them one user has, so that nobody takes them all.
+const MOST_OF_ONE: usize = 8;
+
 /// What the streams share.
 struct Streams {
     /// Changes when something has ended.
     news: watch::Sender<()>,
-    seats: Arc<Semaphore>,
+    /// Whose the open ones are.
+    seats: Arc<Mutex<Vec<UserId>>>,
+}
+
+/// A place among the streams, given back when it is dropped.
+struct Seat {
+    seats: Arc<Mutex<Vec<UserId>>>,
+    user: UserId,
+}
+
+impl Streams {
+    /// A place for one more, if there is one.
+    fn seat(&self, user: UserId) -> Option<Seat> {
+        let mut taken = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        // SECURITY: (test: nobody_takes_all_streams)
+        let own = taken.iter().filter(|other| **other == user).count();
+        if taken.len() >= MOST_STREAMS || own >= MOST_OF_ONE {
+            return None;
+        }
+        taken.push(user);
+        Some(Seat { seats: Arc::clone(&self.seats), user })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = taken.iter().position(|user| *user == self.user) {
+            taken.swap_remove(place);
+        }
+    }
 }
 
 fn wake(app: &App) {

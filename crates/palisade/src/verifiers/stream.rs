@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::pages::{Cursor, Place, read};
-use super::{INTROSPECT, Streams};
+use super::{INTROSPECT, Seat, Streams};
 use crate::access::Identity;
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -37,7 +37,7 @@ struct Follower {
     stopping: Stopping,
     /// Looks since the last page.
     quiet: u8,
-    _seat: OwnedSemaphorePermit,
+    _seat: Seat,
 }
 
 /// The stream, from `cursor` on.
@@ -51,7 +51,7 @@ pub(super) fn open(
     stopping: Stopping,
 ) -> Result<Body> {
     let streams = app.part::<Streams>();
-    let seat = streams.seats.clone().try_acquire_owned().map_err(|_| {
+    let seat = streams.seat(identity.user).ok_or_else(|| {
         let says = "Too many streams are open; ask for pages instead, or try again.";
         Error::unavailable("verifiers.too_many_streams", says)
     })?;

@@ -308,9 +308,9 @@ async fn stream(on: On) {
     assert_eq!(second["stream"], json!({ "id": first["stream"]["id"], "page": 1 }));
     // Without news there is a heartbeat, and what was sent isn't sent again.
     assert!(ended(&event(&mut body).await.unwrap()).is_empty());
-    // No more than 64 at once; what was left gives its seat back.
+    // No more than 8 of one user at once; what was left gives its seat back.
     let mut held = Vec::new();
-    for _ in 0..63 {
+    for _ in 0..7 {
         held.push(gateway.open(open()).await);
     }
     let refused = gateway.send(open()).await;
@@ -325,5 +325,30 @@ async fn stream(on: On) {
     let path = format!("/api/v1/users/{owner}/api-keys/{id}");
     assert_eq!(root.delete(&path).await.status, StatusCode::NO_CONTENT);
     assert_eq!(event(&mut body).await, None, "the stream outlives its key");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_takes_all_streams() {
+    let app = TestApp::with(On::Sqlite, plan()).await;
+    app.admin("root@example.com").await;
+    let root = app.token("root@example.com").await;
+    let open = || Call::new(Method::GET, FEED).header("accept", "text/event-stream");
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        let gateway = verifier(&app, &root).await;
+        for _ in 0..8 {
+            let answer = gateway.open(open()).await;
+            assert_eq!(answer.status(), StatusCode::OK);
+            held.push(answer);
+        }
+        // SECURITY: not one more, however many are free.
+        assert_eq!(gateway.send(open()).await.code(), "verifiers.too_many_streams");
+    }
+    // And 64 in all.
+    let late = verifier(&app, &root).await;
+    assert_eq!(late.send(open()).await.code(), "verifiers.too_many_streams");
+    held.truncate(63);
+    assert_eq!(late.open(open()).await.status(), StatusCode::OK);
     app.stop().await;
 }
