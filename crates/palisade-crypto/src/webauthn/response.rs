@@ -70,6 +70,14 @@ impl RegistrationResponse {
         client_challenge(&self.client_data_json()?)
     }
 
+    /// The first member that is malformed, whatever it says: its place in the response, and why.
+    #[must_use]
+    pub fn malformed(&self) -> Option<(&'static str, WebauthnError)> {
+        bad_id(self.credential_id())
+            .or_else(|| bad("/response/clientDataJSON", self.challenge()))
+            .or_else(|| bad("/response/attestationObject", self.attestation_object()))
+    }
+
     pub(super) fn credential_id(&self) -> Result<Vec<u8>, WebauthnError> {
         credential_id(&self.kind, &self.id, &self.raw_id)
     }
@@ -95,6 +103,16 @@ impl AuthenticationResponse {
     /// If the client data is too large or malformed.
     pub fn challenge(&self) -> Result<Vec<u8>, WebauthnError> {
         client_challenge(&self.client_data_json()?)
+    }
+
+    /// The first member that is malformed, whatever it says: its place in the response, and why.
+    #[must_use]
+    pub fn malformed(&self) -> Option<(&'static str, WebauthnError)> {
+        bad_id(self.credential_id())
+            .or_else(|| bad("/response/clientDataJSON", self.challenge()))
+            .or_else(|| bad("/response/authenticatorData", self.authenticator_data()))
+            .or_else(|| bad("/response/signature", self.signature()))
+            .or_else(|| bad("/response/userHandle", self.user_handle()))
     }
 
     /// The id of the credential that the response names, unproven: for looking it up.
@@ -128,6 +146,18 @@ impl AuthenticationResponse {
     pub(super) fn signature(&self) -> Result<Vec<u8>, WebauthnError> {
         decode(&self.response.signature, LONGEST_SIGNATURE)
     }
+}
+
+fn bad<T>(
+    member: &'static str,
+    read: Result<T, WebauthnError>,
+) -> Option<(&'static str, WebauthnError)> {
+    read.err().map(|why| (member, why))
+}
+
+fn bad_id<T>(read: Result<T, WebauthnError>) -> Option<(&'static str, WebauthnError)> {
+    let why = read.err()?;
+    Some((if why == WebauthnError::WrongCredentialType { "/type" } else { "/id" }, why))
 }
 
 fn credential_id(kind: &str, id: &str, raw_id: &str) -> Result<Vec<u8>, WebauthnError> {

@@ -171,14 +171,16 @@ impl FactorBody {
     fn given(self) -> Result<Given> {
         let missing = |pointer, says: &str| Error::bad_field(pointer, "request.missing", says);
         let code = || self.code.ok_or_else(|| missing("/code", "Send the code."));
-        Ok(match self.method {
+        let given = match self.method {
             Method::Totp => Given::Totp(code()?),
             Method::RecoveryCode => Given::RecoveryCode(code()?),
             Method::Passkey => {
                 let says = "Send what the passkey answered.";
                 Given::Passkey(self.credential.ok_or_else(|| missing("/credential", says))?)
             }
-        })
+        };
+        given.check()?;
+        Ok(given)
     }
 }
 

@@ -51,6 +51,7 @@ pub(super) struct PasskeyAttempt {
 /// # Errors
 /// `login.challenge_over`; `login.denied`, whatever is wrong with the passkey or its owner; or the database fails.
 pub(super) async fn finish(app: &App, actor: &Actor, attempt: PasskeyAttempt) -> Result<SignedIn> {
+    mfa::check_answer(&attempt.answer)?;
     let digest = mfa::asked_by(&attempt.answer).ok_or_else(over)?;
     let cookie = attempt.cookie.as_ref().map(SecretString::expose);
     let client = Client::outside(app, actor.user_agent.as_deref(), cookie);

@@ -42,6 +42,7 @@ pub(super) async fn reauthenticate(app: &App, caller: &Caller, shown: Shown) -> 
             Ok(issued)
         }
         Shown::Factor(given) => {
+            given.check()?;
             strong_enough(given.strength(), me.strongest)?;
             with_factor(app, caller, &given).await
         }

@@ -33,6 +33,7 @@ use crate::settings::AdminMfa;
 use crate::users::{self, Factors};
 
 use passkeys::Makers;
+pub use passkeys::check_answer;
 pub use passkeys::{
     Asked, Options, PasskeyView, ask, ask_anybody, asked_by, list as passkeys_of, owner_of,
 };
@@ -114,6 +115,24 @@ impl Given {
             Given::Totp(_) => "totp",
             Given::RecoveryCode(_) => "recovery_code",
             Given::Passkey(_) => "passkey",
+        }
+    }
+
+    /// Refuses what can't be a proof, whoever gives it: it is no guess.
+    ///
+    /// # Errors
+    /// `mfa.bad_code`, `mfa.bad_passkey`, at what is wrong with it.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Given::Totp(code) if !totp::is_code(code.expose()) => {
+                Err(Error::bad_field("/code", "mfa.bad_code", "A one-time code has six digits."))
+            }
+            Given::RecoveryCode(code) if !recovery_codes::is_code(code.expose()) => {
+                let says = "A recovery code has 24 letters and digits.";
+                Err(Error::bad_field("/code", "mfa.bad_code", says))
+            }
+            Given::Totp(_) | Given::RecoveryCode(_) => Ok(()),
+            Given::Passkey(answer) => check_answer(answer),
         }
     }
 

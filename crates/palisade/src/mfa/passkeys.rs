@@ -202,6 +202,9 @@ pub(super) async fn finish(
     name: String,
 ) -> Result<Made> {
     let me = caller.signed_in()?;
+    if let Some((member, why)) = answer.malformed() {
+        return Err(bad_member(member, why));
+    }
     let party = relying_party(app)?;
     let bytes = answer.challenge().map_err(|why| refused(&why))?;
     let digest = challenges::passkey_digest(&bytes)
@@ -373,6 +376,17 @@ pub struct Asked {
     pub digest: [u8; 32],
 }
 
+/// Refuses what can't be a passkey's answer, whoever sends it.
+///
+/// # Errors
+/// `mfa.bad_passkey`, at the member that is wrong.
+pub fn check_answer(answer: &AuthenticationResponse) -> Result<()> {
+    match answer.malformed() {
+        Some((member, why)) => Err(bad_member(member, why)),
+        None => Ok(()),
+    }
+}
+
 /// Which challenge a passkey's answer is for; none if it is none of ours.
 pub fn asked_by(answer: &AuthenticationResponse) -> Option<[u8; 32]> {
     challenges::passkey_digest(&answer.challenge().ok()?)
@@ -458,6 +472,17 @@ pub(super) async fn need_password(change: &mut Change, user: UserId) -> Result<(
 
 /// Why a passkey that should be added isn't: the owner's browser or device is at fault, and they may know.
 fn refused(why: &WebauthnError) -> Error {
+    use WebauthnError as Why;
+    let member = match why {
+        Why::WrongCeremony | Why::WrongChallenge | Why::WrongOrigin | Why::CrossOrigin => {
+            "/response/clientDataJSON"
+        }
+        _ => "/response/attestationObject",
+    };
+    bad_member(member, why)
+}
+
+fn bad_member(member: &str, why: impl std::fmt::Display) -> Error {
     let says = format!("This isn't a passkey that can be taken: {why}.");
-    Error::bad_field("/credential", "mfa.bad_passkey", says)
+    Error::bad_field(&format!("/credential{member}"), "mfa.bad_passkey", says)
 }

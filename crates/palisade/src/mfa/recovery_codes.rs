@@ -106,10 +106,15 @@ fn generate(app: &App) -> SecretString {
     text.into()
 }
 
-/// What is stored of a code; people may write it with other letters, spaces and dashes.
-fn digest(app: &App, user: UserId, code: &str) -> [u8; 32] {
-    let plain: String = code
-        .chars()
+/// Whether a text can be a code at all.
+pub(super) fn is_code(text: &str) -> bool {
+    let plain = plain(text);
+    plain.len() == LENGTH && plain.bytes().all(|byte| ALPHABET.contains(&byte))
+}
+
+/// A code as it was made; people may write it with other letters, spaces and dashes.
+fn plain(code: &str) -> String {
+    code.chars()
         .filter(|c| !matches!(c, '-' | ' '))
         .take(LENGTH + 1)
         .map(|c| match c.to_ascii_lowercase() {
@@ -117,7 +122,12 @@ fn digest(app: &App, user: UserId, code: &str) -> [u8; 32] {
             'i' | 'l' => '1',
             other => other,
         })
-        .collect();
+        .collect()
+}
+
+/// What is stored of a code.
+fn digest(app: &App, user: UserId, code: &str) -> [u8; 32] {
+    let plain = plain(code);
     let named = [user.0.as_bytes().as_slice(), plain.as_bytes()].concat();
     mac::keyed_digest(&app.root.derive_bytes("recovery codes"), &named)
 }

@@ -116,6 +116,11 @@ pub(super) async fn remove(app: &App, caller: &Caller) -> Result<()> {
     change.commit(REMOVED.about(me.user).detail("factor", "totp")).await
 }
 
+/// Whether a text can be a code at all.
+pub(super) fn is_code(text: &str) -> bool {
+    text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// Whether a code is that of a step which wasn't used yet; it is from now on.
 pub(super) async fn use_code(change: &mut Change, user: UserId, code: &str) -> Result<bool> {
     let row: Option<(Vec<u8>,)> =

@@ -62,7 +62,7 @@ async fn purposes(on: On) {
     assert_eq!(place(&ann.post(AGAIN, body).await), (422, "/credential", "mfa.wrong_passkey"));
     let body = json!({ "credential": crate::passkeys::key().register(&making, ORIGIN) });
     let made = ann.post(&format!("{MINE}/finish"), body).await;
-    assert_eq!(place(&made), (422, "/credential", "mfa.bad_passkey"));
+    assert_eq!(place(&made), (422, "/credential/response/clientDataJSON", "mfa.bad_passkey"));
     assert_eq!(ann.get(ME).await.body["mfa"]["passkeys"], 1);
     app.stop().await;
 }

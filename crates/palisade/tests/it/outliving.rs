@@ -21,6 +21,7 @@ crate::on_both! {
     a_planted_passkey_does_not_outlive_the_password_alone => |on| super::planting(on);
     a_new_password_by_mail_gives_no_more_guesses_at_the_factor => |on| super::guessing(on);
     devices_give_no_more_guesses_at_the_factor => |on| super::minting(on);
+    every_way_in_asks_for_the_factor => |on| super::coming_in(on);
     a_secret_opens_for_its_user_alone => |on| super::swapping(on);
     two_removals_at_once_leave_an_administrator_a_factor => |on| super::racing(on);
 }
@@ -204,6 +205,67 @@ async fn swapping(on: On) {
     app.stop().await;
 }
 
+/// Whatever somebody has who has everything but the factor, it opens nothing.
+async fn coming_in(on: On) {
+    let settings = vec![("limits.enabled", "false"), ("compat.login_form", "true")];
+    let app = TestApp::with(on, Plan { settings, ..Plan::default() }).await;
+    let id = app.user("ann@example.com").await;
+    // From before the factor: tokens of both forms, a cookie, a refresh token, a device.
+    let jwt = login(&app, "ann@example.com", PASSWORD).await;
+    let body =
+        json!({ "email": "ann@example.com", "password": PASSWORD, "token_format": "paseto" });
+    let paseto = app.anyone().post("/api/v1/auth/login", body).await;
+    let browser = app.browser("ann@example.com").await;
+    let ann = app.token("ann@example.com").await;
+    enrol(&ann).await;
+    for old in [&jwt, &paseto] {
+        let old = app.anyone().with_token(old.text("access_token"));
+        assert_eq!(old.get("/api/v1/users/me").await.status, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(browser.get("/api/v1/users/me").await.status, StatusCode::UNAUTHORIZED);
+    for old in [&jwt, &paseto] {
+        let body = json!({ "refresh_token": old.text("refresh_token") });
+        let refused = app.anyone().post("/api/v1/auth/refresh", body).await;
+        assert_eq!(refused.code(), "sessions.ended");
+    }
+    let cookie = browser.send(Call::new(Method::POST, "/api/v1/auth/refresh").same_origin()).await;
+    assert_eq!(cookie.code(), "sessions.ended");
+    // The password: as tokens of both forms, as a cookie, from a known device, by the form.
+    for more in [
+        json!({}),
+        json!({ "token_format": "paseto" }),
+        json!({ "transport": "cookie" }),
+        json!({ "device_token": jwt.text("device_token") }),
+    ] {
+        let mut body = json!({ "email": "ann@example.com", "password": PASSWORD });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let call = Call::post("/api/v1/auth/login", body).same_origin();
+        let asked = app.anyone().send(call).await;
+        assert_eq!(place(&asked), (401, "", "login.mfa_required"), "{more}");
+    }
+    let form = format!("username=ann%40example.com&password={}", PASSWORD.replace(' ', "+"));
+    let call = Call::new(Method::POST, "/api/v1/login/access-token")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(form);
+    assert_eq!(app.anyone().send(call).await.code(), "login.mfa_required");
+    // Somebody else's passkey, and one that says it is hers.
+    app.user("bob@example.com").await;
+    let mut theirs = key();
+    register(&app.token("bob@example.com").await, &mut theirs).await;
+    theirs.user_handle = id.0.as_bytes().to_vec();
+    assert_eq!(place(&alone(&app, &mut theirs).await), (401, "", "login.denied"));
+    // Links: a new password by mail, and by the operator's letter; each signs nobody in and leaves the factor.
+    reset(&app, "ann@example.com", NEW).await;
+    assert_eq!(login(&app, "ann@example.com", NEW).await.code(), "login.mfa_required");
+    palisade::recovery::send_link(&app.app, &Actor::operator(), id).await.unwrap();
+    let link = find(&app, "/account/invite#").await;
+    let body = json!({ "token": link, "password": PASSWORD });
+    let used = app.anyone().post("/api/v1/auth/password/reset", body).await;
+    assert_eq!((used.status, used.raw.as_str()), (StatusCode::NO_CONTENT, ""));
+    assert_eq!(login(&app, "ann@example.com", PASSWORD).await.code(), "login.mfa_required");
+    app.stop().await;
+}
+
 async fn racing(on: On) {
     let settings = vec![("limits.enabled", "false"), ("access.admin_mfa", "required")];
     let app = TestApp::with(on, Plan { settings, ..Plan::default() }).await;
@@ -246,6 +308,90 @@ async fn a_token_that_must_enrol_is_not_active() {
     assert_eq!(worth(&bare).await, false);
     assert_eq!(worth(root.bearer.as_ref().unwrap()).await, true);
     app.stop().await;
+}
+
+/// Every field of a passkey and of a code, each wrong in its own way, and where the answer says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_bad_field_of_a_factor_is_named() {
+    let app = TestApp::with(On::Sqlite, plan()).await;
+    let (_, _) = with_phone(&app, "ann@example.com").await;
+    let asked = challenge(&app.anyone(), "ann@example.com").await;
+    for (method, bad) in [
+        ("totp", vec!["", "12345", "1234567", "12a456", "１２３４５６", "-12345", " 12345"]),
+        (
+            "recovery_code",
+            vec!["", "abcd", "0000-0000-0000-0000-0000-000u", "0000-0000-0000-0000-0000-0000-0"],
+        ),
+    ] {
+        for code in bad {
+            let refused = answer_with(&app.anyone(), &asked, method, code).await;
+            assert_eq!(place(&refused), (422, "/code", "mfa.bad_code"), "{method} {code:?}");
+        }
+    }
+    for (body, pointer) in [
+        (json!({ "mfa_token": asked, "method": "totp" }), "/code"),
+        (json!({ "mfa_token": asked, "method": "passkey" }), "/credential"),
+        (json!({ "mfa_token": asked, "method": "sms", "code": "123456" }), "/method"),
+        (json!({ "method": "totp", "code": "123456" }), "/mfa_token"),
+        (json!({ "mfa_token": asked, "method": "totp", "code": 123_456 }), "/code"),
+    ] {
+        assert_eq!(place(&app.anyone().post(MFA, body.clone()).await).1, pointer, "{body}");
+    }
+    let good = json!({ "id": "AAAAAAAAAAAAAAAAAAAAAA", "rawId": "AAAAAAAAAAAAAAAAAAAAAA", "type": "public-key",
+        "response": { "clientDataJSON": "e30", "authenticatorData": "AAAA", "signature": "AAAA",
+            "attestationObject": "AAAA", "userHandle": "AAAA" } });
+    let bad = [
+        json!("***"),
+        json!("AA=="),
+        json!(7),
+        json!(["x"]),
+        json!({}),
+        json!("A".repeat(200_000)),
+    ];
+    let ann = app.anyone().with_token(inside(&app).await);
+    for member in ["id", "rawId", "type"] {
+        for value in &bad {
+            let mut credential = good.clone();
+            credential[member] = value.clone();
+            named(
+                &app,
+                &ann,
+                &credential,
+                &["/credential/id", "/credential/rawId", "/credential/type"],
+            )
+            .await;
+        }
+    }
+    for member in
+        ["clientDataJSON", "authenticatorData", "signature", "attestationObject", "userHandle"]
+    {
+        for value in &bad {
+            let mut credential = good.clone();
+            credential["response"][member] = value.clone();
+            // Client data that says nothing is what is wrong before anything else.
+            let pointer = format!("/credential/response/{member}");
+            named(&app, &ann, &credential, &[&pointer, "/credential/response/clientDataJSON"])
+                .await;
+        }
+    }
+    app.stop().await;
+}
+
+/// An access token of somebody without a factor.
+async fn inside(app: &TestApp) -> String {
+    app.user("bob@example.com").await;
+    app.token("bob@example.com").await.bearer.unwrap()
+}
+
+async fn named(app: &TestApp, client: &Client<'_>, credential: &Value, pointers: &[&str]) {
+    let body = json!({ "credential": credential });
+    let alone = app.anyone().post("/api/v1/auth/login/passkey/finish", body.clone()).await;
+    let made = client.post("/api/v1/users/me/passkeys/finish", body).await;
+    for answer in [alone, made] {
+        let (status, pointer, _) = place(&answer);
+        assert_eq!(status, 422, "{}", answer.raw);
+        assert!(pointers.contains(&pointer), "{pointer} isn't in {pointers:?}: {}", answer.raw);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

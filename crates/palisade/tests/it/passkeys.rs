@@ -219,12 +219,12 @@ async fn challenging(on: On) {
     let options = ann.act(&format!("{MINE}/begin")).await.body;
     let body = json!({ "credential": self::key().register(&options, ORIGIN) });
     let refused = other.post(&format!("{MINE}/finish"), body.clone()).await;
-    assert_eq!(place(&refused), (422, "/credential", "mfa.bad_passkey"));
+    assert_eq!(place(&refused), (422, "/credential/response/clientDataJSON", "mfa.bad_passkey"));
     let made = ann.post(&format!("{MINE}/finish"), body.clone()).await;
     assert_eq!(made.status, StatusCode::CREATED, "{}", made.raw);
     assert_eq!(made.body["recovery_codes"], json!([]));
     let again = ann.post(&format!("{MINE}/finish"), body).await;
-    assert_eq!(place(&again), (422, "/credential", "mfa.bad_passkey"));
+    assert_eq!(place(&again), (422, "/credential/response/clientDataJSON", "mfa.bad_passkey"));
     app.stop().await;
 }
 
@@ -266,7 +266,9 @@ async fn bending(on: On) {
         let mut bent = key.authenticate(&options, ORIGIN);
         bend(bent.pointer_mut(path).unwrap(), &others.authenticate(&options, ORIGIN));
         let refused = finish(&anyone, bent).await;
-        assert_eq!(place(&refused), (401, "", "login.denied"), "{number}: {}", refused.raw);
+        let malformed = refused.code() == "request.invalid";
+        let denied = malformed || place(&refused) == (401, "", "login.denied");
+        assert!(denied, "{number}: {}", refused.raw);
     }
     assert_eq!(sign_in(&anyone, &mut key).await.status, StatusCode::OK);
     app.stop().await;
@@ -343,7 +345,7 @@ async fn a_maker_that_nobody_named_is_refused() {
     let options = ann.act(&format!("{MINE}/begin")).await;
     assert_eq!(options.body["attestation"], "direct");
     let made = register(&ann, &mut key()).await;
-    assert_eq!(place(&made), (422, "/credential", "mfa.bad_passkey"));
+    assert_eq!(place(&made), (422, "/credential/response/attestationObject", "mfa.bad_passkey"));
     assert_eq!(ann.get("/api/v1/users/me").await.body["mfa"]["passkeys"], 0);
     app.stop().await;
 }
