@@ -14,7 +14,7 @@ use super::{recovery_codes, reset, totp};
 use crate::access::{ANYONE, Caller, SIGNED_IN, needs};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
-use crate::http::{Body, Created, Id, List, NoContent, Routes, limit};
+use crate::http::{Asset, Body, Created, Html, Id, List, NoContent, Routes, limit};
 use crate::id::{PasskeyId, UserId};
 use crate::limits::{Key, Rule};
 use crate::shape;
@@ -91,8 +91,24 @@ fn passkey_routes() -> Routes {
                 .says("Where people set up and manage passkeys (W3C, \"A Well-Known URL for Relying Party Passkey Endpoints\").")
                 .get("/.well-known/webauthn", ANYONE, related)
                 .says("The origins whose pages may use the same passkeys (WebAuthn level 3, section 5.11).")
-                .or(Kind::NotFound, "request.not_found"),
+                .or(Kind::NotFound, "request.not_found")
+                .get(PAGE, ANYONE, page)
+                .get("/assets/factors.js", ANYONE, || async { FACTORS_SCRIPT })
+                .get("/assets/security.js", ANYONE, || async { SCRIPT }),
         )
+}
+
+/// The page where people see and change their factors.
+const PAGE: &str = "/account/security";
+
+const SCRIPT: Asset =
+    Asset { media_type: "text/javascript; charset=utf-8", body: include_str!("pages/security.js") };
+/// What every page runs that signs somebody in.
+const FACTORS_SCRIPT: Asset =
+    Asset { media_type: "text/javascript; charset=utf-8", body: include_str!("pages/factors.js") };
+
+async fn page(State(app): State<App>) -> Html {
+    Html::new(&*app.random, include_str!("pages/security.html"))
 }
 
 /// A secret for an authenticator app, shown once.
@@ -183,7 +199,7 @@ struct EndpointsAnswer {
 }
 
 async fn endpoints(State(app): State<App>) -> Json<EndpointsAnswer> {
-    let page = format!("{}/account/security", app.settings.server.public_url);
+    let page = format!("{}{PAGE}", app.settings.server.public_url);
     Json(EndpointsAnswer { enroll: page.clone(), manage: page })
 }
 

@@ -201,6 +201,7 @@ const WHO: &str = "
     GET /account/invite anyone
     GET /account/password anyone
     GET /account/reset anyone
+    GET /account/security anyone
     GET /account/undo anyone
     GET /account/verify anyone
     POST /api/v1/access/check signed in, keys
@@ -281,8 +282,10 @@ const WHO: &str = "
     GET /assets/account.js anyone
     GET /assets/docs.css anyone
     GET /assets/docs.js anyone
+    GET /assets/factors.js anyone
     GET /assets/palisade.css anyone
     GET /assets/password.js anyone
+    GET /assets/security.js anyone
     GET /assets/setup.js anyone
     GET /docs anyone
     GET /livez anyone

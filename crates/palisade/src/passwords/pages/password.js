@@ -4,46 +4,94 @@ const form = document.getElementById("change");
 const show = (id, text) => { document.getElementById(id).textContent = text; };
 
 function showErrors(problem) {
+  if (problem.code === "access.mfa_required") {
+    return show("form-error", "Administrators need a second factor here: set one up first, on the page /account/security.");
+  }
   let placed = false;
   for (const error of problem.errors || []) {
     const place = document.getElementById(error.pointer.slice(1) + "-error");
     show(place ? place.id : "form-error", error.detail);
     placed = true;
   }
-  if (!placed) show("form-error", problem.detail || "Something went wrong; please try again.");
+  if (!placed) show("form-error", factors.explain(problem));
 }
 
-const send = (method, path, body, token) => fetch("/api/v1" + path, {
+// A session of its own for this one change: it lives in this variable, waits while the new password is mended, and
+// is ended afterwards.
+let session = null;
+
+const send = (method, path, body) => fetch("/api/v1" + path, {
   method,
   credentials: "omit",
-  headers: { "Content-Type": "application/json", ...(token && { Authorization: "Bearer " + token }) },
+  keepalive: method === "DELETE",
+  headers: {
+    ...(body && { "Content-Type": "application/json" }),
+    ...(session && { Authorization: "Bearer " + session.access_token }),
+  },
   body: body && JSON.stringify(body),
 });
 
-// A session of its own for this one change: it is kept nowhere and ended afterwards.
+async function end() {
+  if (!session) return;
+  // Not a sign-out: who else is signed in in this browser stays so.
+  const ended = send("DELETE", "/users/me/sessions/" + session.session_id);
+  session = null;
+  // It ends by itself too.
+  await ended.catch(() => null);
+}
+
+async function enter({ email, current_password }) {
+  const login = { email, password: current_password, device_name: "Change of password" };
+  const answer = await factors.signIn(send, login);
+  session = answer && await answer.json();
+}
+
 async function change(fields) {
-  const { email, current_password, new_password } = fields;
-  const login = await send("POST", "/auth/login", { email, password: current_password, device_name: "Change of password" });
-  if (!login.ok) return showErrors(await login.json());
-  const { access_token, session_id } = await login.json();
-  const changed = await send("POST", "/users/me/password", { current_password, new_password }, access_token);
-  await send("DELETE", "/users/me/sessions/" + session_id, null, access_token);
-  if (!changed.ok) return showErrors(await changed.json());
+  const { current_password, new_password } = fields;
+  if (!session) await enter(fields);
+  while (session) {
+    const changed = await send("POST", "/users/me/password", { current_password, new_password });
+    if (changed.ok) return true;
+    const problem = await changed.json();
+    if (changed.status === 401) {
+      session = null;
+      throw { detail: "That took too long; please try again." };
+    }
+    if (problem.code !== "access.not_fresh") throw problem;
+    // The account has something stronger than what it was signed in with.
+    const proved = await factors.stepUp(send, problem.methods);
+    if (proved) session = await proved.json();
+    else await end();
+  }
+  show("form-error", "The password was not changed: that it is you was not proved.");
+  return false;
+}
+
+function showDone() {
   form.reset();
   form.hidden = true;
   document.getElementById("lead").hidden = true;
   document.getElementById("done").hidden = false;
+  document.getElementById("done-title").focus();
 }
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   for (const place of form.querySelectorAll(".error")) place.textContent = "";
   const button = form.querySelector("button");
-  button.disabled = true;
+  if (button.getAttribute("aria-disabled")) return;
+  button.setAttribute("aria-disabled", "true");
   try {
-    await change(Object.fromEntries(new FormData(form)));
-  } catch {
-    show("form-error", "The server doesn't answer; please try again.");
+    if (await change(Object.fromEntries(new FormData(form)))) {
+      await end();
+      showDone();
+    }
+  } catch (problem) {
+    showErrors(problem);
   }
-  button.disabled = false;
+  button.removeAttribute("aria-disabled");
 });
+
+// Another address or another password is another sign-in.
+for (const name of ["email", "current_password"]) form.elements[name].addEventListener("input", end);
+addEventListener("pagehide", end);

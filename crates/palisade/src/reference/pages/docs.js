@@ -116,17 +116,14 @@ byId("sign-in").addEventListener("submit", async (event) => {
   state.textContent = "";
   const body = { email: form.email.value, password: form.password.value, transport: form.transport.value };
   try {
-    const answer = await send("POST", "/api/v1/auth/login", JSON.stringify(body), true);
+    const answer = await factors.signIn((method, path, json) => send(method, "/api/v1" + path, JSON.stringify(json), true), body);
+    if (!answer) return;
     const result = await answer.json();
-    if (!answer.ok) {
-      state.textContent = result.detail;
-      return;
-    }
     if (result.access_token) keep(result);
     form.reset();
     await lookWhoIsSignedIn();
-  } catch {
-    state.textContent = "The server doesn't answer; please try again.";
+  } catch (problem) {
+    state.textContent = factors.explain(problem);
   }
 });
 

@@ -1,0 +1,203 @@
+"use strict";
+
+// Second factors in a browser, for every page that signs somebody in. Nothing is kept: what is typed and signed
+// here goes to the server and nowhere else.
+const factors = (() => {
+  const bytes = (text) => Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0));
+  const base64url = (buffer) => btoa(String.fromCharCode(...new Uint8Array(buffer)))
+    .replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+  const described = (list) => (list || []).map((one) => ({ ...one, id: bytes(one.id) }));
+
+  // The JSON forms of WebAuthn level 3, sections 5.1.8 to 5.1.10; by hand where a browser doesn't know them.
+  function creation(json) {
+    if (PublicKeyCredential.parseCreationOptionsFromJSON) return PublicKeyCredential.parseCreationOptionsFromJSON(json);
+    const user = { ...json.user, id: bytes(json.user.id) };
+    return { ...json, user, challenge: bytes(json.challenge), excludeCredentials: described(json.excludeCredentials) };
+  }
+
+  function request(json) {
+    if (PublicKeyCredential.parseRequestOptionsFromJSON) return PublicKeyCredential.parseRequestOptionsFromJSON(json);
+    return { ...json, challenge: bytes(json.challenge), allowCredentials: described(json.allowCredentials) };
+  }
+
+  function written(credential) {
+    try {
+      return credential.toJSON();
+    } catch {
+      // Not there, or a password manager's stand-in that can't.
+    }
+    const { response } = credential;
+    const part = { clientDataJSON: base64url(response.clientDataJSON) };
+    if (response.attestationObject) {
+      part.attestationObject = base64url(response.attestationObject);
+      part.transports = response.getTransports ? response.getTransports() : [];
+    } else {
+      part.authenticatorData = base64url(response.authenticatorData);
+      part.signature = base64url(response.signature);
+      if (response.userHandle) part.userHandle = base64url(response.userHandle);
+    }
+    const made = { id: credential.id, rawId: base64url(credential.rawId), type: credential.type, response: part };
+    return { ...made, clientExtensionResults: credential.getClientExtensionResults() };
+  }
+
+  // Makes a passkey; uses one.
+  const create = async (options) => written(await navigator.credentials.create({ publicKey: creation(options) }));
+  const get = async (options, more) => written(await navigator.credentials.get({ publicKey: request(options), ...more }));
+
+  // What went wrong, for people: a problem of the server's, or what the browser threw.
+  function explain(error) {
+    if (error.detail) return error.errors && error.errors.length ? error.errors[0].detail : error.detail;
+    if (!(error instanceof DOMException)) return "The server doesn't answer; please try again.";
+    return {
+      InvalidStateError: "This device holds a passkey of this account already.",
+      SecurityError: "The passkeys of this server don't belong to the address of this page.",
+    }[error.name] || "The passkey wasn't used; please try again.";
+  }
+
+  const WAYS = {
+    passkey: {
+      says: "Use a passkey of this device, of a phone or of a security key.",
+      go: "Use a passkey",
+      instead: "Use a passkey instead",
+    },
+    totp: {
+      says: "Your authenticator app shows a code of six digits.",
+      label: "Code of the authenticator app",
+      input: { type: "text", inputmode: "numeric", autocomplete: "one-time-code" },
+      instead: "Use the authenticator app instead",
+    },
+    recovery_code: {
+      says: "Each of your recovery codes works once.",
+      label: "Recovery code",
+      input: { type: "text", inputmode: "text", autocomplete: "off" },
+      instead: "Use a recovery code instead",
+    },
+    password: {
+      label: "Password",
+      input: { type: "password", inputmode: "text", autocomplete: "current-password" },
+      instead: "Use the password instead",
+    },
+  };
+
+  function element(name, attributes, ...children) {
+    const made = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    made.append(...children);
+    return made;
+  }
+
+  // Asks for one of `methods`, the first of them first. Answers the response in which `prove` took the proof, null
+  // if it was given up; throws the problem when there is nothing to prove any more.
+  function ask({ title, methods, passkeyOptions, prove }) {
+    const usable = methods.filter((method) => WAYS[method] && (method !== "passkey" || window.PublicKeyCredential));
+    if (!usable.length) throw { detail: "This browser can't use any factor of this account." };
+    const says = element("p", { id: "factor-says" });
+    const label = element("label", { for: "factor" });
+    const input = element("input", { id: "factor", autocapitalize: "none", spellcheck: "false", "aria-describedby": "factor-says factor-error" });
+    const field = element("div", {}, label, input);
+    const error = element("p", { class: "error", id: "factor-error", role: "alert" });
+    const go = element("button", { type: "submit" });
+    const cancel = element("button", { type: "button", class: "quiet" }, "Cancel");
+    const others = element("div", { class: "others" });
+    const form = element("form", { novalidate: "" },
+      element("h2", { id: "factor-title" }, title), says, field, error, element("div", { class: "row" }, go, cancel), others);
+    const dialog = element("dialog", { id: "factor-dialog", "aria-labelledby": "factor-title" }, form);
+    let way = null;
+
+    function choose(method) {
+      way = method;
+      const { label: name, input: attributes } = WAYS[method];
+      says.textContent = WAYS[method].says || "";
+      field.hidden = !name;
+      label.textContent = name || "";
+      for (const [key, value] of Object.entries(attributes || {})) input.setAttribute(key, value);
+      input.value = error.textContent = "";
+      go.textContent = WAYS[method].go || "Continue";
+      others.replaceChildren(...usable.filter((other) => other !== method).map((other) => {
+        const button = element("button", { type: "button", class: "quiet" }, WAYS[other].instead);
+        button.addEventListener("click", () => choose(other));
+        return button;
+      }));
+      (name ? input : go).focus();
+    }
+
+    async function proof(signal) {
+      if (way === "passkey") return { method: way, credential: await get(await passkeyOptions(), { signal }) };
+      if (way === "password") return { method: way, password: input.value };
+      return { method: way, code: input.value.replaceAll(/\s/g, "") };
+    }
+
+    return new Promise((resolve, reject) => {
+      const closed = new AbortController();
+      let busy = false, taken = null, over = null;
+      function settle() {
+        dialog.remove();
+        if (over) reject(over);
+        else resolve(taken);
+      }
+      dialog.addEventListener("close", () => {
+        closed.abort();
+        // A proof that is on its way counts, whatever is closed meanwhile.
+        if (!busy) settle();
+      });
+      cancel.addEventListener("click", () => dialog.close());
+      form.addEventListener("submit", async (event) => {
+        event.preventDefault();
+        if (busy) return;
+        busy = true;
+        error.textContent = "";
+        try {
+          const answer = await prove(await proof(closed.signal));
+          if (answer.ok) {
+            taken = answer;
+          } else {
+            const problem = await answer.json();
+            if (answer.status === 401 && problem.code !== "login.denied") over = problem;
+            else throw problem;
+          }
+        } catch (problem) {
+          error.textContent = explain(problem);
+          if (!field.hidden) input.select();
+        }
+        busy = false;
+        if (!dialog.open) settle();
+        else if (taken || over) dialog.close();
+      });
+      document.body.append(dialog);
+      dialog.showModal();
+      choose(usable[0]);
+    });
+  }
+
+  // Signs in with a password and whatever is asked for beside it. Answers the response, null if that was given up;
+  // throws the problem.
+  async function signIn(send, body) {
+    const answer = await send("POST", "/auth/login", body);
+    if (answer.ok) return answer;
+    const { code, mfa_token, methods, passkey_options, ...problem } = await answer.json();
+    if (code !== "login.mfa_required") throw { code, ...problem };
+    return ask({
+      title: "Second step",
+      methods: methods.filter((method) => method !== "passkey" || passkey_options),
+      passkeyOptions: () => passkey_options,
+      prove: (proof) => send("POST", "/auth/login/mfa", { mfa_token, ...proof }),
+    });
+  }
+
+  // Proves again who is signed in. Answers as `ask` does.
+  function stepUp(send, methods) {
+    return ask({
+      title: "Prove again who you are",
+      methods,
+      passkeyOptions: async () => {
+        const begun = await send("POST", "/auth/reauthenticate/passkey/begin");
+        const options = await begun.json();
+        if (!begun.ok) throw options;
+        return options;
+      },
+      prove: ({ method, ...proof }) => send("POST", "/auth/reauthenticate", proof),
+    });
+  }
+
+  return { create, get, explain, signIn, stepUp };
+})();
