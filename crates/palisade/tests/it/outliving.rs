@@ -337,6 +337,11 @@ async fn every_bad_field_of_a_factor_is_named() {
     ] {
         assert_eq!(place(&app.anyone().post(MFA, body.clone()).await).1, pointer, "{body}");
     }
+    every_bad_member_is_named(&app).await;
+    app.stop().await;
+}
+
+async fn every_bad_member_is_named(app: &TestApp) {
     let good = json!({ "id": "AAAAAAAAAAAAAAAAAAAAAA", "rawId": "AAAAAAAAAAAAAAAAAAAAAA", "type": "public-key",
         "response": { "clientDataJSON": "e30", "authenticatorData": "AAAA", "signature": "AAAA",
             "attestationObject": "AAAA", "userHandle": "AAAA" } });
@@ -348,13 +353,13 @@ async fn every_bad_field_of_a_factor_is_named() {
         json!({}),
         json!("A".repeat(200_000)),
     ];
-    let ann = app.anyone().with_token(inside(&app).await);
+    let ann = app.anyone().with_token(inside(app).await);
     for member in ["id", "rawId", "type"] {
         for value in &bad {
             let mut credential = good.clone();
             credential[member] = value.clone();
             named(
-                &app,
+                app,
                 &ann,
                 &credential,
                 &["/credential/id", "/credential/rawId", "/credential/type"],
@@ -370,11 +375,9 @@ async fn every_bad_field_of_a_factor_is_named() {
             credential["response"][member] = value.clone();
             // Client data that says nothing is what is wrong before anything else.
             let pointer = format!("/credential/response/{member}");
-            named(&app, &ann, &credential, &[&pointer, "/credential/response/clientDataJSON"])
-                .await;
+            named(app, &ann, &credential, &[&pointer, "/credential/response/clientDataJSON"]).await;
         }
     }
-    app.stop().await;
 }
 
 /// An access token of somebody without a factor.
