@@ -159,10 +159,6 @@ fn verify_fido_u2f(statement: &Map, attested: &Attested<'_>) -> Result<(), Webau
         (Algorithm::Es256, Some(point)) => point,
         _ => return Err(WebauthnError::BadAttestation),
     };
-    // Section 8.6 signs no AAGUID, and such an authenticator has none.
-    if attested.credential.aaguid != [0; 16] {
-        return Err(WebauthnError::BadAttestation);
-    }
     let message = [
         &[0],
         attested.rp_id_hash.as_slice(),
