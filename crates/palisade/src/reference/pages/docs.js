@@ -72,9 +72,11 @@ function fieldTable(given) {
   return tables;
 }
 
-async function send(method, path, body, quiet) {
+const JSON_TYPE = "application/json";
+
+async function send(method, path, body, quiet, type = JSON_TYPE) {
   const headers = {};
-  if (body !== undefined) headers["Content-Type"] = "application/json";
+  if (body !== undefined) headers["Content-Type"] = type;
   if (tokens && !quiet) {
     if (tokens.expires <= Date.now() + 5000) await refresh();
     if (tokens) headers.Authorization = "Bearer " + tokens.access;
@@ -140,10 +142,10 @@ byId("sign-out").addEventListener("click", async () => {
 
 const quoted = (text) => "'" + text.replaceAll("'", "'\\''") + "'";
 
-function curl(method, path, body, needsSession) {
+function curl(method, path, body, needsSession, type) {
   const lines = [`curl -X ${method} ${quoted(location.origin + path)}`];
   if (needsSession) lines.push('  -H "Authorization: Bearer $ACCESS_TOKEN"');
-  if (body !== undefined) lines.push("  -H 'Content-Type: application/json'", "  -d " + quoted(body));
+  if (body !== undefined) lines.push(`  -H 'Content-Type: ${type}'`, "  -d " + quoted(body));
   return lines.join(" \\\n");
 }
 
@@ -164,12 +166,15 @@ function tryOut(method, path, operation) {
     return { parameter, input };
   });
   let bodyInput = null;
-  const schema = operation.requestBody && operation.requestBody.content["application/json"].schema;
+  const [type, media] = operation.requestBody ? Object.entries(operation.requestBody.content)[0] : [JSON_TYPE, null];
+  const schema = media && media.schema;
+  // A form is written as JSON here, and sent as a form.
+  const encoded = (text) => type === JSON_TYPE ? text : String(new URLSearchParams(JSON.parse(text)));
   if (schema) {
     const text = JSON.stringify(exampleOf(schema), null, 2);
     bodyInput = element("textarea", { rows: String(text.split("\n").length + 1), spellcheck: "false" });
     bodyInput.value = text;
-    form.append(element("label", {}, "Body", bodyInput), ...fieldTable(schema));
+    form.append(element("label", {}, type === JSON_TYPE ? "Body" : "Body (sent as a form)", bodyInput), ...fieldTable(schema));
   }
   const output = element("div", { role: "status" });
   form.append(element("button", { type: "submit" }, "Send"), output);
@@ -183,11 +188,17 @@ function tryOut(method, path, operation) {
     }
     if (query.size) target += "?" + query;
     const typed = bodyInput ? bodyInput.value.trim() : "";
-    const body = typed ? typed : undefined;
-    const shown = [element("h3", {}, "As a command"), element("pre", { tabindex: "0" }, curl(method, target, body, operation.security.length > 0))];
+    let body;
+    try {
+      body = typed ? encoded(typed) : undefined;
+    } catch {
+      output.replaceChildren(element("p", { class: "error" }, "The body isn't JSON."));
+      return;
+    }
+    const shown = [element("h3", {}, "As a command"), element("pre", { tabindex: "0" }, curl(method, target, body, operation.security.length > 0, type))];
     try {
       const began = performance.now();
-      const answer = await send(method, target, body);
+      const answer = await send(method, target, body, false, type);
       const text = await answer.text();
       const took = Math.round(performance.now() - began);
       const headers = [...answer.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
