@@ -82,10 +82,10 @@ pub(crate) async fn run(plan: &Plan, bound: f64) -> Result<()> {
         flood.end(&mut answers).await?;
         pairs.push(Pair { quiet, flooded, quiet_open, flooded_open, honest, sign_ins });
     }
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    let resident = Resident { idle, flood: most, minute_after: scene.process.resident_mib()? };
     report_reads(&pairs)?;
     report_sign_ins(bound, alone, &pairs, &answers)?;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let resident = Resident { idle, flood: most, minute_after: scene.process.resident_mib()? };
     report_memory(&resident)
 }
 

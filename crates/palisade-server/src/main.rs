@@ -43,9 +43,7 @@ fn start(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         return Err(Failure::failed("the TLS provider was installed twice"));
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
+    let runtime = palisade::runtime::new()
         .map_err(|error| Failure::failed("no threads can be started").because(error))?;
     runtime.block_on(run(cli, output))
 }

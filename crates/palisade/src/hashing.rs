@@ -3,14 +3,17 @@
 //! Promises it keeps:
 //! - The threads run at low priority, so every other request stays fast while passwords are hashed.
 //! - A flood of other requests doesn't end all sign-ins: when nothing gets done for a time, one more thread
-//!   does a piece of work at normal priority, and then rests twice as long.
+//!   does a piece of work at normal priority, and then rests four times as long. A thread that hardly gets a
+//!   core takes no more work until it would, and what it is stuck with is done once more by the one that helps.
 //! - The queue is bounded, in total and per group of callers. What does not fit is refused at once
 //!   with an estimate of when to come back; nothing waits without a place in the queue.
-//! - Groups take turns: one address with a hundred waiting attempts delays another by one attempt.
+//! - Groups take turns: one address with a hundred waiting attempts delays another by one attempt. Whoever wasn't
+//!   served lately needn't wait for all others' turns either.
 //! - Known devices go first, three to one, and a quarter of the queue is kept for them.
 //! - A caller that gives up leaves the queue; its work is not done.
 //! - Every accepted piece of work gets an answer, also when it panics or the pool goes away.
-//! - Memory is threads × scratch and is given back after a time without work.
+//! - Memory is one scratch value for each thread, the helping one included, and is given back after a time
+//!   without work.
 
 mod queue;
 #[cfg(test)]
@@ -81,7 +84,7 @@ impl std::fmt::Display for NotDone {
 
 impl std::error::Error for NotDone {}
 
-/// How a pool is set up. `S` is the scratch value each thread owns and reuses.
+/// How a pool is set up. `S` is the scratch value that each piece of work gets, used before or new.
 #[derive(Debug)]
 pub struct Setup<S> {
     /// Number of threads, usually one per core.
@@ -91,12 +94,10 @@ pub struct Setup<S> {
     /// When work waits and none was finished for so long, one piece is done at normal priority; never if
     /// `None`.
     pub starved_after: Option<Duration>,
-    /// After this long without work a thread gives the memory of its scratch value back.
+    /// After this long without work all scratch values are dropped.
     pub idle_release: Duration,
-    /// Makes a thread's scratch value.
+    /// Makes a scratch value.
     pub scratch: fn() -> S,
-    /// Gives the scratch value's memory back; the value stays usable.
-    pub release: fn(&mut S),
 }
 
 /// A fixed number of low-priority threads behind a bounded, fair queue.
@@ -113,6 +114,10 @@ struct Shared<S> {
     changed: Condvar,
     /// Wakes the thread that helps out: work waits that didn't a moment ago.
     waiting: Condvar,
+    /// Wakes the threads that give way, for the same reason.
+    resting: Condvar,
+    /// Scratch values that nobody works with.
+    spare: Mutex<Vec<S>>,
 }
 
 impl<S> Shared<S> {
@@ -120,9 +125,27 @@ impl<S> Shared<S> {
     fn lock(&self) -> MutexGuard<'_, Queue<S>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Taken last, so that it can be under the queue's lock.
+    fn spare(&self) -> MutexGuard<'_, Vec<S>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes whoever may be concerned with a piece of work that waits now.
+    fn work_waits(&self) {
+        self.changed.notify_one();
+        self.waiting.notify_one();
+        self.resting.notify_all();
+    }
+
+    fn stops(&self) {
+        self.changed.notify_all();
+        self.waiting.notify_all();
+        self.resting.notify_all();
+    }
 }
 
-impl<S: 'static> WorkPool<S> {
+impl<S: Send + 'static> WorkPool<S> {
     /// Starts the threads.
     ///
     /// # Errors
@@ -130,8 +153,15 @@ impl<S: 'static> WorkPool<S> {
     pub fn start(setup: Setup<S>) -> io::Result<Self> {
         let threads = setup.threads.max(1);
         let queue = Mutex::new(Queue::new(setup.queue, threads));
-        let (changed, waiting) = (Condvar::new(), Condvar::new());
-        let pool = Self { shared: Arc::new(Shared { setup, queue, changed, waiting }) };
+        let shared = Shared {
+            setup,
+            queue,
+            changed: Condvar::new(),
+            waiting: Condvar::new(),
+            resting: Condvar::new(),
+            spare: Mutex::default(),
+        };
+        let pool = Self { shared: Arc::new(shared) };
         for number in 0..threads {
             let shared = Arc::clone(&pool.shared);
             std::thread::Builder::new()
@@ -163,7 +193,8 @@ impl<S: 'static> WorkPool<S> {
 
     /// Does `work` on one of the threads and answers its result.
     ///
-    /// Dropping the returned future before the work has begun takes it out of the queue.
+    /// Work that a thread is stuck with is done once more by the helping thread, so it must change nothing but its scratch
+    /// value. Dropping the returned future before the work has begun takes it out of the queue.
     ///
     /// # Errors
     /// [`NotDone::Busy`] at once when there is no place for this caller, [`NotDone::Panicked`] when
@@ -171,19 +202,21 @@ impl<S: 'static> WorkPool<S> {
     pub async fn run<T, F>(&self, caller: Caller, work: F) -> Result<T, NotDone>
     where
         T: Send + 'static,
-        F: FnOnce(&mut S) -> T + Send + 'static,
+        F: Fn(&mut S) -> T + Send + Sync + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let job: Job<S> = Box::new(move |scratch| {
+        let answer = Mutex::new(Some(answer));
+        let job: Job<S> = Arc::new(move |scratch| {
             let result = catch_unwind(AssertUnwindSafe(|| work(scratch)));
             let outcome = if result.is_ok() { Ok(()) } else { Err(queue::Panicked) };
-            // The caller may have given up meanwhile; then nobody wants the result.
-            let _ = answer.send(result.map_err(|_| NotDone::Panicked));
+            if let Some(answer) = answer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                // The caller may have given up meanwhile; then nobody wants the result.
+                let _ = answer.send(result.map_err(|_| NotDone::Panicked));
+            }
             outcome
         });
         let slot = self.shared.lock().push(caller, job)?;
-        self.shared.changed.notify_one();
-        self.shared.waiting.notify_one();
+        self.shared.work_waits();
         let _place = Place { shared: &self.shared, slot };
         answered.await.unwrap_or(Err(NotDone::Stopped))
     }
@@ -192,8 +225,7 @@ impl<S: 'static> WorkPool<S> {
 impl<S> Drop for WorkPool<S> {
     fn drop(&mut self) {
         let waiting = self.shared.lock().stop();
-        self.shared.changed.notify_all();
-        self.shared.waiting.notify_all();
+        self.shared.stops();
         // Outside the lock: dropping a job wakes its caller.
         drop(waiting);
     }

@@ -35,6 +35,7 @@ pub mod recovery;
 pub mod reference;
 pub mod registration;
 pub mod roles;
+pub mod runtime;
 pub mod sessions;
 pub mod settings;
 pub mod shape;

@@ -11,6 +11,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Connection as _, Either, Executor as _};
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use crate::DbError;
@@ -31,6 +32,15 @@ const PREPARED_STATEMENTS: usize = 256;
 pub(crate) struct Source {
     pub(crate) path: PathBuf,
     pub(crate) statement_timeout: Duration,
+}
+
+/// Opens a connection from a thread for blocking work: the connection gets a thread of its own, which may use the
+/// same cores as the one that starts it, and a worker may be kept on one core.
+async fn apart(options: SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
+    let runtime = Handle::current();
+    tokio::task::spawn_blocking(move || runtime.block_on(options.connect()))
+        .await
+        .map_err(|_| sqlx::Error::WorkerCrashed)?
 }
 
 /// What a connection is for.
@@ -61,7 +71,7 @@ impl Connection {
             .pragma("cache_size", PAGE_CACHE)
             .statement_cache_capacity(PREPARED_STATEMENTS)
             .disable_statement_logging();
-        let mut inner = options.connect().await?;
+        let mut inner = apart(options).await?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         inner

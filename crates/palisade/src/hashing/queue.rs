@@ -1,6 +1,10 @@
 //! The waiting work: two lanes, in each the groups in turn, in each group first come, first served.
+//!
+//! Whoever wasn't served lately goes before those who were, every other time, as in fq_codel (RFC 8290, section 4.2,
+//! "new" and "old" queues): an honest sign-in doesn't wait for a round of all addresses that a flood comes from.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::worker::now;
@@ -18,8 +22,22 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// The work inside a job panicked; its scratch value is not to be reused.
 pub(super) struct Panicked;
 
-/// One piece of work, its answer channel included.
-pub(super) type Job<S> = Box<dyn FnOnce(&mut S) -> Result<(), Panicked> + Send>;
+/// One piece of work, its answer channel included. Done twice, it answers with what was first.
+pub(super) type Job<S> = Arc<dyn Fn(&mut S) -> Result<(), Panicked> + Send + Sync>;
+
+/// A job that was taken and isn't finished.
+struct Running<S> {
+    number: u64,
+    job: Job<S>,
+    since: Instant,
+    done_again: bool,
+}
+
+/// A job to be run, by whoever took it.
+pub(super) struct Taken<S> {
+    number: u64,
+    pub(super) job: Job<S>,
+}
 
 /// Where a job waits.
 #[derive(Clone, Copy)]
@@ -35,46 +53,79 @@ struct Waiting<S> {
 
 struct LaneQueue<S> {
     groups: HashMap<u64, VecDeque<Waiting<S>>>,
-    /// Every group of `groups` once, the next to be served in front.
+    /// Groups that began to wait and were not served lately, first come, first served.
+    fresh: VecDeque<u64>,
+    /// Groups that were served, the next in front. A group without work leaves when its turn comes and not
+    /// before: it can't be fresh again at once.
     turns: VecDeque<u64>,
+    fresh_was_last: bool,
+    waiting: usize,
 }
 
 impl<S> LaneQueue<S> {
     fn new() -> Self {
-        Self { groups: HashMap::new(), turns: VecDeque::new() }
+        Self {
+            groups: HashMap::new(),
+            fresh: VecDeque::new(),
+            turns: VecDeque::new(),
+            fresh_was_last: false,
+            waiting: 0,
+        }
     }
 
     fn len(&self, group: u64) -> usize {
         self.groups.get(&group).map_or(0, VecDeque::len)
     }
 
+    fn has_work(&self) -> bool {
+        self.waiting > 0
+    }
+
     fn push(&mut self, group: u64, waiting: Waiting<S>) {
-        let line = self.groups.entry(group).or_default();
-        if line.is_empty() {
-            self.turns.push_back(group);
-        }
+        self.waiting += 1;
+        let fresh = &mut self.fresh;
+        let line = self.groups.entry(group).or_insert_with(|| {
+            fresh.push_back(group);
+            VecDeque::new()
+        });
         line.push_back(waiting);
     }
 
-    fn pop(&mut self) -> Option<Job<S>> {
-        let group = self.turns.pop_front()?;
-        let line = self.groups.get_mut(&group)?;
-        let waiting = line.pop_front();
-        if line.is_empty() {
+    /// Fresh groups and those that had a turn alternate: neither keeps the other waiting.
+    fn pop(&mut self) -> Option<Waiting<S>> {
+        let fresh = if self.fresh_was_last { None } else { self.fresh.pop_front() };
+        self.fresh_was_last = fresh.is_some();
+        let group = match fresh.or_else(|| self.next_in_turn()) {
+            Some(group) => group,
+            None => self.fresh.pop_front()?,
+        };
+        let waiting = self.groups.get_mut(&group)?.pop_front()?;
+        self.turns.push_back(group);
+        self.waiting -= 1;
+        Some(waiting)
+    }
+
+    /// The next group that had a turn and has work; those before it that have none are forgotten.
+    fn next_in_turn(&mut self) -> Option<u64> {
+        while let Some(group) = self.turns.pop_front() {
+            if self.len(group) > 0 {
+                return Some(group);
+            }
             self.groups.remove(&group);
-        } else {
-            self.turns.push_back(group);
         }
-        waiting.map(|waiting| waiting.job)
+        None
     }
 
     fn remove(&mut self, group: u64, number: u64) -> Option<Job<S>> {
         let line = self.groups.get_mut(&group)?;
         let at = line.iter().position(|waiting| waiting.number == number)?;
         let waiting = line.remove(at);
-        if line.is_empty() {
+        self.waiting -= usize::from(waiting.is_some());
+        if line.is_empty()
+            && let Some(at) = self.fresh.iter().position(|fresh| *fresh == group)
+        {
+            self.fresh.remove(at);
             self.groups.remove(&group);
-            self.turns.retain(|turn| *turn != group);
         }
         waiting.map(|waiting| waiting.job)
     }
@@ -87,7 +138,8 @@ pub(super) struct Queue<S> {
     known: LaneQueue<S>,
     unknown: LaneQueue<S>,
     waiting: usize,
-    running: usize,
+    running: Vec<Running<S>>,
+    giving_way: usize,
     known_in_a_row: u32,
     next_number: u64,
     average: Duration,
@@ -104,7 +156,8 @@ impl<S> Queue<S> {
             known: LaneQueue::new(),
             unknown: LaneQueue::new(),
             waiting: 0,
-            running: 0,
+            running: Vec::new(),
+            giving_way: 0,
             known_in_a_row: 0,
             next_number: 0,
             average: FIRST_GUESS,
@@ -154,16 +207,33 @@ impl<S> Queue<S> {
     }
 
     /// The next job to run; `None` when nothing waits.
-    pub(super) fn take(&mut self) -> Option<Job<S>> {
+    pub(super) fn take(&mut self) -> Option<Taken<S>> {
         let known_had_its_share =
-            self.known_in_a_row >= KNOWN_PER_UNKNOWN && !self.unknown.turns.is_empty();
+            self.known_in_a_row >= KNOWN_PER_UNKNOWN && self.unknown.has_work();
         let known = if known_had_its_share { None } else { self.known.pop() };
         self.known_in_a_row =
             if known.is_some() { self.known_in_a_row.saturating_add(1) } else { 0 };
-        let job = known.or_else(|| self.unknown.pop())?;
+        let Waiting { number, job } = known.or_else(|| self.unknown.pop())?;
         self.waiting -= 1;
-        self.running += 1;
-        Some(job)
+        let running = Running { number, job: Arc::clone(&job), since: now(), done_again: false };
+        self.running.push(running);
+        Some(Taken { number, job })
+    }
+
+    /// Since when the longest running job is under way that isn't being done again.
+    pub(super) fn oldest_running(&self) -> Option<Instant> {
+        self.running.iter().filter(|running| !running.done_again).map(|running| running.since).min()
+    }
+
+    /// That job, to be done again: who took it may be stuck for long.
+    pub(super) fn take_again(&mut self) -> Option<Taken<S>> {
+        let oldest = self
+            .running
+            .iter_mut()
+            .filter(|running| !running.done_again)
+            .min_by_key(|running| running.since)?;
+        oldest.done_again = true;
+        Some(Taken { number: oldest.number, job: Arc::clone(&oldest.job) })
     }
 
     /// Takes a job out that has not begun; the caller drops it outside the lock.
@@ -173,12 +243,40 @@ impl<S> Queue<S> {
         Some(job)
     }
 
-    /// Notes that a job has ended after `took`.
-    pub(super) fn finished(&mut self, took: Duration) {
-        self.running -= 1;
+    /// Notes that a job has ended after `took`, the first time or again.
+    pub(super) fn finished(&mut self, taken: &Taken<S>, took: Duration) {
+        self.running.retain(|running| running.number != taken.number);
         self.progress = now();
         let rest = self.average.saturating_mul(AVERAGE_OVER - 1);
         self.average = rest.saturating_add(took) / AVERAGE_OVER;
+    }
+
+    /// A thread takes no work until it [goes on](Self::goes_on).
+    pub(super) fn gives_way(&mut self) {
+        self.giving_way += 1;
+    }
+
+    pub(super) fn goes_on(&mut self) {
+        self.giving_way -= 1;
+    }
+
+    pub(super) fn all_give_way(&self) -> bool {
+        self.giving_way == self.threads
+    }
+
+    /// How long nothing has been done; no time at all while something is.
+    pub(super) fn idle_for(&self) -> Duration {
+        if self.running.is_empty() {
+            now().saturating_duration_since(self.progress)
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// How many groups of the unknown lane take up memory.
+    #[cfg(test)]
+    pub(super) fn remembers(&self) -> usize {
+        self.unknown.groups.len()
     }
 
     pub(super) fn has_work(&self) -> bool {
@@ -186,12 +284,12 @@ impl<S> Queue<S> {
     }
 
     pub(super) fn known_waits(&self) -> bool {
-        !self.known.turns.is_empty()
+        self.known.has_work()
     }
 
-    /// How long work has been waiting while none was finished.
-    pub(super) fn stalled_for(&self) -> Option<Duration> {
-        self.has_work().then(|| now().saturating_duration_since(self.progress))
+    /// Since when work has been waiting while none was finished.
+    pub(super) fn stalled_since(&self) -> Option<Instant> {
+        self.has_work().then_some(self.progress)
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -202,15 +300,15 @@ impl<S> Queue<S> {
     pub(super) fn stop(&mut self) -> Vec<Job<S>> {
         self.stopped = true;
         let mut waiting = Vec::with_capacity(self.waiting);
-        while let Some(job) = self.known.pop().or_else(|| self.unknown.pop()) {
-            waiting.push(job);
+        while let Some(left) = self.known.pop().or_else(|| self.unknown.pop()) {
+            waiting.push(left.job);
         }
         self.waiting = 0;
         waiting
     }
 
     fn retry_after(&self) -> Duration {
-        let ahead = (self.waiting + self.running).div_ceil(self.threads);
+        let ahead = (self.waiting + self.running.len()).div_ceil(self.threads);
         let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
         self.average.saturating_mul(ahead).clamp(RETRY.0, RETRY.1)
     }

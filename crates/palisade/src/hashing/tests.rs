@@ -28,7 +28,6 @@ fn setup(threads: usize, total: usize, per_group: usize) -> Setup<Scratch> {
         starved_after: None,
         idle_release: NEVER,
         scratch: Scratch::default,
-        release: |_| {},
     }
 }
 
@@ -46,7 +45,7 @@ type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, NotDone>> + Send + 'a
 fn queued<T: Send + 'static>(
     pool: &WorkPool<Scratch>,
     caller: Caller,
-    work: impl FnOnce(&mut Scratch) -> T + Send + 'static,
+    work: impl Fn(&mut Scratch) -> T + Send + Sync + 'static,
 ) -> Answer<'_, T> {
     let mut answer: Answer<'_, T> = Box::pin(pool.run(caller, work));
     let mut context = Context::from_waker(Waker::noop());
@@ -63,13 +62,17 @@ fn refused(pool: &WorkPool<Scratch>, caller: Caller) -> Option<Duration> {
     }
 }
 
-/// Keeps the pool's only thread busy until the sender is used or dropped.
+/// Keeps the pool's only thread busy until the sender is used or dropped. Done once more, it ends at once.
 async fn occupied(pool: &WorkPool<Scratch>) -> (mpsc::Sender<()>, Answer<'_, ()>) {
     let (release, released) = mpsc::channel();
     let (begin, begun) = oneshot::channel();
+    let once = Mutex::new(Some((begin, released)));
     let answer = queued(pool, known(u64::MAX), move |_| {
-        begin.send(()).unwrap();
-        let _ = released.recv();
+        let first = once.lock().unwrap().take();
+        if let Some((begin, released)) = first {
+            begin.send(()).unwrap();
+            let _ = released.recv();
+        }
     });
     timeout(LONG, begun).await.unwrap().unwrap();
     (release, answer)
@@ -90,7 +93,7 @@ async fn order_of(callers: &[Caller]) -> Vec<usize> {
     for answer in answers {
         timeout(LONG, answer).await.unwrap().unwrap();
     }
-    Arc::into_inner(done).unwrap().into_inner().unwrap()
+    std::mem::take(&mut *done.lock().unwrap())
 }
 
 #[tokio::test]
@@ -105,9 +108,72 @@ async fn groups_take_turns() {
     callers.push(unknown(2));
     callers.push(unknown(3));
     let order = order_of(&callers).await;
-    assert!(order[..4].contains(&10) && order[..4].contains(&11), "{order:?}");
+    assert!(order[..5].contains(&10) && order[..5].contains(&11), "{order:?}");
     let of_first: Vec<_> = order.iter().filter(|number| **number < 10).collect();
     assert!(of_first.is_sorted(), "one group's work was reordered");
+}
+
+/// Puts work into a queue that notes its group in `done`.
+fn note(queue: &mut Queue<Scratch>, group: u64, done: &Arc<Mutex<Vec<u64>>>) {
+    let done = Arc::clone(done);
+    let job: Job<Scratch> = Arc::new(move |_| {
+        done.lock().unwrap().push(group);
+        Ok(())
+    });
+    queue.push(unknown(group), job).map(drop).unwrap();
+}
+
+/// Does the next `count` pieces of work.
+fn take(queue: &mut Queue<Scratch>, count: usize) {
+    for _ in 0..count {
+        let taken = queue.take().expect("work waits");
+        assert!((taken.job)(&mut Scratch::default()).is_ok());
+        queue.finished(&taken, Duration::ZERO);
+    }
+}
+
+#[test]
+fn who_was_not_served_lately_goes_before_a_flood_from_many_addresses() {
+    let mut queue = Queue::new(QueueLimits { total: 10_000, per_group: 10_000 }, 1);
+    let done = Arc::default();
+    for group in (1..=100).cycle().take(500) {
+        note(&mut queue, group, &done);
+    }
+    // Until all of them had a turn, every other time beside those who had one before.
+    take(&mut queue, 200);
+    for group in [1001, 1002, 1001] {
+        note(&mut queue, group, &done);
+    }
+    take(&mut queue, 5);
+    // The newcomers alternate with the flood, and a second piece of work is no newcomer's.
+    let then = done.lock().unwrap().split_off(200);
+    assert!(matches!(then[..], [1001, ..=100, 1002, ..=100, ..=100]), "{then:?}");
+}
+
+#[test]
+fn a_stream_of_newcomers_does_not_starve_those_who_had_a_turn() {
+    let mut queue = Queue::new(QueueLimits { total: 10_000, per_group: 10_000 }, 1);
+    let done = Arc::default();
+    for _ in 0..10 {
+        note(&mut queue, 7, &done);
+    }
+    for newcomer in 100..120 {
+        note(&mut queue, newcomer, &done);
+    }
+    take(&mut queue, 20);
+    let of_old = done.lock().unwrap().iter().filter(|group| **group == 7).count();
+    assert_eq!(of_old, 10, "{done:?}");
+}
+
+#[test]
+fn groups_that_are_gone_are_forgotten() {
+    let mut queue = Queue::new(QueueLimits { total: 10_000, per_group: 10_000 }, 1);
+    let done = Arc::default();
+    for group in 0..1000 {
+        note(&mut queue, group, &done);
+        take(&mut queue, 1);
+        assert!(queue.remembers() <= 2, "{} groups", queue.remembers());
+    }
 }
 
 #[tokio::test]
@@ -195,28 +261,36 @@ async fn a_panic_is_answered_and_the_thread_goes_on_with_fresh_scratch() {
 }
 
 #[tokio::test]
-async fn scratch_is_released_once_after_idling_and_not_before() {
+async fn scratch_is_released_after_idling_and_not_before() {
     static RELEASED: AtomicUsize = AtomicUsize::new(0);
+    struct Memory {
+        used: usize,
+    }
+    impl Drop for Memory {
+        fn drop(&mut self) {
+            RELEASED.fetch_add(1, Ordering::SeqCst);
+        }
+    }
     let pool = WorkPool::start(Setup {
         threads: 1,
         queue: QueueLimits { total: 10, per_group: 10 },
         starved_after: None,
         idle_release: Duration::from_millis(200),
-        scratch: || vec![0u8; 1024],
-        release: |memory: &mut Vec<u8>| {
-            *memory = Vec::new();
-            RELEASED.fetch_add(1, Ordering::SeqCst);
-        },
+        scratch: || Memory { used: 0 },
     })
     .unwrap();
-    for _ in 0..3 {
-        assert_eq!(pool.run(unknown(1), |memory| memory.len()).await, Ok(1024));
+    let work = |memory: &mut Memory| {
+        memory.used += 1;
+        memory.used
+    };
+    for used in 1..=3 {
+        assert_eq!(pool.run(unknown(1), work).await, Ok(used));
         sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(RELEASED.load(Ordering::SeqCst), 0);
     sleep(Duration::from_millis(700)).await;
     assert_eq!(RELEASED.load(Ordering::SeqCst), 1);
-    assert_eq!(pool.run(unknown(1), |memory| memory.len()).await, Ok(0));
+    assert_eq!(pool.run(unknown(1), work).await, Ok(1));
 }
 
 #[cfg(target_os = "linux")]
@@ -251,24 +325,27 @@ async fn dropping_the_pool_answers_everybody() {
     let shared = Arc::clone(&pool.shared);
     // Straight into the queue: a caller's future would keep the pool alive.
     let push = |job: Job<Scratch>| shared.lock().push(unknown(1), job).map(drop).unwrap();
-    push(Box::new(move |_| {
+    let once = Mutex::new(Some((begin, released, ended)));
+    push(Arc::new(move |_| {
+        let (begin, released, ended) = once.lock().unwrap().take().unwrap();
         begin.send(()).unwrap();
         let _ = released.recv();
         ended.send(()).unwrap();
         Ok(())
     }));
-    shared.changed.notify_one();
+    shared.work_waits();
     timeout(LONG, begun).await.unwrap().unwrap();
     let (answer, answered) = oneshot::channel::<()>();
-    push(Box::new(move |_| {
-        answer.send(()).unwrap();
+    let answer = Mutex::new(Some(answer));
+    push(Arc::new(move |_| {
+        answer.lock().unwrap().take().unwrap().send(()).unwrap();
         Ok(())
     }));
     drop(pool);
     assert!(timeout(LONG, answered).await.unwrap().is_err(), "waiting work was not refused");
     drop(release);
     assert!(timeout(LONG, end).await.unwrap().is_ok(), "running work was not finished");
-    let refused = shared.lock().push(unknown(1), Box::new(|_| Ok(())));
+    let refused = shared.lock().push(unknown(1), Arc::new(|_| Ok(())));
     assert!(matches!(refused, Err(NotDone::Stopped)));
     let ended = async {
         while Arc::strong_count(&shared) > 1 {
@@ -306,6 +383,48 @@ async fn work_goes_on_when_the_threads_get_nowhere() {
 }
 
 #[tokio::test]
+async fn work_that_a_thread_is_stuck_with_is_done_once_more() {
+    let starved_after = Some(Duration::from_millis(50));
+    let pool = WorkPool::start(Setup { starved_after, ..setup(1, 9, 9) }).unwrap();
+    let (release, first) = occupied(&pool).await;
+    assert_eq!(timeout(LONG, first).await, Ok(Ok(())));
+    drop(release);
+    assert_eq!(timeout(LONG, pool.run(unknown(1), |_| 7)).await, Ok(Ok(7)));
+}
+
+#[tokio::test]
+async fn work_is_done_twice_at_most() {
+    let starved_after = Some(Duration::from_millis(20));
+    let pool = WorkPool::start(Setup { starved_after, ..setup(1, 9, 9) }).unwrap();
+    let (hold, held) = mpsc::channel::<()>();
+    let (held, runs) = (Mutex::new(Some(held)), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&runs);
+    let work = move |_: &mut Scratch| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let first = held.lock().unwrap().take();
+        first.map(|held| held.recv())
+    };
+    assert_eq!(timeout(LONG, pool.run(unknown(1), work)).await, Ok(Ok(None)));
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(runs.load(Ordering::SeqCst), 2);
+    drop(hold);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_thread_that_gets_no_core_is_told_from_one_that_sleeps() {
+    let before = worker::CoreTime::of_this_thread().expect("Linux tells");
+    std::thread::sleep(Duration::from_millis(30));
+    assert!(before.so_far().waited < Duration::from_millis(25), "{:?}", before.so_far());
+    let of = |ran, waited| {
+        let (ran, waited) = (Duration::from_millis(ran), Duration::from_millis(waited));
+        worker::CoreTime { ran, waited }
+    };
+    assert!(of(10, 50).is_less_than_a(5) && !of(10, 30).is_less_than_a(5));
+    assert!(!of(0, 0).is_less_than_a(5), "who wanted nothing lacks nothing");
+}
+
+#[tokio::test]
 async fn a_known_device_is_helped_sooner() {
     let starved_after = Some(Duration::from_secs(8));
     let pool = WorkPool::start(Setup { starved_after, ..setup(1, 9, 9) }).unwrap();
@@ -322,4 +441,39 @@ async fn whoever_has_no_place_can_learn_so_before() {
     let _waiting = queued(&pool, unknown(1), |_| ());
     assert!(matches!(pool.has_room(unknown(1)), Err(NotDone::Busy { .. })));
     assert_eq!(pool.has_room(unknown(2)), Ok(()));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_thread_that_gets_no_core_takes_no_work_until_it_would() {
+    const PATIENT: Duration = Duration::from_secs(60);
+    /// Works for a millisecond of a core, however long that takes.
+    fn work(_: &mut Scratch) {
+        let before = worker::CoreTime::of_this_thread().unwrap();
+        while before.so_far().ran < Duration::from_millis(1) {
+            (0..1000).for_each(|_| std::hint::spin_loop());
+        }
+    }
+    async fn until(pool: &WorkPool<Scratch>, gives_way: bool) {
+        let reached = async {
+            while pool.shared.lock().all_give_way() != gives_way {
+                pool.run(unknown(1), work).await.unwrap();
+            }
+        };
+        timeout(PATIENT, reached).await.unwrap();
+    }
+    let starved_after = Some(Duration::from_millis(50));
+    let pool = WorkPool::start(Setup { starved_after, ..setup(1, 9, 9) }).unwrap();
+    let busy = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let others: Vec<_> = (0..cores)
+        .map(|_| {
+            let busy = Arc::clone(&busy);
+            std::thread::spawn(move || while busy.load(Ordering::Relaxed) {})
+        })
+        .collect();
+    until(&pool, true).await;
+    busy.store(false, Ordering::Relaxed);
+    others.into_iter().for_each(|other| other.join().unwrap());
+    until(&pool, false).await;
 }

@@ -4,7 +4,8 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::queue::Job;
+use super::queue::Taken;
+use crate::runtime::leave_core;
 
 /// How much nicer than the rest of the process the threads are where the policy below can't be had: the
 /// most there is.
@@ -12,92 +13,170 @@ const NICENESS: i32 = 19;
 
 /// Runs jobs until the pool is stopped.
 pub(super) fn work<S>(shared: &Shared<S>) {
-    let setup = &shared.setup;
+    leave_core();
     lower_priority();
-    let mut scratch = (setup.scratch)();
-    let mut used = false;
     loop {
-        match next(shared, used.then_some(setup.idle_release)) {
+        match next(shared) {
             Next::Job(job) => {
-                let started = now();
-                let done = job(&mut scratch);
-                shared.lock().finished(now().saturating_duration_since(started));
-                if done.is_err() {
-                    scratch = (setup.scratch)();
+                if run(shared, &job).is_less_than_a(LEAST) {
+                    give_way(shared);
                 }
-                used = true;
             }
-            Next::Idle => {
-                (setup.release)(&mut scratch);
-                used = false;
-            }
+            Next::Idle(memory) => drop(memory),
             Next::Stop => return,
         }
     }
 }
 
-/// How much longer than its work took the helping thread rests: others keep at least two thirds of a core.
-const REST: u32 = 2;
+/// Does one job with memory that another has used before, if there is any. Answers what it took of a core.
+fn run<S>(shared: &Shared<S>, taken: &Taken<S>) -> CoreTime {
+    let (started, before) = (now(), CoreTime::of_this_thread());
+    let spare = shared.spare().pop();
+    let mut scratch = spare.unwrap_or_else(shared.setup.scratch);
+    let done = (taken.job)(&mut scratch);
+    let took = now().saturating_duration_since(started);
+    // What a panic left behind isn't used again.
+    if done.is_ok() {
+        shared.spare().push(scratch);
+    }
+    shared.lock().finished(taken, took);
+    before.map_or(CoreTime { ran: took, waited: Duration::ZERO }, CoreTime::so_far)
+}
+
+/// A thread that got less than this part of a core for its work doesn't take more.
+const LEAST: u32 = 5;
+/// A thread goes on when it gets this part of a core again.
+const ENOUGH: u32 = 3;
+/// How often a thread that gives way looks whether it would get enough.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How much time of a core a look takes.
+const LOOK: Duration = Duration::from_millis(3);
+
+/// Takes no work until there is time for it, or the pool ends. The helping thread does it meanwhile.
+///
+/// Who takes work without getting a core keeps somebody waiting for seconds, who would be served
+/// sooner in the queue.
+fn give_way<S>(shared: &Shared<S>) {
+    let mut queue = shared.lock();
+    queue.gives_way();
+    shared.waiting.notify_one();
+    let mut look_at = now() + LOOK_EVERY;
+    while !queue.is_stopped() {
+        let rest = look_at.saturating_duration_since(now());
+        if !queue.has_work() {
+            queue = shared.resting.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        } else if !rest.is_zero() {
+            let woken = shared.resting.wait_timeout(queue, rest);
+            (queue, _) = woken.unwrap_or_else(PoisonError::into_inner);
+        } else {
+            drop(queue);
+            let enough = look();
+            queue = shared.lock();
+            if enough {
+                break;
+            }
+            look_at = now() + LOOK_EVERY;
+        }
+    }
+    queue.goes_on();
+}
+
+/// Keeps a core busy for a moment; whether this thread got enough of it.
+fn look() -> bool {
+    let Some(before) = CoreTime::of_this_thread() else { return true };
+    let began = now();
+    while before.so_far().ran < LOOK && now() - began < LOOK * LEAST {
+        (0..5_000).for_each(|_| std::hint::spin_loop());
+    }
+    !before.so_far().is_less_than_a(ENOUGH)
+}
+
+/// What a thread has had of a core, and how long it has waited for one although it had something to do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CoreTime {
+    pub(super) ran: Duration,
+    pub(super) waited: Duration,
+}
+
+impl CoreTime {
+    /// Of the calling thread since it began; `None` where the system doesn't tell (`/proc/PID/schedstat`
+    /// of Linux, the first two numbers).
+    pub(super) fn of_this_thread() -> Option<CoreTime> {
+        let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+        let mut nanos = told.split_ascii_whitespace().map_while(|number| number.parse().ok());
+        let (ran, waited) = (nanos.next()?, nanos.next()?);
+        Some(CoreTime { ran: Duration::from_nanos(ran), waited: Duration::from_nanos(waited) })
+    }
+
+    /// What has come to this thread's account since.
+    pub(super) fn so_far(self) -> CoreTime {
+        let now = Self::of_this_thread().unwrap_or(self);
+        CoreTime {
+            ran: now.ran.saturating_sub(self.ran),
+            waited: now.waited.saturating_sub(self.waited),
+        }
+    }
+
+    /// Whether the thread had less than a `part`th of a core while it wanted one.
+    pub(super) fn is_less_than_a(self, part: u32) -> bool {
+        self.ran * part < self.ran + self.waited
+    }
+}
+
+/// How much longer than its work took of a core the helping thread rests: it takes a fifth of a core at most.
+const REST: u32 = 4;
 
 /// How much sooner the helping thread steps in when a known device waits.
 const SOONER_FOR_KNOWN: u32 = 4;
 
-/// Does a piece of work at normal priority whenever the others get nowhere.
+/// Does a piece of work at normal priority whenever the others get nowhere: one that waits while nothing is
+/// finished, or one that was taken long ago once more.
 ///
 /// SECURITY: at their priority a core that is kept busy by anything else, refusals for example, leaves them next
 /// to nothing, and nobody could sign in (test: work_goes_on_when_the_threads_get_nowhere).
 pub(super) fn help_out<S>(shared: &Shared<S>, starved_after: Duration) {
-    let mut rest = Duration::ZERO;
-    while let Some(job) = neglected(shared, starved_after, rest) {
-        let started = now();
-        // Of its own and only for now: it is seldom needed, and large.
-        let mut scratch = (shared.setup.scratch)();
-        // A panic was answered already, and this scratch value ends here anyway.
-        let _ = job(&mut scratch);
-        let took = now().saturating_duration_since(started);
-        shared.lock().finished(took);
-        rest = took * REST;
+    leave_core();
+    let mut rested = now();
+    while let Some(taken) = neglected(shared, starved_after, rested) {
+        let rest = run(shared, &taken).ran * REST;
+        rested = now() + rest;
     }
 }
 
-/// Waits for `rest`, then for a job that waits while nothing is finished; `None` at the end of the pool.
-fn neglected<S>(shared: &Shared<S>, starved_after: Duration, rest: Duration) -> Option<Job<S>> {
-    let rested = now() + rest;
+/// Waits until `rested` and for neglected work; `None` at the end of the pool.
+fn neglected<S>(shared: &Shared<S>, starved_after: Duration, rested: Instant) -> Option<Taken<S>> {
     let mut queue = shared.lock();
-    loop {
-        if queue.is_stopped() {
-            return None;
-        }
-        let rest = rested.saturating_duration_since(now());
+    while !queue.is_stopped() {
         // Whoever has signed in here before isn't kept waiting by a flood of those who haven't.
-        let starved_after =
-            if queue.known_waits() { starved_after / SOONER_FOR_KNOWN } else { starved_after };
-        let patience = match queue.stalled_for() {
-            Some(stalled) => rest.max(starved_after.saturating_sub(stalled)),
-            None if rest.is_zero() => {
-                queue = shared.waiting.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            None => rest,
+        let sooner = if queue.known_waits() { SOONER_FOR_KNOWN } else { 1 };
+        let nobody_else = queue.all_give_way();
+        let patience = if nobody_else { Duration::ZERO } else { starved_after / sooner };
+        let stalled = queue.stalled_since().map(|since| since + patience);
+        let stuck = queue.oldest_running().map(|since| since + starved_after);
+        let Some(due) = stalled.into_iter().chain(stuck).min() else {
+            queue = shared.waiting.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            continue;
         };
-        if patience.is_zero() {
-            return queue.take();
+        let wait = due.max(rested).saturating_duration_since(now());
+        if wait.is_zero() {
+            return if stuck == Some(due) { queue.take_again() } else { queue.take() };
         }
         let (woken, _) =
-            shared.waiting.wait_timeout(queue, patience).unwrap_or_else(PoisonError::into_inner);
+            shared.waiting.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner);
         queue = woken;
     }
+    None
 }
 
 enum Next<S> {
-    Job(Job<S>),
-    /// Nothing came for as long as was asked to wait.
-    Idle,
+    Job(Taken<S>),
+    /// Nothing came for long; the memory that was kept for work goes back.
+    Idle(Vec<S>),
     Stop,
 }
 
-/// Waits for a job, at most `patience` if given.
-fn next<S>(shared: &Shared<S>, patience: Option<Duration>) -> Next<S> {
+/// Waits for a job.
+fn next<S>(shared: &Shared<S>) -> Next<S> {
     let mut queue = shared.lock();
     loop {
         if queue.is_stopped() {
@@ -106,16 +185,17 @@ fn next<S>(shared: &Shared<S>, patience: Option<Duration>) -> Next<S> {
         if let Some(job) = queue.take() {
             return Next::Job(job);
         }
-        let Some(patience) = patience else {
+        if shared.spare().is_empty() {
             queue = shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
             continue;
-        };
-        let (woken, waited) =
-            shared.changed.wait_timeout(queue, patience).unwrap_or_else(PoisonError::into_inner);
-        queue = woken;
-        if waited.timed_out() && !queue.has_work() && !queue.is_stopped() {
-            return Next::Idle;
         }
+        let kept = shared.setup.idle_release.saturating_sub(queue.idle_for());
+        if kept.is_zero() {
+            return Next::Idle(std::mem::take(&mut *shared.spare()));
+        }
+        let (woken, _) =
+            shared.changed.wait_timeout(queue, kept).unwrap_or_else(PoisonError::into_inner);
+        queue = woken;
     }
 }
 

@@ -92,9 +92,9 @@ pub async fn tell_owner(change: &mut Change, user: UserId) -> Result<()> {
     mail::post(change, &LETTER, Content::to_user(user)).await
 }
 
-/// Half of the two seconds within which an honest sign-in shall get through. Measured on two busy cores: at
-/// 400 ms reads kept 72 % of their rate beside a flood of sign-ins, at a second 81 to 90 %.
-const STARVED_AFTER: Duration = Duration::from_secs(1);
+/// An honest sign-in shall get through within two seconds, on cores that are kept busy and beside a flood: it waits for
+/// this long, for a rest of four hashes and for one turn of somebody else's.
+const STARVED_AFTER: Duration = Duration::from_millis(600);
 /// How long memory for hashing is kept when nobody signs in.
 const MEMORY_KEPT_FOR: Duration = Duration::from_secs(10);
 /// How many hashes may wait per thread: some seconds of work.
@@ -122,7 +122,6 @@ impl Hashing {
             starved_after: Some(STARVED_AFTER),
             idle_release: MEMORY_KEPT_FOR,
             scratch: Memory::new,
-            release: Memory::release,
         });
         Ok(Hashing {
             pool: pool.map_err(Error::internal)?,
@@ -383,7 +382,7 @@ pub fn room(app: &App, turn: Turn) -> Result<()> {
 async fn run<T: Send + 'static>(
     app: &App,
     turn: Turn,
-    work: impl FnOnce(&mut Memory) -> T + Send + 'static,
+    work: impl Fn(&mut Memory) -> T + Send + Sync + 'static,
 ) -> Result<T> {
     app.part::<Hashing>().pool.run(caller(turn), work).await.map_err(not_done)
 }

@@ -384,6 +384,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("memory", 0),
     ("hashing", 0),
     ("shape", 0),
+    ("runtime", 0),
     ("limits", 1),
     ("feed", 1),
     ("app", 2),

@@ -1,0 +1,158 @@
+//! The runtime that a server runs on: one worker per core, and each stays on its own.
+//!
+//! Promises it keeps:
+//! - Two workers never take turns on one core while another has time. On Linux a core counts as busy while a hashing
+//!   thread has it, although that thread gives way to everybody: nothing pulls a waiting worker over, and
+//!   requests wait for milliseconds (`docs/decisions/0013`).
+//! - Only workers are kept on a core. Threads that workers start may use every core ([`leave_core`]).
+//! - Where there are fewer workers than cores, as in a container with a quota, nothing is kept anywhere.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::runtime::{Builder, Runtime};
+
+thread_local! {
+    /// Whether this thread is a worker that has found its core.
+    static SETTLED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A multi-threaded runtime with everything on, as `palisade serve` uses it.
+///
+/// # Errors
+/// When the operating system refuses a thread.
+pub fn new() -> io::Result<Runtime> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut builder = Builder::new_multi_thread();
+    builder.enable_all().worker_threads(workers);
+    if cores::of_process().len() == workers {
+        let settled = AtomicUsize::new(0);
+        // Only workers park, and each does so as soon as it has nothing to do, at the start for the first time. Which threads
+        // of tokio's become workers isn't known when they start.
+        builder.on_thread_start(cores::leave).on_thread_park(move || {
+            if !SETTLED.replace(true) {
+                cores::stay_on(settled.fetch_add(1, Ordering::Relaxed));
+            }
+        });
+    }
+    builder.build()
+}
+
+/// Lets this thread use every core again that the process may use: a thread starts where the one stays that
+/// starts it.
+pub fn leave_core() {
+    cores::leave();
+}
+
+#[cfg(target_os = "linux")]
+mod cores {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+    /// The cores that the process may use: those of its first thread, which is no worker.
+    pub(super) fn of_process() -> Vec<usize> {
+        let first = Some(rustix::process::getpid());
+        let Ok(set) = sched_getaffinity(first) else { return Vec::new() };
+        (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
+    }
+
+    /// Keeps this thread on the core with this number among those of the process.
+    pub(super) fn stay_on(number: usize) {
+        let mut set = CpuSet::new();
+        if let Some(core) = of_process().get(number) {
+            set.set(*core);
+            settle(&set);
+        }
+    }
+
+    pub(super) fn leave() {
+        let mut set = CpuSet::new();
+        of_process().into_iter().for_each(|core| set.set(core));
+        settle(&set);
+    }
+
+    fn settle(set: &CpuSet) {
+        if let Err(error) = sched_setaffinity(None, set) {
+            tracing::debug!(%error, "a thread's cores can't be chosen");
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod cores {
+    pub(super) fn of_process() -> Vec<usize> {
+        Vec::new()
+    }
+
+    pub(super) fn stay_on(_number: usize) {}
+
+    pub(super) fn leave() {}
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::sync::{Arc, Barrier, mpsc};
+    use std::time::Duration;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(10);
+
+    /// The cores that the calling thread may use.
+    fn mine() -> Vec<usize> {
+        let set = rustix::thread::sched_getaffinity(None).unwrap();
+        (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
+    }
+
+    /// The cores of each worker, seen from tasks that keep all of them busy at the same time.
+    fn of_workers(runtime: &Runtime) -> Vec<Vec<usize>> {
+        let workers = runtime.metrics().num_workers();
+        let barrier = Arc::new(Barrier::new(workers));
+        let (say, said) = mpsc::channel();
+        for _ in 0..workers {
+            let (barrier, say) = (Arc::clone(&barrier), say.clone());
+            runtime.spawn(async move {
+                barrier.wait();
+                say.send(mine()).unwrap();
+            });
+        }
+        let mut seen: Vec<_> = (0..workers).map(|_| said.recv_timeout(LONG).unwrap()).collect();
+        seen.sort();
+        seen
+    }
+
+    #[test]
+    fn each_worker_stays_on_a_core_of_its_own() {
+        let runtime = new().unwrap();
+        let all = cores::of_process();
+        assert_eq!(mine(), all, "the thread that made it stays free");
+        let workers = runtime.metrics().num_workers();
+        let own: Vec<Vec<usize>> = if workers == all.len() {
+            all.into_iter().map(|core| vec![core]).collect()
+        } else {
+            vec![all; workers]
+        };
+        // A worker may get work before it ever had none.
+        let settles = (0..1000).any(|_| of_workers(&runtime) == own);
+        assert!(settles, "{:?} instead of {own:?}", of_workers(&runtime));
+    }
+
+    #[test]
+    fn what_workers_start_may_use_every_core() {
+        let runtime = new().unwrap();
+        let all = cores::of_process();
+        for _ in 0..20 {
+            let blocking = runtime.block_on(async {
+                let asked = async { tokio::task::spawn_blocking(mine).await.unwrap() };
+                tokio::spawn(asked).await.unwrap()
+            });
+            assert_eq!(blocking, all);
+        }
+        let left = runtime.block_on(async {
+            let thread = || std::thread::spawn(|| (leave_core(), mine()).1).join().unwrap();
+            tokio::spawn(async move { thread() }).await.unwrap()
+        });
+        assert_eq!(left, all);
+    }
+}
