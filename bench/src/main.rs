@@ -65,9 +65,8 @@ fn run() -> Result<()> {
             load_runtime()?.block_on(requests::run(&Plan::of(server, rounds, seconds)?))
         }
         ["flood", server, rounds, seconds] => {
-            let bound = flood::hashes_per_second();
-            flood::stay_on_last_core()?;
-            load_runtime()?.block_on(flood::run(&Plan::of(server, rounds, seconds)?, bound))
+            flood::stay_on(&[flood::last_core()])?;
+            load_runtime()?.block_on(flood::run(&Plan::of(server, rounds, seconds)?))
         }
         ["writes", server, rounds, seconds] => {
             load_runtime()?.block_on(writes::run(&Plan::of(server, rounds, seconds)?))

@@ -35,10 +35,12 @@ fn run<S>(shared: &Shared<S>, taken: &Taken<S>) -> CoreTime {
     let mut scratch = spare.unwrap_or_else(shared.setup.scratch);
     let done = (taken.job)(&mut scratch);
     let took = now().saturating_duration_since(started);
-    // What a panic left behind isn't used again.
-    if done.is_ok() {
-        shared.spare().push(scratch);
+    let mut spare = shared.spare();
+    // What a panic left behind isn't used again, and one for each thread is enough to keep.
+    if done.is_ok() && spare.len() < shared.setup.threads.max(1) {
+        spare.push(scratch);
     }
+    drop(spare);
     shared.lock().finished(taken, took);
     before.map_or(CoreTime { ran: took, waited: Duration::ZERO }, CoreTime::so_far)
 }
