@@ -25,7 +25,7 @@ struct Recorded {
 /// Serves the answer recorded in a file until the process is ended.
 pub(crate) fn run(answer: &Path) -> Result<()> {
     let recorded = Recorded::parse(&std::fs::read(answer)?)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = palisade::runtime::new()?;
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         say(&format!("\"listening\": \"http://{}\"", listener.local_addr()?))?;

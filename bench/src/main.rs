@@ -23,6 +23,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+/// The same as the server's, for the floor's sake.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Whatever went wrong ends the measurement.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 

@@ -91,8 +91,9 @@ pub struct Setup<S> {
     pub threads: usize,
     /// How much may wait.
     pub queue: QueueLimits,
-    /// When work waits and none was finished for so long, one piece is done at normal priority; never if
-    /// `None`.
+    /// The helping thread steps in when work waits and none was finished for so long (a quarter of it while a known device
+    /// waits, at once when all threads give way), and when a thread has been at one piece for so long. Without it
+    /// there is no such thread.
     pub starved_after: Option<Duration>,
     /// After this long without work all scratch values are dropped.
     pub idle_release: Duration,
@@ -120,15 +121,35 @@ struct Shared<S> {
     spare: Mutex<Vec<S>>,
 }
 
+/// Work never runs under one of the pool's locks, so what is behind them is whole, also after a panic.
+fn lock<T>(behind: &Mutex<T>) -> MutexGuard<'_, T> {
+    behind.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl<S> Shared<S> {
-    /// Work never runs under the lock, so a poisoned queue is still a whole one.
     fn lock(&self) -> MutexGuard<'_, Queue<S>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
+    }
+
+    /// Whether there is a thread that does what the others don't get to.
+    fn has_help(&self) -> bool {
+        self.setup.starved_after.is_some()
+    }
+
+    /// How much longer the spare scratch values are kept; `None` when there are none.
+    fn kept_for(&self, queue: &Queue<S>) -> Option<Duration> {
+        let any = !self.spare().is_empty();
+        any.then(|| self.setup.idle_release.saturating_sub(queue.idle_for()))
+    }
+
+    /// The spare scratch values, to be dropped outside the queue's lock.
+    fn take_spare(&self) -> Vec<S> {
+        std::mem::take(&mut *self.spare())
     }
 
     /// Taken last, so that it can be under the queue's lock.
     fn spare(&self) -> MutexGuard<'_, Vec<S>> {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.spare)
     }
 
     /// Wakes whoever may be concerned with a piece of work that waits now.
@@ -136,6 +157,12 @@ impl<S> Shared<S> {
         self.changed.notify_one();
         self.waiting.notify_one();
         self.resting.notify_all();
+    }
+
+    /// Wakes who keeps an eye on the spare scratch values: there may be more of them now.
+    fn nothing_waits(&self) {
+        self.changed.notify_one();
+        self.resting.notify_one();
     }
 
     fn stops(&self) {
@@ -150,8 +177,9 @@ impl<S: Send + 'static> WorkPool<S> {
     ///
     /// # Errors
     /// When the operating system refuses a thread; those already started end again.
-    pub fn start(setup: Setup<S>) -> io::Result<Self> {
+    pub fn start(mut setup: Setup<S>) -> io::Result<Self> {
         let threads = setup.threads.max(1);
+        setup.threads = threads;
         let queue = Mutex::new(Queue::new(setup.queue, threads));
         let shared = Shared {
             setup,
@@ -207,9 +235,13 @@ impl<S: Send + 'static> WorkPool<S> {
         let (answer, answered) = oneshot::channel();
         let answer = Mutex::new(Some(answer));
         let job: Job<S> = Arc::new(move |scratch| {
+            // Nobody works for somebody who has gone, nor for an answer that was given.
+            if lock(&answer).as_ref().is_none_or(oneshot::Sender::is_closed) {
+                return Ok(());
+            }
             let result = catch_unwind(AssertUnwindSafe(|| work(scratch)));
             let outcome = if result.is_ok() { Ok(()) } else { Err(queue::Panicked) };
-            if let Some(answer) = answer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            if let Some(answer) = lock(&answer).take() {
                 // The caller may have given up meanwhile; then nobody wants the result.
                 let _ = answer.send(result.map_err(|_| NotDone::Panicked));
             }

@@ -4,8 +4,10 @@
 //! - Two workers never take turns on one core while another has time. On Linux a core counts as busy while a hashing
 //!   thread has it, although that thread gives way to everybody: nothing pulls a waiting worker over, and
 //!   requests wait for milliseconds (`docs/decisions/0013`).
-//! - Only workers are kept on a core. Threads that workers start may use every core ([`leave_core`]).
-//! - Where there are fewer workers than cores, as in a container with a quota, nothing is kept anywhere.
+//! - Only workers are kept on a core. The runtime's threads for blocking work may use every core; any other thread that
+//!   a worker starts stays on the worker's until it calls [`leave_core`].
+//! - Where there are fewer workers than cores, as in a container with a quota, or where `TOKIO_WORKER_THREADS` says how many
+//!   there are, nothing is kept anywhere.
 
 use std::cell::Cell;
 use std::io;
@@ -22,11 +24,16 @@ thread_local! {
 ///
 /// # Errors
 /// When the operating system refuses a thread.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tokio reads it, and it isn't a setting of Palisade's"
+)]
 pub fn new() -> io::Result<Runtime> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let chosen = std::env::var_os("TOKIO_WORKER_THREADS").is_some();
     let mut builder = Builder::new_multi_thread();
-    builder.enable_all().worker_threads(workers);
-    if cores::of_process().len() == workers {
+    builder.enable_all();
+    if cores::of_process().len() == workers && !chosen {
         let settled = AtomicUsize::new(0);
         // Only workers park, and each does so as soon as it has nothing to do, at the start for the first time. Which threads
         // of tokio's become workers isn't known when they start.
@@ -92,12 +99,12 @@ mod cores {
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod tests {
-    use std::sync::{Arc, Barrier, mpsc};
+    use std::collections::HashMap;
+    use std::sync::mpsc;
+    use std::thread::ThreadId;
     use std::time::Duration;
 
     use super::*;
-
-    const LONG: Duration = Duration::from_secs(10);
 
     /// The cores that the calling thread may use.
     fn mine() -> Vec<usize> {
@@ -105,19 +112,19 @@ mod tests {
         (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
     }
 
-    /// The cores of each worker, seen from tasks that keep all of them busy at the same time.
+    /// The cores of each worker that came to do some of a few tasks.
     fn of_workers(runtime: &Runtime) -> Vec<Vec<usize>> {
-        let workers = runtime.metrics().num_workers();
-        let barrier = Arc::new(Barrier::new(workers));
         let (say, said) = mpsc::channel();
-        for _ in 0..workers {
-            let (barrier, say) = (Arc::clone(&barrier), say.clone());
+        for _ in 0..4 * runtime.metrics().num_workers() {
+            let say = say.clone();
             runtime.spawn(async move {
-                barrier.wait();
-                say.send(mine()).unwrap();
+                std::thread::sleep(Duration::from_millis(1));
+                say.send((std::thread::current().id(), mine())).unwrap();
             });
         }
-        let mut seen: Vec<_> = (0..workers).map(|_| said.recv_timeout(LONG).unwrap()).collect();
+        drop(say);
+        let by_thread: HashMap<ThreadId, Vec<usize>> = said.into_iter().collect();
+        let mut seen: Vec<_> = by_thread.into_values().collect();
         seen.sort();
         seen
     }

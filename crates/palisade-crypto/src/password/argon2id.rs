@@ -17,7 +17,7 @@ const OUTPUT_LENGTH: usize = 32;
 const SHORTEST_IMPORTED_OUTPUT: usize = 16;
 
 /// The memory of Argon2, kept from one password to the next because asking the operating system
-/// for it anew takes about as long as filling it. One for each hashing thread.
+/// for it anew takes about as long as filling it. One for each hash that is made at the same time.
 ///
 /// It grows to the dearest cost it was used for and holds nothing but zeros between two uses.
 #[derive(Default)]
@@ -33,7 +33,7 @@ impl Memory {
     }
 
     /// Gives the memory back to the operating system.
-    pub fn release(&mut self) {
+    pub(super) fn release(&mut self) {
         self.blocks = Vec::new();
     }
 

@@ -93,12 +93,10 @@ impl<S> LaneQueue<S> {
 
     /// Fresh groups and those that had a turn alternate: neither keeps the other waiting.
     fn pop(&mut self) -> Option<Waiting<S>> {
-        let fresh = if self.fresh_was_last { None } else { self.fresh.pop_front() };
-        self.fresh_was_last = fresh.is_some();
-        let group = match fresh.or_else(|| self.next_in_turn()) {
-            Some(group) => group,
-            None => self.fresh.pop_front()?,
-        };
+        let in_turn =
+            if self.fresh_was_last || self.fresh.is_empty() { self.next_in_turn() } else { None };
+        self.fresh_was_last = in_turn.is_none();
+        let group = in_turn.or_else(|| self.fresh.pop_front())?;
         let waiting = self.groups.get_mut(&group)?.pop_front()?;
         self.turns.push_back(group);
         self.waiting -= 1;
@@ -137,12 +135,13 @@ pub(super) struct Queue<S> {
     threads: usize,
     known: LaneQueue<S>,
     unknown: LaneQueue<S>,
-    waiting: usize,
     running: Vec<Running<S>>,
     giving_way: usize,
     known_in_a_row: u32,
     next_number: u64,
+    /// How long a job takes, and how much of that a core works for it.
     average: Duration,
+    cost: Duration,
     /// When a job last ended, or the first began to wait after nobody did.
     progress: Instant,
     stopped: bool,
@@ -155,12 +154,12 @@ impl<S> Queue<S> {
             threads,
             known: LaneQueue::new(),
             unknown: LaneQueue::new(),
-            waiting: 0,
             running: Vec::new(),
             giving_way: 0,
             known_in_a_row: 0,
             next_number: 0,
             average: FIRST_GUESS,
+            cost: FIRST_GUESS,
             progress: now(),
             stopped: false,
         }
@@ -181,7 +180,7 @@ impl<S> Queue<S> {
             Lane::Unknown => self.limits.total - self.limits.total / 4,
         };
         let of_group = self.known.len(caller.group) + self.unknown.len(caller.group);
-        self.waiting < total && of_group < self.limits.per_group
+        self.waiting() < total && of_group < self.limits.per_group
     }
 
     pub(super) fn has_room(&self, caller: Caller) -> Result<(), NotDone> {
@@ -196,12 +195,11 @@ impl<S> Queue<S> {
             return Err(NotDone::Stopped);
         }
         self.has_room(caller)?;
-        if self.waiting == 0 {
+        if !self.has_work() {
             self.progress = now();
         }
         let number = self.next_number;
         self.next_number += 1;
-        self.waiting += 1;
         self.lane(caller.lane).push(caller.group, Waiting { number, job });
         Ok(Slot { caller, number })
     }
@@ -214,7 +212,6 @@ impl<S> Queue<S> {
         self.known_in_a_row =
             if known.is_some() { self.known_in_a_row.saturating_add(1) } else { 0 };
         let Waiting { number, job } = known.or_else(|| self.unknown.pop())?;
-        self.waiting -= 1;
         let running = Running { number, job: Arc::clone(&job), since: now(), done_again: false };
         self.running.push(running);
         Some(Taken { number, job })
@@ -238,17 +235,23 @@ impl<S> Queue<S> {
 
     /// Takes a job out that has not begun; the caller drops it outside the lock.
     pub(super) fn remove(&mut self, slot: Slot) -> Option<Job<S>> {
-        let job = self.lane(slot.caller.lane).remove(slot.caller.group, slot.number)?;
-        self.waiting -= 1;
-        Some(job)
+        self.lane(slot.caller.lane).remove(slot.caller.group, slot.number)
     }
 
-    /// Notes that a job has ended after `took`, the first time or again.
-    pub(super) fn finished(&mut self, taken: &Taken<S>, took: Duration) {
+    /// Notes that a job has ended after `took`, the first time or again, and had a core for `ran`.
+    pub(super) fn finished(&mut self, taken: &Taken<S>, took: Duration, ran: Duration) {
         self.running.retain(|running| running.number != taken.number);
         self.progress = now();
-        let rest = self.average.saturating_mul(AVERAGE_OVER - 1);
-        self.average = rest.saturating_add(took) / AVERAGE_OVER;
+        let moved = |average: Duration, by: Duration| {
+            average.saturating_mul(AVERAGE_OVER - 1).saturating_add(by) / AVERAGE_OVER
+        };
+        self.average = moved(self.average, took);
+        self.cost = moved(self.cost, ran);
+    }
+
+    /// How long a core works for a job, on the average.
+    pub(super) fn cost(&self) -> Duration {
+        self.cost
     }
 
     /// A thread takes no work until it [goes on](Self::goes_on).
@@ -279,8 +282,12 @@ impl<S> Queue<S> {
         self.unknown.groups.len()
     }
 
+    fn waiting(&self) -> usize {
+        self.known.waiting + self.unknown.waiting
+    }
+
     pub(super) fn has_work(&self) -> bool {
-        self.waiting > 0
+        self.waiting() > 0
     }
 
     pub(super) fn known_waits(&self) -> bool {
@@ -299,16 +306,15 @@ impl<S> Queue<S> {
     /// Refuses everything from now on and hands out what waits, to be dropped outside the lock.
     pub(super) fn stop(&mut self) -> Vec<Job<S>> {
         self.stopped = true;
-        let mut waiting = Vec::with_capacity(self.waiting);
+        let mut waiting = Vec::with_capacity(self.waiting());
         while let Some(left) = self.known.pop().or_else(|| self.unknown.pop()) {
             waiting.push(left.job);
         }
-        self.waiting = 0;
         waiting
     }
 
     fn retry_after(&self) -> Duration {
-        let ahead = (self.waiting + self.running.len()).div_ceil(self.threads);
+        let ahead = (self.waiting() + self.running.len()).div_ceil(self.threads);
         let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
         self.average.saturating_mul(ahead).clamp(RETRY.0, RETRY.1)
     }

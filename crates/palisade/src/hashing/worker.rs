@@ -7,8 +7,8 @@ use super::Shared;
 use super::queue::Taken;
 use crate::runtime::leave_core;
 
-/// How much nicer than the rest of the process the threads are where the policy below can't be had: the
-/// most there is.
+/// How much nicer than the rest of the process the threads are, which counts where the policy below can't be had:
+/// the most there is.
 const NICENESS: i32 = 19;
 
 /// Runs jobs until the pool is stopped.
@@ -18,7 +18,8 @@ pub(super) fn work<S>(shared: &Shared<S>) {
     loop {
         match next(shared) {
             Next::Job(job) => {
-                if run(shared, &job).is_less_than_a(LEAST) {
+                let had = run(shared, job);
+                if had.tells() && had.is_less_than_a(LEAST) && shared.has_help() {
                     give_way(shared);
                 }
             }
@@ -29,7 +30,9 @@ pub(super) fn work<S>(shared: &Shared<S>) {
 }
 
 /// Does one job with memory that another has used before, if there is any. Answers what it took of a core.
-fn run<S>(shared: &Shared<S>, taken: &Taken<S>) -> CoreTime {
+///
+/// SECURITY: the job ends here, and with it the password that it holds.
+fn run<S>(shared: &Shared<S>, taken: Taken<S>) -> CoreTime {
     let (started, before) = (now(), CoreTime::of_this_thread());
     let spare = shared.spare().pop();
     let mut scratch = spare.unwrap_or_else(shared.setup.scratch);
@@ -37,17 +40,18 @@ fn run<S>(shared: &Shared<S>, taken: &Taken<S>) -> CoreTime {
     let took = now().saturating_duration_since(started);
     let mut spare = shared.spare();
     // What a panic left behind isn't used again, and one for each thread is enough to keep.
-    if done.is_ok() && spare.len() < shared.setup.threads.max(1) {
+    if done.is_ok() && spare.len() < shared.setup.threads {
         spare.push(scratch);
     }
     drop(spare);
-    shared.lock().finished(taken, took);
-    before.map_or(CoreTime { ran: took, waited: Duration::ZERO }, CoreTime::so_far)
+    let had = before.map_or(CoreTime { ran: took, waited: Duration::ZERO }, CoreTime::so_far);
+    shared.lock().finished(&taken, took, had.ran);
+    had
 }
 
-/// A thread that got less than this part of a core for its work doesn't take more.
+/// A thread that got less than a fifth of a core for its work doesn't take more.
 const LEAST: u32 = 5;
-/// A thread goes on when it gets this part of a core again.
+/// A thread goes on when it gets a third of a core again.
 const ENOUGH: u32 = 3;
 /// How often a thread that gives way looks whether it would get enough.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -66,7 +70,18 @@ fn give_way<S>(shared: &Shared<S>) {
     while !queue.is_stopped() {
         let rest = look_at.saturating_duration_since(now());
         if !queue.has_work() {
-            queue = shared.resting.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = match shared.kept_for(&queue) {
+                None => shared.resting.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => {
+                    drop(queue);
+                    drop(shared.take_spare());
+                    shared.lock()
+                }
+                Some(kept) => {
+                    let woken = shared.resting.wait_timeout(queue, kept);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         } else if !rest.is_zero() {
             let woken = shared.resting.wait_timeout(queue, rest);
             (queue, _) = woken.unwrap_or_else(PoisonError::into_inner);
@@ -119,6 +134,11 @@ impl CoreTime {
         }
     }
 
+    /// Whether it was long enough to tell anything: a thread that wakes another is often put aside for a moment.
+    pub(super) fn tells(self) -> bool {
+        self.ran + self.waited > LOOK
+    }
+
     /// Whether the thread had less than a `part`th of a core while it wanted one.
     pub(super) fn is_less_than_a(self, part: u32) -> bool {
         self.ran * part < self.ran + self.waited
@@ -140,8 +160,9 @@ pub(super) fn help_out<S>(shared: &Shared<S>, starved_after: Duration) {
     leave_core();
     let mut rested = now();
     while let Some(taken) = neglected(shared, starved_after, rested) {
-        let rest = run(shared, &taken).ran * REST;
+        let rest = run(shared, taken).ran * REST;
         rested = now() + rest;
+        shared.nothing_waits();
     }
 }
 
@@ -154,14 +175,21 @@ fn neglected<S>(shared: &Shared<S>, starved_after: Duration, rested: Instant) ->
         let nobody_else = queue.all_give_way();
         let patience = if nobody_else { Duration::ZERO } else { starved_after / sooner };
         let stalled = queue.stalled_since().map(|since| since + patience);
-        let stuck = queue.oldest_running().map(|since| since + starved_after);
+        // Not what only takes long.
+        let stuck_after = starved_after.max(queue.cost() * LEAST);
+        let stuck = queue.oldest_running().map(|since| since + stuck_after);
         let Some(due) = stalled.into_iter().chain(stuck).min() else {
             queue = shared.waiting.wait(queue).unwrap_or_else(PoisonError::into_inner);
             continue;
         };
         let wait = due.max(rested).saturating_duration_since(now());
         if wait.is_zero() {
-            return if stuck == Some(due) { queue.take_again() } else { queue.take() };
+            let known_first = queue.known_waits() && stalled.is_some_and(|due| due <= now());
+            return if stuck == Some(due) && !known_first {
+                queue.take_again()
+            } else {
+                queue.take()
+            };
         }
         let (woken, _) =
             shared.waiting.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner);
@@ -187,17 +215,14 @@ fn next<S>(shared: &Shared<S>) -> Next<S> {
         if let Some(job) = queue.take() {
             return Next::Job(job);
         }
-        if shared.spare().is_empty() {
-            queue = shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
-            continue;
-        }
-        let kept = shared.setup.idle_release.saturating_sub(queue.idle_for());
-        if kept.is_zero() {
-            return Next::Idle(std::mem::take(&mut *shared.spare()));
-        }
-        let (woken, _) =
-            shared.changed.wait_timeout(queue, kept).unwrap_or_else(PoisonError::into_inner);
-        queue = woken;
+        queue = match shared.kept_for(&queue) {
+            None => shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            Some(Duration::ZERO) => return Next::Idle(shared.take_spare()),
+            Some(kept) => {
+                let woken = shared.changed.wait_timeout(queue, kept);
+                woken.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
     }
 }
 
@@ -213,7 +238,8 @@ pub(super) fn now() -> Instant {
 ///
 /// `SCHED_IDLE` (sched(7)): whatever else wakes up takes the core at once. A thread that is only nice keeps it for
 /// some milliseconds, and a busy server wakes up and falls asleep all the time. Measured beside a flood of
-/// sign-ins: reads kept 66 % of their rate with niceness 19, 88 % with this.
+/// sign-ins: reads kept 66 % of their rate with niceness 19, 88 % with this, before workers stayed on
+/// their cores.
 #[cfg(target_os = "linux")]
 fn lower_priority() {
     use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
