@@ -22,7 +22,7 @@ mod worker;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard as Guard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -122,12 +122,20 @@ struct Shared<S> {
 }
 
 /// Work never runs under one of the pool's locks, so what is behind them is whole, also after a panic.
-fn lock<T>(behind: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(behind: &Mutex<T>) -> Guard<'_, T> {
     behind.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Waits until `woken`, or for so long.
+fn wait<'a, T>(woken: &Condvar, guard: Guard<'a, T>, at_most: Option<Duration>) -> Guard<'a, T> {
+    match at_most {
+        None => woken.wait(guard).unwrap_or_else(PoisonError::into_inner),
+        Some(long) => woken.wait_timeout(guard, long).unwrap_or_else(PoisonError::into_inner).0,
+    }
+}
+
 impl<S> Shared<S> {
-    fn lock(&self) -> MutexGuard<'_, Queue<S>> {
+    fn lock(&self) -> Guard<'_, Queue<S>> {
         lock(&self.queue)
     }
 
@@ -136,19 +144,24 @@ impl<S> Shared<S> {
         self.setup.starved_after.is_some()
     }
 
-    /// How much longer the spare scratch values are kept; `None` when there are none.
-    fn kept_for(&self, queue: &Queue<S>) -> Option<Duration> {
-        let any = !self.spare().is_empty();
-        any.then(|| self.setup.idle_release.saturating_sub(queue.idle_for()))
-    }
-
-    /// The spare scratch values, to be dropped outside the queue's lock.
-    fn take_spare(&self) -> Vec<S> {
-        std::mem::take(&mut *self.spare())
+    /// Waits until `woken` while nothing is to be done. Spare scratch values are dropped when their time has come.
+    fn idle<'a>(&'a self, woken: &Condvar, queue: Guard<'a, Queue<S>>) -> Guard<'a, Queue<S>> {
+        if self.spare().is_empty() {
+            return wait(woken, queue, None);
+        }
+        let kept = self.setup.idle_release.saturating_sub(queue.idle_for());
+        if !kept.is_zero() {
+            return wait(woken, queue, Some(kept));
+        }
+        // Outside the lock: it takes a while.
+        drop(queue);
+        let spare = std::mem::take(&mut *self.spare());
+        drop(spare);
+        self.lock()
     }
 
     /// Taken last, so that it can be under the queue's lock.
-    fn spare(&self) -> MutexGuard<'_, Vec<S>> {
+    fn spare(&self) -> Guard<'_, Vec<S>> {
         lock(&self.spare)
     }
 

@@ -1,10 +1,9 @@
 //! What each thread of the pool does.
 
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use super::Shared;
 use super::queue::Taken;
+use super::{Shared, wait};
 use crate::runtime::leave_core;
 
 /// How much nicer than the rest of the process the threads are, which counts where the policy below can't be had:
@@ -15,16 +14,10 @@ const NICENESS: i32 = 19;
 pub(super) fn work<S>(shared: &Shared<S>) {
     leave_core();
     lower_priority();
-    loop {
-        match next(shared) {
-            Next::Job(job) => {
-                let had = run(shared, job);
-                if had.tells() && had.is_less_than_a(LEAST) && shared.has_help() {
-                    give_way(shared);
-                }
-            }
-            Next::Idle(memory) => drop(memory),
-            Next::Stop => return,
+    while let Some(job) = next(shared) {
+        let had = run(shared, job);
+        if had.tells() && had.is_less_than_a(LEAST) && shared.has_help() {
+            give_way(shared);
         }
     }
 }
@@ -70,21 +63,9 @@ fn give_way<S>(shared: &Shared<S>) {
     while !queue.is_stopped() {
         let rest = look_at.saturating_duration_since(now());
         if !queue.has_work() {
-            queue = match shared.kept_for(&queue) {
-                None => shared.resting.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                Some(Duration::ZERO) => {
-                    drop(queue);
-                    drop(shared.take_spare());
-                    shared.lock()
-                }
-                Some(kept) => {
-                    let woken = shared.resting.wait_timeout(queue, kept);
-                    woken.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            queue = shared.idle(&shared.resting, queue);
         } else if !rest.is_zero() {
-            let woken = shared.resting.wait_timeout(queue, rest);
-            (queue, _) = woken.unwrap_or_else(PoisonError::into_inner);
+            queue = wait(&shared.resting, queue, Some(rest));
         } else {
             drop(queue);
             let enough = look();
@@ -179,11 +160,11 @@ fn neglected<S>(shared: &Shared<S>, starved_after: Duration, rested: Instant) ->
         let stuck_after = starved_after.max(queue.cost() * LEAST);
         let stuck = queue.oldest_running().map(|since| since + stuck_after);
         let Some(due) = stalled.into_iter().chain(stuck).min() else {
-            queue = shared.waiting.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = wait(&shared.waiting, queue, None);
             continue;
         };
-        let wait = due.max(rested).saturating_duration_since(now());
-        if wait.is_zero() {
+        let patience = due.max(rested).saturating_duration_since(now());
+        if patience.is_zero() {
             let known_first = queue.known_waits() && stalled.is_some_and(|due| due <= now());
             return if stuck == Some(due) && !known_first {
                 queue.take_again()
@@ -191,39 +172,21 @@ fn neglected<S>(shared: &Shared<S>, starved_after: Duration, rested: Instant) ->
                 queue.take()
             };
         }
-        let (woken, _) =
-            shared.waiting.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner);
-        queue = woken;
+        queue = wait(&shared.waiting, queue, Some(patience));
     }
     None
 }
 
-enum Next<S> {
-    Job(Taken<S>),
-    /// Nothing came for long; the memory that was kept for work goes back.
-    Idle(Vec<S>),
-    Stop,
-}
-
-/// Waits for a job.
-fn next<S>(shared: &Shared<S>) -> Next<S> {
+/// Waits for a job; `None` at the end of the pool.
+fn next<S>(shared: &Shared<S>) -> Option<Taken<S>> {
     let mut queue = shared.lock();
-    loop {
-        if queue.is_stopped() {
-            return Next::Stop;
-        }
+    while !queue.is_stopped() {
         if let Some(job) = queue.take() {
-            return Next::Job(job);
+            return Some(job);
         }
-        queue = match shared.kept_for(&queue) {
-            None => shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
-            Some(Duration::ZERO) => return Next::Idle(shared.take_spare()),
-            Some(kept) => {
-                let woken = shared.changed.wait_timeout(queue, kept);
-                woken.unwrap_or_else(PoisonError::into_inner).0
-            }
-        };
+        queue = shared.idle(&shared.changed, queue);
     }
+    None
 }
 
 #[expect(

@@ -1,0 +1,185 @@
+//! The threads that hash, what they are set up with, and whose turn it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use palisade_crypto::password::{self, Cost, Memory};
+
+use super::{Blocklist, LONGEST, Rules};
+use crate::app::App;
+use crate::error::{Error, Kind, Result};
+use crate::hashing::{self, Lane, NotDone, QueueLimits, WorkPool};
+use crate::settings::{PasswordAlgorithm, PasswordCost, Settings};
+
+/// An honest sign-in shall get through within two seconds, on cores that are kept busy and beside a flood: it waits for
+/// this long, for a rest of four hashes and for one turn of somebody else's.
+const STARVED_AFTER: Duration = Duration::from_millis(600);
+/// How long memory for hashing is kept when nobody signs in.
+const MEMORY_KEPT_FOR: Duration = Duration::from_secs(10);
+/// How many hashes may wait per thread: some seconds of work.
+const QUEUE_PER_THREAD: usize = 64;
+
+/// The threads that hash, and the rules.
+pub(super) struct Hashing {
+    pool: WorkPool<Memory>,
+    pub(super) cost: Cost,
+    pub(super) dummy: Arc<str>,
+    pub(super) rules: Arc<Rules>,
+}
+
+impl Hashing {
+    pub(super) fn new(settings: &Settings) -> Result<Hashing> {
+        let cost = cost(settings);
+        // Else every hash would be refused, at the first sign-in.
+        cost.validate()
+            .map_err(|wrong| Error::internal(format!("the password cost: {wrong:?}")))?;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let total = threads * QUEUE_PER_THREAD;
+        let pool = WorkPool::start(hashing::Setup {
+            threads,
+            queue: QueueLimits { total, per_group: total / 2 },
+            starved_after: Some(STARVED_AFTER),
+            idle_release: MEMORY_KEPT_FOR,
+            scratch: Memory::new,
+        });
+        Ok(Hashing {
+            pool: pool.map_err(Error::internal)?,
+            dummy: password::dummy(&cost).into(),
+            cost,
+            rules: Arc::new(Rules {
+                min_length: usize::try_from(settings.passwords.min_length).unwrap_or(LONGEST),
+                min_strength: settings.passwords.min_strength,
+                blocklist: blocklist(settings)?,
+                site: vec![settings.server.public_url.host().to_owned()],
+            }),
+        })
+    }
+}
+
+/// The cost that the settings ask for.
+fn cost(settings: &Settings) -> Cost {
+    let passwords = &settings.passwords;
+    match (passwords.algorithm, passwords.cost) {
+        (PasswordAlgorithm::Bcrypt, _) => Cost::Bcrypt { cost: passwords.bcrypt_cost },
+        (PasswordAlgorithm::Argon2id, PasswordCost::Standard) => Cost::STANDARD,
+        (PasswordAlgorithm::Argon2id, PasswordCost::Light) => Cost::LIGHT,
+        (PasswordAlgorithm::Argon2id, PasswordCost::Custom) => {
+            let kib = passwords.argon2_memory.map(|bytes| bytes / 1024);
+            match (kib.map(u32::try_from), passwords.argon2_passes, passwords.argon2_lanes) {
+                (Some(Ok(memory_kib)), Some(passes), Some(lanes)) => {
+                    Cost::Argon2id { memory_kib, passes, lanes }
+                }
+                // The settings ask for all three; without them nothing weaker is taken.
+                _ => Cost::STANDARD,
+            }
+        }
+    }
+}
+
+fn blocklist(settings: &Settings) -> Result<Blocklist> {
+    Blocklist::open(settings.passwords.blocklist_path.as_deref()).map_err(unreadable)
+}
+
+pub(super) fn unreadable(error: std::io::Error) -> Error {
+    let says = "The file of passwords.blocklist_path can't be read.";
+    Error::unavailable("passwords.blocklist_unreadable", says).because(error)
+}
+
+/// Whose turn a piece of work is: clients take turns by address, so that a flood from one of them
+/// leaves room for the others.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    group: u64,
+    lane: Lane,
+}
+
+impl Turn {
+    /// The turn of a client.
+    pub fn of(address: Option<std::net::IpAddr>) -> Turn {
+        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+        let mut hasher = DefaultHasher::new();
+        address.map(crate::http::client::rate_key).hash(&mut hasher);
+        Turn { group: hasher.finish(), lane: Lane::Unknown }
+    }
+
+    /// The turn of a client that has shown that it belongs here: it waits in a lane of its own.
+    #[must_use]
+    pub fn known(self) -> Turn {
+        Turn { lane: Lane::Known, ..self }
+    }
+}
+
+/// Refuses whoever would get no turn, before anything is looked up for them.
+///
+/// # Errors
+/// 503 when too many wait.
+pub fn room(app: &App, turn: Turn) -> Result<()> {
+    app.part::<Hashing>().pool.has_room(caller(turn)).map_err(not_done)
+}
+
+/// Does `work` when it is this caller's turn.
+///
+/// # Errors
+/// 503 when too many wait.
+pub(super) async fn run<T: Send + 'static>(
+    app: &App,
+    turn: Turn,
+    work: impl Fn(&mut Memory) -> T + Send + Sync + 'static,
+) -> Result<T> {
+    app.part::<Hashing>().pool.run(caller(turn), work).await.map_err(not_done)
+}
+
+fn caller(turn: Turn) -> hashing::Caller {
+    hashing::Caller { group: turn.group, lane: turn.lane }
+}
+
+fn not_done(cause: NotDone) -> Error {
+    match cause {
+        NotDone::Busy { retry_after } => Error::new(
+            Kind::Unavailable,
+            "passwords.busy",
+            "Too many people are signing in at this moment; please try again.",
+        )
+        .retry_after(retry_after),
+        NotDone::Panicked | NotDone::Stopped => Error::internal(cause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::settings::Sources;
+
+    use super::*;
+
+    fn load(flags: &[(&str, &str)]) -> Option<Settings> {
+        let flags = flags.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        Settings::load(Sources { flags, ..Sources::default() }).ok().map(|loaded| loaded.settings)
+    }
+
+    #[test]
+    fn the_dearest_and_the_cheapest_settings_are_costs_that_can_be_verified() {
+        for [memory, passes, lanes, bcrypt] in
+            [["1GiB", "16", "16", "15"], ["7MiB", "1", "1", "10"]]
+        {
+            for algorithm in ["argon2id", "bcrypt"] {
+                let settings = load(&[
+                    ("passwords.algorithm", algorithm),
+                    ("passwords.cost", "custom"),
+                    ("passwords.argon2_memory", memory),
+                    ("passwords.argon2_passes", passes),
+                    ("passwords.argon2_lanes", lanes),
+                    ("passwords.bcrypt_cost", bcrypt),
+                ]);
+                assert_eq!(cost(&settings.unwrap()).validate(), Ok(()));
+            }
+        }
+        for (key, beyond) in [
+            ("passwords.argon2_memory", "1025MiB"),
+            ("passwords.argon2_passes", "17"),
+            ("passwords.argon2_lanes", "17"),
+            ("passwords.bcrypt_cost", "16"),
+        ] {
+            assert!(load(&[(key, beyond)]).is_none(), "{key} = {beyond}");
+        }
+    }
+}
