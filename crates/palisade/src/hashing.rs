@@ -5,6 +5,8 @@
 //! - A flood of other requests doesn't end all sign-ins: when nothing gets done for a time, one more thread
 //!   does a piece of work at normal priority, and then rests four times as long. A thread that hardly gets a
 //!   core takes no more work until it would, and what it is stuck with is done once more by the one that helps.
+//! - Other programs on the same cores don't end all sign-ins either: while this process does little else, that thread
+//!   steps in much sooner and doesn't rest.
 //! - The queue is bounded, in total and per group of callers. What does not fit is refused at once
 //!   with an estimate of when to come back; nothing waits without a place in the queue.
 //! - Groups take turns: one address with a hundred waiting attempts delays another by one attempt. Whoever wasn't
@@ -15,6 +17,7 @@
 //! - Memory is one scratch value for each thread, the helping one included, and is given back after a time
 //!   without work.
 
+mod load;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -91,14 +94,31 @@ pub struct Setup<S> {
     pub threads: usize,
     /// How much may wait.
     pub queue: QueueLimits,
-    /// The helping thread steps in when work waits and none was finished for so long (a quarter of it while a known device
-    /// waits, at once when all threads give way), and when a thread has been at one piece for so long. Without it
-    /// there is no such thread.
-    pub starved_after: Option<Duration>,
+    /// When the helping thread steps in. Without it there is no such thread.
+    pub help: Option<Help>,
     /// After this long without work all scratch values are dropped.
     pub idle_release: Duration,
     /// Makes a scratch value.
     pub scratch: fn() -> S,
+}
+
+/// When one more thread, at normal priority, does what the others don't get to.
+#[derive(Debug, Clone, Copy)]
+pub struct Help {
+    /// When work waits and none was finished for so long (a quarter of it while a known device waits, at once when
+    /// all threads give way), and when a thread has been at one piece for so long.
+    pub starved_after: Duration,
+    /// The same while other programs keep the cores busy and this process does little but hashing.
+    pub crowded_after: Duration,
+    /// The core time that this process has had so far; `None` when it is not known.
+    pub core_time: fn() -> Option<Duration>,
+}
+
+impl Help {
+    /// Measures the core time of this process.
+    pub fn new(starved_after: Duration, crowded_after: Duration) -> Help {
+        Help { starved_after, crowded_after, core_time: load::of_this_process }
+    }
 }
 
 /// A fixed number of low-priority threads behind a bounded, fair queue.
@@ -141,7 +161,7 @@ impl<S> Shared<S> {
 
     /// Whether there is a thread that does what the others don't get to.
     fn has_help(&self) -> bool {
-        self.setup.starved_after.is_some()
+        self.setup.help.is_some()
     }
 
     /// Waits until `woken` while nothing is to be done. Spare scratch values are dropped when their time has come.
@@ -209,11 +229,11 @@ impl<S: Send + 'static> WorkPool<S> {
                 .name(format!("hashing-{number}"))
                 .spawn(move || worker::work(&shared))?;
         }
-        if let Some(starved_after) = pool.shared.setup.starved_after {
+        if let Some(help) = pool.shared.setup.help {
             let shared = Arc::clone(&pool.shared);
             std::thread::Builder::new()
                 .name("hashing-help".into())
-                .spawn(move || worker::help_out(&shared, starved_after))?;
+                .spawn(move || worker::help_out(&shared, help))?;
         }
         Ok(pool)
     }

@@ -25,7 +25,7 @@ fn setup(threads: usize, total: usize, per_group: usize) -> Setup<Scratch> {
     Setup {
         threads,
         queue: QueueLimits { total, per_group },
-        starved_after: None,
+        help: None,
         idle_release: NEVER,
         scratch: Scratch::default,
     }
@@ -60,6 +60,17 @@ fn refused(pool: &WorkPool<Scratch>, caller: Caller) -> Option<Duration> {
         Poll::Ready(Err(NotDone::Busy { retry_after })) => Some(retry_after),
         _ => None,
     }
+}
+
+/// The core time of a process that always keeps one core busy.
+fn busy_process() -> Duration {
+    static BEGAN: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    BEGAN.get_or_init(worker::now).elapsed()
+}
+
+/// Help that doesn't know who keeps the cores busy.
+fn help(starved_after: Duration) -> Help {
+    Help { starved_after, crowded_after: starved_after, core_time: || None }
 }
 
 /// Whether the helping thread is the one that asks.
@@ -286,7 +297,7 @@ async fn scratch_is_released_after_idling_and_not_before() {
     let pool = WorkPool::start(Setup {
         threads: 1,
         queue: QueueLimits { total: 10, per_group: 10 },
-        starved_after: None,
+        help: None,
         idle_release: Duration::from_millis(500),
         scratch: || Memory { used: 0 },
     })
@@ -390,8 +401,8 @@ async fn many_callers_on_many_threads_all_get_their_own_answer() {
 
 #[tokio::test]
 async fn work_goes_on_when_the_threads_get_nowhere() {
-    let starved_after = Some(Duration::from_millis(50));
-    let pool = WorkPool::start(Setup { starved_after, ..setup(1, 9, 9) }).unwrap();
+    let help = Some(help(Duration::from_millis(50)));
+    let pool = WorkPool::start(Setup { help, ..setup(1, 9, 9) }).unwrap();
     let (_release, _first) = occupied(&pool).await;
     for _ in 0..3 {
         assert_eq!(timeout(LONG, pool.run(unknown(1), |_| 7)).await, Ok(Ok(7)));
@@ -399,9 +410,32 @@ async fn work_goes_on_when_the_threads_get_nowhere() {
 }
 
 #[tokio::test]
+async fn work_goes_on_soon_when_other_programs_keep_the_cores_busy() {
+    // This process has had no core time at all.
+    let core_time = || Some(Duration::ZERO);
+    let help = Some(Help { core_time, crowded_after: Duration::from_millis(10), ..help(NEVER) });
+    let pool = WorkPool::start(Setup { help, ..setup(1, 9, 9) }).unwrap();
+    let (_release, _first) = occupied(&pool).await;
+    for _ in 0..3 {
+        assert_eq!(timeout(LONG, pool.run(unknown(1), |_| 7)).await, Ok(Ok(7)));
+    }
+}
+
+#[tokio::test]
+async fn work_waits_while_this_process_needs_the_cores_itself() {
+    // This process has had as much as there is.
+    let core_time = || Some(busy_process());
+    let help = Some(Help { core_time, crowded_after: Duration::from_millis(10), ..help(NEVER) });
+    let pool = WorkPool::start(Setup { help, ..setup(1, 9, 9) }).unwrap();
+    let (_release, _first) = occupied(&pool).await;
+    let soon = Duration::from_secs(1);
+    assert!(timeout(soon, pool.run(unknown(1), |_| 7)).await.is_err());
+}
+
+#[tokio::test]
 async fn work_that_a_thread_is_stuck_with_is_done_once_more() {
-    let starved_after = Some(Duration::from_millis(50));
-    let pool = WorkPool::start(Setup { starved_after, ..setup(1, 9, 9) }).unwrap();
+    let help = Some(help(Duration::from_millis(50)));
+    let pool = WorkPool::start(Setup { help, ..setup(1, 9, 9) }).unwrap();
     let (release, first) = occupied(&pool).await;
     assert_eq!(timeout(LONG, first).await, Ok(Ok(())));
     drop(release);
@@ -435,8 +469,8 @@ fn a_thread_that_gets_no_core_is_told_from_one_that_gets_enough() {
 
 #[tokio::test]
 async fn a_known_device_is_helped_sooner() {
-    let starved_after = Some(Duration::from_secs(8));
-    let pool = WorkPool::start(Setup { starved_after, ..setup(1, 9, 9) }).unwrap();
+    let help = Some(help(Duration::from_secs(8)));
+    let pool = WorkPool::start(Setup { help, ..setup(1, 9, 9) }).unwrap();
     let (_release, _first) = occupied(&pool).await;
     let soon = Duration::from_secs(5);
     assert_eq!(timeout(soon, pool.run(known(1), |_| 7)).await, Ok(Ok(7)));
@@ -471,9 +505,9 @@ async fn a_thread_that_gets_no_core_takes_no_work_until_it_would() {
         };
         timeout(PATIENT, reached).await.unwrap();
     }
-    let starved_after = Some(Duration::from_millis(50));
+    let help = Some(help(Duration::from_millis(50)));
     let idle_release = Duration::from_millis(100);
-    let setup = Setup { starved_after, idle_release, ..setup(1, 9, 9) };
+    let setup = Setup { help, idle_release, ..setup(1, 9, 9) };
     let pool = WorkPool::start(setup).unwrap();
     let busy = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let cores = std::thread::available_parallelism().unwrap().get();

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::load::OwnLoad;
 use super::queue::Taken;
-use super::{Shared, wait};
+use super::{Help, Shared, wait};
 use crate::runtime::leave_core;
 
 /// How much nicer than the rest of the process the threads are, which counts where the policy below can't be had:
@@ -132,32 +133,53 @@ const REST: u32 = 4;
 /// How much sooner the helping thread steps in when a known device waits.
 const SOONER_FOR_KNOWN: u32 = 4;
 
+/// How much longer than usual a piece of work takes when other programs are in its way.
+const CROWDED: u32 = 2;
+
+/// How long the helping thread waits at most before it looks again who keeps the cores busy.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// Does a piece of work at normal priority whenever the others get nowhere: one that waits while nothing is
 /// finished, or one that was taken long ago once more.
 ///
 /// SECURITY: at their priority a core that is kept busy by anything else, refusals for example, leaves them next
 /// to nothing, and nobody could sign in (test: work_goes_on_when_the_threads_get_nowhere).
-pub(super) fn help_out<S>(shared: &Shared<S>, starved_after: Duration) {
+pub(super) fn help_out<S>(shared: &Shared<S>, help: Help) {
     leave_core();
+    let mut load = OwnLoad::new(shared.setup.threads, help.core_time);
     let mut rested = now();
-    while let Some(taken) = neglected(shared, starved_after, rested) {
+    while let Some(taken) = neglected(shared, help, &mut load, rested) {
         let rest = run(shared, taken).ran * REST;
-        rested = now() + rest;
+        let alone = load.is_little(shared.lock().hashed());
+        // Nothing of ours is in need of the rest.
+        rested = if alone { now() } else { now() + rest };
         shared.nothing_waits();
     }
 }
 
 /// Waits until `rested` and for neglected work; `None` at the end of the pool.
-fn neglected<S>(shared: &Shared<S>, starved_after: Duration, rested: Instant) -> Option<Taken<S>> {
+fn neglected<S>(
+    shared: &Shared<S>,
+    help: Help,
+    load: &mut OwnLoad,
+    rested: Instant,
+) -> Option<Taken<S>> {
     let mut queue = shared.lock();
     while !queue.is_stopped() {
+        // When other programs keep the cores busy, giving way to them gains this process nothing.
+        let crowded = load.is_little(queue.hashed());
         // Whoever has signed in here before isn't kept waiting by a flood of those who haven't.
         let sooner = if queue.known_waits() { SOONER_FOR_KNOWN } else { 1 };
-        let nobody_else = queue.all_give_way();
-        let patience = if nobody_else { Duration::ZERO } else { starved_after / sooner };
+        let for_others = help.crowded_after.max(queue.cost() * CROWDED);
+        let patience = match (queue.all_give_way(), crowded) {
+            (true, _) => Duration::ZERO,
+            (false, true) => for_others.min(help.starved_after / sooner),
+            (false, false) => help.starved_after / sooner,
+        };
         let stalled = queue.stalled_since().map(|since| since + patience);
         // Not what only takes long.
-        let stuck_after = starved_after.max(queue.cost() * LEAST);
+        let stuck_after =
+            if crowded { for_others } else { help.starved_after.max(queue.cost() * LEAST) };
         let stuck = queue.oldest_running().map(|since| since + stuck_after);
         let Some(due) = stalled.into_iter().chain(stuck).min() else {
             queue = wait(&shared.waiting, queue, None);
@@ -172,7 +194,7 @@ fn neglected<S>(shared: &Shared<S>, starved_after: Duration, rested: Instant) ->
                 queue.take()
             };
         }
-        queue = wait(&shared.waiting, queue, Some(patience));
+        queue = wait(&shared.waiting, queue, Some(patience.min(LOOK_AGAIN)));
     }
     None
 }

@@ -8,12 +8,14 @@ use palisade_crypto::password::{self, Cost, Memory};
 use super::{Blocklist, LONGEST, Rules};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
-use crate::hashing::{self, Lane, NotDone, QueueLimits, WorkPool};
+use crate::hashing::{self, Help, Lane, NotDone, QueueLimits, WorkPool};
 use crate::settings::{PasswordAlgorithm, PasswordCost, Settings};
 
 /// An honest sign-in shall get through within two seconds, on cores that are kept busy and beside a flood: it waits for
 /// this long, for a rest of four hashes and for one turn of somebody else's.
 const STARVED_AFTER: Duration = Duration::from_millis(600);
+/// The same while it is other programs that keep the cores busy: there is nothing of ours to protect.
+const CROWDED_AFTER: Duration = Duration::from_millis(100);
 /// How long memory for hashing is kept when nobody signs in.
 const MEMORY_KEPT_FOR: Duration = Duration::from_secs(10);
 /// How many hashes may wait per thread: some seconds of work.
@@ -38,7 +40,7 @@ impl Hashing {
         let pool = WorkPool::start(hashing::Setup {
             threads,
             queue: QueueLimits { total, per_group: total / 2 },
-            starved_after: Some(STARVED_AFTER),
+            help: Some(Help::new(STARVED_AFTER, CROWDED_AFTER)),
             idle_release: MEMORY_KEPT_FOR,
             scratch: Memory::new,
         });

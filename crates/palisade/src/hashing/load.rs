@@ -1,0 +1,57 @@
+//! Whether this process keeps the cores busy, or other programs do.
+
+use std::time::{Duration, Instant};
+
+use super::worker::now;
+
+/// Below one part in this many of all cores, what the process does beside hashing needs no protection from it.
+const LITTLE: u32 = 8;
+/// How long one measurement lasts at least: shorter ones say little.
+const MEASURED_OVER: Duration = Duration::from_millis(50);
+
+/// What this process asks of the cores beside hashing.
+pub(super) struct OwnLoad {
+    cores: u32,
+    /// The core time that the whole process has had so far; `None` where the system doesn't tell.
+    used: fn() -> Option<Duration>,
+    at: Instant,
+    before: Option<Duration>,
+    is_little: bool,
+}
+
+impl OwnLoad {
+    pub(super) fn new(cores: usize, used: fn() -> Option<Duration>) -> Self {
+        let cores = u32::try_from(cores).unwrap_or(u32::MAX);
+        Self { cores, used, at: now(), before: used(), is_little: false }
+    }
+
+    /// Whether the process has done little beside hashing since the last measurement. `hashed` is the core time that
+    /// finished hashes have had so far.
+    pub(super) fn is_little(&mut self, hashed: Duration) -> bool {
+        let lasted = now().saturating_duration_since(self.at);
+        if lasted >= MEASURED_OVER {
+            let beside = (self.used)().map(|used| used.saturating_sub(hashed));
+            self.is_little = match (self.before, beside) {
+                (Some(before), Some(beside)) => {
+                    beside.saturating_sub(before) * LITTLE < lasted * self.cores
+                }
+                _ => false,
+            };
+            (self.at, self.before) = (now(), beside);
+        }
+        self.is_little
+    }
+}
+
+/// The core time that the whole process has had so far.
+#[cfg(unix)]
+pub(super) fn of_this_process() -> Option<Duration> {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let (seconds, nanos) = (u64::try_from(used.tv_sec).ok()?, u32::try_from(used.tv_nsec).ok()?);
+    Some(Duration::new(seconds, nanos))
+}
+
+#[cfg(not(unix))]
+pub(super) fn of_this_process() -> Option<Duration> {
+    None
+}
