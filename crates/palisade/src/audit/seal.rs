@@ -23,14 +23,14 @@ pub(super) const EVERY: Duration = Duration::from_millis(500);
 /// How many records one statement gives their places.
 const PLACED: usize = 60;
 /// How many records one transaction puts into the chain: whole statements.
-const BATCH: i64 = 480;
+const FULL: usize = 480;
 /// How many records one statement looks for.
 const LOOKED_FOR: usize = 100;
 /// How many missing records an event names.
 const NAMED: usize = 20;
 
 pub(super) async fn run(app: &App) -> Result<()> {
-    while seal_pending(app).await? == usize::try_from(BATCH).unwrap_or(usize::MAX) {}
+    while seal_pending(app).await? == FULL {}
     Ok(())
 }
 
@@ -42,10 +42,12 @@ pub(super) async fn run(app: &App) -> Result<()> {
 /// # Errors
 /// When the database fails.
 pub async fn seal_pending(app: &App) -> Result<usize> {
-    let written = app.part::<Watch>().take_written();
     let sealed = seal_batch(app).await;
-    // Also when the chain stands still: that is when they can be taken away.
-    look_for(app, written).await?;
+    if matches!(sealed, Ok(FULL)) {
+        return sealed;
+    }
+    // Also when the chain stands still: that is when records can be taken away.
+    look_for(app, app.part::<Watch>().take_written()).await?;
     sealed
 }
 
@@ -69,25 +71,33 @@ async fn seal_batch(app: &App) -> Result<usize> {
     if ending.pending || told { chain(app, head).await } else { Ok(0) }
 }
 
+/// Id, record and MAC of a record that isn't chained yet.
+type Waiting = (Read<Uuid>, Read<String>, Read<[u8; 32]>);
+
 /// Chains what is pending after `head`, unless another process was faster.
 async fn chain(app: &App, head: Head) -> Result<usize> {
     let key = app.audit_keys.chain();
     let mut tx = app.db.begin().await?;
-    let rows: Vec<(Read<Uuid>, Read<String>, Read<[u8; 32]>)> = tx
+    let rows: Vec<Waiting> = tx
         .all(
             "select id, record, mac from audit_events where position is null
              order by at, id limit $1",
-            args![BATCH],
+            args![i64::try_from(FULL).unwrap_or(i64::MAX)],
         )
         .await?;
     let (mut end, mut places) = (head, Vec::with_capacity(rows.len()));
     for (id, record, mac) in &rows {
-        // What was never written is left as it is, for `verify` to name.
         if let (Some(id), Some(record), Some(mac)) = (id.0, &record.0, &mac.0)
             && is_authentic(&key, record, mac)
         {
             end = end.after(&key, record);
             places.push((id, end.chain));
+        } else {
+            // What was never written is left as it is, for `verify` to name.
+            let id = id.0.unwrap_or_default();
+            if app.part::<Watch>().shows_first(id) {
+                tracing::error!(record = %id, "a record of the audit log was never written, and is not chained");
+            }
         }
     }
     if places.is_empty() || !head.advance(&mut tx, &key, end).await? {
