@@ -6,6 +6,7 @@ import pathlib
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import tempfile
 import time
@@ -55,6 +56,48 @@ def the_command_line_reaches_a_running_server_on_sqlite():
         assert data.stat().st_mode & 0o777 == 0o700
         for file in data.iterdir():
             assert file.stat().st_mode & 0o777 == 0o600, file
+
+
+@check
+def a_tampered_audit_log_is_found_and_goes_on_after_the_operators_word():
+    with started() as server:
+        server.sign_in()
+        verify = lambda code: json.loads(server.command("--json", "audit", "verify", code=code))
+        database = sqlite3.connect(pathlib.Path(server.directory, "palisade-data", "palisade.db"), timeout=10)
+        waits = lambda: database.execute("select count(*) from audit_events where position is null").fetchone()[0]
+        head = lambda: database.execute("select position from audit_head").fetchone()
+
+        def change(sql):
+            with database:
+                database.execute(sql)
+
+        def chained():
+            began = time.time()
+            while waits():
+                assert time.time() - began < 10
+                time.sleep(0.05)
+
+        chained()
+        found = verify(0)
+        assert found == {"intact": True, "records": head()[0], "first_bad": None}, found
+        # The newest record leaves the chain, and the server chains it again: not where it was.
+        last = head()[0]
+        change("update audit_events set position = null, chain = null"
+               " where position = (select max(position) from audit_events)")
+        chained()
+        bad = verify(1)["first_bad"]
+        assert bad["index"] == last and bad["kind"] in ("cut", "deleted"), bad
+        assert "tampered" in server.command("audit", "verify", code=1)
+    with started() as server:
+        server.sign_in()
+        database = sqlite3.connect(pathlib.Path(server.directory, "palisade-data", "palisade.db"), timeout=10)
+        chained()
+        change("delete from audit_head")
+        assert verify(1)["first_bad"]["kind"] == "cut"
+        assert json.loads(server.command("--json", "audit", "reseal"))["resealed"] is True
+        chained()
+        assert verify(0)["intact"] is True
+        assert json.loads(server.command("--json", "audit", "reseal"))["resealed"] is False
 
 
 @check

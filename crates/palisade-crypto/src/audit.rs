@@ -4,12 +4,14 @@
 //!
 //! - Who does not hold the key can neither continue a chain nor rewrite one, however much of it
 //!   they can read.
-//! - A chain digest never passes for a record's own tag, nor the other way round.
+//! - A chain digest never passes for a record's own tag or for the tag of a head, nor the other way
+//!   round.
 
 use crate::mac::hmac_sha256;
 
 const CHAIN: &[u8] = b"palisade audit chain v1\0";
 const RECORD: &[u8] = b"palisade audit record v1\0";
+const HEAD: &[u8] = b"palisade audit head v1\0";
 
 /// The digest that ties `record` to everything before it: HMAC-SHA256 over a versioned label,
 /// the `previous` digest (all zero before the first record) and the record's canonical bytes.
@@ -23,6 +25,13 @@ pub fn chain_digest(key: &[u8; 32], previous: &[u8; 32], record: &[u8]) -> [u8; 
 #[must_use]
 pub fn record_mac(key: &[u8; 32], record: &[u8]) -> [u8; 32] {
     hmac_sha256(key, &[RECORD, record])
+}
+
+/// The tag of the head of a chain: HMAC-SHA256 over a versioned label, the number of records in the
+/// chain (eight bytes, big-endian) and the last chain digest.
+#[must_use]
+pub fn head_mac(key: &[u8; 32], position: i64, chain: &[u8; 32]) -> [u8; 32] {
+    hmac_sha256(key, &[HEAD, &position.to_be_bytes(), chain])
 }
 
 /// SHA-256 of something that stands beside a record, in hexadecimal: what the record holds of it.
@@ -66,5 +75,16 @@ mod tests {
         assert_ne!(digest, record_mac(&KEY, b"record"));
         assert_ne!(digest, record_mac(&KEY, &[&[0; 32][..], b"record"].concat()));
         assert_ne!(record_mac(&KEY, b"record"), record_mac(&[8; 32], b"record"));
+    }
+
+    #[test]
+    fn the_tag_of_a_head_binds_count_value_and_key() {
+        let head = head_mac(&KEY, 3, &[1; 32]);
+        assert_ne!(head, head_mac(&KEY, 4, &[1; 32]));
+        assert_ne!(head, head_mac(&KEY, 3, &[2; 32]));
+        assert_ne!(head, head_mac(&[8; 32], 3, &[1; 32]));
+        let parts = [&3_i64.to_be_bytes()[..], &[1; 32]].concat();
+        assert_ne!(head, record_mac(&KEY, &parts));
+        assert_ne!(head, chain_digest(&KEY, &[1; 32], &parts));
     }
 }

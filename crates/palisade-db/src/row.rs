@@ -1,10 +1,13 @@
 //! What comes back: rows, cells and the types that can be read from them.
 
+use std::str::FromStr as _;
+
 use sqlx::postgres::{PgRow, PgValueRef, Postgres};
 use sqlx::sqlite::{Sqlite, SqliteRow, SqliteValueRef};
 use sqlx::{Decode, Row as _, TypeInfo as _, ValueRef as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use crate::{DbError, Timestamp, Type};
 
@@ -263,9 +266,16 @@ impl Column for Uuid {
         let position = cell.position;
         let cell = cell.stored_as_one_of(Self::TYPE, &["TEXT"], &["UUID"])?;
         match cell.decode::<&str, Uuid>()? {
-            Decoded::Sqlite(text) => Uuid::try_parse(text).map_err(|cause| {
-                DbError::wrong(format!("column {position} is not a UUID")).caused_by(cause)
-            }),
+            // SECURITY: one spelling only. A row with another can be read and is not found by its id
+            // (test: an_id_in_another_spelling_is_refused).
+            Decoded::Sqlite(text) if text.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+                Err(DbError::wrong(format!("column {position} is not a UUID in lower case")))
+            }
+            Decoded::Sqlite(text) => {
+                Hyphenated::from_str(text).map(Hyphenated::into_uuid).map_err(|cause| {
+                    DbError::wrong(format!("column {position} is not a UUID")).caused_by(cause)
+                })
+            }
             Decoded::Postgres(id) => Ok(id),
         }
     }

@@ -1,9 +1,10 @@
-//! `palisade audit verify`.
+//! `palisade audit verify` and `palisade audit reseal`.
 
 use std::process::ExitCode;
 
-use palisade::audit;
-use serde_json::json;
+use palisade::App;
+use palisade::audit::{self, Fault};
+use serde_json::{Value, json};
 
 use crate::cli::{AuditAction, Cli};
 use crate::failure::Failure;
@@ -13,34 +14,62 @@ use crate::output::Output;
 pub(crate) async fn run(
     cli: &Cli,
     output: Output,
-    AuditAction::Verify: AuditAction,
+    action: AuditAction,
 ) -> Result<ExitCode, Failure> {
     let loaded = opening::settings(cli)?;
     let app = opening::open(&loaded.settings).await?.app;
-    let found = audit::verify(&app.db, &app.audit_keys).await?;
+    let code = match action {
+        AuditAction::Verify => verify(&app, output).await?,
+        AuditAction::Reseal => reseal(&app, output).await?,
+    };
     app.db.close().await;
-    match found {
+    Ok(code)
+}
+
+async fn verify(app: &App, output: Output) -> Result<ExitCode, Failure> {
+    match audit::verify(&app.db, &app.audit_keys).await? {
         Ok(records) => {
-            let result = json!({ "intact": true, "records": records });
+            let result = json!({ "intact": true, "records": records, "first_bad": null });
             output.result(&result, || format!("The audit log is intact: {records} records."));
             Ok(ExitCode::SUCCESS)
         }
         Err(fault) => {
-            let event = fault.event.map(|id| id.to_string());
-            let result = json!({
-                "intact": false, "position": fault.position, "event": event, "says": fault.says,
-            });
+            let result =
+                json!({ "intact": false, "records": fault.good, "first_bad": first_bad(&fault) });
             output.result(&result, || {
-                let place = fault
-                    .position
-                    .map_or("outside the chain".to_owned(), |at| format!("at position {at}"));
-                let event = event.unwrap_or_else(|| "unknown".to_owned());
-                format!(
-                    "The audit log was tampered with: {} ({place}, record {event}).",
-                    fault.says
-                )
+                format!("The audit log was tampered with: {}.", for_people(&fault))
             });
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+async fn reseal(app: &App, output: Output) -> Result<ExitCode, Failure> {
+    let found = audit::reseal(app).await?;
+    let (kind, says) = found.map(|(kind, says)| (kind.as_str(), says)).unzip();
+    let result = json!({ "resealed": found.is_some(), "kind": kind, "says": says });
+    output.result(&result, || match says {
+        None => "The end of the audit log is in order; nothing was changed.".to_owned(),
+        Some(says) => format!(
+            "The audit log has a new head, because {says}. Check the log again with: palisade audit verify"
+        ),
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn first_bad(fault: &Fault) -> Value {
+    json!({
+        "index": fault.index,
+        "id": fault.id.map(|id| id.to_string()),
+        "kind": fault.kind.as_str(),
+        "says": fault.says,
+    })
+}
+
+fn for_people(fault: &Fault) -> String {
+    let place = fault.index.map(|index| format!("position {index}"));
+    let record = fault.id.map(|id| format!("record {id}"));
+    let place: Vec<String> =
+        [Some(fault.kind.as_str().to_owned()), place, record].into_iter().flatten().collect();
+    format!("{} ({})", fault.says, place.join(", "))
 }

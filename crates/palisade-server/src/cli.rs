@@ -72,7 +72,7 @@ pub(crate) enum Command {
         action: KeyAction,
     },
     /// Looks after the audit log.
-    #[command(after_help = "Example:\n  palisade audit verify")]
+    #[command(after_help = "Examples:\n  palisade audit verify\n  palisade audit reseal")]
     Audit {
         #[command(subcommand)]
         action: AuditAction,
@@ -217,8 +217,13 @@ pub(crate) enum KeyAction {
 
 #[derive(Clone, Copy, Subcommand)]
 pub(crate) enum AuditAction {
-    /// Walks the whole log; names the first bad record and exits with 1 if there is one.
+    /// Checks the whole log. Names the first bad record and exits with 1 if there is one.
     Verify,
+    /// Lets the log go on after a fault that you have looked into.
+    ///
+    /// Makes a new head from the last record that is there, and writes an event that tells of the fault. Keep a copy
+    /// of the database first: it is the evidence.
+    Reseal,
 }
 
 #[derive(Clone, Copy, Subcommand)]

@@ -335,14 +335,16 @@ impl Change {
     }
 
     async fn write_and_commit(mut self) -> Result<()> {
+        let mut records = Vec::with_capacity(self.entries.len());
         for (number, entry) in (0..).zip(std::mem::take(&mut self.entries)) {
             // A microsecond apart, so that the log keeps the order in which they were noted.
             let at = self.at.plus(Duration::from_micros(number));
-            audit::write(&mut self.tx, &self.app, &self.actor, at, entry).await?;
+            records.push(audit::write(&mut self.tx, &self.app, &self.actor, at, entry).await?);
         }
         self.app.feed.write(&mut self.tx, &self.news, self.at).await?;
         match self.tx.commit().await {
             Ok(()) => {
+                audit::written(&self.app, records);
                 for news in &self.news {
                     self.app.hear(news.topic, news.subject);
                 }

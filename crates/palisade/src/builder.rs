@@ -76,6 +76,11 @@ const GROUND_MIGRATIONS: &[Migration] = &[
             postgres: include_str!("../migrations/0002_feed.postgres.sql"),
         },
     },
+    Migration {
+        version: 29,
+        name: "audit_head",
+        sql: Sql::Both(include_str!("../migrations/0029_audit_head.sql")),
+    },
 ];
 
 /// Work that belongs to the ground and not to a slice.

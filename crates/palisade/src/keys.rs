@@ -17,7 +17,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::app::{Actor, App, Change, Parts, Subscription};
-use crate::audit::Event;
+use crate::audit::{self, Event};
 use crate::error::{Error, Result};
 use crate::module::{Job, Module};
 use crate::settings::{Paseto, Settings, TokenAlgorithm, TokenFormat};
@@ -160,6 +160,7 @@ async fn create(app: &App) -> Result<()> {
             )
         })?;
     } else {
+        begin_log(&mut change).await?;
         let row = NewKey { kid: ROOT.into(), purpose: ROOT, algorithm: "check".into(), version: 1 };
         insert(&mut change, row, ROOT_CHECK).await?;
     }
@@ -168,6 +169,17 @@ async fn create(app: &App) -> Result<()> {
         return Ok(());
     }
     change.commit(CREATED.entry().detail("kids", made.join(" "))).await
+}
+
+/// Begins the audit log of a new database.
+async fn begin_log(change: &mut Change) -> Result<()> {
+    let (keys,): (i64,) = change.one("select count(*) from keys", args![]).await?;
+    // SECURITY: a new head beside old data would hide that the end of the log is gone
+    // (test: a_lost_head_is_not_made_anew).
+    if keys == 0 {
+        audit::create_head(change).await?;
+    }
+    Ok(())
 }
 
 async fn create_missing(change: &mut Change) -> Result<Vec<String>> {

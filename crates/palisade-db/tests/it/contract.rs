@@ -205,6 +205,22 @@ async fn a_null_of_every_type_can_be_stored() {
 }
 
 #[tokio::test]
+async fn an_id_in_another_spelling_is_refused() {
+    let test = TestDb::sqlite().await;
+    for spelled in [
+        "select '018F3A52-7C11-7000-8000-00000000000A'",
+        "select '018f3a527c117000800000000000000a'",
+        "select '{018f3a52-7c11-7000-8000-00000000000a}'",
+        "select 'urn:uuid:018f3a52-7c11-7000-8000-00000000000a'",
+    ] {
+        let refused = test.db().one::<(Uuid,)>(spelled, args![]).await.unwrap_err();
+        assert_eq!(refused.kind(), DbErrorKind::Wrong, "{spelled}");
+    }
+    let plain = "select '018f3a52-7c11-7000-8000-00000000000a'";
+    test.db().one::<(Uuid,)>(plain, args![]).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_forgotten_value_is_refused_before_the_database_sees_it() {
     TestDb::each(|db| async move {
         with_five_things(&db).await;

@@ -4,15 +4,23 @@
 //! - An event is written in the transaction of the change that it tells of.
 //! - Its form is lasting: `record` is canonical JSON (keys sorted, strings and integers only, RFC 8785)
 //!   of version 1, authenticated by `mac` and then, in order, by `chain`, both HMAC-SHA256 under a key
-//!   derived from the root key, so that whoever owns only the database can't rewrite it unseen.
+//!   derived from the root key, so that the owner of the database alone can't rewrite it unseen. Every other
+//!   column repeats the record and is compared with it.
+//! - The end of the chain is authenticated too (`audit_head`), and the chain only ever goes on from there.
+//! - A row that isn't what was written is shown as such and keeps no other row from being read.
 //! - What is personal (address, user agent, e-mail) stands beside the record, sealed under a key of the
-//!   person concerned; the record holds its SHA-256. Destroying that key erases the person, and the log
-//!   still verifies.
+//!   person concerned; the record holds its SHA-256. Destroying that key erases the person, an event
+//!   tells of it, and the log still verifies; a key that is gone without such an event is missed.
 //!
-//! Tables: `audit_events`, `person_keys`.
+//! Tables: `audit_events`, `audit_head`, `person_keys`.
 
+mod head;
 mod http;
+mod list;
+mod reseal;
 mod seal;
+mod stored;
+mod verify;
 
 use std::collections::BTreeMap;
 
@@ -29,20 +37,42 @@ use crate::app::{Actor, App};
 use crate::error::{Error, Result};
 use crate::id::{EventId, UserId};
 use crate::module::{Job, Module, Permission};
-use crate::shape;
 
-pub use seal::{Fault, seal_pending, verify};
+pub use head::create_head;
+pub use list::{EventView, Filter, list};
+pub use reseal::reseal;
+pub use seal::seal_pending;
+pub use verify::{Fault, FaultKind, verify};
 
 /// May read the audit log.
 pub const READ: Permission = Permission { name: "audit:read", says: "Read the audit log" };
+
+/// Something is wrong with the end of the log.
+pub const FAULT_FOUND: Event =
+    Event { name: "audit.fault_found", says: "The audit log was tampered with" };
+/// The key of a person was destroyed.
+pub const PERSON_ERASED: Event = Event {
+    name: "audit.person_erased",
+    says: "What the log holds of a person was made unreadable",
+};
+/// The operator had the log go on after a fault.
+pub const RESEALED: Event = Event {
+    name: "audit.resealed",
+    says: "The operator made a new head for the audit log after a fault",
+};
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
     name: "audit",
     routes: http::routes,
     permissions: &[READ],
+    events: &[FAULT_FOUND, PERSON_ERASED, RESEALED],
     jobs: &[Job { name: "audit.chain", every: seal::EVERY, run: |app| Box::pin(seal::run(app)) }],
-    tables: &["audit_events", "person_keys"],
+    tables: &["audit_events", "audit_head", "person_keys"],
+    parts: |_, parts| {
+        parts.put(head::Watch::default());
+        Ok(())
+    },
     ..Module::EMPTY
 };
 
@@ -140,6 +170,14 @@ struct Record {
     v: u32,
 }
 
+impl Record {
+    /// The person under whose key the personal part is sealed: who acted, else whom it is about.
+    fn person(&self) -> Option<UserId> {
+        let about = self.about.as_ref().filter(|about| about.kind == "user");
+        self.actor.id.or(about.and_then(|about| about.id)).map(UserId)
+    }
+}
+
 /// Somebody or something that an event concerns.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Party {
@@ -170,23 +208,30 @@ pub async fn create_person_key(tx: &mut crate::app::Change, person: UserId) -> R
     Ok(())
 }
 
-/// Destroys the key of a person: what the log holds of them can't be read any more, and still verifies.
+/// Destroys the key of a person: what the log holds of them can't be read any more, and still verifies. An event
+/// tells of it; without one, the key is missed.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn forget_person(change: &mut crate::app::Change, person: UserId) -> Result<()> {
     change.run("delete from person_keys where user_id = $1", args![person]).await?;
+    change.note(PERSON_ERASED.about(person));
     Ok(())
 }
 
-/// Writes one event into a transaction.
+/// Remembers records whose transaction was committed, until they are chained.
+pub(crate) fn written(app: &App, records: Vec<EventId>) {
+    app.part::<head::Watch>().wrote(records.into_iter().map(|record| record.0));
+}
+
+/// Writes one event into a transaction; answers its record.
 pub(crate) async fn write(
     tx: &mut Tx,
     app: &App,
     actor: &Actor,
     at: Timestamp,
     entry: Entry,
-) -> Result<()> {
+) -> Result<EventId> {
     let id = EventId(crate::id::uuid_v7(at, &*app.random));
     let about_user = entry.about.filter(|(kind, _)| *kind == "user").map(|(_, id)| UserId(id));
     let person = actor.user.or(about_user);
@@ -233,7 +278,7 @@ pub(crate) async fn write(
         ],
     )
     .await?;
-    Ok(())
+    Ok(id)
 }
 
 fn personal_fields(actor: &Actor, entry: &Entry) -> BTreeMap<&'static str, String> {
@@ -247,8 +292,8 @@ fn personal_fields(actor: &Actor, entry: &Entry) -> BTreeMap<&'static str, Strin
     fields
 }
 
-/// Seals what is personal under the key of the person, or of nobody. A person whose key was destroyed
-/// leaves nothing personal behind any more.
+/// Seals what is personal under the key of the person, or of nobody. A person whose key was destroyed or can't be
+/// opened leaves nothing personal behind any more.
 async fn seal_personal(
     tx: &mut Tx,
     app: &App,
@@ -268,10 +313,14 @@ async fn seal_personal(
         tx.maybe("select wrapped from person_keys where user_id = $1", args![looked_up]).await?;
     match (person, wrapped) {
         (None, _) => Ok(Some(app.audit_keys.nobody.seal(&*app.random, context, &text))),
-        (Some(person), Some((wrapped,))) => {
-            let key = person_key(&app.audit_keys, person, &wrapped)?;
-            Ok(Some(key.seal(&*app.random, context, &text)))
-        }
+        (Some(person), Some((wrapped,))) => match person_key(&app.audit_keys, person, &wrapped) {
+            Ok(key) => Ok(Some(key.seal(&*app.random, context, &text))),
+            // A row that was tampered with stops nobody from working; `verify` names it.
+            Err(_) => {
+                tracing::error!(%person, "the key of a person can't be opened: an event lacks its personal part");
+                Ok(None)
+            }
+        },
         (Some(_), None) => Ok(None),
     }
 }
@@ -284,121 +333,4 @@ fn person_key(keys: &AuditKeys, person: UserId, wrapped: &[u8]) -> Result<Sealin
     }
     bytes.copy_from_slice(key.expose());
     Ok(SealingKey::from_bytes(bytes))
-}
-
-/// One event, as it is read.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-#[schemars(rename = "AuditEvent")]
-pub struct EventView {
-    /// The event's id.
-    pub id: EventId,
-    /// When it happened.
-    #[schemars(with = "shape::DateTime")]
-    pub at: Timestamp,
-    /// What happened: `sessions.signed_in`.
-    pub event: String,
-    /// Who acted.
-    pub actor: Party,
-    /// Whom or what it concerns.
-    pub about: Option<Party>,
-    /// The request it happened in.
-    pub request_id: Option<String>,
-    /// Details that name no person.
-    pub details: BTreeMap<String, String>,
-    /// Address, user agent and the like, unless the person was erased.
-    pub personal: BTreeMap<String, String>,
-}
-
-/// Which events to list.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Only events of this actor.
-    pub actor: Option<Uuid>,
-    /// Only events about this user or thing.
-    pub about: Option<Uuid>,
-    /// Only events that this person did or that concern them.
-    pub person: Option<Uuid>,
-    /// Only events of this name.
-    pub event: Option<String>,
-    /// Only events at or after this time.
-    pub since: Option<Timestamp>,
-    /// Only events before this time.
-    pub until: Option<Timestamp>,
-    /// Only events older than this one.
-    pub before: Option<(Timestamp, Uuid)>,
-}
-
-type Row = (Uuid, Timestamp, Option<Uuid>, String, Option<Vec<u8>>, Option<Vec<u8>>);
-
-/// Events, newest first.
-///
-/// # Errors
-/// When the database doesn't answer or a record can't be read.
-pub async fn list(app: &App, filter: Filter, limit: i64) -> Result<Vec<EventView>> {
-    let (before_at, before_id) = filter.before.unzip();
-    let rows: Vec<Row> = app
-        .db
-        .all(
-            "select e.id, e.at, e.person_id, e.record, e.personal, k.wrapped
-             from audit_events e left join person_keys k on k.user_id = e.person_id
-             where ($1 is null or e.actor_id = $1)
-               and ($2 is null or e.about_id = $2)
-               and ($3 is null or e.actor_id = $3 or e.about_id = $3)
-               and ($4 is null or e.event = $4)
-               and ($5 is null or e.at >= $5)
-               and ($6 is null or e.at < $6)
-               and ($7 is null or (e.at, e.id) < ($7, $8))
-             order by e.at desc, e.id desc limit $9",
-            args![
-                filter.actor,
-                filter.about,
-                filter.person,
-                filter.event,
-                filter.since,
-                filter.until,
-                before_at,
-                before_id,
-                limit
-            ],
-        )
-        .await?;
-    let own = |row: &Row| filter.person.is_none() || row.2 == filter.person;
-    rows.into_iter()
-        .map(|row| {
-            let own = own(&row);
-            let mut event = view(&app.audit_keys, row)?;
-            // Who looks at their own past doesn't learn where an administrator sits.
-            if !own {
-                event.personal.clear();
-            }
-            Ok(event)
-        })
-        .collect()
-}
-
-fn view(keys: &AuditKeys, row: Row) -> Result<EventView> {
-    let (id, at, person, record, personal, wrapped) = row;
-    let record: Record = serde_json::from_str(&record).map_err(Error::internal)?;
-    let key = match (person, wrapped) {
-        (Some(person), Some(wrapped)) => Some(person_key(keys, UserId(person), &wrapped)?),
-        _ => None,
-    };
-    let key = if person.is_none() { Some(&keys.nobody) } else { key.as_ref() };
-    let personal = match (key, personal) {
-        (Some(key), Some(sealed)) => {
-            let text = key.open(id.as_bytes(), &sealed).map_err(Error::internal)?;
-            serde_json::from_slice(text.expose()).map_err(Error::internal)?
-        }
-        _ => BTreeMap::new(),
-    };
-    Ok(EventView {
-        id: EventId(id),
-        at,
-        event: record.event,
-        actor: record.actor,
-        about: record.about,
-        request_id: record.request,
-        details: record.details,
-        personal,
-    })
 }

@@ -1,7 +1,5 @@
 //! The audit log: complete, sealed, and telling of every change to itself.
 
-use std::time::Duration;
-
 use axum::http::StatusCode;
 use palisade::audit;
 use palisade_db::args;
@@ -12,7 +10,6 @@ use crate::app::{On, PASSWORD, TestApp};
 crate::on_both! {
     an_event_and_its_change_are_one => |on| super::together(on);
     what_is_personal_is_sealed => |on| super::sealed(on);
-    every_tampering_is_found_where_it_is => |on| super::tampering(on);
     nothing_in_the_database_is_a_credential => |on| super::canaries(on);
 }
 
@@ -79,66 +76,14 @@ async fn sealed(on: On) {
     assert_eq!(client.get("/api/v1/audit").await.status, StatusCode::FORBIDDEN);
 
     // Erasing her key erases what is personal; the log still verifies.
-    let mut tx = app.app.db.begin().await.unwrap();
-    tx.run("delete from person_keys where user_id = $1", args![ann]).await.unwrap();
-    tx.commit().await.unwrap();
+    let mut change = app.app.change(&palisade::app::Actor::operator()).await.unwrap();
+    audit::forget_person(&mut change, ann).await.unwrap();
+    change.commit(palisade::account::DELETED.about(ann)).await.unwrap();
     while audit::seal_pending(&app.app).await.unwrap() > 0 {}
     let verified = audit::verify(&app.app.db, &app.app.audit_keys).await.unwrap();
     assert!(verified.is_ok(), "{verified:?}");
     let log = root.get("/api/v1/audit?limit=200").await;
     assert!(!log.raw.contains("203.0.113.77") && log.raw.contains("203.0.113.99"));
-    app.stop().await;
-}
-
-async fn tampering(on: On) {
-    let app = TestApp::on(on).await;
-    for number in 0..6 {
-        app.user(&format!("user{number}@example.com")).await;
-        app.advance(Duration::from_secs(1)).await;
-    }
-    while audit::seal_pending(&app.app).await.unwrap() > 0 {}
-    let verify = || async { audit::verify(&app.app.db, &app.app.audit_keys).await.unwrap() };
-    let good = verify().await.unwrap();
-    assert!(good >= 7, "{good}");
-    let changes: [(&'static str, i64); 8] = [
-        (
-            "update audit_events set record = replace(record, 'users.created', 'users.deleted') where position = 3",
-            3,
-        ),
-        ("update audit_events set event = 'users.enabled' where position = 4", 4),
-        ("update audit_events set actor_id = id where position = 4", 4),
-        ("update audit_events set about_id = id where position = 5", 5),
-        ("delete from audit_events where position = 4", 5),
-        ("update audit_events set position = 100 where position = 4", 5),
-        ("update audit_events set mac = chain where position = 2", 2),
-        ("update audit_events set chain = mac where position = 6", 6),
-    ];
-    for (sql, place) in changes {
-        let mut tx = app.app.db.begin().await.unwrap();
-        tx.run("create table kept as select * from audit_events", args![]).await.unwrap();
-        tx.run(sql, args![]).await.unwrap();
-        tx.commit().await.unwrap();
-        let fault = verify().await.expect_err(sql);
-        assert_eq!(fault.position, Some(place), "{sql}: {fault:?}");
-        let mut tx = app.app.db.begin().await.unwrap();
-        tx.run("delete from audit_events", args![]).await.unwrap();
-        tx.run("insert into audit_events select * from kept", args![]).await.unwrap();
-        tx.run("drop table kept", args![]).await.unwrap();
-        tx.commit().await.unwrap();
-        assert!(verify().await.is_ok());
-    }
-    // A record that is taken out of the chain is still known by its MAC, chained again or not.
-    let mut tx = app.app.db.begin().await.unwrap();
-    let forged = tx.run(
-        "update audit_events set record = replace(record, 'users.created', 'users.deleted'),
-            position = null, chain = null
-         where position = (select max(position) from audit_events)",
-        args![],
-    );
-    assert_eq!(forged.await.unwrap(), 1);
-    tx.commit().await.unwrap();
-    let fault = verify().await.expect_err("a forged record outside the chain");
-    assert_eq!(fault.says, "the record was changed");
     app.stop().await;
 }
 

@@ -1,0 +1,34 @@
+//! Letting the log go on after a fault.
+
+use palisade_db::args;
+
+use super::head::{Ending, Finding, Head, put};
+use super::{FaultKind, RESEALED};
+use crate::app::{Actor, App};
+use crate::error::Result;
+
+/// Makes a new head from the last record of the chain, if the head is gone or doesn't fit the records; answers what
+/// was wrong. An event of the log tells of it. What is wrong with records that are there stays to be found.
+///
+/// # Errors
+/// When the database fails.
+pub async fn reseal(app: &App) -> Result<Option<(FaultKind, &'static str)>> {
+    let ending = Ending::read(&app.db, None).await?;
+    let (_, finding) = ending.judge(&app.audit_keys.chain(), None);
+    let Some(Finding { kind, says, .. }) = finding else { return Ok(None) };
+    let mut change = app.change(&Actor::operator()).await?;
+    // Held, so that no server chains from the old one meanwhile.
+    change.run("update audit_head set position = position where one = 1", args![]).await?;
+    let last: Option<(i64, [u8; 32])> = change
+        .maybe(
+            "select position, chain from audit_events where position is not null
+             order by position desc limit 1",
+            args![],
+        )
+        .await?;
+    let head = last.map_or(Head::START, |(position, chain)| Head { position, chain });
+    put(&mut change, head).await?;
+    let entry = RESEALED.entry().detail("kind", kind.as_str()).detail("says", says);
+    change.commit(entry.detail("position", head.position.to_string())).await?;
+    Ok(Some((kind, says)))
+}
