@@ -373,7 +373,7 @@ def an_administrator_who_must_have_a_second_factor_sets_it_up_on_the_page():
         assert page.evaluate(status) == 200
         press(page, "Remove the authenticator app")
         press(page, "Yes", "#sure")
-        page.get_by_text("Administrators need a second factor here").wait_for()
+        page.get_by_text("You need a second factor here").wait_for()
 
 
 def change_password(page, old, new):

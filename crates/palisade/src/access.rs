@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::header::{AUTHORIZATION, ORIGIN, WWW_AUTHENTICATE};
@@ -23,11 +24,20 @@ use crate::app::{Actor, ActorKind, App};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Arrival, limit};
 use crate::id::{ApiKeyId, SessionId, UserId};
-use crate::limits::{Decision, LimitKey, Rule};
+use crate::limits::{Decision, Key, LimitKey, Rule};
 use crate::module::Permission;
 
 /// Fetch metadata: where a browser says that a request comes from.
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
+
+/// Requests of an account's sessions, all of them together.
+pub(crate) const ACCOUNT: Rule = Rule {
+    name: "account",
+    burst: 3000,
+    per: Duration::from_secs(60),
+    key: Key::Account,
+    says: "Too many requests by this account; slow down.",
+};
 
 /// Who may call a route.
 #[derive(Clone, Debug)]
@@ -38,10 +48,12 @@ pub struct Access {
     pub limits: Vec<&'static Rule>,
     /// Whether it asks for proof of identity within `sessions.fresh_for`.
     pub fresh: bool,
-    /// Whether it is open to an administrator who must set up a second factor first.
+    /// Whether it is open to a user who must set up a second factor first.
     pub enrolling: bool,
     /// Whether an API key may call it: asked where no permission is; see [`Access::takes_keys`].
     pub keys: bool,
+    /// Whether a session's request is counted by its account; see [`Access::uncounted`].
+    pub counted: bool,
 }
 
 /// Whom a route lets in.
@@ -67,7 +79,8 @@ pub const fn needs(permission: Permission) -> Access {
 
 impl Access {
     const fn to(who: Who) -> Access {
-        Access { who, limits: Vec::new(), fresh: false, enrolling: false, keys: false }
+        let (fresh, enrolling, keys) = (false, false, false);
+        Access { who, limits: Vec::new(), fresh, enrolling, keys, counted: true }
     }
 
     /// Counts each call against `rule`, by the client's address.
@@ -77,7 +90,7 @@ impl Access {
         self
     }
 
-    /// Lets an administrator in who must set up a second factor before anything else (`access.admin_mfa`).
+    /// Lets a user in who must set up a second factor before anything else (`mfa.required`, `access.admin_mfa`).
     #[must_use]
     pub const fn enrolling(mut self) -> Access {
         self.enrolling = true;
@@ -96,6 +109,14 @@ impl Access {
     #[must_use]
     pub const fn keys(mut self) -> Access {
         self.keys = true;
+        self
+    }
+
+    /// Leaves requests out of the limit of their account: the endings, which must work while a stolen session uses
+    /// that limit up.
+    #[must_use]
+    pub const fn uncounted(mut self) -> Access {
+        self.counted = false;
         self
     }
 
@@ -280,7 +301,7 @@ pub async fn admit(
         return Ok(strictest);
     }
     let identity = prove(app, credentials, parts).await?;
-    if let Some(own) = identity.limit
+    if let Some(own) = count(app, access, &identity)?
         && strictest.is_none_or(|other| own.remaining < other.remaining)
     {
         strictest = Some(own);
@@ -313,6 +334,16 @@ pub async fn admit(
     Ok(strictest)
 }
 
+/// Counts a request of a session by its account. An API key is counted where it is proved.
+fn count(app: &App, access: &Access, identity: &Identity) -> Result<Option<Decision>> {
+    if identity.session.is_none() || !access.counted {
+        return Ok(identity.limit);
+    }
+    // SECURITY: after the proof, so that what has ended uses up nothing of the account's
+    // (test: the_requests_of_an_account_are_counted_together).
+    limit(app, &ACCOUNT, app.limiter.account(identity.user)).map(Some)
+}
+
 fn session_needed() -> Error {
     let says = "This needs a session: sign in; an API key can't do it.";
     Error::new(Kind::Denied, "access.session_needed", says)
@@ -324,7 +355,7 @@ fn not_fresh(strongest: Strength) -> Error {
 }
 
 fn enrol_first() -> Error {
-    let says = "Administrators need a second factor here: set up a passkey or one-time codes first, with \
+    let says = "You need a second factor here: set up a passkey or one-time codes first, with \
                 POST /api/v1/users/me/passkeys/begin or POST /api/v1/users/me/totp.";
     Error::new(Kind::Denied, "access.mfa_required", says)
 }

@@ -19,7 +19,7 @@ mod key;
 mod tests;
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::time::Duration;
 
 use buckets::Buckets;
@@ -130,10 +130,10 @@ impl Limiter {
         found.map_or(0, |in_force| in_force.burst)
     }
 
-    /// The key of an account, by a name or id. Keyed with a secret of this process, so that nobody
-    /// can pick a name that shares somebody else's count.
+    /// The key of an account, by a name or id. Keyed with a secret of this process, so that no client
+    /// can pick a name that shares another account's count.
     #[must_use]
-    pub fn account(&self, account: &str) -> LimitKey {
+    pub fn account(&self, account: impl Hash) -> LimitKey {
         LimitKey::from_account_hash(self.accounts.hash_one(account))
     }
 

@@ -39,7 +39,7 @@ pub(super) fn routes() -> Routes {
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "api_keys.too_many")
         .or(Kind::TooMany, "request.too_many")
-        .delete("/{id}", SIGNED_IN, revoke_mine)
+        .delete("/{id}", SIGNED_IN.uncounted(), revoke_mine)
         .says("Revokes one of one's own API keys.")
         .and(
             Routes::at("/users/{id}/api-keys")
@@ -252,7 +252,7 @@ async fn theirs(
     caller: Caller,
     Id(id): Id<UserId>,
 ) -> Result<Json<List<ApiKeyView>>> {
-    let user = users::within_reach(&app, &caller, id).await?;
+    let user = users::stoppable(&app, &caller, id).await?;
     Ok(Json(List { items: list(&app, user.id).await?, next_cursor: None }))
 }
 
@@ -276,7 +276,7 @@ async fn revoke_theirs(
     caller: Caller,
     Segments((user, key)): Segments<(UserId, ApiKeyId)>,
 ) -> Result<NoContent> {
-    users::within_reach(&app, &caller, user).await?;
+    users::stoppable(&app, &caller, user).await?;
     let mut change = app.change(&caller.actor).await?;
     revoke(&mut change, user, key, Why::Revoked).await?;
     change.commit_quietly("revoking an API key noted its own event").await?;

@@ -1,6 +1,7 @@
 //! `/resources/{type}/{id}/grants` and `/access/check`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
@@ -17,7 +18,7 @@ use crate::app::{App, Change};
 use crate::error::{Broken, Error, Kind, Result, Rules};
 use crate::http::{Body, Id, NoContent, Paging, Params, Routes, Segments};
 use crate::shape;
-use crate::users;
+use crate::users::{self, User};
 
 pub(super) fn routes() -> Routes {
     Routes::at("/resources/{type}")
@@ -158,21 +159,28 @@ async fn may_change(
         // A key hands on nothing that it wasn't made for.
         return Err(Error::not_found());
     };
+    let holds = |action: &str, until| own.get(action).is_some_and(|mine| lasts(*mine, until));
     let given = given_now(change, resource, subject).await?;
-    let taken_is_held = given.iter().all(|action| own.contains_key(action));
-    // What is given ends no later than one's own.
-    let within = |mine: &Option<Timestamp>| match (mine, handed.until) {
-        (None, _) => true,
-        (Some(_), None) => false,
-        (Some(mine), Some(until)) => until <= *mine,
-    };
-    let mut all = handed.actions.iter().map(|action| own.get(*action));
-    let given_is_held = all.all(|mine| mine.is_some_and(within));
-    if taken_is_held && given_is_held && (handed.actions.is_empty() || within(share)) {
+    // SECURITY: a replaced grant is taken away for the time that it had left
+    // (test: whoever_may_share_takes_away_what_they_hold_for_as_long).
+    let taken_is_held = given.iter().all(|(action, until)| holds(action, *until));
+    // What is given ends no later than what its giver holds.
+    let given_is_held = handed.actions.iter().all(|action| holds(action, handed.until));
+    if taken_is_held && given_is_held && (handed.actions.is_empty() || lasts(*share, handed.until))
+    {
         return Ok(());
     }
     let says = "This takes rights that you don't hold yourself, or not for so long; ask whoever owns the resource.";
     Err(Error::new(Kind::Denied, "access.exceeds_own", says))
+}
+
+/// Whether what is held until `mine` is held until `until`; none: for ever.
+fn lasts(mine: Option<Timestamp>, until: Option<Timestamp>) -> bool {
+    match (mine, until) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(mine), Some(until)) => until <= mine,
+    }
 }
 
 async fn mine(
@@ -292,8 +300,9 @@ async fn check(
     let resource = Resource { kind, id };
     let because = match &subject {
         Subject::User(user) => {
-            // Whoever can't sign in may do what anyone may.
-            let user = users::current(&app, *user).await?.filter(|user| !user.disabled);
+            // A user who can't sign in, or must set up a second factor first, may do what anyone may.
+            let may_act = |user: &Arc<User>| !user.disabled && !user.must_enrol(&app);
+            let user = users::current(&app, *user).await?.filter(may_act);
             because(&app, user.map(|user| user.id), &resource, &action).await?
         }
         Subject::Anyone => because(&app, None, &resource, &action).await?,

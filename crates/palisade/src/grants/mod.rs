@@ -6,7 +6,7 @@
 //! Promises:
 //! - What isn't granted isn't allowed, and what has expired isn't granted.
 //! - Who holds `share` on a resource may hand on what they hold there themselves, for no longer than they hold
-//!   it, and nothing else.
+//!   it, and nothing else; nor do they take away what they don't hold for as long.
 //! - A resource that the caller may not see looks like one that doesn't exist.
 //! - Grants end with their user or role.
 //! - "What may I see" is one statement that an index answers ([`visible`]).
@@ -323,16 +323,16 @@ pub async fn given_now(
     change: &mut Change,
     resource: &Resource,
     subject: &Subject,
-) -> Result<BTreeSet<String>> {
+) -> Result<Held> {
     let now = change.now();
-    let rows: Vec<(String,)> = change
+    let rows = change
         .all(
-            "select action from grants where resource_type = $1 and resource_id = $2 and subject = $3
+            "select action, expires_at from grants where resource_type = $1 and resource_id = $2 and subject = $3
                 and (expires_at is null or expires_at > $4)",
             args![resource.kind.as_str(), resource.id.as_str(), subject.to_string(), now],
         )
         .await?;
-    Ok(rows.into_iter().map(|(action,)| action).collect())
+    Ok(latest(rows))
 }
 
 /// Which resources are looked for.

@@ -69,7 +69,7 @@ pub fn counted(decision: Decision, rule: &'static Rule) -> Result<Decision> {
 
 /// What an answer says of a limit that was applied.
 fn limit_headers(decision: &Decision) -> [(HeaderName, HeaderValue); 2] {
-    let value = |text: String| HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
+    let value = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
     [
         (HeaderName::from_static("ratelimit"), value(decision.limit_field())),
         (HeaderName::from_static("ratelimit-policy"), value(decision.policy_field())),

@@ -221,8 +221,9 @@ fn refusals(route: &Route, known: &Description) -> Vec<(Kind, &'static str)> {
     if route.access.fresh {
         all.push((Kind::Denied, "access.not_fresh"));
     }
-    let counts_keys = route.access.who != Who::Anyone && route.access.takes_keys();
-    if !route.access.limits.is_empty() || counts_keys {
+    // Requests of a session are counted by account, those of an API key by key.
+    let counted = route.access.counted || route.access.takes_keys();
+    if !route.access.limits.is_empty() || (route.access.who != Who::Anyone && counted) {
         all.push((Kind::TooMany, "request.too_many"));
     }
     if !known.path.is_empty() {

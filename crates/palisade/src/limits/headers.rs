@@ -1,5 +1,6 @@
 //! What the answer's headers say about a limit, after draft-ietf-httpapi-ratelimit-headers.
 
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use super::Decision;
@@ -11,7 +12,7 @@ impl Decision {
     /// The `RateLimit-Policy` field: the quota and its window in seconds, `"name";q=5;w=60`.
     #[must_use]
     pub fn policy_field(&self) -> String {
-        format!("{};q={};w={}", quoted(self.rule), self.limit, seconds(self.window))
+        format!("{};q={};w={}", Quoted(self.rule), self.limit, seconds(self.window))
     }
 
     /// The `RateLimit` field: what is left, and for how many seconds that holds, `"name";r=0;t=12`.
@@ -20,7 +21,7 @@ impl Decision {
     #[must_use]
     pub fn limit_field(&self) -> String {
         let time = if self.remaining == 0 { self.retry_after } else { self.reset_after };
-        format!("{};r={};t={}", quoted(self.rule), self.remaining, seconds(time))
+        format!("{};r={};t={}", Quoted(self.rule), self.remaining, seconds(time))
     }
 
     /// The `Retry-After` field in seconds, rounded up, at least one (RFC 9110 section 10.2.3).
@@ -37,15 +38,17 @@ fn seconds(span: Duration) -> u64 {
 }
 
 /// A structured-field string (RFC 9651 section 3.3.3). Only printable ASCII can stand in one.
-fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for letter in text.chars().filter(|letter| matches!(letter, ' '..='~')) {
-        if matches!(letter, '"' | '\\') {
-            out.push('\\');
+struct Quoted(&'static str);
+
+impl fmt::Display for Quoted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        for letter in self.0.chars().filter(|letter| matches!(letter, ' '..='~')) {
+            if matches!(letter, '"' | '\\') {
+                f.write_char('\\')?;
+            }
+            f.write_char(letter)?;
         }
-        out.push(letter);
+        f.write_char('"')
     }
-    out.push('"');
-    out
 }

@@ -5,7 +5,7 @@ use axum::extract::State;
 use super::unlock;
 use crate::access::{Caller, needs};
 use crate::app::App;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::http::{Id, NoContent, Routes};
 use crate::id::UserId;
 use crate::users;
@@ -13,7 +13,8 @@ use crate::users;
 pub(super) fn routes() -> Routes {
     Routes::at("/users/{id}")
         .post("/unlock", needs(users::WRITE).fresh(), unlock_user)
-        .says("Lifts every lock of a user and forgets all wrong passwords.")
+        .says("Lifts every lock of another user and forgets all wrong passwords.")
+        .or(Kind::Denied, "lockout.own_lock")
         .or(Kind::Denied, "access.exceeds_own")
 }
 
@@ -22,6 +23,13 @@ async fn unlock_user(
     caller: Caller,
     Id(id): Id<UserId>,
 ) -> Result<NoContent> {
+    // SECURITY: else a stolen session guesses the password for as long as it likes
+    // (test: an_administrator_does_not_lift_their_own_lock).
+    if caller.signed_in()?.user == id {
+        let says =
+            "Lift a lock of your own by changing your password; or ask another administrator.";
+        return Err(Error::new(Kind::Denied, "lockout.own_lock", says));
+    }
     users::within_reach(&app, &caller, id).await?;
     unlock(app.change(&caller.actor).await?, id).await?;
     Ok(NoContent)

@@ -29,7 +29,6 @@ use crate::id::UserId;
 use crate::mail::{self, Content, Letter};
 use crate::module::{Job, Module};
 use crate::sessions::{self, Proof, Why};
-use crate::settings::AdminMfa;
 use crate::users::{self, Factors};
 
 use passkeys::Makers;
@@ -241,13 +240,13 @@ async fn added(change: &mut Change, caller: &Caller, proof: Proof, what: &str) -
 /// Whether whoever calls may be without a second factor.
 async fn may_be_without(app: &App, caller: &Caller) -> Result<bool> {
     let user = users::current(app, caller.signed_in()?.user).await?.ok_or_else(bad_token)?;
-    Ok(app.settings.access.admin_mfa == AdminMfa::Optional || !user.is_administrator())
+    Ok(!user.needs_factor(app))
 }
 
 /// What follows when a factor was removed, in the change that removes it.
 ///
 /// # Errors
-/// `mfa.required` for an administrator's last factor; or the database fails.
+/// `mfa.required` for the last factor of a user who must have one; or the database fails.
 async fn removed(
     change: &mut Change,
     caller: &Caller,
@@ -258,7 +257,7 @@ async fn removed(
     if !factors(change, me.user).await?.any() {
         // SECURITY: (test: an_administrator_keeps_the_last_factor)
         if !may_be_without {
-            let says = "Administrators need a second factor here; set up another one first.";
+            let says = "You need a second factor here; set up another one first.";
             return Err(Error::new(Kind::Conflict, "mfa.required", says));
         }
         // They stand in for other factors, and are none.

@@ -9,12 +9,13 @@ use serde::Deserialize;
 
 use super::{
     Invitation, ask_for_address, confirm_address, forgot, invite, keep_factors, remove_factors,
-    reset, undo_address,
+    reset, send_link, undo_address,
 };
 use crate::access::{ANYONE, Caller, SIGNED_IN, needs};
 use crate::app::App;
 use crate::error::{Error, Kind, Result, Rules};
-use crate::http::{Accepted, Body, Created, Html, NoContent, Routes, Taken, limit};
+use crate::http::{Accepted, Body, Created, Html, Id, NoContent, Routes, Taken, limit};
+use crate::id::UserId;
 use crate::limits::{Key, Rule};
 use crate::shape;
 use crate::users::{self, Authority, Email, UserView};
@@ -46,13 +47,13 @@ pub(super) const RESET_LIMIT: Rule = Rule {
     says: "Too many attempts to set a new password; wait a while.",
 };
 
-/// Inviting users, by the administrator who does.
+/// Inviting users and sending them links, by the administrator who does.
 pub(super) const INVITE: Rule = Rule {
     name: "invite_account",
     burst: 100,
     per: Duration::from_secs(3600),
     key: Key::Account,
-    says: "Too many invitations; wait a while.",
+    says: "Too many invitations and links; wait a while.",
 };
 
 /// Asking for another address, by account: each is a letter in somebody's mail.
@@ -108,6 +109,16 @@ pub(super) fn routes() -> Routes {
                 )
                 .or(Kind::Denied, "access.exceeds_own")
                 .or(Kind::Conflict, "users.email_taken")
+                .or(Kind::TooMany, "request.too_many")
+                .or(Kind::Unavailable, "mail.off")
+                .post("/{id}/reset-password", needs(users::WRITE).fresh(), send_reset)
+                .says(
+                    "Sends a user a link to choose a new password, valid for a week.\n\nThe password and the sessions \
+                     stay until the link is used.",
+                )
+                .or(Kind::Denied, "access.exceeds_own")
+                .or(Kind::Conflict, "users.disabled")
+                .or(Kind::Conflict, "users.service_account")
                 .or(Kind::TooMany, "request.too_many")
                 .or(Kind::Unavailable, "mail.off"),
         )
@@ -257,6 +268,17 @@ async fn invite_user(
     let user = invite(&app, &caller.actor, &authority, invitation).await?;
     let user = users::find(&app, user).await?.ok_or_else(Error::not_found)?;
     Ok(Created(UserView::new(&user, app.clock.now())))
+}
+
+async fn send_reset(
+    State(app): State<App>,
+    caller: Caller,
+    Id(id): Id<UserId>,
+) -> Result<NoContent> {
+    let user = users::within_reach(&app, &caller, id).await?;
+    limit(&app, &INVITE, app.limiter.account(&caller.signed_in()?.user.to_string()))?;
+    send_link(&app, &caller.actor, user.id).await?;
+    Ok(NoContent)
 }
 
 async fn change_address(

@@ -62,7 +62,7 @@ pub async fn invite(
     Ok(user)
 }
 
-/// Sends a link to choose a password with, at the word of the operator.
+/// Sends a link to choose a password with, at the word of an administrator or the operator.
 ///
 /// # Errors
 /// `mail.off`; not found; `users.disabled`; or the database fails.

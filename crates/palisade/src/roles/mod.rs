@@ -262,7 +262,7 @@ pub async fn delete(mut change: Change, authority: &Authority, name: &RoleName) 
     let role = find_now(&mut change, name).await?.ok_or_else(Error::not_found)?;
     // SECURITY: it is taken from everybody, those above the caller among them
     // (test: nobody_hands_on_what_they_do_not_hold).
-    authority.hands_on(&role.name, role.permissions.iter().map(String::as_str))?;
+    may_give(&mut change, authority, &role).await?;
     users::strip_role(&mut change, name.as_str()).await?;
     let deleted = change.run("delete from roles where name = $1", args![name.as_str()]).await?;
     if deleted == 0 {
@@ -334,7 +334,8 @@ pub async fn check_for_new(
     Ok(())
 }
 
-/// Refuses to give a role with more than one holds: permissions, or resources that are granted to the role.
+/// Refuses to give a role with more than one holds, or to take it from everyone: permissions, or resources that are
+/// granted to the role.
 async fn may_give(change: &mut Change, authority: &Authority, role: &Role) -> Result<()> {
     authority.hands_on(&role.name, role.permissions.iter().map(String::as_str))?;
     let opens: Option<(i64,)> = change
@@ -344,7 +345,7 @@ async fn may_give(change: &mut Change, authority: &Authority, role: &Role) -> Re
         )
         .await?;
     match opens {
-        Some(_) => authority.gives_resources_of(&role.name, "resources:write"),
+        Some(_) => authority.gives_resources_of(&role.name),
         None => Ok(()),
     }
 }

@@ -41,15 +41,15 @@ pub(super) fn routes() -> Routes {
         )
         .or(Kind::NotSignedIn, "sessions.ended")
         .or(Kind::Denied, "access.cross_site")
-        .post("/logout", SIGNED_IN.enrolling(), logout)
+        .post("/logout", SIGNED_IN.enrolling().uncounted(), logout)
         .says("Signs out: this session is over everywhere.")
         .and(
             Routes::at("/users/me/sessions")
                 .get("/", SIGNED_IN, mine)
                 .says("One's own sessions.")
-                .delete("/", SIGNED_IN, end_my_others)
+                .delete("/", SIGNED_IN.uncounted(), end_my_others)
                 .says("Ends all of one's own sessions but this one.")
-                .delete("/{id}", SIGNED_IN, end_mine)
+                .delete("/{id}", SIGNED_IN.uncounted(), end_mine)
                 .says("Ends one of one's own sessions."),
         )
         .and(
@@ -262,13 +262,13 @@ async fn end_my_others(State(app): State<App>, caller: Caller) -> Result<NoConte
 }
 
 async fn disable(State(app): State<App>, caller: Caller, Id(id): Id<UserId>) -> Result<NoContent> {
-    users::within_reach(&app, &caller, id).await?;
+    users::stoppable(&app, &caller, id).await?;
     super::disable(app.change(&caller.actor).await?, id).await?;
     Ok(NoContent)
 }
 
 async fn revoke(State(app): State<App>, caller: Caller, Id(id): Id<UserId>) -> Result<NoContent> {
-    users::within_reach(&app, &caller, id).await?;
+    users::stoppable(&app, &caller, id).await?;
     super::revoke_all(app.change(&caller.actor).await?, id).await?;
     Ok(NoContent)
 }

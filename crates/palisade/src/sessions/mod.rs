@@ -25,7 +25,7 @@ use palisade_db::{Migration, Sql, Timestamp, args};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::access::{Credential, Strength, Via};
+use crate::access::{self, Credential, Strength, Via};
 use crate::app::{App, Change, Parts, Subscription};
 use crate::audit::Event;
 use crate::error::Result;
@@ -56,7 +56,7 @@ pub const REPLAYED: Event =
 pub const MODULE: Module = Module {
     name: "sessions",
     routes: http::routes,
-    limits: &[&http::REFRESH],
+    limits: &[&http::REFRESH, &access::ACCOUNT],
     events: &[ENDED, REVOKED, REPLAYED],
     jobs: &[Job {
         name: "sessions.prune",

@@ -348,6 +348,9 @@ catalogue! {
 
     /// Second factors.
     Mfa at "mfa." {
+        required: bool = Fixed("false"),
+            "Whether every user must have a second factor. A user without one can only set one up. Service \
+             accounts have none.";
         totp_drift: u8 = Fixed("0"),
             "How many steps of 30 seconds before and after the present one a one-time code may belong to.",
             bounds: Some(("0", "2"));

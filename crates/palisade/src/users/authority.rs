@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use palisade_db::args;
+
 use super::{ADMIN, User, current, find};
 use crate::access::{Caller, bad_token};
 use crate::app::App;
@@ -41,15 +43,15 @@ impl Authority {
         Ok(Authority::User { id: me.user, admin, roles: user.roles.clone(), permissions })
     }
 
-    /// Refuses to give a role that opens single resources, to whoever neither holds it nor looks after all
-    /// resources (`manages`: the permission that says so).
+    /// Refuses to give or delete a role that opens single resources, unless the caller holds the role or manages
+    /// every resource.
     ///
     /// # Errors
     /// `access.exceeds_own`.
-    pub fn gives_resources_of(&self, role: &str, manages: &str) -> Result<()> {
+    pub fn gives_resources_of(&self, role: &str) -> Result<()> {
         let Authority::User { admin, roles, permissions: own, .. } = self else { return Ok(()) };
         // SECURITY: (test: nobody_hands_on_what_they_do_not_hold)
-        let held = roles.iter().any(|held| held == role) || own.contains(manages);
+        let held = roles.iter().any(|held| held == role) || own.contains(MANAGES_RESOURCES);
         if *admin || held { Ok(()) } else { Err(exceeds_own()) }
     }
 
@@ -69,25 +71,76 @@ impl Authority {
         if *admin || held { Ok(()) } else { Err(exceeds_own()) }
     }
 
-    /// Refuses to act on a user who may do more.
+    /// Refuses to act on a user who holds a permission that the caller doesn't hold.
     ///
     /// # Errors
     /// `access.exceeds_own`.
-    pub fn reaches(&self, target: &User) -> Result<()> {
+    fn covers_permissions(&self, target: &User) -> Result<()> {
         let Authority::User { id, admin, permissions, .. } = self else { return Ok(()) };
         let above = target.is_admin() || !target.permissions.is_subset(permissions);
         if *admin || *id == target.id || !above { Ok(()) } else { Err(exceeds_own()) }
     }
+
+    /// Refuses to act on a user for whom a single resource is open that isn't open for the caller.
+    ///
+    /// # Errors
+    /// `access.exceeds_own`; or the database fails.
+    async fn covers_resources(&self, app: &App, target: &User) -> Result<()> {
+        let Authority::User { id, admin, permissions, .. } = self else { return Ok(()) };
+        if *admin || *id == target.id || permissions.contains(MANAGES_RESOURCES) {
+            return Ok(());
+        }
+        let more: Option<(i64,)> =
+            app.db.maybe(OPENS_MORE, args![target.id, *id, app.clock.now()]).await?;
+        if more.is_none() { Ok(()) } else { Err(exceeds_own()) }
+    }
 }
 
-/// The user that a caller acts on, if they may.
+/// The permission of the slice `grants` that stands for every grant on every resource.
+const MANAGES_RESOURCES: &str = "resources:write";
+
+/// Whether something is granted to user `$1` and not to user `$2`: to a role that only the first one holds, or to
+/// the first one in person and to the second one in no way that lasts as long. A role counts as a whole, as when
+/// it is given: its next grant reaches all who hold it.
+const OPENS_MORE: &str = "select cast(1 as bigint) from (
+        select g.id from grants g join user_roles r on r.role = g.role
+        where r.user_id = $1 and (g.expires_at is null or g.expires_at > $3)
+            and r.role not in (select role from user_roles where user_id = $2)
+        union all
+        select g.id from grants g
+        where g.user_id = $1 and (g.expires_at is null or g.expires_at > $3)
+            and not exists (select 1 from grants o
+                where o.resource_type = g.resource_type and o.resource_id = g.resource_id
+                    and o.action = g.action and (o.expires_at is null or o.expires_at >= g.expires_at)
+                    and (o.subject = 'anyone' or o.user_id = $2
+                        or o.role in (select role from user_roles where user_id = $2)))
+     ) opened limit 1";
+
+/// The user that a caller acts on, if the caller holds everything that the user holds: each permission, and each
+/// grant on a single resource. For every act but those of [`stoppable`].
 ///
 /// # Errors
 /// Not found; `access.exceeds_own`; or the database fails.
 pub async fn within_reach(app: &App, caller: &Caller, target: UserId) -> Result<User> {
     let target = find(app, target).await?.ok_or_else(Error::not_found)?;
+    let authority = Authority::of(app, caller).await?;
     // SECURITY: (test: nobody_acts_on_somebody_who_may_do_more)
-    Authority::of(app, caller).await?.reaches(&target)?;
+    authority.covers_permissions(&target)?;
+    // SECURITY: (test: every_act_on_another_user_asks_for_what_they_hold)
+    authority.covers_resources(app, &target).await?;
+    Ok(target)
+}
+
+/// The user whose sessions, keys or sign-ins a caller stops, if the caller holds each of the user's permissions.
+/// Grants aren't asked for: who stops a stolen account opens nothing with it.
+///
+/// # Errors
+/// Not found; `access.exceeds_own`; or the database fails.
+pub async fn stoppable(app: &App, caller: &Caller, target: UserId) -> Result<User> {
+    let target = find(app, target).await?.ok_or_else(Error::not_found)?;
+    // SECURITY: else the least of them could shut out those who would notice
+    // (test: every_act_on_another_user_asks_for_what_they_hold).
+    Authority::of(app, caller).await?.covers_permissions(&target)?;
     Ok(target)
 }
 

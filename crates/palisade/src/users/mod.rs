@@ -3,7 +3,7 @@
 //! Promises:
 //! - What a request believes of its user is at most one message of the feed old, on every node.
 //! - The last administrator who can sign in can't be disabled, stripped or deleted.
-//! - Nobody acts on somebody who may do more, and nobody hands on what they don't hold ([`Authority`]).
+//! - Who acts on another user holds what that user holds, and hands on only what they hold ([`Authority`]).
 //!
 //! - A service account never signs in, gets no mail and is nobody's last administrator.
 //!
@@ -54,7 +54,7 @@ use crate::memory::{Recall, Remembered};
 use crate::module::{Module, Permission};
 use crate::settings::AdminMfa;
 
-pub use authority::{Authority, exceeds_own, within_reach};
+pub use authority::{Authority, exceeds_own, stoppable, within_reach};
 pub use details::{email_taken, prove_address, set_email, set_name};
 pub use email::Email;
 pub use http::absent_or_null;
@@ -233,11 +233,19 @@ impl User {
         self.is_admin() || over_others.iter().any(|name| self.permissions.contains(*name))
     }
 
-    /// Whether they may do nothing before they have a second factor. A service account, which can't have one, is
-    /// never asked for it.
+    /// Whether they must have a second factor: everyone where `mfa.required` says so, else administrators where
+    /// `access.admin_mfa` does. A service account can't have one and is never asked for it.
+    pub fn needs_factor(&self, app: &App) -> bool {
+        let settings = &app.settings;
+        let of_administrators = settings.access.admin_mfa == AdminMfa::Required;
+        // SECURITY: (test: where_it_is_required_a_user_without_a_second_factor_can_only_enrol)
+        let required = settings.mfa.required || (of_administrators && self.is_administrator());
+        required && !self.service
+    }
+
+    /// Whether they may do nothing before they have a second factor.
     pub fn must_enrol(&self, app: &App) -> bool {
-        let required = app.settings.access.admin_mfa == AdminMfa::Required;
-        required && !self.factors.any() && !self.service && self.is_administrator()
+        !self.factors.any() && self.needs_factor(app)
     }
 
     /// What the API shows.

@@ -139,6 +139,7 @@ async fn use_once(app: &TestApp, rule: &str) -> crate::app::Answer {
             let body = json!({ "password": PASSWORD });
             app.token("ann@example.com").await.post("/api/v1/auth/reauthenticate", body).await
         }
+        "account" => app.token("ann@example.com").await.get("/api/v1/users/me").await,
         "export_account" => app.token("ann@example.com").await.get("/api/v1/users/me/export").await,
         "email_change_account" => {
             let body = json!({ "email": "new@example.com" });

@@ -613,6 +613,28 @@ async fn an_administrator_without_a_second_factor_can_only_enrol() {
     let settings = vec![("limits.enabled", "false"), ("access.admin_mfa", "required")];
     let app = TestApp::with(On::Sqlite, Plan { settings, ..Plan::default() }).await;
     app.admin("root@example.com").await;
+    can_only_enrol(&app, "root@example.com").await;
+    // Nobody else is asked for one.
+    app.user("ann@example.com").await;
+    let ann = app.token("ann@example.com").await;
+    assert_eq!(ann.get("/api/v1/users/me/activity").await.status, StatusCode::OK);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_it_is_required_a_user_without_a_second_factor_can_only_enrol() {
+    let settings = vec![("limits.enabled", "false"), ("mfa.required", "true")];
+    let app = TestApp::with(On::Sqlite, Plan { settings, ..Plan::default() }).await;
+    app.user("ann@example.com").await;
+    let ann = can_only_enrol(&app, "ann@example.com").await;
+    let removed = ann.delete("/api/v1/users/me/totp").await;
+    assert_eq!(place(&removed), (409, "", "mfa.required"));
+    app.stop().await;
+}
+
+/// Nothing is open for a user without a factor but what leads to one; with it, everything. Answers a client that
+/// signed in with the factor.
+async fn can_only_enrol<'a>(app: &'a TestApp, email: &str) -> Client<'a> {
     let open: Vec<(Method, &str)> = vec![
         (Method::POST, "/api/v1/auth/logout"),
         (Method::POST, AGAIN),
@@ -622,8 +644,7 @@ async fn an_administrator_without_a_second_factor_can_only_enrol() {
         (Method::POST, "/api/v1/users/me/passkeys/begin"),
         (Method::POST, "/api/v1/users/me/passkeys/finish"),
     ];
-    let browser = app.browser("root@example.com").await;
-    let root = app.token("root@example.com").await;
+    let (browser, token) = (app.browser(email).await, app.token(email).await);
     for route in app.builder.routes() {
         if route.access.who == palisade::access::Who::Anyone {
             continue;
@@ -632,7 +653,7 @@ async fn an_administrator_without_a_second_factor_can_only_enrol() {
         if open.contains(&named) {
             continue;
         }
-        for client in [&root, &browser] {
+        for client in [&token, &browser] {
             let path = crate::every_route::concrete(&route.path);
             let call = Call::new(route.method.clone(), &path).json(json!({})).same_origin();
             let answer = client.send(call).await;
@@ -640,18 +661,15 @@ async fn an_administrator_without_a_second_factor_can_only_enrol() {
             assert_eq!(place(&answer), (403, "", "access.mfa_required"), "{line}");
         }
     }
-    assert_eq!(me(&root).await.status, StatusCode::OK);
-    let (phone, _) = enrol(&root).await;
-    assert_eq!(root.get("/api/v1/users").await.status, StatusCode::OK);
+    assert_eq!(me(&token).await.status, StatusCode::OK);
+    let (phone, _) = enrol(&token).await;
+    let activity = "/api/v1/users/me/activity";
+    assert_eq!(token.get(activity).await.status, StatusCode::OK);
     assert_eq!(me(&browser).await.status, StatusCode::UNAUTHORIZED);
     app.advance(STEP).await;
-    let root = sign_in(&app, "root@example.com", &phone).await;
-    assert_eq!(root.get("/api/v1/users").await.status, StatusCode::OK);
-    // Nobody else is asked for one.
-    app.user("ann@example.com").await;
-    let ann = app.token("ann@example.com").await;
-    assert_eq!(ann.get("/api/v1/users/me/activity").await.status, StatusCode::OK);
-    app.stop().await;
+    let client = sign_in(app, email, &phone).await;
+    assert_eq!(client.get(activity).await.status, StatusCode::OK);
+    client
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

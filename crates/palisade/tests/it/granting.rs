@@ -13,6 +13,8 @@ crate::on_both! {
     whoever_may_share_hands_on_what_they_hold_and_no_more => |on| super::sharing(on);
     grants_end_with_their_time_their_user_and_their_role => |on| super::ends(on);
     what_one_may_see_is_listed_page_by_page => |on| super::listing(on);
+    whoever_may_share_takes_away_what_they_hold_for_as_long => |on| super::taking(on);
+    a_grant_waits_for_a_second_factor_that_is_required => |on| super::enrolling(on);
 }
 
 async fn grant(client: &Client<'_>, path: &str, actions: &[&str]) -> Answer {
@@ -154,6 +156,64 @@ async fn sharing(on: On) {
     let events = app.events().await;
     assert_eq!(events.iter().filter(|event| *event == "grants.given").count(), 6);
     assert_eq!(events.iter().filter(|event| *event == "grants.withdrawn").count(), 1);
+    app.stop().await;
+}
+
+async fn give(client: &Client<'_>, path: &str, body: Value) -> String {
+    client.send(Call::new(Method::PUT, path).json(body)).await.code().to_owned()
+}
+
+async fn taking(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    app.admin("root@example.com").await;
+    let (ann, bob) = (app.user("ann@example.com").await, app.user("bob@example.com").await);
+    let (root, client) = (app.token("root@example.com").await, app.token("ann@example.com").await);
+    let began = app.clock.now();
+    let at = |minutes: u64| {
+        let until = began.plus(Duration::from_secs(60 * minutes));
+        json!({ "actions": ["read"], "expires_at": until.to_string() })
+    };
+    let path = format!("/api/v1/resources/document/7/grants/user:{bob}");
+    let own = format!("/api/v1/resources/document/7/grants/user:{ann}");
+    let mut mine = at(10);
+    mine["actions"] = json!(["read", "share"]);
+    assert_eq!(give(&root, &own, mine).await, "");
+    // Bob holds it for longer: neither a shorter grant nor none takes its place.
+    for longer in [json!({ "actions": ["read"] }), at(11)] {
+        assert_eq!(give(&root, &path, longer).await, "");
+        assert_eq!(give(&client, &path, at(5)).await, "access.exceeds_own");
+        assert_eq!(client.delete(&path).await.code(), "access.exceeds_own");
+    }
+    assert_eq!(give(&root, &path, at(10)).await, "");
+    assert_eq!(give(&client, &path, at(5)).await, "");
+    assert_eq!(client.delete(&path).await.status, StatusCode::NO_CONTENT);
+    app.stop().await;
+}
+
+async fn enrolling(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    app.admin("root@example.com").await;
+    let ann = app.user("ann@example.com").await;
+    let root = app.token("root@example.com").await;
+    grant(&root, &format!("document/7/grants/user:{ann}"), &["read"]).await;
+    grant(&root, "document/8/grants/anyone", &["read"]).await;
+    let role = json!({ "name": "checkers", "permissions": ["resources:read"] });
+    root.post("/api/v1/roles", role).await;
+    let service = root.post("/api/v1/service-accounts", json!({ "name": "App" })).await.text("id");
+    crate::administering::put(&root, &format!("/api/v1/users/{service}/roles/checkers")).await;
+    let body = json!({ "name": "App", "permissions": ["resources:read"] });
+    let key = root.post(&format!("/api/v1/users/{service}/api-keys"), body).await.text("api_key");
+    let mut settings = plan().settings;
+    settings.push(("mfa.required", "true"));
+    let strict = app.second_with(settings).await;
+    let subject = format!("user:{ann}");
+    for (app, allowed) in [(&app, true), (&strict, false)] {
+        let service = app.anyone().with_token(&key);
+        let own = check(&service, Some(&subject), "read", "7").await;
+        assert_eq!(own.body["allowed"], allowed, "{}", own.raw);
+        assert_eq!(check(&service, Some(&subject), "read", "8").await.body["allowed"], true);
+    }
+    strict.stop().await;
     app.stop().await;
 }
 

@@ -377,22 +377,30 @@ async fn no_way_around(on: On) {
     let service = root.post(&format!("/api/v1/users/{id}/api-keys"), body).await;
     let service = app.anyone().with_token(service.text("api_key"));
     assert_eq!(own.get("/api/v1/users").await.status, StatusCode::OK);
-    // From now on administrators need a second factor, and this one has none.
-    let mut settings = plan().settings;
-    settings.push(("access.admin_mfa", "required"));
-    let strict = app.second_with(settings).await;
+    // From now on administrators need a second factor, and this one has none; or everyone needs one.
+    for required in [("access.admin_mfa", "required"), ("mfa.required", "true")] {
+        let mut settings = plan().settings;
+        settings.push(required);
+        let strict = app.second_with(settings).await;
+        opens_nothing(&strict, &own, &service).await;
+        strict.stop().await;
+    }
+    app.stop().await;
+}
+
+/// The key of a person who must set up a factor first opens nothing there and isn't active; a service account's
+/// goes on.
+async fn opens_nothing(strict: &TestApp, own: &Client<'_>, service: &Client<'_>) {
     let there = |client: &Client<'_>| strict.anyone().with_token(client.bearer.clone().unwrap());
-    assert_eq!(there(&own).get("/api/v1/users").await.code(), "access.mfa_required");
-    let resources = there(&own).get("/api/v1/resources/document").await;
+    assert_eq!(there(own).get("/api/v1/users").await.code(), "access.mfa_required");
+    let resources = there(own).get("/api/v1/resources/document").await;
     assert_eq!(resources.code(), "access.mfa_required");
     let call = Call::new(axum::http::Method::POST, "/api/v1/auth/introspect")
         .header("content-type", "application/x-www-form-urlencoded")
         .body(format!("token={}", own.bearer.clone().unwrap()));
-    let worth = there(&service).send(call).await;
+    let worth = there(service).send(call).await;
     assert_eq!(worth.body["active"], false, "{}", worth.raw);
-    assert_eq!(there(&service).get("/api/v1/users").await.status, StatusCode::OK);
-    strict.stop().await;
-    app.stop().await;
+    assert_eq!(there(service).get("/api/v1/users").await.status, StatusCode::OK);
 }
 
 async fn from_memory(on: On) {

@@ -5,7 +5,7 @@ const show = (id, text) => { document.getElementById(id).textContent = text; };
 
 function showErrors(problem) {
   if (problem.code === "access.mfa_required") {
-    return show("form-error", "Administrators need a second factor here: set one up first, on the page /account/security.");
+    return show("form-error", "You need a second factor here: set one up first, on the page /account/security.");
   }
   let placed = false;
   for (const error of problem.errors || []) {
