@@ -149,6 +149,7 @@ pub async fn answer(
         user: session.user,
         session: session.id,
         format: session.format,
+        generation: session.generation,
         authenticated_at: session.authenticated_at,
         amr: session.amr.split(' ').map(str::to_owned).collect(),
         session_ends_at: session.expires_at,
