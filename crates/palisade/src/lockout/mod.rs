@@ -130,13 +130,13 @@ pub enum Client {
 }
 
 impl Client {
-    /// What a device is to an account whose password was set at that time.
+    /// What a device is to an account whose password is of that generation, if it has one.
     ///
     /// SECURITY: (test: devices_of_an_earlier_password_share_one_count)
-    pub fn of_device(device: Option<Device>, password_set: Option<Timestamp>) -> Client {
-        match (device, password_set) {
+    pub fn of_device(device: Option<Device>, password: Option<i64>) -> Client {
+        match (device, password) {
             (None, _) => Client::Unknown,
-            (Some(device), Some(set)) if device.made < set => Client::Former,
+            (Some(device), Some(present)) if device.password != present => Client::Former,
             (Some(device), _) => Client::Known(device),
         }
     }

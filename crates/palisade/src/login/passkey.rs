@@ -11,7 +11,7 @@ use crate::challenges::{self, Client, NewChallenge, Purpose};
 use crate::error::Result;
 use crate::lockout::Device;
 use crate::mfa;
-use crate::{recovery, users};
+use crate::{passwords, recovery, users};
 
 /// Begins: what `navigator.credentials.get` is called with. `cookie` is what the challenge is bound to in a browser.
 ///
@@ -81,8 +81,12 @@ pub(super) async fn finish(app: &App, actor: &Actor, attempt: PasskeyAttempt) ->
     recovery::not_lost(&mut change, user).await?;
     let known = attempt.device_token.and_then(|token| Device::open(app, token.expose()));
     let known = known.filter(|known| known.user == user);
+    let password = passwords::generation(&mut change, user).await?;
     let entering = Entering {
-        device: known.unwrap_or_else(|| Device::new(app, user)),
+        device: known.map_or_else(
+            || Device::new(app, user, password),
+            |known| Device { password, ..known },
+        ),
         is_new_device: known.is_none(),
         first,
         wanted: attempt.wanted,

@@ -40,6 +40,8 @@ struct Details {
     paseto: bool,
     device_name: Option<String>,
     device: Uuid,
+    /// Which of the account's passwords was right.
+    password: i64,
     is_new_device: bool,
 }
 
@@ -60,6 +62,7 @@ pub(super) async fn challenge(
         paseto: attempt.wanted.format == TokenFormat::Paseto,
         device_name: attempt.wanted.device_name,
         device: device.id,
+        password: device.password,
         is_new_device,
     };
     let agent = change.actor().user_agent.clone();
@@ -114,7 +117,7 @@ pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> R
     let challenge = challenge.ok_or_else(over)?;
     let user = challenge.user.ok_or_else(over)?;
     let details: Details = serde_json::from_str(&challenge.details).map_err(Error::internal)?;
-    let device = Device { id: details.device, user, made: app.clock.now() };
+    let device = Device { id: details.device, user, password: details.password };
     // SECURITY: by the account: neither a new challenge nor another address gives more guesses, nor does a device,
     // of which whoever knew the password before there was a factor may have signed in a thousand
     // (tests: ten_thousand_codes_are_five_guesses, devices_give_no_more_guesses_at_the_factor).

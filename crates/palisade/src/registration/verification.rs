@@ -153,7 +153,7 @@ pub async fn verify(
     // (test: a_stranger_who_registers_an_address_gains_nothing).
     let account = Account::of(app, None, &format!("registration {id}"));
     let guess = lockout::admit(app, actor, account, Client::Unknown).await?.counted(app)?;
-    let stored = Stored::new(user, waiting.sealed.clone());
+    let stored = Stored::apart(user, waiting.sealed.clone());
     let turn = Turn::of(actor.address);
     let verdict = passwords::verify(app, turn, Some(&stored), password).await?;
     let mut change = app.change(actor).await?;
