@@ -5,7 +5,8 @@
 //! - A one-time code is good in its step and works once, across restarts, nodes and requests at the same moment;
 //!   a recovery code works once; a passkey's answer belongs to one challenge.
 //! - Guesses are counted by the account, whatever they come through.
-//! - Secrets of one-time codes are sealed for their user; recovery codes are stored as digests.
+//! - Secrets of one-time codes and public keys of passkeys are sealed for their user; recovery codes are stored as
+//!   keyed digests that hold their user.
 //! - The owner is told of every change of their factors.
 //!
 //! Tables: `totp_secrets`, `totp_enrolments`, `recovery_codes`, `passkeys`.
@@ -53,6 +54,11 @@ pub const COPIED: Event = Event {
     name: "mfa.passkey_copied",
     says: "The counter of a passkey went back: there may be a copy of it",
 };
+/// A stored passkey isn't the one that its user registered.
+pub const ALTERED: Event = Event {
+    name: "mfa.passkey_altered",
+    says: "A stored passkey is not the one that its user registered: its row was changed in the database",
+};
 /// Somebody signed in gave a wrong proof of a factor.
 pub const WRONG: Event =
     Event { name: "mfa.wrong", says: "A wrong code or passkey was given within a session" };
@@ -69,13 +75,20 @@ pub const MODULE: Module = Module {
         every: Duration::from_secs(600),
         run: |app| Box::pin(totp::prune(app)),
     }],
-    events: &[ADDED, REMOVED, CODES_MADE, CODE_USED, COPIED, WRONG, RESET],
+    events: &[ADDED, REMOVED, CODES_MADE, CODE_USED, COPIED, ALTERED, WRONG, RESET],
     letters: &[&CHANGED_LETTER, &CODE_LETTER],
-    migrations: &[Migration {
-        version: 18,
-        name: "mfa",
-        sql: Sql::Both(include_str!("../../migrations/0018_mfa.sql")),
-    }],
+    migrations: &[
+        Migration {
+            version: 18,
+            name: "mfa",
+            sql: Sql::Both(include_str!("../../migrations/0018_mfa.sql")),
+        },
+        Migration {
+            version: 28,
+            name: "sealed_passkeys",
+            sql: Sql::Both(include_str!("../../migrations/0028_sealed_passkeys.sql")),
+        },
+    ],
     tables: &["totp_secrets", "totp_enrolments", "recovery_codes", "passkeys"],
     parts: |settings, parts: &mut Parts| {
         parts.put(Makers::read(settings)?);

@@ -6,6 +6,7 @@ use palisade_crypto::webauthn::{
     RegistrationExpectation, RegistrationResponse, RelyingParty, RequestOptions, ResidentKey,
     StoredCredential, UserEntity, UserVerification, WebauthnError,
 };
+use palisade_crypto::seal::SealingKey;
 use palisade_db::{Timestamp, args};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -14,7 +15,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    ADDED, COPIED, REMOVED, added, factors, may_be_without, recovery_codes, removed, site,
+    ADDED, ALTERED, COPIED, REMOVED, added, factors, may_be_without, recovery_codes, removed, site,
 };
 use crate::access::{Caller, Strength, bad_token};
 use crate::app::{App, Change};
@@ -255,10 +256,12 @@ async fn insert(
 ) -> Result<PasskeyView> {
     let (id, now) = (PasskeyId(change.app().new_id()), change.now());
     let aaguid = Uuid::from_bytes(made.aaguid);
+    let app = change.app().clone();
+    let sealed = key(&app).seal(&*app.random, &context(user, &made.id), made.public_key.as_bytes());
     // SECURITY: of one credential there is one owner (WebAuthn level 3, section 7.1, step 26).
     let stored = change
         .run(
-            "insert into passkeys (id, user_id, credential_id, public_key, name, sign_count, backup_eligible,
+            "insert into passkeys (id, user_id, credential_id, sealed, name, sign_count, backup_eligible,
                 backed_up, aaguid, attestation, transports, created_at, alone)
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
              on conflict (credential_id) do nothing",
@@ -266,7 +269,7 @@ async fn insert(
                 id,
                 user,
                 made.id.clone(),
-                made.public_key.as_bytes().to_vec(),
+                sealed,
                 name.clone(),
                 i64::from(made.sign_count),
                 made.backup_eligible,
@@ -292,6 +295,24 @@ async fn insert(
         created_at: now,
         last_used_at: None,
     })
+}
+
+fn key(app: &App) -> SealingKey {
+    app.root.derive("passkeys")
+}
+
+/// Whose key it is, and of which credential.
+fn context(user: UserId, credential: &[u8]) -> Vec<u8> {
+    [user.0.as_bytes().as_slice(), credential].concat()
+}
+
+/// The public key of a user's passkey; none if it isn't what was stored when the passkey was made.
+///
+/// SECURITY: sealed for its user and credential: one that was moved to another row, or written past us, can't be
+/// opened (test: a_passkey_that_was_moved_or_changed_in_the_database_opens_nothing).
+fn open(app: &App, user: UserId, credential: &[u8], sealed: &[u8]) -> Option<PublicKey> {
+    let opened = key(app).open(&context(user, credential), sealed).ok()?;
+    PublicKey::from_bytes(opened.expose()).ok()
 }
 
 fn amr(backup_eligible: bool) -> &'static str {
@@ -420,19 +441,23 @@ pub(super) async fn judge(
     }
     let row: Option<StoredRow> = change
         .maybe(
-            "select id, public_key, sign_count, backup_eligible, alone from passkeys
+            "select id, sealed, sign_count, backup_eligible, alone from passkeys
              where credential_id = $1 and user_id = $2",
             args![id.clone(), user],
         )
         .await?;
-    let Some((row, public_key, sign_count, backup_eligible, alone)) = row else { return Ok(None) };
+    let Some((row, sealed, sign_count, backup_eligible, alone)) = row else { return Ok(None) };
     let is_alone = verification == UserVerification::Required;
     // SECURITY: one from before a new password by mail may be a thief's: it proves itself beside that password first
     // (test: a_planted_passkey_does_not_outlive_the_password_alone).
     if is_alone && !alone {
         return Ok(None);
     }
-    let public_key = PublicKey::from_bytes(&public_key).map_err(Error::internal)?;
+    let Some(public_key) = open(&app, user, &id, &sealed) else {
+        tracing::error!(passkey = %row, "a stored passkey isn't the one that its user registered");
+        change.note(ALTERED.about(user).detail("passkey", row.to_string()));
+        return Ok(None);
+    };
     let stored = StoredCredential {
         id: &id,
         public_key: &public_key,
