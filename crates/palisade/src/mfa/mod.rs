@@ -12,6 +12,7 @@
 //! Tables: `totp_secrets`, `totp_enrolments`, `recovery_codes`, `passkeys`.
 
 mod http;
+mod makers;
 mod passkeys;
 mod recovery_codes;
 mod totp;
@@ -33,7 +34,7 @@ use crate::sessions::{self, Proof, Why};
 use crate::settings::AdminMfa;
 use crate::users::{self, Factors};
 
-use passkeys::Makers;
+use makers::Makers;
 pub use passkeys::check_answer;
 pub use passkeys::{
     Asked, Options, PasskeyView, ask, ask_anybody, asked_by, list as passkeys_of, owner_of,
@@ -159,6 +160,25 @@ impl Given {
     }
 }
 
+/// What a proof of a factor came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// Right, and used from now on.
+    Right(Proof),
+    /// The one that was accepted before: refused, since each works once, but no guess. A client that sends its request
+    /// twice must not lock its owner out.
+    Used,
+    /// Wrong.
+    Wrong,
+}
+
+impl Judged {
+    /// The word in the audit log for what was refused.
+    pub fn refusal(self) -> &'static str {
+        if self == Judged::Used { "used_factor" } else { "wrong_factor" }
+    }
+}
+
 /// A proof was wrong.
 pub fn wrong(given: &Given) -> Error {
     if let Given::Passkey(_) = given {
@@ -200,8 +220,7 @@ pub fn methods(factors: Factors) -> Vec<&'static str> {
     .collect()
 }
 
-/// Judges a proof of a factor, in the change that rests on it; none if it is wrong or was used before. `asked` is
-/// what a passkey was to sign.
+/// Judges a proof of a factor, in the change that rests on it. `asked` is what a passkey was to sign.
 ///
 /// # Errors
 /// When the database fails.
@@ -210,18 +229,18 @@ pub async fn judge(
     user: UserId,
     given: &Given,
     asked: Option<[u8; 32]>,
-) -> Result<Option<Proof>> {
+) -> Result<Judged> {
     match given {
         Given::Passkey(answer) => {
             passkeys::judge(change, user, answer, asked, UserVerification::Preferred).await
         }
         Given::Totp(code) => {
-            let right = totp::use_code(change, user, code.expose()).await?;
-            Ok(right.then_some(Proof { amr: "otp mfa", strength: Strength::Code }))
+            let proof = Proof { amr: "otp mfa", strength: Strength::Code };
+            totp::use_code(change, user, code.expose(), proof).await
         }
         Given::RecoveryCode(code) => {
-            let right = recovery_codes::use_code(change, user, code.expose()).await?;
-            Ok(right.then_some(Proof { amr: "otp mfa", strength: Strength::RecoveryCode }))
+            let proof = Proof { amr: "otp mfa", strength: Strength::RecoveryCode };
+            recovery_codes::use_code(change, user, code.expose(), proof).await
         }
     }
 }
@@ -235,7 +254,7 @@ pub async fn judge_alone(
     user: UserId,
     answer: &AuthenticationResponse,
     asked: Option<[u8; 32]>,
-) -> Result<Option<Proof>> {
+) -> Result<Judged> {
     // SECURITY: possession alone is one factor (test: a_passkey_alone_must_verify_its_user).
     passkeys::judge(change, user, answer, asked, UserVerification::Required).await
 }

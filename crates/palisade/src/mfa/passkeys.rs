@@ -1,21 +1,21 @@
 //! Passkeys (W3C Web Authentication, level 3): as a second factor, and as the only one when they verified their user.
 
+use palisade_crypto::seal::SealingKey;
 use palisade_crypto::webauthn::{
     self, Algorithm, AttestationConveyance, AttestationPolicy, AuthenticationExpectation,
     AuthenticationResponse, CreationOptions, CredentialDescriptor, NewCredential, PublicKey,
     RegistrationExpectation, RegistrationResponse, RelyingParty, RequestOptions, ResidentKey,
     StoredCredential, UserEntity, UserVerification, WebauthnError,
 };
-use palisade_crypto::seal::SealingKey;
 use palisade_db::{Timestamp, args};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::makers::Makers;
 use super::{
-    ADDED, ALTERED, COPIED, REMOVED, added, factors, may_be_without, recovery_codes, removed, site,
+    ADDED, ALTERED, COPIED, Judged, REMOVED, added, factors, may_be_without, recovery_codes,
+    removed, site,
 };
 use crate::access::{Caller, Strength, bad_token};
 use crate::app::{App, Change};
@@ -23,36 +23,12 @@ use crate::challenges::{self, Client, LIVES, NewChallenge, Purpose};
 use crate::error::{Error, Kind, Result};
 use crate::id::{PasskeyId, UserId};
 use crate::sessions::Proof;
-use crate::settings::{Attestation, Settings};
+use crate::settings::Attestation;
 use crate::{shape, users};
-use palisade_crypto::secret::SecretString;
+use palisade_crypto::secret::{self, SecretString};
 
 /// More than anybody carries about.
 const MOST: i64 = 25;
-
-/// Whom a passkey may come from.
-pub(super) struct Makers(Vec<Vec<u8>>);
-
-impl Makers {
-    /// Reads the certificates that the settings name.
-    pub(super) fn read(settings: &Settings) -> Result<Makers> {
-        let Some(path) = &settings.mfa.attestation_roots else { return Ok(Makers(Vec::new())) };
-        let unusable = |why: &dyn std::fmt::Display| {
-            let says = "The file of mfa.attestation_roots can't be read as PEM certificates.";
-            Error::unavailable("mfa.attestation_roots_unreadable", says)
-                .because(format!("{}: {why}", path.display()))
-        };
-        let pem = std::fs::read(path).map_err(|error| unusable(&error))?;
-        let roots: Vec<Vec<u8>> = CertificateDer::pem_slice_iter(&pem)
-            .map(|root| root.map(|root| root.to_vec()))
-            .collect::<Result<_, _>>()
-            .map_err(|error| unusable(&error))?;
-        if roots.is_empty() {
-            return Err(unusable(&"it holds no certificate"));
-        }
-        Ok(Makers(roots))
-    }
-}
 
 /// Whom passkeys are made for: a domain, and the origins whose pages may use them.
 fn relying_party(app: &App) -> Result<RelyingParty> {
@@ -428,16 +404,19 @@ pub(super) async fn judge(
     answer: &AuthenticationResponse,
     asked: Option<[u8; 32]>,
     verification: UserVerification,
-) -> Result<Option<Proof>> {
+) -> Result<Judged> {
     let app = change.app().clone();
     let (Ok(party), Ok(id), Ok(bytes)) =
         (relying_party(&app), answer.credential_id(), answer.challenge())
     else {
-        return Ok(None);
+        return Ok(Judged::Wrong);
     };
     // SECURITY: the answer belongs to the challenge that was counted (test: a_passkey_answers_its_own_challenge).
-    if asked.is_none() || challenges::passkey_digest(&bytes) != asked {
-        return Ok(None);
+    let same = challenges::passkey_digest(&bytes)
+        .zip(asked)
+        .is_some_and(|(answered, asked)| secret::constant_time_eq(&answered, &asked));
+    if !same {
+        return Ok(Judged::Wrong);
     }
     let row: Option<StoredRow> = change
         .maybe(
@@ -446,17 +425,19 @@ pub(super) async fn judge(
             args![id.clone(), user],
         )
         .await?;
-    let Some((row, sealed, sign_count, backup_eligible, alone)) = row else { return Ok(None) };
+    let Some((row, sealed, sign_count, backup_eligible, alone)) = row else {
+        return Ok(Judged::Wrong);
+    };
     let is_alone = verification == UserVerification::Required;
     // SECURITY: one from before a new password by mail may be a thief's: it proves itself beside that password first
     // (test: a_planted_passkey_does_not_outlive_the_password_alone).
     if is_alone && !alone {
-        return Ok(None);
+        return Ok(Judged::Wrong);
     }
     let Some(public_key) = open(&app, user, &id, &sealed) else {
         tracing::error!(passkey = %row, "a stored passkey isn't the one that its user registered");
         change.note(ALTERED.about(user).detail("passkey", row.to_string()));
-        return Ok(None);
+        return Ok(Judged::Wrong);
     };
     let stored = StoredCredential {
         id: &id,
@@ -473,7 +454,7 @@ pub(super) async fn judge(
                 change.note(COPIED.about(user).detail("passkey", row.to_string()));
             }
             tracing::debug!(%why, "a passkey was refused");
-            return Ok(None);
+            return Ok(Judged::Wrong);
         }
     };
     let now = change.now();
@@ -486,7 +467,7 @@ pub(super) async fn judge(
         )
         .await?;
     let proof = Proof { amr: amr(backup_eligible), strength: Strength::Passkey };
-    Ok((used == 1).then_some(proof))
+    Ok(if used == 1 { Judged::Right(proof) } else { Judged::Used })
 }
 
 /// Lets no passkey of a user sign in alone until it was proved beside the password, which is new.

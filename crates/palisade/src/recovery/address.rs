@@ -231,7 +231,6 @@ pub async fn confirm(
         let says = "This is not the password of the account.";
         return Err(Error::bad_field("/password", "passwords.wrong", says));
     }
-    guess.right(&mut change).await?;
     let now = change.now();
     let used = change
         .run(
@@ -246,6 +245,7 @@ pub async fn confirm(
         return Err(bad_token());
     }
     settle(&mut change, pending.user, &pending.email, true).await?;
+    guess.right(&mut change).await?;
     let letter = Content::to(&pending.old_email).with(CHANGE, pending.id.to_string());
     mail::post(&mut change, &ANNOUNCE, letter).await?;
     change.commit(CHANGED.about(pending.user).personal("email", pending.email.address())).await

@@ -170,7 +170,6 @@ pub async fn finish(
         let says = "This is not the password of the account.";
         return Err(Error::bad_field("/password", "passwords.wrong", says));
     }
-    guess.right(&mut change).await?;
     users::may_sign_in(&mut change, user).await?.ok_or_else(super::bad_token)?;
     let used = change
         .run(
@@ -184,6 +183,7 @@ pub async fn finish(
     if used != 1 || !passwords::unchanged(&mut change, &stored).await? {
         return Err(super::bad_token());
     }
+    guess.right(&mut change).await?;
     mfa::remove_all(&mut change, user).await?;
     change.commit(REMOVED.about(user)).await
 }

@@ -40,7 +40,7 @@ use crate::tokens;
 
 pub use ending::{Ended, Why, disable, end, end_all, end_others, end_without_factor, revoke_all};
 pub use http::{Answer, answer};
-pub use kept::{KeptSession, kept};
+pub use kept::{KeptSession, kept, seen};
 pub use prove::of_access_token;
 pub use refresh::{of_refresh_token, refresh, renew, strengthen};
 
@@ -327,21 +327,6 @@ pub async fn start(change: &mut Change, new: NewSession) -> Result<Issued> {
     Ok(Issued { session, secret })
 }
 
-/// Whether this software has signed this user in from this address before, as far as the table remembers.
-///
-/// # Errors
-/// When the database fails.
-pub async fn seen(change: &mut Change, user: UserId, address: &str, agent: &str) -> Result<bool> {
-    let row: Option<(i64,)> = change
-        .maybe(
-            "select cast(1 as bigint) from sessions
-             where user_id = $1 and coalesce(address, '') = $2 and coalesce(user_agent, '') = $3 limit 1",
-            args![user, address, agent],
-        )
-        .await?;
-    Ok(row.is_some())
-}
-
 /// Stores the digest of a session's next secret.
 async fn store_secret(change: &mut Change, session: &Session, secret: &SecretString) -> Result<()> {
     let digest = opaque::digest(session.transport.prefix(), secret.expose());
@@ -375,8 +360,7 @@ pub async fn live(app: &App, id: SessionId) -> Result<Option<Arc<Session>>> {
         Recall::Known(_) | Recall::Nothing => {}
     }
     let ticket = memory(app).begin(&id, app.clock.monotonic());
-    let Some(session) = find_live(app, id).await?.filter(|session| !session.is_over(now))
-    else {
+    let Some(session) = find_live(app, id).await?.filter(|session| !session.is_over(now)) else {
         return Ok(None);
     };
     let session = Arc::new(session);
@@ -399,8 +383,19 @@ type Row = (
 );
 
 fn session(row: Row, read: u64) -> Session {
-    let (id, user, transport, format, amr, generation, authenticated_at, proved_with, used, idle, end) =
-        row;
+    let (
+        id,
+        user,
+        transport,
+        format,
+        amr,
+        generation,
+        authenticated_at,
+        proved_with,
+        used,
+        idle,
+        end,
+    ) = row;
     Session {
         id,
         user,

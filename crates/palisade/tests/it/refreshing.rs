@@ -16,6 +16,7 @@ crate::on_both! {
     a_late_replay_ends_the_family => |on| super::replay(on);
     a_token_of_one_kind_opens_no_other_door => |on| super::kinds(on);
     a_refresh_that_races_with_an_ending_leaves_nothing_alive => |on| super::race(on);
+    a_refresh_beside_an_ending_is_one_or_the_other => |on| super::beside(on);
     a_replaced_cookie_lives_for_the_grace => |on| super::cookie(on);
 }
 
@@ -163,6 +164,51 @@ async fn race(on: On) {
             assert_eq!(again.code(), "sessions.ended");
         }
     }
+    app.stop().await;
+}
+
+/// Replays, sign-outs and a refresh of one session at the same moment, at two processes.
+async fn beside(on: On) {
+    let app = start(on).await;
+    let second = app.second().await;
+    for round in 0..15 {
+        let first = sign_in(&app).await;
+        let refreshed = refresh(&app, &first.text("refresh_token")).await;
+        let next = refresh(&app, &refreshed.text("refresh_token")).await;
+        let (used, good) = (first.text("refresh_token"), next.text("refresh_token"));
+        let ann = app.anyone().with_token(next.text("access_token"));
+        let there = second.anyone().with_token(next.text("access_token"));
+        let replays =
+            join_all(
+                (0..6).map(|number| {
+                    let (app, used) = (if number % 2 == 0 { &app } else { &second }, &used);
+                    async move {
+                        if round % 3 == 0 { refresh(app, used).await.raw } else { String::new() }
+                    }
+                }),
+            );
+        let (replays, late, here, there) = tokio::join!(
+            replays,
+            refresh(&second, &good),
+            ann.act("/api/v1/auth/logout"),
+            there.act("/api/v1/auth/logout")
+        );
+        for replay in replays.iter().filter(|raw| !raw.is_empty()) {
+            assert!(replay.contains("\"sessions.ended\""), "{replay}");
+        }
+        assert!(late.status == StatusCode::OK || late.code() == "sessions.ended", "{}", late.raw);
+        for out in [here, there] {
+            // The session may have ended before the gate was reached.
+            let signed_out = out.status == StatusCode::NO_CONTENT;
+            assert!(signed_out || out.code() == "access.invalid_token", "{out:?}");
+        }
+        assert_eq!(refresh(&app, &good).await.code(), "sessions.ended");
+        if late.status == StatusCode::OK {
+            let again = refresh(&app, &late.text("refresh_token")).await;
+            assert_eq!(again.code(), "sessions.ended");
+        }
+    }
+    second.stop().await;
     app.stop().await;
 }
 
