@@ -269,7 +269,8 @@ async fn repeat(
     }
     // SECURITY: somebody holds a copy (test: a_late_replay_ends_the_family).
     match ending::end(&mut change, session.user, session.id, Why::Replayed).await {
-        // Ended at the same moment, by another replay or by its owner: this one ends nothing more.
+        // Ended at the same moment, by another replay or by its owner: this one ends nothing more
+        // (test: a_refresh_that_waited_for_an_ending_is_refused).
         Err(error) if error.kind() == Kind::NotFound => return Err(ended()),
         done => done?,
     }
@@ -283,7 +284,7 @@ async fn extend(change: &mut Change, session: &mut Session) -> Result<()> {
     session.last_used_at = now;
     session.idle_expires_at =
         idle_end(change.app(), session.transport, now).min(session.expires_at);
-    // SECURITY: it may have ended since it was read (test: a_refresh_beside_an_ending_is_one_or_the_other).
+    // SECURITY: it may have ended since it was read (test: a_refresh_that_waited_for_an_ending_is_refused).
     let alive = change
         .run(
             "update sessions set last_used_at = $2, idle_expires_at = $3 where id = $1 and ended_at is null",

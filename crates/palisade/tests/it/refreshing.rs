@@ -17,6 +17,7 @@ crate::on_both! {
     a_token_of_one_kind_opens_no_other_door => |on| super::kinds(on);
     a_refresh_that_races_with_an_ending_leaves_nothing_alive => |on| super::race(on);
     a_refresh_beside_an_ending_is_one_or_the_other => |on| super::beside(on);
+    a_refresh_that_waited_for_an_ending_is_refused => |on| super::waited(on);
     a_replaced_cookie_lives_for_the_grace => |on| super::cookie(on);
 }
 
@@ -209,6 +210,34 @@ async fn beside(on: On) {
         }
     }
     second.stop().await;
+    app.stop().await;
+}
+
+/// Both a refresh and a late replay find the session alive, and wait for the change that ends it.
+async fn waited(on: On) {
+    let app = start(on).await;
+    for late in [false, true] {
+        let first = sign_in(&app).await.text("refresh_token");
+        if late {
+            let second = refresh(&app, &first).await.text("refresh_token");
+            assert_eq!(refresh(&app, &second).await.status, StatusCode::OK);
+        }
+        let mut tx = app.app.db.begin().await.unwrap();
+        let now = app.app.clock.now();
+        let ended = tx
+            .run("update sessions set ended_at = $1 where ended_at is null", args![now])
+            .await
+            .unwrap();
+        assert_eq!(ended, 1);
+        let waits = refresh(&app, &first);
+        let ends = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            tx.commit().await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(waits, ends);
+        let told = (answer.status, answer.code());
+        assert_eq!(told, (StatusCode::UNAUTHORIZED, "sessions.ended"), "{late}: {}", answer.raw);
+    }
     app.stop().await;
 }
 
