@@ -77,6 +77,35 @@ mod tests {
         );
     }
 
+    /// 256 positions, each one or zero in a million tokens: seven standard deviations from the middle are 3,500, which
+    /// one good run in more than a billion leaves.
+    #[test]
+    fn a_million_tokens_are_all_different_and_their_bits_are_balanced() {
+        const DRAWS: usize = 1_000_000;
+        let random = crate::random::OsRandom;
+        let mut seen = std::collections::HashSet::with_capacity(DRAWS);
+        // How often each value of each byte was drawn: fewer steps than a count by bits.
+        let mut drawn = vec![[0u32; 256]; 32];
+        for _ in 0..DRAWS {
+            let token = generate(PREFIX, &random);
+            let encoded = token.expose().strip_prefix(PREFIX).unwrap();
+            let bytes: [u8; 32] = URL_SAFE_NO_PAD.decode(encoded).unwrap().try_into().unwrap();
+            for (place, byte) in drawn.iter_mut().zip(bytes) {
+                place[usize::from(byte)] += 1;
+            }
+            assert!(seen.insert(bytes), "a token was drawn twice");
+        }
+        for (place, counts) in drawn.iter().enumerate() {
+            for bit in 0..8 {
+                let ones: u32 = (0..256usize)
+                    .filter(|value| value >> bit & 1 == 1)
+                    .map(|value| counts[value])
+                    .sum();
+                assert!((496_500..=503_500).contains(&ones), "byte {place}, bit {bit}: {ones}");
+            }
+        }
+    }
+
     #[test]
     fn a_token_under_another_prefix_is_another_token() {
         let token = generate(PREFIX, &SeededRandom::new(1));

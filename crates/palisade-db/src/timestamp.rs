@@ -61,14 +61,21 @@ impl Timestamp {
         }
     }
 
-    /// Reads an RFC 3339 date and time. Any offset is accepted; digits beyond microseconds are cut.
+    /// Reads an RFC 3339 date and time. Any offset is accepted; digits beyond microseconds are cut. A leap second is
+    /// the last microsecond before it.
     ///
     /// # Errors
-    /// `Wrong` when the text is not RFC 3339.
+    /// `Wrong` when the text is not RFC 3339, or in UTC lies outside the years that RFC 3339 can write: with an offset
+    /// the last hours of 9999 are in the year 10000, which a database may not take.
     pub fn parse_rfc3339(text: &str) -> Result<Self, DbError> {
-        OffsetDateTime::parse(text, &Rfc3339)
+        let at = OffsetDateTime::parse(text, &Rfc3339)
             .map_err(|cause| DbError::wrong("the text is not an RFC 3339 time").caused_by(cause))
-            .and_then(Self::from_date_time)
+            .and_then(Self::from_date_time)?;
+        if (WRITABLE.0..=WRITABLE.1).contains(&at.0) {
+            Ok(at)
+        } else {
+            Err(DbError::wrong("the time is out of range"))
+        }
     }
 
     pub(crate) fn from_date_time(at: OffsetDateTime) -> Result<Self, DbError> {
@@ -147,6 +154,31 @@ mod tests {
         let read = Timestamp::parse_rfc3339("2026-01-01T01:00:00.0000019+01:00").unwrap();
         assert_eq!(read.to_string(), "2026-01-01T00:00:00.000001Z");
         assert!(Timestamp::parse_rfc3339("yesterday").is_err());
+    }
+
+    #[test]
+    fn only_what_rfc_3339_can_write_in_utc_is_read() {
+        for good in [
+            "9999-12-31T23:59:59.9999999Z",
+            "9999-12-31T23:59:59+00:01",
+            "0000-01-01T00:00:00Z",
+            "0000-01-01T00:00:00-23:59",
+        ] {
+            let read = Timestamp::parse_rfc3339(good).unwrap();
+            assert_eq!(Timestamp::parse_rfc3339(&read.to_string()).unwrap(), read, "{good}");
+        }
+        for bad in [
+            "9999-12-31T23:59:59-00:01",
+            "9999-12-31T23:59:59-23:59",
+            "0000-01-01T00:00:00+00:01",
+            "10000-01-01T00:00:00Z",
+            "+10000-01-01T00:00:00Z",
+            "-0001-01-01T00:00:00Z",
+        ] {
+            assert!(Timestamp::parse_rfc3339(bad).is_err(), "{bad}");
+        }
+        let leap = Timestamp::parse_rfc3339("2016-12-31T23:59:60.5Z").unwrap();
+        assert_eq!(leap.to_string(), "2016-12-31T23:59:59.999999Z");
     }
 
     proptest! {

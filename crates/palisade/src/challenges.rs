@@ -3,7 +3,7 @@
 //! Promises:
 //! - A challenge is no session: it opens nothing but the step that it was made for.
 //! - It belongs to the client that it was made for, lives five minutes, is answered right at most once, and
-//!   survives five attempts, which are counted before they are judged: neither attempts at the same moment nor
+//!   survives five attempts, which are counted before they are judged (a code that was accepted before is none): neither attempts at the same moment nor
 //!   another process nor a restart get more.
 //! - Whatever ends all sessions of a user voids their challenges.
 //!
@@ -184,6 +184,36 @@ pub async fn attempt(
         .commit_quietly("an attempt is counted before it is judged; what comes of it is an event")
         .await?;
     Ok(Some(Challenge { digest, user, passkey, details }))
+}
+
+/// Holds a challenge while its answer is judged; false if it was answered or voided meanwhile.
+///
+/// # Errors
+/// When the database fails.
+pub async fn hold(change: &mut Change, challenge: &Challenge) -> Result<bool> {
+    // SECURITY: what comes beside the right answer isn't judged at all: neither a second time nor as a guess
+    // (test: duplicates_of_a_right_code_are_no_guesses).
+    let held = change
+        .run(
+            "update challenges set attempts = attempts where digest = $1 and used_at is null",
+            args![challenge.digest],
+        )
+        .await?;
+    Ok(held == 1)
+}
+
+/// Gives an attempt back that was no guess.
+///
+/// # Errors
+/// When the database fails.
+pub async fn give_back(change: &mut Change, challenge: &Challenge) -> Result<()> {
+    change
+        .run(
+            "update challenges set attempts = attempts - 1 where digest = $1 and attempts > 0",
+            args![challenge.digest],
+        )
+        .await?;
+    Ok(())
 }
 
 /// Notes, in the change that rests on it, that a challenge was answered right; false if it was answered or voided

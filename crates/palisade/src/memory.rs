@@ -105,6 +105,17 @@ impl<K: Hash + Eq + Clone, V> Remembered<K, V> {
         true
     }
 
+    /// Puts `new` in the place of `old`, if that is what is still remembered of `key`.
+    pub fn replace(&self, key: &K, old: &Arc<V>, new: Arc<V>) -> bool {
+        match self.write(key).slots.get_mut(key).map(|slot| &mut slot.state) {
+            Some(State::Known(known)) if Arc::ptr_eq(known, old) => {
+                *known = new;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Drops what is remembered of `key`; a read that began earlier can't bring it back.
     pub fn forget(&self, key: &K, now: Duration) {
         self.overthrow(key, now, State::Forgotten);
@@ -253,6 +264,23 @@ mod tests {
         let late = memory.begin(&1, NOW);
         assert!(memory.fill(late, 1, Arc::new("new"), NOW));
         assert!(matches!(memory.recall(&1), Recall::Known(value) if *value == "new"));
+    }
+
+    #[test]
+    fn only_what_is_remembered_is_replaced() {
+        let memory = Remembered::new(100);
+        let old = Arc::new("old");
+        memory.fill(memory.begin(&1, NOW), 1, Arc::clone(&old), NOW);
+        assert!(memory.replace(&1, &old, Arc::new("extended")));
+        assert!(!memory.replace(&1, &old, Arc::new("late")), "something else is remembered");
+        assert!(matches!(memory.recall(&1), Recall::Known(value) if *value == "extended"));
+        let Recall::Known(extended) = memory.recall(&1) else { panic!("remembered") };
+        memory.forget(&1, NOW);
+        assert!(!memory.replace(&1, &extended, Arc::new("late")), "it was forgotten");
+        assert!(matches!(memory.recall(&1), Recall::Nothing));
+        memory.end(&1, Duration::from_secs(60), NOW);
+        assert!(!memory.replace(&1, &extended, Arc::new("late")));
+        assert!(matches!(memory.recall(&1), Recall::Ended));
     }
 
     #[test]

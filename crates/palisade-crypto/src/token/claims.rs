@@ -36,6 +36,9 @@ pub struct AccessClaims {
     pub auth_time: i64,
     /// By which methods they did (RFC 8176).
     pub amr: Vec<String>,
+    /// Which generation of the session's credentials the token belongs to. A later one replaces it.
+    #[serde(rename = "gen")]
+    pub generation: i64,
 }
 
 impl AccessClaims {
@@ -59,6 +62,8 @@ impl AccessClaims {
             Err(TokenError::BadClaim("exp"))
         } else if self.auth_time < 0 {
             Err(TokenError::BadClaim("auth_time"))
+        } else if self.generation < 0 {
+            Err(TokenError::BadClaim("gen"))
         } else {
             Ok(())
         }

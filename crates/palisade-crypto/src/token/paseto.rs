@@ -32,6 +32,8 @@ struct Payload {
     exp: String,
     auth_time: String,
     amr: Vec<String>,
+    #[serde(rename = "gen")]
+    generation: i64,
 }
 
 pub(super) fn sign(key: &TokenKey, claims: &AccessClaims) -> Result<String, TokenKeyError> {
@@ -127,6 +129,7 @@ fn payload_of(claims: &AccessClaims) -> Option<Payload> {
         sid: claims.sid,
         jti: claims.jti,
         amr: claims.amr,
+        generation: claims.generation,
     })
 }
 
@@ -144,6 +147,7 @@ fn claims_of(payload: &str) -> Result<AccessClaims, TokenError> {
         sid: payload.sid,
         jti: payload.jti,
         amr: payload.amr,
+        generation: payload.generation,
     })
 }
 

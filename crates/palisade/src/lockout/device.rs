@@ -1,6 +1,6 @@
 //! Devices that have signed in before: what they prove it with (OWASP, "Device cookies").
 //!
-//! A device token holds a user's id, the device's and the time, sealed: it is good for that account
+//! A device token holds a user's id, the device's, the time and the generation of the password, sealed: it is good for that account
 //! alone, and tells its holder nothing. It is no credential: it opens nothing, it only has guesses
 //! counted apart from everybody else's.
 
@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::id::UserId;
 
 const PREFIX: &str = "pal_dv_";
-const CONTEXT: &[u8] = b"device token v1";
+const CONTEXT: &[u8] = b"device token v2";
 /// How long a device is known after its last sign-in.
 pub const KNOWN_FOR: Duration = Duration::from_secs(180 * 24 * 3600);
 /// A token is about 120 characters long; nothing much longer is looked at.
@@ -30,8 +30,8 @@ pub struct Device {
     pub id: Uuid,
     /// The account.
     pub user: UserId,
-    /// When it last signed in.
-    pub made: Timestamp,
+    /// Which of the account's passwords it last signed in beside.
+    pub password: i64,
 }
 
 fn key(app: &App) -> SealingKey {
@@ -40,8 +40,8 @@ fn key(app: &App) -> SealingKey {
 
 impl Device {
     /// A device that signs in to an account for the first time.
-    pub fn new(app: &App, user: UserId) -> Device {
-        Device { id: app.new_id(), user, made: app.clock.now() }
+    pub fn new(app: &App, user: UserId, password: i64) -> Device {
+        Device { id: app.new_id(), user, password }
     }
 
     /// What a client presents; none if it isn't ours, was changed, or is too old.
@@ -51,16 +51,20 @@ impl Device {
         let opened = key(app).open(CONTEXT, &sealed).ok()?;
         let (user, rest) = opened.expose().split_first_chunk::<16>()?;
         let (id, made) = rest.split_first_chunk::<16>()?;
-        let made = Timestamp::from_micros(i64::from_be_bytes(made.try_into().ok()?));
+        let (made, password) = made.split_first_chunk::<8>()?;
+        let made = Timestamp::from_micros(i64::from_be_bytes(*made));
+        let password = i64::from_be_bytes(password.try_into().ok()?);
         let now = app.clock.now();
         let (id, user) = (Uuid::from_bytes(*id), UserId(Uuid::from_bytes(*user)));
-        (now < made.plus(KNOWN_FOR)).then_some(Device { id, user, made })
+        (now < made.plus(KNOWN_FOR)).then_some(Device { id, user, password })
     }
 
     /// What the client keeps, to be known for [`KNOWN_FOR`].
     pub fn token(&self, app: &App) -> SecretString {
         let made = app.clock.now().as_micros().to_be_bytes();
-        let plain = [self.user.0.as_bytes().as_slice(), self.id.as_bytes(), &made].concat();
+        let password = self.password.to_be_bytes();
+        let plain = [self.user.0.as_bytes().as_slice(), self.id.as_bytes(), &made, &password];
+        let plain = plain.concat();
         let sealed = key(app).seal(&*app.random, CONTEXT, &plain);
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(sealed)).into()
     }

@@ -130,13 +130,13 @@ pub enum Client {
 }
 
 impl Client {
-    /// What a device is to an account whose password was set at that time.
+    /// What a device is to an account whose password is of that generation, if it has one.
     ///
     /// SECURITY: (test: devices_of_an_earlier_password_share_one_count)
-    pub fn of_device(device: Option<Device>, password_set: Option<Timestamp>) -> Client {
-        match (device, password_set) {
+    pub fn of_device(device: Option<Device>, password: Option<i64>) -> Client {
+        match (device, password) {
             (None, _) => Client::Unknown,
-            (Some(device), Some(set)) if device.made < set => Client::Former,
+            (Some(device), Some(present)) if device.password != present => Client::Former,
             (Some(device), _) => Client::Known(device),
         }
     }
@@ -297,6 +297,15 @@ impl Guess {
         Ok(())
     }
 
+    /// It was none: what was given had been accepted before.
+    ///
+    /// # Errors
+    /// When the database fails; it stays counted.
+    pub async fn give_back(mut self, change: &mut Change) -> Result<()> {
+        let Some(place) = self.place.take() else { return Ok(()) };
+        give_back(change, &place).await
+    }
+
     /// It was wrong; one too many locks.
     ///
     /// # Errors
@@ -352,7 +361,7 @@ impl Drop for Guess {
         };
         let app = self.app.clone();
         runtime.spawn(async move {
-            if let Err(error) = give_back(&app, &place).await {
+            if let Err(error) = never_judged(&app, &place).await {
                 // It stays counted, which is the safe side.
                 tracing::debug!(code = error.code(), "a guess that was never judged stays counted");
             }
@@ -360,10 +369,14 @@ impl Drop for Guess {
     }
 }
 
-async fn give_back(app: &App, place: &Place) -> Result<()> {
+async fn give_back(change: &mut Change, place: &Place) -> Result<()> {
+    let before = hold(change, &place.account, place.client).await?;
+    save(change, &place.account, place.client, before.unjudged()).await
+}
+
+async fn never_judged(app: &App, place: &Place) -> Result<()> {
     let mut change = app.change(&Actor::system()).await?;
-    let before = hold(&mut change, &place.account, place.client).await?;
-    save(&mut change, &place.account, place.client, before.unjudged()).await?;
+    give_back(&mut change, place).await?;
     change.commit_quietly("a guess that was never judged is given back").await
 }
 

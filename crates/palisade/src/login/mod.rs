@@ -133,9 +133,9 @@ pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Next>
         Some(email) => passwords::of_address(app, email).await?,
         None => None,
     };
-    let (user, stored, set_at) = match found {
-        Some(found) => (Some(found.user), found.stored, found.set_at),
-        None => (None, None, None),
+    let (user, stored) = match found {
+        Some(found) => (Some(found.user), found.stored),
+        None => (None, None),
     };
     // SECURITY: a device is known to the account that it signed in to, and to no other
     // (test: a_device_of_another_account_is_a_stranger).
@@ -143,7 +143,7 @@ pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Next>
     let turn = if device.is_some() { turn } else { Turn::of(actor.address) };
     let address = email.as_ref().map_or(attempt.email.as_str(), Email::key);
     let account = Account::of(app, user, address);
-    let client = Client::of_device(device, set_at);
+    let client = Client::of_device(device, stored.as_ref().map(|stored| stored.generation));
     let admission = lockout::admit(app, actor, account, client).await?;
     // Who is refused gets the same work for nothing.
     let compared = stored.filter(|_| matches!(admission, Admission::Counted(_)));
@@ -151,7 +151,9 @@ pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Next>
     let reason = match (admission, user, compared, verdict) {
         (Admission::Counted(guess), Some(user), Some(stored), Verdict::Right(upgrade)) => {
             let is_new_device = !matches!(client, Client::Known(_));
-            let device = device.unwrap_or_else(|| Device::new(app, user));
+            let password = stored.generation;
+            let device = device.map(|known| Device { password, ..known });
+            let device = device.unwrap_or_else(|| Device::new(app, user, password));
             let right = Right { guess, device, is_new_device, stored, upgrade };
             return go_on(app, actor, attempt, right).await;
         }

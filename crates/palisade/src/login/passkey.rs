@@ -10,8 +10,8 @@ use crate::app::{Actor, App};
 use crate::challenges::{self, Client, NewChallenge, Purpose};
 use crate::error::Result;
 use crate::lockout::Device;
-use crate::mfa;
-use crate::{recovery, users};
+use crate::mfa::{self, Judged};
+use crate::{passwords, recovery, users};
 
 /// Begins: what `navigator.credentials.get` is called with. `cookie` is what the challenge is bound to in a browser.
 ///
@@ -64,14 +64,17 @@ pub(super) async fn finish(app: &App, actor: &Actor, attempt: PasskeyAttempt) ->
         Some(user) => users::may_sign_in(&mut change, user).await?,
         None => None,
     };
-    let proof = match (owner, first) {
+    if !challenges::hold(&mut change, &challenge).await? {
+        return Err(over());
+    }
+    let judged = match (owner, first) {
         (Some(user), Some(_)) => {
             mfa::judge_alone(&mut change, user, &attempt.answer, challenge.passkey).await?
         }
-        _ => None,
+        _ => Judged::Wrong,
     };
-    let (Some(user), Some(first), Some(proof)) = (owner, first, proof) else {
-        let entry = DENIED.entry().detail("reason", "wrong_factor").detail("method", "passkey");
+    let (Some(user), Some(first), Judged::Right(proof)) = (owner, first, judged) else {
+        let entry = DENIED.entry().detail("reason", judged.refusal()).detail("method", "passkey");
         change.commit(entry).await?;
         return Err(wrong());
     };
@@ -81,8 +84,10 @@ pub(super) async fn finish(app: &App, actor: &Actor, attempt: PasskeyAttempt) ->
     recovery::not_lost(&mut change, user).await?;
     let known = attempt.device_token.and_then(|token| Device::open(app, token.expose()));
     let known = known.filter(|known| known.user == user);
+    let password = passwords::generation(&mut change, user).await?;
     let entering = Entering {
-        device: known.unwrap_or_else(|| Device::new(app, user)),
+        device: known
+            .map_or_else(|| Device::new(app, user, password), |known| Device { password, ..known }),
         is_new_device: known.is_none(),
         first,
         wanted: attempt.wanted,

@@ -5,14 +5,16 @@ use palisade_crypto::webauthn::AuthenticationResponse;
 
 use super::REAUTHENTICATED;
 use crate::access::{Caller, Strength};
-use crate::app::App;
+use crate::app::{App, Change};
 use crate::challenges::{self, Challenge, NewChallenge, Purpose};
 use crate::error::{Error, Kind, Result};
+use crate::id::UserId;
 use crate::lockout::{self, Account, Client};
-use crate::mfa::{self, Given};
+use crate::mfa::{self, Given, Judged};
 use crate::passwords;
 use crate::recovery;
 use crate::sessions::{self, Issued, Proof};
+use crate::users;
 
 /// What somebody shows to prove who they are.
 pub(super) enum Shown {
@@ -61,15 +63,17 @@ async fn with_factor(app: &App, caller: &Caller, given: &Given) -> Result<Issued
     let guess =
         lockout::admit(app, &caller.actor, account, Client::SignedIn).await?.counted(app)?;
     let mut change = app.change(&caller.actor).await?;
-    let signed = asked.as_ref().and_then(|asked| asked.passkey);
-    let proof = mfa::judge(&mut change, me.user, given, signed).await?;
-    let open = match &asked {
-        Some(asked) => challenges::close(&mut change, asked).await?,
-        None => true,
-    };
-    let (Some(proof), true) = (proof, open) else {
-        guess.wrong(&mut change).await?;
-        change.commit(mfa::WRONG.about(me.user).detail("method", given.method())).await?;
+    // In this order by whatever ends challenges, too.
+    users::hold(&mut change, me.user).await?;
+    let judged = judge(&mut change, me.user, given, asked.as_ref()).await?;
+    let Judged::Right(proof) = judged else {
+        if judged == Judged::Used {
+            guess.give_back(&mut change).await?;
+        } else {
+            guess.wrong(&mut change).await?;
+        }
+        let entry = mfa::WRONG.about(me.user).detail("reason", judged.refusal());
+        change.commit(entry.detail("method", given.method())).await?;
         return Err(mfa::wrong(given));
     };
     guess.right(&mut change).await?;
@@ -78,6 +82,27 @@ async fn with_factor(app: &App, caller: &Caller, given: &Given) -> Result<Issued
     let entry = REAUTHENTICATED.about(me.user).detail("session", me.session()?.to_string());
     change.commit(entry.detail("method", given.method())).await?;
     Ok(issued)
+}
+
+/// Judges a proof, and with it the challenge that a passkey answers.
+async fn judge(
+    change: &mut Change,
+    user: UserId,
+    given: &Given,
+    asked: Option<&Challenge>,
+) -> Result<Judged> {
+    let Some(asked) = asked else { return mfa::judge(change, user, given, None).await };
+    if !challenges::hold(change, asked).await? {
+        // This answer came twice at the same moment, and the other one was right.
+        return Ok(Judged::Used);
+    }
+    let judged = mfa::judge(change, user, given, asked.passkey).await?;
+    if let Judged::Right(_) = judged
+        && !challenges::close(change, asked).await?
+    {
+        return Ok(Judged::Used);
+    }
+    Ok(judged)
 }
 
 /// Begins a proof with a passkey: what `navigator.credentials.get` is called with.

@@ -10,10 +10,10 @@ use uuid::Uuid;
 use super::entering::{Entering, enter};
 use super::{Attempt, DENIED, SignedIn, Wanted};
 use crate::app::{Actor, App, Change};
-use crate::challenges::{self, Client, LIVES, NewChallenge, Purpose};
+use crate::challenges::{self, Challenge, Client, LIVES, NewChallenge, Purpose};
 use crate::error::{Error, Kind, Result};
-use crate::lockout::{self, Account, Device};
-use crate::mfa::{self, Given};
+use crate::lockout::{self, Account, Device, Guess};
+use crate::mfa::{self, Given, Judged};
 use crate::recovery;
 use crate::sessions::{Proof, Transport};
 use crate::settings::TokenFormat;
@@ -40,6 +40,8 @@ struct Details {
     paseto: bool,
     device_name: Option<String>,
     device: Uuid,
+    /// Which of the account's passwords was right.
+    password: i64,
     is_new_device: bool,
 }
 
@@ -60,6 +62,7 @@ pub(super) async fn challenge(
         paseto: attempt.wanted.format == TokenFormat::Paseto,
         device_name: attempt.wanted.device_name,
         device: device.id,
+        password: device.password,
         is_new_device,
     };
     let agent = change.actor().user_agent.clone();
@@ -114,7 +117,7 @@ pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> R
     let challenge = challenge.ok_or_else(over)?;
     let user = challenge.user.ok_or_else(over)?;
     let details: Details = serde_json::from_str(&challenge.details).map_err(Error::internal)?;
-    let device = Device { id: details.device, user, made: app.clock.now() };
+    let device = Device { id: details.device, user, password: details.password };
     // SECURITY: by the account: neither a new challenge nor another address gives more guesses, nor does a device,
     // of which whoever knew the password before there was a factor may have signed in a thousand
     // (tests: ten_thousand_codes_are_five_guesses, devices_give_no_more_guesses_at_the_factor).
@@ -129,14 +132,12 @@ pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> R
     };
     let mut change = app.change(actor).await?;
     let first = users::may_sign_in(&mut change, user).await?.ok_or_else(over)?;
-    let Some(proof) = mfa::judge(&mut change, user, &attempt.given, challenge.passkey).await?
-    else {
-        if let Some(guess) = guess {
-            guess.wrong(&mut change).await?;
-        }
-        let entry = DENIED.about(user).detail("reason", "wrong_factor");
-        change.commit(entry.detail("method", attempt.given.method())).await?;
-        return Err(wrong());
+    if !challenges::hold(&mut change, &challenge).await? {
+        return Err(over());
+    }
+    let judged = mfa::judge(&mut change, user, &attempt.given, challenge.passkey).await?;
+    let Judged::Right(proof) = judged else {
+        return Err(refuse(change, &challenge, judged, guess, attempt.given.method()).await);
     };
     if !challenges::close(&mut change, &challenge).await? {
         return Err(over());
@@ -156,6 +157,33 @@ pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> R
         method: attempt.given.method(),
     };
     enter(change, entering).await
+}
+
+/// Writes down that a proof was refused. One that was accepted before is no guess.
+async fn refuse(
+    mut change: Change,
+    challenge: &Challenge,
+    judged: Judged,
+    guess: Option<Guess>,
+    method: &'static str,
+) -> Error {
+    let counted = match (judged, guess) {
+        (Judged::Used, Some(guess)) => {
+            let given_back = guess.give_back(&mut change).await;
+            given_back.and(challenges::give_back(&mut change, challenge).await)
+        }
+        (_, Some(guess)) => guess.wrong(&mut change).await,
+        (_, None) => Ok(()),
+    };
+    let entry = match challenge.user {
+        Some(user) => DENIED.about(user),
+        None => DENIED.entry(),
+    };
+    let entry = entry.detail("reason", judged.refusal()).detail("method", method);
+    match counted {
+        Ok(()) => change.commit(entry).await.err().unwrap_or_else(wrong),
+        Err(error) => error,
+    }
 }
 
 /// Asks, with a challenge instead of its answer, for the factors to be removed after a time.

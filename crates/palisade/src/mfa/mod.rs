@@ -5,12 +5,14 @@
 //! - A one-time code is good in its step and works once, across restarts, nodes and requests at the same moment;
 //!   a recovery code works once; a passkey's answer belongs to one challenge.
 //! - Guesses are counted by the account, whatever they come through.
-//! - Secrets of one-time codes are sealed for their user; recovery codes are stored as digests.
+//! - Secrets of one-time codes and public keys of passkeys are sealed for their user; recovery codes are stored as
+//!   keyed digests that hold their user.
 //! - The owner is told of every change of their factors.
 //!
 //! Tables: `totp_secrets`, `totp_enrolments`, `recovery_codes`, `passkeys`.
 
 mod http;
+mod makers;
 mod passkeys;
 mod recovery_codes;
 mod totp;
@@ -31,7 +33,7 @@ use crate::module::{Job, Module};
 use crate::sessions::{self, Proof, Why};
 use crate::users::{self, Factors};
 
-use passkeys::Makers;
+use makers::Makers;
 pub use passkeys::check_answer;
 pub use passkeys::{
     Asked, Options, PasskeyView, ask, ask_anybody, asked_by, list as passkeys_of, owner_of,
@@ -52,6 +54,11 @@ pub const COPIED: Event = Event {
     name: "mfa.passkey_copied",
     says: "The counter of a passkey went back: there may be a copy of it",
 };
+/// A stored passkey isn't the one that its user registered.
+pub const ALTERED: Event = Event {
+    name: "mfa.passkey_altered",
+    says: "A stored passkey is not the one that its user registered: its row was changed in the database",
+};
 /// Somebody signed in gave a wrong proof of a factor.
 pub const WRONG: Event =
     Event { name: "mfa.wrong", says: "A wrong code or passkey was given within a session" };
@@ -68,13 +75,20 @@ pub const MODULE: Module = Module {
         every: Duration::from_secs(600),
         run: |app| Box::pin(totp::prune(app)),
     }],
-    events: &[ADDED, REMOVED, CODES_MADE, CODE_USED, COPIED, WRONG, RESET],
+    events: &[ADDED, REMOVED, CODES_MADE, CODE_USED, COPIED, ALTERED, WRONG, RESET],
     letters: &[&CHANGED_LETTER, &CODE_LETTER],
-    migrations: &[Migration {
-        version: 18,
-        name: "mfa",
-        sql: Sql::Both(include_str!("../../migrations/0018_mfa.sql")),
-    }],
+    migrations: &[
+        Migration {
+            version: 18,
+            name: "mfa",
+            sql: Sql::Both(include_str!("../../migrations/0018_mfa.sql")),
+        },
+        Migration {
+            version: 28,
+            name: "sealed_passkeys",
+            sql: Sql::Both(include_str!("../../migrations/0028_sealed_passkeys.sql")),
+        },
+    ],
     tables: &["totp_secrets", "totp_enrolments", "recovery_codes", "passkeys"],
     parts: |settings, parts: &mut Parts| {
         parts.put(Makers::read(settings)?);
@@ -145,6 +159,25 @@ impl Given {
     }
 }
 
+/// What a proof of a factor came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// Right, and used from now on.
+    Right(Proof),
+    /// The one that was accepted before: refused, since each works once, but no guess. A client that sends its request
+    /// twice must not lock its owner out.
+    Used,
+    /// Wrong.
+    Wrong,
+}
+
+impl Judged {
+    /// The word in the audit log for what was refused.
+    pub fn refusal(self) -> &'static str {
+        if self == Judged::Used { "used_factor" } else { "wrong_factor" }
+    }
+}
+
 /// A proof was wrong.
 pub fn wrong(given: &Given) -> Error {
     if let Given::Passkey(_) = given {
@@ -186,8 +219,7 @@ pub fn methods(factors: Factors) -> Vec<&'static str> {
     .collect()
 }
 
-/// Judges a proof of a factor, in the change that rests on it; none if it is wrong or was used before. `asked` is
-/// what a passkey was to sign.
+/// Judges a proof of a factor, in the change that rests on it. `asked` is what a passkey was to sign.
 ///
 /// # Errors
 /// When the database fails.
@@ -196,18 +228,18 @@ pub async fn judge(
     user: UserId,
     given: &Given,
     asked: Option<[u8; 32]>,
-) -> Result<Option<Proof>> {
+) -> Result<Judged> {
     match given {
         Given::Passkey(answer) => {
             passkeys::judge(change, user, answer, asked, UserVerification::Preferred).await
         }
         Given::Totp(code) => {
-            let right = totp::use_code(change, user, code.expose()).await?;
-            Ok(right.then_some(Proof { amr: "otp mfa", strength: Strength::Code }))
+            let proof = Proof { amr: "otp mfa", strength: Strength::Code };
+            totp::use_code(change, user, code.expose(), proof).await
         }
         Given::RecoveryCode(code) => {
-            let right = recovery_codes::use_code(change, user, code.expose()).await?;
-            Ok(right.then_some(Proof { amr: "otp mfa", strength: Strength::RecoveryCode }))
+            let proof = Proof { amr: "otp mfa", strength: Strength::RecoveryCode };
+            recovery_codes::use_code(change, user, code.expose(), proof).await
         }
     }
 }
@@ -221,7 +253,7 @@ pub async fn judge_alone(
     user: UserId,
     answer: &AuthenticationResponse,
     asked: Option<[u8; 32]>,
-) -> Result<Option<Proof>> {
+) -> Result<Judged> {
     // SECURITY: possession alone is one factor (test: a_passkey_alone_must_verify_its_user).
     passkeys::judge(change, user, answer, asked, UserVerification::Required).await
 }

@@ -1,5 +1,6 @@
 //! Passkeys (W3C Web Authentication, level 3): as a second factor, and as the only one when they verified their user.
 
+use palisade_crypto::seal::SealingKey;
 use palisade_crypto::webauthn::{
     self, Algorithm, AttestationConveyance, AttestationPolicy, AuthenticationExpectation,
     AuthenticationResponse, CreationOptions, CredentialDescriptor, NewCredential, PublicKey,
@@ -7,14 +8,14 @@ use palisade_crypto::webauthn::{
     StoredCredential, UserEntity, UserVerification, WebauthnError,
 };
 use palisade_db::{Timestamp, args};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::makers::Makers;
 use super::{
-    ADDED, COPIED, REMOVED, added, factors, may_be_without, recovery_codes, removed, site,
+    ADDED, ALTERED, COPIED, Judged, REMOVED, added, factors, may_be_without, recovery_codes,
+    removed, site,
 };
 use crate::access::{Caller, Strength, bad_token};
 use crate::app::{App, Change};
@@ -22,36 +23,12 @@ use crate::challenges::{self, Client, LIVES, NewChallenge, Purpose};
 use crate::error::{Error, Kind, Result};
 use crate::id::{PasskeyId, UserId};
 use crate::sessions::Proof;
-use crate::settings::{Attestation, Settings};
+use crate::settings::Attestation;
 use crate::{shape, users};
-use palisade_crypto::secret::SecretString;
+use palisade_crypto::secret::{self, SecretString};
 
 /// More than anybody carries about.
 const MOST: i64 = 25;
-
-/// Whom a passkey may come from.
-pub(super) struct Makers(Vec<Vec<u8>>);
-
-impl Makers {
-    /// Reads the certificates that the settings name.
-    pub(super) fn read(settings: &Settings) -> Result<Makers> {
-        let Some(path) = &settings.mfa.attestation_roots else { return Ok(Makers(Vec::new())) };
-        let unusable = |why: &dyn std::fmt::Display| {
-            let says = "The file of mfa.attestation_roots can't be read as PEM certificates.";
-            Error::unavailable("mfa.attestation_roots_unreadable", says)
-                .because(format!("{}: {why}", path.display()))
-        };
-        let pem = std::fs::read(path).map_err(|error| unusable(&error))?;
-        let roots: Vec<Vec<u8>> = CertificateDer::pem_slice_iter(&pem)
-            .map(|root| root.map(|root| root.to_vec()))
-            .collect::<Result<_, _>>()
-            .map_err(|error| unusable(&error))?;
-        if roots.is_empty() {
-            return Err(unusable(&"it holds no certificate"));
-        }
-        Ok(Makers(roots))
-    }
-}
 
 /// Whom passkeys are made for: a domain, and the origins whose pages may use them.
 fn relying_party(app: &App) -> Result<RelyingParty> {
@@ -255,10 +232,12 @@ async fn insert(
 ) -> Result<PasskeyView> {
     let (id, now) = (PasskeyId(change.app().new_id()), change.now());
     let aaguid = Uuid::from_bytes(made.aaguid);
+    let app = change.app().clone();
+    let sealed = key(&app).seal(&*app.random, &context(user, &made.id), made.public_key.as_bytes());
     // SECURITY: of one credential there is one owner (WebAuthn level 3, section 7.1, step 26).
     let stored = change
         .run(
-            "insert into passkeys (id, user_id, credential_id, public_key, name, sign_count, backup_eligible,
+            "insert into passkeys (id, user_id, credential_id, sealed, name, sign_count, backup_eligible,
                 backed_up, aaguid, attestation, transports, created_at, alone)
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
              on conflict (credential_id) do nothing",
@@ -266,7 +245,7 @@ async fn insert(
                 id,
                 user,
                 made.id.clone(),
-                made.public_key.as_bytes().to_vec(),
+                sealed,
                 name.clone(),
                 i64::from(made.sign_count),
                 made.backup_eligible,
@@ -292,6 +271,24 @@ async fn insert(
         created_at: now,
         last_used_at: None,
     })
+}
+
+fn key(app: &App) -> SealingKey {
+    app.root.derive("passkeys")
+}
+
+/// Whose key it is, and of which credential.
+fn context(user: UserId, credential: &[u8]) -> Vec<u8> {
+    [user.0.as_bytes().as_slice(), credential].concat()
+}
+
+/// The public key of a user's passkey; none if it isn't what was stored when the passkey was made.
+///
+/// SECURITY: sealed for its user and credential: one that was moved to another row, or written past us, can't be
+/// opened (test: a_passkey_that_was_moved_or_changed_in_the_database_opens_nothing).
+fn open(app: &App, user: UserId, credential: &[u8], sealed: &[u8]) -> Option<PublicKey> {
+    let opened = key(app).open(&context(user, credential), sealed).ok()?;
+    PublicKey::from_bytes(opened.expose()).ok()
 }
 
 fn amr(backup_eligible: bool) -> &'static str {
@@ -407,32 +404,41 @@ pub(super) async fn judge(
     answer: &AuthenticationResponse,
     asked: Option<[u8; 32]>,
     verification: UserVerification,
-) -> Result<Option<Proof>> {
+) -> Result<Judged> {
     let app = change.app().clone();
     let (Ok(party), Ok(id), Ok(bytes)) =
         (relying_party(&app), answer.credential_id(), answer.challenge())
     else {
-        return Ok(None);
+        return Ok(Judged::Wrong);
     };
     // SECURITY: the answer belongs to the challenge that was counted (test: a_passkey_answers_its_own_challenge).
-    if asked.is_none() || challenges::passkey_digest(&bytes) != asked {
-        return Ok(None);
+    let same = challenges::passkey_digest(&bytes)
+        .zip(asked)
+        .is_some_and(|(answered, asked)| secret::constant_time_eq(&answered, &asked));
+    if !same {
+        return Ok(Judged::Wrong);
     }
     let row: Option<StoredRow> = change
         .maybe(
-            "select id, public_key, sign_count, backup_eligible, alone from passkeys
+            "select id, sealed, sign_count, backup_eligible, alone from passkeys
              where credential_id = $1 and user_id = $2",
             args![id.clone(), user],
         )
         .await?;
-    let Some((row, public_key, sign_count, backup_eligible, alone)) = row else { return Ok(None) };
+    let Some((row, sealed, sign_count, backup_eligible, alone)) = row else {
+        return Ok(Judged::Wrong);
+    };
     let is_alone = verification == UserVerification::Required;
     // SECURITY: one from before a new password by mail may be a thief's: it proves itself beside that password first
     // (test: a_planted_passkey_does_not_outlive_the_password_alone).
     if is_alone && !alone {
-        return Ok(None);
+        return Ok(Judged::Wrong);
     }
-    let public_key = PublicKey::from_bytes(&public_key).map_err(Error::internal)?;
+    let Some(public_key) = open(&app, user, &id, &sealed) else {
+        tracing::error!(passkey = %row, "a stored passkey isn't the one that its user registered");
+        change.note(ALTERED.about(user).detail("passkey", row.to_string()));
+        return Ok(Judged::Wrong);
+    };
     let stored = StoredCredential {
         id: &id,
         public_key: &public_key,
@@ -448,7 +454,7 @@ pub(super) async fn judge(
                 change.note(COPIED.about(user).detail("passkey", row.to_string()));
             }
             tracing::debug!(%why, "a passkey was refused");
-            return Ok(None);
+            return Ok(Judged::Wrong);
         }
     };
     let now = change.now();
@@ -461,7 +467,7 @@ pub(super) async fn judge(
         )
         .await?;
     let proof = Proof { amr: amr(backup_eligible), strength: Strength::Passkey };
-    Ok((used == 1).then_some(proof))
+    Ok(if used == 1 { Judged::Right(proof) } else { Judged::Used })
 }
 
 /// Lets no passkey of a user sign in alone until it was proved beside the password, which is new.

@@ -4,12 +4,13 @@ use palisade_crypto::mac;
 use palisade_crypto::secret::SecretString;
 use palisade_db::{Timestamp, args};
 
-use super::{CODE_LETTER, CODE_USED, CODES_MADE, factors, tell_owner};
+use super::{CODE_LETTER, CODE_USED, CODES_MADE, Judged, factors, tell_owner};
 use crate::access::Caller;
 use crate::app::{App, Change};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::mail::{self, Content};
+use crate::sessions::Proof;
 use crate::users;
 
 const COUNT: usize = 10;
@@ -51,25 +52,37 @@ pub(super) async fn renew(app: &App, caller: &Caller) -> Result<Vec<SecretString
     Ok(codes)
 }
 
-/// Whether a code is one of the user's that wasn't used yet; it is from now on, and its owner is told.
-pub(super) async fn use_code(change: &mut Change, user: UserId, code: &str) -> Result<bool> {
-    let (app, now) = (change.app().clone(), change.now());
+/// Judges a code: right is one of the user's that wasn't used yet; it is from now on, and its owner is told.
+pub(super) async fn use_code(
+    change: &mut Change,
+    user: UserId,
+    code: &str,
+    proof: Proof,
+) -> Result<Judged> {
+    let now = change.now();
+    let digest = digest(change.app(), user, code);
     // SECURITY: once, also for two requests at the same moment (test: a_recovery_code_works_once).
     let used = change
         .run(
             "update recovery_codes set used_at = $3
              where digest = $1 and user_id = $2 and used_at is null",
-            args![digest(&app, user, code), user, now],
+            args![digest, user, now],
         )
         .await?;
     if used == 0 {
-        return Ok(false);
+        let known: Option<(UserId,)> = change
+            .maybe(
+                "select user_id from recovery_codes where digest = $1 and user_id = $2",
+                args![digest, user],
+            )
+            .await?;
+        return Ok(if known.is_some() { Judged::Used } else { Judged::Wrong });
     }
     users::touched(change, user);
     let left = factors(change, user).await?.recovery_codes_left.to_string();
     mail::post(change, &CODE_LETTER, Content::to_user(user).with("left", &left)).await?;
     change.note(CODE_USED.about(user).detail("left", left));
-    Ok(true)
+    Ok(Judged::Right(proof))
 }
 
 /// Forgets all codes of a user.

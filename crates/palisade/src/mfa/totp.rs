@@ -7,7 +7,7 @@ use palisade_crypto::secret::SecretString;
 use palisade_crypto::totp::TotpSecret;
 use palisade_db::{Timestamp, args};
 
-use super::{ADDED, REMOVED, added, may_be_without, recovery_codes, removed, site};
+use super::{ADDED, Judged, REMOVED, added, may_be_without, recovery_codes, removed, site};
 use crate::access::{Caller, Strength, bad_token};
 use crate::app::{App, Change};
 use crate::error::{Error, Result};
@@ -121,25 +121,41 @@ pub(super) fn is_code(text: &str) -> bool {
     text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Whether a code is that of a step which wasn't used yet; it is from now on.
-pub(super) async fn use_code(change: &mut Change, user: UserId, code: &str) -> Result<bool> {
+/// Judges a code: right is that of a step which wasn't used yet; it is from now on.
+pub(super) async fn use_code(
+    change: &mut Change,
+    user: UserId,
+    code: &str,
+    proof: Proof,
+) -> Result<Judged> {
     let row: Option<(Vec<u8>,)> =
         change.maybe("select sealed from totp_secrets where user_id = $1", args![user]).await?;
-    let Some((sealed,)) = row else { return Ok(false) };
+    let Some((sealed,)) = row else { return Ok(Judged::Wrong) };
     let (app, now) = (change.app().clone(), change.now());
     let secret = open(&app, user, &sealed)?;
     let Some(step) = secret.step_of(code, now.as_seconds(), app.settings.mfa.totp_drift) else {
-        return Ok(false);
+        return Ok(Judged::Wrong);
     };
     // SECURITY: one use of a step, and of none before it (test: a_one_time_code_works_once).
     let used = change
         .run(
             "update totp_secrets set used_step = $2, last_used_at = $3
              where user_id = $1 and used_step < $2 and sealed = $4",
-            args![user, step, now, sealed],
+            args![user, step, now, sealed.clone()],
         )
         .await?;
-    Ok(used == 1)
+    if used == 1 {
+        return Ok(Judged::Right(proof));
+    }
+    // SECURITY: the code of the step that was accepted last, and no other
+    // (test: duplicates_of_a_right_code_are_no_guesses).
+    let same: Option<(i64,)> = change
+        .maybe(
+            "select used_step from totp_secrets where user_id = $1 and used_step = $2 and sealed = $3",
+            args![user, step, sealed],
+        )
+        .await?;
+    Ok(if same.is_some() { Judged::Used } else { Judged::Wrong })
 }
 
 /// Forgets the secret of a user, and one that waits for its first code.

@@ -35,7 +35,7 @@ pub(super) async fn refuse_earlier(
         )
         .await?;
     for (sealed,) in earlier {
-        let stored = Stored::new(user, sealed);
+        let stored = Stored::apart(user, sealed);
         if let Verdict::Right(_) = verify(app, turn, Some(&stored), password).await? {
             let says = format!("Choose one that isn't among your last {kept} passwords.");
             return Err(Error::bad_field(pointer, "password.reused", says));

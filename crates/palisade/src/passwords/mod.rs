@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use palisade_crypto::password::{self, Memory};
 use palisade_crypto::secret::SecretString;
-use palisade_db::{Migration, Sql, Timestamp, args};
+use palisade_db::{Migration, Sql, args};
 
 use crate::api_keys;
 use crate::app::{Actor, App, Change, Parts};
@@ -67,6 +67,12 @@ pub const MODULE: Module = Module {
             version: 15,
             name: "password_history",
             sql: Sql::Both(include_str!("../../migrations/0015_password_history.sql")),
+        },
+        // With it come the columns in which links remember which password they were made beside.
+        Migration {
+            version: 27,
+            name: "password_generation",
+            sql: Sql::Both(include_str!("../../migrations/0027_password_generation.sql")),
         },
     ],
     letters: &[&LETTER],
@@ -173,14 +179,24 @@ pub async fn hash_for(
 pub struct Stored {
     user: UserId,
     sealed: Vec<u8>,
+    /// Which of the user's passwords it is: each new one has the next number.
+    pub generation: i64,
 }
 
 impl Stored {
-    /// What is stored for a user who is only promised yet.
-    pub fn new(user: UserId, sealed: Vec<u8>) -> Stored {
-        Stored { user, sealed }
+    /// What is stored of the user's password of that generation.
+    pub fn new(user: UserId, sealed: Vec<u8>, generation: i64) -> Stored {
+        Stored { user, sealed, generation }
+    }
+
+    /// What is stored beside the user's password: to be compared with, and nothing more.
+    pub fn apart(user: UserId, sealed: Vec<u8>) -> Stored {
+        Stored { user, sealed, generation: NO_PASSWORD }
     }
 }
+
+/// The generation of the password of a user who has none.
+const NO_PASSWORD: i64 = 0;
 
 /// What a check of a password came to.
 pub enum Verdict {
@@ -195,9 +211,11 @@ pub enum Verdict {
 /// # Errors
 /// When the database fails.
 pub async fn stored(app: &App, user: UserId) -> Result<Option<Stored>> {
-    let row: Option<(Vec<u8>,)> =
-        app.db.maybe("select sealed from passwords where user_id = $1", args![user]).await?;
-    Ok(row.map(|(sealed,)| Stored { user, sealed }))
+    let row: Option<(Vec<u8>, i64)> = app
+        .db
+        .maybe("select sealed, generation from passwords where user_id = $1", args![user])
+        .await?;
+    Ok(row.map(|(sealed, generation)| Stored { user, sealed, generation }))
 }
 
 /// Whose address this is, and their stored password: all that a sign-in looks up, in one statement.
@@ -205,17 +223,17 @@ pub async fn stored(app: &App, user: UserId) -> Result<Option<Stored>> {
 /// # Errors
 /// When the database fails.
 pub async fn of_address(app: &App, email: &Email) -> Result<Option<Found>> {
-    let row: Option<(UserId, Option<Vec<u8>>, Option<Timestamp>)> = app
+    let row: Option<(UserId, Option<Vec<u8>>, i64)> = app
         .db
         .maybe(
-            "select u.id, p.sealed, p.changed_at from users u left join passwords p on p.user_id = u.id
+            "select u.id, p.sealed, coalesce(p.generation, 0) from users u left join passwords p on p.user_id = u.id
              where u.email_key = $1",
             args![email.key()],
         )
         .await?;
-    Ok(row.map(|(user, sealed, set_at)| {
-        let stored = sealed.map(|sealed| Stored { user, sealed });
-        Found { user, stored, set_at }
+    Ok(row.map(|(user, sealed, generation)| Found {
+        user,
+        stored: sealed.map(|sealed| Stored { user, sealed, generation }),
     }))
 }
 
@@ -225,8 +243,16 @@ pub struct Found {
     pub user: UserId,
     /// Their password, if they have one.
     pub stored: Option<Stored>,
-    /// When it was set.
-    pub set_at: Option<Timestamp>,
+}
+
+/// Which of a user's passwords is the present one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn generation(change: &mut Change, user: UserId) -> Result<i64> {
+    let row: Option<(i64,)> =
+        change.maybe("select generation from passwords where user_id = $1", args![user]).await?;
+    Ok(row.map_or(NO_PASSWORD, |(generation,)| generation))
 }
 
 /// Compares a password with a stored one; with none, does the same work for nothing.
@@ -285,7 +311,7 @@ pub async fn store(change: &mut Change, user: UserId, sealed: Sealed) -> Result<
         .run(
             "insert into passwords (user_id, sealed, changed_at) values ($1, $2, $3)
              on conflict (user_id) do update set sealed = excluded.sealed,
-                changed_at = excluded.changed_at",
+                changed_at = excluded.changed_at, generation = passwords.generation + 1",
             args![user, sealed.0, now],
         )
         .await?;
@@ -323,16 +349,16 @@ pub async fn reset(app: &App, actor: &Actor, user: UserId, password: &SecretStri
     change.commit(RESET.about(user)).await
 }
 
-/// Whether the stored password is still the one that was compared: it may have been changed while the
-/// hash was computed. Takes the row, so that no change can come in between.
+/// Whether the user's password is still the one that was compared: it may have been changed while the
+/// hash was computed. The same one hashed anew is the same. Takes the row, so that no change can come in between.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn unchanged(change: &mut Change, stored: &Stored) -> Result<bool> {
     let held = change
         .run(
-            "update passwords set sealed = sealed where user_id = $1 and sealed = $2",
-            args![stored.user, stored.sealed.clone()],
+            "update passwords set sealed = sealed where user_id = $1 and generation = $2",
+            args![stored.user, stored.generation],
         )
         .await?;
     Ok(held == 1)

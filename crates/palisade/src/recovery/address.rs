@@ -64,10 +64,19 @@ pub async fn ask(app: &App, actor: &Actor, user: UserId, email: &Email) -> Resul
     mail::needed(app)?;
     let mut change = app.change(actor).await?;
     let (id, now) = (app.new_id(), change.now());
+    // SECURITY: a link in an earlier mail, perhaps to a mistyped address, opens nothing any more
+    // (test: a_newer_link_replaces_the_older_ones).
+    users::hold(&mut change, user).await?;
+    change
+        .run("delete from address_changes where user_id = $1 and confirmed_at is null", args![user])
+        .await?;
     let asked = change
         .run(
-            "insert into address_changes (id, user_id, email, old_email, old_key, created_at, expires_at)
-             select $1, id, $3, email, email_key, $4, $5 from users where id = $2",
+            "insert into address_changes (id, user_id, email, old_email, old_key, created_at, expires_at,
+                password_generation)
+             select $1, id, $3, email, email_key, $4, $5,
+                coalesce((select generation from passwords where user_id = $2), 0)
+             from users where id = $2",
             args![id, user, email.address(), now, now.plus(LIVES)],
         )
         .await?;
@@ -176,7 +185,7 @@ struct Pending {
     stored: Stored,
 }
 
-type Row = (Uuid, UserId, String, String, Vec<u8>);
+type Row = (Uuid, UserId, String, String, Vec<u8>, i64);
 
 /// The change that a link belongs to: not after the password or the address was changed.
 async fn pending(app: &App, token: &SecretString) -> Result<Pending> {
@@ -184,18 +193,18 @@ async fn pending(app: &App, token: &SecretString) -> Result<Pending> {
     let row: Option<Row> = app
         .db
         .maybe(
-            "select a.id, a.user_id, a.email, a.old_email, p.sealed
+            "select a.id, a.user_id, a.email, a.old_email, p.sealed, p.generation
              from address_changes a
                 join users u on u.id = a.user_id and u.email_key = a.old_key
-                join passwords p on p.user_id = a.user_id and p.changed_at <= a.created_at
+                join passwords p on p.user_id = a.user_id and p.generation = a.password_generation
              where a.digest = $1 and a.confirmed_at is null and a.expires_at > $2
                 and u.disabled_at is null",
             args![digest, app.clock.now()],
         )
         .await?;
-    let (id, user, email, old_email, sealed) = row.ok_or_else(bad_token)?;
+    let (id, user, email, old_email, sealed, generation) = row.ok_or_else(bad_token)?;
     let email = Email::parse(&email).map_err(|_| Error::internal("a stored address"))?;
-    Ok(Pending { id, user, email, old_email, stored: Stored::new(user, sealed) })
+    Ok(Pending { id, user, email, old_email, stored: Stored::new(user, sealed, generation) })
 }
 
 /// Changes the address with the token that was sent to the new one and the account's password.
@@ -222,7 +231,6 @@ pub async fn confirm(
         let says = "This is not the password of the account.";
         return Err(Error::bad_field("/password", "passwords.wrong", says));
     }
-    guess.right(&mut change).await?;
     let now = change.now();
     let used = change
         .run(
@@ -237,6 +245,7 @@ pub async fn confirm(
         return Err(bad_token());
     }
     settle(&mut change, pending.user, &pending.email, true).await?;
+    guess.right(&mut change).await?;
     let letter = Content::to(&pending.old_email).with(CHANGE, pending.id.to_string());
     mail::post(&mut change, &ANNOUNCE, letter).await?;
     change.commit(CHANGED.about(pending.user).personal("email", pending.email.address())).await

@@ -49,7 +49,7 @@ const USED_WITHIN: Duration = Duration::from_secs(7 * 24 * 3600);
 macro_rules! unanswered {
     () => {
         "not exists (select 1 from passwords p
-            where p.user_id = factor_recoveries.user_id and p.changed_at > factor_recoveries.created_at)
+            where p.user_id = factor_recoveries.user_id and p.generation <> factor_recoveries.password_generation)
          and not exists (select 1 from totp_secrets t where t.user_id = factor_recoveries.user_id
             and (t.created_at > factor_recoveries.created_at or t.last_used_at > factor_recoveries.created_at))
          and not exists (select 1 from passkeys k where k.user_id = factor_recoveries.user_id
@@ -81,7 +81,8 @@ pub async fn ask(app: &App, actor: &Actor, user: UserId) -> Result<()> {
         .await?;
     let asked = change
         .run(
-            "insert into factor_recoveries (user_id, created_at, ready_at, expires_at) values ($1, $2, $3, $4)
+            "insert into factor_recoveries (user_id, created_at, ready_at, expires_at, password_generation)
+             values ($1, $2, $3, $4, coalesce((select generation from passwords where user_id = $1), 0))
              on conflict (user_id) do nothing",
             args![user, now, ready_at, ready_at.plus(USED_WITHIN)],
         )
@@ -119,7 +120,7 @@ fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>>
     })
 }
 
-type Row = (UserId, Timestamp, Vec<u8>);
+type Row = (UserId, Timestamp, Vec<u8>, i64);
 
 /// Removes the factors, with the token of the letter and the password, once the waiting time is over.
 ///
@@ -141,7 +142,7 @@ pub async fn finish(
         .db
         .maybe(
             concat!(
-                "select factor_recoveries.user_id, ready_at, s.sealed
+                "select factor_recoveries.user_id, ready_at, s.sealed, s.generation
                  from factor_recoveries
                     join users u on u.id = factor_recoveries.user_id and u.disabled_at is null
                     join passwords s on s.user_id = factor_recoveries.user_id
@@ -151,14 +152,14 @@ pub async fn finish(
             args![digest, now],
         )
         .await?;
-    let (user, ready_at, sealed) = row.ok_or_else(super::bad_token)?;
+    let (user, ready_at, sealed, generation) = row.ok_or_else(super::bad_token)?;
     // SECURITY: the owner has this long to say no (test: lost_factors_come_back_after_a_time).
     if now < ready_at {
         let says =
             format!("The waiting time isn't over: this link works from {}.", for_people(ready_at));
         return Err(Error::bad_field("/token", "recovery.too_early", says));
     }
-    let stored = Stored::new(user, sealed);
+    let stored = Stored::new(user, sealed, generation);
     let account = Account::of(app, None, &format!("lost factors of {user}"));
     let guess = lockout::admit(app, actor, account, Client::Unknown).await?.counted(app)?;
     let verdict = passwords::verify(app, Turn::of(actor.address), Some(&stored), password).await?;
@@ -169,7 +170,6 @@ pub async fn finish(
         let says = "This is not the password of the account.";
         return Err(Error::bad_field("/password", "passwords.wrong", says));
     }
-    guess.right(&mut change).await?;
     users::may_sign_in(&mut change, user).await?.ok_or_else(super::bad_token)?;
     let used = change
         .run(
@@ -183,6 +183,7 @@ pub async fn finish(
     if used != 1 || !passwords::unchanged(&mut change, &stored).await? {
         return Err(super::bad_token());
     }
+    guess.right(&mut change).await?;
     mfa::remove_all(&mut change, user).await?;
     change.commit(REMOVED.about(user)).await
 }

@@ -130,6 +130,14 @@ impl Link {
         }
     }
 
+    /// The word in the table.
+    fn as_str(self) -> &'static str {
+        match self {
+            Link::Reset => "reset",
+            Link::Invitation => "invitation",
+        }
+    }
+
     /// What a token is for, and its digest.
     fn parse(token: &SecretString) -> Option<(Link, [u8; 32])> {
         [Link::Reset, Link::Invitation].into_iter().find_map(|link| {
@@ -187,14 +195,18 @@ async fn store_link(
     let digest = opaque::digest(link.prefix(), token.expose());
     let mut change = app.change(&Actor::system()).await?;
     let now = change.now();
+    // Held, so that of two that are made at the same moment the later one finds the earlier one.
+    users::hold(&mut change, user.id).await?;
+    replace(&mut change, user.id, link).await?;
     // SECURITY: only if the address that it goes to is still the account's, which may have been given back since
     // (test: an_undone_change_of_address_voids_those_after_it).
     let made = change
         .run(
-            "insert into recovery_tokens (digest, user_id, created_at, expires_at)
-             select $1, id, $3, $4 from users
+            "insert into recovery_tokens (digest, user_id, created_at, expires_at, kind, password_generation)
+             select $1, id, $3, $4, $6, coalesce((select generation from passwords where user_id = $2), 0)
+             from users
              where id = $2 and email = $5 and disabled_at is null and service is null",
-            args![digest, user.id, now, now.plus(lives), user.email.as_str()],
+            args![digest, user.id, now, now.plus(lives), user.email.as_str(), link.as_str()],
         )
         .await?;
     if made == 0 {
@@ -202,6 +214,20 @@ async fn store_link(
     }
     change.commit(LINK_MADE.about(user.id)).await?;
     Ok(Some(token))
+}
+
+/// Voids the links that a new one takes the place of.
+async fn replace(change: &mut Change, user: UserId, new: Link) -> Result<()> {
+    // SECURITY: a link that lies in an old mail opens nothing once a newer one was sent. Anybody may ask for a reset:
+    // it leaves an invitation alone (test: a_newer_link_replaces_the_older_ones).
+    change
+        .run(
+            "delete from recovery_tokens
+             where user_id = $1 and used_at is null and (kind = 'reset' or kind = $2)",
+            args![user, new.as_str()],
+        )
+        .await?;
+    Ok(())
 }
 
 /// Voids what was sent to a user's address before.
@@ -229,14 +255,15 @@ pub async fn reset(
     let sealed = hashed.seal(app, user.id);
     let mut change = app.change(actor).await?;
     let now = change.now();
+    users::hold(&mut change, user.id).await?;
     // SECURITY: at most once, also for two requests at the same moment, and not with a link from before the
     // password was last changed (test: a_link_works_once_and_dies_with_the_password).
     let used = change
         .run(
             "update recovery_tokens set used_at = $2
              where digest = $1 and used_at is null and expires_at > $2
-                and not exists (select 1 from passwords p
-                    where p.user_id = recovery_tokens.user_id and p.changed_at > recovery_tokens.created_at)",
+                and password_generation = coalesce((select p.generation from passwords p
+                    where p.user_id = recovery_tokens.user_id), 0)",
             args![digest, now],
         )
         .await?;
@@ -244,7 +271,6 @@ pub async fn reset(
         return Err(bad_token());
     }
     void_links(&mut change, user.id).await?;
-    users::hold(&mut change, user.id).await?;
     mfa::need_password(&mut change, user.id).await?;
     if users::awaits_proof(&mut change, user.id).await? {
         // SECURITY: whoever set a factor up until now may not have been the owner of the address
@@ -263,8 +289,7 @@ pub async fn reset(
     if !first {
         passwords::tell_owner(&mut change, user.id).await?;
     }
-    let with = if link == Link::Reset { "reset" } else { "invitation" };
-    change.commit(RESET.about(user.id).detail("with", with)).await
+    change.commit(RESET.about(user.id).detail("with", link.as_str())).await
 }
 
 /// Whose token it is, if it could be used now; asked before the work of hashing.
@@ -274,7 +299,7 @@ async fn usable(app: &App, digest: [u8; 32]) -> Result<User> {
         .maybe(
             "select t.user_id from recovery_tokens t left join passwords p on p.user_id = t.user_id
              where t.digest = $1 and t.used_at is null and t.expires_at > $2
-                and (p.changed_at is null or p.changed_at <= t.created_at)",
+                and t.password_generation = coalesce(p.generation, 0)",
             args![digest, app.clock.now()],
         )
         .await?;
@@ -284,7 +309,8 @@ async fn usable(app: &App, digest: [u8; 32]) -> Result<User> {
 }
 
 fn bad_token() -> Error {
-    let says = "This link was used, has expired, or the password or address was changed since; ask for a new one.";
+    let says = "This link was used or replaced by a newer one, has expired, or the password or email was changed \
+                since. Ask for a new one.";
     Error::bad_field("/token", "recovery.bad_token", says)
 }
 

@@ -12,7 +12,7 @@ use super::{REGISTERED, RESENT, VERIFIED, Wanted};
 use crate::app::{Actor, App, Change};
 use crate::error::{Error, Result};
 use crate::id::UserId;
-use crate::lockout::{self, Account, Client};
+use crate::lockout::{self, Account, Client, Guess};
 use crate::mail::{self, Content, Letter};
 use crate::passwords::{self, Hashed, Sealed, Stored, Turn, Verdict};
 use crate::users::{self, Email, NewUser};
@@ -153,7 +153,7 @@ pub async fn verify(
     // (test: a_stranger_who_registers_an_address_gains_nothing).
     let account = Account::of(app, None, &format!("registration {id}"));
     let guess = lockout::admit(app, actor, account, Client::Unknown).await?.counted(app)?;
-    let stored = Stored::new(user, waiting.sealed.clone());
+    let stored = Stored::apart(user, waiting.sealed.clone());
     let turn = Turn::of(actor.address);
     let verdict = passwords::verify(app, turn, Some(&stored), password).await?;
     let mut change = app.change(actor).await?;
@@ -163,11 +163,10 @@ pub async fn verify(
         let says = "This is not the password that the address was registered with.";
         return Err(Error::bad_field("/password", "registration.wrong_password", says));
     }
-    guess.right(&mut change).await?;
-    finish(change, waiting).await
+    finish(change, waiting, guess).await
 }
 
-async fn finish(mut change: Change, waiting: Waiting) -> Result<()> {
+async fn finish(mut change: Change, waiting: Waiting, guess: Guess) -> Result<()> {
     let now = change.now();
     // SECURITY: at most once, also for two requests at the same moment (test: a_verifying_link_works_once).
     let used = change
@@ -179,6 +178,7 @@ async fn finish(mut change: Change, waiting: Waiting) -> Result<()> {
     if used != 1 {
         return Err(bad_token());
     }
+    guess.right(&mut change).await?;
     let email = Email::parse(&waiting.email).map_err(|_| Error::internal("a stored address"))?;
     change
         .run(

@@ -149,6 +149,7 @@ pub async fn answer(
         user: session.user,
         session: session.id,
         format: session.format,
+        generation: session.generation,
         authenticated_at: session.authenticated_at,
         amr: session.amr.split(' ').map(str::to_owned).collect(),
         session_ends_at: session.expires_at,
@@ -223,17 +224,19 @@ impl Describe for SignedOut {
 }
 
 async fn logout(State(app): State<App>, caller: Caller) -> Result<SignedOut> {
-    let me = caller.signed_in()?;
-    let mut change = app.change(&caller.actor).await?;
-    match end(&mut change, me.user, me.session()?, Why::SignedOut).await {
-        // Ended by somebody else in the same moment: signed out all the same.
-        Err(error) if error.kind() == Kind::NotFound => {}
-        ended => {
-            ended?;
-            change.commit_quietly("ending a session noted its own event").await?;
-        }
+    match end_this(&app, &caller).await {
+        // It ended at the same moment, and was alive when this request was let in: signed out all the same.
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::NotSignedIn) => {}
+        ended => ended?,
     }
     Ok(SignedOut { cookie: super::cookie(&app).clear() })
+}
+
+async fn end_this(app: &App, caller: &Caller) -> Result<()> {
+    let me = caller.signed_in()?;
+    let mut change = app.change(&caller.actor).await?;
+    end(&mut change, me.user, me.session()?, Why::SignedOut).await?;
+    change.commit_quietly("ending a session noted its own event").await
 }
 
 async fn mine(State(app): State<App>, caller: Caller) -> Result<Json<List<SessionView>>> {

@@ -1,10 +1,10 @@
-//! What is kept of a user's sessions, for the user to take out.
+//! What is kept of a user's sessions: for the user to take out, and to know a device again.
 
 use palisade_db::{Timestamp, args};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::app::App;
+use crate::app::{App, Change};
 use crate::error::Result;
 use crate::id::{SessionId, UserId};
 use crate::shape;
@@ -74,4 +74,19 @@ pub async fn kept(app: &App, user: UserId) -> Result<Vec<KeptSession>> {
         }
     };
     Ok(rows.into_iter().map(view).collect())
+}
+
+/// Whether this software has signed this user in from this address before, as far as the table remembers.
+///
+/// # Errors
+/// When the database fails.
+pub async fn seen(change: &mut Change, user: UserId, address: &str, agent: &str) -> Result<bool> {
+    let row: Option<(i64,)> = change
+        .maybe(
+            "select cast(1 as bigint) from sessions
+             where user_id = $1 and coalesce(address, '') = $2 and coalesce(user_agent, '') = $3 limit 1",
+            args![user, address, agent],
+        )
+        .await?;
+    Ok(row.is_some())
 }

@@ -17,6 +17,7 @@ mod refresh;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use palisade_crypto::opaque;
@@ -39,7 +40,7 @@ use crate::tokens;
 
 pub use ending::{Ended, Why, disable, end, end_all, end_others, end_without_factor, revoke_all};
 pub use http::{Answer, answer};
-pub use kept::{KeptSession, kept};
+pub use kept::{KeptSession, kept, seen};
 pub use prove::of_access_token;
 pub use refresh::{of_refresh_token, refresh, renew, strengthen};
 
@@ -109,10 +110,19 @@ pub const MODULE: Module = Module {
             name: "session_strength",
             sql: Sql::Both(include_str!("../../migrations/0016_session_strength.sql")),
         },
+        Migration {
+            version: 26,
+            name: "session_generation",
+            sql: Sql::Both(include_str!("../../migrations/0026_session_generation.sql")),
+        },
     ],
     tables: &["sessions", "session_secrets"],
     parts: |_, parts: &mut Parts| {
-        parts.put(Known { sessions: Remembered::new(200_000), cookies: Bounded::new(200_000) });
+        parts.put(Known {
+            sessions: Remembered::new(200_000),
+            cookies: Bounded::new(200_000),
+            reads: AtomicU64::new(0),
+        });
         Ok(())
     },
     ..Module::EMPTY
@@ -140,13 +150,20 @@ struct Known {
     sessions: Remembered<SessionId, Session>,
     /// Which session a cookie belongs to, by the digest of its value.
     cookies: Bounded<[u8; 32], Owner>,
+    /// Counts the reads of both, so that it is known which of two is the newer one.
+    reads: AtomicU64,
 }
 
-/// Whose a cookie is, and when that was read.
+/// Whose a cookie is, and which read of the database said so.
 #[derive(Clone, Copy)]
 struct Owner {
     session: SessionId,
-    read_at: Duration,
+    read: u64,
+}
+
+/// The number of a read that is about to begin.
+fn next_read(app: &App) -> u64 {
+    app.part::<Known>().reads.fetch_add(1, Ordering::SeqCst)
 }
 
 fn memory(app: &App) -> &Remembered<SessionId, Session> {
@@ -198,6 +215,8 @@ pub struct Session {
     pub format: TokenFormat,
     /// What proved the user (RFC 8176), separated by spaces.
     pub amr: String,
+    /// Which generation of its credentials is the present one: a new proof of identity begins the next.
+    pub generation: i64,
     /// When the user last proved who they are.
     pub authenticated_at: Timestamp,
     /// What they proved it with then.
@@ -208,8 +227,8 @@ pub struct Session {
     pub idle_expires_at: Timestamp,
     /// When it ends in any case.
     pub expires_at: Timestamp,
-    /// When this process read it, by its monotonic clock.
-    read_at: Duration,
+    /// Which of this process's reads it comes from.
+    read: u64,
 }
 
 impl Session {
@@ -272,19 +291,20 @@ pub async fn start(change: &mut Change, new: NewSession) -> Result<Issued> {
         transport: new.transport,
         format: new.format,
         amr: new.proof.amr.to_owned(),
+        generation: 1,
         authenticated_at: now,
         proved_with: new.proof.strength,
         last_used_at: now,
         idle_expires_at: idle_end(&app, new.transport, now).min(expires_at),
         expires_at,
-        read_at: app.clock.monotonic(),
+        read: next_read(&app),
     };
     change
         .run(
             "insert into sessions (id, user_id, transport, token_format, device_name, user_agent,
                 address, amr, created_at, authenticated_at, last_used_at, idle_expires_at, expires_at,
-                proved_with)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $9, $10, $11, $12)",
+                proved_with, generation)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $9, $10, $11, $12, $13)",
             args![
                 session.id,
                 new.user,
@@ -297,28 +317,14 @@ pub async fn start(change: &mut Change, new: NewSession) -> Result<Issued> {
                 now,
                 session.idle_expires_at,
                 expires_at,
-                new.proof.strength.as_str()
+                new.proof.strength.as_str(),
+                session.generation
             ],
         )
         .await?;
     let secret = opaque::generate(new.transport.prefix(), &*app.random);
     store_secret(change, &session, &secret).await?;
     Ok(Issued { session, secret })
-}
-
-/// Whether this software has signed this user in from this address before, as far as the table remembers.
-///
-/// # Errors
-/// When the database fails.
-pub async fn seen(change: &mut Change, user: UserId, address: &str, agent: &str) -> Result<bool> {
-    let row: Option<(i64,)> = change
-        .maybe(
-            "select cast(1 as bigint) from sessions
-             where user_id = $1 and coalesce(address, '') = $2 and coalesce(user_agent, '') = $3 limit 1",
-            args![user, address, agent],
-        )
-        .await?;
-    Ok(row.is_some())
 }
 
 /// Stores the digest of a session's next secret.
@@ -353,10 +359,8 @@ pub async fn live(app: &App, id: SessionId) -> Result<Option<Arc<Session>>> {
         // Another node may have extended it: ask the database before it is called over.
         Recall::Known(_) | Recall::Nothing => {}
     }
-    let began = app.clock.monotonic();
-    let ticket = memory(app).begin(&id, began);
-    let Some(session) = find_live(app, id, began).await?.filter(|session| !session.is_over(now))
-    else {
+    let ticket = memory(app).begin(&id, app.clock.monotonic());
+    let Some(session) = find_live(app, id).await?.filter(|session| !session.is_over(now)) else {
         return Ok(None);
     };
     let session = Arc::new(session);
@@ -364,38 +368,62 @@ pub async fn live(app: &App, id: SessionId) -> Result<Option<Arc<Session>>> {
     Ok(Some(session))
 }
 
-type Row =
-    (SessionId, UserId, String, String, String, Timestamp, String, Timestamp, Timestamp, Timestamp);
+type Row = (
+    SessionId,
+    UserId,
+    String,
+    String,
+    String,
+    i64,
+    Timestamp,
+    String,
+    Timestamp,
+    Timestamp,
+    Timestamp,
+);
 
-fn session(row: Row, read_at: Duration) -> Session {
-    let (id, user, transport, format, amr, authenticated_at, proved_with, last_used_at, idle, end) =
-        row;
+fn session(row: Row, read: u64) -> Session {
+    let (
+        id,
+        user,
+        transport,
+        format,
+        amr,
+        generation,
+        authenticated_at,
+        proved_with,
+        used,
+        idle,
+        end,
+    ) = row;
     Session {
         id,
         user,
         transport: Transport::parse(&transport),
         format: if format == "paseto" { TokenFormat::Paseto } else { TokenFormat::Jwt },
         amr,
+        generation,
         authenticated_at,
         proved_with: Strength::parse(&proved_with),
-        last_used_at,
+        last_used_at: used,
         idle_expires_at: idle,
         expires_at: end,
-        read_at,
+        read,
     }
 }
 
-async fn find_live(app: &App, id: SessionId, began: Duration) -> Result<Option<Session>> {
+async fn find_live(app: &App, id: SessionId) -> Result<Option<Session>> {
+    let read = next_read(app);
     let row: Option<Row> = app
         .db
         .maybe(
-            "select id, user_id, transport, token_format, amr, authenticated_at, proved_with,
+            "select id, user_id, transport, token_format, amr, generation, authenticated_at, proved_with,
                 last_used_at, idle_expires_at, expires_at
              from sessions where id = $1 and ended_at is null",
             args![id],
         )
         .await?;
-    Ok(row.map(|row| session(row, began)))
+    Ok(row.map(|row| session(row, read)))
 }
 
 /// A session, as its owner sees it.

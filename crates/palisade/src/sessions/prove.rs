@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use palisade_crypto::opaque;
 use palisade_db::{Timestamp, args};
 
-use super::{COOKIE_PREFIX, Known, Owner, Session, Transport, idle_end, live, memory};
+use super::{COOKIE_PREFIX, Known, Owner, Session, Transport, idle_end, live, memory, next_read};
 use crate::access::{self, Identity, Via, bad_token};
 use crate::app::{Actor, App};
 use crate::error::Result;
@@ -36,13 +36,18 @@ pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>>
 /// `access.invalid_token`; or the database is needed and doesn't answer.
 pub async fn of_access_token(app: &App, token: &str) -> Result<Identity> {
     let token = tokens::verify(app, token).await?;
-    let session = live(app, token.session).await?.ok_or_else(bad_token)?;
+    let mut session = live(app, token.session).await?.ok_or_else(bad_token)?;
+    if session.generation < token.generation {
+        // Another process began this generation, and the news of it is still on the way.
+        memory(app).forget(&token.session, app.clock.monotonic());
+        session = live(app, token.session).await?.ok_or_else(bad_token)?;
+    }
     if session.user != token.user || session.transport != Transport::Token {
         return Err(bad_token());
     }
     // SECURITY: from before the last proof of identity: whoever copied it must not go on with it
     // (test: a_new_proof_of_identity_ends_the_credentials_before_it).
-    if token.authenticated_at.as_seconds() < session.authenticated_at.as_seconds() {
+    if token.generation != session.generation {
         return Err(bad_token());
     }
     identity(app, &session, token.authenticated_at, Via::Bearer).await
@@ -58,7 +63,7 @@ pub(super) async fn cookie(app: &App, parts: &Parts) -> Result<Option<Identity>>
     let digest = opaque::digest(COOKIE_PREFIX, value).ok_or_else(bad_token)?;
     let owner = owner_of(app, digest).await?.ok_or_else(bad_token)?;
     let mut session = live(app, owner.session).await?.ok_or_else(bad_token)?;
-    if owner.read_at < session.read_at {
+    if owner.read < session.read {
         // The session was read again since: perhaps because this cookie was replaced.
         let owner = look_up_owner(app, digest).await?.ok_or_else(bad_token)?;
         session = live(app, owner.session).await?.ok_or_else(bad_token)?;
@@ -106,7 +111,7 @@ async fn owner_of(app: &App, digest: [u8; 32]) -> Result<Option<Owner>> {
 }
 
 async fn look_up_owner(app: &App, digest: [u8; 32]) -> Result<Option<Owner>> {
-    let read_at = app.clock.monotonic();
+    let (read, now) = (next_read(app), app.clock.monotonic());
     let row: Option<(SessionId, Option<Timestamp>, Option<Vec<u8>>)> = app
         .db
         .maybe(
@@ -126,8 +131,8 @@ async fn look_up_owner(app: &App, digest: [u8; 32]) -> Result<Option<Owner>> {
     if left.is_zero() {
         return Ok(None);
     }
-    let owner = Owner { session, read_at };
-    app.part::<Known>().cookies.put(digest, owner, read_at + left, read_at);
+    let owner = Owner { session, read };
+    app.part::<Known>().cookies.put(digest, owner, now + left, now);
     Ok(Some(owner))
 }
 
@@ -140,10 +145,9 @@ fn extend(app: &App, session: &Arc<Session>) {
     let mut extended = Session::clone(session);
     extended.last_used_at = now;
     extended.idle_expires_at = idle_end(app, session.transport, now).min(session.expires_at);
-    let monotonic = app.clock.monotonic();
-    let ticket = memory(app).begin(&session.id, monotonic);
-    // Remembered first, so that the requests that follow don't extend it too.
-    if !memory(app).fill(ticket, session.id, Arc::new(extended.clone()), monotonic) {
+    // Remembered first, so that the requests that follow don't extend it too. SECURITY: not in place of what was
+    // read since (test: only_what_is_remembered_is_replaced).
+    if !memory(app).replace(&session.id, session, Arc::new(extended.clone())) {
         return;
     }
     let app = app.clone();

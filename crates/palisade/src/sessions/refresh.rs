@@ -15,7 +15,7 @@ use palisade_db::{Timestamp, args};
 
 use super::{
     Issued, Proof, RENEWED_NEWS, REPLAYED, Row, Session, Transport, Why, ending, idle_end, live,
-    memory, session, store_secret,
+    memory, next_read, session, store_secret,
 };
 use crate::app::{Actor, App, Change};
 use crate::error::{Error, Kind, Result};
@@ -94,6 +94,8 @@ pub async fn renew(
     let app = change.app().clone();
     let now = change.now();
     let mut session = hold(change, user, id).await?;
+    // A number, since a clock can't tell two moments of the same second apart.
+    session.generation += 1;
     session.authenticated_at = now;
     session.proved_with = proof.strength;
     add_proof(change, &mut session, proof).await?;
@@ -137,12 +139,12 @@ async fn hold(change: &mut Change, user: UserId, id: SessionId) -> Result<Sessio
         .maybe(
             "update sessions set amr = amr
              where id = $2 and user_id = $1 and ended_at is null
-             returning id, user_id, transport, token_format, amr, authenticated_at, proved_with,
+             returning id, user_id, transport, token_format, amr, generation, authenticated_at, proved_with,
                 last_used_at, idle_expires_at, expires_at",
             args![user, id],
         )
         .await?;
-    Ok(session(row.ok_or_else(ended)?, change.app().clock.monotonic()))
+    Ok(session(row.ok_or_else(ended)?, next_read(change.app())))
 }
 
 async fn add_proof(change: &mut Change, session: &mut Session, proof: Proof) -> Result<()> {
@@ -151,12 +153,14 @@ async fn add_proof(change: &mut Change, session: &mut Session, proof: Proof) -> 
     session.amr = session.amr.split(' ').chain(new).collect::<Vec<_>>().join(" ");
     change
         .run(
-            "update sessions set amr = $2, proved_with = $3, authenticated_at = $4 where id = $1",
+            "update sessions set amr = $2, proved_with = $3, authenticated_at = $4, generation = $5
+             where id = $1",
             args![
                 session.id,
                 session.amr.clone(),
                 session.proved_with.as_str(),
-                session.authenticated_at
+                session.authenticated_at,
+                session.generation
             ],
         )
         .await?;
@@ -175,9 +179,10 @@ async fn find(
     digest: [u8; 32],
     transport: Transport,
 ) -> Result<Option<Session>> {
+    let read = next_read(change.app());
     let row: Option<Row> = change
         .maybe(
-            "select s.id, s.user_id, s.transport, s.token_format, s.amr, s.authenticated_at,
+            "select s.id, s.user_id, s.transport, s.token_format, s.amr, s.generation, s.authenticated_at,
                 s.proved_with, s.last_used_at, s.idle_expires_at, s.expires_at
              from session_secrets x
                 join sessions s on s.id = x.session_id
@@ -190,8 +195,7 @@ async fn find(
             args![digest, transport.as_str()],
         )
         .await?;
-    let read_at = change.app().clock.monotonic();
-    Ok(row.map(|row| session(row, read_at)))
+    Ok(row.map(|row| session(row, read)))
 }
 
 /// Uses a secret up, once: of any number of attempts at the same moment one succeeds.
@@ -264,7 +268,12 @@ async fn repeat(
         return Err(ended());
     }
     // SECURITY: somebody holds a copy (test: a_late_replay_ends_the_family).
-    ending::end(&mut change, session.user, session.id, Why::Replayed).await?;
+    match ending::end(&mut change, session.user, session.id, Why::Replayed).await {
+        // Ended at the same moment, by another replay or by its owner: this one ends nothing more
+        // (test: a_refresh_that_waited_for_an_ending_is_refused).
+        Err(error) if error.kind() == Kind::NotFound => return Err(ended()),
+        done => done?,
+    }
     let entry = REPLAYED.about(session.user).detail("session", session.id.to_string());
     change.commit(entry).await?;
     Err(ended())
@@ -275,11 +284,12 @@ async fn extend(change: &mut Change, session: &mut Session) -> Result<()> {
     session.last_used_at = now;
     session.idle_expires_at =
         idle_end(change.app(), session.transport, now).min(session.expires_at);
-    change
+    // SECURITY: it may have ended since it was read (test: a_refresh_that_waited_for_an_ending_is_refused).
+    let alive = change
         .run(
-            "update sessions set last_used_at = $2, idle_expires_at = $3 where id = $1",
+            "update sessions set last_used_at = $2, idle_expires_at = $3 where id = $1 and ended_at is null",
             args![session.id, now, session.idle_expires_at],
         )
         .await?;
-    Ok(())
+    if alive == 1 { Ok(()) } else { Err(ended()) }
 }

@@ -51,6 +51,8 @@ pub struct AccessToken {
     pub user: UserId,
     /// Through which session.
     pub session: SessionId,
+    /// Which generation of its credentials it belongs to (`gen`).
+    pub generation: i64,
     /// When they proved it (`auth_time`).
     pub authenticated_at: Timestamp,
     /// When it expires (`exp`).
@@ -66,6 +68,8 @@ pub struct Grant {
     pub session: SessionId,
     /// JWT or PASETO.
     pub format: TokenFormat,
+    /// The present generation of the session's credentials.
+    pub generation: i64,
     /// When the user proved who they are.
     pub authenticated_at: Timestamp,
     /// By which methods (RFC 8176).
@@ -96,6 +100,7 @@ pub async fn issue(app: &App, grant: Grant) -> Result<(SecretString, i64)> {
         exp: now.as_seconds() + life,
         auth_time: grant.authenticated_at.as_seconds(),
         amr: grant.amr,
+        generation: grant.generation,
     };
     let key = keys::ring(app).await?.signing(app, grant.format)?;
     let token = key.sign(&claims, &*app.random).map_err(Error::internal)?;
@@ -142,6 +147,7 @@ fn read(claims: &AccessClaims) -> Option<AccessToken> {
     Some(AccessToken {
         user: claims.sub.parse().ok()?,
         session: claims.sid.parse().ok()?,
+        generation: claims.generation,
         authenticated_at: Timestamp::from_seconds(claims.auth_time),
         expires_at: Timestamp::from_seconds(claims.exp),
     })

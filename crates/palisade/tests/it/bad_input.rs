@@ -7,11 +7,13 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::app::{Answer, Call, Client, On, PASSWORD, Plan, TestApp};
+use crate::factors::place;
 
 crate::on_both! {
     bad_bodies_are_refused => |on| super::bodies(on);
     bad_fields_are_named => |on| super::fields(on);
     bad_queries_are_refused => |on| super::queries(on);
+    times_that_no_database_holds_are_refused => |on| super::times(on);
     bad_headers_are_refused => |on| super::headers(on);
 }
 
@@ -156,6 +158,83 @@ async fn fields(on: On) {
         }
     }
     assert_eq!(state(&app).await, before);
+    app.stop().await;
+}
+
+/// Times beyond the years that can be written, before and after, with offsets that lead there.
+const NO_TIMES: &[&str] = &[
+    "9999-12-31T23:59:59-00:01",
+    "9999-12-31T12:00:00-23:59",
+    "10000-01-01T00:00:00Z",
+    "+010000-01-01T00:00:00Z",
+    "292277026596-12-04T15:30:07Z",
+    "0000-01-01T00:00:00+00:01",
+    "0000-01-01T00:00:00+23:59",
+    "-0001-12-31T00:00:00Z",
+    "-292277022399-01-01T00:00:00Z",
+    "2031-06-30T12:59:60Z",
+    "2031-02-29T00:00:00Z",
+    "2031-01-31T24:00:00Z",
+    "2031-01-31T23:59:61Z",
+    "9223372036854775807",
+    "1e999",
+    "",
+];
+/// Times that can be written.
+const TIMES: &[&str] = &[
+    "9999-12-31T23:59:59Z",
+    "9999-12-31T23:59:59.9999999Z",
+    "9999-12-31T23:59:59%2B00:01",
+    "0000-01-01T00:00:00Z",
+    "1969-12-31T23:59:59.999999Z",
+    "2016-12-31T23:59:60Z",
+];
+
+async fn times(on: On) {
+    let app = start(on).await;
+    let ann = app.token("ann@example.com").await;
+    let grant = "/api/v1/resources/note/1/grants/anyone";
+    let key = "/api/v1/users/me/api-keys";
+    let put = |at: Value| {
+        let body = json!({ "actions": ["read"], "expires_at": at });
+        ann.send(Call::new(Method::PUT, grant).json(body))
+    };
+    for time in NO_TIMES {
+        let encoded = time.replace('+', "%2B");
+        for field in ["since", "until"] {
+            let answer = ann.get(&format!("/api/v1/audit?{field}={encoded}")).await;
+            assert_eq!(place(&answer), (422, field, "request.bad_time"), "{time}");
+        }
+        assert_eq!(
+            place(&put(json!(time)).await),
+            (422, "/expires_at", "grants.bad_expiry"),
+            "{time}"
+        );
+        let body = json!({ "name": "CI", "permissions": [], "expires_at": time });
+        let answer = ann.post(key, body).await;
+        assert_eq!(place(&answer), (422, "/expires_at", "api_keys.bad_expiry"), "{time}");
+    }
+    for time in TIMES {
+        for field in ["since", "until"] {
+            let answer = ann.get(&format!("/api/v1/audit?{field}={time}")).await;
+            assert_eq!(answer.status, StatusCode::OK, "{time}: {}", answer.raw);
+        }
+    }
+    assert_eq!(put(json!("9999-12-31T23:59:59Z")).await.status, StatusCode::NO_CONTENT);
+    let held = ann.get("/api/v1/resources/note/1/grants").await;
+    assert!(held.raw.contains("9999-12-31T23:59:59Z"), "{}", held.raw);
+    // Seconds from now on.
+    for seconds in ["18446744073709551615", "9223372036854775807", "31622401", "0"] {
+        let body = format!(r#"{{"name": "CI", "permissions": [], "expires_in": {seconds}}}"#);
+        let call = Call::post(key, Value::Null).body(body);
+        let answer = ann.send(call).await;
+        assert_eq!(place(&answer), (422, "/expires_at", "api_keys.bad_expiry"), "{seconds}");
+    }
+    for seconds in ["18446744073709551616", "-1", "1e400", "1.5", "\"60\""] {
+        let body = format!(r#"{{"name": "CI", "permissions": [], "expires_in": {seconds}}}"#);
+        let call = Call::post(key, Value::Null).body(body);
+        is_refusal(&ann.send(call).await, seconds);
+    }
     app.stop().await;
 }
 

@@ -15,8 +15,12 @@ use crate::app::{Call, On, PASSWORD, Plan, TestApp};
 const GROUND: [&str; 1] = ["feed"];
 
 fn sources() -> Vec<(PathBuf, String)> {
+    sources_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+}
+
+fn sources_in(folder: &Path) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -349,6 +353,82 @@ fn every_quiet_commit_is_known() {
         ]
     );
 }
+
+/// Comparisons with `==` or `!=` of something whose last word says that it is a secret or stands for one.
+fn plain_comparisons(text: &str) -> Vec<String> {
+    const WORDS: [&str; 13] = [
+        "code",
+        "cookie",
+        "digest",
+        "fingerprint",
+        "hash",
+        "mac",
+        "password",
+        "proof",
+        "secret",
+        "signature",
+        "tag",
+        "token",
+        "tokens",
+    ];
+    let told = |operand: &str| {
+        let path = operand.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let name = path.rsplit(['.', ':']).next().unwrap_or(path);
+        let word = name.rsplit('_').next().unwrap_or(name);
+        WORDS.contains(&word)
+    };
+    let mut found = Vec::new();
+    for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+        let line = line.replace("()", "");
+        for operator in [" == ", " != "] {
+            for (at, _) in line.match_indices(operator) {
+                let left = line[..at].rsplit([' ', '(', '!', '&', '*']).next().unwrap_or("");
+                let right = line[at + operator.len()..].trim_start_matches(['&', '*', '(']);
+                let right = right.split([' ', ')', ',', '{', ';']).next().unwrap_or("");
+                if told(left) || told(right) {
+                    found.push(line.trim().to_owned());
+                }
+            }
+        }
+    }
+    found
+}
+
+/// SECURITY: the time of a comparison tells how much of a secret was right. `SecretString` and `SecretBytes` compare in
+/// constant time; bytes do through `secret::constant_time_eq`; what the database looks up is a digest of 256 bits.
+#[test]
+fn secrets_are_compared_in_constant_time() {
+    assert_eq!(plain_comparisons("if mac != expected {").len(), 1);
+    assert_eq!(plain_comparisons("kept.iter().any(|key| digest(text) == *key.digest)").len(), 1);
+    assert_eq!(plain_comparisons("if Some(given) == self.access_token() {").len(), 1);
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    for folder in ["src", "../palisade-crypto/src", "../palisade-server/src", "../palisade-db/src"]
+    {
+        for (path, text) in sources_in(&here.join(folder)) {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let test = path.components().any(|part| part.as_os_str() == "tests");
+            if test || matches!(name, "tests.rs" | "testing.rs") {
+                continue;
+            }
+            let found_here = plain_comparisons(shipped(&text));
+            found.extend(found_here.into_iter().map(|line| format!("{name}: {line}")));
+        }
+    }
+    found.sort();
+    let reviewed = REVIEWED_COMPARISONS.map(str::to_owned);
+    assert_eq!(found, reviewed);
+}
+
+/// Comparisons whose operands are no secrets, whatever they are called.
+const REVIEWED_COMPARISONS: [&str; 3] = [
+    // The names of two algorithms.
+    "certificate.rs: if certificate.signature_algorithm == certificate.tbs_certificate.signature",
+    // The generation of a password: a number.
+    "mod.rs: (Some(device), Some(present)) if device.password != present => Client::Former,",
+    // The word for a transport.
+    "mod.rs: if text == \"cookie\" { Transport::Cookie } else { Transport::Token }",
+];
 
 #[test]
 fn only_upkeep_writes_outside_a_change() {

@@ -22,6 +22,7 @@ crate::on_both! {
     a_new_password_by_mail_gives_no_more_guesses_at_the_factor => |on| super::guessing(on);
     devices_give_no_more_guesses_at_the_factor => |on| super::minting(on);
     every_way_in_asks_for_the_factor => |on| super::coming_in(on);
+    a_recovery_code_that_was_moved_in_the_database_opens_nothing => |on| super::moved_codes(on);
     a_secret_opens_for_its_user_alone => |on| super::swapping(on);
     two_removals_at_once_leave_an_administrator_a_factor => |on| super::racing(on);
 }
@@ -179,6 +180,30 @@ async fn minting(on: On) {
     }
     let judged = app.events().await.iter().filter(|name| *name == "login.denied").count();
     assert_eq!(judged, 5);
+    app.stop().await;
+}
+
+async fn moved_codes(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    let (_, hers) = with_phone(&app, "ann@example.com").await;
+    let (_, his) = with_phone(&app, "bob@example.com").await;
+    let mut tx = app.app.db.begin().await.unwrap();
+    // SECURITY: Bob can write to the database, and gives his codes to Ann.
+    let given = tx
+        .run(
+            "update recovery_codes set user_id = (select id from users where email = $1)
+             where user_id = (select id from users where email = $2)",
+            args!["ann@example.com", "bob@example.com"],
+        )
+        .await
+        .unwrap();
+    assert_eq!(given, 10);
+    tx.commit().await.unwrap();
+    let asked = challenge(&app.anyone(), "ann@example.com").await;
+    let refused = answer_with(&app.anyone(), &asked, "recovery_code", &his[0]).await;
+    assert_eq!(refused.code(), "login.denied", "{}", refused.raw);
+    let done = answer_with(&app.anyone(), &asked, "recovery_code", &hers[0]).await;
+    assert_eq!(done.status, StatusCode::OK, "{}", done.raw);
     app.stop().await;
 }
 

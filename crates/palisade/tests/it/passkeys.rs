@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use palisade_crypto::random::OsRandom;
 use palisade_crypto::webauthn::Algorithm;
 use palisade_crypto::webauthn::testing::{SoftAuthenticator, USER_PRESENT};
+use palisade_db::args;
 use serde_json::{Value, json};
 
 use crate::administering::{patch, plan};
@@ -19,6 +20,7 @@ crate::on_both! {
     a_passkey_answers_its_own_challenge => |on| super::challenging(on);
     a_bent_passkey_is_refused => |on| super::bending(on);
     a_passkey_is_the_strongest_factor => |on| super::proving(on);
+    a_passkey_that_was_moved_or_changed_in_the_database_opens_nothing => |on| super::moved(on);
     a_counter_that_goes_back_is_an_event => |on| super::copying(on);
 }
 
@@ -314,6 +316,58 @@ async fn proving(on: On) {
     assert_eq!(amr, json!(["pwd", "otp", "mfa", "hwk", "user"]));
     let ann = anyone.clone().with_token(fresh.text("access_token"));
     assert_eq!(ann.delete("/api/v1/users/me/totp").await.status, StatusCode::NO_CONTENT);
+    app.stop().await;
+}
+
+/// Eve can write to the database, and has a passkey of her own.
+async fn moved(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    let (hers, mut eve) =
+        (with_key(&app, "ann@example.com").await, with_key(&app, "eve@example.com").await);
+    let write = |sql: &'static str| {
+        let app = &app;
+        async move {
+            let mut tx = app.app.db.begin().await.unwrap();
+            assert_eq!(tx.run(sql, args!["ann@example.com", "eve@example.com"]).await.unwrap(), 1);
+            tx.commit().await.unwrap();
+        }
+    };
+    let altered = || async {
+        app.events().await.iter().filter(|event| *event == "mfa.passkey_altered").count()
+    };
+    let own = (eve.id.clone(), eve.user_handle.clone());
+    // SECURITY: her public key in the row of Ann's passkey.
+    write(
+        "update passkeys set sealed = (select p.sealed from passkeys p join users u on u.id = p.user_id
+            where u.email = $2)
+         where user_id = (select id from users where email = $1)",
+    )
+    .await;
+    (eve.id, eve.user_handle) = (hers.id.clone(), hers.user_handle.clone());
+    assert_eq!(place(&sign_in(&app.anyone(), &mut eve).await), (401, "", "login.denied"));
+    assert_eq!(altered().await, 1);
+    let asked = app.anyone().login("ann@example.com").await;
+    let credential = eve.authenticate(&asked.body["passkey_options"], ORIGIN);
+    assert_eq!(place(&second(&app.anyone(), &asked, credential).await), (401, "", "login.denied"));
+    assert_eq!(altered().await, 2);
+    // SECURITY: her whole row as one of Ann's.
+    write(
+        "update passkeys set user_id = (select id from users where email = $1)
+         where user_id = (select id from users where email = $2)",
+    )
+    .await;
+    eve.id = own.0;
+    assert_eq!(place(&sign_in(&app.anyone(), &mut eve).await), (401, "", "login.denied"));
+    assert_eq!(altered().await, 3);
+    // In its own place it is good again.
+    write(
+        "update passkeys set user_id = (select id from users where email = $2)
+         where credential_id <> (select credential_id from passkeys order by created_at, id limit 1)
+            and $1 <> ''",
+    )
+    .await;
+    eve.user_handle = own.1;
+    assert_eq!(sign_in(&app.anyone(), &mut eve).await.status, StatusCode::OK);
     app.stop().await;
 }
 

@@ -16,6 +16,8 @@ crate::on_both! {
     a_late_replay_ends_the_family => |on| super::replay(on);
     a_token_of_one_kind_opens_no_other_door => |on| super::kinds(on);
     a_refresh_that_races_with_an_ending_leaves_nothing_alive => |on| super::race(on);
+    a_refresh_beside_an_ending_is_one_or_the_other => |on| super::beside(on);
+    a_refresh_that_waited_for_an_ending_is_refused => |on| super::waited(on);
     a_replaced_cookie_lives_for_the_grace => |on| super::cookie(on);
 }
 
@@ -162,6 +164,79 @@ async fn race(on: On) {
             let again = refresh(&app, &answer.text("refresh_token")).await;
             assert_eq!(again.code(), "sessions.ended");
         }
+    }
+    app.stop().await;
+}
+
+/// Replays, sign-outs and a refresh of one session at the same moment, at two processes.
+async fn beside(on: On) {
+    let app = start(on).await;
+    let second = app.second().await;
+    for round in 0..15 {
+        let first = sign_in(&app).await;
+        let refreshed = refresh(&app, &first.text("refresh_token")).await;
+        let next = refresh(&app, &refreshed.text("refresh_token")).await;
+        let (used, good) = (first.text("refresh_token"), next.text("refresh_token"));
+        let ann = app.anyone().with_token(next.text("access_token"));
+        let there = second.anyone().with_token(next.text("access_token"));
+        let replays =
+            join_all(
+                (0..6).map(|number| {
+                    let (app, used) = (if number % 2 == 0 { &app } else { &second }, &used);
+                    async move {
+                        if round % 3 == 0 { refresh(app, used).await.raw } else { String::new() }
+                    }
+                }),
+            );
+        let (replays, late, here, there) = tokio::join!(
+            replays,
+            refresh(&second, &good),
+            ann.act("/api/v1/auth/logout"),
+            there.act("/api/v1/auth/logout")
+        );
+        for replay in replays.iter().filter(|raw| !raw.is_empty()) {
+            assert!(replay.contains("\"sessions.ended\""), "{replay}");
+        }
+        assert!(late.status == StatusCode::OK || late.code() == "sessions.ended", "{}", late.raw);
+        for out in [here, there] {
+            // The session may have ended before the gate was reached.
+            let signed_out = out.status == StatusCode::NO_CONTENT;
+            assert!(signed_out || out.code() == "access.invalid_token", "{out:?}");
+        }
+        assert_eq!(refresh(&app, &good).await.code(), "sessions.ended");
+        if late.status == StatusCode::OK {
+            let again = refresh(&app, &late.text("refresh_token")).await;
+            assert_eq!(again.code(), "sessions.ended");
+        }
+    }
+    second.stop().await;
+    app.stop().await;
+}
+
+/// Both a refresh and a late replay find the session alive, and wait for the change that ends it.
+async fn waited(on: On) {
+    let app = start(on).await;
+    for late in [false, true] {
+        let first = sign_in(&app).await.text("refresh_token");
+        if late {
+            let second = refresh(&app, &first).await.text("refresh_token");
+            assert_eq!(refresh(&app, &second).await.status, StatusCode::OK);
+        }
+        let mut tx = app.app.db.begin().await.unwrap();
+        let now = app.app.clock.now();
+        let ended = tx
+            .run("update sessions set ended_at = $1 where ended_at is null", args![now])
+            .await
+            .unwrap();
+        assert_eq!(ended, 1);
+        let waits = refresh(&app, &first);
+        let ends = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            tx.commit().await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(waits, ends);
+        let told = (answer.status, answer.code());
+        assert_eq!(told, (StatusCode::UNAUTHORIZED, "sessions.ended"), "{late}: {}", answer.raw);
     }
     app.stop().await;
 }

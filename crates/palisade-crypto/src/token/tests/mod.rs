@@ -31,6 +31,7 @@ fn claims() -> AccessClaims {
         exp: NOW + 900,
         auth_time: NOW - 30,
         amr: vec!["pwd".to_owned(), "otp".to_owned()],
+        generation: 3,
     }
 }
 

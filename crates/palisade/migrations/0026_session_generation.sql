@@ -1,0 +1,1 @@
+alter table sessions add column generation bigint not null default 1;

@@ -1,0 +1,1 @@
+alter table passkeys rename column public_key to sealed;

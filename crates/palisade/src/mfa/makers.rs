@@ -1,0 +1,31 @@
+//! The makers of passkeys that are taken, where `mfa.attestation_roots` names some.
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use crate::error::{Error, Result};
+use crate::settings::Settings;
+
+/// Whom a passkey may come from.
+pub(super) struct Makers(pub(super) Vec<Vec<u8>>);
+
+impl Makers {
+    /// Reads the certificates that the settings name.
+    pub(super) fn read(settings: &Settings) -> Result<Makers> {
+        let Some(path) = &settings.mfa.attestation_roots else { return Ok(Makers(Vec::new())) };
+        let unusable = |why: &dyn std::fmt::Display| {
+            let says = "The file of mfa.attestation_roots can't be read as PEM certificates.";
+            Error::unavailable("mfa.attestation_roots_unreadable", says)
+                .because(format!("{}: {why}", path.display()))
+        };
+        let pem = std::fs::read(path).map_err(|error| unusable(&error))?;
+        let roots: Vec<Vec<u8>> = CertificateDer::pem_slice_iter(&pem)
+            .map(|root| root.map(|root| root.to_vec()))
+            .collect::<Result<_, _>>()
+            .map_err(|error| unusable(&error))?;
+        if roots.is_empty() {
+            return Err(unusable(&"it holds no certificate"));
+        }
+        Ok(Makers(roots))
+    }
+}
