@@ -120,6 +120,18 @@ impl Db {
         Ok(Tx { open, state: State::Whole })
     }
 
+    /// Whether changes can be made right now: not on a standby, a database that is told to read only, or a full
+    /// or read-only disk. It is found out without a write, unless the last one failed.
+    ///
+    /// # Errors
+    /// When the database doesn't answer.
+    pub async fn takes_writes(&self) -> Result<bool, DbError> {
+        match &self.engine {
+            Engine::Sqlite(sqlite) => Box::pin(sqlite.takes_writes()).await,
+            Engine::Postgres(postgres) => Box::pin(postgres.takes_writes()).await,
+        }
+    }
+
     /// Waits until every commit that others share right now is on disk.
     ///
     /// An answer that rests on rows seen inside a transaction that was then dropped ("this name is
