@@ -23,7 +23,7 @@ pub enum Woken {
     /// Something may have been changed, or the time is over.
     Changed,
     /// The whole content may have been replaced by another: a copy was brought back into the open SQLite file.
-    /// (What a restored PostgreSQL gives away has to be read from tables.)
+    /// (PostgreSQL doesn't tell: [`Db::epoch`] does.)
     Replaced,
 }
 
@@ -49,9 +49,11 @@ impl Db {
     /// again) when needed.
     pub fn changes(&self) -> Changes {
         Changes(match &self.engine {
-            Engine::Sqlite(sqlite) => {
-                Watch::Sqlite { source: sqlite.source.clone(), connection: None, seen: Seen::default() }
-            }
+            Engine::Sqlite(sqlite) => Watch::Sqlite {
+                source: sqlite.source.clone(),
+                connection: None,
+                seen: Seen::default(),
+            },
             Engine::Postgres(database) => {
                 Watch::Postgres { database: database.clone(), listener: None }
             }
@@ -80,7 +82,9 @@ impl Changes {
             Ok(Err(cause)) => {
                 tracing::debug!(%cause, "the database cannot be watched for changes");
                 match &mut self.0 {
-                    Watch::Sqlite { connection, seen, .. } => (*connection, seen.data) = (None, None),
+                    Watch::Sqlite { connection, seen, .. } => {
+                        (*connection, seen.data) = (None, None)
+                    }
                     Watch::Postgres { listener, .. } => *listener = None,
                 }
                 sleep_until(deadline.min(Instant::now() + RECONNECT)).await;

@@ -76,14 +76,6 @@ const GROUND_MIGRATIONS: &[Migration] = &[
             postgres: include_str!("../migrations/0002_feed.postgres.sql"),
         },
     },
-    Migration {
-        version: 31,
-        name: "feed epoch",
-        sql: Sql::Each {
-            sqlite: include_str!("../migrations/0031_feed_epoch.sqlite.sql"),
-            postgres: include_str!("../migrations/0031_feed_epoch.postgres.sql"),
-        },
-    },
 ];
 
 /// Work that belongs to the ground and not to a slice.

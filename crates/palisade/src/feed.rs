@@ -8,10 +8,10 @@
 //! the feed for one second says so** ([`Feed::is_current`]) and serves no remembered identity; **a process
 //! under which the history changed notices**: a database that was restored, or a standby that took over
 //! before it had everything, gives numbers a second time. Each read therefore begins with the last row that
-//! was read before, which must be there unchanged, and names the database's epoch (view `feed_history`).
+//! was read before, which must be there unchanged, and asks for the table's epoch ([`Db::epoch`]).
 //! Where either differs, [`Look::changed`] says so, and everything that the process remembers is forgotten.
 //!
-//! Tables: `feed`, `feed_epoch`.
+//! Tables: `feed`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +35,7 @@ const LOST_AFTER: Duration = Duration::from_secs(10 * 60);
 /// How long a missing number is waited for: longer than any transaction may last.
 const GAP_LASTS: Duration = Duration::from_secs(20);
 const PAGE: i64 = 5_000;
+const TABLE: &str = "feed";
 
 /// One message: something of `topic` happened to `subject`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,22 +183,17 @@ impl Feed {
     /// When the database doesn't answer.
     pub async fn start(&self, db: &Db, clock: &Clock) -> Result<()> {
         let before = clock.now().minus(Duration::from_secs(60));
-        let (epoch, seq, subject, origin, at): StartRow = db
-            .one(
-                "select e.epoch, f.seq, f.subject, f.origin, f.at
-                 from (select (select epoch from feed_history) as epoch) e
-                 left join feed f on f.seq = (select max(seq) from feed where at < $1)",
+        let epoch = db.epoch(TABLE).await?;
+        let last: Option<(i64, Uuid, Uuid, Timestamp)> = db
+            .maybe(
+                "select seq, subject, origin, at from feed
+                 where seq = (select max(seq) from feed where at < $1)",
                 args![before],
             )
             .await?;
-        let row = (subject, origin, at);
-        let low_mark = if let (Some(subject), Some(origin), Some(at)) = row {
-            Some(Mark::of(subject, origin, at))
-        } else {
-            None
-        };
-        *self.window() =
-            Window { epoch, low: seq.unwrap_or_default(), low_mark, ..Window::default() };
+        let low = last.map_or(0, |row| row.0);
+        let low_mark = last.map(|(_, subject, origin, at)| Mark::of(subject, origin, at));
+        *self.window() = Window { epoch, low, low_mark, ..Window::default() };
         Ok(())
     }
 
@@ -206,7 +202,8 @@ impl Feed {
     /// # Errors
     /// When the database doesn't answer.
     pub async fn look(&self, db: &Db, now: Duration) -> Result<Look> {
-        let (epoch, rows) = self.rows(db).await?;
+        let epoch = db.epoch(TABLE).await?;
+        let rows = self.rows(db).await?;
         let mut news = Vec::new();
         let changed = {
             let mut window = self.window();
@@ -223,33 +220,26 @@ impl Feed {
         Ok(Look { news, lost, changed })
     }
 
-    /// The epoch and all rows from the last certain one on, which itself is among them.
-    async fn rows(&self, db: &Db) -> Result<(Option<String>, Vec<Row>)> {
+    /// All rows from the last certain one on, which itself is among them.
+    async fn rows(&self, db: &Db) -> Result<Vec<Row>> {
         let mut all = Vec::new();
         let mut behind = self.window().low - 1;
         loop {
-            let page: Vec<PageRow> = db
+            let page: Vec<(i64, String, Uuid, Uuid, Timestamp)> = db
                 .all(
-                    "select e.epoch, f.seq, f.topic, f.subject, f.origin, f.at
-                     from (select (select epoch from feed_history) as epoch) e
-                     left join feed f on f.seq > $1 order by f.seq limit $2",
+                    "select seq, topic, subject, origin, at from feed where seq > $1
+                     order by seq limit $2",
                     args![behind, PAGE],
                 )
                 .await?;
             let full = i64::try_from(page.len()).unwrap_or(PAGE) == PAGE;
-            let mut epoch = None;
-            for (named, seq, topic, subject, origin, at) in page {
-                epoch = named;
-                if let (Some(seq), Some(topic), Some(subject), Some(origin), Some(at)) =
-                    (seq, topic, subject, origin, at)
-                {
-                    behind = seq;
-                    let mark = Mark::of(subject, origin, at);
-                    all.push(Row { place: Place { seq, mark }, topic, subject, origin });
-                }
+            for (seq, topic, subject, origin, at) in page {
+                behind = seq;
+                let mark = Mark::of(subject, origin, at);
+                all.push(Row { place: Place { seq, mark }, topic, subject, origin });
             }
             if !full {
-                return Ok((epoch, all));
+                return Ok(all);
             }
         }
     }
@@ -325,16 +315,6 @@ impl Feed {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-type StartRow = (Option<String>, Option<i64>, Option<Uuid>, Option<Uuid>, Option<Timestamp>);
-type PageRow = (
-    Option<String>,
-    Option<i64>,
-    Option<String>,
-    Option<Uuid>,
-    Option<Uuid>,
-    Option<Timestamp>,
-);
 
 struct Row {
     place: Place,

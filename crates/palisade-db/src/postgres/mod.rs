@@ -93,7 +93,8 @@ impl Postgres {
     }
 
     async fn read_once(&self, statement: &Statement) -> Result<Answer, DbError> {
-        Pooled::take_and_run(self, statement).await.map(|(_, answer)| answer)
+        let mut connection = Pooled::take(&self.pool, self.limit).await?;
+        connection.run(statement).await
     }
 
     /// Starts a transaction. A connection that turns out to be dead is replaced once.
@@ -124,13 +125,11 @@ impl Postgres {
         let sql = "select current_setting('transaction_read_only') = 'off' and reset_val = 'off'
                    from pg_settings where name = 'default_transaction_read_only'";
         let statement = Statement::new(sql, Args::default())?;
-        let mut connection = match Pooled::take_and_run(self, &statement).await {
-            Err(error) if self.lost(&error) => Pooled::take_and_run(self, &statement).await,
-            answer => answer,
-        }?;
-        let (takes_writes,): (bool,) = connection.1.one()?;
-        // What a session was told at its beginning holds to its end; a later one may be told something else.
-        connection.0.in_order &= takes_writes;
+        let (takes_writes,): (bool,) = self.read(&statement).await?.one()?;
+        if !takes_writes {
+            // What a session was told at its beginning holds to its end; a later one may be told something else.
+            self.losses.note();
+        }
         Ok(takes_writes)
     }
 
@@ -232,15 +231,6 @@ impl Pooled {
     async fn take(pool: &PgPool, limit: Duration) -> Result<Self, DbError> {
         let connection = pool.acquire().await?;
         Ok(Self { connection, in_order: true, limit: limit + GRACE })
-    }
-
-    async fn take_and_run(
-        of: &Postgres,
-        statement: &Statement,
-    ) -> Result<(Self, Answer), DbError> {
-        let mut connection = Self::take(&of.pool, of.limit).await?;
-        let answer = connection.run(statement).await?;
-        Ok((connection, answer))
     }
 
     async fn run(&mut self, statement: &Statement) -> Result<Answer, DbError> {

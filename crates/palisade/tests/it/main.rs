@@ -36,5 +36,6 @@ mod owning;
 mod passkeys;
 mod recovering;
 mod refreshing;
+mod restoring;
 mod signing_in;
 mod verifying;

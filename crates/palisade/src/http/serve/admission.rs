@@ -1,8 +1,8 @@
 //! How many connections each address and each network has open.
 //!
-//! A network may have as many as are still free: alone it gets half of all, and however many networks take
-//! all they can, there is room for one more. A fixed share would be too small for a large office or too large
-//! against somebody with addresses in a few networks.
+//! A network may have a quarter of what is still free: alone it gets a fifth of all, and when dozens of
+//! networks have taken what they can, there is still room. A fixed share would be too small for a large
+//! office, or too large against an attacker with addresses in a few networks.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -58,10 +58,10 @@ impl Admission {
         let mut open = self.lock();
         if let Some(address) = address {
             // SECURITY: (test: a_network_leaves_room_for_others)
-            let free = self.connections.saturating_sub(open.total);
+            let share = (self.connections.saturating_sub(open.total) / 4).max(1);
             let of = |counts: &HashMap<IpAddr, usize>, key| counts.get(&key).copied().unwrap_or(0);
             if of(&open.by_address, address_group(address)) >= self.per_address
-                || of(&open.by_network, network(address)) >= free
+                || of(&open.by_network, network(address)) >= share
             {
                 return None;
             }
@@ -119,14 +119,14 @@ mod tests {
         let (admission, mut seats) = (admission(800), Vec::new());
         let first = fill(&admission, "192.0.2.1", &mut seats);
         let neighbour = fill(&admission, "192.0.2.200", &mut seats);
-        assert_eq!((first, neighbour), (400, 0));
-        assert_eq!(fill(&admission, "198.51.100.1", &mut seats), 200);
-        assert_eq!(fill(&admission, "2001:db8:1::1", &mut seats), 100);
+        assert_eq!((first, neighbour), (160, 0));
+        assert_eq!(fill(&admission, "198.51.100.1", &mut seats), 128);
+        assert_eq!(fill(&admission, "2001:db8:1::1", &mut seats), 102);
         assert_eq!(fill(&admission, "2001:db8:1:2::1", &mut seats), 0);
         for network in 0..20 {
             fill(&admission, &format!("203.0.{network}.1"), &mut seats);
         }
-        // However many came, the next network's first connection is let in.
+        // However many came, the next network is let in.
         assert!(seats.len() < 800);
         assert!(admission.admit("100.64.0.1".parse().unwrap()).is_some());
         drop(seats);
@@ -147,6 +147,6 @@ mod tests {
         for _ in 0..80 {
             seats.push(admission.admit("127.0.0.1".parse().unwrap()).unwrap());
         }
-        assert_eq!(fill(&admission, "192.0.2.1", &mut seats), 10);
+        assert_eq!(fill(&admission, "192.0.2.1", &mut seats), 4);
     }
 }
