@@ -236,6 +236,67 @@ def production_refuses_what_is_unsafe_and_names_setting_and_fix():
 
 
 @check
+def the_link_is_not_printed_in_production():
+    with tempfile.TemporaryDirectory() as directory:
+        bare = {"PATH": os.environ["PATH"]}
+        for words in (["init", "--production"], ["migrate", "up"]):
+            subprocess.run([BINARY, *words], cwd=directory, env=bare, check=True, capture_output=True)
+        ports = [free_port(), free_port()]
+        with open(os.path.join(directory, "log"), "w") as log:
+            server = subprocess.Popen(
+                [BINARY, "--set", f"server.listen=127.0.0.1:{ports[0]}", "--set",
+                 f"server.admin_listen=127.0.0.1:{ports[1]}", "serve"],
+                cwd=directory, env=bare, stdout=subprocess.PIPE, stderr=log, text=True,
+            )
+        printed = "".join(iter(server.stdout.readline, "Stop with Ctrl-C.\n"))
+        made = subprocess.run(
+            [BINARY, "setup-link"], cwd=directory, env=bare, check=True, capture_output=True, text=True
+        )
+        assert "/setup#token=pal_su_" in made.stdout, made
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+        for text in (printed, pathlib.Path(directory, "log").read_text()):
+            assert "palisade setup-link" in text and "token=" not in text, text
+
+
+def eventually(true, seconds=10):
+    began = time.time()
+    while not true():
+        assert time.time() - began < seconds, "never came about"
+        time.sleep(0.05)
+
+
+@check
+def a_restored_database_is_noticed_by_running_servers():
+    with postgres() as cluster, tempfile.TemporaryDirectory() as other:
+        settings = {"PALISADE_DATABASE__URL": cluster.url}
+        with started(settings) as here:
+            key = pathlib.Path(here.directory, "palisade-data", "root.key").read_text().strip()
+            same = {"PALISADE_KEYS__ROOT_KEY": key, "PALISADE_SERVER__PUBLIC_URL": here.url}
+            with Server(other, {**settings, **same}) as there:
+                sees = lambda server, token: server.request("GET", "/api/v1/users/me", token=token)[0]
+                here.sign_in()
+                dump = os.path.join(other, "dump")
+                subprocess.run(["pg_dump", "-Fc", "-f", dump, cluster.url], check=True)
+                lost = here.sign_in()["access_token"]
+                assert sees(here, lost) == sees(there, lost) == 200
+                for _ in range(8):
+                    token = here.sign_in()["access_token"]
+                    here.request("POST", "/api/v1/auth/logout", token=token)
+                restore = ["pg_restore", "--clean", "--if-exists", "--single-transaction"]
+                subprocess.run([*restore, "-d", cluster.url, dump], check=True)
+                # The dump doesn't know that session, nor do the servers any more.
+                for server in (here, there):
+                    eventually(lambda server=server: sees(server, lost) == 401)
+                token = here.sign_in()["access_token"]
+                eventually(lambda: sees(there, token) == 200)
+                here.request("POST", "/api/v1/auth/logout", token=token)
+                eventually(lambda: sees(there, token) == 401, 2)
+                with urllib.request.urlopen(there.url + "/readyz", timeout=5) as answer:
+                    assert answer.status == 200
+
+
+@check
 def the_log_is_json_and_holds_no_secret():
     with started() as server:
         answer = server.sign_in()

@@ -17,12 +17,31 @@ const POLL: Duration = Duration::from_millis(50);
 /// How long a lost connection is left alone before the next attempt.
 const RECONNECT: Duration = Duration::from_millis(100);
 
+/// What ended a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Woken {
+    /// Something may have been changed, or the time is over.
+    Changed,
+    /// The whole content may have been replaced by another: a copy was brought back into the open SQLite file.
+    /// (PostgreSQL doesn't tell: [`Db::epoch`] does.)
+    Replaced,
+}
+
 /// Tells when another process may have changed the database. See [`Db::changes`].
 pub struct Changes(Watch);
 
 enum Watch {
-    Sqlite { source: Source, connection: Option<Connection>, version: Option<i64> },
+    Sqlite { source: Source, connection: Option<Connection>, seen: Seen },
     Postgres { database: Postgres, listener: Option<Box<PgListener>> },
+}
+
+/// What SQLite's counters stood at.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    /// Changes whenever another connection commits; counts for one connection (sqlite.org/pragma.html).
+    data: Option<i64>,
+    /// Changes with each migration, and when a copy is brought back (sqlite.org/c3ref/backup_finish.html).
+    schema: Option<i64>,
 }
 
 impl Db {
@@ -30,9 +49,11 @@ impl Db {
     /// again) when needed.
     pub fn changes(&self) -> Changes {
         Changes(match &self.engine {
-            Engine::Sqlite(sqlite) => {
-                Watch::Sqlite { source: sqlite.source.clone(), connection: None, version: None }
-            }
+            Engine::Sqlite(sqlite) => Watch::Sqlite {
+                source: sqlite.source.clone(),
+                connection: None,
+                seen: Seen::default(),
+            },
             Engine::Postgres(database) => {
                 Watch::Postgres { database: database.clone(), listener: None }
             }
@@ -46,67 +67,75 @@ impl Changes {
     ///
     /// Waking is a hint: it may come without a change, and this process's own changes wake it too. So
     /// it never fails; a database that cannot be reached shows when it is read.
-    pub async fn wait(&mut self, max: Duration) {
+    pub async fn wait(&mut self, max: Duration) -> Woken {
         let deadline = Instant::now() + max;
         let watched = match &mut self.0 {
-            Watch::Sqlite { source, connection, version } => {
-                timeout_at(deadline, poll(source, connection, version)).await
+            Watch::Sqlite { source, connection, seen } => {
+                timeout_at(deadline, poll(source, connection, seen)).await
             }
             Watch::Postgres { database, listener } => {
                 timeout_at(deadline, listen(database, listener)).await
             }
         };
-        if let Ok(Err(cause)) = watched {
-            tracing::debug!(%cause, "the database cannot be watched for changes");
-            match &mut self.0 {
-                Watch::Sqlite { connection, version, .. } => (*connection, *version) = (None, None),
-                Watch::Postgres { listener, .. } => *listener = None,
+        match watched {
+            Ok(Ok(woken)) => return woken,
+            Ok(Err(cause)) => {
+                tracing::debug!(%cause, "the database cannot be watched for changes");
+                match &mut self.0 {
+                    Watch::Sqlite { connection, seen, .. } => {
+                        (*connection, seen.data) = (None, None)
+                    }
+                    Watch::Postgres { listener, .. } => *listener = None,
+                }
+                sleep_until(deadline.min(Instant::now() + RECONNECT)).await;
             }
-            sleep_until(deadline.min(Instant::now() + RECONNECT)).await;
+            Err(_) => {}
         }
+        Woken::Changed
     }
 }
 
 async fn poll(
     source: &Source,
     connection: &mut Option<Connection>,
-    version: &mut Option<i64>,
-) -> Result<(), DbError> {
+    seen: &mut Seen,
+) -> Result<Woken, DbError> {
     loop {
-        let now = match connection {
-            Some(open) => data_version(open).await?,
-            None => {
-                data_version(connection.insert(Connection::open(source, Use::Reading).await?))
-                    .await?
-            }
+        let open = match connection {
+            Some(open) => open,
+            None => connection.insert(Connection::open(source, Use::Reading).await?),
         };
-        if version.replace(now) != Some(now) {
-            return Ok(());
+        source.check()?;
+        let data = counter(open, "pragma data_version").await?;
+        if seen.data != Some(data) {
+            let schema = counter(open, "pragma schema_version").await?;
+            let replaced = seen.schema.is_some_and(|seen| seen != schema);
+            *seen = Seen { data: Some(data), schema: Some(schema) };
+            return Ok(if replaced { Woken::Replaced } else { Woken::Changed });
         }
         sleep(POLL).await;
     }
 }
 
-/// A number that changes whenever another connection commits (sqlite.org/pragma.html).
-async fn data_version(connection: &mut Connection) -> Result<i64, DbError> {
-    let statement = Statement::new("pragma data_version", Args::default())?;
+async fn counter(connection: &mut Connection, sql: &'static str) -> Result<i64, DbError> {
+    let statement = Statement::new(sql, Args::default())?;
     let answer = connection.run(&statement).await.map_err(|failure| failure.into_error())?;
-    answer.one::<(i64,)>().map(|(version,)| version)
+    answer.one::<(i64,)>().map(|(counter,)| counter)
 }
 
 async fn listen(
     database: &Postgres,
     listener: &mut Option<Box<PgListener>>,
-) -> Result<(), DbError> {
+) -> Result<Woken, DbError> {
     let Some(open) = listener else {
         *listener = Some(Box::new(database.listen().await?));
-        return Ok(());
+        return Ok(Woken::Changed);
     };
     if open.try_recv().await?.is_none() {
         // The connection was lost, and something may have been missed. A fresh one tells so again.
         *listener = None;
-        return Ok(());
+        return Ok(Woken::Changed);
     }
     while open.next_buffered().is_some() {}
-    Ok(())
+    Ok(Woken::Changed)
 }

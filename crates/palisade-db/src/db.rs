@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::postgres::{self, PgTransaction, Postgres};
 use crate::sqlite::{Member, Sqlite};
 use crate::statement::{Answer, Statement};
-use crate::{Args, DbError, FromRow};
+use crate::{Args, DbError, FromRow, args};
 
 /// How to reach a database.
 #[derive(Clone, Debug)]
@@ -118,6 +118,35 @@ impl Db {
             Engine::Postgres(postgres) => Open::Postgres(Box::pin(postgres.begin()).await?),
         };
         Ok(Tx { open, state: State::Whole })
+    }
+
+    /// Names the present content of a table: another name means that the table was made again (restored), or that
+    /// the server was started again or another one took over. None on SQLite, where
+    /// [`Changes::wait`](crate::Changes::wait) tells of it.
+    ///
+    /// # Errors
+    /// When the database doesn't answer.
+    pub async fn epoch(&self, table: &'static str) -> Result<Option<String>, DbError> {
+        // By name, without touching the table: a statement that holds one lock and waits for another could
+        // make a restore fail with a deadlock.
+        let sql = "select concat_ws(' ', pg_relation_filenode(to_regclass($1)),
+                       extract(epoch from pg_postmaster_start_time()))";
+        match &self.engine {
+            Engine::Sqlite(_) => Ok(None),
+            Engine::Postgres(_) => Ok(Some(self.one::<(String,)>(sql, args![table]).await?.0)),
+        }
+    }
+
+    /// Whether changes can be made right now: not on a standby, a database that is told to read only, or a full
+    /// or read-only disk. It is found out without a write, unless the last one failed.
+    ///
+    /// # Errors
+    /// When the database doesn't answer.
+    pub async fn takes_writes(&self) -> Result<bool, DbError> {
+        match &self.engine {
+            Engine::Sqlite(sqlite) => Box::pin(sqlite.takes_writes()).await,
+            Engine::Postgres(postgres) => Box::pin(postgres.takes_writes()).await,
+        }
     }
 
     /// Waits until every commit that others share right now is on disk.

@@ -9,6 +9,8 @@ use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
 use sqlx::sqlite::SqliteError;
 
+use crate::postgres;
+
 /// What went wrong, as far as a caller can act on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DbErrorKind {
@@ -112,7 +114,7 @@ impl DbError {
             })
     }
 
-    /// Whether a connection broke, so that the same on a fresh one may work.
+    /// Whether a connection broke or is outdated, so that the same on a fresh one may work.
     pub(crate) fn is_lost_connection(&self) -> bool {
         self.lost_connection
     }
@@ -148,9 +150,9 @@ impl From<sqlx::Error> for DbError {
         };
         let lost_connection = match &cause {
             sqlx::Error::Io(_) => true,
-            sqlx::Error::Database(reported) => {
-                matches!(reported.code().as_deref(), Some("57P01" | "57P02" | "08006"))
-            }
+            sqlx::Error::Database(reported) => reported
+                .try_downcast_ref::<PgDatabaseError>()
+                .is_some_and(postgres::is_of_the_connection),
             _ => false,
         };
         Self { lost_connection, ..error.caused_by(cause) }
@@ -172,7 +174,13 @@ fn of_kind(kind: DbErrorKind) -> DbError {
 
 fn from_database(reported: &dyn DatabaseError) -> DbError {
     if let Some(reported) = reported.try_downcast_ref::<PgDatabaseError>() {
-        let error = of_kind(postgres_kind(reported.code()));
+        // SECURITY: never an error of the program: the connection would go back to the pool, and fail for
+        // ever (test: tables_that_were_made_again_are_read_and_written).
+        let kind = match postgres::is_outdated(reported) {
+            true => DbErrorKind::Unavailable,
+            false => postgres_kind(reported.code()),
+        };
+        let error = of_kind(kind);
         return error.violating(postgres_violated(reported));
     }
     if let Some(reported) = reported.try_downcast_ref::<SqliteError>() {

@@ -63,7 +63,7 @@ pub mod testing;
 mod timestamp;
 mod value;
 
-pub use changes::Changes;
+pub use changes::{Changes, Woken};
 pub use db::{Backend, Db, Options, Tx, check_url};
 pub use error::{DbError, DbErrorKind};
 pub use migrations::{Migration, Sql, Status};

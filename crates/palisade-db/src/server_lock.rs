@@ -1,10 +1,11 @@
 //! One server per directory.
 
 use std::fmt;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use crate::sqlite::{no_link, open_file};
 
 /// The lock file inside the directory.
 const FILE: &str = "server.lock";
@@ -36,14 +37,12 @@ impl ServerLock {
     /// # Errors
     /// `Held` when another process (or this one) has it, `Io` when the file cannot be made or written.
     pub fn acquire(directory: &Path) -> Result<Self, ServerLockError> {
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .open(directory.join(FILE))
-            .map_err(ServerLockError::Io)?;
+        let mut options = no_link();
+        options.create(true).truncate(false).read(true).write(true);
+        // SECURITY: through a link a process id would be written over a file elsewhere
+        // (test: a_lock_file_that_is_a_link_is_refused).
+        let mut file =
+            open_file(&mut options, &directory.join(FILE)).map_err(ServerLockError::Io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -110,6 +109,21 @@ mod tests {
         assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
         drop(first);
         ServerLock::acquire(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_lock_file_that_is_a_link_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let victim = directory.path().join("victim");
+        std::fs::write(&victim, "kept").unwrap();
+        std::os::unix::fs::symlink(&victim, directory.path().join(FILE)).unwrap();
+        let refused = ServerLock::acquire(directory.path()).unwrap_err().to_string();
+        assert!(refused.contains("is a link"), "{refused}");
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "kept");
+        // Nor one that leads nowhere.
+        std::fs::remove_file(&victim).unwrap();
+        ServerLock::acquire(directory.path()).unwrap_err();
+        assert!(!victim.exists());
     }
 
     #[test]

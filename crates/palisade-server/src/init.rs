@@ -17,7 +17,8 @@ pub(crate) fn run(cli: &Cli, output: Output, production: bool) -> Result<(), Fai
     let config = cli.config.as_deref().unwrap_or(Path::new("palisade.toml"));
     let example = Path::new(".env.example");
     for path in [config, example] {
-        if path.exists() {
+        // A link that leads nowhere is there, too.
+        if path.symlink_metadata().is_ok() {
             return Err(Failure::failed(format!(
                 "{} is already there; nothing was written",
                 path.display()
@@ -31,9 +32,9 @@ pub(crate) fn run(cli: &Cli, output: Output, production: bool) -> Result<(), Fai
     opening::data_directory(&settings.data.directory)?;
     let mut written = vec![config.display().to_string(), example.display().to_string()];
     if let RootKey::File(path) = &settings.keys.root_key
-        && opening::read_root_key(path)?.is_none()
+        && opening::read_root_key(path, &settings.data.directory)?.is_none()
     {
-        opening::create_root_key(path)?;
+        opening::create_root_key(path, &settings.data.directory)?;
         written.push(path.display().to_string());
     }
     output.result(&json!({ "written": written }), || {

@@ -1,53 +1,28 @@
 //! The log: one line per event on standard error, as text for people or as JSON.
 //!
 //! Lines are gathered in memory and written every 50 ms by a thread of its own, so that a request
-//! doesn't pay for a system call; a crash of the whole process may lose the last lines.
+//! doesn't pay for a system call and never waits for the reader; a crash of the whole process may lose the
+//! last lines.
 
 mod json;
+mod lines;
 
-use std::io::{self, IsTerminal as _, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::fs::File;
+use std::io::{self, IsTerminal as _};
+use std::os::fd::AsFd as _;
+use std::panic::PanicHookInfo;
 
 use palisade::clock::Clock;
 use palisade::settings::{LogFormat, LogLevel, Settings};
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::failure::Failure;
 use json::JsonLines;
-
-const WRITE_EVERY: Duration = Duration::from_millis(50);
-/// With so much waiting, whoever logs waits for the writer.
-const FULL: usize = 1024 * 1024;
-/// Lines are gathered in pieces of this size. One buffer that grows to a megabyte is copied at each doubling,
-/// and the allocator keeps the space of the smaller ones after a burst.
-const PIECE: usize = 64 * 1024;
-
-/// Lines that wait to be written.
-#[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Waiting>>);
-
-#[derive(Default)]
-struct Waiting {
-    /// Whole lines; the last piece is being filled.
-    pieces: Vec<Vec<u8>>,
-    bytes: usize,
-}
-
-impl Waiting {
-    fn add(&mut self, line: &[u8]) {
-        self.bytes += line.len();
-        match self.pieces.last_mut() {
-            Some(piece) if piece.len() + line.len() <= PIECE => piece.extend_from_slice(line),
-            _ => self.pieces.push(line.to_vec()),
-        }
-    }
-}
+pub(crate) use lines::Lines;
 
 /// Starts logging as the settings say.
-pub(crate) fn start(settings: &Settings) -> Result<Log, Failure> {
-    let log = Log::default();
+pub(crate) fn start(settings: &Settings) -> Result<Lines, Failure> {
+    let log = Lines::default();
     let level = match settings.telemetry.log_level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -65,57 +40,17 @@ pub(crate) fn start(settings: &Settings) -> Result<Log, Failure> {
         }
     };
     started.map_err(|error| Failure::failed(format!("the log can't be started: {error}")))?;
-    let writer = log.clone();
-    std::thread::Builder::new()
-        .name("log".into())
-        .spawn(move || {
-            loop {
-                std::thread::sleep(WRITE_EVERY);
-                writer.flush();
-            }
-        })
-        .map_err(|error| Failure::failed("no thread for the log").because(error))?;
+    let failed = |error| Failure::failed("no thread for the log").because(error);
+    // A handle of its own: the lock of the standard one would be held while a reader stands still.
+    let out = io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
+    log.write_to(File::from(out)).map_err(failed)?;
+    // Written at once to standard error, as it is by default, a panic would wait for the reader.
+    std::panic::set_hook(Box::new(note_panic));
     Ok(log)
 }
 
-impl Log {
-    /// Writes what waits.
-    pub(crate) fn flush(&self) {
-        // The lock comes first, so that two who write keep the lines' order.
-        let mut out = io::stderr().lock();
-        let lines = std::mem::take(&mut *self.waiting());
-        for piece in lines.pieces {
-            // Where the log itself can't be written there is nowhere to say so.
-            let _ = out.write_all(&piece);
-        }
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Log;
-    fn make_writer(&'a self) -> Log {
-        self.clone()
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let full = {
-            let mut waiting = self.waiting();
-            waiting.add(line);
-            waiting.bytes > FULL
-        };
-        if full {
-            Log::flush(self);
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+fn note_panic(panic: &PanicHookInfo<'_>) {
+    let says = panic.payload_as_str().unwrap_or_default();
+    let at = panic.location().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(at, "panicked: {says}");
 }

@@ -14,6 +14,7 @@ mod log;
 mod migrate;
 mod opening;
 mod output;
+mod process;
 mod reference;
 mod serve;
 mod users;
@@ -45,6 +46,8 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {
+    // Before anything secret is read.
+    process::forbid_core_dumps()?;
     // Before the first connection: rustls must not have to guess which provider is meant.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         return Err(Failure::failed("the TLS provider was installed twice"));

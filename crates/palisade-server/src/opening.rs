@@ -1,7 +1,7 @@
 //! From the command line to an open Palisade: settings, data directory, database, root key.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use palisade::{App, Builder, MODULES, keys};
 use palisade_crypto::random::OsRandom;
 use palisade_crypto::root::RootKey;
 use palisade_db::{Db, Options};
+use rustix::fs::OFlags;
 
 use crate::cli::Cli;
 use crate::failure::Failure;
@@ -149,7 +150,8 @@ async fn root_key(settings: &Settings, db: &Db) -> Result<RootKey, Failure> {
         RootKeySetting::Text(text) => return parse(text.expose(), "PALISADE_KEYS__ROOT_KEY"),
         RootKeySetting::File(path) => path,
     };
-    if let Some(key) = read_root_key(path)? {
+    let data = &settings.data.directory;
+    if let Some(key) = read_root_key(path, data)? {
         return Ok(key);
     }
     // SECURITY: new keys over old data would lock everybody out for good and look like a fresh start.
@@ -163,7 +165,7 @@ async fn root_key(settings: &Settings, db: &Db) -> Result<RootKey, Failure> {
             ))
         });
     }
-    create_root_key(path)
+    create_root_key(path, data)
 }
 
 fn parse(text: &str, from: &str) -> Result<RootKey, Failure> {
@@ -172,17 +174,19 @@ fn parse(text: &str, from: &str) -> Result<RootKey, Failure> {
     })
 }
 
-/// Reads the file of the root key, if it is there and only its owner can read it.
-pub(crate) fn read_root_key(path: &Path) -> Result<Option<RootKey>, Failure> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => palisade_crypto::secret::SecretString::from(text),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => {
-            let says = format!("the root key {} can't be read", path.display());
-            return Err(Failure::failed(says).because(error));
-        }
+/// Reads the file of the root key, if it is there and only its owner can read it. `data` is the data directory.
+pub(crate) fn read_root_key(path: &Path, data: &Path) -> Result<Option<RootKey>, Failure> {
+    let unreadable = |error: std::io::Error| {
+        let says = format!("the root key {} can't be read", path.display());
+        Failure::failed(says).because(error)
     };
-    let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.mode());
+    let mut file = match open_key(path, data) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(error)),
+    };
+    // Of what is open, which may be another file than the one at the path by now.
+    let mode = file.metadata().map_err(unreadable)?.mode();
     if mode & OTHERS != 0 {
         return Err(Failure::failed(format!(
             "the root key {0} can be read by others (mode {1:o}); close it with: chmod 600 {0}",
@@ -190,23 +194,57 @@ pub(crate) fn read_root_key(path: &Path) -> Result<Option<RootKey>, Failure> {
             mode & 0o777
         )));
     }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(unreadable)?;
+    let text = palisade_crypto::secret::SecretString::from(text);
     parse(text.expose(), &path.display().to_string()).map(Some)
 }
 
-/// Makes a root key, on disk before anything depends on it.
-pub(crate) fn create_root_key(path: &Path) -> Result<RootKey, Failure> {
+/// SECURITY: in the data directory lies what Palisade made itself, never a link. A link elsewhere is the
+/// operator's, as Kubernetes lays secrets out; what it leads to is held to the same rules
+/// (test: a_root_key_in_the_data_directory_is_never_a_link).
+fn open_key(path: &Path, data: &Path) -> std::io::Result<File> {
+    let own = match (std::fs::metadata(parent(path)), std::fs::metadata(data)) {
+        (Ok(parent), Ok(data)) => (parent.dev(), parent.ino()) == (data.dev(), data.ino()),
+        _ => false,
+    };
+    let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    if own {
+        flags |= OFlags::NOFOLLOW;
+    }
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+    let is_link = |error: &std::io::Error| {
+        error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+    };
+    match opened {
+        Err(error) if own && is_link(&error) => Err(std::io::Error::other(
+            "it is a link; put the key itself there, or name where it is with keys.root_key",
+        )),
+        Ok(file) if !file.metadata()?.is_file() => {
+            Err(std::io::Error::other("it is no regular file"))
+        }
+        opened => opened,
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
+}
+
+/// Makes a root key, on disk before anything depends on it. `data` is the data directory.
+pub(crate) fn create_root_key(path: &Path, data: &Path) -> Result<RootKey, Failure> {
     let key = RootKey::generate(&OsRandom);
     let write = || -> std::io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         writeln!(file, "{}", key.to_text().expose())?;
         file.sync_all()?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+        File::open(parent(path))?.sync_all()
     };
     match write() {
         Ok(()) => Ok(key),
         // Another process made it in the same moment.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => read_root_key(path)?
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => read_root_key(path, data)?
             .ok_or_else(|| Failure::failed("the root key came and went while it was read")),
         Err(error) => {
             let says = format!("the root key {} can't be written", path.display());

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use palisade::app::Actor;
-use palisade::error::Kind;
 use palisade::http::client::TrustedProxies;
 use palisade::http::serve::{Drained, Limits, serve, tls};
 use palisade::settings::Settings;
@@ -21,14 +20,24 @@ use crate::failure::Failure;
 use crate::log;
 use crate::opening::{self, Open};
 use crate::output::Output;
+use crate::process;
 
 /// Runs the server until it is told to stop.
 pub(crate) async fn run(cli: &Cli, output: Output) -> Result<(), Failure> {
     let loaded = opening::settings(cli)?;
-    let settings = &loaded.settings;
-    let log = log::start(settings)?;
+    let log = log::start(&loaded.settings)?;
+    let served = serve_until_told(&loaded.settings, output).await;
+    if served.is_ok() {
+        tracing::info!("stopped");
+    }
+    log.flush();
+    served
+}
+
+async fn serve_until_told(settings: &Settings, output: Output) -> Result<(), Failure> {
     // From here on a signal is a request to stop, not the end.
     let signals = Signals::install()?;
+    let limits = limits(settings, process::raise_open_files());
     opening::data_directory(&settings.data.directory)?;
     let lock = lock(settings)?;
     let open = opening::open(settings).await?;
@@ -36,12 +45,10 @@ pub(crate) async fn run(cli: &Cli, output: Output) -> Result<(), Failure> {
     let running = open.builder.run(&open.app).await?;
     greet(&open.app, output, &listeners).await?;
     warn_of_weaknesses(settings);
-    let served = listeners.serve(&open, limits(settings), signals).await;
+    let served = listeners.serve(&open, limits, signals).await;
     running.stop().await;
     open.app.db.close().await;
     drop(lock);
-    tracing::info!("stopped");
-    log.flush();
     served
 }
 
@@ -77,6 +84,7 @@ impl Listeners {
         let public = open.builder.service(&open.app);
         let public = serve(self.public, self.tls, public, limits.clone(), until(stopped.clone()));
         let admin = open.builder.admin_service(&open.app);
+        let limits = Limits { connections: ADMIN_CONNECTIONS, ..limits };
         let admin = serve(self.admin, None, admin, limits, until(stopped));
         let told = async {
             signals.received().await;
@@ -127,12 +135,33 @@ async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure
     })
 }
 
-fn limits(settings: &Settings) -> Limits {
+/// Connections of the admin listener, beside all others: health is asked for also in a flood.
+const ADMIN_CONNECTIONS: usize = 64;
+/// Files that are open in any case: the log, the listeners, libraries, mail.
+const OWN_FILES: usize = 64;
+/// So few connections are served even where the system allows hardly any files.
+const FEWEST_CONNECTIONS: usize = 16;
+
+/// What clients may take of the public listener, where so many files may be open.
+fn limits(settings: &Settings, open_files: usize) -> Limits {
+    // A connection of SQLite has the database and its log open.
+    let database = usize::try_from(settings.database.max_connections).unwrap_or(usize::MAX);
+    let reserved = database.saturating_mul(2).saturating_add(OWN_FILES + ADMIN_CONNECTIONS);
+    let by_default = Limits::default();
+    let connections = open_files.saturating_sub(reserved).max(FEWEST_CONNECTIONS);
+    if connections < by_default.connections {
+        tracing::warn!(
+            connections,
+            open_files,
+            "fewer connections than usual: the system allows few open files (LimitNOFILE=, ulimit -Hn)"
+        );
+    }
     let trusted = TrustedProxies::new(settings.server.trusted_proxies.clone());
     Limits {
         exempt: Arc::new(move |address| address.is_loopback() || trusted.contains(address)),
         drain: settings.server.shutdown_timeout,
-        ..Limits::default()
+        connections: connections.min(by_default.connections),
+        ..by_default
     }
 }
 
@@ -141,10 +170,13 @@ async fn greet(app: &App, output: Output, listeners: &Listeners) -> Result<(), F
     let address = listeners.public.local_addr();
     let address = address.map_err(|error| Failure::failed("no address").because(error))?;
     let scheme = if listeners.tls.is_some() { "https" } else { "http" };
-    let link = match registration::setup_link(app, &Actor::operator()).await {
-        Ok(link) => Some(link),
-        Err(error) if error.kind() == Kind::Gone => None,
-        Err(error) => return Err(error.into()),
+    let needs_setup = registration::needs_setup(app).await?;
+    // SECURITY: where output is collected, the link would be in more hands than the operator's
+    // (test: the_link_is_not_printed_in_production).
+    let link = if needs_setup && !app.settings.is_production() {
+        Some(registration::setup_link(app, &Actor::operator()).await?)
+    } else {
+        None
     };
     let url = &app.settings.server.public_url;
     let database = match app.db.backend() {
@@ -165,12 +197,20 @@ async fn greet(app: &App, output: Output, listeners: &Listeners) -> Result<(), F
                 "\nThere is no administrator yet. Create one, once, within 30 minutes:\n",
             );
             text.push_str(&format!("  {link}\n"));
+        } else if needs_setup {
+            text.push_str(&format!("\n{HOW_TO_SET_UP}\n"));
         }
         text.push_str("\nStop with Ctrl-C.");
         text
     });
+    if needs_setup && link.is_none() {
+        tracing::warn!("{HOW_TO_SET_UP}");
+    }
     Ok(())
 }
+
+const HOW_TO_SET_UP: &str =
+    "There is no administrator yet. Print a link that creates one with: palisade setup-link";
 
 fn warn_of_weaknesses(settings: &Settings) {
     if !settings.limits.enabled {

@@ -11,7 +11,7 @@ use axum::http::{HeaderName, HeaderValue, Method};
 use futures_util::future::join_all;
 use palisade_crypto::random::Random;
 use palisade_crypto::root::RootKey;
-use palisade_db::{Db, Migration, Sql};
+use palisade_db::{Db, Migration, Sql, Woken};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -225,7 +225,7 @@ impl Builder {
     /// When the feed can't be read a first time.
     pub async fn run(&self, app: &App) -> Result<Running> {
         app.feed.start(&app.db, &app.clock).await?;
-        catch_up(app).await?;
+        catch_up(app, false).await?;
         let (stop, stopped) = watch::channel(false);
         let mut tasks = vec![tokio::spawn(until(stopped.clone(), read_feed(app.clone())))];
         for job in self.modules.iter().flat_map(|module| module.jobs).chain(GROUND_JOBS) {
@@ -284,10 +284,11 @@ async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()
 async fn read_feed(app: App) {
     let mut changes = app.db.changes();
     let mut reachable = true;
+    let mut moved = false;
     loop {
-        changes.wait(POLL).await;
-        match catch_up(&app).await {
-            Ok(()) => reachable = true,
+        moved |= changes.wait(POLL).await == Woken::Replaced;
+        match catch_up(&app, moved).await {
+            Ok(()) => (reachable, moved) = (true, false),
             Err(error) => {
                 if std::mem::take(&mut reachable) {
                     let cause = error.causes().unwrap_or_default();
@@ -299,10 +300,22 @@ async fn read_feed(app: App) {
     }
 }
 
-/// Reads the feed once and applies what is new.
-async fn catch_up(app: &App) -> Result<()> {
+/// Reads the feed once and applies what is new. `moved`: it may be another database than before.
+async fn catch_up(app: &App, moved: bool) -> Result<()> {
     let began = app.clock.monotonic();
-    let look = app.feed.look(&app.db, began).await?;
+    let mut look = app.feed.look(&app.db, began).await?;
+    if moved || look.changed {
+        tracing::warn!(
+            "the database was restored, or another server took over: everything remembered is forgotten"
+        );
+        app.feed.start(&app.db, &app.clock).await?;
+        // SECURITY: after the start, so that what is read from now on is of the history that is followed.
+        app.forget_all();
+        look = app.feed.look(&app.db, began).await?;
+    }
+    if look.changed {
+        return Err(Error::internal("the feed's history changes while it is read"));
+    }
     if look.lost {
         app.forget_all();
     }

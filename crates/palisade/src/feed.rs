@@ -5,11 +5,15 @@
 //! when the database wakes it and every 100 ms in any case.
 //!
 //! Promises: news is applied everywhere within 250 ms of its commit; **a process that could not read
-//! the feed for one second says so** ([`Feed::is_current`]) and serves no remembered identity.
+//! the feed for one second says so** ([`Feed::is_current`]) and serves no remembered identity; **a process
+//! under which the history changed notices**: a database that was restored, or a standby that took over
+//! before it had everything, gives numbers a second time. Each read therefore begins with the last row that
+//! was read before, which must be there unchanged, and asks for the table's epoch ([`Db::epoch`]).
+//! Where either differs, [`Look::changed`] says so, and everything that the process remembers is forgotten.
 //!
 //! Tables: `feed`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -31,6 +35,7 @@ const LOST_AFTER: Duration = Duration::from_secs(10 * 60);
 /// How long a missing number is waited for: longer than any transaction may last.
 const GAP_LASTS: Duration = Duration::from_secs(20);
 const PAGE: i64 = 5_000;
+const TABLE: &str = "feed";
 
 /// One message: something of `topic` happened to `subject`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +46,30 @@ pub struct News {
     pub subject: Uuid,
 }
 
+/// Tells a row from another that was given the same number: its content, mixed into one word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark(pub u64);
+
+impl Mark {
+    /// Where two histories part, the same process may write to the same subject under the same number
+    /// again, but not at the same time.
+    fn of(subject: Uuid, origin: Uuid, at: Timestamp) -> Mark {
+        let mixed = origin.as_u128().rotate_left(29) ^ subject.as_u128();
+        let [.., a, b, c, d, e, f, g, h] = (mixed ^ (mixed >> 64)).to_be_bytes();
+        let at = at.as_micros().cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Mark(u64::from_be_bytes([a, b, c, d, e, f, g, h]) ^ at)
+    }
+}
+
 /// Where the reader stands. On PostgreSQL commits become visible out of the order of their numbers, so
 /// numbers above `low` that were seen are kept, and reading starts again from `low` every time.
 #[derive(Default)]
 struct Window {
+    epoch: Option<String>,
     low: i64,
-    seen: BTreeSet<i64>,
+    /// Of the row `low`; none before the first row.
+    low_mark: Option<Mark>,
+    seen: BTreeMap<i64, Mark>,
     gap_since: Option<Duration>,
 }
 
@@ -65,6 +88,10 @@ const CERTAIN_AFTER: Duration = Duration::from_secs(60);
 pub struct Asked {
     /// Behind this number.
     pub from: i64,
+    /// What the row of that number was when it was read.
+    pub mark: Mark,
+    /// Up to here the reader knows everything.
+    pub low: i64,
     /// Only what is younger.
     pub not_before: Timestamp,
     /// Of these topics.
@@ -77,12 +104,37 @@ pub struct Asked {
 
 /// What a reader outside gets.
 pub struct Since {
-    /// Number, topic, subject and time of each, in the order of the numbers.
-    pub rows: Vec<(i64, String, Uuid, Timestamp)>,
+    /// In the order of the numbers.
+    pub rows: Vec<Told>,
     /// The highest number there is.
     pub highest: i64,
-    /// Up to here nothing will be added any more.
-    pub certain: i64,
+    /// The row up to which nothing will be added any more, if there is one.
+    pub certain: Option<Place>,
+    /// The row [`Asked::low`], if it is there.
+    pub low: Option<Place>,
+    /// Whether the history that the reader knows is this one. If it isn't, `rows` begins with the oldest.
+    pub known: bool,
+}
+
+/// A row's number and content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its number.
+    pub seq: i64,
+    /// Its content.
+    pub mark: Mark,
+}
+
+/// One row for a reader outside.
+pub struct Told {
+    /// Its number and content.
+    pub place: Place,
+    /// What happened.
+    pub topic: String,
+    /// To whom or what.
+    pub subject: Uuid,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// What one look at the table found.
@@ -91,6 +143,9 @@ pub struct Look {
     pub news: Vec<(String, Uuid)>,
     /// Whether so much time passed that some news may have been pruned unseen.
     pub lost: bool,
+    /// Whether the table has another history than the one read so far. Then there is no news; go on with
+    /// [`Feed::start`] and forget everything.
+    pub changed: bool,
 }
 
 impl Feed {
@@ -121,15 +176,24 @@ impl Feed {
         last != 0 && now.saturating_sub(Duration::from_millis(last)) <= STALE_AFTER
     }
 
-    /// Starts a minute back: what was numbered earlier but commits later is still seen.
+    /// Starts, or starts again in another history, a minute back: what was numbered earlier but commits
+    /// later is still seen.
     ///
     /// # Errors
     /// When the database doesn't answer.
     pub async fn start(&self, db: &Db, clock: &Clock) -> Result<()> {
         let before = clock.now().minus(Duration::from_secs(60));
-        let (low,): (i64,) =
-            db.one("select coalesce(max(seq), 0) from feed where at < $1", args![before]).await?;
-        self.window().low = low;
+        let epoch = db.epoch(TABLE).await?;
+        let last: Option<(i64, Uuid, Uuid, Timestamp)> = db
+            .maybe(
+                "select seq, subject, origin, at from feed
+                 where seq = (select max(seq) from feed where at < $1)",
+                args![before],
+            )
+            .await?;
+        let low = last.map_or(0, |row| row.0);
+        let low_mark = last.map(|(_, subject, origin, at)| Mark::of(subject, origin, at));
+        *self.window() = Window { epoch, low, low_mark, ..Window::default() };
         Ok(())
     }
 
@@ -138,28 +202,46 @@ impl Feed {
     /// # Errors
     /// When the database doesn't answer.
     pub async fn look(&self, db: &Db, now: Duration) -> Result<Look> {
+        let epoch = db.epoch(TABLE).await?;
+        let rows = self.rows(db).await?;
         let mut news = Vec::new();
-        let mut from = self.window().low;
-        loop {
-            let rows: Vec<Row> = db
-                .all(
-                    "select seq, topic, subject, origin from feed where seq > $1
-                     order by seq limit $2",
-                    args![from, PAGE],
-                )
-                .await?;
-            let full = i64::try_from(rows.len()).unwrap_or(PAGE) == PAGE;
-            let Some(last) = rows.last().map(|row| row.0) else { break };
-            from = last;
-            self.window().take(rows, self.origin, &mut news);
-            if !full {
-                break;
+        let changed = {
+            let mut window = self.window();
+            // SECURITY: (test: a_sign_out_is_heard_after_the_database_was_restored)
+            let changed = !window.belongs_to(epoch.as_deref(), &rows);
+            if !changed {
+                window.take(rows, self.origin, &mut news);
+                window.close_gaps(now);
             }
-        }
-        self.window().close_gaps(now);
+            changed
+        };
         let last = self.last_read_ms.load(Ordering::Acquire);
         let lost = last != 0 && now.saturating_sub(Duration::from_millis(last)) > LOST_AFTER;
-        Ok(Look { news, lost })
+        Ok(Look { news, lost, changed })
+    }
+
+    /// All rows from the last certain one on, which itself is among them.
+    async fn rows(&self, db: &Db) -> Result<Vec<Row>> {
+        let mut all = Vec::new();
+        let mut behind = self.window().low - 1;
+        loop {
+            let page: Vec<(i64, String, Uuid, Uuid, Timestamp)> = db
+                .all(
+                    "select seq, topic, subject, origin, at from feed where seq > $1
+                     order by seq limit $2",
+                    args![behind, PAGE],
+                )
+                .await?;
+            let full = i64::try_from(page.len()).unwrap_or(PAGE) == PAGE;
+            for (seq, topic, subject, origin, at) in page {
+                behind = seq;
+                let mark = Mark::of(subject, origin, at);
+                all.push(Row { place: Place { seq, mark }, topic, subject, origin });
+            }
+            if !full {
+                return Ok(all);
+            }
+        }
     }
 
     /// Notes that everything committed before `began` has been applied.
@@ -169,13 +251,17 @@ impl Feed {
     }
 
     /// Deletes news that every reader has seen or must forget everything over, and that nobody outside needs
-    /// for longer than `needed`.
+    /// for longer than `needed`. The newest of it stays: readers that have read everything stand there.
     ///
     /// # Errors
     /// When the database doesn't answer.
     pub async fn prune(&self, db: &Db, now: Timestamp, needed: Duration) -> Result<()> {
         let mut tx = db.begin().await?;
-        tx.run("delete from feed where at < $1", args![now.minus(needed.max(KEPT_FOR))]).await?;
+        tx.run(
+            "delete from feed where at < $1 and seq < (select max(seq) from feed where at < $1)",
+            args![now.minus(needed.max(KEPT_FOR))],
+        )
+        .await?;
         tx.commit().await?;
         Ok(())
     }
@@ -185,24 +271,44 @@ impl Feed {
     /// # Errors
     /// When the database doesn't answer.
     pub async fn since(&self, db: &Db, asked: Asked) -> Result<Since> {
+        let before = asked.now.minus(CERTAIN_AFTER);
         // Before the rows: what is certain now is certain when they are read.
-        let (highest, certain): (i64, i64) = db
-            .one(
-                "select (select coalesce(max(seq), 0) from feed),
-                    (select coalesce(max(seq), 0) from feed where at < $1)",
-                args![asked.now.minus(CERTAIN_AFTER)],
+        let places: Vec<(i64, Uuid, Uuid, Timestamp)> = db
+            .all(
+                "select seq, subject, origin, at from feed
+                 where seq in ($1, $2, (select max(seq) from feed),
+                               (select max(seq) from feed where at < $3))
+                 order by seq",
+                args![asked.from, asked.low, before],
             )
             .await?;
-        // A database that was restored counts again from lower down.
-        let from = if asked.from > highest { 0 } else { asked.from };
-        let rows: Vec<(i64, String, Uuid, Timestamp)> = db
+        let place = |row: &(i64, Uuid, Uuid, Timestamp)| Place {
+            seq: row.0,
+            mark: Mark::of(row.1, row.2, row.3),
+        };
+        let at = |seq: i64| places.iter().find(|row| row.0 == seq).map(place);
+        // SECURITY: numbers that were given again are another history
+        // (test: a_reader_outside_is_told_that_its_place_is_unknown).
+        let known = asked.from == 0 || at(asked.from).is_some_and(|row| row.mark == asked.mark);
+        let from = if known { asked.from } else { 0 };
+        let rows: Vec<(i64, String, Uuid, Uuid, Timestamp)> = db
             .all(
-                "select seq, topic, subject, at from feed
+                "select seq, topic, subject, origin, at from feed
                  where seq > $1 and at > $2 and (topic = $3 or topic = $4) order by seq limit $5",
                 args![from, asked.not_before, asked.topics[0], asked.topics[1], asked.limit],
             )
             .await?;
-        Ok(Since { rows, highest, certain })
+        let told = |(seq, topic, subject, origin, at)| {
+            let place = Place { seq, mark: Mark::of(subject, origin, at) };
+            Told { place, topic, subject, at }
+        };
+        Ok(Since {
+            rows: rows.into_iter().map(told).collect(),
+            highest: places.last().map_or(0, |row| row.0),
+            certain: places.iter().rev().find(|row| row.3 < before).map(place),
+            low: at(asked.low),
+            known,
+        })
     }
 
     fn window(&self) -> MutexGuard<'_, Window> {
@@ -210,15 +316,33 @@ impl Feed {
     }
 }
 
-type Row = (i64, String, Uuid, Uuid);
+struct Row {
+    place: Place,
+    topic: String,
+    subject: Uuid,
+    origin: Uuid,
+}
 
 impl Window {
+    /// Whether this is the history read so far: of the same epoch, and with every row that must still be
+    /// there. Those above `low` are too young to be pruned.
+    fn belongs_to(&self, epoch: Option<&str>, rows: &[Row]) -> bool {
+        let found = |seq: i64| {
+            let index = rows.binary_search_by_key(&seq, |row| row.place.seq).ok()?;
+            rows.get(index).map(|row| row.place.mark)
+        };
+        self.epoch.as_deref() == epoch
+            && self.low_mark.is_none_or(|mark| found(self.low) == Some(mark))
+            && self.seen.iter().all(|(seq, mark)| found(*seq) == Some(*mark))
+    }
+
     /// Takes what wasn't seen before and came from another process: what this one did it applied
     /// before anybody heard of it.
     fn take(&mut self, rows: Vec<Row>, own: Uuid, news: &mut Vec<(String, Uuid)>) {
-        for (seq, topic, subject, origin) in rows {
-            if seq > self.low && self.seen.insert(seq) && origin != own {
-                news.push((topic, subject));
+        for row in rows {
+            let Place { seq, mark } = row.place;
+            if seq > self.low && self.seen.insert(seq, mark).is_none() && row.origin != own {
+                news.push((row.topic, row.subject));
             }
         }
     }
@@ -226,14 +350,15 @@ impl Window {
     /// Moves `low` over everything that is certain: seen, or missing for longer than any
     /// transaction may last.
     fn close_gaps(&mut self, now: Duration) {
-        while self.seen.remove(&(self.low + 1)) {
+        while let Some(mark) = self.seen.remove(&(self.low + 1)) {
             self.low += 1;
+            self.low_mark = Some(mark);
             self.gap_since = None;
         }
-        match (self.seen.first(), self.gap_since) {
+        match (self.seen.first_key_value(), self.gap_since) {
             (None, _) => self.gap_since = None,
             (Some(_), None) => self.gap_since = Some(now),
-            (Some(&next), Some(since)) if now.saturating_sub(since) > GAP_LASTS => {
+            (Some((&next, _)), Some(since)) if now.saturating_sub(since) > GAP_LASTS => {
                 self.low = next - 1;
                 self.gap_since = None;
                 self.close_gaps(now);
@@ -250,7 +375,20 @@ mod tests {
     const OWN: Uuid = Uuid::from_u128(9);
 
     fn row(seq: i64) -> Row {
-        (seq, "t".to_owned(), Uuid::from_u128(u128::try_from(seq).unwrap()), Uuid::nil())
+        other(seq, u128::try_from(seq).unwrap())
+    }
+
+    fn other(seq: i64, subject: u128) -> Row {
+        let (subject, origin) = (Uuid::from_u128(subject), Uuid::nil());
+        let mark = Mark::of(subject, origin, Timestamp::from_seconds(0));
+        Row { place: Place { seq, mark }, topic: "t".to_owned(), subject, origin }
+    }
+
+    fn window_at_three() -> Window {
+        let mut window = Window::default();
+        window.take(vec![row(1), row(2), row(3)], OWN, &mut Vec::new());
+        window.close_gaps(Duration::from_secs(1));
+        window
     }
 
     #[test]
@@ -260,7 +398,7 @@ mod tests {
         window.take(vec![row(1), row(3)], OWN, &mut news);
         window.close_gaps(Duration::from_secs(1));
         window.take(vec![row(2), row(3)], OWN, &mut news);
-        window.take(vec![(4, "t".to_owned(), Uuid::nil(), OWN)], OWN, &mut news);
+        window.take(vec![Row { origin: OWN, ..row(4) }], OWN, &mut news);
         window.close_gaps(Duration::from_secs(2));
         assert_eq!(news.iter().map(|n| n.1.as_u128()).collect::<Vec<_>>(), [1, 3, 2]);
         assert_eq!(window.low, 4);
@@ -278,5 +416,40 @@ mod tests {
         assert_eq!(window.low, 2);
         window.close_gaps(Duration::from_secs(50));
         assert_eq!(window.low, 4);
+    }
+
+    #[test]
+    fn another_history_is_told_by_the_last_row_that_was_read() {
+        let window = window_at_three();
+        assert!(window.belongs_to(None, &[row(3)]));
+        assert!(window.belongs_to(None, &[row(3), row(4)]));
+        // Numbers went back, and came back beyond where the reader stood.
+        assert!(!window.belongs_to(None, &[]));
+        assert!(!window.belongs_to(None, &[other(3, 77), row(4)]));
+        assert!(!window.belongs_to(None, &[row(4)]));
+        assert!(!window.belongs_to(Some("another"), &[row(3)]));
+    }
+
+    #[test]
+    fn another_history_is_told_by_rows_behind_a_gap() {
+        let mut window = window_at_three();
+        window.take(vec![row(5)], OWN, &mut Vec::new());
+        window.close_gaps(Duration::from_secs(1));
+        assert_eq!(window.low, 3);
+        assert!(window.belongs_to(None, &[row(3), row(5)]));
+        assert!(window.belongs_to(None, &[row(3), row(4), row(5), row(6)]));
+        assert!(!window.belongs_to(None, &[row(3)]));
+        assert!(!window.belongs_to(None, &[row(3), other(5, 77)]));
+    }
+
+    #[test]
+    fn the_same_change_made_at_another_time_is_another_row() {
+        let (subject, origin) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let mark = |micros| {
+            let at = Timestamp::from_seconds(1_900_000_000).plus(Duration::from_micros(micros));
+            Mark::of(subject, origin, at)
+        };
+        assert_ne!(mark(0), mark(1));
+        assert_ne!(mark(0), Mark::of(origin, subject, Timestamp::from_seconds(1_900_000_000)));
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Tables: none.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -15,10 +17,22 @@ use crate::http::describe::{Describe, Description};
 use crate::http::{Arrival, List, Routes};
 use crate::limits::{EffectiveRule, Key};
 use crate::module::{Module, Permission};
-use palisade_db::args;
 
 /// The slice's table of contents.
-pub const MODULE: Module = Module { name: "system", routes, permissions: &[READ], ..Module::EMPTY };
+pub const MODULE: Module = Module {
+    name: "system",
+    routes,
+    permissions: &[READ],
+    parts: |_, parts| {
+        parts.put(ReadOnly::default());
+        Ok(())
+    },
+    ..Module::EMPTY
+};
+
+/// Whether the database took no changes when it was last asked.
+#[derive(Default)]
+struct ReadOnly(AtomicBool);
 
 /// May see how the server is set up and how it is.
 pub const READ: Permission =
@@ -54,6 +68,7 @@ struct Readiness {
 /// Each `up` or `down`.
 #[derive(Serialize, JsonSchema)]
 struct Checks {
+    /// Down also while it takes no changes: a standby, set to read only, a disk that is full.
     database: &'static str,
     feed: &'static str,
     keys: &'static str,
@@ -78,12 +93,29 @@ const READY: &str = "ready";
 
 async fn ready(State(app): State<App>) -> Readiness {
     let word = |good: bool| if good { "up" } else { "down" };
-    let database = app.db.one::<(i64,)>("select cast(1 as bigint)", args![]).await.is_ok();
+    let database = takes_writes(&app).await;
     let feed = app.feed.is_current(app.clock.monotonic());
     let keys = crate::keys::ring(&app).await.is_ok();
     let good = database && feed && keys;
     let checks = Checks { database: word(database), feed: word(feed), keys: word(keys) };
     Readiness { status: if good { READY } else { "not_ready" }, checks }
+}
+
+/// Whether the database answers and takes changes. That it stops or begins to is said once.
+async fn takes_writes(app: &App) -> bool {
+    let Ok(takes) = app.db.takes_writes().await else { return false };
+    let told = &app.part::<ReadOnly>().0;
+    if told.swap(!takes, Ordering::AcqRel) == takes {
+        if takes {
+            tracing::info!("the database takes changes again");
+        } else {
+            tracing::error!(
+                "the database takes no changes: it is a standby, set to read only, or its disk is full \
+                 or read-only"
+            );
+        }
+    }
+    takes
 }
 
 /// What the server believes about the connection that asks.

@@ -1,9 +1,11 @@
 //! PostgreSQL: a bounded pool that mends itself, and TLS that cannot be talked down.
 
+mod fresh;
 mod migration;
 mod news;
 mod url;
 
+pub(crate) use fresh::{is_of_the_connection, is_outdated};
 pub(crate) use url::check_url;
 
 use std::sync::Arc;
@@ -25,7 +27,7 @@ use tokio::time::{Instant, timeout};
 pub(crate) use migration::PgMigration;
 
 use crate::statement::{Answer, Statement};
-use crate::{DbError, DbErrorKind, Options};
+use crate::{Args, DbError, DbErrorKind, Options};
 use news::Herald;
 
 /// How long one waits for a connection. Below one second, so that "the database is gone" is said
@@ -104,14 +106,40 @@ impl Postgres {
     }
 
     async fn begin_once(&self) -> Result<PgTransaction, DbError> {
-        let mut connection = Pooled::take(&self.pool, self.limit).await?;
-        connection.control("begin").await?;
+        let connection = self.begin_connection().await?;
         let herald = Arc::clone(&self.herald);
         let runtime = Handle::current();
-        Ok(PgTransaction { connection: Some(connection), herald, has_news: false, runtime })
+        let untouched = Some(self.clone());
+        Ok(PgTransaction {
+            connection: Some(connection),
+            untouched,
+            herald,
+            has_news: false,
+            runtime,
+        })
     }
 
-    /// Whether the error means that a pooled connection is dead; from then on the pool gives out none
+    /// Whether changes can be made: not on a standby, nor where the server or the role is told to read only.
+    /// Nothing is written to find out.
+    pub(crate) async fn takes_writes(&self) -> Result<bool, DbError> {
+        let sql = "select current_setting('transaction_read_only') = 'off' and reset_val = 'off'
+                   from pg_settings where name = 'default_transaction_read_only'";
+        let statement = Statement::new(sql, Args::default())?;
+        let (takes_writes,): (bool,) = self.read(&statement).await?.one()?;
+        if !takes_writes {
+            // What a session was told at its beginning holds to its end; a later one may be told something else.
+            self.losses.note();
+        }
+        Ok(takes_writes)
+    }
+
+    async fn begin_connection(&self) -> Result<Pooled, DbError> {
+        let mut connection = Pooled::take(&self.pool, self.limit).await?;
+        connection.control("begin").await?;
+        Ok(connection)
+    }
+
+    /// Whether the error means that a pooled connection is dead or outdated; from then on the pool gives out none
     /// that is as old.
     fn lost(&self, error: &DbError) -> bool {
         let lost = error.is_lost_connection();
@@ -253,6 +281,8 @@ async fn collect(
 /// An open transaction. Dropped, it is rolled back by a task of its own.
 pub(crate) struct PgTransaction {
     connection: Option<Pooled>,
+    /// Where to begin again while the transaction has done nothing and holds nothing, locks included.
+    untouched: Option<Postgres>,
     herald: Arc<Herald>,
     has_news: bool,
     runtime: Handle,
@@ -260,9 +290,16 @@ pub(crate) struct PgTransaction {
 
 impl PgTransaction {
     pub(crate) async fn run(&mut self, statement: Statement) -> Result<Answer, DbError> {
-        match &mut self.connection {
-            Some(connection) => connection.run(&statement).await,
-            None => Err(DbError::wrong("the transaction has ended")),
+        let Some(connection) = &mut self.connection else {
+            return Err(DbError::wrong("the transaction has ended"));
+        };
+        let answer = connection.run(&statement).await;
+        match (answer, self.untouched.take()) {
+            (Err(error), Some(of)) if of.lost(&error) => {
+                let fresh = self.connection.insert(of.begin_connection().await?);
+                fresh.run(&statement).await
+            }
+            (answer, _) => answer,
         }
     }
 

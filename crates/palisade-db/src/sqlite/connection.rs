@@ -1,5 +1,6 @@
 //! One SQLite connection whose statements can be stopped.
 
+use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use sqlx::{ConnectOptions, Connection as _, Either, Executor as _};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use super::files::{FileId, identity};
 use crate::DbError;
 use crate::statement::{Answer, Statement};
 
@@ -32,6 +34,34 @@ const PREPARED_STATEMENTS: usize = 256;
 pub(crate) struct Source {
     pub(crate) path: PathBuf,
     pub(crate) statement_timeout: Duration,
+    file: FileId,
+}
+
+impl Source {
+    /// The database whose file lies at `path` now.
+    pub(crate) fn new(path: PathBuf, statement_timeout: Duration) -> io::Result<Self> {
+        let file = identity(&path)?;
+        Ok(Self { path, statement_timeout, file })
+    }
+
+    /// Whether the file at the path is still the one that was opened first.
+    ///
+    /// SECURITY: one that was replaced would go on to be read and written where nobody finds it, and
+    /// what other processes end in the new one would never be heard of. Opening the new one beside the old
+    /// could mix the two (sqlite.org/howtocorrupt.html), so nothing is done until the process is started
+    /// again (test: a_file_that_was_replaced_is_not_used_any_more).
+    ///
+    /// # Errors
+    /// When it isn't.
+    pub(crate) fn check(&self) -> Result<(), sqlx::Error> {
+        if identity(&self.path)? == self.file {
+            return Ok(());
+        }
+        Err(sqlx::Error::Io(io::Error::other(format!(
+            "the database file {} was replaced while it was open: stop the server before you bring a file back",
+            self.path.display()
+        ))))
+    }
 }
 
 /// Opens a connection from a thread for blocking work: the connection gets a thread of its own, which may use the
@@ -59,6 +89,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) async fn open(source: &Source, purpose: Use) -> Result<Self, sqlx::Error> {
+        source.check()?;
         let options = SqliteConnectOptions::new()
             .filename(&source.path)
             .create_if_missing(false)
@@ -78,6 +109,7 @@ impl Connection {
             .lock_handle()
             .await?
             .set_progress_handler(STEPS_BETWEEN_CHECKS, move || !stopped.load(Ordering::Relaxed));
+        source.check()?;
         Ok(Self { inner, stop, limit: source.statement_timeout })
     }
 

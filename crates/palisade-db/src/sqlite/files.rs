@@ -1,13 +1,51 @@
-//! Who may read the files: nobody but their owner.
+//! Who may read the files, and that they are the files they were made as.
+//!
+//! SECURITY: none of them is ever reached through a link. Another user who may write to the directory, or
+//! an unpacked archive, could make us read, overwrite or open to others a file somewhere else. (The directory
+//! itself may be a link; the operator names it.)
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, OFlags, StatVfsMountFlags, access, statvfs};
+use rustix::process::geteuid;
 
 const OWNER_ONLY_FILE: u32 = 0o600;
 const OWNER_ONLY_DIRECTORY: u32 = 0o700;
+
+/// Options for opening a file without following a link, nor waiting where it is a pipe.
+pub(crate) fn no_link() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits();
+    options.custom_flags(flags.cast_signed());
+    options
+}
+
+/// Opens a file that has to be one, and makes it for its owner alone where `options` say so.
+pub(crate) fn open_file(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let file = options.mode(OWNER_ONLY_FILE).open(path).map_err(|error| {
+        // What O_NOFOLLOW is told of a link (open(2)).
+        if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
+            return not_a_file(path);
+        }
+        error
+    })?;
+    if !file.metadata()?.is_file() {
+        return Err(not_a_file(path));
+    }
+    Ok(file)
+}
+
+fn not_a_file(path: &Path) -> io::Error {
+    let says = format!(
+        "{} is a link or no regular file; put the file itself there, or name where it is",
+        path.display()
+    );
+    io::Error::new(ErrorKind::InvalidInput, says)
+}
 
 /// Makes sure that the database file exists and that it and its companions are readable and writable
 /// for their owner alone. A directory that had to be made is closed to others too; one that was there
@@ -19,20 +57,47 @@ pub(crate) fn prepare(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         make_directory(parent)?;
     }
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(OWNER_ONLY_FILE)
-        .open(path)?;
+    let file = open_file(no_link().create(true).truncate(false).write(true), path)?;
     file.set_permissions(Permissions::from_mode(OWNER_ONLY_FILE))?;
     for companion in ["-wal", "-shm"] {
-        let path = beside(path, companion);
-        if path.exists() {
-            fs::set_permissions(path, Permissions::from_mode(OWNER_ONLY_FILE))?;
+        match open_file(no_link().write(true), &beside(path, companion)) {
+            Ok(file) => file.set_permissions(Permissions::from_mode(OWNER_ONLY_FILE))?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// Which file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+/// Which file lies at `path`, which has to be a file.
+pub(crate) fn identity(path: &Path) -> io::Result<FileId> {
+    let found: Metadata = fs::symlink_metadata(path)?;
+    if !found.is_file() {
+        return Err(not_a_file(path));
+    }
+    Ok(FileId { device: found.dev(), inode: found.ino() })
+}
+
+/// With less space than this a disk is full: a change takes some pages in the log and in the file.
+const FULL: u64 = 1024 * 1024;
+
+/// Whether the file may be written and its disk has room.
+pub(crate) fn can_be_written(path: &Path) -> bool {
+    if access(path, Access::WRITE_OK).is_err() {
+        return false;
+    }
+    // A file system that can't tell is no reason to refuse.
+    let Ok(disk) = statvfs(path) else { return true };
+    let free = if geteuid().is_root() { disk.f_bfree } else { disk.f_bavail };
+    let has_room = disk.f_blocks == 0 || free.saturating_mul(disk.f_frsize) >= FULL;
+    has_room && !disk.f_flag.contains(StatVfsMountFlags::RDONLY)
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {

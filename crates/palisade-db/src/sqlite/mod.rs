@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub(crate) use connection::{Connection, Source, Use};
+pub(crate) use files::{no_link, open_file};
 pub(crate) use writer::Member;
 
 use crate::statement::{Answer, Statement};
-use crate::{DbError, Options};
+use crate::{Args, DbError, Options};
 use readers::Readers;
 use writer::Writer;
 
@@ -33,10 +34,11 @@ pub(crate) struct Sqlite {
 
 impl Sqlite {
     pub(crate) async fn open(path: PathBuf, options: &Options) -> Result<Self, DbError> {
-        files::prepare(&path).map_err(|cause| {
+        let unusable = |cause| {
             DbError::unavailable("the database file cannot be created or opened").caused_by(cause)
-        })?;
-        let source = Source { path, statement_timeout: options.statement_timeout };
+        };
+        files::prepare(&path).map_err(unusable)?;
+        let source = Source::new(path, options.statement_timeout).map_err(unusable)?;
         let writer = Writer::start(source.clone()).await?;
         let readers = Arc::new(Readers::new(source.clone(), options.max_connections.min(useful())));
         Ok(Self { source, readers, writer })
@@ -48,6 +50,16 @@ impl Sqlite {
 
     pub(crate) async fn begin(&self) -> Result<Member, DbError> {
         self.writer.begin().await
+    }
+
+    /// Whether changes can be made. Once one has failed, that is found out by making one.
+    pub(crate) async fn takes_writes(&self) -> Result<bool, DbError> {
+        let read = Statement::new("select count(*) from sqlite_schema", Args::default())?;
+        self.read(&read).await?;
+        if !files::can_be_written(&self.source.path) {
+            return Ok(false);
+        }
+        Ok(!self.writer.has_failed() || self.writer.try_to_write().await.is_ok())
     }
 
     pub(crate) async fn settled(&self) -> Result<(), DbError> {

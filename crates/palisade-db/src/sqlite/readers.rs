@@ -39,6 +39,7 @@ impl Readers {
             Some((_, connection)) => connection,
             None => Connection::open(&self.source, Use::Reading).await?,
         };
+        self.source.check()?;
         let mut borrowed = Borrowed { stop: connection.stop_switch(), finished: false };
         let answer = connection.run(statement).await;
         borrowed.finished = true;
@@ -101,8 +102,7 @@ mod tests {
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("db");
         std::fs::write(&path, []).unwrap();
-        let mut readers =
-            Readers::new(Source { path, statement_timeout: Duration::from_secs(30) }, 4);
+        let mut readers = Readers::new(Source::new(path, Duration::from_secs(30)).unwrap(), 4);
         let slow = Statement::new(
             "with recursive n(n) as (select 1 union all select n + 1 from n where n < 300000)
              select count(*) from n",

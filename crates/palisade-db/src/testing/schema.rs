@@ -33,7 +33,9 @@ const SQLITE_COLUMNS: &str = "select t.name, c.name, lower(c.type), c.\"notnull\
 
 const POSTGRES_COLUMNS: &str = "select cast(table_name as text), cast(column_name as text),
         cast(coalesce(domain_name, data_type) as text), is_nullable = 'NO'
-    from information_schema.columns where table_schema = 'public'
+    from information_schema.columns
+    join information_schema.tables using (table_schema, table_name)
+    where table_schema = 'public' and table_type = 'BASE TABLE'
     order by table_name, ordinal_position";
 
 const SQLITE_UNIQUE: &str = "select t.name, i.name, coalesce(c.name, '?')

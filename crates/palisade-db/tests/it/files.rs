@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use palisade_db::testing::options;
-use palisade_db::{Db, args};
+use palisade_db::{Db, DbErrorKind, args};
 
-use crate::transactions::{insert, with_numbers};
+use crate::transactions::{count, insert, with_numbers};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -52,4 +52,84 @@ async fn a_commit_waits_for_the_disk() {
         .await
         .unwrap();
     assert_eq!((synchronous, journal.as_str()), (2, "wal"));
+}
+
+#[tokio::test]
+async fn a_database_that_is_a_link_is_neither_opened_nor_made() {
+    let root = tempfile::tempdir().unwrap();
+    let (victim, path) = (root.path().join("victim"), root.path().join("app.db"));
+    let url = format!("sqlite:{}", path.display());
+    fs::write(&victim, "kept").unwrap();
+    fs::set_permissions(&victim, Permissions::from_mode(0o644)).unwrap();
+    for name in ["app.db", "app.db-wal", "app.db-shm"] {
+        let link = root.path().join(name);
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        let refused = Db::open(options(&url)).await.err().unwrap();
+        let cause = std::error::Error::source(&refused).unwrap().to_string();
+        assert!(cause.contains("is a link"), "{name}: {cause}");
+        assert_eq!((fs::read_to_string(&victim).unwrap().as_str(), mode(&victim)), ("kept", 0o644));
+        fs::remove_file(&link).unwrap();
+    }
+    fs::remove_file(&victim).unwrap();
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(&victim, &path).unwrap();
+    Db::open(options(&url)).await.err().unwrap();
+    assert!(!victim.exists(), "a file was made through a link");
+}
+
+#[tokio::test]
+async fn the_directory_of_the_database_may_be_a_link() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("real")).unwrap();
+    std::os::unix::fs::symlink("real", root.path().join("data")).unwrap();
+    let url = format!("sqlite:{}", root.path().join("data/app.db").display());
+    let db = Db::open(options(&url)).await.unwrap();
+    with_numbers(&db).await;
+    assert!(root.path().join("real/app.db").exists());
+}
+
+#[tokio::test]
+async fn a_file_that_was_replaced_is_not_used_any_more() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("app.db");
+    let url = format!("sqlite:{}", path.display());
+    let db = Db::open(options(&url)).await.unwrap();
+    with_numbers(&db).await;
+    insert(&db, 1).await;
+    fs::rename(&path, root.path().join("old")).unwrap();
+    fs::write(&path, "").unwrap();
+    for _ in 0..2 {
+        let refused = db.all::<(i64,)>("select n from numbers", args![]).await.unwrap_err();
+        assert_eq!(refused.kind(), DbErrorKind::Unavailable, "{refused:?}");
+        let refused = db.begin().await.err().unwrap();
+        assert_eq!(refused.kind(), DbErrorKind::Unavailable, "{refused:?}");
+        assert!(db.takes_writes().await.is_err());
+    }
+    assert_eq!(fs::read(&path).unwrap(), b"", "the new file was written to");
+    fs::rename(root.path().join("old"), &path).unwrap();
+    assert_eq!(count(&db).await, 1);
+    insert(&db, 2).await;
+}
+
+#[tokio::test]
+async fn a_failed_change_is_followed_by_a_try() {
+    let root = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", root.path().join("app.db").display());
+    let db = Db::open(options(&url)).await.unwrap();
+    with_numbers(&db).await;
+    assert!(db.takes_writes().await.unwrap());
+    let mut tx = db.begin().await.unwrap();
+    tx.all::<(i64,)>("pragma max_page_count = 1", args![]).await.unwrap();
+    let full = tx
+        .run(
+            "with recursive c(n) as (select 1 union all select n + 1 from c where n < 100000)
+             insert into numbers (n) select n from c",
+            args![],
+        )
+        .await
+        .unwrap_err();
+    assert_eq!(full.kind(), DbErrorKind::Unavailable, "{full:?}");
+    drop(tx);
+    assert!(db.takes_writes().await.unwrap(), "there is room again");
+    assert_eq!(count(&db).await, 0);
 }

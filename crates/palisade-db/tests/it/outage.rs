@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use palisade_db::testing::{Cluster, options};
-use palisade_db::{Db, DbErrorKind, args};
+use palisade_db::testing::{Cluster, TestDb, options};
+use palisade_db::{Db, DbErrorKind, Options, args};
 use tokio::time::{Instant, sleep};
 
 use crate::transactions::{INSERT, count, insert, with_numbers};
@@ -63,4 +63,102 @@ async fn a_restart_between_two_statements_is_not_noticed() {
             assert_eq!(count(&db).await, 1);
         }
     }
+}
+
+/// Several connections whose plans are made.
+async fn warm(db: &Db) {
+    let mut open = Vec::new();
+    for _ in 0..5 {
+        let mut tx = db.begin().await.unwrap();
+        tx.all::<(i64,)>(NUMBERS, args![]).await.unwrap();
+        open.push(tx);
+    }
+    drop(open);
+    sleep(Duration::from_millis(100)).await;
+}
+
+const NUMBERS: &str = "select n from numbers order by n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_that_were_made_again_are_read_and_written() {
+    let test = TestDb::postgres().await;
+    let db = test.db();
+    let elsewhere = Db::open(options(test.url())).await.unwrap();
+    with_numbers(db).await;
+    insert(db, 1).await;
+    // As `pg_restore --clean` does, with other numbers for types and tables.
+    for change in
+        ["alter table numbers alter n type integer", "alter table numbers alter n type bigint"]
+    {
+        warm(db).await;
+        let mut tx = elsewhere.begin().await.unwrap();
+        tx.run(change, args![]).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        assert_eq!(tx.all::<(i64,)>(NUMBERS, args![]).await.unwrap(), [(1,)], "{change}");
+        tx.commit().await.unwrap();
+        for _ in 0..20 {
+            assert_eq!(db.all::<(i64,)>(NUMBERS, args![]).await.unwrap(), [(1,)], "{change}");
+        }
+    }
+    // What a transaction has done is not done twice: it fails, and the next one is in order.
+    warm(db).await;
+    let mut tx = db.begin().await.unwrap();
+    tx.one::<(i64,)>("select count(*) from schema_migrations", args![]).await.unwrap();
+    let mut other = elsewhere.begin().await.unwrap();
+    other.run("alter table numbers alter n type integer", args![]).await.unwrap();
+    other.commit().await.unwrap();
+    let refused = tx.all::<(i64,)>(NUMBERS, args![]).await.unwrap_err();
+    assert_eq!(refused.kind(), DbErrorKind::Unavailable, "{refused:?}");
+    drop(tx);
+    insert(db, 2).await;
+    assert_eq!(count(db).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statements_that_the_server_does_not_know_any_more_are_prepared_again() {
+    let test = TestDb::postgres().await;
+    with_numbers(test.db()).await;
+    let one = Options { max_connections: 1, ..options(test.url()) };
+    let db = Db::open(one).await.unwrap();
+    for _ in 0..3 {
+        assert!(db.all::<(i64,)>(NUMBERS, args![]).await.unwrap().is_empty());
+        // What a pooler does between two transactions.
+        let mut tx = db.begin().await.unwrap();
+        tx.run("deallocate all", args![]).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_takes_no_writes_is_known_without_writing() {
+    let cluster = Cluster::start();
+    let db = Db::open(options(&cluster.url())).await.unwrap();
+    with_numbers(&db).await;
+    assert!(db.takes_writes().await.unwrap());
+    let run = async |sql: &'static str| {
+        let mut tx = db.begin().await.unwrap();
+        tx.run("set transaction read write", args![]).await.unwrap();
+        tx.run(sql, args![]).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    let eventually = async |wanted: bool| {
+        for _ in 0..50 {
+            if db.takes_writes().await.unwrap() == wanted {
+                return;
+            }
+        }
+        panic!("never {wanted}");
+    };
+    run("alter role current_user set default_transaction_read_only = on").await;
+    cluster.stop();
+    cluster.start_again();
+    eventually(false).await;
+    for _ in 0..5 {
+        assert!(!db.takes_writes().await.unwrap());
+    }
+    run("alter role current_user reset default_transaction_read_only").await;
+    // By itself: no connection of the time before is kept.
+    eventually(true).await;
+    insert(&db, 1).await;
 }

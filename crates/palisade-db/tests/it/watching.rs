@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use palisade_db::testing::{Cluster, TestDb, options};
-use palisade_db::{Db, args};
+use palisade_db::{Db, Migration, Sql, Timestamp, Woken, args};
 use tokio::time::{Instant, sleep};
 
-use crate::transactions::{INSERT, with_numbers};
+use crate::transactions::{INSERT, NUMBERS, with_numbers};
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -75,4 +75,27 @@ async fn waiting_outlives_an_outage() {
     let start = Instant::now();
     changes.wait(LONG).await;
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+/// SQLite raises the counter of its schema when a copy is brought back into an open file, as for a migration
+/// (sqlite.org/c3ref/backup_finish.html).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn content_that_may_be_replaced_is_told_from_a_change() {
+    let test = TestDb::sqlite().await;
+    with_numbers(test.db()).await;
+    let elsewhere = Db::open(options(test.url())).await.unwrap();
+    let mut changes = test.db().changes();
+    assert_eq!(changes.wait(LONG).await, Woken::Changed);
+    change(&elsewhere, 1).await;
+    assert_eq!(changes.wait(LONG).await, Woken::Changed);
+    let more =
+        Migration { version: 2, name: "more", sql: Sql::Both("create table more (n bigint)") };
+    elsewhere.migrate(&[NUMBERS[0], more], Timestamp::from_seconds(1)).await.unwrap();
+    let mut woken = Vec::new();
+    for _ in 0..3 {
+        woken.push(changes.wait(Duration::from_millis(300)).await);
+    }
+    assert!(woken.contains(&Woken::Replaced), "{woken:?}");
+    change(&elsewhere, 2).await;
+    assert_eq!(changes.wait(LONG).await, Woken::Changed);
 }

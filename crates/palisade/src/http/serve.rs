@@ -4,7 +4,7 @@
 //! - No peer holds a connection by being slow: the TLS handshake, the request's head, an idle
 //!   HTTP/1.1 connection and a response nobody reads each have a deadline; an HTTP/2 peer must answer
 //!   pings. (The pace of a request's body is the service's business.)
-//! - One address cannot take all connections; what it opens beyond its share is closed at once.
+//! - No address and no network can take all connections; what it opens beyond its share is closed at once.
 //! - Heads that are too large are refused (431), and HTTP/2 is bounded in streams, header lists and
 //!   resets.
 //! - Nothing a peer or the operating system does on accepting ends the server.
@@ -209,6 +209,7 @@ impl Front {
     ) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
         // The semaphore is never closed.
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
+        let mut told = false;
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
@@ -217,7 +218,9 @@ impl Front {
                 }
                 Err(error) if ends_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "no connection could be accepted");
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%error, "no connection could be accepted");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

@@ -190,12 +190,20 @@ async fn usable(app: &App, digest: [u8; 32]) -> Result<()> {
     row.map(drop).ok_or_else(bad_token)
 }
 
+/// Whether there is no administrator yet, and a set-up link would be of use.
+///
+/// # Errors
+/// When the database fails.
+pub async fn needs_setup(app: &App) -> Result<bool> {
+    Ok(!users::has_admin(app).await?)
+}
+
 /// Makes a set-up token; every earlier one is void.
 ///
 /// # Errors
 /// `setup.done` once an administrator exists; or the database fails.
 pub async fn setup_link(app: &App, actor: &Actor) -> Result<SecretString> {
-    if users::has_admin(app).await? {
+    if !needs_setup(app).await? {
         return Err(done());
     }
     let token = opaque::generate(SETUP_PREFIX, &*app.random);

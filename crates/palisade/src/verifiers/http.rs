@@ -65,7 +65,9 @@ struct FeedParams {
 #[derive(JsonSchema)]
 #[schemars(inline, transparent)]
 #[expect(dead_code, reason = "only its schema is used")]
-struct AfterShape(#[schemars(regex(pattern = r"^[0-9]{1,18}\.[0-9]{1,18}$"))] String);
+struct AfterShape(
+    #[schemars(regex(pattern = r"^[0-9]{1,18}\.[0-9]{1,18}(\.[0-9a-fA-F]{16})?$"))] String,
+);
 
 async fn worth_of(State(app): State<App>, Form(form): Form<TokenForm>) -> Result<Json<Worth>> {
     introspect(&app, form.token.expose()).await.map(Json)

@@ -4,6 +4,9 @@
 //! that those below it were. A [`Cursor`] therefore has two parts: up to `low` everything is certain, and `at` is
 //! how far this pass has come. When a pass is through, the next one begins again from `low`, and shows what is
 //! above it a second time; an ending that is applied twice is applied.
+//!
+//! A cursor also carries the [`Mark`] of the row `at`. A database that was restored gives numbers again; the mark
+//! doesn't fit then, and the page says that it begins anew.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +18,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::feed::Asked;
+use crate::feed::{Asked, Mark, Told};
 use crate::id::{ApiKeyId, SessionId};
 use crate::settings::TokenFormat;
 use crate::{api_keys, keys, sessions, tokens};
@@ -32,11 +35,16 @@ const PAGE: i64 = 500;
 pub(super) struct Cursor {
     pub(super) low: i64,
     pub(super) at: i64,
+    /// Of the row `at`.
+    mark: Mark,
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.low, self.at)
+        match self.at {
+            0 => f.write_str("0.0"),
+            at => write!(f, "{}.{at}.{:016x}", self.low, self.mark.0),
+        }
     }
 }
 
@@ -44,13 +52,25 @@ impl FromStr for Cursor {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Cursor, ()> {
-        let (low, at) = text.split_once('.').ok_or(())?;
         let number = |text: &str| {
             let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             digits.then(|| text.parse::<i64>().ok()).flatten().ok_or(())
         };
+        let mut parts = text.split('.');
+        let (low, at) = (parts.next().ok_or(())?, parts.next().ok_or(())?);
         let (low, at) = (number(low)?, number(at)?);
-        Ok(Cursor { low: low.min(at), at })
+        // One without a mark is of an earlier version, and known only at the beginning.
+        let mark = match parts.next() {
+            None => 0,
+            Some(text) if text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                u64::from_str_radix(text, 16).map_err(drop)?
+            }
+            Some(_) => return Err(()),
+        };
+        if parts.next().is_some() {
+            return Err(());
+        }
+        Ok(Cursor { low: low.min(at), at, mark: Mark(mark) })
     }
 }
 
@@ -84,6 +104,8 @@ pub(super) struct Page {
     highest: i64,
     pub(super) next: Cursor,
     pub(super) more: bool,
+    /// The cursor asked with isn't known: this page begins with the oldest ending.
+    pub(super) restarted: bool,
 }
 
 /// What has ended since `cursor` and could still be taken for alive.
@@ -96,6 +118,8 @@ pub(super) async fn read(app: &App, cursor: Cursor) -> Result<Page> {
     let life = tokens::longest_life(app);
     let asked = Asked {
         from: cursor.at,
+        mark: cursor.mark,
+        low: cursor.low,
         not_before: time.minus(life),
         topics: [sessions::ENDED_NEWS, api_keys::ENDED_NEWS],
         limit: PAGE,
@@ -103,26 +127,32 @@ pub(super) async fn read(app: &App, cursor: Cursor) -> Result<Page> {
     };
     let since = app.feed.since(&app.db, asked).await?;
     let more = i64::try_from(since.rows.len()).unwrap_or(PAGE) == PAGE;
-    let after = cursor;
-    let cursor = if cursor.at > since.highest { Cursor::default() } else { cursor };
+    let (after, restarted) = (cursor, !since.known);
+    let cursor = if since.known { cursor } else { Cursor::default() };
+    let from_before = since.low.filter(|low| low.seq == cursor.low);
     // SECURITY: in the middle of a pass `low` stays: what was passed over since its beginning is looked for in the
     // next one (test: a_number_that_commits_late_is_on_a_later_page).
     let begins = cursor.low == cursor.at;
-    let low = if begins { cursor.low.max(since.certain) } else { cursor.low };
-    let at = since.rows.last().filter(|_| more).map_or(low, |row| row.0);
-    let ending = |(sequence, topic, subject, ended_at): (i64, String, _, Timestamp)| {
-        let session = topic == sessions::ENDED_NEWS;
+    let ahead = since.certain.filter(|certain| begins && certain.seq > cursor.low);
+    let low = ahead.or(from_before);
+    let at = since.rows.last().filter(|_| more).map(|row| row.place).or(low);
+    let ending = |row: Told| {
+        let session = row.topic == sessions::ENDED_NEWS;
         Ending {
-            sequence,
-            session_id: session.then_some(SessionId(subject)),
-            api_key_id: (!session).then_some(ApiKeyId(subject)),
-            ended_at,
-            until: ended_at.plus(life),
+            sequence: row.place.seq,
+            session_id: session.then_some(SessionId(row.subject)),
+            api_key_id: (!session).then_some(ApiKeyId(row.subject)),
+            ended_at: row.at,
+            until: row.at.plus(life),
         }
     };
     let items = since.rows.into_iter().map(ending).collect();
-    let next = Cursor { low: low.min(at), at };
-    Ok(Page { after, items, time, highest: since.highest, next, more })
+    let next = at.map_or_else(Cursor::default, |at| Cursor {
+        low: low.map_or(0, |low| low.seq).min(at.seq),
+        at: at.seq,
+        mark: at.mark,
+    });
+    Ok(Page { after, items, time, highest: since.highest, next, more, restarted })
 }
 
 impl Page {
@@ -142,6 +172,9 @@ impl Page {
             "next": self.next.to_string(),
             "more": self.more,
         });
+        if self.restarted {
+            claims["restarted"] = json!(true);
+        }
         if let Some(place) = stream {
             claims["stream"] = json!(place);
         }

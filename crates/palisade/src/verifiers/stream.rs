@@ -110,6 +110,10 @@ impl Follower {
         }
         let mut page = read(&self.app, self.cursor).await?;
         self.cursor = page.next;
+        if page.restarted {
+            // Numbers that were sent stand for something else now.
+            self.sent.clear();
+        }
         page.items.retain(|ending| self.sent.insert(ending.sequence));
         if !page.more {
             self.sent = self.sent.split_off(&(self.cursor.low + 1));

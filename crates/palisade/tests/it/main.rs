@@ -41,6 +41,7 @@ mod passkeys;
 mod recovering;
 mod refreshing;
 mod rights;
+mod restoring;
 mod signing_in;
 mod tampering;
 mod verifying;

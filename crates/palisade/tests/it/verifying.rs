@@ -11,11 +11,13 @@ use serde_json::{Value, json};
 
 use crate::administering::{plan, put};
 use crate::app::{Answer, Call, Client, On, Plan, TestApp};
+use crate::restoring::{highest, restore_feed};
 
 crate::on_both! {
     a_token_of_an_ended_session_is_not_active => |on| super::worth(on);
     a_revoked_token_ends_what_it_belongs_to => |on| super::revoking(on);
     the_feed_holds_every_ending_in_order => |on| super::feed(on);
+    a_reader_outside_is_told_that_its_place_is_unknown => |on| super::unknown(on);
     a_number_that_commits_late_is_on_a_later_page => |on| super::late(on);
     a_stream_ends_with_the_key_that_opened_it => |on| super::stream(on);
 }
@@ -220,16 +222,53 @@ async fn feed(on: On) {
     let next = second["next"].as_str().unwrap();
     assert!(ended(&page(&gateway, Some(next)).await).is_empty());
     assert_eq!(ended(&page(&gateway, None).await), expected);
-    // A reader of a database that was restored begins again.
+    // A cursor without its mark is of an earlier version.
     assert_eq!(ended(&page(&gateway, Some("999999.999999")).await), expected);
     app.advance(Duration::from_secs(16 * 60)).await;
     assert!(ended(&page(&gateway, None).await).is_empty());
-    for bad in ["x", "5", "-1.2", "1.99999999999999999999", "1.2.3", ""] {
+    for bad in ["x", "5", "-1.2", "1.99999999999999999999", "1.2.3", "1.2.0123456789abcdeg", ""] {
         let answer = gateway.get(&format!("{FEED}?after={bad}")).await;
         assert_eq!(answer.body["errors"][0]["code"], "request.bad_cursor", "{bad}");
     }
     let bob = app.token("ann@example.com").await;
     assert_eq!(bob.get(FEED).await.code(), "access.denied");
+    app.stop().await;
+}
+
+async fn unknown(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    app.admin("root@example.com").await;
+    app.user("ann@example.com").await;
+    let gateway = verifier(&app, &app.token("root@example.com").await).await;
+    let low = highest(&app).await;
+    let end_one = async || {
+        let held = sign_in(&app, "jwt").await;
+        app.anyone().with_token(held.text("access_token")).act("/api/v1/auth/logout").await;
+        held.text("session_id")
+    };
+    for _ in 0..3 {
+        end_one().await;
+    }
+    app.advance(Duration::from_secs(61)).await;
+    let first = page(&gateway, None).await;
+    assert_eq!((ended(&first).len(), first.get("restarted")), (3, None));
+    let next = first["next"].as_str().unwrap().to_owned();
+    // The reader's place is known for as long as nothing else happens, however long that is.
+    app.advance(Duration::from_secs(3 * 3600)).await;
+    let root = app.token("root@example.com").await;
+    app.app.feed.prune(&app.app.db, app.clock.now(), Duration::ZERO).await.unwrap();
+    let gateway = verifier(&app, &root).await;
+    let known = page(&gateway, Some(&next)).await;
+    assert_eq!((ended(&known).len(), known.get("restarted")), (0, None));
+    // The database is restored, and its numbers grow beyond the reader's place again.
+    restore_feed(&app, low, 20).await;
+    let again = end_one().await;
+    app.advance(Duration::from_secs(61)).await;
+    let told = page(&gateway, Some(&next)).await;
+    assert_eq!((ended(&told), &told["restarted"]), (vec![again], &json!(true)));
+    assert_eq!(told["after"], next);
+    let on = told["next"].as_str().unwrap();
+    assert_eq!(page(&gateway, Some(on)).await.get("restarted"), None);
     app.stop().await;
 }
 

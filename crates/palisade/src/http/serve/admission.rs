@@ -1,63 +1,152 @@
-//! How many connections each address has open.
+//! How many connections each address and each network has open.
+//!
+//! A network may have a quarter of what is still free: alone it gets a fifth of all, and when dozens of
+//! networks have taken what they can, there is still room. A fixed share would be too small for a large
+//! office, or too large against an attacker with addresses in a few networks.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Exempt, Limits};
 use crate::limits::address_group;
 
-/// Counts open connections by address group.
+/// Counts open connections by address group and by network.
 pub(super) struct Admission {
+    connections: usize,
     per_address: usize,
     exempt: Exempt,
-    open: Mutex<HashMap<IpAddr, usize>>,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    total: usize,
+    by_address: HashMap<IpAddr, usize>,
+    by_network: HashMap<IpAddr, usize>,
 }
 
 /// One counted connection; uncounted when dropped.
 pub(super) struct Seat {
     admission: Arc<Admission>,
     /// `None` for an exempt address.
-    group: Option<IpAddr>,
+    address: Option<IpAddr>,
+}
+
+/// The network that is commonly in one hand: of IPv4 a /24, of IPv6 a /48.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << 8))),
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 80))),
+    }
 }
 
 impl Admission {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
+            connections: limits.connections,
             per_address: limits.connections_per_address,
             exempt: Arc::clone(&limits.exempt),
-            open: Mutex::new(HashMap::new()),
+            open: Mutex::default(),
         }
     }
 
-    /// A seat for a connection from `address`; `None` when it has its share already.
+    /// A seat for a connection from `address`; `None` when it or its network has its share already.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Seat> {
-        let group = if (self.exempt)(address) { None } else { Some(address_group(address)) };
-        if let Some(group) = group {
-            let mut open = self.lock();
-            let count = open.get(&group).copied().unwrap_or(0);
-            if count >= self.per_address {
+        let address = if (self.exempt)(address) { None } else { Some(address) };
+        let mut open = self.lock();
+        if let Some(address) = address {
+            // SECURITY: (test: a_network_leaves_room_for_others)
+            let share = (self.connections.saturating_sub(open.total) / 4).max(1);
+            let of = |counts: &HashMap<IpAddr, usize>, key| counts.get(&key).copied().unwrap_or(0);
+            if of(&open.by_address, address_group(address)) >= self.per_address
+                || of(&open.by_network, network(address)) >= share
+            {
                 return None;
             }
-            open.insert(group, count + 1);
+            *open.by_address.entry(address_group(address)).or_default() += 1;
+            *open.by_network.entry(network(address)).or_default() += 1;
         }
-        Some(Seat { admission: Arc::clone(self), group })
+        open.total += 1;
+        Some(Seat { admission: Arc::clone(self), address })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+    fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let Some(group) = self.group else { return };
-        if let Entry::Occupied(mut count) = self.admission.lock().entry(group) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
+        let mut open = self.admission.lock();
+        open.total -= 1;
+        if let Some(address) = self.address {
+            leave(&mut open.by_address, address_group(address));
+            leave(&mut open.by_network, network(address));
         }
+    }
+}
+
+fn leave(counts: &mut HashMap<IpAddr, usize>, key: IpAddr) {
+    if let Entry::Occupied(mut count) = counts.entry(key) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admission(connections: usize) -> Arc<Admission> {
+        Arc::new(Admission::new(&Limits { connections, ..Limits::default() }))
+    }
+
+    /// As many as `address` is given, one after the other.
+    fn fill(admission: &Arc<Admission>, address: &str, seats: &mut Vec<Seat>) -> usize {
+        let before = seats.len();
+        while let Some(seat) = admission.admit(address.parse().unwrap()) {
+            seats.push(seat);
+        }
+        seats.len() - before
+    }
+
+    #[test]
+    fn a_network_leaves_room_for_others() {
+        let (admission, mut seats) = (admission(800), Vec::new());
+        let first = fill(&admission, "192.0.2.1", &mut seats);
+        let neighbour = fill(&admission, "192.0.2.200", &mut seats);
+        assert_eq!((first, neighbour), (160, 0));
+        assert_eq!(fill(&admission, "198.51.100.1", &mut seats), 128);
+        assert_eq!(fill(&admission, "2001:db8:1::1", &mut seats), 102);
+        assert_eq!(fill(&admission, "2001:db8:1:2::1", &mut seats), 0);
+        for network in 0..20 {
+            fill(&admission, &format!("203.0.{network}.1"), &mut seats);
+        }
+        // However many came, the next network is let in.
+        assert!(seats.len() < 800);
+        assert!(admission.admit("100.64.0.1".parse().unwrap()).is_some());
+        drop(seats);
+        let open = admission.lock();
+        assert_eq!((open.total, open.by_address.len(), open.by_network.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn an_address_has_a_share_of_its_own() {
+        let (admission, mut seats) = (admission(10_000), Vec::new());
+        assert_eq!(fill(&admission, "192.0.2.1", &mut seats), 512);
+        assert_eq!(fill(&admission, "192.0.2.2", &mut seats), 512);
+    }
+
+    #[test]
+    fn exempt_addresses_have_no_share_and_are_counted() {
+        let (admission, mut seats) = (admission(100), Vec::new());
+        for _ in 0..80 {
+            seats.push(admission.admit("127.0.0.1".parse().unwrap()).unwrap());
+        }
+        assert_eq!(fill(&admission, "192.0.2.1", &mut seats), 4);
     }
 }

@@ -19,7 +19,8 @@ pub type Exempt = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 /// What a peer may take.
 #[derive(Clone)]
 pub struct Limits {
-    /// Open connections; more wait in the operating system's queue.
+    /// Open connections; more wait in the operating system's queue. A network (IPv4 /24, IPv6 /48) may have a
+    /// quarter of those that are still free.
     pub connections: usize,
     /// Open connections of one address, IPv6 by its /64 network; more are closed at once.
     pub connections_per_address: usize,

@@ -1,0 +1,30 @@
+//! Which failures belong to one connection, so that the same on a fresh one may work.
+//!
+//! A connection keeps prepared statements, and the server keeps plans for them. After `pg_restore --clean`,
+//! a migration or another change of the tables they don't fit any more; behind a pooler they may be another
+//! server connection's. Such a connection is closed, and so is every older one: they all hold the same.
+
+use sqlx::postgres::PgDatabaseError;
+
+/// Whether a fresh connection may do what this one failed to do (SQLSTATE: PostgreSQL manual, appendix A).
+pub(crate) fn is_of_the_connection(reported: &PgDatabaseError) -> bool {
+    match reported.code() {
+        // connection failure, shutdown, crash, a session that was idle for too long
+        "08003" | "08006" | "57P01" | "57P02" | "57P05" => true,
+        _ => is_outdated(reported),
+    }
+}
+
+/// Whether a prepared statement, or what the server remembers of it, doesn't fit the tables any more.
+pub(crate) fn is_outdated(reported: &PgDatabaseError) -> bool {
+    match reported.code() {
+        // no such prepared statement; one that exists already
+        "26000" | "42P05" => true,
+        // "cached plan must not change result type": the words are translated, the place is not.
+        "0A000" => reported.routine() == Some("RevalidateCachedQuery"),
+        // An object that the plan knew by its number is gone ("cache lookup failed for type 16412"); such
+        // internal messages aren't translated.
+        "XX000" => reported.message().starts_with("cache lookup failed"),
+        _ => false,
+    }
+}

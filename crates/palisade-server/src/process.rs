@@ -1,0 +1,43 @@
+//! What the operating system allows this process, and what it must not do for others.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::failure::Failure;
+
+/// A core dump holds the root key and passwords of the moment.
+///
+/// SECURITY: the limit keeps the kernel from writing one, and from handing one to a program such as
+/// systemd-coredump, which ignores the limit; and no other process of the same user may read our memory
+/// (test: `no_memory_of_the_process_reaches_a_disk`).
+pub(crate) fn forbid_core_dumps() -> Result<(), Failure> {
+    let failed = |error| Failure::failed("core dumps can't be switched off").because(error);
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .map_err(std::io::Error::from)
+        .map_err(failed)?;
+    undumpable().map_err(failed)
+}
+
+#[cfg(target_os = "linux")]
+fn undumpable() -> std::io::Result<()> {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn undumpable() -> std::io::Result<()> {
+    Ok(())
+}
+
+/// How many files and connections may be open, once the limit is as high as the system lets us set it: systemd
+/// and shells begin with 1,024 and allow far more.
+pub(crate) fn raise_open_files() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let now = if limit.current != limit.maximum && setrlimit(Resource::Nofile, raised).is_ok() {
+        tracing::info!(from = limit.current, to = limit.maximum, "raised the limit of open files");
+        limit.maximum
+    } else {
+        limit.current
+    };
+    now.map_or(usize::MAX, |now| usize::try_from(now).unwrap_or(usize::MAX))
+}
