@@ -17,7 +17,7 @@ use sqlx::postgres::{
     Postgres as Driver,
 };
 use sqlx::query::Query;
-use sqlx::{ConnectOptions as _, Connection as _, Either, Executor as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Executor as _};
 use tokio::runtime::Handle;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout};
 pub(crate) use migration::PgMigration;
 
 use crate::statement::{Answer, Statement};
-use crate::{DbError, DbErrorKind, Options};
+use crate::{DbError, DbErrorKind, Lock, Options};
 use news::Herald;
 
 /// How long one waits for a connection. Below one second, so that "the database is gone" is said
@@ -96,16 +96,20 @@ impl Postgres {
     }
 
     /// Starts a transaction. A connection that turns out to be dead is replaced once.
-    pub(crate) async fn begin(&self) -> Result<PgTransaction, DbError> {
-        match self.begin_once().await {
-            Err(error) if self.lost(&error) => self.begin_once().await,
+    pub(crate) async fn begin(&self, locks: &[Lock]) -> Result<PgTransaction, DbError> {
+        match self.begin_once(locks).await {
+            Err(error) if self.lost(&error) => self.begin_once(locks).await,
             started => started,
         }
     }
 
-    async fn begin_once(&self) -> Result<PgTransaction, DbError> {
+    async fn begin_once(&self, locks: &[Lock]) -> Result<PgTransaction, DbError> {
         let mut connection = Pooled::take(&self.pool, self.limit).await?;
-        connection.control("begin").await?;
+        if let Err(error) = connection.control(begin(locks)).await {
+            // It may have begun before a lock was refused.
+            connection.in_order = false;
+            return Err(error);
+        }
         let herald = Arc::clone(&self.herald);
         let runtime = Handle::current();
         Ok(PgTransaction { connection: Some(connection), herald, has_news: false, runtime })
@@ -176,6 +180,23 @@ impl Losses {
     }
 }
 
+/// Begins a transaction and takes its locks, in one round trip.
+///
+/// SECURITY: the locks are statements of their own: each statement that follows sees what was committed while
+/// they were waited for. The level is named, because a database may have another as its default, under which
+/// every statement would see the database as it was before the wait
+/// (tests: a_lock_is_taken_before_anything_is_looked_at, a_default_of_the_database_changes_no_level).
+fn begin(locks: &[Lock]) -> String {
+    let mut sql = String::from("begin isolation level read committed");
+    for (number, lock) in locks.iter().enumerate() {
+        let way = if lock.alone { "" } else { "_shared" };
+        sql.push_str(if number == 0 { "; select " } else { ", " });
+        // Numbers of our own, no input.
+        sql.push_str(&format!("pg_advisory_xact_lock{way}({})", lock.key));
+    }
+    sql
+}
+
 async fn set_limits(connection: &mut PgConnection, limit: Duration) -> Result<(), sqlx::Error> {
     let limit = format!("{}ms", limit.as_millis().max(1));
     sqlx::query(
@@ -183,6 +204,7 @@ async fn set_limits(connection: &mut PgConnection, limit: Duration) -> Result<()
                 set_config('lock_timeout', $1, false), \
                 set_config('idle_in_transaction_session_timeout', $1, false), \
                 set_config('synchronous_commit', 'on', false), \
+                set_config('default_transaction_isolation', 'read committed', false), \
                 set_config('timezone', 'UTC', false)",
     )
     .bind(limit)
@@ -212,8 +234,9 @@ impl Pooled {
         self.judge(answer)
     }
 
-    async fn control(&mut self, sql: &'static str) -> Result<(), DbError> {
+    async fn control(&mut self, sql: impl Into<String>) -> Result<(), DbError> {
         self.in_order = false;
+        let sql = AssertSqlSafe(sql.into());
         let answer = timeout(self.limit, self.connection.execute(sql)).await;
         self.judge(answer).map(drop)
     }

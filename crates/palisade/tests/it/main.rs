@@ -34,6 +34,7 @@ mod moving;
 mod outliving;
 mod owning;
 mod passkeys;
+mod racing;
 mod recovering;
 mod refreshing;
 mod signing_in;
