@@ -15,9 +15,11 @@ use crate::postgres;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DbErrorKind {
     /// The database cannot be used right now: unreachable, overloaded, out of disk, shutting down,
-    /// locked by another process, or it broke off the transaction to let another one through. Nothing
-    /// of the transaction is stored; trying again later may work.
+    /// locked by another process. Nothing of the transaction is stored; trying again later may work.
     Unavailable,
+    /// The database broke the transaction off to let another one through (a deadlock, a failure to
+    /// serialise). Nothing of it is stored; the same again may work at once.
+    BrokenOff,
     /// A unique constraint does not allow the row.
     Conflict,
     /// A foreign key does not allow the change.
@@ -162,6 +164,9 @@ impl From<sqlx::Error> for DbError {
 fn of_kind(kind: DbErrorKind) -> DbError {
     let says = match kind {
         DbErrorKind::Unavailable => "the database is not available",
+        DbErrorKind::BrokenOff => {
+            "the database broke off a transaction that stood in another's way"
+        }
         DbErrorKind::Conflict => "such an entry exists already",
         DbErrorKind::Foreign => "something that this refers to does not exist or is still in use",
         DbErrorKind::Check => "a value is missing or not allowed",
@@ -198,8 +203,10 @@ fn postgres_kind(state: &str) -> DbErrorKind {
         "23514" | "23502" => DbErrorKind::Check,
         // query_canceled by statement_timeout, lock_not_available, idle in transaction
         "57014" | "55P03" | "25P03" => DbErrorKind::Timeout,
-        // serialisation failure and deadlock; a standby that refuses to write; no such database
-        "40001" | "40P01" | "25006" | "3D000" => DbErrorKind::Unavailable,
+        // serialisation failure and deadlock
+        "40001" | "40P01" => DbErrorKind::BrokenOff,
+        // a standby that refuses to write; no such database
+        "25006" | "3D000" => DbErrorKind::Unavailable,
         _ => match state.get(..2) {
             // connection, authorization, resources, operator intervention, system
             Some("08" | "28" | "53" | "57" | "58") => DbErrorKind::Unavailable,

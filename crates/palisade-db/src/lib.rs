@@ -52,6 +52,7 @@
 mod changes;
 mod db;
 mod error;
+mod lock;
 mod migrations;
 mod postgres;
 mod row;
@@ -66,6 +67,7 @@ mod value;
 pub use changes::{Changes, Woken};
 pub use db::{Backend, Db, Options, Tx, check_url};
 pub use error::{DbError, DbErrorKind};
+pub use lock::Lock;
 pub use migrations::{Migration, Sql, Status};
 pub use row::{Cell, Column, FromRow, Row};
 pub use server_lock::{ServerLock, ServerLockError};

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
-use palisade::app::Actor;
+use palisade::app::{Actor, Hold};
 use palisade::http::Paging;
 use palisade::id::UserId;
 use palisade::recovery::{self, Invitation};
@@ -65,28 +65,35 @@ pub(crate) async fn run(cli: &Cli, output: Output, action: &UserAction) -> Resul
 /// Acts on a user; answers what became of them.
 async fn act(app: &App, user: &User, action: &UserAction) -> Result<String, Failure> {
     let operator = Actor::operator();
+    let alone = [Hold::Alone(user.id), Hold::Administrators];
     Ok(match action {
         UserAction::List { .. } | UserAction::Create { .. } | UserAction::Show { .. } => {
             String::new()
         }
         UserAction::Unlock { .. } => {
-            lockout::unlock(app.change(&operator).await?, user.id).await?;
+            lockout::unlock(
+                app.change_holding(&operator, &[Hold::Shared(user.id)]).await?,
+                user.id,
+            )
+            .await?;
             "is unlocked; all wrong passwords are forgotten".to_owned()
         }
         UserAction::Disable { .. } => {
-            sessions::disable(app.change(&operator).await?, user.id).await?;
+            sessions::disable(app.change_holding(&operator, &alone).await?, user.id).await?;
             "is disabled; all sessions are ended".to_owned()
         }
         UserAction::Enable { .. } => {
-            users::enable(app.change(&operator).await?, user.id).await?;
+            users::enable(app.change_holding(&operator, &[Hold::Shared(user.id)]).await?, user.id)
+                .await?;
             "can sign in again".to_owned()
         }
         UserAction::RevokeSessions { .. } => {
-            let ended = sessions::revoke_all(app.change(&operator).await?, user.id).await?;
+            let ended =
+                sessions::revoke_all(app.change_holding(&operator, &alone).await?, user.id).await?;
             format!("is signed out of {} sessions", ended.0)
         }
         UserAction::ResetMfa { .. } => {
-            mfa::reset(app.change(&operator).await?, user.id).await?;
+            mfa::reset(app.change_holding(&operator, &alone).await?, user.id).await?;
             "has no second factor any more; all sessions are ended".to_owned()
         }
         UserAction::ResetPassword { invite: true, .. } => {
@@ -99,7 +106,7 @@ async fn act(app: &App, user: &User, action: &UserAction) -> Result<String, Fail
         }
         UserAction::Delete { yes, .. } => {
             confirm(user, *yes)?;
-            account::delete(app.change(&operator).await?, user).await?;
+            account::delete(app.change_holding(&operator, &alone).await?, user).await?;
             "is deleted".to_owned()
         }
         UserAction::GrantRole { role, .. } => grant_role(app, user, role).await?,
@@ -109,7 +116,7 @@ async fn act(app: &App, user: &User, action: &UserAction) -> Result<String, Fail
 
 async fn grant_role(app: &App, user: &User, name: &str) -> Result<String, Failure> {
     let role = named_role(app, name).await?;
-    let change = app.change(&Actor::operator()).await?;
+    let change = app.change_holding(&Actor::operator(), &[Hold::Shared(user.id)]).await?;
     roles::grant(change, &Authority::Operator, user.id, &role).await?;
     Ok(format!("has the role {name}"))
 }
@@ -119,7 +126,8 @@ async fn revoke_role(app: &App, user: &User, name: &str) -> Result<String, Failu
     if !user.roles.iter().any(|held| held == name) {
         return Err(Failure::failed(format!("{} doesn't have the role {name}", user.email)));
     }
-    roles::revoke(app.change(&Actor::operator()).await?, user.id, &role).await?;
+    let change = app.change_holding(&Actor::operator(), &roles::held_for_revoking(user.id)).await?;
+    roles::revoke(change, user.id, &role).await?;
     Ok(format!("doesn't have the role {name} any more"))
 }
 

@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
@@ -232,6 +233,14 @@ impl Identity {
     }
 }
 
+/// The permission that a route asks for: looked at again in each change of the request.
+#[derive(Clone, Copy)]
+struct Needed(&'static str);
+
+/// Whether something of the request is committed.
+#[derive(Clone, Default)]
+pub struct Committed(pub Arc<AtomicBool>);
+
 /// Who calls a route: what every handler that changes or shows anything is handed.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -266,6 +275,11 @@ impl FromRequestParts<App> for Caller {
             address: arrival.map(|arrival| arrival.client.address),
             user_agent: user_agent(&parts.headers),
             request: arrival.map(|arrival| arrival.request),
+            permission: parts.extensions.get::<Needed>().map(|needed| needed.0),
+            committed: parts
+                .extensions
+                .get::<Committed>()
+                .map(|committed| Arc::clone(&committed.0)),
         };
         Ok(Caller { actor, identity })
     }
@@ -318,10 +332,11 @@ pub async fn admit(
     if identity.must_enrol && !access.enrolling {
         return Err(enrol_first());
     }
-    if let Who::Holds(permission) = access.who
-        && !identity.permissions.contains(permission.name)
-    {
-        return Err(denied());
+    if let Who::Holds(permission) = access.who {
+        if !identity.permissions.contains(permission.name) {
+            return Err(denied());
+        }
+        parts.extensions.insert(Needed(permission.name));
     }
     if access.fresh {
         let age = app.clock.now().since(identity.authenticated_at);
@@ -440,6 +455,7 @@ pub fn bad_token() -> Error {
     .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""))
 }
 
-fn denied() -> Error {
+/// Who is signed in may not do this.
+pub fn denied() -> Error {
     Error::new(Kind::Denied, "access.denied", "You are not allowed to do this.")
 }

@@ -10,19 +10,23 @@
 //! - A commit can't be cancelled by a client that goes away, and what it tells the
 //!   [feed](crate::feed) is applied here before anybody learns that it succeeded.
 //! - When the outcome of a commit is unknown, what it touched is forgotten and read again.
+//! - What a change rests on stays as it is until the change ends ([`Hold`]).
+
+mod hold;
 
 use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use palisade_crypto::random::Random;
 use palisade_crypto::root::RootKey;
-use palisade_db::{Args, Db, DbErrorKind, FromRow, Timestamp, Tx};
+use palisade_db::{Args, Db, DbErrorKind, FromRow, Lock, Timestamp, Tx};
 use uuid::Uuid;
 
-use crate::access::bad_token;
+use crate::access::{bad_token, denied};
 use crate::audit::{self, AuditKeys, Entry};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
@@ -30,6 +34,8 @@ use crate::feed::{Feed, News};
 use crate::id::{ApiKeyId, RequestId, SessionId, UserId, uuid_v7};
 use crate::limits::Limiter;
 use crate::settings::Settings;
+
+pub use hold::Hold;
 
 /// A running Palisade. Cheap to clone.
 #[derive(Clone)]
@@ -113,12 +119,23 @@ impl App {
     }
 
     /// Starts a change made by `actor`, whose session or API key must still be alive: it may have ended since the
-    /// request was let in, while its body was read.
+    /// request was let in, while its body was read. From here on it can't end before the change does.
     ///
     /// # Errors
-    /// `access.invalid_token`; or the database doesn't answer.
+    /// `access.invalid_token`; `access.denied`, if the permission is lost; or the database doesn't answer.
     pub async fn change(&self, actor: &Actor) -> Result<Change> {
-        let mut tx = self.db.begin().await?;
+        self.change_holding(actor, &[]).await
+    }
+
+    /// Starts a change that also holds what it rests on, or what it ends, beside the account of `actor`. What was
+    /// read before it is to be read again within it.
+    ///
+    /// # Errors
+    /// As [`App::change`].
+    pub async fn change_holding(&self, actor: &Actor, holds: &[Hold]) -> Result<Change> {
+        // SECURITY: all at once and before anything is looked at
+        // (test: an_api_key_made_beside_an_ending_does_not_outlive_it).
+        let mut tx = self.db.begin_holding(locks(actor, holds)).await?;
         let at = self.clock.now();
         still_there(&mut tx, actor, at).await?;
         Ok(Change {
@@ -126,6 +143,7 @@ impl App {
             at,
             app: self.clone(),
             actor: actor.clone(),
+            holds: holds.to_vec(),
             news: vec![],
             entries: vec![],
         })
@@ -165,6 +183,10 @@ pub struct Actor {
     pub user_agent: Option<String>,
     /// The request.
     pub request: Option<RequestId>,
+    /// The permission that lets them, if one was asked for.
+    pub permission: Option<&'static str>,
+    /// Becomes true once something of the request is committed: from then on it can't be run again.
+    pub committed: Option<Arc<AtomicBool>>,
 }
 
 /// The kinds of actor.
@@ -205,29 +227,54 @@ impl Actor {
     }
 }
 
-/// Refuses what is asked for with a credential that has ended.
+/// What a change holds: what it names, and what its actor rests on.
+fn locks(actor: &Actor, holds: &[Hold]) -> Vec<Lock> {
+    let own = actor.user.map(|user| Hold::Shared(user).lock());
+    let roles = actor.permission.map(|_| Hold::roles_shared());
+    holds.iter().map(|hold| hold.lock()).chain(own).chain(roles).collect()
+}
+
+/// A statement that finds the credential of an actor if it is alive, and whether its user still holds the permission.
+macro_rules! alive {
+    ($from:literal) => {
+        concat!(
+            "select case when $2 is null then 1 else (select count(*) from user_roles r
+                where r.user_id = u.id and (r.role = 'admin' or exists (select 1 from role_permissions p
+                    where p.role = r.role and p.permission = $2))) end from ",
+            $from
+        )
+    };
+}
+
+/// Refuses what is asked for with a credential that has ended, or by a permission that is lost.
 async fn still_there(tx: &mut Tx, actor: &Actor, now: Timestamp) -> Result<()> {
     // SECURITY: (test: a_request_that_waited_does_nothing_after_its_session_has_ended)
     let alive: Option<(i64,)> = match (actor.session, actor.api_key) {
         (Some(session), _) => {
             tx.maybe(
-                "select cast(1 as bigint) from sessions s join users u on u.id = s.user_id
-                 where s.id = $1 and s.ended_at is null and u.disabled_at is null",
-                palisade_db::args![session],
+                alive!(
+                    "sessions s join users u on u.id = s.user_id
+                     where s.id = $1 and s.ended_at is null and u.disabled_at is null"
+                ),
+                palisade_db::args![session, actor.permission],
             )
             .await?
         }
         (None, Some(key)) => {
             tx.maybe(
-                "select cast(1 as bigint) from api_keys k join users u on u.id = k.user_id
-                 where k.id = $1 and k.revoked_at is null and k.expires_at > $2 and u.disabled_at is null",
-                palisade_db::args![key, now],
+                alive!(
+                    "api_keys k join users u on u.id = k.user_id
+                     where k.id = $1 and k.revoked_at is null and k.expires_at > $3 and u.disabled_at is null"
+                ),
+                palisade_db::args![key, actor.permission, now],
             )
             .await?
         }
         (None, None) => return Ok(()),
     };
-    alive.map(drop).ok_or_else(bad_token)
+    let (allowed,) = alive.ok_or_else(bad_token)?;
+    // SECURITY: (test: a_role_taken_away_refuses_what_waited_for_it)
+    if allowed > 0 { Ok(()) } else { Err(denied()) }
 }
 
 /// A write transaction that knows who acts.
@@ -239,6 +286,7 @@ pub struct Change {
     app: App,
     actor: Actor,
     at: Timestamp,
+    holds: Vec<Hold>,
     news: Vec<News>,
     entries: Vec<Entry>,
 }
@@ -259,12 +307,16 @@ impl Change {
         self.at
     }
 
-    /// Asks again whether the caller's session or API key is alive, once what others held has been waited for.
+    /// Makes sure that this change holds something: what it is about to do must not be done beside others.
     ///
     /// # Errors
-    /// `access.invalid_token`; or the database fails.
-    pub async fn still_there(&mut self) -> Result<()> {
-        still_there(&mut self.tx, &self.actor, self.at).await
+    /// Internal: the change was begun without it, which is a mistake of the code.
+    pub fn must_hold(&self, hold: Hold) -> Result<()> {
+        // SECURITY: (test: an_ending_that_does_not_hold_the_account_is_refused)
+        if self.holds.contains(&hold) {
+            return Ok(());
+        }
+        Err(Error::internal(format!("a change must be begun with {hold:?}")))
     }
 
     /// Exactly one row.
@@ -331,7 +383,13 @@ impl Change {
     /// Runs in a task of its own: a client that goes away can't stop it between the commit and the
     /// news.
     async fn finish(self) -> Result<()> {
-        tokio::spawn(self.write_and_commit()).await.map_err(Error::internal)?
+        let committed = self.actor.committed.clone();
+        let done = tokio::spawn(self.write_and_commit()).await.map_err(Error::internal)?;
+        let broken_off = done.as_ref().is_err_and(Error::may_be_repeated);
+        if let (Some(committed), false) = (committed, broken_off) {
+            committed.store(true, Ordering::Release);
+        }
+        done
     }
 
     async fn write_and_commit(mut self) -> Result<()> {

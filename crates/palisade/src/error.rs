@@ -107,6 +107,7 @@ struct Inner {
     retry_after: Option<Duration>,
     extensions: BTreeMap<&'static str, serde_json::Value>,
     cause: Option<Cause>,
+    may_be_repeated: bool,
 }
 
 impl Error {
@@ -121,6 +122,7 @@ impl Error {
             retry_after: None,
             extensions: BTreeMap::new(),
             cause: None,
+            may_be_repeated: false,
         }))
     }
 
@@ -220,6 +222,11 @@ impl Error {
         self.0.retry_after.map(|d| d.as_secs() + u64::from(d.subsec_nanos() > 0)).map(|s| s.max(1))
     }
 
+    /// Whether nothing happened because others were at the same rows: the same again may work at once.
+    pub fn may_be_repeated(&self) -> bool {
+        self.0.may_be_repeated
+    }
+
     /// The private reason and its own reasons, outermost first.
     pub fn causes(&self) -> Option<String> {
         let mut cause: &dyn std::error::Error = self.0.cause.as_deref()?;
@@ -267,12 +274,15 @@ impl std::error::Error for Error {
 impl From<palisade_db::DbError> for Error {
     fn from(error: palisade_db::DbError) -> Error {
         use palisade_db::DbErrorKind as Db;
-        match error.kind() {
-            Db::Unavailable | Db::Timeout | Db::OutcomeUnknown => Error::unavailable(
-                "server.database_unavailable",
-                "The database doesn't answer; please try again.",
-            )
-            .because(error),
+        let kind = error.kind();
+        let mut told = match kind {
+            Db::Unavailable | Db::BrokenOff | Db::Timeout | Db::OutcomeUnknown => {
+                Error::unavailable(
+                    "server.database_unavailable",
+                    "The database doesn't answer; please try again.",
+                )
+                .because(error)
+            }
             // What a statement didn't foresee: two at the same moment.
             Db::Conflict | Db::Foreign => Error::new(
                 Kind::Conflict,
@@ -281,7 +291,9 @@ impl From<palisade_db::DbError> for Error {
             )
             .because(error),
             _ => Error::internal(error),
-        }
+        };
+        told.0.may_be_repeated = matches!(kind, Db::BrokenOff | Db::Conflict | Db::Foreign);
+        told
     }
 }
 

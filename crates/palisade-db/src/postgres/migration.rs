@@ -16,7 +16,7 @@ pub(crate) struct PgMigration(PgConnection);
 impl Postgres {
     pub(crate) async fn begin_migration(&self) -> Result<PgMigration, DbError> {
         let mut connection = self.connect_options().connect().await?;
-        connection.execute("begin").await?;
+        connection.execute("begin isolation level read committed").await?;
         connection.execute(LOCK).await?;
         Ok(PgMigration(connection))
     }

@@ -19,7 +19,7 @@ use sqlx::postgres::{
     Postgres as Driver,
 };
 use sqlx::query::Query;
-use sqlx::{ConnectOptions as _, Connection as _, Either, Executor as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Executor as _};
 use tokio::runtime::Handle;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout};
 pub(crate) use migration::PgMigration;
 
 use crate::statement::{Answer, Statement};
-use crate::{Args, DbError, DbErrorKind, Options};
+use crate::{Args, DbError, DbErrorKind, Lock, Options};
 use news::Herald;
 
 /// How long one waits for a connection. Below one second, so that "the database is gone" is said
@@ -98,18 +98,18 @@ impl Postgres {
     }
 
     /// Starts a transaction. A connection that turns out to be dead is replaced once.
-    pub(crate) async fn begin(&self) -> Result<PgTransaction, DbError> {
-        match self.begin_once().await {
-            Err(error) if self.lost(&error) => self.begin_once().await,
+    pub(crate) async fn begin(&self, locks: &[Lock]) -> Result<PgTransaction, DbError> {
+        match self.begin_once(locks).await {
+            Err(error) if self.lost(&error) => self.begin_once(locks).await,
             started => started,
         }
     }
 
-    async fn begin_once(&self) -> Result<PgTransaction, DbError> {
-        let connection = self.begin_connection().await?;
+    async fn begin_once(&self, locks: &[Lock]) -> Result<PgTransaction, DbError> {
+        let connection = self.begin_connection(locks).await?;
         let herald = Arc::clone(&self.herald);
         let runtime = Handle::current();
-        let untouched = Some(self.clone());
+        let untouched = Some((self.clone(), locks.to_vec()));
         Ok(PgTransaction {
             connection: Some(connection),
             untouched,
@@ -133,9 +133,13 @@ impl Postgres {
         Ok(takes_writes)
     }
 
-    async fn begin_connection(&self) -> Result<Pooled, DbError> {
+    async fn begin_connection(&self, locks: &[Lock]) -> Result<Pooled, DbError> {
         let mut connection = Pooled::take(&self.pool, self.limit).await?;
-        connection.control("begin").await?;
+        if let Err(error) = connection.control(begin(locks)).await {
+            // It may have begun before a lock was refused.
+            connection.in_order = false;
+            return Err(error);
+        }
         Ok(connection)
     }
 
@@ -204,6 +208,23 @@ impl Losses {
     }
 }
 
+/// Begins a transaction and takes its locks, in one round trip.
+///
+/// SECURITY: the locks are statements of their own: each statement that follows sees what was committed while
+/// they were waited for. The level is named, because a database may have another as its default, under which
+/// every statement would see the database as it was before the wait
+/// (tests: a_lock_is_taken_before_anything_is_looked_at, a_default_of_the_database_changes_no_level).
+fn begin(locks: &[Lock]) -> String {
+    let mut sql = String::from("begin isolation level read committed");
+    for (number, lock) in locks.iter().enumerate() {
+        let way = if lock.alone { "" } else { "_shared" };
+        sql.push_str(if number == 0 { "; select " } else { ", " });
+        // Numbers of our own, no input.
+        sql.push_str(&format!("pg_advisory_xact_lock{way}({})", lock.key));
+    }
+    sql
+}
+
 async fn set_limits(connection: &mut PgConnection, limit: Duration) -> Result<(), sqlx::Error> {
     let limit = format!("{}ms", limit.as_millis().max(1));
     sqlx::query(
@@ -211,6 +232,7 @@ async fn set_limits(connection: &mut PgConnection, limit: Duration) -> Result<()
                 set_config('lock_timeout', $1, false), \
                 set_config('idle_in_transaction_session_timeout', $1, false), \
                 set_config('synchronous_commit', 'on', false), \
+                set_config('default_transaction_isolation', 'read committed', false), \
                 set_config('timezone', 'UTC', false)",
     )
     .bind(limit)
@@ -240,8 +262,9 @@ impl Pooled {
         self.judge(answer)
     }
 
-    async fn control(&mut self, sql: &'static str) -> Result<(), DbError> {
+    async fn control(&mut self, sql: impl Into<String>) -> Result<(), DbError> {
         self.in_order = false;
+        let sql = AssertSqlSafe(sql.into());
         let answer = timeout(self.limit, self.connection.execute(sql)).await;
         self.judge(answer).map(drop)
     }
@@ -281,8 +304,8 @@ async fn collect(
 /// An open transaction. Dropped, it is rolled back by a task of its own.
 pub(crate) struct PgTransaction {
     connection: Option<Pooled>,
-    /// Where to begin again while the transaction has done nothing and holds nothing, locks included.
-    untouched: Option<Postgres>,
+    /// Where to begin again, and with which locks, while the transaction has done nothing.
+    untouched: Option<(Postgres, Vec<Lock>)>,
     herald: Arc<Herald>,
     has_news: bool,
     runtime: Handle,
@@ -295,8 +318,10 @@ impl PgTransaction {
         };
         let answer = connection.run(&statement).await;
         match (answer, self.untouched.take()) {
-            (Err(error), Some(of)) if of.lost(&error) => {
-                let fresh = self.connection.insert(of.begin_connection().await?);
+            (Err(error), Some((of, locks))) if of.lost(&error) => {
+                // What the lost connection held is free again before it is asked for anew.
+                self.connection = None;
+                let fresh = self.connection.insert(of.begin_connection(&locks).await?);
                 fresh.run(&statement).await
             }
             (answer, _) => answer,

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::export::{Export, export};
-use super::{Changes, alter, ask_for_deletion, delete};
+use super::{Changes, alter, ask_for_deletion, delete, held_for_deletion};
 use crate::access::{Caller, SIGNED_IN, bad_token, needs};
 use crate::app::App;
 use crate::error::{Error, Kind, Result, Rules};
@@ -105,6 +105,7 @@ async fn delete_user(
     Id(id): Id<UserId>,
 ) -> Result<NoContent> {
     let user = users::within_reach(&app, &caller, id).await?;
-    delete(app.change(&caller.actor).await?, &user).await?;
+    let change = app.change_holding(&caller.actor, &held_for_deletion(id)).await?;
+    delete(change, &user).await?;
     Ok(NoContent)
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use palisade_db::args;
 
 use crate::api_keys;
-use crate::app::{Actor, App, Change};
+use crate::app::{Actor, App, Change, Hold};
 use crate::audit::Event;
 use crate::error::{Error, Result};
 use crate::id::UserId;
@@ -64,7 +64,7 @@ static LETTER: Letter = Letter {
 /// Not found; `users.last_admin`; or the database fails.
 pub async fn ask_for_deletion(app: &App, actor: &Actor, user: &User) -> Result<()> {
     let grace = app.settings.users.deletion_grace;
-    let mut change = app.change(actor).await?;
+    let mut change = app.change_holding(actor, &held_for_deletion(user.id)).await?;
     if grace.is_zero() {
         return delete(change, user).await;
     }
@@ -75,6 +75,11 @@ pub async fn ask_for_deletion(app: &App, actor: &Actor, user: &User) -> Result<(
     let letter = Content::to(&user.email).with("until", for_people(at));
     mail::post(&mut change, &LETTER, letter).await?;
     change.commit(DELETION_ASKED.about(user.id)).await
+}
+
+/// What a change holds that deletes a user.
+pub fn held_for_deletion(user: UserId) -> [Hold; 2] {
+    [Hold::Alone(user), Hold::Administrators]
 }
 
 /// Deletes a user now.
@@ -104,7 +109,7 @@ async fn delete_due(app: &App) -> Result<()> {
         .await?;
     for (id,) in due {
         let Some(user) = users::find(app, id).await? else { continue };
-        let mut change = app.change(&Actor::system()).await?;
+        let mut change = app.change_holding(&Actor::system(), &held_for_deletion(id)).await?;
         // SECURITY: it may have been taken back since it was read.
         if !users::is_due(&mut change, id).await? {
             continue;
@@ -131,9 +136,11 @@ pub struct Changes {
 /// # Errors
 /// Not found; `users.email_taken`; `users.service_account`; or the database fails.
 pub async fn alter(app: &App, actor: &Actor, user: &User, changes: Changes) -> Result<()> {
-    let mut change = app.change(actor).await?;
+    let email = changes.email.filter(|email| email.address() != user.email);
+    let hold = if email.is_some() { Hold::Alone(user.id) } else { Hold::Shared(user.id) };
+    let mut change = app.change_holding(actor, &[hold]).await?;
     let mut fields = Vec::new();
-    if let Some(email) = changes.email.filter(|email| email.address() != user.email) {
+    if let Some(email) = email {
         if user.service {
             return Err(users::service_account());
         }

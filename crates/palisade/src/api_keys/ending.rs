@@ -5,7 +5,7 @@ use std::time::Duration;
 use palisade_db::{Timestamp, args};
 
 use super::{ENDED_NEWS, ENDS_SOON, EXPIRING, REVOKED};
-use crate::app::{Actor, App, Change};
+use crate::app::{Actor, App, Change, Hold};
 use crate::error::{Error, Result};
 use crate::id::{ApiKeyId, UserId};
 use crate::mail::{self, Content, for_people};
@@ -42,6 +42,7 @@ impl Why {
 /// # Errors
 /// Not found, if it is revoked already or not theirs; or the database fails.
 pub async fn revoke(change: &mut Change, user: UserId, id: ApiKeyId, why: Why) -> Result<()> {
+    change.must_hold(Hold::Alone(user))?;
     let now = change.now();
     let revoked = change
         .run(
@@ -62,6 +63,7 @@ pub async fn revoke(change: &mut Change, user: UserId, id: ApiKeyId, why: Why) -
 /// # Errors
 /// When the database fails.
 pub async fn revoke_all(change: &mut Change, user: UserId, why: Why) -> Result<()> {
+    change.must_hold(Hold::Alone(user))?;
     let now = change.now();
     let revoked: Vec<(ApiKeyId,)> = change
         .all(
@@ -104,7 +106,8 @@ pub(super) async fn warn(app: &App) -> Result<()> {
         )
         .await?;
     for (id, user, made_by, name, expires_at) in soon {
-        let mut change = app.change(&Actor::system()).await?;
+        let holds = [Hold::Shared(user), Hold::Shared(made_by)];
+        let mut change = app.change_holding(&Actor::system(), &holds).await?;
         let first = change
             .run(
                 "update api_keys set warned_at = $2

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ApiKeyView, NewKey, USE, Why, create, kept, list, revoke};
 use crate::access::{Caller, SIGNED_IN, needs};
-use crate::app::App;
+use crate::app::{App, Hold};
 use crate::error::{Broken, Error, Kind, Result, Rules};
 use crate::http::{Body, Created, Id, List, NoContent, Paging, Params, Routes, Segments, limit};
 use crate::id::{ApiKeyId, UserId};
@@ -216,7 +216,7 @@ async fn make(
         return Err(exceeds_own());
     }
     let (id, secret): (ApiKeyId, SecretString) =
-        create(app.change(&caller.actor).await?, new).await?;
+        create(app.change_holding(&caller.actor, &[Hold::Shared(owner.id)]).await?, new).await?;
     let made = kept(app, owner.id).await?.into_iter().find(|kept| kept.key.id == id);
     let key = made.ok_or_else(Error::not_found)?.key;
     Ok(Created(NewKeyView { api_key: secret.expose().to_owned(), key }))
@@ -241,8 +241,9 @@ async fn revoke_mine(
     caller: Caller,
     Id(id): Id<ApiKeyId>,
 ) -> Result<NoContent> {
-    let mut change = app.change(&caller.actor).await?;
-    revoke(&mut change, caller.signed_in()?.user, id, Why::RevokedByUser).await?;
+    let me = caller.signed_in()?;
+    let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
+    revoke(&mut change, me.user, id, Why::RevokedByUser).await?;
     change.commit_quietly("revoking an API key noted its own event").await?;
     Ok(NoContent)
 }
@@ -277,7 +278,7 @@ async fn revoke_theirs(
     Segments((user, key)): Segments<(UserId, ApiKeyId)>,
 ) -> Result<NoContent> {
     users::stoppable(&app, &caller, user).await?;
-    let mut change = app.change(&caller.actor).await?;
+    let mut change = app.change_holding(&caller.actor, &[Hold::Alone(user)]).await?;
     revoke(&mut change, user, key, Why::Revoked).await?;
     change.commit_quietly("revoking an API key noted its own event").await?;
     Ok(NoContent)

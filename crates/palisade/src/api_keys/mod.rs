@@ -187,9 +187,6 @@ async fn create(mut change: Change, new: NewKey) -> Result<(ApiKeyId, SecretStri
     if !users::hold(&mut change, new.owner).await? {
         return Err(Error::not_found());
     }
-    // SECURITY: whoever waited here for an ending makes no key that outlives it
-    // (test: a_request_that_waited_does_nothing_after_its_session_has_ended).
-    change.still_there().await?;
     let (id, now) = (ApiKeyId(app.new_id()), change.now());
     let (count,): (i64,) = change
         .one(

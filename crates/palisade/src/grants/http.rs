@@ -14,7 +14,7 @@ use super::{
     WRITE, because, given_now, held, held_now, list, next, put, visible, withdraw,
 };
 use crate::access::{Caller, SIGNED_IN};
-use crate::app::{App, Change};
+use crate::app::{App, Change, Hold};
 use crate::error::{Broken, Error, Kind, Result, Rules};
 use crate::http::{Body, Id, NoContent, Paging, Params, Routes, Segments};
 use crate::shape;
@@ -219,6 +219,11 @@ async fn all(
     Ok(Json(Grants { items: list(&app, &resource).await?, next_cursor: None }))
 }
 
+/// What a change of somebody's grants holds.
+fn held_for(subject: &Subject) -> Vec<Hold> {
+    subject.user().map(Hold::Shared).into_iter().collect()
+}
+
 async fn give(
     State(app): State<App>,
     caller: Caller,
@@ -227,7 +232,7 @@ async fn give(
 ) -> Result<NoContent> {
     let resource = Resource { kind, id };
     let (actions, expires_at) = checked(&app, body)?;
-    let mut change = app.change(&caller.actor).await?;
+    let mut change = app.change_holding(&caller.actor, &held_for(&subject)).await?;
     let handed =
         Handed { actions: actions.iter().map(Action::as_str).collect(), until: expires_at };
     may_change(&mut change, &caller, &resource, &subject, handed).await?;
@@ -263,7 +268,7 @@ async fn take(
     Segments((kind, id, subject)): Segments<(ResourceType, ResourceId, Subject)>,
 ) -> Result<NoContent> {
     let resource = Resource { kind, id };
-    let mut change = app.change(&caller.actor).await?;
+    let mut change = app.change_holding(&caller.actor, &held_for(&subject)).await?;
     let handed = Handed { actions: Vec::new(), until: None };
     may_change(&mut change, &caller, &resource, &subject, handed).await?;
     withdraw(&mut change, &resource, &subject).await?;

@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use super::again::Kept;
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 
@@ -81,11 +82,16 @@ impl<T: DeserializeOwned> FromRequest<App> for Form<T> {
 
 /// The whole body, within the limits of size and time.
 async fn whole(request: Request, app: &App) -> Result<Bytes> {
+    let kept = request.extensions().get::<Kept>().cloned();
     let limit = usize::try_from(app.settings.server.max_body).unwrap_or(usize::MAX);
     let patience = app.settings.server.request_timeout / 2;
-    tokio::time::timeout(patience, read(request, limit)).await.map_err(|_| {
+    let body = tokio::time::timeout(patience, read(request, limit)).await.map_err(|_| {
         Error::new(Kind::TooSlow, "request.too_slow", "The body took too long to arrive.")
-    })?
+    })??;
+    if let Some(kept) = kept {
+        kept.put(&body);
+    }
+    Ok(body)
 }
 
 /// A JSON body, or none.

@@ -8,6 +8,7 @@
 //! - every error is RFC 9457 `application/problem+json`, and no cause leaves the process;
 //! - a refusal that rests on what another request wrote waits until that is on disk.
 
+mod again;
 mod answer;
 pub mod client;
 mod cookie;

@@ -11,7 +11,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use futures_util::future::BoxFuture;
 
 use super::describe::{Described, Description};
-use super::limit_headers;
+use super::{again, limit_headers};
 use crate::access::{Access, Credential, admit};
 use crate::app::App;
 use crate::error::Kind;
@@ -204,8 +204,7 @@ where
             // SECURITY: the gate comes before the body (test: every_route).
             match admit(&app, &self.access, &self.credentials, &mut parts).await {
                 Ok(limit) => {
-                    let mut response =
-                        self.handler.call(Request::from_parts(parts, body), app).await;
+                    let mut response = again::call(self.handler, parts, body, app).await;
                     for (name, value) in
                         limit.filter(|limit| limit.limit > 0).iter().flat_map(limit_headers)
                     {

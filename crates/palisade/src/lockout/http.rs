@@ -4,7 +4,7 @@ use axum::extract::State;
 
 use super::unlock;
 use crate::access::{Caller, needs};
-use crate::app::App;
+use crate::app::{App, Hold};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Id, NoContent, Routes};
 use crate::id::UserId;
@@ -31,6 +31,6 @@ async fn unlock_user(
         return Err(Error::new(Kind::Denied, "lockout.own_lock", says));
     }
     users::within_reach(&app, &caller, id).await?;
-    unlock(app.change(&caller.actor).await?, id).await?;
+    unlock(app.change_holding(&caller.actor, &[Hold::Shared(id)]).await?, id).await?;
     Ok(NoContent)
 }

@@ -6,7 +6,7 @@ use palisade_crypto::webauthn::AuthenticationResponse;
 use super::entering::{Entering, enter};
 use super::second_factor::{over, wrong};
 use super::{DENIED, SignedIn, Wanted};
-use crate::app::{Actor, App};
+use crate::app::{Actor, App, Hold};
 use crate::challenges::{self, Client, NewChallenge, Purpose};
 use crate::error::Result;
 use crate::lockout::Device;
@@ -57,8 +57,9 @@ pub(super) async fn finish(app: &App, actor: &Actor, attempt: PasskeyAttempt) ->
     let client = Client::outside(app, actor.user_agent.as_deref(), cookie);
     let challenge = challenges::attempt(app, actor, Purpose::SignIn, digest, client).await?;
     let challenge = challenge.ok_or_else(over)?;
-    let mut change = app.change(actor).await?;
     let owner = mfa::owner_of(&attempt.answer);
+    let holds: Vec<Hold> = owner.map(Hold::Shared).into_iter().collect();
+    let mut change = app.change_holding(actor, &holds).await?;
     // A lock is of guesses, and here is nothing to guess; whoever is disabled stays outside.
     let first = match owner {
         Some(user) => users::may_sign_in(&mut change, user).await?,

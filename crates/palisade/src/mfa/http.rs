@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::passkeys::{self, Options, PasskeyView};
 use super::{recovery_codes, reset, totp};
 use crate::access::{ANYONE, Caller, SIGNED_IN, needs};
-use crate::app::App;
+use crate::app::{App, Hold};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Asset, Body, Created, Html, Id, List, NoContent, Routes, limit};
 use crate::id::{PasskeyId, UserId};
@@ -184,7 +184,7 @@ async fn reset_mfa(
         return Err(Error::new(Kind::Denied, "mfa.own_factors", says));
     }
     users::within_reach(&app, &caller, id).await?;
-    reset(app.change(&caller.actor).await?, id).await?;
+    reset(app.change_holding(&caller.actor, &[Hold::Alone(id)]).await?, id).await?;
     Ok(NoContent)
 }
 

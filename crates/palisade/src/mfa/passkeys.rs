@@ -18,7 +18,7 @@ use super::{
     removed, site,
 };
 use crate::access::{Caller, Strength, bad_token};
-use crate::app::{App, Change};
+use crate::app::{App, Change, Hold};
 use crate::challenges::{self, Client, LIVES, NewChallenge, Purpose};
 use crate::error::{Error, Kind, Result};
 use crate::id::{PasskeyId, UserId};
@@ -206,7 +206,7 @@ pub(super) async fn finish(
     };
     let made = webauthn::verify_registration(&party, &expected, answer);
     let made = made.map_err(|why| refused(&why))?;
-    let mut change = app.change(&caller.actor).await?;
+    let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
     // SECURITY: as with one-time codes (test: a_sign_in_beside_the_first_factor_does_not_slip_through).
     users::may_sign_in(&mut change, me.user).await?.ok_or_else(bad_token)?;
     room(i64::try_from(descriptors(&mut change, me.user).await?.len()).unwrap_or(MOST))?;
@@ -321,7 +321,7 @@ pub(super) async fn rename(
 pub(super) async fn remove(app: &App, caller: &Caller, id: PasskeyId) -> Result<()> {
     let me = caller.signed_in()?;
     let may_be_without = may_be_without(app, caller).await?;
-    let mut change = app.change(&caller.actor).await?;
+    let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
     users::hold(&mut change, me.user).await?;
     let gone = change
         .run("delete from passkeys where id = $2 and user_id = $1", args![me.user, id])

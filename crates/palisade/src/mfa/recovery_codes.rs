@@ -6,7 +6,7 @@ use palisade_db::{Timestamp, args};
 
 use super::{CODE_LETTER, CODE_USED, CODES_MADE, Judged, factors, tell_owner};
 use crate::access::Caller;
-use crate::app::{App, Change};
+use crate::app::{App, Change, Hold};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::mail::{self, Content};
@@ -40,7 +40,7 @@ pub(super) async fn make(change: &mut Change, user: UserId) -> Result<Vec<Secret
 /// Makes ten new codes for whoever has a factor that they can stand in for.
 pub(super) async fn renew(app: &App, caller: &Caller) -> Result<Vec<SecretString>> {
     let me = caller.signed_in()?;
-    let mut change = app.change(&caller.actor).await?;
+    let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
     users::hold(&mut change, me.user).await?;
     if !factors(&mut change, me.user).await?.any() {
         let says = "Recovery codes stand in for a second factor; set one up first.";

@@ -9,7 +9,7 @@ use palisade_db::{Timestamp, args};
 
 use super::{ADDED, Judged, REMOVED, added, may_be_without, recovery_codes, removed, site};
 use crate::access::{Caller, Strength, bad_token};
-use crate::app::{App, Change};
+use crate::app::{App, Change, Hold};
 use crate::error::{Error, Result};
 use crate::id::UserId;
 use crate::sessions::Proof;
@@ -65,7 +65,7 @@ fn qr_svg(text: &str) -> Result<String> {
 /// Makes the secret count with its first code; it takes the place of an earlier one. Answers new recovery codes.
 pub(super) async fn confirm(app: &App, caller: &Caller, code: &str) -> Result<Vec<SecretString>> {
     let me = caller.signed_in()?;
-    let mut change = app.change(&caller.actor).await?;
+    let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
     let now = change.now();
     // SECURITY: a sign-in that has read the factors and not yet written its session goes first, and its session is
     // ended below (test: a_sign_in_beside_the_first_factor_does_not_slip_through).
@@ -106,7 +106,7 @@ pub(super) async fn confirm(app: &App, caller: &Caller, code: &str) -> Result<Ve
 pub(super) async fn remove(app: &App, caller: &Caller) -> Result<()> {
     let me = caller.signed_in()?;
     let may_be_without = may_be_without(app, caller).await?;
-    let mut change = app.change(&caller.actor).await?;
+    let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
     users::hold(&mut change, me.user).await?;
     let gone = change.run("delete from totp_secrets where user_id = $1", args![me.user]).await?;
     if gone == 0 {

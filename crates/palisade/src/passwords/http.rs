@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{CHANGED, Turn, hash_for, prove, store, tell_owner};
 use crate::access::{ANYONE, Caller, SIGNED_IN, bad_token};
-use crate::app::App;
+use crate::app::{App, Hold};
 use crate::error::{Kind, Result};
 use crate::http::{Asset, Body, Elsewhere, Html, NoContent, Routes, limit};
 use crate::limits::{Key, Rule};
@@ -75,7 +75,7 @@ async fn change(
     let user = users::current(&app, me.user).await?.ok_or_else(bad_token)?;
     let hashed = hash_for(&app, turn, &user, "/new_password", &body.new_password).await?;
     let sealed = hashed.seal(&app, me.user);
-    let mut change = app.change(&caller.actor).await?;
+    let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
     proved.hold(&mut change).await?;
     store(&mut change, me.user, sealed).await?;
     lockout::clear(&mut change, me.user).await?;

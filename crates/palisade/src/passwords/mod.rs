@@ -23,7 +23,7 @@ use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, args};
 
 use crate::api_keys;
-use crate::app::{Actor, App, Change, Parts};
+use crate::app::{Actor, App, Change, Hold, Parts};
 use crate::audit::Event;
 use crate::error::{Broken, Error, Result};
 use crate::id::UserId;
@@ -339,7 +339,7 @@ pub async fn reset(app: &App, actor: &Actor, user: UserId, password: &SecretStri
         return Err(users::service_account());
     }
     let hashed = hash_for(app, Turn::of(actor.address), &found, "/password", password).await?;
-    let mut change = app.change(actor).await?;
+    let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
     store(&mut change, user, hashed.seal(app, user)).await?;
     lockout::clear(&mut change, user).await?;
     sessions::end_all(&mut change, user, Why::PasswordChanged).await?;

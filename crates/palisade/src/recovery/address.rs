@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::bad_token;
 use crate::api_keys;
-use crate::app::{Actor, App, Change};
+use crate::app::{Actor, App, Change, Hold};
 use crate::audit::Event;
 use crate::error::{Error, Result};
 use crate::id::UserId;
@@ -224,7 +224,7 @@ pub async fn confirm(
     let guess = count(app, actor, &pending).await?;
     let turn = Turn::of(actor.address);
     let verdict = passwords::verify(app, turn, Some(&pending.stored), password).await?;
-    let mut change = app.change(actor).await?;
+    let mut change = app.change_holding(actor, &[Hold::Alone(pending.user)]).await?;
     if let Verdict::Wrong = verdict {
         guess.wrong(&mut change).await?;
         change.commit_quietly("a wrong password for a link; too many of them are an event").await?;
@@ -330,7 +330,7 @@ pub async fn undo(
     let found = users::find(app, user).await?.ok_or_else(bad_token)?;
     let hashed = passwords::hash_for(app, turn, &found, "/password", password).await?;
     let sealed = hashed.seal(app, user);
-    let mut change = app.change(actor).await?;
+    let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
     let now = change.now();
     let used = change
         .run(

@@ -8,7 +8,7 @@ use palisade_crypto::opaque;
 use palisade_crypto::secret::SecretString;
 use palisade_db::{Timestamp, args};
 
-use crate::app::{Actor, App, Change};
+use crate::app::{Actor, App, Change, Hold};
 use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
@@ -65,7 +65,7 @@ macro_rules! unanswered {
 pub async fn ask(app: &App, actor: &Actor, user: UserId) -> Result<()> {
     let delay = delay(app)?;
     mail::needed(app)?;
-    let mut change = app.change(actor).await?;
+    let mut change = app.change_holding(actor, &[Hold::Shared(user)]).await?;
     let now = change.now();
     let ready_at = now.plus(delay);
     // What can't be used any more doesn't stand in the way.
@@ -163,7 +163,7 @@ pub async fn finish(
     let account = Account::of(app, None, &format!("lost factors of {user}"));
     let guess = lockout::admit(app, actor, account, Client::Unknown).await?.counted(app)?;
     let verdict = passwords::verify(app, Turn::of(actor.address), Some(&stored), password).await?;
-    let mut change = app.change(actor).await?;
+    let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
     if let Verdict::Wrong = verdict {
         guess.wrong(&mut change).await?;
         change.commit_quietly("a wrong password for a link; too many of them are an event").await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::{Link, store_link};
-use crate::app::{Actor, App, Change};
+use crate::app::{Actor, App, Change, Hold};
 use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
@@ -76,7 +76,7 @@ pub async fn send_link(app: &App, actor: &Actor, user: UserId) -> Result<()> {
     if found.service {
         return Err(users::service_account());
     }
-    let mut change = app.change(actor).await?;
+    let mut change = app.change_holding(actor, &[Hold::Shared(user)]).await?;
     send(&mut change, user).await?;
     change.commit(INVITED.about(user)).await
 }

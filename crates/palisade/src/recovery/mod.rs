@@ -26,7 +26,7 @@ use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, args};
 
 use crate::api_keys;
-use crate::app::{Actor, App, Change};
+use crate::app::{Actor, App, Change, Hold};
 use crate::audit::Event;
 use crate::error::{Error, Result};
 use crate::id::UserId;
@@ -193,7 +193,7 @@ async fn store_link(
 ) -> Result<Option<SecretString>> {
     let token = opaque::generate(link.prefix(), &*app.random);
     let digest = opaque::digest(link.prefix(), token.expose());
-    let mut change = app.change(&Actor::system()).await?;
+    let mut change = app.change_holding(&Actor::system(), &[Hold::Shared(user.id)]).await?;
     let now = change.now();
     // Held, so that of two that are made at the same moment the later one finds the earlier one.
     users::hold(&mut change, user.id).await?;
@@ -253,7 +253,7 @@ pub async fn reset(
     let turn = Turn::of(actor.address);
     let hashed = passwords::hash_for(app, turn, &user, "/password", password).await?;
     let sealed = hashed.seal(app, user.id);
-    let mut change = app.change(actor).await?;
+    let mut change = app.change_holding(actor, &[Hold::Alone(user.id)]).await?;
     let now = change.now();
     users::hold(&mut change, user.id).await?;
     // SECURITY: at most once, also for two requests at the same moment, and not with a link from before the

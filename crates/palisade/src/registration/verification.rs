@@ -9,7 +9,7 @@ use palisade_db::args;
 use uuid::Uuid;
 
 use super::{REGISTERED, RESENT, VERIFIED, Wanted};
-use crate::app::{Actor, App, Change};
+use crate::app::{Actor, App, Change, Hold};
 use crate::error::{Error, Result};
 use crate::id::UserId;
 use crate::lockout::{self, Account, Client, Guess};
@@ -156,7 +156,7 @@ pub async fn verify(
     let stored = Stored::apart(user, waiting.sealed.clone());
     let turn = Turn::of(actor.address);
     let verdict = passwords::verify(app, turn, Some(&stored), password).await?;
-    let mut change = app.change(actor).await?;
+    let mut change = app.change_holding(actor, &[Hold::Shared(user)]).await?;
     if let Verdict::Wrong = verdict {
         guess.wrong(&mut change).await?;
         change.commit_quietly("a wrong password for a link; too many of them are an event").await?;

@@ -8,10 +8,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    READ, Role, RoleName, WRITE, Wanted, change, create, delete, find, grant, list, revoke,
+    READ, Role, RoleName, WRITE, Wanted, change, create, delete, find, grant, held_for_revoking,
+    list, revoke,
 };
 use crate::access::{Caller, needs};
-use crate::app::App;
+use crate::app::{App, Hold};
 use crate::error::{Broken, Error, Kind, Result, Rules};
 use crate::http::{Body, Created, Id, List, NoContent, Routes, Segments};
 use crate::id::UserId;
@@ -153,7 +154,8 @@ async fn alter(
     let description = description(body.description.as_deref())?;
     let permissions = body.permissions.map(|names| known(&app, names)).transpose()?;
     let authority = Authority::of(&app, &caller).await?;
-    change(app.change(&caller.actor).await?, &authority, &name, description, permissions).await?;
+    let held = app.change_holding(&caller.actor, &[Hold::Roles]).await?;
+    change(held, &authority, &name, description, permissions).await?;
     find(&app, &name).await?.map(Json).ok_or_else(Error::not_found)
 }
 
@@ -163,7 +165,7 @@ async fn remove(
     Id(name): Id<RoleName>,
 ) -> Result<NoContent> {
     let authority = Authority::of(&app, &caller).await?;
-    delete(app.change(&caller.actor).await?, &authority, &name).await?;
+    delete(app.change_holding(&caller.actor, &[Hold::Roles]).await?, &authority, &name).await?;
     Ok(NoContent)
 }
 
@@ -183,7 +185,8 @@ async fn give(
 ) -> Result<NoContent> {
     users::within_reach(&app, &caller, id).await?;
     let authority = Authority::of(&app, &caller).await?;
-    grant(app.change(&caller.actor).await?, &authority, id, &role).await?;
+    grant(app.change_holding(&caller.actor, &[Hold::Shared(id)]).await?, &authority, id, &role)
+        .await?;
     Ok(NoContent)
 }
 
@@ -193,6 +196,7 @@ async fn take(
     Segments((id, role)): Segments<(UserId, RoleName)>,
 ) -> Result<NoContent> {
     users::within_reach(&app, &caller, id).await?;
-    revoke(app.change(&caller.actor).await?, id, &role).await?;
+    let change = app.change_holding(&caller.actor, &held_for_revoking(id)).await?;
+    revoke(change, id, &role).await?;
     Ok(NoContent)
 }

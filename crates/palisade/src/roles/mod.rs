@@ -16,7 +16,7 @@ use palisade_db::args;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::app::{App, Change};
+use crate::app::{App, Change, Hold};
 use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
@@ -213,6 +213,7 @@ pub async fn change(
     description: Option<String>,
     permissions: Option<BTreeSet<String>>,
 ) -> Result<()> {
+    change.must_hold(Hold::Roles)?;
     let role = find_now(&mut change, name).await?.ok_or_else(Error::not_found)?;
     if role.name == ADMIN {
         return Err(built_in());
@@ -259,6 +260,7 @@ pub async fn delete(mut change: Change, authority: &Authority, name: &RoleName) 
     if [ADMIN, USER].contains(&name.as_str()) {
         return Err(built_in());
     }
+    change.must_hold(Hold::Roles)?;
     let role = find_now(&mut change, name).await?.ok_or_else(Error::not_found)?;
     // SECURITY: it is taken from everybody, those above the caller among them
     // (test: nobody_hands_on_what_they_do_not_hold).
@@ -295,6 +297,11 @@ pub async fn grant(
     change.commit_quietly("giving a role noted its own event").await
 }
 
+/// What a change holds that takes a role from a user: with it go the rights of whatever they are doing.
+pub fn held_for_revoking(user: UserId) -> [Hold; 2] {
+    [Hold::Alone(user), Hold::Administrators]
+}
+
 /// Takes a role from a user.
 ///
 /// # Errors
@@ -303,6 +310,7 @@ pub async fn revoke(mut change: Change, user: UserId, name: &RoleName) -> Result
     if name.as_str() == USER {
         return Err(built_in());
     }
+    change.must_hold(Hold::Alone(user))?;
     users::revoke_role(&mut change, Holder { user, role: name.as_str() }).await?;
     change.commit_quietly("taking a role noted its own event").await
 }
@@ -320,7 +328,10 @@ pub async fn check_for_new(
         let says = "Give at most 50 roles.";
         return Err(Error::bad_field("/roles", "roles.too_many_roles", says));
     }
-    for (number, name) in names.iter().enumerate() {
+    // By name, so that two that name the same roles don't wait for each other.
+    let mut numbered: Vec<(usize, &String)> = names.iter().enumerate().collect();
+    numbered.sort_by_key(|(_, name)| *name);
+    for (number, name) in numbered {
         let role = match name.parse() {
             Ok(name) => find_now(change, &name).await?,
             Err(()) => None,

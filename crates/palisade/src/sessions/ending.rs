@@ -5,7 +5,7 @@ use std::time::Duration;
 use palisade_db::args;
 
 use super::{ENDED, ENDED_NEWS, REVOKED};
-use crate::app::{App, Change};
+use crate::app::{App, Change, Hold};
 use crate::error::{Error, Result};
 use crate::id::{SessionId, UserId};
 use crate::{api_keys, challenges, users};
@@ -61,6 +61,7 @@ pub struct Ended(pub usize);
 /// # Errors
 /// Not found, if it isn't alive or not theirs; or the database fails.
 pub async fn end(change: &mut Change, user: UserId, id: SessionId, why: Why) -> Result<()> {
+    change.must_hold(Hold::Alone(user))?;
     let now = change.now();
     let ended = change
         .run(
@@ -103,6 +104,7 @@ async fn end_but(
     kept: Option<SessionId>,
     why: Why,
 ) -> Result<Ended> {
+    change.must_hold(Hold::Alone(user))?;
     // SECURITY: what was asked of somebody before must not be answered after it
     // (test: a_challenge_dies_with_the_sessions).
     challenges::void(change, user).await?;
@@ -125,6 +127,7 @@ async fn end_but(
 /// # Errors
 /// When the database fails.
 pub async fn end_without_factor(change: &mut Change, user: UserId) -> Result<()> {
+    change.must_hold(Hold::Alone(user))?;
     challenges::void(change, user).await?;
     let now = change.now();
     // SECURITY: (test: the_first_factor_ends_sessions_without_it)

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Issued, SessionView, Transport, Why, end, end_others, list};
 use crate::access::{ANYONE, Caller, SIGNED_IN, needs, same_origin};
-use crate::app::App;
+use crate::app::{App, Hold};
 use crate::error::{Error, Kind, Result};
 use crate::http::describe::{Describe, Description};
 use crate::http::{Found, Id, List, MaybeBody, NoContent, Routes};
@@ -234,7 +234,7 @@ async fn logout(State(app): State<App>, caller: Caller) -> Result<SignedOut> {
 
 async fn end_this(app: &App, caller: &Caller) -> Result<()> {
     let me = caller.signed_in()?;
-    let mut change = app.change(&caller.actor).await?;
+    let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
     end(&mut change, me.user, me.session()?, Why::SignedOut).await?;
     change.commit_quietly("ending a session noted its own event").await
 }
@@ -250,15 +250,16 @@ async fn end_mine(
     caller: Caller,
     Id(id): Id<SessionId>,
 ) -> Result<NoContent> {
-    let mut change = app.change(&caller.actor).await?;
-    end(&mut change, caller.signed_in()?.user, id, Why::EndedByUser).await?;
+    let me = caller.signed_in()?;
+    let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
+    end(&mut change, me.user, id, Why::EndedByUser).await?;
     change.commit_quietly("ending a session noted its own event").await?;
     Ok(NoContent)
 }
 
 async fn end_my_others(State(app): State<App>, caller: Caller) -> Result<NoContent> {
     let me = caller.signed_in()?;
-    let mut change = app.change(&caller.actor).await?;
+    let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
     end_others(&mut change, me.user, me.session()?, Why::EndedByUser).await?;
     change.commit_quietly("ending a session noted its own event").await?;
     Ok(NoContent)
@@ -266,12 +267,13 @@ async fn end_my_others(State(app): State<App>, caller: Caller) -> Result<NoConte
 
 async fn disable(State(app): State<App>, caller: Caller, Id(id): Id<UserId>) -> Result<NoContent> {
     users::stoppable(&app, &caller, id).await?;
-    super::disable(app.change(&caller.actor).await?, id).await?;
+    let holds = [Hold::Alone(id), Hold::Administrators];
+    super::disable(app.change_holding(&caller.actor, &holds).await?, id).await?;
     Ok(NoContent)
 }
 
 async fn revoke(State(app): State<App>, caller: Caller, Id(id): Id<UserId>) -> Result<NoContent> {
     users::stoppable(&app, &caller, id).await?;
-    super::revoke_all(app.change(&caller.actor).await?, id).await?;
+    super::revoke_all(app.change_holding(&caller.actor, &[Hold::Alone(id)]).await?, id).await?;
     Ok(NoContent)
 }

@@ -17,7 +17,7 @@ use super::{
     Issued, Proof, RENEWED_NEWS, REPLAYED, Row, Session, Transport, Why, ending, idle_end, live,
     memory, next_read, session, store_secret,
 };
-use crate::app::{Actor, App, Change};
+use crate::app::{Actor, App, Change, Hold};
 use crate::error::{Error, Kind, Result};
 use crate::id::{SessionId, UserId};
 use crate::{keys, users};
@@ -34,24 +34,33 @@ pub async fn refresh(
 ) -> Result<Issued> {
     let digest = opaque::digest(transport.prefix(), secret.expose()).ok_or_else(ended)?;
     // What nobody was given costs a read, and not the writer's time.
-    let known: Option<(i64,)> = app
+    let known: Option<(UserId,)> = app
         .db
-        .maybe("select cast(1 as bigint) from session_secrets where digest = $1", args![digest])
+        .maybe(
+            "select s.user_id from session_secrets x join sessions s on s.id = x.session_id
+             where x.digest = $1",
+            args![digest],
+        )
         .await?;
-    known.ok_or_else(ended)?;
+    let (user,) = known.ok_or_else(ended)?;
     // The keys must be there before the old secret is used up.
     keys::ring(app).await?;
-    let mut change = app.change(actor).await?;
+    let mut change = app.change_holding(actor, &[Hold::Shared(user)]).await?;
     let mut session = find(&mut change, digest, transport).await?.ok_or_else(ended)?;
     if session.is_over(change.now()) {
         return Err(ended());
     }
     let successor = opaque::generate(transport.prefix(), &*app.random);
+    // The session's row before those of its secrets, as everywhere.
+    extend(&mut change, &mut session).await?;
     if !use_up(&mut change, &session, secret, digest, &successor).await? {
+        // It may be the end of the session, which nobody else may be in the middle of.
+        drop(change);
+        let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
+        let session = find(&mut change, digest, transport).await?.ok_or_else(ended)?;
         return repeat(change, session, secret, digest).await;
     }
     store_secret(&mut change, &session, &successor).await?;
-    extend(&mut change, &mut session).await?;
     match transport {
         Transport::Token => memory(app).forget(&session.id, app.clock.monotonic()),
         Transport::Cookie => change.tell(RENEWED_NEWS, session.id.0),

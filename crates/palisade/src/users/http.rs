@@ -9,7 +9,7 @@ use super::{
     CHANGED, READ, UserView, WRITE, check_name, current, enable, find, page, set_name, within_reach,
 };
 use crate::access::{Caller, SIGNED_IN, bad_token, needs};
-use crate::app::App;
+use crate::app::{App, Hold};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Body, Id, List, NoContent, Paging, Params, Routes, Written};
 use crate::id::UserId;
@@ -101,7 +101,7 @@ async fn enable_user(
     Id(id): Id<UserId>,
 ) -> Result<NoContent> {
     within_reach(&app, &caller, id).await?;
-    enable(app.change(&caller.actor).await?, id).await?;
+    enable(app.change_holding(&caller.actor, &[Hold::Shared(id)]).await?, id).await?;
     Ok(NoContent)
 }
 

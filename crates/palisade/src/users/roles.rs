@@ -4,7 +4,7 @@ use palisade_db::{Timestamp, args};
 use uuid::Uuid;
 
 use super::{ADMIN, ROLE_GRANTED, ROLE_REVOKED, exists, touched};
-use crate::app::{App, Change};
+use crate::app::{App, Change, Hold};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 
@@ -89,15 +89,8 @@ pub fn roles_changed(change: &mut Change) {
 /// # Errors
 /// `users.last_admin`; or the database fails.
 pub async fn spare_last_admin(change: &mut Change, id: UserId) -> Result<()> {
-    // Touching every administrator's row makes two such changes at once wait for each other. Who is one is read
-    // afterwards: a statement that waited sees the other table as it was before.
-    change
-        .run(
-            "update users set updated_at = updated_at
-             where id in (select user_id from user_roles where role = $1)",
-            args![ADMIN],
-        )
-        .await?;
+    // Two such changes at once come one after the other.
+    change.must_hold(Hold::Administrators)?;
     type Admin = (UserId, Option<Timestamp>, Option<Timestamp>, Option<bool>);
     let admins: Vec<Admin> = change
         .all(

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::api_keys;
-use crate::app::{Actor, App, Change};
+use crate::app::{Actor, App, Change, Hold};
 use crate::error::{Kind, Result};
 use crate::id::{ApiKeyId, SessionId, UserId};
 use crate::sessions::{self, Why};
@@ -143,7 +143,8 @@ enum Revocable {
 /// When the database fails.
 pub(super) async fn revoke(app: &App, actor: &Actor, token: &str) -> Result<()> {
     let Some(found) = revocable(app, token).await? else { return Ok(()) };
-    let mut change = app.change(actor).await?;
+    let (Revocable::Session(user, _) | Revocable::Key(user, _)) = found;
+    let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
     match end(&mut change, found).await {
         // Ended by somebody else in the same moment.
         Err(error) if error.kind() == Kind::NotFound => Ok(()),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use axum::http::{Method, StatusCode};
-use palisade::app::Actor;
+use palisade::app::{Actor, Hold};
 use palisade::sessions;
 use palisade_db::testing::Cluster;
 use serde_json::json;
@@ -89,7 +89,8 @@ async fn end(app: &TestApp, how: &str, held: &Held<'_>, other: &Client<'_>, admi
         "disable" => admin.act(&format!("/api/v1/users/{ann}/disable")).await,
         "revoke" => admin.act(&format!("/api/v1/users/{ann}/revoke-sessions")).await,
         "operator" => {
-            let change = app.app.change(&Actor::operator()).await.unwrap();
+            let holds = [Hold::Alone(ann)];
+            let change = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
             sessions::revoke_all(change, ann).await.unwrap();
             return;
         }

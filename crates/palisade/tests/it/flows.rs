@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
+use palisade::app::{Actor, Hold};
 use serde_json::{Value, json};
 
 use crate::administering::plan;
@@ -126,7 +127,8 @@ async fn bring(app: &TestApp, email: &str, state: &str) -> Held {
         "disabled in between" => {
             held.mfa = Some(challenge(&app.anyone(), email).await);
             let id = client.get("/api/v1/users/me").await.text("id").parse().unwrap();
-            let change = app.app.change(&palisade::app::Actor::operator()).await.unwrap();
+            let holds = [Hold::Alone(id), Hold::Administrators];
+            let change = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
             palisade::sessions::disable(change, id).await.unwrap();
         }
         _ => {}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use palisade::app::Actor;
+use palisade::app::{Actor, Hold};
 use palisade::id::UserId;
 use palisade::{account, passwords, sessions, users};
 use palisade_db::args;
@@ -209,7 +209,8 @@ async fn end(
         "owner" => ann().await.delete(&format!("{KEYS}/{key}")).await.status,
         "revoke" => root.act(&format!("/api/v1/users/{user}/revoke-sessions")).await.status,
         "operator" => {
-            let change = app.app.change(&Actor::operator()).await.unwrap();
+            let holds = [Hold::Alone(user)];
+            let change = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
             sessions::revoke_all(change, user).await.unwrap();
             done
         }
@@ -469,7 +470,9 @@ async fn service(on: On) {
     assert_eq!(app.anyone().login(&email).await.code(), "login.denied");
     assert!(letters(&app).await.is_empty(), "no letter has such an address");
     let user = users::find(&app.app, account).await.unwrap().unwrap();
-    account::delete(app.app.change(&operator).await.unwrap(), &user).await.unwrap();
+    let holds = account::held_for_deletion(account);
+    let change = app.app.change_holding(&operator, &holds).await.unwrap();
+    account::delete(change, &user).await.unwrap();
     assert!(letters(&app).await.is_empty());
     app.stop().await;
 }

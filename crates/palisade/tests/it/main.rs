@@ -38,6 +38,7 @@ mod newer;
 mod outliving;
 mod owning;
 mod passkeys;
+mod racing;
 mod recovering;
 mod refreshing;
 mod rights;

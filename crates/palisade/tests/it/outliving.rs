@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use bytes::Bytes;
-use palisade::app::Actor;
+use palisade::app::{Actor, Hold};
 use palisade::sessions::Why;
 use palisade::{sessions, users};
 use palisade_db::args;
@@ -77,7 +77,8 @@ async fn waiting(on: On) {
         let (first, rest) = body.as_bytes().split_at(5);
         sender.send(Ok(Bytes::copy_from_slice(first))).await.unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let change = app.app.change(&Actor::operator()).await.unwrap();
+        let holds = [Hold::Alone(id)];
+        let change = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
         sessions::revoke_all(change, id).await.unwrap();
         sender.send(Ok(Bytes::copy_from_slice(rest))).await.unwrap();
         drop(sender);
@@ -88,7 +89,8 @@ async fn waiting(on: On) {
 
     // SECURITY: let in, and waiting for the user whom the ending holds.
     let ann = app.token("ann@example.com").await;
-    let mut change = app.app.change(&Actor::operator()).await.unwrap();
+    let holds = [Hold::Alone(id)];
+    let mut change = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
     assert!(users::hold(&mut change, id).await.unwrap());
     sessions::end_all(&mut change, id, Why::PasswordChanged).await.unwrap();
     let body = json!({ "name": "mine", "permissions": [] });

@@ -1,0 +1,29 @@
+//! Locks that a transaction takes as it begins.
+
+/// A lock that a transaction holds until its end (PostgreSQL: an advisory lock of the transaction).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lock {
+    /// What is locked.
+    pub key: i64,
+    /// Whether nobody else may hold it meanwhile; else any number may that share it.
+    pub alone: bool,
+}
+
+/// Each key once, the lowest first. Whoever asks for a key in both ways holds it alone.
+pub(crate) fn in_order(mut locks: Vec<Lock>) -> Vec<Lock> {
+    locks.sort_unstable_by_key(|lock| (lock.key, !lock.alone));
+    locks.dedup_by_key(|lock| lock.key);
+    locks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_key_is_taken_once_in_its_strongest_form_and_in_order() {
+        let lock = |key, alone| Lock { key, alone };
+        let given = vec![lock(7, false), lock(-2, false), lock(7, true), lock(7, false)];
+        assert_eq!(in_order(given), [lock(-2, false), lock(7, true)]);
+    }
+}

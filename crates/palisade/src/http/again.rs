@@ -1,0 +1,88 @@
+//! Runs a request again whose change the database broke off, or that met another at the same rows.
+//!
+//! It is safe as long as nothing of the request is committed: [`Committed`] says so. What the handler took from
+//! the request is kept for that long.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::handler::Handler;
+use axum::http::request::Parts;
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::body::Body as _;
+use palisade_crypto::random::Random;
+
+use super::Arrival;
+use crate::access::Committed;
+use crate::app::App;
+use crate::error::Error;
+
+/// So often a request is run at most.
+const TRIES: u32 = 4;
+/// The longest pause before the second try; it doubles from there.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The body of a request, once its handler has read it.
+#[derive(Clone, Default)]
+pub(super) struct Kept(Arc<Mutex<Option<Bytes>>>);
+
+impl Kept {
+    /// Keeps a body.
+    pub(super) fn put(&self, body: &Bytes) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body.clone());
+    }
+
+    fn get(&self) -> Option<Bytes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Calls the handler; again, a few times, if nothing came of it.
+pub(super) async fn call<H, T>(handler: H, mut parts: Parts, body: Body, app: App) -> Response
+where
+    H: Handler<T, App>,
+    T: 'static,
+{
+    if parts.method.is_safe() {
+        return handler.call(Request::from_parts(parts, body), app).await;
+    }
+    let (kept, committed) = (Kept::default(), Committed::default());
+    if body.is_end_stream() {
+        kept.put(&Bytes::new());
+    }
+    parts.extensions.insert(kept.clone());
+    parts.extensions.insert(committed.clone());
+    let first = Request::from_parts(parts.clone(), body);
+    let mut response = handler.clone().call(first, app.clone()).await;
+    for tried in 1..TRIES {
+        if !may_be_repeated(&response) || committed.0.load(Ordering::Acquire) {
+            break;
+        }
+        let Some(body) = kept.get() else { break };
+        let request_id = parts.extensions.get::<Arrival>().map(|arrival| arrival.request.0);
+        tracing::info!(
+            ?request_id,
+            tried,
+            "others were at the same rows; the request is run again"
+        );
+        tokio::time::sleep(pause(&*app.random, tried)).await;
+        let request = Request::from_parts(parts.clone(), Body::from(body));
+        response = handler.clone().call(request, app.clone()).await;
+    }
+    response
+}
+
+fn may_be_repeated(response: &Response) -> bool {
+    response.extensions().get::<Arc<Error>>().is_some_and(|error| error.may_be_repeated())
+}
+
+/// A random part of the longest pause, so that two that met don't meet again.
+fn pause(random: &dyn Random, tried: u32) -> Duration {
+    let mut byte = [0];
+    random.fill(&mut byte);
+    PAUSE * 2_u32.saturating_pow(tried - 1) * (u32::from(byte[0]) + 1) / 256
+}

@@ -1,0 +1,289 @@
+//! What two processes do at the same moment: a change and the ending of what it rests on, and pairs that
+//! would wait for each other in a circle.
+
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use palisade::app::{Actor, Hold};
+use palisade::id::{SessionId, UserId};
+use palisade::sessions::{self, Why};
+use palisade::users::Authority;
+use palisade_db::args;
+use serde_json::{Value, json};
+
+use crate::administering::plan;
+use crate::app::{Answer, Call, Client, On, PASSWORD, TestApp};
+use crate::factors::place;
+
+crate::on_both! {
+    an_api_key_made_beside_an_ending_does_not_outlive_it => |on| super::key_beside_ending(on);
+    two_sessions_that_end_each_other_do_not_both_act => |on| super::ending_each_other(on);
+    an_ending_that_does_not_hold_the_account_is_refused => |on| super::without_holding(on);
+    a_role_taken_away_refuses_what_waited_for_it => |on| super::role_taken(on);
+    pairs_that_touch_one_account_meet_no_deadlock => |on| super::pairs(on);
+}
+
+const ME: &str = "/api/v1/users/me";
+const KEYS: &str = "/api/v1/users/me/api-keys";
+
+fn key_body() -> Value {
+    json!({ "name": "mine", "permissions": [] })
+}
+
+/// How many keys and sessions of everybody live.
+async fn living(app: &TestApp) -> (i64, i64) {
+    let sql = "select (select count(*) from api_keys where revoked_at is null),
+        (select count(*) from sessions where ended_at is null)";
+    app.app.db.one(sql, args![]).await.unwrap()
+}
+
+/// Long enough for a request to come to the lock that it waits for; were it too short, nothing would be proved,
+/// and nothing fail.
+async fn a_while() {
+    tokio::time::sleep(Duration::from_millis(300)).await;
+}
+
+async fn key_beside_ending(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    let other = app.second().await;
+    let id = app.user("ann@example.com").await;
+
+    // The ending is open in one process, and the thief's request waits for it in another.
+    let thief = app.token("ann@example.com").await;
+    let elsewhere = other.anyone().with_token(thief.bearer.clone().unwrap());
+    let holds = [Hold::Alone(id)];
+    let mut ending = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
+    sessions::end_all(&mut ending, id, Why::Revoked).await.unwrap();
+    let finish = async {
+        a_while().await;
+        ending.commit_quietly("a test").await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(elsewhere.post(KEYS, key_body()), finish);
+    assert_eq!(place(&answer), (401, "", "access.invalid_token"), "{}", answer.raw);
+    assert_eq!(living(&app).await, (0, 0));
+
+    // A change is open that rests on the session, and the ending waits for it.
+    let thief = app.token("ann@example.com").await;
+    let session = session_of(&app, id).await;
+    let actor = Actor { user: Some(id), session: Some(session), ..Actor::default() };
+    let mut change = app.app.change(&actor).await.unwrap();
+    insert_key(&mut change, id).await;
+    let admin = other.admin("root@example.com").await;
+    let root = other.token("root@example.com").await;
+    let path = format!("/api/v1/users/{id}/revoke-sessions");
+    let finish = async {
+        a_while().await;
+        change.commit_quietly("a test").await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(root.act(&path), finish);
+    assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.raw);
+    assert_eq!(living(&app).await, (0, 1), "the administrator's session alone ({admin})");
+    assert_eq!(thief.get(ME).await.status, StatusCode::UNAUTHORIZED);
+    other.stop().await;
+    app.stop().await;
+}
+
+async fn session_of(app: &TestApp, user: UserId) -> SessionId {
+    let sql = "select id from sessions where user_id = $1 and ended_at is null";
+    let (id,): (SessionId,) = app.app.db.one(sql, args![user]).await.unwrap();
+    id
+}
+
+/// What a request to make a key writes.
+async fn insert_key(change: &mut palisade::app::Change, user: UserId) {
+    let (id, now) = (change.app().new_id(), change.now());
+    change
+        .run(
+            "insert into api_keys (id, user_id, digest, hint, name, permissions, created_at, expires_at)
+             values ($1, $2, $3, 'abcd', 'mine', '', $4, $5)",
+            args![id, user, id.as_bytes().to_vec(), now, now.plus(Duration::from_secs(3600))],
+        )
+        .await
+        .unwrap();
+}
+
+async fn ending_each_other(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    let other = app.second().await;
+    for round in 0..20 {
+        let email = format!("ann{round}@example.com");
+        app.user(&email).await;
+        let one = app.token(&email).await;
+        let two = app.token(&email).await;
+        let two = other.anyone().with_token(two.bearer.unwrap());
+        let others = format!("{ME}/sessions");
+        let (first, second) = match round % 2 {
+            0 => {
+                tokio::join!(one.delete(&others), two.delete(ME))
+            }
+            _ => tokio::join!(one.delete(&others), two.delete(&others)),
+        };
+        let done = [&first, &second].iter().filter(|a| a.status == StatusCode::NO_CONTENT).count();
+        assert_eq!(done, 1, "{round}: {} {}", first.raw, second.raw);
+        let refused = if first.status == StatusCode::NO_CONTENT { &second } else { &first };
+        assert_eq!(refused.code(), "access.invalid_token", "{}", refused.raw);
+    }
+    other.stop().await;
+    app.stop().await;
+}
+
+async fn without_holding(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    let id = app.user("ann@example.com").await;
+    app.token("ann@example.com").await;
+    let session = session_of(&app, id).await;
+    for holds in [&[][..], &[Hold::Shared(id)][..], &[Hold::Alone(UserId(app.app.new_id()))][..]] {
+        let operator = Actor::operator();
+        let begin = || app.app.change_holding(&operator, holds);
+        let mut change = begin().await.unwrap();
+        let why = Why::Revoked;
+        assert_eq!(
+            sessions::end(&mut change, id, session, why).await.unwrap_err().code(),
+            INTERNAL
+        );
+        assert_eq!(sessions::end_all(&mut change, id, why).await.unwrap_err().code(), INTERNAL);
+        drop(change);
+        let refused = sessions::disable(begin().await.unwrap(), id).await.unwrap_err();
+        assert_eq!(refused.code(), INTERNAL);
+    }
+    assert_eq!(living(&app).await, (0, 1));
+    app.stop().await;
+}
+
+const INTERNAL: &str = "server.internal";
+
+async fn role_taken(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    let other = app.second().await;
+    let id = app.admin("root@example.com").await;
+    app.admin("second@example.com").await;
+    let ann = app.user("ann@example.com").await;
+    let root = other.token("root@example.com").await;
+    // The role is being taken while a request waits that was let in by it.
+    let holds = palisade::roles::held_for_revoking(id);
+    let change = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
+    let role = "admin".parse().unwrap();
+    let finish = async {
+        a_while().await;
+        palisade::roles::revoke(change, id, &role).await.unwrap();
+    };
+    let path = format!("/api/v1/users/{ann}/disable");
+    let (answer, ()) = tokio::join!(root.act(&path), finish);
+    assert_eq!(place(&answer), (403, "", "access.denied"), "{}", answer.raw);
+    // And while the role is changed that carries the permission.
+    app.user("helper@example.com").await;
+    let root = app.token("second@example.com").await;
+    let permissions = ["users:read", "users:write"];
+    let made =
+        root.post("/api/v1/roles", json!({ "name": "helpers", "permissions": permissions })).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.raw);
+    let helper = other.token("helper@example.com").await;
+    let id = helper.get(ME).await.text("id");
+    let path = format!("/api/v1/users/{id}/roles/helpers");
+    assert_eq!(root.send(Call::new(Method::PUT, &path)).await.status, StatusCode::NO_CONTENT);
+    let change = app.app.change_holding(&Actor::operator(), &[Hold::Roles]).await.unwrap();
+    let name = "helpers".parse().unwrap();
+    let finish = async {
+        a_while().await;
+        let none = Some(std::collections::BTreeSet::new());
+        palisade::roles::change(change, &Authority::Operator, &name, None, none).await.unwrap();
+    };
+    let path = format!("/api/v1/users/{ann}/disable");
+    let (answer, ()) = tokio::join!(helper.act(&path), finish);
+    assert_eq!(place(&answer), (403, "", "access.denied"), "{}", answer.raw);
+    other.stop().await;
+    app.stop().await;
+}
+
+/// Who meets whom: two requests of one round, as functions of what there is in it.
+struct Round<'a> {
+    user: UserId,
+    email: String,
+    ann: Client<'a>,
+    refresh: String,
+    root: Client<'a>,
+}
+
+async fn act(round: &Round<'_>, what: &str) -> Answer {
+    let Round { user, email, ann, refresh, root } = round;
+    match what {
+        "reauthenticate" => {
+            let body = json!({ "password": PASSWORD });
+            ann.post("/api/v1/auth/reauthenticate", body).await
+        }
+        "refresh" => {
+            let body = json!({ "refresh_token": refresh });
+            ann.post("/api/v1/auth/refresh", body).await
+        }
+        "delete" => root.delete(&format!("/api/v1/users/{user}")).await,
+        "leave" => ann.delete(ME).await,
+        "grant" => {
+            let path = format!("/api/v1/resources/note/{user}/grants/user:{user}");
+            root.send(Call::new(Method::PUT, &path).json(json!({ "actions": ["read"] }))).await
+        }
+        "role" => {
+            root.send(Call::new(Method::PUT, &format!("/api/v1/users/{user}/roles/admin"))).await
+        }
+        "sign in" => {
+            let body = json!({ "email": email, "password": PASSWORD });
+            ann.post("/api/v1/auth/login", body).await
+        }
+        _ => unreachable!(),
+    }
+}
+
+async fn pairs(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    let other = app.second().await;
+    app.admin("root@example.com").await;
+    app.admin("second@example.com").await;
+    for (number, (one, two)) in [
+        ("reauthenticate", "refresh"),
+        ("delete", "leave"),
+        ("delete", "refresh"),
+        ("delete", "grant"),
+        ("delete", "role"),
+        ("delete", "sign in"),
+        ("leave", "role"),
+        ("refresh", "refresh"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for turn in 0..6 {
+            let email = format!("ann{number}-{turn}@example.com");
+            let user = app.user(&email).await;
+            let signed_in = app.anyone().login(&email).await;
+            let (bearer, refresh) =
+                (signed_in.text("access_token"), signed_in.text("refresh_token"));
+            let root = app.token("root@example.com").await;
+            let here = Round {
+                user,
+                email: email.clone(),
+                ann: app.anyone().with_token(bearer.clone()),
+                refresh: refresh.clone(),
+                root: root.clone(),
+            };
+            let there = Round {
+                user,
+                email,
+                ann: other.anyone().with_token(bearer),
+                refresh,
+                root: other.anyone().with_token(root.bearer.unwrap()),
+            };
+            let (first, second) = tokio::join!(act(&here, one), act(&there, two));
+            for answer in [&first, &second] {
+                assert!(answer.status.as_u16() < 500, "{one} {two}: {}", answer.raw);
+            }
+        }
+    }
+    if matches!(on, On::Postgres) {
+        let sql = "select deadlocks from pg_stat_database where datname = current_database()";
+        // Counted by each connection when it is idle.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let (deadlocks,): (i64,) = app.app.db.one(sql, args![]).await.unwrap();
+        assert_eq!(deadlocks, 0);
+    }
+    other.stop().await;
+    app.stop().await;
+}
