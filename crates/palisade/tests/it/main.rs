@@ -37,4 +37,5 @@ mod passkeys;
 mod recovering;
 mod refreshing;
 mod signing_in;
+mod transport;
 mod verifying;
