@@ -12,6 +12,8 @@ use palisade::module::Module;
 
 pub(crate) const MODULE: Module = Module {
     name: "front",
+    // Without the page that it leads to, `/` is a path like any other that doesn't exist.
+    when: |settings| settings.reference.enabled,
     routes: || Routes::root().get("/", ANYONE, || async { ToDocs }),
     ..Module::EMPTY
 };

@@ -191,7 +191,10 @@ async fn greet(app: &App, output: Output, listeners: &Listeners) -> Result<(), F
     });
     output.result(&result, || {
         let mut text = format!("Palisade is running on {listening} ({database}).\n");
-        text.push_str(&format!("Public URL: {url}\nRead and try the API: {url}/docs\n"));
+        text.push_str(&format!("Public URL: {url}\n"));
+        if app.settings.reference.enabled {
+            text.push_str(&format!("Read and try the API: {url}/docs\n"));
+        }
         if let Some(link) = &setup_link {
             text.push_str(
                 "\nThere is no administrator yet. Create one, once, within 30 minutes:\n",

@@ -106,10 +106,12 @@ impl Builder {
         Builder { modules, settings: Arc::new(settings), clock, random }
     }
 
-    /// With a module of the application.
+    /// With a module of the application, where it is part of a server with these settings.
     #[must_use]
     pub fn module(mut self, module: Module) -> Builder {
-        self.modules.push(module);
+        if (module.when)(&self.settings) {
+            self.modules.push(module);
+        }
         self
     }
 
@@ -199,15 +201,15 @@ impl Builder {
     /// The service of the public listener: every route of every module, in the frame.
     pub fn service(&self, app: &App) -> Frame {
         let routes = self.modules.iter().map(|module| (module.routes)());
-        self.frame(app, routes.fold(Routes::none(), Routes::and))
+        Frame::new(app.clone(), self.router(app, routes.fold(Routes::none(), Routes::and)))
     }
 
     /// The service of the admin listener.
     pub fn admin_service(&self, app: &App) -> Frame {
-        self.frame(app, system::health())
+        Frame::internal(app.clone(), self.router(app, system::health()))
     }
 
-    fn frame(&self, app: &App, routes: Routes) -> Frame {
+    fn router(&self, app: &App, routes: Routes) -> Router {
         let credentials = self.credentials().into();
         let router =
             routes.mount(Router::new(), &credentials).fallback(|| async { Error::not_found() });
@@ -216,7 +218,7 @@ impl Builder {
             Some(cors) => router.layer(cors),
             None => router,
         };
-        Frame::new(app.clone(), router.with_state(app.clone()))
+        router.with_state(app.clone())
     }
 
     /// Starts reading the feed and the work that is done by the clock.

@@ -40,6 +40,14 @@ pub enum Kind {
     Gone,
     /// The body is larger than is accepted.
     TooLarge,
+    /// The headers are larger than is accepted.
+    HeadersTooLarge,
+    /// The address is longer than is accepted.
+    UriTooLong,
+    /// The request needs something of HTTP that isn't built.
+    NotImplemented,
+    /// A version of HTTP that isn't spoken.
+    WrongVersion,
     /// The body has a media type that isn't accepted.
     WrongMediaType,
     /// Too many requests.
@@ -73,6 +81,14 @@ impl Kind {
             Kind::Conflict => (StatusCode::CONFLICT, "Conflict"),
             Kind::Gone => (StatusCode::GONE, "Gone"),
             Kind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Body too large"),
+            Kind::HeadersTooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Headers too large")
+            }
+            Kind::UriTooLong => (StatusCode::URI_TOO_LONG, "Address too long"),
+            Kind::NotImplemented => (StatusCode::NOT_IMPLEMENTED, "Not implemented"),
+            Kind::WrongVersion => {
+                (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "HTTP version not supported")
+            }
             Kind::WrongMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type"),
             Kind::TooMany => (StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
             Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),

@@ -44,10 +44,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use catalogue::{
-    Cors, Data, Database, Keys, LimitRule, Limits, Lockout, Mail, Passwords, Registration, Server,
-    Sessions, Settings, Telemetry, Tls, Tokens,
+    Cors, Data, Database, Hsts, Keys, LimitRule, Limits, Lockout, Mail, Passwords, Reference,
+    Registration, Server, Sessions, Settings, Telemetry, Tls, Tokens,
 };
-pub use origin::{CorsOrigin, WebOrigin};
+pub use origin::{CorsOrigin, ReportUrl, WebOrigin};
 pub use render::{environment_example, settings_markdown, template};
 pub use secret::{DatabaseUrl, RootKey, Secret};
 pub use smtp::{Mailbox, SmtpUrl};

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::access::{ANYONE, needs};
 use crate::app::App;
+use crate::http::client::Scheme;
 use crate::http::describe::{Describe, Description};
 use crate::http::{Arrival, List, Routes};
 use crate::limits::{EffectiveRule, Key};
@@ -136,7 +137,7 @@ async fn whoami(Extension(arrival): Extension<Arrival>, headers: HeaderMap) -> J
     Json(Whoami {
         address: arrival.client.address.to_string(),
         forwarded: arrival.client.forwarded,
-        scheme: if arrival.https { "https" } else { "http" },
+        scheme: if arrival.scheme == Scheme::Https { "https" } else { "http" },
         host: text("host"),
         user_agent: text("user-agent"),
         request_id: arrival.request.to_string(),

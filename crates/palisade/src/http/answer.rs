@@ -8,7 +8,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, LOCATION, REFERRER_POLICY,
-    RETRY_AFTER, SET_COOKIE, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    RETRY_AFTER, SET_COOKIE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -20,11 +20,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Arrival;
+use super::standing::Standing;
 use crate::error::{Error, FieldError, Kind};
 use crate::shape;
 
 const API_POLICY: HeaderValue =
-    HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+    HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox");
 /// What a page may do, but for its scripts, which carry a nonce.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     form-action 'none'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
@@ -158,13 +159,14 @@ impl Html {
     }
 }
 
+/// The policy of the page that an answer holds; the frame completes it and writes it down.
+#[derive(Clone, Debug)]
+struct PagePolicy(String);
+
 impl IntoResponse for Html {
     fn into_response(self) -> Response {
         let mut response = axum::response::Html(self.text).into_response();
-        // What isn't a header value is stricter left out: the API's policy allows nothing.
-        if let Ok(policy) = HeaderValue::from_str(&self.policy) {
-            response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
-        }
+        response.extensions_mut().insert(PagePolicy(self.policy));
         response
     }
 }
@@ -243,17 +245,22 @@ pub(super) struct Problem<'a> {
 }
 
 /// Completes an answer: problem body, headers, request id. Answers the error it carried, for the log.
-pub(super) fn finish(response: &mut Response, arrival: &Arrival) -> Option<Arc<Error>> {
+pub(super) fn finish(
+    response: &mut Response,
+    arrival: &Arrival,
+    standing: &Standing,
+) -> Option<Arc<Error>> {
     let error = response.extensions_mut().remove::<Arc<Error>>().or_else(|| bare(response));
     if let Some(error) = &error {
         write_problem(response, error, arrival);
     }
+    let page = response.extensions_mut().remove::<PagePolicy>();
     let headers = response.headers_mut();
     let own = std::mem::replace(headers, ALWAYS.clone());
     headers.extend(own);
-    if arrival.https {
-        let value = HeaderValue::from_static("max-age=63072000; includeSubDomains");
-        headers.insert(STRICT_TRANSPORT_SECURITY, value);
+    standing.write(headers);
+    if let Some(PagePolicy(policy)) = page {
+        standing.write_page(headers, policy);
     }
     if let Ok(value) = HeaderValue::from_str(&arrival.request.to_string()) {
         headers.insert(HeaderName::from_static("x-request-id"), value);

@@ -8,6 +8,7 @@
 //!   the last hop that could.
 //! - When both headers are there and do not name the same client, neither is believed and the
 //!   proxy's own address is used: a proxy sets one of them, so the other came from the client.
+//! - A scheme counts as `https` only where every proxy that says anything says so.
 //! - `X-Real-IP`, `True-Client-IP`, `CF-Connecting-IP` and the like never count.
 //!
 //! IPv4-mapped IPv6 addresses are treated as the IPv4 addresses they are.
@@ -55,13 +56,19 @@ pub struct ClientAddress {
     pub forwarded: bool,
 }
 
-/// The scheme the client used.
+/// How the client's request came, as far as we can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
-    /// Plain text, or nothing trustworthy says otherwise.
-    Http,
     /// TLS up to us or up to a trusted proxy.
     Https,
+    /// In plain text, from a peer that isn't a trusted proxy.
+    Http,
+    /// A trusted proxy says that the client sent it in plain text.
+    MarkedHttp,
+    /// It came from a trusted proxy in plain text, and the proxy doesn't say how it got there.
+    Unmarked,
+    /// What trusted proxies say contradicts itself or can't be read.
+    Contradictory,
 }
 
 /// The client's address for a connection from `peer` with these headers.
@@ -92,43 +99,53 @@ pub fn client_address(
 /// The scheme of a connection from `peer`, `tls` being whether it is encrypted itself.
 ///
 /// A trusted proxy must say `https` without contradiction: in every value of every
-/// `X-Forwarded-Proto` line and in every `proto` of `Forwarded`.
+/// `X-Forwarded-Proto` line and in every `proto` of `Forwarded`. What it says counts also where the
+/// proxy itself came over TLS: the client may not have.
 #[must_use]
 pub fn scheme(peer: IpAddr, tls: bool, headers: &HeaderMap, trusted: &TrustedProxies) -> Scheme {
-    if tls {
-        return Scheme::Https;
+    let said = if trusted.contains(peer) { said(headers) } else { Some(Said::default()) };
+    match said {
+        None => Scheme::Contradictory,
+        Some(Said { https: true, http: true }) => Scheme::Contradictory,
+        Some(Said { https: true, http: false }) => Scheme::Https,
+        Some(Said { https: false, http: true }) => Scheme::MarkedHttp,
+        Some(Said { https: false, http: false }) if tls => Scheme::Https,
+        Some(_) if trusted.contains(peer) => Scheme::Unmarked,
+        Some(_) => Scheme::Http,
     }
-    if !trusted.contains(peer) {
-        return Scheme::Http;
-    }
-    let mut said = false;
+}
+
+/// Which schemes the forwarded headers name.
+#[derive(Default)]
+struct Said {
+    https: bool,
+    http: bool,
+}
+
+/// `None` where a header can't be read or names another scheme.
+fn said(headers: &HeaderMap) -> Option<Said> {
+    let mut said = Said::default();
+    let mut note = |scheme: &str| {
+        let scheme = scheme.trim_matches([' ', '\t']);
+        let https = scheme.eq_ignore_ascii_case("https");
+        said.https |= https;
+        said.http |= scheme.eq_ignore_ascii_case("http");
+        (https || scheme.eq_ignore_ascii_case("http")).then_some(())
+    };
     for line in headers.get_all(X_FORWARDED_PROTO) {
-        let Ok(line) = line.to_str() else { return Scheme::Http };
-        said = true;
-        if !line.split(',').all(|value| is_https(value.trim())) {
-            return Scheme::Http;
-        }
+        line.to_str().ok()?.split(',').try_for_each(&mut note)?;
     }
     for line in headers.get_all(FORWARDED) {
-        let Some(hops) = line.to_str().ok().and_then(forwarded::parse) else { return Scheme::Http };
-        for proto in hops.iter().filter_map(|hop| hop.proto.as_deref()) {
-            said = true;
-            if !is_https(proto) {
-                return Scheme::Http;
-            }
-        }
+        let hops = forwarded::parse(line.to_str().ok()?)?;
+        hops.iter().filter_map(|hop| hop.proto.as_deref()).try_for_each(&mut note)?;
     }
-    if said { Scheme::Https } else { Scheme::Http }
+    Some(said)
 }
 
 /// The address all of a client's addresses are counted under: IPv6 by its /64 network.
 #[must_use]
 pub fn rate_key(address: IpAddr) -> IpAddr {
     limits::address_group(address)
-}
-
-fn is_https(value: &str) -> bool {
-    value.eq_ignore_ascii_case("https")
 }
 
 /// Walks hops from the nearest on; `None` is one that cannot be read.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::http::header::LOCATION;
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -18,10 +19,19 @@ use tower::{Service, ServiceExt as _};
 use super::Arrival;
 use super::answer::finish;
 use super::client::{Scheme, TrustedProxies, client_address, scheme};
-use super::serve::Connection;
+use super::serve::{Connection, Refuse, Refused};
+use super::standing::Standing;
 use crate::app::App;
 use crate::error::{Error, Kind};
 use crate::id::{RequestId, RequestIds};
+
+/// What probes ask without a proxy's headers.
+const PROBES: [&str; 2] = ["/livez", "/readyz"];
+
+/// How to mend a proxy that doesn't say how its clients came.
+const UNMARKED: &str = "A trusted proxy sent this without saying whether the client came by HTTPS. Have \
+    it set X-Forwarded-Proto. nginx: proxy_set_header X-Forwarded-Proto $scheme; HAProxy: http-request \
+    set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]. Caddy and Traefik set it by themselves.";
 
 /// Where a request comes from that no listener brought.
 const NOWHERE: Connection = {
@@ -38,14 +48,28 @@ struct Inner {
     router: Router,
     trusted: TrustedProxies,
     ids: RequestIds,
+    standing: Standing,
+    /// Whether people reach this listener by HTTPS alone.
+    https_only: bool,
 }
 
 impl Frame {
-    /// Puts the frame around the routes.
+    /// Puts the frame around the routes of the public listener.
     pub fn new(app: App, router: Router) -> Frame {
+        let https_only = app.settings.server.public_url.is_https();
+        Frame::with(app, router, https_only)
+    }
+
+    /// Puts the frame around routes for the operator's own network, which no public URL leads to.
+    pub fn internal(app: App, router: Router) -> Frame {
+        Frame::with(app, router, false)
+    }
+
+    fn with(app: App, router: Router, https_only: bool) -> Frame {
         let trusted = TrustedProxies::new(app.settings.server.trusted_proxies.clone());
         let ids = RequestIds::new(&*app.random);
-        Frame(Arc::new(Inner { app, router, trusted, ids }))
+        let standing = Standing::new(&app.settings);
+        Frame(Arc::new(Inner { app, router, trusted, ids, standing, https_only }))
     }
 }
 
@@ -60,7 +84,7 @@ impl Inner {
         Arrival {
             request,
             client: client_address(peer, headers, &self.trusted),
-            https: scheme(peer, connection.tls, headers, &self.trusted) == Scheme::Https,
+            scheme: scheme(peer, connection.tls, headers, &self.trusted),
         }
     }
 
@@ -75,13 +99,54 @@ impl Inner {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
         };
-        let mut response = self.handle(request).await;
+        let mut response = match self.without_https(&arrival, &request) {
+            Some(refused) => refused,
+            None => self.handle(request).await,
+        };
         if !line.method.is_safe() && response.status().is_client_error() {
             self.settle(&mut response).await;
         }
-        let error = finish(&mut response, &arrival);
+        let error = finish(&mut response, &arrival, &self.standing);
         line.write(self.app.clock.monotonic(), response.status(), error.as_deref());
         response
+    }
+
+    /// What a request gets that came through a trusted proxy, but not provably by HTTPS.
+    fn without_https(&self, arrival: &Arrival, request: &Request<Body>) -> Option<Response> {
+        // SECURITY: before anything else of the request is used
+        // (`plain_http_behind_a_trusted_proxy_is_redirected_or_refused`).
+        if !self.https_only || PROBES.contains(&request.uri().path()) {
+            return None;
+        }
+        let says = match arrival.scheme {
+            Scheme::Https | Scheme::Http => return None,
+            Scheme::MarkedHttp => {
+                if let Some(location) = self.same_by_https(request) {
+                    let to = [(LOCATION, location)];
+                    return Some((StatusCode::PERMANENT_REDIRECT, to).into_response());
+                }
+                "This server takes requests by https:// alone. What was sent in plain text may have \
+                 been read on the way: treat passwords and tokens in it as lost."
+            }
+            // A redirect would come back the same way and go on for ever.
+            Scheme::Unmarked => UNMARKED,
+            Scheme::Contradictory => {
+                "The proxies in front of this server contradict each other about how the client \
+                 came. Let the outermost one set X-Forwarded-Proto and the others pass it on, and \
+                 remove Forwarded if it isn't used."
+            }
+        };
+        Some(Error::new(Kind::Denied, "http.https_required", says).into_response())
+    }
+
+    /// The same page under the public URL.
+    fn same_by_https(&self, request: &Request<Body>) -> Option<HeaderValue> {
+        let page = matches!(*request.method(), Method::GET | Method::HEAD)
+            && !request.uri().path().starts_with("/api/");
+        let path = request.uri().path_and_query()?.as_str();
+        let public_url = &self.app.settings.server.public_url;
+        let location = || HeaderValue::from_str(&format!("{public_url}{path}")).ok();
+        (page && path.starts_with('/')).then(location).flatten()
     }
 
     /// Runs the handler, within its time; a panic in it becomes an internal error.
@@ -105,6 +170,20 @@ impl Inner {
         if let Err(error) = self.app.db.settled().await {
             *response = Error::from(error).into_response();
         }
+    }
+}
+
+/// What the listener refuses gets the headers, the problem document and the log line of any answer.
+impl Refuse for Frame {
+    fn refuse(&self, connection: &Connection, refused: Refused<'_>) -> Response {
+        let inner = &self.0;
+        let began = inner.app.clock.monotonic();
+        let arrival = inner.arrival(connection, refused.headers);
+        let line = Line { began, arrival, method: refused.method, path: refused.path };
+        let mut response = refused.error.into_response();
+        let error = finish(&mut response, &arrival, &inner.standing);
+        line.write(inner.app.clock.monotonic(), response.status(), error.as_deref());
+        response
     }
 }
 

@@ -18,6 +18,7 @@ mod input;
 mod openapi;
 mod routes;
 pub mod serve;
+mod standing;
 
 use axum::http::{HeaderName, HeaderValue};
 
@@ -40,8 +41,8 @@ pub struct Arrival {
     pub request: RequestId,
     /// Where it came from, proxies taken into account.
     pub client: client::ClientAddress,
-    /// Whether the client's connection is HTTPS, to us or to a trusted proxy.
-    pub https: bool,
+    /// How the client's request came: over HTTPS, to us or to a trusted proxy, or in plain text.
+    pub scheme: client::Scheme,
 }
 
 /// Counts one use of `rule` by `key`.

@@ -7,6 +7,8 @@
 //! - No address and no network can take all connections; what it opens beyond its share is closed at once.
 //! - Heads that are too large are refused (431), and HTTP/2 is bounded in streams, header lists and
 //!   resets.
+//! - A request whose end or host could be read in two ways never reaches the service.
+//! - What the listener refuses by itself is answered by the service ([`Refuse`]), as anything else is.
 //! - Nothing a peer or the operating system does on accepting ends the server.
 //! - On stopping, no new connection is taken, idle ones are closed, and requests that have begun are
 //!   finished within the drain time.
@@ -17,6 +19,7 @@ mod admission;
 mod connection;
 mod limits;
 mod progress;
+mod refusing;
 #[cfg(test)]
 mod tests;
 pub mod tls;
@@ -30,12 +33,14 @@ use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -44,10 +49,15 @@ use tower::Service;
 
 use admission::Admission;
 pub use limits::{Exempt, Limits};
+use refusing::{Head, not_tls, written};
+pub use refusing::{Refuse, Refused};
 
 /// How long to leave the operating system alone after it could not accept a connection, for
 /// example because the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How much a peer that should have spoken TLS may still send.
+const LARGEST_REST: u64 = 1024 * 1024;
 
 /// Which connection a request came over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,9 +103,10 @@ pub enum Drained {
     Cut(usize),
 }
 
-/// A service that answers every request and never fails.
+/// A service that answers every request, those that the listener refuses too, and never fails.
 pub trait Handler:
     Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>
+    + Refuse
     + Clone
     + Send
     + Sync
@@ -105,6 +116,7 @@ pub trait Handler:
 
 impl<S> Handler for S where
     S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>
+        + Refuse
         + Clone
         + Send
         + Sync
@@ -129,7 +141,7 @@ pub async fn serve<S: Handler>(
     let (stopping, stopped) = watch::channel(false);
     let drain = limits.drain;
     let front = Arc::new(Front {
-        builder: limits.builder(),
+        builder: builder(&limits),
         tls: tls.map(TlsAcceptor::from),
         stopped,
         slots: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
@@ -159,6 +171,13 @@ pub async fn serve<S: Handler>(
     // The receivers live in the connections; with none left nobody needs to know.
     let _ = stopping.send(true);
     Ok(finish(connections, drain).await)
+}
+
+/// HTTP/2 takes longer header lists than are served: its own refusal of them has no headers.
+fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = limits.builder();
+    builder.http2().max_header_list_size(limits.max_header_bytes.saturating_mul(4));
+    builder
 }
 
 /// Waits for the connections to end and cuts those that take too long.
@@ -235,6 +254,9 @@ impl Front {
             return self.drive(stream, self.builder.clone(), ends, service).await;
         };
         let mut stopped = self.stopped.clone();
+        if self.is_plain(&stream).await {
+            return self.refuse_plain(stream, ends, &service).await;
+        }
         let handshake = tokio::time::timeout(self.limits.tls_handshake_timeout, tls.accept(stream));
         let stream = tokio::select! {
             biased;
@@ -251,6 +273,41 @@ impl Front {
             _ => self.builder.clone().http1_only(),
         };
         self.drive(stream, builder, ends, service).await;
+    }
+}
+
+impl Front {
+    /// Whether a peer that should speak TLS begins like plain HTTP: with a letter.
+    async fn is_plain(&self, stream: &TcpStream) -> bool {
+        let mut first = [0];
+        let peek = tokio::time::timeout(self.limits.tls_handshake_timeout, stream.peek(&mut first));
+        let mut stopped = self.stopped.clone();
+        tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => false,
+            peeked = peek => matches!(peeked, Ok(Ok(1))) && first[0].is_ascii_alphabetic(),
+        }
+    }
+
+    /// Tells a peer that it should have spoken TLS.
+    async fn refuse_plain<S: Handler>(&self, mut stream: TcpStream, ends: Ends, service: &S) {
+        let connection = Connection { peer: ends.peer, local: ends.local, tls: false };
+        let conversation = async {
+            let mut head = [0; 4096];
+            let count = stream.read(&mut head).await?;
+            let head = Head(head.get(..count).unwrap_or_default());
+            let headers = HeaderMap::new();
+            let refused = head.refused(not_tls(), &headers);
+            let bodiless = refused.method == Method::HEAD;
+            let answer = written(service.refuse(&connection, refused), bodiless);
+            stream.write_all(&answer).await?;
+            stream.shutdown().await?;
+            // Closing on unread bytes would take the answer back.
+            let mut rest = stream.take(LARGEST_REST);
+            tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+        };
+        let ended = tokio::time::timeout(self.limits.tls_handshake_timeout, conversation).await;
+        tracing::debug!(?ended, peer = %ends.peer, "plain HTTP where TLS is spoken");
     }
 }
 

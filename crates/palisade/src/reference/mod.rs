@@ -22,7 +22,12 @@ use crate::http::{Asset, Html, Routes};
 use crate::module::Module;
 
 /// The slice's table of contents.
-pub const MODULE: Module = Module { name: "reference", routes, ..Module::EMPTY };
+pub const MODULE: Module = Module {
+    name: "reference",
+    when: |settings| settings.reference.enabled,
+    routes,
+    ..Module::EMPTY
+};
 
 fn routes() -> Routes {
     Routes::root()

@@ -12,7 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::load::Reader;
-use super::origin::{CorsOrigin, WebOrigin};
+use super::origin::{CorsOrigin, ReportUrl, WebOrigin};
 use super::secret::{DatabaseUrl, RootKey};
 use super::smtp::{Mailbox, SmtpUrl};
 use super::value::{Shape, Value};
@@ -128,6 +128,8 @@ catalogue! {
     Settings at "" {
         /// How the server listens and what it believes.
         part server: Server = Server::read;
+        /// The API's description.
+        part reference: Reference = Reference::read;
         /// Where the server keeps its files.
         part data: Data = Data::read;
         /// The database.
@@ -178,7 +180,8 @@ catalogue! {
              is missing; `development` refuses to listen off loopback.",
             in_production: Some("production");
         trusted_proxies: Vec<IpNet> = Fixed(""),
-            "The networks of the reverse proxies in front. Forwarded headers count from these alone.",
+            "The networks of the reverse proxies in front. Forwarded headers count from these alone. \
+             Where `server.public_url` is `https`, a proxy must set `X-Forwarded-Proto`.",
             in_production: Some("127.0.0.1/32");
         max_body: u64 = Fixed("1MiB"),
             "The largest request body that is read.",
@@ -189,8 +192,26 @@ catalogue! {
         shutdown_timeout: Duration = Fixed("10s"),
             "How long a stopping server waits for requests in flight.",
             bounds: Some(("0s", "5m"));
+        csp_report_to: Option<ReportUrl> = Unset("https://reports.example.com/csp"),
+            "The URL to which browsers report what the Content Security Policy of a page blocks: \
+             `https`, or the origin of `server.public_url`.";
+        /// How long browsers insist on HTTPS.
+        part hsts: Hsts = Hsts::read;
         /// TLS in the server itself.
         part tls: Tls = Tls::read;
+    }
+
+    /// How long browsers insist on HTTPS.
+    Hsts at "server.hsts." {
+        max_age: Duration = Fixed("730d"),
+            "How long browsers insist on HTTPS after an answer (`Strict-Transport-Security`), where \
+             `server.public_url` is `https`. `0s` makes them forget.",
+            bounds: Some(("0s", "3650d"));
+        include_subdomains: bool = Fixed("true"),
+            "Whether browsers insist on HTTPS for the subdomains of the host too.";
+        preload: bool = Fixed("false"),
+            "Whether browser makers may ship the host as one that needs HTTPS. It needs \
+             `include_subdomains` and a `max_age` of at least `365d`, and takes months to undo.";
     }
 
     /// TLS in the server itself.
@@ -199,6 +220,13 @@ catalogue! {
             "The PEM file of the certificate and its chain, for TLS without a proxy in front.";
         key: Option<PathBuf> = Unset("/etc/palisade/certificate-key.pem"),
             "The PEM file of the certificate's private key.";
+    }
+
+    /// The API's description.
+    Reference at "reference." {
+        enabled: bool = ByEnvironment { development: "true", production: "false" },
+            "Whether the server gives out the description of its API: `/docs` and `/openapi.json`. \
+             `palisade openapi` prints it either way.";
     }
 
     /// Where the server keeps its files.

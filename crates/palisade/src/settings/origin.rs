@@ -182,3 +182,48 @@ impl Value for CorsOrigin {
 impl Item for CorsOrigin {
     const LIST: &'static str = "a list of origins, such as `https://app.example.com`";
 }
+
+/// Where browsers send reports: a URL with an origin, and perhaps a path and a query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportUrl {
+    text: String,
+    origin: WebOrigin,
+}
+
+impl ReportUrl {
+    /// The whole URL.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The origin that it begins with.
+    pub fn origin(&self) -> &WebOrigin {
+        &self.origin
+    }
+}
+
+impl Value for ReportUrl {
+    const EXPECTED: &'static str = "a URL, such as `https://reports.example.com/csp`";
+    const SHAPE: Shape = Shape::Text;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let authority = text.find("://").map_or(0, |colon| colon + "://".len());
+        let end = text.get(authority..).and_then(|rest| rest.find(['/', '?', '#']));
+        let (origin, rest) = text.split_at(end.map_or(text.len(), |end| authority + end));
+        let origin = WebOrigin::read(origin)?;
+        if rest.contains('#') {
+            return Err("has a fragment, which browsers never send".to_owned());
+        }
+        // What would end a directive of the policy or the string of a header.
+        let plain = |letter: char| letter.is_ascii_graphic() && !";,\"'<>\\^`{|}".contains(letter);
+        if !rest.chars().all(plain) {
+            return Err("has a character that a URL must write as %XX".to_owned());
+        }
+        let slash = if rest.starts_with('/') { "" } else { "/" };
+        Ok(Self { text: format!("{origin}{slash}{rest}"), origin })
+    }
+
+    fn show(&self) -> String {
+        self.text.clone()
+    }
+}

@@ -1,6 +1,9 @@
 //! What must hold between settings, and what development and production refuse.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::load::Reader;
 use super::{
@@ -24,13 +27,16 @@ pub(super) fn check(settings: &Settings, reader: &mut Reader<'_>) {
 
 fn server(settings: &Settings, reader: &mut Reader<'_>) {
     let server = &settings.server;
-    if server.trusted_proxies.iter().any(|network| network.prefix_len() == 0) {
+    if trusts_the_internet(&server.trusted_proxies) {
         reader.refuse(
             &["server.trusted_proxies"],
-            "this trusts the forwarded headers of everybody",
+            "this trusts the forwarded headers of everybody: together, these networks hold more \
+             public addresses than any proxy has (an IPv4 /8, an IPv6 /20)",
             "Name the networks of your own proxies, such as 10.0.0.0/8",
         );
     }
+    hsts(settings, reader);
+    reports(settings, reader);
     match (&server.tls.certificate, &server.tls.key) {
         (Some(_), None) => reader.refuse(
             &["server.tls.key", "server.tls.certificate"],
@@ -58,6 +64,85 @@ fn server(settings: &Settings, reader: &mut Reader<'_>) {
             "Begin it with https://; http is for localhost only",
         );
     }
+}
+
+/// The shortest time for which browser makers take a host into their lists.
+const PRELOADED: Duration = Duration::from_secs(365 * 86_400);
+
+fn hsts(settings: &Settings, reader: &mut Reader<'_>) {
+    let hsts = &settings.server.hsts;
+    if hsts.preload && (!hsts.include_subdomains || hsts.max_age < PRELOADED) {
+        reader.refuse(
+            &["server.hsts.preload", "server.hsts.include_subdomains", "server.hsts.max_age"],
+            "browser makers list only hosts that insist on HTTPS for a year, with all subdomains",
+            "Set server.hsts.include_subdomains to true and server.hsts.max_age to 365d or more, or \
+             set server.hsts.preload to false",
+        );
+    }
+}
+
+fn reports(settings: &Settings, reader: &mut Reader<'_>) {
+    let server = &settings.server;
+    if let Some(url) = &server.csp_report_to
+        && !url.origin().is_https()
+        && *url.origin() != server.public_url
+    {
+        reader.refuse(
+            &["server.csp_report_to", "server.public_url"],
+            format!("reports would go to {} unencrypted", url.as_str()),
+            "Begin it with https://, or with server.public_url",
+        );
+    }
+}
+
+/// The most public addresses that trusted proxies may have: an IPv4 /8 and an IPv6 /20. The largest
+/// public proxy networks hold a fraction of that; a list that says "everybody" in pieces doesn't fit.
+const MOST_PUBLIC_V4: u128 = 1 << (32 - 8);
+const MOST_PUBLIC_V6: u128 = 1 << (128 - 20);
+
+/// Networks that no host on the internet has an address in (RFC 6890): private, shared, loopback and
+/// link-local ones.
+const NOT_PUBLIC_V4: [([u8; 4], u8); 6] = [
+    ([10, 0, 0, 0], 8),
+    ([100, 64, 0, 0], 10),
+    ([127, 0, 0, 0], 8),
+    ([169, 254, 0, 0], 16),
+    ([172, 16, 0, 0], 12),
+    ([192, 168, 0, 0], 16),
+];
+const NOT_PUBLIC_V6: [(u16, u8); 2] = [(0xfc00, 7), (0xfe80, 10)];
+
+/// SECURITY: judges the sum, because everybody can be named by halves as well as at once
+/// (`networks_that_cover_everybody_in_pieces_are_refused`).
+fn trusts_the_internet(networks: &[IpNet]) -> bool {
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for network in networks {
+        match network {
+            IpNet::V4(network) if !is_never_public_v4(network) => v4.push(*network),
+            IpNet::V6(network) if !is_never_public_v6(network) => v6.push(*network),
+            _ => {}
+        }
+    }
+    // Aggregated, so that no address counts twice.
+    let v4 = Ipv4Net::aggregate(&v4).into_iter().map(|n| 1u128 << (32 - n.prefix_len()));
+    let v6 = Ipv6Net::aggregate(&v6)
+        .into_iter()
+        .map(|n| 1u128.checked_shl(128 - u32::from(n.prefix_len())).unwrap_or(u128::MAX));
+    v4.sum::<u128>() > MOST_PUBLIC_V4 || v6.fold(0, u128::saturating_add) > MOST_PUBLIC_V6
+}
+
+fn is_never_public_v4(network: &Ipv4Net) -> bool {
+    NOT_PUBLIC_V4.iter().any(|(address, length)| {
+        Ipv4Net::new(Ipv4Addr::from(*address), *length)
+            .is_ok_and(|private| private.contains(network))
+    })
+}
+
+fn is_never_public_v6(network: &Ipv6Net) -> bool {
+    NOT_PUBLIC_V6.iter().any(|(first, length)| {
+        Ipv6Net::new(Ipv6Addr::new(*first, 0, 0, 0, 0, 0, 0, 0), *length)
+            .is_ok_and(|private| private.contains(network))
+    })
 }
 
 fn database(settings: &Settings, reader: &mut Reader<'_>) {

@@ -687,6 +687,89 @@ mod between_settings {
     }
 
     #[test]
+    fn networks_that_cover_everybody_in_pieces_are_refused() {
+        let key = "server.trusted_proxies";
+        let list = |networks: &[String]| format!("{key} = [\"{}\"]", networks.join("\", \""));
+        let texts = |networks: &[&str]| networks.iter().map(|text| (*text).to_owned()).collect();
+        let eighths = |step| (1..224).step_by(step).map(|first| format!("{first}.0.0.0/8"));
+        let everybody: [Vec<String>; 9] = [
+            texts(&["0.0.0.0/1", "128.0.0.0/1"]),
+            texts(&["0.0.0.0/1"]),
+            texts(&["::/1", "8000::/1"]),
+            texts(&["2000::/3"]),
+            texts(&["2000::/4", "3000::/4"]),
+            texts(&["8.0.0.0/7"]),
+            texts(&["8.0.0.0/9", "8.128.0.0/9", "9.0.0.0/30"]),
+            eighths(1).collect(),
+            eighths(2).collect(),
+        ];
+        for networks in everybody {
+            refused(&list(&networks), key, "everybody");
+        }
+        let proxies: [Vec<String>; 4] = [
+            texts(&["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "fc00::/7"]),
+            texts(&["104.16.0.0/13", "172.64.0.0/13", "162.158.0.0/15", "2a06:98c0::/29"]),
+            texts(&["2600:9000::/28", "13.32.0.0/15", "52.84.0.0/15", "::1/128"]),
+            texts(&["8.0.0.0/8", "8.8.0.0/16", "8.0.0.0/8"]),
+        ];
+        for networks in proxies {
+            assert_eq!(settings(&list(&networks)).server.trusted_proxies.len(), networks.len());
+        }
+    }
+
+    #[test]
+    fn preloading_needs_a_year_and_all_subdomains() {
+        let hsts = |more: &str| format!("[server.hsts]\npreload = true\n{more}");
+        assert!(settings(&hsts("")).server.hsts.preload);
+        assert!(settings(&hsts("max_age = \"365d\"")).server.hsts.preload);
+        for short in ["max_age = \"364d\"", "max_age = \"0s\"", "include_subdomains = false"] {
+            refused(&hsts(short), "server.hsts.preload", "year");
+        }
+        assert!(settings("server.hsts.max_age = \"0s\"").server.hsts.max_age.is_zero());
+    }
+
+    #[test]
+    fn reports_go_to_https_or_home() {
+        let to = |url: &str| format!("server.csp_report_to = \"{url}\"");
+        for (url, kept) in [
+            ("https://reports.example.com/csp?a=b", "https://reports.example.com/csp?a=b"),
+            ("https://Reports.example.com:443", "https://reports.example.com/"),
+            ("https://reports.example.com?a", "https://reports.example.com/?a"),
+            ("http://localhost:8000/csp", "http://localhost:8000/csp"),
+        ] {
+            assert_eq!(settings(&to(url)).server.csp_report_to.unwrap().as_str(), kept);
+        }
+        for (url, what) in [
+            ("http://reports.example.com/csp", "unencrypted"),
+            ("http://localhost:8001/csp", "unencrypted"),
+            ("/csp", "https://"),
+            ("https://ann@reports.example.com/", "user name"),
+            ("https://reports.example.com/#a", "fragment"),
+            ("https://reports.example.com/;script-src", "%XX"),
+            ("https://reports.example.com/a b", "%XX"),
+            ("https://reports.example.com/,https://b.example", "%XX"),
+            ("javascript:alert(1)", "https://"),
+        ] {
+            refused(&to(url), "server.csp_report_to", what);
+        }
+    }
+
+    #[test]
+    fn the_reference_is_off_in_production_unless_it_is_set() {
+        assert!(settings("").reference.enabled);
+        assert!(!settings(PRODUCTION).reference.enabled);
+        assert!(
+            settings(&format!(
+                "{PRODUCTION}
+[reference]
+enabled = true"
+            ))
+            .reference
+            .enabled
+        );
+    }
+
+    #[test]
     fn production_keeps_the_admin_listener_inside() {
         let at = |address: &str| production_with(&format!("admin_listen = \"{address}\""));
         for address in ["0.0.0.0:9000", "[::]:9000", "203.0.113.1:9000", "[2001:db8::1]:9000"] {

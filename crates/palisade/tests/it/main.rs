@@ -45,4 +45,5 @@ mod rights;
 mod restoring;
 mod signing_in;
 mod tampering;
+mod transport;
 mod verifying;

@@ -176,7 +176,7 @@ fn a_peer_is_recognised_in_its_ipv4_mapped_form() {
 fn https_is_tls_or_a_trusted_proxy_that_says_so_without_contradiction() {
     let none = HeaderMap::new();
     assert_eq!(scheme(ip("203.0.113.9"), true, &none, &trusted()), Scheme::Https);
-    assert_eq!(scheme_behind_proxy(&[]), Scheme::Http);
+    assert_eq!(scheme_behind_proxy(&[]), Scheme::Unmarked);
     for good in [
         &[("x-forwarded-proto", "https")][..],
         &[("x-forwarded-proto", "HTTPS, https")],
@@ -185,18 +185,44 @@ fn https_is_tls_or_a_trusted_proxy_that_says_so_without_contradiction() {
     ] {
         assert_eq!(scheme_behind_proxy(good), Scheme::Https, "{good:?}");
     }
-    for bad in [
+    for plain in [
         &[("x-forwarded-proto", "http")][..],
-        &[("x-forwarded-proto", "https, http")],
+        &[("x-forwarded-proto", " HTTP , http")],
+        &[("x-forwarded-proto", "http"), ("forwarded", "for=1.2.3.4;proto=HTTP")],
+        &[("forwarded", "proto=\"http\"")],
+    ] {
+        assert_eq!(scheme_behind_proxy(plain), Scheme::MarkedHttp, "{plain:?}");
+    }
+    for unclear in [
+        &[("x-forwarded-proto", "https, http")][..],
         &[("x-forwarded-proto", "https"), ("x-forwarded-proto", "http")],
         &[("x-forwarded-proto", "httpss")],
+        &[("x-forwarded-proto", "")],
+        &[("x-forwarded-proto", "https,")],
         &[("x-forwarded-proto", "https"), ("forwarded", "proto=http")],
         &[("x-forwarded-proto", "https"), ("forwarded", "proto=https;proto=http")],
-        &[("forwarded", "for=1.2.3.4")],
+        &[("x-forwarded-proto", "https\u{e9}")],
+    ] {
+        assert_eq!(scheme_behind_proxy(unclear), Scheme::Contradictory, "{unclear:?}");
+    }
+    for silent in [
+        &[("forwarded", "for=1.2.3.4")][..],
+        &[("x-forwarded-for", "1.2.3.4")],
         &[("x-forwarded-ssl", "on"), ("front-end-https", "on")],
     ] {
-        assert_eq!(scheme_behind_proxy(bad), Scheme::Http, "{bad:?}");
+        assert_eq!(scheme_behind_proxy(silent), Scheme::Unmarked, "{silent:?}");
     }
+}
+
+#[test]
+fn a_proxy_that_comes_over_tls_can_still_say_that_its_client_did_not() {
+    let over_tls = |lines: &[(&str, &str)]| scheme(ip(PROXY), true, &headers(lines), &trusted());
+    assert_eq!(over_tls(&[]), Scheme::Https);
+    assert_eq!(over_tls(&[("x-forwarded-proto", "https")]), Scheme::Https);
+    assert_eq!(over_tls(&[("x-forwarded-proto", "http")]), Scheme::MarkedHttp);
+    let stranger = ip("203.0.113.9");
+    let forged = headers(&[("x-forwarded-proto", "http")]);
+    assert_eq!(scheme(stranger, true, &forged, &trusted()), Scheme::Https);
 }
 
 #[test]

@@ -3,7 +3,11 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderMap, HeaderValue, Version};
 use axum::response::Response;
+use futures_util::FutureExt as _;
+use futures_util::future::{Either, Ready, ready};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -13,7 +17,8 @@ use tokio::time::{Instant, sleep_until};
 use tower::ServiceExt;
 use tower::util::Oneshot;
 
-use super::progress::{HeadTimer, Patience, Progress, Watched};
+use super::progress::{Answering, HeadTimer, Patience, Progress, Watched, Why};
+use super::refusing::{Refused, judge, too_slow, written};
 use super::{Connection, Ends, Front, Handler, Stopping};
 
 impl Front {
@@ -37,9 +42,12 @@ impl Front {
             .header_read_timeout(self.limits.header_timeout);
         let connection = Connection { peer: ends.peer, local: ends.local, tls: self.tls.is_some() };
         let stopping = Stopping(Some(self.stopped.clone()));
-        let stream = TokioIo::new(Watched::new(stream, Arc::clone(&progress)));
-        let mut http =
-            pin!(builder.serve_connection(stream, Requests { service, connection, stopping }));
+        let answering = answering(service.clone(), connection, Arc::clone(&progress));
+        let stream = TokioIo::new(Watched::new(stream, Arc::clone(&progress), answering));
+        let largest = usize::try_from(self.limits.max_header_bytes).unwrap_or(usize::MAX);
+        let watch = Arc::clone(&progress);
+        let requests = Requests { service, connection, stopping, progress: watch, largest };
+        let mut http = pin!(builder.serve_connection(stream, requests));
         let mut check = pin!(sleep_until(
             progress.next_check(&patience, Instant::now()).unwrap_or_else(Instant::now)
         ));
@@ -56,7 +64,13 @@ impl Front {
                 }
                 () = check.as_mut() => match progress.next_check(&patience, Instant::now()) {
                     Some(next) => check.as_mut().reset(next),
-                    None => return tracing::debug!(peer = %ends.peer, "a slow connection was cut"),
+                    None => {
+                        if progress.expire() {
+                            // The stream answers when the parser next reads from it.
+                            let _ = http.as_mut().now_or_never();
+                        }
+                        return tracing::debug!(peer = %ends.peer, "a slow connection was cut");
+                    }
                 },
                 _ = stopped.wait_for(|stopped| *stopped), if !stopping => {
                     stopping = true;
@@ -67,21 +81,63 @@ impl Front {
     }
 }
 
+/// Lets the service answer heads that never become a request.
+fn answering<S: Handler>(service: S, connection: Connection, progress: Arc<Progress>) -> Answering {
+    Box::new(move |why| {
+        progress.with_head(|head| {
+            let error = match why {
+                Why::Parser(status) => head.fault(status),
+                Why::TooSlow => too_slow(),
+            };
+            let headers = HeaderMap::new();
+            let refused = head.refused(error, &headers);
+            let bodiless = refused.method == axum::http::Method::HEAD;
+            written(service.refuse(&connection, refused), bodiless)
+        })
+    })
+}
+
 /// Hands a connection's requests to the service.
 struct Requests<S> {
     service: S,
     connection: Connection,
     stopping: Stopping,
+    progress: Arc<Progress>,
+    /// The most bytes of a header list.
+    largest: usize,
+}
+
+impl<S: Handler> Requests<S> {
+    /// The answer to a request that must not reach the service.
+    fn refusal(&self, request: &Request<Incoming>) -> Option<Response> {
+        let error = self.progress.with_head(|head| judge(request, head, self.largest)).err()?;
+        let refused = Refused {
+            error,
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            headers: request.headers(),
+        };
+        let mut response = self.service.refuse(&self.connection, refused);
+        if request.version() != Version::HTTP_2 {
+            // Where the request ends isn't certain, so nothing after it is read.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            self.progress.refused();
+        }
+        Some(response)
+    }
 }
 
 impl<S: Handler> hyper::service::Service<Request<Incoming>> for Requests<S> {
     type Response = Response;
     type Error = std::convert::Infallible;
-    type Future = Oneshot<S, Request<Incoming>>;
+    type Future = Either<Ready<Result<Response, Self::Error>>, Oneshot<S, Request<Incoming>>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if let Some(response) = self.refusal(&request) {
+            return Either::Left(ready(Ok(response)));
+        }
         request.extensions_mut().insert(self.connection);
         request.extensions_mut().insert(self.stopping.clone());
-        self.service.clone().oneshot(request)
+        Either::Right(self.service.clone().oneshot(request))
     }
 }

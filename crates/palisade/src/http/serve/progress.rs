@@ -3,21 +3,24 @@
 //! HTTP/1.1 has four phases: *opening* (the protocol is not known yet), *head* (a request's head is
 //! coming in), *waiting* (for the first byte of the next head) and *busy*. The parser asks for a
 //! timer whenever it starts to wait for a head and drops it when the head is complete, which marks
-//! the phases; the stream sees the first byte and writes that get stuck. HTTP/2 is busy from its
+//! the phases; the stream sees the first byte and writes that get stuck. It keeps the bytes of the head,
+//! for what must be judged by them, and exchanges the parser's own answers. HTTP/2 is busy from its
 //! preface on; pings watch it.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf as _, Bytes};
 use hyper::rt::{Sleep, Timer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::Limits;
+use super::refusing::{Head, automatic};
 
 /// Length of the HTTP/2 connection preface (RFC 9113 section 3.4); with so many bytes the protocol
 /// is decided.
@@ -30,6 +33,10 @@ const BUSY: u64 = 3;
 /// The phase is in the lowest bits of its word, its beginning in milliseconds above.
 const PHASE_BITS: u32 = 2;
 const PHASE_MASK: u64 = (1 << PHASE_BITS) - 1;
+/// More room than this isn't kept for the next head.
+const KEPT_ROOM: usize = 4096;
+/// How much of what a refused peer still sends is read, so that it can read the answer.
+const LINGER: usize = 8 * 1024 * 1024;
 /// No write is stuck.
 const FLOWING: u64 = u64::MAX;
 
@@ -59,6 +66,12 @@ pub(super) struct Progress {
     read: AtomicU64,
     /// Since when a write is stuck, in milliseconds after `opened`, or `FLOWING`.
     stuck: AtomicU64,
+    /// What was read since a head is waited for; empty for one that came with the request before.
+    head: Mutex<Vec<u8>>,
+    /// The head's time is over, and its sender is told.
+    expired: AtomicBool,
+    /// The last answer was a refusal, and more may come that nothing will read.
+    refused: AtomicBool,
 }
 
 impl Progress {
@@ -68,7 +81,30 @@ impl Progress {
             phase: AtomicU64::new(OPENING),
             read: AtomicU64::new(0),
             stuck: AtomicU64::new(FLOWING),
+            head: Mutex::new(Vec::new()),
+            expired: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
         }
+    }
+
+    /// Looks at the bytes of the last head.
+    pub(super) fn with_head<T>(&self, look: impl FnOnce(Head<'_>) -> T) -> T {
+        look(Head(&self.head.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Ends the wait for a head that has begun; `false` where there is none to end.
+    pub(super) fn expire(&self) -> bool {
+        let begun = self.phase() == HEAD
+            && self.stuck.load(Ordering::Relaxed) == FLOWING
+            && !self.refused.load(Ordering::Relaxed)
+            && self.with_head(|head| !head.0.is_empty());
+        self.expired.store(begun, Ordering::Relaxed);
+        begun
+    }
+
+    /// The answer under way is the last one, and the request may not have been read to its end.
+    pub(super) fn refused(&self) {
+        self.refused.store(true, Ordering::Relaxed);
     }
 
     /// When to look again; `None` when a deadline has passed.
@@ -112,18 +148,40 @@ impl Progress {
     fn head_awaited(&self) {
         match self.phase() {
             OPENING => self.enter(HEAD, 0),
-            _ => self.enter(WAITING, self.elapsed()),
+            _ => {
+                self.forget_head();
+                self.enter(WAITING, self.elapsed());
+            }
         }
     }
 
-    fn bytes_read(&self, count: usize) {
+    fn bytes_read(&self, bytes: &[u8]) {
         match self.phase() {
             OPENING => {
-                self.read.fetch_add(count as u64, Ordering::Relaxed);
+                if self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed) < PREFACE_BYTES {
+                    self.keep(bytes);
+                } else {
+                    self.forget_head();
+                }
             }
-            WAITING => self.enter(HEAD, self.elapsed()),
+            WAITING => {
+                self.enter(HEAD, self.elapsed());
+                self.keep(bytes);
+            }
+            HEAD => self.keep(bytes),
             _ => {}
         }
+    }
+
+    /// Keeps what was read of a head; the parser's own buffer bounds it.
+    fn keep(&self, bytes: &[u8]) {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+    }
+
+    fn forget_head(&self) {
+        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
+        head.clear();
+        head.shrink_to(KEPT_ROOM);
     }
 
     fn wrote<T>(&self, outcome: Poll<T>) -> Poll<T> {
@@ -177,41 +235,119 @@ impl Drop for AwaitedHead {
     }
 }
 
-/// A stream that reports its progress.
+/// Why the listener itself answers.
+#[derive(Clone, Copy)]
+pub(super) enum Why {
+    /// The parser has this status for the head.
+    Parser(u16),
+    /// The head took too long.
+    TooSlow,
+}
+
+/// Writes the answer to the head that was read last.
+pub(super) type Answering = Box<dyn Fn(Why) -> Bytes + Send>;
+
+/// A stream that reports its progress and speaks for the parser.
 pub(super) struct Watched<I> {
     stream: I,
     progress: Arc<Progress>,
+    answering: Answering,
+    /// What is being written in place of the parser's own answer.
+    instead: Option<Bytes>,
+    lingered: usize,
 }
 
 impl<I> Watched<I> {
-    pub(super) fn new(stream: I, progress: Arc<Progress>) -> Self {
-        Self { stream, progress }
+    pub(super) fn new(stream: I, progress: Arc<Progress>, answering: Answering) -> Self {
+        Self { stream, progress, answering, instead: None, lingered: 0 }
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
+    /// Tells a peer that its head's time is over. One attempt: an answer this short finds room, and
+    /// a peer that is slow in reading too is owed nothing.
+    fn give_up(&mut self, cx: &mut Context<'_>) -> io::Error {
+        let answer = (self.answering)(Why::TooSlow);
+        if Pin::new(&mut self.stream).poll_write(cx, &answer).is_ready() {
+            let _ = Pin::new(&mut self.stream).poll_flush(cx);
+        }
+        io::ErrorKind::TimedOut.into()
+    }
+
+    /// How much of `bytes` may be written as it is; a parser's own answer is exchanged.
+    fn own(&mut self, bytes: &[u8]) -> usize {
+        if self.instead.is_some() || !matches!(self.progress.phase(), HEAD | WAITING) {
+            return bytes.len();
+        }
+        // SECURITY: the parser's answers have none of the headers that every answer must have
+        // (`what_the_listener_refuses_looks_like_any_other_refusal`).
+        match automatic(bytes) {
+            Some((0, status)) => {
+                self.progress.refused();
+                self.instead = Some((self.answering)(Why::Parser(status)));
+                bytes.len()
+            }
+            Some((at, _)) => at,
+            None => bytes.len(),
+        }
+    }
+
+    fn write_own(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let own = self.own(bytes);
+        let Some(instead) = &mut self.instead else {
+            return Pin::new(&mut self.stream).poll_write(cx, bytes.get(..own).unwrap_or(bytes));
+        };
+        while instead.has_remaining() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, instead))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => instead.advance(count),
+            }
+        }
+        self.instead = None;
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    /// Reads on after a refusal: closing on unread bytes would reset the connection, and the peer
+    /// would lose the answer (RFC 9112 section 9.6).
+    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut scratch = [0; 8 * 1024];
+        while self.lingered < LINGER {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            let outcome = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
+            if outcome.is_err() || buffer.filled().is_empty() {
+                break;
+            }
+            self.lingered += buffer.filled().len();
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.progress.expired.load(Ordering::Relaxed) {
+            return Poll::Ready(Err(self.give_up(cx)));
+        }
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        let count = buffer.filled().len() - before;
-        if count > 0 {
-            self.progress.bytes_read(count);
+        if let Some(bytes) = buffer.filled().get(before..).filter(|bytes| !bytes.is_empty()) {
+            self.progress.bytes_read(bytes);
         }
         outcome
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let outcome = self.write_own(cx, bytes);
         self.progress.wrote(outcome)
     }
 
@@ -220,6 +356,11 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.progress.phase() != BUSY
+            && let Some(first) = slices.iter().find(|slice| !slice.is_empty())
+        {
+            return self.poll_write(cx, first);
+        }
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.progress.wrote(outcome)
     }
@@ -235,6 +376,15 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.progress.wrote(outcome)
+        let outcome = self.progress.wrote(outcome);
+        ready!(outcome)?;
+        if self.progress.refused.load(Ordering::Relaxed) {
+            if self.progress.phase() == BUSY {
+                // From here on it has the time of a head.
+                self.progress.enter(HEAD, self.progress.elapsed());
+            }
+            ready!(self.linger(cx));
+        }
+        Poll::Ready(Ok(()))
     }
 }

@@ -1,0 +1,314 @@
+//! What the listener refuses by itself, before a request reaches the service.
+//!
+//! The parser answers a head that it can't read with a bare status. Such an answer is exchanged for the
+//! service's own ([`Refuse`]), and heads that the parser lets pass are judged a second time: what two
+//! readers could understand in two ways is refused (RFC 9112 sections 3.2 and 6.1, RFC 9113 section
+//! 8.3.1).
+
+use std::borrow::Cow;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Method, Request, Version};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http_body_util::BodyExt as _;
+
+use super::Connection;
+use crate::error::{Error, Kind};
+
+/// More of a path than this isn't logged.
+const LONGEST_PATH: usize = 1024;
+/// What a header costs beside its name and value (RFC 9113 section 6.5.2).
+const HEADER_OVERHEAD: usize = 32;
+
+/// A request that the listener refuses.
+#[derive(Debug)]
+pub struct Refused<'a> {
+    /// Why.
+    pub error: Error,
+    /// Its method; `-` if it has none that can be read.
+    pub method: Method,
+    /// Its path; empty if it has none that can be read.
+    pub path: String,
+    /// Its headers; none if they can't be read.
+    pub headers: &'a HeaderMap,
+}
+
+/// Answers what the listener refuses.
+pub trait Refuse {
+    /// The complete answer to a refused request on this connection.
+    fn refuse(&self, connection: &Connection, refused: Refused<'_>) -> Response;
+}
+
+/// The bytes of a head as they came in.
+#[derive(Clone, Copy)]
+pub(super) struct Head<'a>(pub(super) &'a [u8]);
+
+impl<'a> Head<'a> {
+    /// Its lines, up to the blank one.
+    fn lines(self) -> impl Iterator<Item = &'a [u8]> {
+        self.begun().split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end)
+    }
+
+    /// Without the blank lines that may stand before a request line.
+    fn begun(self) -> &'a [u8] {
+        let blank = self.0.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        self.0.get(blank..).unwrap_or_default()
+    }
+
+    fn request_line(self) -> (Method, &'a str, &'a str) {
+        let line = self.lines().next().and_then(|line| str::from_utf8(line).ok());
+        let mut words = line.unwrap_or_default().split(' ');
+        let method = words.next().and_then(|word| Method::from_bytes(word.as_bytes()).ok());
+        let target = words.next().unwrap_or_default();
+        (method.unwrap_or_else(unreadable), target, words.next().unwrap_or_default())
+    }
+
+    /// The values of a header, by its name in lower case.
+    fn values(self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
+        self.lines().skip(1).take_while(|line| !line.is_empty()).filter_map(move |line| {
+            let colon = line.iter().position(|byte| *byte == b':')?;
+            let (found, value) = line.split_at_checked(colon)?;
+            // A name before a blank is no name; the parser refuses it, and here it must not hide.
+            let same = found.trim_ascii().eq_ignore_ascii_case(name.as_bytes());
+            same.then(|| value.get(1..).unwrap_or_default().trim_ascii())
+        })
+    }
+
+    /// Whether this is the whole head of `request`, and not the rest of one that came with another.
+    fn is_of<B>(self, request: &Request<B>) -> bool {
+        let rest = self.begun().strip_prefix(request.method().as_str().as_bytes());
+        rest.is_some_and(|rest| rest.starts_with(b" "))
+            && self.lines().skip(1).any(<[u8]>::is_empty)
+    }
+
+    fn is_tls(self) -> bool {
+        self.0.starts_with(&[0x16, 0x03])
+    }
+
+    /// What is refused, with its method and path for the log.
+    pub(super) fn refused(self, error: Error, headers: &HeaderMap) -> Refused<'_> {
+        let (method, target, _) = self.request_line();
+        let path = target.split('?').next().unwrap_or_default();
+        let told = path.starts_with('/')
+            && path.len() <= LONGEST_PATH
+            && path.bytes().all(|byte| byte.is_ascii_graphic());
+        let path = if told { path.to_owned() } else { String::new() };
+        Refused { error, method, path, headers }
+    }
+
+    /// Why the parser answered this head with `status`.
+    pub(super) fn fault(self, status: u16) -> Error {
+        if self.is_tls() {
+            return malformed("This port takes plain HTTP, and the request is TLS. Use http://.");
+        }
+        let in_first_line = !self.begun().contains(&b'\n');
+        let (_, _, version) = self.request_line();
+        match status {
+            431 if !in_first_line => {
+                let says =
+                    "The headers are larger than the server accepts. Send fewer and shorter ones.";
+                Error::new(Kind::HeadersTooLarge, "request.headers_too_large", says)
+            }
+            431 | 414 => {
+                let says = "The address is longer than the server accepts.";
+                Error::new(Kind::UriTooLong, "request.uri_too_long", says)
+            }
+            _ if is_other_version(version) => {
+                let says = "Use HTTP/1.1 or HTTP/2.";
+                Error::new(Kind::WrongVersion, "request.wrong_version", says)
+            }
+            _ => self.bad_coding(version).unwrap_or_else(|| {
+                malformed("The request line or a header breaks the rules of HTTP/1.1.")
+            }),
+        }
+    }
+
+    fn bad_coding(self, version: &str) -> Option<Error> {
+        let values: Vec<&[u8]> = self.values("transfer-encoding").collect();
+        match values.as_slice() {
+            [] => None,
+            _ if version == "HTTP/1.0" => Some(malformed("HTTP/1.0 has no Transfer-Encoding.")),
+            [value] if value.eq_ignore_ascii_case(b"chunked") => None,
+            _ => Some(other_coding()),
+        }
+    }
+}
+
+fn unreadable() -> Method {
+    // `-` is a token, as a method must be.
+    Method::from_bytes(b"-").unwrap_or_default()
+}
+
+fn is_other_version(word: &str) -> bool {
+    let digits = word.strip_prefix("HTTP/").and_then(|digits| digits.split_once('.'));
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.is_some_and(|(major, minor)| number(major) && number(minor))
+        && !matches!(word, "HTTP/1.0" | "HTTP/1.1")
+}
+
+fn malformed(says: &'static str) -> Error {
+    Error::new(Kind::Malformed, "request.malformed", says)
+}
+
+fn other_coding() -> Error {
+    let says = "The only Transfer-Encoding of a request is a single `chunked`.";
+    Error::new(Kind::NotImplemented, "request.transfer_encoding", says)
+}
+
+/// A head that didn't come in time.
+pub(super) fn too_slow() -> Error {
+    Error::new(
+        Kind::TooSlow,
+        "request.too_slow",
+        "The head of the request took too long to arrive.",
+    )
+}
+
+/// Plain HTTP where TLS is spoken.
+pub(super) fn not_tls() -> Error {
+    malformed("This port takes TLS alone, and the request is plain HTTP. Use https://.")
+}
+
+/// Judges a request that the parser let pass.
+///
+/// # Errors
+/// What the client is told.
+pub(super) fn judge<B>(request: &Request<B>, head: Head<'_>, most: usize) -> Result<(), Error> {
+    match request.version() {
+        Version::HTTP_2 => {
+            // The parser of HTTP/1.1 has counted already.
+            let size = |(name, value): (&axum::http::HeaderName, &axum::http::HeaderValue)| {
+                name.as_str().len() + value.len() + HEADER_OVERHEAD
+            };
+            if request.headers().iter().map(size).sum::<usize>() > most {
+                return Err(Head(b"-\n").fault(431));
+            }
+        }
+        _ => framing(request, head)?,
+    }
+    host(request)
+}
+
+/// SECURITY: two readers that find two ends of one request let a second one be smuggled in
+/// (`no_transfer_encoding_but_one_lone_chunked_is_taken`, `two_lengths_are_refused`).
+fn framing<B>(request: &Request<B>, head: Head<'_>) -> Result<(), Error> {
+    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return Err(other_coding());
+    }
+    if !head.is_of(request) {
+        return Err(malformed(
+            "Send a request with Transfer-Encoding only after the answer to the one before.",
+        ));
+    }
+    // The parser drops Content-Length beside Transfer-Encoding; only the bytes still tell.
+    if request.headers().contains_key(CONTENT_LENGTH)
+        || head.values("content-length").next().is_some()
+    {
+        return Err(malformed("Send Content-Length or Transfer-Encoding, not both."));
+    }
+    Ok(())
+}
+
+/// SECURITY: a proxy may have judged by one name what is answered under another
+/// (`a_request_names_one_host`).
+fn host<B>(request: &Request<B>) -> Result<(), Error> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let named = request.uri().authority();
+    let (host, more) = (hosts.next(), hosts.next());
+    if more.is_some() {
+        return Err(malformed("Send one Host header."));
+    }
+    let Some(host) = host else {
+        let needed = match request.version() {
+            Version::HTTP_11 => true,
+            Version::HTTP_2 => named.is_none(),
+            _ => false,
+        };
+        return if needed {
+            Err(malformed("Send a Host header."))
+        } else {
+            named.map_or(Ok(()), plain)
+        };
+    };
+    let host = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+    let host =
+        host.ok_or_else(|| malformed("The Host header is not a host with or without a port."))?;
+    plain(&host)?;
+    match named {
+        Some(named) if canonical(named) != canonical(&host) => {
+            Err(malformed("The Host header and the request's own address name two hosts."))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn plain(authority: &Authority) -> Result<(), Error> {
+    if authority.as_str().contains('@') {
+        return Err(malformed("The host must not contain a user name."));
+    }
+    Ok(())
+}
+
+/// In lower case and without the port that goes without saying.
+fn canonical(authority: &Authority) -> Cow<'_, str> {
+    let text = authority.as_str();
+    let text = text.strip_suffix(":443").or_else(|| text.strip_suffix(":80")).unwrap_or(text);
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(text.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// An answer of the parser's own: where it begins in what is written, and its status.
+pub(super) fn automatic(written: &[u8]) -> Option<(usize, u16)> {
+    /// No such answer is longer.
+    const LONGEST: usize = 200;
+    if !written.ends_with(b"\r\n\r\n") {
+        return None;
+    }
+    let from = written.len().saturating_sub(LONGEST);
+    let tail = written.get(from..)?;
+    let at = tail.windows(7).rposition(|window| window == b"HTTP/1.")?;
+    let answer = str::from_utf8(tail.get(at..)?).ok()?;
+    let status = answer.get(9..12)?.parse().ok()?;
+    let bare = answer.contains("\r\ncontent-length: 0\r\n") && !answer.contains("x-request-id");
+    (bare && matches!(status, 400 | 414 | 431)).then_some((from + at, status))
+}
+
+/// An answer as it goes over an HTTP/1.1 connection that ends with it.
+pub(super) fn written(response: Response, bodiless: bool) -> Bytes {
+    let (parts, body) = response.into_parts();
+    let status = parts.status;
+    let mut text = format!("HTTP/1.1 {} ", status.as_u16()).into_bytes();
+    text.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    text.extend_from_slice(b"\r\n");
+    for (name, value) in &parts.headers {
+        text.extend_from_slice(name.as_str().as_bytes());
+        text.extend_from_slice(b": ");
+        text.extend_from_slice(value.as_bytes());
+        text.extend_from_slice(b"\r\n");
+    }
+    let body = whole(body);
+    text.extend_from_slice(format!("content-length: {}\r\n", body.len()).as_bytes());
+    text.extend_from_slice(b"connection: close\r\n\r\n");
+    if !bodiless {
+        text.extend_from_slice(&body);
+    }
+    text.into()
+}
+
+/// A body that is in memory already.
+fn whole(body: Body) -> Bytes {
+    body.collect()
+        .now_or_never()
+        .and_then(Result::ok)
+        .map(|body| body.to_bytes())
+        .unwrap_or_default()
+}

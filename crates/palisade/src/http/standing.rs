@@ -1,0 +1,70 @@
+//! Headers that stand for a whole server: what its settings say to every browser.
+
+use axum::http::header::{
+    CONTENT_SECURITY_POLICY, HeaderMap, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY,
+};
+
+use crate::settings::{Hsts, Settings};
+
+const REPORTING_ENDPOINTS: HeaderName = HeaderName::from_static("reporting-endpoints");
+/// What the endpoint for reports is called in the two headers that name it.
+const ENDPOINT: &str = "csp";
+
+/// What the settings add to answers.
+pub(super) struct Standing {
+    /// `Strict-Transport-Security`, where people reach the server by HTTPS.
+    hsts: Option<HeaderValue>,
+    reports: Option<Reports>,
+}
+
+/// Where browsers report what a page's policy blocks.
+struct Reports {
+    /// `Reporting-Endpoints` (Reporting API, section 3.2).
+    endpoints: HeaderValue,
+    /// The directives that go with it (CSP level 3, section 6.5); `report-uri` is for browsers that
+    /// don't know the newer one.
+    directives: String,
+}
+
+impl Standing {
+    /// What these settings say.
+    pub(super) fn new(settings: &Settings) -> Standing {
+        let server = &settings.server;
+        let hsts = server.public_url.is_https().then(|| hsts(&server.hsts));
+        let reports = server.csp_report_to.as_ref().and_then(|url| {
+            let url = url.as_str();
+            let endpoints = HeaderValue::from_str(&format!("{ENDPOINT}=\"{url}\"")).ok()?;
+            Some(Reports {
+                endpoints,
+                directives: format!("; report-uri {url}; report-to {ENDPOINT}"),
+            })
+        });
+        Standing { hsts: hsts.and_then(|text| HeaderValue::from_str(&text).ok()), reports }
+    }
+
+    /// Writes what every answer has. Browsers pass over HSTS that comes in plain text (RFC 6797,
+    /// section 8.1), so it may stand there; a proxy that ends TLS passes it on.
+    pub(super) fn write(&self, headers: &mut HeaderMap) {
+        if let Some(hsts) = &self.hsts {
+            headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
+    }
+
+    /// Writes the policy of a page.
+    pub(super) fn write_page(&self, headers: &mut HeaderMap, mut policy: String) {
+        if let Some(reports) = &self.reports {
+            policy.push_str(&reports.directives);
+            headers.insert(REPORTING_ENDPOINTS, reports.endpoints.clone());
+        }
+        // What isn't a header value is stricter left out: the API's policy allows nothing.
+        if let Ok(policy) = HeaderValue::from_str(&policy) {
+            headers.insert(CONTENT_SECURITY_POLICY, policy);
+        }
+    }
+}
+
+fn hsts(hsts: &Hsts) -> String {
+    let subdomains = if hsts.include_subdomains { "; includeSubDomains" } else { "" };
+    let preload = if hsts.preload { "; preload" } else { "" };
+    format!("max-age={}{subdomains}{preload}", hsts.max_age.as_secs())
+}
