@@ -4,6 +4,7 @@
 //! doesn't pay for a system call; a crash of the whole process may lose the last lines.
 
 mod json;
+mod pretty;
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::failure::Failure;
 use json::JsonLines;
+use pretty::VisibleFields;
 
 const WRITE_EVERY: Duration = Duration::from_millis(50);
 /// With so much waiting, whoever logs waits for the writer.
@@ -56,7 +58,10 @@ pub(crate) fn start(settings: &Settings) -> Result<Log, Failure> {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     let terminal = io::stderr().is_terminal();
-    let base = tracing_subscriber::fmt().with_writer(log.clone()).with_max_level(level);
+    let base = tracing_subscriber::fmt()
+        .fmt_fields(VisibleFields)
+        .with_writer(log.clone())
+        .with_max_level(level);
     let started = match settings.telemetry.log_format {
         LogFormat::Pretty => base.with_ansi(terminal).try_init(),
         LogFormat::Auto if terminal => base.try_init(),
@@ -117,5 +122,32 @@ impl Write for Log {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a subscriber writes.
+    #[derive(Clone, Default)]
+    pub(super) struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is written when `log` runs.
+    pub(super) fn written_by(log: impl FnOnce(Written)) -> String {
+        let written = Written::default();
+        log(written.clone());
+        let bytes = written.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
     }
 }

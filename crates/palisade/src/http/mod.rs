@@ -9,6 +9,7 @@
 //! - a refusal that rests on what another request wrote waits until that is on disk.
 
 mod answer;
+mod bounds;
 pub mod client;
 mod cookie;
 pub mod describe;

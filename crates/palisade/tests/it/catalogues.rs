@@ -385,6 +385,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("hashing", 0),
     ("shape", 0),
     ("runtime", 0),
+    ("visible", 0),
     ("limits", 1),
     ("feed", 1),
     ("app", 2),
