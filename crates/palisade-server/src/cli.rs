@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 
 /// A secure application backend: accounts, sign-in, sessions, tokens, an audit log.
@@ -27,6 +28,40 @@ pub(crate) struct Cli {
     pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// Stands in a usage error for what was given.
+const UNSAID: &str = "…";
+
+impl Cli {
+    /// Reads the command line. A usage error doesn't repeat what was given: a password may stand where none belongs, and
+    /// errors end up in logs.
+    pub(crate) fn read(
+        words: impl IntoIterator<Item = std::ffi::OsString>,
+    ) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(words).map_err(|mut error| {
+            // SECURITY: (test: a_usage_error_does_not_repeat_what_was_given)
+            use ContextKind::{InvalidArg, InvalidSubcommand, InvalidValue, Suggested};
+            let unknown = error.kind() == clap::error::ErrorKind::UnknownArgument;
+            let given: &[ContextKind] = if unknown {
+                &[InvalidArg, InvalidSubcommand, InvalidValue]
+            } else {
+                // Here the argument is one of ours.
+                &[InvalidSubcommand, InvalidValue]
+            };
+            for kind in given {
+                // Nothing in place of a value says that one is missing.
+                if error
+                    .get(*kind)
+                    .is_some_and(|value| value != &ContextValue::String(String::new()))
+                {
+                    error.insert(*kind, ContextValue::String(UNSAID.to_owned()));
+                }
+            }
+            error.remove(Suggested);
+            error
+        })
+    }
 }
 
 #[derive(Subcommand)]
@@ -232,4 +267,68 @@ pub(crate) enum MigrateAction {
     Status,
     /// Applies what is missing.
     Up,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a run with these words prints, and its exit code.
+    fn refused(words: &[&str]) -> (String, i32) {
+        let words = std::iter::once("palisade").chain(words.iter().copied());
+        let error = Cli::read(words.map(Into::into)).err().unwrap();
+        (error.render().to_string(), error.exit_code())
+    }
+
+    #[test]
+    fn a_usage_error_does_not_repeat_what_was_given() {
+        let secret = "tiger-hunter2";
+        let flag = format!("--password={secret}");
+        let dashes = format!("--{secret}");
+        let short = format!("-{secret}");
+        for words in [
+            &["user", "create", "ann@example.com", secret][..],
+            &["user", "create", "ann@example.com", "--password", secret],
+            &["user", "create", "ann@example.com", &flag],
+            &["user", "create", "ann@example.com", &dashes],
+            &["user", "create", "ann@example.com", &short],
+            &["user", "reset-password", "ann@example.com", secret],
+            &["user", "delete", "ann@example.com", secret],
+            &["user", "grant-role", "ann@example.com", "admin", secret],
+            &["user", "list", secret],
+            &["user", secret],
+            &["serve", secret],
+            &["init", secret],
+            &["setup-link", secret],
+            &["config", "show", secret],
+            &["config", secret],
+            &["key", "rotate", secret],
+            &["audit", "verify", secret],
+            &["migrate", "up", secret],
+            &["completions", secret],
+            &["man", secret],
+            &["openapi", secret],
+            &["--json", "--", secret],
+            &[secret],
+        ] {
+            let (text, code) = refused(words);
+            assert!(!text.contains("hunter2"), "{words:?}: {text}");
+            assert!(text.contains("error: ") && text.contains("Usage: "), "{words:?}: {text}");
+            assert_eq!(code, 2, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_usage_error_says_what_is_missing_and_what_there_is() {
+        let (text, _) = refused(&["user", "create"]);
+        assert!(text.contains("<EMAIL>"), "{text}");
+        let (text, _) = refused(&["user", "create", "ann@example.com", "--rol", "admin"]);
+        assert!(text.contains("--role"), "{text}");
+        let (text, _) = refused(&["completions", "cobol"]);
+        assert!(text.contains("bash") && text.contains("zsh"), "{text}");
+        let (text, _) = refused(&["user", "create", "ann@example.com", "--name"]);
+        assert!(text.contains("--name <NAME>"), "{text}");
+        let (text, code) = refused(&["--version"]);
+        assert!(text.starts_with("palisade ") && code == 0, "{text}");
+    }
 }

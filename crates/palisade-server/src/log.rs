@@ -6,6 +6,7 @@
 
 mod json;
 mod lines;
+mod pretty;
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _};
@@ -19,6 +20,7 @@ use tracing::level_filters::LevelFilter;
 use crate::failure::Failure;
 use json::JsonLines;
 pub(crate) use lines::Lines;
+use pretty::VisibleFields;
 
 /// Starts logging as the settings say.
 pub(crate) fn start(settings: &Settings) -> Result<Lines, Failure> {
@@ -31,7 +33,10 @@ pub(crate) fn start(settings: &Settings) -> Result<Lines, Failure> {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     let terminal = io::stderr().is_terminal();
-    let base = tracing_subscriber::fmt().with_writer(log.clone()).with_max_level(level);
+    let base = tracing_subscriber::fmt()
+        .fmt_fields(VisibleFields)
+        .with_writer(log.clone())
+        .with_max_level(level);
     let started = match settings.telemetry.log_format {
         LogFormat::Pretty => base.with_ansi(terminal).try_init(),
         LogFormat::Auto if terminal => base.try_init(),
@@ -53,4 +58,34 @@ fn note_panic(panic: &PanicHookInfo<'_>) {
     let says = panic.payload_as_str().unwrap_or_default();
     let at = panic.location().map(ToString::to_string).unwrap_or_default();
     tracing::error!(at, "panicked: {says}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// What a subscriber writes.
+    #[derive(Clone, Default)]
+    pub(super) struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is written when `log` runs.
+    pub(super) fn written_by(log: impl FnOnce(Written)) -> String {
+        let written = Written::default();
+        log(written.clone());
+        let bytes = written.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
 }

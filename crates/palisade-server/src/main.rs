@@ -21,8 +21,6 @@ mod users;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 use cli::{Cli, Command};
 use failure::Failure;
 use output::Output;
@@ -34,7 +32,10 @@ use output::Output;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     let output = Output { json: cli.json };
     match start(&cli, output) {
         Ok(code) => code,

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use palisade::visible::{visible, write_json, write_pretty_json};
 use serde::Serialize;
 use serde_json::json;
 
@@ -16,11 +17,8 @@ pub(crate) struct Output {
 impl Output {
     /// Prints a result: as JSON, or as the text that `people` makes of it.
     pub(crate) fn result<T: Serialize>(self, value: &T, people: impl FnOnce() -> String) {
-        let text = if self.json {
-            serde_json::to_string_pretty(value).unwrap_or_default()
-        } else {
-            people()
-        };
+        let text =
+            if self.json { written(|out| write_pretty_json(out, value)) } else { lines(&people()) };
         line(&text);
     }
 
@@ -30,10 +28,10 @@ impl Output {
             let error = json!({
                 "code": failure.code, "detail": failure.says, "errors": failure.details,
             });
-            json!({ "error": error }).to_string()
+            written(|out| write_json(out, &json!({ "error": error })))
         } else {
-            let details = failure.details.iter().map(|detail| format!("\n  {}", visible(detail)));
-            format!("palisade: {}{}", visible(&failure.says), details.collect::<String>())
+            let details = failure.details.iter().map(|detail| format!("\n  {}", lines(detail)));
+            format!("palisade: {}{}", lines(&failure.says), details.collect::<String>())
         };
         // With nobody to read it there is nobody to tell.
         let _ = writeln!(std::io::stderr().lock(), "{text}");
@@ -47,18 +45,23 @@ fn line(text: &str) {
     let _ = out.flush();
 }
 
-/// The text without what a terminal would obey.
-pub(crate) fn visible(text: &str) -> String {
-    let escape = |c: char| {
-        if c.is_control() && c != '\n' { c.escape_default().to_string() } else { c.to_string() }
-    };
-    text.chars().map(escape).collect()
+fn written(write: impl FnOnce(&mut Vec<u8>) -> serde_json::Result<()>) -> String {
+    let mut text = Vec::new();
+    // What commands print has a JSON form, and memory takes whatever is written.
+    let _ = write(&mut text);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// A text of several lines without what a terminal would obey.
+pub(crate) fn lines(text: &str) -> String {
+    text.split('\n').map(visible).collect::<Vec<_>>().join("\n")
 }
 
 /// Rows as aligned columns, under their names.
 pub(crate) fn table(names: &[&str], rows: &[Vec<String>]) -> String {
     let mut lines: Vec<Vec<String>> = vec![names.iter().map(|name| (*name).to_owned()).collect()];
-    lines.extend(rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()));
+    lines
+        .extend(rows.iter().map(|row| row.iter().map(|cell| visible(cell).into_owned()).collect()));
     let width = |column: usize| {
         let cells = lines.iter().filter_map(|line| line.get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -79,5 +82,12 @@ mod tests {
     fn columns_line_up_and_control_characters_show() {
         let rows = [vec!["a\u{1b}[31m".to_owned(), "b".to_owned()]];
         assert_eq!(table(&["name", "x"], &rows), "name         x\na\\u{1b}[31m  b");
+        let rows = [vec!["a\nb\u{202e}c\u{9b}".to_owned()]];
+        assert_eq!(table(&["name"], &rows), "name\na\\u{a}b\\u{202e}c\\u{9b}");
+        assert_eq!(lines("a\nb\r\u{2066}"), "a\nb\\u{d}\\u{2066}");
+        let value = json!({ "name": "a\u{9b}31m\u{202e}" });
+        let text = written(|out| write_pretty_json(out, &value));
+        assert!(!text.contains(|c: char| c != '\n' && palisade::visible::is_unseen(c)), "{text:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 }

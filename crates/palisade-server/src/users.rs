@@ -9,6 +9,7 @@ use palisade::recovery::{self, Invitation};
 use palisade::registration::{self, Wanted};
 use palisade::roles::{self, RoleName};
 use palisade::users::{self, Authority, Email, User, UserView, check_name};
+use palisade::visible::visible;
 use palisade::{App, account, lockout, mfa, passwords, sessions};
 use palisade_crypto::secret::SecretString;
 use palisade_db::Timestamp;
@@ -136,15 +137,16 @@ async fn open(cli: &Cli) -> Result<App, Failure> {
     Ok(opening::open(&loaded.settings).await?.app)
 }
 
+/// The user that is meant. What was given isn't repeated: it may be a secret in the wrong place.
 async fn find(app: &App, named: &str) -> Result<User, Failure> {
     let user = if let Ok(id) = named.parse::<UserId>() {
         users::find(app, id).await?
     } else if let Ok(email) = Email::parse(named) {
         users::find_by_email(app, &email).await?
     } else {
-        return Err(Failure::usage(format!("{named} is neither an e-mail address nor an id")));
+        return Err(Failure::usage("EMAIL_OR_ID is neither an email address nor an id"));
     };
-    user.ok_or_else(|| Failure::failed(format!("there is no user {named}")))
+    user.ok_or_else(|| Failure::failed("there is no user with this email address or id"))
 }
 
 /// A user to be made.
@@ -174,12 +176,12 @@ async fn create(app: &App, new: New<'_>) -> Result<User, Failure> {
     made.ok_or_else(|| Failure::failed("the user was created and is gone again"))
 }
 
-/// A role that exists.
+/// A role that exists. What was given isn't repeated: it may be a secret in the wrong place.
 async fn named_role(app: &App, name: &str) -> Result<RoleName, Failure> {
     let unknown = || async {
         let known = roles::list(app).await?;
         let known: Vec<String> = known.into_iter().map(|role| role.name).collect();
-        Ok(Failure::usage(format!("there is no role {name}; there are: {}", known.join(", "))))
+        Ok(Failure::usage(format!("there is no such role; there are: {}", known.join(", "))))
     };
     match name.parse::<RoleName>() {
         Ok(role) if roles::find(app, &role).await?.is_some() => Ok(role),
@@ -193,8 +195,10 @@ fn confirm(user: &User, yes: bool) -> Result<(), Failure> {
         return Ok(());
     }
     let unread = |error| Failure::failed("the answer can't be read").because(error);
-    let question =
-        format!("Delete {} and everything that belongs to them, for good? [y/N] ", user.email);
+    let question = format!(
+        "Delete {} and everything that belongs to them, for good? [y/N] ",
+        visible(&user.email)
+    );
     std::io::stderr().write_all(question.as_bytes()).map_err(unread)?;
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).map_err(unread)?;

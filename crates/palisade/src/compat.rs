@@ -40,7 +40,7 @@ struct LoginForm {
     /// The address.
     #[schemars(with = "shape::EmailAddress")]
     username: String,
-    #[schemars(with = "shape::Secret", example = &"seven purple teapots orbit")]
+    #[schemars(with = "shape::Password", example = &"seven purple teapots orbit")]
     password: SecretString,
 }
 

@@ -12,6 +12,8 @@ use std::time::Duration;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
+use crate::visible::excerpt;
+
 /// The result of everything that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -111,6 +113,25 @@ pub struct FieldError {
     pub detail: String,
 }
 
+/// So much of a pointer is repeated: none of ours is longer.
+const LONGEST_POINTER: usize = 128;
+/// So much of what is said about a field.
+const LONGEST_DETAIL: usize = 600;
+/// So many broken rules are named at once.
+const MOST_FIELDS: usize = 50;
+
+impl FieldError {
+    /// A broken rule. What comes from outside in its pointer and its detail is cut and made visible: the answer is
+    /// short and harmless, whatever was sent.
+    pub fn new(pointer: &str, code: &'static str, detail: impl AsRef<str>) -> FieldError {
+        FieldError {
+            pointer: excerpt(pointer, LONGEST_POINTER),
+            code,
+            detail: excerpt(detail.as_ref(), LONGEST_DETAIL),
+        }
+    }
+}
+
 /// A failure, on its way to whoever asked.
 pub struct Error(Box<Inner>);
 
@@ -163,16 +184,14 @@ impl Error {
         let mut error =
             Error::new(Kind::BadInput, "request.invalid", "The request breaks a rule; see errors.");
         error.0.fields = fields;
+        // More of them help nobody, and one small body must not be answered by a large one.
+        error.0.fields.truncate(MOST_FIELDS);
         error
     }
 
     /// One broken rule, at `pointer`.
     pub fn bad_field(pointer: &str, code: &'static str, detail: impl Into<String>) -> Error {
-        Error::bad_input(vec![FieldError {
-            pointer: pointer.to_owned(),
-            code,
-            detail: detail.into(),
-        }])
+        Error::bad_input(vec![FieldError::new(pointer, code, detail.into())])
     }
 
     /// With the private reason, for the log.
@@ -327,11 +346,7 @@ impl Rules {
     pub fn check<T>(&mut self, pointer: &str, value: std::result::Result<T, Broken>) -> Option<T> {
         value
             .map_err(|broken| {
-                self.0.push(FieldError {
-                    pointer: pointer.to_owned(),
-                    code: broken.code,
-                    detail: broken.detail,
-                });
+                self.0.push(FieldError::new(pointer, broken.code, broken.detail));
             })
             .ok()
     }

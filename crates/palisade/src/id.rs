@@ -56,7 +56,7 @@ macro_rules! id_type {
         )]
         #[serde(transparent)]
         #[schemars(inline)]
-        pub struct $name(pub ::uuid::Uuid);
+        pub struct $name(#[schemars(length(max = 36))] pub ::uuid::Uuid);
 
         impl ::std::fmt::Display for $name {
             fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {

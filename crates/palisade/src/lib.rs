@@ -43,6 +43,7 @@ pub mod system;
 pub mod tokens;
 pub mod users;
 pub mod verifiers;
+pub mod visible;
 
 pub use app::App;
 pub use builder::{Builder, MODULES, Running};

@@ -5,7 +5,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 /// Characters that aren't seen: controls, and what changes the direction or joins of a line.
 macro_rules! unseen {
     () => {
-        "\\u0000-\\u001f\\u007f-\\u009f\\u200b-\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff"
+        concat!(
+            "\\u0000-\\u001f\\u007f-\\u009f\\u061c\\u180e\\u200b-\\u200f\\u2028-\\u202e",
+            "\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb"
+        )
     };
 }
 
@@ -31,19 +34,27 @@ macro_rules! shape {
 
 shape! {
     /// A time: RFC 3339, UTC.
-    DateTime, { "type": "string", "format": "date-time", "examples": ["2026-01-31T12:00:00Z"] }
+    DateTime, { "type": "string", "format": "date-time", "maxLength": 64, "examples": ["2026-01-31T12:00:00Z"] }
 }
 shape! {
-    /// A password or token.
-    Secret, { "type": "string", "format": "password" }
+    /// A token, which is an opaque one or a signed one.
+    Secret, { "type": "string", "format": "password", "maxLength": 8192 }
+}
+shape! {
+    /// A password. What may be set is shorter: 128 code points.
+    Password, { "type": "string", "format": "password", "maxLength": 1024 }
+}
+shape! {
+    /// A one-time code or a recovery code.
+    Code, { "type": "string", "format": "password", "maxLength": 128 }
 }
 shape! {
     /// An e-mail address.
-    EmailAddress, { "type": "string", "format": "email", "examples": ["ann@example.com"] }
+    EmailAddress, { "type": "string", "format": "email", "maxLength": 254, "examples": ["ann@example.com"] }
 }
 shape! {
     /// A UUID.
-    Uuid, { "type": "string", "format": "uuid" }
+    Uuid, { "type": "string", "format": "uuid", "maxLength": 36 }
 }
 shape! {
     /// How many things a page of a list holds.
@@ -51,7 +62,7 @@ shape! {
 }
 shape! {
     /// Where a list goes on.
-    PageCursor, { "type": "string", "pattern": "^A[A-Za-z0-3][A-Za-z0-9_-]{30}$" }
+    PageCursor, { "type": "string", "maxLength": 32, "pattern": "^A[A-Za-z0-3][A-Za-z0-9_-]{30}$" }
 }
 
 shape! {
@@ -68,14 +79,14 @@ shape! {
     NewCredential, {
         "type": "object",
         "properties": {
-            "id": { "type": "string" },
-            "rawId": { "type": "string" },
+            "id": { "type": "string", "maxLength": 1364 },
+            "rawId": { "type": "string", "maxLength": 1364 },
             "type": { "const": "public-key" },
             "response": {
                 "type": "object",
                 "properties": {
-                    "clientDataJSON": { "type": "string" },
-                    "attestationObject": { "type": "string" },
+                    "clientDataJSON": { "type": "string", "maxLength": 5462 },
+                    "attestationObject": { "type": "string", "maxLength": 87382 },
                 },
                 "required": ["clientDataJSON", "attestationObject"],
             },
@@ -89,16 +100,16 @@ shape! {
     Credential, {
         "type": "object",
         "properties": {
-            "id": { "type": "string" },
-            "rawId": { "type": "string" },
+            "id": { "type": "string", "maxLength": 1364 },
+            "rawId": { "type": "string", "maxLength": 1364 },
             "type": { "const": "public-key" },
             "response": {
                 "type": "object",
                 "properties": {
-                    "clientDataJSON": { "type": "string" },
-                    "authenticatorData": { "type": "string" },
-                    "signature": { "type": "string" },
-                    "userHandle": { "type": "string" },
+                    "clientDataJSON": { "type": "string", "maxLength": 5462 },
+                    "authenticatorData": { "type": "string", "maxLength": 43691 },
+                    "signature": { "type": "string", "maxLength": 1366 },
+                    "userHandle": { "type": "string", "maxLength": 86 },
                 },
                 "required": ["clientDataJSON", "authenticatorData", "signature"],
             },
@@ -109,7 +120,27 @@ shape! {
 
 shape! {
     /// A name in requests and paths: of a role, a kind of resource, an action.
-    Name, { "type": "string", "pattern": "^[a-z][a-z0-9_-]{0,49}$", "examples": ["editors"] }
+    Name, { "type": "string", "maxLength": 50, "pattern": "^[a-z][a-z0-9_-]{0,49}$", "examples": ["editors"] }
+}
+
+shape! {
+    /// The name of a permission: `area:verb`.
+    Permission, {
+        "type": "string",
+        "maxLength": 100,
+        "pattern": "^[a-z][a-z0-9_-]*:[a-z][a-z0-9_-]*$",
+        "examples": ["users:read"],
+    }
+}
+
+shape! {
+    /// A network in CIDR notation, or an address.
+    Network, {
+        "type": "string",
+        "maxLength": 64,
+        "pattern": "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$",
+        "examples": ["192.0.2.0/24"],
+    }
 }
 
 shape! {

@@ -6,6 +6,7 @@
 use std::fmt::{self, Debug};
 
 use palisade::clock::Clock;
+use palisade::visible::write_json;
 use serde::Serialize;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -53,7 +54,8 @@ impl Line {
 
     fn json(&mut self, value: &(impl Serialize + ?Sized)) {
         // Numbers and text always have a JSON form, and memory takes whatever is written.
-        let _ = serde_json::to_writer(&mut self.0, value);
+        // SECURITY: (test: nothing_in_a_value_ends_the_line_or_adds_a_field)
+        let _ = write_json(&mut self.0, value);
     }
 }
 
@@ -85,38 +87,22 @@ impl Visit for Line {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::{Arc, Mutex};
-
+    use palisade::visible::is_unseen;
     use palisade_db::Timestamp;
     use serde_json::{Value, json};
 
+    use super::super::tests::written_by;
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     /// What is written when `log` runs.
     fn written(log: impl FnOnce()) -> String {
-        let written = Written::default();
-        let writer = written.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .event_format(JsonLines(Clock::by_hand(Timestamp::from_seconds(1_900_000_000))))
-            .with_writer(move || writer.clone())
-            .finish();
-        tracing::subscriber::with_default(subscriber, log);
-        let bytes = written.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap()
+        written_by(|writer| {
+            let subscriber = tracing_subscriber::fmt()
+                .event_format(JsonLines(Clock::by_hand(Timestamp::from_seconds(1_900_000_000))))
+                .with_writer(move || writer.clone())
+                .finish();
+            tracing::subscriber::with_default(subscriber, log);
+        })
     }
 
     #[test]
@@ -137,10 +123,10 @@ mod tests {
 
     #[test]
     fn nothing_in_a_value_ends_the_line_or_adds_a_field() {
-        let text = "\",\"level\":\"ERROR\n\u{2028}\u{1b}[31m";
+        let text = "\",\"level\":\"ERROR\n\u{2028}\u{1b}[31m\u{202e}\u{2066}\u{7f}\u{9b}31m\u{feff}\u{e0041}";
         let lines = written(|| tracing::info!(text, shown = %text, "said {text}"));
         assert_eq!(lines.matches('\n').count(), 1);
-        assert!(!lines.contains('\u{1b}'));
+        assert!(!lines.trim_end_matches('\n').contains(is_unseen), "{lines:?}");
         let line: Value = serde_json::from_str(&lines).unwrap();
         assert_eq!(line["level"], "INFO");
         assert_eq!(line["text"], text);

@@ -74,7 +74,7 @@ struct ApiKeyBody {
     #[schemars(with = "shape::Label")]
     name: String,
     /// What the key may do: names out of `GET /permissions`; none: what needs no permission.
-    #[schemars(length(max = 200))]
+    #[schemars(with = "Vec<shape::Permission>", length(max = 200))]
     permissions: Vec<String>,
     /// When it stops working: within 366 days. In 90 days if neither this nor `expires_in` is there.
     #[schemars(with = "Option<shape::DateTime>")]
@@ -83,7 +83,7 @@ struct ApiKeyBody {
     #[schemars(range(min = 1, max = 31_622_400))]
     expires_in: Option<u64>,
     /// Networks (`192.0.2.0/24`) or addresses that it may be used from; absent: from anywhere.
-    #[schemars(length(min = 1, max = 50))]
+    #[schemars(with = "Option<Vec<shape::Network>>", length(min = 1, max = 50))]
     addresses: Option<Vec<String>>,
     /// How many requests a minute it may send: no more than the server's limit `api_key`, unless it is a service
     /// account's. Absent: as many as that.

@@ -32,6 +32,7 @@ struct AuditParams {
     #[schemars(with = "Option<shape::Uuid>")]
     target: Option<String>,
     /// Only events of this name: `login.denied`.
+    #[schemars(length(max = 100))]
     action: Option<String>,
     /// Only from this time on.
     #[schemars(with = "Option<shape::DateTime>")]
@@ -58,6 +59,17 @@ struct ActivityParams {
     cursor: Option<String>,
 }
 
+/// The longest name of an event.
+const LONGEST_NAME: usize = 100;
+
+fn event(parameter: &str, name: Option<String>) -> Result<Option<String>> {
+    if name.as_ref().is_some_and(|name| name.chars().count() > LONGEST_NAME) {
+        let says = format!("Use at most {LONGEST_NAME} characters.");
+        return Err(Error::bad_field(parameter, "request.too_long", says));
+    }
+    Ok(name)
+}
+
 async fn all(
     State(app): State<App>,
     Params(params): Params<AuditParams>,
@@ -66,7 +78,7 @@ async fn all(
     let filter = Filter {
         actor: id("actor", params.actor.as_deref())?,
         about: id("target", params.target.as_deref())?,
-        event: params.action,
+        event: event("action", params.action)?,
         since: time("since", params.since.as_deref())?,
         until: time("until", params.until.as_deref())?,
         ..Filter::default()

@@ -86,7 +86,7 @@ impl JsonSchema for ResourceId {
         "ResourceId".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,199}$" })
+        json_schema!({ "type": "string", "maxLength": 200, "pattern": "^[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,199}$" })
     }
 }
 
@@ -154,6 +154,6 @@ impl JsonSchema for Subject {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let uuid = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
         let pattern = format!("^(user:{uuid}|role:[a-z][a-z0-9_-]{{0,49}}|anyone)$");
-        json_schema!({ "type": "string", "pattern": pattern, "examples": ["role:editors"] })
+        json_schema!({ "type": "string", "maxLength": 55, "pattern": pattern, "examples": ["role:editors"] })
     }
 }

@@ -23,12 +23,15 @@ use super::Arrival;
 use super::standing::Standing;
 use crate::error::{Error, FieldError, Kind};
 use crate::shape;
+use crate::visible::{excerpt, write_json};
 
 const API_POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox");
 /// What a page may do, but for its scripts, which carry a nonce.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     form-action 'none'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
+/// So much a problem says in its `detail`, whatever it repeats of the request.
+const LONGEST_DETAIL: usize = 1000;
 /// Where the nonce stands in a page's text.
 const NONCE: &str = "{{nonce}}";
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -282,17 +285,20 @@ fn bare(response: &Response) -> Option<Arc<Error>> {
 
 fn write_problem(response: &mut Response, error: &Error, arrival: &Arrival) {
     let status = error.kind().status();
+    let detail = excerpt(error.says(), LONGEST_DETAIL);
     let problem = Problem {
         kind: "about:blank",
         title: error.kind().title(),
         status: status.as_u16(),
-        detail: error.says(),
+        detail: &detail,
         code: error.code(),
         request_id: arrival.request.to_string(),
         errors: error.fields(),
         extensions: error.extensions(),
     };
-    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let mut body = Vec::new();
+    // Text and numbers always have a JSON form, and memory takes whatever is written.
+    let _ = write_json(&mut body, &problem);
     *response.status_mut() = status;
     *response.body_mut() = Body::from(body);
     let headers = response.headers_mut();

@@ -15,31 +15,38 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 use palisade_db::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::again::Kept;
+use super::bounds::Bounds;
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
+use crate::visible::excerpt;
 
 /// How much of a body that is too large is still read, so that the client can read the answer.
 const DRAIN: usize = 8 * 1024 * 1024;
 
+/// So much of what was sent an error repeats.
+const LONGEST_ECHO: usize = 64;
+
 /// A JSON body.
 pub struct Body<T>(pub T);
 
-impl<T: DeserializeOwned> Body<T> {
+impl<T: DeserializeOwned + JsonSchema + 'static> Body<T> {
     /// Reads a body that has arrived whole.
     ///
     /// # Errors
-    /// `request.malformed` if it is no JSON in UTF-8; `request.invalid`, with the place, if it isn't a `T`.
+    /// `request.malformed` if it is no JSON in UTF-8; `request.invalid`, with the place, if it isn't a `T`, or a text in
+    /// it is longer than the description of `T` allows.
     pub fn parse(bytes: &[u8]) -> Result<Body<T>> {
         parse(bytes).map(Body)
     }
 }
 
-impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
+impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<App> for Body<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, app: &App) -> Result<Body<T>> {
@@ -51,7 +58,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
 /// A form, as `application/x-www-form-urlencoded` (WHATWG URL, section 5). Every field is text.
 pub struct Form<T>(pub T);
 
-impl<T: DeserializeOwned> FromRequest<App> for Form<T> {
+impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<App> for Form<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, app: &App) -> Result<Form<T>> {
@@ -97,7 +104,7 @@ async fn whole(request: Request, app: &App) -> Result<Bytes> {
 /// A JSON body, or none.
 pub struct MaybeBody<T>(pub Option<T>);
 
-impl<T: DeserializeOwned> FromRequest<App> for MaybeBody<T> {
+impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<App> for MaybeBody<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, app: &App) -> Result<MaybeBody<T>> {
@@ -167,7 +174,7 @@ fn malformed(says: impl Into<String>) -> Error {
     Error::new(Kind::Malformed, "request.malformed", says.into())
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+fn parse<T: DeserializeOwned + JsonSchema + 'static>(bytes: &[u8]) -> Result<T> {
     let text = std::str::from_utf8(bytes).map_err(|_| malformed("The body is not UTF-8."))?;
     // First whether it is JSON at all, so that every later error is about a value.
     serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|error| {
@@ -177,6 +184,10 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     // A sequence would otherwise be taken for an object with its fields in order.
     if !text.trim_start().starts_with('{') {
         return Err(Error::bad_field("", "request.wrong_type", "The body must be an object."));
+    }
+    // SECURITY: before anything is done with it (test: every_bound_is_described_and_enforced).
+    if let Some(broken) = Bounds::of::<T>().broken(text) {
+        return Err(Error::bad_input(vec![broken]));
     }
     let mut json = serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(&mut json).map_err(|error| {
@@ -198,20 +209,27 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
         .collect()
 }
 
-/// Turns the parser's words about a value into a pointer, a code and a sentence of ours.
+/// Turns the parser's words about a value into a pointer, a code and a sentence of ours. What was sent isn't repeated,
+/// but for the beginning of a name: a password may have been sent as a number.
 fn explain(path: &str, text: &str) -> Error {
-    let text = text.split(" at line ").next().unwrap_or(text);
-    let named = text.split('`').nth(1).unwrap_or("");
+    let text = text.rsplit_once(" at line ").map_or(text, |(text, _)| text);
+    let (found, expected) = text.rsplit_once(", expected ").unwrap_or((text, ""));
+    let named = || found.split_once('`').and_then(|(_, rest)| rest.rsplit_once('`'));
+    let named = named().map_or("", |(name, _)| name);
     if text.starts_with("missing field") {
         Error::bad_field(&below(path, named), "request.missing", "This field is required.")
     } else if text.starts_with("unknown field") {
-        let known = text.split_once("expected ").map_or("none", |(_, known)| known);
+        let known = if expected.is_empty() { "none" } else { expected };
         let says = format!("There is no such field; known: {known}.");
         Error::bad_field(&below(path, named), "request.unknown", says)
     } else if text.starts_with("duplicate field") {
         Error::bad_field(&below(path, named), "request.repeated", "This field stands here twice.")
+    } else if expected.is_empty() {
+        let says = format!("This value doesn't fit: {}.", excerpt(text, LONGEST_ECHO));
+        Error::bad_field(path, "request.wrong_type", says)
     } else {
-        Error::bad_field(path, "request.wrong_type", format!("This value doesn't fit: {text}."))
+        let says = format!("This value doesn't fit: expected {expected}.");
+        Error::bad_field(path, "request.wrong_type", says)
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod again;
 mod answer;
+mod bounds;
 pub mod client;
 mod cookie;
 pub mod describe;

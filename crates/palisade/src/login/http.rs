@@ -132,10 +132,10 @@ fn password_routes() -> Routes {
 #[serde(deny_unknown_fields)]
 struct ProofBody {
     /// For an account without a second factor.
-    #[schemars(with = "Option<shape::Secret>", example = &"seven purple teapots orbit")]
+    #[schemars(with = "Option<shape::Password>", example = &"seven purple teapots orbit")]
     password: Option<SecretString>,
     /// A one-time code, or a recovery code.
-    #[schemars(with = "Option<shape::Secret>")]
+    #[schemars(with = "Option<shape::Code>")]
     code: Option<SecretString>,
     /// What `navigator.credentials.get` answered, as `toJSON()` writes it.
     #[schemars(with = "Option<shape::Credential>")]
@@ -151,7 +151,7 @@ struct FactorBody {
     /// One of the `methods` of that answer.
     method: Method,
     /// With `totp` and `recovery_code`: the code.
-    #[schemars(with = "Option<shape::Secret>")]
+    #[schemars(with = "Option<shape::Code>")]
     code: Option<SecretString>,
     /// With `passkey`: what `navigator.credentials.get` answered to the `passkey_options` of that answer.
     #[schemars(with = "Option<shape::Credential>")]
@@ -277,7 +277,7 @@ async fn prove_again(
 struct LoginBody {
     #[schemars(with = "shape::EmailAddress")]
     email: String,
-    #[schemars(with = "shape::Secret", example = &"seven purple teapots orbit")]
+    #[schemars(with = "shape::Password", example = &"seven purple teapots orbit")]
     password: SecretString,
     /// What the last sign-in of this device answered; browsers send a cookie instead. Known devices are
     /// let in while strangers are locked out.

@@ -25,6 +25,7 @@ mod passkey_http;
 mod reauthentication;
 mod second_factor;
 
+use palisade_crypto::mac;
 use palisade_crypto::secret::SecretString;
 
 use crate::access::Strength;
@@ -163,7 +164,7 @@ pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Next>
         (admission, None, ..) => Reason { about: None, says: "unknown_address", admission },
         (admission, ..) => Reason { about: user, says: "wrong_password", admission },
     };
-    Err(deny(app, actor, &attempt, reason).await)
+    Err(deny(app, actor, email.as_ref(), reason).await)
 }
 
 /// A password that was right a moment ago.
@@ -188,7 +189,8 @@ async fn go_on(app: &App, actor: &Actor, attempt: Attempt, right: Right) -> Resu
         let says = "disabled_or_changed";
         let admission = Admission::Counted(right.guess);
         let reason = Reason { about: Some(user), says, admission };
-        return Err(deny(app, actor, &attempt, reason).await);
+        let email = Email::parse(&attempt.email).ok();
+        return Err(deny(app, actor, email.as_ref(), reason).await);
     };
     right.guess.right(&mut change).await?;
     if let Some(hashed) = &right.upgrade {
@@ -219,14 +221,20 @@ struct Reason {
 }
 
 /// Writes the event of a refusal; the answer is the same whatever the reason.
-async fn deny(app: &App, actor: &Actor, attempt: &Attempt, reason: Reason) -> Error {
+async fn deny(app: &App, actor: &Actor, email: Option<&Email>, reason: Reason) -> Error {
     let entry = match reason.about {
         Some(user) => DENIED.about(user),
         None => DENIED.entry(),
     };
-    let given: String = attempt.email.chars().take(254).collect();
-    let entry =
-        entry.detail("reason", reason.says).detail("method", "pwd").personal("email", given);
+    let entry = entry.detail("reason", reason.says).detail("method", "pwd");
+    // SECURITY: people type passwords into the field of the address. Only the address of an account is kept; of any
+    // other what tells the same from another one, and of what is no address nothing (test:
+    // what_is_typed_in_place_of_an_address_is_kept_nowhere).
+    let entry = match (reason.about, email) {
+        (Some(_), Some(email)) => entry.personal("email", email.address()),
+        (None, Some(email)) => entry.detail("email_digest", digest(app, email)),
+        (_, None) => entry,
+    };
     match write(app, actor, (reason.about, entry), reason.admission).await {
         Ok(()) => Error::new(
             Kind::NotSignedIn,
@@ -239,6 +247,14 @@ async fn deny(app: &App, actor: &Actor, attempt: &Attempt, reason: Reason) -> Er
         ),
         Err(error) => error,
     }
+}
+
+/// The same for the same address, and for nothing else: who guesses at many addresses can be told from who mistypes one.
+/// Only with the root key can a guess at it be tried.
+fn digest(app: &App, email: &Email) -> String {
+    let secret = app.root.derive_bytes("addresses without an account");
+    let digest = mac::keyed_digest(&secret, email.key().as_bytes());
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn write(

@@ -142,7 +142,7 @@ impl CodesAnswer {
 #[serde(deny_unknown_fields)]
 struct CodeBody {
     /// Six digits.
-    #[schemars(with = "shape::Secret", example = &"123456")]
+    #[schemars(with = "shape::Code", example = &"123456")]
     code: SecretString,
 }
 

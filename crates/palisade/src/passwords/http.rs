@@ -56,10 +56,10 @@ async fn page(State(app): State<App>) -> Html {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct PasswordBody {
-    #[schemars(with = "shape::Secret", example = &"seven purple teapots orbit")]
+    #[schemars(with = "shape::Password", example = &"seven purple teapots orbit")]
     current_password: SecretString,
     /// At least 15 characters, unless the server is set otherwise; 128 code points at most.
-    #[schemars(with = "shape::Secret", example = &"five green kettles whistle")]
+    #[schemars(with = "shape::Password", example = &"five green kettles whistle")]
     new_password: SecretString,
 }
 

@@ -15,6 +15,7 @@ mod http;
 mod pool;
 mod proof;
 mod rules;
+mod strength;
 
 use std::sync::Arc;
 

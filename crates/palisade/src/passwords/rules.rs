@@ -5,9 +5,9 @@
 
 use palisade_crypto::secret::SecretString;
 use unicode_normalization::UnicodeNormalization as _;
-use zxcvbn::matching::patterns::MatchPattern;
 
 use super::Blocklist;
+use super::strength::{self, Weak};
 use crate::error::Broken;
 
 /// The most Unicode code points that are accepted; NIST asks for at least 64.
@@ -76,26 +76,14 @@ impl Rules {
     }
 
     fn estimate(&self, text: &str, words: &[String]) -> Result<(), Broken> {
-        let inputs: Vec<&str> = words.iter().map(String::as_str).collect();
-        let estimate = zxcvbn::zxcvbn(text, &inputs);
-        let length = text.chars().count();
-        // One entry of a list of common or personal words, or one repeated unit, from end to end.
-        let whole = estimate.sequence().iter().any(|found| {
-            let spans = found.token.chars().count() == length;
-            spans && matches!(found.pattern, MatchPattern::Dictionary(_))
-        });
-        if whole {
-            return Err(blocklisted());
-        }
-        if u8::from(estimate.score()) < self.min_strength {
-            let hint = estimate.feedback().and_then(|f| f.warning()).map(|w| format!(" {w}"));
-            let says = format!(
-                "This is too easy to guess; add a few words that don't belong together.{}",
-                hint.unwrap_or_default()
-            );
-            return Err(Broken::new("password.too_weak", says));
-        }
-        Ok(())
+        strength::judge(text, words, self.min_strength).map_err(|weak| match weak {
+            Weak::Listed => blocklisted(),
+            Weak::Guessable(hint) => {
+                let hint = hint.map(|hint| format!(" {hint}")).unwrap_or_default();
+                let says = "This is too easy to guess; add a few words that don't belong together.";
+                Broken::new("password.too_weak", format!("{says}{hint}"))
+            }
+        })
     }
 }
 

@@ -190,7 +190,7 @@ struct ResetBody {
     #[schemars(with = "shape::Secret")]
     token: SecretString,
     /// At least 15 characters, unless the server is set otherwise; 128 code points at most.
-    #[schemars(with = "shape::Secret", example = &"five green kettles whistle")]
+    #[schemars(with = "shape::Password", example = &"five green kettles whistle")]
     password: SecretString,
 }
 
@@ -201,7 +201,7 @@ struct ConfirmBody {
     #[schemars(with = "shape::Secret")]
     token: SecretString,
     /// The account's password.
-    #[schemars(with = "shape::Secret", example = &"seven purple teapots orbit")]
+    #[schemars(with = "shape::Password", example = &"seven purple teapots orbit")]
     password: SecretString,
 }
 

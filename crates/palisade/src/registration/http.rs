@@ -116,7 +116,7 @@ struct RegisterBody {
     #[schemars(with = "shape::EmailAddress")]
     email: String,
     /// At least 15 characters, unless the server is set otherwise; 128 code points at most.
-    #[schemars(with = "shape::Secret", example = &"seven purple teapots orbit")]
+    #[schemars(with = "shape::Password", example = &"seven purple teapots orbit")]
     password: SecretString,
     /// What the person is called.
     #[schemars(with = "Option<shape::Label>")]
@@ -132,7 +132,7 @@ struct SetupBody {
     #[schemars(with = "shape::EmailAddress")]
     email: String,
     /// At least 15 characters, unless the server is set otherwise; 128 code points at most.
-    #[schemars(with = "shape::Secret", example = &"seven purple teapots orbit")]
+    #[schemars(with = "shape::Password", example = &"seven purple teapots orbit")]
     password: SecretString,
     /// What the person is called.
     #[schemars(with = "Option<shape::Label>")]
@@ -175,7 +175,7 @@ struct VerifyBody {
     #[schemars(with = "shape::Secret")]
     token: SecretString,
     /// The password that the address was registered with.
-    #[schemars(with = "shape::Secret", example = &"seven purple teapots orbit")]
+    #[schemars(with = "shape::Password", example = &"seven purple teapots orbit")]
     password: SecretString,
 }
 

@@ -65,7 +65,7 @@ struct RoleBody {
     #[schemars(with = "Option<shape::Label>")]
     description: Option<String>,
     /// What its holders may do: names out of `GET /permissions`.
-    #[schemars(length(max = 200))]
+    #[schemars(with = "Vec<shape::Permission>", length(max = 200))]
     permissions: Vec<String>,
 }
 
@@ -76,7 +76,7 @@ struct RoleChangeBody {
     #[schemars(with = "Option<shape::Label>")]
     description: Option<String>,
     /// Absent: unchanged.
-    #[schemars(length(max = 200))]
+    #[schemars(with = "Option<Vec<shape::Permission>>", length(max = 200))]
     permissions: Option<Vec<String>>,
 }
 

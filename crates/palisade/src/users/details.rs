@@ -17,7 +17,7 @@ pub async fn set_name(change: &mut Change, id: UserId, name: Option<String>) -> 
     let found = change
         .run(
             "update users set name = $2, name_key = $3, updated_at = $4 where id = $1",
-            args![id, name.clone(), name.as_deref().map(email::fold), now],
+            args![id, name.clone(), name.as_deref().map(email::name_key), now],
         )
         .await?;
     if found == 0 {

@@ -58,7 +58,7 @@ struct Prefix {
 
 impl Prefix {
     fn new(query: &str) -> Prefix {
-        let from = email::fold(query.trim());
+        let from = email::name_key(query.trim());
         // Nothing that is written stands behind the last code point.
         let to = format!("{from}\u{10ffff}");
         Prefix { from, to }

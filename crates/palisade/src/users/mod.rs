@@ -53,6 +53,7 @@ use crate::id::UserId;
 use crate::memory::{Recall, Remembered};
 use crate::module::{Module, Permission};
 use crate::settings::AdminMfa;
+use crate::visible::is_unseen;
 
 pub use authority::{Authority, exceeds_own, stoppable, within_reach};
 pub use details::{email_taken, prove_address, set_email, set_name};
@@ -275,11 +276,7 @@ pub struct AllPermissions(pub Arc<BTreeSet<String>>, pub Vec<Permission>);
 pub fn check_name(text: &str) -> Result<String, Broken> {
     let name: String = text.trim().nfc().collect();
     let count = name.chars().count();
-    let unseen = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    if count == 0 || count > 200 || name.chars().any(unseen) {
+    if count == 0 || count > 200 || name.contains(is_unseen) {
         let says = "A name has 1 to 200 characters and no control characters.";
         return Err(Broken::new("name.invalid", says));
     }
@@ -321,7 +318,7 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
                 new.email.address(),
                 new.email.key(),
                 new.name.clone(),
-                new.name.as_deref().map(email::fold),
+                new.name.as_deref().map(email::name_key),
                 now,
                 verified_at,
                 new.service.then_some(true)

@@ -50,6 +50,7 @@ struct TokenForm {
     token: SecretString,
     /// Isn't needed: a token says itself what it is.
     #[serde(rename = "token_type_hint")]
+    #[schemars(length(max = 100))]
     _token_type_hint: Option<String>,
 }
 
@@ -66,7 +67,11 @@ struct FeedParams {
 #[schemars(inline, transparent)]
 #[expect(dead_code, reason = "only its schema is used")]
 struct AfterShape(
-    #[schemars(regex(pattern = r"^[0-9]{1,18}\.[0-9]{1,18}(\.[0-9a-fA-F]{16})?$"))] String,
+    #[schemars(
+        length(max = 54),
+        regex(pattern = r"^[0-9]{1,18}\.[0-9]{1,18}(\.[0-9a-fA-F]{16})?$")
+    )]
+    String,
 );
 
 async fn worth_of(State(app): State<App>, Form(form): Form<TokenForm>) -> Result<Json<Worth>> {

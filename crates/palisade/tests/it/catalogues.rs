@@ -466,6 +466,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("hashing", 0),
     ("shape", 0),
     ("runtime", 0),
+    ("visible", 0),
     ("limits", 1),
     ("feed", 1),
     ("app", 2),

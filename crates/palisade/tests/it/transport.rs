@@ -38,7 +38,7 @@ async fn through_proxy(app: &TestApp, call: Call) -> (StatusCode, HeaderMap, Str
 }
 
 on_both! {
-    plain_http_behind_a_trusted_proxy_is_redirected_or_refused => async |on: On| https_only(on).await;
+    plain_http_behind_a_trusted_proxy_is_redirected_or_refused => |on| super::https_only(on);
 }
 
 async fn https_only(on: On) {

@@ -48,13 +48,15 @@ const factors = (() => {
   function explain(error) {
     if (error.detail) return error.errors && error.errors.length ? error.errors[0].detail : error.detail;
     if (!(error instanceof DOMException)) return "The server doesn't answer; please try again.";
-    return {
-      InvalidStateError: "This device holds a passkey of this account already.",
-      SecurityError: "The passkeys of this server don't belong to the address of this page.",
-    }[error.name] || "The passkey wasn't used; please try again.";
+    return REASONS.get(error.name) || "The passkey wasn't used; please try again.";
   }
 
-  const WAYS = {
+  const REASONS = new Map([
+    ["InvalidStateError", "This device holds a passkey of this account already."],
+    ["SecurityError", "The passkeys of this server don't belong to the address of this page."],
+  ]);
+
+  const WAYS = new Map(Object.entries({
     passkey: {
       says: "Use a passkey of this device, of a phone or of a security key.",
       go: "Use a passkey",
@@ -77,7 +79,7 @@ const factors = (() => {
       input: { type: "password", inputmode: "text", autocomplete: "current-password" },
       instead: "Use the password instead",
     },
-  };
+  }));
 
   function element(name, attributes, ...children) {
     const made = document.createElement(name);
@@ -89,7 +91,7 @@ const factors = (() => {
   // Asks for one of `methods`, the first of them first. Answers the response in which `prove` took the proof, null
   // if it was given up; throws the problem when there is nothing to prove any more.
   function ask({ title, methods, passkeyOptions, prove }) {
-    const usable = methods.filter((method) => WAYS[method] && (method !== "passkey" || window.PublicKeyCredential));
+    const usable = methods.filter((method) => WAYS.has(method) && (method !== "passkey" || window.PublicKeyCredential));
     if (!usable.length) throw { detail: "This browser can't use any factor of this account." };
     const says = element("p", { id: "factor-says" });
     const label = element("label", { for: "factor" });
@@ -106,15 +108,15 @@ const factors = (() => {
 
     function choose(method) {
       way = method;
-      const { label: name, input: attributes } = WAYS[method];
-      says.textContent = WAYS[method].says || "";
+      const { label: name, input: attributes, says: hint, go: verb } = WAYS.get(method);
+      says.textContent = hint || "";
       field.hidden = !name;
       label.textContent = name || "";
       for (const [key, value] of Object.entries(attributes || {})) input.setAttribute(key, value);
       input.value = error.textContent = "";
-      go.textContent = WAYS[method].go || "Continue";
+      go.textContent = verb || "Continue";
       others.replaceChildren(...usable.filter((other) => other !== method).map((other) => {
-        const button = element("button", { type: "button", class: "quiet" }, WAYS[other].instead);
+        const button = element("button", { type: "button", class: "quiet" }, WAYS.get(other).instead);
         button.addEventListener("click", () => choose(other));
         return button;
       }));

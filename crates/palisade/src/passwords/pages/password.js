@@ -93,5 +93,5 @@ form.addEventListener("submit", async (event) => {
 });
 
 // Another address or another password is another sign-in.
-for (const name of ["email", "current_password"]) form.elements[name].addEventListener("input", end);
+for (const name of ["email", "current_password"]) form.elements.namedItem(name).addEventListener("input", end);
 addEventListener("pagehide", end);

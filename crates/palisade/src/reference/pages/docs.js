@@ -3,6 +3,7 @@
 // Tokens live in this variable and nowhere else: closing the page forgets them.
 let tokens = null;
 let api = null;
+let schemas = new Map();
 
 const byId = (id) => document.getElementById(id);
 
@@ -17,7 +18,7 @@ function element(name, attributes, ...children) {
 function resolve(schema) {
   if (!schema || !schema.$ref) return schema || {};
   const name = schema.$ref.split("/").pop();
-  return { ...api.components.schemas[name], title: name };
+  return { ...schemas.get(name), title: name };
 }
 
 function typeOf(given) {
@@ -49,7 +50,7 @@ function exampleOf(given) {
     return Object.fromEntries(shown.map(([name, field]) => [name, exampleOf(field)]));
   }
   if (type === "array") return [exampleOf(schema.items)];
-  return { integer: schema.minimum || 0, number: 0, boolean: false, string: "", null: null }[type];
+  return new Map([["integer", schema.minimum || 0], ["number", 0], ["boolean", false], ["string", ""], ["null", null]]).get(type);
 }
 
 // Descriptions are written in Markdown; of it, only code is used.
@@ -282,6 +283,7 @@ byId("filter").addEventListener("input", (event) => {
 async function start() {
   try {
     api = await (await fetch("/openapi.json")).json();
+    schemas = new Map(Object.entries(api.components.schemas));
   } catch {
     byId("loading").textContent = "The description can't be loaded; please reload the page.";
     return;

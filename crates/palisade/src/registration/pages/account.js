@@ -22,15 +22,14 @@ form.addEventListener("submit", async (event) => {
   event.preventDefault();
   for (const place of form.querySelectorAll(".error")) place.textContent = "";
   const button = event.submitter || form.querySelector("button");
-  const body = { token: token || "" };
-  for (const [name, value] of new FormData(form)) body[name] = value;
-  delete body[button.dataset.omit];
+  const body = new Map([["token", token || ""], ...new FormData(form)]);
+  body.delete(button.dataset.omit);
   button.disabled = true;
   try {
     const answer = await fetch(button.getAttribute("formaction") || form.dataset.action, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(body),
+      body: JSON.stringify(Object.fromEntries(body)),
     });
     if (answer.ok) {
       form.reset();

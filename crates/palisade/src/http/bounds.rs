@@ -1,0 +1,179 @@
+//! The longest texts that the description of a body allows, held against a body before it is read as its type: what
+//! `/openapi.json` says is what is enforced.
+//!
+//! A text with a pattern is left to the type that reads it: it refuses what is too long with a code of its own. So are
+//! lists and numbers. `every_bound_is_described_and_enforced` in `tests/it/bounds.rs` holds all of them to it.
+
+use std::any::TypeId;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+
+use crate::error::FieldError;
+
+/// How long a text may be, and what is in a list or an object.
+#[derive(Debug, Default)]
+pub(super) struct Bounds {
+    /// In code points.
+    max_length: Option<u64>,
+    /// Each entry of a list.
+    items: Option<Box<Bounds>>,
+    /// The members of an object.
+    members: HashMap<String, Bounds>,
+}
+
+/// Made once for each type of body.
+static KNOWN: LazyLock<RwLock<HashMap<TypeId, Arc<Bounds>>>> = LazyLock::new(RwLock::default);
+
+impl Bounds {
+    /// What the schema of this type says.
+    pub(super) fn of<T: JsonSchema + 'static>() -> Arc<Bounds> {
+        let id = TypeId::of::<T>();
+        let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        known.unwrap_or_else(|| {
+            let settings = SchemaSettings::draft2020_12().with(|settings| {
+                settings.inline_subschemas = true;
+            });
+            let schema = settings.for_deserialize().into_generator().into_root_schema_for::<T>();
+            let bounds = Arc::new(Bounds::read(schema.as_value()));
+            let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(known.entry(id).or_insert(bounds))
+        })
+    }
+
+    fn read(schema: &Value) -> Bounds {
+        // What may also be absent is described as one of two.
+        let one_of = ["anyOf", "oneOf", "allOf"].iter().find_map(|key| schema[*key].as_array());
+        let inner = one_of.and_then(|all| all.iter().find(|schema| schema["type"] != "null"));
+        let mut bounds = inner.map_or_else(Bounds::default, Bounds::read);
+        if schema["pattern"].is_null() {
+            bounds.max_length = schema["maxLength"].as_u64().or(bounds.max_length);
+        }
+        if schema["items"].is_object() {
+            bounds.items = Some(Box::new(Bounds::read(&schema["items"])));
+        }
+        for (name, member) in schema["properties"].as_object().into_iter().flatten() {
+            bounds.members.insert(name.clone(), Bounds::read(member));
+        }
+        bounds
+    }
+
+    /// The first place where a JSON text goes beyond them. What is wrong with it in another way isn't said here.
+    pub(super) fn broken(&self, json: &str) -> Option<FieldError> {
+        let found = RefCell::new(None);
+        let walk = Walk { bounds: self, at: &At::Root, found: &found };
+        // Only what was found counts: the text was read before, and is read as its type afterwards.
+        let _ = walk.deserialize(&mut serde_json::Deserializer::from_str(json));
+        found.into_inner()
+    }
+}
+
+/// A place in a body.
+enum At<'a> {
+    Root,
+    Member(&'a At<'a>, &'a str),
+    Item(&'a At<'a>, u64),
+}
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            At::Root => Ok(()),
+            At::Member(above, name) => {
+                write!(f, "{above}/{}", name.replace('~', "~0").replace('/', "~1"))
+            }
+            At::Item(above, index) => write!(f, "{above}/{index}"),
+        }
+    }
+}
+
+struct Walk<'a> {
+    bounds: &'a Bounds,
+    at: &'a At<'a>,
+    found: &'a RefCell<Option<FieldError>>,
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        let Some(most) = self.bounds.max_length else { return Ok(()) };
+        // So many bytes hold no more code points.
+        let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
+        if length > most && text.chars().count() as u64 > most {
+            let says = format!("Use at most {most} characters.");
+            let broken = || FieldError::new(&self.at.to_string(), "request.too_long", says);
+            self.found.borrow_mut().get_or_insert_with(broken);
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        for index in 0.. {
+            let at = At::Item(self.at, index);
+            let more = match &self.bounds.items {
+                Some(bounds) => {
+                    items.next_element_seed(Walk { bounds, at: &at, found: self.found })?.is_some()
+                }
+                None => items.next_element::<IgnoredAny>()?.is_some(),
+            };
+            if !more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        while let Some(name) = members.next_key::<String>()? {
+            match self.bounds.members.get(&name) {
+                Some(bounds) => {
+                    let at = At::Member(self.at, &name);
+                    members.next_value_seed(Walk { bounds, at: &at, found: self.found })?;
+                }
+                None => {
+                    members.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,226 @@
+//! How hard a password is to guess, for an amount of work that no input raises.
+//!
+//! The estimator's work grows with the square of the length, and with the product of all ways to read signs as letters
+//! (`4` and `@` for a, `(`, `{`, `[` and `<` for c …): 100 characters with all of them take it seconds. It also fails on
+//! walks over the keyboard of more than 28 keys. So it sees stretches:
+//!
+//! - Of a text that repeats a unit, whole units from its beginning. A part of a unit at the end would look like something
+//!   new, though it is nothing new to whoever tries repetitions.
+//! - Of any other text, stretches of 28 characters, the last one ending where the text ends. Whoever guesses the whole
+//!   guesses each of them, so the text is as strong as the strongest of them at least.
+//! - In a stretch that could be read in too many ways the rarest of those signs stand for themselves alone: the others
+//!   are still read as letters. Digits always are.
+//!
+//! `docs/decisions/0017` says what else was tried.
+
+use zxcvbn::matching::patterns::MatchPattern;
+
+/// The longest stretch, in code points: the estimator's numbers overflow behind that.
+const STRETCH: usize = 28;
+/// The most ways to read a stretch, times its length squared.
+const BUDGET: usize = 20_000;
+/// A word of the person that is longer is found by its parts; the estimator's numbers overflow with it.
+const LONGEST_WORD: usize = 24;
+/// What the estimator reads as letters: for each letter the signs, and how often one of them counts. `1`, `|` and `7`
+/// stand for other letters too, which makes two ways out of one.
+const READ_AS: [(&str, usize); 12] = [
+    ("4@", 1),
+    ("8", 1),
+    ("({[<", 1),
+    ("3", 1),
+    ("69", 1),
+    ("1!|", 1),
+    ("1|7", 2),
+    ("0", 1),
+    ("$5", 1),
+    ("+7", 1),
+    ("%", 1),
+    ("2", 1),
+];
+/// The signs among them, the rarest in passwords first, and what stands for each where it is no letter: characters in no
+/// word and on no keyboard, too far from each other to be a sequence.
+const RAREST_FIRST: [(char, char); 10] = [
+    ('<', '\u{e000}'),
+    ('[', '\u{e040}'),
+    ('{', '\u{e080}'),
+    ('|', '\u{e0c0}'),
+    ('%', '\u{e100}'),
+    ('+', '\u{e140}'),
+    ('(', '\u{e180}'),
+    ('!', '\u{e1c0}'),
+    ('$', '\u{e200}'),
+    ('@', '\u{e240}'),
+];
+
+/// Why a password is too weak.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Weak {
+    /// It is one entry of a list of common or personal words.
+    Listed,
+    /// It takes too few guesses, for this reason.
+    Guessable(Option<String>),
+}
+
+/// Whether a text has a strength of `enough` (0 to 4), where `words` belong to the person or the site. Up to some
+/// milliseconds of work, whatever the text.
+pub(super) fn judge(text: &str, words: &[String], enough: u8) -> Result<(), Weak> {
+    let short = words.iter().filter(|word| word.chars().count() <= LONGEST_WORD);
+    let words: Vec<&str> = short.map(String::as_str).collect();
+    let mut first = None;
+    for stretch in stretches(text) {
+        match judge_stretch(&stretch, &words, enough) {
+            Ok(()) => return Ok(()),
+            Err(weak) => first = first.or(Some(weak)),
+        }
+    }
+    Err(first.unwrap_or(Weak::Guessable(None)))
+}
+
+fn judge_stretch(stretch: &str, words: &[&str], enough: u8) -> Result<(), Weak> {
+    let estimate = zxcvbn::zxcvbn(stretch, words);
+    let length = stretch.chars().count();
+    let listed = estimate.sequence().iter().any(|found| {
+        let spans = found.token.chars().count() == length;
+        spans && matches!(found.pattern, MatchPattern::Dictionary(_))
+    });
+    if listed {
+        return Err(Weak::Listed);
+    }
+    if u8::from(estimate.score()) < enough {
+        let warning = estimate.feedback().and_then(|feedback| feedback.warning());
+        return Err(Weak::Guessable(warning.map(|warning| warning.to_string())));
+    }
+    Ok(())
+}
+
+/// What of a text is judged.
+fn stretches(text: &str) -> Vec<String> {
+    let chars: Vec<char> = text.chars().collect();
+    let length = chars.len();
+    let repeats = |unit: &usize| chars.iter().skip(*unit).eq(chars.iter().take(length - unit));
+    let found: Vec<&[char]> = match (1..=STRETCH.min(length / 2)).find(repeats) {
+        Some(unit) => {
+            let whole = STRETCH.min(length) / unit * unit;
+            chars.chunks(whole).take(1).collect()
+        }
+        None => {
+            let last = chars.rchunks(STRETCH).take(usize::from(length % STRETCH > 0));
+            chars.chunks_exact(STRETCH).chain(last).collect()
+        }
+    };
+    found.into_iter().map(affordable).collect()
+}
+
+/// The stretch, with as many signs as can be read as letters within the budget.
+fn affordable(stretch: &[char]) -> String {
+    let mut stretch = stretch.to_vec();
+    for (sign, stand_in) in RAREST_FIRST {
+        if cost(&stretch) <= BUDGET {
+            break;
+        }
+        for c in &mut stretch {
+            *c = if *c == sign { stand_in } else { *c };
+        }
+    }
+    stretch.into_iter().collect()
+}
+
+/// At most so much work.
+fn cost(stretch: &[char]) -> usize {
+    let ways = READ_AS.iter().map(|(signs, count)| {
+        let there = signs.chars().filter(|sign| stretch.contains(sign)).count();
+        (there * count).max(1)
+    });
+    ways.product::<usize>() * stretch.len() * stretch.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Every sign that is read as a letter, and a word.
+    const ALL_SIGNS: &str = "qwertyuiop4@8({[<369&!1|0$5+7%2\"*5";
+
+    fn reaches_the_estimator_within_bounds(text: &str) {
+        let seen = stretches(text);
+        assert!(seen.len() <= 1 + text.chars().count() / STRETCH, "{text}: {seen:?}");
+        for stretch in seen {
+            let chars: Vec<char> = stretch.chars().collect();
+            assert!(chars.len() <= STRETCH && cost(&chars) <= BUDGET, "{text}: {stretch}");
+        }
+    }
+
+    #[test]
+    fn what_reaches_the_estimator_is_bounded() {
+        let long = |unit: &str| unit.chars().cycle().take(128).collect::<String>();
+        for unit in [ALL_SIGNS, "4", "qa", "11.11.91", "0123456789", "a4@8b3e1l!i7to0s$5z2g69%+"] {
+            reaches_the_estimator_within_bounds(&long(unit));
+            reaches_the_estimator_within_bounds(unit);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_dearer_reaches_the_estimator(text in "[a-e0-9@(\\{\\[<!|$+%. é]{1,128}") {
+            reaches_the_estimator_within_bounds(&text);
+        }
+    }
+
+    #[test]
+    fn the_count_of_readings_is_never_too_low() {
+        // Of a text with every sign, as the estimator enumerates them.
+        let signs: Vec<char> = ALL_SIGNS.chars().collect();
+        let squared = signs.len() * signs.len();
+        assert!(cost(&signs) / squared >= 2 * 4 * 2 * 25 * 2, "{}", cost(&signs) / squared);
+        let digits: Vec<char> = "0123456789".repeat(3).chars().take(STRETCH).collect();
+        assert!(cost(&digits) <= BUDGET, "digits are always read");
+    }
+
+    #[test]
+    fn walks_and_words_that_the_estimator_cannot_count_are_judged() {
+        for walk in ["qa", "14", "1q", "0.", "aq"] {
+            // No failure is what is looked for.
+            let _ = judge(&walk.repeat(60), &[], 3);
+            let _ = judge(&format!("x{}y", walk.repeat(40)), &[], 3);
+        }
+        let name = "aAbB4".repeat(30);
+        let _ = judge(&format!("my{name}"), &[name.to_lowercase()], 3);
+    }
+
+    #[test]
+    fn a_long_text_is_as_strong_as_its_strongest_stretch() {
+        let weak = |text: &str| judge(text, &[], 3).is_err();
+        assert!(weak(&"a".repeat(128)));
+        for strong in ["five green kettles whistle", "x7!kq2@mVw9#zP4t"] {
+            for text in [
+                format!("{}{strong}", "a".repeat(100)),
+                format!("{strong}{}", "a".repeat(100)),
+                format!("{}{strong}{}", "a".repeat(50), "b".repeat(50)),
+                strong.to_owned(),
+            ] {
+                assert!(!weak(&text), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_repeated_unit_is_no_stronger_for_a_part_of_it_at_the_end() {
+        for unit in ["sunshine12", "x7!kq2", "password", "qwertyuiop", "abc"] {
+            for length in 15..=128 {
+                let text: String = unit.chars().cycle().take(length.max(2 * unit.len())).collect();
+                assert!(judge(&text, &[], 3).is_err(), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn common_words_in_signs_are_found_also_where_not_all_signs_are_read() {
+        for weak in ["P@$$w0rd", "p4ssw0rd!", "P@$$w0rd1234567890", "s3cr3t$3cret"] {
+            assert!(judge(weak, &[], 3).is_err(), "{weak}");
+        }
+        let own = ["wintermorning".to_owned()];
+        assert_eq!(judge("w1nterm0rn!ng", &own, 3), Err(Weak::Listed));
+    }
+}

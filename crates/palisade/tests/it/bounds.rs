@@ -1,0 +1,272 @@
+//! Every text, list and number that a request may hold has a bound in `/openapi.json`, and the bound is enforced.
+
+use axum::http::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+
+use crate::app::{Answer, Call, On, PASSWORD, Plan, TestApp};
+
+crate::on_both! {
+    every_bound_is_described_and_enforced => |on| super::every_bound(on);
+    an_error_repeats_little_of_what_was_sent => |on| super::short_answers(on);
+}
+
+/// The schema that a schema stands for; of one that may be null, the other.
+fn resolved<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let there = document.pointer(reference.trim_start_matches('#')).unwrap();
+        return resolved(document, there);
+    }
+    let one_of = ["anyOf", "oneOf"].iter().find_map(|key| schema[*key].as_array());
+    let inner = one_of.and_then(|all| all.iter().find(|one| one["type"] != "null"));
+    inner.map_or(schema, |inner| resolved(document, inner))
+}
+
+fn is_of(schema: &Value, kind: &str) -> bool {
+    let kinds = &schema["type"];
+    kinds == kind || kinds.as_array().is_some_and(|kinds| kinds.iter().any(|one| one == kind))
+}
+
+/// A place in a body or a parameter that has a bound, with a value beyond it.
+struct Beyond {
+    /// The members and the entries (`0`) that lead to it.
+    path: Vec<String>,
+    value: Value,
+}
+
+/// Collects what is bounded, and names what isn't.
+struct Walk<'a> {
+    document: &'a Value,
+    beyond: Vec<Beyond>,
+    unbounded: Vec<String>,
+}
+
+impl Walk<'_> {
+    fn schema(&mut self, schema: &Value, path: &[String], what: &str) {
+        let document = self.document;
+        let schema = resolved(document, schema);
+        let mut note = |value: Option<Value>| match value {
+            Some(value) => self.beyond.push(Beyond { path: path.to_vec(), value }),
+            None => self.unbounded.push(format!("{what} /{}", path.join("/"))),
+        };
+        if schema.get("enum").is_some() || schema.get("const").is_some() || is_of(schema, "boolean")
+        {
+            note(Some(json!("no such value")));
+        } else if is_of(schema, "string") {
+            note(schema["maxLength"].as_u64().map(|most| json!("a".repeat(most as usize + 1))));
+        } else if is_of(schema, "integer") || is_of(schema, "number") {
+            note(schema["maximum"].as_u64().map(|most| json!(most + 1)));
+        } else if is_of(schema, "array") {
+            let entry = resolved(document, &schema["items"]);
+            let example = entry["examples"][0].clone();
+            let entries = schema["maxItems"].as_u64().map(|most| vec![example; most as usize + 1]);
+            note(entries.map(Value::from));
+            self.schema(entry, &[path, &["0".to_owned()]].concat(), what);
+        } else if is_of(schema, "object") || schema.get("properties").is_some() {
+            let members = schema["properties"].as_object();
+            if members.is_none_or(Map::is_empty) {
+                note(None);
+            }
+            for (name, member) in members.into_iter().flatten() {
+                self.schema(member, &[path, std::slice::from_ref(name)].concat(), what);
+            }
+        } else {
+            note(None);
+        }
+    }
+}
+
+/// A body with everything that its schema names.
+fn example(document: &Value, schema: &Value) -> Value {
+    let schema = resolved(document, schema);
+    let first = [&schema["examples"][0], &schema["example"], &schema["enum"][0], &schema["const"]];
+    if let Some(given) = first.into_iter().find(|given| !given.is_null()) {
+        return given.clone();
+    }
+    if let Some(members) = schema["properties"].as_object() {
+        let members =
+            members.iter().map(|(name, member)| (name.clone(), example(document, member)));
+        return Value::Object(members.collect());
+    }
+    if is_of(schema, "array") {
+        return json!([example(document, &schema["items"])]);
+    }
+    if is_of(schema, "integer") {
+        return json!(1);
+    }
+    json!("AAAA")
+}
+
+/// Puts a value at a place.
+fn put(body: &mut Value, path: &[String], value: Value) {
+    match path {
+        [] => *body = value,
+        [first, rest @ ..] => {
+            let member = match body {
+                Value::Array(entries) => &mut entries[first.parse::<usize>().unwrap()],
+                other => &mut other[first.as_str()],
+            };
+            put(member, rest, value);
+        }
+    }
+}
+
+async fn bound_app(on: On) -> TestApp {
+    let settings = vec![
+        ("limits.enabled", "false"),
+        ("lockout.enabled", "false"),
+        ("compat.login_form", "true"),
+        ("mail.smtp_url", "smtp://127.0.0.1:9"),
+        ("mail.from", "palisade@example.com"),
+    ];
+    let app = TestApp::with(on, Plan { settings, ..Plan::default() }).await;
+    app.admin("ann@example.com").await;
+    app
+}
+
+fn form(body: &Value) -> String {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in body.as_object().unwrap() {
+        form.append_pair(name, value.as_str().unwrap_or_default());
+    }
+    form.finish()
+}
+
+async fn every_bound(on: On) {
+    let app = bound_app(on).await;
+    let document = app.builder.openapi();
+    let mut unbounded = Vec::new();
+    let mut tried = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let what = format!("{method} {path}");
+            let method: Method = method.to_uppercase().parse().unwrap();
+            // Whoever may ask for this, freshly signed in: what a body says may end the session.
+            let ann = app.token("ann@example.com").await;
+            let concrete = path.replace("{id}", "01890000-0000-7000-8000-000000000000");
+            let concrete = concrete.replace("{type}", "notes").replace("{subject}", "anyone");
+            let concrete = concrete.replace("{role}", "editors").replace("{name}", "editors");
+            assert!(!concrete.contains('{'), "{what}: name a value for its parameters here");
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                let name = parameter["name"].as_str().unwrap();
+                let mut walk = Walk { document: &document, beyond: vec![], unbounded: vec![] };
+                walk.schema(&parameter["schema"], &[name.to_owned()], &what);
+                unbounded.append(&mut walk.unbounded);
+                for beyond in walk.beyond {
+                    let text =
+                        beyond.value.as_str().map_or(beyond.value.to_string(), str::to_owned);
+                    let (uri, wanted) = if parameter["in"] == "path" {
+                        // What no id can be names nothing.
+                        (path.replace(&format!("{{{name}}}"), &text), StatusCode::NOT_FOUND)
+                    } else {
+                        (format!("{concrete}?{name}={text}"), StatusCode::UNPROCESSABLE_ENTITY)
+                    };
+                    let uri = uri.replace("{id}", "x").replace("{type}", "notes");
+                    let uri = uri.replace("{subject}", "anyone").replace("{role}", "user");
+                    let mut call = Call::new(method.clone(), &uri).same_origin();
+                    if let Some(content) = operation["requestBody"]["content"].as_object() {
+                        let schema = &content.values().next().unwrap()["schema"];
+                        call = call.json(example(&document, schema));
+                    }
+                    let answer = ann.send(call).await;
+                    assert_eq!(answer.status, wanted, "{what}, {name} beyond: {}", answer.raw);
+                    tried += 1;
+                }
+            }
+            for (media, content) in
+                operation["requestBody"]["content"].as_object().into_iter().flatten()
+            {
+                let schema = &content["schema"];
+                let mut walk = Walk { document: &document, beyond: vec![], unbounded: vec![] };
+                walk.schema(schema, &[], &what);
+                unbounded.append(&mut walk.unbounded);
+                for beyond in walk.beyond {
+                    let mut body = example(&document, schema);
+                    put(&mut body, &beyond.path, beyond.value);
+                    let call = Call::new(method.clone(), &concrete).same_origin();
+                    let call = if media == "application/json" {
+                        call.json(body)
+                    } else {
+                        call.header("content-type", media).body(form(&body))
+                    };
+                    let answer = ann.send(call).await;
+                    let place = format!("/{}", beyond.path.join("/"));
+                    let errors = answer.body["errors"].to_string();
+                    assert_eq!(
+                        answer.status,
+                        StatusCode::UNPROCESSABLE_ENTITY,
+                        "{what} {place}: {}",
+                        answer.raw
+                    );
+                    assert!(errors.contains(&beyond.path[0]), "{what} {place}: {errors}");
+                    tried += 1;
+                }
+            }
+        }
+    }
+    assert!(unbounded.is_empty(), "without a bound: {unbounded:#?}");
+    assert!(tried > 100, "{tried}");
+    app.stop().await;
+}
+
+fn is_short(answer: &Answer, what: &str) {
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{what}: {}", answer.raw);
+    assert!(answer.raw.len() < 4096, "{what} is answered by {} bytes", answer.raw.len());
+    let unseen = |c: char| palisade::visible::is_unseen(c);
+    assert!(!answer.raw.contains(unseen), "{what}: {:?}", answer.raw);
+    for error in answer.body["errors"].as_array().unwrap() {
+        for part in ["pointer", "detail"] {
+            let text = error[part].as_str().unwrap();
+            assert!(!text.contains(unseen), "{what}: {text:?}");
+        }
+    }
+}
+
+async fn short_answers(on: On) {
+    let app = bound_app(on).await;
+    let ann = app.token("ann@example.com").await;
+    let login = "/api/v1/auth/login";
+    let body = |member: &str, value: Value| {
+        let mut body = json!({ "email": "ann@example.com", "password": PASSWORD });
+        body[member] = value;
+        body
+    };
+    let long = "x".repeat(900_000);
+    let ticks = format!("a`, expected `{}` at line 1", "y".repeat(10_000));
+    for name in [
+        &long,
+        "a\u{202e}b\u{1b}[2J\u{9b}\u{2066}",
+        &ticks,
+        &"/~".repeat(100_000),
+        "expected `",
+        "",
+    ] {
+        is_short(&app.anyone().post(login, body(name, json!(1))).await, "an unknown field");
+    }
+    for value in
+        [json!(long), json!("a\u{202e}\u{9b}b"), json!(ticks), json!([long]), json!({ &long: 1 })]
+    {
+        for member in ["transport", "token_format", "device_name"] {
+            is_short(&app.anyone().post(login, body(member, value.clone())).await, member);
+        }
+    }
+    // A password that came as a number isn't repeated.
+    let answer = app.anyone().post(login, body("password", json!(31_415_926))).await;
+    is_short(&answer, "a number as password");
+    assert!(!answer.raw.contains("31415926"), "{}", answer.raw);
+    let roles = "/api/v1/roles";
+    let many: Vec<String> = (0..200).map(|number| format!("no:such-{number}")).collect();
+    let role = json!({ "name": "editors", "permissions": many });
+    let answer = ann.post(roles, role).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(answer.body["errors"].as_array().unwrap().len(), 50, "{}", answer.raw);
+    let role = json!({ "name": "editors", "permissions": [long] });
+    is_short(&ann.post(roles, role).await, "a permission");
+    let raw = format!("/api/v1/users?{}=1", "y".repeat(50_000));
+    is_short(&ann.get(&raw).await, "an unknown parameter");
+    is_short(&ann.get("/api/v1/users?a%E2%80%AEb%1B=1").await, "a parameter that turns the line");
+    let form = Call::new(Method::POST, "/api/v1/login/access-token")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(format!("{0}=1&{0}=2", "z".repeat(100_000)));
+    is_short(&app.anyone().send(form).await, "a repeated field of a form");
+    app.stop().await;
+}
