@@ -1,6 +1,8 @@
 //! What commands print: text for people, or JSON with `--json`. Failures go to standard error.
 
 use std::io::Write as _;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use palisade::visible::{visible, write_json, write_pretty_json};
 use serde::Serialize;
@@ -33,8 +35,23 @@ impl Output {
             let details = failure.details.iter().map(|detail| format!("\n  {}", lines(detail)));
             format!("palisade: {}{}", lines(&failure.says), details.collect::<String>())
         };
-        // With nobody to read it there is nobody to tell.
+        last_words(text);
+    }
+}
+
+/// How long the end of a command waits for a reader of standard error that stands still.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Writes to standard error, from a thread that the end of the process doesn't wait for.
+fn last_words(text: String) {
+    let (done, written) = mpsc::channel();
+    let write = move || {
+        // Without a reader there is nothing to do about it.
         let _ = writeln!(std::io::stderr().lock(), "{text}");
+        let _ = done.send(());
+    };
+    if std::thread::Builder::new().spawn(write).is_ok() {
+        let _ = written.recv_timeout(LAST_WORDS);
     }
 }
 

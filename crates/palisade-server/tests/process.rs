@@ -136,7 +136,7 @@ fn the_limit_of_open_files_is_raised() {
     let me: Option<Pid> = None;
     prlimit(me, Resource::Nofile, few).unwrap();
     let server = Server::start(&place);
-    prlimit(me, Resource::Nofile, own.clone()).unwrap();
+    prlimit(me, Resource::Nofile, own).unwrap();
     let limits = fs::read_to_string(server.shown("limits")).unwrap();
     let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     let words: Vec<&str> = files.split_whitespace().collect();

@@ -158,7 +158,17 @@ async fn a_database_that_takes_no_writes_is_known_without_writing() {
         assert!(!db.takes_writes().await.unwrap());
     }
     run("alter role current_user reset default_transaction_read_only").await;
-    // By itself: no connection of the time before is kept.
     eventually(true).await;
-    insert(&db, 1).await;
+    // By itself: a connection of the time before is closed once it refuses.
+    let write = async || {
+        let mut tx = db.begin().await?;
+        tx.run(INSERT, args![1]).await?;
+        tx.commit().await
+    };
+    let mut refused = 0;
+    while let Err(error) = write().await {
+        assert_eq!(error.kind(), DbErrorKind::Unavailable, "{error:?}");
+        refused += 1;
+        assert!(refused <= 10, "more than there are connections");
+    }
 }

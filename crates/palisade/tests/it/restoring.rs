@@ -1,11 +1,12 @@
 //! The database gets another history under running processes: an older dump was restored, or a standby took
 //! over before it had everything.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use palisade_db::{Backend, args};
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::app::{Answer, Client, On, TestApp};
 
