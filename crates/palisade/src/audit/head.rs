@@ -45,8 +45,8 @@ impl Head {
 
     /// Moves the head on; answers false if it isn't where it was.
     pub(super) async fn advance(self, tx: &mut Tx, key: &[u8; 32], to: Head) -> Result<bool> {
-        // SECURITY: who chains from an older head changes nothing, so the chain never forks
-        // (test: two_processes_make_one_chain).
+        // SECURITY: a process that chains from an older head changes nothing, so the chain never forks. The unique
+        // position refuses it too, as long as that index is there (test: two_processes_make_one_chain).
         let moved = tx
             .run(
                 "update audit_head set position = $1, chain = $2, mac = $3

@@ -37,6 +37,7 @@ use crate::app::{Actor, App};
 use crate::error::{Error, Result};
 use crate::id::{EventId, UserId};
 use crate::module::{Job, Module, Permission};
+use stored::Read;
 
 pub use head::create_head;
 pub use list::{EventView, Filter, list};
@@ -309,18 +310,19 @@ async fn seal_personal(
     // SECURITY: nobody's key is looked up too: else a refusal takes longer where there is an account
     // (rig: tests/rigs/telling.py).
     let looked_up = person.unwrap_or(UserId(Uuid::nil()));
-    let wrapped: Option<(Vec<u8>,)> =
+    let wrapped: Option<(Read<Vec<u8>>,)> =
         tx.maybe("select wrapped from person_keys where user_id = $1", args![looked_up]).await?;
     match (person, wrapped) {
         (None, _) => Ok(Some(app.audit_keys.nobody.seal(&*app.random, context, &text))),
-        (Some(person), Some((wrapped,))) => match person_key(&app.audit_keys, person, &wrapped) {
-            Ok(key) => Ok(Some(key.seal(&*app.random, context, &text))),
-            // A row that was tampered with stops nobody from working; `verify` names it.
-            Err(_) => {
+        (Some(person), Some((Read(wrapped),))) => {
+            let key =
+                wrapped.and_then(|wrapped| person_key(&app.audit_keys, person, &wrapped).ok());
+            if key.is_none() {
+                // A row that was tampered with stops nobody from working; `verify` names it.
                 tracing::error!(%person, "the key of a person can't be opened: an event lacks its personal part");
-                Ok(None)
             }
-        },
+            Ok(key.map(|key| key.seal(&*app.random, context, &text)))
+        }
         (Some(_), None) => Ok(None),
     }
 }

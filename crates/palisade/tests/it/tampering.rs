@@ -698,11 +698,23 @@ async fn shown(on: On) {
             restore(&app).await;
         }
     }
-    // A key that opens nothing leaves the personal part out, of the rows of that person.
+    bad_keys(&app, on, &root, &ann).await;
+    app.stop().await;
+}
+
+/// A key that opens nothing leaves the personal part out, of the rows of that person.
+async fn bad_keys(app: &TestApp, on: On, root: &Client<'_>, ann: &Client<'_>) {
     let sql = "update person_keys set wrapped =
                    (select k.wrapped from kept_keys k order by k.user_id limit 1)";
-    run(&app, sql).await;
-    let log = read_everywhere(&root, &ann, "keys swapped").await;
+    run(app, sql).await;
+    let log = read_everywhere(root, ann, "keys swapped").await;
     assert!(log["items"].as_array().unwrap().iter().any(|item| item["verified"] == false));
-    app.stop().await;
+    // Nor does it keep that person from working; SQLite takes any kind of value.
+    let sql = match on {
+        On::Sqlite => "update person_keys set wrapped = 'nothing'",
+        On::Postgres => "update person_keys set wrapped = ''",
+    };
+    run(app, sql).await;
+    read_everywhere(root, ann, sql).await;
+    app.token("ann@example.com").await;
 }
