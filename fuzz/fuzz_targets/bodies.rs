@@ -4,13 +4,15 @@
 use libfuzzer_sys::fuzz_target;
 use palisade::http::Body;
 use palisade_crypto::secret::SecretString;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(dead_code)]
 struct Everything {
     email: String,
+    #[schemars(with = "String", length(max = 20))]
     password: SecretString,
     name: Option<String>,
     number: Option<u16>,
@@ -18,7 +20,7 @@ struct Everything {
     kind: Option<Kind>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(dead_code)]
 struct Inner {
@@ -26,7 +28,7 @@ struct Inner {
     more: Option<Box<Inner>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Kind {
     One,

@@ -50,7 +50,7 @@ shape! {
 }
 shape! {
     /// An e-mail address.
-    EmailAddress, { "type": "string", "format": "email", "maxLength": 254, "examples": ["ann@example.com"] }
+    EmailAddress, { "type": "string", "format": "idn-email", "maxLength": 254, "examples": ["ann@example.com"] }
 }
 shape! {
     /// A UUID.

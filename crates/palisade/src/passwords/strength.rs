@@ -221,6 +221,6 @@ mod tests {
             assert!(judge(weak, &[], 3).is_err(), "{weak}");
         }
         let own = ["wintermorning".to_owned()];
-        assert_eq!(judge("w1nterm0rn!ng", &own, 3), Err(Weak::Listed));
+        assert_eq!(judge("w1nterm0rn1ng", &own, 3), Err(Weak::Listed));
     }
 }

@@ -127,7 +127,9 @@ pub(super) fn fold(text: &str) -> String {
 
 fn fold_once(text: &str) -> String {
     // In parts: ᾳ with an accent becomes Αι, and the accent belongs to the first of them.
-    let upper: String = text.nfkd().flat_map(char::to_uppercase).collect();
+    // Through lower case, where ẞ is the ß that becomes SS.
+    let lower: String = text.nfkd().flat_map(char::to_lowercase).collect();
+    let upper: String = lower.chars().flat_map(char::to_uppercase).collect();
     let lower: String = upper.chars().flat_map(char::to_lowercase).collect();
     // The dotted capital I leaves a combining dot behind.
     lower.nfkc().filter(|c| *c != '\u{307}').collect()
@@ -194,21 +196,16 @@ mod tests {
 
     /// Forms in which a text may be written that are the same to people and mail systems.
     fn forms(text: &str) -> Vec<String> {
-        vec![
-            text.to_lowercase(),
-            text.chars().flat_map(char::to_lowercase).collect(),
-            text.nfc().collect(),
-            text.nfd().collect(),
-            text.nfkc().collect(),
-            text.nfkd().collect(),
-        ]
+        let lower = text.chars().flat_map(char::to_lowercase).collect();
+        vec![text.to_lowercase(), lower, text.nfc().collect(), text.nfd().collect()]
     }
 
-    /// Those and upper case, which a domain isn't written in: there ß and ss are two names.
+    /// Those of a local part: compatibility forms, and upper case too, which are other names in a domain (ß and ss).
     fn local_forms(text: &str) -> Vec<String> {
-        let upper = text.chars().flat_map(char::to_uppercase).collect();
-        let turned = forms(&text.to_uppercase());
-        [forms(text), turned, vec![text.to_uppercase(), upper]].concat()
+        // Case is turned in parts, so that no accent gets to another letter.
+        let upper = text.nfd().collect::<String>().to_uppercase();
+        let compatible = vec![text.nfkc().collect(), text.nfkd().collect(), upper.to_lowercase()];
+        [forms(text), compatible, forms(&upper), vec![upper]].concat()
     }
 
     /// Every scalar value, also among what it may be joined with if there is anything to fold or to join about it.
