@@ -20,6 +20,7 @@ mod bad_input;
 mod catalogues;
 mod cors;
 mod described;
+mod ending_table;
 mod endings;
 mod every_route;
 mod factor_gaps;
