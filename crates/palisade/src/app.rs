@@ -29,6 +29,7 @@ use uuid::Uuid;
 use crate::access::{bad_token, denied};
 use crate::audit::{self, AuditKeys, Entry};
 use crate::clock::Clock;
+use crate::credentials::Ending;
 use crate::error::{Error, Result};
 use crate::feed::{Feed, News};
 use crate::id::{ApiKeyId, RequestId, SessionId, UserId, uuid_v7};
@@ -59,6 +60,8 @@ pub struct Ground {
     pub feed: Feed,
     /// Rate limits.
     pub limiter: Limiter,
+    /// How credentials end, by kind.
+    pub endings: Vec<Ending>,
     /// What to do with news, by topic.
     pub subscriptions: Vec<Subscription>,
     /// State that belongs to one slice, by its type.

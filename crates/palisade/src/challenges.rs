@@ -15,6 +15,7 @@ use palisade_crypto::{mac, opaque};
 use palisade_db::{Migration, Sql, Timestamp, args};
 
 use crate::app::{Actor, App, Change};
+use crate::credentials::{Ending, Kind};
 use crate::error::Result;
 use crate::id::{SessionId, UserId};
 use crate::module::{Job, Module};
@@ -32,6 +33,7 @@ pub const MODULE: Module = Module {
         name: "challenges",
         sql: Sql::Both(include_str!("../migrations/0017_challenges.sql")),
     }],
+    endings: &[BY_ACT],
     tables: &["challenges"],
     ..Module::EMPTY
 };
@@ -233,11 +235,20 @@ pub async fn close(change: &mut Change, challenge: &Challenge) -> Result<bool> {
     Ok(closed == 1)
 }
 
+/// SECURITY: what was asked of somebody before an ending must not be answered after it
+/// (test: a_challenge_dies_with_the_sessions).
+const BY_ACT: Ending = Ending {
+    kind: Kind::Challenges,
+    end: |change, end, _| {
+        Box::pin(async move {
+            void(change, end.user).await?;
+            Ok(0)
+        })
+    },
+};
+
 /// Voids what was asked of a user.
-///
-/// # Errors
-/// When the database fails.
-pub async fn void(change: &mut Change, user: UserId) -> Result<()> {
+async fn void(change: &mut Change, user: UserId) -> Result<()> {
     change.run("delete from challenges where user_id = $1", args![user]).await?;
     Ok(())
 }

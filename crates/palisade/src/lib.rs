@@ -15,6 +15,7 @@ mod builder;
 pub mod challenges;
 pub mod clock;
 pub mod compat;
+pub mod credentials;
 pub mod error;
 pub mod feed;
 pub mod grants;

@@ -11,6 +11,7 @@ use palisade_db::Migration;
 use crate::access::Credential;
 use crate::app::{App, Parts, Subscription};
 use crate::audit::Event;
+use crate::credentials::Ending;
 use crate::error::Result;
 use crate::http::Routes;
 use crate::letter::Letter;
@@ -38,6 +39,8 @@ pub struct Module {
     pub jobs: &'static [Job],
     /// Ways to prove who calls.
     pub credentials: &'static [Credential],
+    /// How credentials end that it keeps.
+    pub endings: &'static [Ending],
     /// News that it listens to.
     pub subscriptions: &'static [Subscription],
     /// Its part of the database's schema, in order; versions are unique over all modules.
@@ -60,6 +63,7 @@ impl Module {
         letters: &[],
         jobs: &[],
         credentials: &[],
+        endings: &[],
         subscriptions: &[],
         migrations: &[],
         tables: &[],

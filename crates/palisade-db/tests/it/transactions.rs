@@ -5,7 +5,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use palisade_db::testing::{TestDb, options};
-use palisade_db::{Backend, Db, DbErrorKind, Migration, Options, Sql, Timestamp, args};
+use palisade_db::{Backend, Db, DbErrorKind, Lock, Migration, Options, Sql, Timestamp, args};
 use tokio::time::{Instant, timeout};
 
 pub(crate) const NUMBERS: &[Migration] = &[Migration {
@@ -168,4 +168,54 @@ async fn a_cancelled_read_is_stopped() {
     let emptied = "pragma wal_checkpoint(truncate)";
     let (busy, ..) = db.one::<(i64, i64, i64)>(emptied, args![]).await.unwrap();
     assert_eq!(busy, 0, "a cancelled read is still running");
+}
+
+/// Begins a transaction that waits for another one's lock, and answers how many rows it sees first.
+async fn seen_after_waiting(db: &Db) -> i64 {
+    let lock = |key, alone| Lock { key, alone };
+    let mut first = db.begin_holding(vec![lock(7, true)]).await.unwrap();
+    let other = db.clone();
+    let waiting = tokio::spawn(async move {
+        let mut tx = other.begin_holding(vec![lock(7, false), lock(-3, false)]).await.unwrap();
+        tx.one::<(i64,)>("select count(*) from numbers", args![]).await.unwrap().0
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!waiting.is_finished());
+    first.run(INSERT, args![1]).await.unwrap();
+    first.commit().await.unwrap();
+    waiting.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_lock_is_taken_before_anything_is_looked_at() {
+    TestDb::each(|db| async move {
+        with_numbers(&db).await;
+        assert_eq!(seen_after_waiting(&db).await, 1);
+        if db.backend() == Backend::Postgres {
+            let lock = Lock { key: 7, alone: false };
+            let one = db.begin_holding(vec![lock]).await.unwrap();
+            db.begin_holding(vec![lock]).await.unwrap();
+            drop(one);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_default_of_the_database_changes_no_level() {
+    let test = TestDb::postgres().await;
+    with_numbers(test.db()).await;
+    let mut tx = test.db().begin().await.unwrap();
+    let serializable = "do 'begin execute format(
+        ''alter database %I set default_transaction_isolation = serializable'', current_database()); end'";
+    tx.run(serializable, args![]).await.unwrap();
+    tx.commit().await.unwrap();
+    let db = Db::open(options(test.url())).await.unwrap();
+    let level = "select current_setting('transaction_isolation')";
+    let (read,): (String,) = db.one(level, args![]).await.unwrap();
+    let mut tx = db.begin().await.unwrap();
+    let (written,): (String,) = tx.one(level, args![]).await.unwrap();
+    drop(tx);
+    assert_eq!((read.as_str(), written.as_str()), ("read committed", "read committed"));
+    assert_eq!(seen_after_waiting(&db).await, 1);
 }

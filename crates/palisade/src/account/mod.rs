@@ -16,16 +16,15 @@ use std::time::Duration;
 
 use palisade_db::args;
 
-use crate::api_keys;
 use crate::app::{Actor, App, Change, Hold};
 use crate::audit::Event;
+use crate::credentials::{self, Act, End};
 use crate::error::{Error, Result};
 use crate::id::UserId;
 use crate::mail::{self, Content, Letter, for_people};
 use crate::module::{Job, Module};
-use crate::sessions::{self, Why};
+use crate::recovery;
 use crate::users::{self, Email, User};
-use crate::{recovery, registration};
 
 /// A user asked for their account to be deleted.
 pub const DELETION_ASKED: Event =
@@ -70,8 +69,7 @@ pub async fn ask_for_deletion(app: &App, actor: &Actor, user: &User) -> Result<(
     }
     let at = change.now().plus(grace);
     users::delete_later(&mut change, user.id, at).await?;
-    sessions::end_all(&mut change, user.id, Why::Deleted).await?;
-    api_keys::revoke_all(&mut change, user.id, api_keys::Why::Deleted).await?;
+    credentials::end(&mut change, End::of(user.id, Act::DeletionAsked)).await?;
     let letter = Content::to(&user.email).with("until", for_people(at));
     mail::post(&mut change, &LETTER, letter).await?;
     change.commit(DELETION_ASKED.about(user.id)).await
@@ -88,11 +86,7 @@ pub fn held_for_deletion(user: UserId) -> [Hold; 2] {
 /// Not found; `users.last_admin`; or the database fails.
 pub async fn delete(mut change: Change, user: &User) -> Result<()> {
     // Before the rows go: every process must hear of the endings.
-    sessions::end_all(&mut change, user.id, Why::Deleted).await?;
-    api_keys::revoke_all(&mut change, user.id, api_keys::Why::Deleted).await?;
-    if let Ok(email) = Email::parse(&user.email) {
-        registration::forget(&mut change, &email).await?;
-    }
+    credentials::end(&mut change, End::of(user.id, Act::Deleted)).await?;
     mail::post(&mut change, &LETTER, Content::to(&user.email).with("until", "")).await?;
     users::delete(&mut change, user.id).await?;
     change.commit(DELETED.about(user.id)).await

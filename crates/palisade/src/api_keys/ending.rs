@@ -6,6 +6,7 @@ use palisade_db::{Timestamp, args};
 
 use super::{ENDED_NEWS, ENDS_SOON, EXPIRING, REVOKED};
 use crate::app::{Actor, App, Change, Hold};
+use crate::credentials::{Act, Ending, Kind};
 use crate::error::{Error, Result};
 use crate::id::{ApiKeyId, UserId};
 use crate::mail::{self, Content, for_people};
@@ -26,6 +27,20 @@ pub enum Why {
 }
 
 impl Why {
+    fn of(act: Act) -> Why {
+        match act {
+            Act::PasswordChanged | Act::PasswordReset | Act::PasswordSet => Why::PasswordReset,
+            Act::AddressChanged | Act::AddressMoved | Act::AddressRestored => Why::AddressRestored,
+            Act::DeletionAsked | Act::Deleted => Why::Deleted,
+            Act::FactorAdded
+            | Act::FactorRemoved
+            | Act::FactorsReset
+            | Act::OthersEnded
+            | Act::Revoked
+            | Act::Disabled => Why::Revoked,
+        }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Why::RevokedByUser => "revoked_by_user",
@@ -58,12 +73,14 @@ pub async fn revoke(change: &mut Change, user: UserId, id: ApiKeyId, why: Why) -
     Ok(())
 }
 
+/// How keys end with an act on their account.
+pub(super) const BY_ACT: Ending = Ending {
+    kind: Kind::ApiKeys,
+    end: |change, end, _| Box::pin(revoke_all(change, end.user, Why::of(end.act))),
+};
+
 /// Revokes all keys of a user.
-///
-/// # Errors
-/// When the database fails.
-pub async fn revoke_all(change: &mut Change, user: UserId, why: Why) -> Result<()> {
-    change.must_hold(Hold::Alone(user))?;
+async fn revoke_all(change: &mut Change, user: UserId, why: Why) -> Result<usize> {
     let now = change.now();
     let revoked: Vec<(ApiKeyId,)> = change
         .all(
@@ -72,10 +89,10 @@ pub async fn revoke_all(change: &mut Change, user: UserId, why: Why) -> Result<(
             args![user, now, why.as_str()],
         )
         .await?;
-    for (id,) in revoked {
-        tell(change, user, id, why);
+    for (id,) in &revoked {
+        tell(change, user, *id, why);
     }
-    Ok(())
+    Ok(revoked.len())
 }
 
 fn tell(change: &mut Change, user: UserId, id: ApiKeyId, why: Why) {

@@ -39,7 +39,7 @@ use crate::module::{Job, Module};
 use crate::shape;
 use crate::users;
 
-pub use ending::{Why, revoke, revoke_all};
+pub use ending::{Why, revoke};
 pub use prove::{allowed, live, of_secret};
 
 /// An API key was made.
@@ -95,6 +95,7 @@ pub const MODULE: Module = Module {
         name: "api_keys",
         sql: Sql::Both(include_str!("../../migrations/0021_api_keys.sql")),
     }],
+    endings: &[ending::BY_ACT],
     tables: &["api_keys"],
     parts: |_, parts: &mut Parts| {
         parts.put(Known { keys: Remembered::new(50_000), digests: Bounded::new(50_000) });

@@ -426,7 +426,7 @@ async fn hold(change: &mut Change, account: &Account, client: Client) -> Result<
         .one(
             "insert into lockout_counts (account, client, user_id, window_began_at, in_window, in_a_row,
                 locks, refused, last_at)
-             values ($1, $2, $3, $4, 0, 0, 0, 0, $4)
+             values ($1, $2, (select id from users where id = $3), $4, 0, 0, 0, 0, $4)
              on conflict (account, client) do update set account = excluded.account
              returning window_began_at, in_window, in_a_row, locks, locked_until, last_at",
             args![

@@ -26,11 +26,12 @@ use palisade_db::{Migration, Sql, Timestamp, args};
 use crate::access::{Caller, Strength, bad_token};
 use crate::app::{App, Change, Parts};
 use crate::audit::Event;
+use crate::credentials::{self, Act, End, Ending, Fate};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::mail::{self, Content, Letter};
 use crate::module::{Job, Module};
-use crate::sessions::{self, Proof, Why};
+use crate::sessions::{self, Proof};
 use crate::users::{self, Factors};
 
 use makers::Makers;
@@ -89,6 +90,7 @@ pub const MODULE: Module = Module {
             sql: Sql::Both(include_str!("../../migrations/0028_sealed_passkeys.sql")),
         },
     ],
+    endings: &[FACTORS, RECOVERY_CODES, PASSKEYS_ALONE],
     tables: &["totp_secrets", "totp_enrolments", "recovery_codes", "passkeys"],
     parts: |settings, parts: &mut Parts| {
         parts.put(Makers::read(settings)?);
@@ -264,7 +266,7 @@ async fn added(change: &mut Change, caller: &Caller, proof: Proof, what: &str) -
     let me = caller.signed_in()?;
     // SECURITY: before the user is read again, so that no request takes the session for one without the factor.
     sessions::strengthen(change, me.user, me.session()?, proof).await?;
-    sessions::end_without_factor(change, me.user).await?;
+    credentials::end(change, End::of(me.user, Act::FactorAdded)).await?;
     users::touched(change, me.user);
     tell_owner(change, me.user, &format!("{what} was added")).await
 }
@@ -295,7 +297,9 @@ async fn removed(
         // They stand in for other factors, and are none.
         recovery_codes::forget(change, me.user).await?;
     }
-    sessions::end_others(change, me.user, me.session()?, Why::FactorRemoved).await?;
+    let keeping = Some(me.session()?);
+    let act = End { keeping, ..End::of(me.user, Act::FactorRemoved) };
+    credentials::end(change, act).await?;
     users::touched(change, me.user);
     tell_owner(change, me.user, &format!("{what} was removed")).await
 }
@@ -309,27 +313,38 @@ async fn tell_owner(change: &mut Change, user: UserId, what: &str) -> Result<()>
 /// # Errors
 /// When the database fails.
 pub async fn remove_all(change: &mut Change, user: UserId) -> Result<()> {
-    // SECURITY: a factor that is set up at this moment comes before, and is removed too, or after, and finds its
-    // session ended.
-    users::hold(change, user).await?;
-    totp::forget(change, user).await?;
-    recovery_codes::forget(change, user).await?;
-    change.run("delete from passkeys where user_id = $1", args![user]).await?;
-    sessions::end_all(change, user, Why::FactorRemoved).await?;
+    credentials::end(change, End::of(user, Act::FactorsReset)).await?;
     users::touched(change, user);
     tell_owner(change, user, "every second factor was removed").await
 }
 
-/// Removes what was set up since a moment, in a change that ends every session.
-///
-/// # Errors
-/// When the database fails.
-pub async fn remove_since(change: &mut Change, user: UserId, since: Timestamp) -> Result<()> {
+/// How factors end with an act on their account; a change that ends every session.
+const FACTORS: Ending = Ending {
+    kind: credentials::Kind::Factors,
+    end: |change, end, fate| {
+        Box::pin(async move {
+            match (fate, end.since) {
+                (Fate::Since, Some(since)) => forget_since(change, end.user, since).await?,
+                _ => forget(change, end.user).await?,
+            }
+            Ok(0)
+        })
+    },
+};
+
+async fn forget(change: &mut Change, user: UserId) -> Result<()> {
+    totp::forget(change, user).await?;
+    change.run("delete from passkeys where user_id = $1", args![user]).await?;
+    users::touched(change, user);
+    Ok(())
+}
+
+async fn forget_since(change: &mut Change, user: UserId, since: Timestamp) -> Result<()> {
+    let sql = "delete from passkeys where user_id = $1 and created_at >= $2";
+    // Recovery codes too, so that the owner is told once.
     let gone = totp::forget_since(change, user, since).await?
         + recovery_codes::forget_since(change, user, since).await?
-        + change
-            .run("delete from passkeys where user_id = $1 and created_at >= $2", args![user, since])
-            .await?;
+        + change.run(sql, args![user, since]).await?;
     users::touched(change, user);
     if gone == 0 {
         return Ok(());
@@ -338,14 +353,32 @@ pub async fn remove_since(change: &mut Change, user: UserId, since: Timestamp) -
     tell_owner(change, user, "what was set up since the change of address was removed").await
 }
 
-/// Lets no passkey sign in alone until it was proved beside the password: in a change that sets a new one for
-/// whoever has lost the old one.
-///
-/// # Errors
-/// When the database fails.
-pub async fn need_password(change: &mut Change, user: UserId) -> Result<()> {
-    passkeys::need_password(change, user).await
-}
+const RECOVERY_CODES: Ending = Ending {
+    kind: credentials::Kind::RecoveryCodes,
+    end: |change, end, fate| {
+        Box::pin(async move {
+            match (fate, end.since) {
+                (Fate::Since, Some(since)) => {
+                    recovery_codes::forget_since(change, end.user, since).await?;
+                }
+                _ => recovery_codes::forget(change, end.user).await?,
+            }
+            users::touched(change, end.user);
+            Ok(0)
+        })
+    },
+};
+
+/// Lets no passkey sign in alone until it was proved beside the password.
+const PASSKEYS_ALONE: Ending = Ending {
+    kind: credentials::Kind::PasskeysAlone,
+    end: |change, end, _| {
+        Box::pin(async move {
+            passkeys::need_password(change, end.user).await?;
+            Ok(0)
+        })
+    },
+};
 
 /// Removes every factor of a user at the word of an administrator or the operator.
 ///

@@ -10,11 +10,11 @@ use serde::Deserialize;
 use super::{CHANGED, Turn, hash_for, prove, store, tell_owner};
 use crate::access::{ANYONE, Caller, SIGNED_IN, bad_token};
 use crate::app::{App, Hold};
+use crate::credentials::{self, Act, End};
 use crate::error::{Kind, Result};
 use crate::http::{Asset, Body, Elsewhere, Html, NoContent, Routes, limit};
 use crate::limits::{Key, Rule};
 use crate::lockout;
-use crate::sessions::{Why, end_others};
 use crate::shape;
 use crate::users;
 
@@ -79,7 +79,9 @@ async fn change(
     proved.hold(&mut change).await?;
     store(&mut change, me.user, sealed).await?;
     lockout::clear(&mut change, me.user).await?;
-    end_others(&mut change, me.user, me.session()?, Why::PasswordChanged).await?;
+    let keeping = Some(me.session()?);
+    let act = End { keeping, ..End::of(me.user, Act::PasswordChanged) };
+    credentials::end(&mut change, act).await?;
     tell_owner(&mut change, me.user).await?;
     change.commit(CHANGED.about(me.user)).await?;
     Ok(NoContent)

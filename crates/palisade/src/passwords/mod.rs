@@ -23,17 +23,15 @@ use palisade_crypto::password::{self, Memory};
 use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, args};
 
-use crate::api_keys;
 use crate::app::{Actor, App, Change, Hold, Parts};
 use crate::audit::Event;
+use crate::credentials::{self, Act, End};
 use crate::error::{Broken, Error, Result};
 use crate::id::UserId;
 use crate::keys::{self, Ring};
 use crate::lockout;
 use crate::mail::{self, Content, Letter};
-use crate::mfa;
 use crate::module::Module;
-use crate::sessions::{self, Why};
 use crate::users::{self, Email, User};
 
 use pool::{Hashing, run, unreadable};
@@ -343,9 +341,7 @@ pub async fn reset(app: &App, actor: &Actor, user: UserId, password: &SecretStri
     let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
     store(&mut change, user, hashed.seal(app, user)).await?;
     lockout::clear(&mut change, user).await?;
-    sessions::end_all(&mut change, user, Why::PasswordChanged).await?;
-    api_keys::revoke_all(&mut change, user, api_keys::Why::PasswordReset).await?;
-    mfa::need_password(&mut change, user).await?;
+    credentials::end(&mut change, End::of(user, Act::PasswordSet)).await?;
     tell_owner(&mut change, user).await?;
     change.commit(RESET.about(user)).await
 }

@@ -11,16 +11,15 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::bad_token;
-use crate::api_keys;
 use crate::app::{Actor, App, Change, Hold};
 use crate::audit::Event;
+use crate::credentials::{self, Act, End};
 use crate::error::{Error, Result};
 use crate::id::UserId;
 use crate::lockout::{self, Account, Client, Guess};
 use crate::mail::{self, Content, Letter};
 use crate::mfa;
 use crate::passwords::{self, Stored, Turn, Verdict};
-use crate::sessions::{self, Why};
 use crate::shape;
 use crate::users::{self, Email};
 
@@ -244,7 +243,8 @@ pub async fn confirm(
     if used != 1 || !passwords::unchanged(&mut change, &pending.stored).await? {
         return Err(bad_token());
     }
-    settle(&mut change, pending.user, &pending.email, true).await?;
+    let act = End::of(pending.user, Act::AddressChanged);
+    settle(&mut change, act, &pending.email, true).await?;
     guess.right(&mut change).await?;
     let letter = Content::to(&pending.old_email).with(CHANGE, pending.id.to_string());
     mail::post(&mut change, &ANNOUNCE, letter).await?;
@@ -258,22 +258,37 @@ async fn count(app: &App, actor: &Actor, pending: &Pending) -> Result<Guess> {
     lockout::admit(app, actor, account, Client::Unknown).await?.counted(app)
 }
 
-/// Gives a user an address; links that were sent to the one before are void.
-async fn settle(change: &mut Change, user: UserId, email: &Email, verified: bool) -> Result<()> {
+/// Gives a user an address, and ends what ends with it: links that were sent to the one before, and more.
+async fn settle(change: &mut Change, act: End, email: &Email, verified: bool) -> Result<()> {
+    let user = act.user;
     users::set_email(change, user, email, verified).await?;
     // SECURITY: asked after the address is theirs: it may have waited for the change that set it free
     // (test: an_address_is_reserved_while_its_change_commits).
     if reserved(change, user, email).await? {
         return Err(users::email_taken());
     }
-    super::void_links(change, user).await?;
     // SECURITY: what was sent to the address before works no more
-    // (test: lost_factors_come_back_after_a_time).
-    change.run("delete from factor_recoveries where user_id = $1", args![user]).await?;
-    change
-        .run("delete from address_changes where user_id = $1 and confirmed_at is null", args![user])
-        .await?;
-    Ok(())
+    // (tests: lost_factors_come_back_after_a_time, every_act_ends_what_the_table_says).
+    credentials::end(change, act).await.map(drop)
+}
+
+/// Voids changes of address that aren't confirmed.
+pub(super) async fn void_asked(change: &mut Change, user: UserId) -> Result<()> {
+    let sql = "delete from address_changes where user_id = $1 and confirmed_at is null";
+    change.run(sql, args![user]).await.map(drop)
+}
+
+/// Voids what undoes changes of address: of those that were asked for after a moment, or all.
+pub(super) async fn void_undoing(
+    change: &mut Change,
+    user: UserId,
+    since: Option<Timestamp>,
+) -> Result<()> {
+    // SECURITY: whoever moved the account on can't take it back with a link of theirs
+    // (test: an_undone_change_of_address_voids_those_after_it).
+    let sql = "delete from address_changes where user_id = $1 and confirmed_at is not null
+            and undone_at is null and ($2 is null or created_at >= $2)";
+    change.run(sql, args![user, since]).await.map(drop)
 }
 
 /// Whether somebody else may still take this address back.
@@ -294,10 +309,9 @@ async fn reserved(change: &mut Change, user: UserId, email: &Email) -> Result<bo
 /// # Errors
 /// Not found; `users.email_taken`; or the database fails.
 pub async fn move_to(change: &mut Change, user: UserId, old: &str, email: &Email) -> Result<()> {
-    settle(change, user, email, false).await?;
     // SECURITY: whoever reads the mail of an address that it had before can't take it back either
     // (test: users_are_changed_and_deleted).
-    change.run("delete from address_changes where user_id = $1", args![user]).await?;
+    settle(change, End::of(user, Act::AddressMoved), email, false).await?;
     mail::post(change, &ANNOUNCE, Content::to(old)).await?;
     // What is personal would be sealed under the administrator's key, and outlive the user.
     change.note(CHANGED.about(user));
@@ -342,31 +356,18 @@ pub async fn undo(
     if used != 1 {
         return Err(bad_token());
     }
-    // SECURITY: whoever moved the account on can't take it back with a link of theirs
-    // (test: an_undone_change_of_address_voids_those_after_it).
-    change
-        .run(
-            "delete from address_changes where user_id = $1 and id <> $2 and created_at >=
-                (select created_at from address_changes where id = $2)",
-            args![user, id],
-        )
-        .await?;
-    let email = Email::parse(&old_email).map_err(|_| Error::internal("a stored address"))?;
-    settle(&mut change, user, &email, true).await?;
-    users::keep(&mut change, user).await?;
-    // SECURITY: nor with a factor that they set up (test: an_undone_change_of_address_removes_later_factors).
-    users::hold(&mut change, user).await?;
     if users::awaits_proof(&mut change, user).await? {
         mfa::remove_all(&mut change, user).await?;
-    } else {
-        mfa::remove_since(&mut change, user, asked_at).await?;
     }
-    mfa::need_password(&mut change, user).await?;
+    let email = Email::parse(&old_email).map_err(|_| Error::internal("a stored address"))?;
+    // SECURITY: with whatever was set up since (tests: an_undone_change_of_address_removes_later_factors,
+    // an_undone_change_of_address_voids_those_after_it).
+    let act = End { since: Some(asked_at), ..End::of(user, Act::AddressRestored) };
+    settle(&mut change, act, &email, true).await?;
+    users::keep(&mut change, user).await?;
     users::prove_address(&mut change, user, email.address()).await?;
     passwords::store(&mut change, user, sealed).await?;
     lockout::clear_password(&mut change, user).await?;
-    sessions::end_all(&mut change, user, Why::AddressRestored).await?;
-    api_keys::revoke_all(&mut change, user, api_keys::Why::AddressRestored).await?;
     passwords::tell_owner(&mut change, user).await?;
     change.commit(RESTORED.about(user).personal("email", email.address())).await
 }

@@ -202,6 +202,11 @@ pub async fn cancel(app: &App, actor: &Actor, token: &SecretString) -> Result<()
     change.commit(CANCELLED.about(user)).await
 }
 
+/// Voids a request, with what it rests on.
+pub(super) async fn void(change: &mut Change, user: UserId) -> Result<()> {
+    change.run("delete from factor_recoveries where user_id = $1", args![user]).await.map(drop)
+}
+
 /// Calls the removal off, in the change in which its owner proves a factor: they haven't lost it.
 ///
 /// # Errors

@@ -25,9 +25,9 @@ use palisade_crypto::opaque;
 use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, args};
 
-use crate::api_keys;
 use crate::app::{Actor, App, Change, Hold};
 use crate::audit::Event;
+use crate::credentials::{self, Act, End, Ending, Fate};
 use crate::error::{Error, Result};
 use crate::id::UserId;
 use crate::lockout;
@@ -35,7 +35,6 @@ use crate::mail::{self, Content, Letter};
 use crate::mfa;
 use crate::module::{Job, Module};
 use crate::passwords::{self, Turn};
-use crate::sessions::{self, Why};
 use crate::users::{self, Email, User};
 
 /// Somebody asked for a link to choose a new password.
@@ -102,6 +101,7 @@ pub const MODULE: Module = Module {
             sql: Sql::Both(include_str!("../../migrations/0019_factor_recoveries.sql")),
         },
     ],
+    endings: &LINKS,
     tables: &["recovery_tokens", "address_changes", "factor_recoveries"],
     ..Module::EMPTY
 };
@@ -230,6 +230,35 @@ async fn replace(change: &mut Change, user: UserId, new: Link) -> Result<()> {
     Ok(())
 }
 
+/// How links end with an act on their account.
+const LINKS: [Ending; 4] = [
+    Ending {
+        kind: credentials::Kind::PasswordLinks,
+        end: |change, end, _| Box::pin(none(void_links(change, end.user))),
+    },
+    Ending {
+        kind: credentials::Kind::EmailLinks,
+        end: |change, end, _| Box::pin(none(address::void_asked(change, end.user))),
+    },
+    Ending {
+        kind: credentials::Kind::UndoLinks,
+        end: |change, end, fate| {
+            let since = end.since.filter(|_| fate == Fate::Since);
+            Box::pin(none(address::void_undoing(change, end.user, since)))
+        },
+    },
+    Ending {
+        kind: credentials::Kind::FactorLinks,
+        end: |change, end, _| Box::pin(none(factors::void(change, end.user))),
+    },
+];
+
+/// Links aren't counted.
+async fn none(voided: impl Future<Output = Result<()>>) -> Result<usize> {
+    voided.await?;
+    Ok(0)
+}
+
 /// Voids what was sent to a user's address before.
 async fn void_links(change: &mut Change, user: UserId) -> Result<()> {
     change
@@ -270,8 +299,6 @@ pub async fn reset(
     if used != 1 {
         return Err(bad_token());
     }
-    void_links(&mut change, user.id).await?;
-    mfa::need_password(&mut change, user.id).await?;
     if users::awaits_proof(&mut change, user.id).await? {
         // SECURITY: whoever set a factor up until now may not have been the owner of the address
         // (test: what_was_set_up_before_the_address_was_proved_is_gone).
@@ -283,9 +310,9 @@ pub async fn reset(
     // SECURITY: the mail is no second factor: guesses at that stay counted
     // (test: a_new_password_by_mail_gives_no_more_guesses_at_the_factor).
     lockout::clear_password(&mut change, user.id).await?;
-    sessions::end_all(&mut change, user.id, Why::PasswordChanged).await?;
-    // SECURITY: whoever had the account before may have made one (test: what_revokes_an_api_key).
-    api_keys::revoke_all(&mut change, user.id, api_keys::Why::PasswordReset).await?;
+    // SECURITY: whoever had the account before may have made some of it
+    // (tests: what_revokes_an_api_key, every_act_ends_what_the_table_says).
+    credentials::end(&mut change, End::of(user.id, Act::PasswordReset)).await?;
     if !first {
         passwords::tell_owner(&mut change, user.id).await?;
     }

@@ -21,6 +21,7 @@ use palisade_db::{Migration, Sql, args};
 
 use crate::app::{Actor, App, Change};
 use crate::audit::Event;
+use crate::credentials::{self, Ending};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::module::{Job, Module};
@@ -79,6 +80,7 @@ pub const MODULE: Module = Module {
             sql: Sql::Both(include_str!("../../migrations/0011_registrations.sql")),
         },
     ],
+    endings: &[LINKS],
     tables: &["setup_links", "registrations"],
     ..Module::EMPTY
 };
@@ -260,14 +262,18 @@ async fn create(
     Ok(Some(user))
 }
 
-/// Forgets registrations of an address, with the account that had it.
-///
-/// # Errors
-/// When the database fails.
-pub async fn forget(change: &mut Change, email: &Email) -> Result<()> {
-    change.run("delete from registrations where email_key = $1", args![email.key()]).await?;
-    Ok(())
-}
+/// How registrations of an address end, with the account that had it.
+const LINKS: Ending = Ending {
+    kind: credentials::Kind::VerificationLinks,
+    end: |change, end, _| {
+        Box::pin(async move {
+            let sql = "delete from registrations
+                where email_key = (select email_key from users where id = $1)";
+            change.run(sql, args![end.user]).await?;
+            Ok(0)
+        })
+    },
+};
 
 fn done() -> Error {
     Error::new(Kind::Gone, "setup.done", "This server has an administrator; set-up is over.")

@@ -6,9 +6,10 @@ use palisade_db::args;
 
 use super::{ENDED, ENDED_NEWS, REVOKED};
 use crate::app::{App, Change, Hold};
+use crate::credentials::{Act, End, Ending, Fate};
 use crate::error::{Error, Result};
 use crate::id::{SessionId, UserId};
-use crate::{api_keys, challenges, users};
+use crate::{credentials, users};
 
 /// Why a session ended; the word in the table and the audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,19 @@ pub enum Why {
 }
 
 impl Why {
+    fn of(act: Act) -> Why {
+        match act {
+            Act::PasswordChanged | Act::PasswordReset | Act::PasswordSet => Why::PasswordChanged,
+            Act::AddressChanged | Act::AddressMoved | Act::AddressRestored => Why::AddressRestored,
+            Act::FactorAdded => Why::FactorAdded,
+            Act::FactorRemoved | Act::FactorsReset => Why::FactorRemoved,
+            Act::OthersEnded => Why::EndedByUser,
+            Act::Revoked => Why::Revoked,
+            Act::Disabled => Why::Disabled,
+            Act::DeletionAsked | Act::Deleted => Why::Deleted,
+        }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Why::SignedOut => "signed_out",
@@ -77,37 +91,27 @@ pub async fn end(change: &mut Change, user: UserId, id: SessionId, why: Why) -> 
     Ok(())
 }
 
-/// Ends all sessions of a user.
-///
-/// # Errors
-/// When the database fails.
-pub async fn end_all(change: &mut Change, user: UserId, why: Why) -> Result<Ended> {
-    end_but(change, user, None, why).await
-}
-
-/// Ends all sessions of a user but one.
-///
-/// # Errors
-/// When the database fails.
-pub async fn end_others(
-    change: &mut Change,
-    user: UserId,
-    kept: SessionId,
-    why: Why,
-) -> Result<Ended> {
-    end_but(change, user, Some(kept), why).await
-}
+/// How sessions end with an act on their account.
+pub(super) const BY_ACT: Ending = Ending {
+    kind: credentials::Kind::Sessions,
+    end: |change, end, fate| {
+        Box::pin(async move {
+            let why = Why::of(end.act);
+            match fate {
+                Fate::WithoutFactor => end_without_factor(change, end.user, why).await,
+                Fate::Others => end_but(change, end.user, end.keeping, why).await,
+                _ => end_but(change, end.user, None, why).await,
+            }
+        })
+    },
+};
 
 async fn end_but(
     change: &mut Change,
     user: UserId,
     kept: Option<SessionId>,
     why: Why,
-) -> Result<Ended> {
-    change.must_hold(Hold::Alone(user))?;
-    // SECURITY: what was asked of somebody before must not be answered after it
-    // (test: a_challenge_dies_with_the_sessions).
-    challenges::void(change, user).await?;
+) -> Result<usize> {
     let now = change.now();
     let ended: Vec<(SessionId,)> = change
         .all(
@@ -119,29 +123,24 @@ async fn end_but(
     for (id,) in &ended {
         tell(change, user, *id, why);
     }
-    Ok(Ended(ended.len()))
+    Ok(ended.len())
 }
 
 /// Ends the sessions of a user that rest on a password alone.
-///
-/// # Errors
-/// When the database fails.
-pub async fn end_without_factor(change: &mut Change, user: UserId) -> Result<()> {
-    change.must_hold(Hold::Alone(user))?;
-    challenges::void(change, user).await?;
+async fn end_without_factor(change: &mut Change, user: UserId, why: Why) -> Result<usize> {
     let now = change.now();
     // SECURITY: (test: the_first_factor_ends_sessions_without_it)
     let ended: Vec<(SessionId,)> = change
         .all(
             "update sessions set ended_at = $2, ended_because = $3
              where user_id = $1 and ended_at is null and ' ' || amr || ' ' not like '% mfa %' returning id",
-            args![user, now, Why::FactorAdded.as_str()],
+            args![user, now, why.as_str()],
         )
         .await?;
     for (id,) in &ended {
-        tell(change, user, *id, Why::FactorAdded);
+        tell(change, user, *id, why);
     }
-    Ok(())
+    Ok(ended.len())
 }
 
 /// Disables a user and ends all their sessions.
@@ -150,7 +149,7 @@ pub async fn end_without_factor(change: &mut Change, user: UserId) -> Result<()>
 /// Not found; `users.last_admin`; or the database fails.
 pub async fn disable(mut change: Change, user: UserId) -> Result<()> {
     users::disable(&mut change, user).await?;
-    end_all(&mut change, user, Why::Disabled).await?;
+    credentials::end(&mut change, End::of(user, Act::Disabled)).await?;
     change.commit(users::DISABLED.about(user)).await
 }
 
@@ -162,10 +161,9 @@ pub async fn revoke_all(mut change: Change, user: UserId) -> Result<Ended> {
     if !users::exists(&mut change, user).await? {
         return Err(Error::not_found());
     }
-    let ended = end_all(&mut change, user, Why::Revoked).await?;
-    api_keys::revoke_all(&mut change, user, api_keys::Why::Revoked).await?;
-    change.commit(REVOKED.about(user).detail("sessions", ended.0.to_string())).await?;
-    Ok(ended)
+    let ended = credentials::end(&mut change, End::of(user, Act::Revoked)).await?;
+    change.commit(REVOKED.about(user).detail("sessions", ended.to_string())).await?;
+    Ok(Ended(ended))
 }
 
 fn tell(change: &mut Change, user: UserId, id: SessionId, why: Why) {

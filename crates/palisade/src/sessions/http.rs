@@ -11,9 +11,10 @@ use palisade_crypto::secret::SecretString;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Issued, SessionView, Transport, Why, end, end_others, list};
+use super::{Issued, SessionView, Transport, Why, end, list};
 use crate::access::{ANYONE, Caller, SIGNED_IN, needs, same_origin};
 use crate::app::{App, Hold};
+use crate::credentials::{self, Act, End};
 use crate::error::{Error, Kind, Result};
 use crate::http::describe::{Describe, Description};
 use crate::http::{Found, Id, List, MaybeBody, NoContent, Routes};
@@ -260,7 +261,9 @@ async fn end_mine(
 async fn end_my_others(State(app): State<App>, caller: Caller) -> Result<NoContent> {
     let me = caller.signed_in()?;
     let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
-    end_others(&mut change, me.user, me.session()?, Why::EndedByUser).await?;
+    let keeping = Some(me.session()?);
+    let act = End { keeping, ..End::of(me.user, Act::OthersEnded) };
+    credentials::end(&mut change, act).await?;
     change.commit_quietly("ending a session noted its own event").await?;
     Ok(NoContent)
 }

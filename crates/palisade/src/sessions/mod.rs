@@ -38,7 +38,7 @@ use crate::settings::TokenFormat;
 use crate::shape;
 use crate::tokens;
 
-pub use ending::{Ended, Why, disable, end, end_all, end_others, end_without_factor, revoke_all};
+pub use ending::{Ended, Why, disable, end, revoke_all};
 pub use http::{Answer, answer};
 pub use kept::{KeptSession, kept, seen};
 pub use prove::of_access_token;
@@ -81,6 +81,7 @@ pub const MODULE: Module = Module {
             prove: |app, parts| Box::pin(prove::cookie(app, parts)),
         },
     ],
+    endings: &[ending::BY_ACT],
     subscriptions: &[
         Subscription {
             topic: ENDED_NEWS,

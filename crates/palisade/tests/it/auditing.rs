@@ -19,8 +19,11 @@ async fn together(on: On) {
     let change = app.app.change(&palisade::app::Actor::operator()).await.unwrap();
     drop(change);
     let before = app.events().await.len();
-    let mut change = app.app.change(&palisade::app::Actor::operator()).await.unwrap();
-    palisade::sessions::end_all(&mut change, ann, palisade::sessions::Why::Revoked).await.unwrap();
+    let operator = palisade::app::Actor::operator();
+    let holds = [palisade::app::Hold::Alone(ann), palisade::app::Hold::Administrators];
+    let mut change = app.app.change_holding(&operator, &holds).await.unwrap();
+    let end = palisade::credentials::End::of(ann, palisade::credentials::Act::Revoked);
+    palisade::credentials::end(&mut change, end).await.unwrap();
     palisade::users::disable(&mut change, ann).await.unwrap();
     drop(change);
     app.app.db.settled().await.unwrap();

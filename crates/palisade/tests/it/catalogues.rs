@@ -470,6 +470,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("limits", 1),
     ("feed", 1),
     ("app", 2),
+    ("credentials", 2),
     ("audit", 2),
     ("letter", 2),
     ("module", 2),

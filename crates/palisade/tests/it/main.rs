@@ -22,6 +22,7 @@ mod catalogues;
 mod cors;
 mod described;
 mod duplicates;
+mod ending_table;
 mod endings;
 mod every_route;
 mod factor_gaps;

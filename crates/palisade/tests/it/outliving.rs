@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode};
 use bytes::Bytes;
 use palisade::app::{Actor, Hold};
-use palisade::sessions::Why;
+use palisade::credentials::{self, Act, End};
 use palisade::{sessions, users};
 use palisade_db::args;
 use serde_json::{Value, json};
@@ -92,7 +92,7 @@ async fn waiting(on: On) {
     let holds = [Hold::Alone(id)];
     let mut change = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
     assert!(users::hold(&mut change, id).await.unwrap());
-    sessions::end_all(&mut change, id, Why::PasswordChanged).await.unwrap();
+    credentials::end(&mut change, End::of(id, Act::Revoked)).await.unwrap();
     let body = json!({ "name": "mine", "permissions": [] });
     let end = async {
         tokio::time::sleep(Duration::from_millis(300)).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use palisade::app::{Actor, Hold};
+use palisade::credentials::{self, Act, End};
 use palisade::id::{SessionId, UserId};
 use palisade::sessions::{self, Why};
 use palisade::users::Authority;
@@ -53,7 +54,7 @@ async fn key_beside_ending(on: On) {
     let elsewhere = other.anyone().with_token(thief.bearer.clone().unwrap());
     let holds = [Hold::Alone(id)];
     let mut ending = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
-    sessions::end_all(&mut ending, id, Why::Revoked).await.unwrap();
+    credentials::end(&mut ending, End::of(id, Act::Revoked)).await.unwrap();
     let finish = async {
         a_while().await;
         ending.commit_quietly("a test").await.unwrap();
@@ -66,10 +67,10 @@ async fn key_beside_ending(on: On) {
     let thief = app.token("ann@example.com").await;
     let session = session_of(&app, id).await;
     let actor = Actor { user: Some(id), session: Some(session), ..Actor::default() };
-    let mut change = app.app.change(&actor).await.unwrap();
-    insert_key(&mut change, id).await;
     let admin = other.admin("root@example.com").await;
     let root = other.token("root@example.com").await;
+    let mut change = app.app.change(&actor).await.unwrap();
+    insert_key(&mut change, id).await;
     let path = format!("/api/v1/users/{id}/revoke-sessions");
     let finish = async {
         a_while().await;
@@ -141,7 +142,8 @@ async fn without_holding(on: On) {
             sessions::end(&mut change, id, session, why).await.unwrap_err().code(),
             INTERNAL
         );
-        assert_eq!(sessions::end_all(&mut change, id, why).await.unwrap_err().code(), INTERNAL);
+        let end = End::of(id, Act::Revoked);
+        assert_eq!(credentials::end(&mut change, end).await.unwrap_err().code(), INTERNAL);
         drop(change);
         let refused = sessions::disable(begin().await.unwrap(), id).await.unwrap_err();
         assert_eq!(refused.code(), INTERNAL);
@@ -285,5 +287,29 @@ async fn pairs(on: On) {
         assert_eq!(deadlocks, 0);
     }
     other.stop().await;
+    app.stop().await;
+}
+
+/// A refresh that stands in a circle is broken off by the database after a second, and run again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_database_broke_off_is_run_again() {
+    let app = TestApp::with(On::Postgres, plan()).await;
+    let user = app.user("ann@example.com").await;
+    let signed_in = app.anyone().login("ann@example.com").await;
+    let session = session_of(&app, user).await;
+    let mut tx = app.app.db.begin().await.unwrap();
+    let secrets = "update session_secrets set created_at = created_at where session_id = $1";
+    tx.run(secrets, args![session]).await.unwrap();
+    let circle = async {
+        a_while().await;
+        // The refresh holds this row and waits for the other.
+        let row = "update sessions set amr = amr where id = $1";
+        tx.run(row, args![session]).await.unwrap();
+        drop(tx);
+    };
+    let body = json!({ "refresh_token": signed_in.text("refresh_token") });
+    let anyone = app.anyone();
+    let (answer, ()) = tokio::join!(anyone.post("/api/v1/auth/refresh", body), circle);
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.raw);
     app.stop().await;
 }
