@@ -11,6 +11,7 @@ that every change writes, or of which one ends a credential, are tried 20 times,
 
 import argparse
 import collections
+import itertools
 import json
 import os
 import pathlib
@@ -76,7 +77,7 @@ class Worker:
     """Connections to both processes and to the database, and an administrator of its own."""
 
     def __init__(self, world, number):
-        self.world, self.number, self.count = world, number, 0
+        self.world, self.number = world, number
         self.origin, self.mail = world.origin, world.mail
         self.a, self.b = (Client(port) for port in world.ports)
         # Calls that are under way together have connections that wait for nothing.
@@ -87,7 +88,7 @@ class Worker:
 
     def admin(self):
         """An administrator whose proof is fresh."""
-        if time.monotonic() - self.signed_in_at > 240:
+        if not self.signed_in_at or time.monotonic() - self.signed_in_at > 240:
             body = {"email": f"admin{self.number}@example.com", "password": PASSWORDS[0]}
             status, self.session = self.a.patiently(Call("POST", "/auth/login", body))
             assert status == 200, self.session
@@ -95,13 +96,13 @@ class Worker:
         return self.session["access_token"]
 
     def link(self, address, page, count=1):
-        """The newest link to a page that was sent to an address, once so many have come. Two links: the older first."""
+        """The newest link to a page that was sent to an address, once so many have come. Two links: the newest first."""
         path = os.path.join(self.mail, f"{address}.{page}")
         end = time.monotonic() + 60
         while True:
             tokens = open(path).read().split() if os.path.exists(path) else []
             if len(tokens) >= count:
-                return tokens if count > 1 else tokens[-1]
+                return tokens[::-1] if count > 1 else tokens[-1]
             assert time.monotonic() < end, f"no letter with a link to {page} came to {address}"
             time.sleep(0.02)
 
@@ -109,8 +110,7 @@ class Worker:
         """Makes scenes together, so that their letters are waited for once."""
         made = []
         for how, crossed in wanted:
-            self.count += 1
-            made.append(Scene(self, f"w{self.number}n{self.count}", how, crossed))
+            made.append(Scene(self, f"s{next(self.world.names)}", how, crossed))
         steps = [scene.build(of) for scene, of in zip(made, needs, strict=True)]
         while steps:
             steps = [step for step in steps if next(step, self) is not self]
@@ -134,6 +134,8 @@ class Watch:
         began = time.monotonic()
         self.answers[slot] = client.call(call)
         self.took[slot] = time.monotonic() - began
+        if self.pair[slot].everybody:
+            self.worker.signed_in_at = 0.0
 
     def both(self, delay):
         """Both at once, the second `delay` seconds after the first (or before it)."""
@@ -151,6 +153,8 @@ class Watch:
         for slot in order:
             self.answers[slot] = self.worker.firing[slot].answer(self.pair[slot].route.split(" ")[0])
             self.took[slot] = time.monotonic() - began[slot]
+        if any(recipe.everybody for recipe in self.pair):
+            self.worker.signed_in_at = 0.0
 
     def held(self):
         """Every credential that is known, by name: what bears a request, and what is only looked at."""
@@ -301,6 +305,7 @@ class World:
             **SETTINGS, "PALISADE_DATABASE__URL": cluster.url,
             "PALISADE_MAIL__SMTP_URL": f"smtp://127.0.0.1:{MailServer(self.mail).server_address[1]}",
         }
+        self.names = itertools.count()
         self.one = Server(directory, settings)
         self.origin = self.one.url
         shared = {
@@ -361,7 +366,8 @@ def measure(world):
             f"create trigger rig_touch after insert or update or delete on {table}"
             " for each row execute function rig_touch()"
         )
-    recipes = [RECIPES[route] for route in sorted(RECIPES)]
+    # What acts on everybody comes last: it ends the scenes of the others.
+    recipes = sorted(RECIPES.values(), key=lambda recipe: (recipe.everybody, recipe.route))
     scenes = worker.scenes([recipe.needs for recipe in recipes], [("two", None)] * len(recipes))
     for recipe, scene in zip(recipes, scenes, strict=True):
         watch = Watch(worker, scene, [recipe, recipe])
@@ -416,6 +422,7 @@ class Trial:
         self.pair = [RECIPES[route] for route in routes]
         self.needs = frozenset().union(*(recipe.needs for recipe in self.pair))
         self.rounds = rounds
+        self.everybody = any(recipe.everybody for recipe in self.pair)
         self.slow = 0
 
     def run(self):
@@ -433,37 +440,45 @@ class Trial:
         scenes = self.worker.scenes([self.needs] * count, [way] * count)
         return [Watch(self.worker, scene, self.pair) for scene in scenes]
 
-    def one_after_the_other(self, watches):
-        """The first in one order, the second in the other, and so on."""
-        for watch in watches:
-            watch.start()
-        for turn in (0, 1):
-            for number, watch in enumerate(watches):
-                watch.one((number + turn) % 2)
-            time.sleep(SETTLED)
-        return [watch.outcome(self.passwords) for watch in watches]
+    def orders(self, way):
+        """What comes of one order, and of the other; and how long each call takes when it comes first."""
+        explained, took = [], []
+        for firsts in [(0,), (1,)] if self.everybody else [(0, 1)]:
+            watches = self.watches(way, len(firsts))
+            for watch in watches:
+                watch.start()
+            for turn in (0, 1):
+                for first, watch in zip(firsts, watches, strict=True):
+                    watch.one((first + turn) % 2)
+                time.sleep(SETTLED)
+            explained += [watch.outcome(self.passwords) for watch in watches]
+            took += [watch.took[first] for first, watch in zip(firsts, watches, strict=True)]
+        return explained, took
 
-    def in_one_way(self, way, rounds):
-        watches = self.watches(way, rounds + 2)
-        serial = watches[:2]
-        explained = self.one_after_the_other(serial)
-        # How long each takes when it comes first.
-        took = [serial[0].took[0], serial[1].took[1]]
-        for watch in watches[2:]:
+    def at_once(self, way, count, took):
+        """What comes of both at the same moment, `count` times."""
+        watches = self.watches(way, count)
+        for watch in watches:
             watch.start()
             watch.both(delay(self.worker, took))
         time.sleep(SETTLED)
-        outcomes = [watch.outcome(self.passwords) for watch in watches[2:]]
+        self.slow += sum(max(watch.took) > 0.1 + max(took) for watch in watches)
+        return [watch.outcome(self.passwords) for watch in watches]
+
+    def in_one_way(self, way, rounds):
+        explained, took = self.orders(way)
+        # What acts on everybody would end the scenes of the next round too.
+        parts = [1] * rounds if self.everybody else [rounds]
+        outcomes = [outcome for part in parts for outcome in self.at_once(way, part, took)]
         if any(code in STARVED for outcome in outcomes for _, code in outcome["answers"]):
             raise Starved(f"{way[0]}: the processes can't keep up")
-        self.slow += sum(max(watch.took) > 0.1 + max(took) for watch in watches[2:])
         failed = []
         for outcome in outcomes:
             broken = any(isinstance(status, int) and status >= 500 for status, _ in outcome["answers"])
             if not broken and outcome not in explained:
                 # An order may have more than one end (a second may pass in between).
                 if len(explained) < 8:
-                    explained += self.one_after_the_other(self.watches(way, 2))
+                    explained += self.orders(way)[0]
             if broken or outcome not in explained:
                 failed.append({"way": way[0], "seen": outcome, "explained": explained})
         return failed
@@ -502,8 +517,7 @@ def difference(failure):
     return answers, nearest
 
 
-def work(world, number, jobs, told):
-    worker = Worker(world, number)
+def work(worker, jobs, told):
     while True:
         try:
             job = jobs.get_nowait()
@@ -590,22 +604,26 @@ def main():
     sys.exit(code)
 
 
-def run(world):
-    pairs = plan(world)
+def worked(world, pairs, workers):
+    """What came of pairs, as it comes."""
     jobs, told = queue.Queue(), queue.Queue()
     for pair in pairs:
         jobs.put(pair)
+    for worker in [Worker(world, number) for number in range(workers)]:
+        threading.Thread(target=work, args=(worker, jobs, told), daemon=True).start()
+    for _ in pairs:
+        yield told.get()
+
+
+def run(world):
+    pairs = plan(world)
     print(f"{len(pairs)} pairs, {sum(rounds for _, rounds, _ in pairs)} rounds", flush=True)
     began, quiet = time.monotonic(), world.log.stat().st_size
-    workers = [
-        threading.Thread(target=work, args=(world, number, jobs, told), daemon=True)
-        for number in range(ARGUMENTS.workers)
-    ]
-    for worker in workers:
-        worker.start()
-    failures, slow, spans = 0, 0, []
-    for done in range(len(pairs)):
-        routes, rounds, failed, late, *span = told.get()
+    apart = [pair for pair in pairs if any(RECIPES[route].everybody for route in pair[0])]
+    beside = [pair for pair in pairs if pair not in apart]
+    spans, failures, slow = [], 0, 0
+    for told in itertools.chain(worked(world, beside, ARGUMENTS.workers), worked(world, apart, 1)):
+        routes, rounds, failed, late, *span = told
         slow += late
         spans.append((span, routes))
         if failed:
@@ -614,10 +632,8 @@ def run(world):
             if ARGUMENTS.keep:
                 with open(ARGUMENTS.keep, "a") as file:
                     file.write(json.dumps({"pair": routes, "failed": failed}) + "\n")
-        if done % 20 == 19:
-            print(f"{done + 1} pairs, {failures} failed, {time.monotonic() - began:.0f} s", flush=True)
-    for worker in workers:
-        worker.join()
+        if len(spans) % 20 == 0:
+            print(f"{len(spans)} pairs, {failures} failed, {time.monotonic() - began:.0f} s", flush=True)
     bad = logged(world, quiet, spans)
     print(
         f"{len(pairs)} pairs, {failures} failed, {bad} complaints of PostgreSQL, {slow} calls that waited long,"

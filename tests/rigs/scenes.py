@@ -2,6 +2,7 @@
 the API; a recipe is how a route is called in a scene. Every changing route of /openapi.json has one."""
 
 import base64
+import contextlib
 import email
 import hashlib
 import hmac
@@ -99,6 +100,11 @@ class Mail(socketserver.BaseRequestHandler):
     """A mail server that writes down the token of each link: DIRECTORY/ADDRESS.PAGE, the newest in the last line."""
 
     def handle(self):
+        # A connection that ends while nothing is said is no news.
+        with contextlib.suppress(ConnectionError):
+            self.talk()
+
+    def talk(self):
         file = self.request.makefile("rwb", buffering=0)
 
         def say(line):
@@ -382,7 +388,7 @@ class Scene:
 
     def own(self, slot, things):
         """One thing for both calls, or one each."""
-        return things[-1 if self.how == "one" or len(things) == 1 else slot]
+        return things[0 if self.how == "one" or len(things) == 1 else slot]
 
     def actor(self, slot):
         """Who administers, and whom."""
@@ -398,17 +404,20 @@ RECIPES = {}
 
 
 class Recipe:
-    def __init__(self, route, make, needs, who):
+    """How a route is called. One that acts on `everybody` is called while no other pair is under way."""
+
+    def __init__(self, route, make, needs, who, everybody):
         self.route, self.make, self.needs, self.who = route, make, frozenset(needs), who
+        self.everybody = everybody
 
     def call(self, scene, slot):
         method, path = self.route.split(" ")
         return self.make(scene, slot, method, path)
 
 
-def recipe(route, *needs, who="anyone"):
+def recipe(route, *needs, who="anyone", everybody=False):
     def keep(make):
-        RECIPES[route] = Recipe(route, make, needs, who)
+        RECIPES[route] = Recipe(route, make, needs, who, everybody)
         return make
 
     return keep
@@ -429,10 +438,10 @@ def open_to_all(route, *needs, body=None, form=None, who="anyone"):
         return Call(method, path, body and body(scene, slot), None, form and form(scene, slot))
 
 
-def administered(route, *needs, body=None, form=None, **parts):
+def administered(route, *needs, body=None, form=None, everybody=False, **parts):
     """A call of an administrator about the user."""
 
-    @recipe(route, *needs, who="admin")
+    @recipe(route, *needs, who="admin", everybody=everybody)
     def make(scene, slot, method, path):
         token, target = scene.actor(slot)
         filled = path.format(**{"id": target, **{name: part(scene, slot) for name, part in parts.items()}})
