@@ -577,6 +577,7 @@ administered(
 administered("POST /users/{id}/disable")
 administered("POST /users/{id}/enable")
 administered("POST /users/{id}/reset-mfa", "totp")
+administered("POST /users/{id}/reset-password")
 administered("POST /users/{id}/revoke-sessions")
 administered("DELETE /users/{id}/roles/{role}", "role", role=lambda scene, _: scene.role)
 administered("PUT /users/{id}/roles/{role}", "role", role=lambda scene, _: scene.role)
