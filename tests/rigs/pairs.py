@@ -70,6 +70,8 @@ CHANGING = ("post", "put", "patch", "delete")
 MEANT = {
     # Who signs out while something else ends the session is signed out; it isn't told that it came too late.
     "POST /auth/logout": {(204, None): "over", (401, "access.invalid_token"): "over"},
+    # What is to be revoked is over already: nothing is changed, so the caller's session isn't asked for again.
+    "POST /auth/revoke": {(200, None): "over", (401, "access.invalid_token"): "over"},
 }
 
 
