@@ -100,9 +100,9 @@ class Server:
 class Cluster:
     """A PostgreSQL cluster that nobody else uses, over a socket and loopback."""
 
-    def __init__(self, directory, fsync):
+    def __init__(self, directory, fsync, more=()):
         self.tools = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1]
-        self.directory, self.port, self.fsync = directory, free_port(), fsync
+        self.directory, self.port, self.fsync, self.more = directory, free_port(), fsync, more
         self.data = os.path.join(directory, "data")
         self.url = f"postgres://palisade@127.0.0.1:{self.port}/postgres"
         self.as_user = []
@@ -116,8 +116,9 @@ class Cluster:
     def start(self):
         self.process = subprocess.Popen(
             [*self.as_user, f"{self.tools}/postgres", "-D", self.data, "-p", str(self.port), "-k", self.directory,
-             "-c", "listen_addresses=127.0.0.1", "-c", f"fsync={self.fsync}"],
-            cwd=self.directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+             "-c", "listen_addresses=127.0.0.1", "-c", f"fsync={self.fsync}",
+             *(word for setting in self.more for word in ("-c", setting))],
+            cwd=self.directory, stdout=subprocess.DEVNULL, stderr=open(os.path.join(self.directory, "log"), "ab"),
         )
         for _ in range(400):
             if subprocess.run(["psql", self.url, "-c", "select 1"], capture_output=True).returncode == 0:
@@ -132,9 +133,10 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def postgres(fsync="off"):
+def postgres(fsync="off", more=()):
+    """`more` are settings of PostgreSQL; its log is the file `log` in its directory."""
     directory = tempfile.mkdtemp(prefix="palisade-clients-")
-    cluster = Cluster(directory, fsync)
+    cluster = Cluster(directory, fsync, more)
     cluster.start()
     try:
         yield cluster
