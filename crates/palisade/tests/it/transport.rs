@@ -87,6 +87,13 @@ async fn https_only(on: On) {
     let (status, _, _, says) = through_proxy(&app, get("/setup")).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
     assert!(says.contains("proxy_set_header X-Forwarded-Proto $scheme"), "{says}");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn https_by_a_proxy_health_probes_and_strangers_pass() {
+    let app = with(On::Sqlite, &BEHIND_PROXY).await;
+    let get = |path: &str| Call::new(Method::GET, path);
     for good in ["https", "HTTPS", "https, https"] {
         let call = get("/api/v1/whoami").header("x-forwarded-proto", good);
         assert_eq!(through_proxy(&app, call).await.0, StatusCode::OK, "{good}");
