@@ -396,3 +396,9 @@ pub async fn reset(mut change: Change, user: UserId) -> Result<()> {
 fn site(app: &App) -> &str {
     app.settings.server.public_url.host()
 }
+
+/// What a passkey proves (RFC 8176).
+fn amr(backup_eligible: bool) -> &'static str {
+    // What may be copied isn't bound to one piece of hardware (RFC 8176).
+    if backup_eligible { "swk user mfa" } else { "hwk user mfa" }
+}

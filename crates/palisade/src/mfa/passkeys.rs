@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::makers::Makers;
 use super::{
-    ADDED, ALTERED, COPIED, Judged, REMOVED, added, factors, may_be_without, recovery_codes,
+    ADDED, ALTERED, COPIED, Judged, REMOVED, added, amr, factors, may_be_without, recovery_codes,
     removed, site,
 };
 use crate::access::{Caller, Strength, bad_token};
@@ -291,11 +291,6 @@ fn open(app: &App, user: UserId, credential: &[u8], sealed: &[u8]) -> Option<Pub
     PublicKey::from_bytes(opened.expose()).ok()
 }
 
-fn amr(backup_eligible: bool) -> &'static str {
-    // What may be copied isn't bound to one piece of hardware (RFC 8176).
-    if backup_eligible { "swk user mfa" } else { "hwk user mfa" }
-}
-
 /// Gives a passkey another name.
 pub(super) async fn rename(
     app: &App,
@@ -412,9 +407,7 @@ pub(super) async fn judge(
         return Ok(Judged::Wrong);
     };
     // SECURITY: the answer belongs to the challenge that was counted (test: a_passkey_answers_its_own_challenge).
-    let same = challenges::passkey_digest(&bytes)
-        .zip(asked)
-        .is_some_and(|(answered, asked)| secret::constant_time_eq(&answered, &asked));
+    let same = is_for(&bytes, asked);
     if !same {
         return Ok(Judged::Wrong);
     }
@@ -450,10 +443,7 @@ pub(super) async fn judge(
     let good = match webauthn::verify_authentication(&party, &expected, &stored, answer) {
         Ok(good) => good,
         Err(why) => {
-            if why == WebauthnError::CounterWentBack {
-                change.note(COPIED.about(user).detail("passkey", row.to_string()));
-            }
-            tracing::debug!(%why, "a passkey was refused");
+            note_refusal(change, user, row, &why);
             return Ok(Judged::Wrong);
         }
     };
@@ -468,6 +458,19 @@ pub(super) async fn judge(
         .await?;
     let proof = Proof { amr: amr(backup_eligible), strength: Strength::Passkey };
     Ok(if used == 1 { Judged::Right(proof) } else { Judged::Used })
+}
+
+/// Whether an answer is for the challenge that was made.
+fn is_for(answered: &[u8], asked: Option<[u8; 32]>) -> bool {
+    let both = challenges::passkey_digest(answered).zip(asked);
+    both.is_some_and(|(answered, asked)| secret::constant_time_eq(&answered, &asked))
+}
+
+fn note_refusal(change: &mut Change, user: UserId, row: PasskeyId, why: &WebauthnError) {
+    if *why == WebauthnError::CounterWentBack {
+        change.note(COPIED.about(user).detail("passkey", row.to_string()));
+    }
+    tracing::debug!(%why, "a passkey was refused");
 }
 
 /// Lets no passkey of a user sign in alone until it was proved beside the password, which is new.
