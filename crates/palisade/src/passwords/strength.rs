@@ -104,7 +104,7 @@ fn stretches(text: &str) -> Vec<String> {
             chars.chunks(whole).take(1).collect()
         }
         None => {
-            let last = chars.rchunks(STRETCH).take(usize::from(length % STRETCH > 0));
+            let last = chars.rchunks(STRETCH).take(usize::from(!length.is_multiple_of(STRETCH)));
             chars.chunks_exact(STRETCH).chain(last).collect()
         }
     };
