@@ -356,7 +356,7 @@ fn count(app: &App, access: &Access, identity: &Identity) -> Result<Option<Decis
     }
     // SECURITY: after the proof, so that what has ended uses up nothing of the account's
     // (test: the_requests_of_an_account_are_counted_together).
-    limit(app, &ACCOUNT, app.limiter.account(identity.user)).map(Some)
+    limit(app, &ACCOUNT, app.limiter.account(&identity.user)).map(Some)
 }
 
 fn session_needed() -> Error {

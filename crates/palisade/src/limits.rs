@@ -133,7 +133,7 @@ impl Limiter {
     /// The key of an account, by a name or id. Keyed with a secret of this process, so that no client
     /// can pick a name that shares another account's count.
     #[must_use]
-    pub fn account(&self, account: impl Hash) -> LimitKey {
+    pub fn account(&self, account: &(impl Hash + ?Sized)) -> LimitKey {
         LimitKey::from_account_hash(self.accounts.hash_one(account))
     }
 
