@@ -284,15 +284,18 @@ def killed_and_started_again(settings):
         challenge, code = asked(server), next_code(app)
         session = signed_in(server, prove(server, challenge, "totp", code=code), ["pwd", "otp", "mfa"])
         signed_in(server, prove(server, asked(server), "recovery_code", code=codes[0]), ["pwd", "otp", "mfa"])
-        tried = asked(server)
+        tried, wrong = asked(server), codes[0][:-1] + ("A" if codes[0][-1] != "A" else "B")
         for _ in range(3):
-            refused(prove(server, tried, "recovery_code", code=codes[0]))
+            refused(prove(server, tried, "recovery_code", code=wrong))
         server.process.send_signal(signal.SIGKILL)
         server.process.wait(20)
         server.__enter__()
-        # The attempts before are counted still: two are left.
+        # Codes that were used are known still: refused, and no guesses.
         refused(prove(server, tried, "totp", code=code))
         refused(prove(server, tried, "recovery_code", code=codes[0]))
+        # The attempts before are counted still: two are left.
+        refused(prove(server, tried, "recovery_code", code=wrong))
+        refused(prove(server, tried, "recovery_code", code=wrong))
         refused(prove(server, tried, "recovery_code", code=codes[1]), "login.challenge_over")
         # So are the guesses at the account, which another challenge doesn't give back.
         status, locked = prove(server, asked(server), "recovery_code", code=codes[1])

@@ -164,6 +164,8 @@ async fn remove(
     caller: Caller,
     Id(name): Id<RoleName>,
 ) -> Result<NoContent> {
+    // Before the lock that all roles share is taken.
+    find(&app, &name).await?.ok_or_else(Error::not_found)?;
     let authority = Authority::of(&app, &caller).await?;
     delete(app.change_holding(&caller.actor, &[Hold::Roles]).await?, &authority, &name).await?;
     Ok(NoContent)

@@ -148,7 +148,7 @@ async fn factors(change: &mut Change, user: UserId, (old, now): (Timestamp, Time
     for at in [old, now] {
         let sql = "insert into recovery_codes (digest, user_id, created_at) values ($1, $2, $3)";
         change.run(sql, args![digest(change), user, at]).await.unwrap();
-        let sql = "insert into passkeys (id, user_id, credential_id, public_key, name, sign_count, backup_eligible,
+        let sql = "insert into passkeys (id, user_id, credential_id, sealed, name, sign_count, backup_eligible,
                 backed_up, alone, aaguid, attestation, transports, created_at)
             values ($1, $2, $3, $3, 'mine', 0, $4, $4, $4, $1, 'none', '', $5)";
         let id = change.app().new_id();
