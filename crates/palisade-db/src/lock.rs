@@ -5,7 +5,7 @@
 pub struct Lock {
     /// What is locked.
     pub key: i64,
-    /// Whether nobody else may hold it meanwhile; else any number may that share it.
+    /// Whether one transaction alone may hold it. Otherwise any number may share it.
     pub alone: bool,
 }
 

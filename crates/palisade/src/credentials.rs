@@ -345,6 +345,9 @@ pub async fn end(change: &mut Change, end: End) -> Result<usize> {
     change.must_hold(Hold::Alone(end.user))?;
     let line = TABLE.iter().find(|line| line.act == end.act);
     let line = line.ok_or_else(|| Error::internal("an act that the table doesn't know"))?;
+    if end.since.is_none() && line.ends.iter().any(|(_, fate)| *fate == Fate::Since) {
+        return Err(Error::internal("an act that ends what is newer names no moment"));
+    }
     let app = change.app().clone();
     let mut sessions = 0;
     for kind in Kind::ALL {

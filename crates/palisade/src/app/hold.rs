@@ -9,12 +9,15 @@
 //!
 //! 1. [`Hold`]s, before anything is looked at, in the order of their keys: [`Hold::Administrators`],
 //!    [`Hold::Roles`], then accounts. [`Db::begin_holding`](palisade_db::Db::begin_holding) sorts them.
-//! 2. Rows of `roles` (by name), then `users`, `passwords`, `totp_secrets`, `passkeys`, `recovery_codes`,
-//!    `challenges`, `lockout_counts`, `factor_recoveries`, `sessions`, `session_secrets`, `api_keys`, `grants`.
-//!    It matters to changes that share an account; those that hold it alone have nobody beside them.
+//! 2. Rows of `roles` (by name), then `users`, `passwords`, `challenges`, `totp_secrets`, `passkeys`,
+//!    `recovery_codes`, `lockout_counts`, `factor_recoveries`, `sessions`, `session_secrets`, `api_keys`, `grants`.
+//!    It matters to changes that share an account; one that holds it alone has no other beside it.
 //! 3. Rows that are inserted and never waited for: `outbox`, `audit_events`, `feed`.
 //!
-//! Whoever changes rows of an account, or refers to it, holds it: its deletion takes all of them at once.
+//! A change that writes rows of an account, or refers to it, holds it: the deletion of the account takes all of
+//! them at once. Changes that touch a single row and rest on no credential hold nothing: counting a guess or an
+//! attempt, noting that a session or an API key was used, and asking for a link.
+//!
 //! On SQLite, where one change is written at a time, nothing is taken and the same things are refused.
 
 use palisade_db::Lock;
@@ -27,7 +30,7 @@ pub enum Hold {
     /// An account that the change rests on or writes about, shared with other changes: meanwhile none of its
     /// credentials ends.
     Shared(UserId),
-    /// An account whose credentials the change ends: nobody else changes anything with it or of it.
+    /// An account whose credentials the change ends: no other change touches it meanwhile.
     Alone(UserId),
     /// Who is an administrator: for changes after which there may be one less.
     Administrators,
