@@ -54,7 +54,7 @@ pub const FAULT_FOUND: Event =
 /// The key of a person was destroyed.
 pub const PERSON_ERASED: Event = Event {
     name: "audit.person_erased",
-    says: "What the log holds of a person was made unreadable",
+    says: "A person's data in the log was made unreadable",
 };
 /// The operator had the log go on after a fault.
 pub const RESEALED: Event = Event {
