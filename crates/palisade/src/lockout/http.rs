@@ -13,7 +13,7 @@ use crate::users;
 pub(super) fn routes() -> Routes {
     Routes::at("/users/{id}")
         .post("/unlock", needs(users::WRITE).fresh(), unlock_user)
-        .says("Lifts every lock of another user and forgets all wrong passwords.")
+        .says("Lifts every lock of another user and forgets all wrong passwords and codes.")
         .or(Kind::Denied, "lockout.own_lock")
         .or(Kind::Denied, "access.exceeds_own")
 }
