@@ -14,7 +14,7 @@ use crate::process::Process;
 const PASSWORD: &str = "seven purple teapots orbit";
 /// Rules that this load from one address would run into. They are widened, not switched off: they
 /// are looked up and counted as ever.
-const WIDENED: [&str; 3] = ["login_address", "register_address", "refresh_address"];
+const WIDENED: [&str; 4] = ["login_address", "register_address", "refresh_address", "account"];
 
 /// A running server and the directory it lives in.
 pub(crate) struct Scene {
@@ -44,6 +44,8 @@ impl Scene {
             "telemetry.log_format=json".to_owned(),
         ];
         settings.extend(WIDENED.map(|rule| format!("limits.rules.{rule}.burst=1000000")));
+        // The load is one account's: as often in a second.
+        settings.push("limits.rules.account.per=1s".to_owned());
         settings.extend_from_slice(more);
         let mut arguments = vec!["--json".to_owned()];
         arguments.extend(settings.into_iter().flat_map(|setting| ["--set".to_owned(), setting]));
