@@ -184,7 +184,7 @@ pub const TABLE: [Line; 14] = [
             (Kind::EmailLinks, Fate::Ended),
             (Kind::FactorLinks, Fate::Ended),
         ],
-        because: "Links that were sent to the old email end. The old email can still undo the change.",
+        because: "Links that were sent to the old email end. The undo link, sent to the old email, still works.",
     },
     Line {
         act: Act::AddressMoved,

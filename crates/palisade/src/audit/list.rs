@@ -116,7 +116,7 @@ pub async fn list(app: &App, filter: Filter, limit: i64) -> Result<Vec<EventView
 fn tell(app: &App, row: &Stored, fault: &str) {
     let id = row.id.0.unwrap_or_default();
     if app.part::<Watch>().shows_first(id) {
-        tracing::error!(record = %id, "a record of the audit log can't be verified: {fault}");
+        tracing::error!(record = %id, "a record of the audit log failed verification: {fault}");
     }
 }
 
