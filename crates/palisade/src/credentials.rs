@@ -168,7 +168,7 @@ pub const TABLE: [Line; 14] = [
         act: Act::PasswordReset,
         says: "A new password is chosen with a link",
         ends: RECOVERED,
-        because: "An attacker may have had access to the account. Email is not a second factor, so factors stay required.",
+        because: "An attacker may have had access. Email is not a second factor, so factors stay required.",
     },
     Line {
         act: Act::PasswordSet,
