@@ -164,9 +164,7 @@ impl From<sqlx::Error> for DbError {
 fn of_kind(kind: DbErrorKind) -> DbError {
     let says = match kind {
         DbErrorKind::Unavailable => "the database is not available",
-        DbErrorKind::BrokenOff => {
-            "the database broke off a transaction that stood in another's way"
-        }
+        DbErrorKind::BrokenOff => "the database aborted a transaction that conflicted with another",
         DbErrorKind::Conflict => "such an entry exists already",
         DbErrorKind::Foreign => "something that this refers to does not exist or is still in use",
         DbErrorKind::Check => "a value is missing or not allowed",

@@ -49,7 +49,7 @@ async fn reseal(app: &App, output: Output) -> Result<ExitCode, Failure> {
     let (kind, says) = found.map(|(kind, says)| (kind.as_str(), says)).unzip();
     let result = json!({ "resealed": found.is_some(), "kind": kind, "says": says });
     output.result(&result, || match says {
-        None => "The end of the audit log is in order; nothing was changed.".to_owned(),
+        None => "The end of the audit log is intact. Nothing was changed.".to_owned(),
         Some(says) => format!(
             "The audit log has a new head, because {says}. Check the log again with: palisade audit verify"
         ),

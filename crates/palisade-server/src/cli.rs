@@ -254,10 +254,10 @@ pub(crate) enum KeyAction {
 pub(crate) enum AuditAction {
     /// Checks the whole log. Names the first bad record and exits with 1 if there is one.
     Verify,
-    /// Lets the log go on after a fault that you have looked into.
+    /// Lets the log continue after a fault that you have investigated.
     ///
-    /// Makes a new head from the last record that is there, and writes an event that tells of the fault. Keep a copy
-    /// of the database first: it is the evidence.
+    /// Makes a new head from the last existing record, and writes an event that describes the fault. Copy the
+    /// database first: the copy is your evidence.
     Reseal,
 }
 

@@ -45,7 +45,7 @@ pub(crate) fn start(settings: &Settings) -> Result<Lines, Failure> {
         }
     };
     started.map_err(|error| Failure::failed(format!("the log can't be started: {error}")))?;
-    let failed = |error| Failure::failed("no thread for the log").because(error);
+    let failed = |error| Failure::failed("can't start the log thread").because(error);
     // A handle of its own: the lock of the standard one would be held while a reader stands still.
     let out = io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
     log.write_to(File::from(out)).map_err(failed)?;

@@ -218,10 +218,10 @@ fn open_key(path: &Path, data: &Path) -> std::io::Result<File> {
     };
     match opened {
         Err(error) if own && is_link(&error) => Err(std::io::Error::other(
-            "it is a link; put the key itself there, or name where it is with keys.root_key",
+            "it is a link; put the key file itself there, or set keys.root_key to its path",
         )),
         Ok(file) if !file.metadata()?.is_file() => {
-            Err(std::io::Error::other("it is no regular file"))
+            Err(std::io::Error::other("it is not a regular file"))
         }
         opened => opened,
     }

@@ -213,7 +213,7 @@ async fn greet(app: &App, output: Output, listeners: &Listeners) -> Result<(), F
 }
 
 const HOW_TO_SET_UP: &str =
-    "There is no administrator yet. Print a link that creates one with: palisade setup-link";
+    "There is no administrator yet. To print a link that creates one, run: palisade setup-link";
 
 fn warn_of_weaknesses(settings: &Settings) {
     if !settings.limits.enabled {

@@ -181,7 +181,7 @@ async fn named_role(app: &App, name: &str) -> Result<RoleName, Failure> {
     let unknown = || async {
         let known = roles::list(app).await?;
         let known: Vec<String> = known.into_iter().map(|role| role.name).collect();
-        Ok(Failure::usage(format!("there is no such role; there are: {}", known.join(", "))))
+        Ok(Failure::usage(format!("there is no such role; the roles are: {}", known.join(", "))))
     };
     match name.parse::<RoleName>() {
         Ok(role) if roles::find(app, &role).await?.is_some() => Ok(role),

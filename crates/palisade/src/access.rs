@@ -37,7 +37,7 @@ pub(crate) const ACCOUNT: Rule = Rule {
     burst: 3000,
     per: Duration::from_secs(60),
     key: Key::Account,
-    says: "Too many requests by this account; slow down.",
+    says: "Too many requests from this account; slow down.",
 };
 
 /// Who may call a route.

@@ -309,7 +309,7 @@ async fn catch_up(app: &App, moved: bool) -> Result<()> {
     let mut look = app.feed.look(&app.db, began).await?;
     if moved || look.changed {
         tracing::warn!(
-            "the database was restored, or another server took over: everything remembered is forgotten"
+            "the database was restored, or a standby took over: all caches are discarded"
         );
         app.feed.start(&app.db, &app.clock).await?;
         // SECURITY: after the start, so that what is read from now on is of the history that is followed.

@@ -168,13 +168,13 @@ pub const TABLE: [Line; 14] = [
         act: Act::PasswordReset,
         says: "A new password is chosen with a link",
         ends: RECOVERED,
-        because: "An attacker may have had the account. Mail is no second factor, so factors stay required.",
+        because: "An attacker may have had access. Email is not a second factor, so factors stay required.",
     },
     Line {
         act: Act::PasswordSet,
         says: "The operator sets a password",
         ends: RECOVERED,
-        because: "As with a link.",
+        because: "Same as with a link.",
     },
     Line {
         act: Act::AddressChanged,
@@ -184,7 +184,7 @@ pub const TABLE: [Line; 14] = [
             (Kind::EmailLinks, Fate::Ended),
             (Kind::FactorLinks, Fate::Ended),
         ],
-        because: "Links that were sent to the old address end. The old address can still undo the change.",
+        because: "Links that were sent to the old email end. The undo link, sent to the old email, still works.",
     },
     Line {
         act: Act::AddressMoved,
@@ -222,13 +222,13 @@ pub const TABLE: [Line; 14] = [
             (Kind::Challenges, Fate::Ended),
             (Kind::FactorLinks, Fate::Ended),
         ],
-        because: "No session lives on that did not prove a factor.",
+        because: "No session without a proven factor survives.",
     },
     Line {
         act: Act::FactorRemoved,
         says: "The owner removes a second factor",
         ends: &[(Kind::Sessions, Fate::Others), (Kind::Challenges, Fate::Ended)],
-        because: "Other sessions may rest on the removed factor. Recovery codes end with the last factor.",
+        because: "Other sessions may depend on the removed factor. Recovery codes end with the last factor.",
     },
     Line {
         act: Act::FactorsReset,
@@ -240,7 +240,7 @@ pub const TABLE: [Line; 14] = [
             (Kind::Factors, Fate::Ended),
             (Kind::RecoveryCodes, Fate::Ended),
         ],
-        because: "Sessions may rest on the removed factors. API keys never rest on one.",
+        because: "Sessions may depend on the removed factors. API keys never depend on a factor.",
     },
     Line {
         act: Act::OthersEnded,
@@ -252,7 +252,7 @@ pub const TABLE: [Line; 14] = [
         act: Act::Revoked,
         says: "An administrator or the operator ends all sessions",
         ends: SIGNED_OUT,
-        because: "Whatever an attacker holds stops working. Links belong to the owner of the mailbox.",
+        because: "Every credential that an attacker may hold stops working. Links belong to the owner of the mailbox.",
     },
     Line {
         act: Act::Disabled,
@@ -264,7 +264,7 @@ pub const TABLE: [Line; 14] = [
         act: Act::DeletionAsked,
         says: "The owner asks for deletion",
         ends: SIGNED_OUT,
-        because: "A later sign-in takes the request back, so what a sign-in needs stays until the deletion.",
+        because: "A later sign-in cancels the request, so what a sign-in needs stays until the deletion.",
     },
     Line {
         act: Act::Deleted,

@@ -86,7 +86,7 @@ impl Kind {
             Kind::HeadersTooLarge => {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Headers too large")
             }
-            Kind::UriTooLong => (StatusCode::URI_TOO_LONG, "Address too long"),
+            Kind::UriTooLong => (StatusCode::URI_TOO_LONG, "URI too long"),
             Kind::NotImplemented => (StatusCode::NOT_IMPLEMENTED, "Not implemented"),
             Kind::WrongVersion => {
                 (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "HTTP version not supported")

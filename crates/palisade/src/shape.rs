@@ -37,11 +37,11 @@ shape! {
     DateTime, { "type": "string", "format": "date-time", "maxLength": 64, "examples": ["2026-01-31T12:00:00Z"] }
 }
 shape! {
-    /// A token, which is an opaque one or a signed one.
+    /// An opaque token or a signed token.
     Secret, { "type": "string", "format": "password", "maxLength": 8192 }
 }
 shape! {
-    /// A password. What may be set is shorter: 128 code points.
+    /// A password. A new password has at most 128 code points.
     Password, { "type": "string", "format": "password", "maxLength": 1024 }
 }
 shape! {
@@ -134,7 +134,7 @@ shape! {
 }
 
 shape! {
-    /// A network in CIDR notation, or an address.
+    /// A network in CIDR notation, or an IP address.
     Network, {
         "type": "string",
         "maxLength": 64,

@@ -108,11 +108,11 @@ async fn takes_writes(app: &App) -> bool {
     let told = &app.part::<ReadOnly>().0;
     if told.swap(!takes, Ordering::AcqRel) == takes {
         if takes {
-            tracing::info!("the database takes changes again");
+            tracing::info!("the database accepts writes again");
         } else {
             tracing::error!(
-                "the database takes no changes: it is a standby, set to read only, or its disk is full \
-                 or read-only"
+                "the database accepts no writes: it is a standby or set to read-only, or its disk is \
+                 full or read-only"
             );
         }
     }

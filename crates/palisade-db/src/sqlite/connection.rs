@@ -58,7 +58,7 @@ impl Source {
             return Ok(());
         }
         Err(sqlx::Error::Io(io::Error::other(format!(
-            "the database file {} was replaced while it was open: stop the server before you bring a file back",
+            "the database file {} was replaced while it was open: stop the server before you restore a file",
             self.path.display()
         ))))
     }

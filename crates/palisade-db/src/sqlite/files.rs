@@ -41,7 +41,7 @@ pub(crate) fn open_file(options: &mut OpenOptions, path: &Path) -> io::Result<Fi
 
 fn not_a_file(path: &Path) -> io::Error {
     let says = format!(
-        "{} is a link or no regular file; put the file itself there, or name where it is",
+        "{} is a link or not a regular file; put the file itself there, or configure its real path",
         path.display()
     );
     io::Error::new(ErrorKind::InvalidInput, says)

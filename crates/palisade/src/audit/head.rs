@@ -166,7 +166,7 @@ impl Ending {
         if secret::constant_time_eq(&head.mac(key), mac) {
             Ok(head)
         } else {
-            let says = "the head of the log does not fit its MAC";
+            let says = "the head of the log does not match its MAC";
             Err(Finding::new(FaultKind::Edited, says, None))
         }
     }
@@ -198,7 +198,7 @@ impl Ending {
         // SECURITY: never chain again below a record that is chained
         // (test: records_are_never_chained_again_below_the_head).
         if self.highest() > head.position {
-            let says = "records of the log lie beyond its head";
+            let says = "the log has records beyond its head";
             return (None, Some(Finding::new(FaultKind::RolledBack, says, at)));
         }
         // SECURITY: (test: a_head_that_goes_back_is_told)

@@ -38,7 +38,7 @@ pub struct EventView {
     pub details: BTreeMap<String, String>,
     /// Address, user agent and the like, unless the person was erased.
     pub personal: BTreeMap<String, String>,
-    /// Whether the record is as it was written. If not, it can't be relied on, and the personal part is left out.
+    /// Whether the record is unaltered. If not, don't rely on it; the personal part is left out.
     pub verified: bool,
 }
 
@@ -116,7 +116,7 @@ pub async fn list(app: &App, filter: Filter, limit: i64) -> Result<Vec<EventView
 fn tell(app: &App, row: &Stored, fault: &str) {
     let id = row.id.0.unwrap_or_default();
     if app.part::<Watch>().shows_first(id) {
-        tracing::error!(record = %id, "a record of the audit log does not verify: {fault}");
+        tracing::error!(record = %id, "a record of the audit log failed verification: {fault}");
     }
 }
 

@@ -52,10 +52,8 @@ pub const READ: Permission = Permission { name: "audit:read", says: "Read the au
 pub const FAULT_FOUND: Event =
     Event { name: "audit.fault_found", says: "The audit log was tampered with" };
 /// The key of a person was destroyed.
-pub const PERSON_ERASED: Event = Event {
-    name: "audit.person_erased",
-    says: "What the log holds of a person was made unreadable",
-};
+pub const PERSON_ERASED: Event =
+    Event { name: "audit.person_erased", says: "A person's data in the log was made unreadable" };
 /// The operator had the log go on after a fault.
 pub const RESEALED: Event = Event {
     name: "audit.resealed",

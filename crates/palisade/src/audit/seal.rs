@@ -96,7 +96,7 @@ async fn chain(app: &App, head: Head) -> Result<usize> {
             // What was never written is left as it is, for `verify` to name.
             let id = id.0.unwrap_or_default();
             if app.part::<Watch>().shows_first(id) {
-                tracing::error!(record = %id, "a record of the audit log was never written, and is not chained");
+                tracing::error!(record = %id, "a record of the audit log is forged and is not chained");
             }
         }
     }
@@ -168,7 +168,7 @@ async fn look_for(app: &App, written: Vec<Uuid>) -> Result<()> {
     }
     let Some(first) = missing.first() else { return Ok(()) };
     let records = missing.len();
-    tracing::error!(records, record = %first, "records of the audit log are gone before they were chained");
+    tracing::error!(records, record = %first, "records of the audit log were deleted before they were chained");
     let says = "records were deleted before they were chained";
     let named: Vec<String> = missing.iter().take(NAMED).map(Uuid::to_string).collect();
     let place = ("records", named.join(" "));

@@ -103,7 +103,7 @@ pub(super) enum Unlike {
 impl std::fmt::Display for Unlike {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Unlike::Record => f.write_str("the record does not fit its MAC"),
+            Unlike::Record => f.write_str("the record does not match its MAC"),
             Unlike::Column(name) => write!(f, "the column {name} differs from the record"),
         }
     }

@@ -254,7 +254,7 @@ impl Walk<'_> {
                 .one("select count(*) from person_keys where user_id = $1", args![about])
                 .await?;
             if keys > 0 {
-                let says = "the key of the person who was erased here is back";
+                let says = "the key of the person erased by this record has reappeared";
                 return Ok(Some(self.fault(FaultKind::Inserted, index, id, says)));
             }
         }
@@ -303,7 +303,7 @@ impl Walk<'_> {
         let (kind, says) = if misfit.values == 1 {
             (FaultKind::Edited, "the column chain was changed")
         } else {
-            (FaultKind::Rehashed, "values of the chain were written anew from here on")
+            (FaultKind::Rehashed, "chain values were rewritten from here on")
         };
         Some(self.fault(kind, Some(misfit.index), misfit.id, says))
     }

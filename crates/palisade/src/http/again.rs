@@ -64,11 +64,7 @@ where
         }
         let Some(body) = kept.get() else { break };
         let request_id = parts.extensions.get::<Arrival>().map(|arrival| arrival.request.0);
-        tracing::info!(
-            ?request_id,
-            tried,
-            "others were at the same rows; the request is run again"
-        );
+        tracing::info!(?request_id, tried, "the request conflicted with another and is retried");
         tokio::time::sleep(pause(&*app.random, tried)).await;
         let request = Request::from_parts(parts.clone(), Body::from(body));
         response = handler.clone().call(request, app.clone()).await;

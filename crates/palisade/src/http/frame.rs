@@ -29,9 +29,9 @@ use crate::id::{RequestId, RequestIds};
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
 
 /// How to mend a proxy that doesn't say how its clients came.
-const UNMARKED: &str = "A trusted proxy sent this without saying whether the client came by HTTPS. Have \
-    it set X-Forwarded-Proto. nginx: proxy_set_header X-Forwarded-Proto $scheme; HAProxy: http-request \
-    set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]. Caddy and Traefik set it by themselves.";
+const UNMARKED: &str = "A trusted proxy did not state whether the client used HTTPS. Configure it to set \
+    X-Forwarded-Proto. nginx: proxy_set_header X-Forwarded-Proto $scheme; HAProxy: http-request \
+    set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]. Caddy and Traefik set it by default.";
 
 /// Where a request comes from that no listener brought.
 const NOWHERE: Connection = {
@@ -125,14 +125,14 @@ impl Inner {
                     let to = [(LOCATION, location)];
                     return Some((StatusCode::PERMANENT_REDIRECT, to).into_response());
                 }
-                "This server takes requests by https:// alone. What was sent in plain text may have \
-                 been read on the way: treat passwords and tokens in it as lost."
+                "This server accepts requests only over https://. Anything sent in plain text may have \
+                 been intercepted: treat passwords and tokens in it as compromised."
             }
             // A redirect would come back the same way and go on for ever.
             Scheme::Unmarked => UNMARKED,
             Scheme::Contradictory => {
-                "The proxies in front of this server contradict each other about how the client \
-                 came. Let the outermost one set X-Forwarded-Proto and the others pass it on, and \
+                "The proxies in front of this server disagree on whether the client used HTTPS. \
+                 Configure the outermost one to set X-Forwarded-Proto and the others to pass it on, and \
                  remove Forwarded if it isn't used."
             }
         };

@@ -238,7 +238,7 @@ impl Front {
                 Err(error) if ends_one_connection(&error) => {}
                 Err(error) => {
                     if !std::mem::replace(&mut told, true) {
-                        tracing::warn!(%error, "no connection could be accepted");
+                        tracing::warn!(%error, "can't accept a connection");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -307,7 +307,7 @@ impl Front {
             tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
         };
         let ended = tokio::time::timeout(self.limits.tls_handshake_timeout, conversation).await;
-        tracing::debug!(?ended, peer = %ends.peer, "plain HTTP where TLS is spoken");
+        tracing::debug!(?ended, peer = %ends.peer, "plain HTTP on a TLS port");
     }
 }
 

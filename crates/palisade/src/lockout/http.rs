@@ -13,7 +13,7 @@ use crate::users;
 pub(super) fn routes() -> Routes {
     Routes::at("/users/{id}")
         .post("/unlock", needs(users::WRITE).fresh(), unlock_user)
-        .says("Lifts every lock of another user and forgets all wrong passwords.")
+        .says("Lifts every lock of another user and forgets all wrong passwords and codes.")
         .or(Kind::Denied, "lockout.own_lock")
         .or(Kind::Denied, "access.exceeds_own")
 }
@@ -26,8 +26,7 @@ async fn unlock_user(
     // SECURITY: else a stolen session guesses the password for as long as it likes
     // (test: an_administrator_does_not_lift_their_own_lock).
     if caller.signed_in()?.user == id {
-        let says =
-            "Lift a lock of your own by changing your password; or ask another administrator.";
+        let says = "To lift your own lock, change your password or ask another administrator.";
         return Err(Error::new(Kind::Denied, "lockout.own_lock", says));
     }
     users::within_reach(&app, &caller, id).await?;

@@ -58,7 +58,7 @@ pub const COPIED: Event = Event {
 /// A stored passkey isn't the one that its user registered.
 pub const ALTERED: Event = Event {
     name: "mfa.passkey_altered",
-    says: "A stored passkey is not the one that its user registered: its row was changed in the database",
+    says: "A stored passkey differs from the one that its user registered: its row was changed in the database",
 };
 /// Somebody signed in gave a wrong proof of a factor.
 pub const WRONG: Event =

@@ -53,7 +53,7 @@ pub(super) const INVITE: Rule = Rule {
     burst: 100,
     per: Duration::from_secs(3600),
     key: Key::Account,
-    says: "Too many invitations and links; wait a while.",
+    says: "Too many invitations and reset links; wait a while.",
 };
 
 /// Asking for another address, by account: each is a letter in somebody's mail.
@@ -113,8 +113,8 @@ pub(super) fn routes() -> Routes {
                 .or(Kind::Unavailable, "mail.off")
                 .post("/{id}/reset-password", needs(users::WRITE).fresh(), send_reset)
                 .says(
-                    "Sends a user a link to choose a new password, valid for a week.\n\nThe password and the sessions \
-                     stay until the link is used.",
+                    "Sends a user a link to choose a new password.\n\nThe link is valid for a week. The password and \
+                     the sessions remain valid until the link is used.",
                 )
                 .or(Kind::Denied, "access.exceeds_own")
                 .or(Kind::Conflict, "users.disabled")

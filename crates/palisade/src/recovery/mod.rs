@@ -336,8 +336,8 @@ async fn usable(app: &App, digest: [u8; 32]) -> Result<User> {
 }
 
 fn bad_token() -> Error {
-    let says = "This link was used or replaced by a newer one, has expired, or the password or email was changed \
-                since. Ask for a new one.";
+    let says = "This link was used, was replaced by a newer one or has expired, or the password or email has \
+                changed. Request a new link.";
     Error::bad_field("/token", "recovery.bad_token", says)
 }
 

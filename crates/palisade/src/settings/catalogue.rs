@@ -193,8 +193,8 @@ catalogue! {
             "How long a stopping server waits for requests in flight.",
             bounds: Some(("0s", "5m"));
         csp_report_to: Option<ReportUrl> = Unset("https://reports.example.com/csp"),
-            "The URL to which browsers report what the Content Security Policy of a page blocks: \
-             `https`, or the origin of `server.public_url`.";
+            "The URL to which browsers report violations of a page's Content Security Policy. It must \
+             use `https` or have the origin of `server.public_url`.";
         /// How long browsers insist on HTTPS.
         part hsts: Hsts = Hsts::read;
         /// TLS in the server itself.
@@ -204,13 +204,13 @@ catalogue! {
     /// How long browsers insist on HTTPS.
     Hsts at "server.hsts." {
         max_age: Duration = Fixed("730d"),
-            "How long browsers insist on HTTPS after an answer (`Strict-Transport-Security`), where \
-             `server.public_url` is `https`. `0s` makes them forget.",
+            "How long browsers insist on HTTPS after a response (`Strict-Transport-Security`), where \
+             `server.public_url` is `https`. `0s` makes browsers forget it.",
             bounds: Some(("0s", "3650d"));
         include_subdomains: bool = Fixed("true"),
             "Whether browsers insist on HTTPS for the subdomains of the host too.";
         preload: bool = Fixed("false"),
-            "Whether browser makers may ship the host as one that needs HTTPS. It needs \
+            "Whether browser vendors may add the host to the HSTS preload list. It requires \
              `include_subdomains` and a `max_age` of at least `365d`, and takes months to undo.";
     }
 
@@ -225,7 +225,7 @@ catalogue! {
     /// The API's description.
     Reference at "reference." {
         enabled: bool = ByEnvironment { development: "true", production: "false" },
-            "Whether the server gives out the description of its API: `/docs` and `/openapi.json`. \
+            "Whether the server publishes the description of its API: `/docs` and `/openapi.json`. \
              `palisade openapi` prints it either way.";
     }
 

@@ -30,8 +30,8 @@ fn server(settings: &Settings, reader: &mut Reader<'_>) {
     if trusts_the_internet(&server.trusted_proxies) {
         reader.refuse(
             &["server.trusted_proxies"],
-            "this trusts the forwarded headers of everybody: together, these networks hold more \
-             public addresses than any proxy has (an IPv4 /8, an IPv6 /20)",
+            "this trusts the forwarded headers of almost anyone: together, these networks contain \
+             more public IP addresses than any proxy needs (the limit is an IPv4 /8, an IPv6 /20)",
             "Name the networks of your own proxies, such as 10.0.0.0/8",
         );
     }
@@ -74,7 +74,7 @@ fn hsts(settings: &Settings, reader: &mut Reader<'_>) {
     if hsts.preload && (!hsts.include_subdomains || hsts.max_age < PRELOADED) {
         reader.refuse(
             &["server.hsts.preload", "server.hsts.include_subdomains", "server.hsts.max_age"],
-            "browser makers list only hosts that insist on HTTPS for a year, with all subdomains",
+            "the HSTS preload list accepts only hosts that enforce HTTPS for a year, with all subdomains",
             "Set server.hsts.include_subdomains to true and server.hsts.max_age to 365d or more, or \
              set server.hsts.preload to false",
         );
@@ -89,8 +89,8 @@ fn reports(settings: &Settings, reader: &mut Reader<'_>) {
     {
         reader.refuse(
             &["server.csp_report_to", "server.public_url"],
-            format!("reports would go to {} unencrypted", url.as_str()),
-            "Begin it with https://, or with server.public_url",
+            format!("reports would be sent to {} unencrypted", url.as_str()),
+            "Use an https:// URL, or one that begins with server.public_url",
         );
     }
 }

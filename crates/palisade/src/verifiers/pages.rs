@@ -104,7 +104,7 @@ pub(super) struct Page {
     highest: i64,
     pub(super) next: Cursor,
     pub(super) more: bool,
-    /// The cursor asked with isn't known: this page begins with the oldest ending.
+    /// Whether the given cursor is unknown, so that this page begins with the oldest ending.
     pub(super) restarted: bool,
 }
 

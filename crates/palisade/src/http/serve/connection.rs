@@ -69,7 +69,7 @@ impl Front {
                             // The stream answers when the parser next reads from it.
                             let _ = http.as_mut().now_or_never();
                         }
-                        return tracing::debug!(peer = %ends.peer, "a slow connection was cut");
+                        return tracing::debug!(peer = %ends.peer, "a slow connection was closed");
                     }
                 },
                 _ = stopped.wait_for(|stopped| *stopped), if !stopping => {

@@ -103,18 +103,19 @@ impl<'a> Head<'a> {
     /// Why the parser answered this head with `status`.
     pub(super) fn fault(self, status: u16) -> Error {
         if self.is_tls() {
-            return malformed("This port takes plain HTTP, and the request is TLS. Use http://.");
+            return malformed(
+                "This port accepts only plain HTTP, and the request uses TLS. Use http://.",
+            );
         }
         let in_first_line = !self.begun().contains(&b'\n');
         let (_, _, version) = self.request_line();
         match status {
             431 if !in_first_line => {
-                let says =
-                    "The headers are larger than the server accepts. Send fewer and shorter ones.";
+                let says = "The headers are larger than the server accepts. Send fewer or shorter headers.";
                 Error::new(Kind::HeadersTooLarge, "request.headers_too_large", says)
             }
             431 | 414 => {
-                let says = "The address is longer than the server accepts.";
+                let says = "The request URI is longer than the server accepts.";
                 Error::new(Kind::UriTooLong, "request.uri_too_long", says)
             }
             _ if is_other_version(version) => {
@@ -131,7 +132,9 @@ impl<'a> Head<'a> {
         let values: Vec<&[u8]> = self.values("transfer-encoding").collect();
         match values.as_slice() {
             [] => None,
-            _ if version == "HTTP/1.0" => Some(malformed("HTTP/1.0 has no Transfer-Encoding.")),
+            _ if version == "HTTP/1.0" => {
+                Some(malformed("HTTP/1.0 does not support Transfer-Encoding."))
+            }
             [value] if value.eq_ignore_ascii_case(b"chunked") => None,
             _ => Some(other_coding()),
         }
@@ -155,7 +158,7 @@ fn malformed(says: &'static str) -> Error {
 }
 
 fn other_coding() -> Error {
-    let says = "The only Transfer-Encoding of a request is a single `chunked`.";
+    let says = "The only supported Transfer-Encoding is a single `chunked`.";
     Error::new(Kind::NotImplemented, "request.transfer_encoding", says)
 }
 
@@ -170,7 +173,7 @@ pub(super) fn too_slow() -> Error {
 
 /// Plain HTTP where TLS is spoken.
 pub(super) fn not_tls() -> Error {
-    malformed("This port takes TLS alone, and the request is plain HTTP. Use https://.")
+    malformed("This port accepts only TLS, and the request is plain HTTP. Use https://.")
 }
 
 /// Judges a request that the parser let pass.
@@ -203,7 +206,7 @@ fn framing<B>(request: &Request<B>, head: Head<'_>) -> Result<(), Error> {
     }
     if !head.is_of(request) {
         return Err(malformed(
-            "Send a request with Transfer-Encoding only after the answer to the one before.",
+            "Send a request with Transfer-Encoding only after the response to the previous one.",
         ));
     }
     // The parser drops Content-Length beside Transfer-Encoding; only the bytes still tell.
@@ -238,11 +241,11 @@ fn host<B>(request: &Request<B>) -> Result<(), Error> {
     };
     let host = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
     let host =
-        host.ok_or_else(|| malformed("The Host header is not a host with or without a port."))?;
+        host.ok_or_else(|| malformed("The Host header must be a host with an optional port."))?;
     plain(&host)?;
     match named {
         Some(named) if canonical(named) != canonical(&host) => {
-            Err(malformed("The Host header and the request's own address name two hosts."))
+            Err(malformed("The Host header and the request URI name different hosts."))
         }
         _ => Ok(()),
     }
