@@ -3,6 +3,7 @@
 mod fresh;
 mod migration;
 mod news;
+mod queue;
 mod url;
 
 pub(crate) use fresh::{is_of_the_connection, is_outdated};
@@ -29,6 +30,7 @@ pub(crate) use migration::PgMigration;
 use crate::statement::{Answer, Statement};
 use crate::{Args, DbError, DbErrorKind, Lock, Options};
 use news::Herald;
+use queue::{Held, LockQueue};
 
 /// How long one waits for a connection. Below one second, so that "the database is gone" is said
 /// within one.
@@ -50,6 +52,7 @@ pub(crate) struct Postgres {
     limit: Duration,
     losses: Losses,
     herald: Arc<Herald>,
+    queue: Arc<LockQueue>,
 }
 
 impl Postgres {
@@ -81,7 +84,7 @@ impl Postgres {
             })
             .connect_lazy_with(connect.clone());
         let herald = Arc::new(Herald::start(one_connection(connect), limit));
-        Ok(Self { pool, limit, losses, herald })
+        Ok(Self { pool, limit, losses, herald, queue: Arc::default() })
     }
 
     /// Reads outside a transaction. A connection that turns out to be dead is replaced once.
@@ -99,19 +102,17 @@ impl Postgres {
 
     /// Starts a transaction. A connection that turns out to be dead is replaced once.
     pub(crate) async fn begin(&self, locks: &[Lock]) -> Result<PgTransaction, DbError> {
-        match self.begin_once(locks).await {
-            Err(error) if self.lost(&error) => self.begin_once(locks).await,
-            started => started,
-        }
-    }
-
-    async fn begin_once(&self, locks: &[Lock]) -> Result<PgTransaction, DbError> {
-        let connection = self.begin_connection(locks).await?;
+        let held = Arc::clone(&self.queue).take(locks, self.limit).await?;
+        let connection = match self.begin_connection(locks).await {
+            Err(error) if self.lost(&error) => self.begin_connection(locks).await?,
+            begun => begun?,
+        };
         let herald = Arc::clone(&self.herald);
         let runtime = Handle::current();
         let untouched = Some((self.clone(), locks.to_vec()));
         Ok(PgTransaction {
             connection: Some(connection),
+            held: Some(held),
             untouched,
             herald,
             has_news: false,
@@ -304,6 +305,8 @@ async fn collect(
 /// An open transaction. Dropped, it is rolled back by a task of its own.
 pub(crate) struct PgTransaction {
     connection: Option<Pooled>,
+    /// Its locks, as other changes of this process see them.
+    held: Option<Held>,
     /// Where to begin again, and with which locks, while the transaction has done nothing.
     untouched: Option<(Postgres, Vec<Lock>)>,
     herald: Arc<Herald>,
@@ -338,8 +341,10 @@ impl PgTransaction {
             return Err(DbError::wrong("the transaction has ended"));
         };
         let herald = self.has_news.then(|| Arc::clone(&self.herald));
+        let held = self.held.take();
         let commit = self.runtime.spawn(async move {
             let result = connection.control("commit").await;
+            drop(held);
             if let Some(herald) = herald {
                 // Also after an error: it may be stored all the same.
                 herald.tell();
@@ -367,10 +372,12 @@ impl Drop for PgTransaction {
         if let Some(mut connection) = self.connection.take()
             && connection.in_order
         {
+            let held = self.held.take();
             self.runtime.spawn(async move {
                 if let Err(cause) = connection.control("rollback").await {
                     tracing::debug!(%cause, "a transaction was ended by closing its connection");
                 }
+                drop(held);
             });
         }
     }

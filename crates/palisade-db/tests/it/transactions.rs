@@ -170,11 +170,11 @@ async fn a_cancelled_read_is_stopped() {
     assert_eq!(busy, 0, "a cancelled read is still running");
 }
 
-/// Begins a transaction that waits for another one's lock, and answers how many rows it sees first.
-async fn seen_after_waiting(db: &Db) -> i64 {
+/// Begins a transaction that waits for the lock of one in another process, and answers how many rows it sees first.
+async fn seen_after_waiting(db: &Db, other: &Db) -> i64 {
     let lock = |key, alone| Lock { key, alone };
     let mut first = db.begin_holding(vec![lock(7, true)]).await.unwrap();
-    let other = db.clone();
+    let other = other.clone();
     let waiting = tokio::spawn(async move {
         let mut tx = other.begin_holding(vec![lock(7, false), lock(-3, false)]).await.unwrap();
         tx.one::<(i64,)>("select count(*) from numbers", args![]).await.unwrap().0
@@ -188,17 +188,43 @@ async fn seen_after_waiting(db: &Db) -> i64 {
 
 #[tokio::test]
 async fn a_lock_is_taken_before_anything_is_looked_at() {
-    TestDb::each(|db| async move {
-        with_numbers(&db).await;
-        assert_eq!(seen_after_waiting(&db).await, 1);
-        if db.backend() == Backend::Postgres {
-            let lock = Lock { key: 7, alone: false };
-            let one = db.begin_holding(vec![lock]).await.unwrap();
-            db.begin_holding(vec![lock]).await.unwrap();
-            drop(one);
-        }
-    })
-    .await;
+    let (sqlite, postgres) = (TestDb::sqlite().await, TestDb::postgres().await);
+    for test in [&sqlite, &postgres] {
+        with_numbers(test.db()).await;
+        assert_eq!(seen_after_waiting(test.db(), test.db()).await, 1);
+    }
+    let test = TestDb::postgres().await;
+    let (db, other) = (test.db(), Db::open(options(test.url())).await.unwrap());
+    with_numbers(db).await;
+    assert_eq!(seen_after_waiting(db, &other).await, 1);
+    let lock = Lock { key: 7, alone: false };
+    let one = db.begin_holding(vec![lock]).await.unwrap();
+    db.begin_holding(vec![lock]).await.unwrap();
+    other.begin_holding(vec![lock]).await.unwrap();
+    drop(one);
+}
+
+#[tokio::test]
+async fn changes_that_wait_for_a_lock_take_no_connection() {
+    let test = TestDb::postgres().await;
+    let db = Db::open(Options { max_connections: 2, ..options(test.url()) }).await.unwrap();
+    let lock = Lock { key: 7, alone: true };
+    let first = db.begin_holding(vec![lock]).await.unwrap();
+    let waiting: Vec<_> = (0..8)
+        .map(|_| {
+            let db = db.clone();
+            tokio::spawn(async move { db.begin_holding(vec![lock]).await.unwrap().commit().await })
+        })
+        .collect();
+    // Each has asked for its lock before the next begins.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    db.begin_holding(vec![Lock { key: 8, alone: true }]).await.unwrap();
+    first.commit().await.unwrap();
+    for one in waiting {
+        one.await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test]
@@ -217,5 +243,5 @@ async fn a_default_of_the_database_changes_no_level() {
     let (written,): (String,) = tx.one(level, args![]).await.unwrap();
     drop(tx);
     assert_eq!((read.as_str(), written.as_str()), ("read committed", "read committed"));
-    assert_eq!(seen_after_waiting(&db).await, 1);
+    assert_eq!(seen_after_waiting(&db, test.db()).await, 1);
 }
