@@ -47,6 +47,7 @@ fn prove<'a>(app: &'a App, parts: &'a Parts) -> BoxFuture<'a, Result<Option<Iden
         let session = key.is_none().then_some(SessionId(Uuid::nil()));
         let named = key.unwrap_or(named);
         Ok(Some(Identity {
+            presented: None,
             user,
             session,
             api_key: session.is_none().then_some(ApiKeyId(Uuid::nil())),
