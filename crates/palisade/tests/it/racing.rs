@@ -67,8 +67,7 @@ async fn key_beside_ending(on: On) {
     let thief = app.token("ann@example.com").await;
     let session = session_of(&app, id).await;
     let presented = Some(Presented::AccessToken(1));
-    let actor =
-        Actor { user: Some(id), session: Some(session), presented, ..Actor::default() };
+    let actor = Actor { user: Some(id), session: Some(session), presented, ..Actor::default() };
     let admin = other.admin("root@example.com").await;
     let root = other.token("root@example.com").await;
     let mut change = app.app.change(&actor).await.unwrap();
