@@ -21,7 +21,7 @@ use axum::http::{HeaderMap, HeaderValue, Method};
 use futures_util::future::BoxFuture;
 use palisade_db::Timestamp;
 
-use crate::app::{Actor, ActorKind, App};
+use crate::app::{Actor, ActorKind, App, Presented};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Arrival, limit};
 use crate::id::{ApiKeyId, SessionId, UserId};
@@ -205,6 +205,8 @@ pub struct Identity {
     pub user: UserId,
     /// The session; none behind an API key.
     pub session: Option<SessionId>,
+    /// Which of the session's credentials proved it.
+    pub presented: Option<Presented>,
     /// The API key, if that is what proved it.
     pub api_key: Option<ApiKeyId>,
     /// What they may do, as of now.
@@ -271,6 +273,7 @@ impl FromRequestParts<App> for Caller {
             kind: if identity.is_some() { ActorKind::User } else { ActorKind::Anyone },
             user: identity.as_ref().map(|identity| identity.user),
             session: identity.as_ref().and_then(|identity| identity.session),
+            presented: identity.as_ref().and_then(|identity| identity.presented),
             api_key: identity.as_ref().and_then(|identity| identity.api_key),
             address: arrival.map(|arrival| arrival.client.address),
             user_agent: user_agent(&parts.headers),

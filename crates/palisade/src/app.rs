@@ -121,8 +121,9 @@ impl App {
         uuid_v7(self.clock.now(), &*self.random)
     }
 
-    /// Starts a change made by `actor`, whose session or API key must still be alive: it may have ended since the
-    /// request was let in, while its body was read. From here on it can't end before the change does.
+    /// Starts a change made by `actor`, whose session or API key must still be alive, and the credential of the
+    /// session still a good one: either may have ended since the request was let in, while its body was read. From
+    /// here on it can't end before the change does.
     ///
     /// # Errors
     /// `access.invalid_token`; `access.denied`, if the permission is lost; or the database doesn't answer.
@@ -178,6 +179,8 @@ pub struct Actor {
     pub user: Option<UserId>,
     /// The session it came through.
     pub session: Option<SessionId>,
+    /// Which of that session's credentials it came with.
+    pub presented: Option<Presented>,
     /// The API key it came with.
     pub api_key: Option<ApiKeyId>,
     /// The client's address.
@@ -190,6 +193,31 @@ pub struct Actor {
     pub permission: Option<&'static str>,
     /// Becomes true once something of the request is committed: from then on it can't be run again.
     pub committed: Option<Arc<AtomicBool>>,
+}
+
+/// A credential of a session, as far as it takes to find out later whether it is still a good one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presented {
+    /// An access token of this generation of the session's credentials.
+    AccessToken(i64),
+    /// The cookie of this digest.
+    Cookie([u8; 32]),
+}
+
+impl Presented {
+    fn generation(self) -> Option<i64> {
+        match self {
+            Presented::AccessToken(generation) => Some(generation),
+            Presented::Cookie(_) => None,
+        }
+    }
+
+    fn digest(self) -> Option<[u8; 32]> {
+        match self {
+            Presented::AccessToken(_) => None,
+            Presented::Cookie(digest) => Some(digest),
+        }
+    }
 }
 
 /// The kinds of actor.
@@ -254,12 +282,19 @@ async fn still_there(tx: &mut Tx, actor: &Actor, now: Timestamp) -> Result<()> {
     // SECURITY: (test: a_request_that_waited_does_nothing_after_its_session_has_ended)
     let alive: Option<(i64,)> = match (actor.session, actor.api_key) {
         (Some(session), _) => {
+            // SECURITY: a new proof of identity ends the credentials before it, what waits for it included
+            // (test: a_new_proof_refuses_what_waited_with_the_credentials_before_it).
+            let generation = actor.presented.and_then(Presented::generation);
+            let digest = actor.presented.and_then(Presented::digest);
             tx.maybe(
                 alive!(
                     "sessions s join users u on u.id = s.user_id
-                     where s.id = $1 and s.ended_at is null and u.disabled_at is null"
+                     where s.id = $1 and s.ended_at is null and u.disabled_at is null
+                        and (s.generation = $3 or exists (select 1 from session_secrets x
+                            where x.digest = $4 and x.session_id = s.id
+                                and (x.used_at is null or x.successor_digest is not null)))"
                 ),
-                palisade_db::args![session, actor.permission],
+                palisade_db::args![session, actor.permission, generation, digest],
             )
             .await?
         }

@@ -41,6 +41,7 @@ pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>>
     Ok(Some(Identity {
         user: key.user,
         session: None,
+        presented: None,
         api_key: Some(key.id),
         permissions: as_far_as(app, &key, &owner),
         // Long ago: a key is no fresh proof of anything.

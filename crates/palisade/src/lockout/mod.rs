@@ -188,19 +188,21 @@ impl Refused {
         Error::new(Kind::TooMany, "lockout.locked", says).retry_after(wait)
     }
 
-    /// Takes as long as [`Guess::wrong`] does, in the change that writes the refusal down.
+    /// Takes as long as [`Guess::wrong`] does, in the change that writes the refusal down, and answers the same.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn as_if_wrong(self, change: &mut Change) -> Result<()> {
+    pub async fn as_if_wrong(self, change: &mut Change) -> Result<Option<UserId>> {
         // SECURITY: (rig: tests/rigs/telling.py)
-        hold(change, &self.account, self.client).await.map(drop)
+        let (_, user) = hold(change, &self.account, self.client).await?;
+        Ok(user)
     }
 }
 
 /// A guess that is counted and not judged yet. Dropped, it is given back.
 pub struct Guess {
     app: App,
+    user: Option<UserId>,
     place: Option<Place>,
 }
 
@@ -244,19 +246,19 @@ pub async fn admit(
     client: Client,
 ) -> Result<Admission> {
     if !app.settings.lockout.enabled {
-        return Ok(Admission::Counted(Guess { app: app.clone(), place: None }));
+        return Ok(Admission::Counted(Guess { app: app.clone(), user: account.user, place: None }));
     }
     let turn = app.part::<Turns>().take(&account, client).await?;
     let mut change = app.change(actor).await?;
     let now = change.now();
-    let before = hold(&mut change, &account, client).await?;
+    let (before, user) = hold(&mut change, &account, client).await?;
     // SECURITY: committed before the password is compared, whatever comes of it. A refusal writes too: its time
     // doesn't tell that the account is locked (test: parallel_guesses_get_no_more_than_the_budget).
     let admission = if let Some(after) = before.guess(policy(app), now) {
         save(&mut change, &account, client, after).await?;
         // Made before the commit, which a client that goes away can't stop: what it counted is given back.
         let place = Some(Place { account, client, _turn: turn });
-        Admission::Counted(Guess { app: app.clone(), place })
+        Admission::Counted(Guess { app: app.clone(), user, place })
     } else {
         refuse(&mut change, &account, client).await?;
         let window_ends = before.window_began_at.plus(app.settings.lockout.window);
@@ -306,25 +308,40 @@ impl Guess {
         give_back(change, &place).await
     }
 
-    /// It was wrong; one too many locks.
+    /// It was wrong; one too many locks. Answers whose account it was at, if they are still there.
     ///
     /// # Errors
     /// When the database fails; it stays counted.
-    pub async fn wrong(mut self, change: &mut Change) -> Result<()> {
-        let Some(place) = self.place.take() else { return Ok(()) };
+    pub async fn wrong(mut self, change: &mut Change) -> Result<Option<UserId>> {
+        let Some(place) = self.place.take() else { return there(change, self.user).await };
         let now = change.now();
-        let before = hold(change, &place.account, place.client).await?;
+        let (found, user) = hold(change, &place.account, place.client).await?;
+        // SECURITY: forgotten since, with a new password or after a right one: it is counted again
+        // (test: a_guess_beside_a_new_password_stays_counted).
+        let before = match found.in_window {
+            0 => found.guess(policy(change.app()), now).unwrap_or(found),
+            _ => found,
+        };
         let after = before.wrong(policy(change.app()), now);
-        if after.locked_until == before.locked_until {
-            return Ok(());
+        if after != found {
+            save(change, &place.account, place.client, after).await?;
         }
-        save(change, &place.account, place.client, after).await?;
-        let entry = match place.account.user {
+        if after.locked_until != found.locked_until {
+            place.locked(change, user, after).await?;
+        }
+        Ok(user)
+    }
+}
+
+impl Place {
+    /// Tells of a lock: the log, and the owner who is still there.
+    async fn locked(&self, change: &mut Change, user: Option<UserId>, after: Count) -> Result<()> {
+        let entry = match user {
             Some(user) => {
                 users::touched(change, user);
-                if place.account.part == SECOND_FACTOR {
+                if self.account.part == SECOND_FACTOR {
                     mail::post(change, &FACTOR_LETTER, Content::to_user(user)).await?;
-                } else if place.client == Client::Unknown {
+                } else if self.client == Client::Unknown {
                     let content = Content::to_user(user).with("until", end_of(after.locked_until));
                     mail::post(change, &LETTER, content).await?;
                 }
@@ -333,13 +350,13 @@ impl Guess {
             None => LOCKED.entry(),
         };
         let until = after.locked_until.map(|until| until.to_string()).unwrap_or_default();
-        let whom = match place.client {
+        let whom = match self.client {
             Client::Unknown => "unknown_clients",
             Client::Known(_) => "known_device",
             Client::Former => "former_devices",
             Client::SignedIn => "signed_in",
         };
-        let what = if place.account.part == SECOND_FACTOR { "second_factor" } else { "password" };
+        let what = if self.account.part == SECOND_FACTOR { "second_factor" } else { "password" };
         change.note(entry.detail("until", until).detail("refused", whom).detail("guessed", what));
         Ok(())
     }
@@ -369,8 +386,15 @@ impl Drop for Guess {
     }
 }
 
+/// A user, if they are still there.
+async fn there(change: &mut Change, user: Option<UserId>) -> Result<Option<UserId>> {
+    // SECURITY: nobody is looked up too, so that it costs the same (rig: tests/rigs/telling.py).
+    let found = users::exists(change, user.unwrap_or(UserId(uuid::Uuid::nil()))).await?;
+    Ok(user.filter(|_| found))
+}
+
 async fn give_back(change: &mut Change, place: &Place) -> Result<()> {
-    let before = hold(change, &place.account, place.client).await?;
+    let (before, _) = hold(change, &place.account, place.client).await?;
     save(change, &place.account, place.client, before.unjudged()).await
 }
 
@@ -417,18 +441,23 @@ pub async fn clear_password(change: &mut Change, user: UserId) -> Result<()> {
     Ok(())
 }
 
-type Row = (Timestamp, i64, i64, i64, Option<Timestamp>, Timestamp);
+type Row = (Timestamp, i64, i64, i64, Option<Timestamp>, Timestamp, Option<UserId>);
 
-/// The count, its row held until the change ends; one of nothing if there was none.
-async fn hold(change: &mut Change, account: &Account, client: Client) -> Result<Count> {
+/// The count, its row held until the change ends, and the user if they are still there; one of nothing if there was
+/// none.
+async fn hold(
+    change: &mut Change,
+    account: &Account,
+    client: Client,
+) -> Result<(Count, Option<UserId>)> {
     let now = change.now();
-    let (window_began_at, in_window, in_a_row, locks, locked_until, last_at): Row = change
+    let (window_began_at, in_window, in_a_row, locks, locked_until, last_at, user): Row = change
         .one(
             "insert into lockout_counts (account, client, user_id, window_began_at, in_window, in_a_row,
                 locks, refused, last_at)
              values ($1, $2, (select id from users where id = $3), $4, 0, 0, 0, 0, $4)
              on conflict (account, client) do update set account = excluded.account
-             returning window_began_at, in_window, in_a_row, locks, locked_until, last_at",
+             returning window_began_at, in_window, in_a_row, locks, locked_until, last_at, user_id",
             args![
                 account.key.clone(),
                 account.count_of(client),
@@ -437,7 +466,8 @@ async fn hold(change: &mut Change, account: &Account, client: Client) -> Result<
             ],
         )
         .await?;
-    Ok(Count { window_began_at, in_window, in_a_row, locks, locked_until, last_at })
+    let count = Count { window_began_at, in_window, in_a_row, locks, locked_until, last_at };
+    Ok((count, user))
 }
 
 async fn save(change: &mut Change, account: &Account, client: Client, count: Count) -> Result<()> {

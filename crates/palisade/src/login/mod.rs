@@ -220,22 +220,9 @@ struct Reason {
     admission: Admission,
 }
 
-/// Writes the event of a refusal; the answer is the same whatever the reason.
+/// Refuses; the answer is the same whatever the reason.
 async fn deny(app: &App, actor: &Actor, email: Option<&Email>, reason: Reason) -> Error {
-    let entry = match reason.about {
-        Some(user) => DENIED.about(user),
-        None => DENIED.entry(),
-    };
-    let entry = entry.detail("reason", reason.says).detail("method", "pwd");
-    // SECURITY: people type passwords into the field of the address. Only the address of an account is kept; of any
-    // other what tells the same from another one, and of what is no address nothing (test:
-    // what_is_typed_in_place_of_an_address_is_kept_nowhere).
-    let entry = match (reason.about, email) {
-        (Some(_), Some(email)) => entry.personal("email", email.address()),
-        (None, Some(email)) => entry.detail("email_digest", digest(app, email)),
-        (_, None) => entry,
-    };
-    match write(app, actor, (reason.about, entry), reason.admission).await {
+    match write(app, actor, email, reason).await {
         Ok(()) => Error::new(
             Kind::NotSignedIn,
             "login.denied",
@@ -257,19 +244,35 @@ fn digest(app: &App, email: &Email) -> String {
     digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-async fn write(
-    app: &App,
-    actor: &Actor,
-    (about, entry): (Option<UserId>, Entry),
-    admission: Admission,
-) -> Result<()> {
+/// The event of a refusal.
+fn entry(app: &App, about: Option<UserId>, says: &str, email: Option<&Email>) -> Entry {
+    let entry = match about {
+        Some(user) => DENIED.about(user),
+        None => DENIED.entry(),
+    };
+    let entry = entry.detail("reason", says).detail("method", "pwd");
+    // SECURITY: people type passwords into the field of the address. Only the address of an account is kept; of any
+    // other what tells the same from another one, and of what is no address nothing (test:
+    // what_is_typed_in_place_of_an_address_is_kept_nowhere).
+    match (about, email) {
+        (Some(_), Some(email)) => entry.personal("email", email.address()),
+        (None, Some(email)) => entry.detail("email_digest", digest(app, email)),
+        (_, None) => entry,
+    }
+}
+
+async fn write(app: &App, actor: &Actor, email: Option<&Email>, reason: Reason) -> Result<()> {
     // SECURITY: nobody's account too, so that it costs the same where there is none
     // (rig: tests/rigs/telling.py).
-    let about = about.unwrap_or(UserId(uuid::Uuid::nil()));
-    let mut change = app.change_holding(actor, &[Hold::Shared(about)]).await?;
-    match admission {
+    let held = reason.about.unwrap_or(UserId(uuid::Uuid::nil()));
+    let mut change = app.change_holding(actor, &[Hold::Shared(held)]).await?;
+    let there = match reason.admission {
         Admission::Counted(guess) => guess.wrong(&mut change).await?,
         Admission::Refused(refused) => refused.as_if_wrong(&mut change).await?,
-    }
-    change.commit(entry).await
+    };
+    // SECURITY: the log says nothing new of a user who was erased meanwhile
+    // (test: a_refusal_beside_a_deletion_is_about_nobody).
+    let about = reason.about.filter(|user| there == Some(*user));
+    let says = if about == reason.about { reason.says } else { "unknown_address" };
+    change.commit(entry(app, about, says, email)).await
 }

@@ -5,7 +5,7 @@ use palisade_crypto::webauthn::AuthenticationResponse;
 
 use super::REAUTHENTICATED;
 use crate::access::{Caller, Strength};
-use crate::app::{App, Change};
+use crate::app::{App, Change, Hold};
 use crate::challenges::{self, Challenge, NewChallenge, Purpose};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
@@ -14,7 +14,6 @@ use crate::mfa::{self, Given, Judged};
 use crate::passwords;
 use crate::recovery;
 use crate::sessions::{self, Issued, Proof};
-use crate::users;
 
 /// What somebody shows to prove who they are.
 pub(super) enum Shown {
@@ -35,7 +34,8 @@ pub(super) async fn reauthenticate(app: &App, caller: &Caller, shown: Shown) -> 
         Shown::Password(password) => {
             strong_enough(Strength::Password, me.strongest)?;
             let proved = passwords::prove(app, caller, &password, "/password").await?;
-            let mut change = app.change(&caller.actor).await?;
+            let mut change = begin_alone(app, caller).await?;
+            still_strong_enough(&mut change, me.user, Strength::Password).await?;
             proved.hold(&mut change).await?;
             let proof = Proof { amr: "pwd", strength: Strength::Password };
             let issued = sessions::renew(&mut change, me.user, me.session()?, proof).await?;
@@ -51,6 +51,12 @@ pub(super) async fn reauthenticate(app: &App, caller: &Caller, shown: Shown) -> 
     }
 }
 
+/// Begins the change that a proof of identity is written in. It ends every credential that the session had: nothing
+/// that rests on one of them is done beside it.
+async fn begin_alone(app: &App, caller: &Caller) -> Result<Change> {
+    app.change_holding(&caller.actor, &[Hold::Alone(caller.signed_in()?.user)]).await
+}
+
 async fn with_factor(app: &App, caller: &Caller, given: &Given) -> Result<Issued> {
     let me = caller.signed_in()?;
     // SECURITY: a passkey's answer belongs to a challenge of this session, and is tried five times at most
@@ -62,9 +68,8 @@ async fn with_factor(app: &App, caller: &Caller, given: &Given) -> Result<Issued
     let account = Account::second_factor(app, me.user);
     let guess =
         lockout::admit(app, &caller.actor, account, Client::SignedIn).await?.counted(app)?;
-    let mut change = app.change(&caller.actor).await?;
-    // In this order by whatever ends challenges, too.
-    users::hold(&mut change, me.user).await?;
+    let mut change = begin_alone(app, caller).await?;
+    still_strong_enough(&mut change, me.user, given.strength()).await?;
     let judged = judge(&mut change, me.user, given, asked.as_ref()).await?;
     let Judged::Right(proof) = judged else {
         if judged == Judged::Used {
@@ -140,6 +145,13 @@ async fn asked(app: &App, caller: &Caller, answer: &AuthenticationResponse) -> R
     let client = challenges::Client::within(app, me.session()?);
     let found = challenges::attempt(app, &caller.actor, Purpose::StepUp, digest, client).await?;
     found.filter(|found| found.user == Some(me.user)).ok_or_else(none)
+}
+
+/// Asks again, within the change that rests on it, whether a proof is strong enough.
+///
+/// SECURITY: a factor may have been set up since (test: a_proof_beside_a_new_factor_is_made_with_that_factor).
+async fn still_strong_enough(change: &mut Change, user: UserId, shown: Strength) -> Result<()> {
+    strong_enough(shown, mfa::factors(change, user).await?.strongest())
 }
 
 /// SECURITY: (test: a_fresh_proof_is_made_with_the_strongest_factor)

@@ -172,7 +172,7 @@ async fn refuse(
             let given_back = guess.give_back(&mut change).await;
             given_back.and(challenges::give_back(&mut change, challenge).await)
         }
-        (_, Some(guess)) => guess.wrong(&mut change).await,
+        (_, Some(guess)) => guess.wrong(&mut change).await.map(drop),
         (_, None) => Ok(()),
     };
     let entry = match challenge.user {

@@ -227,7 +227,11 @@ impl Describe for SignedOut {
 async fn logout(State(app): State<App>, caller: Caller) -> Result<SignedOut> {
     match end_this(&app, &caller).await {
         // It ended at the same moment, and was alive when this request was let in: signed out all the same.
-        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::NotSignedIn) => {}
+        // SECURITY: not if it lives, and only the credential was replaced
+        // (test: a_new_proof_refuses_what_waited_with_the_credentials_before_it).
+        Err(error)
+            if matches!(error.kind(), Kind::NotFound | Kind::NotSignedIn)
+                && super::find_live(&app, caller.signed_in()?.session()?).await?.is_none() => {}
         ended => ended?,
     }
     Ok(SignedOut { cookie: super::cookie(&app).clear() })

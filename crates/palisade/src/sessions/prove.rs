@@ -9,7 +9,7 @@ use palisade_db::{Timestamp, args};
 
 use super::{COOKIE_PREFIX, Known, Owner, Session, Transport, idle_end, live, memory, next_read};
 use crate::access::{self, Identity, Via, bad_token};
-use crate::app::{Actor, App};
+use crate::app::{Actor, App, Presented};
 use crate::error::Result;
 use crate::http::Found;
 use crate::id::SessionId;
@@ -50,7 +50,8 @@ pub async fn of_access_token(app: &App, token: &str) -> Result<Identity> {
     if token.generation != session.generation {
         return Err(bad_token());
     }
-    identity(app, &session, token.authenticated_at, Via::Bearer).await
+    let presented = Presented::AccessToken(token.generation);
+    identity(app, session, Some(token.authenticated_at), presented).await
 }
 
 /// Proves a session cookie.
@@ -72,34 +73,52 @@ pub(super) async fn cookie(app: &App, parts: &Parts) -> Result<Option<Identity>>
         return Err(bad_token());
     }
     extend(app, &session);
-    identity(app, &session, session.authenticated_at, Via::Cookie).await.map(Some)
+    identity(app, session, None, Presented::Cookie(digest)).await.map(Some)
 }
 
 async fn identity(
     app: &App,
-    session: &Session,
-    authenticated_at: Timestamp,
-    via: Via,
+    mut session: Arc<Session>,
+    authenticated_at: Option<Timestamp>,
+    presented: Presented,
 ) -> Result<Identity> {
     let user = users::current(app, session.user).await?.filter(|user| !user.disabled);
     let user = user.ok_or_else(bad_token)?;
     // SECURITY: a session from before the first factor doesn't outlive it, whatever else went wrong
     // (test: a_session_without_the_factor_is_no_session).
     if user.factors.any() && !session.has_mfa() {
-        return Err(bad_token());
+        session = again(app, &session, presented).await?;
     }
     Ok(Identity {
         user: session.user,
         session: Some(session.id),
+        presented: Some(presented),
         api_key: None,
         permissions: Arc::clone(&user.permissions),
-        authenticated_at,
+        authenticated_at: authenticated_at.unwrap_or(session.authenticated_at),
         proved_with: session.proved_with,
         strongest: user.factors.strongest(),
         must_enrol: user.must_enrol(app),
-        via,
+        via: match presented {
+            Presented::AccessToken(_) => Via::Bearer,
+            Presented::Cookie(_) => Via::Cookie,
+        },
         limit: None,
     })
+}
+
+/// A session that lacks the factor its user has, read once more: it may have been read before the factor was set up
+/// within it, and the user after that.
+async fn again(app: &App, session: &Session, presented: Presented) -> Result<Arc<Session>> {
+    memory(app).forget(&session.id, app.clock.monotonic());
+    let session = live(app, session.id).await?.ok_or_else(bad_token)?;
+    let good = match presented {
+        Presented::AccessToken(generation) => session.generation == generation,
+        Presented::Cookie(digest) => {
+            look_up_owner(app, digest).await?.is_some_and(|owner| owner.session == session.id)
+        }
+    };
+    if good && session.has_mfa() { Ok(session) } else { Err(bad_token()) }
 }
 
 /// Whose a cookie is: the newest one of a session, or one that was replaced within the grace.

@@ -100,6 +100,8 @@ pub async fn renew(
     id: SessionId,
     proof: Proof,
 ) -> Result<Issued> {
+    // SECURITY: it ends what others may rest on (test: an_ending_that_does_not_hold_the_account_is_refused).
+    change.must_hold(Hold::Alone(user))?;
     let app = change.app().clone();
     let now = change.now();
     let mut session = hold(change, user, id).await?;

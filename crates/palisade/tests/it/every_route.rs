@@ -10,7 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use futures_util::future::BoxFuture;
 use palisade::access::{Credential, Identity, Strength, Via, Who};
-use palisade::app::App;
+use palisade::app::{App, Presented};
 use palisade::error::Result;
 use palisade::id::{ApiKeyId, SessionId, UserId};
 use palisade::module::Module;
@@ -49,6 +49,7 @@ fn prove<'a>(app: &'a App, parts: &'a Parts) -> BoxFuture<'a, Result<Option<Iden
         Ok(Some(Identity {
             user,
             session,
+            presented: session.map(|_| Presented::AccessToken(1)),
             api_key: session.is_none().then_some(ApiKeyId(Uuid::nil())),
             permissions: Arc::new(named.split('+').map(str::to_owned).collect()),
             authenticated_at: app.clock.now(),
@@ -69,7 +70,7 @@ async fn keep_alive(app: &App, user: UserId) {
         "insert into sessions (id, user_id, transport, token_format, amr, created_at, authenticated_at,
             last_used_at, idle_expires_at, expires_at)
          values ($1, $2, 'token', 'jwt', 'pwd', $3, $3, $3, $4, $4)
-         on conflict (id) do update set ended_at = null",
+         on conflict (id) do update set ended_at = null, generation = 1",
         args![nil, user, now, now.plus(Duration::from_secs(3600))],
     )
     .await

@@ -44,6 +44,7 @@ mod passkeys;
 mod racing;
 mod recovering;
 mod refreshing;
+mod replaced;
 mod restoring;
 mod rights;
 mod signing_in;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
-use palisade::app::{Actor, Hold};
+use palisade::app::{Actor, Hold, Presented};
 use palisade::credentials::{self, Act, End};
 use palisade::id::{SessionId, UserId};
 use palisade::sessions::{self, Why};
@@ -66,7 +66,8 @@ async fn key_beside_ending(on: On) {
     // A change is open that rests on the session, and the ending waits for it.
     let thief = app.token("ann@example.com").await;
     let session = session_of(&app, id).await;
-    let actor = Actor { user: Some(id), session: Some(session), ..Actor::default() };
+    let presented = Some(Presented::AccessToken(1));
+    let actor = Actor { user: Some(id), session: Some(session), presented, ..Actor::default() };
     let admin = other.admin("root@example.com").await;
     let root = other.token("root@example.com").await;
     let mut change = app.app.change(&actor).await.unwrap();
