@@ -6,6 +6,7 @@ use palisade_db::args;
 
 use super::{ENDED, ENDED_NEWS, REVOKED};
 use crate::app::{App, Change, Hold};
+use crate::audit::Entry;
 use crate::credentials::{Act, End, Ending, Fate};
 use crate::error::{Error, Result};
 use crate::id::{SessionId, UserId};
@@ -162,8 +163,19 @@ pub async fn revoke_all(mut change: Change, user: UserId) -> Result<Ended> {
         return Err(Error::not_found());
     }
     let ended = credentials::end(&mut change, End::of(user, Act::Revoked)).await?;
-    change.commit(REVOKED.about(user).detail("sessions", ended.to_string())).await?;
+    change.commit(revoked(user, ended)).await?;
     Ok(Ended(ended))
+}
+
+/// As [`revoke_all`], within a change that has more to do.
+pub(super) async fn revoke_within(change: &mut Change, user: UserId) -> Result<Ended> {
+    let ended = credentials::end(change, End::of(user, Act::Revoked)).await?;
+    change.note(revoked(user, ended));
+    Ok(Ended(ended))
+}
+
+fn revoked(user: UserId, sessions: usize) -> Entry {
+    REVOKED.about(user).detail("sessions", sessions.to_string())
 }
 
 fn tell(change: &mut Change, user: UserId, id: SessionId, why: Why) {
