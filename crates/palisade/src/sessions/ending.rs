@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use palisade_db::args;
 
-use super::{ENDED, ENDED_NEWS, REVOKED};
+use super::{ENDED, ENDED_NEWS};
 use crate::app::{App, Change, Hold};
-use crate::audit::Entry;
+use crate::audit::{Entry, Event};
 use crate::credentials::{Act, End, Ending, Fate};
 use crate::error::{Error, Result};
 use crate::id::{SessionId, UserId};
 use crate::{credentials, users};
+
+/// All sessions of a user were ended by an administrator or the operator.
+pub const REVOKED: Event =
+    Event { name: "sessions.revoked", says: "All sessions of a user were ended" };
 
 /// Why a session ended; the word in the table and the audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,12 +3,17 @@
 use palisade_db::args;
 
 use super::ending::revoke_within;
-use super::{ALL_REVOKED, Ended, revoke_all};
+use super::{Ended, revoke_all};
 use crate::access::Caller;
 use crate::app::{Actor, App, Hold};
+use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::users::{self, Authority};
+
+/// All sessions of every user were ended by an administrator or the operator.
+pub const ALL_REVOKED: Event =
+    Event { name: "sessions.all_revoked", says: "All sessions of every user were ended" };
 
 /// So many accounts are looked up at a time.
 const PAGE: i64 = 200;
@@ -108,7 +113,7 @@ async fn with_credentials(app: &App, service: bool, after: UserId) -> Result<Vec
         .db
         .all(
             "select u.id from users u
-             where u.service = $1 and u.id > $2 and (
+             where cast(case when u.service = $5 then 1 else 0 end as bigint) = $1 and u.id > $2 and (
                 exists (select 1 from sessions s
                     where s.user_id = u.id and s.ended_at is null and s.expires_at > $3)
                 or exists (select 1 from api_keys k
@@ -116,7 +121,7 @@ async fn with_credentials(app: &App, service: bool, after: UserId) -> Result<Vec
                 or exists (select 1 from challenges c
                     where c.user_id = u.id and c.used_at is null and c.expires_at > $3))
              order by u.id limit $4",
-            args![service, after, app.clock.now(), PAGE],
+            args![i64::from(service), after, app.clock.now(), PAGE, true],
         )
         .await?;
     Ok(rows.into_iter().map(|(id,)| id).collect())
