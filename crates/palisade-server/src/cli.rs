@@ -194,11 +194,17 @@ pub(crate) enum UserAction {
         #[arg(value_name = "EMAIL_OR_ID")]
         user: String,
     },
-    /// Ends all sessions of a user.
+    /// Ends all sessions of a user, or of every user, and revokes the API keys.
     RevokeSessions {
         /// Address or id.
-        #[arg(value_name = "EMAIL_OR_ID")]
-        user: String,
+        #[arg(value_name = "EMAIL_OR_ID", required_unless_present = "all")]
+        user: Option<String>,
+        /// Signs every user out and revokes every API key, service accounts' too.
+        #[arg(long, conflicts_with = "user")]
+        all: bool,
+        /// Doesn't ask before every user is signed out.
+        #[arg(long, requires = "all")]
+        yes: bool,
     },
     /// Removes every second factor of a user; ends all sessions.
     ResetMfa {

@@ -45,10 +45,13 @@ pub(crate) async fn run(cli: &Cli, output: Output, action: &UserAction) -> Resul
             let user = find(&app, user).await?;
             show(&app, output, &user);
         }
+        UserAction::RevokeSessions { user: None, yes, .. } => {
+            revoke_everyone(&app, output, *yes).await?;
+        }
         UserAction::Disable { user }
         | UserAction::Enable { user }
         | UserAction::Unlock { user }
-        | UserAction::RevokeSessions { user }
+        | UserAction::RevokeSessions { user: Some(user), .. }
         | UserAction::ResetMfa { user }
         | UserAction::ResetPassword { user, .. }
         | UserAction::Delete { user, .. }
@@ -106,13 +109,29 @@ async fn act(app: &App, user: &User, action: &UserAction) -> Result<String, Fail
             "has a new password; all sessions are ended".to_owned()
         }
         UserAction::Delete { yes, .. } => {
-            confirm(user, *yes)?;
+            let mail = visible(&user.email);
+            let question = format!("Delete {mail} and everything that belongs to them, for good?");
+            confirm(&question, *yes, "nothing was deleted")?;
             account::delete(app.change_holding(&operator, &alone).await?, user).await?;
             "is deleted".to_owned()
         }
         UserAction::GrantRole { role, .. } => grant_role(app, user, role).await?,
         UserAction::RevokeRole { role, .. } => revoke_role(app, user, role).await?,
     })
+}
+
+async fn revoke_everyone(app: &App, output: Output, yes: bool) -> Result<(), Failure> {
+    const QUESTION: &str =
+        "Sign every user out and revoke every API key, also those of service accounts?";
+    confirm(QUESTION, yes, "no session was ended")?;
+    let ended = sessions::revoke_everyone(app, &Actor::operator()).await?;
+    let (accounts, sessions) = (ended.accounts, ended.sessions);
+    output.result(&json!({ "accounts": accounts, "sessions": sessions }), || {
+        format!(
+            "Ended {sessions} sessions; revoked the API keys and sessions of {accounts} accounts."
+        )
+    });
+    Ok(())
 }
 
 async fn grant_role(app: &App, user: &User, name: &str) -> Result<String, Failure> {
@@ -189,23 +208,20 @@ async fn named_role(app: &App, name: &str) -> Result<RoleName, Failure> {
     }
 }
 
-/// Asks on a terminal whether a user shall really go.
-fn confirm(user: &User, yes: bool) -> Result<(), Failure> {
+/// Asks a question on a terminal; any answer but `y` is a failure that says what `refused` says.
+fn confirm(question: &str, yes: bool, refused: &'static str) -> Result<(), Failure> {
     if yes || !std::io::stdin().is_terminal() {
         return Ok(());
     }
     let unread = |error| Failure::failed("the answer can't be read").because(error);
-    let question = format!(
-        "Delete {} and everything that belongs to them, for good? [y/N] ",
-        visible(&user.email)
-    );
+    let question = format!("{question} [y/N] ");
     std::io::stderr().write_all(question.as_bytes()).map_err(unread)?;
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).map_err(unread)?;
     if line.trim().eq_ignore_ascii_case("y") {
         return Ok(());
     }
-    Err(Failure::failed("nothing was deleted"))
+    Err(Failure::failed(refused))
 }
 
 /// A password: asked for twice on a terminal, else the first line of standard input.

@@ -189,7 +189,8 @@ pub struct Actor {
     pub user_agent: Option<String>,
     /// The request.
     pub request: Option<RequestId>,
-    /// The permission that lets them, if one was asked for.
+    /// The permission that lets them, if one was asked for; the name of the role `admin`, which no permission has,
+    /// asks for that role.
     pub permission: Option<&'static str>,
     /// Becomes true once something of the request is committed: from then on it can't be run again.
     pub committed: Option<Arc<AtomicBool>>,

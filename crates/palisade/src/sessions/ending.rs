@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use palisade_db::args;
 
-use super::{ENDED, ENDED_NEWS, REVOKED};
+use super::{ENDED, ENDED_NEWS};
 use crate::app::{App, Change, Hold};
+use crate::audit::{Entry, Event};
 use crate::credentials::{Act, End, Ending, Fate};
 use crate::error::{Error, Result};
 use crate::id::{SessionId, UserId};
 use crate::{credentials, users};
+
+/// All sessions of a user were ended by an administrator or the operator.
+pub const REVOKED: Event =
+    Event { name: "sessions.revoked", says: "All sessions of a user were ended" };
 
 /// Why a session ended; the word in the table and the audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,8 +167,19 @@ pub async fn revoke_all(mut change: Change, user: UserId) -> Result<Ended> {
         return Err(Error::not_found());
     }
     let ended = credentials::end(&mut change, End::of(user, Act::Revoked)).await?;
-    change.commit(REVOKED.about(user).detail("sessions", ended.to_string())).await?;
+    change.commit(revoked(user, ended)).await?;
     Ok(Ended(ended))
+}
+
+/// As [`revoke_all`], within a change that has more to do.
+pub(super) async fn revoke_within(change: &mut Change, user: UserId) -> Result<Ended> {
+    let ended = credentials::end(change, End::of(user, Act::Revoked)).await?;
+    change.note(revoked(user, ended));
+    Ok(Ended(ended))
+}
+
+fn revoked(user: UserId, sessions: usize) -> Entry {
+    REVOKED.about(user).detail("sessions", sessions.to_string())
 }
 
 fn tell(change: &mut Change, user: UserId, id: SessionId, why: Why) {

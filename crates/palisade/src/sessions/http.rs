@@ -11,7 +11,7 @@ use palisade_crypto::secret::SecretString;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Issued, SessionView, Transport, Why, end, list};
+use super::{Issued, SessionView, Transport, Why, end, everyone, list};
 use crate::access::{ANYONE, Caller, SIGNED_IN, needs, same_origin};
 use crate::app::{App, Hold};
 use crate::credentials::{self, Act, End};
@@ -52,6 +52,16 @@ pub(super) fn routes() -> Routes {
                 .says("Ends all of one's own sessions but this one.")
                 .delete("/{id}", SIGNED_IN.uncounted(), end_mine)
                 .says("Ends one of one's own sessions."),
+        )
+        .and(
+            Routes::at("/users")
+                .post("/revoke-sessions", needs(users::WRITE).fresh(), revoke_everyones)
+                .says(
+                    "Ends all sessions of every user, the caller's own last, and revokes all API keys.\n\nFor \
+                     administrators alone. After an answer of 503 the work may still go on: it is done when \
+                     this session is over, and a repeated call goes on with what is left.",
+                )
+                .or(Kind::Denied, "access.exceeds_own"),
         )
         .and(
             Routes::at("/users/{id}")
@@ -277,6 +287,11 @@ async fn disable(State(app): State<App>, caller: Caller, Id(id): Id<UserId>) -> 
     let holds = [Hold::Alone(id), Hold::Administrators];
     super::disable(app.change_holding(&caller.actor, &holds).await?, id).await?;
     Ok(NoContent)
+}
+
+async fn revoke_everyones(State(app): State<App>, caller: Caller) -> Result<SignedOut> {
+    everyone::revoke_for(&app, &caller).await?;
+    Ok(SignedOut { cookie: super::cookie(&app).clear() })
 }
 
 async fn revoke(State(app): State<App>, caller: Caller, Id(id): Id<UserId>) -> Result<NoContent> {

@@ -10,6 +10,7 @@
 //! Tables: `sessions`, `session_secrets`.
 
 mod ending;
+mod everyone;
 mod http;
 mod kept;
 mod prove;
@@ -38,7 +39,8 @@ use crate::settings::TokenFormat;
 use crate::shape;
 use crate::tokens;
 
-pub use ending::{Ended, Why, disable, end, revoke_all};
+pub use ending::{Ended, REVOKED, Why, disable, end, revoke_all};
+pub use everyone::{ALL_REVOKED, EndedAll, revoke_everyone};
 pub use http::{Answer, answer};
 pub use kept::{KeptSession, kept, seen};
 pub use prove::of_access_token;
@@ -46,9 +48,6 @@ pub use refresh::{of_refresh_token, refresh, renew, strengthen};
 
 /// A session was ended.
 pub const ENDED: Event = Event { name: "sessions.ended", says: "A session was ended" };
-/// All sessions of a user were ended by an administrator or the operator.
-pub const REVOKED: Event =
-    Event { name: "sessions.revoked", says: "All sessions of a user were ended" };
 /// A refresh token or cookie was used again after its successor had been: somebody copied it.
 pub const REPLAYED: Event =
     Event { name: "sessions.replayed", says: "A used refresh token was used again" };
@@ -58,7 +57,7 @@ pub const MODULE: Module = Module {
     name: "sessions",
     routes: http::routes,
     limits: &[&http::REFRESH, &access::ACCOUNT],
-    events: &[ENDED, REVOKED, REPLAYED],
+    events: &[ENDED, REVOKED, ALL_REVOKED, REPLAYED],
     jobs: &[Job {
         name: "sessions.prune",
         every: Duration::from_secs(60),

@@ -71,6 +71,17 @@ impl Authority {
         if *admin || held { Ok(()) } else { Err(exceeds_own()) }
     }
 
+    /// Refuses to act on every user at once, unless nothing is above the caller.
+    ///
+    /// # Errors
+    /// `access.exceeds_own`.
+    pub fn reaches_everyone(&self) -> Result<()> {
+        match self {
+            Authority::Operator | Authority::User { admin: true, .. } => Ok(()),
+            Authority::User { .. } => Err(exceeds_own()),
+        }
+    }
+
     /// Refuses to act on a user who holds a permission that the caller doesn't hold.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ mod duplicates;
 mod ending_table;
 mod endings;
 mod every_route;
+mod everyone;
 mod factor_gaps;
 mod factors;
 mod faults;

@@ -100,6 +100,7 @@ const OTHERS: &str = "
     DELETE /api/v1/roles/{role}
     POST /api/v1/service-accounts
     POST /api/v1/users
+    POST /api/v1/users/revoke-sessions
 ";
 
 fn lines(text: &'static str) -> impl Iterator<Item = &'static str> {

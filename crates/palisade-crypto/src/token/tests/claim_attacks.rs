@@ -89,9 +89,19 @@ fn missing_unknown_and_repeated_claims_are_refused() {
     for paseto in [false, true] {
         let good = claims_with("", None, paseto);
         let stem = good.strip_suffix('}').unwrap();
-        for name in
-            ["iss", "aud", "sub", "client_id", "sid", "jti", "iat", "exp", "auth_time", "amr"]
-        {
+        for name in [
+            "iss",
+            "aud",
+            "sub",
+            "client_id",
+            "sid",
+            "jti",
+            "iat",
+            "exp",
+            "auth_time",
+            "amr",
+            "gen",
+        ] {
             assert_eq!(
                 verdict_on_claims(&claims_with(name, None, paseto), paseto),
                 refused,

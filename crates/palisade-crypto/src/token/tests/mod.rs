@@ -135,7 +135,7 @@ fn a_jwt_has_the_three_header_members_of_rfc_9068_and_no_other() {
         let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
         let payload: Value = serde_json::from_slice(&payload).unwrap();
         assert_eq!(payload["exp"], json!(NOW + 900));
-        assert_eq!(payload.as_object().unwrap().len(), 10);
+        assert_eq!(payload.as_object().unwrap().len(), 11);
     }
 }
 

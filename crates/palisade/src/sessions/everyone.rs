@@ -1,0 +1,128 @@
+//! Ending the sessions of every user.
+
+use palisade_db::args;
+
+use super::ending::revoke_within;
+use super::{Ended, revoke_all};
+use crate::access::Caller;
+use crate::app::{Actor, App, Hold};
+use crate::audit::Event;
+use crate::error::{Error, Kind, Result};
+use crate::id::UserId;
+use crate::users::{self, Authority};
+
+/// All sessions of every user were ended by an administrator or the operator.
+pub const ALL_REVOKED: Event =
+    Event { name: "sessions.all_revoked", says: "All sessions of every user were ended" };
+
+/// So many accounts are looked up at a time.
+const PAGE: i64 = 200;
+
+/// What an ending of everyone's sessions ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EndedAll {
+    /// How many accounts had something to end.
+    pub accounts: usize,
+    /// How many sessions ended.
+    pub sessions: usize,
+}
+
+impl EndedAll {
+    fn add(&mut self, ended: Ended) {
+        self.accounts += 1;
+        self.sessions += ended.0;
+    }
+}
+
+/// Ends everyone's sessions for an administrator. The work is a task of its own: it goes on when the client goes
+/// away or the request has taken too long.
+///
+/// # Errors
+/// `access.exceeds_own`, unless the caller is an administrator; or as [`revoke_everyone`].
+pub(super) async fn revoke_for(app: &App, caller: &Caller) -> Result<()> {
+    // SECURITY: it reaches those above any lesser caller (test: only_an_administrator_signs_everyone_out).
+    Authority::of(app, caller).await?.reaches_everyone()?;
+    // Each change looks for the role again: no permission has its name.
+    let actor = Actor { permission: Some(users::ADMIN), ..caller.actor.clone() };
+    let app = app.clone();
+    let work = tokio::spawn(async move {
+        let done = revoke_everyone(&app, &actor).await;
+        match &done {
+            Ok(ended) => tracing::info!(
+                accounts = ended.accounts,
+                sessions = ended.sessions,
+                "the sessions of every user are ended"
+            ),
+            Err(error) => tracing::warn!(
+                code = error.code(),
+                "ending the sessions of every user stopped half-way; a repeated request goes on"
+            ),
+        }
+        done
+    });
+    work.await.map_err(Error::internal)?.map(|_| ())
+}
+
+/// Ends all sessions, API keys and challenges of every user, as [`revoke_all`] does for one: a change for each
+/// account, so that nobody waits for all of them. After a failure, what has ended stays ended, and the next call
+/// goes on with the rest.
+///
+/// The session of `actor` ends last, with the event that sums it up. Service accounts come after people: a
+/// session that is still alive could give them a key.
+///
+/// # Errors
+/// The session of `actor` has ended, or the role is lost; or the database fails.
+pub async fn revoke_everyone(app: &App, actor: &Actor) -> Result<EndedAll> {
+    let mut all = EndedAll::default();
+    for service in [false, true] {
+        let mut after = UserId(uuid::Uuid::nil());
+        loop {
+            let page = with_credentials(app, service, after).await?;
+            let Some(last) = page.last() else { break };
+            after = *last;
+            for user in page.into_iter().filter(|user| Some(*user) != actor.user) {
+                let change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
+                match revoke_all(change, user).await {
+                    Ok(ended) => all.add(ended),
+                    // Deleted meanwhile: everything of the account ended with it.
+                    Err(error) if error.kind() == Kind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+    finish(app, actor, all).await
+}
+
+/// Ends what the caller has, and writes the event of the whole.
+async fn finish(app: &App, actor: &Actor, mut all: EndedAll) -> Result<EndedAll> {
+    let holds: Vec<Hold> = actor.user.map(Hold::Alone).into_iter().collect();
+    let mut change = app.change_holding(actor, &holds).await?;
+    if let Some(caller) = actor.user {
+        // SECURITY: (test: everyone_is_signed_out_and_the_caller_last)
+        all.add(revoke_within(&mut change, caller).await?);
+    }
+    let event = ALL_REVOKED.entry().detail("accounts", all.accounts.to_string());
+    change.commit(event.detail("sessions", all.sessions.to_string())).await?;
+    Ok(all)
+}
+
+/// The next accounts behind `after` that have something to end.
+async fn with_credentials(app: &App, service: bool, after: UserId) -> Result<Vec<UserId>> {
+    let rows: Vec<(UserId,)> = app
+        .db
+        .all(
+            "select u.id from users u
+             where cast(case when u.service = $5 then 1 else 0 end as bigint) = $1 and u.id > $2 and (
+                exists (select 1 from sessions s
+                    where s.user_id = u.id and s.ended_at is null and s.expires_at > $3)
+                or exists (select 1 from api_keys k
+                    where k.user_id = u.id and k.revoked_at is null and k.expires_at > $3)
+                or exists (select 1 from challenges c
+                    where c.user_id = u.id and c.used_at is null and c.expires_at > $3))
+             order by u.id limit $4",
+            args![i64::from(service), after, app.clock.now(), PAGE, true],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|(id,)| id).collect())
+}
