@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use palisade::access::Who;
-use palisade::app::Actor;
+use palisade::app::{Actor, Hold};
 use palisade::grants::{self, Resource, Subject};
 use palisade::id::UserId;
 use palisade::registration::{self, Wanted};
-use palisade::users::{self, Authority, Email, NewUser};
+use palisade::users::{self, Email, NewUser};
 use palisade::{recovery, roles};
 use palisade_crypto::opaque;
 use palisade_db::{Timestamp, args};
@@ -496,9 +496,10 @@ async fn operator(on: On) {
         for role in ["editors", "admin"] {
             let change = app.app.change(&operator).await.unwrap();
             let role = role.parse().unwrap();
-            roles::grant(change, &Authority::Operator, id, &role).await.unwrap();
+            roles::grant(change, id, &role).await.unwrap();
         }
-        let sent = recovery::send_link(&app.app, &operator, id).await;
+        let change = app.app.change_holding(&operator, &[Hold::Shared(id)]).await.unwrap();
+        let sent = recovery::send_link(change, id).await;
         assert_eq!(sent.is_ok(), kind != "service", "{kind}");
     }
     app.stop().await;
