@@ -8,7 +8,7 @@ use palisade::id::UserId;
 use palisade::recovery::{self, Invitation};
 use palisade::registration::{self, Wanted};
 use palisade::roles::{self, RoleName};
-use palisade::users::{self, Authority, Email, User, UserView, check_name};
+use palisade::users::{self, Email, User, UserView, check_name};
 use palisade::visible::visible;
 use palisade::{App, account, lockout, mfa, passwords, sessions};
 use palisade_crypto::secret::SecretString;
@@ -101,7 +101,8 @@ async fn act(app: &App, user: &User, action: &UserAction) -> Result<String, Fail
             "has no second factor any more; all sessions are ended".to_owned()
         }
         UserAction::ResetPassword { invite: true, .. } => {
-            recovery::send_link(app, &operator, user.id).await?;
+            let shared = [Hold::Shared(user.id)];
+            recovery::send_link(app.change_holding(&operator, &shared).await?, user.id).await?;
             "gets a link to choose a password with, good for a week".to_owned()
         }
         UserAction::ResetPassword { invite: false, .. } => {
@@ -137,7 +138,7 @@ async fn revoke_everyone(app: &App, output: Output, yes: bool) -> Result<(), Fai
 async fn grant_role(app: &App, user: &User, name: &str) -> Result<String, Failure> {
     let role = named_role(app, name).await?;
     let change = app.change_holding(&Actor::operator(), &[Hold::Shared(user.id)]).await?;
-    roles::grant(change, &Authority::Operator, user.id, &role).await?;
+    roles::grant(change, user.id, &role).await?;
     Ok(format!("has the role {name}"))
 }
 
@@ -186,7 +187,7 @@ async fn create(app: &App, new: New<'_>) -> Result<User, Failure> {
     let (operator, roles) = (Actor::operator(), new.roles.to_vec());
     let id = if new.invite {
         let invitation = Invitation { email, name, roles };
-        recovery::invite(app, &operator, &Authority::Operator, invitation).await?
+        recovery::invite(app, &operator, invitation).await?
     } else {
         let wanted = Wanted { email, password: new_password()?, name };
         registration::create_user(app, &operator, wanted, roles).await?

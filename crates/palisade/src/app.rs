@@ -262,7 +262,7 @@ impl Actor {
 /// What a change holds: what it names, and what its actor rests on.
 fn locks(actor: &Actor, holds: &[Hold]) -> Vec<Lock> {
     let own = actor.user.map(|user| Hold::Shared(user).lock());
-    let roles = actor.permission.map(|_| Hold::roles_shared());
+    let roles = actor.permission.map(|_| Hold::RolesShared.lock());
     holds.iter().map(|hold| hold.lock()).chain(own).chain(roles).collect()
 }
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::export::{Export, export};
 use super::{Changes, alter, ask_for_deletion, delete, held_for_deletion};
 use crate::access::{Caller, SIGNED_IN, bad_token, needs};
-use crate::app::App;
+use crate::app::{App, Hold};
 use crate::error::{Error, Kind, Result, Rules};
 use crate::http::{Body, Id, NoContent, Routes, limit};
 use crate::id::UserId;
@@ -87,14 +87,15 @@ async fn change_user(
     let name = rules.check("/name", name);
     let email = rules.check("/email", body.email.as_deref().map(Email::parse).transpose());
     let (name, email) = rules.all(name.zip(email))?;
-    let user = users::within_reach(&app, &caller, id).await?;
+    let hold = if email.is_some() { Hold::Alone(id) } else { Hold::Shared(id) };
+    let (change, user) = users::change_within_reach(&app, &caller, id, &[hold]).await?;
     // SECURITY: else a found session becomes an account without a way back
     // (test: users_are_changed_and_deleted).
     if email.is_some() && caller.signed_in()?.user == id {
         let says = "Change your own address with POST /api/v1/users/me/email.";
         return Err(Error::new(Kind::Denied, "users.own_address", says));
     }
-    alter(&app, &caller.actor, &user, Changes { name, email }).await?;
+    alter(change, &user, Changes { name, email }).await?;
     let user = users::find(&app, id).await?.ok_or_else(Error::not_found)?;
     Ok(Json(UserView::new(&user, app.clock.now())))
 }
@@ -104,8 +105,8 @@ async fn delete_user(
     caller: Caller,
     Id(id): Id<UserId>,
 ) -> Result<NoContent> {
-    let user = users::within_reach(&app, &caller, id).await?;
-    let change = app.change_holding(&caller.actor, &held_for_deletion(id)).await?;
+    let holds = held_for_deletion(id);
+    let (change, user) = users::change_within_reach(&app, &caller, id, &holds).await?;
     delete(change, &user).await?;
     Ok(NoContent)
 }

@@ -129,10 +129,8 @@ pub struct Changes {
 ///
 /// # Errors
 /// Not found; `users.email_taken`; `users.service_account`; or the database fails.
-pub async fn alter(app: &App, actor: &Actor, user: &User, changes: Changes) -> Result<()> {
+pub async fn alter(mut change: Change, user: &User, changes: Changes) -> Result<()> {
     let email = changes.email.filter(|email| email.address() != user.email);
-    let hold = if email.is_some() { Hold::Alone(user.id) } else { Hold::Shared(user.id) };
-    let mut change = app.change_holding(actor, &[hold]).await?;
     let mut fields = Vec::new();
     if let Some(email) = email {
         if user.service {

@@ -13,13 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{ApiKeyView, NewKey, USE, Why, create, kept, list, revoke};
 use crate::access::{Caller, SIGNED_IN, needs};
-use crate::app::{App, Hold};
+use crate::app::{App, Change, Hold};
 use crate::error::{Broken, Error, Kind, Result, Rules};
 use crate::http::{Body, Created, Id, List, NoContent, Paging, Params, Routes, Segments, limit};
 use crate::id::{ApiKeyId, UserId};
 use crate::limits::{Key, Rule};
 use crate::shape;
-use crate::users::{self, AllPermissions, User, UserView, exceeds_own};
+use crate::users::{self, AllPermissions, Authority, User, UserView, exceeds_own};
 
 /// Making keys, by whoever does: each is a letter in somebody's mail.
 pub(super) const MAKE: Rule = Rule {
@@ -200,24 +200,17 @@ fn networks(texts: &[String]) -> Result<Vec<IpNet>, Broken> {
     Ok(parsed.map_err(|_| bad())?.iter().map(IpNet::trunc).collect())
 }
 
-/// Makes a key for a user, at the word of a caller who holds all that it may do.
-async fn make(
-    app: &App,
-    caller: &Caller,
-    owner: &User,
-    body: ApiKeyBody,
-) -> Result<Created<NewKeyView>> {
-    let me = caller.signed_in()?;
-    limit(app, &MAKE, app.limiter.account(&me.user.to_string()))?;
-    let new = checked(app, owner, body)?;
+/// Makes a key for a user, at the word of those who hold all that it may do.
+async fn make(mut change: Change, owner: &User, new: NewKey) -> Result<Created<NewKeyView>> {
+    let app = change.app().clone();
+    let authority = Authority::of(&mut change).await?;
     // SECURITY: (test: nobody_makes_an_api_key_that_may_do_more)
-    let held = &me.permissions;
-    if !new.permissions.is_subset(held) || !new.permissions.is_subset(&owner.permissions) {
+    let held = |name: &String| authority.holds(name) && owner.permissions.contains(name);
+    if !new.permissions.iter().all(held) {
         return Err(exceeds_own());
     }
-    let (id, secret): (ApiKeyId, SecretString) =
-        create(app.change_holding(&caller.actor, &[Hold::Shared(owner.id)]).await?, new).await?;
-    let made = kept(app, owner.id).await?.into_iter().find(|kept| kept.key.id == id);
+    let (id, secret): (ApiKeyId, SecretString) = create(change, new).await?;
+    let made = kept(&app, owner.id).await?.into_iter().find(|kept| kept.key.id == id);
     let key = made.ok_or_else(Error::not_found)?.key;
     Ok(Created(NewKeyView { api_key: secret.expose().to_owned(), key }))
 }
@@ -232,8 +225,13 @@ async fn make_mine(
     caller: Caller,
     Body(body): Body<ApiKeyBody>,
 ) -> Result<Created<NewKeyView>> {
-    let me = users::find(&app, caller.signed_in()?.user).await?.ok_or_else(Error::not_found)?;
-    make(&app, &caller, &me, body).await
+    let id = caller.signed_in()?.user;
+    limit(&app, &MAKE, app.limiter.account(&id.to_string()))?;
+    let holds = [Hold::Shared(id), Hold::RolesShared];
+    let mut change = app.change_holding(&caller.actor, &holds).await?;
+    let me = users::find_now(&mut change, id).await?.ok_or_else(Error::not_found)?;
+    let new = checked(&app, &me, body)?;
+    make(change, &me, new).await
 }
 
 async fn revoke_mine(
@@ -263,13 +261,15 @@ async fn make_theirs(
     Id(id): Id<UserId>,
     Body(body): Body<ApiKeyBody>,
 ) -> Result<Created<NewKeyView>> {
-    let user = users::within_reach(&app, &caller, id).await?;
+    let (change, user) = users::change_within_reach(&app, &caller, id, &[Hold::Shared(id)]).await?;
     // SECURITY: a person's key is the person's to make (test: nobody_makes_an_api_key_for_another_person).
     if !user.service {
         let says = "People make their API keys themselves; this is no service account.";
         return Err(Error::new(Kind::Conflict, "api_keys.not_a_service_account", says));
     }
-    make(&app, &caller, &user, body).await
+    limit(&app, &MAKE, app.limiter.account(&caller.signed_in()?.user.to_string()))?;
+    let new = checked(&app, &user, body)?;
+    make(change, &user, new).await
 }
 
 async fn revoke_theirs(
@@ -277,8 +277,8 @@ async fn revoke_theirs(
     caller: Caller,
     Segments((user, key)): Segments<(UserId, ApiKeyId)>,
 ) -> Result<NoContent> {
-    users::stoppable(&app, &caller, user).await?;
-    let mut change = app.change_holding(&caller.actor, &[Hold::Alone(user)]).await?;
+    let holds = [Hold::Alone(user)];
+    let mut change = users::change_stoppable(&app, &caller, user, &holds).await?;
     revoke(&mut change, user, key, Why::Revoked).await?;
     change.commit_quietly("revoking an API key noted its own event").await?;
     Ok(NoContent)

@@ -34,8 +34,11 @@ pub enum Hold {
     Alone(UserId),
     /// Who is an administrator: for changes after which there may be one less.
     Administrators,
-    /// What roles allow: for changes of roles. Whoever acts by a permission shares it.
+    /// What roles allow: for changes of roles.
     Roles,
+    /// What roles allow, shared with other changes: for those that rest on rights. A change by a permission holds it
+    /// by itself.
+    RolesShared,
 }
 
 /// Below every key of an account: its two highest bits are `10`, as in every UUID (RFC 9562, section 4.1), and the
@@ -50,12 +53,8 @@ impl Hold {
             Hold::Alone(user) => Lock { key: account(user), alone: true },
             Hold::Administrators => Lock { key: ADMINISTRATORS, alone: true },
             Hold::Roles => Lock { key: ROLES, alone: true },
+            Hold::RolesShared => Lock { key: ROLES, alone: false },
         }
-    }
-
-    /// Shares what roles allow.
-    pub(super) fn roles_shared() -> Lock {
-        Lock { key: ROLES, alone: false }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::app::{App, Change, Hold};
 use crate::error::{Broken, Error, Kind, Result, Rules};
 use crate::http::{Body, Id, NoContent, Paging, Params, Routes, Segments};
 use crate::shape;
-use crate::users::{self, User};
+use crate::users::{self, Authority, User};
 
 pub(super) fn routes() -> Routes {
     Routes::at("/resources/{type}")
@@ -151,7 +151,8 @@ async fn may_change(
 ) -> Result<()> {
     let me = caller.signed_in()?;
     let own = held_now(change, me.user, resource).await?;
-    if me.permissions.contains(WRITE.name) {
+    // SECURITY: (test: rights_that_were_taken_away_do_nothing_for_what_is_under_way)
+    if Authority::of(change).await?.holds(WRITE.name) {
         return Ok(());
     }
     // SECURITY: (test: whoever_may_share_hands_on_what_they_hold_and_no_more)
@@ -219,9 +220,9 @@ async fn all(
     Ok(Json(Grants { items: list(&app, &resource).await?, next_cursor: None }))
 }
 
-/// What a change of somebody's grants holds.
+/// What a change of somebody's grants holds: it rests on rights, and no permission of its route says so.
 fn held_for(subject: &Subject) -> Vec<Hold> {
-    subject.user().map(Hold::Shared).into_iter().collect()
+    subject.user().map(Hold::Shared).into_iter().chain([Hold::RolesShared]).collect()
 }
 
 async fn give(

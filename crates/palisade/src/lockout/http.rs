@@ -29,7 +29,7 @@ async fn unlock_user(
         let says = "To lift your own lock, change your password or ask another administrator.";
         return Err(Error::new(Kind::Denied, "lockout.own_lock", says));
     }
-    users::within_reach(&app, &caller, id).await?;
-    unlock(app.change_holding(&caller.actor, &[Hold::Shared(id)]).await?, id).await?;
+    let (change, _) = users::change_within_reach(&app, &caller, id, &[Hold::Shared(id)]).await?;
+    unlock(change, id).await?;
     Ok(NoContent)
 }

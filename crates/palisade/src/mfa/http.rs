@@ -183,8 +183,8 @@ async fn reset_mfa(
         let says = "Remove your own factors one by one, with DELETE /api/v1/users/me/totp and /passkeys/{id}.";
         return Err(Error::new(Kind::Denied, "mfa.own_factors", says));
     }
-    users::within_reach(&app, &caller, id).await?;
-    reset(app.change_holding(&caller.actor, &[Hold::Alone(id)]).await?, id).await?;
+    let (change, _) = users::change_within_reach(&app, &caller, id, &[Hold::Alone(id)]).await?;
+    reset(change, id).await?;
     Ok(NoContent)
 }
 

@@ -12,13 +12,13 @@ use super::{
     reset, send_link, undo_address,
 };
 use crate::access::{ANYONE, Caller, SIGNED_IN, needs};
-use crate::app::App;
+use crate::app::{App, Hold};
 use crate::error::{Error, Kind, Result, Rules};
 use crate::http::{Accepted, Body, Created, Html, Id, NoContent, Routes, Taken, limit};
 use crate::id::UserId;
 use crate::limits::{Key, Rule};
 use crate::shape;
-use crate::users::{self, Authority, Email, UserView};
+use crate::users::{self, Email, UserView};
 
 /// Asking for links, by address.
 pub(super) const FORGOT: Rule = Rule {
@@ -263,9 +263,8 @@ async fn invite_user(
     let name = rules.check("/name", body.name.as_deref().map(users::check_name).transpose());
     let (email, name) = rules.all(email.zip(name))?;
     limit(&app, &INVITE, app.limiter.account(&caller.signed_in()?.user.to_string()))?;
-    let authority = Authority::of(&app, &caller).await?;
     let invitation = Invitation { email, name, roles: body.roles };
-    let user = invite(&app, &caller.actor, &authority, invitation).await?;
+    let user = invite(&app, &caller.actor, invitation).await?;
     let user = users::find(&app, user).await?.ok_or_else(Error::not_found)?;
     Ok(Created(UserView::new(&user, app.clock.now())))
 }
@@ -275,9 +274,10 @@ async fn send_reset(
     caller: Caller,
     Id(id): Id<UserId>,
 ) -> Result<NoContent> {
-    let user = users::within_reach(&app, &caller, id).await?;
+    let holds = [Hold::Shared(id)];
+    let (change, _) = users::change_within_reach(&app, &caller, id, &holds).await?;
     limit(&app, &INVITE, app.limiter.account(&caller.signed_in()?.user.to_string()))?;
-    send_link(&app, &caller.actor, user.id).await?;
+    send_link(change, id).await?;
     Ok(NoContent)
 }
 

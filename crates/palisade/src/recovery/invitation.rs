@@ -5,14 +5,14 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::{Link, store_link};
-use crate::app::{Actor, App, Change, Hold};
+use crate::app::{Actor, App, Change};
 use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::mail::{self, Content, Letter};
 use crate::passwords;
 use crate::roles;
-use crate::users::{self, Authority, Email, NewUser};
+use crate::users::{self, Email, NewUser};
 
 /// A user was invited.
 pub(super) const INVITED: Event = Event {
@@ -44,15 +44,10 @@ pub struct Invitation {
 ///
 /// # Errors
 /// `mail.off`; `users.email_taken`; `roles.unknown`; `access.exceeds_own`; or the database fails.
-pub async fn invite(
-    app: &App,
-    actor: &Actor,
-    authority: &Authority,
-    invitation: Invitation,
-) -> Result<UserId> {
+pub async fn invite(app: &App, actor: &Actor, invitation: Invitation) -> Result<UserId> {
     mail::needed(app)?;
     let mut change = app.change(actor).await?;
-    roles::check_for_new(&mut change, authority, &invitation.roles).await?;
+    roles::check_for_new(&mut change, &invitation.roles).await?;
     let Invitation { email, name, roles } = invitation;
     let new = NewUser { id: None, verified: false, email, name, roles, service: false };
     let user = users::create(&mut change, &new).await?.ok_or_else(users::email_taken)?;
@@ -66,9 +61,9 @@ pub async fn invite(
 ///
 /// # Errors
 /// `mail.off`; not found; `users.disabled`; or the database fails.
-pub async fn send_link(app: &App, actor: &Actor, user: UserId) -> Result<()> {
-    mail::needed(app)?;
-    let found = users::find(app, user).await?.ok_or_else(Error::not_found)?;
+pub async fn send_link(mut change: Change, user: UserId) -> Result<()> {
+    mail::needed(change.app())?;
+    let found = users::find_now(&mut change, user).await?.ok_or_else(Error::not_found)?;
     if found.disabled {
         let says = "This user is disabled; enable them first.";
         return Err(Error::new(Kind::Conflict, "users.disabled", says));
@@ -76,7 +71,6 @@ pub async fn send_link(app: &App, actor: &Actor, user: UserId) -> Result<()> {
     if found.service {
         return Err(users::service_account());
     }
-    let mut change = app.change_holding(actor, &[Hold::Shared(user)]).await?;
     send(&mut change, user).await?;
     change.commit(INVITED.about(user)).await
 }

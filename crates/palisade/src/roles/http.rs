@@ -17,7 +17,7 @@ use crate::error::{Broken, Error, Kind, Result, Rules};
 use crate::http::{Body, Created, Id, List, NoContent, Routes, Segments};
 use crate::id::UserId;
 use crate::shape;
-use crate::users::{self, AllPermissions, Authority};
+use crate::users::{self, AllPermissions};
 
 pub(super) fn routes() -> Routes {
     Routes::at("/roles")
@@ -136,8 +136,7 @@ async fn make(
     })?;
     let description = description(body.description.as_deref())?.unwrap_or_default();
     let wanted = Wanted { description, permissions: known(&app, body.permissions)? };
-    let authority = Authority::of(&app, &caller).await?;
-    create(app.change(&caller.actor).await?, &authority, &name, wanted).await?;
+    create(app.change(&caller.actor).await?, &name, wanted).await?;
     find(&app, &name).await?.map(Created).ok_or_else(Error::not_found)
 }
 
@@ -153,9 +152,8 @@ async fn alter(
 ) -> Result<Json<Role>> {
     let description = description(body.description.as_deref())?;
     let permissions = body.permissions.map(|names| known(&app, names)).transpose()?;
-    let authority = Authority::of(&app, &caller).await?;
     let held = app.change_holding(&caller.actor, &[Hold::Roles]).await?;
-    change(held, &authority, &name, description, permissions).await?;
+    change(held, &name, description, permissions).await?;
     find(&app, &name).await?.map(Json).ok_or_else(Error::not_found)
 }
 
@@ -166,8 +164,7 @@ async fn remove(
 ) -> Result<NoContent> {
     // Before the lock that all roles share is taken.
     find(&app, &name).await?.ok_or_else(Error::not_found)?;
-    let authority = Authority::of(&app, &caller).await?;
-    delete(app.change_holding(&caller.actor, &[Hold::Roles]).await?, &authority, &name).await?;
+    delete(app.change_holding(&caller.actor, &[Hold::Roles]).await?, &name).await?;
     Ok(NoContent)
 }
 
@@ -185,10 +182,8 @@ async fn give(
     caller: Caller,
     Segments((id, role)): Segments<(UserId, RoleName)>,
 ) -> Result<NoContent> {
-    users::within_reach(&app, &caller, id).await?;
-    let authority = Authority::of(&app, &caller).await?;
-    grant(app.change_holding(&caller.actor, &[Hold::Shared(id)]).await?, &authority, id, &role)
-        .await?;
+    let (change, _) = users::change_within_reach(&app, &caller, id, &[Hold::Shared(id)]).await?;
+    grant(change, id, &role).await?;
     Ok(NoContent)
 }
 
@@ -197,8 +192,8 @@ async fn take(
     caller: Caller,
     Segments((id, role)): Segments<(UserId, RoleName)>,
 ) -> Result<NoContent> {
-    users::within_reach(&app, &caller, id).await?;
-    let change = app.change_holding(&caller.actor, &held_for_revoking(id)).await?;
+    let holds = held_for_revoking(id);
+    let (change, _) = users::change_within_reach(&app, &caller, id, &holds).await?;
     revoke(change, id, &role).await?;
     Ok(NoContent)
 }

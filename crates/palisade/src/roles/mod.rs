@@ -176,12 +176,8 @@ const FIND: &str = "select name, description,
 ///
 /// # Errors
 /// `roles.taken`; `roles.too_many`; `access.exceeds_own`; or the database fails.
-pub async fn create(
-    mut change: Change,
-    authority: &Authority,
-    name: &RoleName,
-    wanted: Wanted,
-) -> Result<()> {
+pub async fn create(mut change: Change, name: &RoleName, wanted: Wanted) -> Result<()> {
+    let authority = Authority::of(&mut change).await?;
     authority.hands_on(name.as_str(), wanted.permissions.iter().map(String::as_str))?;
     let (count,): (i64,) = change.one("select count(*) from roles", args![]).await?;
     if count >= MOST {
@@ -208,7 +204,6 @@ pub async fn create(
 /// Not found; `roles.built_in`; `access.exceeds_own` if it adds or takes away what isn't held; or the database fails.
 pub async fn change(
     mut change: Change,
-    authority: &Authority,
     name: &RoleName,
     description: Option<String>,
     permissions: Option<BTreeSet<String>>,
@@ -222,6 +217,7 @@ pub async fn change(
     // reached for a while (test: nobody_hands_on_what_they_do_not_hold).
     let now: BTreeSet<String> = role.permissions.into_iter().collect();
     let wanted = permissions.unwrap_or_else(|| now.clone());
+    let authority = Authority::of(&mut change).await?;
     authority.hands_on(&role.name, wanted.symmetric_difference(&now).map(String::as_str))?;
     change
         .run(
@@ -256,7 +252,7 @@ fn entry(event: Event, name: &RoleName, permissions: &BTreeSet<String>) -> crate
 ///
 /// # Errors
 /// Not found; `roles.built_in`; `access.exceeds_own`; or the database fails.
-pub async fn delete(mut change: Change, authority: &Authority, name: &RoleName) -> Result<()> {
+pub async fn delete(mut change: Change, name: &RoleName) -> Result<()> {
     if [ADMIN, USER].contains(&name.as_str()) {
         return Err(built_in());
     }
@@ -264,7 +260,8 @@ pub async fn delete(mut change: Change, authority: &Authority, name: &RoleName) 
     let role = find_now(&mut change, name).await?.ok_or_else(Error::not_found)?;
     // SECURITY: it is taken from everybody, those above the caller among them
     // (test: nobody_hands_on_what_they_do_not_hold).
-    may_give(&mut change, authority, &role).await?;
+    let authority = Authority::of(&mut change).await?;
+    may_give(&mut change, &authority, &role).await?;
     users::strip_role(&mut change, name.as_str()).await?;
     let deleted = change.run("delete from roles where name = $1", args![name.as_str()]).await?;
     if deleted == 0 {
@@ -285,14 +282,10 @@ fn built_in() -> Error {
 ///
 /// # Errors
 /// Not found; `access.exceeds_own`; or the database fails.
-pub async fn grant(
-    mut change: Change,
-    authority: &Authority,
-    user: UserId,
-    name: &RoleName,
-) -> Result<()> {
+pub async fn grant(mut change: Change, user: UserId, name: &RoleName) -> Result<()> {
     let role = find_now(&mut change, name).await?.ok_or_else(Error::not_found)?;
-    may_give(&mut change, authority, &role).await?;
+    let authority = Authority::of(&mut change).await?;
+    may_give(&mut change, &authority, &role).await?;
     users::grant_role(&mut change, Holder { user, role: &role.name }).await?;
     change.commit_quietly("giving a role noted its own event").await
 }
@@ -319,15 +312,15 @@ pub async fn revoke(mut change: Change, user: UserId, name: &RoleName) -> Result
 ///
 /// # Errors
 /// `roles.unknown`, with the place; `roles.too_many_roles`; `access.exceeds_own`; or the database fails.
-pub async fn check_for_new(
-    change: &mut Change,
-    authority: &Authority,
-    names: &[String],
-) -> Result<()> {
+pub async fn check_for_new(change: &mut Change, names: &[String]) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
     if names.len() > MOST_OF_A_USER {
         let says = "Give at most 50 roles.";
         return Err(Error::bad_field("/roles", "roles.too_many_roles", says));
     }
+    let authority = Authority::of(change).await?;
     // By name, so that two that name the same roles don't wait for each other.
     let mut numbered: Vec<(usize, &String)> = names.iter().enumerate().collect();
     numbered.sort_by_key(|(_, name)| *name);
@@ -340,7 +333,7 @@ pub async fn check_for_new(
             let says = "There is no role of this name.";
             return Err(Error::bad_field(&format!("/roles/{number}"), "roles.unknown", says));
         };
-        may_give(change, authority, &role).await?;
+        may_give(change, &authority, &role).await?;
     }
     Ok(())
 }

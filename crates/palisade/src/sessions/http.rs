@@ -283,9 +283,8 @@ async fn end_my_others(State(app): State<App>, caller: Caller) -> Result<NoConte
 }
 
 async fn disable(State(app): State<App>, caller: Caller, Id(id): Id<UserId>) -> Result<NoContent> {
-    users::stoppable(&app, &caller, id).await?;
     let holds = [Hold::Alone(id), Hold::Administrators];
-    super::disable(app.change_holding(&caller.actor, &holds).await?, id).await?;
+    super::disable(users::change_stoppable(&app, &caller, id, &holds).await?, id).await?;
     Ok(NoContent)
 }
 
@@ -295,7 +294,7 @@ async fn revoke_everyones(State(app): State<App>, caller: Caller) -> Result<Sign
 }
 
 async fn revoke(State(app): State<App>, caller: Caller, Id(id): Id<UserId>) -> Result<NoContent> {
-    users::stoppable(&app, &caller, id).await?;
-    super::revoke_all(app.change_holding(&caller.actor, &[Hold::Alone(id)]).await?, id).await?;
+    let change = users::change_stoppable(&app, &caller, id, &[Hold::Alone(id)]).await?;
+    super::revoke_all(change, id).await?;
     Ok(NoContent)
 }

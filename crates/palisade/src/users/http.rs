@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    CHANGED, READ, UserView, WRITE, check_name, current, enable, find, page, set_name, within_reach,
+    CHANGED, READ, UserView, WRITE, change_within_reach, check_name, current, enable, find, page,
+    set_name,
 };
 use crate::access::{Caller, SIGNED_IN, bad_token, needs};
 use crate::app::{App, Hold};
@@ -100,8 +101,8 @@ async fn enable_user(
     caller: Caller,
     Id(id): Id<UserId>,
 ) -> Result<NoContent> {
-    within_reach(&app, &caller, id).await?;
-    enable(app.change_holding(&caller.actor, &[Hold::Shared(id)]).await?, id).await?;
+    let (change, _) = change_within_reach(&app, &caller, id, &[Hold::Shared(id)]).await?;
+    enable(change, id).await?;
     Ok(NoContent)
 }
 

@@ -55,7 +55,9 @@ use crate::module::{Module, Permission};
 use crate::settings::AdminMfa;
 use crate::visible::is_unseen;
 
-pub use authority::{Authority, exceeds_own, stoppable, within_reach};
+pub use authority::{
+    Authority, change_stoppable, change_within_reach, exceeds_own, stoppable, within_reach,
+};
 pub use details::{email_taken, prove_address, set_email, set_name};
 pub use email::Email;
 pub use http::absent_or_null;
@@ -369,6 +371,15 @@ pub async fn current(app: &App, id: UserId) -> Result<Option<Arc<User>>> {
 pub async fn find(app: &App, id: UserId) -> Result<Option<User>> {
     let row: Option<Row> = app.db.maybe(select_users!("where id = $1"), args![id]).await?;
     Ok(row.map(|row| user(app, row)))
+}
+
+/// A user, as a change sees them.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_now(change: &mut Change, id: UserId) -> Result<Option<User>> {
+    let row: Option<Row> = change.maybe(select_users!("where id = $1"), args![id]).await?;
+    Ok(row.map(|row| user(change.app(), row)))
 }
 
 /// Whether there is such a user, as a change sees it.

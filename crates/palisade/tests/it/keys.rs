@@ -454,7 +454,8 @@ async fn service(on: On) {
     let operator = Actor::operator();
     let refused = passwords::reset(&app.app, &operator, account, &PASSWORD.into()).await;
     assert_eq!(refused.unwrap_err().code(), "users.service_account");
-    let refused = palisade::recovery::send_link(&app.app, &operator, account).await;
+    let change = app.app.change_holding(&operator, &[Hold::Shared(account)]).await.unwrap();
+    let refused = palisade::recovery::send_link(change, account).await;
     assert_eq!(refused.unwrap_err().code(), "users.service_account");
     let body = json!({ "email": "mallory@example.com" });
     let answer = crate::administering::patch(&root, &format!("/api/v1/users/{id}"), body).await;

@@ -284,7 +284,9 @@ async fn coming_in(on: On) {
     // Links: a new password by mail, and by the operator's letter; each signs nobody in and leaves the factor.
     reset(&app, "ann@example.com", NEW).await;
     assert_eq!(login(&app, "ann@example.com", NEW).await.code(), "login.mfa_required");
-    palisade::recovery::send_link(&app.app, &Actor::operator(), id).await.unwrap();
+    let holds = [Hold::Shared(id)];
+    let change = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
+    palisade::recovery::send_link(change, id).await.unwrap();
     let link = find(&app, "/account/invite#").await;
     let body = json!({ "token": link, "password": PASSWORD });
     let used = app.anyone().post("/api/v1/auth/password/reset", body).await;

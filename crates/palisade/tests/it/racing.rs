@@ -8,7 +8,6 @@ use palisade::app::{Actor, Hold, Presented};
 use palisade::credentials::{self, Act, End};
 use palisade::id::{SessionId, UserId};
 use palisade::sessions::{self, Why};
-use palisade::users::Authority;
 use palisade_db::args;
 use serde_json::{Value, json};
 
@@ -189,7 +188,7 @@ async fn role_taken(on: On) {
     let finish = async {
         a_while().await;
         let none = Some(std::collections::BTreeSet::new());
-        palisade::roles::change(change, &Authority::Operator, &name, None, none).await.unwrap();
+        palisade::roles::change(change, &name, None, none).await.unwrap();
     };
     let path = format!("/api/v1/users/{ann}/disable");
     let (answer, ()) = tokio::join!(helper.act(&path), finish);

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use axum::body::{Body, Bytes};
 use axum::http::{Method, StatusCode};
 use palisade::access::Who;
-use palisade::app::Actor;
+use palisade::app::{Actor, Hold};
 use palisade::grants::{self, Resource, Subject};
 use palisade::id::UserId;
 use palisade::registration::{self, Wanted};
-use palisade::users::{self, Authority, Email, NewUser};
+use palisade::users::{self, Email, Holder, NewUser};
 use palisade::{recovery, roles};
 use palisade_crypto::opaque;
 use palisade_db::{Timestamp, args};
@@ -26,6 +27,9 @@ crate::on_both! {
     an_administrator_sends_a_link_to_choose_a_new_password => |on| super::link(on);
     the_operator_acts_on_every_user => |on| super::operator(on);
     an_administrator_does_not_lift_their_own_lock => |on| super::own_lock(on);
+    rights_that_were_taken_away_do_nothing_for_what_is_under_way => |on| super::taken_away(on);
+    a_grant_is_judged_when_its_body_has_come => |on| super::held_back(on);
+    a_user_who_was_given_more_is_out_of_reach_of_what_waited => |on| super::raised(on);
 }
 
 /// The roles that actors and targets hold, and what each is made of.
@@ -497,9 +501,10 @@ async fn operator(on: On) {
         for role in ["editors", "admin"] {
             let change = app.app.change(&operator).await.unwrap();
             let role = role.parse().unwrap();
-            roles::grant(change, &Authority::Operator, id, &role).await.unwrap();
+            roles::grant(change, id, &role).await.unwrap();
         }
-        let sent = recovery::send_link(&app.app, &operator, id).await;
+        let change = app.app.change_holding(&operator, &[Hold::Shared(id)]).await.unwrap();
+        let sent = recovery::send_link(change, id).await;
         assert_eq!(sent.is_ok(), kind != "service", "{kind}");
     }
     app.stop().await;
@@ -525,5 +530,134 @@ async fn own_lock(on: On) {
     assert_eq!(guess().await.code(), "lockout.locked");
     good(&app.token("other@example.com").await.act(&path).await);
     assert_eq!(crate::administering::place(&guess().await).2, "passwords.wrong");
+    app.stop().await;
+}
+
+async fn roles_of(app: &TestApp, user: UserId) -> Vec<String> {
+    users::find(&app.app, user).await.unwrap().unwrap().roles
+}
+
+/// Two processes: where the role is taken, and where its former holder asks for what it allowed.
+async fn taken_away(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    let root = prepare(&app).await;
+    let mut other = app.second().await;
+    let mallory = person(&app, "mallory", &["admin", "makers"]).await;
+    let service = target(&app, "service").await;
+    let bearer = other.token("mallory@example.com").await.bearer.unwrap();
+    let admin_role = format!("/api/v1/users/{mallory}/roles/admin");
+    for round in 0..10 {
+        let there = other.anyone().with_token(bearer.clone());
+        good(&there.get("/api/v1/users/me").await);
+        let (taken, asked) = tokio::join!(root.delete(&admin_role), put(&there, &admin_role));
+        good(&taken);
+        assert!([204, 403].contains(&asked.status.as_u16()), "{}", asked.raw);
+        assert_eq!(roles_of(&app, mallory).await, ["makers", "user"], "round {round}");
+        good(&put(&root, &admin_role).await);
+    }
+    // From here on the other process hears nothing any more: to its memory the role is still there.
+    other.stop_reading_the_feed().await;
+    let there = other.anyone().with_token(bearer);
+    // What it remembered before is read again.
+    other.app.hear("roles.changed", uuid::Uuid::nil());
+    let me = there.get("/api/v1/users/me").await;
+    assert!(me.raw.contains("admin"), "{}", me.raw);
+    good(&root.delete(&admin_role).await);
+    let me = there.get("/api/v1/users/me").await;
+    assert!(me.raw.contains("admin"), "{}", me.raw);
+    refused(&there, mallory, service).await;
+    assert_eq!(roles_of(&app, mallory).await, ["makers", "user"]);
+    other.stop().await;
+    app.stop().await;
+}
+
+/// What a former administrator, whose role `makers` opens each route, asks for.
+async fn refused(there: &Client<'_>, mallory: UserId, service: UserId) {
+    let key = json!({ "name": "CI", "permissions": ["audit:read"] });
+    let labels = json!({ "permissions": ["audit:read"] });
+    let role = json!({ "name": "new", "permissions": ["audit:read"] });
+    let user = json!({ "email": "friend@example.com", "roles": ["auditors"] });
+    for (method, path, body) in [
+        (Method::PUT, format!("users/{mallory}/roles/admin"), None),
+        (Method::PUT, format!("users/{mallory}/roles/auditors"), None),
+        (Method::PUT, format!("users/{mallory}/roles/editors"), None),
+        (Method::POST, "roles".to_owned(), Some(role)),
+        (Method::PATCH, "roles/labels".to_owned(), Some(labels)),
+        (Method::DELETE, "roles/auditors".to_owned(), None),
+        (Method::POST, "users".to_owned(), Some(user)),
+        (Method::POST, format!("users/{service}/api-keys"), Some(key.clone())),
+        (Method::POST, "users/me/api-keys".to_owned(), Some(key)),
+        (Method::DELETE, format!("users/{service}"), None),
+    ] {
+        let call = Call::new(method, &format!("/api/v1/{path}")).same_origin();
+        let call = match body {
+            Some(body) => call.json(body),
+            None => call,
+        };
+        let answer = there.send(call).await;
+        assert_eq!(answer.code(), "access.exceeds_own", "{path}: {}", answer.raw);
+    }
+    let path = format!("/api/v1/resources/document/secret/grants/user:{mallory}");
+    let call = Call::new(Method::PUT, &path).json(json!({ "actions": ["read"] }));
+    assert_eq!(there.send(call).await.status, StatusCode::NOT_FOUND);
+}
+
+/// The body of a request is held back until the role that allows it is gone.
+async fn held_back(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    let root = prepare(&app).await;
+    let mallory = person(&app, "mallory", &["keepers"]).await;
+    let session = app.token("mallory@example.com").await;
+    let body = json!({ "name": "CI", "permissions": ["resources:write"] });
+    let key = session.post("/api/v1/users/me/api-keys", body).await.text("api_key");
+    let role = format!("/api/v1/users/{mallory}/roles/keepers");
+    for client in [session, app.anyone().with_token(key)] {
+        let (sender, receiver) = tokio::sync::mpsc::channel::<std::io::Result<Bytes>>(1);
+        let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
+            receiver.recv().await.map(|part| (part, receiver))
+        });
+        let path = format!("/api/v1/resources/document/secret/grants/user:{mallory}");
+        let call = Call::new(Method::PUT, &path)
+            .header("content-type", "application/json")
+            .body(Body::from_stream(stream));
+        let take = async {
+            for part in ["{", "\"actions\":"] {
+                // There is room for one: the second is taken once the request is let in and its body is read.
+                sender.send(Ok(Bytes::from_static(part.as_bytes()))).await.unwrap();
+            }
+            good(&root.delete(&role).await);
+            sender.send(Ok(Bytes::from_static(b"[\"read\"]}"))).await.unwrap();
+            drop(sender);
+        };
+        let (answer, ()) = tokio::join!(client.send(call), take);
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{}", answer.raw);
+        assert!(grants::of_user(&app.app, mallory).await.unwrap().is_empty());
+        good(&put(&root, &role).await);
+    }
+    app.stop().await;
+}
+
+/// A user becomes an administrator while a request waits that stops them.
+async fn raised(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    let other = app.second().await;
+    prepare(&app).await;
+    person(&app, "clerk", &["clerks"]).await;
+    let clerk = other.token("clerk@example.com").await;
+    for act in ["disable", "enable", "revoke-sessions"] {
+        let id = target(&app, "plain").await;
+        let holds = [Hold::Alone(id)];
+        let mut change = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
+        users::grant_role(&mut change, Holder { user: id, role: "admin" }).await.unwrap();
+        let finish = async {
+            // Long enough for the request to come to the lock; were it too short, nothing would fail.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            change.commit_quietly("a test").await.unwrap();
+        };
+        let path = format!("/api/v1/users/{id}/{act}");
+        let (answer, ()) = tokio::join!(clerk.act(&path), finish);
+        assert_eq!(answer.code(), "access.exceeds_own", "{act}: {}", answer.raw);
+    }
+    other.stop().await;
     app.stop().await;
 }
