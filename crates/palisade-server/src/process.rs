@@ -8,7 +8,7 @@ use crate::failure::Failure;
 ///
 /// SECURITY: the limit keeps the kernel from writing one, and from handing one to a program such as
 /// systemd-coredump, which ignores the limit; and no other process of the same user may read our memory
-/// (test: `no_memory_of_the_process_reaches_a_disk`).
+/// (test: no_memory_of_the_process_reaches_a_disk).
 pub(crate) fn forbid_core_dumps() -> Result<(), Failure> {
     let failed = |error| Failure::failed("can't disable core dumps").because(error);
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })

@@ -174,7 +174,7 @@ impl Limiter {
 }
 
 /// SECURITY: a rule nobody registered is a mistake in the program; it must show, not open a door
-/// (`an_unregistered_rule_refuses`).
+/// (test: an_unregistered_rule_refuses).
 fn unknown(rule: &'static Rule) -> Decision {
     Decision {
         rule: rule.name,

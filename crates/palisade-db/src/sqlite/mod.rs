@@ -71,6 +71,11 @@ impl Sqlite {
         self.writer.committed_groups()
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn waiting(&self) -> usize {
+        self.writer.waiting()
+    }
+
     pub(crate) async fn close(&self) {
         self.writer.close().await;
         self.readers.close().await;

@@ -29,6 +29,8 @@ pub(crate) struct Writer {
     queue: mpsc::UnboundedSender<Request>,
     groups: Arc<Groups>,
     patience: Duration,
+    #[cfg(feature = "testing")]
+    waiting: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 enum Request {
@@ -84,11 +86,19 @@ impl Writer {
             groups: Arc::clone(&groups),
         };
         tokio::spawn(task.run());
-        Ok(Self { queue, groups, patience })
+        Ok(Self {
+            queue,
+            groups,
+            patience,
+            #[cfg(feature = "testing")]
+            waiting: Arc::default(),
+        })
     }
 
     /// Waits for a turn, in the order of asking.
     pub(crate) async fn begin(&self) -> Result<Member, DbError> {
+        #[cfg(feature = "testing")]
+        let _waiting = Waiting::new(&self.waiting);
         let (grant, granted) = oneshot::channel();
         self.queue.send(Request::Begin(grant)).map_err(|_| closed())?;
         match timeout(self.patience, granted).await {
@@ -132,12 +142,37 @@ impl Writer {
         self.groups.committed.load(Ordering::Acquire)
     }
 
+    /// How many changes wait for their turn.
+    #[cfg(feature = "testing")]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
     /// Ends the task after the changes that wait already.
     pub(crate) async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.queue.send(Request::Close(done)).is_ok() && closed.await.is_err() {
             tracing::warn!("the SQLite writer ended before it could close");
         }
+    }
+}
+
+/// A change that waits for its turn, counted until it has it or gives up.
+#[cfg(feature = "testing")]
+struct Waiting(Arc<std::sync::atomic::AtomicUsize>);
+
+#[cfg(feature = "testing")]
+impl Waiting {
+    fn new(count: &Arc<std::sync::atomic::AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(count))
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -37,6 +37,32 @@ pub fn committed_groups(db: &Db) -> u64 {
     }
 }
 
+/// Comes back once a change waits for another one: on SQLite one of this process for its turn to write, on
+/// PostgreSQL any of this database for a lock.
+///
+/// # Panics
+/// When none does for ten seconds.
+pub async fn until_one_waits(db: &Db) {
+    for _ in 0..2000 {
+        let waiting = match &db.engine {
+            Engine::Sqlite(sqlite) => sqlite.waiting() > 0,
+            Engine::Postgres(_) => waits_for_a_lock(db).await,
+        };
+        if waiting {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("no change waits for another");
+}
+
+async fn waits_for_a_lock(db: &Db) -> bool {
+    let sql = "select count(*) from pg_locks l join pg_stat_activity a on a.pid = l.pid
+            where not l.granted and a.datname = current_database()";
+    let (waiting,): (i64,) = db.one(sql, crate::args![]).await.expect("locks can be read");
+    waiting > 0
+}
+
 /// The options tests use: ten connections, five seconds per statement.
 pub fn options(url: &str) -> Options {
     Options { url: url.to_owned(), max_connections: 10, statement_timeout: Duration::from_secs(5) }

@@ -2,7 +2,7 @@
 //!
 //! SECURITY: who logs never waits for who reads. A collector that stands still would otherwise stop every
 //! request, `/livez` and the end of the process with it. What finds no room is dropped and counted, and the
-//! count is told when the reader is back (test: `a_reader_that_stands_still_stops_nobody`).
+//! count is told when the reader is back (test: a_reader_that_stands_still_stops_nobody).
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

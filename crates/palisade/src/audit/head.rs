@@ -233,10 +233,14 @@ struct Watched {
     shown: BTreeSet<Uuid>,
     /// Records that this process has committed and not yet seen in the chain.
     written: Vec<Uuid>,
+    /// How many passes found no head to chain from, one after the other.
+    still: usize,
 }
 
 /// So many records are remembered at most: of those written while the chain stands still, and of those told of.
 const REMEMBERED: usize = 10_000;
+/// While the chain stands still, records are looked for in one pass of so many: every half a minute.
+const PASSES_STILL: usize = 60;
 
 impl Watch {
     fn lock(&self) -> MutexGuard<'_, Watched> {
@@ -282,8 +286,17 @@ impl Watch {
         watched.written.extend(records.into_iter().take(room));
     }
 
-    /// The records that were committed and not yet seen in the chain; they are forgotten here.
-    pub(super) fn take_written(&self) -> Vec<Uuid> {
-        std::mem::take(&mut self.lock().written)
+    /// Whether this pass found nothing to chain from.
+    pub(super) fn stands_still(&self, still: bool) {
+        let mut watched = self.lock();
+        watched.still = if still { watched.still.saturating_add(1) } else { 0 };
+    }
+
+    /// The records that were committed and not yet seen in the chain; they are forgotten here. None in most passes
+    /// while the chain stands still: that is told, lasts until someone acts, and they only grow in number.
+    pub(super) fn to_look_for(&self) -> Vec<Uuid> {
+        let mut watched = self.lock();
+        let due = watched.still == 0 || watched.still % PASSES_STILL == 1;
+        if due { std::mem::take(&mut watched.written) } else { Vec::new() }
     }
 }

@@ -47,7 +47,7 @@ pub async fn seal_pending(app: &App) -> Result<usize> {
         return sealed;
     }
     // Also when the chain stands still: that is when records can be taken away.
-    look_for(app, app.part::<Watch>().take_written()).await?;
+    look_for(app, app.part::<Watch>().to_look_for()).await?;
     sealed
 }
 
@@ -63,6 +63,7 @@ async fn seal_batch(app: &App) -> Result<usize> {
         let place = position.map(|position| ("position", position.to_string()));
         tell(app, kind, says, place).await?;
     }
+    watch.stands_still(head.is_none());
     let Some(head) = head else { return Ok(0) };
     match finding {
         Some(Finding { kind: FaultKind::RolledBack, .. }) => watch.accept(head),

@@ -114,7 +114,7 @@ impl Inner {
     /// What a request gets that came through a trusted proxy, but not provably by HTTPS.
     fn without_https(&self, arrival: &Arrival, request: &Request<Body>) -> Option<Response> {
         // SECURITY: before anything else of the request is used
-        // (`plain_http_behind_a_trusted_proxy_is_redirected_or_refused`).
+        // (test: plain_http_behind_a_trusted_proxy_is_redirected_or_refused).
         if !self.https_only || PROBES.contains(&request.uri().path()) {
             return None;
         }

@@ -75,6 +75,7 @@ pub(super) async fn finish(app: &App, actor: &Actor, attempt: PasskeyAttempt) ->
         _ => Judged::Wrong,
     };
     let (Some(user), Some(first), Judged::Right(proof)) = (owner, first, judged) else {
+        mfa::settle(&mut change, judged, None, Some(&challenge)).await?;
         let entry = DENIED.entry().detail("reason", judged.refusal()).detail("method", "passkey");
         change.commit(entry).await?;
         return Err(wrong());

@@ -72,11 +72,7 @@ async fn with_factor(app: &App, caller: &Caller, given: &Given) -> Result<Issued
     still_strong_enough(&mut change, me.user, given.strength()).await?;
     let judged = judge(&mut change, me.user, given, asked.as_ref()).await?;
     let Judged::Right(proof) = judged else {
-        if judged == Judged::Used {
-            guess.give_back(&mut change).await?;
-        } else {
-            guess.wrong(&mut change).await?;
-        }
+        mfa::settle(&mut change, judged, Some(guess), asked.as_ref()).await?;
         let entry = mfa::WRONG.about(me.user).detail("reason", judged.refusal());
         change.commit(entry.detail("method", given.method())).await?;
         return Err(mfa::wrong(given));

@@ -159,7 +159,7 @@ pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> R
     enter(change, entering).await
 }
 
-/// Writes down that a proof was refused. One that was accepted before is no guess.
+/// Writes down that a proof was refused.
 async fn refuse(
     mut change: Change,
     challenge: &Challenge,
@@ -167,14 +167,7 @@ async fn refuse(
     guess: Option<Guess>,
     method: &'static str,
 ) -> Error {
-    let counted = match (judged, guess) {
-        (Judged::Used, Some(guess)) => {
-            let given_back = guess.give_back(&mut change).await;
-            given_back.and(challenges::give_back(&mut change, challenge).await)
-        }
-        (_, Some(guess)) => guess.wrong(&mut change).await.map(drop),
-        (_, None) => Ok(()),
-    };
+    let counted = mfa::settle(&mut change, judged, guess, Some(challenge)).await;
     let entry = match challenge.user {
         Some(user) => DENIED.about(user),
         None => DENIED.entry(),

@@ -26,9 +26,11 @@ use palisade_db::{Migration, Sql, Timestamp, args};
 use crate::access::{Caller, Strength, bad_token};
 use crate::app::{App, Change, Parts};
 use crate::audit::Event;
+use crate::challenges::{self, Challenge};
 use crate::credentials::{self, Act, End, Ending, Fate};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
+use crate::lockout::Guess;
 use crate::mail::{self, Content, Letter};
 use crate::module::{Job, Module};
 use crate::sessions::{self, Proof};
@@ -177,6 +179,29 @@ impl Judged {
     /// The word in the audit log for what was refused.
     pub fn refusal(self) -> &'static str {
         if self == Judged::Used { "used_factor" } else { "wrong_factor" }
+    }
+}
+
+/// Settles what was counted for a proof that is refused: the guess, where one was admitted, and the attempt at the
+/// challenge that it answers. What was accepted before is neither.
+///
+/// # Errors
+/// When the database fails; it stays counted.
+pub async fn settle(
+    change: &mut Change,
+    judged: Judged,
+    guess: Option<Guess>,
+    challenge: Option<&Challenge>,
+) -> Result<()> {
+    if judged == Judged::Used
+        && let Some(challenge) = challenge
+    {
+        challenges::give_back(change, challenge).await?;
+    }
+    match (guess, judged) {
+        (Some(guess), Judged::Used) => guess.give_back(change).await,
+        (Some(guess), _) => guess.wrong(change).await,
+        (None, _) => Ok(()),
     }
 }
 

@@ -11,15 +11,21 @@
 //! - In a stretch that could be read in too many ways the rarest of those signs stand for themselves alone: the others
 //!   are still read as letters. Digits always are.
 //!
+//! A text that holds words of the person or the site must be strong without them, too.
+//!
 //! `docs/decisions/0017` says what else was tried.
 
+use std::cmp::Reverse;
+
 use zxcvbn::matching::patterns::MatchPattern;
+
+use super::rules::{LONGEST, fold};
 
 /// The longest stretch, in code points: the estimator's numbers overflow behind that.
 const STRETCH: usize = 28;
 /// The most ways to read a stretch, times its length squared.
 const BUDGET: usize = 20_000;
-/// A word of the person that is longer is found by its parts; the estimator's numbers overflow with it.
+/// A word of the person that is longer isn't given to the estimator, whose numbers overflow with it.
 const LONGEST_WORD: usize = 24;
 /// What the estimator reads as letters: for each letter the signs, and how often one of them counts. `1`, `|` and `7`
 /// stand for other letters too, which makes two ways out of one.
@@ -52,6 +58,9 @@ const RAREST_FIRST: [(char, char); 10] = [
     ('@', '\u{e240}'),
 ];
 
+/// What stands for a word of the person or the site where such words count for nothing.
+const WORD: &str = "\u{e280}";
+
 /// Why a password is too weak.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Weak {
@@ -61,19 +70,41 @@ pub(super) enum Weak {
     Guessable(Option<String>),
 }
 
-/// Whether a text has a strength of `enough` (0 to 4), where `words` belong to the person or the site. Up to some
-/// milliseconds of work, whatever the text.
+/// Whether a text has a strength of `enough` (0 to 4), where `words` belong to the person or the site, in the form
+/// of [`fold`]. Up to some milliseconds of work, whatever the text.
 pub(super) fn judge(text: &str, words: &[String], enough: u8) -> Result<(), Weak> {
     let short = words.iter().filter(|word| word.chars().count() <= LONGEST_WORD);
-    let words: Vec<&str> = short.map(String::as_str).collect();
+    let short: Vec<&str> = short.map(String::as_str).collect();
+    judge_text(text, &short, enough)?;
+    match without_words(text, words) {
+        Some(rest) => judge_text(&rest, &[], enough),
+        None => Ok(()),
+    }
+}
+
+fn judge_text(text: &str, words: &[&str], enough: u8) -> Result<(), Weak> {
     let mut first = None;
     for stretch in stretches(text) {
-        match judge_stretch(&stretch, &words, enough) {
+        match judge_stretch(&stretch, words, enough) {
             Ok(()) => return Ok(()),
             Err(weak) => first = first.or(Some(weak)),
         }
     }
     Err(first.unwrap_or(Weak::Guessable(None)))
+}
+
+/// The text with one character for each word, forwards or backwards; `None` if it has none of them.
+///
+/// SECURITY: the estimator takes the parts of a long address for as many words that were chosen, and a stretch cuts
+/// them (test: a_word_of_the_person_adds_nothing_however_long).
+fn without_words(text: &str, words: &[String]) -> Option<String> {
+    let backwards = words.iter().map(|word| word.chars().rev().collect());
+    let mut all: Vec<String> = words.iter().cloned().chain(backwards).collect();
+    all.sort_by_key(|word| Reverse(word.len()));
+    let folded = fold(text);
+    let rest = all.iter().fold(folded.clone(), |rest, word| rest.replace(word.as_str(), WORD));
+    // Folding can make a text longer; what is cut off then could only be stronger.
+    (rest != folded).then(|| rest.chars().take(LONGEST).collect())
 }
 
 fn judge_stretch(stretch: &str, words: &[&str], enough: u8) -> Result<(), Weak> {
@@ -203,6 +234,36 @@ mod tests {
                 assert!(!weak(&text), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn a_word_of_the_person_adds_nothing_however_long() {
+        for local in ["ann", "john.smith", "christopher.mont", "christopher.montgomery"] {
+            let address = format!("{local}@example.com");
+            let backwards: String = address.chars().rev().collect();
+            let parts = ["christopher", "montgomery", "john", "smith", "example", "com"];
+            let mut words: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
+            words.push(address.clone());
+            for own in [address.clone(), address.to_uppercase(), backwards] {
+                for added in ["a", "ab", "xyz"] {
+                    for text in [format!("{own}{added}"), format!("{added}{own}")] {
+                        assert!(judge(&text, &words, 3).is_err(), "{text}");
+                    }
+                }
+                let text = format!("{own} five green kettles");
+                assert_eq!(judge(&text, &words, 3), Ok(()), "{text}");
+            }
+        }
+        // What a word leaves of a common one isn't stronger than that.
+        assert!(judge("password123", &["ssw".to_owned()], 3).is_err());
+    }
+
+    #[test]
+    fn a_text_without_its_words_is_no_longer_than_a_password() {
+        let ligatures = "\u{fdfa}".repeat(128);
+        let rest = without_words(&format!("ann{ligatures}"), &["ann".to_owned()]).unwrap();
+        assert_eq!(rest.chars().count(), LONGEST);
+        assert_eq!(without_words("five green kettles", &["ann".to_owned()]), None);
     }
 
     #[test]

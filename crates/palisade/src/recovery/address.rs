@@ -231,10 +231,12 @@ pub async fn confirm(
         return Err(Error::bad_field("/password", "passwords.wrong", says));
     }
     let now = change.now();
+    // SECURITY: not for a user who was disabled meanwhile (test: a_link_that_waited_for_a_disabling_is_refused).
     let used = change
         .run(
             "update address_changes set confirmed_at = $2, undo_until = $3
-             where id = $1 and confirmed_at is null and expires_at > $2",
+             where id = $1 and confirmed_at is null and expires_at > $2 and exists (select 1 from users u
+                where u.id = address_changes.user_id and u.disabled_at is null)",
             args![pending.id, now, now.plus(UNDONE_WITHIN)],
         )
         .await?;
@@ -346,10 +348,12 @@ pub async fn undo(
     let sealed = hashed.seal(app, user);
     let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
     let now = change.now();
+    // SECURITY: not for a user who was disabled meanwhile (test: a_link_that_waited_for_a_disabling_is_refused).
     let used = change
         .run(
             "update address_changes set undone_at = $2
-             where id = $1 and undone_at is null and undo_until > $2",
+             where id = $1 and undone_at is null and undo_until > $2 and exists (select 1 from users u
+                where u.id = address_changes.user_id and u.disabled_at is null)",
             args![id, now],
         )
         .await?;

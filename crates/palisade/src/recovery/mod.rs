@@ -286,13 +286,16 @@ pub async fn reset(
     let now = change.now();
     users::hold(&mut change, user.id).await?;
     // SECURITY: at most once, also for two requests at the same moment, and not with a link from before the
-    // password was last changed (test: a_link_works_once_and_dies_with_the_password).
+    // password was last changed (test: a_link_works_once_and_dies_with_the_password), nor for a user who was
+    // disabled meanwhile (test: a_link_that_waited_for_a_disabling_is_refused).
     let used = change
         .run(
             "update recovery_tokens set used_at = $2
              where digest = $1 and used_at is null and expires_at > $2
                 and password_generation = coalesce((select p.generation from passwords p
-                    where p.user_id = recovery_tokens.user_id), 0)",
+                    where p.user_id = recovery_tokens.user_id), 0)
+                and exists (select 1 from users u
+                    where u.id = recovery_tokens.user_id and u.disabled_at is null)",
             args![digest, now],
         )
         .await?;

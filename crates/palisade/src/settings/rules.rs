@@ -113,7 +113,7 @@ const NOT_PUBLIC_V4: [([u8; 4], u8); 6] = [
 const NOT_PUBLIC_V6: [(u16, u8); 2] = [(0xfc00, 7), (0xfe80, 10)];
 
 /// SECURITY: judges the sum, because everybody can be named by halves as well as at once
-/// (`networks_that_cover_everybody_in_pieces_are_refused`).
+/// (test: networks_that_cover_everybody_in_pieces_are_refused).
 fn trusts_the_internet(networks: &[IpNet]) -> bool {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for network in networks {

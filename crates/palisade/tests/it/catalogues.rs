@@ -548,6 +548,21 @@ async fn a_method_that_a_path_does_not_take_is_named_in_allow() {
     app.stop().await;
 }
 
+/// Whether this place is in a comment.
+fn in_comment(text: &str, at: usize) -> bool {
+    let line = text[..at].rsplit('\n').next().unwrap();
+    line.contains("//") || line.contains('#')
+}
+
+/// The tests that a comment names in brackets from here on, one or several, over lines too.
+fn tests_of(comment: &str) -> Option<Vec<String>> {
+    let names = comment.strip_prefix("(test:").or_else(|| comment.strip_prefix("(tests:"))?;
+    let names = names.split(')').next().unwrap();
+    let lines = names.lines().map(|line| line.trim().trim_start_matches(['/', '!', '#']).trim());
+    let joined = lines.collect::<Vec<_>>().join(" ");
+    Some(joined.split(',').map(|name| name.trim().to_owned()).collect())
+}
+
 /// A comment that says which test shows it is only as good as the test.
 #[test]
 fn every_test_that_a_comment_names_exists() {
@@ -568,16 +583,39 @@ fn every_test_that_a_comment_names_exists() {
         }
     }
     let all = texts.join("\n");
+    let exists = |name: &str| {
+        let forms = [
+            format!("fn {name}("),
+            format!("{name} =>"),
+            format!("def {name}("),
+            format!("mod {name};"),
+        ];
+        forms.iter().any(|form| all.contains(form))
+    };
     let mut named = 0;
-    for rest in all.split("(test: ").skip(1) {
-        let name = rest.split(')').next().unwrap();
-        if name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
-            let is_there = [format!("fn {name}("), format!("{name} =>"), format!("mod {name};")];
-            assert!(is_there.iter().any(|form| all.contains(form)), "there is no test {name}");
+    for (at, _) in all.match_indices("(test").filter(|(at, _)| in_comment(&all, *at)) {
+        let Some(names) = tests_of(&all[at..]) else { continue };
+        for name in names {
+            let name = name.trim_matches('`').rsplit("::").next().unwrap();
+            let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            assert!(!name.is_empty() && name.chars().all(word), "no test's name: {name:?}");
+            assert!(exists(name), "there is no test {name}");
             named += 1;
         }
     }
-    assert!(named > 5, "{named}");
+    assert!(named > 100, "{named}");
+
+    for entry in std::fs::read_dir(root.join("tests/weakened")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "patch") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let caught = text.lines().find_map(|line| line.strip_prefix("Caught by: "));
+        let caught = caught.unwrap_or_else(|| panic!("{} names no test", path.display()));
+        let name = caught.rsplit([':', ' ', '/']).next().unwrap();
+        assert!(exists(name), "{}: there is no test {name}", path.display());
+    }
 
     let promises = std::fs::read_to_string(root.join("SECURITY.md")).unwrap();
     let rows: Vec<&str> = promises.lines().filter(|line| line.starts_with("| ")).collect();
@@ -586,8 +624,7 @@ fn every_test_that_a_comment_names_exists() {
         let shown_by = row.split(" | ").nth(1).unwrap();
         for test in shown_by.split('`').skip(1).step_by(2).filter(|name| name.contains('_')) {
             let name = test.rsplit("::").next().unwrap();
-            let is_there = [format!("fn {name}("), format!("{name} =>"), format!("def {name}(")];
-            assert!(is_there.iter().any(|form| all.contains(form)), "SECURITY.md: no test {test}");
+            assert!(exists(name), "SECURITY.md: no test {test}");
         }
     }
 }

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use futures_util::future::join_all;
-use palisade::app::Actor;
+use palisade::app::{Actor, Hold};
+use palisade::sessions;
 use palisade::users::{self, Email, NewUser};
 use palisade_db::args;
+use palisade_db::testing::until_one_waits;
 use serde_json::json;
 
 use crate::administering::{place, plan};
@@ -19,6 +21,7 @@ crate::on_both! {
     an_undone_change_of_address_voids_those_after_it => |on| super::undoing(on);
     a_link_dies_with_the_password_and_the_address => |on| super::dying(on);
     an_address_is_reserved_while_its_change_commits => |on| super::racing(on);
+    a_link_that_waited_for_a_disabling_is_refused => |on| super::disabling(on);
 }
 
 const NEW: &str = "five green kettles whistle";
@@ -264,8 +267,58 @@ async fn racing(on: On) {
             users::create(&mut change, &new).await.unwrap()
         }
     });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    until_one_waits(&app.app.db).await;
     change.commit_quietly("a test").await.unwrap();
     assert_eq!(waiting.await.unwrap(), None);
+    app.stop().await;
+}
+
+/// Each link is found good, and then waits for the change in which its user is disabled.
+async fn disabling(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    let other = app.second().await;
+    for (number, page) in ["reset", "email", "undo"].into_iter().enumerate() {
+        let email = format!("ann{number}@example.com");
+        let to = format!("new{number}@example.com");
+        let id = app.user(&email).await;
+        let ann = app.token(&email).await;
+        let link = if page == "reset" {
+            let body = json!({ "email": email });
+            app.anyone().post("/api/v1/auth/password/forgot", body).await;
+            link(&app, &email, page).await
+        } else {
+            ask(&ann, &to).await;
+            let asked = link(&app, &to, "email").await;
+            if page == "undo" {
+                let moved = confirm(&app, &asked, PASSWORD).await;
+                assert_eq!(moved.status, StatusCode::NO_CONTENT, "{}", moved.raw);
+                link(&app, &email, page).await
+            } else {
+                asked
+            }
+        };
+        let holds = [Hold::Alone(id), Hold::Administrators];
+        let change = other.app.change_holding(&Actor::operator(), &holds).await.unwrap();
+        let disable = async {
+            until_one_waits(&app.app.db).await;
+            sessions::disable(change, id).await.unwrap();
+        };
+        let using = async {
+            match page {
+                "reset" => reset(&app, &link, NEW).await,
+                "email" => confirm(&app, &link, PASSWORD).await,
+                _ => undo(&app, &link, NEW).await,
+            }
+        };
+        let (answer, ()) = tokio::join!(using, disable);
+        assert_eq!(place(&answer), (422, "/token", "recovery.bad_token"), "{page}");
+        let sql = "select generation from passwords where user_id = $1";
+        let (password,): (i64,) = app.app.db.one(sql, args![id]).await.unwrap();
+        let sql = "select email from users where id = $1";
+        let (kept,): (String,) = app.app.db.one(sql, args![id]).await.unwrap();
+        assert_eq!(password, 1, "{page}");
+        assert_eq!(kept, if page == "undo" { to } else { email }, "{page}");
+    }
+    other.stop().await;
     app.stop().await;
 }

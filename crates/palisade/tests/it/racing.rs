@@ -9,6 +9,7 @@ use palisade::credentials::{self, Act, End};
 use palisade::id::{SessionId, UserId};
 use palisade::sessions::{self, Why};
 use palisade_db::args;
+use palisade_db::testing::until_one_waits;
 use serde_json::{Value, json};
 
 use crate::administering::plan;
@@ -55,7 +56,7 @@ async fn key_beside_ending(on: On) {
     let mut ending = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
     credentials::end(&mut ending, End::of(id, Act::Revoked)).await.unwrap();
     let finish = async {
-        a_while().await;
+        until_one_waits(&other.app.db).await;
         ending.commit_quietly("a test").await.unwrap();
     };
     let (answer, ()) = tokio::join!(elsewhere.post(KEYS, key_body()), finish);
@@ -73,7 +74,7 @@ async fn key_beside_ending(on: On) {
     insert_key(&mut change, id).await;
     let path = format!("/api/v1/users/{id}/revoke-sessions");
     let finish = async {
-        a_while().await;
+        until_one_waits(&other.app.db).await;
         change.commit_quietly("a test").await.unwrap();
     };
     let (answer, ()) = tokio::join!(root.act(&path), finish);
@@ -301,7 +302,7 @@ async fn what_the_database_broke_off_is_run_again() {
     let secrets = "update session_secrets set created_at = created_at where session_id = $1";
     tx.run(secrets, args![session]).await.unwrap();
     let circle = async {
-        a_while().await;
+        until_one_waits(&app.app.db).await;
         // The refresh holds this row and waits for the other.
         let row = "update sessions set amr = amr where id = $1";
         tx.run(row, args![session]).await.unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use futures_util::future::join_all;
 use palisade_db::args;
+use palisade_db::testing::until_one_waits;
 use serde_json::json;
 
 use crate::app::{Answer, Client, On, PASSWORD, Plan, TestApp};
@@ -231,7 +232,7 @@ async fn waited(on: On) {
         assert_eq!(ended, 1);
         let waits = refresh(&app, &first);
         let ends = async {
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            until_one_waits(&app.app.db).await;
             tx.commit().await.unwrap();
         };
         let (answer, ()) = tokio::join!(waits, ends);

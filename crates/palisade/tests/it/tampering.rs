@@ -21,6 +21,7 @@ crate::on_both! {
     a_head_that_goes_back_is_told => |on| super::back(on);
     two_processes_make_one_chain => |on| super::two(on);
     a_record_deleted_before_it_is_chained_is_missed => |on| super::early(on);
+    while_the_chain_stands_still_records_are_looked_for_now_and_then => |on| super::still(on);
     what_was_never_written_is_never_chained => |on| super::forged(on);
     a_key_of_a_person_is_missed_unless_its_erasure_is_recorded => |on| super::keys(on);
     a_bad_row_is_shown_and_marked => |on| super::shown(on);
@@ -550,6 +551,28 @@ async fn early(on: On) {
         .unwrap();
     assert_eq!(records.len(), 1, "{records:?}");
     assert!(records[0].0.contains(&gone.to_string()), "{records:?}");
+    app.stop().await;
+}
+
+async fn still(on: On) {
+    let app = log(on).await;
+    let told = || async {
+        let sql = "select count(*) from audit_events where event = 'audit.fault_found'";
+        let (told,): (i64,) = app.app.db.one(sql, args![]).await.unwrap();
+        told
+    };
+    run(&app, "delete from audit_head").await;
+    audit::seal_pending(&app.app).await.unwrap();
+    assert_eq!(told().await, 1, "the head is missing");
+    app.token("ann@example.com").await;
+    run(&app, "delete from audit_events where position is null and event = 'login.signed_in'")
+        .await;
+    for _ in 0..59 {
+        audit::seal_pending(&app.app).await.unwrap();
+        assert_eq!(told().await, 1);
+    }
+    audit::seal_pending(&app.app).await.unwrap();
+    assert_eq!(told().await, 2, "records are missing");
     app.stop().await;
 }
 

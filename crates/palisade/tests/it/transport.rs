@@ -447,6 +447,30 @@ async fn two_lengths_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_began_with_the_request_before_hides_no_length() {
+    let server = Listening::start(&HTTPS, Limits::default()).await;
+    let before = "GET /livez HTTP/1.1\r\nHost: a.example\r\n\r\n";
+    let line = "POST /api/v1/auth/login HTTP/1.1\r\n";
+    let begun = format!("{line}Host: a.example\r\nContent-Length: 5\r\nX-A: ");
+    for looks_like in ["POST x\r\n", line] {
+        let mut client = TcpStream::connect(server.address).await.unwrap();
+        client.write_all(format!("{before}{begun}").as_bytes()).await.unwrap();
+        // Answered, so the beginning of the next head was read with it.
+        let mut first = [0; 12];
+        client.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+        let rest = format!("{looks_like}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{before}");
+        client.write_all(rest.as_bytes()).await.unwrap();
+        let mut answers = String::new();
+        client.read_to_string(&mut answers).await.unwrap();
+        assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{looks_like}: {answers}");
+        let at = answers.find("HTTP/1.1 ").unwrap();
+        is_refusal(&answers[at..], 400, "request.malformed", looks_like);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_names_one_host() {
     let server = Listening::start(&HTTPS, Limits::default()).await;
     for (line, hosts) in [

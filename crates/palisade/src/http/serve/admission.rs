@@ -3,9 +3,13 @@
 //! A network may have a quarter of what is still free: alone it gets a fifth of all, and when dozens of
 //! networks have taken what they can, there is still room. A fixed share would be too small for a large
 //! office, or too large against an attacker with addresses in a few networks.
+//!
+//! Of IPv6 one holder may have thousands of networks: all within a /32 together have half of what is still
+//! free.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,6 +29,7 @@ struct Open {
     total: usize,
     by_address: HashMap<IpAddr, usize>,
     by_network: HashMap<IpAddr, usize>,
+    by_block: HashMap<Ipv6Addr, usize>,
 }
 
 /// One counted connection; uncounted when dropped.
@@ -39,6 +44,14 @@ fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << 8))),
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 80))),
+    }
+}
+
+/// What is commonly given to one holder of IPv6, a /32; `None` of IPv4, where a network is rarely one of many.
+fn block(address: IpAddr) -> Option<Ipv6Addr> {
+    match address.to_canonical() {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => Some(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 96))),
     }
 }
 
@@ -57,13 +70,16 @@ impl Admission {
         let address = if (self.exempt)(address) { None } else { Some(address) };
         let mut open = self.lock();
         if let Some(address) = address {
-            // SECURITY: (test: a_network_leaves_room_for_others)
-            let share = (self.connections.saturating_sub(open.total) / 4).max(1);
-            let of = |counts: &HashMap<IpAddr, usize>, key| counts.get(&key).copied().unwrap_or(0);
-            if of(&open.by_address, address_group(address)) >= self.per_address
-                || of(&open.by_network, network(address)) >= share
+            let free = self.connections.saturating_sub(open.total);
+            // SECURITY: (tests: a_network_leaves_room_for_others, many_networks_of_one_holder_leave_room)
+            if count(&open.by_address, address_group(address)) >= self.per_address
+                || count(&open.by_network, network(address)) >= (free / 4).max(1)
+                || block(address).is_some_and(|of| count(&open.by_block, of) >= (free / 2).max(1))
             {
                 return None;
+            }
+            if let Some(block) = block(address) {
+                *open.by_block.entry(block).or_default() += 1;
             }
             *open.by_address.entry(address_group(address)).or_default() += 1;
             *open.by_network.entry(network(address)).or_default() += 1;
@@ -84,11 +100,18 @@ impl Drop for Seat {
         if let Some(address) = self.address {
             leave(&mut open.by_address, address_group(address));
             leave(&mut open.by_network, network(address));
+            if let Some(block) = block(address) {
+                leave(&mut open.by_block, block);
+            }
         }
     }
 }
 
-fn leave(counts: &mut HashMap<IpAddr, usize>, key: IpAddr) {
+fn count<K: Eq + Hash>(counts: &HashMap<K, usize>, key: K) -> usize {
+    counts.get(&key).copied().unwrap_or(0)
+}
+
+fn leave<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K) {
     if let Entry::Occupied(mut count) = counts.entry(key) {
         *count.get_mut() -= 1;
         if *count.get() == 0 {
@@ -132,6 +155,18 @@ mod tests {
         drop(seats);
         let open = admission.lock();
         assert_eq!((open.total, open.by_address.len(), open.by_network.len()), (0, 0, 0));
+        assert_eq!(open.by_block.len(), 0);
+    }
+
+    #[test]
+    fn many_networks_of_one_holder_leave_room() {
+        let (admission, mut seats) = (admission(900), Vec::new());
+        for network in 0..2000 {
+            fill(&admission, &format!("2001:db8:{network:x}::1"), &mut seats);
+        }
+        assert_eq!(seats.len(), 300);
+        assert_eq!(fill(&admission, "2001:db9::1", &mut seats), 120);
+        assert_eq!(fill(&admission, "192.0.2.1", &mut seats), 96);
     }
 
     #[test]

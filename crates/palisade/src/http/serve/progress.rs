@@ -280,7 +280,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
             return bytes.len();
         }
         // SECURITY: the parser's answers have none of the headers that every answer must have
-        // (`what_the_listener_refuses_looks_like_any_other_refusal`).
+        // (test: what_the_listener_refuses_looks_like_any_other_refusal).
         match automatic(bytes) {
             Some((0, status)) => {
                 self.progress.refused();

@@ -78,10 +78,14 @@ impl<'a> Head<'a> {
         })
     }
 
-    /// Whether this is the whole head of `request`, and not the rest of one that came with another.
+    /// Whether this is the whole head of `request`, and not the rest of one that came with another. Of a head
+    /// without Content-Length, which the parser may drop.
     fn is_of<B>(self, request: &Request<B>) -> bool {
         let rest = self.begun().strip_prefix(request.method().as_str().as_bytes());
+        // A rest lacks the line that it began in, though it may look like a request line itself.
+        let headers = self.lines().skip(1).take_while(|line| !line.is_empty()).count();
         rest.is_some_and(|rest| rest.starts_with(b" "))
+            && headers == request.headers().len()
             && self.lines().skip(1).any(<[u8]>::is_empty)
     }
 
@@ -197,17 +201,12 @@ pub(super) fn judge<B>(request: &Request<B>, head: Head<'_>, most: usize) -> Res
 }
 
 /// SECURITY: two readers that find two ends of one request let a second one be smuggled in
-/// (`no_transfer_encoding_but_one_lone_chunked_is_taken`, `two_lengths_are_refused`).
+/// (tests: no_transfer_encoding_but_one_lone_chunked_is_taken, two_lengths_are_refused).
 fn framing<B>(request: &Request<B>, head: Head<'_>) -> Result<(), Error> {
     let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(()) };
     if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
         return Err(other_coding());
-    }
-    if !head.is_of(request) {
-        return Err(malformed(
-            "Send a request with Transfer-Encoding only after the response to the previous one.",
-        ));
     }
     // The parser drops Content-Length beside Transfer-Encoding; only the bytes still tell.
     if request.headers().contains_key(CONTENT_LENGTH)
@@ -215,11 +214,18 @@ fn framing<B>(request: &Request<B>, head: Head<'_>) -> Result<(), Error> {
     {
         return Err(malformed("Send Content-Length or Transfer-Encoding, not both."));
     }
+    // SECURITY: a head of which the first part is not kept may have held a length
+    // (test: a_head_that_began_with_the_request_before_hides_no_length).
+    if !head.is_of(request) {
+        return Err(malformed(
+            "Send a request with Transfer-Encoding only after the answer to the one before.",
+        ));
+    }
     Ok(())
 }
 
 /// SECURITY: a proxy may have judged by one name what is answered under another
-/// (`a_request_names_one_host`).
+/// (test: a_request_names_one_host).
 fn host<B>(request: &Request<B>) -> Result<(), Error> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let named = request.uri().authority();

@@ -115,7 +115,7 @@ fn read(path: &Path, secret: bool) -> Result<Vec<u8>, TlsError> {
 }
 
 /// SECURITY: asks the opened file, not its path, so that what is judged is what is read
-/// (`a_key_open_to_others_is_refused`).
+/// (test: a_key_open_to_others_is_refused).
 #[cfg(unix)]
 fn refuse_if_open_to_others(path: &Path, file: &File) -> Result<(), TlsError> {
     use std::os::unix::fs::PermissionsExt;
