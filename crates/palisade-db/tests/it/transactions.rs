@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use palisade_db::testing::{TestDb, options, until_one_waits};
+use palisade_db::testing::{TestDb, options};
 use palisade_db::{Backend, Db, DbErrorKind, Lock, Migration, Options, Sql, Timestamp, args};
 use tokio::time::{Instant, timeout};
 
@@ -179,7 +179,7 @@ async fn seen_after_waiting(db: &Db, other: &Db) -> i64 {
         let mut tx = other.begin_holding(vec![lock(7, false), lock(-3, false)]).await.unwrap();
         tx.one::<(i64,)>("select count(*) from numbers", args![]).await.unwrap().0
     });
-    until_one_waits(db).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!waiting.is_finished());
     first.run(INSERT, args![1]).await.unwrap();
     first.commit().await.unwrap();
