@@ -200,7 +200,7 @@ pub async fn settle(
     }
     match (guess, judged) {
         (Some(guess), Judged::Used) => guess.give_back(change).await,
-        (Some(guess), _) => guess.wrong(change).await,
+        (Some(guess), _) => guess.wrong(change).await.map(drop),
         (None, _) => Ok(()),
     }
 }

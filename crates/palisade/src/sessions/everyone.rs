@@ -41,7 +41,9 @@ impl EndedAll {
 /// `access.exceeds_own`, unless the caller is an administrator; or as [`revoke_everyone`].
 pub(super) async fn revoke_for(app: &App, caller: &Caller) -> Result<()> {
     // SECURITY: it reaches those above any lesser caller (test: only_an_administrator_signs_everyone_out).
-    Authority::of(app, caller).await?.reaches_everyone()?;
+    let mut change = app.change(&caller.actor).await?;
+    Authority::of(&mut change).await?.reaches_everyone()?;
+    drop(change);
     // Each change looks for the role again: no permission has its name.
     let actor = Actor { permission: Some(users::ADMIN), ..caller.actor.clone() };
     let app = app.clone();
