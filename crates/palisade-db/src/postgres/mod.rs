@@ -109,7 +109,7 @@ impl Postgres {
         };
         let herald = Arc::clone(&self.herald);
         let runtime = Handle::current();
-        let untouched = Some((self.clone(), locks.to_vec()));
+        let untouched = Some(Box::new((self.clone(), locks.to_vec())));
         Ok(PgTransaction {
             connection: Some(connection),
             held: Some(held),
@@ -308,7 +308,7 @@ pub(crate) struct PgTransaction {
     /// Its locks, as other changes of this process see them.
     held: Option<Held>,
     /// Where to begin again, and with which locks, while the transaction has done nothing.
-    untouched: Option<(Postgres, Vec<Lock>)>,
+    untouched: Option<Box<(Postgres, Vec<Lock>)>>,
     herald: Arc<Herald>,
     has_news: bool,
     runtime: Handle,
@@ -321,7 +321,8 @@ impl PgTransaction {
         };
         let answer = connection.run(&statement).await;
         match (answer, self.untouched.take()) {
-            (Err(error), Some((of, locks))) if of.lost(&error) => {
+            (Err(error), Some(again)) if again.0.lost(&error) => {
+                let (of, locks) = *again;
                 // What the lost connection held is free again before it is asked for anew.
                 self.connection = None;
                 let fresh = self.connection.insert(of.begin_connection(&locks).await?);
