@@ -134,7 +134,9 @@ fn checked(app: &App, owner: &User, body: ApiKeyBody) -> Result<NewKey> {
     let mut rules = Rules::new();
     let name = rules.check("/name", users::check_name(&body.name));
     let permissions = permissions(app, &mut rules, &body.permissions);
-    let expires_at = rules.check("/expires_at", expiry(app, &body));
+    // The end that was given; of two, either is one too many.
+    let end = if body.expires_in.is_some() { "/expires_in" } else { "/expires_at" };
+    let expires_at = rules.check(end, expiry(app, &body));
     let addresses = rules.check("/addresses", body.addresses.as_deref().map(networks).transpose());
     let fastest = if owner.service { FASTEST } else { app.limiter.burst(&USE).max(1) };
     let rate = rules.check(

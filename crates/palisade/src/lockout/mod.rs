@@ -11,6 +11,7 @@
 //!
 //! Tables: `lockout_counts`.
 
+mod account;
 mod count;
 mod device;
 mod http;
@@ -19,7 +20,6 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use palisade_crypto::mac;
 use palisade_db::{Migration, Sql, Timestamp, args};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -31,6 +31,8 @@ use crate::mail::{self, Content, Letter, for_people};
 use crate::module::{Job, Module};
 use crate::users;
 
+use account::SECOND_FACTOR;
+pub use account::{Account, Client};
 use count::{Count, Policy};
 pub use device::{Device, KNOWN_FOR};
 
@@ -79,77 +81,6 @@ static FACTOR_LETTER: Letter = Letter {
     html: include_str!("letters/second_factor.html"),
     prepare: mail::as_written,
 };
-
-/// What is guessed: the password of a user, or of an address which belongs to nobody; or a user's second factor.
-#[derive(Clone, Debug)]
-pub struct Account {
-    key: Vec<u8>,
-    user: Option<UserId>,
-    /// Stands before the client's name, so that a lock of the factor isn't one of the password.
-    part: &'static str,
-}
-
-impl Account {
-    /// The account of a user, or of `address` if there is none.
-    pub fn of(app: &App, user: Option<UserId>, address: &str) -> Account {
-        let named = match &user {
-            Some(user) => user.0.as_bytes(),
-            None => address.as_bytes(),
-        };
-        // An address of nobody can't be read from the table.
-        let secret = app.root.derive_bytes("lockout accounts");
-        Account { key: mac::keyed_digest(&secret, named).to_vec(), user, part: PASSWORD }
-    }
-
-    /// The second factor of a user, which somebody guesses who knows the password.
-    pub fn second_factor(app: &App, user: UserId) -> Account {
-        Account { part: SECOND_FACTOR, ..Account::of(app, Some(user), "") }
-    }
-
-    /// The count of a client at it, as the table names it.
-    fn count_of(&self, client: Client) -> String {
-        format!("{}{}", self.part, client.text())
-    }
-}
-
-const PASSWORD: &str = "";
-const SECOND_FACTOR: &str = "second factor ";
-
-/// Who guesses, as far as it is proved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Client {
-    /// Anybody.
-    Unknown,
-    /// A device that has signed in to this account before, with the password that it has now.
-    Known(Device),
-    /// Any of the devices that signed in with an earlier password: they share one count. Whoever knew that
-    /// password may have signed in a thousand of them.
-    Former,
-    /// Whoever is signed in to this account and is asked for the password again.
-    SignedIn,
-}
-
-impl Client {
-    /// What a device is to an account whose password is of that generation, if it has one.
-    ///
-    /// SECURITY: (test: devices_of_an_earlier_password_share_one_count)
-    pub fn of_device(device: Option<Device>, password: Option<i64>) -> Client {
-        match (device, password) {
-            (None, _) => Client::Unknown,
-            (Some(device), Some(present)) if device.password != present => Client::Former,
-            (Some(device), _) => Client::Known(device),
-        }
-    }
-
-    fn text(self) -> String {
-        match self {
-            Client::Unknown => String::new(),
-            Client::Known(device) => device.id.simple().to_string(),
-            Client::Former => "former".to_owned(),
-            Client::SignedIn => "signed in".to_owned(),
-        }
-    }
-}
 
 /// Whether a guess may be judged.
 pub enum Admission {

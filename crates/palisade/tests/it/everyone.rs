@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use palisade::app::{Actor, App};
+use palisade::app::{Actor, App, Presented};
 use palisade::id::UserId;
 use palisade::users::{self, Email, NewUser};
 use palisade::{roles, sessions};
@@ -166,7 +166,7 @@ async fn role_taken(on: On) {
         roles::revoke(change, id, &"admin".parse().unwrap()).await.unwrap();
     };
     let (answer, ()) = tokio::join!(root.act(ALL), finish);
-    assert_eq!(answer.code(), "access.denied", "{}", answer.raw);
+    assert_eq!(answer.code(), "access.exceeds_own", "{}", answer.raw);
     assert!(alive(&ann).await);
     assert_eq!(count(&app, "sessions.all_revoked").await, 0);
     other.stop().await;
@@ -192,7 +192,8 @@ async fn half_way(on: On) {
     change_schema(&app.app, "create unique index broken on api_keys (revoked_at)").await;
     let session = root.get("/api/v1/users/me/sessions").await.body["items"][0]["id"].clone();
     let session = session.as_str().unwrap().parse().unwrap();
-    let actor = Actor { user: Some(id), session: Some(session), ..Actor::default() };
+    let presented = Some(Presented::AccessToken(1));
+    let actor = Actor { user: Some(id), session: Some(session), presented, ..Actor::default() };
     assert!(sessions::revoke_everyone(&app.app, &actor).await.is_err());
     // People come first, then service accounts, and the caller last.
     assert!(!alive(&ann).await);

@@ -138,11 +138,11 @@ async fn beyond(on: On) {
     let answer = root.post(KEYS, wanted(json!(["users:read", "users:fly"]))).await;
     assert_eq!(place(&answer), (422, "/permissions/1", "api_keys.unknown_permission"));
     let bad = [
-        (json!({ "expires_in": 0 }), "/expires_at"),
-        (json!({ "expires_in": 366 * 24 * 3600 + 1 }), "/expires_at"),
+        (json!({ "expires_in": 0 }), "/expires_in"),
+        (json!({ "expires_in": 366 * 24 * 3600 + 1 }), "/expires_in"),
         (json!({ "expires_at": "2020-01-01T00:00:00Z" }), "/expires_at"),
         (json!({ "expires_at": "2099-01-01T00:00:00Z" }), "/expires_at"),
-        (json!({ "expires_at": "2030-04-01T00:00:00Z", "expires_in": 60 }), "/expires_at"),
+        (json!({ "expires_at": "2030-04-01T00:00:00Z", "expires_in": 60 }), "/expires_in"),
         (json!({ "addresses": [] }), "/addresses"),
         (json!({ "addresses": ["192.0.2.0/33"] }), "/addresses"),
         (json!({ "requests_per_minute": 0 }), "/requests_per_minute"),

@@ -1,0 +1,78 @@
+//! What is guessed, and by whom.
+
+use palisade_crypto::mac;
+
+use super::Device;
+use crate::app::App;
+use crate::id::UserId;
+
+/// What is guessed: the password of a user, or of an address which belongs to nobody; or a user's second factor.
+#[derive(Clone, Debug)]
+pub struct Account {
+    pub(super) key: Vec<u8>,
+    pub(super) user: Option<UserId>,
+    /// Stands before the client's name, so that a lock of the factor isn't one of the password.
+    pub(super) part: &'static str,
+}
+
+impl Account {
+    /// The account of a user, or of `address` if there is none.
+    pub fn of(app: &App, user: Option<UserId>, address: &str) -> Account {
+        let named = match &user {
+            Some(user) => user.0.as_bytes(),
+            None => address.as_bytes(),
+        };
+        // An address of nobody can't be read from the table.
+        let secret = app.root.derive_bytes("lockout accounts");
+        Account { key: mac::keyed_digest(&secret, named).to_vec(), user, part: PASSWORD }
+    }
+
+    /// The second factor of a user, which somebody guesses who knows the password.
+    pub fn second_factor(app: &App, user: UserId) -> Account {
+        Account { part: SECOND_FACTOR, ..Account::of(app, Some(user), "") }
+    }
+
+    /// The count of a client at it, as the table names it.
+    pub(super) fn count_of(&self, client: Client) -> String {
+        format!("{}{}", self.part, client.text())
+    }
+}
+
+const PASSWORD: &str = "";
+pub(super) const SECOND_FACTOR: &str = "second factor ";
+
+/// Who guesses, as far as it is proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// Anybody.
+    Unknown,
+    /// A device that has signed in to this account before, with the password that it has now.
+    Known(Device),
+    /// Any of the devices that signed in with an earlier password: they share one count. Whoever knew that
+    /// password may have signed in a thousand of them.
+    Former,
+    /// Whoever is signed in to this account and is asked for the password again.
+    SignedIn,
+}
+
+impl Client {
+    /// What a device is to an account whose password is of that generation, if it has one.
+    ///
+    /// SECURITY: (test: devices_of_an_earlier_password_share_one_count)
+    pub fn of_device(device: Option<Device>, password: Option<i64>) -> Client {
+        match (device, password) {
+            (None, _) => Client::Unknown,
+            (Some(device), Some(present)) if device.password != present => Client::Former,
+            (Some(device), _) => Client::Known(device),
+        }
+    }
+
+    pub(super) fn text(self) -> String {
+        match self {
+            Client::Unknown => String::new(),
+            Client::Known(device) => device.id.simple().to_string(),
+            Client::Former => "former".to_owned(),
+            Client::SignedIn => "signed in".to_owned(),
+        }
+    }
+}
