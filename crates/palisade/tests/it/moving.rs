@@ -276,7 +276,6 @@ async fn racing(on: On) {
 /// Each link is found good, and then waits for the change in which its user is disabled.
 async fn disabling(on: On) {
     let app = TestApp::with(on, plan()).await;
-    let other = app.second().await;
     for (number, page) in ["reset", "email", "undo"].into_iter().enumerate() {
         let email = format!("ann{number}@example.com");
         let to = format!("new{number}@example.com");
@@ -297,6 +296,8 @@ async fn disabling(on: On) {
                 asked
             }
         };
+        // Only now: whichever process sends a letter keeps it.
+        let other = app.second().await;
         let holds = [Hold::Alone(id), Hold::Administrators];
         let change = other.app.change_holding(&Actor::operator(), &holds).await.unwrap();
         let disable = async {
@@ -318,7 +319,7 @@ async fn disabling(on: On) {
         let (kept,): (String,) = app.app.db.one(sql, args![id]).await.unwrap();
         assert_eq!(password, 1, "{page}");
         assert_eq!(kept, if page == "undo" { to } else { email }, "{page}");
+        other.stop().await;
     }
-    other.stop().await;
     app.stop().await;
 }
