@@ -228,7 +228,7 @@ async fn times(on: On) {
         let body = format!(r#"{{"name": "CI", "permissions": [], "expires_in": {seconds}}}"#);
         let call = Call::post(key, Value::Null).body(body);
         let answer = ann.send(call).await;
-        assert_eq!(place(&answer), (422, "/expires_at", "api_keys.bad_expiry"), "{seconds}");
+        assert_eq!(place(&answer), (422, "/expires_in", "api_keys.bad_expiry"), "{seconds}");
     }
     for seconds in ["18446744073709551616", "-1", "1e400", "1.5", "\"60\""] {
         let body = format!(r#"{{"name": "CI", "permissions": [], "expires_in": {seconds}}}"#);
