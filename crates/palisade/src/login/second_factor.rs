@@ -193,8 +193,13 @@ pub(super) async fn lost(
     let cookie = cookie.map(SecretString::expose);
     let client = Client::outside(app, actor.user_agent.as_deref(), cookie);
     let challenge = challenges::attempt(app, actor, Purpose::SecondFactor, digest, client).await?;
-    recovery::ask_for_factors(app, actor, challenge.and_then(|found| found.user).ok_or_else(over)?)
-        .await
+    let challenge = challenge.ok_or_else(over)?;
+    let user = challenge.user.ok_or_else(over)?;
+    if recovery::ask_for_factors(app, actor, user, &challenge).await? {
+        Ok(())
+    } else {
+        Err(over())
+    }
 }
 
 /// What a factor and the password before it come to.

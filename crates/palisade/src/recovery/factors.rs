@@ -10,6 +10,7 @@ use palisade_db::{Timestamp, args};
 
 use crate::app::{Actor, App, Change, Hold};
 use crate::audit::Event;
+use crate::challenges::{self, Challenge};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::lockout::{self, Account, Client};
@@ -58,14 +59,18 @@ macro_rules! unanswered {
 }
 
 /// Notes that whoever proved the password wants the factors of `user` removed, and writes to the owner. Who asked
-/// before goes on waiting as before.
+/// before goes on waiting as before. `false`, if the challenge ended meanwhile: the password that it rests on may
+/// have been replaced, or the user deleted.
 ///
 /// # Errors
 /// `recovery.factors_off`; `mail.off`; or the database fails.
-pub async fn ask(app: &App, actor: &Actor, user: UserId) -> Result<()> {
+pub async fn ask(app: &App, actor: &Actor, user: UserId, challenge: &Challenge) -> Result<bool> {
     let delay = delay(app)?;
     mail::needed(app)?;
     let mut change = app.change_holding(actor, &[Hold::Shared(user)]).await?;
+    if !challenges::hold(&mut change, challenge).await? {
+        return Ok(false);
+    }
     let now = change.now();
     let ready_at = now.plus(delay);
     // What can't be used any more doesn't stand in the way.
@@ -88,12 +93,13 @@ pub async fn ask(app: &App, actor: &Actor, user: UserId) -> Result<()> {
         )
         .await?;
     if asked == 0 {
-        return Ok(());
+        return Ok(true);
     }
     let content = Content::to_user(user).with("from", for_people(ready_at));
     let until = for_people(ready_at.plus(USED_WITHIN));
     mail::post(&mut change, &LETTER, content.with("until", until)).await?;
-    change.commit(ASKED.about(user)).await
+    change.commit(ASKED.about(user)).await?;
+    Ok(true)
 }
 
 fn delay(app: &App) -> Result<Duration> {
