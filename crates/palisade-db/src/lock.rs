@@ -9,7 +9,7 @@ pub struct Lock {
     pub alone: bool,
 }
 
-/// Each key once, the lowest first. Whoever asks for a key in both ways holds it alone.
+/// Each key once, the lowest first. A key that is asked for in both ways is held alone.
 pub(crate) fn in_order(mut locks: Vec<Lock>) -> Vec<Lock> {
     locks.sort_unstable_by_key(|lock| (lock.key, !lock.alone));
     locks.dedup_by_key(|lock| lock.key);

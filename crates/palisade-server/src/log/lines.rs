@@ -27,7 +27,7 @@ pub(crate) struct Lines(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     waiting: Mutex<Waiting>,
-    /// Somebody wants to see everything written.
+    /// A caller waits until everything is written.
     asked: Condvar,
     written: Condvar,
 }
