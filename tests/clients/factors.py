@@ -284,7 +284,7 @@ def killed_and_started_again(settings):
         challenge, code = asked(server), next_code(app)
         session = signed_in(server, prove(server, challenge, "totp", code=code), ["pwd", "otp", "mfa"])
         signed_in(server, prove(server, asked(server), "recovery_code", code=codes[0]), ["pwd", "otp", "mfa"])
-        tried, wrong = asked(server), codes[0][:-1] + ("A" if codes[0][-1] != "A" else "B")
+        tried, wrong = asked(server), codes[0][:-1] + ("a" if codes[0][-1] != "a" else "b")
         for _ in range(3):
             refused(prove(server, tried, "recovery_code", code=wrong))
         server.process.send_signal(signal.SIGKILL)
