@@ -4,9 +4,8 @@ use std::io::Write as _;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use palisade::visible::{visible, write_json, write_pretty_json};
+use palisade::visible::{json, pretty_json, visible};
 use serde::Serialize;
-use serde_json::json;
 
 use crate::failure::Failure;
 
@@ -19,18 +18,19 @@ pub(crate) struct Output {
 impl Output {
     /// Prints a result: as JSON, or as the text that `people` makes of it.
     pub(crate) fn result<T: Serialize>(self, value: &T, people: impl FnOnce() -> String) {
+        // Results always have a JSON form.
         let text =
-            if self.json { written(|out| write_pretty_json(out, value)) } else { lines(&people()) };
+            if self.json { pretty_json(value).unwrap_or_default() } else { lines(&people()) };
         line(&text);
     }
 
     /// Says why a command failed.
     pub(crate) fn failure(self, failure: &Failure) {
         let text = if self.json {
-            let error = json!({
+            let error = serde_json::json!({
                 "code": failure.code, "detail": failure.says, "errors": failure.details,
             });
-            written(|out| write_json(out, &json!({ "error": error })))
+            json(&serde_json::json!({ "error": error })).unwrap_or_default()
         } else {
             let details = failure.details.iter().map(|detail| format!("\n  {}", lines(detail)));
             format!("palisade: {}{}", lines(&failure.says), details.collect::<String>())
@@ -60,13 +60,6 @@ fn line(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{text}");
     let _ = out.flush();
-}
-
-fn written(write: impl FnOnce(&mut Vec<u8>) -> serde_json::Result<()>) -> String {
-    let mut text = Vec::new();
-    // What commands print has a JSON form, and memory takes whatever is written.
-    let _ = write(&mut text);
-    String::from_utf8(text).unwrap_or_default()
 }
 
 /// A text of several lines without what a terminal would obey.
@@ -102,8 +95,8 @@ mod tests {
         let rows = [vec!["a\nb\u{202e}c\u{9b}".to_owned()]];
         assert_eq!(table(&["name"], &rows), "name\na\\u{a}b\\u{202e}c\\u{9b}");
         assert_eq!(lines("a\nb\r\u{2066}"), "a\nb\\u{d}\\u{2066}");
-        let value = json!({ "name": "a\u{9b}31m\u{202e}" });
-        let text = written(|out| write_pretty_json(out, &value));
+        let value = serde_json::json!({ "name": "a\u{9b}31m\u{202e}" });
+        let text = pretty_json(&value).unwrap();
         assert!(!text.contains(|c: char| c != '\n' && palisade::visible::is_unseen(c)), "{text:?}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }

@@ -359,7 +359,9 @@ fn count(app: &App, access: &Access, identity: &Identity) -> Result<Option<Decis
     }
     // SECURITY: after the proof, so that what has ended uses up nothing of the account's
     // (test: the_requests_of_an_account_are_counted_together).
-    limit(app, &ACCOUNT, app.limiter.account(&identity.user)).map(Some)
+    let counted = limit(app, &ACCOUNT, app.limiter.account(&identity.user))?;
+    // Nearly every answer of a server would say that nearly everything is left.
+    Ok((counted.remaining < counted.limit / 2).then_some(counted))
 }
 
 fn session_needed() -> Error {

@@ -18,7 +18,6 @@ mod key;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::time::Duration;
 
@@ -96,8 +95,10 @@ pub struct Decision {
 
 /// Counts attempts by rule and key.
 pub struct Limiter {
-    rules: HashMap<&'static str, Buckets>,
+    /// By name.
     in_force: Vec<EffectiveRule>,
+    /// In the same order.
+    buckets: Vec<Buckets>,
     accounts: RandomState,
 }
 
@@ -113,8 +114,8 @@ impl Limiter {
     pub fn with_capacity(rules: impl IntoIterator<Item = EffectiveRule>, keys: usize) -> Self {
         let mut in_force: Vec<EffectiveRule> = rules.into_iter().collect();
         in_force.sort_by_key(|rule| rule.rule.name);
-        let rules = in_force.iter().map(|rule| (rule.rule.name, Buckets::new(rule, keys)));
-        Self { rules: rules.collect(), in_force, accounts: RandomState::new() }
+        let buckets = in_force.iter().map(|rule| Buckets::new(rule, keys)).collect();
+        Self { in_force, buckets, accounts: RandomState::new() }
     }
 
     /// The rules with the numbers in force, by name.
@@ -126,8 +127,15 @@ impl Limiter {
     /// How many attempts of a rule may come at once.
     #[must_use]
     pub fn burst(&self, rule: &'static Rule) -> u32 {
-        let found = self.in_force.iter().find(|in_force| in_force.rule.name == rule.name);
-        found.map_or(0, |in_force| in_force.burst)
+        self.place(rule).and_then(|at| self.in_force.get(at)).map_or(0, |in_force| in_force.burst)
+    }
+
+    fn place(&self, rule: &'static Rule) -> Option<usize> {
+        self.in_force.binary_search_by_key(&rule.name, |in_force| in_force.rule.name).ok()
+    }
+
+    fn buckets(&self, rule: &'static Rule) -> Option<&Buckets> {
+        self.buckets.get(self.place(rule)?)
     }
 
     /// The key of an account, by a name or id. Keyed with a secret of this process, so that no client
@@ -142,7 +150,7 @@ impl Limiter {
     /// `now` is time on a clock that never goes back, from any starting point. A rule this limiter
     /// was not made with refuses everything.
     pub fn check(&self, rule: &'static Rule, key: LimitKey, now: Duration) -> Decision {
-        self.rules.get(rule.name).map_or_else(|| unknown(rule), |buckets| buckets.take(key, now))
+        self.buckets(rule).map_or_else(|| unknown(rule), |buckets| buckets.take(key, now))
     }
 
     /// As [`check`](Self::check), for a key whose own numbers replace the rule's: `burst` at once and in a minute.
@@ -153,21 +161,21 @@ impl Limiter {
         burst: u32,
         now: Duration,
     ) -> Decision {
-        let buckets = self.rules.get(rule.name);
+        let buckets = self.buckets(rule);
         buckets.map_or_else(|| unknown(rule), |buckets| buckets.take_at(key, burst, now))
     }
 
     /// What [`check`](Self::check) would say, without counting.
     #[must_use]
     pub fn peek(&self, rule: &'static Rule, key: LimitKey, now: Duration) -> Decision {
-        self.rules.get(rule.name).map_or_else(|| unknown(rule), |buckets| buckets.peek(key, now))
+        self.buckets(rule).map_or_else(|| unknown(rule), |buckets| buckets.peek(key, now))
     }
 
     /// Takes back one counted attempt that was never judged.
     ///
     /// Without effect when the attempt was counted in the shared bucket of a full limiter.
     pub fn give_back(&self, rule: &'static Rule, key: LimitKey) {
-        if let Some(buckets) = self.rules.get(rule.name) {
+        if let Some(buckets) = self.buckets(rule) {
             buckets.give_back(key);
         }
     }

@@ -6,10 +6,9 @@
 //! - What an error repeats is short, whatever came.
 
 use std::borrow::Cow;
-use std::io;
+use std::fmt::Write as _;
 
 use serde::Serialize;
-use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
 /// Whether a character isn't seen where it stands: a control, one that changes the direction or the joins of a line, or
 /// a mark without a width. The pattern of [`crate::shape::Label`] says the same.
@@ -44,75 +43,42 @@ pub fn excerpt(text: &str, most: usize) -> String {
     }
 }
 
-/// Writes a value as JSON with everything unseen escaped: what is read back is the same, what is shown is seen.
+/// A value as JSON with everything unseen escaped: what is read back is the same, what is shown is seen.
 ///
 /// # Errors
-/// When it has no JSON form, or can't be written.
-pub fn write_json(
-    out: impl io::Write,
-    value: &(impl Serialize + ?Sized),
-) -> serde_json::Result<()> {
-    value.serialize(&mut Serializer::with_formatter(out, Escaping(CompactFormatter)))
+/// When it has no JSON form.
+pub fn json(value: &(impl Serialize + ?Sized)) -> serde_json::Result<String> {
+    serde_json::to_string(value).map(visible_json)
 }
 
 /// The same on several lines, for people.
 ///
 /// # Errors
-/// When it has no JSON form, or can't be written.
-pub fn write_pretty_json(
-    out: impl io::Write,
-    value: &(impl Serialize + ?Sized),
-) -> serde_json::Result<()> {
-    value.serialize(&mut Serializer::with_formatter(out, Escaping(PrettyFormatter::new())))
+/// When it has no JSON form.
+pub fn pretty_json(value: &(impl Serialize + ?Sized)) -> serde_json::Result<String> {
+    serde_json::to_string_pretty(value).map(visible_json)
 }
 
-/// A formatter of JSON that escapes what isn't seen.
-struct Escaping<F>(F);
-
-/// Hands everything but the text to the formatter inside.
-macro_rules! as_inside {
-    ($($method:ident($($argument:ident: $type:ty),*);)+) => {$(
-        fn $method<W: io::Write + ?Sized>(&mut self, out: &mut W $(, $argument: $type)*) -> io::Result<()> {
-            self.0.$method(out $(, $argument)*)
-        }
-    )+};
-}
-
-impl<F: Formatter> Formatter for Escaping<F> {
-    fn write_string_fragment<W: io::Write + ?Sized>(
-        &mut self,
-        out: &mut W,
-        fragment: &str,
-    ) -> io::Result<()> {
-        // Most text is plain, and each request has a line in the log.
-        if fragment.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-            return out.write_all(fragment.as_bytes());
-        }
-        let mut rest = fragment;
-        while let Some(at) = rest.find(is_unseen) {
-            let (seen, unseen) = rest.split_at(at);
-            out.write_all(seen.as_bytes())?;
-            let mut following = unseen.chars();
-            for unit in following.next().unwrap_or_default().encode_utf16(&mut [0; 2]) {
-                write!(out, "\\u{unit:04x}")?;
-            }
-            rest = following.as_str();
-        }
-        out.write_all(rest.as_bytes())
+/// JSON text with everything unseen escaped. Outside of its strings JSON holds only ASCII, and there only line breaks
+/// are unseen; within them controls below U+0020 are escaped already (RFC 8259 section 7).
+pub fn visible_json(text: String) -> String {
+    // Most text is plain, and each request has a line in the log: a look at every byte, without an early end, is
+    // done many bytes at a time.
+    if !text.bytes().fold(false, |unseen, byte| unseen | (byte >= 0x7f)) {
+        return text;
     }
-
-    as_inside! {
-        begin_array();
-        end_array();
-        begin_array_value(first: bool);
-        end_array_value();
-        begin_object();
-        end_object();
-        begin_object_key(first: bool);
-        end_object_key();
-        begin_object_value();
-        end_object_value();
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if c == '\n' || !is_unseen(c) {
+            shown.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            // Memory takes whatever is written.
+            let _ = write!(shown, "\\u{unit:04x}");
+        }
     }
+    shown
 }
 
 #[cfg(test)]
@@ -128,16 +94,11 @@ mod tests {
             let text = format!("a{c}b é 語 😀 \"");
             assert!(!visible(&text).contains(is_unseen), "{}", c.escape_unicode());
             assert!(visible(&text).contains(&c.escape_unicode().to_string()));
-            let mut compact = Vec::new();
-            write_json(&mut compact, &serde_json::json!({ "x": [text, 1.5, null], "y": {} }))
-                .unwrap();
-            let compact = String::from_utf8(compact).unwrap();
+            let compact = json(&serde_json::json!({ "x": [text, 1.5, null], "y": {} })).unwrap();
             assert!(!compact.contains(is_unseen), "{compact:?}");
             let back: serde_json::Value = serde_json::from_str(&compact).unwrap();
             assert_eq!(back["x"][0], text);
-            let mut pretty = Vec::new();
-            write_pretty_json(&mut pretty, &back).unwrap();
-            let pretty = String::from_utf8(pretty).unwrap();
+            let pretty = pretty_json(&back).unwrap();
             assert!(!pretty.contains(|c| c != '\n' && is_unseen(c)), "{pretty:?}");
             assert_eq!(serde_json::from_str::<serde_json::Value>(&pretty).unwrap(), back);
         }

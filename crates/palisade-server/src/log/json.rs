@@ -6,7 +6,7 @@
 use std::fmt::{self, Debug};
 
 use palisade::clock::Clock;
-use palisade::visible::write_json;
+use palisade::visible::visible_json;
 use serde::Serialize;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -37,7 +37,9 @@ where
         line.member("target", event.metadata().target());
         event.record(&mut line);
         line.0.extend_from_slice(b"}\n");
-        writer.write_str(std::str::from_utf8(&line.0).map_err(|_| fmt::Error)?)
+        let line = String::from_utf8(line.0).map_err(|_| fmt::Error)?;
+        // SECURITY: (test: nothing_in_a_value_ends_the_line_or_adds_a_field)
+        writer.write_str(&visible_json(line))
     }
 }
 
@@ -54,8 +56,7 @@ impl Line {
 
     fn json(&mut self, value: &(impl Serialize + ?Sized)) {
         // Numbers and text always have a JSON form, and memory takes whatever is written.
-        // SECURITY: (test: nothing_in_a_value_ends_the_line_or_adds_a_field)
-        let _ = write_json(&mut self.0, value);
+        let _ = serde_json::to_writer(&mut self.0, value);
     }
 }
 

@@ -41,15 +41,12 @@ impl Kept {
     }
 }
 
-/// Calls the handler; again, a few times, if nothing came of it.
+/// Calls the handler of a request that may change something; again, a few times, if nothing came of it.
 pub(super) async fn call<H, T>(handler: H, mut parts: Parts, body: Body, app: App) -> Response
 where
     H: Handler<T, App>,
     T: 'static,
 {
-    if parts.method.is_safe() {
-        return handler.call(Request::from_parts(parts, body), app).await;
-    }
     let (kept, committed) = (Kept::default(), Committed::default());
     if body.is_end_stream() {
         kept.put(&Bytes::new());

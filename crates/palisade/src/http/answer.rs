@@ -19,11 +19,11 @@ use palisade_crypto::random::Random;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Arrival;
 use super::standing::Standing;
+use super::{Arrival, REQUEST_ID};
 use crate::error::{Error, FieldError, Kind};
 use crate::shape;
-use crate::visible::{excerpt, write_json};
+use crate::visible::{excerpt, json};
 
 const API_POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox");
@@ -35,13 +35,16 @@ const LONGEST_DETAIL: usize = 1000;
 /// Where the nonce stands in a page's text.
 const NONCE: &str = "{{nonce}}";
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// Room for the headers of an answer; the copies of a map have as much.
+const USUAL_HEADERS: usize = 20;
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// The headers of every answer; a header that a handler set stays as it was set.
 static ALWAYS: LazyLock<HeaderMap> = LazyLock::new(|| {
     let permissions = "accelerometer=(), camera=(), display-capture=(), geolocation=(), \
                        gyroscope=(), magnetometer=(), microphone=(), midi=(), payment=(), usb=()";
-    HeaderMap::from_iter([
+    let mut headers = HeaderMap::with_capacity(USUAL_HEADERS);
+    headers.extend([
         (CONTENT_SECURITY_POLICY, API_POLICY),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
@@ -56,7 +59,8 @@ static ALWAYS: LazyLock<HeaderMap> = LazyLock::new(|| {
             HeaderValue::from_static("same-origin"),
         ),
         (CACHE_CONTROL, NO_STORE),
-    ])
+    ]);
+    headers
 });
 
 /// 200 with JSON of a `T` that was written before and is given out again and again.
@@ -266,7 +270,7 @@ pub(super) fn finish(
         standing.write_page(headers, policy);
     }
     if let Ok(value) = HeaderValue::from_str(&arrival.request.to_string()) {
-        headers.insert(HeaderName::from_static("x-request-id"), value);
+        headers.insert(REQUEST_ID, value);
     }
     error
 }
@@ -296,11 +300,9 @@ fn write_problem(response: &mut Response, error: &Error, arrival: &Arrival) {
         errors: error.fields(),
         extensions: error.extensions(),
     };
-    let mut body = Vec::new();
-    // Text and numbers always have a JSON form, and memory takes whatever is written.
-    let _ = write_json(&mut body, &problem);
     *response.status_mut() = status;
-    *response.body_mut() = Body::from(body);
+    // Text and numbers always have a JSON form.
+    *response.body_mut() = Body::from(json(&problem).unwrap_or_default());
     let headers = response.headers_mut();
     headers.remove(axum::http::header::CONTENT_LENGTH);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

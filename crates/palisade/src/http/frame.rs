@@ -16,11 +16,11 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tower::{Service, ServiceExt as _};
 
-use super::Arrival;
 use super::answer::finish;
 use super::client::{Scheme, TrustedProxies, client_address, scheme};
 use super::serve::{Connection, Refuse, Refused};
 use super::standing::Standing;
+use super::{Arrival, REQUEST_ID};
 use crate::app::App;
 use crate::error::{Error, Kind};
 use crate::id::{RequestId, RequestIds};
@@ -76,7 +76,7 @@ impl Frame {
 impl Inner {
     fn arrival(&self, connection: &Connection, headers: &HeaderMap) -> Arrival {
         let peer = connection.peer.ip();
-        let given = headers.get("x-request-id").filter(|_| self.trusted.contains(peer));
+        let given = headers.get(REQUEST_ID).filter(|_| self.trusted.contains(peer));
         let request = given
             .and_then(|value| value.to_str().ok())
             .and_then(|text| uuid::Uuid::try_parse(text).ok())

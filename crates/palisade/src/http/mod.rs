@@ -35,6 +35,11 @@ use crate::error::{Error, Kind, Result};
 use crate::id::RequestId;
 use crate::limits::{Decision, LimitKey, Rule};
 
+/// The header that names a request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
 /// What is known of a request before anything of it is believed.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
@@ -73,8 +78,5 @@ pub fn counted(decision: Decision, rule: &'static Rule) -> Result<Decision> {
 /// What an answer says of a limit that was applied.
 fn limit_headers(decision: &Decision) -> [(HeaderName, HeaderValue); 2] {
     let value = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
-    [
-        (HeaderName::from_static("ratelimit"), value(decision.limit_field())),
-        (HeaderName::from_static("ratelimit-policy"), value(decision.policy_field())),
-    ]
+    [(RATELIMIT, value(decision.limit_field())), (RATELIMIT_POLICY, value(decision.policy_field()))]
 }

@@ -204,7 +204,12 @@ where
             // SECURITY: the gate comes before the body (test: every_route).
             match admit(&app, &self.access, &self.credentials, &mut parts).await {
                 Ok(limit) => {
-                    let mut response = again::call(self.handler, parts, body, app).await;
+                    let mut response = if parts.method.is_safe() {
+                        self.handler.call(Request::from_parts(parts, body), app).await
+                    } else {
+                        // Apart: what a repeat needs would make every request's future larger.
+                        Box::pin(again::call(self.handler, parts, body, app)).await
+                    };
                     for (name, value) in
                         limit.filter(|limit| limit.limit > 0).iter().flat_map(limit_headers)
                     {

@@ -1,6 +1,6 @@
 //! What the answer's headers say about a limit, after draft-ietf-httpapi-ratelimit-headers.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::Decision;
@@ -12,7 +12,7 @@ impl Decision {
     /// The `RateLimit-Policy` field: the quota and its window in seconds, `"name";q=5;w=60`.
     #[must_use]
     pub fn policy_field(&self) -> String {
-        format!("{};q={};w={}", Quoted(self.rule), self.limit, seconds(self.window))
+        field(self.rule, [('q', self.limit.into()), ('w', seconds(self.window))])
     }
 
     /// The `RateLimit` field: what is left, and for how many seconds that holds, `"name";r=0;t=12`.
@@ -21,7 +21,7 @@ impl Decision {
     #[must_use]
     pub fn limit_field(&self) -> String {
         let time = if self.remaining == 0 { self.retry_after } else { self.reset_after };
-        format!("{};r={};t={}", Quoted(self.rule), self.remaining, seconds(time))
+        field(self.rule, [('r', self.remaining.into()), ('t', seconds(time))])
     }
 
     /// The `Retry-After` field in seconds, rounded up, at least one (RFC 9110 section 10.2.3).
@@ -37,18 +37,22 @@ fn seconds(span: Duration) -> u64 {
     whole.min(LARGEST_INTEGER)
 }
 
-/// A structured-field string (RFC 9651 section 3.3.3). Only printable ASCII can stand in one.
-struct Quoted(&'static str);
-
-impl fmt::Display for Quoted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('"')?;
-        for letter in self.0.chars().filter(|letter| matches!(letter, ' '..='~')) {
-            if matches!(letter, '"' | '\\') {
-                f.write_char('\\')?;
-            }
-            f.write_char(letter)?;
+/// A string with parameters (RFC 9651 sections 3.1.2 and 3.3.3). Only printable ASCII can stand in it. Most
+/// answers to signed-in clients have two of these, so the text is put together without detours.
+fn field(name: &str, parameters: [(char, u64); 2]) -> String {
+    let mut out = String::with_capacity(64);
+    out.push('"');
+    for letter in name.chars().filter(|letter| matches!(letter, ' '..='~')) {
+        if matches!(letter, '"' | '\\') {
+            out.push('\\');
         }
-        f.write_char('"')
+        out.push(letter);
     }
+    out.push('"');
+    for (parameter, value) in parameters {
+        out.extend([';', parameter, '=']);
+        // Memory takes whatever is written.
+        let _ = write!(out, "{value}");
+    }
+    out
 }

@@ -21,7 +21,7 @@ async fn an_account_sends_three_thousand_requests_a_minute() {
     app.admin("root@example.com").await;
     let root = app.token("root@example.com").await;
     let answer = root.get("/api/v1/limits").await;
-    assert_eq!(answer.headers["ratelimit-policy"], "\"account\";q=3000;w=60");
+    assert!(!answer.headers.contains_key("ratelimit"), "nothing to tell yet");
     let listed = answer.body["items"].as_array().unwrap();
     let rule = listed.iter().find(|rule| rule["name"] == "account").unwrap();
     assert_eq!((&rule["burst"], &rule["per"]), (&json!(3000), &json!(60)));
@@ -30,7 +30,7 @@ async fn an_account_sends_three_thousand_requests_a_minute() {
 }
 
 async fn small(on: On) -> TestApp {
-    let settings = vec![("limits.rules.account.burst", "6")];
+    let settings = vec![("limits.rules.account.burst", "12")];
     let app = TestApp::with(on, Plan { settings, ..Plan::default() }).await;
     for email in ["ann@example.com", "bob@example.com"] {
         app.user(email).await;
@@ -72,11 +72,11 @@ async fn counted(on: On) {
         let answer = client.get(ME).await;
         assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{}", answer.raw);
         assert_eq!(answer.code(), "request.too_many");
-        assert_eq!(answer.headers["retry-after"], "10");
-        assert_eq!(answer.headers["ratelimit-policy"], "\"account\";q=6;w=60");
+        assert_eq!(answer.headers["retry-after"], "5");
+        assert_eq!(answer.headers["ratelimit-policy"], "\"account\";q=12;w=60");
     }
-    assert_eq!(left(&bob.get(ME).await), "\"account\";r=5");
-    app.advance(Duration::from_secs(10)).await;
+    assert_eq!(bob.get(ME).await.status, StatusCode::OK);
+    app.advance(Duration::from_secs(5)).await;
     assert_eq!(left(&browser.get(ME).await), "\"account\";r=0");
     app.stop().await;
 }

@@ -245,6 +245,9 @@ fn host<B>(request: &Request<B>) -> Result<(), Error> {
             named.map_or(Ok(()), plain)
         };
     };
+    if named.is_none() && is_usual(host.as_bytes()) {
+        return Ok(());
+    }
     let host = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
     let host =
         host.ok_or_else(|| malformed("The Host header must be a host with an optional port."))?;
@@ -255,6 +258,20 @@ fn host<B>(request: &Request<B>) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// A name or an IPv4 address with a port, as nearly every request has it: nothing to look into.
+fn is_usual(host: &[u8]) -> bool {
+    let (name, port) = match host.iter().position(|byte| *byte == b':') {
+        Some(colon) => (host.get(..colon), host.get(colon + 1..)),
+        None => (Some(host), None),
+    };
+    let named = |name: &[u8]| {
+        !name.is_empty()
+            && name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
+    };
+    let numbered = |port: &[u8]| matches!(port.len(), 1..=4) && port.iter().all(u8::is_ascii_digit);
+    name.is_some_and(named) && port.is_none_or(numbered)
 }
 
 fn plain(authority: &Authority) -> Result<(), Error> {
