@@ -1,7 +1,6 @@
 //! Changes per second: new names and refreshes, by one writer and by many, on SQLite and PostgreSQL, both
 //! with every commit on disk before it is acknowledged.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::client::{Connection, Request};
+use crate::process::Process;
 use crate::scene::{Scene, sign_in};
 use crate::{Plan, Result, median, now, say};
 
@@ -33,7 +33,10 @@ pub(crate) async fn run(plan: &Plan) -> Result<()> {
         plan.rounds,
         plan.window.as_secs()
     ))?;
-    say("| database | change | 1 writer | 64 writers | times |\n|---|---|---|---|---|")?;
+    say(
+        "| database | change | 1 writer | 64 writers | times | CPU µs per change, 1 writer | 64 writers |\n\
+         |---|---|---|---|---|---|---|",
+    )?;
     measure(plan, "SQLite", Scene::start(&plan.server, None)?).await?;
     let cluster = Cluster::start_with(DURABLE, &[]);
     let url = format!("database.url={}", cluster.url());
@@ -47,38 +50,48 @@ async fn measure(plan: &Plan, database: &str, scene: Scene) -> Result<()> {
         scene.register(person).await?;
     }
     for (name, work) in [("new name", Work::Name), ("refresh", Work::Refresh)] {
-        let mut rates = Vec::new();
+        let (mut rates, mut micros) = (Vec::new(), Vec::new());
         for writers in WRITERS {
             let mut rounds = Vec::new();
             for _ in 0..plan.rounds {
-                let people = &people[..writers];
-                rounds.push(changes(scene.process.address, people, work, plan.window).await?);
+                rounds.push(changes(&scene.process, &people[..writers], work, plan.window).await?);
             }
-            rates.push(median(rounds));
+            rates.push(median(rounds.iter().map(|round| round.per_second)));
+            micros.push(median(rounds.iter().map(|round| round.micros_per_change)));
         }
         say(&format!(
-            "| {database} | {name} | {:.0} | {:.0} | {:.1} |",
+            "| {database} | {name} | {:.0} | {:.0} | {:.1} | {:.0} | {:.0} |",
             rates[0],
             rates[1],
-            rates[1] / rates[0]
+            rates[1] / rates[0],
+            micros[0],
+            micros[1]
         ))?;
     }
     Ok(())
 }
 
+/// One window of changes.
+#[derive(Clone, Copy)]
+struct Sample {
+    per_second: f64,
+    /// Of the server; a database in a process of its own is not in it.
+    micros_per_change: f64,
+}
+
 async fn changes(
-    address: SocketAddr,
+    process: &Process,
     people: &[String],
     work: Work,
     window: Duration,
-) -> Result<f64> {
+) -> Result<Sample> {
     let mut sessions = Vec::new();
     for person in people {
-        let mut connection = Connection::open(address).await?;
+        let mut connection = Connection::open(process.address).await?;
         let answer = answer(&mut connection, &sign_in(person), 200).await?;
         sessions.push((connection, answer));
     }
-    let began = now();
+    let (began, before) = (now(), process.cpu_seconds()?);
     let mut writers = JoinSet::new();
     for (connection, session) in sessions {
         writers.spawn(write_until(connection, session, work, began + window));
@@ -87,7 +100,11 @@ async fn changes(
     while let Some(count) = writers.join_next().await {
         done += count??;
     }
-    Ok(done as f64 / (now() - began).as_secs_f64())
+    let used = process.cpu_seconds()? - before;
+    Ok(Sample {
+        per_second: done as f64 / (now() - began).as_secs_f64(),
+        micros_per_change: used * 1e6 / done as f64,
+    })
 }
 
 async fn write_until(
