@@ -65,6 +65,14 @@ SETTINGS = {
 STARVED = {"server.feed_unavailable", "server.timeout"}
 CHANGING = ("post", "put", "patch", "delete")
 
+# A password is compared before the change waits for the other call's. If that one takes it away, it is refused; whether
+# as a wrong guess at this account depends on how far it had come: what was right when it was compared counts as none.
+COMPARED = {
+    "POST /users/me/password": {(422, "request.invalid")},
+    "POST /auth/login": {(401, "login.denied")},
+    "POST /login/access-token": {(401, "login.denied")},
+}
+GUESSED = re.compile(r"(audit_events event=(passwords\.wrong|login\.denied),|lockout_counts )")
 
 # Differences from every order that are meant, by route: the answers that count as the same, and why.
 MEANT = {
@@ -226,7 +234,14 @@ class Watch:
                 # Attempts are counted before they are judged; what was answered right takes no more.
                 del row["attempts"]
             found[f"{table} {plain(row, names)}"] += 1
+        if self.refused_beside_a_change():
+            found = {row: count for row, count in found.items() if not GUESSED.match(row)}
         return dict(sorted(found.items()))
+
+    def refused_beside_a_change(self):
+        said = [(status, (body or {}).get("code")) for status, body in self.answers]
+        refused = [told in COMPARED.get(call.route, ()) for call, told in zip(self.pair, said, strict=True)]
+        return any(refused[slot] and said[1 - slot][0] < 400 for slot in (0, 1))
 
 
 IDENTIFIER = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
