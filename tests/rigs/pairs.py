@@ -135,21 +135,22 @@ class Watch:
         self.answers, self.began, self.took = [None, None], None, [0, 0]
 
     def start(self):
+        # Both before either is sent: a sign-in in between would not be what the two at once had.
+        self.calls = [recipe.call(self.scene, slot) for slot, recipe in enumerate(self.pair)]
         self.began = self.worker.sql.lines("select clock_timestamp()")[0]
 
     def one(self, slot):
         """One call alone: the first at the first process, the second at the other."""
         client = (self.worker.a, self.worker.b)[slot]
-        call = self.pair[slot].call(self.scene, slot)
         began = time.monotonic()
-        self.answers[slot] = client.call(call)
+        self.answers[slot] = client.call(self.calls[slot])
         self.took[slot] = time.monotonic() - began
         if self.pair[slot].everybody:
             self.worker.signed_in_at = 0.0
 
     def both(self, delay):
         """Both at once, the second `delay` seconds after the first (or before it)."""
-        calls = [Client.bytes(recipe.call(self.scene, slot)) for slot, recipe in enumerate(self.pair)]
+        calls = [Client.bytes(call) for call in self.calls]
         for client in self.worker.firing:
             client.connect()
         order = (0, 1) if delay >= 0 else (1, 0)

@@ -23,7 +23,7 @@ use palisade_db::Timestamp;
 
 use crate::app::{Actor, ActorKind, App, Presented};
 use crate::error::{Error, Kind, Result};
-use crate::http::{Arrival, limit};
+use crate::http::{Arrival, limit_at};
 use crate::id::{ApiKeyId, SessionId, UserId};
 use crate::limits::{Decision, Key, LimitKey, Rule};
 use crate::module::Permission;
@@ -306,9 +306,11 @@ pub async fn admit(
     parts: &mut RequestParts,
 ) -> Result<Option<Decision>> {
     let mut strictest: Option<Decision> = None;
-    if let Some(arrival) = parts.extensions.get::<Arrival>() {
+    let arrival = parts.extensions.get::<Arrival>().copied();
+    if let Some(arrival) = arrival {
         for rule in &access.limits {
-            let decision = limit(app, rule, LimitKey::address(arrival.client.address))?;
+            let key = LimitKey::address(arrival.client.address);
+            let decision = limit_at(app, rule, key, arrival.at)?;
             if strictest.is_none_or(|other| decision.remaining < other.remaining) {
                 strictest = Some(decision);
             }
@@ -318,7 +320,8 @@ pub async fn admit(
         return Ok(strictest);
     }
     let identity = prove(app, credentials, parts).await?;
-    if let Some(own) = count(app, access, &identity)?
+    let at = arrival.map_or_else(|| app.clock.monotonic(), |arrival| arrival.at);
+    if let Some(own) = count(app, access, &identity, at)?
         && strictest.is_none_or(|other| own.remaining < other.remaining)
     {
         strictest = Some(own);
@@ -353,13 +356,18 @@ pub async fn admit(
 }
 
 /// Counts a request of a session by its account. An API key is counted where it is proved.
-fn count(app: &App, access: &Access, identity: &Identity) -> Result<Option<Decision>> {
+fn count(
+    app: &App,
+    access: &Access,
+    identity: &Identity,
+    at: Duration,
+) -> Result<Option<Decision>> {
     if identity.session.is_none() || !access.counted {
         return Ok(identity.limit);
     }
     // SECURITY: after the proof, so that what has ended uses up nothing of the account's
     // (test: the_requests_of_an_account_are_counted_together).
-    let counted = limit(app, &ACCOUNT, app.limiter.account(&identity.user))?;
+    let counted = limit_at(app, &ACCOUNT, app.limiter.account(&identity.user), at)?;
     // Nearly every answer of a server would say that nearly everything is left.
     Ok((counted.remaining < counted.limit / 2).then_some(counted))
 }

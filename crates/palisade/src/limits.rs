@@ -98,6 +98,8 @@ pub struct Limiter {
     /// By name.
     in_force: Vec<EffectiveRule>,
     /// In the same order.
+    rules: Vec<&'static Rule>,
+    /// In the same order.
     buckets: Vec<Buckets>,
     accounts: RandomState,
 }
@@ -115,7 +117,8 @@ impl Limiter {
         let mut in_force: Vec<EffectiveRule> = rules.into_iter().collect();
         in_force.sort_by_key(|rule| rule.rule.name);
         let buckets = in_force.iter().map(|rule| Buckets::new(rule, keys)).collect();
-        Self { in_force, buckets, accounts: RandomState::new() }
+        let rules = in_force.iter().map(|rule| rule.rule).collect();
+        Self { in_force, rules, buckets, accounts: RandomState::new() }
     }
 
     /// The rules with the numbers in force, by name.
@@ -131,7 +134,9 @@ impl Limiter {
     }
 
     fn place(&self, rule: &'static Rule) -> Option<usize> {
-        self.in_force.binary_search_by_key(&rule.name, |in_force| in_force.rule.name).ok()
+        // By where it stands first, which nearly always finds it; a constant may stand in several places.
+        let same = self.rules.iter().position(|known| std::ptr::eq(*known, rule));
+        same.or_else(|| self.rules.binary_search_by_key(&rule.name, |known| known.name).ok())
     }
 
     fn buckets(&self, rule: &'static Rule) -> Option<&Buckets> {

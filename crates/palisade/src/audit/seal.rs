@@ -117,7 +117,8 @@ async fn chain(app: &App, head: Head) -> Result<usize> {
     Ok(places.len())
 }
 
-/// Gives records their places, in order, after position `$1`.
+/// Gives records their places, in order, after position `$1`. The plus keeps SQLite from walking the index of all
+/// records that wait, once for each statement, where it should look up the sixty by their ids.
 const PLACE: &str = "update audit_events set position = $1 + place.column1, chain = place.column3
      from (values
                 (1, $2, $3), (2, $4, $5), (3, $6, $7), (4, $8, $9), (5, $10, $11), (6, $12, $13),
@@ -134,7 +135,7 @@ const PLACE: &str = "update audit_events set position = $1 + place.column1, chai
                 (56, $112, $113), (57, $114, $115), (58, $116, $117), (59, $118, $119),
                 (60, $120, $121)
      ) as place
-     where audit_events.id = place.column2 and audit_events.position is null";
+     where audit_events.id = place.column2 and +audit_events.position is null";
 
 fn placing(before: i64, part: &[(Uuid, [u8; 32])]) -> Args {
     let mut values = vec![Value::from(before)];

@@ -75,6 +75,7 @@ impl Frame {
 
 impl Inner {
     fn arrival(&self, connection: &Connection, headers: &HeaderMap) -> Arrival {
+        let at = self.app.clock.monotonic();
         let peer = connection.peer.ip();
         let given = headers.get(REQUEST_ID).filter(|_| self.trusted.contains(peer));
         let request = given
@@ -82,6 +83,7 @@ impl Inner {
             .and_then(|text| uuid::Uuid::try_parse(text).ok())
             .map_or_else(|| self.ids.next(self.app.clock.now()), RequestId);
         Arrival {
+            at,
             request,
             client: client_address(peer, headers, &self.trusted),
             scheme: scheme(peer, connection.tls, headers, &self.trusted),
@@ -89,12 +91,10 @@ impl Inner {
     }
 
     async fn answer(self: Arc<Self>, mut request: Request<Body>) -> Response {
-        let began = self.app.clock.monotonic();
         let connection = request.extensions().get::<Connection>().copied().unwrap_or(NOWHERE);
         let arrival = self.arrival(&connection, request.headers());
         request.extensions_mut().insert(arrival);
         let line = Line {
-            began,
             arrival,
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
@@ -177,9 +177,8 @@ impl Inner {
 impl Refuse for Frame {
     fn refuse(&self, connection: &Connection, refused: Refused<'_>) -> Response {
         let inner = &self.0;
-        let began = inner.app.clock.monotonic();
         let arrival = inner.arrival(connection, refused.headers);
-        let line = Line { began, arrival, method: refused.method, path: refused.path };
+        let line = Line { arrival, method: refused.method, path: refused.path };
         let mut response = refused.error.into_response();
         let error = finish(&mut response, &arrival, &inner.standing);
         line.write(inner.app.clock.monotonic(), response.status(), error.as_deref());
@@ -207,7 +206,6 @@ where
 
 /// What the log says of a request.
 struct Line {
-    began: Duration,
     arrival: Arrival,
     method: Method,
     path: String,
@@ -216,7 +214,7 @@ struct Line {
 impl Line {
     /// One line per request; a failure of ours is told once, here, with its cause.
     fn write(&self, now: Duration, status: StatusCode, error: Option<&Error>) {
-        let took = now.saturating_sub(self.began);
+        let took = now.saturating_sub(self.arrival.at);
         tracing::info!(
             target: "palisade::request",
             request_id = %self.arrival.request,

@@ -21,6 +21,8 @@ mod routes;
 pub mod serve;
 mod standing;
 
+use std::time::Duration;
+
 use axum::http::{HeaderName, HeaderValue};
 
 pub use answer::{Accepted, Asset, Created, Elsewhere, Html, NoContent, Taken, Written};
@@ -43,6 +45,8 @@ const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy")
 /// What is known of a request before anything of it is believed.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
+    /// When, on the monotonic clock.
+    pub at: Duration,
     /// The request's id.
     pub request: RequestId,
     /// Where it came from, proxies taken into account.
@@ -56,7 +60,15 @@ pub struct Arrival {
 /// # Errors
 /// `request.too_many`, with `Retry-After`, `RateLimit` and `RateLimit-Policy`.
 pub fn limit(app: &App, rule: &'static Rule, key: LimitKey) -> Result<Decision> {
-    counted(app.limiter.check(rule, key, app.clock.monotonic()), rule)
+    limit_at(app, rule, key, app.clock.monotonic())
+}
+
+/// As [`limit`], at a moment that was looked up before.
+///
+/// # Errors
+/// As [`limit`].
+pub fn limit_at(app: &App, rule: &'static Rule, key: LimitKey, at: Duration) -> Result<Decision> {
+    counted(app.limiter.check(rule, key, at), rule)
 }
 
 /// Refuses what a limit doesn't let through.
