@@ -83,6 +83,9 @@ const GROUND_MIGRATIONS: &[Migration] = &[
     },
 ];
 
+/// Every change wakes every process; what comes so soon after the feed was read is read together.
+const GATHERED_FOR: Duration = Duration::from_millis(5);
+
 /// Work that belongs to the ground and not to a slice.
 const GROUND_JOBS: &[Job] = &[Job {
     name: "feed.prune",
@@ -291,7 +294,10 @@ async fn read_feed(app: App) {
     loop {
         moved |= changes.wait(POLL).await == Woken::Replaced;
         match catch_up(&app, moved).await {
-            Ok(()) => (reachable, moved) = (true, false),
+            Ok(()) => {
+                (reachable, moved) = (true, false);
+                tokio::time::sleep(GATHERED_FOR).await;
+            }
             Err(error) => {
                 if std::mem::take(&mut reachable) {
                     let cause = error.causes().unwrap_or_default();
