@@ -15,14 +15,15 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
-use axum::http::header::{AUTHORIZATION, ORIGIN, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, ORIGIN};
 use axum::http::request::Parts as RequestParts;
-use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::http::{HeaderMap, Method};
 use futures_util::future::BoxFuture;
 use palisade_db::Timestamp;
 
-use crate::app::{Actor, ActorKind, App, Presented};
-use crate::error::{Error, Kind, Result};
+use crate::actor::{Actor, ActorKind, Presented};
+use crate::app::App;
+use crate::error::{Error, Kind, Result, bad_token, denied, not_signed_in};
 use crate::http::{Arrival, limit};
 use crate::id::{ApiKeyId, SessionId, UserId};
 use crate::limits::{Decision, Key, LimitKey, Rule};
@@ -442,25 +443,4 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str> {
     let text = value.to_str().map_err(|_| bad_token())?;
     let (scheme, token) = text.split_once(' ').ok_or_else(bad_token)?;
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token) } else { Err(bad_token()) }
-}
-
-/// Nobody is signed in, or the credential isn't good (RFC 6750 section 3).
-pub fn not_signed_in() -> Error {
-    Error::new(Kind::NotSignedIn, "access.not_signed_in", "Sign in first.")
-        .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
-}
-
-/// A credential is there and not good: ended, expired, forged, of another kind (RFC 6750 section 3.1).
-pub fn bad_token() -> Error {
-    Error::new(
-        Kind::NotSignedIn,
-        "access.invalid_token",
-        "The token is not valid: it has expired, its session has ended, or it isn't ours.",
-    )
-    .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""))
-}
-
-/// Who is signed in may not do this.
-pub fn denied() -> Error {
-    Error::new(Kind::Denied, "access.denied", "You are not allowed to do this.")
 }

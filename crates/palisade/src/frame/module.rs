@@ -11,7 +11,7 @@ use palisade_db::Migration;
 use crate::access::Credential;
 use crate::app::{App, Parts, Subscription};
 use crate::audit::Event;
-use crate::credentials::Ending;
+use crate::ending::Ending;
 use crate::error::Result;
 use crate::http::Routes;
 use crate::letter::Letter;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
@@ -382,4 +383,25 @@ impl Broken {
     pub fn at(self, pointer: &str) -> Error {
         Error::bad_field(pointer, self.code, self.detail)
     }
+}
+
+/// Nobody is signed in, or the credential isn't good (RFC 6750 section 3).
+pub fn not_signed_in() -> Error {
+    Error::new(Kind::NotSignedIn, "access.not_signed_in", "Sign in first.")
+        .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}
+
+/// A credential is there and not good: ended, expired, forged, of another kind (RFC 6750 section 3.1).
+pub fn bad_token() -> Error {
+    Error::new(
+        Kind::NotSignedIn,
+        "access.invalid_token",
+        "The token is not valid: it has expired, its session has ended, or it isn't ours.",
+    )
+    .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""))
+}
+
+/// Who is signed in may not do this.
+pub fn denied() -> Error {
+    Error::new(Kind::Denied, "access.denied", "You are not allowed to do this.")
 }

@@ -10,9 +10,9 @@ use palisade_crypto::opaque;
 use palisade_db::{Timestamp, args};
 
 use super::{ApiKey, Known, PREFIX, USE, memory};
-use crate::access::{self, Identity, Strength, Via, bad_token};
+use crate::access::{self, Identity, Strength, Via};
 use crate::app::{Actor, App};
-use crate::error::Result;
+use crate::error::{Result, bad_token};
 use crate::http::{Arrival, counted};
 use crate::id::{ApiKeyId, UserId};
 use crate::limits::Decision;

@@ -23,12 +23,12 @@ use palisade_crypto::secret::SecretString;
 use palisade_crypto::webauthn::{AuthenticationResponse, UserVerification};
 use palisade_db::{Migration, Sql, Timestamp, args};
 
-use crate::access::{Caller, Strength, bad_token};
+use crate::access::{Caller, Strength};
 use crate::app::{App, Change, Parts};
 use crate::audit::Event;
 use crate::challenges::{self, Challenge};
 use crate::credentials::{self, Act, End, Ending, Fate};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, bad_token};
 use crate::id::UserId;
 use crate::lockout::Guess;
 use crate::mail::{self, Content, Letter};

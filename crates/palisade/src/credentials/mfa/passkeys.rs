@@ -17,10 +17,10 @@ use super::{
     ADDED, ALTERED, COPIED, Judged, REMOVED, added, amr, factors, may_be_without, recovery_codes,
     removed, site,
 };
-use crate::access::{Caller, Strength, bad_token};
+use crate::access::{Caller, Strength};
 use crate::app::{App, Change, Hold};
 use crate::challenges::{self, Client, LIVES, NewChallenge, Purpose};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, bad_token};
 use crate::id::{PasskeyId, UserId};
 use crate::sessions::Proof;
 use crate::settings::Attestation;

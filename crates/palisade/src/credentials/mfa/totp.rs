@@ -8,9 +8,9 @@ use palisade_crypto::totp::TotpSecret;
 use palisade_db::{Timestamp, args};
 
 use super::{ADDED, Judged, REMOVED, added, may_be_without, recovery_codes, removed, site};
-use crate::access::{Caller, Strength, bad_token};
+use crate::access::{Caller, Strength};
 use crate::app::{App, Change, Hold};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bad_token};
 use crate::id::UserId;
 use crate::sessions::Proof;
 use crate::users;

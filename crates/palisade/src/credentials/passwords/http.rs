@@ -8,10 +8,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{CHANGED, Turn, hash_for, prove, store, tell_owner};
-use crate::access::{ANYONE, Caller, SIGNED_IN, bad_token};
+use crate::access::{ANYONE, Caller, SIGNED_IN};
 use crate::app::{App, Hold};
 use crate::credentials::{self, Act, End};
-use crate::error::{Kind, Result};
+use crate::error::{Kind, Result, bad_token};
 use crate::http::{Asset, Body, Elsewhere, Html, NoContent, Routes, limit};
 use crate::limits::{Key, Rule};
 use crate::lockout;

@@ -8,9 +8,9 @@ use palisade_crypto::opaque;
 use palisade_db::{Timestamp, args};
 
 use super::{COOKIE_PREFIX, Known, Owner, Session, Transport, idle_end, live, memory, next_read};
-use crate::access::{self, Identity, Via, bad_token};
+use crate::access::{self, Identity, Via};
 use crate::app::{Actor, App, Presented};
-use crate::error::Result;
+use crate::error::{Result, bad_token};
 use crate::http::Found;
 use crate::id::SessionId;
 use crate::{tokens, users};

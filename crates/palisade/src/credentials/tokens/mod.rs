@@ -17,9 +17,8 @@ use palisade_crypto::secret::SecretString;
 use palisade_crypto::token::{AccessClaims, TokenError};
 use palisade_db::Timestamp;
 
-use crate::access::bad_token;
 use crate::app::{App, Parts, Subscription};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bad_token};
 use crate::id::{SessionId, UserId};
 use crate::keys;
 use crate::memory::Bounded;

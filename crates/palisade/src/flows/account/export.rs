@@ -5,11 +5,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::EXPORTED;
-use crate::access::{Caller, bad_token};
+use crate::access::Caller;
 use crate::api_keys::{self, KeptKey};
 use crate::app::App;
 use crate::audit::{self, EventView, Filter};
-use crate::error::Result;
+use crate::error::{Result, bad_token};
 use crate::grants::{self, GrantView};
 use crate::mfa::{self, PasskeyView};
 use crate::recovery::{self, AddressChange};

@@ -9,9 +9,9 @@ use serde::Deserialize;
 
 use super::export::{Export, export};
 use super::{Changes, alter, ask_for_deletion, delete, held_for_deletion};
-use crate::access::{Caller, SIGNED_IN, bad_token, needs};
+use crate::access::{Caller, SIGNED_IN, needs};
 use crate::app::{App, Hold};
-use crate::error::{Error, Kind, Result, Rules};
+use crate::error::{Error, Kind, Result, Rules, bad_token};
 use crate::http::{Body, Id, NoContent, Routes, limit};
 use crate::id::UserId;
 use crate::limits::{Key, Rule};

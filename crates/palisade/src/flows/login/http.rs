@@ -6,12 +6,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header::SET_COOKIE;
 use axum::http::{self, HeaderMap};
-use palisade_crypto::opaque;
 use palisade_crypto::secret::SecretString;
 use palisade_crypto::webauthn::AuthenticationResponse;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::cookies::{CHALLENGE, DEVICE, cookie_value};
 use super::reauthentication::{self, Shown, reauthenticate};
 use super::second_factor::{FactorAttempt, lost, prove};
 use super::{Attempt, Challenged, Next, SignedIn, Wanted, passkey_http, sign_in};
@@ -19,7 +19,7 @@ use crate::access::{ANYONE, Caller, SIGNED_IN, same_origin};
 use crate::app::App;
 use crate::challenges::LIVES;
 use crate::error::{Error, Kind, Result};
-use crate::http::{Accepted, Body, CookieName, Found, HostCookie, Routes, Taken, limit};
+use crate::http::{Accepted, Body, HostCookie, Routes, Taken, limit};
 use crate::limits::{Key, Rule};
 use crate::lockout;
 use crate::mfa::{Given, Options};
@@ -45,37 +45,6 @@ pub(super) const REAUTHENTICATE: Rule = Rule {
     key: Key::Account,
     says: "Too many proofs of identity for this account; wait a while.",
 };
-
-/// What a browser shows that has signed in before.
-pub(super) const DEVICE: CookieName =
-    CookieName { secure: "__Host-palisade-device", plain: "palisade-device" };
-
-/// What a browser's challenge is bound to.
-pub(super) const CHALLENGE: CookieName =
-    CookieName { secure: "__Host-palisade-challenge", plain: "palisade-challenge" };
-
-const CHALLENGE_PREFIX: &str = "pal_cc_";
-
-/// What a challenge is bound to beside the client's software: in a browser the cookie that it has, or a new one.
-pub(super) fn challenge_secret(
-    app: &App,
-    browser: bool,
-    had: Option<SecretString>,
-) -> Option<SecretString> {
-    if !browser {
-        return had;
-    }
-    // What isn't ours may have been planted.
-    let had = had.filter(|secret| opaque::digest(CHALLENGE_PREFIX, secret.expose()).is_some());
-    Some(had.unwrap_or_else(|| opaque::generate(CHALLENGE_PREFIX, &*app.random)))
-}
-
-pub(super) fn cookie_value(cookie: &HostCookie, headers: &HeaderMap) -> Option<SecretString> {
-    match cookie.get(headers) {
-        Found::One(value) => Some(value.into()),
-        Found::None | Found::Several => None,
-    }
-}
 
 pub(super) fn routes() -> Routes {
     password_routes().and(passkey_http::routes())

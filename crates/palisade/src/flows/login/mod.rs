@@ -18,6 +18,7 @@
 //!
 //! Tables: none.
 
+mod cookies;
 mod entering;
 mod http;
 mod passkey;

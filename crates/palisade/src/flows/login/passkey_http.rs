@@ -11,9 +11,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Wanted;
-use super::http::{
-    CHALLENGE, DEVICE, Format, PER_ADDRESS, challenge_secret, cookie_value, welcome,
-};
+use super::cookies::{CHALLENGE, DEVICE, challenge_secret, cookie_value};
+use super::http::{Format, PER_ADDRESS, welcome};
 use super::passkey::{self, PasskeyAttempt};
 use crate::access::{ANYONE, Caller, same_origin};
 use crate::app::App;

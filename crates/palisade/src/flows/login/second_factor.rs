@@ -7,6 +7,7 @@ use palisade_crypto::secret::SecretString;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::cookies::challenge_secret;
 use super::entering::{Entering, enter};
 use super::{Attempt, DENIED, SignedIn, Wanted};
 use crate::app::{Actor, App, Change, Hold};
@@ -56,7 +57,7 @@ pub(super) async fn challenge(
     let token = opaque::generate(PREFIX, &*app.random);
     let digest = opaque::digest(PREFIX, token.expose());
     let digest = digest.ok_or_else(|| Error::internal("a token of our own"))?;
-    let cookie = super::http::challenge_secret(&app, attempt.browser, attempt.challenge_cookie);
+    let cookie = challenge_secret(&app, attempt.browser, attempt.challenge_cookie);
     let details = Details {
         transport: attempt.wanted.transport,
         paseto: attempt.wanted.format == TokenFormat::Paseto,

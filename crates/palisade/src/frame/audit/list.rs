@@ -10,8 +10,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::head::Watch;
+use super::record::{AuditKeys, Party, Record, person_key};
 use super::stored::{Stored, select_stored};
-use super::{AuditKeys, Party, Record, person_key};
 use crate::app::App;
 use crate::error::Result;
 use crate::id::{EventId, UserId};

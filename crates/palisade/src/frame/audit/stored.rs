@@ -7,7 +7,7 @@ use palisade_crypto::{audit as digest, secret};
 use palisade_db::{Cell, Column, DbError, FromRow, Row, Timestamp, Type};
 use uuid::Uuid;
 
-use super::Record;
+use super::record::Record;
 
 /// The start of every statement that reads whole rows: each column of `audit_events`, the key of the person
 /// concerned, and how many rows have this id.

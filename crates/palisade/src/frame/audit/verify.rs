@@ -9,9 +9,10 @@ use palisade_crypto::secret;
 use palisade_db::{Db, args};
 use uuid::Uuid;
 
+use super::PERSON_ERASED;
 use super::head::{Ending, Finding, Head};
+use super::record::{AuditKeys, Record, person_key};
 use super::stored::{Read, Stored, Unlike, select_stored};
-use super::{AuditKeys, PERSON_ERASED, Record, person_key};
 use crate::error::Result;
 use crate::id::UserId;
 

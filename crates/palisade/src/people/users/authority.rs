@@ -6,9 +6,9 @@ use std::sync::Arc;
 use palisade_db::args;
 
 use super::{ADMIN, User, current, find, find_now};
-use crate::access::{Caller, bad_token};
+use crate::access::Caller;
 use crate::app::{ActorKind, App, Change, Hold};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, bad_token};
 use crate::id::{ApiKeyId, UserId};
 
 /// How far somebody's word goes: to what they hold themselves, and no further.

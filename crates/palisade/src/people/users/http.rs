@@ -9,9 +9,9 @@ use super::{
     CHANGED, READ, UserView, WRITE, change_within_reach, check_name, current, enable, find, page,
     set_name,
 };
-use crate::access::{Caller, SIGNED_IN, bad_token, needs};
+use crate::access::{Caller, SIGNED_IN, needs};
 use crate::app::{App, Hold};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, bad_token};
 use crate::http::{Body, Id, List, NoContent, Paging, Params, Routes, Written};
 use crate::id::UserId;
 use crate::shape;
