@@ -5,7 +5,7 @@ Usage: run.py PATH_OF_PALISADE [--weak build|eatmydata] RIG [COUNT]
 kill      kill -9 under 64 writers, on SQLite, COUNT times (100)
 power     the disk is cut off under 64 writers, COUNT times (20): an ext4 on a loop device, copied while the
           server is stopped, so that what was not synced is lost. With --weak a loss is expected: for a build
-          with synchronous=NORMAL (tests/weakened), or with fsync taken away (eatmydata). Needs root.
+          with synchronous=NORMAL (a weakened build), or with fsync taken away (eatmydata). Needs root.
 postgres  PostgreSQL is stopped and killed in turn under 64 writers, COUNT times (10)
 disk      the disk is full, and then not any more, under 64 writers, COUNT times (3). Needs root.
 sync      a sync to disk fails (strace injects EIO) under 64 writers, COUNT times (10)

@@ -6,45 +6,22 @@
 //! Where to look: `ARCHITECTURE.md` draws the house; each module's front page says what it is for, the
 //! promises it keeps and the tables it owns.
 
-pub mod access;
-pub mod account;
-pub mod api_keys;
-pub mod app;
-pub mod audit;
 mod builder;
-pub mod challenges;
-pub mod clock;
-pub mod compat;
 pub mod credentials;
-pub mod error;
-pub mod feed;
-pub mod grants;
-pub mod hashing;
-pub mod http;
-pub mod id;
-pub mod keys;
-pub mod letter;
-pub mod limits;
-pub mod lockout;
-pub mod login;
-pub mod mail;
-pub mod memory;
-pub mod mfa;
-pub mod module;
-pub mod passwords;
-pub mod recovery;
-pub mod reference;
-pub mod registration;
-pub mod roles;
-pub mod runtime;
-pub mod sessions;
-pub mod settings;
-pub mod shape;
-pub mod system;
-pub mod tokens;
-pub mod users;
-pub mod verifiers;
-pub mod visible;
+mod flows;
+mod frame;
+mod ground;
+mod operation;
+mod people;
+
+pub use credentials::{api_keys, challenges, keys, lockout, mfa, passwords, sessions, tokens};
+pub use flows::{account, compat, login, recovery, registration, verifiers};
+pub use frame::{access, actor, app, audit, change, ending, feed, http, letter, module};
+pub use ground::{
+    clock, error, hashing, id, limits, memory, net, runtime, settings, shape, visible,
+};
+pub use operation::{reference, system};
+pub use people::{grants, mail, roles, users};
 
 pub use app::App;
 pub use builder::{Builder, MODULES, Running};

@@ -1,0 +1,336 @@
+//! API keys: what programs send instead of signing in. People make them for themselves, administrators for service
+//! accounts.
+//!
+//! Promises:
+//! - A key is shown once; what is stored of it is a digest.
+//! - A key may do what it was made for **and** its owner may do at this moment, whichever is less. It never counts
+//!   as a fresh proof of identity, and opens no route about sessions, passwords or keys.
+//! - **Revoked means revoked**: after the answer it opens nothing on this node, and on no other within 250 ms;
+//!   checked from memory, on every request.
+//! - Every key expires, within 366 days.
+//!
+//! Tables: `api_keys`.
+
+mod ending;
+mod http;
+mod prove;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use palisade_crypto::opaque;
+use palisade_crypto::secret::SecretString;
+use palisade_db::{Migration, Sql, Timestamp, args};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::access::{Credential, Via};
+use crate::app::{App, Change, Parts, Subscription};
+use crate::audit::Event;
+use crate::error::{Error, Kind, Result};
+use crate::id::{ApiKeyId, UserId};
+use crate::limits::{Key, Rule};
+use crate::mail::{self, Content, Letter, for_people};
+use crate::memory::{Bounded, Remembered};
+use crate::module::{Job, Module};
+use crate::shape;
+use crate::users;
+
+pub use ending::{Why, revoke};
+pub use prove::{allowed, live, of_secret};
+
+/// An API key was made.
+pub const CREATED: Event = Event { name: "api_keys.created", says: "An API key was made" };
+/// An API key was revoked.
+pub const REVOKED: Event = Event { name: "api_keys.revoked", says: "An API key was revoked" };
+/// A letter about the end of an API key was written.
+pub const EXPIRING: Event =
+    Event { name: "api_keys.expiring", says: "A letter told that an API key is about to expire" };
+
+/// Requests with one API key.
+pub(crate) const USE: Rule = Rule {
+    name: "api_key",
+    burst: 600,
+    per: Duration::from_secs(60),
+    key: Key::ApiKey,
+    says: "Too many requests with this API key; slow down.",
+};
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "api_keys",
+    routes: http::routes,
+    limits: &[&USE, &http::MAKE],
+    events: &[CREATED, REVOKED, EXPIRING],
+    letters: &[&MADE, &ENDS_SOON],
+    jobs: &[
+        Job {
+            name: "api_keys.warn",
+            every: Duration::from_secs(3600),
+            run: |app| Box::pin(ending::warn(app)),
+        },
+        Job {
+            name: "api_keys.prune",
+            every: Duration::from_secs(3600),
+            run: |app| Box::pin(ending::prune(app)),
+        },
+    ],
+    credentials: &[Credential {
+        name: "api_key",
+        says: "An API key: `pal_ak_…`.",
+        session: false,
+        via: Via::Bearer,
+        prove: |app, parts| Box::pin(prove::bearer(app, parts)),
+    }],
+    subscriptions: &[Subscription {
+        topic: ENDED_NEWS,
+        apply: |app, key| memory(app).end(&ApiKeyId(key), TOMBSTONE, app.clock.monotonic()),
+        forget_all: |app| memory(app).forget_all(),
+    }],
+    migrations: &[Migration {
+        version: 21,
+        name: "api_keys",
+        sql: Sql::Both(include_str!("../../../migrations/0021_api_keys.sql")),
+    }],
+    endings: &[ending::BY_ACT],
+    tables: &["api_keys"],
+    parts: |_, parts: &mut Parts| {
+        parts.put(Known { keys: Remembered::new(50_000), digests: Bounded::new(50_000) });
+        Ok(())
+    },
+    ..Module::EMPTY
+};
+
+/// The topic of endings.
+pub const ENDED_NEWS: &str = "api_keys.ended";
+/// What a key begins with.
+pub const PREFIX: &str = "pal_ak_";
+/// Longer than a read of the database may take; afterwards the table says that the key is revoked.
+const TOMBSTONE: Duration = Duration::from_secs(600);
+/// How many keys that work a user may have.
+const MOST_KEYS: i64 = 50;
+
+static MADE: Letter = Letter {
+    name: "api_keys_created",
+    text: include_str!("letters/created.txt"),
+    html: include_str!("letters/created.html"),
+    prepare: mail::as_written,
+};
+
+static ENDS_SOON: Letter = Letter {
+    name: "api_keys_expiring",
+    text: include_str!("letters/expiring.txt"),
+    html: include_str!("letters/expiring.html"),
+    prepare: mail::as_written,
+};
+
+/// What this process remembers.
+struct Known {
+    keys: Remembered<ApiKeyId, ApiKey>,
+    /// Which key a digest belongs to; never another one.
+    digests: Bounded<[u8; 32], ApiKeyId>,
+}
+
+fn memory(app: &App) -> &Remembered<ApiKeyId, ApiKey> {
+    &app.part::<Known>().keys
+}
+
+/// A key that isn't revoked.
+#[derive(Clone, Debug)]
+pub struct ApiKey {
+    /// Which one.
+    pub id: ApiKeyId,
+    /// Whose.
+    pub user: UserId,
+    /// What it was made for.
+    pub permissions: Arc<BTreeSet<String>>,
+    /// Where it may be used from; none: anywhere.
+    pub addresses: Option<Vec<IpNet>>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it expires.
+    pub expires_at: Timestamp,
+    requests_per_minute: Option<u32>,
+    last_used_at: Option<Timestamp>,
+}
+
+impl ApiKey {
+    /// Whether it may be used from there.
+    fn takes(&self, address: Option<IpAddr>) -> bool {
+        let Some(networks) = &self.addresses else { return true };
+        // SECURITY: (test: an_api_key_works_from_its_addresses_alone)
+        let address = address.map(|address| address.to_canonical());
+        address.is_some_and(|address| networks.iter().any(|network| network.contains(&address)))
+    }
+}
+
+/// A key to be made; everything in it was checked.
+struct NewKey {
+    owner: UserId,
+    name: String,
+    permissions: BTreeSet<String>,
+    addresses: Option<Vec<IpNet>>,
+    requests_per_minute: Option<u32>,
+    expires_at: Timestamp,
+}
+
+fn words<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
+}
+
+/// Makes a key; it is shown this once.
+async fn create(mut change: Change, new: NewKey) -> Result<(ApiKeyId, SecretString)> {
+    let app = change.app().clone();
+    // One after the other, so that two at once don't both find room.
+    if !users::hold(&mut change, new.owner).await? {
+        return Err(Error::not_found());
+    }
+    let (id, now) = (ApiKeyId(app.new_id()), change.now());
+    let (count,): (i64,) = change
+        .one(
+            "select count(*) from api_keys where user_id = $1 and revoked_at is null and expires_at > $2",
+            args![new.owner, now],
+        )
+        .await?;
+    if count >= MOST_KEYS {
+        let says = "There are 50 API keys already; revoke one first.";
+        return Err(Error::new(Kind::Conflict, "api_keys.too_many", says));
+    }
+    let secret = opaque::generate(PREFIX, &*app.random);
+    let hint: String = secret.expose().chars().rev().take(4).collect();
+    let made_by = change.actor().user;
+    // A key that was made for a few days isn't worth a letter about its end.
+    let is_short = new.expires_at.since(now) <= ending::WARNED_BEFORE;
+    change
+        .run(
+            "insert into api_keys (id, user_id, digest, hint, name, permissions, addresses,
+                requests_per_minute, made_by, created_at, expires_at, warned_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+            args![
+                id,
+                new.owner,
+                opaque::digest(PREFIX, secret.expose()),
+                hint.chars().rev().collect::<String>(),
+                new.name.as_str(),
+                words(&new.permissions),
+                new.addresses.as_ref().map(words),
+                new.requests_per_minute.map(i64::from),
+                made_by.map(|user| user.0),
+                now,
+                new.expires_at,
+                is_short.then_some(now)
+            ],
+        )
+        .await?;
+    let letter = Content::to_user(new.owner).with("name", new.name.as_str());
+    mail::post(&mut change, &MADE, letter.with("until", for_people(new.expires_at))).await?;
+    let entry = CREATED.about(new.owner).detail("api_key", id.to_string());
+    change.commit(entry.detail("permissions", words(&new.permissions))).await?;
+    Ok((id, secret))
+}
+
+/// An API key, without what it is shown by.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ApiKey")]
+pub struct ApiKeyView {
+    /// Which one.
+    pub id: ApiKeyId,
+    /// What it is called.
+    pub name: String,
+    /// The last four characters of the key.
+    pub hint: String,
+    /// What it was made for; it may do no more than its owner.
+    pub permissions: Vec<String>,
+    /// Networks that it may be used from; null: from anywhere.
+    pub addresses: Option<Vec<String>>,
+    /// How many requests a minute it may send; null: as many as the server's limit `api_key` says.
+    pub requests_per_minute: Option<i64>,
+    /// When it was made.
+    #[schemars(with = "shape::DateTime")]
+    pub created_at: Timestamp,
+    /// When it stops working.
+    #[schemars(with = "shape::DateTime")]
+    pub expires_at: Timestamp,
+    /// When it was last used, to the minute.
+    #[schemars(with = "Option<shape::DateTime>")]
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// An API key that is kept, whether it works or not, as its owner may take it out.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "KeptApiKey")]
+pub struct KeptKey {
+    /// The key.
+    #[serde(flatten)]
+    pub key: ApiKeyView,
+    /// When it was revoked, if it was.
+    #[schemars(with = "Option<shape::DateTime>")]
+    pub revoked_at: Option<Timestamp>,
+    /// Why.
+    pub revoked_because: Option<String>,
+}
+
+type KeptRow = (
+    ApiKeyId,
+    String,
+    String,
+    String,
+    Option<String>,
+    Option<i64>,
+    Timestamp,
+    Timestamp,
+    Option<Timestamp>,
+    Option<Timestamp>,
+    Option<String>,
+);
+
+fn split(text: &str) -> Vec<String> {
+    text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+fn kept_key(row: KeptRow) -> KeptKey {
+    let (id, name, hint, permissions, addresses, rate, created_at, expires_at, used, revoked, why) =
+        row;
+    let key = ApiKeyView {
+        id,
+        name,
+        hint,
+        permissions: split(&permissions),
+        addresses: addresses.as_deref().map(split),
+        requests_per_minute: rate,
+        created_at,
+        expires_at,
+        last_used_at: used,
+    };
+    KeptKey { key, revoked_at: revoked, revoked_because: why }
+}
+
+/// Every key of a user that is kept, newest first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn kept(app: &App, user: UserId) -> Result<Vec<KeptKey>> {
+    let rows: Vec<KeptRow> = app
+        .db
+        .all(
+            "select id, name, hint, permissions, addresses, requests_per_minute, created_at, expires_at,
+                last_used_at, revoked_at, revoked_because
+             from api_keys where user_id = $1 order by created_at desc, id desc",
+            args![user],
+        )
+        .await?;
+    Ok(rows.into_iter().map(kept_key).collect())
+}
+
+/// The keys of a user that work, newest first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(app: &App, user: UserId) -> Result<Vec<ApiKeyView>> {
+    let now = app.clock.now();
+    let works = |kept: &KeptKey| kept.revoked_at.is_none() && kept.key.expires_at > now;
+    Ok(kept(app, user).await?.into_iter().filter(works).map(|kept| kept.key).collect())
+}

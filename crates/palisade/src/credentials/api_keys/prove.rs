@@ -1,0 +1,198 @@
+//! Who calls, by API key: from memory when it is warm.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::request::Parts;
+use ipnet::IpNet;
+use palisade_crypto::opaque;
+use palisade_db::{Timestamp, args};
+
+use super::{ApiKey, Known, PREFIX, USE, memory};
+use crate::access::{self, Identity, Strength, Via};
+use crate::app::{Actor, App};
+use crate::error::{Result, bad_token};
+use crate::http::{Arrival, counted};
+use crate::id::{ApiKeyId, UserId};
+use crate::limits::Decision;
+use crate::memory::Recall;
+use crate::users::{self, User};
+
+/// How long a process remembers which key a digest belongs to.
+const DIGEST_REMEMBERED_FOR: Duration = Duration::from_secs(3600);
+/// A use is written down at most this often.
+const NOTE_AFTER: Duration = Duration::from_secs(60);
+
+/// Proves an API key. Whatever is wrong with it, the answer is the same.
+pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>> {
+    let token = access::bearer(&parts.headers)?;
+    if !token.starts_with(PREFIX) {
+        return Ok(None);
+    }
+    let key = of_secret(app, token).await?.ok_or_else(bad_token)?;
+    let address = parts.extensions.get::<Arrival>().map(|arrival| arrival.client.address);
+    if !key.takes(address) {
+        return Err(bad_token());
+    }
+    let owner = owner(app, &key).await?.ok_or_else(bad_token)?;
+    let limit = count(app, &key)?;
+    note_use(app, &key);
+    Ok(Some(Identity {
+        user: key.user,
+        session: None,
+        presented: None,
+        api_key: Some(key.id),
+        permissions: as_far_as(app, &key, &owner),
+        // Long ago: a key is no fresh proof of anything.
+        authenticated_at: Timestamp::from_micros(0),
+        proved_with: Strength::Password,
+        strongest: owner.factors.strongest(),
+        must_enrol: owner.must_enrol(app),
+        via: Via::Bearer,
+        limit: Some(limit),
+    }))
+}
+
+/// What a key may do now: what it was made for, as far as its owner may. None: its owner is disabled.
+///
+/// # Errors
+/// When the database is needed and doesn't answer.
+pub async fn allowed(app: &App, key: &ApiKey) -> Result<Option<Arc<BTreeSet<String>>>> {
+    // What its owner can't use yet is worth nothing elsewhere.
+    let owner = owner(app, key).await?.filter(|owner| !owner.must_enrol(app));
+    Ok(owner.map(|owner| as_far_as(app, key, &owner)))
+}
+
+async fn owner(app: &App, key: &ApiKey) -> Result<Option<Arc<User>>> {
+    Ok(users::current(app, key.user).await?.filter(|user| !user.disabled))
+}
+
+fn as_far_as(app: &App, key: &ApiKey, owner: &User) -> Arc<BTreeSet<String>> {
+    // SECURITY: a key is no way around a factor that its owner has yet to set up
+    // (test: an_api_key_is_no_way_around_the_second_factor).
+    if owner.must_enrol(app) {
+        return Arc::default();
+    }
+    // SECURITY: as of now, not as of when it was made (test: an_api_key_may_do_what_its_owner_may_and_no_more).
+    if key.permissions.is_subset(&owner.permissions) {
+        return Arc::clone(&key.permissions);
+    }
+    Arc::new(key.permissions.intersection(&owner.permissions).cloned().collect())
+}
+
+/// The key of this text, if it works.
+///
+/// # Errors
+/// When the database is needed and doesn't answer.
+pub async fn of_secret(app: &App, secret: &str) -> Result<Option<Arc<ApiKey>>> {
+    let Some(digest) = opaque::digest(PREFIX, secret) else { return Ok(None) };
+    let now = app.clock.monotonic();
+    let digests = &app.part::<Known>().digests;
+    let id = match digests.get(&digest, now) {
+        Some(id) => id,
+        None => {
+            let row: Option<(ApiKeyId,)> =
+                app.db.maybe("select id from api_keys where digest = $1", args![digest]).await?;
+            let Some((id,)) = row else { return Ok(None) };
+            digests.put(digest, id, now + DIGEST_REMEMBERED_FOR, now);
+            id
+        }
+    };
+    live(app, id).await
+}
+
+/// The key, if it is neither revoked nor expired. A revoked one never works again.
+///
+/// # Errors
+/// When the database is needed and doesn't answer.
+pub async fn live(app: &App, id: ApiKeyId) -> Result<Option<Arc<ApiKey>>> {
+    // SECURITY: (test: an_api_key_expires)
+    let works = |key: &Arc<ApiKey>| key.expires_at > app.clock.now();
+    match memory(app).recall(&id) {
+        Recall::Ended => return Ok(None),
+        Recall::Known(key) => return Ok(Some(key).filter(works)),
+        Recall::Nothing => {}
+    }
+    let ticket = memory(app).begin(&id, app.clock.monotonic());
+    let Some(key) = find(app, id).await?.map(Arc::new) else { return Ok(None) };
+    memory(app).fill(ticket, id, Arc::clone(&key), app.clock.monotonic());
+    Ok(Some(key).filter(works))
+}
+
+type Row = (UserId, String, Option<String>, Option<i64>, Timestamp, Timestamp, Option<Timestamp>);
+
+async fn find(app: &App, id: ApiKeyId) -> Result<Option<ApiKey>> {
+    let row: Option<Row> = app
+        .db
+        .maybe(
+            "select user_id, permissions, addresses, requests_per_minute, created_at, expires_at,
+                last_used_at
+             from api_keys where id = $1 and revoked_at is null",
+            args![id],
+        )
+        .await?;
+    let Some((user, permissions, addresses, rate, created_at, expires_at, used)) = row else {
+        return Ok(None);
+    };
+    // What can't be read is left out: it lets in nobody.
+    let networks = |text: String| -> Vec<IpNet> {
+        text.split(' ').filter_map(|network| network.parse().ok()).collect()
+    };
+    Ok(Some(ApiKey {
+        id,
+        user,
+        permissions: Arc::new(super::split(&permissions).into_iter().collect()),
+        addresses: addresses.map(networks),
+        created_at,
+        expires_at,
+        requests_per_minute: rate.and_then(|rate| u32::try_from(rate).ok()),
+        last_used_at: used,
+    }))
+}
+
+/// Counts one use of a key.
+fn count(app: &App, key: &ApiKey) -> Result<Decision> {
+    let (counter, now) = (app.limiter.account(&key.id.to_string()), app.clock.monotonic());
+    counted(
+        match key.requests_per_minute {
+            Some(own) => app.limiter.check_own(&USE, counter, own, now),
+            None => app.limiter.check(&USE, counter, now),
+        },
+        &USE,
+    )
+}
+
+/// Writes down that a key was used, in the background: the request doesn't wait for it.
+fn note_use(app: &App, key: &Arc<ApiKey>) {
+    let now = app.clock.now();
+    if key.last_used_at.is_some_and(|last| now.since(last) < NOTE_AFTER) {
+        return;
+    }
+    let noted = ApiKey { last_used_at: Some(now), ..ApiKey::clone(key) };
+    let monotonic = app.clock.monotonic();
+    let ticket = memory(app).begin(&key.id, monotonic);
+    // Remembered first, so that the requests that follow don't write it too.
+    if !memory(app).fill(ticket, key.id, Arc::new(noted), monotonic) {
+        return;
+    }
+    let (app, id) = (app.clone(), key.id);
+    tokio::spawn(async move {
+        if let Err(error) = write_use(&app, id, now).await {
+            let cause = error.causes().unwrap_or_default();
+            tracing::warn!(cause, "the use of an API key could not be noted");
+        }
+    });
+}
+
+async fn write_use(app: &App, id: ApiKeyId, at: Timestamp) -> Result<()> {
+    let mut change = app.change(&Actor::system()).await?;
+    change
+        .run(
+            "update api_keys set last_used_at = $2
+             where id = $1 and (last_used_at is null or last_used_at < $2)",
+            args![id, at],
+        )
+        .await?;
+    change.commit_quietly("using an API key is no change of it").await
+}

@@ -1,0 +1,261 @@
+//! Challenges: what was asked of somebody who has still to prove something.
+//!
+//! Promises:
+//! - A challenge is no session: it opens nothing but the step that it was made for.
+//! - It belongs to the client that it was made for, lives five minutes, is answered right at most once, and
+//!   survives five attempts, which are counted before they are judged (a code that was accepted before is none): neither attempts at the same moment nor
+//!   another process nor a restart get more.
+//! - Whatever ends all sessions of a user voids their challenges.
+//!
+//! Tables: `challenges`.
+
+use std::time::Duration;
+
+use palisade_crypto::{mac, opaque};
+use palisade_db::{Migration, Sql, Timestamp, args};
+
+use crate::app::{Actor, App, Change};
+use crate::credentials::{Ending, Kind};
+use crate::error::Result;
+use crate::id::{SessionId, UserId};
+use crate::module::{Job, Module};
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "challenges",
+    jobs: &[Job {
+        name: "challenges.prune",
+        every: Duration::from_secs(60),
+        run: |app| Box::pin(prune(app)),
+    }],
+    migrations: &[Migration {
+        version: 17,
+        name: "challenges",
+        sql: Sql::Both(include_str!("../../migrations/0017_challenges.sql")),
+    }],
+    endings: &[BY_ACT],
+    tables: &["challenges"],
+    ..Module::EMPTY
+};
+
+/// How long a challenge lives.
+pub const LIVES: Duration = Duration::from_secs(300);
+/// How many attempts it survives.
+const ATTEMPTS: i64 = 5;
+
+/// What a challenge is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The second factor of somebody whose password was right.
+    SecondFactor,
+    /// A sign-in with a passkey, of nobody known yet.
+    SignIn,
+    /// A new passkey, within a session.
+    Registration,
+    /// A fresh proof of identity, within a session.
+    StepUp,
+}
+
+impl Purpose {
+    fn as_str(self) -> &'static str {
+        match self {
+            Purpose::SecondFactor => "second_factor",
+            Purpose::SignIn => "sign_in",
+            Purpose::Registration => "registration",
+            Purpose::StepUp => "step_up",
+        }
+    }
+}
+
+/// Whom a challenge was made for, as far as a request shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client([u8; 32]);
+
+impl Client {
+    /// A client that isn't signed in: its software, and in a browser a cookie that was set with the challenge.
+    pub fn outside(app: &App, user_agent: Option<&str>, cookie: Option<&str>) -> Client {
+        let (agent, cookie) = (user_agent.unwrap_or(""), cookie.unwrap_or(""));
+        Client::named(app, &format!("client\0{cookie}\0{agent}"))
+    }
+
+    /// A session.
+    pub fn within(app: &App, session: SessionId) -> Client {
+        Client::named(app, &format!("session\0{session}"))
+    }
+
+    fn named(app: &App, name: &str) -> Client {
+        Client(mac::keyed_digest(&app.root.derive_bytes("challenge clients"), name.as_bytes()))
+    }
+}
+
+/// A challenge to be made.
+pub struct NewChallenge {
+    /// What stands for it in the table: the digest of the secret that its client holds.
+    pub digest: [u8; 32],
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Who must answer it, if that is known.
+    pub user: Option<UserId>,
+    /// Whom it was made for.
+    pub client: Client,
+    /// The digest of the bytes that a passkey must sign, if one may.
+    pub passkey: Option<[u8; 32]>,
+    /// What its maker wants back.
+    pub details: String,
+}
+
+/// A challenge that may be answered.
+#[derive(Debug)]
+pub struct Challenge {
+    digest: [u8; 32],
+    /// Who must answer it, if that is known.
+    pub user: Option<UserId>,
+    /// The digest of the bytes that a passkey must sign, if one may.
+    pub passkey: Option<[u8; 32]>,
+    /// What its maker wanted back.
+    pub details: String,
+}
+
+/// What the bytes of a passkey's challenge begin with.
+const PASSKEY_PREFIX: &str = "pal_pc_";
+
+/// Bytes for a passkey to sign, and what stands for them in the table.
+pub fn passkey_bytes(app: &App) -> (Vec<u8>, Option<[u8; 32]>) {
+    let text = opaque::generate(PASSKEY_PREFIX, &*app.random);
+    (text.expose().as_bytes().to_vec(), opaque::digest(PASSKEY_PREFIX, text.expose()))
+}
+
+/// What stands in the table for bytes that a passkey signed; none if they aren't ours.
+pub fn passkey_digest(bytes: &[u8]) -> Option<[u8; 32]> {
+    opaque::digest(PASSKEY_PREFIX, std::str::from_utf8(bytes).ok()?)
+}
+
+/// Makes a challenge.
+///
+/// # Errors
+/// When the database fails.
+pub async fn open(change: &mut Change, new: NewChallenge) -> Result<()> {
+    let now = change.now();
+    change
+        .run(
+            "insert into challenges (digest, purpose, user_id, client, passkey_digest, details, attempts,
+                created_at, expires_at)
+             values ($1, $2, $3, $4, $5, $6, 0, $7, $8)",
+            args![
+                new.digest,
+                new.purpose.as_str(),
+                new.user.map(|user| user.0),
+                new.client.0,
+                new.passkey,
+                new.details,
+                now,
+                now.plus(LIVES)
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+type Row = (Option<UserId>, Option<[u8; 32]>, String);
+
+/// Counts an attempt to answer a challenge; none if there is no such challenge for this client, or no attempt left.
+///
+/// # Errors
+/// When the database fails.
+pub async fn attempt(
+    app: &App,
+    actor: &Actor,
+    purpose: Purpose,
+    digest: [u8; 32],
+    client: Client,
+) -> Result<Option<Challenge>> {
+    let mut change = app.change(actor).await?;
+    let now = change.now();
+    // SECURITY: committed before the answer is judged (test: a_challenge_survives_five_attempts).
+    let row: Option<Row> = change
+        .maybe(
+            "update challenges set attempts = attempts + 1
+             where digest = $1 and purpose = $2 and client = $3 and attempts < $4 and used_at is null
+                and expires_at > $5
+             returning user_id, passkey_digest, details",
+            args![digest, purpose.as_str(), client.0, ATTEMPTS, now],
+        )
+        .await?;
+    let Some((user, passkey, details)) = row else { return Ok(None) };
+    change
+        .commit_quietly("an attempt is counted before it is judged; what comes of it is an event")
+        .await?;
+    Ok(Some(Challenge { digest, user, passkey, details }))
+}
+
+/// Holds a challenge while its answer is judged; false if it was answered or voided meanwhile.
+///
+/// # Errors
+/// When the database fails.
+pub async fn hold(change: &mut Change, challenge: &Challenge) -> Result<bool> {
+    // SECURITY: what comes beside the right answer isn't judged at all: neither a second time nor as a guess
+    // (test: duplicates_of_a_right_code_are_no_guesses).
+    let held = change
+        .run(
+            "update challenges set attempts = attempts where digest = $1 and used_at is null",
+            args![challenge.digest],
+        )
+        .await?;
+    Ok(held == 1)
+}
+
+/// Gives an attempt back that was no guess.
+///
+/// # Errors
+/// When the database fails.
+pub async fn give_back(change: &mut Change, challenge: &Challenge) -> Result<()> {
+    change
+        .run(
+            "update challenges set attempts = attempts - 1 where digest = $1 and attempts > 0",
+            args![challenge.digest],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Notes, in the change that rests on it, that a challenge was answered right; false if it was answered or voided
+/// meanwhile.
+///
+/// # Errors
+/// When the database fails.
+pub async fn close(change: &mut Change, challenge: &Challenge) -> Result<bool> {
+    let now = change.now();
+    // SECURITY: at most once (test: a_right_answer_works_once).
+    let closed = change
+        .run(
+            "update challenges set used_at = $2 where digest = $1 and used_at is null",
+            args![challenge.digest, now],
+        )
+        .await?;
+    Ok(closed == 1)
+}
+
+/// SECURITY: what was asked of somebody before an ending must not be answered after it
+/// (test: a_challenge_dies_with_the_sessions).
+const BY_ACT: Ending = Ending {
+    kind: Kind::Challenges,
+    end: |change, end, _| {
+        Box::pin(async move {
+            void(change, end.user).await?;
+            Ok(0)
+        })
+    },
+};
+
+/// Voids what was asked of a user.
+async fn void(change: &mut Change, user: UserId) -> Result<()> {
+    change.run("delete from challenges where user_id = $1", args![user]).await?;
+    Ok(())
+}
+
+async fn prune(app: &App) -> Result<()> {
+    let now: Timestamp = app.clock.now();
+    let mut tx = app.db.begin().await?;
+    tx.run("delete from challenges where expires_at < $1", args![now]).await?;
+    Ok(tx.commit().await?)
+}

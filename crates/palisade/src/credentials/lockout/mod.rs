@@ -1,0 +1,448 @@
+//! Lockout: how often the password or the second factor of an account may be guessed, whoever guesses.
+//!
+//! Promises:
+//! - A guess is counted in the database before it is judged: neither guesses at the same moment, nor other
+//!   addresses, nor another process, nor a restart get more of them. What was never judged is given back.
+//! - A lock is no weapon: a device that has signed in to the account before has a count of its own (OWASP,
+//!   "Device cookies"), and so has whoever is signed in.
+//! - After 100 failures in a row no waiting helps (NIST SP 800-63B-4, section 3.2.2): known devices still
+//!   sign in, others need a new password or an administrator.
+//! - Unknown addresses are counted like known ones, with the same work.
+//!
+//! Tables: `lockout_counts`.
+
+mod account;
+mod count;
+mod device;
+mod http;
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use palisade_db::{Migration, Sql, Timestamp, args};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::app::{Actor, App, Change, Parts};
+use crate::audit::Event;
+use crate::error::{Error, Kind, Result};
+use crate::id::UserId;
+use crate::mail::{self, Content, Letter, for_people};
+use crate::module::{Job, Module};
+use crate::users;
+
+use account::SECOND_FACTOR;
+pub use account::{Account, Client};
+use count::{Count, Policy};
+pub use device::{Device, KNOWN_FOR};
+
+/// Too many guesses: the account refuses clients that it doesn't know, or one that it does.
+pub const LOCKED: Event = Event {
+    name: "lockout.locked",
+    says: "Too many wrong passwords or codes; sign-in is refused for a time",
+};
+/// Every lock of a user was lifted.
+pub const UNLOCKED: Event = Event { name: "lockout.unlocked", says: "A user was unlocked" };
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "lockout",
+    routes: http::routes,
+    events: &[LOCKED, UNLOCKED],
+    letters: &[&LETTER, &FACTOR_LETTER],
+    jobs: &[Job {
+        name: "lockout.prune",
+        every: Duration::from_secs(3600),
+        run: |app| Box::pin(prune(app)),
+    }],
+    migrations: &[Migration {
+        version: 8,
+        name: "lockout",
+        sql: Sql::Both(include_str!("../../../migrations/0008_lockout.sql")),
+    }],
+    tables: &["lockout_counts"],
+    parts: |_, parts: &mut Parts| {
+        parts.put(Turns::new());
+        Ok(())
+    },
+    ..Module::EMPTY
+};
+
+static LETTER: Letter = Letter {
+    name: "lockout_locked",
+    text: include_str!("letters/locked.txt"),
+    html: include_str!("letters/locked.html"),
+    prepare: mail::as_written,
+};
+
+static FACTOR_LETTER: Letter = Letter {
+    name: "lockout_second_factor",
+    text: include_str!("letters/second_factor.txt"),
+    html: include_str!("letters/second_factor.html"),
+    prepare: mail::as_written,
+};
+
+/// Whether a guess may be judged.
+pub enum Admission {
+    /// It is counted; what becomes of it must be said.
+    Counted(Guess),
+    /// It may not.
+    Refused(Refused),
+}
+
+impl Admission {
+    /// The guess, where a refusal may be told from a wrong one.
+    ///
+    /// # Errors
+    /// `lockout.locked`.
+    pub fn counted(self, app: &App) -> Result<Guess> {
+        match self {
+            Admission::Counted(guess) => Ok(guess),
+            Admission::Refused(refused) => Err(refused.error(app)),
+        }
+    }
+}
+
+/// A guess that isn't judged.
+pub struct Refused {
+    /// Until when none is.
+    pub until: Timestamp,
+    account: Account,
+    client: Client,
+}
+
+impl Refused {
+    /// The answer, where a refusal may be told from a wrong password.
+    fn error(&self, app: &App) -> Error {
+        let says = "Too many wrong attempts; wait before you try again.";
+        let wait = self.until.since(app.clock.now());
+        Error::new(Kind::TooMany, "lockout.locked", says).retry_after(wait)
+    }
+
+    /// Takes as long as [`Guess::wrong`] does, in the change that writes the refusal down, and answers the same.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn as_if_wrong(self, change: &mut Change) -> Result<Option<UserId>> {
+        // SECURITY: (rig: tests/rigs/telling.py)
+        let (_, user) = hold(change, &self.account, self.client).await?;
+        Ok(user)
+    }
+}
+
+/// A guess that is counted and not judged yet. Dropped, it is given back.
+pub struct Guess {
+    app: App,
+    user: Option<UserId>,
+    place: Option<Place>,
+}
+
+/// The row of a count, and the turn at it.
+struct Place {
+    account: Account,
+    client: Client,
+    _turn: OwnedMutexGuard<()>,
+}
+
+/// In one process the guesses at one account are judged one after the other, so that many right ones at the
+/// same moment don't look like too many guesses.
+struct Turns {
+    stripes: Vec<Arc<Mutex<()>>>,
+    hash: RandomState,
+}
+
+impl Turns {
+    fn new() -> Turns {
+        Turns { stripes: (0..4096).map(|_| Arc::default()).collect(), hash: RandomState::new() }
+    }
+
+    /// SECURITY: keyed, so that nobody can pick an address that waits with somebody else's.
+    async fn take(&self, account: &Account, client: Client) -> Result<OwnedMutexGuard<()>> {
+        let hash =
+            usize::try_from(self.hash.hash_one((&account.key, account.count_of(client))) % 4096);
+        let stripe =
+            self.stripes.get(hash.unwrap_or(0)).ok_or_else(|| Error::internal("no stripe"))?;
+        Ok(Arc::clone(stripe).lock_owned().await)
+    }
+}
+
+/// Counts a guess, if one more may be judged.
+///
+/// # Errors
+/// When the database fails.
+pub async fn admit(
+    app: &App,
+    actor: &Actor,
+    account: Account,
+    client: Client,
+) -> Result<Admission> {
+    if !app.settings.lockout.enabled {
+        return Ok(Admission::Counted(Guess { app: app.clone(), user: account.user, place: None }));
+    }
+    let turn = app.part::<Turns>().take(&account, client).await?;
+    let mut change = app.change(actor).await?;
+    let now = change.now();
+    let (before, user) = hold(&mut change, &account, client).await?;
+    // SECURITY: committed before the password is compared, whatever comes of it. A refusal writes too: its time
+    // doesn't tell that the account is locked (test: parallel_guesses_get_no_more_than_the_budget).
+    let admission = if let Some(after) = before.guess(policy(app), now) {
+        save(&mut change, &account, client, after).await?;
+        // Made before the commit, which a client that goes away can't stop: what it counted is given back.
+        let place = Some(Place { account, client, _turn: turn });
+        Admission::Counted(Guess { app: app.clone(), user, place })
+    } else {
+        refuse(&mut change, &account, client).await?;
+        let window_ends = before.window_began_at.plus(app.settings.lockout.window);
+        let until = before.locked_until(now).unwrap_or(window_ends);
+        Admission::Refused(Refused { until, account, client })
+    };
+    change
+        .commit_quietly("a guess is counted before it is judged; what comes of it is an event")
+        .await?;
+    Ok(admission)
+}
+
+fn policy(app: &App) -> Policy {
+    let lockout = &app.settings.lockout;
+    Policy {
+        threshold: i64::from(lockout.threshold),
+        window: lockout.window,
+        duration: lockout.duration,
+    }
+}
+
+impl Guess {
+    /// It was right: the count begins anew.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn right(mut self, change: &mut Change) -> Result<()> {
+        let Some(place) = self.place.take() else { return Ok(()) };
+        change
+            .run(
+                "delete from lockout_counts where account = $1 and client = $2",
+                args![place.account.key.clone(), place.account.count_of(place.client)],
+            )
+            .await?;
+        if let (Client::Unknown, Some(user)) = (place.client, place.account.user) {
+            users::touched(change, user);
+        }
+        Ok(())
+    }
+
+    /// It was none: what was given had been accepted before.
+    ///
+    /// # Errors
+    /// When the database fails; it stays counted.
+    pub async fn give_back(mut self, change: &mut Change) -> Result<()> {
+        let Some(place) = self.place.take() else { return Ok(()) };
+        give_back(change, &place).await
+    }
+
+    /// It was wrong; one too many locks. Answers whose account it was at, if they are still there.
+    ///
+    /// # Errors
+    /// When the database fails; it stays counted.
+    pub async fn wrong(mut self, change: &mut Change) -> Result<Option<UserId>> {
+        let Some(place) = self.place.take() else { return there(change, self.user).await };
+        let now = change.now();
+        let (found, user) = hold(change, &place.account, place.client).await?;
+        // SECURITY: forgotten since, with a new password or after a right one: it is counted again
+        // (test: a_guess_beside_a_new_password_stays_counted).
+        let before = match found.in_window {
+            0 => found.guess(policy(change.app()), now).unwrap_or(found),
+            _ => found,
+        };
+        let after = before.wrong(policy(change.app()), now);
+        if after != found {
+            save(change, &place.account, place.client, after).await?;
+        }
+        if after.locked_until != found.locked_until {
+            place.locked(change, user, after).await?;
+        }
+        Ok(user)
+    }
+}
+
+impl Place {
+    /// Tells of a lock: the log, and the owner who is still there.
+    async fn locked(&self, change: &mut Change, user: Option<UserId>, after: Count) -> Result<()> {
+        let entry = match user {
+            Some(user) => {
+                users::touched(change, user);
+                if self.account.part == SECOND_FACTOR {
+                    mail::post(change, &FACTOR_LETTER, Content::to_user(user)).await?;
+                } else if self.client == Client::Unknown {
+                    let content = Content::to_user(user).with("until", end_of(after.locked_until));
+                    mail::post(change, &LETTER, content).await?;
+                }
+                LOCKED.about(user)
+            }
+            None => LOCKED.entry(),
+        };
+        let until = after.locked_until.map(|until| until.to_string()).unwrap_or_default();
+        let whom = match self.client {
+            Client::Unknown => "unknown_clients",
+            Client::Known(_) => "known_device",
+            Client::Former => "former_devices",
+            Client::SignedIn => "signed_in",
+        };
+        let what = if self.account.part == SECOND_FACTOR { "second_factor" } else { "password" };
+        change.note(entry.detail("until", until).detail("refused", whom).detail("guessed", what));
+        Ok(())
+    }
+}
+
+/// The end of a lock as a letter says it.
+fn end_of(until: Option<Timestamp>) -> String {
+    match until {
+        Some(FOR_GOOD) | None => "an administrator unlocks it or its password is new".to_owned(),
+        Some(until) => for_people(until),
+    }
+}
+
+impl Drop for Guess {
+    fn drop(&mut self) {
+        let (Some(place), Ok(runtime)) = (self.place.take(), tokio::runtime::Handle::try_current())
+        else {
+            return;
+        };
+        let app = self.app.clone();
+        runtime.spawn(async move {
+            if let Err(error) = never_judged(&app, &place).await {
+                // It stays counted, which is the safe side.
+                tracing::debug!(code = error.code(), "a guess that was never judged stays counted");
+            }
+        });
+    }
+}
+
+/// A user, if they are still there.
+async fn there(change: &mut Change, user: Option<UserId>) -> Result<Option<UserId>> {
+    // SECURITY: nobody is looked up too, so that it costs the same (rig: tests/rigs/telling.py).
+    let found = users::exists(change, user.unwrap_or(UserId(uuid::Uuid::nil()))).await?;
+    Ok(user.filter(|_| found))
+}
+
+async fn give_back(change: &mut Change, place: &Place) -> Result<()> {
+    let (before, _) = hold(change, &place.account, place.client).await?;
+    save(change, &place.account, place.client, before.unjudged()).await
+}
+
+async fn never_judged(app: &App, place: &Place) -> Result<()> {
+    let mut change = app.change(&Actor::system()).await?;
+    give_back(&mut change, place).await?;
+    change.commit_quietly("a guess that was never judged is given back").await
+}
+
+/// Lifts every lock of a user and forgets all failures.
+///
+/// # Errors
+/// Not found; or the database fails.
+pub async fn unlock(mut change: Change, user: UserId) -> Result<()> {
+    if !users::exists(&mut change, user).await? {
+        return Err(Error::not_found());
+    }
+    clear(&mut change, user).await?;
+    change.commit(UNLOCKED.about(user)).await
+}
+
+/// Forgets all failures of a user, in the change that gives them a new password.
+///
+/// # Errors
+/// When the database fails.
+pub async fn clear(change: &mut Change, user: UserId) -> Result<()> {
+    change.run("delete from lockout_counts where user_id = $1", args![user]).await?;
+    users::touched(change, user);
+    Ok(())
+}
+
+/// Forgets failures at the password of a user, in the change in which whoever reads their mail sets a new one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn clear_password(change: &mut Change, user: UserId) -> Result<()> {
+    change
+        .run(
+            "delete from lockout_counts where user_id = $1 and client not like $2",
+            args![user, format!("{SECOND_FACTOR}%")],
+        )
+        .await?;
+    users::touched(change, user);
+    Ok(())
+}
+
+type Row = (Timestamp, i64, i64, i64, Option<Timestamp>, Timestamp, Option<UserId>);
+
+/// The count, its row held until the change ends, and the user if they are still there; one of nothing if there was
+/// none.
+async fn hold(
+    change: &mut Change,
+    account: &Account,
+    client: Client,
+) -> Result<(Count, Option<UserId>)> {
+    let now = change.now();
+    let (window_began_at, in_window, in_a_row, locks, locked_until, last_at, user): Row = change
+        .one(
+            "insert into lockout_counts (account, client, user_id, window_began_at, in_window, in_a_row,
+                locks, refused, last_at)
+             values ($1, $2, (select id from users where id = $3), $4, 0, 0, 0, 0, $4)
+             on conflict (account, client) do update set account = excluded.account
+             returning window_began_at, in_window, in_a_row, locks, locked_until, last_at, user_id",
+            args![
+                account.key.clone(),
+                account.count_of(client),
+                account.user.map(|user| user.0),
+                now
+            ],
+        )
+        .await?;
+    let count = Count { window_began_at, in_window, in_a_row, locks, locked_until, last_at };
+    Ok((count, user))
+}
+
+async fn save(change: &mut Change, account: &Account, client: Client, count: Count) -> Result<()> {
+    change
+        .run(
+            "update lockout_counts set window_began_at = $3, in_window = $4, in_a_row = $5, locks = $6,
+                locked_until = $7, last_at = $8
+             where account = $1 and client = $2",
+            args![
+                account.key.clone(),
+                account.count_of(client),
+                count.window_began_at,
+                count.in_window,
+                count.in_a_row,
+                count.locks,
+                count.locked_until,
+                count.last_at,
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+async fn refuse(change: &mut Change, account: &Account, client: Client) -> Result<()> {
+    change
+        .run(
+            "update lockout_counts set refused = refused + 1 where account = $1 and client = $2",
+            args![account.key.clone(), account.count_of(client)],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Forgets counts that can't matter any more: of addresses without an account after a calm day, of devices
+/// that aren't known any more. What is in a row at an account stays until it is broken.
+async fn prune(app: &App) -> Result<()> {
+    let now = app.clock.now();
+    let mut tx = app.db.begin().await?;
+    tx.run(
+        "delete from lockout_counts where (user_id is null and last_at < $1) or (client <> '' and last_at < $2)",
+        args![now.minus(count::LONGEST_LOCK * 2), now.minus(KNOWN_FOR)],
+    )
+    .await?;
+    Ok(tx.commit().await?)
+}
+
+pub use count::{FOR_GOOD, locked_until};

@@ -1,0 +1,297 @@
+//! One's own factors, and the administrators' way to remove them.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use palisade_crypto::secret::SecretString;
+use palisade_crypto::webauthn::RegistrationResponse;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::passkeys::{self, Options, PasskeyView};
+use super::{recovery_codes, reset, totp};
+use crate::access::{ANYONE, Caller, SIGNED_IN, needs};
+use crate::app::{App, Hold};
+use crate::error::{Error, Kind, Result};
+use crate::http::{Asset, Body, Created, Html, Id, List, NoContent, Routes, limit};
+use crate::id::{PasskeyId, UserId};
+use crate::limits::{Key, Rule};
+use crate::shape;
+use crate::users::{self, check_name};
+
+/// Setting up factors, by account.
+pub(super) const CHANGE: Rule = Rule {
+    name: "mfa_change_account",
+    burst: 30,
+    per: Duration::from_secs(15 * 60),
+    key: Key::Account,
+    says: "Too many attempts to set up a factor for this account; wait a while.",
+};
+
+pub(super) fn routes() -> Routes {
+    Routes::at("/users/me")
+        .post("/totp", SIGNED_IN.fresh().enrolling(), enrol)
+        .says(
+            "Makes a secret for an authenticator app (RFC 6238).\n\nIt counts once a code of it was confirmed; one \
+             that counted before does so until then.",
+        )
+        .or(Kind::TooMany, "request.too_many")
+        .post("/totp/confirm", SIGNED_IN.fresh().enrolling(), confirm)
+        .says(
+            "Confirms the secret with its first code. From now on a password alone isn't enough, and every session \
+             that was begun without a second factor is over but this one.",
+        )
+        .or(Kind::TooMany, "request.too_many")
+        .delete("/totp", SIGNED_IN.fresh(), remove)
+        .says("Removes the authenticator app; ends all other sessions.")
+        .or(Kind::NotFound, "request.not_found")
+        .or(Kind::Conflict, "mfa.required")
+        .post("/recovery-codes", SIGNED_IN.fresh(), renew_codes)
+        .says("Makes ten new recovery codes; those before are good no more.")
+        .or(Kind::Conflict, "mfa.no_factor")
+        .and(passkey_routes())
+        .and(
+            Routes::at("/users/{id}")
+                .post("/reset-mfa", needs(users::WRITE).fresh(), reset_mfa)
+                .says("Removes every second factor of a user and ends all their sessions.")
+                .or(Kind::Denied, "mfa.own_factors")
+                .or(Kind::Denied, "access.exceeds_own"),
+        )
+}
+
+fn passkey_routes() -> Routes {
+    Routes::at("/users/me/passkeys")
+        .get("/", SIGNED_IN, list)
+        .says("One's own passkeys.")
+        .post("/begin", SIGNED_IN.fresh().enrolling(), begin)
+        .says(
+            "Begins a new passkey: answers what `navigator.credentials.create` is called with (WebAuthn level 3, \
+             PublicKeyCredentialCreationOptionsJSON).",
+        )
+        .or(Kind::Conflict, "mfa.no_domain")
+        .or(Kind::Conflict, "mfa.too_many_passkeys")
+        .or(Kind::TooMany, "request.too_many")
+        .post("/finish", SIGNED_IN.fresh().enrolling(), finish)
+        .says(
+            "Takes the new passkey. From now on a password alone isn't enough, and every session that was begun \
+             without a second factor is over but this one.",
+        )
+        .or(Kind::Conflict, "mfa.no_domain")
+        .or(Kind::Conflict, "mfa.passkey_taken")
+        .or(Kind::TooMany, "request.too_many")
+        .patch("/{id}", SIGNED_IN.fresh(), rename)
+        .says("Gives a passkey another name.")
+        .delete("/{id}", SIGNED_IN.fresh(), remove_passkey)
+        .says("Removes a passkey; ends all other sessions.")
+        .or(Kind::Conflict, "mfa.required")
+        .and(
+            Routes::root()
+                .get("/.well-known/passkey-endpoints", ANYONE, endpoints)
+                .says("Where people set up and manage passkeys (W3C, \"A Well-Known URL for Relying Party Passkey Endpoints\").")
+                .get("/.well-known/webauthn", ANYONE, related)
+                .says("The origins whose pages may use the same passkeys (WebAuthn level 3, section 5.11).")
+                .or(Kind::NotFound, "request.not_found")
+                .get(PAGE, ANYONE, page)
+                .get("/assets/factors.js", ANYONE, || async { FACTORS_SCRIPT })
+                .get("/assets/security.js", ANYONE, || async { SCRIPT }),
+        )
+}
+
+/// The page where people see and change their factors.
+const PAGE: &str = "/account/security";
+
+const SCRIPT: Asset = Asset {
+    media_type: "text/javascript; charset=utf-8",
+    body: include_str!("../../pages/security.js"),
+};
+/// What every page runs that signs somebody in.
+const FACTORS_SCRIPT: Asset = Asset {
+    media_type: "text/javascript; charset=utf-8",
+    body: include_str!("../../pages/factors.js"),
+};
+
+async fn page(State(app): State<App>) -> Html {
+    Html::new(&*app.random, include_str!("../../pages/security.html"))
+}
+
+/// A secret for an authenticator app, shown once.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TotpEnrolment")]
+struct EnrolmentAnswer {
+    /// In base32, to be typed.
+    secret: String,
+    /// What the app reads: `otpauth://totp/…`.
+    otpauth_uri: String,
+    /// The same as a QR code: an SVG image.
+    qr_svg: String,
+}
+
+/// Codes that are shown once; each works once.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RecoveryCodes")]
+pub(super) struct CodesAnswer {
+    /// Ten codes.
+    pub(super) recovery_codes: Vec<String>,
+}
+
+impl CodesAnswer {
+    fn new(codes: &[SecretString]) -> Json<CodesAnswer> {
+        let recovery_codes = codes.iter().map(|code| code.expose().to_owned()).collect();
+        Json(CodesAnswer { recovery_codes })
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct CodeBody {
+    /// Six digits.
+    #[schemars(with = "shape::Code", example = &"123456")]
+    code: SecretString,
+}
+
+async fn enrol(State(app): State<App>, caller: Caller) -> Result<Json<EnrolmentAnswer>> {
+    count(&app, &caller)?;
+    let made = totp::enrol(&app, &caller).await?;
+    Ok(Json(EnrolmentAnswer {
+        secret: made.secret.expose().to_owned(),
+        otpauth_uri: made.uri.expose().to_owned(),
+        qr_svg: made.qr_svg,
+    }))
+}
+
+async fn confirm(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<CodeBody>,
+) -> Result<Json<CodesAnswer>> {
+    count(&app, &caller)?;
+    Ok(CodesAnswer::new(&totp::confirm(&app, &caller, body.code.expose()).await?))
+}
+
+async fn remove(State(app): State<App>, caller: Caller) -> Result<NoContent> {
+    totp::remove(&app, &caller).await?;
+    Ok(NoContent)
+}
+
+async fn renew_codes(State(app): State<App>, caller: Caller) -> Result<Json<CodesAnswer>> {
+    Ok(CodesAnswer::new(&recovery_codes::renew(&app, &caller).await?))
+}
+
+async fn reset_mfa(
+    State(app): State<App>,
+    caller: Caller,
+    Id(id): Id<UserId>,
+) -> Result<NoContent> {
+    if caller.signed_in()?.user == id {
+        let says = "Remove your own factors one by one, with DELETE /api/v1/users/me/totp and /passkeys/{id}.";
+        return Err(Error::new(Kind::Denied, "mfa.own_factors", says));
+    }
+    let (change, _) = users::change_within_reach(&app, &caller, id, &[Hold::Alone(id)]).await?;
+    reset(change, id).await?;
+    Ok(NoContent)
+}
+
+/// Where people set up and manage passkeys.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PasskeyEndpoints")]
+struct EndpointsAnswer {
+    /// The page to set one up.
+    enroll: String,
+    /// The page to see and remove them.
+    manage: String,
+}
+
+async fn endpoints(State(app): State<App>) -> Json<EndpointsAnswer> {
+    let page = format!("{}{PAGE}", app.settings.server.public_url);
+    Json(EndpointsAnswer { enroll: page.clone(), manage: page })
+}
+
+/// Origins whose pages may use the same passkeys.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RelatedOrigins")]
+struct RelatedAnswer {
+    origins: Vec<String>,
+}
+
+async fn related(State(app): State<App>) -> Result<Json<RelatedAnswer>> {
+    let origins = &app.settings.mfa.related_origins;
+    if origins.is_empty() {
+        return Err(Error::not_found());
+    }
+    Ok(Json(RelatedAnswer { origins: origins.iter().map(ToString::to_string).collect() }))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct PasskeyBody {
+    /// What `navigator.credentials.create` answered, as `toJSON()` writes it.
+    #[schemars(with = "shape::NewCredential")]
+    credential: Box<RegistrationResponse>,
+    /// What its owner calls it.
+    #[schemars(with = "Option<shape::Label>")]
+    name: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct NameBody {
+    #[schemars(with = "shape::Label")]
+    name: String,
+}
+
+/// A new passkey.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "NewPasskey")]
+struct MadeAnswer {
+    #[serde(flatten)]
+    passkey: PasskeyView,
+    /// Ten codes, shown once, if there were none that are still good.
+    recovery_codes: Vec<String>,
+}
+
+async fn list(State(app): State<App>, caller: Caller) -> Result<Json<List<PasskeyView>>> {
+    let items = passkeys::list(&app, caller.signed_in()?.user).await?;
+    Ok(Json(List { items, next_cursor: None }))
+}
+
+async fn begin(State(app): State<App>, caller: Caller) -> Result<Json<Options>> {
+    count(&app, &caller)?;
+    passkeys::begin(&app, &caller).await.map(Json)
+}
+
+async fn finish(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<PasskeyBody>,
+) -> Result<Created<MadeAnswer>> {
+    count(&app, &caller)?;
+    let name = check_name(body.name.as_deref().unwrap_or("Passkey"));
+    let name = name.map_err(|broken| broken.at("/name"))?;
+    let made = passkeys::finish(&app, &caller, &body.credential, name).await?;
+    let recovery_codes = made.codes.iter().map(|code| code.expose().to_owned()).collect();
+    Ok(Created(MadeAnswer { passkey: made.passkey, recovery_codes }))
+}
+
+async fn rename(
+    State(app): State<App>,
+    caller: Caller,
+    Id(id): Id<PasskeyId>,
+    Body(body): Body<NameBody>,
+) -> Result<Json<PasskeyView>> {
+    let name = check_name(&body.name).map_err(|broken| broken.at("/name"))?;
+    passkeys::rename(&app, &caller, id, name).await.map(Json)
+}
+
+async fn remove_passkey(
+    State(app): State<App>,
+    caller: Caller,
+    Id(id): Id<PasskeyId>,
+) -> Result<NoContent> {
+    passkeys::remove(&app, &caller, id).await?;
+    Ok(NoContent)
+}
+
+fn count(app: &App, caller: &Caller) -> Result<()> {
+    limit(app, &CHANGE, app.limiter.account(&caller.signed_in()?.user.to_string())).map(drop)
+}

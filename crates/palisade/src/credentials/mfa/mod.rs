@@ -1,0 +1,429 @@
+//! Second factors: one-time codes, passkeys, and the recovery codes that stand in for them.
+//!
+//! Promises:
+//! - A user with a factor has no session that was begun without one: setting up the first ends all others.
+//! - A one-time code is good in its step and works once, across restarts, nodes and requests at the same moment;
+//!   a recovery code works once; a passkey's answer belongs to one challenge.
+//! - Guesses are counted by the account, whatever they come through.
+//! - Secrets of one-time codes and public keys of passkeys are sealed for their user; recovery codes are stored as
+//!   keyed digests that hold their user.
+//! - The owner is told of every change of their factors.
+//!
+//! Tables: `totp_secrets`, `totp_enrolments`, `recovery_codes`, `passkeys`.
+
+mod http;
+mod makers;
+mod passkeys;
+mod recovery_codes;
+mod totp;
+
+use std::time::Duration;
+
+use palisade_crypto::secret::SecretString;
+use palisade_crypto::webauthn::{AuthenticationResponse, UserVerification};
+use palisade_db::{Migration, Sql, Timestamp, args};
+
+use crate::access::{Caller, Strength};
+use crate::app::{App, Change, Parts};
+use crate::audit::Event;
+use crate::challenges::{self, Challenge};
+use crate::credentials::{self, Act, End, Ending, Fate};
+use crate::error::{Error, Kind, Result, bad_token};
+use crate::id::UserId;
+use crate::lockout::Guess;
+use crate::mail::{self, Content, Letter};
+use crate::module::{Job, Module};
+use crate::sessions::{self, Proof};
+use crate::users::{self, Factors};
+
+use makers::Makers;
+pub use passkeys::check_answer;
+pub use passkeys::{
+    Asked, Options, PasskeyView, ask, ask_anybody, asked_by, list as passkeys_of, owner_of,
+};
+
+/// A user set up a factor.
+pub const ADDED: Event = Event { name: "mfa.added", says: "A second factor was set up" };
+/// A user removed a factor.
+pub const REMOVED: Event = Event { name: "mfa.removed", says: "A second factor was removed" };
+/// A user made new recovery codes.
+pub const CODES_MADE: Event =
+    Event { name: "mfa.recovery_codes_made", says: "New recovery codes were made" };
+/// A recovery code was used.
+pub const CODE_USED: Event =
+    Event { name: "mfa.recovery_code_used", says: "A recovery code was used" };
+/// The counter of a passkey went back: there may be a copy of it.
+pub const COPIED: Event = Event {
+    name: "mfa.passkey_copied",
+    says: "The counter of a passkey went back: there may be a copy of it",
+};
+/// A stored passkey isn't the one that its user registered.
+pub const ALTERED: Event = Event {
+    name: "mfa.passkey_altered",
+    says: "A stored passkey differs from the one that its user registered: its row was changed in the database",
+};
+/// Somebody signed in gave a wrong proof of a factor.
+pub const WRONG: Event =
+    Event { name: "mfa.wrong", says: "A wrong code or passkey was given within a session" };
+/// All factors of a user were removed by an administrator or the operator.
+pub const RESET: Event = Event { name: "mfa.reset", says: "All second factors were removed" };
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "mfa",
+    routes: http::routes,
+    limits: &[&http::CHANGE],
+    jobs: &[Job {
+        name: "mfa.prune",
+        every: Duration::from_secs(600),
+        run: |app| Box::pin(totp::prune(app)),
+    }],
+    events: &[ADDED, REMOVED, CODES_MADE, CODE_USED, COPIED, ALTERED, WRONG, RESET],
+    letters: &[&CHANGED_LETTER, &CODE_LETTER],
+    migrations: &[
+        Migration {
+            version: 18,
+            name: "mfa",
+            sql: Sql::Both(include_str!("../../../migrations/0018_mfa.sql")),
+        },
+        Migration {
+            version: 28,
+            name: "sealed_passkeys",
+            sql: Sql::Both(include_str!("../../../migrations/0028_sealed_passkeys.sql")),
+        },
+    ],
+    endings: &[FACTORS, RECOVERY_CODES, PASSKEYS_ALONE],
+    tables: &["totp_secrets", "totp_enrolments", "recovery_codes", "passkeys"],
+    parts: |settings, parts: &mut Parts| {
+        parts.put(Makers::read(settings)?);
+        Ok(())
+    },
+    ..Module::EMPTY
+};
+
+static CHANGED_LETTER: Letter = Letter {
+    name: "mfa_changed",
+    text: include_str!("letters/changed.txt"),
+    html: include_str!("letters/changed.html"),
+    prepare: mail::as_written,
+};
+
+static CODE_LETTER: Letter = Letter {
+    name: "mfa_recovery_code_used",
+    text: include_str!("letters/recovery_code_used.txt"),
+    html: include_str!("letters/recovery_code_used.html"),
+    prepare: mail::as_written,
+};
+
+/// What somebody gives to prove a factor.
+pub enum Given {
+    /// A one-time code.
+    Totp(SecretString),
+    /// A recovery code.
+    RecoveryCode(SecretString),
+    /// What a passkey signed.
+    Passkey(Box<AuthenticationResponse>),
+}
+
+impl Given {
+    /// The method's name in requests and the audit log.
+    pub fn method(&self) -> &'static str {
+        match self {
+            Given::Totp(_) => "totp",
+            Given::RecoveryCode(_) => "recovery_code",
+            Given::Passkey(_) => "passkey",
+        }
+    }
+
+    /// Refuses what can't be a proof, whoever gives it: it is no guess.
+    ///
+    /// # Errors
+    /// `mfa.bad_code`, `mfa.bad_passkey`, at what is wrong with it.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Given::Totp(code) if !totp::is_code(code.expose()) => {
+                Err(Error::bad_field("/code", "mfa.bad_code", "A one-time code has six digits."))
+            }
+            Given::RecoveryCode(code) if !recovery_codes::is_code(code.expose()) => {
+                let says = "A recovery code has 24 letters and digits.";
+                Err(Error::bad_field("/code", "mfa.bad_code", says))
+            }
+            Given::Totp(_) | Given::RecoveryCode(_) => Ok(()),
+            Given::Passkey(answer) => check_answer(answer),
+        }
+    }
+
+    /// How strong a proof it is, if it is right.
+    pub fn strength(&self) -> Strength {
+        match self {
+            Given::Totp(_) => Strength::Code,
+            Given::RecoveryCode(_) => Strength::RecoveryCode,
+            Given::Passkey(_) => Strength::Passkey,
+        }
+    }
+}
+
+/// What a proof of a factor came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// Right, and used from now on.
+    Right(Proof),
+    /// The one that was accepted before: refused, since each works once, but no guess. A client that sends its request
+    /// twice must not lock its owner out.
+    Used,
+    /// Wrong.
+    Wrong,
+}
+
+impl Judged {
+    /// The word in the audit log for what was refused.
+    pub fn refusal(self) -> &'static str {
+        if self == Judged::Used { "used_factor" } else { "wrong_factor" }
+    }
+}
+
+/// Settles what was counted for a proof that is refused: the guess, where one was admitted, and the attempt at the
+/// challenge that it answers. What was accepted before is neither.
+///
+/// # Errors
+/// When the database fails; it stays counted.
+pub async fn settle(
+    change: &mut Change,
+    judged: Judged,
+    guess: Option<Guess>,
+    challenge: Option<&Challenge>,
+) -> Result<()> {
+    if judged == Judged::Used
+        && let Some(challenge) = challenge
+    {
+        challenges::give_back(change, challenge).await?;
+    }
+    match (guess, judged) {
+        (Some(guess), Judged::Used) => guess.give_back(change).await,
+        (Some(guess), _) => guess.wrong(change).await.map(drop),
+        (None, _) => Ok(()),
+    }
+}
+
+/// A proof was wrong.
+pub fn wrong(given: &Given) -> Error {
+    if let Given::Passkey(_) = given {
+        return Error::bad_field(
+            "/credential",
+            "mfa.wrong_passkey",
+            "This passkey was not accepted.",
+        );
+    }
+    let says = "The code is wrong, was used before, or isn't of this moment.";
+    Error::bad_field("/code", "mfa.wrong_code", says)
+}
+
+/// The factors of a user, as a change sees them.
+///
+/// # Errors
+/// When the database fails.
+pub async fn factors(change: &mut Change, user: UserId) -> Result<Factors> {
+    let (totp, passkeys, recovery_codes_left): (i64, i64, i64) = change
+        .one(
+            "select (select count(*) from totp_secrets where user_id = $1),
+                (select count(*) from passkeys where user_id = $1),
+                (select count(*) from recovery_codes where user_id = $1 and used_at is null)",
+            args![user],
+        )
+        .await?;
+    Ok(Factors { totp: totp > 0, passkeys, recovery_codes_left })
+}
+
+/// By which methods a user with these factors can prove one.
+pub fn methods(factors: Factors) -> Vec<&'static str> {
+    [
+        (factors.passkeys > 0, "passkey"),
+        (factors.totp, "totp"),
+        (factors.any() && factors.recovery_codes_left > 0, "recovery_code"),
+    ]
+    .into_iter()
+    .filter_map(|(has, name)| has.then_some(name))
+    .collect()
+}
+
+/// Judges a proof of a factor, in the change that rests on it. `asked` is what a passkey was to sign.
+///
+/// # Errors
+/// When the database fails.
+pub async fn judge(
+    change: &mut Change,
+    user: UserId,
+    given: &Given,
+    asked: Option<[u8; 32]>,
+) -> Result<Judged> {
+    match given {
+        Given::Passkey(answer) => {
+            passkeys::judge(change, user, answer, asked, UserVerification::Preferred).await
+        }
+        Given::Totp(code) => {
+            let proof = Proof { amr: "otp mfa", strength: Strength::Code };
+            totp::use_code(change, user, code.expose(), proof).await
+        }
+        Given::RecoveryCode(code) => {
+            let proof = Proof { amr: "otp mfa", strength: Strength::RecoveryCode };
+            recovery_codes::use_code(change, user, code.expose(), proof).await
+        }
+    }
+}
+
+/// Judges a passkey that shall be the only factor: it must have verified its user.
+///
+/// # Errors
+/// When the database fails.
+pub async fn judge_alone(
+    change: &mut Change,
+    user: UserId,
+    answer: &AuthenticationResponse,
+    asked: Option<[u8; 32]>,
+) -> Result<Judged> {
+    // SECURITY: possession alone is one factor (test: a_passkey_alone_must_verify_its_user).
+    passkeys::judge(change, user, answer, asked, UserVerification::Required).await
+}
+
+/// What follows from a new factor, in the change that stores it: the session has proved it, no session without one
+/// lives on, the owner is told.
+async fn added(change: &mut Change, caller: &Caller, proof: Proof, what: &str) -> Result<()> {
+    let me = caller.signed_in()?;
+    // SECURITY: before the user is read again, so that no request takes the session for one without the factor.
+    sessions::strengthen(change, me.user, me.session()?, proof).await?;
+    credentials::end(change, End::of(me.user, Act::FactorAdded)).await?;
+    users::touched(change, me.user);
+    tell_owner(change, me.user, &format!("{what} was added")).await
+}
+
+/// Whether whoever calls may be without a second factor.
+async fn may_be_without(app: &App, caller: &Caller) -> Result<bool> {
+    let user = users::current(app, caller.signed_in()?.user).await?.ok_or_else(bad_token)?;
+    Ok(!user.needs_factor(app))
+}
+
+/// What follows when a factor was removed, in the change that removes it.
+///
+/// # Errors
+/// `mfa.required` for the last factor of a user who must have one; or the database fails.
+async fn removed(
+    change: &mut Change,
+    caller: &Caller,
+    may_be_without: bool,
+    what: &str,
+) -> Result<()> {
+    let me = caller.signed_in()?;
+    if !factors(change, me.user).await?.any() {
+        // SECURITY: (test: an_administrator_keeps_the_last_factor)
+        if !may_be_without {
+            let says = "You need a second factor here; set up another one first.";
+            return Err(Error::new(Kind::Conflict, "mfa.required", says));
+        }
+        // They stand in for other factors, and are none.
+        recovery_codes::forget(change, me.user).await?;
+    }
+    let keeping = Some(me.session()?);
+    let act = End { keeping, ..End::of(me.user, Act::FactorRemoved) };
+    credentials::end(change, act).await?;
+    users::touched(change, me.user);
+    tell_owner(change, me.user, &format!("{what} was removed")).await
+}
+
+async fn tell_owner(change: &mut Change, user: UserId, what: &str) -> Result<()> {
+    mail::post(change, &CHANGED_LETTER, Content::to_user(user).with("what", what)).await
+}
+
+/// Removes every factor of a user and ends all their sessions, in a change that says why.
+///
+/// # Errors
+/// When the database fails.
+pub async fn remove_all(change: &mut Change, user: UserId) -> Result<()> {
+    credentials::end(change, End::of(user, Act::FactorsReset)).await?;
+    users::touched(change, user);
+    tell_owner(change, user, "every second factor was removed").await
+}
+
+/// How factors end with an act on their account; a change that ends every session.
+const FACTORS: Ending = Ending {
+    kind: credentials::Kind::Factors,
+    end: |change, end, fate| {
+        Box::pin(async move {
+            match (fate, end.since) {
+                (Fate::Since, Some(since)) => forget_since(change, end.user, since).await?,
+                _ => forget(change, end.user).await?,
+            }
+            Ok(0)
+        })
+    },
+};
+
+async fn forget(change: &mut Change, user: UserId) -> Result<()> {
+    totp::forget(change, user).await?;
+    change.run("delete from passkeys where user_id = $1", args![user]).await?;
+    users::touched(change, user);
+    Ok(())
+}
+
+async fn forget_since(change: &mut Change, user: UserId, since: Timestamp) -> Result<()> {
+    let sql = "delete from passkeys where user_id = $1 and created_at >= $2";
+    // Recovery codes too, so that the owner is told once.
+    let gone = totp::forget_since(change, user, since).await?
+        + recovery_codes::forget_since(change, user, since).await?
+        + change.run(sql, args![user, since]).await?;
+    users::touched(change, user);
+    if gone == 0 {
+        return Ok(());
+    }
+    change.note(REMOVED.about(user).detail("since", since.to_string()));
+    tell_owner(change, user, "what was set up since the change of address was removed").await
+}
+
+const RECOVERY_CODES: Ending = Ending {
+    kind: credentials::Kind::RecoveryCodes,
+    end: |change, end, fate| {
+        Box::pin(async move {
+            match (fate, end.since) {
+                (Fate::Since, Some(since)) => {
+                    recovery_codes::forget_since(change, end.user, since).await?;
+                }
+                _ => recovery_codes::forget(change, end.user).await?,
+            }
+            users::touched(change, end.user);
+            Ok(0)
+        })
+    },
+};
+
+/// Lets no passkey sign in alone until it was proved beside the password.
+const PASSKEYS_ALONE: Ending = Ending {
+    kind: credentials::Kind::PasskeysAlone,
+    end: |change, end, _| {
+        Box::pin(async move {
+            passkeys::need_password(change, end.user).await?;
+            Ok(0)
+        })
+    },
+};
+
+/// Removes every factor of a user at the word of an administrator or the operator.
+///
+/// # Errors
+/// Not found; or the database fails.
+pub async fn reset(mut change: Change, user: UserId) -> Result<()> {
+    if !users::exists(&mut change, user).await? {
+        return Err(Error::not_found());
+    }
+    remove_all(&mut change, user).await?;
+    change.commit(RESET.about(user)).await
+}
+
+/// The name under which authenticators show this server.
+fn site(app: &App) -> &str {
+    app.settings.server.public_url.host()
+}
+
+/// What a passkey proves (RFC 8176).
+fn amr(backup_eligible: bool) -> &'static str {
+    // What may be copied isn't bound to one piece of hardware (RFC 8176).
+    if backup_eligible { "swk user mfa" } else { "hwk user mfa" }
+}

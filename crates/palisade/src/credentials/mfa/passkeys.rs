@@ -1,0 +1,497 @@
+//! Passkeys (W3C Web Authentication, level 3): as a second factor, and as the only one when they verified their user.
+
+use palisade_crypto::seal::SealingKey;
+use palisade_crypto::webauthn::{
+    self, Algorithm, AttestationConveyance, AttestationPolicy, AuthenticationExpectation,
+    AuthenticationResponse, CreationOptions, CredentialDescriptor, NewCredential, PublicKey,
+    RegistrationExpectation, RegistrationResponse, RelyingParty, RequestOptions, ResidentKey,
+    StoredCredential, UserEntity, UserVerification, WebauthnError,
+};
+use palisade_db::{Timestamp, args};
+use schemars::JsonSchema;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::makers::Makers;
+use super::{
+    ADDED, ALTERED, COPIED, Judged, REMOVED, added, amr, factors, may_be_without, recovery_codes,
+    removed, site,
+};
+use crate::access::{Caller, Strength};
+use crate::app::{App, Change, Hold};
+use crate::challenges::{self, Client, LIVES, NewChallenge, Purpose};
+use crate::error::{Error, Kind, Result, bad_token};
+use crate::id::{PasskeyId, UserId};
+use crate::sessions::Proof;
+use crate::settings::Attestation;
+use crate::{shape, users};
+use palisade_crypto::secret::{self, SecretString};
+
+/// More than anybody carries about.
+const MOST: i64 = 25;
+
+/// Whom passkeys are made for: a domain, and the origins whose pages may use them.
+fn relying_party(app: &App) -> Result<RelyingParty> {
+    let server = &app.settings.server.public_url;
+    let id = app.settings.mfa.rp_id.clone().unwrap_or_else(|| server.host().to_owned());
+    if id.starts_with('[') || id.parse::<std::net::Ipv4Addr>().is_ok() {
+        let says = "Passkeys belong to a domain, and this server is reached by an IP address.";
+        return Err(Error::new(Kind::Conflict, "mfa.no_domain", says));
+    }
+    let related = app.settings.mfa.related_origins.iter().map(ToString::to_string);
+    Ok(RelyingParty { id, origins: std::iter::once(server.to_string()).chain(related).collect() })
+}
+
+/// What a browser's `navigator.credentials` is called with: an object of the specification, in its JSON form.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(rename = "WebauthnOptions")]
+pub struct Options(#[schemars(with = "shape::WebauthnOptions")] serde_json::Value);
+
+impl From<Options> for serde_json::Value {
+    fn from(options: Options) -> serde_json::Value {
+        options.0
+    }
+}
+
+fn written(options: &impl Serialize) -> Result<Options> {
+    serde_json::to_value(options).map(Options).map_err(Error::internal)
+}
+
+fn lives_in_milliseconds() -> u32 {
+    u32::try_from(LIVES.as_millis()).unwrap_or(300_000)
+}
+
+/// A passkey, as its owner sees it.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Passkey")]
+pub struct PasskeyView {
+    id: PasskeyId,
+    /// What its owner calls it.
+    name: String,
+    /// Whether it may be copied to other devices of its owner.
+    backup_eligible: bool,
+    /// Whether it was, when it was last used.
+    backed_up: bool,
+    /// The make of the device, if it says so (AAGUID); all zeros if not.
+    #[schemars(with = "shape::Uuid")]
+    aaguid: Uuid,
+    #[schemars(with = "shape::DateTime")]
+    created_at: Timestamp,
+    #[schemars(with = "Option<shape::DateTime>")]
+    last_used_at: Option<Timestamp>,
+}
+
+type ViewRow = (PasskeyId, String, bool, bool, Uuid, Timestamp, Option<Timestamp>);
+
+fn view(
+    (id, name, backup_eligible, backed_up, aaguid, created_at, last_used_at): ViewRow,
+) -> PasskeyView {
+    PasskeyView { id, name, backup_eligible, backed_up, aaguid, created_at, last_used_at }
+}
+
+/// The passkeys of a user, oldest first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(app: &App, user: UserId) -> Result<Vec<PasskeyView>> {
+    let rows: Vec<ViewRow> = app
+        .db
+        .all(
+            "select id, name, backup_eligible, backed_up, aaguid, created_at, last_used_at from passkeys
+             where user_id = $1 order by created_at, id",
+            args![user],
+        )
+        .await?;
+    Ok(rows.into_iter().map(view).collect())
+}
+
+async fn descriptors(change: &mut Change, user: UserId) -> Result<Vec<CredentialDescriptor>> {
+    let rows: Vec<(Vec<u8>, String)> = change
+        .all(
+            "select credential_id, transports from passkeys where user_id = $1 order by created_at, id",
+            args![user],
+        )
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(id, transports)| {
+            let transports: Vec<String> =
+                transports.split_whitespace().map(str::to_owned).collect();
+            CredentialDescriptor::new(&id, &transports)
+        })
+        .collect())
+}
+
+fn room(count: i64) -> Result<()> {
+    if count < MOST {
+        return Ok(());
+    }
+    let says = "There are 25 passkeys already; remove one first.";
+    Err(Error::new(Kind::Conflict, "mfa.too_many_passkeys", says))
+}
+
+/// Asks for a new passkey of whoever is signed in.
+pub(super) async fn begin(app: &App, caller: &Caller) -> Result<Options> {
+    let me = caller.signed_in()?;
+    let party = relying_party(app)?;
+    let user = users::current(app, me.user).await?.ok_or_else(bad_token)?;
+    let (bytes, digest) = challenges::passkey_bytes(app);
+    let mut change = app.change(&caller.actor).await?;
+    let had = descriptors(&mut change, me.user).await?;
+    room(i64::try_from(had.len()).unwrap_or(MOST))?;
+    let digest = digest.ok_or_else(|| Error::internal("bytes of our own"))?;
+    let new = NewChallenge {
+        digest,
+        purpose: Purpose::Registration,
+        user: Some(me.user),
+        client: Client::within(app, me.session()?),
+        passkey: Some(digest),
+        details: String::new(),
+    };
+    challenges::open(&mut change, new).await?;
+    change.commit_quietly("a passkey that isn't made yet; what becomes of it is an event").await?;
+    let name = user.name.as_deref().unwrap_or(&user.email);
+    let entity = UserEntity { id: me.user.0.as_bytes(), name: &user.email, display_name: name };
+    let conveyance = match app.settings.mfa.attestation {
+        Attestation::None => AttestationConveyance::None,
+        Attestation::Direct => AttestationConveyance::Direct,
+    };
+    let options = CreationOptions::new(&party, site(app), &entity, &bytes, &Algorithm::OFFERED)
+        .timeout(lives_in_milliseconds())
+        .exclude(had)
+        .select(ResidentKey::Preferred, UserVerification::Preferred)
+        .attestation(conveyance);
+    written(&options)
+}
+
+/// A passkey that was made, and recovery codes, if there were none.
+pub(super) struct Made {
+    pub(super) passkey: PasskeyView,
+    pub(super) codes: Vec<SecretString>,
+}
+
+/// Takes a new passkey.
+pub(super) async fn finish(
+    app: &App,
+    caller: &Caller,
+    answer: &RegistrationResponse,
+    name: String,
+) -> Result<Made> {
+    let me = caller.signed_in()?;
+    if let Some((member, why)) = answer.malformed() {
+        return Err(bad_member(member, why));
+    }
+    let party = relying_party(app)?;
+    let bytes = answer.challenge().map_err(|why| refused(&why))?;
+    let digest = challenges::passkey_digest(&bytes)
+        .ok_or_else(|| refused(&WebauthnError::WrongChallenge))?;
+    let client = Client::within(app, me.session()?);
+    let asked =
+        challenges::attempt(app, &caller.actor, Purpose::Registration, digest, client).await?;
+    let asked = asked.filter(|asked| asked.user == Some(me.user));
+    let asked = asked.ok_or_else(|| refused(&WebauthnError::WrongChallenge))?;
+    let roots = &app.part::<Makers>().0;
+    let policy = match app.settings.mfa.attestation {
+        Attestation::None => AttestationPolicy::None,
+        Attestation::Direct => {
+            AttestationPolicy::Trusted { roots, now: app.clock.now().as_seconds() }
+        }
+    };
+    let expected = RegistrationExpectation {
+        challenge: &bytes,
+        user_verification: UserVerification::Preferred,
+        algorithms: &Algorithm::OFFERED,
+        attestation: &policy,
+    };
+    let made = webauthn::verify_registration(&party, &expected, answer);
+    let made = made.map_err(|why| refused(&why))?;
+    let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
+    // SECURITY: as with one-time codes (test: a_sign_in_beside_the_first_factor_does_not_slip_through).
+    users::may_sign_in(&mut change, me.user).await?.ok_or_else(bad_token)?;
+    room(i64::try_from(descriptors(&mut change, me.user).await?.len()).unwrap_or(MOST))?;
+    if !challenges::close(&mut change, &asked).await? {
+        return Err(refused(&WebauthnError::WrongChallenge));
+    }
+    let passkey = insert(&mut change, me.user, &made, name).await?;
+    let amr = amr(made.backup_eligible);
+    added(&mut change, caller, Proof { amr, strength: Strength::Passkey }, "a passkey").await?;
+    let left = factors(&mut change, me.user).await?.recovery_codes_left;
+    let codes =
+        if left == 0 { recovery_codes::make(&mut change, me.user).await? } else { Vec::new() };
+    let entry = ADDED.about(me.user).detail("factor", "passkey");
+    change.commit(entry.detail("passkey", passkey.id.to_string())).await?;
+    Ok(Made { passkey, codes })
+}
+
+async fn insert(
+    change: &mut Change,
+    user: UserId,
+    made: &NewCredential,
+    name: String,
+) -> Result<PasskeyView> {
+    let (id, now) = (PasskeyId(change.app().new_id()), change.now());
+    let aaguid = Uuid::from_bytes(made.aaguid);
+    let app = change.app().clone();
+    let sealed = key(&app).seal(&*app.random, &context(user, &made.id), made.public_key.as_bytes());
+    // SECURITY: of one credential there is one owner (WebAuthn level 3, section 7.1, step 26).
+    let stored = change
+        .run(
+            "insert into passkeys (id, user_id, credential_id, sealed, name, sign_count, backup_eligible,
+                backed_up, aaguid, attestation, transports, created_at, alone)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+             on conflict (credential_id) do nothing",
+            args![
+                id,
+                user,
+                made.id.clone(),
+                sealed,
+                name.clone(),
+                i64::from(made.sign_count),
+                made.backup_eligible,
+                made.backed_up,
+                aaguid,
+                made.attestation.as_str(),
+                made.transports.join(" "),
+                now,
+                true
+            ],
+        )
+        .await?;
+    if stored == 0 {
+        let says = "This passkey is known already.";
+        return Err(Error::new(Kind::Conflict, "mfa.passkey_taken", says));
+    }
+    Ok(PasskeyView {
+        id,
+        name,
+        backup_eligible: made.backup_eligible,
+        backed_up: made.backed_up,
+        aaguid,
+        created_at: now,
+        last_used_at: None,
+    })
+}
+
+fn key(app: &App) -> SealingKey {
+    app.root.derive("passkeys")
+}
+
+/// Whose key it is, and of which credential.
+fn context(user: UserId, credential: &[u8]) -> Vec<u8> {
+    [user.0.as_bytes().as_slice(), credential].concat()
+}
+
+/// The public key of a user's passkey; none if it isn't what was stored when the passkey was made.
+///
+/// SECURITY: sealed for its user and credential: one that was moved to another row, or written past us, can't be
+/// opened (test: a_passkey_that_was_moved_or_changed_in_the_database_opens_nothing).
+fn open(app: &App, user: UserId, credential: &[u8], sealed: &[u8]) -> Option<PublicKey> {
+    let opened = key(app).open(&context(user, credential), sealed).ok()?;
+    PublicKey::from_bytes(opened.expose()).ok()
+}
+
+/// Gives a passkey another name.
+pub(super) async fn rename(
+    app: &App,
+    caller: &Caller,
+    id: PasskeyId,
+    name: String,
+) -> Result<PasskeyView> {
+    let me = caller.signed_in()?;
+    let mut change = app.change(&caller.actor).await?;
+    let row: Option<ViewRow> = change
+        .maybe(
+            "update passkeys set name = $3 where id = $2 and user_id = $1
+             returning id, name, backup_eligible, backed_up, aaguid, created_at, last_used_at",
+            args![me.user, id, name],
+        )
+        .await?;
+    let passkey = view(row.ok_or_else(Error::not_found)?);
+    change.commit_quietly("what its owner calls a passkey changes nothing that it opens").await?;
+    Ok(passkey)
+}
+
+/// Removes a passkey.
+pub(super) async fn remove(app: &App, caller: &Caller, id: PasskeyId) -> Result<()> {
+    let me = caller.signed_in()?;
+    let may_be_without = may_be_without(app, caller).await?;
+    let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
+    users::hold(&mut change, me.user).await?;
+    let gone = change
+        .run("delete from passkeys where id = $2 and user_id = $1", args![me.user, id])
+        .await?;
+    if gone == 0 {
+        return Err(Error::not_found());
+    }
+    removed(&mut change, caller, may_be_without, "a passkey").await?;
+    let entry = REMOVED.about(me.user).detail("factor", "passkey");
+    change.commit(entry.detail("passkey", id.to_string())).await
+}
+
+/// What a user's passkeys are asked to sign, for a challenge that somebody else makes; none if they have none, or
+/// this server can't have any.
+///
+/// # Errors
+/// When the database fails.
+pub async fn ask(change: &mut Change, user: UserId) -> Result<Option<Asked>> {
+    let app = change.app().clone();
+    let allowed = descriptors(change, user).await?;
+    let (false, Ok(party)) = (allowed.is_empty(), relying_party(&app)) else { return Ok(None) };
+    let (bytes, digest) = challenges::passkey_bytes(&app);
+    let options = RequestOptions::new(&party, &bytes)
+        .timeout(lives_in_milliseconds())
+        .allow(allowed)
+        .user_verification(UserVerification::Preferred);
+    let digest = digest.ok_or_else(|| Error::internal("bytes of our own"))?;
+    Ok(Some(Asked { options: written(&options)?, digest }))
+}
+
+/// What any passkey is asked to sign that knows whose it is.
+///
+/// # Errors
+/// `mfa.no_domain`.
+pub fn ask_anybody(app: &App) -> Result<Asked> {
+    let (bytes, digest) = challenges::passkey_bytes(app);
+    let options = RequestOptions::new(&relying_party(app)?, &bytes)
+        .timeout(lives_in_milliseconds())
+        .user_verification(UserVerification::Required);
+    let digest = digest.ok_or_else(|| Error::internal("bytes of our own"))?;
+    Ok(Asked { options: written(&options)?, digest })
+}
+
+/// What passkeys are asked to sign.
+pub struct Asked {
+    /// For the browser.
+    pub options: Options,
+    /// What stands for the bytes in the table of challenges.
+    pub digest: [u8; 32],
+}
+
+/// Refuses what can't be a passkey's answer, whoever sends it.
+///
+/// # Errors
+/// `mfa.bad_passkey`, at the member that is wrong.
+pub fn check_answer(answer: &AuthenticationResponse) -> Result<()> {
+    match answer.malformed() {
+        Some((member, why)) => Err(bad_member(member, why)),
+        None => Ok(()),
+    }
+}
+
+/// Which challenge a passkey's answer is for; none if it is none of ours.
+pub fn asked_by(answer: &AuthenticationResponse) -> Option<[u8; 32]> {
+    challenges::passkey_digest(&answer.challenge().ok()?)
+}
+
+/// Whose passkey an answer says it is: what it carries when no name was asked for.
+pub fn owner_of(answer: &AuthenticationResponse) -> Option<UserId> {
+    let handle = answer.user_handle().ok()??;
+    Some(UserId(Uuid::from_bytes(handle.try_into().ok()?)))
+}
+
+type StoredRow = (PasskeyId, Vec<u8>, i64, bool, bool);
+
+/// Judges a passkey's answer, in the change that rests on it; `asked` is the challenge that was made.
+pub(super) async fn judge(
+    change: &mut Change,
+    user: UserId,
+    answer: &AuthenticationResponse,
+    asked: Option<[u8; 32]>,
+    verification: UserVerification,
+) -> Result<Judged> {
+    let app = change.app().clone();
+    let (Ok(party), Ok(id), Ok(bytes)) =
+        (relying_party(&app), answer.credential_id(), answer.challenge())
+    else {
+        return Ok(Judged::Wrong);
+    };
+    // SECURITY: the answer belongs to the challenge that was counted (test: a_passkey_answers_its_own_challenge).
+    let same = is_for(&bytes, asked);
+    if !same {
+        return Ok(Judged::Wrong);
+    }
+    let row: Option<StoredRow> = change
+        .maybe(
+            "select id, sealed, sign_count, backup_eligible, alone from passkeys
+             where credential_id = $1 and user_id = $2",
+            args![id.clone(), user],
+        )
+        .await?;
+    let Some((row, sealed, sign_count, backup_eligible, alone)) = row else {
+        return Ok(Judged::Wrong);
+    };
+    let is_alone = verification == UserVerification::Required;
+    // SECURITY: one from before a new password by mail may be a thief's: it proves itself beside that password first
+    // (test: a_planted_passkey_does_not_outlive_the_password_alone).
+    if is_alone && !alone {
+        return Ok(Judged::Wrong);
+    }
+    let Some(public_key) = open(&app, user, &id, &sealed) else {
+        tracing::error!(passkey = %row, "a stored passkey isn't the one that its user registered");
+        change.note(ALTERED.about(user).detail("passkey", row.to_string()));
+        return Ok(Judged::Wrong);
+    };
+    let stored = StoredCredential {
+        id: &id,
+        public_key: &public_key,
+        sign_count: u32::try_from(sign_count).map_err(Error::internal)?,
+        backup_eligible,
+        user_handle: user.0.as_bytes(),
+    };
+    let expected = AuthenticationExpectation { challenge: &bytes, user_verification: verification };
+    let good = match webauthn::verify_authentication(&party, &expected, &stored, answer) {
+        Ok(good) => good,
+        Err(why) => {
+            note_refusal(change, user, row, &why);
+            return Ok(Judged::Wrong);
+        }
+    };
+    let now = change.now();
+    // SECURITY: the counter that was compared: of two answers at the same moment one counts.
+    let used = change
+        .run(
+            "update passkeys set sign_count = $2, backed_up = $3, last_used_at = $4, alone = $6
+             where id = $1 and sign_count = $5",
+            args![row, i64::from(good.sign_count), good.backed_up, now, sign_count, true],
+        )
+        .await?;
+    let proof = Proof { amr: amr(backup_eligible), strength: Strength::Passkey };
+    Ok(if used == 1 { Judged::Right(proof) } else { Judged::Used })
+}
+
+/// Whether an answer is for the challenge that was made.
+fn is_for(answered: &[u8], asked: Option<[u8; 32]>) -> bool {
+    let both = challenges::passkey_digest(answered).zip(asked);
+    both.is_some_and(|(answered, asked)| secret::constant_time_eq(&answered, &asked))
+}
+
+fn note_refusal(change: &mut Change, user: UserId, row: PasskeyId, why: &WebauthnError) {
+    if *why == WebauthnError::CounterWentBack {
+        change.note(COPIED.about(user).detail("passkey", row.to_string()));
+    }
+    tracing::debug!(%why, "a passkey was refused");
+}
+
+/// Lets no passkey of a user sign in alone until it was proved beside the password, which is new.
+pub(super) async fn need_password(change: &mut Change, user: UserId) -> Result<()> {
+    change.run("update passkeys set alone = $2 where user_id = $1", args![user, false]).await?;
+    Ok(())
+}
+
+/// Why a passkey that should be added isn't: the owner's browser or device is at fault, and they may know.
+fn refused(why: &WebauthnError) -> Error {
+    use WebauthnError as Why;
+    let member = match why {
+        Why::WrongCeremony | Why::WrongChallenge | Why::WrongOrigin | Why::CrossOrigin => {
+            "/response/clientDataJSON"
+        }
+        _ => "/response/attestationObject",
+    };
+    bad_member(member, why)
+}
+
+fn bad_member(member: &str, why: impl std::fmt::Display) -> Error {
+    let says = format!("This isn't a passkey that can be taken: {why}.");
+    Error::bad_field(&format!("/credential{member}"), "mfa.bad_passkey", says)
+}

@@ -1,0 +1,197 @@
+//! One-time codes of an authenticator app (RFC 6238).
+
+use std::time::Duration;
+
+use palisade_crypto::seal::SealingKey;
+use palisade_crypto::secret::SecretString;
+use palisade_crypto::totp::TotpSecret;
+use palisade_db::{Timestamp, args};
+
+use super::{ADDED, Judged, REMOVED, added, may_be_without, recovery_codes, removed, site};
+use crate::access::{Caller, Strength};
+use crate::app::{App, Change, Hold};
+use crate::error::{Error, Result, bad_token};
+use crate::id::UserId;
+use crate::sessions::Proof;
+use crate::users;
+
+/// How long somebody may take from the secret to the first code.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(15 * 60);
+
+/// A secret that is shown once.
+pub(super) struct Enrolment {
+    /// For whoever types it.
+    pub(super) secret: SecretString,
+    /// For whoever follows a link.
+    pub(super) uri: SecretString,
+    /// For whoever scans it: an SVG image.
+    pub(super) qr_svg: String,
+}
+
+/// Makes a secret, which counts once a code of it was given.
+pub(super) async fn enrol(app: &App, caller: &Caller) -> Result<Enrolment> {
+    let me = caller.signed_in()?;
+    let user = users::current(app, me.user).await?.ok_or_else(bad_token)?;
+    let secret = TotpSecret::generate(&*app.random);
+    let uri = secret.otpauth_uri(site(app), &user.email);
+    let uri = uri.ok_or_else(|| Error::internal("an address that can't stand in a URI"))?;
+    let sealed = key(app).seal(&*app.random, me.user.0.as_bytes(), secret.as_bytes());
+    let mut change = app.change(&caller.actor).await?;
+    let now = change.now();
+    change
+        .run(
+            "insert into totp_enrolments (user_id, sealed, created_at) values ($1, $2, $3)
+             on conflict (user_id) do update set sealed = excluded.sealed, created_at = excluded.created_at",
+            args![me.user, sealed, now],
+        )
+        .await?;
+    change
+        .commit_quietly("a secret that doesn't count yet; what makes it count is an event")
+        .await?;
+    Ok(Enrolment { secret: secret.base32(), qr_svg: qr_svg(uri.expose())?, uri })
+}
+
+fn qr_svg(text: &str) -> Result<String> {
+    use qrcode::render::svg::Color;
+    let code = qrcode::QrCode::new(text).map_err(Error::internal)?;
+    Ok(code
+        .render::<Color<'_>>()
+        .min_dimensions(240, 240)
+        .dark_color(Color("#000"))
+        .light_color(Color("#fff"))
+        .build())
+}
+
+/// Makes the secret count with its first code; it takes the place of an earlier one. Answers new recovery codes.
+pub(super) async fn confirm(app: &App, caller: &Caller, code: &str) -> Result<Vec<SecretString>> {
+    let me = caller.signed_in()?;
+    let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
+    let now = change.now();
+    // SECURITY: a sign-in that has read the factors and not yet written its session goes first, and its session is
+    // ended below (test: a_sign_in_beside_the_first_factor_does_not_slip_through).
+    users::may_sign_in(&mut change, me.user).await?.ok_or_else(bad_token)?;
+    let row: Option<(Vec<u8>,)> = change
+        .maybe(
+            "select sealed from totp_enrolments where user_id = $1 and created_at > $2",
+            args![me.user, now.minus(CONFIRMED_WITHIN)],
+        )
+        .await?;
+    let Some((sealed,)) = row else {
+        let says = "Ask for a secret first, with POST /api/v1/users/me/totp; it waits 15 minutes.";
+        return Err(Error::bad_field("/code", "mfa.no_enrolment", says));
+    };
+    let drift = app.settings.mfa.totp_drift;
+    let step = open(app, me.user, &sealed)?.step_of(code, now.as_seconds(), drift);
+    let Some(step) = step else {
+        let says = "This isn't the code of this moment; look at the app again, and at its clock.";
+        return Err(Error::bad_field("/code", "mfa.wrong_code", says));
+    };
+    change
+        .run(
+            "insert into totp_secrets (user_id, sealed, used_step, created_at) values ($1, $2, $3, $4)
+             on conflict (user_id) do update set sealed = excluded.sealed, used_step = excluded.used_step,
+                created_at = excluded.created_at, last_used_at = null",
+            args![me.user, sealed, step, now],
+        )
+        .await?;
+    change.run("delete from totp_enrolments where user_id = $1", args![me.user]).await?;
+    let proof = Proof { amr: "otp mfa", strength: Strength::Code };
+    added(&mut change, caller, proof, "an authenticator app").await?;
+    let codes = recovery_codes::make(&mut change, me.user).await?;
+    change.commit(ADDED.about(me.user).detail("factor", "totp")).await?;
+    Ok(codes)
+}
+
+/// Removes the secret.
+pub(super) async fn remove(app: &App, caller: &Caller) -> Result<()> {
+    let me = caller.signed_in()?;
+    let may_be_without = may_be_without(app, caller).await?;
+    let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
+    users::hold(&mut change, me.user).await?;
+    let gone = change.run("delete from totp_secrets where user_id = $1", args![me.user]).await?;
+    if gone == 0 {
+        return Err(Error::not_found());
+    }
+    removed(&mut change, caller, may_be_without, "the authenticator app").await?;
+    change.commit(REMOVED.about(me.user).detail("factor", "totp")).await
+}
+
+/// Whether a text can be a code at all.
+pub(super) fn is_code(text: &str) -> bool {
+    text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Judges a code: right is that of a step which wasn't used yet; it is from now on.
+pub(super) async fn use_code(
+    change: &mut Change,
+    user: UserId,
+    code: &str,
+    proof: Proof,
+) -> Result<Judged> {
+    let row: Option<(Vec<u8>,)> =
+        change.maybe("select sealed from totp_secrets where user_id = $1", args![user]).await?;
+    let Some((sealed,)) = row else { return Ok(Judged::Wrong) };
+    let (app, now) = (change.app().clone(), change.now());
+    let secret = open(&app, user, &sealed)?;
+    let Some(step) = secret.step_of(code, now.as_seconds(), app.settings.mfa.totp_drift) else {
+        return Ok(Judged::Wrong);
+    };
+    // SECURITY: one use of a step, and of none before it (test: a_one_time_code_works_once).
+    let used = change
+        .run(
+            "update totp_secrets set used_step = $2, last_used_at = $3
+             where user_id = $1 and used_step < $2 and sealed = $4",
+            args![user, step, now, sealed.clone()],
+        )
+        .await?;
+    if used == 1 {
+        return Ok(Judged::Right(proof));
+    }
+    // SECURITY: the code of the step that was accepted last, and no other
+    // (test: duplicates_of_a_right_code_are_no_guesses).
+    let same: Option<(i64,)> = change
+        .maybe(
+            "select used_step from totp_secrets where user_id = $1 and used_step = $2 and sealed = $3",
+            args![user, step, sealed],
+        )
+        .await?;
+    Ok(if same.is_some() { Judged::Used } else { Judged::Wrong })
+}
+
+/// Forgets the secret of a user, and one that waits for its first code.
+pub(super) async fn forget(change: &mut Change, user: UserId) -> Result<()> {
+    change.run("delete from totp_secrets where user_id = $1", args![user]).await?;
+    change.run("delete from totp_enrolments where user_id = $1", args![user]).await?;
+    Ok(())
+}
+
+/// Forgets a secret that was set up since a moment.
+pub(super) async fn forget_since(
+    change: &mut Change,
+    user: UserId,
+    since: Timestamp,
+) -> Result<u64> {
+    change.run("delete from totp_enrolments where user_id = $1", args![user]).await?;
+    change
+        .run("delete from totp_secrets where user_id = $1 and created_at >= $2", args![user, since])
+        .await
+}
+
+/// Forgets secrets that nobody confirmed in time.
+pub(super) async fn prune(app: &App) -> Result<()> {
+    let mut tx = app.db.begin().await?;
+    let before = app.clock.now().minus(CONFIRMED_WITHIN);
+    tx.run("delete from totp_enrolments where created_at < $1", args![before]).await?;
+    Ok(tx.commit().await?)
+}
+
+fn key(app: &App) -> SealingKey {
+    app.root.derive("totp secrets")
+}
+
+/// SECURITY: sealed for its user: a row that was moved to another can't be opened
+/// (test: a_secret_opens_for_its_user_alone).
+fn open(app: &App, user: UserId, sealed: &[u8]) -> Result<TotpSecret> {
+    let opened = key(app).open(user.0.as_bytes(), sealed).map_err(Error::internal)?;
+    TotpSecret::from_bytes(opened.expose()).ok_or_else(|| Error::internal("a stored TOTP secret"))
+}

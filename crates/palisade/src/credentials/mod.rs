@@ -1,0 +1,221 @@
+//! What ends with what: one table, and the one operation that carries it out.
+//!
+//! Promises:
+//! - Every act that ends credentials of an account ends them here, by [`TABLE`], which `docs/sessions.md` prints.
+//! - Nothing ends while another change rests on it: the account is held alone.
+//!
+//! Each slice brings the endings of its own kinds ([`Ending`], in its `MODULE`). A single session or API key that
+//! is ended by itself isn't here: `sessions::end`, `api_keys::revoke`.
+//!
+//! Tables: none.
+
+pub mod api_keys;
+pub mod challenges;
+pub mod keys;
+pub mod lockout;
+pub mod mfa;
+pub mod passwords;
+pub mod sessions;
+pub mod tokens;
+
+use crate::app::{Change, Hold};
+use crate::error::{Error, Result};
+
+pub use crate::ending::{Act, End, Ending, Fate, Kind};
+
+/// What ends with an act, and why.
+pub struct Line {
+    /// The act.
+    pub act: Act,
+    /// What happens, for people.
+    pub says: &'static str,
+    /// What doesn't stay.
+    pub ends: &'static [(Kind, Fate)],
+    /// Why these end and the others stay.
+    pub because: &'static str,
+}
+
+/// What ends with what. A kind that a line doesn't name stays.
+pub const TABLE: [Line; 14] = [
+    Line {
+        act: Act::PasswordChanged,
+        says: "The owner changes the password",
+        ends: &[
+            (Kind::Sessions, Fate::Others),
+            (Kind::Challenges, Fate::Ended),
+            (Kind::PasswordLinks, Fate::Ended),
+            (Kind::EmailLinks, Fate::Ended),
+            (Kind::FactorLinks, Fate::Ended),
+        ],
+        because: "Everything that began with the old password ends. The owner proved that password, so API keys \
+                  and factors stay.",
+    },
+    Line {
+        act: Act::PasswordReset,
+        says: "A new password is chosen with a link",
+        ends: RECOVERED,
+        because: "An attacker may have had access. Email is not a second factor, so factors stay required.",
+    },
+    Line {
+        act: Act::PasswordSet,
+        says: "The operator sets a password",
+        ends: RECOVERED,
+        because: "Same as with a link.",
+    },
+    Line {
+        act: Act::AddressChanged,
+        says: "The owner confirms another email address",
+        ends: &[
+            (Kind::PasswordLinks, Fate::Ended),
+            (Kind::EmailLinks, Fate::Ended),
+            (Kind::FactorLinks, Fate::Ended),
+        ],
+        because: "Links that were sent to the old email end. The undo link, sent to the old email, still works.",
+    },
+    Line {
+        act: Act::AddressMoved,
+        says: "An administrator changes the email address",
+        ends: &[
+            (Kind::PasswordLinks, Fate::Ended),
+            (Kind::EmailLinks, Fate::Ended),
+            (Kind::UndoLinks, Fate::Ended),
+            (Kind::FactorLinks, Fate::Ended),
+        ],
+        because: "Every link that was sent to an earlier address ends.",
+    },
+    Line {
+        act: Act::AddressRestored,
+        says: "A change of email address is undone",
+        ends: &[
+            (Kind::Sessions, Fate::Ended),
+            (Kind::ApiKeys, Fate::Ended),
+            (Kind::Challenges, Fate::Ended),
+            (Kind::PasswordLinks, Fate::Ended),
+            (Kind::EmailLinks, Fate::Ended),
+            (Kind::UndoLinks, Fate::Since),
+            (Kind::FactorLinks, Fate::Ended),
+            (Kind::Factors, Fate::Since),
+            (Kind::RecoveryCodes, Fate::Since),
+            (Kind::PasskeysAlone, Fate::Ended),
+        ],
+        because: "The account was taken over. What was set up since the change was asked for is the attacker's.",
+    },
+    Line {
+        act: Act::FactorAdded,
+        says: "The owner adds a second factor",
+        ends: &[
+            (Kind::Sessions, Fate::WithoutFactor),
+            (Kind::Challenges, Fate::Ended),
+            (Kind::FactorLinks, Fate::Ended),
+        ],
+        because: "No session without a proven factor survives.",
+    },
+    Line {
+        act: Act::FactorRemoved,
+        says: "The owner removes a second factor",
+        ends: &[(Kind::Sessions, Fate::Others), (Kind::Challenges, Fate::Ended)],
+        because: "Other sessions may depend on the removed factor. Recovery codes end with the last factor.",
+    },
+    Line {
+        act: Act::FactorsReset,
+        says: "All second factors are removed",
+        ends: &[
+            (Kind::Sessions, Fate::Ended),
+            (Kind::Challenges, Fate::Ended),
+            (Kind::FactorLinks, Fate::Ended),
+            (Kind::Factors, Fate::Ended),
+            (Kind::RecoveryCodes, Fate::Ended),
+        ],
+        because: "Sessions may depend on the removed factors. API keys never depend on a factor.",
+    },
+    Line {
+        act: Act::OthersEnded,
+        says: "The owner ends all other sessions",
+        ends: &[(Kind::Sessions, Fate::Others), (Kind::Challenges, Fate::Ended)],
+        because: "API keys are listed and revoked one by one.",
+    },
+    Line {
+        act: Act::Revoked,
+        says: "An administrator or the operator ends all sessions",
+        ends: SIGNED_OUT,
+        because: "Every credential that an attacker may hold stops working. Links belong to the owner of the mailbox.",
+    },
+    Line {
+        act: Act::Disabled,
+        says: "The user is disabled",
+        ends: &[(Kind::Sessions, Fate::Ended), (Kind::Challenges, Fate::Ended)],
+        because: "A disabled user can use nothing. What stays works again once the user is enabled.",
+    },
+    Line {
+        act: Act::DeletionAsked,
+        says: "The owner asks for deletion",
+        ends: SIGNED_OUT,
+        because: "A later sign-in cancels the request, so what a sign-in needs stays until the deletion.",
+    },
+    Line {
+        act: Act::Deleted,
+        says: "The account is deleted",
+        ends: &[
+            (Kind::Sessions, Fate::Ended),
+            (Kind::ApiKeys, Fate::Ended),
+            (Kind::Challenges, Fate::Ended),
+            (Kind::PasswordLinks, Fate::Ended),
+            (Kind::EmailLinks, Fate::Ended),
+            (Kind::UndoLinks, Fate::Ended),
+            (Kind::FactorLinks, Fate::Ended),
+            (Kind::VerificationLinks, Fate::Ended),
+            (Kind::Factors, Fate::Ended),
+            (Kind::RecoveryCodes, Fate::Ended),
+            (Kind::PasskeysAlone, Fate::Ended),
+        ],
+        because: "Nothing of the account is left.",
+    },
+];
+
+const RECOVERED: &[(Kind, Fate)] = &[
+    (Kind::Sessions, Fate::Ended),
+    (Kind::ApiKeys, Fate::Ended),
+    (Kind::Challenges, Fate::Ended),
+    (Kind::PasswordLinks, Fate::Ended),
+    (Kind::EmailLinks, Fate::Ended),
+    (Kind::FactorLinks, Fate::Ended),
+    (Kind::PasskeysAlone, Fate::Ended),
+];
+
+const SIGNED_OUT: &[(Kind, Fate)] =
+    &[(Kind::Sessions, Fate::Ended), (Kind::ApiKeys, Fate::Ended), (Kind::Challenges, Fate::Ended)];
+
+impl Line {
+    /// What becomes of a kind.
+    pub fn fate(&self, kind: Kind) -> Fate {
+        let named = self.ends.iter().find(|(ended, _)| *ended == kind);
+        named.map_or(Fate::Kept, |(_, fate)| *fate)
+    }
+}
+
+/// Ends what ends with an act, by the table; answers how many sessions ended.
+///
+/// # Errors
+/// Internal, if the change doesn't hold the account alone; or the database fails.
+pub async fn end(change: &mut Change, end: End) -> Result<usize> {
+    // SECURITY: (test: an_ending_that_does_not_hold_the_account_is_refused)
+    change.must_hold(Hold::Alone(end.user))?;
+    let line = TABLE.iter().find(|line| line.act == end.act);
+    let line = line.ok_or_else(|| Error::internal("an act that the table doesn't know"))?;
+    if end.since.is_none() && line.ends.iter().any(|(_, fate)| *fate == Fate::Since) {
+        return Err(Error::internal("an act that ends what is newer names no moment"));
+    }
+    let app = change.app().clone();
+    let mut sessions = 0;
+    for kind in Kind::ALL {
+        let fate = line.fate(kind);
+        if fate == Fate::Kept {
+            continue;
+        }
+        for ending in app.endings.iter().filter(|ending| ending.kind == kind) {
+            let ended = (ending.end)(change, end, fate).await?;
+            sessions += if kind == Kind::Sessions { ended } else { 0 };
+        }
+    }
+    Ok(sessions)
+}

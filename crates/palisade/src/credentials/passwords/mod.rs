@@ -1,0 +1,373 @@
+//! Passwords: which are accepted, how they are hashed, and their change.
+//!
+//! Promises:
+//! - A hash is sealed under the versioned pepper with the user's id before it is stored: whoever reads
+//!   the database can neither guess against it nor swap it between users.
+//! - Hashing runs on threads of its own, at low priority, with a bounded queue; beyond it the answer is
+//!   503 and every other route stays fast.
+//! - An unknown user costs what a known one costs.
+//!
+//! Tables: `passwords`, `password_history`.
+
+mod blocklist;
+mod history;
+mod http;
+mod pool;
+mod proof;
+mod rules;
+mod strength;
+
+use std::sync::Arc;
+
+use palisade_crypto::password::{self, Memory};
+use palisade_crypto::secret::SecretString;
+use palisade_db::{Migration, Sql, args};
+
+use crate::app::{Actor, App, Change, Hold, Parts};
+use crate::audit::Event;
+use crate::credentials::{self, Act, End};
+use crate::error::{Broken, Error, Result};
+use crate::id::UserId;
+use crate::keys::{self, Ring};
+use crate::lockout;
+use crate::mail::{self, Content, Letter};
+use crate::module::Module;
+use crate::users::{self, Email, User};
+
+use pool::{Hashing, run, unreadable};
+
+pub use blocklist::Blocklist;
+pub use pool::{Turn, room};
+pub use proof::{Proved, prove};
+pub use rules::{LONGEST, Rules};
+
+/// A user changed their password.
+pub const CHANGED: Event = Event { name: "passwords.changed", says: "A password was changed" };
+/// A password was set by the operator.
+pub const RESET: Event =
+    Event { name: "passwords.reset", says: "A password was set by the operator" };
+/// A change was refused because the current password was wrong.
+pub const WRONG: Event =
+    Event { name: "passwords.wrong", says: "The current password given for a change was wrong" };
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "passwords",
+    routes: http::routes,
+    limits: &[&http::CHANGE],
+    events: &[CHANGED, RESET, WRONG],
+    migrations: &[
+        Migration {
+            version: 6,
+            name: "passwords",
+            sql: Sql::Both(include_str!("../../../migrations/0006_passwords.sql")),
+        },
+        Migration {
+            version: 15,
+            name: "password_history",
+            sql: Sql::Both(include_str!("../../../migrations/0015_password_history.sql")),
+        },
+        // With it come the columns in which links remember which password they were made beside.
+        Migration {
+            version: 27,
+            name: "password_generation",
+            sql: Sql::Both(include_str!("../../../migrations/0027_password_generation.sql")),
+        },
+    ],
+    letters: &[&LETTER],
+    tables: &["passwords", "password_history"],
+    parts: |settings, parts: &mut Parts| {
+        parts.put(Hashing::new(settings)?);
+        Ok(())
+    },
+    ..Module::EMPTY
+};
+
+static LETTER: Letter = Letter {
+    name: "passwords_changed",
+    text: include_str!("letters/changed.txt"),
+    html: include_str!("letters/changed.html"),
+    prepare: mail::as_written,
+};
+
+/// Tells the owner, in the change that gives the account a new password.
+///
+/// # Errors
+/// When the database fails.
+pub async fn tell_owner(change: &mut Change, user: UserId) -> Result<()> {
+    mail::post(change, &LETTER, Content::to_user(user)).await
+}
+
+/// A password that passed the rules, hashed and sealed: ready to be stored for one user.
+pub struct Sealed(Vec<u8>);
+
+impl Sealed {
+    /// What was sealed for a user who is only promised yet.
+    pub fn from_bytes(bytes: Vec<u8>) -> Sealed {
+        Sealed(bytes)
+    }
+
+    /// The bytes, to be stored.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// A password that passed the rules and was hashed; sealed once its user is known.
+pub struct Hashed {
+    hash: SecretString,
+    ring: Arc<Ring>,
+}
+
+impl Hashed {
+    /// Seals it for a user. Reads nothing: it is called within changes.
+    pub fn seal(&self, app: &App, user: UserId) -> Sealed {
+        let hash = self.hash.expose().as_bytes();
+        Sealed(self.ring.pepper.seal(&*app.random, user.0.as_bytes(), hash))
+    }
+}
+
+/// Checks a new password against the rules and hashes it.
+///
+/// # Errors
+/// The broken rule, as input at `pointer`; 503 when too many wait.
+pub async fn hash(
+    app: &App,
+    turn: Turn,
+    pointer: &str,
+    password: &SecretString,
+    context: &[&str],
+) -> Result<Hashed> {
+    let ring = keys::ring(app).await?;
+    let hashing = app.part::<Hashing>();
+    let (rules, cost) = (Arc::clone(&hashing.rules), hashing.cost);
+    let context: Vec<String> = context.iter().map(|word| (*word).to_owned()).collect();
+    let (password, random) = (password.clone(), Arc::clone(&app.random));
+    let work = move |memory: &mut Memory| -> Result<Result<String>, Broken> {
+        let context: Vec<&str> = context.iter().map(String::as_str).collect();
+        let normal = rules.check(&password, &context)?;
+        match rules.blocklist.holds(normal.expose()) {
+            Ok(true) => return Err(rules::blocklisted()),
+            Ok(false) => {}
+            Err(error) => return Ok(Err(unreadable(error))),
+        }
+        Ok(password::hash(&cost, &normal, &*random, memory).map_err(Error::internal))
+    };
+    let hash = run(app, turn, work).await?.map_err(|broken| broken.at(pointer))??;
+    Ok(Hashed { hash: hash.into(), ring })
+}
+
+/// Checks a new password of a user who is there, its history too, and hashes it.
+///
+/// # Errors
+/// The broken rule, as input at `pointer`; 503 when too many wait; or the database fails.
+pub async fn hash_for(
+    app: &App,
+    turn: Turn,
+    user: &User,
+    pointer: &str,
+    password: &SecretString,
+) -> Result<Hashed> {
+    let context = [user.email.as_str(), user.name.as_deref().unwrap_or("")];
+    let hashed = hash(app, turn, pointer, password, &context).await?;
+    history::refuse_earlier(app, turn, user.id, pointer, password).await?;
+    Ok(hashed)
+}
+
+/// What is stored of a user's password.
+pub struct Stored {
+    user: UserId,
+    sealed: Vec<u8>,
+    /// Which of the user's passwords it is: each new one has the next number.
+    pub generation: i64,
+}
+
+impl Stored {
+    /// What is stored of the user's password of that generation.
+    pub fn new(user: UserId, sealed: Vec<u8>, generation: i64) -> Stored {
+        Stored { user, sealed, generation }
+    }
+
+    /// What is stored beside the user's password: to be compared with, and nothing more.
+    pub fn apart(user: UserId, sealed: Vec<u8>) -> Stored {
+        Stored { user, sealed, generation: NO_PASSWORD }
+    }
+}
+
+/// The generation of the password of a user who has none.
+const NO_PASSWORD: i64 = 0;
+
+/// What a check of a password came to.
+pub enum Verdict {
+    /// Wrong, or there was nothing to compare it with.
+    Wrong,
+    /// Right; with the hash at today's cost if the stored one was made at another.
+    Right(Option<Hashed>),
+}
+
+/// The stored password of a user.
+///
+/// # Errors
+/// When the database fails.
+pub async fn stored(app: &App, user: UserId) -> Result<Option<Stored>> {
+    let row: Option<(Vec<u8>, i64)> = app
+        .db
+        .maybe("select sealed, generation from passwords where user_id = $1", args![user])
+        .await?;
+    Ok(row.map(|(sealed, generation)| Stored { user, sealed, generation }))
+}
+
+/// Whose address this is, and their stored password: all that a sign-in looks up, in one statement.
+///
+/// # Errors
+/// When the database fails.
+pub async fn of_address(app: &App, email: &Email) -> Result<Option<Found>> {
+    let row: Option<(UserId, Option<Vec<u8>>, i64)> = app
+        .db
+        .maybe(
+            "select u.id, p.sealed, coalesce(p.generation, 0) from users u left join passwords p on p.user_id = u.id
+             where u.email_key = $1",
+            args![email.key()],
+        )
+        .await?;
+    Ok(row.map(|(user, sealed, generation)| Found {
+        user,
+        stored: sealed.map(|sealed| Stored { user, sealed, generation }),
+    }))
+}
+
+/// Whose an address is, and their password.
+pub struct Found {
+    /// The user.
+    pub user: UserId,
+    /// Their password, if they have one.
+    pub stored: Option<Stored>,
+}
+
+/// Which of a user's passwords is the present one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn generation(change: &mut Change, user: UserId) -> Result<i64> {
+    let row: Option<(i64,)> =
+        change.maybe("select generation from passwords where user_id = $1", args![user]).await?;
+    Ok(row.map_or(NO_PASSWORD, |(generation,)| generation))
+}
+
+/// Compares a password with a stored one; with none, does the same work for nothing.
+///
+/// # Errors
+/// 503 when too many wait; or the stored hash can't be opened.
+pub async fn verify(
+    app: &App,
+    turn: Turn,
+    stored: Option<&Stored>,
+    password: &SecretString,
+) -> Result<Verdict> {
+    let ring = keys::ring(app).await?;
+    let hashing = app.part::<Hashing>();
+    let encoded = match stored {
+        Some(stored) => open(&ring, stored)?,
+        // SECURITY: the same work, so that time doesn't tell whether the account exists
+        // (test: an_unknown_address_costs_a_hash).
+        None => SecretString::from(&*hashing.dummy),
+    };
+    let known = stored.is_some();
+    let (cost, random, password) = (hashing.cost, Arc::clone(&app.random), password.clone());
+    let work =
+        move |memory: &mut Memory| -> Result<(bool, Option<String>), password::PasswordError> {
+            // What could never have been set can't be right; it costs the same.
+            let normal = rules::normalized(&password);
+            let probe = normal.clone().unwrap_or_else(|| SecretString::from(""));
+            let right =
+                password::verify(encoded.expose(), &probe, memory)? && normal.is_some() && known;
+            let stale = right && !password::is_at_cost(encoded.expose(), &cost);
+            let new = stale.then(|| password::hash(&cost, &probe, &*random, memory)).transpose()?;
+            Ok((right, new))
+        };
+    let (right, new) = run(app, turn, work).await?.map_err(Error::internal)?;
+    Ok(if right {
+        Verdict::Right(new.map(|hash| Hashed { hash: hash.into(), ring }))
+    } else {
+        Verdict::Wrong
+    })
+}
+
+fn open(ring: &Ring, stored: &Stored) -> Result<SecretString> {
+    let hash =
+        ring.pepper.open(stored.user.0.as_bytes(), &stored.sealed).map_err(Error::internal)?;
+    Ok(std::str::from_utf8(hash.expose()).map_err(Error::internal)?.into())
+}
+
+/// Stores a password, in the change that it belongs to.
+///
+/// # Errors
+/// When the database fails.
+pub async fn store(change: &mut Change, user: UserId, sealed: Sealed) -> Result<()> {
+    history::keep(change, user).await?;
+    let now = change.now();
+    change
+        .run(
+            "insert into passwords (user_id, sealed, changed_at) values ($1, $2, $3)
+             on conflict (user_id) do update set sealed = excluded.sealed,
+                changed_at = excluded.changed_at, generation = passwords.generation + 1",
+            args![user, sealed.0, now],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Whether a user has a password.
+///
+/// # Errors
+/// When the database fails.
+pub async fn has(change: &mut Change, user: UserId) -> Result<bool> {
+    let row: Option<(UserId,)> =
+        change.maybe("select user_id from passwords where user_id = $1", args![user]).await?;
+    Ok(row.is_some())
+}
+
+/// Sets a user's password at the word of the operator, ends all their sessions and revokes
+/// their API keys.
+///
+/// # Errors
+/// Not found; a broken rule of the password; or the database fails.
+pub async fn reset(app: &App, actor: &Actor, user: UserId, password: &SecretString) -> Result<()> {
+    let found = users::find(app, user).await?.ok_or_else(Error::not_found)?;
+    if found.service {
+        return Err(users::service_account());
+    }
+    let hashed = hash_for(app, Turn::of(actor.address), &found, "/password", password).await?;
+    let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
+    store(&mut change, user, hashed.seal(app, user)).await?;
+    lockout::clear(&mut change, user).await?;
+    credentials::end(&mut change, End::of(user, Act::PasswordSet)).await?;
+    tell_owner(&mut change, user).await?;
+    change.commit(RESET.about(user)).await
+}
+
+/// Whether the user's password is still the one that was compared: it may have been changed while the
+/// hash was computed. The same one hashed anew is the same. Takes the row, so that no change can come in between.
+///
+/// # Errors
+/// When the database fails.
+pub async fn unchanged(change: &mut Change, stored: &Stored) -> Result<bool> {
+    let held = change
+        .run(
+            "update passwords set sealed = sealed where user_id = $1 and generation = $2",
+            args![stored.user, stored.generation],
+        )
+        .await?;
+    Ok(held == 1)
+}
+
+/// Replaces the stored hash by one at today's cost; the password itself stays.
+///
+/// # Errors
+/// When the database fails.
+pub async fn upgrade(change: &mut Change, user: UserId, sealed: Sealed) -> Result<()> {
+    change
+        .run("update passwords set sealed = $2 where user_id = $1", args![user, sealed.0])
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,499 @@
+//! Sessions: one per sign-in, and everything that ends them.
+//!
+//! Promises:
+//! - **Ended means ended.** After the answer to an ending, no token of the session is good on this
+//!   node, and on no other within 250 ms; checked from memory, on every request.
+//! - A refresh token is used once ([`refresh`]). A repeat by its holder within the grace gets the same
+//!   successor; any other repeat ends the session.
+//! - Nothing in the database is a credential: secrets are stored as digests.
+//!
+//! Tables: `sessions`, `session_secrets`.
+
+mod ending;
+mod everyone;
+mod http;
+mod kept;
+mod prove;
+mod refresh;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use palisade_crypto::opaque;
+use palisade_crypto::secret::SecretString;
+use palisade_db::{Migration, Sql, Timestamp, args};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::access::{self, Credential, Strength, Via};
+use crate::app::{App, Change, Parts, Subscription};
+use crate::audit::Event;
+use crate::error::Result;
+use crate::http::{CookieName, HostCookie};
+use crate::id::{SessionId, UserId};
+use crate::memory::{Bounded, Recall, Remembered};
+use crate::module::{Job, Module};
+use crate::settings::TokenFormat;
+use crate::shape;
+use crate::tokens;
+
+pub use ending::{Ended, REVOKED, Why, disable, end, revoke_all};
+pub use everyone::{ALL_REVOKED, EndedAll, revoke_everyone};
+pub use http::{Answer, answer};
+pub use kept::{KeptSession, kept, seen};
+pub use prove::of_access_token;
+pub use refresh::{of_refresh_token, refresh, renew, strengthen};
+
+/// A session was ended.
+pub const ENDED: Event = Event { name: "sessions.ended", says: "A session was ended" };
+/// A refresh token or cookie was used again after its successor had been: somebody copied it.
+pub const REPLAYED: Event =
+    Event { name: "sessions.replayed", says: "A used refresh token was used again" };
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "sessions",
+    routes: http::routes,
+    limits: &[&http::REFRESH, &access::ACCOUNT],
+    events: &[ENDED, REVOKED, ALL_REVOKED, REPLAYED],
+    jobs: &[Job {
+        name: "sessions.prune",
+        every: Duration::from_secs(60),
+        run: |app| Box::pin(ending::prune(app)),
+    }],
+    credentials: &[
+        Credential {
+            name: "bearer",
+            says: "The access token of a session (RFC 6750): a JWT or a PASETO.",
+            session: true,
+            via: Via::Bearer,
+            prove: |app, parts| Box::pin(prove::bearer(app, parts)),
+        },
+        Credential {
+            name: "cookie",
+            says: "The cookie of a session. Unsafe methods need proof of origin: \
+                   `Sec-Fetch-Site: same-origin`, or an `Origin` that is the server's own.",
+            session: true,
+            via: Via::Cookie,
+            prove: |app, parts| Box::pin(prove::cookie(app, parts)),
+        },
+    ],
+    endings: &[ending::BY_ACT],
+    subscriptions: &[
+        Subscription {
+            topic: ENDED_NEWS,
+            apply: |app, session| {
+                let (now, keep) = (app.clock.monotonic(), tokens::longest_life(app));
+                memory(app).end(&SessionId(session), keep, now);
+            },
+            forget_all: |app| {
+                memory(app).forget_all();
+                app.part::<Known>().cookies.clear();
+            },
+        },
+        Subscription {
+            topic: RENEWED_NEWS,
+            apply: |app, session| memory(app).forget(&SessionId(session), app.clock.monotonic()),
+            forget_all: |app| memory(app).forget_all(),
+        },
+    ],
+    migrations: &[
+        Migration {
+            version: 5,
+            name: "sessions",
+            sql: Sql::Both(include_str!("../../../migrations/0005_sessions.sql")),
+        },
+        Migration {
+            version: 16,
+            name: "session_strength",
+            sql: Sql::Both(include_str!("../../../migrations/0016_session_strength.sql")),
+        },
+        Migration {
+            version: 26,
+            name: "session_generation",
+            sql: Sql::Both(include_str!("../../../migrations/0026_session_generation.sql")),
+        },
+    ],
+    tables: &["sessions", "session_secrets"],
+    parts: |_, parts: &mut Parts| {
+        parts.put(Known {
+            sessions: Remembered::new(200_000),
+            cookies: Bounded::new(200_000),
+            reads: AtomicU64::new(0),
+        });
+        Ok(())
+    },
+    ..Module::EMPTY
+};
+
+/// The cookie that a browser's session travels in.
+pub const COOKIE: CookieName = CookieName { secure: "__Host-palisade", plain: "palisade" };
+
+/// The topic of endings.
+pub const ENDED_NEWS: &str = "sessions.ended";
+/// The topic of credentials that were replaced: who remembers the session must look again.
+const RENEWED_NEWS: &str = "sessions.renewed";
+/// The session cookie, as the public URL of this app demands.
+fn cookie(app: &App) -> HostCookie {
+    HostCookie::new(COOKIE, &app.settings)
+}
+
+/// What a refresh token begins with.
+const REFRESH_PREFIX: &str = "pal_rt_";
+/// What a session cookie's value begins with.
+const COOKIE_PREFIX: &str = "pal_sc_";
+
+/// What this process remembers.
+struct Known {
+    sessions: Remembered<SessionId, Session>,
+    /// Which session a cookie belongs to, by the digest of its value.
+    cookies: Bounded<[u8; 32], Owner>,
+    /// Counts the reads of both, so that it is known which of two is the newer one.
+    reads: AtomicU64,
+}
+
+/// Whose a cookie is, and which read of the database said so.
+#[derive(Clone, Copy)]
+struct Owner {
+    session: SessionId,
+    read: u64,
+}
+
+/// The number of a read that is about to begin.
+fn next_read(app: &App) -> u64 {
+    app.part::<Known>().reads.fetch_add(1, Ordering::SeqCst)
+}
+
+fn memory(app: &App) -> &Remembered<SessionId, Session> {
+    &app.part::<Known>().sessions
+}
+
+/// How a session's credentials travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Transport {
+    /// Access and refresh tokens in bodies and headers.
+    #[default]
+    Token,
+    /// One cookie that scripts can't read.
+    Cookie,
+}
+
+impl Transport {
+    fn as_str(self) -> &'static str {
+        match self {
+            Transport::Token => "token",
+            Transport::Cookie => "cookie",
+        }
+    }
+
+    fn parse(text: &str) -> Transport {
+        if text == "cookie" { Transport::Cookie } else { Transport::Token }
+    }
+
+    fn prefix(self) -> &'static str {
+        match self {
+            Transport::Token => REFRESH_PREFIX,
+            Transport::Cookie => COOKIE_PREFIX,
+        }
+    }
+}
+
+/// A live session.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Which one.
+    pub id: SessionId,
+    /// Whose.
+    pub user: UserId,
+    /// How its credentials travel.
+    pub transport: Transport,
+    /// The form of its access tokens.
+    pub format: TokenFormat,
+    /// What proved the user (RFC 8176), separated by spaces.
+    pub amr: String,
+    /// Which generation of its credentials is the present one: a new proof of identity begins the next.
+    pub generation: i64,
+    /// When the user last proved who they are.
+    pub authenticated_at: Timestamp,
+    /// What they proved it with then.
+    pub proved_with: Strength,
+    /// When it was last extended.
+    pub last_used_at: Timestamp,
+    /// When it ends unless it is used.
+    pub idle_expires_at: Timestamp,
+    /// When it ends in any case.
+    pub expires_at: Timestamp,
+    /// Which of this process's reads it comes from.
+    read: u64,
+}
+
+impl Session {
+    /// Whether it rests on more than one factor (RFC 8176: `mfa`).
+    pub fn has_mfa(&self) -> bool {
+        self.amr.split(' ').any(|method| method == "mfa")
+    }
+
+    fn is_over(&self, now: Timestamp) -> bool {
+        self.idle_expires_at <= now || self.expires_at <= now
+    }
+}
+
+/// A session to be started.
+pub struct NewSession {
+    /// Whose.
+    pub user: UserId,
+    /// How its credentials travel.
+    pub transport: Transport,
+    /// The form of its access tokens.
+    pub format: TokenFormat,
+    /// What the client calls itself.
+    pub device_name: Option<String>,
+    /// What the client's software calls itself.
+    pub user_agent: Option<String>,
+    /// Where it signed in from.
+    pub address: Option<IpAddr>,
+    /// What proved the user.
+    pub proof: Proof,
+}
+
+/// What a user proved who they are with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// The methods (RFC 8176), separated by spaces.
+    pub amr: &'static str,
+    /// The strongest of them.
+    pub strength: Strength,
+}
+
+/// A session and the secret that goes on with it: shown once.
+pub struct Issued {
+    /// The session.
+    pub session: Session,
+    /// A refresh token, or the value of a cookie.
+    pub secret: SecretString,
+}
+
+/// Starts a session, within the change that signs the user in.
+///
+/// # Errors
+/// When the database fails.
+pub async fn start(change: &mut Change, new: NewSession) -> Result<Issued> {
+    let app = change.app().clone();
+    let now = change.now();
+    let expires_at = now.plus(app.settings.sessions.absolute_timeout);
+    let session = Session {
+        id: SessionId(app.new_id()),
+        user: new.user,
+        transport: new.transport,
+        format: new.format,
+        amr: new.proof.amr.to_owned(),
+        generation: 1,
+        authenticated_at: now,
+        proved_with: new.proof.strength,
+        last_used_at: now,
+        idle_expires_at: idle_end(&app, new.transport, now).min(expires_at),
+        expires_at,
+        read: next_read(&app),
+    };
+    change
+        .run(
+            "insert into sessions (id, user_id, transport, token_format, device_name, user_agent,
+                address, amr, created_at, authenticated_at, last_used_at, idle_expires_at, expires_at,
+                proved_with, generation)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $9, $10, $11, $12, $13)",
+            args![
+                session.id,
+                new.user,
+                new.transport.as_str(),
+                new.format.as_str(),
+                new.device_name,
+                new.user_agent,
+                new.address.map(|address| address.to_string()),
+                new.proof.amr,
+                now,
+                session.idle_expires_at,
+                expires_at,
+                new.proof.strength.as_str(),
+                session.generation
+            ],
+        )
+        .await?;
+    let secret = opaque::generate(new.transport.prefix(), &*app.random);
+    store_secret(change, &session, &secret).await?;
+    Ok(Issued { session, secret })
+}
+
+/// Stores the digest of a session's next secret.
+async fn store_secret(change: &mut Change, session: &Session, secret: &SecretString) -> Result<()> {
+    let digest = opaque::digest(session.transport.prefix(), secret.expose());
+    let now = change.now();
+    change
+        .run(
+            "insert into session_secrets (digest, session_id, created_at) values ($1, $2, $3)",
+            args![digest, session.id, now],
+        )
+        .await?;
+    Ok(())
+}
+
+fn idle_end(app: &App, transport: Transport, now: Timestamp) -> Timestamp {
+    now.plus(match transport {
+        Transport::Token => app.settings.sessions.idle_timeout,
+        Transport::Cookie => app.settings.sessions.cookie_idle_timeout,
+    })
+}
+
+/// The session, if it is alive; from memory when it is warm. An ended one is never alive again.
+///
+/// # Errors
+/// When the database is needed and doesn't answer.
+pub async fn live(app: &App, id: SessionId) -> Result<Option<Arc<Session>>> {
+    let now = app.clock.now();
+    match memory(app).recall(&id) {
+        Recall::Ended => return Ok(None),
+        Recall::Known(session) if !session.is_over(now) => return Ok(Some(session)),
+        // Another node may have extended it: ask the database before it is called over.
+        Recall::Known(_) | Recall::Nothing => {}
+    }
+    let ticket = memory(app).begin(&id, app.clock.monotonic());
+    let Some(session) = find_live(app, id).await?.filter(|session| !session.is_over(now)) else {
+        return Ok(None);
+    };
+    let session = Arc::new(session);
+    memory(app).fill(ticket, id, Arc::clone(&session), app.clock.monotonic());
+    Ok(Some(session))
+}
+
+type Row = (
+    SessionId,
+    UserId,
+    String,
+    String,
+    String,
+    i64,
+    Timestamp,
+    String,
+    Timestamp,
+    Timestamp,
+    Timestamp,
+);
+
+fn session(row: Row, read: u64) -> Session {
+    let (
+        id,
+        user,
+        transport,
+        format,
+        amr,
+        generation,
+        authenticated_at,
+        proved_with,
+        used,
+        idle,
+        end,
+    ) = row;
+    Session {
+        id,
+        user,
+        transport: Transport::parse(&transport),
+        format: if format == "paseto" { TokenFormat::Paseto } else { TokenFormat::Jwt },
+        amr,
+        generation,
+        authenticated_at,
+        proved_with: Strength::parse(&proved_with),
+        last_used_at: used,
+        idle_expires_at: idle,
+        expires_at: end,
+        read,
+    }
+}
+
+async fn find_live(app: &App, id: SessionId) -> Result<Option<Session>> {
+    let read = next_read(app);
+    let row: Option<Row> = app
+        .db
+        .maybe(
+            "select id, user_id, transport, token_format, amr, generation, authenticated_at, proved_with,
+                last_used_at, idle_expires_at, expires_at
+             from sessions where id = $1 and ended_at is null",
+            args![id],
+        )
+        .await?;
+    Ok(row.map(|row| session(row, read)))
+}
+
+/// A session, as its owner sees it.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Session")]
+pub struct SessionView {
+    /// Which one.
+    pub id: SessionId,
+    /// Whether it is the one that asks.
+    pub current: bool,
+    /// What the client called itself.
+    pub device_name: Option<String>,
+    /// What the client's software called itself.
+    pub user_agent: Option<String>,
+    /// Where it signed in from.
+    pub address: Option<String>,
+    /// `token` or `cookie`.
+    pub transport: Transport,
+    /// When it began.
+    #[schemars(with = "shape::DateTime")]
+    pub created_at: Timestamp,
+    /// When it was last extended.
+    #[schemars(with = "shape::DateTime")]
+    pub last_used_at: Timestamp,
+    /// When it ends in any case.
+    #[schemars(with = "shape::DateTime")]
+    pub expires_at: Timestamp,
+}
+
+type ViewRow = (
+    SessionId,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    String,
+    Timestamp,
+    Timestamp,
+    Timestamp,
+);
+
+/// The live sessions of a user, newest first, at most 1,000.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(app: &App, user: UserId, current: SessionId) -> Result<Vec<SessionView>> {
+    let rows: Vec<ViewRow> = app
+        .db
+        .all(
+            "select id, device_name, user_agent, address, transport, created_at, last_used_at,
+                expires_at
+             from sessions
+             where user_id = $1 and ended_at is null and idle_expires_at > $2 and expires_at > $2
+             order by created_at desc, id desc limit 1000",
+            args![user, app.clock.now()],
+        )
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(id, device_name, user_agent, address, transport, created_at, used, expires_at)| {
+            SessionView {
+                id,
+                current: id == current,
+                device_name,
+                user_agent,
+                address,
+                transport: Transport::parse(&transport),
+                created_at,
+                last_used_at: used,
+                expires_at,
+            }
+        })
+        .collect())
+}

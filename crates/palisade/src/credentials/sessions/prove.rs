@@ -1,0 +1,190 @@
+//! Who calls, by access token or cookie: the hot path of every request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::request::Parts;
+use palisade_crypto::opaque;
+use palisade_db::{Timestamp, args};
+
+use super::{COOKIE_PREFIX, Known, Owner, Session, Transport, idle_end, live, memory, next_read};
+use crate::access::{self, Identity, Via};
+use crate::app::{Actor, App, Presented};
+use crate::error::{Result, bad_token};
+use crate::http::Found;
+use crate::id::SessionId;
+use crate::{tokens, users};
+
+/// How long a process remembers whose a cookie is. Neither endings nor replacements wait for it.
+const COOKIE_REMEMBERED_FOR: Duration = Duration::from_secs(15 * 60);
+/// A cookie session is extended at most this often.
+const EXTEND_AFTER: Duration = Duration::from_secs(60);
+
+/// Proves a `Bearer` token (RFC 6750 section 2.1).
+pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>> {
+    let token = access::bearer(&parts.headers)?;
+    // Without a dot it is neither JWT nor PASETO, and another slice's to judge.
+    if !token.contains('.') {
+        return Ok(None);
+    }
+    of_access_token(app, token).await.map(Some)
+}
+
+/// Who is behind an access token, and that its session is alive.
+///
+/// # Errors
+/// `access.invalid_token`; or the database is needed and doesn't answer.
+pub async fn of_access_token(app: &App, token: &str) -> Result<Identity> {
+    let token = tokens::verify(app, token).await?;
+    let mut session = live(app, token.session).await?.ok_or_else(bad_token)?;
+    if session.generation < token.generation {
+        // Another process began this generation, and the news of it is still on the way.
+        memory(app).forget(&token.session, app.clock.monotonic());
+        session = live(app, token.session).await?.ok_or_else(bad_token)?;
+    }
+    if session.user != token.user || session.transport != Transport::Token {
+        return Err(bad_token());
+    }
+    // SECURITY: from before the last proof of identity: whoever copied it must not go on with it
+    // (test: a_new_proof_of_identity_ends_the_credentials_before_it).
+    if token.generation != session.generation {
+        return Err(bad_token());
+    }
+    let presented = Presented::AccessToken(token.generation);
+    identity(app, session, Some(token.authenticated_at), presented).await
+}
+
+/// Proves a session cookie.
+pub(super) async fn cookie(app: &App, parts: &Parts) -> Result<Option<Identity>> {
+    let value = match super::cookie(app).get(&parts.headers) {
+        Found::None => return Ok(None),
+        Found::Several => return Err(bad_token()),
+        Found::One(value) => value,
+    };
+    let digest = opaque::digest(COOKIE_PREFIX, value).ok_or_else(bad_token)?;
+    let owner = owner_of(app, digest).await?.ok_or_else(bad_token)?;
+    let mut session = live(app, owner.session).await?.ok_or_else(bad_token)?;
+    if owner.read < session.read {
+        // The session was read again since: perhaps because this cookie was replaced.
+        let owner = look_up_owner(app, digest).await?.ok_or_else(bad_token)?;
+        session = live(app, owner.session).await?.ok_or_else(bad_token)?;
+    }
+    if session.transport != Transport::Cookie {
+        return Err(bad_token());
+    }
+    extend(app, &session);
+    identity(app, session, None, Presented::Cookie(digest)).await.map(Some)
+}
+
+async fn identity(
+    app: &App,
+    mut session: Arc<Session>,
+    authenticated_at: Option<Timestamp>,
+    presented: Presented,
+) -> Result<Identity> {
+    let user = users::current(app, session.user).await?.filter(|user| !user.disabled);
+    let user = user.ok_or_else(bad_token)?;
+    // SECURITY: a session from before the first factor doesn't outlive it, whatever else went wrong
+    // (test: a_session_without_the_factor_is_no_session).
+    if user.factors.any() && !session.has_mfa() {
+        session = again(app, &session, presented).await?;
+    }
+    Ok(Identity {
+        user: session.user,
+        session: Some(session.id),
+        presented: Some(presented),
+        api_key: None,
+        permissions: Arc::clone(&user.permissions),
+        authenticated_at: authenticated_at.unwrap_or(session.authenticated_at),
+        proved_with: session.proved_with,
+        strongest: user.factors.strongest(),
+        must_enrol: user.must_enrol(app),
+        via: match presented {
+            Presented::AccessToken(_) => Via::Bearer,
+            Presented::Cookie(_) => Via::Cookie,
+        },
+        limit: None,
+    })
+}
+
+/// A session that lacks the factor its user has, read once more: it may have been read before the factor was set up
+/// within it, and the user after that.
+async fn again(app: &App, session: &Session, presented: Presented) -> Result<Arc<Session>> {
+    memory(app).forget(&session.id, app.clock.monotonic());
+    let session = live(app, session.id).await?.ok_or_else(bad_token)?;
+    let good = match presented {
+        Presented::AccessToken(generation) => session.generation == generation,
+        Presented::Cookie(digest) => {
+            look_up_owner(app, digest).await?.is_some_and(|owner| owner.session == session.id)
+        }
+    };
+    if good && session.has_mfa() { Ok(session) } else { Err(bad_token()) }
+}
+
+/// Whose a cookie is: the newest one of a session, or one that was replaced within the grace.
+async fn owner_of(app: &App, digest: [u8; 32]) -> Result<Option<Owner>> {
+    match app.part::<Known>().cookies.get(&digest, app.clock.monotonic()) {
+        Some(owner) => Ok(Some(owner)),
+        None => look_up_owner(app, digest).await,
+    }
+}
+
+async fn look_up_owner(app: &App, digest: [u8; 32]) -> Result<Option<Owner>> {
+    let (read, now) = (next_read(app), app.clock.monotonic());
+    let row: Option<(SessionId, Option<Timestamp>, Option<Vec<u8>>)> = app
+        .db
+        .maybe(
+            "select session_id, used_at, successor_digest from session_secrets where digest = $1",
+            args![digest],
+        )
+        .await?;
+    let Some((session, used_at, successor)) = row else { return Ok(None) };
+    let left = match (used_at, successor) {
+        (None, _) => COOKIE_REMEMBERED_FOR,
+        (Some(used_at), Some(_)) => {
+            used_at.plus(app.settings.sessions.refresh_grace).since(app.clock.now())
+        }
+        // A new proof of identity replaced it.
+        (Some(_), None) => Duration::ZERO,
+    };
+    if left.is_zero() {
+        return Ok(None);
+    }
+    let owner = Owner { session, read };
+    app.part::<Known>().cookies.put(digest, owner, now + left, now);
+    Ok(Some(owner))
+}
+
+/// Moves the idle end of a cookie session on, in the background: the request doesn't wait for it.
+fn extend(app: &App, session: &Arc<Session>) {
+    let now = app.clock.now();
+    if now.since(session.last_used_at) < EXTEND_AFTER {
+        return;
+    }
+    let mut extended = Session::clone(session);
+    extended.last_used_at = now;
+    extended.idle_expires_at = idle_end(app, session.transport, now).min(session.expires_at);
+    // Remembered first, so that the requests that follow don't extend it too. SECURITY: not in place of what was
+    // read since (test: only_what_is_remembered_is_replaced).
+    if !memory(app).replace(&session.id, session, Arc::new(extended.clone())) {
+        return;
+    }
+    let app = app.clone();
+    tokio::spawn(async move {
+        if let Err(error) = write_extension(&app, &extended).await {
+            tracing::warn!(%error, "a session could not be extended");
+        }
+    });
+}
+
+async fn write_extension(app: &App, session: &Session) -> Result<()> {
+    let mut change = app.change(&Actor::system()).await?;
+    change
+        .run(
+            "update sessions set last_used_at = $2, idle_expires_at = $3
+             where id = $1 and ended_at is null and idle_expires_at < $3",
+            args![session.id, session.last_used_at, session.idle_expires_at],
+        )
+        .await?;
+    change.commit_quietly("using a session is no change of it").await
+}

@@ -1,0 +1,158 @@
+//! Access tokens: short-lived, signed, verified once and then remembered by their digest.
+//!
+//! Promises:
+//! - A token is JWT (RFC 9068) or PASETO v4; its key decides the algorithm, never its header.
+//! - A verified signature is remembered only until the token expires, and says nothing about whether
+//!   its session is alive: that is asked on every request, see [`crate::sessions`].
+//!
+//! Tables: none; the keys belong to [`crate::keys`].
+
+mod http;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use palisade_crypto::opaque::fingerprint;
+use palisade_crypto::secret::SecretString;
+use palisade_crypto::token::{AccessClaims, TokenError};
+use palisade_db::Timestamp;
+
+use crate::app::{App, Parts, Subscription};
+use crate::error::{Error, Result, bad_token};
+use crate::id::{SessionId, UserId};
+use crate::keys;
+use crate::memory::Bounded;
+use crate::module::Module;
+use crate::settings::TokenFormat;
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "tokens",
+    routes: http::routes,
+    subscriptions: &[Subscription {
+        topic: "keys.changed",
+        apply: |app, _| app.part::<Verified>().0.clear(),
+        forget_all: |app| app.part::<Verified>().0.clear(),
+    }],
+    parts: |_, parts: &mut Parts| {
+        parts.put(Verified(Bounded::new(200_000)));
+        Ok(())
+    },
+    ..Module::EMPTY
+};
+
+struct Verified(Bounded<[u8; 32], Arc<AccessToken>>);
+
+/// What a good access token says.
+#[derive(Clone, Debug)]
+pub struct AccessToken {
+    /// Who signed in.
+    pub user: UserId,
+    /// Through which session.
+    pub session: SessionId,
+    /// Which generation of its credentials it belongs to (`gen`).
+    pub generation: i64,
+    /// When they proved it (`auth_time`).
+    pub authenticated_at: Timestamp,
+    /// When it expires (`exp`).
+    pub expires_at: Timestamp,
+}
+
+/// What an access token is to say.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// The user.
+    pub user: UserId,
+    /// The session.
+    pub session: SessionId,
+    /// JWT or PASETO.
+    pub format: TokenFormat,
+    /// The present generation of the session's credentials.
+    pub generation: i64,
+    /// When the user proved who they are.
+    pub authenticated_at: Timestamp,
+    /// By which methods (RFC 8176).
+    pub amr: Vec<String>,
+    /// The session's absolute end, which no token outlives.
+    pub session_ends_at: Timestamp,
+}
+
+/// Signs an access token; answers it with its life in seconds.
+///
+/// # Errors
+/// When the keys can't be read or the session has less than a second to live.
+pub async fn issue(app: &App, grant: Grant) -> Result<(SecretString, i64)> {
+    let now = app.clock.now();
+    let life = app.settings.tokens.access_ttl.min(grant.session_ends_at.since(now));
+    let life = i64::try_from(life.as_secs()).unwrap_or(0);
+    if life < 1 {
+        return Err(bad_token());
+    }
+    let claims = AccessClaims {
+        iss: app.settings.tokens.issuer.clone(),
+        aud: app.settings.tokens.audience.clone(),
+        sub: grant.user.to_string(),
+        client_id: CLIENT.to_owned(),
+        sid: grant.session.to_string(),
+        jti: app.new_id().to_string(),
+        iat: now.as_seconds(),
+        exp: now.as_seconds() + life,
+        auth_time: grant.authenticated_at.as_seconds(),
+        amr: grant.amr,
+        generation: grant.generation,
+    };
+    let key = keys::ring(app).await?.signing(app, grant.format)?;
+    let token = key.sign(&claims, &*app.random).map_err(Error::internal)?;
+    Ok((token.into(), life))
+}
+
+/// The client that RFC 9068 wants named: the application itself is the only one.
+const CLIENT: &str = "palisade";
+
+/// Verifies an access token: signature, kind, issuer, audience, time.
+///
+/// # Errors
+/// `access.invalid_token`; or the keys can't be read.
+pub async fn verify(app: &App, token: &str) -> Result<Arc<AccessToken>> {
+    let digest = fingerprint(token.as_bytes());
+    let memory = &app.part::<Verified>().0;
+    let (monotonic, now) = (app.clock.monotonic(), app.clock.now());
+    // SECURITY: by the time of day too, which goes on while a machine sleeps
+    // (test: a_remembered_token_expires_by_the_time_of_day).
+    if let Some(good) = memory.get(&digest, monotonic).filter(|good| now < good.expires_at) {
+        return Ok(good);
+    }
+    let mut verdict = keys::ring(app).await?.verifier.verify(token, now.as_seconds());
+    if matches!(verdict, Err(TokenError::UnknownKey)) {
+        verdict = keys::look_again(app).await?.verifier.verify(token, now.as_seconds());
+    }
+    let claims = verdict.map_err(|_| bad_token())?;
+    let good = Arc::new(read(&claims).ok_or_else(bad_token)?);
+    let left = Timestamp::from_seconds(claims.exp).since(now);
+    memory.put(digest, Arc::clone(&good), monotonic + left, monotonic);
+    Ok(good)
+}
+
+/// Everything that a good access token says.
+///
+/// # Errors
+/// `access.invalid_token`; or the keys can't be read.
+pub async fn claims(app: &App, token: &str) -> Result<AccessClaims> {
+    let verdict = keys::ring(app).await?.verifier.verify(token, app.clock.now().as_seconds());
+    verdict.map_err(|_| bad_token())
+}
+
+fn read(claims: &AccessClaims) -> Option<AccessToken> {
+    Some(AccessToken {
+        user: claims.sub.parse().ok()?,
+        session: claims.sid.parse().ok()?,
+        generation: claims.generation,
+        authenticated_at: Timestamp::from_seconds(claims.auth_time),
+        expires_at: Timestamp::from_seconds(claims.exp),
+    })
+}
+
+/// How long an ending must be remembered: no token lives longer.
+pub fn longest_life(app: &App) -> Duration {
+    app.settings.tokens.access_ttl + Duration::from_secs(60)
+}

@@ -1,0 +1,321 @@
+//! `POST /auth/login`.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::SET_COOKIE;
+use axum::http::{self, HeaderMap};
+use palisade_crypto::secret::SecretString;
+use palisade_crypto::webauthn::AuthenticationResponse;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::cookies::{CHALLENGE, DEVICE, cookie_value};
+use super::reauthentication::{self, Shown, reauthenticate};
+use super::second_factor::{FactorAttempt, lost, prove};
+use super::{Attempt, Challenged, Next, SignedIn, Wanted, passkey_http, sign_in};
+use crate::access::{ANYONE, Caller, SIGNED_IN, same_origin};
+use crate::app::App;
+use crate::challenges::LIVES;
+use crate::error::{Error, Kind, Result};
+use crate::http::{Accepted, Body, HostCookie, Routes, Taken, limit};
+use crate::limits::{Key, Rule};
+use crate::lockout;
+use crate::mfa::{Given, Options};
+use crate::sessions::{Answer, Transport, answer};
+use crate::settings::TokenFormat;
+use crate::shape;
+use crate::users::check_name;
+
+/// Sign-ins by address: enough for an office behind one address, too few for guessing.
+pub const PER_ADDRESS: Rule = Rule {
+    name: "login_address",
+    burst: 100,
+    per: Duration::from_secs(60),
+    key: Key::Address,
+    says: "Too many sign-ins from this address; wait a moment.",
+};
+
+/// Proofs of identity within sessions, by account.
+pub(super) const REAUTHENTICATE: Rule = Rule {
+    name: "reauthenticate_account",
+    burst: 20,
+    per: Duration::from_secs(15 * 60),
+    key: Key::Account,
+    says: "Too many proofs of identity for this account; wait a while.",
+};
+
+pub(super) fn routes() -> Routes {
+    password_routes().and(passkey_http::routes())
+}
+
+fn password_routes() -> Routes {
+    Routes::at("/auth")
+        .post("/login", ANYONE.limit(&PER_ADDRESS), login)
+        .says(
+            "Signs in with address and password.\n\nUnknown address, wrong password, locked and \
+             disabled account are one refusal. With `transport: cookie` the answer sets the session's cookie \
+             and holds no token.",
+        )
+        .or(Kind::NotSignedIn, "login.denied")
+        .or(Kind::NotSignedIn, "login.mfa_required")
+        .or(Kind::Denied, "access.cross_site")
+        .or(Kind::Unavailable, "passwords.busy")
+        .post("/login/mfa", ANYONE.limit(&PER_ADDRESS), prove_factor)
+        .says(
+            "Proves a second factor, after a sign-in that was answered with `login.mfa_required`.\n\nThe same client \
+             sends the `mfa_token` of that answer within five minutes, five times at most. The answer is that of the \
+             sign-in.",
+        )
+        .or(Kind::NotSignedIn, "login.denied")
+        .or(Kind::NotSignedIn, "login.challenge_over")
+        .or(Kind::Denied, "access.cross_site")
+        .or(Kind::TooMany, "lockout.locked")
+        .post("/login/mfa/lost", ANYONE.limit(&PER_ADDRESS), lost_factors)
+        .says(
+            "Asks for the second factors to be removed, with the `mfa_token` of a sign-in and no proof of a factor: they \
+             are after `mfa.recovery_delay`, with the link that the owner gets by mail, and the password.",
+        )
+        .or(Kind::NotSignedIn, "login.challenge_over")
+        .or(Kind::Denied, "recovery.factors_off")
+        .or(Kind::Denied, "access.cross_site")
+        .or(Kind::Unavailable, "mail.off")
+        .post("/reauthenticate/passkey/begin", SIGNED_IN, begin_again)
+        .says("Begins a fresh proof with a passkey: answers what `navigator.credentials.get` is called with.")
+        .or(Kind::Conflict, "mfa.no_factor")
+        .or(Kind::TooMany, "request.too_many")
+        .post("/reauthenticate", SIGNED_IN.enrolling(), prove_again)
+        .says(
+            "Proves again who one is, for what asks for a recent proof.\n\nAnswers new credentials of the same \
+             session; those before them are refused from now on.",
+        )
+        .or(Kind::NotSignedIn, "sessions.ended")
+        .or(Kind::Denied, "login.stronger_needed")
+        .or(Kind::TooMany, "request.too_many")
+        .or(Kind::TooMany, "lockout.locked")
+        .or(Kind::Unavailable, "passwords.busy")
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ProofBody {
+    /// For an account without a second factor.
+    #[schemars(with = "Option<shape::Password>", example = &"seven purple teapots orbit")]
+    password: Option<SecretString>,
+    /// A one-time code, or a recovery code.
+    #[schemars(with = "Option<shape::Code>")]
+    code: Option<SecretString>,
+    /// What `navigator.credentials.get` answered, as `toJSON()` writes it.
+    #[schemars(with = "Option<shape::Credential>")]
+    credential: Option<Box<AuthenticationResponse>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct FactorBody {
+    /// From the answer to the sign-in.
+    #[schemars(with = "shape::Secret")]
+    mfa_token: SecretString,
+    /// One of the `methods` of that answer.
+    method: Method,
+    /// With `totp` and `recovery_code`: the code.
+    #[schemars(with = "Option<shape::Code>")]
+    code: Option<SecretString>,
+    /// With `passkey`: what `navigator.credentials.get` answered to the `passkey_options` of that answer.
+    #[schemars(with = "Option<shape::Credential>")]
+    credential: Option<Box<AuthenticationResponse>>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+enum Method {
+    Totp,
+    RecoveryCode,
+    Passkey,
+}
+
+impl FactorBody {
+    fn given(self) -> Result<Given> {
+        let missing = |pointer, says: &str| Error::bad_field(pointer, "request.missing", says);
+        let code = || self.code.ok_or_else(|| missing("/code", "Send the code."));
+        let given = match self.method {
+            Method::Totp => Given::Totp(code()?),
+            Method::RecoveryCode => Given::RecoveryCode(code()?),
+            Method::Passkey => {
+                let says = "Send what the passkey answered.";
+                Given::Passkey(self.credential.ok_or_else(|| missing("/credential", says))?)
+            }
+        };
+        given.check()?;
+        Ok(given)
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct LostBody {
+    /// From the answer to the sign-in.
+    #[schemars(with = "shape::Secret")]
+    mfa_token: SecretString,
+}
+
+async fn lost_factors(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+    Body(body): Body<LostBody>,
+) -> Result<Accepted<Taken>> {
+    let cookie = cookie_value(&HostCookie::new(CHALLENGE, &app.settings), &headers);
+    if cookie.is_some() {
+        same_origin(&app, &http::Method::POST, &headers)?;
+    }
+    lost(&app, &caller.actor, &body.mfa_token, cookie.as_ref()).await?;
+    Ok(Accepted(Taken::default()))
+}
+
+async fn begin_again(State(app): State<App>, caller: Caller) -> Result<Json<Options>> {
+    let me = caller.signed_in()?;
+    limit(&app, &REAUTHENTICATE, app.limiter.account(&me.user.to_string()))?;
+    reauthentication::begin(&app, &caller).await.map(Json)
+}
+
+async fn prove_factor(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+    Body(body): Body<FactorBody>,
+) -> Result<Answer> {
+    let cookie = HostCookie::new(CHALLENGE, &app.settings);
+    let attempt = FactorAttempt {
+        token: body.mfa_token.clone(),
+        given: body.given()?,
+        cookie: cookie_value(&cookie, &headers),
+    };
+    if attempt.cookie.is_some() {
+        same_origin(&app, &http::Method::POST, &headers)?;
+    }
+    let signed_in = prove(&app, &caller.actor, attempt).await?;
+    welcome(&app, signed_in).await
+}
+
+/// The answer to a sign-in that is done.
+pub(super) async fn welcome(app: &App, signed_in: SignedIn) -> Result<Answer> {
+    let token = signed_in.device.token(app);
+    let transport = signed_in.issued.session.transport;
+    let answer = answer(app, signed_in.issued, Some(&token)).await?;
+    let cookie = HostCookie::new(DEVICE, &app.settings);
+    Ok(match (transport, cookie.set(token.expose(), lockout::KNOWN_FOR)) {
+        (Transport::Cookie, Some(cookie)) => answer.with_cookie(cookie),
+        _ => answer,
+    })
+}
+
+/// Six digits are a one-time code; what else is sent as a code is a recovery code.
+fn one_of_both(code: SecretString) -> Given {
+    let text = code.expose();
+    if text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        Given::Totp(code)
+    } else {
+        Given::RecoveryCode(code)
+    }
+}
+
+async fn prove_again(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<ProofBody>,
+) -> Result<Answer> {
+    let me = caller.signed_in()?;
+    limit(&app, &REAUTHENTICATE, app.limiter.account(&me.user.to_string()))?;
+    let shown = match (body.password, body.code, body.credential) {
+        (Some(password), None, None) => Shown::Password(password),
+        (None, Some(code), None) => Shown::Factor(one_of_both(code)),
+        (None, None, Some(credential)) => Shown::Factor(Given::Passkey(credential)),
+        _ => {
+            let says = "Send one proof: password, code, or credential.";
+            return Err(Error::bad_field("", "request.one_of", says));
+        }
+    };
+    answer(&app, reauthenticate(&app, &caller, shown).await?, None).await
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct LoginBody {
+    #[schemars(with = "shape::EmailAddress")]
+    email: String,
+    #[schemars(with = "shape::Password", example = &"seven purple teapots orbit")]
+    password: SecretString,
+    /// What the last sign-in of this device answered; browsers send a cookie instead. Known devices are
+    /// let in while strangers are locked out.
+    #[schemars(with = "Option<shape::Secret>")]
+    device_token: Option<SecretString>,
+    /// What the client calls itself in the list of sessions.
+    #[schemars(with = "Option<shape::Label>")]
+    device_name: Option<String>,
+    /// The form of the access tokens; the server's own choice if absent.
+    token_format: Option<Format>,
+    /// How the session's credentials travel; `token` if absent.
+    transport: Option<Transport>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(super) enum Format {
+    Jwt,
+    Paseto,
+}
+
+impl From<Format> for TokenFormat {
+    fn from(format: Format) -> TokenFormat {
+        match format {
+            Format::Jwt => TokenFormat::Jwt,
+            Format::Paseto => TokenFormat::Paseto,
+        }
+    }
+}
+
+async fn login(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+    Body(body): Body<LoginBody>,
+) -> Result<Answer> {
+    let transport = body.transport.unwrap_or_default();
+    if transport == Transport::Cookie {
+        // A foreign site must not sign a visitor in to an account of its own.
+        same_origin(&app, &http::Method::POST, &headers)?;
+    }
+    let device_name = body.device_name.map(|name| check_name(&name)).transpose();
+    let device = HostCookie::new(DEVICE, &app.settings);
+    let challenge = HostCookie::new(CHALLENGE, &app.settings);
+    let attempt = Attempt {
+        email: body.email,
+        password: body.password,
+        device_token: body.device_token.or_else(|| cookie_value(&device, &headers)),
+        wanted: Wanted {
+            device_name: device_name.map_err(|broken| broken.at("/device_name"))?,
+            format: body.token_format.map_or(app.settings.tokens.format, TokenFormat::from),
+            transport,
+        },
+        challenge_cookie: cookie_value(&challenge, &headers),
+        browser: transport == Transport::Cookie,
+    };
+    match sign_in(&app, &caller.actor, attempt).await? {
+        Next::In(signed_in) => welcome(&app, signed_in).await,
+        Next::Prove(challenged) => Err(ask(&app, &challenged)),
+    }
+}
+
+/// The answer to a sign-in that isn't done, with the cookie that goes on with it.
+pub(super) fn ask(app: &App, challenged: &Challenged) -> Error {
+    let cookie = HostCookie::new(CHALLENGE, &app.settings);
+    let value = challenged.cookie.as_ref().and_then(|secret| cookie.set(secret.expose(), LIVES));
+    match value {
+        Some(value) => challenged.error().header(SET_COOKIE, value),
+        None => challenged.error(),
+    }
+}

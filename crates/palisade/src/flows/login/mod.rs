@@ -1,0 +1,279 @@
+//! Signing in: a small closed state machine that ends in a session, a challenge or a refusal.
+//!
+//! ```text
+//! password ──wrong──> refused
+//!     └──right──> no second factor ──────────────────────────> session
+//!           └───> a second factor ──> challenge ──wrong──> refused (five attempts)
+//!                                         └──right──> session
+//! passkey that verified its user ────────────────────────────> session
+//! ```
+//!
+//! Promises:
+//! - Whoever has a second factor gets no session without it, whatever way they come; [`Next`] has no third case.
+//! - One refusal for an unknown address, a wrong password, a locked and a disabled account: same status,
+//!   same body, same work.
+//! - What was true when the password was compared is still true when the session is written.
+//! - Every refusal of a password or factor that was judged is an event, and the owner is told of a sign-in from a device that is new.
+//! - A new proof of identity answers new credentials; what the session had before is good no more.
+//!
+//! Tables: none.
+
+mod cookies;
+mod entering;
+mod http;
+mod passkey;
+mod passkey_http;
+mod reauthentication;
+mod second_factor;
+
+use palisade_crypto::mac;
+use palisade_crypto::secret::SecretString;
+
+use crate::access::Strength;
+use crate::app::{Actor, App, Hold};
+use crate::audit::{Entry, Event};
+use crate::error::{Error, Kind, Result};
+use crate::id::UserId;
+use crate::lockout::{self, Account, Admission, Client, Device, Guess};
+use crate::mail::{self, Letter};
+use crate::mfa;
+use crate::module::Module;
+use crate::passwords::{self, Hashed, Stored, Turn, Verdict};
+use crate::sessions::{Issued, Proof, Transport};
+use crate::settings::TokenFormat;
+use crate::users::{self, Email};
+
+use entering::{Entering, enter};
+pub use http::PER_ADDRESS;
+pub use second_factor::Challenged;
+
+/// Somebody signed in.
+pub const SIGNED_IN: Event = Event { name: "login.signed_in", says: "A user signed in" };
+/// Somebody tried to sign in and was refused.
+pub const DENIED: Event = Event { name: "login.denied", says: "A sign-in was refused" };
+
+/// A password was right, and a second factor is asked for.
+pub const CHALLENGED: Event =
+    Event { name: "login.challenged", says: "A password was right; a second factor was asked for" };
+/// Whoever is signed in proved again who they are.
+pub const REAUTHENTICATED: Event =
+    Event { name: "login.reauthenticated", says: "A user proved again who they are" };
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "login",
+    routes: http::routes,
+    limits: &[&PER_ADDRESS, &http::REAUTHENTICATE],
+    events: &[SIGNED_IN, DENIED, CHALLENGED, REAUTHENTICATED],
+    letters: &[&LETTER],
+    ..Module::EMPTY
+};
+
+static LETTER: Letter = Letter {
+    name: "login_new_device",
+    text: include_str!("letters/new_device.txt"),
+    html: include_str!("letters/new_device.html"),
+    prepare: mail::as_written,
+};
+
+/// How a session shall be, once somebody may have one.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// What the client calls itself.
+    pub device_name: Option<String>,
+    /// The form of access tokens.
+    pub format: TokenFormat,
+    /// How the session's credentials travel.
+    pub transport: Transport,
+}
+
+/// An attempt to sign in with a password.
+pub struct Attempt {
+    /// The address, as it was given.
+    pub email: String,
+    /// The password, as it was given.
+    pub password: SecretString,
+    /// What a device shows that has signed in before.
+    pub device_token: Option<SecretString>,
+    /// The session.
+    pub wanted: Wanted,
+    /// The cookie that a browser's challenge is bound to, if it has one.
+    pub challenge_cookie: Option<SecretString>,
+    /// Whether the client is a browser.
+    pub browser: bool,
+}
+
+/// What follows when a password was right.
+pub enum Next {
+    /// A second factor must be proved.
+    Prove(Challenged),
+    /// The user is signed in.
+    In(SignedIn),
+}
+
+/// A session, and what the device shows the next time.
+pub struct SignedIn {
+    /// The session's first credentials.
+    pub issued: Issued,
+    /// The device, known from now on.
+    pub device: Device,
+}
+
+/// Signs in with a password.
+///
+/// # Errors
+/// `login.denied`; 503 when too many wait.
+pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Next> {
+    let email = Email::parse(&attempt.email).ok();
+    let device = attempt.device_token.as_ref().and_then(|token| Device::open(app, token.expose()));
+    let turn = Turn::of(actor.address);
+    let turn = if device.is_some() { turn.known() } else { turn };
+    // SECURITY: in a flood most are refused, and must cost no look-up
+    // (test: a_sign_in_without_a_turn_reads_nothing).
+    passwords::room(app, turn)?;
+    let found = match &email {
+        Some(email) => passwords::of_address(app, email).await?,
+        None => None,
+    };
+    let (user, stored) = match found {
+        Some(found) => (Some(found.user), found.stored),
+        None => (None, None),
+    };
+    // SECURITY: a device is known to the account that it signed in to, and to no other
+    // (test: a_device_of_another_account_is_a_stranger).
+    let device = device.filter(|device| Some(device.user) == user);
+    let turn = if device.is_some() { turn } else { Turn::of(actor.address) };
+    let address = email.as_ref().map_or(attempt.email.as_str(), Email::key);
+    let account = Account::of(app, user, address);
+    let client = Client::of_device(device, stored.as_ref().map(|stored| stored.generation));
+    let admission = lockout::admit(app, actor, account, client).await?;
+    // Who is refused gets the same work for nothing.
+    let compared = stored.filter(|_| matches!(admission, Admission::Counted(_)));
+    let verdict = passwords::verify(app, turn, compared.as_ref(), &attempt.password).await?;
+    let reason = match (admission, user, compared, verdict) {
+        (Admission::Counted(guess), Some(user), Some(stored), Verdict::Right(upgrade)) => {
+            let is_new_device = !matches!(client, Client::Known(_));
+            let password = stored.generation;
+            let device = device.map(|known| Device { password, ..known });
+            let device = device.unwrap_or_else(|| Device::new(app, user, password));
+            let right = Right { guess, device, is_new_device, stored, upgrade };
+            return go_on(app, actor, attempt, right).await;
+        }
+        (admission @ Admission::Refused(_), ..) => {
+            Reason { about: user, says: "locked", admission }
+        }
+        (admission, None, ..) => Reason { about: None, says: "unknown_address", admission },
+        (admission, ..) => Reason { about: user, says: "wrong_password", admission },
+    };
+    Err(deny(app, actor, email.as_ref(), reason).await)
+}
+
+/// A password that was right a moment ago.
+struct Right {
+    guess: Guess,
+    device: Device,
+    is_new_device: bool,
+    stored: Stored,
+    upgrade: Option<Hashed>,
+}
+
+/// The one decision about factors: a session, or a challenge.
+async fn go_on(app: &App, actor: &Actor, attempt: Attempt, right: Right) -> Result<Next> {
+    let user = right.device.user;
+    let mut change = app.change_holding(actor, &[Hold::Shared(user)]).await?;
+    // SECURITY: between the comparison and here the password may have been changed or the user
+    // disabled (test: a_sign_in_that_races_with_a_change_is_refused).
+    let first = users::may_sign_in(&mut change, user).await?;
+    let same = passwords::unchanged(&mut change, &right.stored).await?;
+    let (Some(first), true) = (first, same) else {
+        drop(change);
+        let says = "disabled_or_changed";
+        let admission = Admission::Counted(right.guess);
+        let reason = Reason { about: Some(user), says, admission };
+        let email = Email::parse(&attempt.email).ok();
+        return Err(deny(app, actor, email.as_ref(), reason).await);
+    };
+    right.guess.right(&mut change).await?;
+    if let Some(hashed) = &right.upgrade {
+        passwords::upgrade(&mut change, user, hashed.seal(app, user)).await?;
+    }
+    // SECURITY: read while the user is held: a factor that is set up at this moment is seen, or ends the session
+    // (test: a_sign_in_beside_the_first_factor_does_not_slip_through).
+    let factors = mfa::factors(&mut change, user).await?;
+    let (device, is_new_device) = (right.device, right.is_new_device);
+    if factors.any() {
+        let challenged =
+            second_factor::challenge(&mut change, attempt, factors, (device, is_new_device));
+        let challenged = challenged.await?;
+        change.commit(CHALLENGED.about(user)).await?;
+        return Ok(Next::Prove(challenged));
+    }
+    let proof = Proof { amr: "pwd", strength: Strength::Password };
+    let entering =
+        Entering { device, is_new_device, first, wanted: attempt.wanted, proof, method: "pwd" };
+    enter(change, entering).await.map(Next::In)
+}
+
+/// Why a sign-in is refused: for the audit log alone.
+struct Reason {
+    about: Option<UserId>,
+    says: &'static str,
+    admission: Admission,
+}
+
+/// Refuses; the answer is the same whatever the reason.
+async fn deny(app: &App, actor: &Actor, email: Option<&Email>, reason: Reason) -> Error {
+    match write(app, actor, email, reason).await {
+        Ok(()) => Error::new(
+            Kind::NotSignedIn,
+            "login.denied",
+            "The address or the password is wrong, or this account can't sign in.",
+        )
+        .header(
+            axum::http::header::WWW_AUTHENTICATE,
+            axum::http::HeaderValue::from_static("Bearer"),
+        ),
+        Err(error) => error,
+    }
+}
+
+/// The same for the same address, and for nothing else: who guesses at many addresses can be told from who mistypes one.
+/// Only with the root key can a guess at it be tried.
+fn digest(app: &App, email: &Email) -> String {
+    let secret = app.root.derive_bytes("addresses without an account");
+    let digest = mac::keyed_digest(&secret, email.key().as_bytes());
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The event of a refusal.
+fn entry(app: &App, about: Option<UserId>, says: &str, email: Option<&Email>) -> Entry {
+    let entry = match about {
+        Some(user) => DENIED.about(user),
+        None => DENIED.entry(),
+    };
+    let entry = entry.detail("reason", says).detail("method", "pwd");
+    // SECURITY: people type passwords into the field of the address. Only the address of an account is kept; of any
+    // other what tells the same from another one, and of what is no address nothing (test:
+    // what_is_typed_in_place_of_an_address_is_kept_nowhere).
+    match (about, email) {
+        (Some(_), Some(email)) => entry.personal("email", email.address()),
+        (None, Some(email)) => entry.detail("email_digest", digest(app, email)),
+        (_, None) => entry,
+    }
+}
+
+async fn write(app: &App, actor: &Actor, email: Option<&Email>, reason: Reason) -> Result<()> {
+    // SECURITY: nobody's account too, so that it costs the same where there is none
+    // (rig: tests/rigs/telling.py).
+    let held = reason.about.unwrap_or(UserId(uuid::Uuid::nil()));
+    let mut change = app.change_holding(actor, &[Hold::Shared(held)]).await?;
+    let there = match reason.admission {
+        Admission::Counted(guess) => guess.wrong(&mut change).await?,
+        Admission::Refused(refused) => refused.as_if_wrong(&mut change).await?,
+    };
+    // SECURITY: the log says nothing new of a user who was erased meanwhile
+    // (test: a_refusal_beside_a_deletion_is_about_nobody).
+    let about = reason.about.filter(|user| there == Some(*user));
+    let says = if about == reason.about { reason.says } else { "unknown_address" };
+    change.commit(entry(app, about, says, email)).await
+}

@@ -1,0 +1,119 @@
+//! `POST /auth/login/passkey/…`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::SET_COOKIE;
+use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::response::{IntoResponse, Response};
+use palisade_crypto::secret::SecretString;
+use palisade_crypto::webauthn::AuthenticationResponse;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::Wanted;
+use super::cookies::{CHALLENGE, DEVICE, challenge_secret, cookie_value};
+use super::http::{Format, PER_ADDRESS, welcome};
+use super::passkey::{self, PasskeyAttempt};
+use crate::access::{ANYONE, Caller, same_origin};
+use crate::app::App;
+use crate::challenges::LIVES;
+use crate::error::{Kind, Result};
+use crate::http::describe::{Describe, Description};
+use crate::http::{Body, HostCookie, Routes};
+use crate::mfa::Options;
+use crate::sessions::{Answer, Transport};
+use crate::settings::TokenFormat;
+use crate::shape;
+use crate::users::check_name;
+
+pub(super) fn routes() -> Routes {
+    Routes::at("/auth/login/passkey")
+        .post("/begin", ANYONE.limit(&PER_ADDRESS), begin)
+        .says(
+            "Begins a sign-in with a passkey alone: answers what `navigator.credentials.get` is called with (WebAuthn \
+             level 3, PublicKeyCredentialRequestOptionsJSON).",
+        )
+        .or(Kind::Conflict, "mfa.no_domain")
+        .post("/finish", ANYONE.limit(&PER_ADDRESS), finish)
+        .says(
+            "Signs in with a passkey alone, which must have verified its user; no password and no other factor is \
+             asked for. The same client sends it that began, within five minutes.",
+        )
+        .or(Kind::NotSignedIn, "login.denied")
+        .or(Kind::NotSignedIn, "login.challenge_over")
+        .or(Kind::Denied, "access.cross_site")
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "PasskeyLoginBody")]
+struct PasskeyBody {
+    /// What `navigator.credentials.get` answered, as `toJSON()` writes it.
+    #[schemars(with = "shape::Credential")]
+    credential: Box<AuthenticationResponse>,
+    /// What the last sign-in of this device answered; browsers send a cookie instead.
+    #[schemars(with = "Option<shape::Secret>")]
+    device_token: Option<SecretString>,
+    /// What the client calls itself in the list of sessions.
+    #[schemars(with = "Option<shape::Label>")]
+    device_name: Option<String>,
+    /// The form of the access tokens; the server's own choice if absent.
+    token_format: Option<Format>,
+    /// How the session's credentials travel; `token` if absent.
+    transport: Option<Transport>,
+}
+
+/// WebAuthn options, and the cookie that the challenge is bound to.
+struct Begun(Json<Options>, Option<HeaderValue>);
+
+impl IntoResponse for Begun {
+    fn into_response(self) -> Response {
+        let mut response = self.0.into_response();
+        if let Some(cookie) = self.1 {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        response
+    }
+}
+
+impl Describe for Begun {
+    fn describe(handler: &mut Description) {
+        Json::<Options>::describe(handler);
+    }
+}
+
+async fn begin(State(app): State<App>, caller: Caller, headers: HeaderMap) -> Result<Begun> {
+    let cookie = HostCookie::new(CHALLENGE, &app.settings);
+    // The page of another origin keeps no cookie of ours.
+    let browser = headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin");
+    let secret = challenge_secret(&app, browser, cookie_value(&cookie, &headers));
+    let options = passkey::begin(&app, &caller.actor, secret.as_ref()).await?;
+    let set = secret.and_then(|secret| cookie.set(secret.expose(), LIVES));
+    Ok(Begun(Json(options), set))
+}
+
+async fn finish(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+    Body(body): Body<PasskeyBody>,
+) -> Result<Answer> {
+    let transport = body.transport.unwrap_or_default();
+    let cookie = cookie_value(&HostCookie::new(CHALLENGE, &app.settings), &headers);
+    if transport == Transport::Cookie || cookie.is_some() {
+        same_origin(&app, &Method::POST, &headers)?;
+    }
+    let device_name = body.device_name.map(|name| check_name(&name)).transpose();
+    let device = HostCookie::new(DEVICE, &app.settings);
+    let attempt = PasskeyAttempt {
+        answer: body.credential,
+        cookie,
+        device_token: body.device_token.or_else(|| cookie_value(&device, &headers)),
+        wanted: Wanted {
+            device_name: device_name.map_err(|broken| broken.at("/device_name"))?,
+            format: body.token_format.map_or(app.settings.tokens.format, TokenFormat::from),
+            transport,
+        },
+    };
+    welcome(&app, passkey::finish(&app, &caller.actor, attempt).await?).await
+}

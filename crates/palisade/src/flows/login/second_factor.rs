@@ -1,0 +1,226 @@
+//! The step between a right password and a session, for whoever has a second factor.
+
+use axum::http::HeaderValue;
+use axum::http::header::WWW_AUTHENTICATE;
+use palisade_crypto::opaque;
+use palisade_crypto::secret::SecretString;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::cookies::challenge_secret;
+use super::entering::{Entering, enter};
+use super::{Attempt, DENIED, SignedIn, Wanted};
+use crate::app::{Actor, App, Change, Hold};
+use crate::challenges::{self, Challenge, Client, LIVES, NewChallenge, Purpose};
+use crate::error::{Error, Kind, Result};
+use crate::lockout::{self, Account, Device, Guess};
+use crate::mfa::{self, Given, Judged};
+use crate::recovery;
+use crate::sessions::{Proof, Transport};
+use crate::settings::TokenFormat;
+use crate::users::{self, Factors};
+
+const PREFIX: &str = "pal_mf_";
+
+/// What a client needs to prove a second factor.
+pub struct Challenged {
+    /// Stands for the sign-in so far; opens nothing else.
+    pub token: SecretString,
+    /// By which methods a factor can be proved.
+    pub methods: Vec<&'static str>,
+    /// What passkeys are asked to sign, if there are any.
+    pub passkey_options: Option<mfa::Options>,
+    /// The cookie that the challenge is bound to, in a browser.
+    pub cookie: Option<SecretString>,
+}
+
+/// What a challenge remembers of the sign-in.
+#[derive(Serialize, Deserialize)]
+struct Details {
+    transport: Transport,
+    paseto: bool,
+    device_name: Option<String>,
+    device: Uuid,
+    /// Which of the account's passwords was right.
+    password: i64,
+    is_new_device: bool,
+}
+
+/// Makes a challenge for a user whose password was right.
+pub(super) async fn challenge(
+    change: &mut Change,
+    attempt: Attempt,
+    factors: Factors,
+    (device, is_new_device): (Device, bool),
+) -> Result<Challenged> {
+    let app = change.app().clone();
+    let token = opaque::generate(PREFIX, &*app.random);
+    let digest = opaque::digest(PREFIX, token.expose());
+    let digest = digest.ok_or_else(|| Error::internal("a token of our own"))?;
+    let cookie = challenge_secret(&app, attempt.browser, attempt.challenge_cookie);
+    let details = Details {
+        transport: attempt.wanted.transport,
+        paseto: attempt.wanted.format == TokenFormat::Paseto,
+        device_name: attempt.wanted.device_name,
+        device: device.id,
+        password: device.password,
+        is_new_device,
+    };
+    let agent = change.actor().user_agent.clone();
+    let client = Client::outside(&app, agent.as_deref(), cookie.as_ref().map(SecretString::expose));
+    let asked = mfa::ask(change, device.user).await?;
+    let new = NewChallenge {
+        digest,
+        purpose: Purpose::SecondFactor,
+        user: Some(device.user),
+        client,
+        passkey: asked.as_ref().map(|asked| asked.digest),
+        details: serde_json::to_string(&details).map_err(Error::internal)?,
+    };
+    challenges::open(change, new).await?;
+    let passkey_options = asked.map(|asked| asked.options);
+    Ok(Challenged { token, methods: mfa::methods(factors), passkey_options, cookie })
+}
+
+impl Challenged {
+    /// The answer to a sign-in that isn't done.
+    pub fn error(&self) -> Error {
+        let says =
+            "The password was right; prove a second factor with POST /api/v1/auth/login/mfa.";
+        let error = Error::new(Kind::NotSignedIn, "login.mfa_required", says)
+            .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+            .with("mfa_token", self.token.expose())
+            .with("methods", self.methods.clone())
+            .with("expires_in", LIVES.as_secs());
+        match &self.passkey_options {
+            Some(options) => error.with("passkey_options", options.clone()),
+            None => error,
+        }
+    }
+}
+
+/// An attempt to prove a second factor.
+pub(super) struct FactorAttempt {
+    pub(super) token: SecretString,
+    pub(super) given: Given,
+    pub(super) cookie: Option<SecretString>,
+}
+
+/// Proves a second factor; the session begins.
+///
+/// # Errors
+/// `login.challenge_over`; `login.denied` for a wrong proof; `lockout.locked`; or the database fails.
+pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> Result<SignedIn> {
+    let digest = opaque::digest(PREFIX, attempt.token.expose()).ok_or_else(over)?;
+    let cookie = attempt.cookie.as_ref().map(SecretString::expose);
+    let client = Client::outside(app, actor.user_agent.as_deref(), cookie);
+    let challenge = challenges::attempt(app, actor, Purpose::SecondFactor, digest, client).await?;
+    let challenge = challenge.ok_or_else(over)?;
+    let user = challenge.user.ok_or_else(over)?;
+    let details: Details = serde_json::from_str(&challenge.details).map_err(Error::internal)?;
+    let device = Device { id: details.device, user, password: details.password };
+    // SECURITY: by the account: neither a new challenge nor another address gives more guesses, nor does a device,
+    // of which whoever knew the password before there was a factor may have signed in a thousand
+    // (tests: ten_thousand_codes_are_five_guesses, devices_give_no_more_guesses_at_the_factor).
+    let account = Account::second_factor(app, user);
+    let guess = match attempt.given {
+        // There is nothing to guess, and whoever guesses at codes must not lock it out.
+        Given::Passkey(_) => None,
+        _ => {
+            let by = lockout::Client::Unknown;
+            Some(lockout::admit(app, actor, account, by).await?.counted(app)?)
+        }
+    };
+    let mut change = app.change_holding(actor, &[Hold::Shared(user)]).await?;
+    let first = users::may_sign_in(&mut change, user).await?.ok_or_else(over)?;
+    if !challenges::hold(&mut change, &challenge).await? {
+        return Err(over());
+    }
+    let judged = mfa::judge(&mut change, user, &attempt.given, challenge.passkey).await?;
+    let Judged::Right(proof) = judged else {
+        return Err(refuse(change, &challenge, judged, guess, attempt.given.method()).await);
+    };
+    if !challenges::close(&mut change, &challenge).await? {
+        return Err(over());
+    }
+    if let Some(guess) = guess {
+        guess.right(&mut change).await?;
+    }
+    recovery::not_lost(&mut change, user).await?;
+    let format = if details.paseto { TokenFormat::Paseto } else { TokenFormat::Jwt };
+    let (transport, device_name) = (details.transport, details.device_name);
+    let entering = Entering {
+        device,
+        is_new_device: details.is_new_device,
+        first,
+        wanted: Wanted { device_name, format, transport },
+        proof: Proof { amr: after_password(proof.amr), ..proof },
+        method: attempt.given.method(),
+    };
+    enter(change, entering).await
+}
+
+/// Writes down that a proof was refused.
+async fn refuse(
+    mut change: Change,
+    challenge: &Challenge,
+    judged: Judged,
+    guess: Option<Guess>,
+    method: &'static str,
+) -> Error {
+    let counted = mfa::settle(&mut change, judged, guess, Some(challenge)).await;
+    let entry = match challenge.user {
+        Some(user) => DENIED.about(user),
+        None => DENIED.entry(),
+    };
+    let entry = entry.detail("reason", judged.refusal()).detail("method", method);
+    match counted {
+        Ok(()) => change.commit(entry).await.err().unwrap_or_else(wrong),
+        Err(error) => error,
+    }
+}
+
+/// Asks, with a challenge instead of its answer, for the factors to be removed after a time.
+///
+/// # Errors
+/// `login.challenge_over`; `recovery.factors_off`; `mail.off`; or the database fails.
+pub(super) async fn lost(
+    app: &App,
+    actor: &Actor,
+    token: &SecretString,
+    cookie: Option<&SecretString>,
+) -> Result<()> {
+    let digest = opaque::digest(PREFIX, token.expose()).ok_or_else(over)?;
+    let cookie = cookie.map(SecretString::expose);
+    let client = Client::outside(app, actor.user_agent.as_deref(), cookie);
+    let challenge = challenges::attempt(app, actor, Purpose::SecondFactor, digest, client).await?;
+    let challenge = challenge.ok_or_else(over)?;
+    let user = challenge.user.ok_or_else(over)?;
+    if recovery::ask_for_factors(app, actor, user, &challenge).await? {
+        Ok(())
+    } else {
+        Err(over())
+    }
+}
+
+/// What a factor and the password before it come to.
+fn after_password(amr: &'static str) -> &'static str {
+    match amr {
+        "hwk user mfa" => "pwd hwk user mfa",
+        "swk user mfa" => "pwd swk user mfa",
+        _ => "pwd otp mfa",
+    }
+}
+
+pub(super) fn over() -> Error {
+    let says =
+        "This sign-in has expired, was tried too often, or belongs to another client; begin again.";
+    Error::new(Kind::NotSignedIn, "login.challenge_over", says)
+        .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}
+
+pub(super) fn wrong() -> Error {
+    let says = "The code is wrong, was used before, or isn't of this moment; or the passkey was not accepted.";
+    Error::new(Kind::NotSignedIn, "login.denied", says)
+        .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}

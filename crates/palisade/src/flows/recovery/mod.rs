@@ -1,0 +1,359 @@
+//! Recovery: what whoever can read the account's mail may do with links. A new password, an invitation's first
+//! one, another address, and the way back from there.
+//!
+//! Promises:
+//! - Asking answers alike, after the same work, for every address; who gets a letter is decided when letters are sent.
+//! - A link works once, for its time, and not after the password or the address was changed. It signs nobody in.
+//! - A new password ends every session, every API key and every lock. Whatever somebody set up who couldn't read this mail is gone.
+//! - An address is changed by whoever reads the new mail **and** knows the password; whoever reads the old mail
+//!   can undo it for a week, and nobody else can have that address meanwhile.
+//!
+//! - No link removes a second factor, but one that needs the password, the mail and a waiting time, where
+//!   `mfa.recovery_delay` is set.
+//!
+//! Tables: `recovery_tokens`, `address_changes`, `factor_recoveries`.
+
+mod address;
+mod factors;
+mod http;
+mod invitation;
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use palisade_crypto::opaque;
+use palisade_crypto::secret::SecretString;
+use palisade_db::{Migration, Sql, args};
+
+use crate::app::{Actor, App, Change, Hold};
+use crate::audit::Event;
+use crate::credentials::{self, Act, End, Ending, Fate};
+use crate::error::{Error, Result};
+use crate::id::UserId;
+use crate::lockout;
+use crate::mail::{self, Content, Letter};
+use crate::mfa;
+use crate::module::{Job, Module};
+use crate::passwords::{self, Turn};
+use crate::users::{self, Email, User};
+
+/// Somebody asked for a link to choose a new password.
+pub const ASKED: Event =
+    Event { name: "recovery.asked", says: "Somebody asked for a link to choose a new password" };
+/// Such a link was made for a user.
+pub const LINK_MADE: Event =
+    Event { name: "recovery.link_made", says: "A link to choose a new password was made" };
+/// A user chose a new password with a link.
+pub const RESET: Event =
+    Event { name: "recovery.reset", says: "A new password was chosen with a link" };
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "recovery",
+    routes: http::routes,
+    limits: &[
+        &http::FORGOT,
+        &http::FORGOT_ACCOUNT,
+        &http::RESET_LIMIT,
+        &http::INVITE,
+        &http::EMAIL_CHANGE,
+        &http::EMAIL_LINK,
+        &http::FACTORS,
+    ],
+    events: &[
+        ASKED,
+        LINK_MADE,
+        RESET,
+        invitation::INVITED,
+        address::ASKED,
+        address::CHANGED,
+        address::RESTORED,
+        factors::ASKED,
+        factors::REMOVED,
+        factors::CANCELLED,
+    ],
+    letters: &[
+        &LETTER,
+        &invitation::LETTER,
+        &address::CONFIRM,
+        &address::ANNOUNCE,
+        &factors::LETTER,
+    ],
+    jobs: &[Job {
+        name: "recovery.prune",
+        every: Duration::from_secs(3600),
+        run: |app| Box::pin(prune(app)),
+    }],
+    migrations: &[
+        Migration {
+            version: 10,
+            name: "recovery",
+            sql: Sql::Both(include_str!("../../../migrations/0010_recovery.sql")),
+        },
+        Migration {
+            version: 13,
+            name: "addresses",
+            sql: Sql::Both(include_str!("../../../migrations/0013_addresses.sql")),
+        },
+        Migration {
+            version: 19,
+            name: "factor_recoveries",
+            sql: Sql::Both(include_str!("../../../migrations/0019_factor_recoveries.sql")),
+        },
+    ],
+    endings: &LINKS,
+    tables: &["recovery_tokens", "address_changes", "factor_recoveries"],
+    ..Module::EMPTY
+};
+
+pub use address::{
+    AddressChange, ask as ask_for_address, confirm as confirm_address, kept_changes, move_to,
+    undo as undo_address,
+};
+pub use factors::{
+    ask as ask_for_factors, cancel as keep_factors, finish as remove_factors, not_lost,
+};
+pub use invitation::{Invitation, invite, send_link};
+
+/// What a link is for; how its token begins says it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Reset,
+    Invitation,
+}
+
+impl Link {
+    fn prefix(self) -> &'static str {
+        match self {
+            Link::Reset => "pal_rs_",
+            Link::Invitation => "pal_in_",
+        }
+    }
+
+    /// The word in the table.
+    fn as_str(self) -> &'static str {
+        match self {
+            Link::Reset => "reset",
+            Link::Invitation => "invitation",
+        }
+    }
+
+    /// What a token is for, and its digest.
+    fn parse(token: &SecretString) -> Option<(Link, [u8; 32])> {
+        [Link::Reset, Link::Invitation].into_iter().find_map(|link| {
+            opaque::digest(link.prefix(), token.expose()).map(|digest| (link, digest))
+        })
+    }
+}
+
+const LIVES: Duration = Duration::from_secs(3600);
+
+static LETTER: Letter = Letter {
+    name: "recovery_reset",
+    text: include_str!("letters/reset.txt"),
+    html: include_str!("letters/reset.html"),
+    prepare: letter,
+};
+
+/// Notes that somebody wants a link for this address.
+///
+/// # Errors
+/// `mail.off`; or the database fails.
+pub async fn forgot(app: &App, actor: &Actor, email: &Email) -> Result<()> {
+    mail::needed(app)?;
+    let mut change = app.change(actor).await?;
+    // SECURITY: the same rows whoever is asked for (test: asking_for_a_link_tells_nothing).
+    mail::post(&mut change, &LETTER, Content::to(email.address())).await?;
+    // The address isn't written down: it may be that of somebody who is deleted some day.
+    change.commit(ASKED.entry()).await
+}
+
+/// The letter with a link of its own, if there is an account to recover.
+fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
+    Box::pin(async move {
+        let Some(email) = content.to.as_deref().and_then(|to| Email::parse(to).ok()) else {
+            return Ok(None);
+        };
+        let user = users::find_by_email(app, &email).await?;
+        let Some(user) = user.filter(|user| !user.disabled && !user.service) else {
+            return Ok(None);
+        };
+        let token = store_link(app, &user, Link::Reset, LIVES).await?;
+        // To the address as the account has it, not as it was asked for.
+        Ok(token.map(|token| Content::to(&user.email).with_link(app, "reset", &token)))
+    })
+}
+
+/// Makes a link for a user.
+async fn store_link(
+    app: &App,
+    user: &User,
+    link: Link,
+    lives: Duration,
+) -> Result<Option<SecretString>> {
+    let token = opaque::generate(link.prefix(), &*app.random);
+    let digest = opaque::digest(link.prefix(), token.expose());
+    let mut change = app.change_holding(&Actor::system(), &[Hold::Shared(user.id)]).await?;
+    let now = change.now();
+    // Held, so that of two that are made at the same moment the later one finds the earlier one.
+    users::hold(&mut change, user.id).await?;
+    replace(&mut change, user.id, link).await?;
+    // SECURITY: only if the address that it goes to is still the account's, which may have been given back since
+    // (test: an_undone_change_of_address_voids_those_after_it).
+    let made = change
+        .run(
+            "insert into recovery_tokens (digest, user_id, created_at, expires_at, kind, password_generation)
+             select $1, id, $3, $4, $6, coalesce((select generation from passwords where user_id = $2), 0)
+             from users
+             where id = $2 and email = $5 and disabled_at is null and service is null",
+            args![digest, user.id, now, now.plus(lives), user.email.as_str(), link.as_str()],
+        )
+        .await?;
+    if made == 0 {
+        return Ok(None);
+    }
+    change.commit(LINK_MADE.about(user.id)).await?;
+    Ok(Some(token))
+}
+
+/// Voids the links that a new one takes the place of.
+async fn replace(change: &mut Change, user: UserId, new: Link) -> Result<()> {
+    // SECURITY: a link that lies in an old mail opens nothing once a newer one was sent. Anybody may ask for a reset:
+    // it leaves an invitation alone (test: a_newer_link_replaces_the_older_ones).
+    change
+        .run(
+            "delete from recovery_tokens
+             where user_id = $1 and used_at is null and (kind = 'reset' or kind = $2)",
+            args![user, new.as_str()],
+        )
+        .await?;
+    Ok(())
+}
+
+/// How links end with an act on their account.
+const LINKS: [Ending; 4] = [
+    Ending {
+        kind: credentials::Kind::PasswordLinks,
+        end: |change, end, _| Box::pin(none(void_links(change, end.user))),
+    },
+    Ending {
+        kind: credentials::Kind::EmailLinks,
+        end: |change, end, _| Box::pin(none(address::void_asked(change, end.user))),
+    },
+    Ending {
+        kind: credentials::Kind::UndoLinks,
+        end: |change, end, fate| {
+            let since = end.since.filter(|_| fate == Fate::Since);
+            Box::pin(none(address::void_undoing(change, end.user, since)))
+        },
+    },
+    Ending {
+        kind: credentials::Kind::FactorLinks,
+        end: |change, end, _| Box::pin(none(factors::void(change, end.user))),
+    },
+];
+
+/// Links aren't counted.
+async fn none(voided: impl Future<Output = Result<()>>) -> Result<usize> {
+    voided.await?;
+    Ok(0)
+}
+
+/// Voids what was sent to a user's address before.
+async fn void_links(change: &mut Change, user: UserId) -> Result<()> {
+    change
+        .run("delete from recovery_tokens where user_id = $1 and used_at is null", args![user])
+        .await?;
+    Ok(())
+}
+
+/// Sets a new password with the token of a link; with an invitation's, the first one.
+///
+/// # Errors
+/// `recovery.bad_token`; a broken rule of the password; 503 when too many wait; or the database fails.
+pub async fn reset(
+    app: &App,
+    actor: &Actor,
+    token: &SecretString,
+    password: &SecretString,
+) -> Result<()> {
+    let (link, digest) = Link::parse(token).ok_or_else(bad_token)?;
+    let user = usable(app, digest).await?;
+    let turn = Turn::of(actor.address);
+    let hashed = passwords::hash_for(app, turn, &user, "/password", password).await?;
+    let sealed = hashed.seal(app, user.id);
+    let mut change = app.change_holding(actor, &[Hold::Alone(user.id)]).await?;
+    let now = change.now();
+    users::hold(&mut change, user.id).await?;
+    // SECURITY: at most once, also for two requests at the same moment, and not with a link from before the
+    // password was last changed (test: a_link_works_once_and_dies_with_the_password), nor for a user who was
+    // disabled meanwhile (test: a_link_that_waited_for_a_disabling_is_refused).
+    let used = change
+        .run(
+            "update recovery_tokens set used_at = $2
+             where digest = $1 and used_at is null and expires_at > $2
+                and password_generation = coalesce((select p.generation from passwords p
+                    where p.user_id = recovery_tokens.user_id), 0)
+                and exists (select 1 from users u
+                    where u.id = recovery_tokens.user_id and u.disabled_at is null)",
+            args![digest, now],
+        )
+        .await?;
+    if used != 1 {
+        return Err(bad_token());
+    }
+    if users::awaits_proof(&mut change, user.id).await? {
+        // SECURITY: whoever set a factor up until now may not have been the owner of the address
+        // (test: what_was_set_up_before_the_address_was_proved_is_gone).
+        mfa::remove_all(&mut change, user.id).await?;
+    }
+    let first = !passwords::has(&mut change, user.id).await?;
+    passwords::store(&mut change, user.id, sealed).await?;
+    users::prove_address(&mut change, user.id, &user.email).await?;
+    // SECURITY: the mail is no second factor: guesses at that stay counted
+    // (test: a_new_password_by_mail_gives_no_more_guesses_at_the_factor).
+    lockout::clear_password(&mut change, user.id).await?;
+    // SECURITY: whoever had the account before may have made some of it
+    // (tests: what_revokes_an_api_key, every_act_ends_what_the_table_says).
+    credentials::end(&mut change, End::of(user.id, Act::PasswordReset)).await?;
+    if !first {
+        passwords::tell_owner(&mut change, user.id).await?;
+    }
+    change.commit(RESET.about(user.id).detail("with", link.as_str())).await
+}
+
+/// Whose token it is, if it could be used now; asked before the work of hashing.
+async fn usable(app: &App, digest: [u8; 32]) -> Result<User> {
+    let row: Option<(UserId,)> = app
+        .db
+        .maybe(
+            "select t.user_id from recovery_tokens t left join passwords p on p.user_id = t.user_id
+             where t.digest = $1 and t.used_at is null and t.expires_at > $2
+                and t.password_generation = coalesce(p.generation, 0)",
+            args![digest, app.clock.now()],
+        )
+        .await?;
+    let (id,) = row.ok_or_else(bad_token)?;
+    let user = users::find(app, id).await?;
+    user.filter(|user| !user.disabled).ok_or_else(bad_token)
+}
+
+fn bad_token() -> Error {
+    let says = "This link was used, was replaced by a newer one or has expired, or the password or email has \
+                changed. Request a new link.";
+    Error::bad_field("/token", "recovery.bad_token", says)
+}
+
+async fn prune(app: &App) -> Result<()> {
+    let mut tx = app.db.begin().await?;
+    let now = app.clock.now();
+    tx.run("delete from recovery_tokens where expires_at < $1", args![now]).await?;
+    tx.run("delete from factor_recoveries where expires_at < $1", args![now]).await?;
+    tx.run(
+        "delete from address_changes
+         where (confirmed_at is null and expires_at < $1) or undo_until < $1",
+        args![now],
+    )
+    .await?;
+    Ok(tx.commit().await?)
+}

@@ -1,0 +1,211 @@
+//! Registration, the proof of its address, the set-up of the first administrator, and the pages behind the links.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use palisade_crypto::secret::SecretString;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Wanted, register, resend, set_up, verify};
+use crate::access::{ANYONE, Caller};
+use crate::app::App;
+use crate::error::{Error, Kind, Result, Rules};
+use crate::http::{Accepted, Asset, Body, Created, Html, NoContent, Routes, Taken, limit};
+use crate::limits::{Key, Rule};
+use crate::shape;
+use crate::users::{self, Email, UserView, check_name};
+
+/// Registrations by address.
+pub(super) const REGISTER: Rule = Rule {
+    name: "register_address",
+    burst: 20,
+    per: Duration::from_secs(3600),
+    key: Key::Address,
+    says: "Too many registrations from this address; wait a while.",
+};
+
+/// Attempts to use a set-up link, by address.
+pub(super) const SETUP: Rule = Rule {
+    name: "setup_address",
+    burst: 20,
+    per: Duration::from_secs(3600),
+    key: Key::Address,
+    says: "Too many attempts at setting up; wait a while.",
+};
+
+/// Attempts to prove an address, by the client's.
+pub(super) const VERIFY: Rule = Rule {
+    name: "verify_address",
+    burst: 30,
+    per: Duration::from_secs(3600),
+    key: Key::Address,
+    says: "Too many attempts to confirm an address; wait a while.",
+};
+
+/// Asking for the letter again, by the client's address.
+pub(super) const RESEND: Rule = Rule {
+    name: "resend_address",
+    burst: 20,
+    per: Duration::from_secs(3600),
+    key: Key::Address,
+    says: "Too many letters were asked for from this address; wait a while.",
+};
+
+/// The same by the address that it goes to.
+pub(super) const RESEND_ACCOUNT: Rule = Rule {
+    name: "resend_account",
+    burst: 5,
+    per: Duration::from_secs(3600),
+    key: Key::Account,
+    says: "Too many letters were asked for to this address; wait a while.",
+};
+
+pub(super) fn routes() -> Routes {
+    Routes::at("")
+        .post("/auth/register", ANYONE.limit(&REGISTER), sign_up)
+        .says("Registers.\n\nThe answer is the same whether the address is known or not.")
+        .or(Kind::Denied, "registration.closed")
+        .or(Kind::Unavailable, "passwords.busy")
+        .post("/auth/verify-email", ANYONE.limit(&VERIFY), verify_email)
+        .says(
+            "Proves the address of a registration, with the token of the link and the password that it was \
+             registered with.",
+        )
+        .or(Kind::Conflict, "users.email_taken")
+        .or(Kind::TooMany, "lockout.locked")
+        .or(Kind::Unavailable, "passwords.busy")
+        .post("/auth/verify-email/resend", ANYONE.limit(&RESEND), send_again)
+        .says("Asks for the letter again.\n\nThe answer is the same whether the address is known or not.")
+        .or(Kind::TooMany, "request.too_many")
+        .or(Kind::Unavailable, "mail.off")
+        .post("/setup", ANYONE.limit(&SETUP), setup)
+        .says("Creates the first administrator, with the token of the set-up link.")
+        .or(Kind::Gone, "setup.done")
+        .or(Kind::Conflict, "users.email_taken")
+        .or(Kind::Unavailable, "passwords.busy")
+        .and(
+            Routes::root()
+                .get("/setup", ANYONE, page)
+                .get("/account/verify", ANYONE, verify_page)
+                .get("/assets/account.js", ANYONE, || async { ACCOUNT_SCRIPT })
+                .get("/assets/setup.js", ANYONE, || async { SCRIPT })
+                .get("/assets/palisade.css", ANYONE, || async { STYLE }),
+        )
+}
+
+async fn page(State(app): State<App>) -> Html {
+    Html::new(&*app.random, include_str!("../../pages/setup.html"))
+}
+
+const SCRIPT: Asset = Asset {
+    media_type: "text/javascript; charset=utf-8",
+    body: include_str!("../../pages/setup.js"),
+};
+async fn verify_page(State(app): State<App>) -> Html {
+    Html::new(&*app.random, include_str!("../../pages/verify.html"))
+}
+
+/// What every page behind a link runs.
+const ACCOUNT_SCRIPT: Asset = Asset {
+    media_type: "text/javascript; charset=utf-8",
+    body: include_str!("../../pages/account.js"),
+};
+const STYLE: Asset =
+    Asset { media_type: "text/css; charset=utf-8", body: include_str!("../../pages/palisade.css") };
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RegisterBody {
+    #[schemars(with = "shape::EmailAddress")]
+    email: String,
+    /// At least 15 characters, unless the server is set otherwise; 128 code points at most.
+    #[schemars(with = "shape::Password", example = &"seven purple teapots orbit")]
+    password: SecretString,
+    /// What the person is called.
+    #[schemars(with = "Option<shape::Label>")]
+    name: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct SetupBody {
+    /// The part of the set-up link after `token=`.
+    #[schemars(with = "shape::Secret")]
+    token: SecretString,
+    #[schemars(with = "shape::EmailAddress")]
+    email: String,
+    /// At least 15 characters, unless the server is set otherwise; 128 code points at most.
+    #[schemars(with = "shape::Password", example = &"seven purple teapots orbit")]
+    password: SecretString,
+    /// What the person is called.
+    #[schemars(with = "Option<shape::Label>")]
+    name: Option<String>,
+}
+
+/// Checks what can be checked without work, all of it at once.
+fn wanted(email: &str, password: SecretString, name: Option<&str>) -> Result<Wanted> {
+    let mut rules = Rules::new();
+    let email = rules.check("/email", Email::parse(email));
+    let name = rules.check("/name", name.map(check_name).transpose());
+    rules.all(email.zip(name).map(|(email, name)| Wanted { email, password, name }))
+}
+
+async fn sign_up(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<RegisterBody>,
+) -> Result<Accepted<Taken>> {
+    let wanted = wanted(&body.email, body.password, body.name.as_deref())?;
+    register(&app, &caller.actor, wanted).await?;
+    Ok(Accepted(Taken::default()))
+}
+
+async fn setup(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<SetupBody>,
+) -> Result<Created<UserView>> {
+    let wanted = wanted(&body.email, body.password, body.name.as_deref())?;
+    let user = set_up(&app, &caller.actor, &body.token, wanted).await?;
+    let user = users::find(&app, user).await?.ok_or_else(Error::not_found)?;
+    Ok(Created(UserView::new(&user, app.clock.now())))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct VerifyBody {
+    /// The part of the link after `token=`.
+    #[schemars(with = "shape::Secret")]
+    token: SecretString,
+    /// The password that the address was registered with.
+    #[schemars(with = "shape::Password", example = &"seven purple teapots orbit")]
+    password: SecretString,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ResendBody {
+    #[schemars(with = "shape::EmailAddress")]
+    email: String,
+}
+
+async fn verify_email(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<VerifyBody>,
+) -> Result<NoContent> {
+    verify(&app, &caller.actor, &body.token, &body.password).await?;
+    Ok(NoContent)
+}
+
+async fn send_again(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<ResendBody>,
+) -> Result<Accepted<Taken>> {
+    let email = Email::parse(&body.email).map_err(|broken| broken.at("/email"))?;
+    limit(&app, &RESEND_ACCOUNT, app.limiter.account(email.key()))?;
+    resend(&app, &caller.actor, &email).await?;
+    Ok(Accepted(Taken::default()))
+}

@@ -1,0 +1,289 @@
+//! How accounts come into being: the set-up link for the first administrator, registration, and the
+//! operator's command line.
+//!
+//! Promises:
+//! - There is no default account. The first administrator is made with a link that only the operator
+//!   was shown, that works once, for 30 minutes, and never again once an administrator exists.
+//! - Registration answers the same, after the same work, whether the address is known or not.
+//! - Where addresses are verified, nothing of an account exists before its address is proved by somebody who
+//!   knows the password that it was registered with: a stranger who registers another's address gains nothing.
+//!
+//! Tables: `setup_links`, `registrations`.
+
+mod http;
+mod verification;
+
+use std::time::Duration;
+
+use palisade_crypto::opaque;
+use palisade_crypto::secret::SecretString;
+use palisade_db::{Migration, Sql, args};
+
+use crate::app::{Actor, App, Change};
+use crate::audit::Event;
+use crate::credentials::{self, Ending};
+use crate::error::{Error, Kind, Result};
+use crate::id::UserId;
+use crate::module::{Job, Module};
+use crate::passwords::{self, Turn};
+use crate::settings::EmailVerification;
+use crate::users::{self, ADMIN, Email, NewUser};
+
+pub use verification::{resend, verify};
+
+/// Somebody registered.
+pub const REGISTERED: Event =
+    Event { name: "registration.registered", says: "Somebody registered" };
+/// Somebody tried to register an address that has an account, or while registration is closed.
+pub const REFUSED: Event =
+    Event { name: "registration.refused", says: "A registration led to no account" };
+/// The first administrator was made.
+pub const SET_UP: Event =
+    Event { name: "registration.set_up", says: "The first administrator was created" };
+/// A set-up link was made.
+pub const LINK_MADE: Event =
+    Event { name: "registration.link_made", says: "A set-up link was created" };
+
+/// Somebody registered an address that is still to be proved.
+pub const REQUESTED: Event = Event {
+    name: "registration.requested",
+    says: "Somebody registered; the address is to be proved",
+};
+/// An address was proved.
+pub const VERIFIED: Event =
+    Event { name: "registration.verified", says: "The address of an account was proved" };
+/// Somebody asked for the letter again.
+pub const RESENT: Event =
+    Event { name: "registration.resent", says: "Somebody asked for the verifying letter again" };
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "registration",
+    routes: http::routes,
+    limits: &[&http::REGISTER, &http::SETUP, &http::VERIFY, &http::RESEND, &http::RESEND_ACCOUNT],
+    events: &[REGISTERED, REFUSED, SET_UP, LINK_MADE, REQUESTED, VERIFIED, RESENT],
+    letters: &[&verification::LETTER],
+    jobs: &[Job {
+        name: "registration.prune",
+        every: Duration::from_secs(3600),
+        run: |app| Box::pin(verification::prune(app)),
+    }],
+    migrations: &[
+        Migration {
+            version: 7,
+            name: "setup",
+            sql: Sql::Both(include_str!("../../../migrations/0007_setup.sql")),
+        },
+        Migration {
+            version: 11,
+            name: "registrations",
+            sql: Sql::Both(include_str!("../../../migrations/0011_registrations.sql")),
+        },
+    ],
+    endings: &[LINKS],
+    tables: &["setup_links", "registrations"],
+    ..Module::EMPTY
+};
+
+const SETUP_PREFIX: &str = "pal_su_";
+const SETUP_LIVES: Duration = Duration::from_secs(30 * 60);
+
+/// An account that somebody asks for.
+pub struct Wanted {
+    /// The address.
+    pub email: Email,
+    /// The password, as it was given.
+    pub password: SecretString,
+    /// The name.
+    pub name: Option<String>,
+}
+
+impl Wanted {
+    async fn hash(&self, app: &App, turn: Turn) -> Result<passwords::Hashed> {
+        let context = [self.email.address(), self.name.as_deref().unwrap_or("")];
+        passwords::hash(app, turn, "/password", &self.password, &context).await
+    }
+}
+
+/// Registers a person; says nothing about whether the address was known.
+///
+/// # Errors
+/// `registration.closed`; a broken rule of the password; or the database fails.
+pub async fn register(app: &App, actor: &Actor, wanted: Wanted) -> Result<()> {
+    if app.settings.registration.mode != crate::settings::RegistrationMode::Open {
+        return Err(Error::new(
+            Kind::Denied,
+            "registration.closed",
+            "Registration is closed here; ask an administrator for an account.",
+        ));
+    }
+    let hashed = wanted.hash(app, Turn::of(actor.address)).await?;
+    let mut change = app.change(actor).await?;
+    if app.settings.registration.email_verification == EmailVerification::Required {
+        let user = UserId(app.new_id());
+        verification::ask(&mut change, user, &wanted, &hashed).await?;
+        return change.commit(REQUESTED.entry()).await;
+    }
+    let optional = app.settings.registration.email_verification == EmailVerification::Optional;
+    let made = create(&mut change, &wanted, &hashed, Vec::new()).await?;
+    if optional {
+        let user = made.unwrap_or_else(|| UserId(app.new_id()));
+        users::await_proof(&mut change, user).await?;
+        verification::ask(&mut change, user, &wanted, &hashed).await?;
+    }
+    match made {
+        Some(user) => change.commit(REGISTERED.about(user)).await,
+        None => {
+            let entry = REFUSED.entry().detail("reason", "address_taken");
+            change.commit(entry).await
+        }
+    }
+}
+
+/// Makes the first administrator with a set-up token.
+///
+/// # Errors
+/// `setup.done` once an administrator exists; `setup.bad_token`; a broken rule of the password.
+pub async fn set_up(
+    app: &App,
+    actor: &Actor,
+    token: &SecretString,
+    wanted: Wanted,
+) -> Result<UserId> {
+    if users::has_admin(app).await? {
+        return Err(done());
+    }
+    let digest = opaque::digest(SETUP_PREFIX, token.expose()).ok_or_else(bad_token)?;
+    usable(app, digest).await?;
+    let hashed = wanted.hash(app, Turn::of(actor.address)).await?;
+    let mut change = app.change(actor).await?;
+    let now = change.now();
+    // SECURITY: at most once, also for two requests at the same moment
+    // (test: a_setup_link_makes_one_administrator).
+    let used = change
+        .run(
+            "update setup_links set used_at = $2
+             where digest = $1 and used_at is null and expires_at > $2",
+            args![digest, now],
+        )
+        .await?;
+    if used != 1 {
+        return Err(bad_token());
+    }
+    if users::has_admin_now(&mut change).await? {
+        return Err(done());
+    }
+    let user = create(&mut change, &wanted, &hashed, vec![ADMIN.to_owned()])
+        .await?
+        .ok_or_else(users::email_taken)?;
+    change.commit(SET_UP.about(user)).await?;
+    Ok(user)
+}
+
+/// Whether a token could be used, asked before the work of hashing.
+async fn usable(app: &App, digest: [u8; 32]) -> Result<()> {
+    let row: Option<(i64,)> = app
+        .db
+        .maybe(
+            "select 1 from setup_links where digest = $1 and used_at is null and expires_at > $2",
+            args![digest, app.clock.now()],
+        )
+        .await?;
+    row.map(drop).ok_or_else(bad_token)
+}
+
+/// Whether there is no administrator yet, and a set-up link would be of use.
+///
+/// # Errors
+/// When the database fails.
+pub async fn needs_setup(app: &App) -> Result<bool> {
+    Ok(!users::has_admin(app).await?)
+}
+
+/// Makes a set-up token; every earlier one is void.
+///
+/// # Errors
+/// `setup.done` once an administrator exists; or the database fails.
+pub async fn setup_link(app: &App, actor: &Actor) -> Result<SecretString> {
+    if !needs_setup(app).await? {
+        return Err(done());
+    }
+    let token = opaque::generate(SETUP_PREFIX, &*app.random);
+    let digest = opaque::digest(SETUP_PREFIX, token.expose());
+    let mut change = app.change(actor).await?;
+    let now = change.now();
+    change.run("delete from setup_links", args![]).await?;
+    change
+        .run(
+            "insert into setup_links (digest, created_at, expires_at) values ($1, $2, $3)",
+            args![digest, now, now.plus(SETUP_LIVES)],
+        )
+        .await?;
+    change.commit(LINK_MADE.entry()).await?;
+    let link = format!("{}/setup#token={}", app.settings.server.public_url, token.expose());
+    Ok(link.into())
+}
+
+/// Makes a user at the word of the operator.
+///
+/// # Errors
+/// `users.email_taken`; a broken rule of the password; or the database fails.
+pub async fn create_user(
+    app: &App,
+    actor: &Actor,
+    wanted: Wanted,
+    roles: Vec<String>,
+) -> Result<UserId> {
+    let hashed = wanted.hash(app, Turn::of(None)).await?;
+    let mut change = app.change(actor).await?;
+    let user =
+        create(&mut change, &wanted, &hashed, roles).await?.ok_or_else(users::email_taken)?;
+    change.commit(users::CREATED.about(user)).await?;
+    Ok(user)
+}
+
+async fn create(
+    change: &mut Change,
+    wanted: &Wanted,
+    hashed: &passwords::Hashed,
+    roles: Vec<String>,
+) -> Result<Option<UserId>> {
+    let new = NewUser {
+        id: None,
+        verified: false,
+        email: wanted.email.clone(),
+        name: wanted.name.clone(),
+        roles,
+        service: false,
+    };
+    let Some(user) = users::create(change, &new).await? else { return Ok(None) };
+    let sealed = hashed.seal(&change.app().clone(), user);
+    passwords::store(change, user, sealed).await?;
+    Ok(Some(user))
+}
+
+/// How registrations of an address end, with the account that had it.
+const LINKS: Ending = Ending {
+    kind: credentials::Kind::VerificationLinks,
+    end: |change, end, _| {
+        Box::pin(async move {
+            let sql = "delete from registrations
+                where email_key = (select email_key from users where id = $1)";
+            change.run(sql, args![end.user]).await?;
+            Ok(0)
+        })
+    },
+};
+
+fn done() -> Error {
+    Error::new(Kind::Gone, "setup.done", "This server has an administrator; set-up is over.")
+}
+
+fn bad_token() -> Error {
+    Error::bad_field(
+        "/token",
+        "setup.bad_token",
+        "This set-up link was used, has expired or was replaced; print a new one with \
+         `palisade setup-link`.",
+    )
+}

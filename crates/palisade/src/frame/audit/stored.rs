@@ -1,0 +1,153 @@
+//! A row of the log as it stands in the database, and whether it is what was written.
+//!
+//! Who owns the database may have put anything there, so no value is taken for granted: what can't be read is a
+//! fault of its row, never an error of the reader.
+
+use palisade_crypto::{audit as digest, secret};
+use palisade_db::{Cell, Column, DbError, FromRow, Row, Timestamp, Type};
+use uuid::Uuid;
+
+use super::record::Record;
+
+/// The start of every statement that reads whole rows: each column of `audit_events`, the key of the person
+/// concerned, and how many rows have this id.
+macro_rules! select_stored {
+    ($rest:literal) => {
+        concat!(
+            "select e.id, e.at, e.event, e.actor_kind, e.actor_id, e.about_kind, e.about_id, e.person_id,
+                    e.record, e.personal, e.mac, e.position, e.chain, k.wrapped,
+                    (select count(*) from audit_events o where o.id = e.id)
+             from audit_events e left join person_keys k on k.user_id = e.person_id ",
+            $rest
+        )
+    };
+}
+pub(super) use select_stored;
+
+/// A value, unless something else stands in its place.
+pub(super) struct Read<T>(pub(super) Option<T>);
+
+impl<T: Column> Column for Read<T> {
+    const TYPE: Type = T::TYPE;
+
+    fn from_cell(cell: Cell<'_>) -> Result<Self, DbError> {
+        Ok(Read(T::from_cell(cell).ok()))
+    }
+}
+
+impl<T: PartialEq> Read<T> {
+    fn is(&self, expected: &T) -> bool {
+        self.0.as_ref() == Some(expected)
+    }
+}
+
+impl<T: Clone> Read<Option<T>> {
+    /// The value; none where there is none or it can't be read.
+    pub(super) fn value(&self) -> Option<T> {
+        self.0.clone().flatten()
+    }
+}
+
+/// One row.
+pub(super) struct Stored {
+    pub(super) id: Read<Uuid>,
+    pub(super) at: Read<Timestamp>,
+    pub(super) event: Read<String>,
+    pub(super) actor_kind: Read<String>,
+    pub(super) actor_id: Read<Option<Uuid>>,
+    pub(super) about_kind: Read<Option<String>>,
+    pub(super) about_id: Read<Option<Uuid>>,
+    pub(super) person_id: Read<Option<Uuid>>,
+    pub(super) record: Read<String>,
+    pub(super) personal: Read<Option<Vec<u8>>>,
+    pub(super) mac: Read<[u8; 32]>,
+    pub(super) position: Read<Option<i64>>,
+    pub(super) chain: Read<Option<[u8; 32]>>,
+    /// The wrapped key of the person concerned.
+    pub(super) wrapped: Read<Option<Vec<u8>>>,
+    /// How many rows have its id.
+    pub(super) copies: i64,
+}
+
+impl FromRow for Stored {
+    fn from_row(row: &mut Row<'_>) -> Result<Self, DbError> {
+        Ok(Stored {
+            id: row.next()?,
+            at: row.next()?,
+            event: row.next()?,
+            actor_kind: row.next()?,
+            actor_id: row.next()?,
+            about_kind: row.next()?,
+            about_id: row.next()?,
+            person_id: row.next()?,
+            record: row.next()?,
+            personal: row.next()?,
+            mac: row.next()?,
+            position: row.next()?,
+            chain: row.next()?,
+            wrapped: row.next()?,
+            copies: row.next()?,
+        })
+    }
+}
+
+/// Why a row isn't what was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unlike {
+    /// Its MAC doesn't fit its record: this text was never written, or was changed.
+    Record,
+    /// This column differs from the record.
+    Column(&'static str),
+}
+
+impl std::fmt::Display for Unlike {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Unlike::Record => f.write_str("the record does not match its MAC"),
+            Unlike::Column(name) => write!(f, "the column {name} differs from the record"),
+        }
+    }
+}
+
+/// Whether the record is one that was written, under this key.
+pub(super) fn is_authentic(key: &[u8; 32], record: &str, mac: &[u8; 32]) -> bool {
+    secret::constant_time_eq(&digest::record_mac(key, record.as_bytes()), mac)
+}
+
+impl Stored {
+    /// The record, if the row is what was written. Its place in the chain is not looked at.
+    pub(super) fn record(&self, key: &[u8; 32]) -> Result<Record, Unlike> {
+        let text = self.record.0.as_deref().ok_or(Unlike::Record)?;
+        let mac = self.mac.0.as_ref().ok_or(Unlike::Record)?;
+        if !is_authentic(key, text, mac) {
+            return Err(Unlike::Record);
+        }
+        let record: Record = serde_json::from_str(text).map_err(|_| Unlike::Record)?;
+        // SECURITY: every column is here, is `record` or `mac`, or is the place in the chain
+        // (test: an_edit_of_any_column_is_found).
+        let about = record.about.as_ref();
+        let same = [
+            ("id", self.id.is(&record.id.0)),
+            ("at", self.at.is(&Timestamp::from_micros(record.at))),
+            ("event", self.event.is(&record.event)),
+            ("actor_kind", self.actor_kind.is(&record.actor.kind)),
+            ("actor_id", self.actor_id.is(&record.actor.id)),
+            ("about_kind", self.about_kind.is(&about.map(|party| party.kind.clone()))),
+            ("about_id", self.about_id.is(&about.and_then(|party| party.id))),
+            ("person_id", self.person_id.is(&record.person().map(|person| person.0))),
+            ("personal", self.personal_is(record.personal.as_deref())),
+        ];
+        match same.iter().find(|(_, same)| !same) {
+            Some((column, _)) => Err(Unlike::Column(column)),
+            None => Ok(record),
+        }
+    }
+
+    fn personal_is(&self, expected: Option<&str>) -> bool {
+        match (&self.personal.0, expected) {
+            (Some(Some(sealed)), Some(expected)) => digest::content_digest(sealed) == expected,
+            (Some(None), None) => true,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What a slice is made of: one constant that lists everything it brings.
+//!
+//! An application on the library writes the same constant. Router, limits, tests and documentation are
+//! derived from these lists; there is no second plug-in mechanism.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use palisade_db::Migration;
+
+use crate::access::Credential;
+use crate::app::{App, Parts, Subscription};
+use crate::audit::Event;
+use crate::ending::Ending;
+use crate::error::Result;
+use crate::http::Routes;
+use crate::letter::Letter;
+use crate::limits::Rule;
+use crate::settings::Settings;
+
+/// A slice's table of contents.
+#[derive(Clone, Copy)]
+pub struct Module {
+    /// The slice's name, a plural noun.
+    pub name: &'static str,
+    /// Whether it is part of a server with these settings.
+    pub when: fn(&Settings) -> bool,
+    /// Its routes.
+    pub routes: fn() -> Routes,
+    /// Permissions that its routes ask for.
+    pub permissions: &'static [Permission],
+    /// Its rate limits.
+    pub limits: &'static [&'static Rule],
+    /// Events that it writes into the audit log.
+    pub events: &'static [Event],
+    /// Letters that it writes.
+    pub letters: &'static [&'static Letter],
+    /// Work that it does by the clock.
+    pub jobs: &'static [Job],
+    /// Ways to prove who calls.
+    pub credentials: &'static [Credential],
+    /// How credentials end that it keeps.
+    pub endings: &'static [Ending],
+    /// News that it listens to.
+    pub subscriptions: &'static [Subscription],
+    /// Its part of the database's schema, in order; versions are unique over all modules.
+    pub migrations: &'static [Migration],
+    /// Tables that only this slice writes.
+    pub tables: &'static [&'static str],
+    /// Puts the slice's own state into the app that is being built.
+    pub parts: fn(&Settings, &mut Parts) -> Result<()>,
+}
+
+impl Module {
+    /// A module that brings nothing: the base for `..Module::EMPTY`.
+    pub const EMPTY: Module = Module {
+        name: "",
+        when: |_| true,
+        routes: Routes::none,
+        permissions: &[],
+        limits: &[],
+        events: &[],
+        letters: &[],
+        jobs: &[],
+        credentials: &[],
+        endings: &[],
+        subscriptions: &[],
+        migrations: &[],
+        tables: &[],
+        parts: |_, _| Ok(()),
+    };
+}
+
+/// A right that a role may carry: `users:read`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Permission {
+    /// `area:verb`.
+    pub name: &'static str,
+    /// One sentence, for people.
+    pub says: &'static str,
+}
+
+/// Work that is done by the clock.
+#[derive(Clone, Copy)]
+pub struct Job {
+    /// `slice.what`.
+    pub name: &'static str,
+    /// The pause between two runs.
+    pub every: Duration,
+    /// The work; must be safe to run on several nodes at once.
+    pub run: for<'a> fn(&'a App) -> BoxFuture<'a, Result<()>>,
+}

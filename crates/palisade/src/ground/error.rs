@@ -1,0 +1,407 @@
+//! The one error type: a kind, a stable code, a sentence for the caller, a private cause.
+//!
+//! What a caller may learn is in [`Error::says`]; what only the operator may learn is the cause,
+//! which is logged once at the edge ([`crate::http`]) and never leaves the process. The wire form is
+//! RFC 9457 `application/problem+json`.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use serde::Serialize;
+
+use crate::visible::excerpt;
+
+/// The result of everything that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// What kind of failure it is. One table maps it to a status and a title.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The request can't be read: not JSON, not a valid header.
+    Malformed,
+    /// The request can be read and breaks a rule that its `errors` name.
+    BadInput,
+    /// Nobody is signed in, or the credential is no longer good.
+    NotSignedIn,
+    /// Who is signed in may not do this.
+    Denied,
+    /// There is no such thing, or none that the caller may see.
+    NotFound,
+    /// The route exists, the method doesn't.
+    WrongMethod,
+    /// The client took too long to send its request.
+    TooSlow,
+    /// The state of things doesn't allow it.
+    Conflict,
+    /// It was there once and won't come back.
+    Gone,
+    /// The body is larger than is accepted.
+    TooLarge,
+    /// The headers are larger than is accepted.
+    HeadersTooLarge,
+    /// The address is longer than is accepted.
+    UriTooLong,
+    /// The request needs something of HTTP that isn't built.
+    NotImplemented,
+    /// A version of HTTP that isn't spoken.
+    WrongVersion,
+    /// The body has a media type that isn't accepted.
+    WrongMediaType,
+    /// Too many requests.
+    TooMany,
+    /// A fault of ours.
+    Internal,
+    /// Something that we need is away or overloaded; trying again later may help.
+    Unavailable,
+}
+
+impl Kind {
+    /// The HTTP status of this kind (RFC 9110 section 15).
+    pub fn status(self) -> StatusCode {
+        self.row().0
+    }
+
+    /// The `title` of this kind (RFC 9457 section 3.1.3).
+    pub fn title(self) -> &'static str {
+        self.row().1
+    }
+
+    fn row(self) -> (StatusCode, &'static str) {
+        match self {
+            Kind::Malformed => (StatusCode::BAD_REQUEST, "Malformed request"),
+            Kind::BadInput => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid input"),
+            Kind::NotSignedIn => (StatusCode::UNAUTHORIZED, "Not signed in"),
+            Kind::Denied => (StatusCode::FORBIDDEN, "Not allowed"),
+            Kind::NotFound => (StatusCode::NOT_FOUND, "Not found"),
+            Kind::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),
+            Kind::TooSlow => (StatusCode::REQUEST_TIMEOUT, "Request took too long"),
+            Kind::Conflict => (StatusCode::CONFLICT, "Conflict"),
+            Kind::Gone => (StatusCode::GONE, "Gone"),
+            Kind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Body too large"),
+            Kind::HeadersTooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Headers too large")
+            }
+            Kind::UriTooLong => (StatusCode::URI_TOO_LONG, "URI too long"),
+            Kind::NotImplemented => (StatusCode::NOT_IMPLEMENTED, "Not implemented"),
+            Kind::WrongVersion => {
+                (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "HTTP version not supported")
+            }
+            Kind::WrongMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type"),
+            Kind::TooMany => (StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
+            Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
+            Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Unavailable"),
+        }
+    }
+}
+
+/// One broken rule of a request's input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct FieldError {
+    /// Where: a JSON Pointer into the body (RFC 6901), or the name of a query parameter.
+    #[schemars(example = &"/password")]
+    pub pointer: String,
+    /// Which rule, stable: `password.too_short`.
+    #[schemars(example = &"password.too_short")]
+    pub code: &'static str,
+    /// What is wrong and how to mend it.
+    #[schemars(example = &"Use at least 15 characters.")]
+    pub detail: String,
+}
+
+/// So much of a pointer is repeated: none of ours is longer.
+const LONGEST_POINTER: usize = 128;
+/// So much of what is said about a field.
+const LONGEST_DETAIL: usize = 600;
+/// So many broken rules are named at once.
+const MOST_FIELDS: usize = 50;
+
+impl FieldError {
+    /// A broken rule. What comes from outside in its pointer and its detail is cut and made visible: the answer is
+    /// short and harmless, whatever was sent.
+    pub fn new(pointer: &str, code: &'static str, detail: impl AsRef<str>) -> FieldError {
+        FieldError {
+            pointer: excerpt(pointer, LONGEST_POINTER),
+            code,
+            detail: excerpt(detail.as_ref(), LONGEST_DETAIL),
+        }
+    }
+}
+
+/// A failure, on its way to whoever asked.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: Kind,
+    code: &'static str,
+    says: Cow<'static, str>,
+    fields: Vec<FieldError>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    retry_after: Option<Duration>,
+    extensions: BTreeMap<&'static str, serde_json::Value>,
+    cause: Option<Cause>,
+    may_be_repeated: bool,
+}
+
+impl Error {
+    /// An error of `kind` with its stable `code` (`area.reason`) and a sentence for the caller.
+    pub fn new(kind: Kind, code: &'static str, says: impl Into<Cow<'static, str>>) -> Error {
+        Error(Box::new(Inner {
+            kind,
+            code,
+            says: says.into(),
+            fields: Vec::new(),
+            headers: Vec::new(),
+            retry_after: None,
+            extensions: BTreeMap::new(),
+            cause: None,
+            may_be_repeated: false,
+        }))
+    }
+
+    /// The unexpected: the caller sees a sentence and a request id, the log sees the cause.
+    pub fn internal(cause: impl Into<Cause>) -> Error {
+        Error::new(Kind::Internal, "server.internal", "Something went wrong on our side.")
+            .because(cause)
+    }
+
+    /// Something that we need is away; the caller is asked to come back after a second.
+    pub fn unavailable(code: &'static str, says: &'static str) -> Error {
+        Error::new(Kind::Unavailable, code, says).retry_after(Duration::from_secs(1))
+    }
+
+    /// There is no such thing, or none that the caller may see: always the same answer.
+    pub fn not_found() -> Error {
+        Error::new(Kind::NotFound, "request.not_found", "There is nothing here.")
+    }
+
+    /// The input breaks the rules that `fields` name.
+    pub fn bad_input(fields: Vec<FieldError>) -> Error {
+        let mut error =
+            Error::new(Kind::BadInput, "request.invalid", "The request breaks a rule; see errors.");
+        error.0.fields = fields;
+        // More of them help nobody, and one small body must not be answered by a large one.
+        error.0.fields.truncate(MOST_FIELDS);
+        error
+    }
+
+    /// One broken rule, at `pointer`.
+    pub fn bad_field(pointer: &str, code: &'static str, detail: impl Into<String>) -> Error {
+        Error::bad_input(vec![FieldError::new(pointer, code, detail.into())])
+    }
+
+    /// With the private reason, for the log.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Cause>) -> Error {
+        self.0.cause = Some(cause.into());
+        self
+    }
+
+    /// With a `Retry-After` (RFC 9110 section 10.2.3), rounded up to whole seconds, at least one.
+    #[must_use]
+    pub fn retry_after(mut self, after: Duration) -> Error {
+        self.0.retry_after = Some(after);
+        self
+    }
+
+    /// With a member of its own in the problem document (RFC 9457 section 3.2).
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<serde_json::Value>) -> Error {
+        self.0.extensions.insert(name, value.into());
+        self
+    }
+
+    /// With one more header on the answer.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Error {
+        self.0.headers.push((name, value));
+        self
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// The stable code, `area.reason`.
+    pub fn code(&self) -> &'static str {
+        self.0.code
+    }
+
+    /// The sentence for the caller.
+    pub fn says(&self) -> &str {
+        &self.0.says
+    }
+
+    /// The broken rules, if it is about input.
+    pub fn fields(&self) -> &[FieldError] {
+        &self.0.fields
+    }
+
+    /// Members of its own in the problem document.
+    pub fn extensions(&self) -> &BTreeMap<&'static str, serde_json::Value> {
+        &self.0.extensions
+    }
+
+    /// Headers that the answer carries beside the usual ones.
+    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.0.headers
+    }
+
+    /// When the caller may try again, in whole seconds.
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        self.0.retry_after.map(|d| d.as_secs() + u64::from(d.subsec_nanos() > 0)).map(|s| s.max(1))
+    }
+
+    /// Whether nothing happened because others were at the same rows: the same again may work at once.
+    pub fn may_be_repeated(&self) -> bool {
+        self.0.may_be_repeated
+    }
+
+    /// The private reason and its own reasons, outermost first.
+    pub fn causes(&self) -> Option<String> {
+        let mut cause: &dyn std::error::Error = self.0.cause.as_deref()?;
+        let mut text = cause.to_string();
+        while let Some(next) = cause.source() {
+            cause = next;
+            let line = cause.to_string();
+            if !text.ends_with(&line) {
+                text.push_str(": ");
+                text.push_str(&line);
+            }
+        }
+        Some(text)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("code", &self.0.code)
+            .field("says", &self.0.says)
+            .field("fields", &self.0.fields)
+            .field("cause", &self.causes())
+            .finish()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.says)?;
+        for field in &self.0.fields {
+            write!(f, " {}: {}", field.pointer, field.detail)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.cause.as_deref().map(|cause| cause as &(dyn std::error::Error + 'static))
+    }
+}
+
+impl From<palisade_db::DbError> for Error {
+    fn from(error: palisade_db::DbError) -> Error {
+        use palisade_db::DbErrorKind as Db;
+        let kind = error.kind();
+        let mut told = match kind {
+            Db::Unavailable | Db::BrokenOff | Db::Timeout | Db::OutcomeUnknown => {
+                Error::unavailable(
+                    "server.database_unavailable",
+                    "The database doesn't answer; please try again.",
+                )
+                .because(error)
+            }
+            // What a statement didn't foresee: two at the same moment.
+            Db::Conflict | Db::Foreign => Error::new(
+                Kind::Conflict,
+                "request.conflict",
+                "Somebody changed the same thing at the same moment; please try again.",
+            )
+            .because(error),
+            _ => Error::internal(error),
+        };
+        told.0.may_be_repeated = matches!(kind, Db::BrokenOff | Db::Conflict | Db::Foreign);
+        told
+    }
+}
+
+/// Broken rules, collected so that the caller learns of all of them at once.
+#[derive(Debug, Default)]
+pub struct Rules(Vec<FieldError>);
+
+impl Rules {
+    /// No rule broken yet.
+    pub fn new() -> Rules {
+        Rules::default()
+    }
+
+    /// Takes the good value, or notes the broken rule at `pointer`.
+    pub fn check<T>(&mut self, pointer: &str, value: std::result::Result<T, Broken>) -> Option<T> {
+        value
+            .map_err(|broken| {
+                self.0.push(FieldError::new(pointer, broken.code, broken.detail));
+            })
+            .ok()
+    }
+
+    /// The values, or all broken rules.
+    ///
+    /// # Errors
+    /// `request.invalid` if any rule was broken.
+    pub fn all<T>(self, values: Option<T>) -> Result<T> {
+        match values {
+            Some(values) if self.0.is_empty() => Ok(values),
+            _ => Err(Error::bad_input(self.0)),
+        }
+    }
+}
+
+/// A rule that a value breaks; where the value stood is known by whoever reads the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Which rule, stable.
+    pub code: &'static str,
+    /// What is wrong and how to mend it.
+    pub detail: String,
+}
+
+impl Broken {
+    /// The rule `code` is broken, for the reason given.
+    pub fn new(code: &'static str, detail: impl Into<String>) -> Broken {
+        Broken { code, detail: detail.into() }
+    }
+
+    /// As an error about the input at `pointer`.
+    pub fn at(self, pointer: &str) -> Error {
+        Error::bad_field(pointer, self.code, self.detail)
+    }
+}
+
+/// Nobody is signed in, or the credential isn't good (RFC 6750 section 3).
+pub fn not_signed_in() -> Error {
+    Error::new(Kind::NotSignedIn, "access.not_signed_in", "Sign in first.")
+        .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}
+
+/// A credential is there and not good: ended, expired, forged, of another kind (RFC 6750 section 3.1).
+pub fn bad_token() -> Error {
+    Error::new(
+        Kind::NotSignedIn,
+        "access.invalid_token",
+        "The token is not valid: it has expired, its session has ended, or it isn't ours.",
+    )
+    .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""))
+}
+
+/// Who is signed in may not do this.
+pub fn denied() -> Error {
+    Error::new(Kind::Denied, "access.denied", "You are not allowed to do this.")
+}

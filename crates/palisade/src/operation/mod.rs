@@ -1,0 +1,4 @@
+//! What operators and developers look at.
+
+pub mod reference;
+pub mod system;

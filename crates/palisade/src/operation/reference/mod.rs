@@ -1,0 +1,84 @@
+//! The API's reference: its description at `/openapi.json`, and `/docs`, a page to read and try it.
+//!
+//! Promises:
+//! - The description is made from the routes that are served; there is no second list.
+//! - The page loads nothing from another host, runs under the strict policy of every page, and keeps
+//!   what it is given (tokens) in memory alone.
+//!
+//! Tables: none.
+
+use std::sync::OnceLock;
+
+use axum::extract::State;
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+
+use crate::access::ANYONE;
+use crate::app::App;
+use crate::http::describe::{Describe, Description};
+use crate::http::{Asset, Html, Routes};
+use crate::module::Module;
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "reference",
+    when: |settings| settings.reference.enabled,
+    routes,
+    ..Module::EMPTY
+};
+
+fn routes() -> Routes {
+    Routes::root()
+        .get("/openapi.json", ANYONE, openapi)
+        .get("/docs", ANYONE, docs)
+        .get("/assets/docs.js", ANYONE, || async { SCRIPT })
+        .get("/assets/docs.css", ANYONE, || async { STYLE })
+}
+
+async fn docs(State(app): State<App>) -> Html {
+    Html::new(&*app.random, include_str!("../../pages/docs.html"))
+}
+
+const SCRIPT: Asset = Asset {
+    media_type: "text/javascript; charset=utf-8",
+    body: include_str!("../../pages/docs.js"),
+};
+const STYLE: Asset =
+    Asset { media_type: "text/css; charset=utf-8", body: include_str!("../../pages/docs.css") };
+
+/// The description of the API that this app serves: written when somebody first asks for it, because most
+/// servers start more often than that, and what it takes to write it would stay with the process.
+pub struct Document {
+    text: OnceLock<Bytes>,
+    write: Box<dyn Fn() -> String + Send + Sync>,
+}
+
+impl Document {
+    /// The description that `write` will write.
+    pub fn new(write: impl Fn() -> String + Send + Sync + 'static) -> Document {
+        Document { text: OnceLock::new(), write: Box::new(write) }
+    }
+}
+
+/// JSON that describes the API.
+struct Described(Bytes);
+
+impl IntoResponse for Described {
+    fn into_response(self) -> Response {
+        ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], self.0).into_response()
+    }
+}
+
+impl Describe for Described {
+    fn describe(handler: &mut Description) {
+        // What describes the API is no part of it.
+        handler.for_people();
+    }
+}
+
+async fn openapi(State(app): State<App>) -> Described {
+    let document = app.part::<Document>();
+    Described(document.text.get_or_init(|| (document.write)().into()).clone())
+}

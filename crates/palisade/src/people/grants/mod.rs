@@ -1,0 +1,397 @@
+//! Grants: who may do what with a single resource.
+//!
+//! A resource is named by its type and id, both the application's own words; Palisade keeps nothing else of it.
+//! A grant gives an action to a user, to everybody with a role, or to anyone, for ever or for a time.
+//!
+//! Promises:
+//! - What isn't granted isn't allowed, and what has expired isn't granted.
+//! - Who holds `share` on a resource may hand on what they hold there themselves, for no longer than they hold
+//!   it, and nothing else; nor do they take away what they don't hold for as long.
+//! - A resource that the caller may not see looks like one that doesn't exist.
+//! - Grants end with their user or role.
+//! - "What may I see" is one statement that an index answers ([`visible`]).
+//!
+//! Tables: `grants`.
+
+mod http;
+mod subject;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use palisade_db::{Args, Migration, Sql, Timestamp, args};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::app::{App, Change};
+use crate::audit::{Entry, Event};
+use crate::error::{Error, Kind, Result};
+use crate::id::UserId;
+use crate::module::{Job, Module, Permission};
+use crate::shape;
+
+pub use subject::{Action, Resource, ResourceId, ResourceType, Subject};
+
+/// May see the grants on every resource and check everybody's.
+pub const READ: Permission =
+    Permission { name: "resources:read", says: "See the grants on every resource" };
+/// May give and withdraw grants on every resource.
+pub const WRITE: Permission =
+    Permission { name: "resources:write", says: "Give and withdraw grants on every resource" };
+
+/// Somebody was granted something.
+pub const GIVEN: Event = Event { name: "grants.given", says: "Actions on a resource were granted" };
+/// A grant was withdrawn.
+pub const WITHDRAWN: Event = Event { name: "grants.withdrawn", says: "A grant was withdrawn" };
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "grants",
+    routes: http::routes,
+    permissions: &[READ, WRITE],
+    events: &[GIVEN, WITHDRAWN],
+    jobs: &[Job {
+        name: "grants.prune",
+        every: Duration::from_secs(3600),
+        run: |app| Box::pin(prune(app)),
+    }],
+    migrations: &[Migration {
+        version: 14,
+        name: "grants",
+        sql: Sql::Both(include_str!("../../../migrations/0014_grants.sql")),
+    }],
+    tables: &["grants"],
+    ..Module::EMPTY
+};
+
+/// The action that lets one hand on what one holds.
+pub const SHARE: &str = "share";
+
+/// What a subject was granted on a resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "Grant")]
+pub struct GrantView {
+    /// The kind of resource.
+    #[schemars(with = "ResourceType")]
+    pub resource_type: String,
+    /// Which one.
+    #[schemars(with = "ResourceId")]
+    pub resource_id: String,
+    /// `user:ID`, `role:NAME` or `anyone`.
+    #[schemars(with = "Subject")]
+    pub subject: String,
+    /// What they may do.
+    #[schemars(with = "Action")]
+    pub action: String,
+    /// Until when; null: for ever.
+    #[schemars(with = "Option<shape::DateTime>")]
+    pub expires_at: Option<Timestamp>,
+}
+
+type Row = (String, String, String, String, Option<Timestamp>);
+
+fn view((resource_type, resource_id, subject, action, expires_at): Row) -> GrantView {
+    GrantView { resource_type, resource_id, subject, action, expires_at }
+}
+
+/// Grants exactly these actions to a subject, whatever it was granted before.
+///
+/// # Errors
+/// `grants.no_such_subject`; or the database fails.
+pub async fn put(
+    change: &mut Change,
+    resource: &Resource,
+    subject: &Subject,
+    actions: &BTreeSet<Action>,
+    expires_at: Option<Timestamp>,
+) -> Result<()> {
+    if !exists(change, subject).await? {
+        let says = "There is no such user or role.";
+        return Err(Error::new(Kind::Conflict, "grants.no_such_subject", says));
+    }
+    clear(change, resource, subject).await?;
+    let (user, role) = (subject.user(), subject.role());
+    for action in actions {
+        let (id, now) = (change.app().new_id(), change.now());
+        change
+            .run(
+                "insert into grants (id, resource_type, resource_id, subject, user_id, role, action,
+                    created_at, expires_at)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                args![
+                    id,
+                    resource.kind.as_str(),
+                    resource.id.as_str(),
+                    subject.to_string(),
+                    user.map(|user| user.0),
+                    role,
+                    action.as_str(),
+                    now,
+                    expires_at
+                ],
+            )
+            .await?;
+    }
+    let named: Vec<&str> = actions.iter().map(Action::as_str).collect();
+    let entry = entry(GIVEN, resource, subject).detail("actions", named.join(" "));
+    change.note(entry.detail("until", expires_at.map(|at| at.to_string()).unwrap_or_default()));
+    Ok(())
+}
+
+/// Withdraws everything that a subject was granted on a resource.
+///
+/// # Errors
+/// Not found, if that is nothing; or the database fails.
+pub async fn withdraw(change: &mut Change, resource: &Resource, subject: &Subject) -> Result<()> {
+    if clear(change, resource, subject).await? == 0 {
+        return Err(Error::not_found());
+    }
+    change.note(entry(WITHDRAWN, resource, subject));
+    Ok(())
+}
+
+fn entry(event: Event, resource: &Resource, subject: &Subject) -> Entry {
+    let entry = match subject.user() {
+        Some(user) => event.about(user),
+        None => event.entry(),
+    };
+    entry
+        .detail("resource_type", resource.kind.as_str())
+        .detail("resource_id", resource.id.as_str())
+        .detail("subject", subject.to_string())
+}
+
+async fn clear(change: &mut Change, resource: &Resource, subject: &Subject) -> Result<u64> {
+    change
+        .run(
+            "delete from grants where resource_type = $1 and resource_id = $2 and subject = $3",
+            args![resource.kind.as_str(), resource.id.as_str(), subject.to_string()],
+        )
+        .await
+}
+
+async fn exists(change: &mut Change, subject: &Subject) -> Result<bool> {
+    let found: Option<(i64,)> = match subject {
+        Subject::Anyone => return Ok(true),
+        Subject::User(user) => {
+            change.maybe("select cast(1 as bigint) from users where id = $1", args![*user]).await?
+        }
+        Subject::Role(role) => {
+            change
+                .maybe("select cast(1 as bigint) from roles where name = $1", args![role.as_str()])
+                .await?
+        }
+    };
+    Ok(found.is_some())
+}
+
+/// Deletes every grant on a resource: for applications, with the resource itself.
+///
+/// # Errors
+/// When the database fails.
+pub async fn forget(change: &mut Change, resource: &Resource) -> Result<()> {
+    change
+        .run(
+            "delete from grants where resource_type = $1 and resource_id = $2",
+            args![resource.kind.as_str(), resource.id.as_str()],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Every grant on a resource that holds now, by subject and action.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(app: &App, resource: &Resource) -> Result<Vec<GrantView>> {
+    let rows: Vec<Row> = app
+        .db
+        .all(
+            "select resource_type, resource_id, subject, action, expires_at from grants
+             where resource_type = $1 and resource_id = $2 and (expires_at is null or expires_at > $3)
+             order by subject, action",
+            args![resource.kind.as_str(), resource.id.as_str(), app.clock.now()],
+        )
+        .await?;
+    Ok(rows.into_iter().map(view).collect())
+}
+
+/// Every grant that names a user and holds now.
+///
+/// # Errors
+/// When the database fails.
+pub async fn of_user(app: &App, user: UserId) -> Result<Vec<GrantView>> {
+    let rows: Vec<Row> = app
+        .db
+        .all(
+            "select resource_type, resource_id, subject, action, expires_at from grants
+             where user_id = $1 and (expires_at is null or expires_at > $2)
+             order by resource_type, resource_id, action",
+            args![user, app.clock.now()],
+        )
+        .await?;
+    Ok(rows.into_iter().map(view).collect())
+}
+
+/// Who allows a user to do something with a resource: the first of their grants, none if there is none.
+/// Without a user, what anyone may.
+///
+/// # Errors
+/// When the database fails.
+pub async fn because(
+    app: &App,
+    user: Option<UserId>,
+    resource: &Resource,
+    action: &Action,
+) -> Result<Option<String>> {
+    let row: Option<(String,)> = app
+        .db
+        .maybe(
+            "select subject from grants g
+             where resource_type = $1 and resource_id = $2 and action = $3
+                and (expires_at is null or expires_at > $4)
+                and (subject = 'anyone' or user_id = $5
+                    or role in (select role from user_roles where user_id = $5))
+             order by case when subject = 'anyone' then 2 when user_id is null then 1 else 0 end, subject
+             limit 1",
+            args![
+                resource.kind.as_str(),
+                resource.id.as_str(),
+                action.as_str(),
+                app.clock.now(),
+                user.map(|user| user.0)
+            ],
+        )
+        .await?;
+    Ok(row.map(|(subject,)| subject))
+}
+
+/// What a user may do with a resource, and until when; none: for ever.
+pub type Held = BTreeMap<String, Option<Timestamp>>;
+
+/// What a user may do with a resource.
+///
+/// # Errors
+/// When the database fails.
+pub async fn held(app: &App, user: UserId, resource: &Resource) -> Result<Held> {
+    let now = app.clock.now();
+    Ok(latest(app.db.all(HELD, held_args(user, resource, now)).await?))
+}
+
+/// What a user may do with a resource, as a change sees it that nobody else's change of its grants can come
+/// before any more.
+///
+/// # Errors
+/// When the database fails.
+pub async fn held_now(change: &mut Change, user: UserId, resource: &Resource) -> Result<Held> {
+    change
+        .run(
+            "update grants set action = action where resource_type = $1 and resource_id = $2",
+            args![resource.kind.as_str(), resource.id.as_str()],
+        )
+        .await?;
+    let now = change.now();
+    Ok(latest(change.all(HELD, held_args(user, resource, now)).await?))
+}
+
+const HELD: &str = "select action, expires_at from grants
+     where resource_type = $1 and resource_id = $2 and (expires_at is null or expires_at > $3)
+        and (subject = 'anyone' or user_id = $4
+            or role in (select role from user_roles where user_id = $4))";
+
+fn held_args(user: UserId, resource: &Resource, now: Timestamp) -> Args {
+    args![resource.kind.as_str(), resource.id.as_str(), now, user]
+}
+
+fn latest(rows: Vec<(String, Option<Timestamp>)>) -> Held {
+    let mut held = Held::new();
+    for (action, until) in rows {
+        let longest = held.entry(action).or_insert(until);
+        *longest = match (*longest, until) {
+            (Some(one), Some(other)) => Some(one.max(other)),
+            _ => None,
+        };
+    }
+    held
+}
+
+/// What a subject was granted on a resource, as a change sees it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn given_now(
+    change: &mut Change,
+    resource: &Resource,
+    subject: &Subject,
+) -> Result<Held> {
+    let now = change.now();
+    let rows = change
+        .all(
+            "select action, expires_at from grants where resource_type = $1 and resource_id = $2 and subject = $3
+                and (expires_at is null or expires_at > $4)",
+            args![resource.kind.as_str(), resource.id.as_str(), subject.to_string(), now],
+        )
+        .await?;
+    Ok(latest(rows))
+}
+
+/// Which resources are looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Looked<'a> {
+    /// Their kind.
+    pub kind: &'a ResourceType,
+    /// What shall be done with them.
+    pub action: &'a Action,
+    /// Only ids after this one.
+    pub after: &'a str,
+}
+
+/// Ids of the resources with which a user may do something, sorted.
+///
+/// # Errors
+/// When the database fails.
+pub async fn visible(
+    app: &App,
+    user: UserId,
+    looked: Looked<'_>,
+    limit: i64,
+) -> Result<Vec<String>> {
+    let rows: Vec<(String,)> = app
+        .db
+        .all(
+            "select distinct resource_id from grants
+             where resource_type = $1 and action = $2 and resource_id > $3
+                and (expires_at is null or expires_at > $4)
+                and (subject = 'anyone' or user_id = $5
+                    or role in (select role from user_roles where user_id = $5))
+             order by resource_id limit $6",
+            args![
+                looked.kind.as_str(),
+                looked.action.as_str(),
+                looked.after,
+                app.clock.now(),
+                user,
+                limit
+            ],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|(id,)| id).collect())
+}
+
+/// Deletes grants that have expired.
+async fn prune(app: &App) -> Result<()> {
+    let mut tx = app.db.begin().await?;
+    tx.run("delete from grants where expires_at < $1", args![app.clock.now()]).await?;
+    Ok(tx.commit().await?)
+}
+
+/// A key that no page of ids begins before.
+const FIRST: &str = "";
+
+/// The cursor of a page of ids is the last id itself.
+fn next(mut ids: Vec<String>, size: usize) -> (Vec<String>, Option<String>) {
+    let more = ids.len() > size;
+    ids.truncate(size);
+    let next = if more { ids.last().cloned() } else { None };
+    (ids, next)
+}

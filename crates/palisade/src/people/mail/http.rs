@@ -1,0 +1,60 @@
+//! `/mailbox`: what would have been sent, in development.
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::HOST;
+
+use super::Post;
+use crate::access::ANYONE;
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::http::{Html, Routes};
+
+pub(super) fn routes() -> Routes {
+    Routes::root().get("/mailbox", ANYONE, mailbox)
+}
+
+async fn mailbox(State(app): State<App>, headers: HeaderMap) -> Result<Html> {
+    let shown = app.part::<Post>().mailbox().ok_or_else(Error::not_found)?;
+    // SECURITY: a foreign name that was made to lead to this machine must not read it
+    // (test: the_mailbox_is_there_in_development_alone).
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    if !matches!(name, "localhost" | "127.0.0.1" | "[::1]") {
+        return Err(Error::not_found());
+    }
+    let mut items = String::new();
+    for shown in shown {
+        items.push_str(&format!(
+            "<article><h2>{}</h2><p class=\"hint\">To {}, {}</p><pre>{}</pre></article>\n",
+            escaped(&shown.letter.subject),
+            escaped(&shown.letter.to),
+            shown.at,
+            linked(&shown.letter.text),
+        ));
+    }
+    if items.is_empty() {
+        items.push_str("<p>Nothing was sent yet.</p>");
+    }
+    Ok(Html::new(
+        &*app.random,
+        &include_str!("../../pages/mailbox.html").replace("{{items}}", &items),
+    ))
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// The text with its links to follow.
+fn linked(text: &str) -> String {
+    let line = |line: &str| {
+        let line = escaped(line);
+        if line.starts_with("http://") || line.starts_with("https://") {
+            format!("<a href=\"{line}\">{line}</a>")
+        } else {
+            line
+        }
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,104 @@
+//! Mail: a letter is written in the change that causes it, and leaves afterwards.
+//!
+//! Promises:
+//! - A letter and its cause are in the database together or not at all. A mail server that is down, slow
+//!   or refuses neither fails nor delays a request, and loses no letter: it is tried again for three days
+//!   and kept afterwards.
+//! - What waits is sealed, and wiped when it was sent: neither addresses nor links can be read from the table.
+//! - Links begin with `server.public_url`, whatever a request says.
+//! - One process sends a letter; should it die between sending and noting that, the letter is sent again.
+//!
+//! Tables: `outbox`.
+
+mod http;
+mod outbox;
+mod render;
+mod transport;
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use palisade_db::{Migration, Sql};
+
+use crate::app::{App, Change, Parts};
+use crate::audit::Event;
+use crate::error::{Error, Result};
+use crate::module::{Job, Module};
+use crate::users;
+
+pub use crate::letter::{Content, Letter, Prepare, for_people};
+pub use render::{Letters, Rendered};
+pub use transport::Post;
+
+/// A letter could not be delivered for three days.
+pub const FAILED: Event = Event { name: "mail.failed", says: "A letter could not be delivered" };
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "mail",
+    routes: http::routes,
+    events: &[FAILED],
+    jobs: &[
+        Job {
+            name: "mail.send",
+            every: Duration::from_secs(1),
+            run: |app| Box::pin(outbox::send_due(app)),
+        },
+        Job {
+            name: "mail.prune",
+            every: Duration::from_secs(3600),
+            run: |app| Box::pin(outbox::prune(app)),
+        },
+    ],
+    migrations: &[Migration {
+        version: 9,
+        name: "mail",
+        sql: Sql::Both(include_str!("../../../migrations/0009_mail.sql")),
+    }],
+    tables: &["outbox"],
+    parts: |settings, parts: &mut Parts| {
+        parts.put(Post::new(settings)?);
+        Ok(())
+    },
+    ..Module::EMPTY
+};
+
+/// To whom it may concern: sends what was written, to the user's present address if it names none.
+pub fn as_written(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
+    Box::pin(async move {
+        if content.to.is_some() {
+            return Ok(Some(content));
+        }
+        let Some(user) = content.user else { return Ok(None) };
+        let found = users::find(app, user).await?;
+        Ok(found.map(|found| Content { to: Some(found.email), ..content }))
+    })
+}
+
+/// Whether letters leave this server, or in development reach the mailbox page.
+pub fn is_on(app: &App) -> bool {
+    app.part::<Post>().is_on()
+}
+
+/// Refuses what can't be done without mail.
+///
+/// # Errors
+/// `mail.off`.
+pub fn needed(app: &App) -> Result<()> {
+    if is_on(app) {
+        return Ok(());
+    }
+    let says = "This server sends no mail; ask an administrator.";
+    Err(Error::unavailable("mail.off", says))
+}
+
+/// Writes a letter, in the change that causes it; nothing where no mail is sent.
+///
+/// # Errors
+/// When the database fails.
+pub async fn post(change: &mut Change, letter: &'static Letter, content: Content) -> Result<()> {
+    if !is_on(change.app()) {
+        return Ok(());
+    }
+    outbox::put(change, letter, &content).await
+}

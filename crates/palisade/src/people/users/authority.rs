@@ -1,0 +1,255 @@
+//! Who may act on whom, and hand on what.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use palisade_db::args;
+
+use super::{ADMIN, User, current, find, find_now};
+use crate::access::Caller;
+use crate::app::{ActorKind, App, Change, Hold};
+use crate::error::{Error, Kind, Result, bad_token};
+use crate::id::{ApiKeyId, UserId};
+
+/// How far somebody's word goes: to what they hold themselves, and no further.
+#[derive(Clone, Debug)]
+pub enum Authority {
+    /// Whoever holds the machine itself: everything.
+    Operator,
+    /// A signed-in user.
+    User {
+        /// Who.
+        id: UserId,
+        /// Whether they hold the role [`ADMIN`]: whatever may ever be done.
+        admin: bool,
+        /// Roles that they hold.
+        roles: Vec<String>,
+        /// What they may do.
+        permissions: Arc<BTreeSet<String>>,
+    },
+}
+
+impl Authority {
+    /// The authority of whoever makes a change, as of now: the roles are read within the change, which holds what
+    /// they rest on. What was taken away while the change waited is gone.
+    ///
+    /// # Errors
+    /// Nobody is signed in; or the database fails.
+    pub async fn of(change: &mut Change) -> Result<Authority> {
+        let (kind, key) = (change.actor().kind, change.actor().api_key);
+        if matches!(kind, ActorKind::Operator | ActorKind::System) {
+            return Ok(Authority::Operator);
+        }
+        if change.actor().permission.is_none() {
+            change.must_hold(Hold::RolesShared)?;
+        }
+        let id = change.actor().user.ok_or_else(bad_token)?;
+        // SECURITY: (test: rights_that_were_taken_away_do_nothing_for_what_is_under_way)
+        let user = find_now(change, id).await?.ok_or_else(bad_token)?;
+        let permissions = match key {
+            // What is yet to be proved with a second factor opens nothing.
+            _ if user.must_enrol(change.app()) => Arc::default(),
+            Some(key) => as_far_as(change, &user, key).await?,
+            None => Arc::clone(&user.permissions),
+        };
+        Ok(Authority::by(&user, permissions))
+    }
+
+    /// The authority of a user by a credential, which may do less than the user may.
+    fn by(user: &User, permissions: Arc<BTreeSet<String>>) -> Authority {
+        let admin = user.is_admin() && user.permissions.is_subset(&permissions);
+        Authority::User { id: user.id, admin, roles: user.roles.clone(), permissions }
+    }
+
+    /// Whether a permission is held.
+    pub fn holds(&self, permission: &str) -> bool {
+        match self {
+            Authority::Operator => true,
+            Authority::User { permissions, .. } => permissions.contains(permission),
+        }
+    }
+
+    /// Refuses to give or delete a role that opens single resources, unless the caller holds the role or manages
+    /// every resource.
+    ///
+    /// # Errors
+    /// `access.exceeds_own`.
+    pub fn gives_resources_of(&self, role: &str) -> Result<()> {
+        let Authority::User { admin, roles, permissions: own, .. } = self else { return Ok(()) };
+        // SECURITY: (test: nobody_hands_on_what_they_do_not_hold)
+        let held = roles.iter().any(|held| held == role) || own.contains(MANAGES_RESOURCES);
+        if *admin || held { Ok(()) } else { Err(exceeds_own()) }
+    }
+
+    /// Refuses to hand on what isn't held.
+    ///
+    /// # Errors
+    /// `access.exceeds_own`.
+    pub fn hands_on<'a>(
+        &self,
+        role: &str,
+        permissions: impl IntoIterator<Item = &'a str>,
+    ) -> Result<()> {
+        let Authority::User { admin, permissions: own, .. } = self else { return Ok(()) };
+        // SECURITY: whoever holds every permission of today doesn't hold those of tomorrow
+        // (test: nobody_hands_on_what_they_do_not_hold).
+        let held = role != ADMIN && permissions.into_iter().all(|name| own.contains(name));
+        if *admin || held { Ok(()) } else { Err(exceeds_own()) }
+    }
+
+    /// Refuses to act on every user at once, unless nothing is above the caller.
+    ///
+    /// # Errors
+    /// `access.exceeds_own`.
+    pub fn reaches_everyone(&self) -> Result<()> {
+        match self {
+            Authority::Operator | Authority::User { admin: true, .. } => Ok(()),
+            Authority::User { .. } => Err(exceeds_own()),
+        }
+    }
+
+    /// Refuses to act on a user who holds a permission that the caller doesn't hold.
+    ///
+    /// # Errors
+    /// `access.exceeds_own`.
+    fn covers_permissions(&self, target: &User) -> Result<()> {
+        let Authority::User { id, admin, permissions, .. } = self else { return Ok(()) };
+        let above = target.is_admin() || !target.permissions.is_subset(permissions);
+        if *admin || *id == target.id || !above { Ok(()) } else { Err(exceeds_own()) }
+    }
+
+    /// Refuses to act on a user for whom a single resource is open that isn't open for the caller.
+    ///
+    /// # Errors
+    /// `access.exceeds_own`; or the database fails.
+    async fn covers_resources(&self, change: &mut Change, target: &User) -> Result<()> {
+        let Authority::User { id, admin, .. } = self else { return Ok(()) };
+        if *admin || *id == target.id || self.holds(MANAGES_RESOURCES) {
+            return Ok(());
+        }
+        let now = change.now();
+        let more: Option<(i64,)> = change.maybe(OPENS_MORE, args![target.id, *id, now]).await?;
+        if more.is_none() { Ok(()) } else { Err(exceeds_own()) }
+    }
+}
+
+/// What an API key may do: what it was made for, as far as its owner may.
+async fn as_far_as(
+    change: &mut Change,
+    owner: &User,
+    key: ApiKeyId,
+) -> Result<Arc<BTreeSet<String>>> {
+    let row: Option<(String,)> = change
+        .maybe(
+            "select permissions from api_keys where id = $1 and user_id = $2",
+            args![key, owner.id],
+        )
+        .await?;
+    let (words,) = row.ok_or_else(bad_token)?;
+    let held = words.split_whitespace().filter(|name| owner.permissions.contains(*name));
+    Ok(Arc::new(held.map(str::to_owned).collect()))
+}
+
+/// The permission of the slice `grants` that stands for every grant on every resource.
+const MANAGES_RESOURCES: &str = "resources:write";
+
+/// Whether something is granted to user `$1` and not to user `$2`: to a role that only the first one holds, or to
+/// the first one in person and to the second one in no way that lasts as long. A role counts as a whole, as when
+/// it is given: its next grant reaches all who hold it.
+const OPENS_MORE: &str = "select cast(1 as bigint) from (
+        select g.id from grants g join user_roles r on r.role = g.role
+        where r.user_id = $1 and (g.expires_at is null or g.expires_at > $3)
+            and r.role not in (select role from user_roles where user_id = $2)
+        union all
+        select g.id from grants g
+        where g.user_id = $1 and (g.expires_at is null or g.expires_at > $3)
+            and not exists (select 1 from grants o
+                where o.resource_type = g.resource_type and o.resource_id = g.resource_id
+                    and o.action = g.action and (o.expires_at is null or o.expires_at >= g.expires_at)
+                    and (o.subject = 'anyone' or o.user_id = $2
+                        or o.role in (select role from user_roles where user_id = $2)))
+     ) opened limit 1";
+
+/// The user that a change acts on, if its actor holds everything that the user holds: each permission, and each
+/// grant on a single resource. For every act but those that only stop something.
+///
+/// # Errors
+/// Not found; `access.exceeds_own`; or the database fails.
+pub async fn within_reach(change: &mut Change, target: UserId) -> Result<User> {
+    let (authority, target) = judged(change, target).await?;
+    // SECURITY: (test: every_act_on_another_user_asks_for_what_they_hold)
+    authority.covers_resources(change, &target).await?;
+    Ok(target)
+}
+
+/// The user that a change acts on, if its actor holds each of the user's permissions.
+async fn judged(change: &mut Change, target: UserId) -> Result<(Authority, User)> {
+    // Else the user could be given more beside this change.
+    change.must_hold(Hold::Alone(target)).or_else(|_| change.must_hold(Hold::Shared(target)))?;
+    let target = find_now(change, target).await?.ok_or_else(Error::not_found)?;
+    let authority = Authority::of(change).await?;
+    // SECURITY: (test: nobody_acts_on_somebody_who_may_do_more)
+    authority.covers_permissions(&target)?;
+    Ok((authority, target))
+}
+
+/// Begins a change of a user who is within reach of the caller ([`within_reach`]). It holds `holds`, among them the
+/// user's account.
+///
+/// # Errors
+/// Not found; `access.exceeds_own`; as [`App::change`].
+pub async fn change_within_reach(
+    app: &App,
+    caller: &Caller,
+    target: UserId,
+    holds: &[Hold],
+) -> Result<(Change, User)> {
+    let mut change = begin(app, caller, target, holds).await?;
+    let target = within_reach(&mut change, target).await?;
+    Ok((change, target))
+}
+
+/// Begins a change that stops the sessions, keys or sign-ins of a user, each of whose permissions the caller holds.
+/// Grants aren't asked for: who stops a stolen account opens nothing with it.
+///
+/// # Errors
+/// As [`change_within_reach`].
+pub async fn change_stoppable(
+    app: &App,
+    caller: &Caller,
+    target: UserId,
+    holds: &[Hold],
+) -> Result<Change> {
+    let mut change = begin(app, caller, target, holds).await?;
+    judged(&mut change, target).await?;
+    Ok(change)
+}
+
+/// Begins a change of a user whom the caller may stop, as it seems: an account that is out of reach isn't held up.
+/// What counts is judged within the change.
+async fn begin(app: &App, caller: &Caller, target: UserId, holds: &[Hold]) -> Result<Change> {
+    stoppable(app, caller, target).await?;
+    app.change_holding(&caller.actor, holds).await
+}
+
+/// The user whose keys a caller may see, if the caller holds each of the user's permissions. For reading: a change
+/// is judged within itself.
+///
+/// # Errors
+/// Not found; `access.exceeds_own`; or the database fails.
+pub async fn stoppable(app: &App, caller: &Caller, target: UserId) -> Result<User> {
+    let target = find(app, target).await?.ok_or_else(Error::not_found)?;
+    let me = caller.signed_in()?;
+    let user = current(app, me.user).await?.ok_or_else(bad_token)?;
+    let authority = Authority::by(&user, Arc::clone(&me.permissions));
+    // SECURITY: else the least of them could shut out those who would notice
+    // (test: every_act_on_another_user_asks_for_what_they_hold).
+    authority.covers_permissions(&target)?;
+    Ok(target)
+}
+
+/// What is asked for takes rights that the caller doesn't hold.
+pub fn exceeds_own() -> Error {
+    let says = "This takes rights that you don't hold yourself; ask an administrator.";
+    Error::new(Kind::Denied, "access.exceeds_own", says)
+}

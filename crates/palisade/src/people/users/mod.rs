@@ -1,0 +1,496 @@
+//! Users: who they are, what they may do, whether they may sign in at all.
+//!
+//! Promises:
+//! - What a request believes of its user is at most one message of the feed old, on every node.
+//! - The last administrator who can sign in can't be disabled, stripped or deleted.
+//! - Who acts on another user holds what that user holds, and hands on only what they hold ([`Authority`]).
+//!
+//! - A service account never signs in, gets no mail and is nobody's last administrator.
+//!
+//! Tables: `users`, `user_roles`.
+
+/// The one select of users, as [`Row`] has them.
+macro_rules! select_users {
+    ($which:literal) => {
+        concat!(
+            "select id, email, email_verified_at, name, disabled_at, created_at, last_login_at, delete_at, service,
+                (select locked_until from lockout_counts c where c.user_id = u.id and c.client = ''),
+                (select string_agg(role, ' ' order by role) from user_roles r where r.user_id = u.id),
+                (select string_agg(permission, ' ') from role_permissions p
+                    join user_roles r on r.role = p.role where r.user_id = u.id),
+                (select count(*) from totp_secrets t where t.user_id = u.id),
+                (select count(*) from passkeys k where k.user_id = u.id),
+                (select count(*) from recovery_codes c where c.user_id = u.id and c.used_at is null)
+             from users u ",
+            $which
+        )
+    };
+}
+
+mod authority;
+mod details;
+mod email;
+mod http;
+mod list;
+mod roles;
+mod service;
+mod standing;
+mod view;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+
+use palisade_db::{Migration, Sql, Timestamp, args};
+use unicode_normalization::UnicodeNormalization as _;
+use uuid::Uuid;
+
+use crate::access::Strength;
+use crate::app::{App, Change, Parts, Subscription};
+use crate::audit::{self, Event};
+use crate::error::{Broken, Result};
+use crate::http::Written;
+use crate::id::UserId;
+use crate::memory::{Recall, Remembered};
+use crate::module::{Module, Permission};
+use crate::settings::AdminMfa;
+use crate::visible::is_unseen;
+
+pub use authority::{
+    Authority, change_stoppable, change_within_reach, exceeds_own, stoppable, within_reach,
+};
+pub use details::{email_taken, prove_address, set_email, set_name};
+pub use email::Email;
+pub use http::absent_or_null;
+pub use list::page;
+pub use roles::{
+    Holder, grant_role, has_admin, has_admin_now, revoke_role, roles_changed, spare_last_admin,
+    strip_role,
+};
+pub use service::{create_service, service_account, service_page, unreachable};
+pub use standing::{
+    FirstTime, delete, delete_later, disable, enable, hold, is_due, keep, may_sign_in, signed_in,
+};
+pub use view::UserView;
+
+/// May see all users.
+pub const READ: Permission = Permission { name: "users:read", says: "See all users" };
+/// May invite, change, disable and delete users, end their sessions and give them roles.
+pub const WRITE: Permission = Permission {
+    name: "users:write",
+    says: "Invite, change, disable, sign out and delete users, and give them roles",
+};
+
+/// A user was made.
+pub const CREATED: Event = Event { name: "users.created", says: "A user was created" };
+/// A user's own details were changed.
+pub const CHANGED: Event = Event { name: "users.changed", says: "A user's details were changed" };
+/// A user may no longer sign in.
+pub const DISABLED: Event = Event { name: "users.disabled", says: "A user was disabled" };
+/// A user signed in who had asked to be deleted, and stays.
+pub const KEPT: Event =
+    Event { name: "users.kept", says: "A sign-in took back the wish to be deleted" };
+/// A user was given a role.
+pub const ROLE_GRANTED: Event =
+    Event { name: "users.role_granted", says: "A user was given a role" };
+/// A role was taken from a user.
+pub const ROLE_REVOKED: Event =
+    Event { name: "users.role_revoked", says: "A role was taken from a user" };
+/// A user may sign in again.
+pub const ENABLED: Event = Event { name: "users.enabled", says: "A user was enabled" };
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "users",
+    routes: http::routes,
+    permissions: &[READ, WRITE],
+    events: &[CREATED, CHANGED, DISABLED, ENABLED, KEPT, ROLE_GRANTED, ROLE_REVOKED],
+    subscriptions: &[
+        Subscription {
+            topic: NEWS,
+            apply: |app, user| memory(app).forget(&UserId(user), app.clock.monotonic()),
+            forget_all: |app| memory(app).forget_all(),
+        },
+        Subscription {
+            topic: roles::NEWS,
+            apply: |app, _| memory(app).forget_all(),
+            forget_all: |app| memory(app).forget_all(),
+        },
+    ],
+    migrations: &[
+        Migration {
+            version: 4,
+            name: "users",
+            sql: Sql::Both(include_str!("../../../migrations/0004_users.sql")),
+        },
+        Migration {
+            version: 12,
+            name: "roles",
+            sql: Sql::Each {
+                sqlite: include_str!("../../../migrations/0012_roles.sqlite.sql"),
+                postgres: include_str!("../../../migrations/0012_roles.postgres.sql"),
+            },
+        },
+        Migration {
+            version: 20,
+            name: "service_accounts",
+            sql: Sql::Both(include_str!("../../../migrations/0020_service_accounts.sql")),
+        },
+        Migration {
+            version: 22,
+            name: "unproven",
+            sql: Sql::Both(include_str!("../../../migrations/0022_unproven.sql")),
+        },
+    ],
+    tables: &["users", "user_roles"],
+    parts: |_, parts: &mut Parts| {
+        parts.put(Known(Remembered::new(100_000)));
+        Ok(())
+    },
+    ..Module::EMPTY
+};
+
+/// The topic of everything that changes what a request may believe of a user.
+const NEWS: &str = "users.changed";
+
+struct Known(Remembered<UserId, User>);
+
+fn memory(app: &App) -> &Remembered<UserId, User> {
+    &app.part::<Known>().0
+}
+
+/// The role that holds every permission.
+pub const ADMIN: &str = "admin";
+/// The role of everybody; it begins with no permission.
+pub const USER: &str = "user";
+
+/// What proves a user beside a password.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Factors {
+    /// Whether an app makes one-time codes.
+    pub totp: bool,
+    /// How many passkeys.
+    pub passkeys: i64,
+    /// How many recovery codes are left. They stand in for the others, and are no factor of their own.
+    pub recovery_codes_left: i64,
+}
+
+impl Factors {
+    /// Whether a password alone isn't enough.
+    pub fn any(self) -> bool {
+        self.totp || self.passkeys > 0
+    }
+
+    /// The strongest of them.
+    pub fn strongest(self) -> Strength {
+        match self {
+            Factors { passkeys: 1.., .. } => Strength::Passkey,
+            Factors { totp: true, .. } => Strength::Code,
+            _ => Strength::Password,
+        }
+    }
+}
+
+/// A person with an account.
+#[derive(Debug)]
+pub struct User {
+    /// Who it is; never given to anybody else.
+    pub id: UserId,
+    /// The address, as its owner wrote it.
+    pub email: String,
+    /// Whether its owner proved it.
+    pub email_verified: bool,
+    /// What the person wants to be called.
+    pub name: Option<String>,
+    /// Roles, sorted.
+    pub roles: Vec<String>,
+    /// What the roles allow.
+    pub permissions: Arc<BTreeSet<String>>,
+    /// Whether signing in is refused.
+    pub disabled: bool,
+    /// Until when clients that aren't known are refused; may be past.
+    pub locked_until: Option<Timestamp>,
+    /// Whether it is a program's: nobody signs in to it.
+    pub service: bool,
+    /// When the account was made.
+    pub created_at: Timestamp,
+    /// When somebody last signed in to it.
+    pub last_login_at: Option<Timestamp>,
+    /// When it is deleted, at its owner's wish.
+    pub delete_at: Option<Timestamp>,
+    /// What proves them beside a password.
+    pub factors: Factors,
+    /// What the API shows of them, written when it is first asked for.
+    written: OnceLock<Written<UserView>>,
+}
+
+impl User {
+    /// Whether they hold the role that holds every permission.
+    pub fn is_admin(&self) -> bool {
+        self.roles.iter().any(|role| role == ADMIN)
+    }
+
+    /// Whether they have power over other accounts: those who must have a second factor where
+    /// `access.admin_mfa` is `required`.
+    pub fn is_administrator(&self) -> bool {
+        let over_others = [WRITE.name, "roles:write"];
+        self.is_admin() || over_others.iter().any(|name| self.permissions.contains(*name))
+    }
+
+    /// Whether they must have a second factor: everyone where `mfa.required` says so, else administrators where
+    /// `access.admin_mfa` does. A service account can't have one and is never asked for it.
+    pub fn needs_factor(&self, app: &App) -> bool {
+        let settings = &app.settings;
+        let of_administrators = settings.access.admin_mfa == AdminMfa::Required;
+        // SECURITY: (test: where_it_is_required_a_user_without_a_second_factor_can_only_enrol)
+        let required = settings.mfa.required || (of_administrators && self.is_administrator());
+        required && !self.service
+    }
+
+    /// Whether they may do nothing before they have a second factor.
+    pub fn must_enrol(&self, app: &App) -> bool {
+        !self.factors.any() && self.needs_factor(app)
+    }
+
+    /// What the API shows.
+    ///
+    /// # Errors
+    /// When it can't be written, which would be a mistake of ours.
+    pub fn written(&self, now: Timestamp) -> Result<Written<UserView>> {
+        if let Some(written) = self.written.get() {
+            return Ok(written.clone());
+        }
+        let written = Written::new(&UserView::new(self, now))?;
+        if self.locked_until.is_some() {
+            // What it says ends by itself.
+            return Ok(written);
+        }
+        Ok(self.written.get_or_init(|| written).clone())
+    }
+}
+
+/// The permissions that exist: those of all modules, their names and themselves.
+pub struct AllPermissions(pub Arc<BTreeSet<String>>, pub Vec<Permission>);
+
+/// What a person may call themselves: 1 to 200 characters, none of them a control character.
+///
+/// # Errors
+/// `name.invalid`.
+pub fn check_name(text: &str) -> Result<String, Broken> {
+    let name: String = text.trim().nfc().collect();
+    let count = name.chars().count();
+    if count == 0 || count > 200 || name.contains(is_unseen) {
+        let says = "A name has 1 to 200 characters and no control characters.";
+        return Err(Broken::new("name.invalid", says));
+    }
+    Ok(name)
+}
+
+/// A user to be made.
+pub struct NewUser {
+    /// The id, if it was promised before; else a new one.
+    pub id: Option<UserId>,
+    /// Whether the owner of the address has proved it.
+    pub verified: bool,
+    /// The address.
+    pub email: Email,
+    /// The name.
+    pub name: Option<String>,
+    /// Roles beside [`USER`]; they exist.
+    pub roles: Vec<String>,
+    /// Whether it is a program's account.
+    pub service: bool,
+}
+
+/// Makes a user; none if the address is taken, or may still be given back to its former owner.
+///
+/// # Errors
+/// When the database fails.
+pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>> {
+    let id = new.id.unwrap_or_else(|| UserId(change.app().new_id()));
+    let now = change.now();
+    let verified_at = new.verified.then_some(now);
+    let made: Option<(Uuid,)> = change
+        .maybe(
+            "insert into users (id, email, email_key, name, name_key, created_at, updated_at, email_verified_at,
+                service)
+             values ($1, $2, $3, $4, $5, $6, $6, $7, $8)
+             on conflict (email_key) do nothing returning id",
+            args![
+                id,
+                new.email.address(),
+                new.email.key(),
+                new.name.clone(),
+                new.name.as_deref().map(email::name_key),
+                now,
+                verified_at,
+                new.service.then_some(true)
+            ],
+        )
+        .await?;
+    if made.is_none() {
+        return Ok(None);
+    }
+    // SECURITY: asked after the row is there: the insert may have waited for the change that set the address
+    // free, and its own snapshot is from before (test: an_address_is_reserved_while_its_change_commits).
+    let reserved: Option<(i64,)> = change
+        .maybe(
+            "select cast(1 as bigint) from address_changes
+             where old_key = $1 and undo_until > $2 and undone_at is null limit 1",
+            args![new.email.key(), now],
+        )
+        .await?;
+    if reserved.is_some() {
+        change.run("delete from users where id = $1", args![id]).await?;
+        return Ok(None);
+    }
+    for role in std::iter::once(USER).chain(new.roles.iter().map(String::as_str)) {
+        roles::add(change, id, role).await?;
+    }
+    audit::create_person_key(change, id).await?;
+    Ok(Some(id))
+}
+
+/// What is believed of a user now; from memory when it is warm.
+///
+/// # Errors
+/// When the database is needed and doesn't answer.
+pub async fn current(app: &App, id: UserId) -> Result<Option<Arc<User>>> {
+    if let Recall::Known(user) = memory(app).recall(&id) {
+        return Ok(Some(user));
+    }
+    let ticket = memory(app).begin(&id, app.clock.monotonic());
+    let Some(user) = find(app, id).await?.map(Arc::new) else { return Ok(None) };
+    memory(app).fill(ticket, id, Arc::clone(&user), app.clock.monotonic());
+    Ok(Some(user))
+}
+
+/// A user, read from the database.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(app: &App, id: UserId) -> Result<Option<User>> {
+    let row: Option<Row> = app.db.maybe(select_users!("where id = $1"), args![id]).await?;
+    Ok(row.map(|row| user(app, row)))
+}
+
+/// A user, as a change sees them.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_now(change: &mut Change, id: UserId) -> Result<Option<User>> {
+    let row: Option<Row> = change.maybe(select_users!("where id = $1"), args![id]).await?;
+    Ok(row.map(|row| user(change.app(), row)))
+}
+
+/// Whether there is such a user, as a change sees it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn exists(change: &mut Change, id: UserId) -> Result<bool> {
+    let row: Option<(UserId,)> =
+        change.maybe("select id from users where id = $1", args![id]).await?;
+    Ok(row.is_some())
+}
+
+/// The user with this address.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_by_email(app: &App, email: &Email) -> Result<Option<User>> {
+    let row: Option<(UserId,)> =
+        app.db.maybe("select id from users where email_key = $1", args![email.key()]).await?;
+    match row {
+        Some((id,)) => find(app, id).await,
+        None => Ok(None),
+    }
+}
+
+type Row = (
+    UserId,
+    String,
+    Option<Timestamp>,
+    Option<String>,
+    Option<Timestamp>,
+    Timestamp,
+    Option<Timestamp>,
+    Option<Timestamp>,
+    Option<bool>,
+    Option<Timestamp>,
+    Option<String>,
+    Option<String>,
+    i64,
+    i64,
+    i64,
+);
+
+fn user(app: &App, row: Row) -> User {
+    let (
+        id,
+        email,
+        verified_at,
+        name,
+        disabled_at,
+        created_at,
+        last_login_at,
+        delete_at,
+        service,
+        lock,
+        roles,
+        may,
+        totp,
+        passkeys,
+        recovery_codes_left,
+    ) = row;
+    let words = |text: Option<String>| -> Vec<String> {
+        text.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+    };
+    let roles = words(roles);
+    let existing = &app.part::<AllPermissions>().0;
+    let permissions = if roles.iter().any(|role| role == ADMIN) {
+        Arc::clone(existing)
+    } else {
+        // What no module brings any more is no permission.
+        Arc::new(words(may).into_iter().filter(|name| existing.contains(name)).collect())
+    };
+    User {
+        id,
+        email,
+        email_verified: verified_at.is_some(),
+        name,
+        roles,
+        permissions,
+        disabled: disabled_at.is_some(),
+        locked_until: lock,
+        service: service.unwrap_or(false),
+        created_at,
+        last_login_at,
+        delete_at,
+        factors: Factors { totp: totp > 0, passkeys, recovery_codes_left },
+        written: OnceLock::new(),
+    }
+}
+
+/// Notes that whoever made this account for themselves is asked to prove its address, and hasn't.
+///
+/// # Errors
+/// When the database fails.
+pub async fn await_proof(change: &mut Change, id: UserId) -> Result<()> {
+    change.run("update users set unproven = $2 where id = $1", args![id, true]).await?;
+    Ok(())
+}
+
+/// Whether nobody has proved yet to be the owner of the address that somebody made this account with.
+///
+/// # Errors
+/// When the database fails.
+pub async fn awaits_proof(change: &mut Change, id: UserId) -> Result<bool> {
+    let row: Option<(UserId,)> = change
+        .maybe("select id from users where id = $1 and unproven = $2", args![id, true])
+        .await?;
+    Ok(row.is_some())
+}
+
+/// Has every process read this user again: something that it believes of them has changed.
+pub fn touched(change: &mut Change, id: UserId) {
+    change.tell(NEWS, id.0);
+}
