@@ -37,7 +37,7 @@ pub(crate) const ACCOUNT: Rule = Rule {
     burst: 3000,
     per: Duration::from_secs(60),
     key: Key::Account,
-    says: "Too many requests from this account; slow down.",
+    says: "Too many requests from this account. Slow down.",
 };
 
 /// Who may call a route.
@@ -365,18 +365,18 @@ fn count(app: &App, access: &Access, identity: &Identity) -> Result<Option<Decis
 }
 
 fn session_needed() -> Error {
-    let says = "This needs a session: sign in; an API key can't do it.";
+    let says = "This operation requires a session. Sign in; an API key is not accepted.";
     Error::new(Kind::Denied, "access.session_needed", says)
 }
 
 fn not_fresh(strongest: Strength) -> Error {
-    let says = "Prove again who you are, with POST /api/v1/auth/reauthenticate.";
+    let says = "Confirm your identity again with POST /api/v1/auth/reauthenticate.";
     Error::new(Kind::Denied, "access.not_fresh", says).with("methods", strongest.methods())
 }
 
 fn enrol_first() -> Error {
-    let says = "You need a second factor here: set up a passkey or one-time codes first, with \
-                POST /api/v1/users/me/passkeys/begin or POST /api/v1/users/me/totp.";
+    let says = "A second factor is required. First set up a passkey or one-time codes, with POST \
+                /api/v1/users/me/passkeys/begin or POST /api/v1/users/me/totp.";
     Error::new(Kind::Denied, "access.mfa_required", says)
 }
 
@@ -386,7 +386,7 @@ async fn prove(app: &App, credentials: &[Credential], parts: &RequestParts) -> R
     if !app.feed.is_current(app.clock.monotonic()) {
         return Err(Error::unavailable(
             "server.feed_unavailable",
-            "The server can't tell at the moment which sessions have ended; please try again.",
+            "The server can't currently determine which sessions have ended. Try again later.",
         ));
     }
     // SECURITY: a request with an Authorization header is judged by that header alone.
@@ -455,7 +455,8 @@ pub fn bad_token() -> Error {
     Error::new(
         Kind::NotSignedIn,
         "access.invalid_token",
-        "The token is not valid: it has expired, its session has ended, or it isn't ours.",
+        "The token is not valid: it has expired, its session has ended, or this server did not \
+         issue it.",
     )
     .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""))
 }

@@ -99,16 +99,17 @@ impl Kind {
     }
 }
 
-/// One broken rule of a request's input.
+/// One rule that the input of a request breaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct FieldError {
-    /// Where: a JSON Pointer into the body (RFC 6901), or the name of a query parameter.
+    /// Where the problem is: a JSON Pointer into the body (RFC 6901), or the name of a query
+    /// parameter.
     #[schemars(example = &"/password")]
     pub pointer: String,
-    /// Which rule, stable: `password.too_short`.
+    /// The code of the rule, stable: `password.too_short`.
     #[schemars(example = &"password.too_short")]
     pub code: &'static str,
-    /// What is wrong and how to mend it.
+    /// What is wrong and how to fix it.
     #[schemars(example = &"Use at least 15 characters.")]
     pub detail: String,
 }
@@ -165,8 +166,7 @@ impl Error {
 
     /// The unexpected: the caller sees a sentence and a request id, the log sees the cause.
     pub fn internal(cause: impl Into<Cause>) -> Error {
-        Error::new(Kind::Internal, "server.internal", "Something went wrong on our side.")
-            .because(cause)
+        Error::new(Kind::Internal, "server.internal", "An internal error occurred.").because(cause)
     }
 
     /// Something that we need is away; the caller is asked to come back after a second.
@@ -176,13 +176,13 @@ impl Error {
 
     /// There is no such thing, or none that the caller may see: always the same answer.
     pub fn not_found() -> Error {
-        Error::new(Kind::NotFound, "request.not_found", "There is nothing here.")
+        Error::new(Kind::NotFound, "request.not_found", "Not found.")
     }
 
     /// The input breaks the rules that `fields` name.
     pub fn bad_input(fields: Vec<FieldError>) -> Error {
         let mut error =
-            Error::new(Kind::BadInput, "request.invalid", "The request breaks a rule; see errors.");
+            Error::new(Kind::BadInput, "request.invalid", "The request is invalid. See errors.");
         error.0.fields = fields;
         // More of them help nobody, and one small body must not be answered by a large one.
         error.0.fields.truncate(MOST_FIELDS);
@@ -314,7 +314,7 @@ impl From<palisade_db::DbError> for Error {
             Db::Unavailable | Db::BrokenOff | Db::Timeout | Db::OutcomeUnknown => {
                 Error::unavailable(
                     "server.database_unavailable",
-                    "The database doesn't answer; please try again.",
+                    "The database is not responding. Try again later.",
                 )
                 .because(error)
             }
@@ -322,7 +322,7 @@ impl From<palisade_db::DbError> for Error {
             Db::Conflict | Db::Foreign => Error::new(
                 Kind::Conflict,
                 "request.conflict",
-                "Somebody changed the same thing at the same moment; please try again.",
+                "Another request changed the same resource at the same time. Try again.",
             )
             .because(error),
             _ => Error::internal(error),
@@ -368,7 +368,7 @@ impl Rules {
 pub struct Broken {
     /// Which rule, stable.
     pub code: &'static str,
-    /// What is wrong and how to mend it.
+    /// What is wrong and how to fix it.
     pub detail: String,
 }
 

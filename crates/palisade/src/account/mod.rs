@@ -27,13 +27,15 @@ use crate::recovery;
 use crate::users::{self, Email, User};
 
 /// A user asked for their account to be deleted.
-pub const DELETION_ASKED: Event =
-    Event { name: "account.deletion_asked", says: "A user asked to be deleted" };
+pub const DELETION_ASKED: Event = Event {
+    name: "account.deletion_asked",
+    says: "A user requested the deletion of their account",
+};
 /// A user was deleted.
 pub const DELETED: Event = Event { name: "account.deleted", says: "A user was deleted" };
 /// Everything that is kept of a person was given out to them.
 pub const EXPORTED: Event =
-    Event { name: "account.exported", says: "A user took out everything that is kept of them" };
+    Event { name: "account.exported", says: "A user exported the data that is stored about them" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {

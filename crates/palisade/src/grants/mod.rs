@@ -37,7 +37,7 @@ pub const READ: Permission =
     Permission { name: "resources:read", says: "See the grants on every resource" };
 /// May give and withdraw grants on every resource.
 pub const WRITE: Permission =
-    Permission { name: "resources:write", says: "Give and withdraw grants on every resource" };
+    Permission { name: "resources:write", says: "Grant and withdraw actions on every resource" };
 
 /// Somebody was granted something.
 pub const GIVEN: Event = Event { name: "grants.given", says: "Actions on a resource were granted" };
@@ -67,23 +67,23 @@ pub const MODULE: Module = Module {
 /// The action that lets one hand on what one holds.
 pub const SHARE: &str = "share";
 
-/// What a subject was granted on a resource.
+/// An action that a subject may perform on a resource.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "Grant")]
 pub struct GrantView {
-    /// The kind of resource.
+    /// The type of the resource.
     #[schemars(with = "ResourceType")]
     pub resource_type: String,
-    /// Which one.
+    /// The id of the resource.
     #[schemars(with = "ResourceId")]
     pub resource_id: String,
     /// `user:ID`, `role:NAME` or `anyone`.
     #[schemars(with = "Subject")]
     pub subject: String,
-    /// What they may do.
+    /// The action that the subject may perform.
     #[schemars(with = "Action")]
     pub action: String,
-    /// Until when; null: for ever.
+    /// When the grant expires; null if it does not expire.
     #[schemars(with = "Option<shape::DateTime>")]
     pub expires_at: Option<Timestamp>,
 }
@@ -106,7 +106,7 @@ pub async fn put(
     expires_at: Option<Timestamp>,
 ) -> Result<()> {
     if !exists(change, subject).await? {
-        let says = "There is no such user or role.";
+        let says = "This user or role does not exist.";
         return Err(Error::new(Kind::Conflict, "grants.no_such_subject", says));
     }
     clear(change, resource, subject).await?;

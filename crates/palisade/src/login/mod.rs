@@ -52,11 +52,13 @@ pub const SIGNED_IN: Event = Event { name: "login.signed_in", says: "A user sign
 pub const DENIED: Event = Event { name: "login.denied", says: "A sign-in was refused" };
 
 /// A password was right, and a second factor is asked for.
-pub const CHALLENGED: Event =
-    Event { name: "login.challenged", says: "A password was right; a second factor was asked for" };
+pub const CHALLENGED: Event = Event {
+    name: "login.challenged",
+    says: "A password was correct, and a second factor was requested",
+};
 /// Whoever is signed in proved again who they are.
 pub const REAUTHENTICATED: Event =
-    Event { name: "login.reauthenticated", says: "A user proved again who they are" };
+    Event { name: "login.reauthenticated", says: "A user confirmed their identity again" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -226,7 +228,7 @@ async fn deny(app: &App, actor: &Actor, email: Option<&Email>, reason: Reason) -
         Ok(()) => Error::new(
             Kind::NotSignedIn,
             "login.denied",
-            "The address or the password is wrong, or this account can't sign in.",
+            "The email address or the password is wrong, or this account can't sign in.",
         )
         .header(
             axum::http::header::WWW_AUTHENTICATE,

@@ -31,7 +31,7 @@ pub use render::{Letters, Rendered};
 pub use transport::Post;
 
 /// A letter could not be delivered for three days.
-pub const FAILED: Event = Event { name: "mail.failed", says: "A letter could not be delivered" };
+pub const FAILED: Event = Event { name: "mail.failed", says: "An email could not be delivered" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -88,7 +88,7 @@ pub fn needed(app: &App) -> Result<()> {
     if is_on(app) {
         return Ok(());
     }
-    let says = "This server sends no mail; ask an administrator.";
+    let says = "This server sends no email. Ask an administrator.";
     Err(Error::unavailable("mail.off", says))
 }
 

@@ -17,7 +17,7 @@ use crate::users::{self, Email, NewUser};
 /// A user was invited.
 pub(super) const INVITED: Event = Event {
     name: "recovery.invited",
-    says: "A user was invited, or sent a link, to choose a password",
+    says: "A user was invited, or was sent a link, to choose a password",
 };
 
 /// An invitation waits for a week.
@@ -65,7 +65,7 @@ pub async fn send_link(mut change: Change, user: UserId) -> Result<()> {
     mail::needed(change.app())?;
     let found = users::find_now(&mut change, user).await?.ok_or_else(Error::not_found)?;
     if found.disabled {
-        let says = "This user is disabled; enable them first.";
+        let says = "This user is disabled. Enable them first.";
         return Err(Error::new(Kind::Conflict, "users.disabled", says));
     }
     if found.service {

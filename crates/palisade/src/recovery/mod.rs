@@ -39,10 +39,10 @@ use crate::users::{self, Email, User};
 
 /// Somebody asked for a link to choose a new password.
 pub const ASKED: Event =
-    Event { name: "recovery.asked", says: "Somebody asked for a link to choose a new password" };
+    Event { name: "recovery.asked", says: "A link to choose a new password was requested" };
 /// Such a link was made for a user.
 pub const LINK_MADE: Event =
-    Event { name: "recovery.link_made", says: "A link to choose a new password was made" };
+    Event { name: "recovery.link_made", says: "A link to choose a new password was created" };
 /// A user chose a new password with a link.
 pub const RESET: Event =
     Event { name: "recovery.reset", says: "A new password was chosen with a link" };

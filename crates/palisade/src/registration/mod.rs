@@ -33,10 +33,10 @@ pub use verification::{resend, verify};
 
 /// Somebody registered.
 pub const REGISTERED: Event =
-    Event { name: "registration.registered", says: "Somebody registered" };
+    Event { name: "registration.registered", says: "An account was registered" };
 /// Somebody tried to register an address that has an account, or while registration is closed.
 pub const REFUSED: Event =
-    Event { name: "registration.refused", says: "A registration led to no account" };
+    Event { name: "registration.refused", says: "A registration created no account" };
 /// The first administrator was made.
 pub const SET_UP: Event =
     Event { name: "registration.set_up", says: "The first administrator was created" };
@@ -47,14 +47,14 @@ pub const LINK_MADE: Event =
 /// Somebody registered an address that is still to be proved.
 pub const REQUESTED: Event = Event {
     name: "registration.requested",
-    says: "Somebody registered; the address is to be proved",
+    says: "A registration awaits the confirmation of its email address",
 };
 /// An address was proved.
 pub const VERIFIED: Event =
-    Event { name: "registration.verified", says: "The address of an account was proved" };
+    Event { name: "registration.verified", says: "The email address of an account was confirmed" };
 /// Somebody asked for the letter again.
 pub const RESENT: Event =
-    Event { name: "registration.resent", says: "Somebody asked for the verifying letter again" };
+    Event { name: "registration.resent", says: "The confirmation email was requested again" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -114,7 +114,7 @@ pub async fn register(app: &App, actor: &Actor, wanted: Wanted) -> Result<()> {
         return Err(Error::new(
             Kind::Denied,
             "registration.closed",
-            "Registration is closed here; ask an administrator for an account.",
+            "Registration is closed. Ask an administrator for an account.",
         ));
     }
     let hashed = wanted.hash(app, Turn::of(actor.address)).await?;
@@ -276,14 +276,18 @@ const LINKS: Ending = Ending {
 };
 
 fn done() -> Error {
-    Error::new(Kind::Gone, "setup.done", "This server has an administrator; set-up is over.")
+    Error::new(
+        Kind::Gone,
+        "setup.done",
+        "This server already has an administrator. Set-up is complete.",
+    )
 }
 
 fn bad_token() -> Error {
     Error::bad_field(
         "/token",
         "setup.bad_token",
-        "This set-up link was used, has expired or was replaced; print a new one with \
-         `palisade setup-link`.",
+        "This set-up link was used, has expired or was replaced. Print a new one with `palisade \
+         setup-link`.",
     )
 }

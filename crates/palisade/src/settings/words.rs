@@ -30,7 +30,7 @@ macro_rules! words {
             fn parse(text: &str) -> Result<Self, String> {
                 match text {
                     $( $word => Ok(Self::$variant), )+
-                    _ => Err("is not one of the known words".to_owned()),
+                    _ => Err("is not one of the accepted values".to_owned()),
                 }
             }
 

@@ -250,6 +250,6 @@ pub async fn stoppable(app: &App, caller: &Caller, target: UserId) -> Result<Use
 
 /// What is asked for takes rights that the caller doesn't hold.
 pub fn exceeds_own() -> Error {
-    let says = "This takes rights that you don't hold yourself; ask an administrator.";
+    let says = "This requires rights that you don't hold. Ask an administrator.";
     Error::new(Kind::Denied, "access.exceeds_own", says)
 }

@@ -88,7 +88,7 @@ pub const CHANGED: Event = Event { name: "users.changed", says: "A user's detail
 pub const DISABLED: Event = Event { name: "users.disabled", says: "A user was disabled" };
 /// A user signed in who had asked to be deleted, and stays.
 pub const KEPT: Event =
-    Event { name: "users.kept", says: "A sign-in took back the wish to be deleted" };
+    Event { name: "users.kept", says: "A sign-in cancelled a requested deletion" };
 /// A user was given a role.
 pub const ROLE_GRANTED: Event =
     Event { name: "users.role_granted", says: "A user was given a role" };
@@ -279,7 +279,7 @@ pub fn check_name(text: &str) -> Result<String, Broken> {
     let name: String = text.trim().nfc().collect();
     let count = name.chars().count();
     if count == 0 || count > 200 || name.contains(is_unseen) {
-        let says = "A name has 1 to 200 characters and no control characters.";
+        let says = "Use a name of 1 to 200 characters, without control characters.";
         return Err(Broken::new("name.invalid", says));
     }
     Ok(name)

@@ -109,7 +109,7 @@ pub async fn spare_last_admin(change: &mut Change, id: UserId) -> Result<()> {
         return Err(Error::new(
             Kind::Conflict,
             "users.last_admin",
-            "This is the last administrator who can sign in; make another one first.",
+            "This is the last administrator who can sign in. Create another one first.",
         ));
     }
     Ok(())

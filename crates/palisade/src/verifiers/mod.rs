@@ -25,7 +25,7 @@ use crate::{api_keys, sessions};
 /// May ask what a token is worth, revoke it, and read the feed of endings.
 pub const INTROSPECT: Permission = Permission {
     name: "tokens:introspect",
-    says: "Ask what a token is worth, revoke it, and follow what has ended",
+    says: "Introspect and revoke tokens, and follow the feed of revocations",
 };
 
 /// The slice's table of contents.

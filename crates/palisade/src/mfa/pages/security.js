@@ -43,7 +43,7 @@ async function attempt(place, action) {
     await action();
   } catch (problem) {
     if (["access.not_signed_in", "access.invalid_token", "sessions.ended"].includes(problem.code)) {
-      showNobody("The session has ended; please sign in again.");
+      showNobody("The session has ended. Sign in again.");
       goTo("email");
     } else if (!problem.given_up) {
       show(place, factors.explain(problem));
@@ -150,12 +150,12 @@ async function look() {
   byId("passkeys-none").hidden = passkeys.length > 0;
   byId("passkeys-list").replaceChildren(...passkeys.map(passkeyView));
   byId("passkey-new").hidden = !window.PublicKeyCredential;
-  show("totp-state", mfa.totp ? "An app makes codes for this account." : "No app makes codes for this account.");
-  show("totp-begin", mfa.totp ? "Set up another app in its place" : "Set up an authenticator app");
+  show("totp-state", mfa.totp ? "An authenticator app is set up for this account." : "No authenticator app is set up for this account.");
+  show("totp-begin", mfa.totp ? "Replace the authenticator app" : "Set up an authenticator app");
   byId("totp-remove").hidden = !mfa.totp;
   const any = mfa.totp || mfa.passkeys > 0;
-  const left = mfa.recovery_codes_left === 1 ? "1 code is left." : `${mfa.recovery_codes_left} codes are left.`;
-  show("recovery-state", any ? left : "They come with the first passkey or authenticator app, and stand in for it when it is lost.");
+  const left = mfa.recovery_codes_left === 1 ? "1 code remains." : `${mfa.recovery_codes_left} codes remain.`;
+  show("recovery-state", any ? left : "You receive recovery codes with your first passkey or authenticator app. A recovery code replaces a factor that you have lost.");
   byId("recovery-renew").hidden = !any;
   byId("nobody").hidden = true;
   byId("somebody").hidden = false;
@@ -185,7 +185,7 @@ function passkeyRenaming({ id, name }, view) {
   input.value = name;
   const cancel = element("button", { type: "button", class: "quiet" }, "Cancel");
   const form = element("form", { novalidate: "" },
-    element("label", { for: "rename" }, `New name of ${name}`), input,
+    element("label", { for: "rename" }, `New name for ${name}`), input,
     element("div", { class: "row" }, element("button", { type: "submit" }, "Save"), cancel));
   const item = element("li", {}, form);
   const back = () => {
@@ -198,7 +198,7 @@ function passkeyRenaming({ id, name }, view) {
     attempt("passkeys-error", async () => {
       await ask("PATCH", `/users/me/passkeys/${id}`, { name: input.value });
       await look();
-      show("state", "The passkey has a new name.");
+      show("state", "The passkey was renamed.");
       goTo("passkeys-title");
     });
   });
@@ -208,10 +208,10 @@ function passkeyRenaming({ id, name }, view) {
 }
 
 async function removePasskey({ id, name }) {
-  if (!await sure(`Remove the passkey ${name}?`, "It signs nobody in any more. All other devices are signed out.")) return;
+  if (!await sure(`Remove the passkey ${name}?`, "It can't be used to sign in afterwards. All other devices are signed out.")) return;
   await ask("DELETE", `/users/me/passkeys/${id}`);
   await look();
-  show("state", "The passkey is removed.");
+  show("state", "The passkey was removed.");
   goTo("passkeys-title");
 }
 
@@ -221,7 +221,7 @@ on("passkey-new", "submit", "passkeys-error", async () => {
   const made = await ask("POST", "/users/me/passkeys/finish", { credential, ...(name && { name }) });
   byId("passkey-new").reset();
   await look();
-  show("state", "The passkey is added.");
+  show("state", "The passkey was added.");
   goTo("passkeys-title");
   if (made.recovery_codes.length) showCodes(made.recovery_codes);
 });
@@ -240,7 +240,7 @@ function qrCode(text) {
     made.append(...children);
     return made;
   };
-  return draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "QR code of the secret", "shape-rendering": "crispEdges" },
+  return draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "QR code for the secret", "shape-rendering": "crispEdges" },
     draw("rect", { width, height, fill: "#fff" }), draw("path", { d: outline, fill: "#000" }));
 }
 
@@ -280,10 +280,10 @@ on("totp-confirm", "submit", "totp-error", async () => {
 });
 
 on("totp-remove", "click", "totp-error", async () => {
-  if (!await sure("Remove the authenticator app?", "Its codes are good no more. All other devices are signed out.")) return;
+  if (!await sure("Remove the authenticator app?", "Its codes stop working. All other devices are signed out.")) return;
   await ask("DELETE", "/users/me/totp");
   await look();
-  show("state", "The authenticator app is removed.");
+  show("state", "The authenticator app was removed.");
   goTo("totp-title");
 });
 
@@ -304,9 +304,9 @@ byId("codes-copy").addEventListener("click", async () => {
   const codes = [...byId("codes-list").children].map((item) => item.textContent);
   try {
     await navigator.clipboard.writeText(codes.join("\n") + "\n");
-    show("state", "The codes are copied.");
+    show("state", "The codes were copied.");
   } catch {
-    show("state", "The browser doesn't let this page copy; please select the codes yourself.");
+    show("state", "The browser does not allow this page to copy. Select the codes and copy them yourself.");
   }
 });
 
@@ -318,10 +318,10 @@ byId("codes-kept").addEventListener("click", () => {
 });
 
 on("recovery-renew", "click", "recovery-error", async () => {
-  if (!await sure("Make new recovery codes?", "Those that you have are good no more.")) return;
+  if (!await sure("Create new recovery codes?", "Your current codes stop working.")) return;
   const { recovery_codes } = await ask("POST", "/users/me/recovery-codes");
   await look();
-  show("state", "There are new recovery codes.");
+  show("state", "New recovery codes were created.");
   showCodes(recovery_codes);
 });
 
