@@ -89,7 +89,7 @@ def is_in(page, email="ann@example.com"):
 def sign_out(page):
     page.get_by_role("button", name="Sign out").click()
     page.get_by_text("Signed out.", exact=True).wait_for()
-    assert page.locator("#somebody").is_hidden()
+    assert page.locator("#signed-in").is_hidden()
 
 
 def press(page, name, within="body"):
@@ -250,7 +250,7 @@ def a_passkey_is_offered_where_the_address_is_typed():
         add_passkey(page)
         # The virtual authenticator takes the first offer that is made.
         page.get_by_role("button", name="Sign out").click()
-        page.locator("#nobody").wait_for()
+        page.locator("#signed-out").wait_for()
         is_in(page)
 
 

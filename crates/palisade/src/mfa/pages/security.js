@@ -17,7 +17,7 @@ async function read(answer) {
   return body;
 }
 
-// Thrown where somebody decided not to go on: nothing is wrong, and nothing was done.
+// Thrown when the user decided not to continue: nothing is wrong, and nothing was done.
 const GIVEN_UP = { given_up: true };
 
 // Sends what needs a fresh proof of identity, which is asked for where there is none.
@@ -43,7 +43,7 @@ async function attempt(place, action) {
     await action();
   } catch (problem) {
     if (["access.not_signed_in", "access.invalid_token", "sessions.ended"].includes(problem.code)) {
-      showNobody("The session has ended. Sign in again.");
+      showSignedOut("The session has ended. Sign in again.");
       goTo("email");
     } else if (!problem.given_up) {
       show(place, factors.explain(problem));
@@ -102,10 +102,10 @@ async function enterWithPasskey(credential) {
   goTo("title");
 }
 
-function showNobody(says) {
+function showSignedOut(says) {
   forget();
-  byId("somebody").hidden = true;
-  byId("nobody").hidden = false;
+  byId("signed-in").hidden = true;
+  byId("signed-out").hidden = false;
   byId("with-passkey").hidden = !window.PublicKeyCredential;
   show("state", says);
   offerPasskeys();
@@ -136,7 +136,7 @@ on("with-passkey", "click", "sign-in-error", async () => {
 
 on("sign-out", "click", "state", async () => {
   await read(await send("POST", "/auth/logout"));
-  showNobody("Signed out.");
+  showSignedOut("Signed out.");
   goTo("email");
 });
 
@@ -157,8 +157,8 @@ async function look() {
   const left = mfa.recovery_codes_left === 1 ? "1 code remains." : `${mfa.recovery_codes_left} codes remain.`;
   show("recovery-state", any ? left : "You receive recovery codes with your first passkey or authenticator app. A recovery code replaces a factor that you have lost.");
   byId("recovery-renew").hidden = !any;
-  byId("nobody").hidden = true;
-  byId("somebody").hidden = false;
+  byId("signed-out").hidden = true;
+  byId("signed-in").hidden = false;
 }
 
 // Passkeys.
@@ -340,7 +340,7 @@ function sure(title, says) {
 byId("sure-yes").addEventListener("click", () => byId("sure").close("yes"));
 byId("sure-no").addEventListener("click", () => byId("sure").close());
 
-// A page that the browser kept may show what isn't so any more, or what is nobody's business.
+// A page that the browser kept may show outdated or private data.
 addEventListener("pageshow", (event) => {
   if (event.persisted) location.reload();
 });
@@ -349,6 +349,6 @@ addEventListener("pageshow", (event) => {
   try {
     await look();
   } catch (problem) {
-    showNobody(problem.code === "access.not_signed_in" || problem.code === "access.invalid_token" ? "" : factors.explain(problem));
+    showSignedOut(problem.code === "access.not_signed_in" || problem.code === "access.invalid_token" ? "" : factors.explain(problem));
   }
 })();
