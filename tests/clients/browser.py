@@ -154,7 +154,7 @@ def the_docs_page_is_read_and_tried_by_keyboard_alone():
         with started() as server, browser() as b:
             page = b.page
             page.goto(server.url + "/docs")
-            page.get_by_text("Signs in with an email address and a password.", exact=True).wait_for()
+            page.get_by_text("Signs in with an email address and a password", exact=True).wait_for()
             tab_to(page, "[name=email]")
             page.keyboard.type("ann@example.com")
             page.keyboard.press("Tab")

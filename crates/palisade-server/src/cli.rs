@@ -326,6 +326,44 @@ mod tests {
         }
     }
 
+    /// The help of a command and of every command below it.
+    fn helps(command: &mut clap::Command, found: &mut Vec<String>) {
+        found.push(command.render_long_help().to_string());
+        found.push(command.render_help().to_string());
+        command.get_subcommands_mut().for_each(|below| helps(below, found));
+    }
+
+    #[test]
+    fn the_help_of_every_command_is_plain_english() {
+        use clap::CommandFactory as _;
+        let avoided = [
+            "whoever",
+            "nobody",
+            "somebody",
+            "everybody",
+            "oneself",
+            "one's",
+            "mend",
+            "whom",
+            "good",
+            "doesn't ask",
+        ];
+        let mut found = Vec::new();
+        helps(&mut Cli::command(), &mut found);
+        assert!(found.len() > 50, "{}", found.len());
+        for help in found {
+            let text = help.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
+            let text = format!(" {} ", text.replace(['.', ',', ';', ':'], " "));
+            for word in avoided {
+                assert!(!text.contains(&format!(" {word} ")), "{word:?} in:\n{help}");
+            }
+            assert!(
+                !text.replace("email address", "").contains("address"),
+                "whose address?\n{help}"
+            );
+        }
+    }
+
     #[test]
     fn a_usage_error_says_what_is_missing_and_what_there_is() {
         let (text, _) = refused(&["user", "create"]);

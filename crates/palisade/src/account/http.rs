@@ -31,9 +31,9 @@ pub(super) fn routes() -> Routes {
     Routes::at("/users")
         .delete("/me", SIGNED_IN.fresh(), delete_me)
         .says(
-            "Requests the deletion of your account. Every session ends now. The account is deleted \
-             after `users.deletion_grace` (14 days by default); signing in before then cancels the \
-             request.",
+            "Requests the deletion of your account.\n\nEvery session ends now. The account is \
+             deleted after `users.deletion_grace` (14 days by default); signing in before then \
+             cancels the request.",
         )
         .or(Kind::Conflict, "users.last_admin")
         .get("/me/export", SIGNED_IN, take_out)
@@ -41,8 +41,8 @@ pub(super) fn routes() -> Routes {
         .or(Kind::TooMany, "request.too_many")
         .patch("/{id}", needs(users::WRITE).fresh(), change_user)
         .says(
-            "Updates the given fields of a user. A new email address counts as unverified, and the \
-             previous one is notified. To change your own email address, use `POST \
+            "Updates the given fields of a user.\n\nA new email address counts as unverified, and \
+             the previous one is notified. To change your own email address, use `POST \
              /users/me/email`.",
         )
         .or(Kind::Denied, "users.own_address")
@@ -50,7 +50,7 @@ pub(super) fn routes() -> Routes {
         .or(Kind::Conflict, "users.email_taken")
         .or(Kind::Conflict, "users.service_account")
         .delete("/{id}", needs(users::WRITE).fresh(), delete_user)
-        .says("Permanently deletes a user. The audit log keeps only the user's id.")
+        .says("Permanently deletes a user.\n\nThe audit log keeps only the user's id.")
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "users.last_admin")
 }

@@ -35,7 +35,9 @@ pub(super) fn routes() -> Routes {
         .get("/", SIGNED_IN, mine)
         .says("Lists your active API keys.")
         .post("/", SIGNED_IN.fresh(), make_mine)
-        .says("Creates an API key. You must hold all its permissions. The key is shown only once.")
+        .says(
+            "Creates an API key.\n\nYou must hold all its permissions. The key is shown only once.",
+        )
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "api_keys.too_many")
         .or(Kind::TooMany, "request.too_many")
@@ -48,8 +50,8 @@ pub(super) fn routes() -> Routes {
                 .or(Kind::Denied, "access.exceeds_own")
                 .post("/", needs(users::WRITE).fresh(), make_theirs)
                 .says(
-                    "Creates an API key for a service account. The account and you must both hold \
-                     all its permissions. The key is shown only once.",
+                    "Creates an API key for a service account.\n\nThe account and you must both \
+                     hold all its permissions. The key is shown only once.",
                 )
                 .or(Kind::Denied, "access.exceeds_own")
                 .or(Kind::Conflict, "api_keys.too_many")
@@ -65,8 +67,8 @@ pub(super) fn routes() -> Routes {
                 .says("Lists all service accounts, oldest first.")
                 .post("/", needs(users::WRITE).fresh(), make_service)
                 .says(
-                    "Creates a service account: a user that is a program. A service account holds \
-                     roles and API keys.",
+                    "Creates a service account: a user that is a program.\n\nA service account \
+                     holds roles and API keys.",
                 ),
         )
 }

@@ -107,8 +107,8 @@ fn password_routes() -> Routes {
         .post("/login/mfa/lost", ANYONE.limit(&PER_ADDRESS), lost_factors)
         .says(
             "Requests the removal of all second factors, with the `mfa_token` of a sign-in and \
-             without a proof of a factor. After `mfa.recovery_delay`, they can be removed with the \
-             link that the owner receives by email, and the password.",
+             without a proof of a factor.\n\nAfter `mfa.recovery_delay`, they can be removed with \
+             the link that the owner receives by email, and the password.",
         )
         .or(Kind::NotSignedIn, "login.challenge_over")
         .or(Kind::Denied, "recovery.factors_off")
@@ -116,7 +116,7 @@ fn password_routes() -> Routes {
         .or(Kind::Unavailable, "mail.off")
         .post("/reauthenticate/passkey/begin", SIGNED_IN, begin_again)
         .says(
-            "Begins to confirm your identity with a passkey. Returns the options for \
+            "Begins to confirm your identity with a passkey.\n\nReturns the options for \
              `navigator.credentials.get`.",
         )
         .or(Kind::Conflict, "mfa.no_factor")

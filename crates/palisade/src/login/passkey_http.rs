@@ -31,15 +31,15 @@ pub(super) fn routes() -> Routes {
     Routes::at("/auth/login/passkey")
         .post("/begin", ANYONE.limit(&PER_ADDRESS), begin)
         .says(
-            "Begins a sign-in with only a passkey. Returns the options for \
+            "Begins a sign-in with only a passkey.\n\nReturns the options for \
              `navigator.credentials.get` (WebAuthn level 3, \
              PublicKeyCredentialRequestOptionsJSON).",
         )
         .or(Kind::Conflict, "mfa.no_domain")
         .post("/finish", ANYONE.limit(&PER_ADDRESS), finish)
         .says(
-            "Signs in with only a passkey, which must have verified its user. No password or other \
-             factor is required. The client that began the sign-in finishes it within five \
+            "Signs in with only a passkey, which must have verified its user.\n\nNo password or \
+             other factor is required. The client that began the sign-in finishes it within five \
              minutes.",
         )
         .or(Kind::NotSignedIn, "login.denied")

@@ -39,7 +39,7 @@ pub(super) fn routes() -> Routes {
         .or(Kind::TooMany, "request.too_many")
         .post("/totp/confirm", SIGNED_IN.fresh().enrolling(), confirm)
         .says(
-            "Confirms the secret with its first code. From then on, a password alone is not \
+            "Confirms the secret with its first code.\n\nFrom then on, a password alone is not \
              enough, and every session that began without a second factor ends, except the current \
              one.",
         )
@@ -49,7 +49,7 @@ pub(super) fn routes() -> Routes {
         .or(Kind::NotFound, "request.not_found")
         .or(Kind::Conflict, "mfa.required")
         .post("/recovery-codes", SIGNED_IN.fresh(), renew_codes)
-        .says("Creates ten new recovery codes. Any earlier codes stop working.")
+        .says("Creates ten new recovery codes.\n\nAny earlier codes stop working.")
         .or(Kind::Conflict, "mfa.no_factor")
         .and(passkey_routes())
         .and(
@@ -67,7 +67,7 @@ fn passkey_routes() -> Routes {
         .says("Lists your passkeys.")
         .post("/begin", SIGNED_IN.fresh().enrolling(), begin)
         .says(
-            "Begins the registration of a passkey. Returns the options for \
+            "Begins the registration of a passkey.\n\nReturns the options for \
              `navigator.credentials.create` (WebAuthn level 3, \
              PublicKeyCredentialCreationOptionsJSON).",
         )
@@ -76,7 +76,7 @@ fn passkey_routes() -> Routes {
         .or(Kind::TooMany, "request.too_many")
         .post("/finish", SIGNED_IN.fresh().enrolling(), finish)
         .says(
-            "Registers the new passkey. From then on, a password alone is not enough, and every \
+            "Registers the new passkey.\n\nFrom then on, a password alone is not enough, and every \
              session that began without a second factor ends, except the current one.",
         )
         .or(Kind::Conflict, "mfa.no_domain")

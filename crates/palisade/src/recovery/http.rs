@@ -93,21 +93,17 @@ pub(super) fn routes() -> Routes {
         .or(Kind::TooMany, "request.too_many")
         .or(Kind::Unavailable, "mail.off")
         .post("/reset", ANYONE.limit(&RESET_LIMIT), use_link)
-        .says(
-            "Sets a new password with the token of the link. The link works once, within an \
-             hour.\n\nEnds every session and does not start one.",
-        )
+        .says("Sets a new password with the token of the link.\n\nThe link works once, within an \
+               hour.\n\nEnds every session and does not start one.")
         .or(Kind::Unavailable, "passwords.busy")
         .and(addresses())
         .and(lost_factors())
         .and(
             Routes::at("/users")
                 .post("/", needs(users::WRITE).fresh(), invite_user)
-                .says(
-                    "Creates a user and sends them a link to choose a password. The link works for \
-                     a week, with `POST /auth/password/reset`.\n\nYou must hold all permissions of \
-                     the roles.",
-                )
+                .says("Creates a user and sends them a link to choose a password.\n\nThe link \
+                       works for a week, with `POST /auth/password/reset`.\n\nYou must hold all \
+                       permissions of the roles.")
                 .or(Kind::Denied, "access.exceeds_own")
                 .or(Kind::Conflict, "users.email_taken")
                 .or(Kind::TooMany, "request.too_many")
@@ -154,7 +150,7 @@ fn addresses() -> Routes {
         .post("/auth/email/undo", ANYONE.limit(&EMAIL_LINK), undo)
         .says(
             "Restores the previous email address, with the token of the link that was sent to it \
-             and a new password. The link works once, within a week.\n\nEnds every session and \
+             and a new password.\n\nThe link works once, within a week.\n\nEnds every session and \
              does not start one.",
         )
         .or(Kind::Conflict, "users.email_taken")

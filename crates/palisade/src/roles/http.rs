@@ -24,7 +24,7 @@ pub(super) fn routes() -> Routes {
         .get("/", needs(READ), all)
         .says("Lists all roles, by name.")
         .post("/", needs(WRITE).fresh(), make)
-        .says("Creates a role. You must hold all its permissions.")
+        .says("Creates a role.\n\nYou must hold all its permissions.")
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "roles.taken")
         .or(Kind::Conflict, "roles.too_many")
@@ -32,13 +32,13 @@ pub(super) fn routes() -> Routes {
         .says("Returns a role.")
         .patch("/{role}", needs(WRITE).fresh(), alter)
         .says(
-            "Updates the given fields of a role. You must hold every permission that you add or \
+            "Updates the given fields of a role.\n\nYou must hold every permission that you add or \
              remove.",
         )
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "roles.built_in")
         .delete("/{role}", needs(WRITE).fresh(), remove)
-        .says("Deletes a role and takes it from every user. You must hold all its permissions.")
+        .says("Deletes a role and takes it from every user.\n\nYou must hold all its permissions.")
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "roles.built_in")
         .and(
@@ -49,7 +49,7 @@ pub(super) fn routes() -> Routes {
         .and(
             Routes::at("/users/{id}/roles")
                 .put("/{role}", needs(users::WRITE).fresh(), give)
-                .says("Gives a user a role. You must hold all its permissions.")
+                .says("Gives a user a role.\n\nYou must hold all its permissions.")
                 .or(Kind::Denied, "access.exceeds_own")
                 .delete("/{role}", needs(users::WRITE).fresh(), take)
                 .says("Takes a role from a user.")

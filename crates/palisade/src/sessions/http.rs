@@ -43,7 +43,7 @@ pub(super) fn routes() -> Routes {
         .or(Kind::NotSignedIn, "sessions.ended")
         .or(Kind::Denied, "access.cross_site")
         .post("/logout", SIGNED_IN.enrolling().uncounted(), logout)
-        .says("Signs out. The session ends everywhere.")
+        .says("Signs out.\n\nThe session ends everywhere.")
         .and(
             Routes::at("/users/me/sessions")
                 .get("/", SIGNED_IN, mine)

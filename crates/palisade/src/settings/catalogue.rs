@@ -167,8 +167,7 @@ catalogue! {
     /// How the server listens and what it believes.
     Server at "server." {
         listen: SocketAddr = Fixed("127.0.0.1:8000"),
-            "The IP address and port of the API and the pages. In development it must be a \
-             loopback address.";
+            "The IP address and port of the API and the pages. In development it must be loopback.";
         admin_listen: SocketAddr = Fixed("127.0.0.1:9000"),
             "The IP address and port of the health endpoints, for the operator only. In production \
              it must be a loopback or private IP address.";
@@ -241,7 +240,7 @@ catalogue! {
     Database at "database." {
         url: DatabaseUrl = InDataDirectory { prefix: "sqlite:", file: "palisade.db" },
             "The URL of the database, `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/NAME`. \
-             `DATABASE_URL` is also read. Set a password in the environment only.",
+             `DATABASE_URL` is also read. Keep a password in the environment.",
             secret: true;
         max_connections: u32 = Fixed("10"),
             "The maximum number of open connections.",
@@ -420,8 +419,7 @@ catalogue! {
     Mail at "mail." {
         smtp_url: Option<SmtpUrl> = Unset("smtps://mail.example.com"),
             "The mail server: `smtps://USER:PASSWORD@HOST` (port 465) or \
-             `smtp://USER:PASSWORD@HOST` with STARTTLS (port 587). `SMTP_URL` is also read. Set a \
-             password in the environment only.",
+             `smtp://USER:PASSWORD@HOST` with STARTTLS (port 587). `SMTP_URL` is also read. Keep a password in the environment.",
             secret: true;
         from: Option<Mailbox> = Unset("Example <no-reply@example.com>"),
             "The sender of outgoing email.";

@@ -299,7 +299,7 @@ mod refusals {
     #[test]
     fn an_empty_variable_is_refused() {
         variable_refused("PALISADE_SERVER__LISTEN", "", "server.listen", "empty");
-        variable_refused("DATABASE_URL", "", "database.url", "Set DATABASE_URL a value");
+        variable_refused("DATABASE_URL", "", "database.url", "Set DATABASE_URL to a value");
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(super) fn routes() -> Routes {
         .get("/{id}", needs(READ), one)
         .says("Returns a user.")
         .post("/{id}/enable", needs(WRITE).fresh(), enable_user)
-        .says("Enables a disabled user. The user can sign in again.")
+        .says("Enables a disabled user.\n\nThe user can sign in again.")
         .or(Kind::Denied, "access.exceeds_own")
 }
 

@@ -31,8 +31,8 @@ pub(super) fn routes() -> Routes {
         )
         .post("/revoke", needs(INTROSPECT), end)
         .says(
-            "Revokes a token (RFC 7009). An access or refresh token ends its session; an API key \
-             stops working.\n\nAn unknown token is not an error.",
+            "Revokes a token (RFC 7009).\n\nAn access or refresh token ends its session; an API \
+             key stops working.\n\nAn unknown token is not an error.",
         )
         .get("/revocations", needs(INTROSPECT), feed)
         .says(

@@ -57,7 +57,7 @@ const on = (id, event, place, action) => byId(id).addEventListener(event, (happe
   attempt(place, action);
 });
 
-// Whoever uses the keyboard or a screen reader goes on where the page does.
+// Moves the focus, so that keyboard and screen reader users follow the page.
 const goTo = (id) => byId(id).focus();
 
 function element(name, attributes, ...children) {
@@ -84,7 +84,7 @@ async function offerPasskeys() {
     offered = null;
     await attempt("sign-in-error", () => enterWithPasskey(credential));
   } catch {
-    // Nobody asked for it: there is nothing to say.
+    // The user did not ask for it: there is nothing to report.
     if (offered === mine) offered = null;
   }
 }
@@ -111,7 +111,7 @@ function showSignedOut(says) {
   offerPasskeys();
 }
 
-// What was shown to whoever was signed in isn't left to the next.
+// What was shown to one user is not left for the next.
 function forget() {
   hideCodes();
   endSetUp();
