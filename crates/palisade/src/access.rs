@@ -6,7 +6,7 @@
 //! - A route without an access value doesn't compile.
 //! - A credential that is present and bad is refused; it is never overlooked in favour of another.
 //! - An unsafe request that rests on a cookie needs proof of its origin.
-//! - A process that doesn't know what was ended within the last second lets nobody in.
+//! - A process that doesn't know what was ended within the last second refuses every request.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -43,7 +43,7 @@ pub(crate) const ACCOUNT: Rule = Rule {
 /// Who may call a route.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// Whom it lets in.
+    /// Which callers it accepts.
     pub who: Who,
     /// Rate limits by the client's address, checked before anything else.
     pub limits: Vec<&'static Rule>,
@@ -57,23 +57,23 @@ pub struct Access {
     pub counted: bool,
 }
 
-/// Whom a route lets in.
+/// Which callers a route accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// Everybody; credentials aren't looked at.
+    /// All callers; credentials are ignored.
     Anyone,
-    /// Whoever is signed in.
+    /// Signed-in users.
     SignedIn,
-    /// Whoever is signed in and holds this permission.
+    /// Signed-in users that hold this permission.
     Holds(Permission),
 }
 
-/// Everybody may call; credentials aren't looked at.
+/// All callers are accepted; credentials are ignored.
 pub const ANYONE: Access = Access::to(Who::Anyone);
-/// Whoever is signed in may call: routes about oneself.
+/// Signed-in users are accepted: for routes about the caller.
 pub const SIGNED_IN: Access = Access::to(Who::SignedIn);
 
-/// Whoever holds `permission` may call.
+/// Users that hold `permission` are accepted.
 pub const fn needs(permission: Permission) -> Access {
     Access::to(Who::Holds(permission))
 }
@@ -152,7 +152,7 @@ pub struct Credential {
 pub enum Via {
     /// In the `Authorization` header: never sent by a browser on its own.
     Bearer,
-    /// In a cookie: sent by a browser whoever asked it to.
+    /// In a cookie, which a browser sends regardless of the page that caused the request.
     Cookie,
 }
 
@@ -198,7 +198,7 @@ impl Strength {
     }
 }
 
-/// Somebody who has proved who they are.
+/// An authenticated caller.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The user.
@@ -255,7 +255,7 @@ impl Caller {
     /// Who is signed in.
     ///
     /// # Errors
-    /// Nobody is; can't happen behind [`SIGNED_IN`] or [`needs`].
+    /// The caller is not signed in; can't happen behind [`SIGNED_IN`] or [`needs`].
     pub fn signed_in(&self) -> Result<&Identity> {
         self.identity.as_deref().ok_or_else(not_signed_in)
     }
@@ -444,7 +444,7 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str> {
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token) } else { Err(bad_token()) }
 }
 
-/// Nobody is signed in, or the credential isn't good (RFC 6750 section 3).
+/// The caller is not signed in, or the credential is not valid (RFC 6750 section 3).
 pub fn not_signed_in() -> Error {
     Error::new(Kind::NotSignedIn, "access.not_signed_in", "Sign in first.")
         .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))

@@ -8,7 +8,7 @@
 //!   way out is [`Change::commit_quietly`], whose uses a test lists. Dropping a change rolls it back. Upkeep that
 //!   changes nothing for anybody (expired rows, the state of what is sent) needs none; a test lists who does it.
 //! - A commit can't be cancelled by a client that goes away, and what it tells the
-//!   [feed](crate::feed) is applied here before anybody learns that it succeeded.
+//!   [feed](crate::feed) is applied here before the caller learns that it succeeded.
 //! - When the outcome of a commit is unknown, what it touched is forgotten and read again.
 //! - What a change rests on stays as it is until the change ends ([`Hold`]).
 
@@ -175,7 +175,7 @@ impl App {
 pub struct Actor {
     /// What kind of actor it is.
     pub kind: ActorKind,
-    /// The user, if somebody is signed in.
+    /// The signed-in user, if there is one.
     pub user: Option<UserId>,
     /// The session it came through.
     pub session: Option<SessionId>,
@@ -229,7 +229,7 @@ pub enum ActorKind {
     Anyone,
     /// A signed-in user.
     User,
-    /// Somebody on the machine itself, through the command line.
+    /// The operator of the machine, through the command line.
     Operator,
     /// The server, on its own account.
     System,
@@ -248,7 +248,7 @@ impl ActorKind {
 }
 
 impl Actor {
-    /// Somebody on the machine itself, through the command line.
+    /// The operator of the machine, through the command line.
     pub fn operator() -> Actor {
         Actor { kind: ActorKind::Operator, ..Actor::default() }
     }

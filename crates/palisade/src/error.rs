@@ -26,7 +26,7 @@ pub enum Kind {
     Malformed,
     /// The request can be read and breaks a rule that its `errors` name.
     BadInput,
-    /// Nobody is signed in, or the credential is no longer good.
+    /// The caller is not signed in, or the credential is no longer valid.
     NotSignedIn,
     /// Who is signed in may not do this.
     Denied,
@@ -133,7 +133,7 @@ impl FieldError {
     }
 }
 
-/// A failure, on its way to whoever asked.
+/// A failure, on its way to the caller.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -363,7 +363,7 @@ impl Rules {
     }
 }
 
-/// A rule that a value breaks; where the value stood is known by whoever reads the request.
+/// A rule that a value breaks; where the value stood is known by the code that reads the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
     /// Which rule, stable.

@@ -46,7 +46,7 @@ pub struct QueueLimits {
 pub enum Lane {
     /// A device that has signed in before; served three times as often when both lanes wait.
     Known,
-    /// Everybody else.
+    /// All others.
     Unknown,
 }
 

@@ -36,7 +36,7 @@ pub enum WebauthnError {
     TruncatedAuthenticatorData,
     /// The authenticator data is for another RP ID.
     WrongRelyingParty,
-    /// Nobody was present at the authenticator.
+    /// The authenticator did not confirm that a user was present.
     UserNotPresent,
     /// The authenticator didn't verify its user, though that is required.
     UserNotVerified,

@@ -1,4 +1,4 @@
-//! The administrators' changes and deletions of users; one's own export and deletion.
+//! The administrators' changes and deletions of users; export and deletion of the caller's account.
 
 use std::time::Duration;
 

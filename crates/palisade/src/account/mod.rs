@@ -1,8 +1,8 @@
 //! The account as a whole: what administrators change of it, everything that is kept of a person, and its end.
 //!
 //! Promises:
-//! - Whoever asks to be deleted is signed out at once and gone after `users.deletion_grace`, unless they sign in
-//!   before; whom an administrator deletes is gone at once.
+//! - A user who requests deletion is signed out at once and deleted after `users.deletion_grace`, unless they sign in
+//!   before; a user whom an administrator deletes is deleted at once.
 //! - Gone means gone: no row of theirs is left but the events of the audit log, where an id stands for them and
 //!   what was personal can't be read any more.
 //! - The export holds everything that is kept of a person.

@@ -1,4 +1,4 @@
-//! `GET /audit`, for who may read the log, and `GET /users/me/activity`, for everybody about themselves.
+//! `GET /audit`, for users who may read the log, and `GET /users/me/activity`, for all users about themselves.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,4 +1,4 @@
-//! The audit log: who did what to whom, from where, when.
+//! The audit log: who did what, to which user or object, from where, when.
 //!
 //! Promises:
 //! - An event is written in the transaction of the change that it tells of.
@@ -85,7 +85,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// The event, with nobody in particular concerned.
+    /// The event, concerning no user in particular.
     pub fn entry(self) -> Entry {
         Entry { event: self.name, about: None, details: BTreeMap::new(), personal: BTreeMap::new() }
     }
@@ -106,7 +106,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whom or what it concerns.
+    /// The user or object that it concerns.
     #[must_use]
     pub fn concerning(mut self, kind: &'static str, id: Uuid) -> Entry {
         self.about = Some((kind, id));

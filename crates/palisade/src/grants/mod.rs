@@ -1,7 +1,7 @@
 //! Grants: who may do what with a single resource.
 //!
 //! A resource is named by its type and id, both the application's own words; Palisade keeps nothing else of it.
-//! A grant gives an action to a user, to everybody with a role, or to anyone, for ever or for a time.
+//! A grant gives an action to a user, to all users with a role, or to anyone, without or with a time limit.
 //!
 //! Promises:
 //! - What isn't granted isn't allowed, and what has expired isn't granted.
@@ -32,14 +32,14 @@ use crate::shape;
 
 pub use subject::{Action, Resource, ResourceId, ResourceType, Subject};
 
-/// May see the grants on every resource and check everybody's.
+/// May see the grants on every resource and check those of all subjects.
 pub const READ: Permission =
     Permission { name: "resources:read", says: "See the grants on every resource" };
 /// May give and withdraw grants on every resource.
 pub const WRITE: Permission =
     Permission { name: "resources:write", says: "Grant and withdraw actions on every resource" };
 
-/// Somebody was granted something.
+/// A subject was granted something.
 pub const GIVEN: Event = Event { name: "grants.given", says: "Actions on a resource were granted" };
 /// A grant was withdrawn.
 pub const WITHDRAWN: Event = Event { name: "grants.withdrawn", says: "A grant was withdrawn" };

@@ -1,4 +1,4 @@
-//! Lockout: how often the password or the second factor of an account may be guessed, whoever guesses.
+//! Lockout: how often the password or the second factor of an account may be guessed, by all clients together.
 //!
 //! Promises:
 //! - A guess is counted in the database before it is judged: neither guesses at the same moment, nor other

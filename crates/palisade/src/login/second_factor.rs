@@ -1,4 +1,4 @@
-//! The step between a right password and a session, for whoever has a second factor.
+//! The step between a correct password and a session, for users with a second factor.
 
 use axum::http::HeaderValue;
 use axum::http::header::WWW_AUTHENTICATE;

@@ -63,7 +63,7 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-/// To whom it may concern: sends what was written, to the user's present address if it names none.
+/// Sends the email as written; if it names no recipient, to the user's current email address.
 pub fn as_written(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
     Box::pin(async move {
         if content.to.is_some() {

@@ -1,4 +1,4 @@
-//! One's own factors, and the administrators' way to remove them.
+//! The caller's own factors, and how administrators remove those of others.
 
 use std::time::Duration;
 

@@ -62,7 +62,7 @@ pub const ALTERED: Event = Event {
     name: "mfa.passkey_altered",
     says: "A stored passkey differs from the one that its user registered: its row was changed in the database",
 };
-/// Somebody signed in gave a wrong proof of a factor.
+/// A signed-in user gave a wrong proof of a factor.
 pub const WRONG: Event =
     Event { name: "mfa.wrong", says: "A wrong code or passkey was given within a session" };
 /// All factors of a user were removed by an administrator or the operator.
@@ -115,7 +115,7 @@ static CODE_LETTER: Letter = Letter {
     prepare: mail::as_written,
 };
 
-/// What somebody gives to prove a factor.
+/// The proof of a factor.
 pub enum Given {
     /// A one-time code.
     Totp(SecretString),

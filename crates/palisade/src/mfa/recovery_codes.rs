@@ -1,4 +1,4 @@
-//! Recovery codes: ten that are shown once and work once each, for whoever has lost every factor.
+//! Recovery codes: ten that are shown once and work once each, for users who have lost every factor.
 
 use palisade_crypto::mac;
 use palisade_crypto::secret::SecretString;

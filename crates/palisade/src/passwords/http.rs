@@ -1,4 +1,4 @@
-//! `POST /users/me/password`: the change of one's own password.
+//! `POST /users/me/password`: the change of the caller's password.
 
 use std::time::Duration;
 

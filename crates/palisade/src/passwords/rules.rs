@@ -1,7 +1,7 @@
 //! Which passwords are accepted (NIST SP 800-63B-4 section 3.1.1.2).
 //!
 //! Length, a blocklist and an estimate of how hard it is to guess; no composition rules. Every refusal
-//! says which rule was broken and how to mend it.
+//! says which rule was broken and how to fix it.
 
 use palisade_crypto::secret::SecretString;
 use unicode_normalization::UnicodeNormalization as _;

@@ -320,7 +320,7 @@ pub async fn move_to(change: &mut Change, user: UserId, old: &str, email: &Email
     Ok(())
 }
 
-/// Gives the account back to the address that it had: with a new password, and nobody signed in.
+/// Restores the account's previous email address, with a new password. No session is started.
 ///
 /// # Errors
 /// `recovery.bad_token`; a broken rule of the password; `users.email_taken`; 503 when too many wait; or the

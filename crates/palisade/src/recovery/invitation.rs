@@ -1,4 +1,4 @@
-//! Invitations: an account made for somebody, whose password they choose themselves.
+//! Invitations: an account created for a user, who chooses the password.
 
 use std::time::Duration;
 
@@ -30,13 +30,13 @@ pub(super) static LETTER: Letter = Letter {
     prepare: letter,
 };
 
-/// Whom to invite.
+/// The user to invite.
 pub struct Invitation {
     /// The address.
     pub email: Email,
     /// What they are called.
     pub name: Option<String>,
-    /// Roles beside the one that everybody has.
+    /// Roles in addition to the one that all users have.
     pub roles: Vec<String>,
 }
 

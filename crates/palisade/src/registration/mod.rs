@@ -31,10 +31,10 @@ use crate::users::{self, ADMIN, Email, NewUser};
 
 pub use verification::{resend, verify};
 
-/// Somebody registered.
+/// An account was registered.
 pub const REGISTERED: Event =
     Event { name: "registration.registered", says: "An account was registered" };
-/// Somebody tried to register an address that has an account, or while registration is closed.
+/// A registration with an email address that has an account, or while registration is closed.
 pub const REFUSED: Event =
     Event { name: "registration.refused", says: "A registration created no account" };
 /// The first administrator was made.
@@ -44,7 +44,7 @@ pub const SET_UP: Event =
 pub const LINK_MADE: Event =
     Event { name: "registration.link_made", says: "A set-up link was created" };
 
-/// Somebody registered an address that is still to be proved.
+/// A registration whose email address is still to be confirmed.
 pub const REQUESTED: Event = Event {
     name: "registration.requested",
     says: "A registration awaits the confirmation of its email address",
@@ -52,7 +52,7 @@ pub const REQUESTED: Event = Event {
 /// An address was proved.
 pub const VERIFIED: Event =
     Event { name: "registration.verified", says: "The email address of an account was confirmed" };
-/// Somebody asked for the letter again.
+/// The confirmation email was requested again.
 pub const RESENT: Event =
     Event { name: "registration.resent", says: "The confirmation email was requested again" };
 
@@ -88,7 +88,7 @@ pub const MODULE: Module = Module {
 const SETUP_PREFIX: &str = "pal_su_";
 const SETUP_LIVES: Duration = Duration::from_secs(30 * 60);
 
-/// An account that somebody asks for.
+/// A requested account.
 pub struct Wanted {
     /// The address.
     pub email: Email,

@@ -61,7 +61,7 @@ pub(super) async fn ask(
     mail::post(change, &LETTER, content).await
 }
 
-/// Notes that somebody wants the letter again.
+/// Records that the confirmation email was requested again.
 ///
 /// # Errors
 /// `mail.off`; or the database fails.

@@ -1,8 +1,8 @@
 //! Roles: named sets of permissions.
 //!
 //! Promises:
-//! - `admin` holds every permission there is and can't be changed; `user` is everybody's.
-//! - Nobody puts into a role, or gives somebody a role with, what they don't hold themselves.
+//! - `admin` holds every permission there is and can't be changed; all users have `user`.
+//! - Users can put into a role, or give a user a role with, only permissions that they hold themselves.
 //! - A change takes effect on the next request on this node, on others within the bound of the feed.
 //!
 //! Tables: `roles`, `role_permissions`.
@@ -248,7 +248,7 @@ fn entry(event: Event, name: &RoleName, permissions: &BTreeSet<String>) -> crate
     event.entry().detail("role", name.as_str()).detail("permissions", named.join(" "))
 }
 
-/// Deletes a role; whoever held it doesn't any more.
+/// Deletes a role and takes it from every user.
 ///
 /// # Errors
 /// Not found; `roles.built_in`; `access.exceeds_own`; or the database fails.
@@ -294,7 +294,7 @@ pub fn held_for_revoking(user: UserId) -> [Hold; 2] {
 /// Takes a role from a user.
 ///
 /// # Errors
-/// Not found; `roles.built_in` for the one that everybody has; `users.last_admin`; or the database fails.
+/// Not found; `roles.built_in` for the one that all users have; `users.last_admin`; or the database fails.
 pub async fn revoke(mut change: Change, user: UserId, name: &RoleName) -> Result<()> {
     if name.as_str() == USER {
         return Err(built_in());

@@ -1,4 +1,4 @@
-//! Refreshing, signing out, and looking at one's own sessions; the administrators' endings.
+//! Refreshing, signing out, and listing the caller's sessions; the administrators' endings.
 
 use std::time::Duration;
 

@@ -48,7 +48,7 @@ pub use refresh::{of_refresh_token, refresh, renew, strengthen};
 
 /// A session was ended.
 pub const ENDED: Event = Event { name: "sessions.ended", says: "A session was ended" };
-/// A refresh token or cookie was used again after its successor had been: somebody copied it.
+/// A refresh token or cookie was used again after its successor had been: it was copied.
 pub const REPLAYED: Event =
     Event { name: "sessions.replayed", says: "A used refresh token was used again" };
 

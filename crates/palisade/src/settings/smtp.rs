@@ -1,4 +1,4 @@
-//! The mail server and whom letters come from.
+//! The mail server and the sender of outgoing email.
 
 use std::fmt;
 
@@ -125,7 +125,7 @@ fn decoded(text: &str) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())
 }
 
-/// Whom letters come from: `NAME <ADDRESS>` or an address alone (RFC 5322 section 3.4).
+/// The sender of outgoing email: `NAME <EMAIL>` or only an email address (RFC 5322 section 3.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mailbox(message::Mailbox);
 

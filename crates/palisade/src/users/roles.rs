@@ -69,7 +69,7 @@ pub async fn revoke_role(change: &mut Change, holder: Holder<'_>) -> Result<()> 
     Ok(())
 }
 
-/// Takes a role that is deleted from everybody.
+/// Takes a deleted role from all users.
 ///
 /// # Errors
 /// When the database fails.

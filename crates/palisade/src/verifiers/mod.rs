@@ -4,7 +4,7 @@
 //! Promises:
 //! - A token is called active only while a request with it would be let in here.
 //! - The feed leaves out no ending that was answered before the time it names. Each page is signed and says when
-//!   it was made, so that whoever is cut off from the feed notices.
+//!   it was made, so that a verifier that is cut off from the feed notices.
 //!
 //! Tables: none; the feed's rows belong to [`crate::feed`].
 
