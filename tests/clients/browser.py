@@ -62,7 +62,7 @@ def the_setup_page_works_in_a_browser_under_its_policy():
         page = b.page
         page.goto(server.greeting["setup_link"])
         assert "token" not in page.url, "the token stays in the address bar"
-        page.get_by_label("E-mail address").fill("root@example.com")
+        page.get_by_label("Email").fill("root@example.com")
         page.get_by_label("Password").fill("short")
         page.keyboard.press("Enter")
         page.get_by_text("Use at least 15 characters").wait_for()
@@ -85,11 +85,11 @@ def the_account_pages_work_in_a_browser_under_their_policy():
     with started() as server, browser() as b:
         page = b.page
         page.goto(server.url + "/.well-known/change-password")
-        page.get_by_label("Address").fill("ann@example.com")
+        page.get_by_label("Email").fill("ann@example.com")
         page.get_by_label("Current password").fill("not the right one at all")
         page.get_by_label("New password").fill(new)
         page.get_by_role("button", name="Change the password").click()
-        page.get_by_text("The address or the password is wrong").wait_for()
+        page.get_by_text("The email address or the password is wrong").wait_for()
         page.get_by_label("Current password").fill(PASSWORD)
         page.get_by_label("New password").fill("short")
         page.keyboard.press("Enter")
@@ -111,9 +111,9 @@ def the_account_pages_work_in_a_browser_under_their_policy():
         body = {"email": "ann@new.example"}
         assert server.request("POST", "/api/v1/users/me/email", body, session["access_token"])[0] == 202
         time.sleep(2)
-        use_link(b, server, "email", newer, "Your address is changed")
+        use_link(b, server, "email", newer, "Your email address is changed")
         time.sleep(2)
-        use_link(b, server, "undo", PASSWORD, "Your account is yours again")
+        use_link(b, server, "undo", PASSWORD, "Your account is restored")
         server.command("user", "create", "bob@example.com", "--invite")
         time.sleep(2)
         use_link(b, server, "invite", PASSWORD, "Your password is set")
@@ -154,7 +154,7 @@ def the_docs_page_is_read_and_tried_by_keyboard_alone():
         with started() as server, browser() as b:
             page = b.page
             page.goto(server.url + "/docs")
-            page.get_by_text("Signs in with address and password", exact=True).wait_for()
+            page.get_by_text("Signs in with an email address and a password", exact=True).wait_for()
             tab_to(page, "[name=email]")
             page.keyboard.type("ann@example.com")
             page.keyboard.press("Tab")

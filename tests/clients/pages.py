@@ -77,7 +77,7 @@ def security(script=NO_OFFERS, settings=None):
 
 
 def give_password(page, password=PASSWORD, email="ann@example.com"):
-    page.get_by_label("Address").fill(email)
+    page.get_by_label("Email").fill(email)
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Sign in", exact=True).click()
 
@@ -89,7 +89,7 @@ def is_in(page, email="ann@example.com"):
 def sign_out(page):
     page.get_by_role("button", name="Sign out").click()
     page.get_by_text("Signed out.", exact=True).wait_for()
-    assert page.locator("#somebody").is_hidden()
+    assert page.locator("#signed-in").is_hidden()
 
 
 def press(page, name, within="body"):
@@ -114,16 +114,16 @@ def set_up_app(page):
     page.get_by_role("button", name="Set up").click()
     page.locator("#totp-qr path").wait_for()
     app = App(page.locator("#totp-secret").inner_text())
-    page.get_by_label("Code of the app").fill(app.code())
+    page.get_by_label("Code from the app").fill(app.code())
     press(page, "Confirm")
     page.get_by_text("The authenticator app is set up.").wait_for()
     return app, recovery_codes(page)
 
 
 def add_passkey(page, name="Blue key"):
-    page.get_by_label("Name of the new passkey").fill(name)
+    page.get_by_label("Name for the new passkey").fill(name)
     press(page, "Add a passkey")
-    page.get_by_text("The passkey is added.").wait_for()
+    page.get_by_text("The passkey was added.").wait_for()
     page.locator("#passkeys-list").get_by_text(name, exact=True).wait_for()
 
 
@@ -150,7 +150,7 @@ def an_authenticator_app_is_set_up_and_asked_for_by_keyboard_alone():
         right = app.code()
         page.keyboard.type(f"{(int(right) + 1) % 1_000_000:06}")
         page.keyboard.press("Enter")
-        page.get_by_text("This isn't the code of this moment").wait_for()
+        page.get_by_text("This code is wrong or expired").wait_for()
         page.keyboard.type(right)
         page.keyboard.press("Enter")
         codes = recovery_codes(page)
@@ -158,7 +158,7 @@ def an_authenticator_app_is_set_up_and_asked_for_by_keyboard_alone():
         tab_to(page, "#codes-kept")
         page.keyboard.press("Enter")
         assert page.locator("#codes").is_hidden() and codes[0] not in page.content()
-        page.get_by_text("10 codes are left.").wait_for()
+        page.get_by_text("10 codes remain.").wait_for()
         assert secret not in page.content()
         tab_to(page, "#sign-out")
         page.keyboard.press("Enter")
@@ -188,7 +188,7 @@ def an_authenticator_app_is_set_up_and_asked_for_by_keyboard_alone():
         press(page, "Use a recovery code instead")
         give_code(page, "Recovery code", codes[3])
         is_in(page)
-        page.get_by_text("9 codes are left.").wait_for()
+        page.get_by_text("9 codes remain.").wait_for()
 
 
 def adds_and_uses_a_passkey(script):
@@ -201,9 +201,9 @@ def adds_and_uses_a_passkey(script):
         assert authenticator.count() == 1
         codes = recovery_codes(page)
         # The same device takes no second one.
-        page.get_by_label("Name of the new passkey").fill("Again")
+        page.get_by_label("Name for the new passkey").fill("Again")
         press(page, "Add a passkey")
-        page.get_by_text("This device holds a passkey of this account already.").wait_for()
+        page.get_by_text("This device already has a passkey for this account.").wait_for()
         sign_out(page)
         assert codes[0] not in page.content() and "Blue key" not in page.content()
 
@@ -217,9 +217,9 @@ def adds_and_uses_a_passkey(script):
         is_in(page)
 
         page.get_by_role("button", name="Rename Blue key").click()
-        page.get_by_label("New name of Blue key").fill("Desk <b>")
+        page.get_by_label("New name for Blue key").fill("Desk <b>")
         page.keyboard.press("Enter")
-        page.get_by_text("The passkey has a new name.").wait_for()
+        page.get_by_text("The passkey was renamed.").wait_for()
         page.get_by_role("button", name="Remove Desk <b>").click()
         press(page, "Cancel", "#sure")
         page.get_by_role("button", name="Remove Desk <b>").click()
@@ -250,7 +250,7 @@ def a_passkey_is_offered_where_the_address_is_typed():
         add_passkey(page)
         # The virtual authenticator takes the first offer that is made.
         page.get_by_role("button", name="Sign out").click()
-        page.locator("#nobody").wait_for()
+        page.locator("#signed-out").wait_for()
         is_in(page)
 
 
@@ -281,14 +281,14 @@ def a_passkey_whose_user_was_not_verified_does_not_sign_in_alone():
         sign_out(page)
         phone.verifies(False)
         press(page, "Sign in with a passkey")
-        page.get_by_text("The passkey wasn't used").wait_for()
+        page.get_by_text("The passkey was not used").wait_for()
         assert page.evaluate(SIGN_IN_WITH, "discouraged") == ["required", 401, "login.denied"]
         phone.verifies(True)
         press(page, "Sign in with a passkey")
         is_in(page)
         page.get_by_role("button", name="Remove Phone").click()
         press(page, "Yes", "#sure")
-        page.get_by_text("The passkey is removed.").wait_for()
+        page.get_by_text("The passkey was removed.").wait_for()
 
         # A security key without a PIN: not alone, but after the password.
         phone.remove()
@@ -313,29 +313,29 @@ def what_needs_a_fresh_proof_asks_for_the_passkey():
         sign_out(page)
 
         give_password(page)
-        page.get_by_role("dialog").get_by_text("Use a passkey of this device").wait_for()
+        page.get_by_role("dialog").get_by_text("Use a passkey on this device").wait_for()
         press(page, "Use the authenticator app instead")
-        give_code(page, "Code of the authenticator app", app.code())
+        give_code(page, "Code from the authenticator app", app.code())
         is_in(page)
         # A code signed in; what protects the account is changed with the strongest factor.
         press(page, "Remove the authenticator app")
         press(page, "Yes", "#sure")
-        dialog = page.get_by_role("dialog", name="Prove again who you are")
+        dialog = page.get_by_role("dialog", name="Confirm your identity")
         dialog.wait_for()
         assert dialog.get_by_role("button", name="authenticator app").count() == 0
         press(page, "Cancel", "dialog[open]")
         dialog.wait_for(state="detached")
-        page.get_by_text("An app makes codes for this account.").wait_for()
+        page.get_by_text("An authenticator app is set up for this account.").wait_for()
         press(page, "Remove the authenticator app")
         press(page, "Yes", "#sure")
         press(page, "Use a passkey", "dialog[open]")
-        page.get_by_text("The authenticator app is removed.").wait_for()
-        page.get_by_text("No app makes codes for this account.").wait_for()
+        page.get_by_text("The authenticator app was removed.").wait_for()
+        page.get_by_text("No authenticator app is set up for this account.").wait_for()
 
         # That proof goes on being fresh.
-        press(page, "Make new recovery codes")
+        press(page, "Create new recovery codes")
         press(page, "Yes", "#sure")
-        page.get_by_text("There are new recovery codes.").wait_for()
+        page.get_by_text("New recovery codes were created.").wait_for()
         assert not set(recovery_codes(page)) & set(codes)
 
 
@@ -348,7 +348,7 @@ def the_codes_are_copied_and_printed_and_shown_once():
         is_in(page)
         _, codes = set_up_app(page)
         press(page, "Copy")
-        page.get_by_text("The codes are copied.").wait_for()
+        page.get_by_text("The codes were copied.").wait_for()
         assert page.evaluate("navigator.clipboard.readText()").split() == codes
         page.emulate_media(media="print")
         printed = [words for words in page.locator("main").inner_text().split("\n") if words]
@@ -373,7 +373,7 @@ def an_administrator_who_must_have_a_second_factor_sets_it_up_on_the_page():
         assert page.evaluate(status) == 200
         press(page, "Remove the authenticator app")
         press(page, "Yes", "#sure")
-        page.get_by_text("You need a second factor here").wait_for()
+        page.get_by_text("A second factor is required").wait_for()
 
 
 def change_password(page, old, new):
@@ -390,12 +390,12 @@ def a_password_is_changed_with_a_second_factor():
         is_in(page)
         app, _ = set_up_app(page)
         page.goto(server.url + "/account/password")
-        page.get_by_label("Address").fill("ann@example.com")
+        page.get_by_label("Email").fill("ann@example.com")
         change_password(page, PASSWORD, "short")
         press(page, "Cancel", "dialog")
         page.get_by_text("The password was not changed").wait_for()
         change_password(page, PASSWORD, "short")
-        give_code(page, "Code of the authenticator app", app.code())
+        give_code(page, "Code from the authenticator app", app.code())
         page.get_by_text("Use at least 15 characters").wait_for()
         # Who it is was proved; only the new password is mended.
         page.get_by_label("New password").fill(NEW)
@@ -404,19 +404,19 @@ def a_password_is_changed_with_a_second_factor():
 
         page.goto(server.url + "/account/security")
         give_password(page, NEW)
-        give_code(page, "Code of the authenticator app", app.code())
+        give_code(page, "Code from the authenticator app", app.code())
         is_in(page)
         sessions = page.evaluate("async () => (await (await fetch('/api/v1/users/me/sessions')).json()).items.length")
         assert sessions == 1, "the session of the change goes on"
         Authenticator(page)
         add_passkey(page)
         page.goto(server.url + "/account/password")
-        page.get_by_label("Address").fill("ann@example.com")
+        page.get_by_label("Email").fill("ann@example.com")
         # A code signs in, and isn't enough where there is a passkey.
         change_password(page, NEW, PASSWORD)
         press(page, "Use the authenticator app instead")
-        give_code(page, "Code of the authenticator app", app.code())
-        page.get_by_role("dialog", name="Prove again who you are").wait_for()
+        give_code(page, "Code from the authenticator app", app.code())
+        page.get_by_role("dialog", name="Confirm your identity").wait_for()
         press(page, "Use a passkey", "dialog")
         page.get_by_text("Your new password is set").wait_for()
 
@@ -434,7 +434,7 @@ def the_docs_page_signs_in_with_a_second_factor():
         page.goto(server.url + "/docs")
         for transport in ["token", "cookie"]:
             for way in ["Use the authenticator app instead", "Use a recovery code instead", None]:
-                page.get_by_label("E-mail address").fill("ann@example.com")
+                page.get_by_label("Email").fill("ann@example.com")
                 page.get_by_label("Password").fill(PASSWORD)
                 page.get_by_label("Session").select_option(transport)
                 press(page, "Sign in")
@@ -445,7 +445,7 @@ def the_docs_page_signs_in_with_a_second_factor():
                     give_code(page, "Recovery code", codes.pop())
                 else:
                     press(page, way)
-                    give_code(page, "Code of the authenticator app", app.code())
+                    give_code(page, "Code from the authenticator app", app.code())
                 is_in(page)
                 press(page, "Sign out")
                 page.get_by_text("Signed out.", exact=True).wait_for()

@@ -390,6 +390,7 @@ def measure(world):
     for recipe, scene in zip(recipes, scenes, strict=True):
         watch = Watch(worker, scene, [recipe, recipe])
         before = watch.credentials()
+        watch.start()
         # Letters write too; they are none of the call's own.
         while worker.sql.lines("select count(*) from outbox where sent_at is null")[0] != "0":
             time.sleep(0.05)

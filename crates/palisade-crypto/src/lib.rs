@@ -22,7 +22,7 @@
 //! let mut memory = Memory::new();
 //! let hash = password::hash(&Cost::LIGHT, &password, &OsRandom, &mut memory)?;
 //!
-//! // The stored form is sealed for one user, so that nobody else's row can hold it.
+//! // The stored form is sealed for one user, so that no other user's row can hold it.
 //! let key = RootKey::generate(&OsRandom).derive("password hashes");
 //! let sealed = key.seal(&OsRandom, b"user 1", hash.as_bytes());
 //! assert!(key.open(b"user 2", &sealed).is_err());

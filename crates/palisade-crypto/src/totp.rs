@@ -46,7 +46,7 @@ impl TotpSecret {
         self.0.expose()
     }
 
-    /// What somebody types who can't scan the code: base32 without padding (RFC 4648 section 6).
+    /// The secret for typing instead of scanning: base32 without padding (RFC 4648 section 6).
     #[must_use]
     pub fn base32(&self) -> SecretString {
         Secret::from(self.0.expose()).to_base32().into()

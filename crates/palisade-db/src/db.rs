@@ -201,13 +201,13 @@ pub fn check_url(url: &str) -> Result<(), DbError> {
 }
 
 fn unknown_kind() -> DbError {
-    DbError::wrong("a database address starts with sqlite: or postgres://")
+    DbError::wrong("a database URL starts with sqlite: or postgres://")
 }
 
 fn sqlite_path(path: &str) -> Result<PathBuf, DbError> {
     let path = path.strip_prefix("//").unwrap_or(path);
     if path.is_empty() || path.starts_with(':') || path.contains('?') {
-        return Err(DbError::wrong("a SQLite address is sqlite:PATH, without parameters"));
+        return Err(DbError::wrong("a SQLite URL is sqlite:PATH, without parameters"));
     }
     Ok(PathBuf::from(path))
 }

@@ -34,12 +34,12 @@
 //!   told apart (`OutcomeUnknown`). On SQLite changes that arrive together share one sync to disk, and
 //!   none is acknowledged before it.
 //! - **All or nothing.** A transaction that is dropped, cancelled half-way or open for too long leaves
-//!   nothing behind and blocks nobody.
+//!   nothing behind and blocks no other caller.
 //! - **No forgotten value.** Statement and values are matched before the database sees either; SQL text
 //!   is `&'static str`, so no input becomes SQL.
 //! - **Bounded waiting.** Every call ends within the statement timeout and a grace; that PostgreSQL is
 //!   gone is said within a second, and its return is noticed without a restart.
-//! - **Nobody listens in.** Off this machine PostgreSQL is spoken to under `verify-full` or not at all;
+//! - **No eavesdropping.** Off this machine PostgreSQL is spoken to under `verify-full` or not at all;
 //!   SQLite's files belong to their owner alone.
 //!
 //! The common part of both dialects is what statements may use: `$1` parameters, `insert … on conflict

@@ -190,8 +190,8 @@ fn check(applied: &Applied, wanted: &[Migration], backend: Backend) -> Result<()
         match wanted.iter().find(|migration| migration.version == *version) {
             None => {
                 return Err(DbError::wrong(format!(
-                    "the database was made by a newer version: it has migration {version} ({name}), \
-                     which this one does not know"
+                    "the database was created by a newer version: it has migration {version} \
+                     ({name}), which this version does not know"
                 )));
             }
             Some(migration) if migration.sql.on(backend) != sql => {

@@ -14,16 +14,17 @@ use clap::{Parser, Subcommand};
   palisade --set server.listen=127.0.0.1:8080 serve
   palisade user create ann@example.com --role admin
 
-Settings: flag (--set), then environment (PALISADE_SECTION__KEY), then palisade.toml, then default.
-Exit codes: 0 success, 1 failed or found something wrong, 2 wrong usage or unusable settings.")]
+Settings, in order of precedence: flag (--set), environment (PALISADE_SECTION__KEY), palisade.toml,
+default.
+Exit codes: 0 success, 1 failure or a problem was found, 2 wrong usage or invalid settings.")]
 pub(crate) struct Cli {
-    /// The configuration file; without this, palisade.toml if it is there.
+    /// Read settings from this file instead of palisade.toml.
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
-    /// Sets one setting for this run; may be repeated. Secrets are refused here.
+    /// Override a setting for this run. Can be repeated. Secrets are not accepted here.
     #[arg(long = "set", value_name = "KEY=VALUE", global = true)]
     pub(crate) set: Vec<String>,
-    /// Prints JSON.
+    /// Print the result as JSON.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     #[command(subcommand)]
@@ -66,30 +67,31 @@ impl Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Runs the server until Ctrl-C or SIGTERM.
+    /// Run the server until Ctrl-C or SIGTERM.
     ///
-    /// Without any configuration: embedded SQLite and new keys in ./palisade-data, loopback only.
+    /// Without any configuration, the server listens on loopback only and keeps an embedded SQLite database and
+    /// generated keys in ./palisade-data.
     #[command(after_help = "Examples:
   palisade serve
   PALISADE_DATABASE__URL=postgres://palisade@localhost/palisade palisade serve")]
     Serve,
-    /// Writes palisade.toml, .env.example and a root key; overwrites nothing.
+    /// Write palisade.toml, .env.example and a root key. Existing files are not overwritten.
     #[command(after_help = "Examples:\n  palisade init\n  palisade init --production")]
     Init {
-        /// A configuration for production instead of development.
+        /// Write a configuration for production instead of development.
         #[arg(long)]
         production: bool,
     },
-    /// Checks or shows the settings.
+    /// Check or show the settings.
     #[command(after_help = "Examples:\n  palisade config check\n  palisade config show --json")]
     Config {
         #[command(subcommand)]
         action: ConfigAction,
     },
-    /// Prints a one-time link, good for 30 minutes, that creates the first administrator.
+    /// Print a one-time link for creating the first administrator. It is valid for 30 minutes.
     #[command(after_help = "Example:\n  palisade setup-link")]
     SetupLink,
-    /// Administers users.
+    /// Manage users.
     #[command(after_help = "Examples:
   palisade user list
   palisade user create ann@example.com --name Ann --role admin
@@ -100,41 +102,41 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: UserAction,
     },
-    /// Lists or rotates the keys.
+    /// List or rotate the keys.
     #[command(after_help = "Examples:\n  palisade key list\n  palisade key rotate")]
     Key {
         #[command(subcommand)]
         action: KeyAction,
     },
-    /// Looks after the audit log.
+    /// Verify the audit log, or reseal it after a fault.
     #[command(after_help = "Examples:\n  palisade audit verify\n  palisade audit reseal")]
     Audit {
         #[command(subcommand)]
         action: AuditAction,
     },
-    /// Shows or updates the database's schema.
+    /// Show or update the schema of the database.
     #[command(after_help = "Examples:\n  palisade migrate status\n  palisade migrate up")]
     Migrate {
         #[command(subcommand)]
         action: MigrateAction,
     },
-    /// Prints the description of the API (OpenAPI 3.1).
+    /// Print the OpenAPI 3.1 description of the API.
     #[command(after_help = "Example:\n  palisade openapi > openapi.json")]
     Openapi,
-    /// Prints the script that completes these commands in a shell.
+    /// Print the completion script for a shell.
     #[command(after_help = "Examples:
   palisade completions bash > ~/.local/share/bash-completion/completions/palisade
   palisade completions zsh > ~/.zfunc/_palisade")]
     Completions {
-        /// The shell.
+        /// The shell to complete commands in.
         shell: clap_complete::Shell,
     },
-    /// Prints the manual page.
+    /// Print the manual page.
     #[command(
         after_help = "Examples:\n  palisade man | man -l -\n  palisade man --directory ~/.local/share/man/man1"
     )]
     Man {
-        /// Writes a page for every command into this directory instead.
+        /// Write a page for every command into this directory instead.
         #[arg(long)]
         directory: Option<PathBuf>,
     },
@@ -142,136 +144,136 @@ pub(crate) enum Command {
 
 #[derive(Clone, Copy, Subcommand)]
 pub(crate) enum ConfigAction {
-    /// Says everything that is wrong with the settings, or that nothing is.
+    /// Validate the settings and report every problem.
     Check,
-    /// Every effective value with its origin; secrets hidden.
+    /// Show every effective value with its origin. Secrets are hidden.
     Show,
 }
 
 #[derive(Subcommand)]
 pub(crate) enum UserAction {
-    /// Lists all users, oldest first.
+    /// List all users, oldest first.
     List {
-        /// Only users whose address or name begins so.
+        /// List only users whose email address or name starts with this text.
         #[arg(long)]
         query: Option<String>,
     },
-    /// Shows one user.
+    /// Show one user.
     Show {
-        /// Address or id.
+        /// The email address or id of the user.
         #[arg(value_name = "EMAIL_OR_ID")]
         user: String,
     },
-    /// Creates a user; the password is asked for, or read from standard input.
+    /// Create a user. The password is prompted for, or read from standard input.
     Create {
-        /// The address.
+        /// The email address of the user.
         email: String,
-        /// What the person is called.
+        /// The name of the user.
         #[arg(long)]
         name: Option<String>,
-        /// A role beside the one that everybody has; may be repeated.
+        /// A role in addition to the role `user`. Can be repeated.
         #[arg(long, value_name = "NAME")]
         role: Vec<String>,
-        /// Sends a link to choose a password with instead.
+        /// Send a link to choose a password instead.
         #[arg(long)]
         invite: bool,
     },
-    /// Refuses a user's sign-ins and ends all sessions.
+    /// Disable a user: refuse sign-ins and end all sessions.
     Disable {
-        /// Address or id.
+        /// The email address or id of the user.
         #[arg(value_name = "EMAIL_OR_ID")]
         user: String,
     },
-    /// Lets a disabled user sign in again.
+    /// Enable a disabled user, who can then sign in again.
     Enable {
-        /// Address or id.
+        /// The email address or id of the user.
         #[arg(value_name = "EMAIL_OR_ID")]
         user: String,
     },
-    /// Lifts every lock of a user and forgets all wrong passwords.
+    /// Unlock a user and reset the counts of wrong passwords.
     Unlock {
-        /// Address or id.
+        /// The email address or id of the user.
         #[arg(value_name = "EMAIL_OR_ID")]
         user: String,
     },
-    /// Ends all sessions of a user, or of every user, and revokes the API keys.
+    /// End all sessions and revoke all API keys of a user, or of every user.
     RevokeSessions {
-        /// Address or id.
+        /// The email address or id of the user.
         #[arg(value_name = "EMAIL_OR_ID", required_unless_present = "all")]
         user: Option<String>,
-        /// Signs every user out and revokes every API key, service accounts' too.
+        /// Sign out every user and revoke every API key, including those of service accounts.
         #[arg(long, conflicts_with = "user")]
         all: bool,
-        /// Doesn't ask before every user is signed out.
+        /// Skip the confirmation prompt.
         #[arg(long, requires = "all")]
         yes: bool,
     },
-    /// Removes every second factor of a user; ends all sessions.
+    /// Remove every second factor of a user and end all sessions.
     ResetMfa {
-        /// Address or id.
+        /// The email address or id of the user.
         #[arg(value_name = "EMAIL_OR_ID")]
         user: String,
     },
-    /// Sets a new password, asked for or read from standard input; ends all sessions.
+    /// Set a new password and end all sessions. The password is prompted for, or read from standard input.
     ResetPassword {
-        /// Address or id.
+        /// The email address or id of the user.
         #[arg(value_name = "EMAIL_OR_ID")]
         user: String,
-        /// Sends a link to choose a password with instead; the sessions end when it is used.
+        /// Send a link to choose a password instead. The sessions end when the link is used.
         #[arg(long)]
         invite: bool,
     },
-    /// Deletes a user for good; in the audit log an id stands for them.
+    /// Permanently delete a user. The audit log keeps only the id of the user.
     Delete {
-        /// Address or id.
+        /// The email address or id of the user.
         #[arg(value_name = "EMAIL_OR_ID")]
         user: String,
-        /// Doesn't ask.
+        /// Skip the confirmation prompt.
         #[arg(long)]
         yes: bool,
     },
-    /// Gives a user a role.
+    /// Give a user a role.
     GrantRole {
-        /// Address or id.
+        /// The email address or id of the user.
         #[arg(value_name = "EMAIL_OR_ID")]
         user: String,
-        /// The role.
+        /// The name of the role.
         role: String,
     },
-    /// Takes a role from a user.
+    /// Take a role from a user.
     RevokeRole {
-        /// Address or id.
+        /// The email address or id of the user.
         #[arg(value_name = "EMAIL_OR_ID")]
         user: String,
-        /// The role.
+        /// The name of the role.
         role: String,
     },
 }
 
 #[derive(Clone, Copy, Subcommand)]
 pub(crate) enum KeyAction {
-    /// Lists the keys, without their secrets.
+    /// List the keys, without their secrets.
     List,
-    /// Replaces the signing keys; tokens signed by the old ones stay good until they expire.
+    /// Replace the signing keys. Tokens signed with the old keys stay valid until they expire.
     Rotate,
 }
 
 #[derive(Clone, Copy, Subcommand)]
 pub(crate) enum AuditAction {
-    /// Checks the whole log. Names the first bad record and exits with 1 if there is one.
+    /// Verify the whole log. If a record is bad, print the first one and exit with code 1.
     Verify,
-    /// Lets the log continue after a fault that you have investigated.
+    /// Let the log continue after a fault that you have investigated.
     ///
-    /// Makes a new head from the last existing record, and writes an event that describes the fault. Copy the
+    /// Creates a new head from the last existing record, and writes an event that describes the fault. Copy the
     /// database first: the copy is your evidence.
     Reseal,
 }
 
 #[derive(Clone, Copy, Subcommand)]
 pub(crate) enum MigrateAction {
-    /// Says which migrations are applied; exit code 1 if some are missing.
+    /// Show which migrations are applied. Exit with code 1 if any are missing.
     Status,
-    /// Applies what is missing.
+    /// Apply the missing migrations.
     Up,
 }
 
@@ -321,6 +323,44 @@ mod tests {
             assert!(!text.contains("hunter2"), "{words:?}: {text}");
             assert!(text.contains("error: "), "{words:?}: {text}");
             assert_eq!(code, 2, "{words:?}");
+        }
+    }
+
+    /// The help of a command and of every command below it.
+    fn helps(command: &mut clap::Command, found: &mut Vec<String>) {
+        found.push(command.render_long_help().to_string());
+        found.push(command.render_help().to_string());
+        command.get_subcommands_mut().for_each(|below| helps(below, found));
+    }
+
+    #[test]
+    fn the_help_of_every_command_is_plain_english() {
+        use clap::CommandFactory as _;
+        let avoided = [
+            "whoever",
+            "nobody",
+            "somebody",
+            "everybody",
+            "oneself",
+            "one's",
+            "mend",
+            "whom",
+            "good",
+            "doesn't ask",
+        ];
+        let mut found = Vec::new();
+        helps(&mut Cli::command(), &mut found);
+        assert!(found.len() > 50, "{}", found.len());
+        for help in found {
+            let text = help.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
+            let text = format!(" {} ", text.replace(['.', ',', ';', ':'], " "));
+            for word in avoided {
+                assert!(!text.contains(&format!(" {word} ")), "{word:?} in:\n{help}");
+            }
+            assert!(
+                !text.replace("email address", "").contains("address"),
+                "whose address?\n{help}"
+            );
         }
     }
 

@@ -78,7 +78,7 @@ impl From<Vec<Problem>> for Failure {
         Failure {
             exit_code: WRONG_USAGE,
             code: "settings.invalid".into(),
-            says: "the settings can't be used".into(),
+            says: "the settings are invalid".into(),
             details: problems.iter().map(ToString::to_string).collect(),
         }
     }

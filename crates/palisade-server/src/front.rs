@@ -1,4 +1,4 @@
-//! `/`: where somebody lands who opens the server's address in a browser.
+//! `/`: the page for opening the server's URL in a browser.
 //!
 //! Only the binary has it; an application on the library has a front page of its own.
 

@@ -20,7 +20,7 @@ pub(crate) fn run(cli: &Cli, output: Output, production: bool) -> Result<(), Fai
         // A link that leads nowhere is there, too.
         if path.symlink_metadata().is_ok() {
             return Err(Failure::failed(format!(
-                "{} is already there; nothing was written",
+                "{} already exists; nothing was written",
                 path.display()
             )));
         }
@@ -39,8 +39,8 @@ pub(crate) fn run(cli: &Cli, output: Output, production: bool) -> Result<(), Fai
     }
     output.result(&json!({ "written": written }), || {
         format!(
-            "Written: {}\nKeep the root key apart from the database and its backups; without it the \
-             data can't be read.\nNext: look through {}, then run: palisade serve",
+            "Written: {}\nStore the root key separately from the database and its backups. Without \
+             it, the data can't be read.\nNext: review {}, then run: palisade serve",
             written.join(", "),
             config.display()
         )
@@ -52,7 +52,7 @@ fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
         let says = match error.kind() {
-            ErrorKind::AlreadyExists => format!("{} is already there", path.display()),
+            ErrorKind::AlreadyExists => format!("{} already exists", path.display()),
             _ => format!("{} can't be written", path.display()),
         };
         Failure::failed(says).because(error)

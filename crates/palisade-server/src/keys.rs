@@ -36,7 +36,8 @@ pub(crate) async fn run(cli: &Cli, output: Output, action: KeyAction) -> Result<
             let made = keys::rotate(&app, &Actor::operator()).await?;
             output.result(&json!({ "kids": made }), || {
                 format!(
-                    "New signing keys: {}\nTokens signed by the old keys stay good until they expire.",
+                    "New signing keys: {}\nTokens signed with the old keys stay valid until they \
+                     expire.",
                     made.join(", ")
                 )
             });

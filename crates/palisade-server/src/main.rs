@@ -54,7 +54,7 @@ fn start(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {
         return Err(Failure::failed("the TLS provider was installed twice"));
     }
     let runtime = palisade::runtime::new()
-        .map_err(|error| Failure::failed("no threads can be started").because(error))?;
+        .map_err(|error| Failure::failed("can't start threads").because(error))?;
     runtime.block_on(run(cli, output))
 }
 

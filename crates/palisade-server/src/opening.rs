@@ -45,7 +45,7 @@ fn flags(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
     let pair = |text: &String| {
         let (key, value) = text
             .split_once('=')
-            .ok_or_else(|| Failure::usage(format!("--set {text}: write KEY=VALUE")))?;
+            .ok_or_else(|| Failure::usage(format!("--set {text}: use KEY=VALUE")))?;
         Ok((key.trim().to_owned(), value.to_owned()))
     };
     set.iter().map(pair).collect()
@@ -81,14 +81,14 @@ fn file(named: Option<&Path>) -> Result<Option<(PathBuf, String)>, Failure> {
 /// Makes the data directory, for its owner alone.
 pub(crate) fn data_directory(path: &Path) -> Result<(), Failure> {
     let failed = |error| {
-        let says = format!("the data directory {} can't be made", path.display());
+        let says = format!("the data directory {} can't be created", path.display());
         Failure::failed(says).because(error)
     };
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
     let mode = std::fs::metadata(path).map_err(failed)?.mode();
     if mode & OTHERS != 0 {
         return Err(Failure::failed(format!(
-            "the data directory {0} is open to others (mode {1:o}); close it with: chmod 700 {0}",
+            "the data directory {0} is open to other users (mode {1:o}); run: chmod 700 {0}",
             path.display(),
             mode & 0o777
         )));
@@ -159,8 +159,8 @@ async fn root_key(settings: &Settings, db: &Db) -> Result<RootKey, Failure> {
         return Err(Failure {
             code: "keys.root_missing".into(),
             ..Failure::failed(format!(
-                "the root key {} is missing, and the database was made with it; bring the file back, \
-                 or name where it is with keys.root_key. No new key was made.",
+                "the root key {} is missing, and the database was created with it; restore the \
+                 file, or set keys.root_key to its path. No new key was created.",
                 path.display()
             ))
         });
@@ -189,7 +189,7 @@ pub(crate) fn read_root_key(path: &Path, data: &Path) -> Result<Option<RootKey>,
     let mode = file.metadata().map_err(unreadable)?.mode();
     if mode & OTHERS != 0 {
         return Err(Failure::failed(format!(
-            "the root key {0} can be read by others (mode {1:o}); close it with: chmod 600 {0}",
+            "the root key {0} can be read by other users (mode {1:o}); run: chmod 600 {0}",
             path.display(),
             mode & 0o777
         )));
@@ -218,7 +218,8 @@ fn open_key(path: &Path, data: &Path) -> std::io::Result<File> {
     };
     match opened {
         Err(error) if own && is_link(&error) => Err(std::io::Error::other(
-            "it is a link; put the key file itself there, or set keys.root_key to its path",
+            "it is a symbolic link; put the key file itself there, or set keys.root_key to its \
+             path",
         )),
         Ok(file) if !file.metadata()?.is_file() => {
             Err(std::io::Error::other("it is not a regular file"))
@@ -245,7 +246,7 @@ pub(crate) fn create_root_key(path: &Path, data: &Path) -> Result<RootKey, Failu
         Ok(()) => Ok(key),
         // Another process made it in the same moment.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => read_root_key(path, data)?
-            .ok_or_else(|| Failure::failed("the root key came and went while it was read")),
+            .ok_or_else(|| Failure::failed("the root key file was removed while it was read")),
         Err(error) => {
             let says = format!("the root key {} can't be written", path.display());
             Err(Failure::failed(says).because(error))

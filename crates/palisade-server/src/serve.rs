@@ -88,7 +88,9 @@ impl Listeners {
         let admin = serve(self.admin, None, admin, limits, until(stopped));
         let told = async {
             signals.received().await;
-            tracing::info!("stopping: no new connections, requests in flight are finished");
+            tracing::info!(
+                "stopping: no new connections are accepted, requests in flight are finished"
+            );
             stop.send_replace(true);
         };
         let (public, admin, ()) = tokio::join!(public, admin, told);
@@ -119,8 +121,9 @@ fn lock(settings: &Settings) -> Result<Option<ServerLock>, Failure> {
         Err(ServerLockError::Held { directory, process }) => {
             let who = process.map_or("another process".to_owned(), |id| format!("process {id}"));
             Err(Failure::failed(format!(
-                "{who} already serves from {}; stop it first, or give this server a data.directory of \
-                 its own. Several servers on the same data need PostgreSQL (database.url).",
+                "{who} already serves from {}; stop it first, or give this server its own \
+                 data.directory. Several servers on the same data require PostgreSQL \
+                 (database.url).",
                 directory.display()
             )))
         }
@@ -130,7 +133,7 @@ fn lock(settings: &Settings) -> Result<Option<ServerLock>, Failure> {
 
 async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
-        let says = format!("can't listen on {address}; choose another address with {setting}");
+        let says = format!("can't listen on {address}; set {setting} to another address or port");
         Failure::failed(says).because(error)
     })
 }
@@ -168,7 +171,9 @@ fn limits(settings: &Settings, open_files: usize) -> Limits {
 /// Says where the server is and, while there is no administrator, how to make one.
 async fn greet(app: &App, output: Output, listeners: &Listeners) -> Result<(), Failure> {
     let address = listeners.public.local_addr();
-    let address = address.map_err(|error| Failure::failed("no address").because(error))?;
+    let address = address.map_err(|error| {
+        Failure::failed("the address of the listener can't be read").because(error)
+    })?;
     let scheme = if listeners.tls.is_some() { "https" } else { "http" };
     let needs_setup = registration::needs_setup(app).await?;
     // SECURITY: where output is collected, the link would be in more hands than the operator's
@@ -220,7 +225,7 @@ fn warn_of_weaknesses(settings: &Settings) {
         tracing::warn!("limits.enabled is false: no rate limits are applied");
     }
     if !settings.lockout.enabled {
-        tracing::warn!("lockout.enabled is false: passwords can be guessed without end");
+        tracing::warn!("lockout.enabled is false: the number of password guesses is not limited");
     }
     for (name, _) in settings.limits.rules.iter().filter(|(_, rule)| !rule.enabled) {
         tracing::warn!(rule = name, "a rate limit is switched off");

@@ -25,7 +25,10 @@ pub(crate) async fn setup_link(cli: &Cli, output: Output) -> Result<(), Failure>
     let app = open(cli).await?;
     let link = registration::setup_link(&app, &Actor::operator()).await?;
     output.result(&json!({ "setup_link": link.expose() }), || {
-        format!("Good once, for 30 minutes; every earlier link is void:\n{}", link.expose())
+        format!(
+            "This link works once, for 30 minutes. Every earlier link is void:\n{}",
+            link.expose()
+        )
     });
     app.db.close().await;
     Ok(())
@@ -80,11 +83,11 @@ async fn act(app: &App, user: &User, action: &UserAction) -> Result<String, Fail
                 user.id,
             )
             .await?;
-            "is unlocked; all wrong passwords are forgotten".to_owned()
+            "is unlocked; the counts of wrong passwords are reset".to_owned()
         }
         UserAction::Disable { .. } => {
             sessions::disable(app.change_holding(&operator, &alone).await?, user.id).await?;
-            "is disabled; all sessions are ended".to_owned()
+            "is disabled; all sessions have ended".to_owned()
         }
         UserAction::Enable { .. } => {
             users::enable(app.change_holding(&operator, &[Hold::Shared(user.id)]).await?, user.id)
@@ -98,20 +101,20 @@ async fn act(app: &App, user: &User, action: &UserAction) -> Result<String, Fail
         }
         UserAction::ResetMfa { .. } => {
             mfa::reset(app.change_holding(&operator, &alone).await?, user.id).await?;
-            "has no second factor any more; all sessions are ended".to_owned()
+            "has no second factor now; all sessions have ended".to_owned()
         }
         UserAction::ResetPassword { invite: true, .. } => {
             let shared = [Hold::Shared(user.id)];
             recovery::send_link(app.change_holding(&operator, &shared).await?, user.id).await?;
-            "gets a link to choose a password with, good for a week".to_owned()
+            "is sent a link to choose a password, valid for a week".to_owned()
         }
         UserAction::ResetPassword { invite: false, .. } => {
             passwords::reset(app, &operator, user.id, &new_password()?).await?;
-            "has a new password; all sessions are ended".to_owned()
+            "has a new password; all sessions have ended".to_owned()
         }
         UserAction::Delete { yes, .. } => {
             let mail = visible(&user.email);
-            let question = format!("Delete {mail} and everything that belongs to them, for good?");
+            let question = format!("Permanently delete {mail} and all their data?");
             confirm(&question, *yes, "nothing was deleted")?;
             account::delete(app.change_holding(&operator, &alone).await?, user).await?;
             "is deleted".to_owned()
@@ -123,7 +126,7 @@ async fn act(app: &App, user: &User, action: &UserAction) -> Result<String, Fail
 
 async fn revoke_everyone(app: &App, output: Output, yes: bool) -> Result<(), Failure> {
     const QUESTION: &str =
-        "Sign every user out and revoke every API key, also those of service accounts?";
+        "Sign out every user and revoke every API key, including those of service accounts?";
     confirm(QUESTION, yes, "no session was ended")?;
     let ended = sessions::revoke_everyone(app, &Actor::operator()).await?;
     let (accounts, sessions) = (ended.accounts, ended.sessions);
@@ -149,7 +152,7 @@ async fn revoke_role(app: &App, user: &User, name: &str) -> Result<String, Failu
     }
     let change = app.change_holding(&Actor::operator(), &roles::held_for_revoking(user.id)).await?;
     roles::revoke(change, user.id, &role).await?;
-    Ok(format!("doesn't have the role {name} any more"))
+    Ok(format!("no longer has the role {name}"))
 }
 
 async fn open(cli: &Cli) -> Result<App, Failure> {
@@ -193,7 +196,7 @@ async fn create(app: &App, new: New<'_>) -> Result<User, Failure> {
         registration::create_user(app, &operator, wanted, roles).await?
     };
     let made = users::find(app, id).await?;
-    made.ok_or_else(|| Failure::failed("the user was created and is gone again"))
+    made.ok_or_else(|| Failure::failed("the user was created, but no longer exists"))
 }
 
 /// A role that exists. What was given isn't repeated: it may be a secret in the wrong place.
@@ -241,7 +244,7 @@ fn new_password() -> Result<SecretString, Failure> {
     let line = SecretString::from(line);
     let password = line.expose().trim_end_matches(['\n', '\r']);
     if password.is_empty() {
-        return Err(Failure::usage("give the password on standard input, as one line"));
+        return Err(Failure::usage("pass the password on standard input, as one line"));
     }
     Ok(password.into())
 }

@@ -301,7 +301,10 @@ async fn read_feed(app: App) {
             Err(error) => {
                 if std::mem::take(&mut reachable) {
                     let cause = error.causes().unwrap_or_default();
-                    tracing::error!(cause, "the feed can't be read; nobody is let in until it can");
+                    tracing::error!(
+                        cause,
+                        "the feed can't be read; requests are refused until it can"
+                    );
                 }
                 tokio::time::sleep(POLL).await;
             }
@@ -315,7 +318,7 @@ async fn catch_up(app: &App, moved: bool) -> Result<()> {
     let mut look = app.feed.look(&app.db, began).await?;
     if moved || look.changed {
         tracing::warn!(
-            "the database was restored, or a standby took over: all caches are discarded"
+            "the database was restored or a standby took over: all caches are discarded"
         );
         app.feed.start(&app.db, &app.clock).await?;
         // SECURITY: after the start, so that what is read from now on is of the history that is followed.
@@ -323,7 +326,7 @@ async fn catch_up(app: &App, moved: bool) -> Result<()> {
         look = app.feed.look(&app.db, began).await?;
     }
     if look.changed {
-        return Err(Error::internal("the feed's history changes while it is read"));
+        return Err(Error::internal("the feed's history changed while it was read"));
     }
     if look.lost {
         app.forget_all();

@@ -41,7 +41,7 @@ pub enum PasswordError {
     Cost(CostError),
     /// The encoded text is no hash in a form this module knows.
     Malformed,
-    /// The encoded hash asks for more work than this module does for anybody.
+    /// The encoded hash asks for more work than this module ever does.
     TooCostly,
     /// The memory that the cost asks for could not be had.
     OutOfMemory,

@@ -18,7 +18,7 @@ const ISSUED_AHEAD: i64 = 60;
 pub struct AccessClaims {
     /// Issuer: the site's public URL.
     pub iss: String,
-    /// Audience: for whom the token is.
+    /// The audience of the token.
     pub aud: String,
     /// Subject: the user's id.
     pub sub: String,

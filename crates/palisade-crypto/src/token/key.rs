@@ -279,8 +279,8 @@ pub enum TokenKeyError {
 impl fmt::Display for TokenKeyError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::BadKey => "these bytes are no private key of the algorithm",
-            Self::BadClaims => "no access token can be made of these claims",
+            Self::BadKey => "these bytes are not a private key of the algorithm",
+            Self::BadClaims => "no access token can be built from these claims",
             Self::NotSigned => "the access token could not be signed",
         })
     }

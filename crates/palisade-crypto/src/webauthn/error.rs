@@ -36,7 +36,7 @@ pub enum WebauthnError {
     TruncatedAuthenticatorData,
     /// The authenticator data is for another RP ID.
     WrongRelyingParty,
-    /// Nobody was present at the authenticator.
+    /// The authenticator did not confirm that a user was present.
     UserNotPresent,
     /// The authenticator didn't verify its user, though that is required.
     UserNotVerified,
@@ -87,7 +87,7 @@ impl fmt::Display for WebauthnError {
         formatter.write_str(match self {
             Self::TooLarge => "a part of the response is too large",
             Self::BadEncoding => "a part of the response isn't base64url without padding",
-            Self::WrongCredentialType => "the response isn't of a public key credential",
+            Self::WrongCredentialType => "the response is not of a public key credential",
             Self::IdDiffersFromRawId => "the response has two different ids",
             Self::BadClientData => "the client data is malformed",
             Self::WrongCeremony => "the response belongs to the other ceremony",
@@ -100,7 +100,7 @@ impl fmt::Display for WebauthnError {
             Self::TrailingBytes => "something follows the end of the data",
             Self::TruncatedAuthenticatorData => "the authenticator data ends too early",
             Self::WrongRelyingParty => "the authenticator data is for another relying party",
-            Self::UserNotPresent => "nobody was present at the authenticator",
+            Self::UserNotPresent => "the authenticator did not confirm that a user was present",
             Self::UserNotVerified => "the authenticator didn't verify its user",
             Self::BackedUpButNotEligible => "the credential is backed up but not eligible for it",
             Self::BackupEligibilityChanged => "the credential's eligibility for backup has changed",

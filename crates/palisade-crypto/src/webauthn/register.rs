@@ -27,7 +27,7 @@ pub struct RegistrationExpectation<'a> {
 
 /// A new credential, to be stored with its owner.
 ///
-/// The caller still sees to it that nobody has a credential of this id (section 7.1, step 26).
+/// The caller must still check that no user has a credential with this id (section 7.1, step 26).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewCredential {
     /// Its id, 16 to 1023 bytes.

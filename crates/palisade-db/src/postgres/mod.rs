@@ -1,4 +1,4 @@
-//! PostgreSQL: a bounded pool that mends itself, and TLS that cannot be talked down.
+//! PostgreSQL: a bounded pool that repairs itself, and TLS that cannot be downgraded.
 
 mod fresh;
 mod migration;

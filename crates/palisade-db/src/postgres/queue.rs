@@ -52,7 +52,9 @@ impl LockQueue {
             }
         };
         let in_time = timeout(at_most, all).await;
-        in_time.map_err(|_| DbError::unavailable("other changes hold what this one waits for"))?;
+        in_time.map_err(|_| {
+            DbError::unavailable("the change waits for a lock that another change holds")
+        })?;
         Ok(held)
     }
 

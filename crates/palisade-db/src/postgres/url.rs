@@ -16,7 +16,7 @@ const PREPARED_STATEMENTS: usize = 256;
 /// will do. Shown by `off_this_machine_anything_below_verify_full_is_refused`.
 pub(super) fn connect_options(url: &str) -> Result<PgConnectOptions, DbError> {
     let options = PgConnectOptions::from_str(url)
-        .map_err(|cause| DbError::wrong("the database address is malformed").caused_by(cause))?
+        .map_err(|cause| DbError::wrong("the database URL is malformed").caused_by(cause))?
         .application_name("palisade")
         .statement_cache_capacity(PREPARED_STATEMENTS)
         .disable_statement_logging();

@@ -50,7 +50,7 @@ async fn a_database_of_a_newer_version_is_refused() {
     TestDb::each(|db| async move {
         db.migrate(&[USERS, TOKENS], NOON).await.unwrap();
         let refused = db.migrate(&[USERS], NOON).await.unwrap_err();
-        assert!(refused.to_string().contains("made by a newer version"), "{refused}");
+        assert!(refused.to_string().contains("created by a newer version"), "{refused}");
     })
     .await;
 }

@@ -107,7 +107,7 @@ impl Lines {
         if read && dropped > *told {
             let lines = dropped - *told;
             *told = dropped;
-            tracing::error!(lines, "log lines were dropped: standard error wasn't read in time");
+            tracing::error!(lines, "log lines were dropped: standard error was not read in time");
             // This line belongs to what was asked for.
             return;
         }

@@ -44,7 +44,7 @@ pub(crate) fn start(settings: &Settings) -> Result<Lines, Failure> {
             base.event_format(JsonLines(Clock::system())).try_init()
         }
     };
-    started.map_err(|error| Failure::failed(format!("the log can't be started: {error}")))?;
+    started.map_err(|error| Failure::failed(format!("can't start the log: {error}")))?;
     let failed = |error| Failure::failed("can't start the log thread").because(error);
     // A handle of its own: the lock of the standard one would be held while a reader stands still.
     let out = io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;

@@ -1,4 +1,4 @@
-//! Challenges: what was asked of somebody who has still to prove something.
+//! Challenges: proofs that were requested and are still outstanding.
 //!
 //! Promises:
 //! - A challenge is no session: it opens nothing but the step that it was made for.
@@ -46,9 +46,9 @@ const ATTEMPTS: i64 = 5;
 /// What a challenge is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// The second factor of somebody whose password was right.
+    /// A second factor, after a correct password.
     SecondFactor,
-    /// A sign-in with a passkey, of nobody known yet.
+    /// A sign-in with a passkey, by a user who is not known yet.
     SignIn,
     /// A new passkey, within a session.
     Registration,
@@ -67,7 +67,7 @@ impl Purpose {
     }
 }
 
-/// Whom a challenge was made for, as far as a request shows it.
+/// The client that a challenge was made for, as far as a request shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client([u8; 32]);
 
@@ -96,7 +96,7 @@ pub struct NewChallenge {
     pub purpose: Purpose,
     /// Who must answer it, if that is known.
     pub user: Option<UserId>,
-    /// Whom it was made for.
+    /// The client that it was made for.
     pub client: Client,
     /// The digest of the bytes that a passkey must sign, if one may.
     pub passkey: Option<[u8; 32]>,

@@ -154,9 +154,9 @@ async fn create(app: &App) -> Result<()> {
         wrapping(app).open(ROOT.as_bytes(), wrapped).map_err(|_| {
             Error::unavailable(
                 "keys.wrong_root",
-                "The root key doesn't fit this database: it was made under another one. Bring back \
-                 the root key that belongs to it (setting keys.root_key); without it, its keys and \
-                 everything sealed under them can't be read.",
+                "This root key does not belong to this database, which was created with another \
+                 one. Restore the original root key (setting keys.root_key). Without it, the keys \
+                 and everything encrypted with them can't be read.",
             )
         })?;
     } else {

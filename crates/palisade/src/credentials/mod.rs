@@ -81,7 +81,7 @@ pub const TABLE: [Line; 14] = [
             (Kind::UndoLinks, Fate::Ended),
             (Kind::FactorLinks, Fate::Ended),
         ],
-        because: "Every link that was sent to an earlier address ends.",
+        because: "Every link that was sent to an earlier email address ends.",
     },
     Line {
         act: Act::AddressRestored,

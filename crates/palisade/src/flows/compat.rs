@@ -26,18 +26,18 @@ fn routes() -> Routes {
     Routes::at("/login")
         .post("/access-token", ANYONE.limit(&login::PER_ADDRESS), access_token)
         .says(
-            "Signs in with a form, as clients of the common FastAPI template do (RFC 6749 section 4.3).\n\nThe same as \
-             `POST /api/v1/auth/login` otherwise.",
+            "Signs in with a form, as clients of the common FastAPI template do (RFC 6749 section \
+             4.3).\n\nIn all other respects it works like `POST /api/v1/auth/login`.",
         )
         .or(Kind::NotSignedIn, "login.denied")
         .or(Kind::NotSignedIn, "login.mfa_required")
         .or(Kind::Unavailable, "passwords.busy")
 }
 
-/// Other fields mean nothing here (RFC 6749 section 3.2).
+/// Other fields are ignored (RFC 6749 section 3.2).
 #[derive(Deserialize, JsonSchema)]
 struct LoginForm {
-    /// The address.
+    /// The email address.
     #[schemars(with = "shape::EmailAddress")]
     username: String,
     #[schemars(with = "shape::Password", example = &"seven purple teapots orbit")]

@@ -6,7 +6,7 @@
 //! - A route without an access value doesn't compile.
 //! - A credential that is present and bad is refused; it is never overlooked in favour of another.
 //! - An unsafe request that rests on a cookie needs proof of its origin.
-//! - A process that doesn't know what was ended within the last second lets nobody in.
+//! - A process that doesn't know what was ended within the last second refuses every request.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -38,13 +38,13 @@ pub(crate) const ACCOUNT: Rule = Rule {
     burst: 3000,
     per: Duration::from_secs(60),
     key: Key::Account,
-    says: "Too many requests from this account; slow down.",
+    says: "Too many requests from this account. Slow down.",
 };
 
 /// Who may call a route.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// Whom it lets in.
+    /// Which callers it accepts.
     pub who: Who,
     /// Rate limits by the client's address, checked before anything else.
     pub limits: Vec<&'static Rule>,
@@ -58,23 +58,23 @@ pub struct Access {
     pub counted: bool,
 }
 
-/// Whom a route lets in.
+/// Which callers a route accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// Everybody; credentials aren't looked at.
+    /// All callers; credentials are ignored.
     Anyone,
-    /// Whoever is signed in.
+    /// Signed-in users.
     SignedIn,
-    /// Whoever is signed in and holds this permission.
+    /// Signed-in users that hold this permission.
     Holds(Permission),
 }
 
-/// Everybody may call; credentials aren't looked at.
+/// All callers are accepted; credentials are ignored.
 pub const ANYONE: Access = Access::to(Who::Anyone);
-/// Whoever is signed in may call: routes about oneself.
+/// Signed-in users are accepted: for routes about the caller.
 pub const SIGNED_IN: Access = Access::to(Who::SignedIn);
 
-/// Whoever holds `permission` may call.
+/// Users that hold `permission` are accepted.
 pub const fn needs(permission: Permission) -> Access {
     Access::to(Who::Holds(permission))
 }
@@ -153,7 +153,7 @@ pub struct Credential {
 pub enum Via {
     /// In the `Authorization` header: never sent by a browser on its own.
     Bearer,
-    /// In a cookie: sent by a browser whoever asked it to.
+    /// In a cookie, which a browser sends regardless of the page that caused the request.
     Cookie,
 }
 
@@ -199,7 +199,7 @@ impl Strength {
     }
 }
 
-/// Somebody who has proved who they are.
+/// An authenticated caller.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The user.
@@ -256,7 +256,7 @@ impl Caller {
     /// Who is signed in.
     ///
     /// # Errors
-    /// Nobody is; can't happen behind [`SIGNED_IN`] or [`needs`].
+    /// The caller is not signed in; can't happen behind [`SIGNED_IN`] or [`needs`].
     pub fn signed_in(&self) -> Result<&Identity> {
         self.identity.as_deref().ok_or_else(not_signed_in)
     }
@@ -374,18 +374,18 @@ fn count(
 }
 
 fn session_needed() -> Error {
-    let says = "This needs a session: sign in; an API key can't do it.";
+    let says = "This operation requires a session. Sign in; an API key is not accepted.";
     Error::new(Kind::Denied, "access.session_needed", says)
 }
 
 fn not_fresh(strongest: Strength) -> Error {
-    let says = "Prove again who you are, with POST /api/v1/auth/reauthenticate.";
+    let says = "Confirm your identity again with POST /api/v1/auth/reauthenticate.";
     Error::new(Kind::Denied, "access.not_fresh", says).with("methods", strongest.methods())
 }
 
 fn enrol_first() -> Error {
-    let says = "You need a second factor here: set up a passkey or one-time codes first, with \
-                POST /api/v1/users/me/passkeys/begin or POST /api/v1/users/me/totp.";
+    let says = "A second factor is required. First set up a passkey or one-time codes, with POST \
+                /api/v1/users/me/passkeys/begin or POST /api/v1/users/me/totp.";
     Error::new(Kind::Denied, "access.mfa_required", says)
 }
 
@@ -395,7 +395,7 @@ async fn prove(app: &App, credentials: &[Credential], parts: &RequestParts) -> R
     if !app.feed.is_current(app.clock.monotonic()) {
         return Err(Error::unavailable(
             "server.feed_unavailable",
-            "The server can't tell at the moment which sessions have ended; please try again.",
+            "The server can't currently determine which sessions have ended. Try again later.",
         ));
     }
     // SECURITY: a request with an Authorization header is judged by that header alone.

@@ -11,7 +11,7 @@ use crate::id::{ApiKeyId, RequestId, SessionId, UserId};
 pub struct Actor {
     /// What kind of actor it is.
     pub kind: ActorKind,
-    /// The user, if somebody is signed in.
+    /// The signed-in user, if there is one.
     pub user: Option<UserId>,
     /// The session it came through.
     pub session: Option<SessionId>,
@@ -65,7 +65,7 @@ pub enum ActorKind {
     Anyone,
     /// A signed-in user.
     User,
-    /// Somebody on the machine itself, through the command line.
+    /// The operator of the machine, through the command line.
     Operator,
     /// The server, on its own account.
     System,
@@ -84,7 +84,7 @@ impl ActorKind {
 }
 
 impl Actor {
-    /// Somebody on the machine itself, through the command line.
+    /// The operator of the machine, through the command line.
     pub fn operator() -> Actor {
         Actor { kind: ActorKind::Operator, ..Actor::default() }
     }

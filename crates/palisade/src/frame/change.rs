@@ -5,7 +5,7 @@
 //!   way out is [`Change::commit_quietly`], whose uses a test lists. Dropping a change rolls it back. Upkeep that
 //!   changes nothing for anybody (expired rows, the state of what is sent) needs none; a test lists who does it.
 //! - A commit can't be cancelled by a client that goes away, and what it tells the
-//!   [feed](crate::feed) is applied here before anybody learns that it succeeded.
+//!   [feed](crate::feed) is applied here before the caller learns that it succeeded.
 //! - When the outcome of a commit is unknown, what it touched is forgotten and read again.
 //! - What a change rests on stays as it is until the change ends ([`Hold`]).
 

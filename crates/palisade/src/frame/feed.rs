@@ -42,7 +42,7 @@ const TABLE: &str = "feed";
 pub struct News {
     /// What happened, by a name that a slice declares: `sessions.ended`.
     pub topic: &'static str,
-    /// To whom or what.
+    /// The user or object that it concerns.
     pub subject: Uuid,
 }
 
@@ -131,7 +131,7 @@ pub struct Told {
     pub place: Place,
     /// What happened.
     pub topic: String,
-    /// To whom or what.
+    /// The user or object that it concerns.
     pub subject: Uuid,
     /// When.
     pub at: Timestamp,

@@ -28,7 +28,7 @@ pub struct Letter {
 /// See [`Letter::prepare`].
 pub type Prepare = for<'a> fn(&'a App, Content) -> BoxFuture<'a, Result<Option<Content>>>;
 
-/// What a letter says, and to whom.
+/// The content and the recipient of an email.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Content {
     /// The address, as its owner wrote it.

@@ -27,7 +27,7 @@ pub enum Kind {
     Malformed,
     /// The request can be read and breaks a rule that its `errors` name.
     BadInput,
-    /// Nobody is signed in, or the credential is no longer good.
+    /// The caller is not signed in, or the credential is no longer valid.
     NotSignedIn,
     /// Who is signed in may not do this.
     Denied,
@@ -100,16 +100,17 @@ impl Kind {
     }
 }
 
-/// One broken rule of a request's input.
+/// One rule that the input of a request breaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct FieldError {
-    /// Where: a JSON Pointer into the body (RFC 6901), or the name of a query parameter.
+    /// Where the problem is: a JSON Pointer into the body (RFC 6901), or the name of a query
+    /// parameter.
     #[schemars(example = &"/password")]
     pub pointer: String,
-    /// Which rule, stable: `password.too_short`.
+    /// The code of the rule, stable: `password.too_short`.
     #[schemars(example = &"password.too_short")]
     pub code: &'static str,
-    /// What is wrong and how to mend it.
+    /// What is wrong and how to fix it.
     #[schemars(example = &"Use at least 15 characters.")]
     pub detail: String,
 }
@@ -133,7 +134,7 @@ impl FieldError {
     }
 }
 
-/// A failure, on its way to whoever asked.
+/// A failure, on its way to the caller.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -166,8 +167,7 @@ impl Error {
 
     /// The unexpected: the caller sees a sentence and a request id, the log sees the cause.
     pub fn internal(cause: impl Into<Cause>) -> Error {
-        Error::new(Kind::Internal, "server.internal", "Something went wrong on our side.")
-            .because(cause)
+        Error::new(Kind::Internal, "server.internal", "An internal error occurred.").because(cause)
     }
 
     /// Something that we need is away; the caller is asked to come back after a second.
@@ -177,13 +177,13 @@ impl Error {
 
     /// There is no such thing, or none that the caller may see: always the same answer.
     pub fn not_found() -> Error {
-        Error::new(Kind::NotFound, "request.not_found", "There is nothing here.")
+        Error::new(Kind::NotFound, "request.not_found", "Not found.")
     }
 
     /// The input breaks the rules that `fields` name.
     pub fn bad_input(fields: Vec<FieldError>) -> Error {
         let mut error =
-            Error::new(Kind::BadInput, "request.invalid", "The request breaks a rule; see errors.");
+            Error::new(Kind::BadInput, "request.invalid", "The request is invalid. See errors.");
         error.0.fields = fields;
         // More of them help nobody, and one small body must not be answered by a large one.
         error.0.fields.truncate(MOST_FIELDS);
@@ -315,7 +315,7 @@ impl From<palisade_db::DbError> for Error {
             Db::Unavailable | Db::BrokenOff | Db::Timeout | Db::OutcomeUnknown => {
                 Error::unavailable(
                     "server.database_unavailable",
-                    "The database doesn't answer; please try again.",
+                    "The database is not responding. Try again later.",
                 )
                 .because(error)
             }
@@ -323,7 +323,7 @@ impl From<palisade_db::DbError> for Error {
             Db::Conflict | Db::Foreign => Error::new(
                 Kind::Conflict,
                 "request.conflict",
-                "Somebody changed the same thing at the same moment; please try again.",
+                "Another request changed the same resource at the same time. Try again.",
             )
             .because(error),
             _ => Error::internal(error),
@@ -364,12 +364,12 @@ impl Rules {
     }
 }
 
-/// A rule that a value breaks; where the value stood is known by whoever reads the request.
+/// A rule that a value breaks; where the value stood is known by the code that reads the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
     /// Which rule, stable.
     pub code: &'static str,
-    /// What is wrong and how to mend it.
+    /// What is wrong and how to fix it.
     pub detail: String,
 }
 
@@ -385,7 +385,7 @@ impl Broken {
     }
 }
 
-/// Nobody is signed in, or the credential isn't good (RFC 6750 section 3).
+/// The caller is not signed in, or the credential is not valid (RFC 6750 section 3).
 pub fn not_signed_in() -> Error {
     Error::new(Kind::NotSignedIn, "access.not_signed_in", "Sign in first.")
         .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
@@ -396,7 +396,8 @@ pub fn bad_token() -> Error {
     Error::new(
         Kind::NotSignedIn,
         "access.invalid_token",
-        "The token is not valid: it has expired, its session has ended, or it isn't ours.",
+        "The token is not valid: it has expired, its session has ended, or this server did not \
+         issue it.",
     )
     .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""))
 }

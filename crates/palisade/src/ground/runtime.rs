@@ -80,7 +80,7 @@ mod cores {
 
     fn settle(set: &CpuSet) {
         if let Err(error) = sched_setaffinity(None, set) {
-            tracing::debug!(%error, "a thread's cores can't be chosen");
+            tracing::debug!(%error, "can't set the CPU affinity of a thread");
         }
     }
 }

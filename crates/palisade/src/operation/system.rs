@@ -37,15 +37,15 @@ struct ReadOnly(AtomicBool);
 
 /// May see how the server is set up and how it is.
 pub const READ: Permission =
-    Permission { name: "system:read", says: "See how the server is set up and how it is" };
+    Permission { name: "system:read", says: "See the configuration and the status of the server" };
 
 fn routes() -> Routes {
     health().and(
         Routes::at("")
             .get("/whoami", ANYONE, whoami)
-            .says("What the server believes about the connection that asks.")
+            .says("Shows how the server sees the connection of the caller.")
             .get("/limits", needs(READ), limits)
-            .says("The rate limits in force, by name."),
+            .says("Lists the rate limits in force, by name."),
     )
 }
 
@@ -53,12 +53,12 @@ fn routes() -> Routes {
 pub fn health() -> Routes {
     Routes::root()
         .get("/livez", ANYONE, || async { "alive\n" })
-        .says("Whether the process runs.")
+        .says("Reports whether the process is running.")
         .get("/readyz", ANYONE, ready)
-        .says("Whether the server can do its work.")
+        .says("Reports whether the server is ready to serve requests.")
 }
 
-/// Which of the things that the server needs are there.
+/// Whether the server's dependencies are available.
 #[derive(Serialize, JsonSchema)]
 struct Readiness {
     /// `ready` or `not_ready`.
@@ -66,10 +66,11 @@ struct Readiness {
     checks: Checks,
 }
 
-/// Each `up` or `down`.
+/// The result of each check: `up` or `down`.
 #[derive(Serialize, JsonSchema)]
 struct Checks {
-    /// Down also while it takes no changes: a standby, set to read only, a disk that is full.
+    /// Also `down` while the database accepts no writes: a standby, a read-only database, or a full
+    /// disk.
     database: &'static str,
     feed: &'static str,
     keys: &'static str,
@@ -85,8 +86,11 @@ impl IntoResponse for Readiness {
 
 impl Describe for Readiness {
     fn describe(handler: &mut Description) {
-        handler.answers_json::<Readiness>(StatusCode::OK, "Everything is up.");
-        handler.answers_json::<Readiness>(StatusCode::SERVICE_UNAVAILABLE, "Something is down.");
+        handler.answers_json::<Readiness>(StatusCode::OK, "Every check is up.");
+        handler.answers_json::<Readiness>(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "At least one check is down.",
+        );
     }
 }
 
@@ -119,12 +123,12 @@ async fn takes_writes(app: &App) -> bool {
     takes
 }
 
-/// What the server believes about the connection that asks.
+/// How the server sees the connection of the caller.
 #[derive(Serialize, JsonSchema)]
 struct Whoami {
-    /// The client's address.
+    /// The IP address of the client.
     address: String,
-    /// Whether a trusted proxy named that address.
+    /// Whether a trusted proxy supplied the IP address.
     forwarded: bool,
     scheme: &'static str,
     host: Option<String>,
@@ -148,16 +152,16 @@ async fn whoami(Extension(arrival): Extension<Arrival>, headers: HeaderMap) -> J
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Limit")]
 struct LimitView {
-    /// What it is called in `limits.rules` and in the answers' headers.
+    /// The name of the limit in `limits.rules` and in response headers.
     name: &'static str,
-    /// How many may come at once.
+    /// How many requests are allowed at once.
     burst: u32,
-    /// Seconds in which so many are let in again.
+    /// The number of seconds after which the whole burst is available again.
     per: u64,
     key: KeyView,
-    /// Whether it is applied.
+    /// Whether the limit is applied.
     enabled: bool,
-    /// What the refused caller is told.
+    /// The error message of a refused request.
     description: &'static str,
 }
 
@@ -166,11 +170,11 @@ struct LimitView {
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
 enum KeyView {
-    /// The client's address, IPv6 by its /64 network.
+    /// The IP address of the client; for IPv6 its /64 network.
     Address,
-    /// The account acted on or acting.
+    /// The account that acts or is acted on.
     Account,
-    /// The API key that is used.
+    /// The API key of the request.
     #[serde(rename = "api_key")]
     ApiKey,
 }

@@ -6,7 +6,7 @@ const show = (id, text) => { document.getElementById(id).textContent = text; };
 const token = new URLSearchParams(location.hash.slice(1)).get("token");
 // The token must not stay in the address bar, the history or a screenshot.
 history.replaceState(null, "", location.pathname);
-if (!token) show("form-error", "This page needs the whole link of the letter. Open it from there again.");
+if (!token) show("form-error", "This page requires the complete link from the email. Open the link again.");
 
 function showErrors(problem) {
   let placed = false;
@@ -15,7 +15,7 @@ function showErrors(problem) {
     show(place ? place.id : "form-error", error.detail);
     placed = true;
   }
-  if (!placed) show("form-error", problem.detail || "Something went wrong; please try again.");
+  if (!placed) show("form-error", problem.detail || "Something went wrong. Try again.");
 }
 
 form.addEventListener("submit", async (event) => {
@@ -40,7 +40,7 @@ form.addEventListener("submit", async (event) => {
       showErrors(await answer.json());
     }
   } catch {
-    show("form-error", "The server doesn't answer; please try again.");
+    show("form-error", "The server is not responding. Try again.");
   }
   button.disabled = false;
 });

@@ -137,7 +137,7 @@ byId("sign-out").addEventListener("click", async () => {
     showUser(null);
     byId("sign-in-state").textContent = "Signed out.";
   } catch {
-    byId("sign-in-state").textContent = "The server doesn't answer; the session is still open.";
+    byId("sign-in-state").textContent = "The server is not responding. The session is still active.";
   }
 });
 
@@ -193,10 +193,10 @@ function tryOut(method, path, operation) {
     try {
       body = typed ? encoded(typed) : undefined;
     } catch {
-      output.replaceChildren(element("p", { class: "error" }, "The body isn't JSON."));
+      output.replaceChildren(element("p", { class: "error" }, "The body is not valid JSON."));
       return;
     }
-    const shown = [element("h3", {}, "As a command"), element("pre", { tabindex: "0" }, curl(method, target, body, operation.security.length > 0, type))];
+    const shown = [element("h3", {}, "Command"), element("pre", { tabindex: "0" }, curl(method, target, body, operation.security.length > 0, type))];
     try {
       const began = performance.now();
       const answer = await send(method, target, body, false, type);
@@ -208,7 +208,7 @@ function tryOut(method, path, operation) {
         element("pre", { tabindex: "0", class: "answer" }, text ? pretty(text) : "(no body)"),
         element("details", {}, element("summary", {}, "Headers"), element("pre", {}, headers)));
     } catch {
-      shown.unshift(element("p", { class: "error" }, "The server doesn't answer; please try again."));
+      shown.unshift(element("p", { class: "error" }, "The server is not responding. Try again."));
     }
     output.replaceChildren(...shown);
   });
@@ -244,7 +244,7 @@ function operationView(method, path, operation) {
     inside.append(
       element("p", {}, [text, operation.security.length ? "Sign in first." : ""].filter(Boolean).join(" ")),
       element("h3", {}, "Try it"), tryOut(method.toUpperCase(), path, operation),
-      element("h3", {}, "Answers"), ...answers(operation));
+      element("h3", {}, "Responses"), ...answers(operation));
   });
   return view;
 }
@@ -285,7 +285,7 @@ async function start() {
     api = await (await fetch("/openapi.json")).json();
     schemas = new Map(Object.entries(api.components.schemas));
   } catch {
-    byId("loading").textContent = "The description can't be loaded; please reload the page.";
+    byId("loading").textContent = "The description can't be loaded. Reload the page.";
     return;
   }
   byId("title").textContent = api.info.title;
@@ -293,7 +293,7 @@ async function start() {
   byId("version").textContent = api.info.version;
   byId("introduction").textContent = plain(api.info.description);
   showAll();
-  // Nobody need be signed in: only a cookie session can be there already.
+  // Only a cookie session can exist at this point.
   await lookWhoIsSignedIn();
 }
 

@@ -1,6 +1,6 @@
 "use strict";
 
-// Second factors in a browser, for every page that signs somebody in. Nothing is kept: what is typed and signed
+// Second factors in a browser, for every page that signs a user in. Nothing is kept: what is typed and signed
 // here goes to the server and nowhere else.
 const factors = (() => {
   const bytes = (text) => Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0));
@@ -47,24 +47,24 @@ const factors = (() => {
   // What went wrong, for people: a problem of the server's, or what the browser threw.
   function explain(error) {
     if (error.detail) return error.errors && error.errors.length ? error.errors[0].detail : error.detail;
-    if (!(error instanceof DOMException)) return "The server doesn't answer; please try again.";
-    return REASONS.get(error.name) || "The passkey wasn't used; please try again.";
+    if (!(error instanceof DOMException)) return "The server is not responding. Try again.";
+    return REASONS.get(error.name) || "The passkey was not used. Try again.";
   }
 
   const REASONS = new Map([
-    ["InvalidStateError", "This device holds a passkey of this account already."],
-    ["SecurityError", "The passkeys of this server don't belong to the address of this page."],
+    ["InvalidStateError", "This device already has a passkey for this account."],
+    ["SecurityError", "The passkeys of this server can't be used on this page: its host does not match."],
   ]);
 
   const WAYS = new Map(Object.entries({
     passkey: {
-      says: "Use a passkey of this device, of a phone or of a security key.",
+      says: "Use a passkey on this device, a phone or a security key.",
       go: "Use a passkey",
       instead: "Use a passkey instead",
     },
     totp: {
-      says: "Your authenticator app shows a code of six digits.",
-      label: "Code of the authenticator app",
+      says: "Enter the six-digit code from your authenticator app.",
+      label: "Code from the authenticator app",
       input: { type: "text", inputmode: "numeric", autocomplete: "one-time-code" },
       instead: "Use the authenticator app instead",
     },
@@ -92,7 +92,7 @@ const factors = (() => {
   // if it was given up; throws the problem when there is nothing to prove any more.
   function ask({ title, methods, passkeyOptions, prove }) {
     const usable = methods.filter((method) => WAYS.has(method) && (method !== "passkey" || window.PublicKeyCredential));
-    if (!usable.length) throw { detail: "This browser can't use any factor of this account." };
+    if (!usable.length) throw { detail: "This browser supports none of the factors of this account." };
     const says = element("p", { id: "factor-says" });
     const label = element("label", { for: "factor" });
     const input = element("input", { id: "factor", autocapitalize: "none", spellcheck: "false", "aria-describedby": "factor-says factor-error" });
@@ -189,7 +189,7 @@ const factors = (() => {
   // Proves again who is signed in. Answers as `ask` does.
   function stepUp(send, methods) {
     return ask({
-      title: "Prove again who you are",
+      title: "Confirm your identity",
       methods,
       passkeyOptions: async () => {
         const begun = await send("POST", "/auth/reauthenticate/passkey/begin");

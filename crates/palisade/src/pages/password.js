@@ -5,7 +5,7 @@ const show = (id, text) => { document.getElementById(id).textContent = text; };
 
 function showErrors(problem) {
   if (problem.code === "access.mfa_required") {
-    return show("form-error", "You need a second factor here: set one up first, on the page /account/security.");
+    return show("form-error", "A second factor is required. First set one up on the page /account/security.");
   }
   let placed = false;
   for (const error of problem.errors || []) {
@@ -16,7 +16,7 @@ function showErrors(problem) {
   if (!placed) show("form-error", factors.explain(problem));
 }
 
-// A session of its own for this one change: it lives in this variable, waits while the new password is mended, and
+// A session of its own for this one change: it lives in this variable, waits while the new password is corrected, and
 // is ended afterwards.
 let session = null;
 
@@ -33,7 +33,7 @@ const send = (method, path, body) => fetch("/api/v1" + path, {
 
 async function end() {
   if (!session) return;
-  // Not a sign-out: who else is signed in in this browser stays so.
+  // Not a sign-out: another user who is signed in in this browser stays signed in.
   const ended = send("DELETE", "/users/me/sessions/" + session.session_id);
   session = null;
   // It ends by itself too.
@@ -55,7 +55,7 @@ async function change(fields) {
     const problem = await changed.json();
     if (changed.status === 401) {
       session = null;
-      throw { detail: "That took too long; please try again." };
+      throw { detail: "The session has ended. Try again." };
     }
     if (problem.code !== "access.not_fresh") throw problem;
     // The account has something stronger than what it was signed in with.
@@ -63,7 +63,7 @@ async function change(fields) {
     if (proved) session = await proved.json();
     else await end();
   }
-  show("form-error", "The password was not changed: that it is you was not proved.");
+  show("form-error", "The password was not changed, because your identity was not confirmed.");
   return false;
 }
 
@@ -92,6 +92,6 @@ form.addEventListener("submit", async (event) => {
   button.removeAttribute("aria-disabled");
 });
 
-// Another address or another password is another sign-in.
+// Another email or another password is another sign-in.
 for (const name of ["email", "current_password"]) form.elements.namedItem(name).addEventListener("input", end);
 addEventListener("pagehide", end);

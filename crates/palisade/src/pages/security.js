@@ -17,7 +17,7 @@ async function read(answer) {
   return body;
 }
 
-// Thrown where somebody decided not to go on: nothing is wrong, and nothing was done.
+// Thrown when the user decided not to continue: nothing is wrong, and nothing was done.
 const GIVEN_UP = { given_up: true };
 
 // Sends what needs a fresh proof of identity, which is asked for where there is none.
@@ -43,7 +43,7 @@ async function attempt(place, action) {
     await action();
   } catch (problem) {
     if (["access.not_signed_in", "access.invalid_token", "sessions.ended"].includes(problem.code)) {
-      showNobody("The session has ended; please sign in again.");
+      showSignedOut("The session has ended. Sign in again.");
       goTo("email");
     } else if (!problem.given_up) {
       show(place, factors.explain(problem));
@@ -57,7 +57,7 @@ const on = (id, event, place, action) => byId(id).addEventListener(event, (happe
   attempt(place, action);
 });
 
-// Whoever uses the keyboard or a screen reader goes on where the page does.
+// Moves the focus, so that keyboard and screen reader users follow the page.
 const goTo = (id) => byId(id).focus();
 
 function element(name, attributes, ...children) {
@@ -84,7 +84,7 @@ async function offerPasskeys() {
     offered = null;
     await attempt("sign-in-error", () => enterWithPasskey(credential));
   } catch {
-    // Nobody asked for it: there is nothing to say.
+    // The user did not ask for it: there is nothing to report.
     if (offered === mine) offered = null;
   }
 }
@@ -102,16 +102,16 @@ async function enterWithPasskey(credential) {
   goTo("title");
 }
 
-function showNobody(says) {
+function showSignedOut(says) {
   forget();
-  byId("somebody").hidden = true;
-  byId("nobody").hidden = false;
+  byId("signed-in").hidden = true;
+  byId("signed-out").hidden = false;
   byId("with-passkey").hidden = !window.PublicKeyCredential;
   show("state", says);
   offerPasskeys();
 }
 
-// What was shown to whoever was signed in isn't left to the next.
+// What was shown to one user is not left for the next.
 function forget() {
   hideCodes();
   endSetUp();
@@ -136,7 +136,7 @@ on("with-passkey", "click", "sign-in-error", async () => {
 
 on("sign-out", "click", "state", async () => {
   await read(await send("POST", "/auth/logout"));
-  showNobody("Signed out.");
+  showSignedOut("Signed out.");
   goTo("email");
 });
 
@@ -150,15 +150,15 @@ async function look() {
   byId("passkeys-none").hidden = passkeys.length > 0;
   byId("passkeys-list").replaceChildren(...passkeys.map(passkeyView));
   byId("passkey-new").hidden = !window.PublicKeyCredential;
-  show("totp-state", mfa.totp ? "An app makes codes for this account." : "No app makes codes for this account.");
-  show("totp-begin", mfa.totp ? "Set up another app in its place" : "Set up an authenticator app");
+  show("totp-state", mfa.totp ? "An authenticator app is set up for this account." : "No authenticator app is set up for this account.");
+  show("totp-begin", mfa.totp ? "Replace the authenticator app" : "Set up an authenticator app");
   byId("totp-remove").hidden = !mfa.totp;
   const any = mfa.totp || mfa.passkeys > 0;
-  const left = mfa.recovery_codes_left === 1 ? "1 code is left." : `${mfa.recovery_codes_left} codes are left.`;
-  show("recovery-state", any ? left : "They come with the first passkey or authenticator app, and stand in for it when it is lost.");
+  const left = mfa.recovery_codes_left === 1 ? "1 code remains." : `${mfa.recovery_codes_left} codes remain.`;
+  show("recovery-state", any ? left : "You receive recovery codes with your first passkey or authenticator app. A recovery code replaces a factor that you have lost.");
   byId("recovery-renew").hidden = !any;
-  byId("nobody").hidden = true;
-  byId("somebody").hidden = false;
+  byId("signed-out").hidden = true;
+  byId("signed-in").hidden = false;
 }
 
 // Passkeys.
@@ -185,7 +185,7 @@ function passkeyRenaming({ id, name }, view) {
   input.value = name;
   const cancel = element("button", { type: "button", class: "quiet" }, "Cancel");
   const form = element("form", { novalidate: "" },
-    element("label", { for: "rename" }, `New name of ${name}`), input,
+    element("label", { for: "rename" }, `New name for ${name}`), input,
     element("div", { class: "row" }, element("button", { type: "submit" }, "Save"), cancel));
   const item = element("li", {}, form);
   const back = () => {
@@ -198,7 +198,7 @@ function passkeyRenaming({ id, name }, view) {
     attempt("passkeys-error", async () => {
       await ask("PATCH", `/users/me/passkeys/${id}`, { name: input.value });
       await look();
-      show("state", "The passkey has a new name.");
+      show("state", "The passkey was renamed.");
       goTo("passkeys-title");
     });
   });
@@ -208,10 +208,10 @@ function passkeyRenaming({ id, name }, view) {
 }
 
 async function removePasskey({ id, name }) {
-  if (!await sure(`Remove the passkey ${name}?`, "It signs nobody in any more. All other devices are signed out.")) return;
+  if (!await sure(`Remove the passkey ${name}?`, "It can't be used to sign in afterwards. All other devices are signed out.")) return;
   await ask("DELETE", `/users/me/passkeys/${id}`);
   await look();
-  show("state", "The passkey is removed.");
+  show("state", "The passkey was removed.");
   goTo("passkeys-title");
 }
 
@@ -221,7 +221,7 @@ on("passkey-new", "submit", "passkeys-error", async () => {
   const made = await ask("POST", "/users/me/passkeys/finish", { credential, ...(name && { name }) });
   byId("passkey-new").reset();
   await look();
-  show("state", "The passkey is added.");
+  show("state", "The passkey was added.");
   goTo("passkeys-title");
   if (made.recovery_codes.length) showCodes(made.recovery_codes);
 });
@@ -240,7 +240,7 @@ function qrCode(text) {
     made.append(...children);
     return made;
   };
-  return draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "QR code of the secret", "shape-rendering": "crispEdges" },
+  return draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "QR code for the secret", "shape-rendering": "crispEdges" },
     draw("rect", { width, height, fill: "#fff" }), draw("path", { d: outline, fill: "#000" }));
 }
 
@@ -280,10 +280,10 @@ on("totp-confirm", "submit", "totp-error", async () => {
 });
 
 on("totp-remove", "click", "totp-error", async () => {
-  if (!await sure("Remove the authenticator app?", "Its codes are good no more. All other devices are signed out.")) return;
+  if (!await sure("Remove the authenticator app?", "Its codes stop working. All other devices are signed out.")) return;
   await ask("DELETE", "/users/me/totp");
   await look();
-  show("state", "The authenticator app is removed.");
+  show("state", "The authenticator app was removed.");
   goTo("totp-title");
 });
 
@@ -304,9 +304,9 @@ byId("codes-copy").addEventListener("click", async () => {
   const codes = [...byId("codes-list").children].map((item) => item.textContent);
   try {
     await navigator.clipboard.writeText(codes.join("\n") + "\n");
-    show("state", "The codes are copied.");
+    show("state", "The codes were copied.");
   } catch {
-    show("state", "The browser doesn't let this page copy; please select the codes yourself.");
+    show("state", "The browser does not allow this page to copy. Select the codes and copy them yourself.");
   }
 });
 
@@ -318,10 +318,10 @@ byId("codes-kept").addEventListener("click", () => {
 });
 
 on("recovery-renew", "click", "recovery-error", async () => {
-  if (!await sure("Make new recovery codes?", "Those that you have are good no more.")) return;
+  if (!await sure("Create new recovery codes?", "Your current codes stop working.")) return;
   const { recovery_codes } = await ask("POST", "/users/me/recovery-codes");
   await look();
-  show("state", "There are new recovery codes.");
+  show("state", "New recovery codes were created.");
   showCodes(recovery_codes);
 });
 
@@ -340,7 +340,7 @@ function sure(title, says) {
 byId("sure-yes").addEventListener("click", () => byId("sure").close("yes"));
 byId("sure-no").addEventListener("click", () => byId("sure").close());
 
-// A page that the browser kept may show what isn't so any more, or what is nobody's business.
+// A page that the browser kept may show outdated or private data.
 addEventListener("pageshow", (event) => {
   if (event.persisted) location.reload();
 });
@@ -349,6 +349,6 @@ addEventListener("pageshow", (event) => {
   try {
     await look();
   } catch (problem) {
-    showNobody(problem.code === "access.not_signed_in" || problem.code === "access.invalid_token" ? "" : factors.explain(problem));
+    showSignedOut(problem.code === "access.not_signed_in" || problem.code === "access.invalid_token" ? "" : factors.explain(problem));
   }
 })();

@@ -7,7 +7,7 @@ const token = new URLSearchParams(location.hash.slice(1)).get("token");
 // The token must not stay in the address bar, the history or a screenshot.
 history.replaceState(null, "", location.pathname);
 if (!token) {
-  show("form-error", "This page needs the whole link that the server printed. Print a new one with: palisade setup-link");
+  show("form-error", "This page requires the complete link that the server printed. Print a new one with: palisade setup-link");
 }
 
 function showErrors(problem) {
@@ -22,7 +22,7 @@ function showErrors(problem) {
       placed = true;
     }
   }
-  if (!placed) show("form-error", problem.detail || "Something went wrong; please try again.");
+  if (!placed) show("form-error", problem.detail || "Something went wrong. Try again.");
 }
 
 form.addEventListener("submit", async (event) => {
@@ -50,7 +50,7 @@ form.addEventListener("submit", async (event) => {
       showErrors(result);
     }
   } catch {
-    show("form-error", "The server doesn't answer; please try again.");
+    show("form-error", "The server is not responding. Try again.");
   }
   button.disabled = false;
 });

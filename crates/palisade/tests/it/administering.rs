@@ -291,8 +291,9 @@ async fn change_and_delete(on: On) {
     assert_eq!(place(&undone).2, "recovery.bad_token");
     let told = crate::mailbox::letters(&app).await;
     assert!(
-        told.iter()
-            .any(|letter| letter.to == "ann@new.example" && letter.text.contains("administers"))
+        told.iter().any(
+            |letter| letter.to == "ann@new.example" && letter.text.contains("An administrator")
+        )
     );
 
     let me = root.get("/api/v1/users/me").await.text("id");

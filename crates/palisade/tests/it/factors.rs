@@ -250,7 +250,7 @@ async fn recovering(on: On) {
     let good = uses.iter().filter(|answer| answer.status == StatusCode::OK).count();
     assert_eq!(good, 1, "{uses:?}");
     let told = letters(&app).await;
-    assert!(told.iter().any(|letter| letter.text.contains("Codes that are left: 9")), "{told:?}");
+    assert!(told.iter().any(|letter| letter.text.contains("Remaining codes: 9")), "{told:?}");
 
     // As somebody reads it from paper.
     let typed = codes[1].to_uppercase().replace('-', " ").replace('0', "O").replace('1', "l");
@@ -542,7 +542,7 @@ async fn resetting(on: On) {
     assert_eq!(me(&ann).await.status, StatusCode::UNAUTHORIZED);
     assert!(app.events().await.contains(&"mfa.reset".to_owned()));
     let told = letters(&app).await;
-    assert!(told.iter().any(|letter| letter.text.contains("every second factor was removed")));
+    assert!(told.iter().any(|letter| letter.text.contains("all second factors were removed")));
     assert_eq!(app.anyone().login("ann@example.com").await.status, StatusCode::OK);
     let nobody = format!("/api/v1/users/{}/reset-mfa", app.app.new_id());
     assert_eq!(root.act(&nobody).await.status, StatusCode::NOT_FOUND);

@@ -53,3 +53,4 @@ mod tampering;
 mod transport;
 mod typed_secrets;
 mod verifying;
+mod wording;

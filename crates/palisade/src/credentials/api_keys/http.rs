@@ -27,29 +27,31 @@ pub(super) const MAKE: Rule = Rule {
     burst: 100,
     per: Duration::from_secs(3600),
     key: Key::Account,
-    says: "Too many API keys were made; wait a while.",
+    says: "Too many API keys were created. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
     Routes::at("/users/me/api-keys")
         .get("/", SIGNED_IN, mine)
-        .says("One's own API keys that work.")
+        .says("Lists your active API keys.")
         .post("/", SIGNED_IN.fresh(), make_mine)
-        .says("Makes an API key, of permissions that one holds oneself. The key is shown this once.")
+        .says(
+            "Creates an API key.\n\nYou must hold all its permissions. The key is shown only once.",
+        )
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "api_keys.too_many")
         .or(Kind::TooMany, "request.too_many")
         .delete("/{id}", SIGNED_IN.uncounted(), revoke_mine)
-        .says("Revokes one of one's own API keys.")
+        .says("Revokes one of your API keys.")
         .and(
             Routes::at("/users/{id}/api-keys")
                 .get("/", needs(users::WRITE), theirs)
-                .says("The API keys of a user that work.")
+                .says("Lists the active API keys of a user.")
                 .or(Kind::Denied, "access.exceeds_own")
                 .post("/", needs(users::WRITE).fresh(), make_theirs)
                 .says(
-                    "Makes an API key for a service account, of permissions that it holds and one holds oneself. \
-                     The key is shown this once.",
+                    "Creates an API key for a service account.\n\nThe account and you must both \
+                     hold all its permissions. The key is shown only once.",
                 )
                 .or(Kind::Denied, "access.exceeds_own")
                 .or(Kind::Conflict, "api_keys.too_many")
@@ -62,9 +64,12 @@ pub(super) fn routes() -> Routes {
         .and(
             Routes::at("/service-accounts")
                 .get("/", needs(users::READ), services)
-                .says("All service accounts, oldest first.")
+                .says("Lists all service accounts, oldest first.")
                 .post("/", needs(users::WRITE).fresh(), make_service)
-                .says("Makes a service account: a user that is a program. It holds roles and API keys."),
+                .says(
+                    "Creates a service account: a user that is a program.\n\nA service account \
+                     holds roles and API keys.",
+                ),
         )
 }
 
@@ -73,20 +78,23 @@ pub(super) fn routes() -> Routes {
 struct ApiKeyBody {
     #[schemars(with = "shape::Label")]
     name: String,
-    /// What the key may do: names out of `GET /permissions`; none: what needs no permission.
+    /// The permissions of the key: names from `GET /permissions`. An empty list allows only what
+    /// requires no permission.
     #[schemars(with = "Vec<shape::Permission>", length(max = 200))]
     permissions: Vec<String>,
-    /// When it stops working: within 366 days. In 90 days if neither this nor `expires_in` is there.
+    /// When the key expires: at most 366 days ahead. Defaults to 90 days if `expires_in` is absent
+    /// too.
     #[schemars(with = "Option<shape::DateTime>")]
     expires_at: Option<String>,
-    /// The same, in seconds from now.
+    /// The number of seconds until the key expires, instead of `expires_at`.
     #[schemars(range(min = 1, max = 31_622_400))]
     expires_in: Option<u64>,
-    /// Networks (`192.0.2.0/24`) or addresses that it may be used from; absent: from anywhere.
+    /// The networks (`192.0.2.0/24`) or IP addresses from which the key can be used. Omit to allow
+    /// any.
     #[schemars(with = "Option<Vec<shape::Network>>", length(min = 1, max = 50))]
     addresses: Option<Vec<String>>,
-    /// How many requests a minute it may send: no more than the server's limit `api_key`, unless it is a service
-    /// account's. Absent: as many as that.
+    /// The maximum number of requests a minute. Only a service account's key may exceed the
+    /// server's limit `api_key`. Defaults to that limit.
     #[schemars(range(min = 1, max = 60_000))]
     requests_per_minute: Option<u32>,
 }
@@ -94,7 +102,7 @@ struct ApiKeyBody {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ServiceAccountBody {
-    /// What it is called.
+    /// The name of the key.
     #[schemars(with = "shape::Label")]
     name: String,
 }
@@ -102,19 +110,19 @@ struct ServiceAccountBody {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ServiceAccountParams {
-    /// How many on a page.
+    /// The maximum number of items on a page.
     #[schemars(with = "Option<shape::PageSize>")]
     limit: Option<String>,
-    /// The `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     #[schemars(with = "Option<shape::PageCursor>")]
     cursor: Option<String>,
 }
 
-/// A key that was just made.
+/// A newly created key.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "NewApiKey")]
 struct NewKeyView {
-    /// Send it as `Authorization: Bearer …`. It is shown this once.
+    /// The key, shown only once. Send it as `Authorization: Bearer …`.
     api_key: String,
     #[serde(flatten)]
     key: ApiKeyView,
@@ -143,7 +151,7 @@ fn checked(app: &App, owner: &User, body: ApiKeyBody) -> Result<NewKey> {
         "/requests_per_minute",
         match body.requests_per_minute {
             Some(rate) if rate == 0 || rate > fastest => {
-                let says = format!("Give a whole number from 1 to {fastest}.");
+                let says = format!("Use a whole number from 1 to {fastest}.");
                 Err(Broken::new("request.out_of_range", says))
             }
             rate => Ok(rate),
@@ -157,13 +165,13 @@ fn checked(app: &App, owner: &User, body: ApiKeyBody) -> Result<NewKey> {
 fn permissions(app: &App, rules: &mut Rules, names: &[String]) -> BTreeSet<String> {
     let existing = &app.part::<AllPermissions>().0;
     if names.len() > MOST_PERMISSIONS {
-        let many = Broken::new("api_keys.too_many_permissions", "Give at most 200 permissions.");
+        let many = Broken::new("api_keys.too_many_permissions", "Use at most 200 permissions.");
         rules.check::<()>("/permissions", Err(many));
         return BTreeSet::new();
     }
     for (number, name) in names.iter().enumerate() {
         if !existing.contains(name) {
-            let says = "There is no such permission; see GET /api/v1/permissions.";
+            let says = "This permission does not exist. See GET /api/v1/permissions.";
             let unknown = Broken::new("api_keys.unknown_permission", says);
             rules.check::<()>(&format!("/permissions/{number}"), Err(unknown));
         }
@@ -183,7 +191,7 @@ fn expiry(app: &App, body: &ApiKeyBody) -> Result<Timestamp, Broken> {
     };
     at.filter(|at| *at > now && at.since(now) <= LONGEST_LIFE).ok_or_else(|| {
         let says =
-            "Give either a time to come (RFC 3339) or a number of seconds, at most 366 days away.";
+            "Use either a future time (RFC 3339) or a number of seconds, at most 366 days ahead.";
         Broken::new("api_keys.bad_expiry", says)
     })
 }
@@ -193,7 +201,7 @@ fn networks(texts: &[String]) -> Result<Vec<IpNet>, Broken> {
         let network = text.parse::<IpNet>();
         network.or_else(|_| text.parse::<std::net::IpAddr>().map(|a| a.to_canonical().into()))
     };
-    let says = "Give 1 to 50 networks like 192.0.2.0/24 or 2001:db8::/32, or leave the field out.";
+    let says = "Use 1 to 50 networks, such as 192.0.2.0/24 or 2001:db8::/32, or omit the field.";
     let bad = || Broken::new("api_keys.bad_address", says);
     if texts.is_empty() || texts.len() > MOST_NETWORKS {
         return Err(bad());
@@ -266,7 +274,7 @@ async fn make_theirs(
     let (change, user) = users::change_within_reach(&app, &caller, id, &[Hold::Shared(id)]).await?;
     // SECURITY: a person's key is the person's to make (test: nobody_makes_an_api_key_for_another_person).
     if !user.service {
-        let says = "People make their API keys themselves; this is no service account.";
+        let says = "This is not a service account. Users create their own API keys.";
         return Err(Error::new(Kind::Conflict, "api_keys.not_a_service_account", says));
     }
     limit(&app, &MAKE, app.limiter.account(&caller.signed_in()?.user.to_string()))?;

@@ -43,12 +43,14 @@ pub use ending::{Why, revoke};
 pub use prove::{allowed, live, of_secret};
 
 /// An API key was made.
-pub const CREATED: Event = Event { name: "api_keys.created", says: "An API key was made" };
+pub const CREATED: Event = Event { name: "api_keys.created", says: "An API key was created" };
 /// An API key was revoked.
 pub const REVOKED: Event = Event { name: "api_keys.revoked", says: "An API key was revoked" };
 /// A letter about the end of an API key was written.
-pub const EXPIRING: Event =
-    Event { name: "api_keys.expiring", says: "A letter told that an API key is about to expire" };
+pub const EXPIRING: Event = Event {
+    name: "api_keys.expiring",
+    says: "An email announced that an API key is about to expire",
+};
 
 /// Requests with one API key.
 pub(crate) const USE: Rule = Rule {
@@ -56,7 +58,7 @@ pub(crate) const USE: Rule = Rule {
     burst: 600,
     per: Duration::from_secs(60),
     key: Key::ApiKey,
-    says: "Too many requests with this API key; slow down.",
+    says: "Too many requests with this API key. Slow down.",
 };
 
 /// The slice's table of contents.
@@ -141,7 +143,7 @@ fn memory(app: &App) -> &Remembered<ApiKeyId, ApiKey> {
 /// A key that isn't revoked.
 #[derive(Clone, Debug)]
 pub struct ApiKey {
-    /// Which one.
+    /// The id of the key.
     pub id: ApiKeyId,
     /// Whose.
     pub user: UserId,
@@ -149,7 +151,7 @@ pub struct ApiKey {
     pub permissions: Arc<BTreeSet<String>>,
     /// Where it may be used from; none: anywhere.
     pub addresses: Option<Vec<IpNet>>,
-    /// When it was made.
+    /// When the key was created.
     pub created_at: Timestamp,
     /// When it expires.
     pub expires_at: Timestamp,
@@ -196,7 +198,7 @@ async fn create(mut change: Change, new: NewKey) -> Result<(ApiKeyId, SecretStri
         )
         .await?;
     if count >= MOST_KEYS {
-        let says = "There are 50 API keys already; revoke one first.";
+        let says = "There are already 50 API keys. Revoke one first.";
         return Err(Error::new(Kind::Conflict, "api_keys.too_many", says));
     }
     let secret = opaque::generate(PREFIX, &*app.random);
@@ -232,44 +234,44 @@ async fn create(mut change: Change, new: NewKey) -> Result<(ApiKeyId, SecretStri
     Ok((id, secret))
 }
 
-/// An API key, without what it is shown by.
+/// An API key, without its secret.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(rename = "ApiKey")]
 pub struct ApiKeyView {
-    /// Which one.
+    /// The id of the key.
     pub id: ApiKeyId,
-    /// What it is called.
+    /// The name of the key.
     pub name: String,
     /// The last four characters of the key.
     pub hint: String,
-    /// What it was made for; it may do no more than its owner.
+    /// The permissions of the key. The key never has more permissions than its owner.
     pub permissions: Vec<String>,
-    /// Networks that it may be used from; null: from anywhere.
+    /// The networks from which the key can be used; null means any.
     pub addresses: Option<Vec<String>>,
-    /// How many requests a minute it may send; null: as many as the server's limit `api_key` says.
+    /// The maximum number of requests a minute; null means the server's limit `api_key`.
     pub requests_per_minute: Option<i64>,
-    /// When it was made.
+    /// When the key was created.
     #[schemars(with = "shape::DateTime")]
     pub created_at: Timestamp,
-    /// When it stops working.
+    /// When the key expires.
     #[schemars(with = "shape::DateTime")]
     pub expires_at: Timestamp,
-    /// When it was last used, to the minute.
+    /// When the key was last used, to the minute.
     #[schemars(with = "Option<shape::DateTime>")]
     pub last_used_at: Option<Timestamp>,
 }
 
-/// An API key that is kept, whether it works or not, as its owner may take it out.
+/// A stored API key, active or not, as exported for its owner.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(rename = "KeptApiKey")]
 pub struct KeptKey {
     /// The key.
     #[serde(flatten)]
     pub key: ApiKeyView,
-    /// When it was revoked, if it was.
+    /// When the key was revoked, if it was.
     #[schemars(with = "Option<shape::DateTime>")]
     pub revoked_at: Option<Timestamp>,
-    /// Why.
+    /// Why the key was revoked.
     pub revoked_because: Option<String>,
 }
 

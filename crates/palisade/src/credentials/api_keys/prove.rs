@@ -180,7 +180,7 @@ fn note_use(app: &App, key: &Arc<ApiKey>) {
     tokio::spawn(async move {
         if let Err(error) = write_use(&app, id, now).await {
             let cause = error.causes().unwrap_or_default();
-            tracing::warn!(cause, "the use of an API key could not be noted");
+            tracing::warn!(cause, "can't record the use of an API key");
         }
     });
 }

@@ -1,4 +1,4 @@
-//! What is guessed, and by whom.
+//! What is guessed, and by which client.
 
 use palisade_crypto::mac;
 
@@ -27,7 +27,7 @@ impl Account {
         Account { key: mac::keyed_digest(&secret, named).to_vec(), user, part: PASSWORD }
     }
 
-    /// The second factor of a user, which somebody guesses who knows the password.
+    /// The second factor of a user, guessed by a client that knows the password.
     pub fn second_factor(app: &App, user: UserId) -> Account {
         Account { part: SECOND_FACTOR, ..Account::of(app, Some(user), "") }
     }
@@ -44,14 +44,14 @@ pub(super) const SECOND_FACTOR: &str = "second factor ";
 /// Who guesses, as far as it is proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {
-    /// Anybody.
+    /// Any client.
     Unknown,
     /// A device that has signed in to this account before, with the password that it has now.
     Known(Device),
     /// Any of the devices that signed in with an earlier password: they share one count. Whoever knew that
     /// password may have signed in a thousand of them.
     Former,
-    /// Whoever is signed in to this account and is asked for the password again.
+    /// A client that is signed in to this account and is asked for the password again.
     SignedIn,
 }
 

@@ -1,4 +1,4 @@
-//! Lockout: how often the password or the second factor of an account may be guessed, whoever guesses.
+//! Lockout: how often the password or the second factor of an account may be guessed, by all clients together.
 //!
 //! Promises:
 //! - A guess is counted in the database before it is judged: neither guesses at the same moment, nor other
@@ -39,7 +39,7 @@ pub use device::{Device, KNOWN_FOR};
 /// Too many guesses: the account refuses clients that it doesn't know, or one that it does.
 pub const LOCKED: Event = Event {
     name: "lockout.locked",
-    says: "Too many wrong passwords or codes; sign-in is refused for a time",
+    says: "Too many wrong passwords or codes: sign-in is refused for a while",
 };
 /// Every lock of a user was lifted.
 pub const UNLOCKED: Event = Event { name: "lockout.unlocked", says: "A user was unlocked" };
@@ -114,7 +114,7 @@ pub struct Refused {
 impl Refused {
     /// The answer, where a refusal may be told from a wrong password.
     fn error(&self, app: &App) -> Error {
-        let says = "Too many wrong attempts; wait before you try again.";
+        let says = "Too many wrong attempts. Wait before you try again.";
         let wait = self.until.since(app.clock.now());
         Error::new(Kind::TooMany, "lockout.locked", says).retry_after(wait)
     }
@@ -296,7 +296,9 @@ impl Place {
 /// The end of a lock as a letter says it.
 fn end_of(until: Option<Timestamp>) -> String {
     match until {
-        Some(FOR_GOOD) | None => "an administrator unlocks it or its password is new".to_owned(),
+        Some(FOR_GOOD) | None => {
+            "an administrator unlocks the account or its password is changed".to_owned()
+        }
         Some(until) => for_people(until),
     }
 }

@@ -1,4 +1,4 @@
-//! One's own factors, and the administrators' way to remove them.
+//! The caller's own factors, and how administrators remove those of others.
 
 use std::time::Duration;
 
@@ -26,29 +26,30 @@ pub(super) const CHANGE: Rule = Rule {
     burst: 30,
     per: Duration::from_secs(15 * 60),
     key: Key::Account,
-    says: "Too many attempts to set up a factor for this account; wait a while.",
+    says: "Too many attempts to set up a factor for this account. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
     Routes::at("/users/me")
         .post("/totp", SIGNED_IN.fresh().enrolling(), enrol)
         .says(
-            "Makes a secret for an authenticator app (RFC 6238).\n\nIt counts once a code of it was confirmed; one \
-             that counted before does so until then.",
+            "Creates a secret for an authenticator app (RFC 6238).\n\nThe secret takes effect once \
+             it is confirmed with a code. Until then, an earlier secret stays in effect.",
         )
         .or(Kind::TooMany, "request.too_many")
         .post("/totp/confirm", SIGNED_IN.fresh().enrolling(), confirm)
         .says(
-            "Confirms the secret with its first code. From now on a password alone isn't enough, and every session \
-             that was begun without a second factor is over but this one.",
+            "Confirms the secret with its first code.\n\nFrom then on, a password alone is not \
+             enough, and every session that began without a second factor ends, except the current \
+             one.",
         )
         .or(Kind::TooMany, "request.too_many")
         .delete("/totp", SIGNED_IN.fresh(), remove)
-        .says("Removes the authenticator app; ends all other sessions.")
+        .says("Removes the authenticator app and ends all other sessions.")
         .or(Kind::NotFound, "request.not_found")
         .or(Kind::Conflict, "mfa.required")
         .post("/recovery-codes", SIGNED_IN.fresh(), renew_codes)
-        .says("Makes ten new recovery codes; those before are good no more.")
+        .says("Creates ten new recovery codes.\n\nAny earlier codes stop working.")
         .or(Kind::Conflict, "mfa.no_factor")
         .and(passkey_routes())
         .and(
@@ -63,10 +64,11 @@ pub(super) fn routes() -> Routes {
 fn passkey_routes() -> Routes {
     Routes::at("/users/me/passkeys")
         .get("/", SIGNED_IN, list)
-        .says("One's own passkeys.")
+        .says("Lists your passkeys.")
         .post("/begin", SIGNED_IN.fresh().enrolling(), begin)
         .says(
-            "Begins a new passkey: answers what `navigator.credentials.create` is called with (WebAuthn level 3, \
+            "Begins the registration of a passkey.\n\nReturns the options for \
+             `navigator.credentials.create` (WebAuthn level 3, \
              PublicKeyCredentialCreationOptionsJSON).",
         )
         .or(Kind::Conflict, "mfa.no_domain")
@@ -74,23 +76,29 @@ fn passkey_routes() -> Routes {
         .or(Kind::TooMany, "request.too_many")
         .post("/finish", SIGNED_IN.fresh().enrolling(), finish)
         .says(
-            "Takes the new passkey. From now on a password alone isn't enough, and every session that was begun \
-             without a second factor is over but this one.",
+            "Registers the new passkey.\n\nFrom then on, a password alone is not enough, and every \
+             session that began without a second factor ends, except the current one.",
         )
         .or(Kind::Conflict, "mfa.no_domain")
         .or(Kind::Conflict, "mfa.passkey_taken")
         .or(Kind::TooMany, "request.too_many")
         .patch("/{id}", SIGNED_IN.fresh(), rename)
-        .says("Gives a passkey another name.")
+        .says("Renames a passkey.")
         .delete("/{id}", SIGNED_IN.fresh(), remove_passkey)
-        .says("Removes a passkey; ends all other sessions.")
+        .says("Removes a passkey and ends all other sessions.")
         .or(Kind::Conflict, "mfa.required")
         .and(
             Routes::root()
                 .get("/.well-known/passkey-endpoints", ANYONE, endpoints)
-                .says("Where people set up and manage passkeys (W3C, \"A Well-Known URL for Relying Party Passkey Endpoints\").")
+                .says(
+                    "Returns the pages where users set up and manage passkeys (W3C, \"A Well-Known \
+                     URL for Relying Party Passkey Endpoints\").",
+                )
                 .get("/.well-known/webauthn", ANYONE, related)
-                .says("The origins whose pages may use the same passkeys (WebAuthn level 3, section 5.11).")
+                .says(
+                    "Lists the origins whose pages may use the same passkeys (WebAuthn level 3, \
+                     section 5.11).",
+                )
                 .or(Kind::NotFound, "request.not_found")
                 .get(PAGE, ANYONE, page)
                 .get("/assets/factors.js", ANYONE, || async { FACTORS_SCRIPT })
@@ -115,19 +123,19 @@ async fn page(State(app): State<App>) -> Html {
     Html::new(&*app.random, include_str!("../../pages/security.html"))
 }
 
-/// A secret for an authenticator app, shown once.
+/// A secret for an authenticator app, shown only once.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "TotpEnrolment")]
 struct EnrolmentAnswer {
-    /// In base32, to be typed.
+    /// The secret in base32, for typing.
     secret: String,
-    /// What the app reads: `otpauth://totp/…`.
+    /// The URI for the app: `otpauth://totp/…`.
     otpauth_uri: String,
-    /// The same as a QR code: an SVG image.
+    /// The URI as a QR code, an SVG image.
     qr_svg: String,
 }
 
-/// Codes that are shown once; each works once.
+/// Recovery codes, shown only once. Each works once.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "RecoveryCodes")]
 pub(super) struct CodesAnswer {
@@ -192,13 +200,13 @@ async fn reset_mfa(
     Ok(NoContent)
 }
 
-/// Where people set up and manage passkeys.
+/// The pages where users set up and manage passkeys.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "PasskeyEndpoints")]
 struct EndpointsAnswer {
-    /// The page to set one up.
+    /// The page for adding a passkey.
     enroll: String,
-    /// The page to see and remove them.
+    /// The page for viewing and removing passkeys.
     manage: String,
 }
 
@@ -225,10 +233,10 @@ async fn related(State(app): State<App>) -> Result<Json<RelatedAnswer>> {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct PasskeyBody {
-    /// What `navigator.credentials.create` answered, as `toJSON()` writes it.
+    /// The result of `navigator.credentials.create`, as `toJSON()` returns it.
     #[schemars(with = "shape::NewCredential")]
     credential: Box<RegistrationResponse>,
-    /// What its owner calls it.
+    /// The name of the passkey.
     #[schemars(with = "Option<shape::Label>")]
     name: Option<String>,
 }
@@ -246,7 +254,7 @@ struct NameBody {
 struct MadeAnswer {
     #[serde(flatten)]
     passkey: PasskeyView,
-    /// Ten codes, shown once, if there were none that are still good.
+    /// Ten recovery codes, shown only once, if no valid ones were left.
     recovery_codes: Vec<String>,
 }
 

@@ -24,7 +24,7 @@ impl Makers {
             .collect::<Result<_, _>>()
             .map_err(|error| unusable(&error))?;
         if roots.is_empty() {
-            return Err(unusable(&"it holds no certificate"));
+            return Err(unusable(&"it contains no certificate"));
         }
         Ok(Makers(roots))
     }

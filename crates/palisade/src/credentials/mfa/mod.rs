@@ -48,21 +48,21 @@ pub const ADDED: Event = Event { name: "mfa.added", says: "A second factor was s
 pub const REMOVED: Event = Event { name: "mfa.removed", says: "A second factor was removed" };
 /// A user made new recovery codes.
 pub const CODES_MADE: Event =
-    Event { name: "mfa.recovery_codes_made", says: "New recovery codes were made" };
+    Event { name: "mfa.recovery_codes_made", says: "New recovery codes were created" };
 /// A recovery code was used.
 pub const CODE_USED: Event =
     Event { name: "mfa.recovery_code_used", says: "A recovery code was used" };
 /// The counter of a passkey went back: there may be a copy of it.
 pub const COPIED: Event = Event {
     name: "mfa.passkey_copied",
-    says: "The counter of a passkey went back: there may be a copy of it",
+    says: "The signature counter of a passkey went backwards: the passkey may have been copied",
 };
 /// A stored passkey isn't the one that its user registered.
 pub const ALTERED: Event = Event {
     name: "mfa.passkey_altered",
     says: "A stored passkey differs from the one that its user registered: its row was changed in the database",
 };
-/// Somebody signed in gave a wrong proof of a factor.
+/// A signed-in user gave a wrong proof of a factor.
 pub const WRONG: Event =
     Event { name: "mfa.wrong", says: "A wrong code or passkey was given within a session" };
 /// All factors of a user were removed by an administrator or the operator.
@@ -115,7 +115,7 @@ static CODE_LETTER: Letter = Letter {
     prepare: mail::as_written,
 };
 
-/// What somebody gives to prove a factor.
+/// The proof of a factor.
 pub enum Given {
     /// A one-time code.
     Totp(SecretString),
@@ -214,7 +214,7 @@ pub fn wrong(given: &Given) -> Error {
             "This passkey was not accepted.",
         );
     }
-    let says = "The code is wrong, was used before, or isn't of this moment.";
+    let says = "The code is wrong, expired or already used.";
     Error::bad_field("/code", "mfa.wrong_code", says)
 }
 
@@ -316,7 +316,7 @@ async fn removed(
     if !factors(change, me.user).await?.any() {
         // SECURITY: (test: an_administrator_keeps_the_last_factor)
         if !may_be_without {
-            let says = "You need a second factor here; set up another one first.";
+            let says = "A second factor is required. Set up another one first.";
             return Err(Error::new(Kind::Conflict, "mfa.required", says));
         }
         // They stand in for other factors, and are none.
@@ -340,7 +340,7 @@ async fn tell_owner(change: &mut Change, user: UserId, what: &str) -> Result<()>
 pub async fn remove_all(change: &mut Change, user: UserId) -> Result<()> {
     credentials::end(change, End::of(user, Act::FactorsReset)).await?;
     users::touched(change, user);
-    tell_owner(change, user, "every second factor was removed").await
+    tell_owner(change, user, "all second factors were removed").await
 }
 
 /// How factors end with an act on their account; a change that ends every session.
@@ -375,7 +375,12 @@ async fn forget_since(change: &mut Change, user: UserId, since: Timestamp) -> Re
         return Ok(());
     }
     change.note(REMOVED.about(user).detail("since", since.to_string()));
-    tell_owner(change, user, "what was set up since the change of address was removed").await
+    tell_owner(
+        change,
+        user,
+        "all second factors added since the change of email address was requested were removed",
+    )
+    .await
 }
 
 const RECOVERY_CODES: Ending = Ending {

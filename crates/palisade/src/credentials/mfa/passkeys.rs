@@ -35,14 +35,15 @@ fn relying_party(app: &App) -> Result<RelyingParty> {
     let server = &app.settings.server.public_url;
     let id = app.settings.mfa.rp_id.clone().unwrap_or_else(|| server.host().to_owned());
     if id.starts_with('[') || id.parse::<std::net::Ipv4Addr>().is_ok() {
-        let says = "Passkeys belong to a domain, and this server is reached by an IP address.";
+        let says = "Passkeys require a domain name, and this server is reached by an IP address.";
         return Err(Error::new(Kind::Conflict, "mfa.no_domain", says));
     }
     let related = app.settings.mfa.related_origins.iter().map(ToString::to_string);
     Ok(RelyingParty { id, origins: std::iter::once(server.to_string()).chain(related).collect() })
 }
 
-/// What a browser's `navigator.credentials` is called with: an object of the specification, in its JSON form.
+/// Options for a browser's `navigator.credentials`: an object of the WebAuthn specification, in its
+/// JSON form.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(rename = "WebauthnOptions")]
@@ -62,18 +63,18 @@ fn lives_in_milliseconds() -> u32 {
     u32::try_from(LIVES.as_millis()).unwrap_or(300_000)
 }
 
-/// A passkey, as its owner sees it.
+/// A passkey, as shown to its owner.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Passkey")]
 pub struct PasskeyView {
     id: PasskeyId,
-    /// What its owner calls it.
+    /// The name of the passkey.
     name: String,
-    /// Whether it may be copied to other devices of its owner.
+    /// Whether the passkey can be copied to other devices of its owner.
     backup_eligible: bool,
-    /// Whether it was, when it was last used.
+    /// Whether the passkey had been copied when it was last used.
     backed_up: bool,
-    /// The make of the device, if it says so (AAGUID); all zeros if not.
+    /// The model of the authenticator (AAGUID); all zeros if it is not known.
     #[schemars(with = "shape::Uuid")]
     aaguid: Uuid,
     #[schemars(with = "shape::DateTime")]
@@ -127,7 +128,7 @@ fn room(count: i64) -> Result<()> {
     if count < MOST {
         return Ok(());
     }
-    let says = "There are 25 passkeys already; remove one first.";
+    let says = "There are already 25 passkeys. Remove one first.";
     Err(Error::new(Kind::Conflict, "mfa.too_many_passkeys", says))
 }
 
@@ -259,7 +260,7 @@ async fn insert(
         )
         .await?;
     if stored == 0 {
-        let says = "This passkey is known already.";
+        let says = "This passkey is already registered.";
         return Err(Error::new(Kind::Conflict, "mfa.passkey_taken", says));
     }
     Ok(PasskeyView {
@@ -428,7 +429,8 @@ pub(super) async fn judge(
         return Ok(Judged::Wrong);
     }
     let Some(public_key) = open(&app, user, &id, &sealed) else {
-        tracing::error!(passkey = %row, "a stored passkey isn't the one that its user registered");
+        tracing::error!(passkey = %row, "a stored passkey differs from the one that its user \
+                                         registered");
         change.note(ALTERED.about(user).detail("passkey", row.to_string()));
         return Ok(Judged::Wrong);
     };
@@ -492,6 +494,6 @@ fn refused(why: &WebauthnError) -> Error {
 }
 
 fn bad_member(member: &str, why: impl std::fmt::Display) -> Error {
-    let says = format!("This isn't a passkey that can be taken: {why}.");
+    let says = format!("This passkey can't be accepted: {why}.");
     Error::bad_field(&format!("/credential{member}"), "mfa.bad_passkey", says)
 }

@@ -1,4 +1,4 @@
-//! Recovery codes: ten that are shown once and work once each, for whoever has lost every factor.
+//! Recovery codes: ten that are shown once and work once each, for users who have lost every factor.
 
 use palisade_crypto::mac;
 use palisade_crypto::secret::SecretString;
@@ -43,11 +43,11 @@ pub(super) async fn renew(app: &App, caller: &Caller) -> Result<Vec<SecretString
     let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
     users::hold(&mut change, me.user).await?;
     if !factors(&mut change, me.user).await?.any() {
-        let says = "Recovery codes stand in for a second factor; set one up first.";
+        let says = "Recovery codes replace a second factor. Set one up first.";
         return Err(Error::new(Kind::Conflict, "mfa.no_factor", says));
     }
     let codes = make(&mut change, me.user).await?;
-    tell_owner(&mut change, me.user, "the recovery codes were replaced by new ones").await?;
+    tell_owner(&mut change, me.user, "the recovery codes were replaced").await?;
     change.commit(CODES_MADE.about(me.user)).await?;
     Ok(codes)
 }

@@ -77,13 +77,15 @@ pub(super) async fn confirm(app: &App, caller: &Caller, code: &str) -> Result<Ve
         )
         .await?;
     let Some((sealed,)) = row else {
-        let says = "Ask for a secret first, with POST /api/v1/users/me/totp; it waits 15 minutes.";
+        let says = "Request a secret first, with POST /api/v1/users/me/totp. A secret waits 15 \
+                    minutes for its confirmation.";
         return Err(Error::bad_field("/code", "mfa.no_enrolment", says));
     };
     let drift = app.settings.mfa.totp_drift;
     let step = open(app, me.user, &sealed)?.step_of(code, now.as_seconds(), drift);
     let Some(step) = step else {
-        let says = "This isn't the code of this moment; look at the app again, and at its clock.";
+        let says = "This code is wrong or expired. Check the app again, and the clock of its \
+                    device.";
         return Err(Error::bad_field("/code", "mfa.wrong_code", says));
     };
     change

@@ -1,4 +1,4 @@
-//! Passwords that nobody may choose: the common ones, and those of a file of the operator's.
+//! Passwords that can't be chosen: the common ones, and those of a file of the operator's.
 
 use std::collections::HashSet;
 use std::fs::File;

@@ -37,7 +37,7 @@ pub(super) async fn refuse_earlier(
     for (sealed,) in earlier {
         let stored = Stored::apart(user, sealed);
         if let Verdict::Right(_) = verify(app, turn, Some(&stored), password).await? {
-            let says = format!("Choose one that isn't among your last {kept} passwords.");
+            let says = format!("Choose a password that is not among your last {kept} passwords.");
             return Err(Error::bad_field(pointer, "password.reused", says));
         }
     }

@@ -1,4 +1,4 @@
-//! `POST /users/me/password`: the change of one's own password.
+//! `POST /users/me/password`: the change of the caller's password.
 
 use std::time::Duration;
 
@@ -24,20 +24,23 @@ pub(super) const CHANGE: Rule = Rule {
     burst: 10,
     per: Duration::from_secs(15 * 60),
     key: Key::Account,
-    says: "Too many attempts to change this password; wait a while.",
+    says: "Too many attempts to change this password. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
     Routes::at("/users/me")
         .post("/password", SIGNED_IN.fresh(), change)
-        .says("Changes one's own password; ends all other sessions.")
+        .says("Changes your password and ends all other sessions.")
         .or(Kind::TooMany, "request.too_many")
         .or(Kind::TooMany, "lockout.locked")
         .or(Kind::Unavailable, "passwords.busy")
         .and(
             Routes::root()
                 .get("/.well-known/change-password", ANYONE, || async { Elsewhere(PAGE) })
-                .says("Where people change their password (W3C, \"A Well-Known URL for Changing Passwords\").")
+                .says(
+                    "Redirects to the page where users change their password (W3C, \"A Well-Known \
+                     URL for Changing Passwords\").",
+                )
                 .get(PAGE, ANYONE, page)
                 .get("/assets/password.js", ANYONE, || async { SCRIPT }),
         )
@@ -60,7 +63,7 @@ async fn page(State(app): State<App>) -> Html {
 struct PasswordBody {
     #[schemars(with = "shape::Password", example = &"seven purple teapots orbit")]
     current_password: SecretString,
-    /// At least 15 characters, unless the server is set otherwise; 128 code points at most.
+    /// At least 15 characters by default, at most 128 code points.
     #[schemars(with = "shape::Password", example = &"five green kettles whistle")]
     new_password: SecretString,
 }

@@ -140,7 +140,7 @@ fn not_done(cause: NotDone) -> Error {
         NotDone::Busy { retry_after } => Error::new(
             Kind::Unavailable,
             "passwords.busy",
-            "Too many people are signing in at this moment; please try again.",
+            "Too many users are signing in. Try again later.",
         )
         .retry_after(retry_after),
         NotDone::Panicked | NotDone::Stopped => Error::internal(cause),

@@ -1,4 +1,4 @@
-//! Asking whoever is signed in for the password once more.
+//! Asking a signed-in user for the password once more.
 
 use palisade_crypto::secret::SecretString;
 
@@ -15,7 +15,7 @@ pub struct Proved {
     pointer: &'static str,
 }
 
-/// Compares the current password of whoever is signed in; a wrong one is counted and is an event.
+/// Compares the current password of the signed-in user; a wrong one is counted and is an event.
 ///
 /// # Errors
 /// `passwords.wrong` at `pointer`; `lockout.locked`; 503 when too many wait; or the database fails.

@@ -1,7 +1,7 @@
 //! Which passwords are accepted (NIST SP 800-63B-4 section 3.1.1.2).
 //!
 //! Length, a blocklist and an estimate of how hard it is to guess; no composition rules. Every refusal
-//! says which rule was broken and how to mend it.
+//! says which rule was broken and how to fix it.
 
 use palisade_crypto::secret::SecretString;
 use unicode_normalization::UnicodeNormalization as _;
@@ -58,12 +58,14 @@ impl Rules {
         };
         let text = normal.expose();
         if text.chars().count() < self.min_length {
-            let says =
-                format!("Use at least {} characters; a phrase of words is good.", self.min_length);
+            let says = format!(
+                "Use at least {} characters. A phrase of several words works well.",
+                self.min_length
+            );
             return Err(Broken::new("password.too_short", says));
         }
         if text.contains('\0') {
-            let says = "A password can't hold the character NUL.";
+            let says = "A password can't contain a NUL character.";
             return Err(Broken::new("password.invalid", says));
         }
         let site = self.site.iter().map(String::as_str);
@@ -80,7 +82,7 @@ impl Rules {
             Weak::Listed => blocklisted(),
             Weak::Guessable(hint) => {
                 let hint = hint.map(|hint| format!(" {hint}")).unwrap_or_default();
-                let says = "This is too easy to guess; add a few words that don't belong together.";
+                let says = "This password is too easy to guess. Add a few unrelated words.";
                 Broken::new("password.too_weak", format!("{says}{hint}"))
             }
         })
@@ -88,8 +90,8 @@ impl Rules {
 }
 
 pub(super) fn blocklisted() -> Broken {
-    let says =
-        "This password, or one much like it, is on the list of common passwords; choose another.";
+    let says = "This password, or a very similar one, is on the list of common passwords. Choose \
+                another one.";
     Broken::new("password.blocklisted", says)
 }
 

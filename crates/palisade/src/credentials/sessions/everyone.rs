@@ -53,11 +53,12 @@ pub(super) async fn revoke_for(app: &App, caller: &Caller) -> Result<()> {
             Ok(ended) => tracing::info!(
                 accounts = ended.accounts,
                 sessions = ended.sessions,
-                "the sessions of every user are ended"
+                "the sessions of every user were ended"
             ),
             Err(error) => tracing::warn!(
                 code = error.code(),
-                "ending the sessions of every user stopped half-way; a repeated request goes on"
+                "ending the sessions of every user stopped half-way; repeat the request to \
+                 continue"
             ),
         }
         done

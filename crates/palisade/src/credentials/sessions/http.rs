@@ -1,4 +1,4 @@
-//! Refreshing, signing out, and looking at one's own sessions; the administrators' endings.
+//! Refreshing, signing out, and listing the caller's sessions; the administrators' endings.
 
 use std::time::Duration;
 
@@ -30,43 +30,44 @@ pub(super) const REFRESH: Rule = Rule {
     burst: 120,
     per: Duration::from_secs(60),
     key: Key::Address,
-    says: "Too many refreshes from this address; wait a moment.",
+    says: "Too many refreshes from this IP address. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
     Routes::at("/auth")
         .post("/refresh", ANYONE.limit(&REFRESH), refresh)
         .says(
-            "Trades a refresh token, or the session's cookie, for new credentials.\n\nA refresh token is \
-             used once: a repeat after its successor was used ends the session.",
+            "Exchanges a refresh token, or the session's cookie, for new credentials.\n\nA refresh \
+             token works once. If it is used again after its successor was used, the session ends.",
         )
         .or(Kind::NotSignedIn, "sessions.ended")
         .or(Kind::Denied, "access.cross_site")
         .post("/logout", SIGNED_IN.enrolling().uncounted(), logout)
-        .says("Signs out: this session is over everywhere.")
+        .says("Signs out.\n\nThe session ends everywhere.")
         .and(
             Routes::at("/users/me/sessions")
                 .get("/", SIGNED_IN, mine)
-                .says("One's own sessions.")
+                .says("Lists your sessions.")
                 .delete("/", SIGNED_IN.uncounted(), end_my_others)
-                .says("Ends all of one's own sessions but this one.")
+                .says("Ends all your sessions except the current one.")
                 .delete("/{id}", SIGNED_IN.uncounted(), end_mine)
-                .says("Ends one of one's own sessions."),
+                .says("Ends one of your sessions."),
         )
         .and(
             Routes::at("/users")
                 .post("/revoke-sessions", needs(users::WRITE).fresh(), revoke_everyones)
                 .says(
-                    "Ends all sessions of every user, the caller's own last, and revokes all API keys.\n\nFor \
-                     administrators alone. After an answer of 503 the work may still go on: it is done when \
-                     this session is over, and a repeated call goes on with what is left.",
+                    "Ends all sessions of every user, your own last, and revokes all API \
+                     keys.\n\nFor administrators only. After a response with status 503, the work \
+                     may still be running. It is complete when your session has ended; a repeated \
+                     call continues with what is left.",
                 )
                 .or(Kind::Denied, "access.exceeds_own"),
         )
         .and(
             Routes::at("/users/{id}")
                 .post("/disable", needs(users::WRITE).fresh(), disable)
-                .says("Refuses a user's sign-ins and ends all their sessions.")
+                .says("Disables a user: refuses their sign-ins and ends all their sessions.")
                 .or(Kind::Denied, "access.exceeds_own")
                 .or(Kind::Conflict, "users.last_admin")
                 .post("/revoke-sessions", needs(users::WRITE), revoke)
@@ -79,29 +80,29 @@ pub(super) fn routes() -> Routes {
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "TokenSession")]
 struct TokenAnswer {
-    /// A JWT or PASETO: send it as `Authorization: Bearer …`.
+    /// A JWT or PASETO. Send it as `Authorization: Bearer …`.
     access_token: String,
     /// Always `Bearer`.
     token_type: &'static str,
     /// Seconds until the access token expires.
     expires_in: i64,
-    /// Good for one refresh.
+    /// Works for one refresh.
     refresh_token: String,
     /// Seconds until the refresh token expires.
     refresh_expires_in: u64,
     session_id: SessionId,
-    /// After a sign-in: send it with the next one, so that this device isn't taken for a stranger.
+    /// After a sign-in: send this token with the next sign-in, so that the device is recognised.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     device_token: Option<String>,
 }
 
-/// A cookie session: no token here, the cookie is beside it.
+/// A cookie session. The cookie is set by the response; the body contains no token.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "CookieSession")]
 struct CookieAnswer {
     session_id: SessionId,
-    /// Seconds until the session ends unless it is used.
+    /// The number of seconds until the session ends if it is not used.
     expires_in: u64,
 }
 
@@ -125,7 +126,7 @@ impl IntoResponse for Answer {
 
 impl Describe for Answer {
     fn describe(handler: &mut Description) {
-        /// Tokens, or with `transport: cookie` a cookie.
+        /// Tokens or, with `transport: cookie`, a cookie.
         #[derive(JsonSchema)]
         #[schemars(untagged, inline)]
         #[expect(dead_code, reason = "only its schema is used")]
@@ -181,7 +182,7 @@ pub async fn answer(
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RefreshBody {
-    /// Absent when the session's cookie is sent.
+    /// Omit when the session's cookie is sent.
     #[schemars(with = "Option<shape::Secret>")]
     refresh_token: Option<SecretString>,
 }

@@ -9,28 +9,28 @@ use crate::error::Result;
 use crate::id::{SessionId, UserId};
 use crate::shape;
 
-/// A session that is kept, alive or over, as its owner may take it out.
+/// A stored session, active or ended, as exported for its owner.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(rename = "KeptSession")]
 pub struct KeptSession {
-    /// Which one.
+    /// The id of the session.
     pub id: SessionId,
-    /// What the client called itself.
+    /// The name that the client gave itself.
     pub device_name: Option<String>,
-    /// What the client's software called itself.
+    /// The `User-Agent` of the client.
     pub user_agent: Option<String>,
-    /// Where it signed in from.
+    /// The IP address from which the user signed in.
     pub address: Option<String>,
-    /// When it began.
+    /// When the session began.
     #[schemars(with = "shape::DateTime")]
     pub created_at: Timestamp,
-    /// When it was last extended.
+    /// When the session was last extended.
     #[schemars(with = "shape::DateTime")]
     pub last_used_at: Timestamp,
-    /// When it was ended, if it was.
+    /// When the session was ended, if it was.
     #[schemars(with = "Option<shape::DateTime>")]
     pub ended_at: Option<Timestamp>,
-    /// Why.
+    /// Why the session was ended.
     pub ended_because: Option<String>,
 }
 

@@ -48,7 +48,7 @@ pub use refresh::{of_refresh_token, refresh, renew, strengthen};
 
 /// A session was ended.
 pub const ENDED: Event = Event { name: "sessions.ended", says: "A session was ended" };
-/// A refresh token or cookie was used again after its successor had been: somebody copied it.
+/// A refresh token or cookie was used again after its successor had been: it was copied.
 pub const REPLAYED: Event =
     Event { name: "sessions.replayed", says: "A used refresh token was used again" };
 
@@ -73,7 +73,7 @@ pub const MODULE: Module = Module {
         },
         Credential {
             name: "cookie",
-            says: "The cookie of a session. Unsafe methods need proof of origin: \
+            says: "The cookie of a session. Unsafe methods require a proof of origin: \
                    `Sec-Fetch-Site: same-origin`, or an `Origin` that is the server's own.",
             session: true,
             via: Via::Cookie,
@@ -170,7 +170,7 @@ fn memory(app: &App) -> &Remembered<SessionId, Session> {
     &app.part::<Known>().sessions
 }
 
-/// How a session's credentials travel.
+/// How a session's credentials are transmitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
@@ -205,7 +205,7 @@ impl Transport {
 /// A live session.
 #[derive(Clone, Debug)]
 pub struct Session {
-    /// Which one.
+    /// The id of the session.
     pub id: SessionId,
     /// Whose.
     pub user: UserId,
@@ -221,11 +221,11 @@ pub struct Session {
     pub authenticated_at: Timestamp,
     /// What they proved it with then.
     pub proved_with: Strength,
-    /// When it was last extended.
+    /// When the session was last extended.
     pub last_used_at: Timestamp,
     /// When it ends unless it is used.
     pub idle_expires_at: Timestamp,
-    /// When it ends in any case.
+    /// When the session ends at the latest.
     pub expires_at: Timestamp,
     /// Which of this process's reads it comes from.
     read: u64,
@@ -254,7 +254,7 @@ pub struct NewSession {
     pub device_name: Option<String>,
     /// What the client's software calls itself.
     pub user_agent: Option<String>,
-    /// Where it signed in from.
+    /// The IP address from which the user signed in.
     pub address: Option<IpAddr>,
     /// What proved the user.
     pub proof: Proof,
@@ -426,29 +426,29 @@ async fn find_live(app: &App, id: SessionId) -> Result<Option<Session>> {
     Ok(row.map(|row| session(row, read)))
 }
 
-/// A session, as its owner sees it.
+/// A session, as shown to its owner.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Session")]
 pub struct SessionView {
-    /// Which one.
+    /// The id of the session.
     pub id: SessionId,
-    /// Whether it is the one that asks.
+    /// Whether this is the session of the request.
     pub current: bool,
-    /// What the client called itself.
+    /// The name that the client gave itself.
     pub device_name: Option<String>,
-    /// What the client's software called itself.
+    /// The `User-Agent` of the client.
     pub user_agent: Option<String>,
-    /// Where it signed in from.
+    /// The IP address from which the user signed in.
     pub address: Option<String>,
     /// `token` or `cookie`.
     pub transport: Transport,
-    /// When it began.
+    /// When the session began.
     #[schemars(with = "shape::DateTime")]
     pub created_at: Timestamp,
-    /// When it was last extended.
+    /// When the session was last extended.
     #[schemars(with = "shape::DateTime")]
     pub last_used_at: Timestamp,
-    /// When it ends in any case.
+    /// When the session ends at the latest.
     #[schemars(with = "shape::DateTime")]
     pub expires_at: Timestamp,
 }

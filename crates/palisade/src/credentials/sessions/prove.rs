@@ -172,7 +172,7 @@ fn extend(app: &App, session: &Arc<Session>) {
     let app = app.clone();
     tokio::spawn(async move {
         if let Err(error) = write_extension(&app, &extended).await {
-            tracing::warn!(%error, "a session could not be extended");
+            tracing::warn!(%error, "can't extend a session");
         }
     });
 }

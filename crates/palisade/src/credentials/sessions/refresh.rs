@@ -179,7 +179,7 @@ async fn add_proof(change: &mut Change, session: &mut Session, proof: Proof) -> 
 }
 
 fn ended() -> Error {
-    Error::new(Kind::NotSignedIn, "sessions.ended", "The session has ended; sign in again.").header(
+    Error::new(Kind::NotSignedIn, "sessions.ended", "The session has ended. Sign in again.").header(
         axum::http::header::WWW_AUTHENTICATE,
         axum::http::HeaderValue::from_static("Bearer error=\"invalid_token\""),
     )

@@ -34,12 +34,12 @@ impl<T: JsonSchema> Describe for Published<T> {
 /// A JSON Web Key Set (RFC 7517 section 5).
 #[derive(Serialize, JsonSchema)]
 struct Jwks {
-    /// Public keys of the JWTs (RFC 8037 and RFC 7518).
+    /// The public keys for JWTs (RFC 8037 and RFC 7518).
     #[schemars(with = "Vec<serde_json::Map<String, Value>>")]
     keys: Vec<Value>,
 }
 
-/// The public keys of the PASETOs.
+/// The public keys for PASETOs.
 #[derive(Serialize, JsonSchema)]
 struct PasetoKeys {
     keys: Vec<PasetoKey>,
@@ -47,18 +47,18 @@ struct PasetoKeys {
 
 #[derive(Serialize, JsonSchema)]
 struct PasetoKey {
-    /// Its PASERK id, as it stands in the tokens' footer: `k4.pid.…`.
+    /// The PASERK id of the key, as in the footer of the tokens: `k4.pid.…`.
     kid: String,
-    /// The key as PASERK: `k4.public.…`.
+    /// The key in PASERK form: `k4.public.…`.
     key: String,
 }
 
 pub(super) fn routes() -> Routes {
     Routes::root()
         .get("/.well-known/jwks.json", ANYONE, jwks)
-        .says("The keys that verify our JWTs.")
+        .says("Returns the public keys that verify JWTs.")
         .get("/.well-known/paseto-keys.json", ANYONE, paseto_keys)
-        .says("The keys that verify our PASETOs.")
+        .says("Returns the public keys that verify PASETOs.")
 }
 
 async fn jwks(State(app): State<App>) -> Result<Published<Jwks>> {

@@ -17,24 +17,25 @@ use crate::sessions::{self, KeptSession};
 use crate::shape;
 use crate::users::{self, UserView};
 
-/// Everything that is kept of a person.
+/// All data that is stored about a user.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Export")]
 pub(super) struct Export {
     #[schemars(with = "shape::DateTime")]
     exported_at: Timestamp,
     user: UserView,
-    /// The sessions that are alive, and those that were and aren't forgotten yet.
+    /// The active sessions, and the ended ones that are still stored.
     sessions: Vec<KeptSession>,
-    /// The API keys, without what they are shown by: those that work, and those that did and aren't forgotten yet.
+    /// The API keys, without their secrets: the active ones, and the inactive ones that are still
+    /// stored.
     api_keys: Vec<KeptKey>,
-    /// Their passkeys.
+    /// The passkeys.
     passkeys: Vec<PasskeyView>,
-    /// Changes of address that wait or can be undone.
+    /// The changes of email address that are pending or can be undone.
     address_changes: Vec<AddressChange>,
-    /// What they were granted on single resources.
+    /// The grants on single resources.
     grants: Vec<GrantView>,
-    /// What they did and what was done to them, newest first.
+    /// What the user did and what was done to their account, newest first.
     activity: Vec<EventView>,
 }
 

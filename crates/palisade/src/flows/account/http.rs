@@ -1,4 +1,4 @@
-//! The administrators' changes and deletions of users; one's own export and deletion.
+//! The administrators' changes and deletions of users; export and deletion of the caller's account.
 
 use std::time::Duration;
 
@@ -24,31 +24,33 @@ pub(super) const EXPORT: Rule = Rule {
     burst: 5,
     per: Duration::from_secs(3600),
     key: Key::Account,
-    says: "Too many exports of this account; wait a while.",
+    says: "Too many exports of this account. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
     Routes::at("/users")
         .delete("/me", SIGNED_IN.fresh(), delete_me)
         .says(
-            "Asks for one's account to be deleted: signed out everywhere now, gone after \
-             `users.deletion_grace` (14 days unless set otherwise). Signing in before takes it back.",
+            "Requests the deletion of your account.\n\nEvery session ends now. The account is \
+             deleted after `users.deletion_grace` (14 days by default); signing in before then \
+             cancels the request.",
         )
         .or(Kind::Conflict, "users.last_admin")
         .get("/me/export", SIGNED_IN, take_out)
-        .says("Everything that is kept of the signed-in user.")
+        .says("Exports all data that is stored about the signed-in user.")
         .or(Kind::TooMany, "request.too_many")
         .patch("/{id}", needs(users::WRITE).fresh(), change_user)
         .says(
-            "Changes what the body names of a user. Another address counts as unproven; the one before is told. \
-             One's own is changed with `POST /users/me/email`.",
+            "Updates the given fields of a user.\n\nA new email address counts as unverified, and \
+             the previous one is notified. To change your own email address, use `POST \
+             /users/me/email`.",
         )
         .or(Kind::Denied, "users.own_address")
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "users.email_taken")
         .or(Kind::Conflict, "users.service_account")
         .delete("/{id}", needs(users::WRITE).fresh(), delete_user)
-        .says("Deletes a user for good; in the audit log an id stands for them.")
+        .says("Permanently deletes a user.\n\nThe audit log keeps only the user's id.")
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "users.last_admin")
 }
@@ -56,11 +58,11 @@ pub(super) fn routes() -> Routes {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct UserChangeBody {
-    /// Absent: unchanged. Null: removed.
+    /// Omit to leave unchanged; null removes it.
     #[serde(default, deserialize_with = "absent_or_null")]
     #[schemars(with = "Option<shape::Label>")]
     name: Option<Option<String>>,
-    /// Absent: unchanged.
+    /// Omit to leave unchanged.
     #[schemars(with = "Option<shape::EmailAddress>")]
     email: Option<String>,
 }
@@ -92,7 +94,7 @@ async fn change_user(
     // SECURITY: else a found session becomes an account without a way back
     // (test: users_are_changed_and_deleted).
     if email.is_some() && caller.signed_in()?.user == id {
-        let says = "Change your own address with POST /api/v1/users/me/email.";
+        let says = "Change your own email address with POST /api/v1/users/me/email.";
         return Err(Error::new(Kind::Denied, "users.own_address", says));
     }
     alter(change, &user, Changes { name, email }).await?;

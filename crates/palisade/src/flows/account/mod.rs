@@ -1,8 +1,8 @@
 //! The account as a whole: what administrators change of it, everything that is kept of a person, and its end.
 //!
 //! Promises:
-//! - Whoever asks to be deleted is signed out at once and gone after `users.deletion_grace`, unless they sign in
-//!   before; whom an administrator deletes is gone at once.
+//! - A user who requests deletion is signed out at once and deleted after `users.deletion_grace`, unless they sign in
+//!   before; a user whom an administrator deletes is deleted at once.
 //! - Gone means gone: no row of theirs is left but the events of the audit log, where an id stands for them and
 //!   what was personal can't be read any more.
 //! - The export holds everything that is kept of a person.
@@ -27,13 +27,15 @@ use crate::recovery;
 use crate::users::{self, Email, User};
 
 /// A user asked for their account to be deleted.
-pub const DELETION_ASKED: Event =
-    Event { name: "account.deletion_asked", says: "A user asked to be deleted" };
+pub const DELETION_ASKED: Event = Event {
+    name: "account.deletion_asked",
+    says: "A user requested the deletion of their account",
+};
 /// A user was deleted.
 pub const DELETED: Event = Event { name: "account.deleted", says: "A user was deleted" };
 /// Everything that is kept of a person was given out to them.
 pub const EXPORTED: Event =
-    Event { name: "account.exported", says: "A user took out everything that is kept of them" };
+    Event { name: "account.exported", says: "A user exported the data that is stored about them" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {

@@ -34,7 +34,7 @@ pub const PER_ADDRESS: Rule = Rule {
     burst: 100,
     per: Duration::from_secs(60),
     key: Key::Address,
-    says: "Too many sign-ins from this address; wait a moment.",
+    says: "Too many sign-ins from this IP address. Try again later.",
 };
 
 /// Proofs of identity within sessions, by account.
@@ -43,7 +43,7 @@ pub(super) const REAUTHENTICATE: Rule = Rule {
     burst: 20,
     per: Duration::from_secs(15 * 60),
     key: Key::Account,
-    says: "Too many proofs of identity for this account; wait a while.",
+    says: "Too many attempts to confirm the identity for this account. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
@@ -54,9 +54,10 @@ fn password_routes() -> Routes {
     Routes::at("/auth")
         .post("/login", ANYONE.limit(&PER_ADDRESS), login)
         .says(
-            "Signs in with address and password.\n\nUnknown address, wrong password, locked and \
-             disabled account are one refusal. With `transport: cookie` the answer sets the session's cookie \
-             and holds no token.",
+            "Signs in with an email address and a password.\n\nThe error is the same for an \
+             unknown email address, a wrong password, a locked account and a disabled account. \
+             With `transport: cookie`, the response sets the session's cookie and contains no \
+             token.",
         )
         .or(Kind::NotSignedIn, "login.denied")
         .or(Kind::NotSignedIn, "login.mfa_required")
@@ -64,9 +65,9 @@ fn password_routes() -> Routes {
         .or(Kind::Unavailable, "passwords.busy")
         .post("/login/mfa", ANYONE.limit(&PER_ADDRESS), prove_factor)
         .says(
-            "Proves a second factor, after a sign-in that was answered with `login.mfa_required`.\n\nThe same client \
-             sends the `mfa_token` of that answer within five minutes, five times at most. The answer is that of the \
-             sign-in.",
+            "Proves a second factor, after a sign-in that returned `login.mfa_required`.\n\nThe \
+             same client sends the `mfa_token` of that response within five minutes, at most five \
+             times. The response is that of a sign-in.",
         )
         .or(Kind::NotSignedIn, "login.denied")
         .or(Kind::NotSignedIn, "login.challenge_over")
@@ -74,21 +75,25 @@ fn password_routes() -> Routes {
         .or(Kind::TooMany, "lockout.locked")
         .post("/login/mfa/lost", ANYONE.limit(&PER_ADDRESS), lost_factors)
         .says(
-            "Asks for the second factors to be removed, with the `mfa_token` of a sign-in and no proof of a factor: they \
-             are after `mfa.recovery_delay`, with the link that the owner gets by mail, and the password.",
+            "Requests the removal of all second factors, with the `mfa_token` of a sign-in and \
+             without a proof of a factor.\n\nAfter `mfa.recovery_delay`, they can be removed with \
+             the link that the owner receives by email, and the password.",
         )
         .or(Kind::NotSignedIn, "login.challenge_over")
         .or(Kind::Denied, "recovery.factors_off")
         .or(Kind::Denied, "access.cross_site")
         .or(Kind::Unavailable, "mail.off")
         .post("/reauthenticate/passkey/begin", SIGNED_IN, begin_again)
-        .says("Begins a fresh proof with a passkey: answers what `navigator.credentials.get` is called with.")
+        .says(
+            "Begins to confirm your identity with a passkey.\n\nReturns the options for \
+             `navigator.credentials.get`.",
+        )
         .or(Kind::Conflict, "mfa.no_factor")
         .or(Kind::TooMany, "request.too_many")
         .post("/reauthenticate", SIGNED_IN.enrolling(), prove_again)
         .says(
-            "Proves again who one is, for what asks for a recent proof.\n\nAnswers new credentials of the same \
-             session; those before them are refused from now on.",
+            "Confirms your identity again, for operations that require a recent proof.\n\nReturns \
+             new credentials of the same session. The earlier ones stop working at once.",
         )
         .or(Kind::NotSignedIn, "sessions.ended")
         .or(Kind::Denied, "login.stronger_needed")
@@ -100,13 +105,13 @@ fn password_routes() -> Routes {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ProofBody {
-    /// For an account without a second factor.
+    /// The password, for an account without a second factor.
     #[schemars(with = "Option<shape::Password>", example = &"seven purple teapots orbit")]
     password: Option<SecretString>,
     /// A one-time code, or a recovery code.
     #[schemars(with = "Option<shape::Code>")]
     code: Option<SecretString>,
-    /// What `navigator.credentials.get` answered, as `toJSON()` writes it.
+    /// The result of `navigator.credentials.get`, as `toJSON()` returns it.
     #[schemars(with = "Option<shape::Credential>")]
     credential: Option<Box<AuthenticationResponse>>,
 }
@@ -114,15 +119,16 @@ struct ProofBody {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct FactorBody {
-    /// From the answer to the sign-in.
+    /// The `mfa_token` of the response to the sign-in.
     #[schemars(with = "shape::Secret")]
     mfa_token: SecretString,
-    /// One of the `methods` of that answer.
+    /// One of the `methods` of that response.
     method: Method,
-    /// With `totp` and `recovery_code`: the code.
+    /// The code, with `totp` and `recovery_code`.
     #[schemars(with = "Option<shape::Code>")]
     code: Option<SecretString>,
-    /// With `passkey`: what `navigator.credentials.get` answered to the `passkey_options` of that answer.
+    /// With `passkey`: the result of `navigator.credentials.get` for the `passkey_options` of that
+    /// response.
     #[schemars(with = "Option<shape::Credential>")]
     credential: Option<Box<AuthenticationResponse>>,
 }
@@ -144,7 +150,7 @@ impl FactorBody {
             Method::Totp => Given::Totp(code()?),
             Method::RecoveryCode => Given::RecoveryCode(code()?),
             Method::Passkey => {
-                let says = "Send what the passkey answered.";
+                let says = "Send the response of the passkey.";
                 Given::Passkey(self.credential.ok_or_else(|| missing("/credential", says))?)
             }
         };
@@ -156,7 +162,7 @@ impl FactorBody {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct LostBody {
-    /// From the answer to the sign-in.
+    /// The `mfa_token` of the response to the sign-in.
     #[schemars(with = "shape::Secret")]
     mfa_token: SecretString,
 }
@@ -234,7 +240,7 @@ async fn prove_again(
         (None, Some(code), None) => Shown::Factor(one_of_both(code)),
         (None, None, Some(credential)) => Shown::Factor(Given::Passkey(credential)),
         _ => {
-            let says = "Send one proof: password, code, or credential.";
+            let says = "Send exactly one proof: password, code, or credential.";
             return Err(Error::bad_field("", "request.one_of", says));
         }
     };
@@ -248,16 +254,16 @@ struct LoginBody {
     email: String,
     #[schemars(with = "shape::Password", example = &"seven purple teapots orbit")]
     password: SecretString,
-    /// What the last sign-in of this device answered; browsers send a cookie instead. Known devices are
-    /// let in while strangers are locked out.
+    /// The `device_token` of this device's last sign-in; browsers send a cookie instead. While an
+    /// account is locked, known devices can still sign in.
     #[schemars(with = "Option<shape::Secret>")]
     device_token: Option<SecretString>,
-    /// What the client calls itself in the list of sessions.
+    /// The name of the client in the list of sessions.
     #[schemars(with = "Option<shape::Label>")]
     device_name: Option<String>,
-    /// The form of the access tokens; the server's own choice if absent.
+    /// The format of the access tokens. Defaults to the server's setting.
     token_format: Option<Format>,
-    /// How the session's credentials travel; `token` if absent.
+    /// How the session's credentials are transmitted. Defaults to `token`.
     transport: Option<Transport>,
 }
 

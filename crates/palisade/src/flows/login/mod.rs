@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Promises:
-//! - Whoever has a second factor gets no session without it, whatever way they come; [`Next`] has no third case.
+//! - A user with a second factor gets no session without it, on any path; [`Next`] has no third case.
 //! - One refusal for an unknown address, a wrong password, a locked and a disabled account: same status,
 //!   same body, same work.
 //! - What was true when the password was compared is still true when the session is written.
@@ -47,17 +47,19 @@ use entering::{Entering, enter};
 pub use http::PER_ADDRESS;
 pub use second_factor::Challenged;
 
-/// Somebody signed in.
+/// A user signed in.
 pub const SIGNED_IN: Event = Event { name: "login.signed_in", says: "A user signed in" };
-/// Somebody tried to sign in and was refused.
+/// A sign-in was refused.
 pub const DENIED: Event = Event { name: "login.denied", says: "A sign-in was refused" };
 
 /// A password was right, and a second factor is asked for.
-pub const CHALLENGED: Event =
-    Event { name: "login.challenged", says: "A password was right; a second factor was asked for" };
-/// Whoever is signed in proved again who they are.
+pub const CHALLENGED: Event = Event {
+    name: "login.challenged",
+    says: "A password was correct, and a second factor was requested",
+};
+/// A signed-in user confirmed their identity again.
 pub const REAUTHENTICATED: Event =
-    Event { name: "login.reauthenticated", says: "A user proved again who they are" };
+    Event { name: "login.reauthenticated", says: "A user confirmed their identity again" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -76,7 +78,7 @@ static LETTER: Letter = Letter {
     prepare: mail::as_written,
 };
 
-/// How a session shall be, once somebody may have one.
+/// The properties of a session that is about to start.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// What the client calls itself.
@@ -227,7 +229,7 @@ async fn deny(app: &App, actor: &Actor, email: Option<&Email>, reason: Reason) -
         Ok(()) => Error::new(
             Kind::NotSignedIn,
             "login.denied",
-            "The address or the password is wrong, or this account can't sign in.",
+            "The email address or the password is wrong, or this account can't sign in.",
         )
         .header(
             axum::http::header::WWW_AUTHENTICATE,

@@ -30,14 +30,16 @@ pub(super) fn routes() -> Routes {
     Routes::at("/auth/login/passkey")
         .post("/begin", ANYONE.limit(&PER_ADDRESS), begin)
         .says(
-            "Begins a sign-in with a passkey alone: answers what `navigator.credentials.get` is called with (WebAuthn \
-             level 3, PublicKeyCredentialRequestOptionsJSON).",
+            "Begins a sign-in with only a passkey.\n\nReturns the options for \
+             `navigator.credentials.get` (WebAuthn level 3, \
+             PublicKeyCredentialRequestOptionsJSON).",
         )
         .or(Kind::Conflict, "mfa.no_domain")
         .post("/finish", ANYONE.limit(&PER_ADDRESS), finish)
         .says(
-            "Signs in with a passkey alone, which must have verified its user; no password and no other factor is \
-             asked for. The same client sends it that began, within five minutes.",
+            "Signs in with only a passkey, which must have verified its user.\n\nNo password or \
+             other factor is required. The client that began the sign-in finishes it within five \
+             minutes.",
         )
         .or(Kind::NotSignedIn, "login.denied")
         .or(Kind::NotSignedIn, "login.challenge_over")
@@ -48,18 +50,19 @@ pub(super) fn routes() -> Routes {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "PasskeyLoginBody")]
 struct PasskeyBody {
-    /// What `navigator.credentials.get` answered, as `toJSON()` writes it.
+    /// The result of `navigator.credentials.get`, as `toJSON()` returns it.
     #[schemars(with = "shape::Credential")]
     credential: Box<AuthenticationResponse>,
-    /// What the last sign-in of this device answered; browsers send a cookie instead.
+    /// The `device_token` of this device's last sign-in; browsers send a cookie instead. While an
+    /// account is locked, known devices can still sign in.
     #[schemars(with = "Option<shape::Secret>")]
     device_token: Option<SecretString>,
-    /// What the client calls itself in the list of sessions.
+    /// The name of the client in the list of sessions.
     #[schemars(with = "Option<shape::Label>")]
     device_name: Option<String>,
-    /// The form of the access tokens; the server's own choice if absent.
+    /// The format of the access tokens. Defaults to the server's setting.
     token_format: Option<Format>,
-    /// How the session's credentials travel; `token` if absent.
+    /// How the session's credentials are transmitted. Defaults to `token`.
     transport: Option<Transport>,
 }
 

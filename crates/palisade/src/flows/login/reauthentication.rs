@@ -134,7 +134,7 @@ pub(super) async fn begin(app: &App, caller: &Caller) -> Result<mfa::Options> {
 async fn asked(app: &App, caller: &Caller, answer: &AuthenticationResponse) -> Result<Challenge> {
     let me = caller.signed_in()?;
     let none = || {
-        let says = "This answer is for no challenge of this session, or for one that is over; begin again.";
+        let says = "This response belongs to no open challenge of this session. Begin again.";
         Error::bad_field("/credential", "mfa.wrong_passkey", says)
     };
     let digest = mfa::asked_by(answer).ok_or_else(none)?;
@@ -155,7 +155,7 @@ fn strong_enough(shown: Strength, strongest: Strength) -> Result<()> {
     if shown >= strongest {
         return Ok(());
     }
-    let says = "This account has a stronger factor; prove who you are with that one.";
+    let says = "This account has a stronger factor. Confirm your identity with that factor.";
     let error = Error::new(Kind::Denied, "login.stronger_needed", says);
     Err(error.with("methods", strongest.methods()))
 }

@@ -1,4 +1,4 @@
-//! The step between a right password and a session, for whoever has a second factor.
+//! The step between a correct password and a session, for users with a second factor.
 
 use axum::http::HeaderValue;
 use axum::http::header::WWW_AUTHENTICATE;
@@ -86,7 +86,7 @@ impl Challenged {
     /// The answer to a sign-in that isn't done.
     pub fn error(&self) -> Error {
         let says =
-            "The password was right; prove a second factor with POST /api/v1/auth/login/mfa.";
+            "The password is correct. Prove a second factor with POST /api/v1/auth/login/mfa.";
         let error = Error::new(Kind::NotSignedIn, "login.mfa_required", says)
             .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
             .with("mfa_token", self.token.expose())
@@ -214,13 +214,13 @@ fn after_password(amr: &'static str) -> &'static str {
 
 pub(super) fn over() -> Error {
     let says =
-        "This sign-in has expired, was tried too often, or belongs to another client; begin again.";
+        "This sign-in has expired, was tried too often, or belongs to another client. Begin again.";
     Error::new(Kind::NotSignedIn, "login.challenge_over", says)
         .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
 pub(super) fn wrong() -> Error {
-    let says = "The code is wrong, was used before, or isn't of this moment; or the passkey was not accepted.";
+    let says = "The code is wrong, expired or already used, or the passkey was not accepted.";
     Error::new(Kind::NotSignedIn, "login.denied", says)
         .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }

@@ -25,13 +25,13 @@ use crate::users::{self, Email};
 
 /// A user asked for another address.
 pub(super) const ASKED: Event =
-    Event { name: "recovery.address_asked", says: "A user asked for another address" };
+    Event { name: "recovery.address_asked", says: "A user requested a change of email address" };
 /// A user's address was changed.
 pub(super) const CHANGED: Event =
-    Event { name: "recovery.address_changed", says: "The address of a user was changed" };
+    Event { name: "recovery.address_changed", says: "The email address of a user was changed" };
 /// A change of address was undone from the old address.
 pub(super) const RESTORED: Event =
-    Event { name: "recovery.address_restored", says: "A change of address was undone" };
+    Event { name: "recovery.address_restored", says: "A change of email address was undone" };
 
 const CONFIRM_PREFIX: &str = "pal_em_";
 const UNDO_PREFIX: &str = "pal_un_";
@@ -137,18 +137,18 @@ fn announce_letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<C
     })
 }
 
-/// A change of address that is kept, as its owner may take it out.
+/// A stored change of email address, as exported for its owner.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(rename = "AddressChange")]
 pub struct AddressChange {
-    /// The address that was asked for.
+    /// The requested email address.
     pub email: String,
-    /// The one before.
+    /// The previous email address.
     pub old_email: String,
-    /// When it was asked for.
+    /// When the change was requested.
     #[schemars(with = "shape::DateTime")]
     pub created_at: Timestamp,
-    /// When it was confirmed, if it was.
+    /// When the change was confirmed, if it was.
     #[schemars(with = "Option<shape::DateTime>")]
     pub confirmed_at: Option<Timestamp>,
 }
@@ -320,7 +320,7 @@ pub async fn move_to(change: &mut Change, user: UserId, old: &str, email: &Email
     Ok(())
 }
 
-/// Gives the account back to the address that it had: with a new password, and nobody signed in.
+/// Restores the account's previous email address, with a new password. No session is started.
 ///
 /// # Errors
 /// `recovery.bad_token`; a broken rule of the password; `users.email_taken`; 503 when too many wait; or the

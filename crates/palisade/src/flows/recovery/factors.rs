@@ -22,17 +22,17 @@ use crate::users;
 /// Somebody who knows the password asked for the second factors to be removed.
 pub(super) const ASKED: Event = Event {
     name: "recovery.factors_asked",
-    says: "Somebody who knows the password asked for the second factors to be removed",
+    says: "The removal of the second factors was requested with the password",
 };
 /// The second factors were removed after the waiting time.
 pub(super) const REMOVED: Event = Event {
     name: "recovery.factors_removed",
-    says: "The second factors were removed after the waiting time",
+    says: "The second factors were removed after the waiting period",
 };
 /// The removal was called off.
 pub(super) const CANCELLED: Event = Event {
     name: "recovery.factors_kept",
-    says: "The removal of the second factors was called off",
+    says: "The removal of the second factors was cancelled",
 };
 
 pub(super) static LETTER: Letter = Letter {
@@ -104,7 +104,7 @@ pub async fn ask(app: &App, actor: &Actor, user: UserId, challenge: &Challenge) 
 
 fn delay(app: &App) -> Result<Duration> {
     app.settings.mfa.recovery_delay.ok_or_else(|| {
-        let says = "Second factors aren't removed by mail here; ask an administrator.";
+        let says = "This server does not remove second factors by email. Ask an administrator.";
         Error::new(Kind::Denied, "recovery.factors_off", says)
     })
 }
@@ -161,8 +161,10 @@ pub async fn finish(
     let (user, ready_at, sealed, generation) = row.ok_or_else(super::bad_token)?;
     // SECURITY: the owner has this long to say no (test: lost_factors_come_back_after_a_time).
     if now < ready_at {
-        let says =
-            format!("The waiting time isn't over: this link works from {}.", for_people(ready_at));
+        let says = format!(
+            "The waiting period has not ended. This link works from {}.",
+            for_people(ready_at)
+        );
         return Err(Error::bad_field("/token", "recovery.too_early", says));
     }
     let stored = Stored::new(user, sealed, generation);

@@ -26,7 +26,7 @@ pub(super) const FORGOT: Rule = Rule {
     burst: 20,
     per: Duration::from_secs(3600),
     key: Key::Address,
-    says: "Too many links were asked for from this address; wait a while.",
+    says: "Too many links were requested from this IP address. Try again later.",
 };
 
 /// Asking for links to one account, whether it exists or not: each is a letter in somebody's mail.
@@ -35,7 +35,7 @@ pub(super) const FORGOT_ACCOUNT: Rule = Rule {
     burst: 5,
     per: Duration::from_secs(3600),
     key: Key::Account,
-    says: "Too many links were asked for to this account; wait a while.",
+    says: "Too many links were requested for this account. Try again later.",
 };
 
 /// Attempts to use a link, by address.
@@ -44,7 +44,7 @@ pub(super) const RESET_LIMIT: Rule = Rule {
     burst: 20,
     per: Duration::from_secs(3600),
     key: Key::Address,
-    says: "Too many attempts to set a new password; wait a while.",
+    says: "Too many attempts to set a new password. Try again later.",
 };
 
 /// Inviting users and sending them links, by the administrator who does.
@@ -53,7 +53,7 @@ pub(super) const INVITE: Rule = Rule {
     burst: 100,
     per: Duration::from_secs(3600),
     key: Key::Account,
-    says: "Too many invitations and reset links; wait a while.",
+    says: "Too many invitations and reset links. Try again later.",
 };
 
 /// Asking for another address, by account: each is a letter in somebody's mail.
@@ -62,7 +62,7 @@ pub(super) const EMAIL_CHANGE: Rule = Rule {
     burst: 5,
     per: Duration::from_secs(3600),
     key: Key::Account,
-    says: "Too many changes of address for this account; wait a while.",
+    says: "Too many changes of email address for this account. Try again later.",
 };
 
 /// Attempts to use a link of a change of address, by address.
@@ -71,7 +71,7 @@ pub(super) const EMAIL_LINK: Rule = Rule {
     burst: 30,
     per: Duration::from_secs(3600),
     key: Key::Address,
-    says: "Too many attempts to use a link; wait a while.",
+    says: "Too many attempts to use a link. Try again later.",
 };
 
 /// Attempts to use the link of lost factors, by address.
@@ -80,33 +80,30 @@ pub(super) const FACTORS: Rule = Rule {
     burst: 20,
     per: Duration::from_secs(3600),
     key: Key::Address,
-    says: "Too many attempts to use a link; wait a while.",
+    says: "Too many attempts to use a link. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
     Routes::at("/auth/password")
         .post("/forgot", ANYONE.limit(&FORGOT), ask)
         .says(
-            "Asks for a link to choose a new password.\n\nThe answer is the same whether the address is \
-             known or not; the link comes by mail.",
+            "Requests a link to choose a new password.\n\nThe response is the same whether or not \
+             the email address has an account. The link is sent by email.",
         )
         .or(Kind::TooMany, "request.too_many")
         .or(Kind::Unavailable, "mail.off")
         .post("/reset", ANYONE.limit(&RESET_LIMIT), use_link)
-        .says(
-            "Sets a new password with the token of the link: once, within an hour.\n\nEnds every session \
-             and signs nobody in.",
-        )
+        .says("Sets a new password with the token of the link.\n\nThe link works once, within an \
+               hour.\n\nEnds every session and does not start one.")
         .or(Kind::Unavailable, "passwords.busy")
         .and(addresses())
         .and(lost_factors())
         .and(
             Routes::at("/users")
                 .post("/", needs(users::WRITE).fresh(), invite_user)
-                .says(
-                    "Makes a user and sends them a link to choose a password with, good for a week: they use it \
-                     with `POST /auth/password/reset`.\n\nRoles are made of permissions that one holds oneself.",
-                )
+                .says("Creates a user and sends them a link to choose a password.\n\nThe link \
+                       works for a week, with `POST /auth/password/reset`.\n\nYou must hold all \
+                       permissions of the roles.")
                 .or(Kind::Denied, "access.exceeds_own")
                 .or(Kind::Conflict, "users.email_taken")
                 .or(Kind::TooMany, "request.too_many")
@@ -136,23 +133,25 @@ fn addresses() -> Routes {
     Routes::at("")
         .post("/users/me/email", SIGNED_IN.fresh(), change_address)
         .says(
-            "Asks for another address.\n\nIt is changed once the link that is sent there is used; the answer is the \
-             same whether it has an account or not.",
+            "Requests a change of email address.\n\nThe email address changes once the link that \
+             is sent to the new one is used. The response is the same whether or not the new one \
+             has an account.",
         )
         .or(Kind::TooMany, "request.too_many")
         .or(Kind::Unavailable, "mail.off")
         .post("/auth/email/confirm", ANYONE.limit(&EMAIL_LINK), confirm)
         .says(
-            "Changes the address, with the token of the link that was sent to the new one and the account's \
-             password.",
+            "Changes the email address, with the token of the link that was sent to the new one \
+             and the account's password.",
         )
         .or(Kind::Conflict, "users.email_taken")
         .or(Kind::TooMany, "lockout.locked")
         .or(Kind::Unavailable, "passwords.busy")
         .post("/auth/email/undo", ANYONE.limit(&EMAIL_LINK), undo)
         .says(
-            "Gives the account back to the address that it had, with the token of the link that was sent there \
-             and a new password: once, within a week.\n\nEnds every session and signs nobody in.",
+            "Restores the previous email address, with the token of the link that was sent to it \
+             and a new password.\n\nThe link works once, within a week.\n\nEnds every session and \
+             does not start one.",
         )
         .or(Kind::Conflict, "users.email_taken")
         .or(Kind::Unavailable, "passwords.busy")
@@ -162,14 +161,14 @@ fn lost_factors() -> Routes {
     Routes::at("/auth/factors")
         .post("/remove", ANYONE.limit(&FACTORS), remove)
         .says(
-            "Removes the second factors of an account, with the token of the letter and the password, once the waiting \
-             time is over.\n\nEnds every session and signs nobody in.",
+            "Removes the second factors of an account, with the token of the email and the \
+             password, after the waiting period.\n\nEnds every session and does not start one.",
         )
         .or(Kind::Denied, "recovery.factors_off")
         .or(Kind::TooMany, "lockout.locked")
         .or(Kind::Unavailable, "passwords.busy")
         .post("/keep", ANYONE.limit(&FACTORS), keep)
-        .says("Calls the removal off, with the token of the letter.")
+        .says("Cancels the removal, with the token of the email.")
 }
 
 async fn page(State(app): State<App>, text: &'static str) -> Html {
@@ -189,7 +188,7 @@ struct ResetBody {
     /// The part of the link after `token=`.
     #[schemars(with = "shape::Secret")]
     token: SecretString,
-    /// At least 15 characters, unless the server is set otherwise; 128 code points at most.
+    /// At least 15 characters by default, at most 128 code points.
     #[schemars(with = "shape::Password", example = &"five green kettles whistle")]
     password: SecretString,
 }
@@ -200,7 +199,7 @@ struct ConfirmBody {
     /// The part of the link after `token=`.
     #[schemars(with = "shape::Secret")]
     token: SecretString,
-    /// The account's password.
+    /// The password of the account.
     #[schemars(with = "shape::Password", example = &"seven purple teapots orbit")]
     password: SecretString,
 }
@@ -208,7 +207,7 @@ struct ConfirmBody {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct AddressBody {
-    /// The new address.
+    /// The new email address.
     #[schemars(with = "shape::EmailAddress")]
     email: String,
 }
@@ -218,10 +217,10 @@ struct AddressBody {
 struct InviteBody {
     #[schemars(with = "shape::EmailAddress")]
     email: String,
-    /// What the person is called.
+    /// The name of the user.
     #[schemars(with = "Option<shape::Label>")]
     name: Option<String>,
-    /// Roles beside `user`.
+    /// Roles in addition to `user`.
     #[serde(default)]
     #[schemars(with = "Vec<shape::Name>", length(max = 50))]
     roles: Vec<String>,

@@ -1,4 +1,4 @@
-//! Invitations: an account made for somebody, whose password they choose themselves.
+//! Invitations: an account created for a user, who chooses the password.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::users::{self, Email, NewUser};
 /// A user was invited.
 pub(super) const INVITED: Event = Event {
     name: "recovery.invited",
-    says: "A user was invited, or sent a link, to choose a password",
+    says: "A user was invited, or was sent a link, to choose a password",
 };
 
 /// An invitation waits for a week.
@@ -30,13 +30,13 @@ pub(super) static LETTER: Letter = Letter {
     prepare: letter,
 };
 
-/// Whom to invite.
+/// The user to invite.
 pub struct Invitation {
     /// The address.
     pub email: Email,
     /// What they are called.
     pub name: Option<String>,
-    /// Roles beside the one that everybody has.
+    /// Roles in addition to the one that all users have.
     pub roles: Vec<String>,
 }
 
@@ -65,7 +65,7 @@ pub async fn send_link(mut change: Change, user: UserId) -> Result<()> {
     mail::needed(change.app())?;
     let found = users::find_now(&mut change, user).await?.ok_or_else(Error::not_found)?;
     if found.disabled {
-        let says = "This user is disabled; enable them first.";
+        let says = "This user is disabled. Enable them first.";
         return Err(Error::new(Kind::Conflict, "users.disabled", says));
     }
     if found.service {

@@ -1,9 +1,9 @@
-//! Recovery: what whoever can read the account's mail may do with links. A new password, an invitation's first
+//! Recovery: what a person who can read the account's email may do with links. A new password, an invitation's first
 //! one, another address, and the way back from there.
 //!
 //! Promises:
 //! - Asking answers alike, after the same work, for every address; who gets a letter is decided when letters are sent.
-//! - A link works once, for its time, and not after the password or the address was changed. It signs nobody in.
+//! - A link works once, for its time, and not after the password or the email was changed. It starts no session.
 //! - A new password ends every session, every API key and every lock. Whatever somebody set up who couldn't read this mail is gone.
 //! - An address is changed by whoever reads the new mail **and** knows the password; whoever reads the old mail
 //!   can undo it for a week, and nobody else can have that address meanwhile.
@@ -37,12 +37,12 @@ use crate::module::{Job, Module};
 use crate::passwords::{self, Turn};
 use crate::users::{self, Email, User};
 
-/// Somebody asked for a link to choose a new password.
+/// A link to choose a new password was requested.
 pub const ASKED: Event =
-    Event { name: "recovery.asked", says: "Somebody asked for a link to choose a new password" };
+    Event { name: "recovery.asked", says: "A link to choose a new password was requested" };
 /// Such a link was made for a user.
 pub const LINK_MADE: Event =
-    Event { name: "recovery.link_made", says: "A link to choose a new password was made" };
+    Event { name: "recovery.link_made", says: "A link to choose a new password was created" };
 /// A user chose a new password with a link.
 pub const RESET: Event =
     Event { name: "recovery.reset", says: "A new password was chosen with a link" };
@@ -155,7 +155,7 @@ static LETTER: Letter = Letter {
     prepare: letter,
 };
 
-/// Notes that somebody wants a link for this address.
+/// Records that a link was requested for this email address.
 ///
 /// # Errors
 /// `mail.off`; or the database fails.

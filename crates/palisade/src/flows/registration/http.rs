@@ -22,7 +22,7 @@ pub(super) const REGISTER: Rule = Rule {
     burst: 20,
     per: Duration::from_secs(3600),
     key: Key::Address,
-    says: "Too many registrations from this address; wait a while.",
+    says: "Too many registrations from this IP address. Try again later.",
 };
 
 /// Attempts to use a set-up link, by address.
@@ -31,7 +31,7 @@ pub(super) const SETUP: Rule = Rule {
     burst: 20,
     per: Duration::from_secs(3600),
     key: Key::Address,
-    says: "Too many attempts at setting up; wait a while.",
+    says: "Too many attempts to set up the server. Try again later.",
 };
 
 /// Attempts to prove an address, by the client's.
@@ -40,7 +40,7 @@ pub(super) const VERIFY: Rule = Rule {
     burst: 30,
     per: Duration::from_secs(3600),
     key: Key::Address,
-    says: "Too many attempts to confirm an address; wait a while.",
+    says: "Too many attempts to confirm an email address. Try again later.",
 };
 
 /// Asking for the letter again, by the client's address.
@@ -49,7 +49,7 @@ pub(super) const RESEND: Rule = Rule {
     burst: 20,
     per: Duration::from_secs(3600),
     key: Key::Address,
-    says: "Too many letters were asked for from this address; wait a while.",
+    says: "Too many emails were requested from this IP address. Try again later.",
 };
 
 /// The same by the address that it goes to.
@@ -58,25 +58,31 @@ pub(super) const RESEND_ACCOUNT: Rule = Rule {
     burst: 5,
     per: Duration::from_secs(3600),
     key: Key::Account,
-    says: "Too many letters were asked for to this address; wait a while.",
+    says: "Too many emails were requested for this email address. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
     Routes::at("")
         .post("/auth/register", ANYONE.limit(&REGISTER), sign_up)
-        .says("Registers.\n\nThe answer is the same whether the address is known or not.")
+        .says(
+            "Registers an account.\n\nThe response is the same whether or not the email address \
+             has an account.",
+        )
         .or(Kind::Denied, "registration.closed")
         .or(Kind::Unavailable, "passwords.busy")
         .post("/auth/verify-email", ANYONE.limit(&VERIFY), verify_email)
         .says(
-            "Proves the address of a registration, with the token of the link and the password that it was \
-             registered with.",
+            "Confirms the email address of a registration, with the token of the link and the \
+             password chosen at registration.",
         )
         .or(Kind::Conflict, "users.email_taken")
         .or(Kind::TooMany, "lockout.locked")
         .or(Kind::Unavailable, "passwords.busy")
         .post("/auth/verify-email/resend", ANYONE.limit(&RESEND), send_again)
-        .says("Asks for the letter again.\n\nThe answer is the same whether the address is known or not.")
+        .says(
+            "Sends the confirmation email again.\n\nThe response is the same whether or not the \
+             email address has an account.",
+        )
         .or(Kind::TooMany, "request.too_many")
         .or(Kind::Unavailable, "mail.off")
         .post("/setup", ANYONE.limit(&SETUP), setup)
@@ -119,10 +125,10 @@ const STYLE: Asset =
 struct RegisterBody {
     #[schemars(with = "shape::EmailAddress")]
     email: String,
-    /// At least 15 characters, unless the server is set otherwise; 128 code points at most.
+    /// At least 15 characters by default, at most 128 code points.
     #[schemars(with = "shape::Password", example = &"seven purple teapots orbit")]
     password: SecretString,
-    /// What the person is called.
+    /// The name of the user.
     #[schemars(with = "Option<shape::Label>")]
     name: Option<String>,
 }
@@ -135,10 +141,10 @@ struct SetupBody {
     token: SecretString,
     #[schemars(with = "shape::EmailAddress")]
     email: String,
-    /// At least 15 characters, unless the server is set otherwise; 128 code points at most.
+    /// At least 15 characters by default, at most 128 code points.
     #[schemars(with = "shape::Password", example = &"seven purple teapots orbit")]
     password: SecretString,
-    /// What the person is called.
+    /// The name of the user.
     #[schemars(with = "Option<shape::Label>")]
     name: Option<String>,
 }
@@ -178,7 +184,7 @@ struct VerifyBody {
     /// The part of the link after `token=`.
     #[schemars(with = "shape::Secret")]
     token: SecretString,
-    /// The password that the address was registered with.
+    /// The password chosen at registration.
     #[schemars(with = "shape::Password", example = &"seven purple teapots orbit")]
     password: SecretString,
 }

@@ -31,12 +31,12 @@ use crate::users::{self, ADMIN, Email, NewUser};
 
 pub use verification::{resend, verify};
 
-/// Somebody registered.
+/// An account was registered.
 pub const REGISTERED: Event =
-    Event { name: "registration.registered", says: "Somebody registered" };
-/// Somebody tried to register an address that has an account, or while registration is closed.
+    Event { name: "registration.registered", says: "An account was registered" };
+/// A registration with an email address that has an account, or while registration is closed.
 pub const REFUSED: Event =
-    Event { name: "registration.refused", says: "A registration led to no account" };
+    Event { name: "registration.refused", says: "A registration created no account" };
 /// The first administrator was made.
 pub const SET_UP: Event =
     Event { name: "registration.set_up", says: "The first administrator was created" };
@@ -44,17 +44,17 @@ pub const SET_UP: Event =
 pub const LINK_MADE: Event =
     Event { name: "registration.link_made", says: "A set-up link was created" };
 
-/// Somebody registered an address that is still to be proved.
+/// A registration whose email address is still to be confirmed.
 pub const REQUESTED: Event = Event {
     name: "registration.requested",
-    says: "Somebody registered; the address is to be proved",
+    says: "A registration awaits the confirmation of its email address",
 };
 /// An address was proved.
 pub const VERIFIED: Event =
-    Event { name: "registration.verified", says: "The address of an account was proved" };
-/// Somebody asked for the letter again.
+    Event { name: "registration.verified", says: "The email address of an account was confirmed" };
+/// The confirmation email was requested again.
 pub const RESENT: Event =
-    Event { name: "registration.resent", says: "Somebody asked for the verifying letter again" };
+    Event { name: "registration.resent", says: "The confirmation email was requested again" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -88,7 +88,7 @@ pub const MODULE: Module = Module {
 const SETUP_PREFIX: &str = "pal_su_";
 const SETUP_LIVES: Duration = Duration::from_secs(30 * 60);
 
-/// An account that somebody asks for.
+/// A requested account.
 pub struct Wanted {
     /// The address.
     pub email: Email,
@@ -114,7 +114,7 @@ pub async fn register(app: &App, actor: &Actor, wanted: Wanted) -> Result<()> {
         return Err(Error::new(
             Kind::Denied,
             "registration.closed",
-            "Registration is closed here; ask an administrator for an account.",
+            "Registration is closed. Ask an administrator for an account.",
         ));
     }
     let hashed = wanted.hash(app, Turn::of(actor.address)).await?;
@@ -276,14 +276,18 @@ const LINKS: Ending = Ending {
 };
 
 fn done() -> Error {
-    Error::new(Kind::Gone, "setup.done", "This server has an administrator; set-up is over.")
+    Error::new(
+        Kind::Gone,
+        "setup.done",
+        "This server already has an administrator. Set-up is complete.",
+    )
 }
 
 fn bad_token() -> Error {
     Error::bad_field(
         "/token",
         "setup.bad_token",
-        "This set-up link was used, has expired or was replaced; print a new one with \
-         `palisade setup-link`.",
+        "This set-up link was used, has expired or was replaced. Print a new one with `palisade \
+         setup-link`.",
     )
 }

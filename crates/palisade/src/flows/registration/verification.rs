@@ -61,7 +61,7 @@ pub(super) async fn ask(
     mail::post(change, &LETTER, content).await
 }
 
-/// Notes that somebody wants the letter again.
+/// Records that the confirmation email was requested again.
 ///
 /// # Errors
 /// `mail.off`; or the database fails.
@@ -160,7 +160,7 @@ pub async fn verify(
     if let Verdict::Wrong = verdict {
         guess.wrong(&mut change).await?;
         change.commit_quietly("a wrong password for a link; too many of them are an event").await?;
-        let says = "This is not the password that the address was registered with.";
+        let says = "This is not the password chosen at registration.";
         return Err(Error::bad_field("/password", "registration.wrong_password", says));
     }
     finish(change, waiting, guess).await
@@ -206,7 +206,7 @@ async fn finish(mut change: Change, waiting: Waiting, guess: Guess) -> Result<()
 
 fn bad_token() -> Error {
     let says =
-        "This link was used, has expired or was replaced; ask for another one, or register again.";
+        "This link was used, has expired or was replaced. Request a new one, or register again.";
     Error::bad_field("/token", "registration.bad_token", says)
 }
 

@@ -26,29 +26,29 @@ pub(super) fn routes() -> Routes {
     Routes::at("/auth")
         .post("/introspect", needs(INTROSPECT), worth_of)
         .says(
-            "What a token is worth at this moment (RFC 7662): an access token, a refresh token or an API key.\n\nA \
-             refresh token isn't used up by it.",
+            "Introspects a token (RFC 7662): an access token, a refresh token or an API \
+             key.\n\nIntrospection does not use up a refresh token.",
         )
         .post("/revoke", needs(INTROSPECT), end)
         .says(
-            "Revokes a token (RFC 7009): the session of an access or refresh token is over, an API key works no \
-             more.\n\nA token that isn't known is no error.",
+            "Revokes a token (RFC 7009).\n\nAn access or refresh token ends its session; an API \
+             key stops working.\n\nAn unknown token is not an error.",
         )
         .get("/revocations", needs(INTROSPECT), feed)
         .says(
-            "What has ended and could still be taken for alive, in order, as signed pages: for services that verify \
-             access tokens by themselves.\n\nWith `Accept: text/event-stream` a stream whose events are such pages, \
-             one at least every five seconds.",
+            "Returns, in order and as signed pages, what has ended and has not yet expired, for \
+             services that verify access tokens themselves.\n\nWith `Accept: text/event-stream`, \
+             returns a stream. Its events are such pages, at least one every five seconds.",
         )
         .or(Kind::Unavailable, "verifiers.too_many_streams")
 }
 
-/// Other fields mean nothing here (RFC 7662 section 2.1, RFC 7009 section 2.1).
+/// Other fields are ignored (RFC 7662 section 2.1, RFC 7009 section 2.1).
 #[derive(Deserialize, JsonSchema)]
 struct TokenForm {
     #[schemars(with = "shape::Secret")]
     token: SecretString,
-    /// Isn't needed: a token says itself what it is.
+    /// Ignored: the type of a token is recognised from the token.
     #[serde(rename = "token_type_hint")]
     #[schemars(length(max = 100))]
     _token_type_hint: Option<String>,
@@ -57,7 +57,7 @@ struct TokenForm {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct FeedParams {
-    /// The `next` of the page before; absent: from the oldest that still matters.
+    /// The `next` of the previous page. Omit to start with the oldest entry that is still relevant.
     #[schemars(with = "Option<AfterShape>")]
     after: Option<String>,
 }
@@ -134,7 +134,7 @@ async fn feed(
     Params(params): Params<FeedParams>,
 ) -> Result<Feed> {
     let after = params.after.as_deref().map(str::parse::<Cursor>).transpose().map_err(|()| {
-        let says = "Give the next of an earlier page, or leave it out.";
+        let says = "Use the next of an earlier page, or omit it.";
         Error::bad_field("after", "request.bad_cursor", says)
     })?;
     let cursor = after.unwrap_or_default();

@@ -4,7 +4,7 @@
 //! Promises:
 //! - A token is called active only while a request with it would be let in here.
 //! - The feed leaves out no ending that was answered before the time it names. Each page is signed and says when
-//!   it was made, so that whoever is cut off from the feed notices.
+//!   it was made, so that a verifier that is cut off from the feed notices.
 //!
 //! Tables: none; the feed's rows belong to [`crate::feed`].
 
@@ -25,7 +25,7 @@ use crate::{api_keys, sessions};
 /// May ask what a token is worth, revoke it, and read the feed of endings.
 pub const INTROSPECT: Permission = Permission {
     name: "tokens:introspect",
-    says: "Ask what a token is worth, revoke it, and follow what has ended",
+    says: "Introspect and revoke tokens, and follow the feed of revocations",
 };
 
 /// The slice's table of contents.

@@ -52,7 +52,7 @@ pub(super) fn open(
 ) -> Result<Body> {
     let streams = app.part::<Streams>();
     let seat = streams.seat(identity.user).ok_or_else(|| {
-        let says = "Too many streams are open; ask for pages instead, or try again.";
+        let says = "Too many streams are open. Request pages instead, or try again later.";
         Error::unavailable("verifiers.too_many_streams", says)
     })?;
     let follower = Follower {
@@ -81,7 +81,7 @@ impl Follower {
                 Ok(None) => {}
                 Err(error) => {
                     let cause = error.causes().unwrap_or_default();
-                    tracing::debug!(cause, "a stream of endings is over");
+                    tracing::debug!(cause, "a stream of revocations ended");
                     return None;
                 }
             }
@@ -103,7 +103,7 @@ impl Follower {
     async fn event(&mut self) -> Result<Option<Bytes>> {
         // SECURITY: (test: a_stream_ends_with_the_key_that_opened_it)
         if !self.may_follow().await? {
-            return Err(Error::internal("the caller may not follow any more"));
+            return Err(Error::internal("the caller may no longer follow the feed"));
         }
         if self.quiet < HEARTBEAT {
             return Ok(None);

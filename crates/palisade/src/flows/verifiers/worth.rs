@@ -10,14 +10,14 @@ use crate::id::{ApiKeyId, SessionId, UserId};
 use crate::sessions::{self, Why};
 use crate::tokens;
 
-/// What a token is worth (RFC 7662 section 2.2).
+/// The state of a token (RFC 7662 section 2.2).
 #[derive(Debug, Default, Serialize, JsonSchema)]
 #[schemars(rename = "Introspection")]
 #[serde(default)]
 pub(super) struct Worth {
-    /// Whether a request with it would be let in here, now.
+    /// Whether this server accepts the token now.
     active: bool,
-    /// `Bearer` for what is sent with requests.
+    /// `Bearer` for a token that is sent with requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     token_type: Option<&'static str>,
     /// The user.
@@ -36,19 +36,20 @@ pub(super) struct Worth {
     jti: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     iat: Option<i64>,
-    /// When it ends, in seconds since 1970.
+    /// When the token expires, in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     exp: Option<i64>,
-    /// When the user last proved who they are.
+    /// When the user last proved their identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     auth_time: Option<i64>,
-    /// By which methods (RFC 8176).
+    /// The methods used to sign in (RFC 8176).
     #[serde(skip_serializing_if = "Option::is_none")]
     amr: Option<Vec<String>>,
-    /// Of an API key: what it may do now, separated by spaces.
+    /// The current permissions of an API key, separated by spaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
-    /// Of an API key that works from some networks alone: those. Whoever asks has to see where it came from.
+    /// The networks from which an API key can be used, if they are restricted. The caller must
+    /// check where a request came from.
     #[serde(skip_serializing_if = "Option::is_none")]
     addresses: Option<Vec<String>>,
 }

@@ -1,4 +1,4 @@
-//! `GET /audit`, for who may read the log, and `GET /users/me/activity`, for everybody about themselves.
+//! `GET /audit`, for users who may read the log, and `GET /users/me/activity`, for all users about themselves.
 
 use axum::Json;
 use axum::extract::State;
@@ -15,35 +15,36 @@ use crate::http::{Cursor, List, Paging, Params, Routes};
 use crate::shape;
 
 pub(super) fn routes() -> Routes {
-    Routes::at("/audit").get("/", needs(READ), all).says("The audit log, newest first.").and(
-        Routes::at("/users/me")
-            .get("/activity", SIGNED_IN, activity)
-            .says("What the signed-in user did and what was done to them, newest first."),
-    )
+    Routes::at("/audit")
+        .get("/", needs(READ), all)
+        .says("Lists the events of the audit log, newest first.")
+        .and(Routes::at("/users/me").get("/activity", SIGNED_IN, activity).says(
+            "Lists what the signed-in user did and what was done to their account, newest first.",
+        ))
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct AuditParams {
-    /// Only what this user did.
+    /// Only events caused by this user.
     #[schemars(with = "Option<shape::Uuid>")]
     actor: Option<String>,
-    /// Only what was done to this user or thing.
+    /// Only events that concern this user or object.
     #[schemars(with = "Option<shape::Uuid>")]
     target: Option<String>,
-    /// Only events of this name: `login.denied`.
+    /// Only events with this name: `login.denied`.
     #[schemars(length(max = 100))]
     action: Option<String>,
-    /// Only from this time on.
+    /// Only events at or after this time.
     #[schemars(with = "Option<shape::DateTime>")]
     since: Option<String>,
-    /// Only before this time.
+    /// Only events before this time.
     #[schemars(with = "Option<shape::DateTime>")]
     until: Option<String>,
-    /// How many on a page.
+    /// The maximum number of items on a page.
     #[schemars(with = "Option<shape::PageSize>")]
     limit: Option<String>,
-    /// The `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     #[schemars(with = "Option<shape::PageCursor>")]
     cursor: Option<String>,
 }
@@ -51,10 +52,10 @@ struct AuditParams {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ActivityParams {
-    /// How many on a page.
+    /// The maximum number of items on a page.
     #[schemars(with = "Option<shape::PageSize>")]
     limit: Option<String>,
-    /// The `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     #[schemars(with = "Option<shape::PageCursor>")]
     cursor: Option<String>,
 }
@@ -105,12 +106,12 @@ async fn page(app: &App, mut filter: Filter, paging: &Paging) -> Result<Json<Lis
 fn id(name: &str, text: Option<&str>) -> Result<Option<Uuid>> {
     text.map(Uuid::try_parse)
         .transpose()
-        .map_err(|_| Error::bad_field(name, "request.bad_id", "Give an id, as the API shows it."))
+        .map_err(|_| Error::bad_field(name, "request.bad_id", "Use an id, as the API shows it."))
 }
 
 fn time(name: &str, text: Option<&str>) -> Result<Option<Timestamp>> {
     let wrong = || {
-        let says = "Give a time like 2026-01-31T12:00:00Z (RFC 3339).";
+        let says = "Use a time like 2026-01-31T12:00:00Z (RFC 3339).";
         Error::bad_field(name, "request.bad_time", says)
     };
     text.map(Timestamp::parse_rfc3339).transpose().map_err(|_| wrong())

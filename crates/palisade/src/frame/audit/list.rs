@@ -17,28 +17,30 @@ use crate::error::Result;
 use crate::id::{EventId, UserId};
 use crate::shape;
 
-/// One event, as it is read.
+/// One event of the audit log.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(rename = "AuditEvent")]
 pub struct EventView {
-    /// The event's id.
+    /// The id of the event.
     pub id: EventId,
     /// When it happened.
     #[schemars(with = "shape::DateTime")]
     pub at: Timestamp,
-    /// What happened: `sessions.signed_in`.
+    /// The name of the event: `login.signed_in`.
     pub event: String,
     /// Who acted.
     pub actor: Party,
-    /// Whom or what it concerns.
+    /// The user or object that the event concerns.
     pub about: Option<Party>,
-    /// The request it happened in.
+    /// The id of the request that caused the event.
     pub request_id: Option<String>,
-    /// Details that name no person.
+    /// Details that identify no person.
     pub details: BTreeMap<String, String>,
-    /// Address, user agent and the like, unless the person was erased.
+    /// Personal details, such as the IP address and the user agent. Empty once the person was
+    /// erased.
     pub personal: BTreeMap<String, String>,
-    /// Whether the record is unaltered. If not, don't rely on it; the personal part is left out.
+    /// Whether the record is unaltered. If false, don't rely on it; the personal details are left
+    /// out.
     pub verified: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The audit log: who did what to whom, from where, when.
+//! The audit log: who did what, to which user or object, from where, when.
 //!
 //! Promises:
 //! - An event is written in the transaction of the change that it tells of.
@@ -53,7 +53,7 @@ pub const PERSON_ERASED: Event =
 /// The operator had the log go on after a fault.
 pub const RESEALED: Event = Event {
     name: "audit.resealed",
-    says: "The operator made a new head for the audit log after a fault",
+    says: "The operator created a new head for the audit log after a fault",
 };
 
 /// The slice's table of contents.
@@ -81,7 +81,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// The event, with nobody in particular concerned.
+    /// The event, concerning no user in particular.
     pub fn entry(self) -> Entry {
         Entry { event: self.name, about: None, details: BTreeMap::new(), personal: BTreeMap::new() }
     }
@@ -102,7 +102,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whom or what it concerns.
+    /// The user or object that it concerns.
     #[must_use]
     pub fn concerning(mut self, kind: &'static str, id: Uuid) -> Entry {
         self.about = Some((kind, id));

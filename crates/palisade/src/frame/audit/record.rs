@@ -68,18 +68,18 @@ impl Record {
     }
 }
 
-/// Somebody or something that an event concerns.
+/// A user or an object that an event concerns.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Party {
-    /// The API key an actor came with.
+    /// The API key with which the actor acted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub api_key: Option<Uuid>,
-    /// The id, if it has one.
+    /// The id, if there is one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub id: Option<Uuid>,
     /// `user`, `session`, `key` …; for actors `anyone`, `user`, `operator`, `system`.
     pub kind: String,
-    /// The session an actor came through.
+    /// The session in which the actor acted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub session: Option<Uuid>,
 }

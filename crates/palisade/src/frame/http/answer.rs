@@ -111,7 +111,7 @@ impl<T: Serialize> IntoResponse for Accepted<T> {
     }
 }
 
-/// Something was taken, and what comes of it stays unsaid.
+/// The request was accepted. The response does not reveal the outcome.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Taken")]
 pub struct Taken {
@@ -202,50 +202,52 @@ impl IntoResponse for Error {
     }
 }
 
-/// What some problems say beside the rest (RFC 9457 section 3.2).
+/// Additional members of some problems (RFC 9457 section 3.2).
 #[derive(Serialize, JsonSchema)]
 struct Extensions {
-    /// With `login.mfa_required`: stands for the sign-in so far.
+    /// With `login.mfa_required`: the token with which to continue the sign-in.
     #[serde(skip_serializing_if = "Option::is_none")]
     mfa_token: Option<String>,
-    /// With `login.mfa_required`: seconds until `mfa_token` is worth nothing.
+    /// With `login.mfa_required`: the number of seconds until `mfa_token` expires.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_in: Option<u64>,
-    /// With `login.mfa_required`: what `navigator.credentials.get` is called with, if there are passkeys.
+    /// With `login.mfa_required`: the options for `navigator.credentials.get`, if the account has
+    /// passkeys.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<shape::WebauthnOptions>")]
     passkey_options: Option<serde_json::Value>,
-    /// With `login.mfa_required`, `login.stronger_needed` and `access.not_fresh`: what proves enough.
+    /// With `login.mfa_required`, `login.stronger_needed` and `access.not_fresh`: the methods that
+    /// are accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     methods: Option<Vec<String>>,
 }
 
-/// What went wrong (RFC 9457 section 3).
+/// An error (RFC 9457 section 3).
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Problem<'a> {
-    /// `about:blank`: `code` says more than a URL would.
+    /// Always `about:blank`; `code` identifies the problem.
     #[schemars(example = &"about:blank")]
     #[serde(rename = "type")]
     kind: &'static str,
-    /// The kind of problem, for people.
+    /// A short description of the kind of problem.
     #[schemars(example = &"Invalid input")]
     title: &'static str,
     /// The HTTP status.
     #[schemars(example = 422, range(min = 400, max = 599))]
     status: u16,
-    /// What is wrong here and how to mend it, for people.
-    #[schemars(example = &"The request breaks a rule; see errors.")]
+    /// What is wrong and how to fix it.
+    #[schemars(example = &"The request is invalid. See errors.")]
     detail: &'a str,
-    /// What is wrong, for programs: `area.reason`, stable.
+    /// A stable code for programs: `area.reason`.
     #[schemars(example = &"request.invalid")]
     code: &'static str,
-    /// The request's id, which the server's log names too.
+    /// The id of the request, which is also in the server's log.
     #[schemars(with = "shape::Uuid")]
     request_id: String,
     /// The rules that the input breaks (status 422).
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
-    /// What this problem says beside that.
+    /// The additional members of this problem.
     #[serde(flatten)]
     #[schemars(with = "Extensions")]
     extensions: &'a BTreeMap<&'static str, serde_json::Value>,
@@ -281,7 +283,7 @@ fn bare(response: &Response) -> Option<Arc<Error>> {
         StatusCode::METHOD_NOT_ALLOWED => Some(Arc::new(Error::new(
             Kind::WrongMethod,
             "request.wrong_method",
-            "This address doesn't take this method; see the Allow header.",
+            "This URL does not support this method. See the Allow header.",
         ))),
         _ => None,
     }

@@ -201,7 +201,10 @@ impl<T: JsonSchema> Describe for Created<T> {
 
 impl<T: JsonSchema> Describe for Accepted<T> {
     fn describe(handler: &mut Description) {
-        handler.answers_json::<T>(StatusCode::ACCEPTED, "Taken; what came of it is not said.");
+        handler.answers_json::<T>(
+            StatusCode::ACCEPTED,
+            "Accepted. The response does not reveal the outcome.",
+        );
     }
 }
 
@@ -215,7 +218,11 @@ impl Describe for NoContent {
 impl Describe for Elsewhere {
     fn describe(handler: &mut Description) {
         let status = StatusCode::SEE_OTHER;
-        handler.answers(Answered { status, says: "It is at `Location`.", body: None });
+        handler.answers(Answered {
+            status,
+            says: "The response redirects to `Location`.",
+            body: None,
+        });
     }
 }
 
@@ -253,7 +260,8 @@ impl<T: JsonSchema> JsonSchema for List<T> {
                 "items": { "type": "array", "items": items },
                 "next_cursor": {
                     "type": ["string", "null"],
-                    "description": "Where the next page starts: give it as `cursor`. Null on the last.",
+                    "description": "The cursor of the next page: send it as `cursor`. Null on the \
+                                    last page.",
                 },
             },
         })

@@ -78,7 +78,7 @@ impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<App> for Form<T> {
                 return Err(Error::bad_field(
                     &pointer,
                     "request.repeated",
-                    "Send this field once.",
+                    "Send this field only once.",
                 ));
             }
         }
@@ -149,7 +149,7 @@ async fn read(request: Request, limit: usize) -> Result<Bytes> {
     let mut seen = 0usize;
     let mut too_large = declared.is_some_and(|length| length > limit);
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| malformed("The body broke off.").because(error))?;
+        let frame = frame.map_err(|error| malformed("The body is incomplete.").because(error))?;
         let Ok(data) = frame.into_data() else { continue };
         seen = seen.saturating_add(data.len());
         too_large |= seen > limit;
@@ -164,7 +164,7 @@ async fn read(request: Request, limit: usize) -> Result<Bytes> {
         return Err(Error::new(
             Kind::TooLarge,
             "request.too_large",
-            format!("The body is larger than the {limit} bytes that are accepted."),
+            format!("The body is larger than the limit of {limit} bytes."),
         ));
     }
     Ok(kept.freeze())
@@ -179,11 +179,11 @@ fn parse<T: DeserializeOwned + JsonSchema + 'static>(bytes: &[u8]) -> Result<T> 
     // First whether it is JSON at all, so that every later error is about a value.
     serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
-        malformed(format!("The body is not JSON: it goes wrong at line {line}, column {column}."))
+        malformed(format!("The body is not valid JSON: error at line {line}, column {column}."))
     })?;
     // A sequence would otherwise be taken for an object with its fields in order.
     if !text.trim_start().starts_with('{') {
-        return Err(Error::bad_field("", "request.wrong_type", "The body must be an object."));
+        return Err(Error::bad_field("", "request.wrong_type", "The body must be a JSON object."));
     }
     // SECURITY: before anything is done with it (test: every_bound_is_described_and_enforced).
     if let Some(broken) = Bounds::of::<T>().broken(text) {
@@ -220,15 +220,19 @@ fn explain(path: &str, text: &str) -> Error {
         Error::bad_field(&below(path, named), "request.missing", "This field is required.")
     } else if text.starts_with("unknown field") {
         let known = if expected.is_empty() { "none" } else { expected };
-        let says = format!("There is no such field; known: {known}.");
+        let says = format!("Unknown field. The known fields are: {known}.");
         Error::bad_field(&below(path, named), "request.unknown", says)
     } else if text.starts_with("duplicate field") {
-        Error::bad_field(&below(path, named), "request.repeated", "This field stands here twice.")
+        Error::bad_field(
+            &below(path, named),
+            "request.repeated",
+            "This field appears more than once.",
+        )
     } else if expected.is_empty() {
-        let says = format!("This value doesn't fit: {}.", excerpt(text, LONGEST_ECHO));
+        let says = format!("This value is not valid: {}.", excerpt(text, LONGEST_ECHO));
         Error::bad_field(path, "request.wrong_type", says)
     } else {
-        let says = format!("This value doesn't fit: expected {expected}.");
+        let says = format!("This value is not valid: expected {expected}.");
         Error::bad_field(path, "request.wrong_type", says)
     }
 }
@@ -248,7 +252,7 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Params<T>> {
         // PostgreSQL can't hold it, and nothing that is looked for has it.
         if parts.uri.query().is_some_and(|query| query.contains("%00")) {
-            return Err(malformed("The query holds the character NUL."));
+            return Err(malformed("The query contains a NUL character."));
         }
         let Query(value) = Query::<T>::try_from_uri(&parts.uri).map_err(|error| {
             let text = std::error::Error::source(&error).map_or(String::new(), ToString::to_string);
@@ -383,13 +387,13 @@ impl Paging {
     pub fn new(limit: Option<&str>, cursor: Option<&str>) -> Result<Paging> {
         let limit = limit.map_or(Ok(50), str::parse).ok().filter(|limit| (1..=200).contains(limit));
         let limit = limit.ok_or_else(|| {
-            Error::bad_field("limit", "request.out_of_range", "Give a whole number from 1 to 200.")
+            Error::bad_field("limit", "request.out_of_range", "Use a whole number from 1 to 200.")
         })?;
         let after = cursor.map(str::parse).transpose().map_err(|()| {
             Error::bad_field(
                 "cursor",
                 "request.bad_cursor",
-                "Give the next_cursor of an earlier page, or leave it out.",
+                "Use the next_cursor of an earlier page, or omit it.",
             )
         })?;
         Ok(Paging { limit, after })

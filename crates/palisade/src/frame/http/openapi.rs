@@ -55,11 +55,13 @@ pub fn openapi(about: &About<'_>, routes: &[Route]) -> Value {
     })
 }
 
-const INTRODUCTION: &str = "Accounts, sign-in, sessions, tokens and an audit log. Every error is a problem \
-    document (RFC 9457) whose `code` is stable. Times are RFC 3339 in UTC; ids are UUIDs of version 7. \
-    Sign in at `POST /api/v1/auth/login` and send the access token as `Authorization: Bearer …`, or ask \
-    there for a cookie session; an unsafe request with the cookie must come from the server's own origin. \
-    Programs send an API key in place of the access token.";
+const INTRODUCTION: &str = "Accounts, sign-in, sessions, tokens and an audit log. Every error is a \
+                            problem document (RFC 9457) with a stable `code`. Times are RFC 3339 \
+                            in UTC; ids are UUIDs of version 7. Sign in at `POST \
+                            /api/v1/auth/login` and send the access token as `Authorization: \
+                            Bearer …`, or request a cookie session there. An unsafe request with \
+                            the cookie must come from the server's own origin. Programs send an \
+                            API key instead of an access token.";
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -88,10 +90,10 @@ fn operation(about: &About<'_>, route: &Route, known: &Description) -> Value {
     let (summary, more) = route.says.split_once("\n\n").unwrap_or((route.says, ""));
     let needs = match route.access.who {
         Who::Anyone | Who::SignedIn => String::new(),
-        Who::Holds(permission) => format!("Needs the permission `{}`.", permission.name),
+        Who::Holds(permission) => format!("Requires the permission `{}`.", permission.name),
     };
     let fresh = if route.access.fresh {
-        "Needs proof of identity within `sessions.fresh_for` (10 minutes unless set otherwise)."
+        "Requires a proof of identity within `sessions.fresh_for` (10 minutes by default)."
     } else {
         ""
     };
@@ -258,12 +260,12 @@ fn problem(status: u16, says: &str) -> Value {
             json!({ "WWW-Authenticate": text("How to sign in (RFC 6750).") })
         }
         Ok(StatusCode::TOO_MANY_REQUESTS) => json!({
-            "Retry-After": text("In how many seconds to try again."),
-            "RateLimit": text("What is left of the limit."),
+            "Retry-After": text("How many seconds to wait before trying again."),
+            "RateLimit": text("What remains of the limit."),
             "RateLimit-Policy": text("The limit."),
         }),
         Ok(StatusCode::SERVICE_UNAVAILABLE) => {
-            json!({ "Retry-After": text("In how many seconds to try again.") })
+            json!({ "Retry-After": text("How many seconds to wait before trying again.") })
         }
         _ => Value::Null,
     };

@@ -46,7 +46,7 @@ pub struct QueueLimits {
 pub enum Lane {
     /// A device that has signed in before; served three times as often when both lanes wait.
     Known,
-    /// Everybody else.
+    /// All others.
     Unknown,
 }
 
@@ -77,10 +77,12 @@ impl std::fmt::Display for NotDone {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Busy { retry_after } => {
-                write!(out, "too much work is waiting; try again in {} s", retry_after.as_secs())
+                write!(out, "too much work is queued; try again in {} s", retry_after.as_secs())
             }
             Self::Panicked => out.write_str("the work failed unexpectedly"),
-            Self::Stopped => out.write_str("the work was not begun because the server is stopping"),
+            Self::Stopped => {
+                out.write_str("the work was not started because the server is stopping")
+            }
         }
     }
 }

@@ -232,14 +232,15 @@ fn lower_priority() {
     let this = thread_priority::thread_native_id();
     let set = thread_priority::set_thread_priority_and_policy(this, ThreadPriority::Min, idle);
     if let Err(error) = set {
-        tracing::debug!(%error, "the hashing threads can't be scheduled as idle; they are nice");
+        tracing::debug!(%error, "the hashing threads can't be scheduled as idle; their priority is \
+                                 lowered instead");
     }
     if let Err(error) = rustix::process::nice(NICENESS) {
-        tracing::debug!(%error, "the hashing threads keep normal priority");
+        tracing::debug!(%error, "the hashing threads keep their normal priority");
     }
 }
 
 #[cfg(not(target_os = "linux"))]
 fn lower_priority() {
-    tracing::debug!(niceness = NICENESS, "this system has no priority per thread");
+    tracing::debug!(niceness = NICENESS, "this system has no priorities for single threads");
 }

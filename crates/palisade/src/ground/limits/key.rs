@@ -32,7 +32,7 @@ impl LimitKey {
     }
 }
 
-/// The address that stands for everybody who could as well be the same caller: an IPv4 address
+/// The IP address that stands for all clients that could be the same caller: an IPv4 address
 /// itself, an IPv6 address's /64 network (what one connection is commonly given), and for an
 /// IPv4-mapped IPv6 address the IPv4 address.
 #[must_use]

@@ -167,27 +167,28 @@ catalogue! {
     /// How the server listens and what it believes.
     Server at "server." {
         listen: SocketAddr = Fixed("127.0.0.1:8000"),
-            "The address and port of the API and the pages. In development it must be loopback.";
+            "The IP address and port of the API and the pages. In development it must be loopback.";
         admin_listen: SocketAddr = Fixed("127.0.0.1:9000"),
-            "The address and port of health, for the operator alone. In production it \
-             must be loopback or a private address.";
+            "The IP address and port of the health endpoints, for the operator only. In production \
+             it must be a loopback or private IP address.";
         public_url: WebOrigin = Fixed("http://localhost:8000"),
-            "The origin under which people reach the server; links are made from it. `http` is \
-             for this machine only.",
+            "The origin under which users reach the server. Links are built from it. `http` is \
+             accepted only for this machine.",
             in_production: Some("https://app.example.com");
         environment: Environment = Fixed("development"),
-            "What the server is used for. `production` refuses to start while something essential \
-             is missing; `development` refuses to listen off loopback.",
+            "What the server is used for. `production` refuses to start while an essential setting \
+             is missing. `development` refuses to listen on anything but loopback.",
             in_production: Some("production");
         trusted_proxies: Vec<IpNet> = Fixed(""),
-            "The networks of the reverse proxies in front. Forwarded headers count from these alone. \
-             Where `server.public_url` is `https`, a proxy must set `X-Forwarded-Proto`.",
+            "The networks of the reverse proxies in front of the server. Forwarded headers are \
+             accepted only from them. Where `server.public_url` is `https`, a proxy must set \
+             `X-Forwarded-Proto`.",
             in_production: Some("127.0.0.1/32");
         max_body: u64 = Fixed("1MiB"),
-            "The largest request body that is read.",
+            "The maximum size of a request body.",
             bounds: Some(("1KiB", "64MiB"));
         request_timeout: Duration = Fixed("30s"),
-            "How long a request may take from its first byte to its answer.",
+            "How long a request may take, from its first byte to its response.",
             bounds: Some(("1s", "10m"));
         shutdown_timeout: Duration = Fixed("10s"),
             "How long a stopping server waits for requests in flight.",
@@ -204,11 +205,11 @@ catalogue! {
     /// How long browsers insist on HTTPS.
     Hsts at "server.hsts." {
         max_age: Duration = Fixed("730d"),
-            "How long browsers insist on HTTPS after a response (`Strict-Transport-Security`), where \
-             `server.public_url` is `https`. `0s` makes browsers forget it.",
+            "How long browsers require HTTPS after a response (`Strict-Transport-Security`), where \
+             `server.public_url` is `https`. With `0s`, browsers forget the requirement.",
             bounds: Some(("0s", "3650d"));
         include_subdomains: bool = Fixed("true"),
-            "Whether browsers insist on HTTPS for the subdomains of the host too.";
+            "Whether browsers require HTTPS for the subdomains of the host too.";
         preload: bool = Fixed("false"),
             "Whether browser vendors may add the host to the HSTS preload list. It requires \
              `include_subdomains` and a `max_age` of at least `365d`, and takes months to undo.";
@@ -238,64 +239,65 @@ catalogue! {
     /// The database.
     Database at "database." {
         url: DatabaseUrl = InDataDirectory { prefix: "sqlite:", file: "palisade.db" },
-            "The address of the database, `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/NAME`. \
-             `DATABASE_URL` is read too. A password belongs in the environment.",
+            "The URL of the database, `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/NAME`. \
+             `DATABASE_URL` is also read. Keep a password in the environment.",
             secret: true;
         max_connections: u32 = Fixed("10"),
-            "The most connections that are open at once.",
+            "The maximum number of open connections.",
             bounds: Some(("1", "1000"));
         statement_timeout: Duration = Fixed("5s"),
             "How long one statement may run.",
             bounds: Some(("100ms", "10m"));
         migrate: Migrate = ByEnvironment { development: "auto", production: "manual" },
-            "Whether the server changes the schema when it starts, or waits for \
-             `palisade migrate up`.";
+            "Whether the server migrates the schema when it starts, or waits for `palisade migrate \
+             up`.";
     }
 
     /// Access tokens.
     Tokens at "tokens." {
         format: TokenFormat = Fixed("jwt"),
-            "The format of access tokens for clients that don't ask for one.";
+            "The format of access tokens for clients that don't request one.";
         algorithm: TokenAlgorithm = Fixed("EdDSA"),
             "The signature algorithm of JWT access tokens.";
         paseto: Paseto = Fixed("v4.public"),
-            "The purpose of PASETO access tokens: signed, or encrypted for the server alone.";
+            "The purpose of PASETO access tokens: signed, or encrypted so that only the server can \
+             read them.";
         access_ttl: Duration = Fixed("15m"),
             "How long an access token is valid.",
             bounds: Some(("1m", "60m"));
         issuer: String = SameAs("server.public_url"),
-            "Who access tokens say they are from (`iss`).";
+            "The issuer of access tokens (`iss`).";
         audience: String = SameAs("tokens.issuer"),
-            "Whom access tokens say they are for (`aud`).";
+            "The audience of access tokens (`aud`).";
     }
 
     /// Sessions.
     Sessions at "sessions." {
         refresh_grace: Duration = Fixed("10s"),
-            "How long a used refresh token is answered with the same successor, for clients that \
-             lost the answer. `0s` turns it off.",
+            "How long a used refresh token still returns the same successor, for clients that lost \
+             the response. `0s` turns this off.",
             bounds: Some(("0s", "60s"));
         idle_timeout: Duration = Fixed("14d"),
-            "When a session of tokens ends that nobody uses.",
+            "How long an unused token session stays valid.",
             bounds: Some(("1m", "365d"));
         cookie_idle_timeout: Duration = Fixed("12h"),
-            "When a session of a cookie ends that nobody uses.",
+            "How long an unused cookie session stays valid.",
             bounds: Some(("1m", "365d"));
         absolute_timeout: Duration = Fixed("30d"),
-            "When every session ends, used or not.",
+            "How long any session stays valid, used or not.",
             bounds: Some(("1m", "365d"));
         fresh_for: Duration = Fixed("10m"),
-            "How long after a proof of identity one may do what asks for a recent one.",
+            "How long a proof of identity counts as recent, for operations that require one.",
             bounds: Some(("1m", "1d"));
     }
 
     /// Passwords.
     Passwords at "passwords." {
         algorithm: PasswordAlgorithm = Fixed("argon2id"),
-            "The hash of newly set passwords. Stored hashes of the other kind stay valid.";
+            "The hash algorithm of new passwords. Stored hashes of the other algorithm stay valid.";
         cost: PasswordCost = Fixed("standard"),
-            "How much an Argon2id hash costs. `light` is the least that is recommended; `custom` \
-             takes the three settings below.";
+            "The cost of an Argon2id hash. `light` is the lowest recommended cost. `custom` uses \
+             the three settings below.";
         bcrypt_cost: u32 = Fixed("12"),
             "The cost of a bcrypt hash, as a power of two.",
             bounds: Some(("10", "15"));
@@ -309,32 +311,32 @@ catalogue! {
             "The lanes of an Argon2id hash, with `cost = \"custom\"`.",
             bounds: Some(("1", "16"));
         min_length: u32 = Fixed("15"),
-            "The fewest characters of a new password.",
+            "The minimum length of a new password, in characters.",
             bounds: Some(("8", "64"));
         min_strength: u8 = Fixed("3"),
-            "The least strength of a new password, from 0 (none asked for) to 4.",
+            "The minimum strength of a new password, from 0 (no requirement) to 4.",
             bounds: Some(("0", "4"));
         history: u32 = Fixed("0"),
-            "How many of a user's earlier passwords can't be chosen again.",
+            "How many of a user's earlier passwords can't be reused.",
             bounds: Some(("0", "24"));
         blocklist_path: Option<PathBuf> = Unset("/etc/palisade/blocklist.txt"),
-            "A file of more passwords that nobody may choose, one a line.";
+            "A file of additional passwords to refuse, one per line.";
     }
 
     /// Who may register.
     Registration at "registration." {
         mode: RegistrationMode = ByEnvironment { development: "open", production: "closed" },
-            "Whether everybody may register.";
+            "Whether anyone may register.";
         email_verification: EmailVerification =
             IfSet { key: "mail.smtp_url", then: "required", otherwise: "off" },
-            "Whether somebody who registers must prove the email address: before they can sign in, some \
-             time, or not at all. Production refuses open registration while it is off.";
+            "Whether a new user must confirm the email address: before signing in, at some time, \
+             or never. Production refuses open registration while this is `off`.";
     }
 
     /// Rate limits.
     Limits at "limits." {
         enabled: bool = Fixed("true"),
-            "Whether requests are limited at all. Can be switched off in development only.";
+            "Whether requests are rate limited. Can be switched off in development only.";
         /// The rules by their names: every one that the loader was told of.
         part rules: BTreeMap<&'static str, LimitRule> = Reader::limit_rules;
     }
@@ -342,94 +344,98 @@ catalogue! {
     /// How often something may happen.
     LimitRule at "limits.rules.NAME." {
         burst: u32 = OfRule("10"),
-            "How often in a row before the rule slows the caller down.",
+            "How many requests in a row are allowed before the rule slows the caller down.",
             bounds: Some(("1", "1000000"));
         per: Duration = OfRule("1m"),
-            "The time in which the whole burst becomes available again.",
+            "The time after which the whole burst is available again.",
             bounds: Some(("1s", "30d"));
         enabled: bool = OfRule("true"),
-            "Whether the rule holds. Can be switched off in development only.";
+            "Whether the rule applies. Can be switched off in development only.";
     }
 
     /// Wrong passwords.
     Lockout at "lockout." {
         enabled: bool = Fixed("true"),
-            "Whether wrong passwords lock an account for clients that it doesn't know. Can be switched off \
-             in development only.";
+            "Whether wrong passwords lock an account for unknown clients. Can be switched off in \
+             development only.";
         threshold: u32 = Fixed("5"),
-            "How many wrong passwords lock.",
+            "How many wrong passwords lock an account.",
             bounds: Some(("1", "50"));
         window: Duration = Fixed("15m"),
-            "The time in which they count together.",
+            "The period within which wrong passwords are counted together.",
             bounds: Some(("1m", "1d"));
         duration: Duration = Fixed("15m"),
-            "How long the first lock lasts; each further one lasts twice as long, a day at most.",
+            "How long the first lock lasts. Each further lock lasts twice as long, up to a day.",
             bounds: Some(("1m", "1d"));
     }
 
     /// What administrators must have.
     Access at "access." {
         admin_mfa: AdminMfa = ByEnvironment { development: "optional", production: "required" },
-            "Whether whoever has power over other accounts must have a second factor; without one they can \
-             only set one up.";
+            "Whether users with power over other accounts must have a second factor. Without one, \
+             they can only set one up.";
     }
 
     /// Second factors.
     Mfa at "mfa." {
         required: bool = Fixed("false"),
-            "Whether every user must have a second factor. A user without one can only set one up. Service \
-             accounts have none.";
+            "Whether every user must have a second factor. A user without one can only set one up. \
+             Service accounts are exempt.";
         totp_drift: u8 = Fixed("0"),
-            "How many steps of 30 seconds before and after the present one a one-time code may belong to.",
+            "How many steps of 30 seconds before and after the current one are accepted for a \
+             one-time code.",
             bounds: Some(("0", "2"));
         rp_id: Option<String> = Unset("example.com"),
-            "The domain that passkeys belong to: the host of `server.public_url`, or a domain above it. \
-             Changing it makes all passkeys useless.";
+            "The domain that passkeys belong to: the host of `server.public_url`, or a parent \
+             domain. Changing it invalidates all passkeys.";
         related_origins: Vec<WebOrigin> = Fixed(""),
             "Other origins whose pages may use the same passkeys.";
         attestation: Attestation = Fixed("none"),
-            "Whether a new passkey must prove which device it comes from.";
+            "Whether a new passkey must prove which type of device it comes from.";
         attestation_roots: Option<PathBuf> = Unset("/etc/palisade/attestation.pem"),
-            "The PEM file of the certificates that such a proof must lead to.";
+            "The PEM file of the root certificates that such a proof must lead to.";
         recovery_delay: Option<Duration> = Unset("72h"),
-            "How long somebody who lost every factor waits, after proving password and mail, until the factors are \
-             removed. Unset: an administrator removes them.",
+            "How long a user who lost every factor waits for their removal, after proving the \
+             password and the email address. If unset, only an administrator can remove them.",
             bounds: Some(("1h", "30d"));
     }
 
     /// Users.
     Users at "users." {
         deletion_grace: Duration = Fixed("14d"),
-            "How long whoever asks for their account to be deleted can come back by signing in. `0s`: not at all.",
+            "How long a user who requested the deletion of their account can cancel it by signing \
+             in. With `0s`, it can't be cancelled.",
             bounds: Some(("0s", "90d"));
     }
 
     /// Forms of requests that other servers take.
     Compat at "compat." {
         login_form: bool = Fixed("false"),
-            "Whether `POST /api/v1/login/access-token` takes a form as the common FastAPI template does.";
+            "Whether `POST /api/v1/login/access-token` accepts a form, as the common FastAPI \
+             template does.";
     }
 
     /// Mail.
     Mail at "mail." {
         smtp_url: Option<SmtpUrl> = Unset("smtps://mail.example.com"),
-            "The mail server: `smtps://USER:PASSWORD@HOST` (port 465) or `smtp://USER:PASSWORD@HOST` with \
-             STARTTLS (port 587). `SMTP_URL` is read too. A password belongs in the environment.",
+            "The mail server: `smtps://USER:PASSWORD@HOST` (port 465) or \
+             `smtp://USER:PASSWORD@HOST` with STARTTLS (port 587). `SMTP_URL` is also read. Keep a password in the environment.",
             secret: true;
         from: Option<Mailbox> = Unset("Example <no-reply@example.com>"),
-            "Whom letters come from.";
+            "The sender of outgoing email.";
         root_certificate: Option<PathBuf> = Unset("/etc/palisade/mail-ca.pem"),
-            "The PEM file of a certificate authority that the mail server's certificate may come from, beside \
-             the public ones.";
+            "The PEM file of a certificate authority that is trusted for the mail server, in \
+             addition to the public ones.";
         templates: Option<PathBuf> = Unset("/etc/palisade/letters"),
-            "A directory with letters that replace the built-in ones: `NAME.txt` and `NAME.html`.";
+            "A directory of email templates that replace the built-in ones: `NAME.txt` and \
+             `NAME.html`.";
     }
 
     /// The root key.
     Keys at "keys." {
         root_key: RootKey = InDataDirectory { prefix: "", file: "root.key" },
-            "The file of the key that seals all other keys; or, in the environment only, the key \
-             itself.",
+            "The path of the root key file, whose key encrypts all other keys. In the environment \
+             only, it can be the key itself.",
             secret: true;
     }
 
@@ -442,8 +448,8 @@ catalogue! {
     /// Logs.
     Telemetry at "telemetry." {
         log_format: LogFormat = Fixed("auto"),
-            "The format of the log: `auto` is `pretty` on a terminal and `json` elsewhere.";
+            "The format of the log. `auto` is `pretty` on a terminal and `json` elsewhere.";
         log_level: LogLevel = Fixed("info"),
-            "The least important lines that are logged.";
+            "The least severe level that is logged.";
     }
 }

@@ -223,8 +223,9 @@ pub(super) fn refused_place(key: &str, given: &Given) -> Option<(&'static str, S
         "keys.root_key" if !by_environment => {
             matches!(RootKey::parse(&given.text), Ok(RootKey::Text(_))).then(|| {
                 (
-                    "a root key itself is taken from the environment only",
-                    "Put the key into a file and name the file, or set PALISADE_KEYS__ROOT_KEY"
+                    "a root key is accepted from the environment only",
+                    "Write the key into a file and set this to its path, or set \
+                     PALISADE_KEYS__ROOT_KEY"
                         .into(),
                 )
             })
@@ -232,7 +233,7 @@ pub(super) fn refused_place(key: &str, given: &Given) -> Option<(&'static str, S
         "database.url" if given.origin == Origin::Flag => {
             DatabaseUrl::parse(&given.text).is_ok_and(|url| url.has_password()).then(|| {
                 (
-                    "a password is not taken from the command line, where others can read it",
+                    "a password is not accepted on the command line, where other users can read it",
                     "Set PALISADE_DATABASE__URL or PALISADE_DATABASE__URL_FILE".into(),
                 )
             })

@@ -8,7 +8,10 @@ use super::value::Shape;
 ///
 /// For `production`, what must be set there is set, so that the file loads as it stands.
 pub fn template(production: bool) -> String {
-    let mut text = "# The configuration of Palisade. Every line that begins with `#` and a key shows a default or\n# an example; remove the `#` to set it. `palisade config check` says whether it all fits.\n".to_owned();
+    let mut text = "# The configuration of Palisade. Each commented line with a key shows a \
+                    default or an example;\n# remove the `#` to set it. `palisade config check` \
+                    validates the settings.\n"
+        .to_owned();
     let mut section = "";
     for entry in CATALOGUE {
         // A rule has no table of its own here, so that a line of it means the same wherever it is.
@@ -30,7 +33,11 @@ pub fn template(production: bool) -> String {
 
 /// A commented `.env.example` with the variable of every setting.
 pub fn environment_example() -> String {
-    let mut text = "# The environment outranks palisade.toml. A variable whose name ends in _FILE names a file\n# that holds the value: PALISADE_DATABASE__URL_FILE=/run/secrets/database-url\n".to_owned();
+    let mut text =
+        "# The environment overrides palisade.toml. A variable whose name ends in _FILE contains \
+         the path\n# of a file that holds the value: \
+         PALISADE_DATABASE__URL_FILE=/run/secrets/database-url\n"
+            .to_owned();
     let mut section = "";
     for entry in CATALOGUE {
         let (of, _) = entry.key.rsplit_once('.').unwrap_or(("", entry.key));
@@ -45,14 +52,21 @@ pub fn environment_example() -> String {
 
 /// The reference page of all settings, in Markdown.
 pub fn settings_markdown() -> String {
-    let mut text = "# Settings\n\nA setting comes from a flag, else from the environment, else from `palisade.toml`, else from its\ndefault. The variable of `section.key` is `PALISADE_SECTION__KEY`; a list is written there with commas.\nWith the ending `_FILE` the variable names a file that holds the value. `DATABASE_URL` and `SMTP_URL` are read too\nand rank below `PALISADE_DATABASE__URL` and `PALISADE_MAIL__SMTP_URL`. `palisade config show` lists what holds and where it was set.\n".to_owned();
+    let mut text = "# Settings\n\nA setting is taken from a command-line flag, the environment, \
+                    `palisade.toml` or its default, in this\norder of precedence. The variable of \
+                    `section.key` is `PALISADE_SECTION__KEY`; lists are separated by\ncommas. With \
+                    the suffix `_FILE`, the variable contains the path of a file that holds the \
+                    value.\n`DATABASE_URL` and `SMTP_URL` are also read and rank below \
+                    `PALISADE_DATABASE__URL` and\n`PALISADE_MAIL__SMTP_URL`. `palisade config \
+                    show` lists the effective values and their origins.\n"
+        .to_owned();
     let mut section = "";
     for entry in CATALOGUE {
         let (of, _) = entry.key.rsplit_once('.').unwrap_or(("", entry.key));
         if of != section {
             section = of;
             text.push_str(&format!(
-                "\n## `{of}`\n\n| setting | default | expected | what for |\n|---|---|---|---|\n"
+                "\n## `{of}`\n\n| setting | default | expected | meaning |\n|---|---|---|---|\n"
             ));
         }
         text.push_str(&format!(
@@ -87,14 +101,14 @@ fn default_in_words(entry: &Entry) -> String {
         Preset::ByEnvironment { development, production } => {
             format!("`{development}` in development, `{production}` in production")
         }
-        Preset::SameAs(other) => format!("what `{other}` says"),
+        Preset::SameAs(other) => format!("the value of `{other}`"),
         Preset::InDataDirectory { prefix, file } => {
             format!("`{prefix}{file}` in `data.directory`")
         }
         Preset::IfSet { key, then, otherwise } => {
-            format!("`{then}` when `{key}` is set, else `{otherwise}`")
+            format!("`{then}` if `{key}` is set, otherwise `{otherwise}`")
         }
-        Preset::OfRule(_) => "the rule's own".to_owned(),
+        Preset::OfRule(_) => "depends on the rule".to_owned(),
         Preset::Unset(_) => "not set".to_owned(),
     }
 }

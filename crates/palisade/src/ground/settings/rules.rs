@@ -53,15 +53,15 @@ fn server(settings: &Settings, reader: &mut Reader<'_>) {
     if server.listen == server.admin_listen && server.listen.port() != 0 {
         reader.refuse(
             &["server.admin_listen", "server.listen"],
-            format!("{} is the address of server.listen too", server.admin_listen),
-            "Give it another port",
+            format!("{} is also the address and port of server.listen", server.admin_listen),
+            "Use another port",
         );
     }
     if !server.public_url.is_https() && !server.public_url.is_loopback() {
         reader.refuse(
             &["server.public_url"],
             format!("{} sends passwords unencrypted over a network", server.public_url),
-            "Begin it with https://; http is for localhost only",
+            "Use https://; http is for localhost only",
         );
     }
 }
@@ -164,8 +164,8 @@ fn sessions(settings: &Settings, reader: &mut Reader<'_>) {
         if idle > sessions.absolute_timeout {
             reader.refuse(
                 &[key, "sessions.absolute_timeout"],
-                "this is longer than sessions.absolute_timeout, when every session ends anyway",
-                "Make it shorter, or sessions.absolute_timeout longer",
+                "this is longer than sessions.absolute_timeout, after which every session ends",
+                "Shorten it, or increase sessions.absolute_timeout",
             );
         }
     }
@@ -205,7 +205,7 @@ fn mail(settings: &Settings, reader: &mut Reader<'_>) {
     if mail.smtp_url.is_some() && mail.from.is_none() {
         reader.refuse(
             &["mail.from", "mail.smtp_url"],
-            "mail.smtp_url is set, but not whom letters come from",
+            "mail.smtp_url is set, but the sender is not",
             "Set it, such as Example <no-reply@example.com>",
         );
     }
@@ -220,7 +220,7 @@ fn mail(settings: &Settings, reader: &mut Reader<'_>) {
     if settings.is_production() && verified && mail.smtp_url.is_none() {
         reader.refuse(
             &["registration.email_verification", "mail.smtp_url", "server.environment"],
-            "addresses can't be verified without mail",
+            "email addresses can't be confirmed without a mail server",
             "Set mail.smtp_url and mail.from, or set registration.email_verification to off",
         );
     }
@@ -253,21 +253,22 @@ fn transport(settings: &Settings, reader: &mut Reader<'_>) {
         reader.refuse(
             &["server.trusted_proxies", "server.tls.certificate", "server.environment"],
             "production needs TLS: neither a certificate nor a trusted proxy is set",
-            "Set server.tls.certificate and server.tls.key, or name the proxy that ends TLS here",
+            "Set server.tls.certificate and server.tls.key, or list the proxy that terminates TLS \
+             here",
         );
     }
     // Any other http origin is refused in development too.
     if !server.public_url.is_https() && server.public_url.is_loopback() {
         reader.refuse(
             &["server.public_url", "server.environment"],
-            format!("{} is not https, which production needs", server.public_url),
-            "Set the https:// origin under which people reach the server",
+            format!("{} is not https, which production requires", server.public_url),
+            "Set the https:// origin under which users reach the server",
         );
     }
     if !is_internal(server.admin_listen) {
         reader.refuse(
             &["server.admin_listen", "server.environment"],
-            format!("{} may show its health to everybody", server.admin_listen),
+            format!("{} may expose the health endpoints to other machines", server.admin_listen),
             "Listen on 127.0.0.1, [::1] or a private address of this machine",
         );
     }
@@ -290,14 +291,15 @@ fn passkeys(settings: &Settings, reader: &mut Reader<'_>) {
         reader.refuse(
             &["mfa.rp_id", "server.public_url"],
             format!("browsers refuse passkeys of {id} on {host}"),
-            "Name the host of server.public_url, or a domain above it",
+            "Use the host of server.public_url, or a parent domain",
         );
     }
     if settings.mfa.attestation == Attestation::Direct && settings.mfa.attestation_roots.is_none() {
         reader.refuse(
             &["mfa.attestation_roots", "mfa.attestation"],
-            "mfa.attestation asks for a proof, and no certificate is named that it may lead to",
-            "Name a PEM file with the makers' certificates, or leave mfa.attestation at none",
+            "mfa.attestation requires a proof, but no certificate is named that it may lead to",
+            "Name a PEM file with the manufacturers' certificates, or leave mfa.attestation at \
+             none",
         );
     }
 }
@@ -323,14 +325,14 @@ fn protections(settings: &Settings, reader: &mut Reader<'_>) {
         reader.refuse(
             &["limits.enabled", "server.environment"],
             "rate limits can't be switched off in production",
-            "Remove it; a limit that is too tight has limits.rules.NAME.burst",
+            "Remove it. To relax a limit, raise limits.rules.NAME.burst",
         );
     }
     if !settings.lockout.enabled {
         reader.refuse(
             &["lockout.enabled", "server.environment"],
             "lockout can't be switched off in production",
-            "Remove it; a lock that comes too soon has lockout.threshold",
+            "Remove it. To lock accounts later, raise lockout.threshold",
         );
     }
     for (name, rule) in &settings.limits.rules {
@@ -339,7 +341,7 @@ fn protections(settings: &Settings, reader: &mut Reader<'_>) {
             reader.refuse(
                 &[&key, "server.environment"],
                 "a rate limit can't be switched off in production",
-                "Remove it, and raise the rule's burst if it is too tight",
+                "Remove it. To relax the rule, raise its burst",
             );
         }
     }
@@ -357,7 +359,8 @@ fn weak_custom_cost(settings: &Settings, reader: &mut Reader<'_>) {
         reader.refuse(
             &[CUSTOM[0], CUSTOM[1], "passwords.cost", "server.environment"],
             "with these passes, this is below OWASP's minimum for Argon2id",
-            "The least is 46MiB with 1 pass, 19MiB with 2, 12MiB with 3, 9MiB with 4, 7MiB with 5",
+            "The minimum is 46MiB with 1 pass, 19MiB with 2, 12MiB with 3, 9MiB with 4, 7MiB with \
+             5",
         );
     }
 }

@@ -98,7 +98,7 @@ impl fmt::Debug for DatabaseUrl {
 
 impl Value for DatabaseUrl {
     const EXPECTED: &'static str =
-        "a database address, `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/NAME`";
+        "a database URL, `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/NAME`";
     const SHAPE: Shape = Shape::Text;
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -110,7 +110,7 @@ impl Value for DatabaseUrl {
         if sqlite || postgres {
             Ok(Self(text))
         } else {
-            Err("is not a database address that is known here".to_owned())
+            Err("is not a database URL of a known kind".to_owned())
         }
     }
 
@@ -171,7 +171,7 @@ impl Value for RootKey {
         let text = String::parse(text)?;
         let key = text.strip_prefix(ROOT_KEY_PREFIX);
         if is_placeholder(key.unwrap_or(&text)) {
-            return Err("is a placeholder that everybody knows".to_owned());
+            return Err("is a well-known placeholder".to_owned());
         }
         let Some(key) = key else {
             return if text.contains(['/', '.']) {

@@ -1,4 +1,4 @@
-//! The mail server and whom letters come from.
+//! The mail server and the sender of outgoing email.
 
 use std::fmt;
 
@@ -60,12 +60,12 @@ impl fmt::Debug for SmtpUrl {
 
 impl Value for SmtpUrl {
     const EXPECTED: &'static str =
-        "the address of a mail server, `smtps://USER:PASSWORD@HOST` or `smtp://USER:PASSWORD@HOST`";
+        "the URL of a mail server, `smtps://USER:PASSWORD@HOST` or `smtp://USER:PASSWORD@HOST`";
     const SHAPE: Shape = Shape::Text;
 
     fn parse(text: &str) -> Result<Self, String> {
         let text = String::parse(text)?;
-        let (scheme, rest) = text.split_once("://").ok_or("is not an address with a scheme")?;
+        let (scheme, rest) = text.split_once("://").ok_or("is not a URL with a scheme")?;
         let tls_from_the_start = match scheme {
             "smtps" => true,
             "smtp" => false,
@@ -83,14 +83,15 @@ impl Value for SmtpUrl {
             })
             .transpose()?;
         let (host, port) = match place.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => {
-                (host, Some(port.parse().map_err(|_| "has a port that is no number to 65535")?))
-            }
+            Some((host, port)) if !port.ends_with(']') => (
+                host,
+                Some(port.parse().map_err(|_| "has a port that is not a number up to 65535")?),
+            ),
             _ => (place, None),
         };
         let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '[' | ']' | ':');
         if host.is_empty() || !host.chars().all(named) {
-            return Err("names no host".to_owned());
+            return Err("has no host".to_owned());
         }
         Ok(Self { tls_from_the_start, login, host: host.to_owned(), port })
     }
@@ -114,14 +115,17 @@ fn decoded(text: &str) -> Result<String, String> {
         match digits.map(digit) {
             [Some(high), Some(low)] => bytes.push(u8::try_from(high * 16 + low).unwrap_or(0)),
             _ => {
-                return Err("has a % without two digits after it; write % itself as %25".to_owned());
+                return Err(
+                    "has a % that is not followed by two hexadecimal digits; write % itself as %25"
+                        .to_owned(),
+                );
             }
         }
     }
     String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())
 }
 
-/// Whom letters come from: `NAME <ADDRESS>` or an address alone (RFC 5322 section 3.4).
+/// The sender of outgoing email: `NAME <EMAIL>` or only an email address (RFC 5322 section 3.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mailbox(message::Mailbox);
 
@@ -133,12 +137,12 @@ impl Mailbox {
 }
 
 impl Value for Mailbox {
-    const EXPECTED: &'static str = "a sender, `NAME <ADDRESS>` or an address";
+    const EXPECTED: &'static str = "a sender, `NAME <EMAIL>` or an email address";
     const SHAPE: Shape = Shape::Text;
 
     fn parse(text: &str) -> Result<Self, String> {
         let text = String::parse(text)?;
-        text.parse().map(Self).map_err(|_| "is no sender".to_owned())
+        text.parse().map(Self).map_err(|_| "is not a sender".to_owned())
     }
 
     fn show(&self) -> String {

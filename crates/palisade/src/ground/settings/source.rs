@@ -159,11 +159,11 @@ impl Gathering<'_> {
     fn variable(&mut self, key: &str, name: &str, value: &str) {
         let origin = Origin::Environment(name.to_owned());
         if !self.named.insert(key.to_owned()) {
-            let wrong = "the variable and its _FILE form are both set";
+            let wrong = "both the variable and its _FILE form are set";
             self.problem(key, origin, wrong, "Remove one of the two");
         } else if value.is_empty() {
             let wrong = "the variable is set, but empty";
-            self.problem(key, origin, wrong, format!("Give {name} a value or remove it"));
+            self.problem(key, origin, wrong, format!("Set {name} to a value, or remove it"));
         } else {
             self.accept(key, value.to_owned(), origin);
         }
@@ -191,7 +191,7 @@ impl Gathering<'_> {
                 let origin = Origin::Environment(name.to_owned());
                 self.named.insert(key.to_owned());
                 let wrong = format!("the file {} can't be read: {error}", quoted(path));
-                self.problem(key, origin, wrong, "Name a file that this process may read");
+                self.problem(key, origin, wrong, "Name a file that this process can read");
             }
         }
     }
@@ -333,6 +333,6 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
 fn meant(nearest: Option<&str>) -> String {
     nearest.map_or_else(
         || "Remove it".to_owned(),
-        |nearest| format!("The nearest is {nearest}; use that or remove this"),
+        |nearest| format!("The nearest known setting is {nearest}; use that, or remove this"),
     )
 }

@@ -248,7 +248,7 @@ mod precedence {
             let sources = Sources { read_file: &read_file, ..sources("", &pair, &[]) };
             let problems = Settings::load(sources).unwrap_err();
             assert_eq!(problems.len(), 1, "{problems:?}");
-            assert!(problems[0].to_string().contains("both set"));
+            assert!(problems[0].to_string().contains("are set"));
         }
     }
 
@@ -299,7 +299,7 @@ mod refusals {
     #[test]
     fn an_empty_variable_is_refused() {
         variable_refused("PALISADE_SERVER__LISTEN", "", "server.listen", "empty");
-        variable_refused("DATABASE_URL", "", "database.url", "Give DATABASE_URL a value");
+        variable_refused("DATABASE_URL", "", "database.url", "Set DATABASE_URL to a value");
     }
 
     #[test]
@@ -550,7 +550,7 @@ mod secrets {
             "palisade-root-key-v1.changeme",
         ] {
             let name = "PALISADE_KEYS__ROOT_KEY";
-            variable_refused(name, placeholder, "keys.root_key", "everybody knows");
+            variable_refused(name, placeholder, "keys.root_key", "well-known placeholder");
         }
     }
 
@@ -683,7 +683,7 @@ mod between_settings {
             refused(&PRODUCTION.replace("127.0.0.1/32", everybody), key, "almost anyone");
         }
         refused(&format!("{key} = [\"10.0.0.1\"]"), key, "/32");
-        refused(&format!("{key} = [\"10.0.0.1/8\"]"), key, "own address");
+        refused(&format!("{key} = [\"10.0.0.1/8\"]"), key, "inside a network");
     }
 
     #[test]
@@ -773,7 +773,7 @@ enabled = true"
     fn production_keeps_the_admin_listener_inside() {
         let at = |address: &str| production_with(&format!("admin_listen = \"{address}\""));
         for address in ["0.0.0.0:9000", "[::]:9000", "203.0.113.1:9000", "[2001:db8::1]:9000"] {
-            refused(&at(address), "server.admin_listen", "show its health");
+            refused(&at(address), "server.admin_listen", "expose the health endpoints");
         }
         for address in ["127.0.0.1:9001", "10.1.2.3:9000", "[::1]:9000", "[fd00::1]:9000"] {
             settings(&at(address));

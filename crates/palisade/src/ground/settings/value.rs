@@ -152,11 +152,11 @@ impl Value for IpNet {
     const SHAPE: Shape = Shape::Text;
 
     fn parse(text: &str) -> Result<Self, String> {
-        let network: Self = text
-            .parse()
-            .map_err(|_| "is not an IP network; a single address ends in /32 or /128".to_owned())?;
+        let network: Self = text.parse().map_err(|_| {
+            "is not an IP network; a single IP address ends in /32 or /128".to_owned()
+        })?;
         if network.addr() != network.network() {
-            return Err("names an address inside a network; write the network's own address \
+            return Err("is an IP address inside a network; write the network's first IP address \
                         before the slash"
                 .to_owned());
         }

@@ -30,7 +30,7 @@ macro_rules! words {
             fn parse(text: &str) -> Result<Self, String> {
                 match text {
                     $( $word => Ok(Self::$variant), )+
-                    _ => Err("is not one of the known words".to_owned()),
+                    _ => Err("is not one of the accepted values".to_owned()),
                 }
             }
 
@@ -56,7 +56,7 @@ words! {
     Migrate, "`auto` or `manual`" {
         /// `palisade serve`, when it starts.
         Auto = "auto",
-        /// Somebody who runs `palisade migrate up`.
+        /// The operator, with `palisade migrate up`.
         Manual = "manual",
     }
 }
@@ -84,7 +84,7 @@ words! {
 words! {
     /// The purpose of PASETO access tokens.
     Paseto, "`v4.public` or `v4.local`" {
-        /// Signed: everybody can verify it.
+        /// Signed: any holder of the public key can verify it.
         V4Public = "v4.public",
         /// Encrypted: only the server can read it.
         V4Local = "v4.local",
@@ -116,15 +116,15 @@ words! {
 words! {
     /// Who may register.
     RegistrationMode, "`open` or `closed`" {
-        /// Everybody.
+        /// Anyone.
         Open = "open",
-        /// Nobody; accounts are created by an administrator.
+        /// No one; administrators create accounts.
         Closed = "closed",
     }
 }
 
 words! {
-    /// Whether somebody who registers must prove the email address.
+    /// Whether a new user must confirm the email address.
     EmailVerification, "`required`, `optional` or `off`" {
         /// There is no account before its address is proved.
         Required = "required",

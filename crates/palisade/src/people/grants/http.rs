@@ -23,28 +23,31 @@ use crate::users::{self, Authority, User};
 pub(super) fn routes() -> Routes {
     Routes::at("/resources/{type}")
         .get("/", SIGNED_IN.keys(), mine)
-        .says("Ids of the resources of a kind with which one may do something oneself, sorted.")
+        .says(
+            "Lists the ids of the resources of a type on which you may perform an action, sorted.",
+        )
         .get("/{id}/grants", SIGNED_IN.keys(), all)
         .says(
-            "The grants on a resource.\n\nFor whoever holds `share` on it, or the permission `resources:read`; to \
-             everybody else it doesn't exist.",
+            "Lists the grants on a resource.\n\nYou need `share` on the resource, or the \
+             permission `resources:read`. Without either, the resource does not exist for you.",
         )
         .put("/{id}/grants/{subject}", SIGNED_IN.keys(), give)
         .says(
-            "Grants a subject exactly these actions on a resource.\n\nFor whoever holds `share` on it, of what they \
-             hold themselves and for no longer, or with the permission `resources:write` of everything.",
+            "Grants a subject exactly these actions on a resource.\n\nYou need `share` on the \
+             resource, and can grant only actions that you hold, for no longer than you hold them. \
+             With the permission `resources:write`, you can grant any action.",
         )
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "grants.no_such_subject")
         .delete("/{id}/grants/{subject}", SIGNED_IN.keys(), take)
-        .says("Withdraws everything that a subject was granted on a resource.")
+        .says("Withdraws every action that a subject was granted on a resource.")
         .or(Kind::Denied, "access.exceeds_own")
         .and(
             Routes::at("/access")
                 .post("/check", SIGNED_IN.keys(), check)
                 .says(
-                    "Whether a subject may do something with a resource.\n\nAbout others only with the permission \
-                     `resources:read`.",
+                    "Checks whether a subject may perform an action on a resource.\n\nTo check \
+                     another subject, you need the permission `resources:read`.",
                 )
                 .or(Kind::Denied, "access.denied"),
         )
@@ -53,10 +56,11 @@ pub(super) fn routes() -> Routes {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct GrantBody {
-    /// What the subject may do from now on, and nothing else. `share`: hand on what it holds itself.
+    /// The actions that the subject may perform from now on; these replace earlier ones. `share`
+    /// allows the subject to grant the actions that it holds.
     #[schemars(with = "Vec<Action>", length(min = 1, max = 50))]
     actions: Vec<String>,
-    /// Until when; absent: for ever.
+    /// When the grant expires. Omit for a grant that does not expire.
     #[schemars(with = "Option<shape::DateTime>")]
     expires_at: Option<String>,
 }
@@ -64,7 +68,7 @@ struct GrantBody {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct CheckBody {
-    /// Whose right; one's own if absent.
+    /// The subject to check. Defaults to the caller.
     #[schemars(with = "Option<Subject>")]
     subject: Option<String>,
     #[schemars(with = "Action")]
@@ -79,20 +83,20 @@ struct CheckBody {
 #[schemars(rename = "Verdict")]
 struct CheckAnswer {
     allowed: bool,
-    /// The subject whose grant allows it; null if none does.
+    /// The subject whose grant allows the action; null if none does.
     because: Option<String>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct MineParams {
-    /// What one wants to do with them; `read` if absent.
+    /// The action to perform on the resources. Defaults to `read`.
     #[schemars(with = "Option<Action>")]
     action: Option<String>,
-    /// How many on a page.
+    /// The maximum number of items on a page.
     #[schemars(with = "Option<shape::PageSize>")]
     limit: Option<String>,
-    /// The `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     #[schemars(with = "Option<ResourceId>")]
     cursor: Option<String>,
 }
@@ -103,7 +107,7 @@ struct MineParams {
 struct Ids {
     #[schemars(with = "Vec<ResourceId>")]
     items: Vec<String>,
-    /// Where the next page starts; null on the last.
+    /// The cursor of the next page; null on the last page.
     #[schemars(with = "Option<ResourceId>")]
     next_cursor: Option<String>,
 }
@@ -113,7 +117,7 @@ struct Ids {
 #[schemars(rename = "GrantList")]
 struct Grants {
     items: Vec<GrantView>,
-    /// Always null: they are all here.
+    /// Always null: the list is complete.
     next_cursor: Option<String>,
 }
 
@@ -124,7 +128,8 @@ fn word<T>(
     value.map_err(|()| Broken::new("grants.bad_word", says))
 }
 
-const NAME: &str = "Use 1 to 50 lower-case letters, digits, - and _, a letter first.";
+const NAME: &str = "Use 1 to 50 characters: lower-case letters, digits, - and _, starting with a \
+                    letter.";
 
 /// Refuses whoever may neither look at grants nor hand them on; to them the resource doesn't exist.
 async fn may_look(app: &App, caller: &Caller, resource: &Resource) -> Result<()> {
@@ -171,7 +176,8 @@ async fn may_change(
     {
         return Ok(());
     }
-    let says = "This takes rights that you don't hold yourself, or not for so long; ask whoever owns the resource.";
+    let says = "This requires rights that you don't hold, or don't hold for that long. Ask the \
+                owner of the resource.";
     Err(Error::new(Kind::Denied, "access.exceeds_own", says))
 }
 
@@ -199,7 +205,7 @@ async fn mine(
         .map_err(|()| Error::bad_field("action", "grants.bad_word", NAME))?;
     let after =
         params.cursor.as_deref().map(str::parse::<ResourceId>).transpose().map_err(|()| {
-            let says = "Give the next_cursor of an earlier page, or leave it out.";
+            let says = "Use the next_cursor of an earlier page, or omit it.";
             Error::bad_field("cursor", "request.bad_cursor", says)
         })?;
     let after = after.as_ref().map_or(FIRST, ResourceId::as_str);
@@ -244,7 +250,7 @@ async fn give(
 
 fn checked(app: &App, body: GrantBody) -> Result<(BTreeSet<Action>, Option<Timestamp>)> {
     if body.actions.is_empty() || body.actions.len() > 50 {
-        let says = "Give 1 to 50 actions; to withdraw them all, DELETE the grant.";
+        let says = "Use 1 to 50 actions. To withdraw all of them, DELETE the grant.";
         return Err(Error::bad_field("/actions", "grants.bad_actions", says));
     }
     let mut rules = Rules::new();
@@ -255,7 +261,7 @@ fn checked(app: &App, body: GrantBody) -> Result<(BTreeSet<Action>, Option<Times
     let time = |text: &str| match Timestamp::parse_rfc3339(text) {
         Ok(at) if at > app.clock.now() => Ok(at),
         _ => {
-            let says = "Give a time to come, like 2031-01-31T12:00:00Z (RFC 3339).";
+            let says = "Use a future time, like 2031-01-31T12:00:00Z (RFC 3339).";
             Err(Broken::new("grants.bad_expiry", says))
         }
     };
@@ -284,14 +290,12 @@ async fn check(
 ) -> Result<Json<CheckAnswer>> {
     let me = caller.signed_in()?;
     let mut rules = Rules::new();
-    let subject = body
-        .subject
-        .as_deref()
-        .map(|text| word(text.parse(), "Give user:ID, role:NAME or anyone."));
+    let subject =
+        body.subject.as_deref().map(|text| word(text.parse(), "Use user:ID, role:NAME or anyone."));
     let subject = rules.check("/subject", subject.transpose());
     let action = rules.check("/action", word(body.action.parse(), NAME));
     let kind = rules.check("/resource_type", word(body.resource_type.parse(), NAME));
-    let id = "Use 1 to 200 of A-Z a-z 0-9 - . _ ~, not beginning with a dot.";
+    let id = "Use 1 to 200 of the characters A-Z a-z 0-9 - . _ ~, not starting with a dot.";
     let id = rules.check("/resource_id", word(body.resource_id.parse(), id));
     let all = subject.zip(action).zip(kind.zip(id));
     let ((subject, action), (kind, id)) = rules.all(all)?;
@@ -300,7 +304,7 @@ async fn check(
         && subject != Subject::Anyone
         && !me.permissions.contains(READ.name)
     {
-        let says = "You are not allowed to ask about others.";
+        let says = "You are not allowed to check other subjects.";
         return Err(Error::new(Kind::Denied, "access.denied", says));
     }
     let resource = Resource { kind, id };

@@ -1,7 +1,7 @@
 //! Grants: who may do what with a single resource.
 //!
 //! A resource is named by its type and id, both the application's own words; Palisade keeps nothing else of it.
-//! A grant gives an action to a user, to everybody with a role, or to anyone, for ever or for a time.
+//! A grant gives an action to a user, to all users with a role, or to anyone, without or with a time limit.
 //!
 //! Promises:
 //! - What isn't granted isn't allowed, and what has expired isn't granted.
@@ -32,14 +32,14 @@ use crate::shape;
 
 pub use subject::{Action, Resource, ResourceId, ResourceType, Subject};
 
-/// May see the grants on every resource and check everybody's.
+/// May see the grants on every resource and check those of all subjects.
 pub const READ: Permission =
     Permission { name: "resources:read", says: "See the grants on every resource" };
 /// May give and withdraw grants on every resource.
 pub const WRITE: Permission =
-    Permission { name: "resources:write", says: "Give and withdraw grants on every resource" };
+    Permission { name: "resources:write", says: "Grant and withdraw actions on every resource" };
 
-/// Somebody was granted something.
+/// A subject was granted something.
 pub const GIVEN: Event = Event { name: "grants.given", says: "Actions on a resource were granted" };
 /// A grant was withdrawn.
 pub const WITHDRAWN: Event = Event { name: "grants.withdrawn", says: "A grant was withdrawn" };
@@ -67,23 +67,23 @@ pub const MODULE: Module = Module {
 /// The action that lets one hand on what one holds.
 pub const SHARE: &str = "share";
 
-/// What a subject was granted on a resource.
+/// An action that a subject may perform on a resource.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "Grant")]
 pub struct GrantView {
-    /// The kind of resource.
+    /// The type of the resource.
     #[schemars(with = "ResourceType")]
     pub resource_type: String,
-    /// Which one.
+    /// The id of the resource.
     #[schemars(with = "ResourceId")]
     pub resource_id: String,
     /// `user:ID`, `role:NAME` or `anyone`.
     #[schemars(with = "Subject")]
     pub subject: String,
-    /// What they may do.
+    /// The action that the subject may perform.
     #[schemars(with = "Action")]
     pub action: String,
-    /// Until when; null: for ever.
+    /// When the grant expires; null if it does not expire.
     #[schemars(with = "Option<shape::DateTime>")]
     pub expires_at: Option<Timestamp>,
 }
@@ -106,7 +106,7 @@ pub async fn put(
     expires_at: Option<Timestamp>,
 ) -> Result<()> {
     if !exists(change, subject).await? {
-        let says = "There is no such user or role.";
+        let says = "This user or role does not exist.";
         return Err(Error::new(Kind::Conflict, "grants.no_such_subject", says));
     }
     clear(change, resource, subject).await?;

@@ -104,7 +104,7 @@ pub struct Resource {
 pub enum Subject {
     /// A user.
     User(UserId),
-    /// Everybody with a role.
+    /// All users with a role.
     Role(RoleName),
     /// Anyone, signed in or not.
     Anyone,

@@ -34,7 +34,7 @@ async fn mailbox(State(app): State<App>, headers: HeaderMap) -> Result<Html> {
         ));
     }
     if items.is_empty() {
-        items.push_str("<p>Nothing was sent yet.</p>");
+        items.push_str("<p>No email has been sent yet.</p>");
     }
     Ok(Html::new(
         &*app.random,

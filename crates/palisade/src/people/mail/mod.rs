@@ -31,7 +31,7 @@ pub use render::{Letters, Rendered};
 pub use transport::Post;
 
 /// A letter could not be delivered for three days.
-pub const FAILED: Event = Event { name: "mail.failed", says: "A letter could not be delivered" };
+pub const FAILED: Event = Event { name: "mail.failed", says: "An email could not be delivered" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -63,7 +63,7 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-/// To whom it may concern: sends what was written, to the user's present address if it names none.
+/// Sends the email as written; if it names no recipient, to the user's current email address.
 pub fn as_written(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
     Box::pin(async move {
         if content.to.is_some() {
@@ -88,7 +88,7 @@ pub fn needed(app: &App) -> Result<()> {
     if is_on(app) {
         return Ok(());
     }
-    let says = "This server sends no mail; ask an administrator.";
+    let says = "This server sends no email. Ask an administrator.";
     Err(Error::unavailable("mail.off", says))
 }
 

@@ -106,12 +106,12 @@ async fn take(app: &App) -> Result<Option<Taken>> {
 /// Sends it; the error is a word for the operator, without anything personal.
 async fn send(app: &App, taken: &Taken) -> Result<(), String> {
     let unreadable =
-        |_| "the letter can't be opened: it was sealed under another root key".to_owned();
+        |_| "the email can't be decrypted: it was encrypted with another root key".to_owned();
     let plain = key(app).open(taken.id.as_bytes(), &taken.sealed).map_err(unreadable)?;
-    let content: Content = serde_json::from_slice(plain.expose())
-        .map_err(|_| "the letter can't be read".to_owned())?;
+    let content: Content =
+        serde_json::from_slice(plain.expose()).map_err(|_| "the email can't be read".to_owned())?;
     let letters = app.part::<Letters>();
-    let letter = letters.find(&taken.letter).ok_or("there is no such letter any more")?;
+    let letter = letters.find(&taken.letter).ok_or("the template of the email no longer exists")?;
     let content = (letter.prepare)(app, content).await.map_err(|error| error.code().to_owned())?;
     // SECURITY: whatever wrote it, nothing is sent where nobody can read it (test: a_service_account_never_signs_in).
     let reachable = |content: &Content| !content.to.as_deref().is_some_and(users::unreachable);
@@ -135,7 +135,7 @@ async fn note(app: &App, taken: &Taken, problem: Option<String>) -> Result<()> {
         letter = taken.letter,
         tries = taken.tries,
         problem,
-        "a letter was not delivered"
+        "an email was not delivered"
     );
     if now.since(taken.created_at) < TRIED_FOR {
         let tries = usize::try_from(taken.tries - 1).unwrap_or(0);

@@ -79,7 +79,7 @@ impl Letters {
         let site = url.split_once("://").map_or(url.as_str(), |(_, site)| site).to_owned();
         values.insert("site".to_owned(), site);
         values.insert("public_url".to_owned(), url);
-        let to = content.to.clone().ok_or("the letter has no address")?;
+        let to = content.to.clone().ok_or("the email has no recipient")?;
         let write = |name: String| {
             let template = self.templates.get_template(&name);
             template
@@ -88,7 +88,7 @@ impl Letters {
         };
         let text = write(format!("{}.txt", letter.name))?;
         let (subject, text) = text.split_once('\n').ok_or("the text has no subject")?;
-        let subject = subject.strip_prefix("Subject: ").ok_or("the first line is no Subject")?;
+        let subject = subject.strip_prefix("Subject: ").ok_or("the first line is not a Subject")?;
         let html = write(format!("{}.html", letter.name))?;
         // A line break would end the header.
         let subject = subject.chars().filter(|c| !c.is_control()).take(200).collect();

@@ -83,7 +83,7 @@ impl Post {
                 }
                 Ok(())
             }
-            Way::Nowhere => Err("there is no mail server".to_owned()),
+            Way::Nowhere => Err("no mail server is configured".to_owned()),
         }
     }
 }
@@ -138,7 +138,8 @@ impl Header for AutoSubmitted {
 
 /// The same id in every try, so that a letter sent twice is seen as one.
 fn message(app: &App, id: Uuid, from: &Mailbox, letter: Rendered) -> Result<Message, String> {
-    let to: Address = letter.to.parse().map_err(|_| "the address is none for mail".to_owned())?;
+    let to: Address =
+        letter.to.parse().map_err(|_| "the recipient is not a valid email address".to_owned())?;
     let domain = from.email.domain();
     Message::builder()
         .from(from.clone())
@@ -154,9 +155,9 @@ fn message(app: &App, id: Uuid, from: &Mailbox, letter: Rendered) -> Result<Mess
 /// What the server said, as a code: its text may repeat the address.
 fn problem(error: &lettre::transport::smtp::Error) -> String {
     match error.status() {
-        Some(code) => format!("the mail server answered {code}"),
-        None if error.is_timeout() => "the mail server takes too long".to_owned(),
-        None if error.is_tls() => "no verified TLS with the mail server".to_owned(),
+        Some(code) => format!("the mail server replied with {code}"),
+        None if error.is_timeout() => "the mail server took too long to respond".to_owned(),
+        None if error.is_tls() => "no verified TLS connection to the mail server".to_owned(),
         None => "the mail server can't be reached".to_owned(),
     }
 }

@@ -22,31 +22,34 @@ use crate::users::{self, AllPermissions};
 pub(super) fn routes() -> Routes {
     Routes::at("/roles")
         .get("/", needs(READ), all)
-        .says("All roles, by name.")
+        .says("Lists all roles, by name.")
         .post("/", needs(WRITE).fresh(), make)
-        .says("Makes a role, of permissions that one holds oneself.")
+        .says("Creates a role.\n\nYou must hold all its permissions.")
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "roles.taken")
         .or(Kind::Conflict, "roles.too_many")
         .get("/{role}", needs(READ), one)
-        .says("One role.")
+        .says("Returns a role.")
         .patch("/{role}", needs(WRITE).fresh(), alter)
-        .says("Changes what the body names of a role; what it adds or takes away one must hold oneself.")
+        .says(
+            "Updates the given fields of a role.\n\nYou must hold every permission that you add or \
+             remove.",
+        )
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "roles.built_in")
         .delete("/{role}", needs(WRITE).fresh(), remove)
-        .says("Deletes a role of permissions that one holds oneself; whoever held it doesn't any more.")
+        .says("Deletes a role and takes it from every user.\n\nYou must hold all its permissions.")
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "roles.built_in")
         .and(
             Routes::at("/permissions")
                 .get("/", needs(READ), permissions)
-                .says("The permissions that exist."),
+                .says("Lists the permissions that exist."),
         )
         .and(
             Routes::at("/users/{id}/roles")
                 .put("/{role}", needs(users::WRITE).fresh(), give)
-                .says("Gives a user a role, of permissions that one holds oneself.")
+                .says("Gives a user a role.\n\nYou must hold all its permissions.")
                 .or(Kind::Denied, "access.exceeds_own")
                 .delete("/{role}", needs(users::WRITE).fresh(), take)
                 .says("Takes a role from a user.")
@@ -61,10 +64,10 @@ pub(super) fn routes() -> Routes {
 struct RoleBody {
     #[schemars(with = "shape::Name")]
     name: String,
-    /// What it is for.
+    /// What the role is for.
     #[schemars(with = "Option<shape::Label>")]
     description: Option<String>,
-    /// What its holders may do: names out of `GET /permissions`.
+    /// The permissions of the role: names from `GET /permissions`.
     #[schemars(with = "Vec<shape::Permission>", length(max = 200))]
     permissions: Vec<String>,
 }
@@ -72,10 +75,10 @@ struct RoleBody {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RoleChangeBody {
-    /// Absent: unchanged.
+    /// Omit to leave unchanged.
     #[schemars(with = "Option<shape::Label>")]
     description: Option<String>,
-    /// Absent: unchanged.
+    /// Omit to leave unchanged.
     #[schemars(with = "Option<Vec<shape::Permission>>", length(max = 200))]
     permissions: Option<Vec<String>>,
 }
@@ -83,19 +86,19 @@ struct RoleChangeBody {
 /// So many permissions a request may name.
 const MOST_PERMISSIONS: usize = 200;
 
-/// A permission that roles can hold.
+/// A permission that a role can have.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Permission")]
 struct PermissionView {
     /// `area:verb`.
     name: &'static str,
-    /// What it allows.
+    /// What the permission allows.
     description: &'static str,
 }
 
 fn known(app: &App, names: Vec<String>) -> Result<BTreeSet<String>> {
     if names.len() > MOST_PERMISSIONS {
-        let says = "Give at most 200 permissions.";
+        let says = "Use at most 200 permissions.";
         return Err(Error::bad_field("/permissions", "roles.too_many_permissions", says));
     }
     let existing = app.part::<AllPermissions>();
@@ -105,7 +108,7 @@ fn known(app: &App, names: Vec<String>) -> Result<BTreeSet<String>> {
         let there = if existing.0.contains(&name) {
             Ok(name)
         } else {
-            let says = "There is no such permission; see GET /api/v1/permissions.";
+            let says = "This permission does not exist. See GET /api/v1/permissions.";
             Err(Broken::new("roles.unknown_permission", says))
         };
         good.extend(rules.check(&format!("/permissions/{number}"), there));
@@ -115,7 +118,7 @@ fn known(app: &App, names: Vec<String>) -> Result<BTreeSet<String>> {
 
 fn description(text: Option<&str>) -> Result<Option<String>> {
     text.map(users::check_name).transpose().map_err(|_| {
-        let says = "A description has 1 to 200 characters and no control characters.";
+        let says = "Use a description of 1 to 200 characters, without control characters.";
         Error::bad_field("/description", "roles.bad_description", says)
     })
 }
@@ -131,7 +134,7 @@ async fn make(
 ) -> Result<Created<Role>> {
     let name: RoleName = body.name.parse().map_err(|()| {
         let says =
-            "A name has 1 to 50 characters: lower-case letters, digits, - and _, a letter first.";
+            "Use 1 to 50 characters: lower-case letters, digits, - and _, starting with a letter.";
         Error::bad_field("/name", "roles.bad_name", says)
     })?;
     let description = description(body.description.as_deref())?.unwrap_or_default();

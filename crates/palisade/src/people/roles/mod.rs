@@ -1,8 +1,8 @@
 //! Roles: named sets of permissions.
 //!
 //! Promises:
-//! - `admin` holds every permission there is and can't be changed; `user` is everybody's.
-//! - Nobody puts into a role, or gives somebody a role with, what they don't hold themselves.
+//! - `admin` holds every permission there is and can't be changed; all users have `user`.
+//! - Users can put into a role, or give a user a role with, only permissions that they hold themselves.
 //! - A change takes effect on the next request on this node, on others within the bound of the feed.
 //!
 //! Tables: `roles`, `role_permissions`.
@@ -28,7 +28,7 @@ use crate::users::{self, ADMIN, AllPermissions, Authority, Holder, USER};
 pub const READ: Permission = Permission { name: "roles:read", says: "See roles and permissions" };
 /// May make, change and delete roles.
 pub const WRITE: Permission =
-    Permission { name: "roles:write", says: "Make, change and delete roles" };
+    Permission { name: "roles:write", says: "Create, change and delete roles" };
 
 /// A role was made.
 pub const CREATED: Event = Event { name: "roles.created", says: "A role was created" };
@@ -92,18 +92,18 @@ impl JsonSchema for RoleName {
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Role")]
 pub struct Role {
-    /// What it is called in requests.
+    /// The name of the role in requests.
     #[schemars(with = "shape::Name")]
     pub name: String,
-    /// What it is for.
+    /// What the role is for.
     pub description: String,
-    /// What its holders may do, sorted.
+    /// The permissions of the role, sorted.
     pub permissions: Vec<String>,
 }
 
 /// What a role shall be.
 pub struct Wanted {
-    /// What it is for.
+    /// What the role is for.
     pub description: String,
     /// What its holders may do; all of them exist.
     pub permissions: BTreeSet<String>,
@@ -181,7 +181,7 @@ pub async fn create(mut change: Change, name: &RoleName, wanted: Wanted) -> Resu
     authority.hands_on(name.as_str(), wanted.permissions.iter().map(String::as_str))?;
     let (count,): (i64,) = change.one("select count(*) from roles", args![]).await?;
     if count >= MOST {
-        let says = "There are 1,000 roles already; delete some first.";
+        let says = "There are already 1,000 roles. Delete one first.";
         return Err(Error::new(Kind::Conflict, "roles.too_many", says));
     }
     let made = change
@@ -191,7 +191,7 @@ pub async fn create(mut change: Change, name: &RoleName, wanted: Wanted) -> Resu
         )
         .await?;
     if made == 0 {
-        let says = "There is a role of this name already.";
+        let says = "A role with this name already exists.";
         return Err(Error::new(Kind::Conflict, "roles.taken", says));
     }
     allow(&mut change, name, &wanted.permissions).await?;
@@ -248,7 +248,7 @@ fn entry(event: Event, name: &RoleName, permissions: &BTreeSet<String>) -> crate
     event.entry().detail("role", name.as_str()).detail("permissions", named.join(" "))
 }
 
-/// Deletes a role; whoever held it doesn't any more.
+/// Deletes a role and takes it from every user.
 ///
 /// # Errors
 /// Not found; `roles.built_in`; `access.exceeds_own`; or the database fails.
@@ -271,11 +271,7 @@ pub async fn delete(mut change: Change, name: &RoleName) -> Result<()> {
 }
 
 fn built_in() -> Error {
-    Error::new(
-        Kind::Conflict,
-        "roles.built_in",
-        "This role belongs to the server and stays as it is.",
-    )
+    Error::new(Kind::Conflict, "roles.built_in", "This role is built in and can't be changed.")
 }
 
 /// Gives a role to a user.
@@ -298,7 +294,7 @@ pub fn held_for_revoking(user: UserId) -> [Hold; 2] {
 /// Takes a role from a user.
 ///
 /// # Errors
-/// Not found; `roles.built_in` for the one that everybody has; `users.last_admin`; or the database fails.
+/// Not found; `roles.built_in` for the one that all users have; `users.last_admin`; or the database fails.
 pub async fn revoke(mut change: Change, user: UserId, name: &RoleName) -> Result<()> {
     if name.as_str() == USER {
         return Err(built_in());
@@ -317,7 +313,7 @@ pub async fn check_for_new(change: &mut Change, names: &[String]) -> Result<()> 
         return Ok(());
     }
     if names.len() > MOST_OF_A_USER {
-        let says = "Give at most 50 roles.";
+        let says = "Use at most 50 roles.";
         return Err(Error::bad_field("/roles", "roles.too_many_roles", says));
     }
     let authority = Authority::of(change).await?;
@@ -330,7 +326,7 @@ pub async fn check_for_new(change: &mut Change, names: &[String]) -> Result<()> 
             Err(()) => None,
         };
         let Some(role) = role else {
-            let says = "There is no role of this name.";
+            let says = "This role does not exist.";
             return Err(Error::bad_field(&format!("/roles/{number}"), "roles.unknown", says));
         };
         may_give(change, &authority, &role).await?;

@@ -1,4 +1,4 @@
-//! Who may act on whom, and hand on what.
+//! Which users may act on which others, and which rights they may hand on.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use crate::app::{ActorKind, App, Change, Hold};
 use crate::error::{Error, Kind, Result, bad_token};
 use crate::id::{ApiKeyId, UserId};
 
-/// How far somebody's word goes: to what they hold themselves, and no further.
+/// The extent of a caller's authority: what they hold themselves, and no more.
 #[derive(Clone, Debug)]
 pub enum Authority {
-    /// Whoever holds the machine itself: everything.
+    /// The operator of the machine: everything.
     Operator,
     /// A signed-in user.
     User {
@@ -34,7 +34,7 @@ impl Authority {
     /// they rest on. What was taken away while the change waited is gone.
     ///
     /// # Errors
-    /// Nobody is signed in; or the database fails.
+    /// The caller is not signed in; or the database fails.
     pub async fn of(change: &mut Change) -> Result<Authority> {
         let (kind, key) = (change.actor().kind, change.actor().api_key);
         if matches!(kind, ActorKind::Operator | ActorKind::System) {
@@ -250,6 +250,6 @@ pub async fn stoppable(app: &App, caller: &Caller, target: UserId) -> Result<Use
 
 /// What is asked for takes rights that the caller doesn't hold.
 pub fn exceeds_own() -> Error {
-    let says = "This takes rights that you don't hold yourself; ask an administrator.";
+    let says = "This requires rights that you don't hold. Ask an administrator.";
     Error::new(Kind::Denied, "access.exceeds_own", says)
 }

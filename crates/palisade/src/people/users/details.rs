@@ -60,7 +60,7 @@ pub async fn set_email(
 
 /// The address belongs to another account.
 pub fn email_taken() -> Error {
-    let says = "There is already an account with this address.";
+    let says = "An account with this email address already exists.";
     Error::new(Kind::Conflict, "users.email_taken", says)
 }
 

@@ -35,21 +35,21 @@ impl Email {
         let text = text.trim_matches(' ');
         // Looked at before any work that grows with it.
         if text.len() > MOST_BYTES {
-            return broken("An address has at most 254 bytes.");
+            return broken("An email address has at most 254 bytes.");
         }
         let text: String = text.nfc().collect();
         if text.len() > LONGEST {
-            return broken("An address has at most 254 bytes.");
+            return broken("An email address has at most 254 bytes.");
         }
         let Some((local, domain)) = text.rsplit_once('@') else {
-            return broken("Write an address as name@example.com.");
+            return broken("Write the email address as name@example.com.");
         };
         check_local(local)?;
         let ascii = ascii_domain(domain)?;
         let address = format!("{local}@{ascii}");
         // A domain grows when it is written in ASCII.
         if address.len() > LONGEST {
-            return broken("An address has at most 254 bytes, its domain written in ASCII.");
+            return broken("An email address has at most 254 bytes, with its domain in ASCII.");
         }
         Ok(Email { key: format!("{}@{ascii}", fold(local)), address })
     }
@@ -71,21 +71,22 @@ fn broken<T>(says: &str) -> Result<T, Broken> {
 
 fn check_local(local: &str) -> Result<(), Broken> {
     if local.is_empty() || local.len() > LONGEST_LOCAL {
-        return broken("The part before the @ has 1 to 64 bytes.");
+        return broken("The part before the @ must have 1 to 64 bytes.");
     }
     if local.starts_with('.') || local.ends_with('.') || local.contains("..") {
-        return broken("A dot before the @ stands between two other characters.");
+        return broken("Before the @, a dot must be between two other characters.");
     }
     let ascii = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(c);
     let other = |c: char| c.is_alphanumeric() && !UNSEEN_LETTERS.contains(&c);
     if !local.chars().all(|c| if c.is_ascii() { ascii(c) } else { other(c) }) {
         return broken(
-            "Before the @ stand letters, digits and . _ + - and the like; no spaces, quotes or @.",
+            "Before the @, use letters, digits and . _ + - and the like. Spaces, quotes and @ are \
+             not allowed.",
         );
     }
     // A letter that only looks different (full width, ligature, long s) could be another's address.
     if !local.nfkc().eq(local.chars()) {
-        return broken("Write the part before the @ in its plain characters.");
+        return broken("Write the part before the @ in plain characters.");
     }
     Ok(())
 }
@@ -106,7 +107,7 @@ fn ascii_domain(domain: &str) -> Result<String, Broken> {
         Some(domain) if domain.contains('.') && !domain.ends_with(|c: char| c.is_ascii_digit()) => {
             Ok(domain)
         }
-        _ => broken("The part after the @ is a domain name, like example.com."),
+        _ => broken("The part after the @ must be a domain name, like example.com."),
     }
 }
 

@@ -19,25 +19,26 @@ use crate::shape;
 pub(super) fn routes() -> Routes {
     Routes::at("/users")
         .get("/me", SIGNED_IN.keys().enrolling(), me)
-        .says("Who is signed in.")
+        .says("Returns the signed-in user.")
         .patch("/me", SIGNED_IN, change_me)
-        .says("Changes what the body names of the signed-in user.")
+        .says("Updates the given fields of the signed-in user.")
         .get("/", needs(READ), all)
         .says(
-            "All users, oldest first.\n\nWith `query` those whose address begins so, by address, and after \
-             them those whose name does, by name.",
+            "Lists all users, oldest first.\n\nWith `query`, lists the users whose email address \
+             starts with it, by email address, followed by the users whose name starts with it, by \
+             name.",
         )
         .get("/{id}", needs(READ), one)
-        .says("One user.")
+        .says("Returns a user.")
         .post("/{id}/enable", needs(WRITE).fresh(), enable_user)
-        .says("Lets a disabled user sign in again.")
+        .says("Enables a disabled user.\n\nThe user can sign in again.")
         .or(Kind::Denied, "access.exceeds_own")
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ChangeBody {
-    /// Absent: unchanged. Null: removed.
+    /// Omit to leave unchanged; null removes it.
     #[serde(default, deserialize_with = "absent_or_null")]
     #[schemars(with = "Option<shape::Label>")]
     name: Option<Option<String>>,
@@ -46,13 +47,13 @@ struct ChangeBody {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ListParams {
-    /// How many on a page.
+    /// The maximum number of items on a page.
     #[schemars(with = "Option<shape::PageSize>")]
     limit: Option<String>,
-    /// The `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     #[schemars(with = "Option<shape::PageCursor>")]
     cursor: Option<String>,
-    /// Only users whose address or name begins so.
+    /// Only users whose email address or name starts with this text.
     #[schemars(with = "Option<shape::Label>")]
     query: Option<String>,
 }
@@ -83,7 +84,7 @@ async fn all(
 ) -> Result<Json<List<UserView>>> {
     let paging = Paging::new(params.limit.as_deref(), params.cursor.as_deref())?;
     let query = params.query.map(|query| check_name(&query)).transpose().map_err(|_| {
-        let says = "Give the beginning of an address or a name, 1 to 200 characters.";
+        let says = "Use the beginning of an email address or a name, 1 to 200 characters.";
         Error::bad_field("query", "request.bad_query", says)
     })?;
     let now = app.clock.now();

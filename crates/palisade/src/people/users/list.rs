@@ -100,7 +100,7 @@ async fn after(app: &App, prefix: &Prefix, paging: &Paging) -> Result<After> {
     let last: Option<(String, Option<String>)> =
         app.db.maybe("select email_key, name_key from users where id = $1", args![id]).await?;
     let Some((email, name)) = last else {
-        let says = "The user where this page began is gone; begin the search anew.";
+        let says = "The user at which this page starts no longer exists. Start the search again.";
         return Err(Error::bad_field("cursor", "request.bad_cursor", says));
     };
     if email.starts_with(&prefix.from) {

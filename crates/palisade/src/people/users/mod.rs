@@ -5,7 +5,7 @@
 //! - The last administrator who can sign in can't be disabled, stripped or deleted.
 //! - Who acts on another user holds what that user holds, and hands on only what they hold ([`Authority`]).
 //!
-//! - A service account never signs in, gets no mail and is nobody's last administrator.
+//! - A service account never signs in, receives no email and doesn't count as the last administrator.
 //!
 //! Tables: `users`, `user_roles`.
 
@@ -88,7 +88,7 @@ pub const CHANGED: Event = Event { name: "users.changed", says: "A user's detail
 pub const DISABLED: Event = Event { name: "users.disabled", says: "A user was disabled" };
 /// A user signed in who had asked to be deleted, and stays.
 pub const KEPT: Event =
-    Event { name: "users.kept", says: "A sign-in took back the wish to be deleted" };
+    Event { name: "users.kept", says: "A sign-in cancelled a requested deletion" };
 /// A user was given a role.
 pub const ROLE_GRANTED: Event =
     Event { name: "users.role_granted", says: "A user was given a role" };
@@ -160,7 +160,7 @@ fn memory(app: &App) -> &Remembered<UserId, User> {
 
 /// The role that holds every permission.
 pub const ADMIN: &str = "admin";
-/// The role of everybody; it begins with no permission.
+/// The role of all users; it begins with no permission.
 pub const USER: &str = "user";
 
 /// What proves a user beside a password.
@@ -193,7 +193,7 @@ impl Factors {
 /// A person with an account.
 #[derive(Debug)]
 pub struct User {
-    /// Who it is; never given to anybody else.
+    /// The id, which is never reused.
     pub id: UserId,
     /// The address, as its owner wrote it.
     pub email: String,
@@ -209,11 +209,11 @@ pub struct User {
     pub disabled: bool,
     /// Until when clients that aren't known are refused; may be past.
     pub locked_until: Option<Timestamp>,
-    /// Whether it is a program's: nobody signs in to it.
+    /// Whether it is a service account, which can't sign in.
     pub service: bool,
     /// When the account was made.
     pub created_at: Timestamp,
-    /// When somebody last signed in to it.
+    /// When the user last signed in.
     pub last_login_at: Option<Timestamp>,
     /// When it is deleted, at its owner's wish.
     pub delete_at: Option<Timestamp>,
@@ -279,7 +279,7 @@ pub fn check_name(text: &str) -> Result<String, Broken> {
     let name: String = text.trim().nfc().collect();
     let count = name.chars().count();
     if count == 0 || count > 200 || name.contains(is_unseen) {
-        let says = "A name has 1 to 200 characters and no control characters.";
+        let says = "Use a name of 1 to 200 characters, without control characters.";
         return Err(Broken::new("name.invalid", says));
     }
     Ok(name)

@@ -69,7 +69,7 @@ pub async fn revoke_role(change: &mut Change, holder: Holder<'_>) -> Result<()> 
     Ok(())
 }
 
-/// Takes a role that is deleted from everybody.
+/// Takes a deleted role from all users.
 ///
 /// # Errors
 /// When the database fails.
@@ -109,7 +109,7 @@ pub async fn spare_last_admin(change: &mut Change, id: UserId) -> Result<()> {
         return Err(Error::new(
             Kind::Conflict,
             "users.last_admin",
-            "This is the last administrator who can sign in; make another one first.",
+            "This is the last administrator who can sign in. Create another one first.",
         ));
     }
     Ok(())

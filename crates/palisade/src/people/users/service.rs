@@ -41,6 +41,6 @@ pub async fn service_page(app: &App, paging: &Paging) -> Result<List<User>> {
 
 /// What is asked for is a person's, and this is a service account.
 pub fn service_account() -> Error {
-    let says = "This is a service account: nobody signs in to it, and no mail reaches it.";
+    let says = "This is a service account. It can't sign in and receives no email.";
     Error::new(Kind::Conflict, "users.service_account", says)
 }

@@ -8,48 +8,49 @@ use super::User;
 use crate::id::UserId;
 use crate::shape;
 
-/// A user, as the API shows it.
+/// A user.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(rename = "User")]
 pub struct UserView {
     id: UserId,
-    /// The address, as it was given.
+    /// The email address, as it was given.
     #[schemars(with = "shape::EmailAddress")]
     email: String,
-    /// Whether the address was proved to be the user's.
+    /// Whether the user has confirmed the email address.
     email_verified: bool,
-    /// What the user is called.
+    /// The name of the user.
     name: Option<String>,
-    /// Names of roles.
+    /// The names of the user's roles.
     roles: Vec<String>,
-    /// Whether it is a service account: a program's, to which nobody signs in.
+    /// Whether this is a service account: the account of a program, which can't sign in.
     service: bool,
     /// A disabled user can't sign in and has no sessions.
     disabled: bool,
-    /// Too many wrong passwords: until then only devices are let in that have signed in before. 9999-12-31
-    /// means until an administrator unlocks the account or its password is new.
+    /// Until when only known devices can sign in, after too many wrong passwords. 9999-12-31 means
+    /// until an administrator unlocks the account or its password is changed.
     #[schemars(with = "Option<shape::DateTime>")]
     locked_until: Option<Timestamp>,
     #[schemars(with = "shape::DateTime")]
     created_at: Timestamp,
     #[schemars(with = "Option<shape::DateTime>")]
     last_login_at: Option<Timestamp>,
-    /// The user asked for the account to be deleted: it happens then, unless they sign in before.
+    /// When the account will be deleted at the user's request, unless the user signs in before
+    /// then.
     #[schemars(with = "Option<shape::DateTime>")]
     delete_at: Option<Timestamp>,
-    /// What proves the user beside the password.
+    /// The user's second factors.
     mfa: FactorsView,
 }
 
-/// What proves a user beside a password.
+/// The second factors of a user.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Factors")]
 pub(super) struct FactorsView {
-    /// Whether an app makes one-time codes.
+    /// Whether an authenticator app is set up.
     totp: bool,
-    /// How many passkeys there are.
+    /// The number of passkeys.
     passkeys: i64,
-    /// How many recovery codes aren't used yet.
+    /// The number of unused recovery codes.
     recovery_codes_left: i64,
 }
 

@@ -265,7 +265,9 @@ impl Front {
         };
         let stream = match stream {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%error, peer = %ends.peer, "no TLS handshake"),
+            Ok(Err(error)) => {
+                return tracing::debug!(%error, peer = %ends.peer, "a TLS handshake failed");
+            }
             Err(_) => return tracing::debug!(peer = %ends.peer, "the TLS handshake took too long"),
         };
         let builder = match stream.get_ref().1.alpn_protocol() {

@@ -168,11 +168,7 @@ fn other_coding() -> Error {
 
 /// A head that didn't come in time.
 pub(super) fn too_slow() -> Error {
-    Error::new(
-        Kind::TooSlow,
-        "request.too_slow",
-        "The head of the request took too long to arrive.",
-    )
+    Error::new(Kind::TooSlow, "request.too_slow", "The headers took too long to arrive.")
 }
 
 /// Plain HTTP where TLS is spoken.
@@ -218,7 +214,7 @@ fn framing<B>(request: &Request<B>, head: Head<'_>) -> Result<(), Error> {
     // (test: a_head_that_began_with_the_request_before_hides_no_length).
     if !head.is_of(request) {
         return Err(malformed(
-            "Send a request with Transfer-Encoding only after the answer to the one before.",
+            "Wait for the previous response before you send a request with Transfer-Encoding.",
         ));
     }
     Ok(())

@@ -48,7 +48,7 @@ impl fmt::Display for TlsError {
                 write!(out, "{} is not usable PEM: {error}", path.display())
             }
             Self::NoCertificate(path) => {
-                write!(out, "{} holds no certificate", path.display())
+                write!(out, "{} contains no certificate", path.display())
             }
             Self::Mismatch(certificate, key) => write!(
                 out,
@@ -56,7 +56,7 @@ impl fmt::Display for TlsError {
                 key.display(),
                 certificate.display()
             ),
-            Self::Refused(error) => write!(out, "the certificate or key is refused: {error}"),
+            Self::Refused(error) => write!(out, "the certificate or key is rejected: {error}"),
         }
     }
 }
