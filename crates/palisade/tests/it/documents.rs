@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use palisade::MODULES;
 use palisade::settings::settings_markdown;
 
+use crate::app::settings as settings_of;
 use crate::catalogues::{shipped, sources};
 
 /// Endings of file names, which look like the last part of a name.
@@ -146,6 +147,79 @@ fn every_event_code_setting_and_permission_that_a_document_names_exists() {
     }
     assert!(unknown.is_empty(), "documents name what doesn't exist: {unknown:#?}");
     assert!(named > 400, "{named}");
+}
+
+/// Whether a path as a document writes it is one of this route: `/api/v1` may be left out.
+fn is_of(route: &str, path: &str) -> bool {
+    [path.to_owned(), format!("/api/v1{path}")].iter().any(|path| {
+        let (parts, wanted) = (route.split('/'), path.split('/'));
+        parts.clone().count() == wanted.clone().count()
+            && parts.zip(wanted).all(|(part, wanted)| part == wanted || part.starts_with('{'))
+    })
+}
+
+#[test]
+fn every_route_that_a_document_names_exists() {
+    let random = std::sync::Arc::new(palisade_crypto::random::SeededRandom::new(1));
+    let settings = settings_of(&[("compat.login_form", "true")]);
+    let clock = palisade::clock::Clock::system();
+    let routes = palisade::Builder::new(settings, clock, random).routes();
+    let exists = |method: &str, path: &str| {
+        routes.iter().any(|route| route.method.as_str() == method && is_of(&route.path, path))
+    };
+    assert!(exists("GET", "/users/me") && !exists("GET", "/users/you/all"));
+    let mut named = 0;
+    let mut unknown = Vec::new();
+    for (document, text) in documents() {
+        let text = without_programs(&text).replace('\n', " ");
+        for code in text.split('`').skip(1).step_by(2) {
+            let Some((method, path)) = code.split_once(" /") else { continue };
+            if !matches!(method, "GET" | "POST" | "PUT" | "PATCH" | "DELETE") {
+                continue;
+            }
+            let path = format!("/{}", path.split([' ', '?']).next().unwrap());
+            named += 1;
+            if !exists(method, &path) {
+                unknown.push(format!("{document}: {method} {path}"));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "documents name what doesn't exist: {unknown:#?}");
+    assert!(named > 100, "{named}");
+}
+
+/// What GitHub makes of a heading.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    words.chars().filter(kept).map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn every_link_of_a_document_leads_somewhere() {
+    let mut links = 0;
+    for (document, text) in documents() {
+        let folder = root().join(&document).parent().unwrap().to_owned();
+        for after in without_programs(&text).split("](").skip(1) {
+            let link = after.split(')').next().unwrap();
+            if link.contains("://") {
+                continue;
+            }
+            let (file, place) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { root().join(&document) } else { folder.join(file) };
+            assert!(target.exists(), "{document} links to {link}");
+            let headings = || {
+                let text = std::fs::read_to_string(&target).unwrap();
+                let lines: Vec<String> =
+                    text.lines().filter(|line| line.starts_with('#')).map(anchor).collect();
+                lines
+            };
+            let found = place.is_empty() || headings().iter().any(|heading| heading == place);
+            assert!(found, "{document} links to {link}");
+            links += 1;
+        }
+    }
+    assert!(links > 60, "{links}");
 }
 
 /// Whether `phrase` stands in this line as words of their own, and not within a name or a path.
