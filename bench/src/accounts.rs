@@ -155,8 +155,8 @@ async fn look_up(app: &App, accounts: i64) -> Result<(f64, f64)> {
 const PAGES: [&str; 7] = [
     "first page of the list",
     "a page in the middle of it",
-    "search by address, first page",
-    "search by address, a page in the middle",
+    "search by email, first page",
+    "search by email, a page in the middle",
     "search by name",
     "search that finds nothing",
     "one user",

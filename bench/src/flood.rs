@@ -240,7 +240,7 @@ fn hashes_per_second() -> f64 {
 
 fn report_reads(pairs: &[Pair]) -> Result<()> {
     say(&format!(
-        "Reads with {READERS} connections, without and with {SIGN_INS} sign-ins under way, server on \
+        "Reads with {READERS} connections, without and with {SIGN_INS} concurrent sign-ins, server on \
          all cores, load on the last, medians of {} pairs:\n",
         pairs.len()
     ))?;
@@ -273,14 +273,14 @@ fn report_sign_ins(alone: &[Alone], pairs: &[Pair], answers: &BTreeMap<u16, usiz
     let rate = median(alone.iter().map(|alone| alone.sign_ins));
     let shares = || alone.iter().map(|alone| 100.0 * alone.sign_ins / alone.bound);
     say(&format!(
-        "| 64 under way, nobody reads | {rate:.1} | {:.0} % (least {:.0} %, most {:.0} %) |",
+        "| 64 concurrent, no reads | {rate:.1} | {:.0} % (least {:.0} %, most {:.0} %) |",
         median(shares()),
         shares().fold(f64::INFINITY, f64::min),
         shares().fold(0.0, f64::max)
     ))?;
     let rate = median(pairs.iter().map(|pair| pair.sign_ins));
     let share = 100.0 * rate / bound;
-    say(&format!("| 64 under way, reads at full rate | {rate:.1} | {share:.0} % |"))?;
+    say(&format!("| 64 concurrent, reads at full rate | {rate:.1} | {share:.0} % |"))?;
     let answers: Vec<String> =
         answers.iter().map(|(status, count)| format!("{count} times {status}")).collect();
     let honest: Vec<f64> = pairs.iter().flat_map(|pair| pair.honest.iter().copied()).collect();

@@ -151,9 +151,9 @@ pub(crate) fn starts(plan: &Plan) -> Result<()> {
         .map(|_| start(&plan.server, Some(kept.path())))
         .collect::<Result<Vec<_>>>()?;
     let size = std::fs::metadata(&plan.server)?.len() as f64 / f64::from(1 << 20);
-    say("| start, until it listens | ms |\n|---|---|")?;
-    say(&format!("| the first, with new keys and an empty schema | {:.0} |", median(first)))?;
-    say(&format!("| any later one | {:.0} |\n", median(again)))?;
+    say("| time from start to listening | ms |\n|---|---|")?;
+    say(&format!("| first start, with new keys and an empty schema | {:.0} |", median(first)))?;
+    say(&format!("| any later start | {:.0} |\n", median(again)))?;
     say(&format!("The program is {size:.1} MiB."))
 }
 

@@ -12,7 +12,7 @@ from server import CHECKS
 
 
 def main():
-    for module in ["tokens", "factors", "verifying", "operating", "mailing", "described", "browser", "pages"]:
+    for module in ["tokens", "factors", "verifying", "operating", "mailing", "described", "readme", "browser", "pages"]:
         importlib.import_module(module)
     word = sys.argv[2] if len(sys.argv) > 2 else ""
     chosen = [function for function in CHECKS if word in function.__name__]

@@ -119,7 +119,7 @@ def asks(server, client):
         "register": lambda email: client.post("/api/v1/auth/register", {"email": email, "password": PASSWORD}),
         "forgot": lambda email: client.post("/api/v1/auth/password/forgot", {"email": email}),
         "resend": lambda email: client.post("/api/v1/auth/verify-email/resend", {"email": email}),
-        "change of address": lambda email: client.post("/api/v1/users/me/email", {"email": email}, token),
+        "change of email": lambda email: client.post("/api/v1/users/me/email", {"email": email}, token),
     }
 
 

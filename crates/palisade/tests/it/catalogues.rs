@@ -14,7 +14,7 @@ use crate::app::{Call, On, PASSWORD, Plan, TestApp};
 /// Tables of the ground, which no slice owns.
 const GROUND: [&str; 1] = ["feed"];
 
-fn sources() -> Vec<(PathBuf, String)> {
+pub fn sources() -> Vec<(PathBuf, String)> {
     sources_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
 }
 
@@ -37,7 +37,7 @@ fn sources_in(folder: &Path) -> Vec<(PathBuf, String)> {
 }
 
 /// The part of a source file that ships: everything above its unit tests.
-fn shipped(text: &str) -> &str {
+pub fn shipped(text: &str) -> &str {
     text.split("#[cfg(test)]\nmod tests {").next().unwrap()
 }
 

@@ -21,6 +21,7 @@ mod bounds;
 mod catalogues;
 mod cors;
 mod described;
+mod documents;
 mod duplicates;
 mod ending_table;
 mod endings;
