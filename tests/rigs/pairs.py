@@ -69,6 +69,7 @@ CHANGING = ("post", "put", "patch", "delete")
 # as a wrong guess at this account depends on how far it had come: what was right when it was compared counts as none.
 COMPARED = {
     "POST /users/me/password": {(422, "request.invalid")},
+    "POST /auth/reauthenticate": {(422, "request.invalid")},
     "POST /auth/login": {(401, "login.denied")},
     "POST /login/access-token": {(401, "login.denied")},
 }

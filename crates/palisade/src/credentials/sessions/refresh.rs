@@ -279,12 +279,7 @@ async fn repeat(
         return Err(ended());
     }
     // SECURITY: somebody holds a copy (test: a_late_replay_ends_the_family).
-    match ending::end(&mut change, session.user, session.id, Why::Replayed).await {
-        // Ended at the same moment, by another replay or by its owner: this one ends nothing more
-        // (test: a_refresh_that_waited_for_an_ending_is_refused).
-        Err(error) if error.kind() == Kind::NotFound => return Err(ended()),
-        done => done?,
-    }
+    ending::end(&mut change, session.user, session.id, Why::Replayed).await?;
     let entry = REPLAYED.about(session.user).detail("session", session.id.to_string());
     change.commit(entry).await?;
     Err(ended())
