@@ -49,6 +49,11 @@ async fn counted(on: On) {
     let (ann, browser) = (app.token("ann@example.com").await, app.browser("ann@example.com").await);
     let ended = app.token("ann@example.com").await;
     let bob = app.token("bob@example.com").await;
+    for _ in 0..3 {
+        // The headers appear with less than half of the limit left.
+        assert!(!ann.get(ME).await.headers.contains_key("ratelimit"));
+        assert!(!browser.get(ME).await.headers.contains_key("ratelimit"));
+    }
     assert_eq!(left(&ann.get(ME).await), "\"account\";r=5");
     // Every session of the account, by token and by cookie.
     assert_eq!(left(&browser.get(ME).await), "\"account\";r=4");
