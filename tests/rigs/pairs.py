@@ -160,6 +160,9 @@ class Watch:
             until = time.monotonic() + (abs(delay) if slot == order[1] else 0)
             while (left := until - time.monotonic()) > 0:
                 time.sleep(left - 0.0002 if left > 0.0005 else 0)
+            if abs(delay) > 1:
+                # A server closes a connection on which no request begins for long.
+                self.worker.firing[slot].connect()
             began[slot] = time.monotonic()
             self.worker.firing[slot].socket.sendall(calls[slot])
         for slot in order:
