@@ -165,7 +165,7 @@ def the_docs_page_is_read_and_tried_by_keyboard_alone():
             page.keyboard.press("Enter")
             page.locator("#who").filter(has_text="ann@example.com").wait_for()
             tab_to(page, "#filter")
-            page.keyboard.type("get /users/me who")
+            page.keyboard.type("get /users/me returns")
             tab_to(page, "#get_users_me > summary")
             page.keyboard.press("Enter")
             page.get_by_role("button", name="Send").wait_for()

@@ -190,7 +190,7 @@ pub(crate) enum UserAction {
         #[arg(value_name = "EMAIL_OR_ID")]
         user: String,
     },
-    /// Unlock a user and reset the counts of wrong passwords.
+    /// Unlock a user and reset the counts of wrong passwords and codes.
     Unlock {
         /// The email address or id of the user.
         #[arg(value_name = "EMAIL_OR_ID")]

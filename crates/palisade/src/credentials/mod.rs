@@ -126,7 +126,7 @@ pub const TABLE: [Line; 14] = [
             (Kind::Factors, Fate::Ended),
             (Kind::RecoveryCodes, Fate::Ended),
         ],
-        because: "Sessions may depend on the removed factors. API keys never depend on a factor.",
+        because: "Sessions may depend on the removed factors. API keys are separate credentials and stay valid.",
     },
     Line {
         act: Act::OthersEnded,

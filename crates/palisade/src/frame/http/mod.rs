@@ -66,7 +66,12 @@ pub fn limit(app: &App, rule: &'static Rule, key: LimitKey) -> Result<Decision> 
 ///
 /// # Errors
 /// As [`limit`].
-pub fn limit_at(app: &App, rule: &'static Rule, key: LimitKey, at: Duration) -> Result<Decision> {
+pub(crate) fn limit_at(
+    app: &App,
+    rule: &'static Rule,
+    key: LimitKey,
+    at: Duration,
+) -> Result<Decision> {
     counted(app.limiter.check(rule, key, at), rule)
 }
 

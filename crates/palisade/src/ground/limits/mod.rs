@@ -116,6 +116,9 @@ impl Limiter {
     pub fn with_capacity(rules: impl IntoIterator<Item = EffectiveRule>, keys: usize) -> Self {
         let mut in_force: Vec<EffectiveRule> = rules.into_iter().collect();
         in_force.sort_by_key(|rule| rule.rule.name);
+        // SECURITY: one count for a name, wherever its rule stands
+        // (test: a_rule_that_is_listed_twice_is_counted_once).
+        in_force.dedup_by_key(|rule| rule.rule.name);
         let buckets = in_force.iter().map(|rule| Buckets::new(rule, keys)).collect();
         let rules = in_force.iter().map(|rule| rule.rule).collect();
         Self { in_force, rules, buckets, accounts: RandomState::new() }

@@ -46,6 +46,16 @@ fn the_burst_passes_then_one_per_refill() {
 }
 
 #[test]
+fn a_rule_that_is_listed_twice_is_counted_once() {
+    static AGAIN: Rule = Rule { burst: 5, ..FIVE_A_MINUTE };
+    let limiter = Limiter::new([FIVE_A_MINUTE.by_default(), AGAIN.by_default()]);
+    let key = address("192.0.2.1");
+    assert_eq!(passed(&limiter, key, Duration::ZERO, 3), 3);
+    let more = (0..5).filter(|_| limiter.check(&AGAIN, key, Duration::ZERO).allowed).count();
+    assert_eq!((more, limiter.rules().len()), (2, 1));
+}
+
+#[test]
 fn a_decision_says_what_is_left_and_when_more_comes() {
     let (limiter, key) = (five(), address("192.0.2.1"));
     let first = limiter.check(&FIVE_A_MINUTE, key, SECOND);
