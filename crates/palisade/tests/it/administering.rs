@@ -7,8 +7,8 @@ use crate::app::{Answer, Call, Client, On, Plan, TestApp};
 
 crate::on_both! {
     roles_take_effect_on_the_next_request => |on| super::roles(on);
-    nobody_hands_on_what_they_do_not_hold => |on| super::hands_on(on);
-    nobody_acts_on_somebody_who_may_do_more => |on| super::acts_on(on);
+    only_rights_that_are_held_are_given => |on| super::hands_on(on);
+    an_account_with_more_rights_stays_untouched => |on| super::acts_on(on);
     the_last_administrator_stays => |on| super::last_admin(on);
     users_are_found_by_address_and_name => |on| super::search(on);
     users_are_changed_and_deleted => |on| super::change_and_delete(on);

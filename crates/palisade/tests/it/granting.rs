@@ -10,10 +10,10 @@ use crate::app::{Answer, Call, Client, On, TestApp};
 
 crate::on_both! {
     what_is_not_granted_is_not_allowed => |on| super::checks(on);
-    whoever_may_share_hands_on_what_they_hold_and_no_more => |on| super::sharing(on);
+    sharing_gives_only_what_the_sharer_holds => |on| super::sharing(on);
     grants_end_with_their_time_their_user_and_their_role => |on| super::ends(on);
     what_one_may_see_is_listed_page_by_page => |on| super::listing(on);
-    whoever_may_share_takes_away_what_they_hold_for_as_long => |on| super::taking(on);
+    sharing_removes_only_what_the_sharer_holds => |on| super::taking(on);
     a_grant_waits_for_a_second_factor_that_is_required => |on| super::enrolling(on);
 }
 

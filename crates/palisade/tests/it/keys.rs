@@ -16,7 +16,7 @@ use crate::mailbox::{letter, letters, token};
 crate::on_both! {
     an_api_key_is_shown_once_listed_and_revoked => |on| super::one_key(on);
     an_api_key_may_do_what_its_owner_may_and_no_more => |on| super::no_more(on);
-    nobody_makes_an_api_key_that_may_do_more => |on| super::beyond(on);
+    an_api_key_never_exceeds_its_maker => |on| super::beyond(on);
     nobody_makes_an_api_key_for_another_person => |on| super::for_another(on);
     what_revokes_an_api_key => |on| super::revoking(on);
     an_api_key_expires => |on| super::expiring(on);

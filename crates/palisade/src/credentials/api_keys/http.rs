@@ -214,7 +214,7 @@ fn networks(texts: &[String]) -> Result<Vec<IpNet>, Broken> {
 async fn make(mut change: Change, owner: &User, new: NewKey) -> Result<Created<NewKeyView>> {
     let app = change.app().clone();
     let authority = Authority::of(&mut change).await?;
-    // SECURITY: (test: nobody_makes_an_api_key_that_may_do_more)
+    // SECURITY: (test: an_api_key_never_exceeds_its_maker)
     let held = |name: &String| authority.holds(name) && owner.permissions.contains(name);
     if !new.permissions.iter().all(held) {
         return Err(exceeds_own());

@@ -6,7 +6,7 @@ use super::Device;
 use crate::app::App;
 use crate::id::UserId;
 
-/// What is guessed: the password of a user, or of an address which belongs to nobody; or a user's second factor.
+/// What is guessed: the password of a user, or of an email without an account; or a user's second factor.
 #[derive(Clone, Debug)]
 pub struct Account {
     pub(super) key: Vec<u8>,
@@ -22,7 +22,7 @@ impl Account {
             Some(user) => user.0.as_bytes(),
             None => address.as_bytes(),
         };
-        // An address of nobody can't be read from the table.
+        // An email without an account can't be read from the table.
         let secret = app.root.derive_bytes("lockout accounts");
         Account { key: mac::keyed_digest(&secret, named).to_vec(), user, part: PASSWORD }
     }
@@ -48,7 +48,7 @@ pub enum Client {
     Unknown,
     /// A device that has signed in to this account before, with the password that it has now.
     Known(Device),
-    /// Any of the devices that signed in with an earlier password: they share one count. Whoever knew that
+    /// Any of the devices that signed in with an earlier password: they share one count. An attacker who knew that
     /// password may have signed in a thousand of them.
     Former,
     /// A client that is signed in to this account and is asked for the password again.

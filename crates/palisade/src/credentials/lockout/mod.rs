@@ -321,7 +321,7 @@ impl Drop for Guess {
 
 /// A user, if they are still there.
 async fn there(change: &mut Change, user: Option<UserId>) -> Result<Option<UserId>> {
-    // SECURITY: nobody is looked up too, so that it costs the same (rig: tests/rigs/telling.py).
+    // SECURITY: also looked up where there is no account, so that it costs the same (rig: tests/rigs/telling.py).
     let found = users::exists(change, user.unwrap_or(UserId(uuid::Uuid::nil()))).await?;
     Ok(user.filter(|_| found))
 }

@@ -193,7 +193,7 @@ fn personal(keys: &AuditKeys, row: &Stored) -> Result<BTreeMap<String, String>, 
     };
     let text = key
         .as_ref()
-        .unwrap_or(&keys.nobody)
+        .unwrap_or(&keys.unowned)
         .open(id.as_bytes(), &sealed)
         .map_err(|_| "the personal part can't be opened")?;
     serde_json::from_slice(text.expose()).map_err(|_| "the personal part can't be read")

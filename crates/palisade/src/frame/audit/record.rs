@@ -23,7 +23,7 @@ use crate::id::{EventId, UserId};
 pub struct AuditKeys {
     chain: SecretBytes,
     persons: SealingKey,
-    pub(super) nobody: SealingKey,
+    pub(super) unowned: SealingKey,
 }
 
 impl AuditKeys {
@@ -32,7 +32,7 @@ impl AuditKeys {
         AuditKeys {
             chain: root.derive_bytes("palisade audit chain v1"),
             persons: root.derive("palisade audit person keys v1"),
-            nobody: root.derive("palisade audit nobody v1"),
+            unowned: root.derive("palisade audit nobody v1"),
         }
     }
 
@@ -171,8 +171,8 @@ fn personal_fields(actor: &Actor, entry: &Entry) -> BTreeMap<&'static str, Strin
     fields
 }
 
-/// Seals what is personal under the key of the person, or of nobody. A person whose key was destroyed or can't be
-/// opened leaves nothing personal behind any more.
+/// Seals what is personal under the key of the person, or under that for records about no user. A person whose key
+/// was destroyed or can't be opened leaves nothing personal behind any more.
 async fn seal_personal(
     tx: &mut Tx,
     app: &App,
@@ -185,18 +185,18 @@ async fn seal_personal(
     }
     let text = serde_json::to_vec(fields).map_err(Error::internal)?;
     let context = event.0.as_bytes();
-    // SECURITY: nobody's key is looked up too: else a refusal takes longer where there is an account
+    // SECURITY: a key is also looked up where there is no user: else a refusal takes longer where there is an account
     // (rig: tests/rigs/telling.py).
     let looked_up = person.unwrap_or(UserId(Uuid::nil()));
     let wrapped: Option<(Read<Vec<u8>>,)> =
         tx.maybe("select wrapped from person_keys where user_id = $1", args![looked_up]).await?;
     match (person, wrapped) {
-        (None, _) => Ok(Some(app.audit_keys.nobody.seal(&*app.random, context, &text))),
+        (None, _) => Ok(Some(app.audit_keys.unowned.seal(&*app.random, context, &text))),
         (Some(person), Some((Read(wrapped),))) => {
             let key =
                 wrapped.and_then(|wrapped| person_key(&app.audit_keys, person, &wrapped).ok());
             if key.is_none() {
-                // A row that was tampered with stops nobody from working; `verify` names it.
+                // A row that was tampered with stops no other work; `verify` names it.
                 tracing::error!(%person, "the key of a person can't be opened: an event lacks its personal part");
             }
             Ok(key.map(|key| key.seal(&*app.random, context, &text)))

@@ -160,7 +160,7 @@ async fn may_change(
     if Authority::of(change).await?.holds(WRITE.name) {
         return Ok(());
     }
-    // SECURITY: (test: whoever_may_share_hands_on_what_they_hold_and_no_more)
+    // SECURITY: (test: sharing_gives_only_what_the_sharer_holds)
     let Some(share) = own.get(SHARE).filter(|_| me.session.is_some()) else {
         // A key hands on nothing that it wasn't made for.
         return Err(Error::not_found());
@@ -168,7 +168,7 @@ async fn may_change(
     let holds = |action: &str, until| own.get(action).is_some_and(|mine| lasts(*mine, until));
     let given = given_now(change, resource, subject).await?;
     // SECURITY: a replaced grant is taken away for the time that it had left
-    // (test: whoever_may_share_takes_away_what_they_hold_for_as_long).
+    // (test: sharing_removes_only_what_the_sharer_holds).
     let taken_is_held = given.iter().all(|(action, until)| holds(action, *until));
     // What is given ends no later than what its giver holds.
     let given_is_held = handed.actions.iter().all(|action| holds(action, handed.until));

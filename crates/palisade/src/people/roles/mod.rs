@@ -214,7 +214,7 @@ pub async fn change(
         return Err(built_in());
     }
     // SECURITY: what is added must be held, and what is taken away too: else whoever held it could be
-    // reached for a while (test: nobody_hands_on_what_they_do_not_hold).
+    // reached for a while (test: only_rights_that_are_held_are_given).
     let now: BTreeSet<String> = role.permissions.into_iter().collect();
     let wanted = permissions.unwrap_or_else(|| now.clone());
     let authority = Authority::of(&mut change).await?;
@@ -259,7 +259,7 @@ pub async fn delete(mut change: Change, name: &RoleName) -> Result<()> {
     change.must_hold(Hold::Roles)?;
     let role = find_now(&mut change, name).await?.ok_or_else(Error::not_found)?;
     // SECURITY: it is taken from everybody, those above the caller among them
-    // (test: nobody_hands_on_what_they_do_not_hold).
+    // (test: only_rights_that_are_held_are_given).
     let authority = Authority::of(&mut change).await?;
     may_give(&mut change, &authority, &role).await?;
     users::strip_role(&mut change, name.as_str()).await?;

@@ -76,7 +76,7 @@ impl Authority {
     /// `access.exceeds_own`.
     pub fn gives_resources_of(&self, role: &str) -> Result<()> {
         let Authority::User { admin, roles, permissions: own, .. } = self else { return Ok(()) };
-        // SECURITY: (test: nobody_hands_on_what_they_do_not_hold)
+        // SECURITY: (test: only_rights_that_are_held_are_given)
         let held = roles.iter().any(|held| held == role) || own.contains(MANAGES_RESOURCES);
         if *admin || held { Ok(()) } else { Err(exceeds_own()) }
     }
@@ -92,7 +92,7 @@ impl Authority {
     ) -> Result<()> {
         let Authority::User { admin, permissions: own, .. } = self else { return Ok(()) };
         // SECURITY: whoever holds every permission of today doesn't hold those of tomorrow
-        // (test: nobody_hands_on_what_they_do_not_hold).
+        // (test: only_rights_that_are_held_are_given).
         let held = role != ADMIN && permissions.into_iter().all(|name| own.contains(name));
         if *admin || held { Ok(()) } else { Err(exceeds_own()) }
     }
@@ -188,7 +188,7 @@ async fn judged(change: &mut Change, target: UserId) -> Result<(Authority, User)
     change.must_hold(Hold::Alone(target)).or_else(|_| change.must_hold(Hold::Shared(target)))?;
     let target = find_now(change, target).await?.ok_or_else(Error::not_found)?;
     let authority = Authority::of(change).await?;
-    // SECURITY: (test: nobody_acts_on_somebody_who_may_do_more)
+    // SECURITY: (test: an_account_with_more_rights_stays_untouched)
     authority.covers_permissions(&target)?;
     Ok((authority, target))
 }
