@@ -65,7 +65,7 @@ impl Changes {
     /// Returns when the database may have been changed: at once when this is the first call or the
     /// connection was lost meanwhile, and at the latest after `max`.
     ///
-    /// Waking is a hint: it may come without a change, and this process's own changes wake it too. So
+    /// Waking is a hint: it may come without a change, and on SQLite this process's own changes wake it too. So
     /// it never fails; a database that cannot be reached shows when it is read.
     pub async fn wait(&mut self, max: Duration) -> Woken {
         let deadline = Instant::now() + max;
@@ -131,11 +131,18 @@ async fn listen(
         *listener = Some(Box::new(database.listen().await?));
         return Ok(Woken::Changed);
     };
-    if open.try_recv().await?.is_none() {
-        // The connection was lost, and something may have been missed. A fresh one tells so again.
-        *listener = None;
-        return Ok(Woken::Changed);
+    loop {
+        let Some(first) = open.try_recv().await? else {
+            // The connection was lost, and something may have been missed. A fresh one tells so again.
+            *listener = None;
+            return Ok(Woken::Changed);
+        };
+        let mut of_others = !database.sent(&first);
+        while let Some(next) = open.next_buffered() {
+            of_others |= !database.sent(&next);
+        }
+        if of_others {
+            return Ok(Woken::Changed);
+        }
     }
-    while open.next_buffered().is_some() {}
-    Ok(Woken::Changed)
 }

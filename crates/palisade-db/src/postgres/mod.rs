@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{
-    PgArguments, PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions,
+    PgArguments, PgConnectOptions, PgConnection, PgListener, PgNotification, PgPool, PgPoolOptions,
     Postgres as Driver,
 };
 use sqlx::query::Query;
@@ -165,6 +165,11 @@ impl Postgres {
         listener.eager_reconnect(false);
         listener.listen(news::CHANNEL).await?;
         Ok(listener)
+    }
+
+    /// Whether a notification comes from this open database, which knows its own changes.
+    pub(crate) fn sent(&self, notification: &PgNotification) -> bool {
+        notification.payload() == self.herald.sender
     }
 
     pub(crate) async fn close(&self) {

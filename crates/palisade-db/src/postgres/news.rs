@@ -3,8 +3,10 @@
 //! PostgreSQL lets one notifying transaction at a time commit, and the next waits until its sync to disk is
 //! done: a transaction that notified itself would take the shared commit away from all others. So a
 //! transaction only says that it has news, and one task sends one notification for all that committed
-//! since the last. What is lost with the process or the connection, readers find at their next poll.
+//! since the last, [`GATHERED_FOR`] apart. What is lost with the process or the connection, readers find at their
+//! next poll. The sender is named, so that it doesn't wake itself.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +19,13 @@ use crate::DbError;
 
 /// The channel on which processes wake each other.
 pub(super) const CHANNEL: &str = "palisade_feed";
-const SEND: &str = "select pg_notify('palisade_feed', '')";
+/// What is committed so soon after a notification is told with the next.
+const GATHERED_FOR: Duration = Duration::from_millis(5);
 
 /// Sends notifications over a connection of its own; ends with its last owner.
 pub(super) struct Herald {
+    /// Who sends them: another name for each open database.
+    pub(super) sender: String,
     news: Arc<Notify>,
     pool: PgPool,
     task: AbortHandle,
@@ -29,16 +34,21 @@ pub(super) struct Herald {
 impl Herald {
     pub(super) fn start(pool: PgPool, limit: Duration) -> Self {
         let news = Arc::new(Notify::new());
+        // Random keys of the standard library's hashes: hexadecimal digits, which need no quoting.
+        let random = || RandomState::new().build_hasher().finish();
+        let sender = format!("{:016x}{:016x}", random(), random());
+        let notify = format!("select pg_notify('{CHANNEL}', '{sender}')");
         let (heard, sending) = (Arc::clone(&news), pool.clone());
         let task = tokio::spawn(async move {
             loop {
                 heard.notified().await;
-                if let Err(cause) = send(&sending, limit).await {
+                if let Err(cause) = send(&sending, limit, &notify).await {
                     tracing::debug!(%cause, "other processes will learn of a change by themselves");
                 }
+                tokio::time::sleep(GATHERED_FOR).await;
             }
         });
-        Self { news, pool, task: task.abort_handle() }
+        Self { sender, news, pool, task: task.abort_handle() }
     }
 
     /// Has the listeners woken soon; told several times before that, they are woken once.
@@ -52,8 +62,8 @@ impl Herald {
     }
 }
 
-async fn send(pool: &PgPool, limit: Duration) -> Result<(), DbError> {
-    Pooled::take(pool, limit).await?.control(SEND).await
+async fn send(pool: &PgPool, limit: Duration, notify: &str) -> Result<(), DbError> {
+    Pooled::take(pool, limit).await?.control(notify).await
 }
 
 impl Drop for Herald {

@@ -55,6 +55,19 @@ async fn without_a_change_the_wait_ends_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_postgres_own_changes_wake_nobody_here() {
+    let test = TestDb::postgres().await;
+    with_numbers(test.db()).await;
+    let mut changes = test.db().changes();
+    changes.wait(LONG).await;
+    let writer = test.db().clone();
+    tokio::spawn(async move { change(&writer, 1).await });
+    let start = Instant::now();
+    changes.wait(Duration::from_millis(500)).await;
+    assert!(start.elapsed() >= Duration::from_millis(490), "{:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiting_outlives_an_outage() {
     let cluster = Cluster::start();
     let db = Db::open(options(&cluster.url())).await.unwrap();
@@ -67,7 +80,8 @@ async fn waiting_outlives_an_outage() {
     let start = Instant::now();
     changes.wait(LONG).await;
     assert!(start.elapsed() < Duration::from_secs(5), "a reconnection wakes, too");
-    let writer = db.clone();
+    let elsewhere = Db::open(options(&cluster.url())).await.unwrap();
+    let writer = elsewhere.clone();
     tokio::spawn(async move {
         sleep(Duration::from_millis(200)).await;
         change(&writer, 1).await;

@@ -240,6 +240,10 @@ impl Identity {
 #[derive(Clone, Copy)]
 struct Needed(&'static str);
 
+/// The route asks for a fresh proof: looked at again in each change of the request.
+#[derive(Clone, Copy)]
+struct NeedsFresh;
+
 /// Whether something of the request is committed.
 #[derive(Clone, Default)]
 pub struct Committed(pub Arc<AtomicBool>);
@@ -280,6 +284,7 @@ impl FromRequestParts<App> for Caller {
             user_agent: user_agent(&parts.headers),
             request: arrival.map(|arrival| arrival.request),
             permission: parts.extensions.get::<Needed>().map(|needed| needed.0),
+            fresh: parts.extensions.get::<NeedsFresh>().is_some(),
             committed: parts
                 .extensions
                 .get::<Committed>()
@@ -346,11 +351,8 @@ pub async fn admit(
         parts.extensions.insert(Needed(permission.name));
     }
     if access.fresh {
-        let age = app.clock.now().since(identity.authenticated_at);
-        // SECURITY: (tests: what_needs_fresh_proof_is_refused_later, a_fresh_proof_is_made_with_the_strongest_factor)
-        if age >= app.settings.sessions.fresh_for || identity.proved_with < identity.strongest {
-            return Err(not_fresh(identity.strongest));
-        }
+        fresh_enough(app, identity.authenticated_at, identity.proved_with, identity.strongest)?;
+        parts.extensions.insert(NeedsFresh);
     }
     parts.extensions.insert(Arc::new(identity));
     Ok(strictest)
@@ -376,6 +378,24 @@ fn count(
 fn session_needed() -> Error {
     let says = "This operation requires a session. Sign in; an API key is not accepted.";
     Error::new(Kind::Denied, "access.session_needed", says)
+}
+
+/// Whether a proof is young enough, and made with the strongest factor that the account has.
+///
+/// # Errors
+/// `access.not_fresh`.
+pub(super) fn fresh_enough(
+    app: &App,
+    proved_at: Timestamp,
+    proved_with: Strength,
+    strongest: Strength,
+) -> Result<()> {
+    let age = app.clock.now().since(proved_at);
+    // SECURITY: (tests: what_needs_fresh_proof_is_refused_later, a_fresh_proof_is_made_with_the_strongest_factor)
+    if age >= app.settings.sessions.fresh_for || proved_with < strongest {
+        return Err(not_fresh(strongest));
+    }
+    Ok(())
 }
 
 fn not_fresh(strongest: Strength) -> Error {

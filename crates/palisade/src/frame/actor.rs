@@ -28,6 +28,8 @@ pub struct Actor {
     /// The permission that lets them, if one was asked for; the name of the role `admin`, which no permission has,
     /// asks for that role.
     pub permission: Option<&'static str>,
+    /// Whether what they do asks for a fresh proof of identity.
+    pub fresh: bool,
     /// Becomes true once something of the request is committed: from then on it can't be run again.
     pub committed: Option<Arc<AtomicBool>>,
 }

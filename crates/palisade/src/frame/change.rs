@@ -15,11 +15,13 @@ use std::time::Duration;
 use palisade_db::{Args, DbErrorKind, FromRow, Lock, Timestamp, Tx};
 use uuid::Uuid;
 
+use crate::access::{self, Strength};
 use crate::actor::{Actor, Presented};
 use crate::app::App;
 use crate::audit::{self, Entry};
 use crate::error::{Error, Result, bad_token, denied};
 use crate::feed::News;
+use crate::id::SessionId;
 
 pub use super::hold::Hold;
 
@@ -29,7 +31,8 @@ impl App {
     /// here on it can't end before the change does.
     ///
     /// # Errors
-    /// `access.invalid_token`; `access.denied`, if the permission is lost; or the database doesn't answer.
+    /// `access.invalid_token`; `access.denied`, if the permission is lost; `access.not_fresh`, if the proof has become
+    /// too old or too weak; or the database doesn't answer.
     pub async fn change(&self, actor: &Actor) -> Result<Change> {
         self.change_holding(actor, &[]).await
     }
@@ -45,6 +48,9 @@ impl App {
         let mut tx = self.db.begin_holding(locks(actor, holds)).await?;
         let at = self.clock.now();
         still_there(&mut tx, actor, at).await?;
+        if let (true, Some(session)) = (actor.fresh, actor.session) {
+            still_fresh(self, &mut tx, session).await?;
+        }
         Ok(Change {
             tx,
             at,
@@ -112,6 +118,26 @@ async fn still_there(tx: &mut Tx, actor: &Actor, now: Timestamp) -> Result<()> {
     let (allowed,) = alive.ok_or_else(bad_token)?;
     // SECURITY: (test: a_role_taken_away_refuses_what_waited_for_it)
     if allowed > 0 { Ok(()) } else { Err(denied()) }
+}
+
+/// Refuses what asks for a fresh proof if the proof isn't fresh any more, or the account has got a stronger factor.
+async fn still_fresh(app: &App, tx: &mut Tx, session: SessionId) -> Result<()> {
+    let (proved_at, proved_with, passkeys, codes): (Timestamp, String, i64, i64) = tx
+        .one(
+            "select s.authenticated_at, s.proved_with,
+                (select count(*) from passkeys p where p.user_id = s.user_id),
+                (select count(*) from totp_secrets t where t.user_id = s.user_id)
+             from sessions s where s.id = $1",
+            palisade_db::args![session],
+        )
+        .await?;
+    let strongest = match (passkeys, codes) {
+        (1.., _) => Strength::Passkey,
+        (_, 1..) => Strength::Code,
+        _ => Strength::Password,
+    };
+    // SECURITY: (test: a_factor_set_up_meanwhile_refuses_what_waited_with_a_weaker_proof)
+    access::fresh_enough(app, proved_at, Strength::parse(&proved_with), strongest)
 }
 
 /// A write transaction that knows who acts.

@@ -21,6 +21,7 @@ crate::on_both! {
     two_sessions_that_end_each_other_do_not_both_act => |on| super::ending_each_other(on);
     an_ending_that_does_not_hold_the_account_is_refused => |on| super::without_holding(on);
     a_role_taken_away_refuses_what_waited_for_it => |on| super::role_taken(on);
+    a_factor_set_up_meanwhile_refuses_what_waited_with_a_weaker_proof => |on| super::stronger_meanwhile(on);
     pairs_that_touch_one_account_meet_no_deadlock => |on| super::pairs(on);
 }
 
@@ -194,6 +195,34 @@ async fn role_taken(on: On) {
     let path = format!("/api/v1/users/{ann}/disable");
     let (answer, ()) = tokio::join!(helper.act(&path), finish);
     assert_eq!(place(&answer), (403, "", "access.denied"), "{}", answer.raw);
+    other.stop().await;
+    app.stop().await;
+}
+
+async fn stronger_meanwhile(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    let other = app.second().await;
+    let id = app.user("ann@example.com").await;
+    let ann = other.token("ann@example.com").await;
+    // A factor is being set up while requests wait that were let in with the password alone.
+    let mut change = app.app.change_holding(&Actor::operator(), &[Hold::Alone(id)]).await.unwrap();
+    let now = change.now();
+    change
+        .run(
+            "insert into totp_secrets (user_id, sealed, used_step, created_at) values ($1, $2, 0, $3)",
+            args![id, vec![0_u8; 40], now],
+        )
+        .await
+        .unwrap();
+    let finish = async {
+        a_while().await;
+        change.commit_quietly("a test").await.unwrap();
+    };
+    let (answer, listed, ()) = tokio::join!(ann.post(KEYS, key_body()), ann.get(KEYS), finish);
+    assert_eq!(place(&answer), (403, "", "access.not_fresh"), "{}", answer.raw);
+    assert_eq!(answer.body["methods"], json!(["totp", "recovery_code"]), "{}", answer.raw);
+    assert_eq!(listed.status, StatusCode::OK, "what asks for no fresh proof goes on");
+    assert_eq!(living(&app).await, (0, 1));
     other.stop().await;
     app.stop().await;
 }

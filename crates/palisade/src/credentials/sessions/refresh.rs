@@ -46,18 +46,14 @@ pub async fn refresh(
     // The keys must be there before the old secret is used up.
     keys::ring(app).await?;
     let mut change = app.change_holding(actor, &[Hold::Shared(user)]).await?;
-    let mut session = find(&mut change, digest, transport).await?.ok_or_else(ended)?;
-    if session.is_over(change.now()) {
-        return Err(ended());
-    }
-    let successor = opaque::generate(transport.prefix(), &*app.random);
     // The session's row before those of its secrets, as everywhere.
-    extend(&mut change, &mut session).await?;
+    let session = take_up(&mut change, digest, transport).await?.ok_or_else(ended)?;
+    let successor = opaque::generate(transport.prefix(), &*app.random);
     if !use_up(&mut change, &session, secret, digest, &successor).await? {
         // It may be the end of the session, which nobody else may be in the middle of.
         drop(change);
         let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
-        let session = find(&mut change, digest, transport).await?.ok_or_else(ended)?;
+        let session = take_up(&mut change, digest, transport).await?.ok_or_else(ended)?;
         return repeat(change, session, secret, digest).await;
     }
     store_secret(&mut change, &session, &successor).await?;
@@ -185,25 +181,29 @@ fn ended() -> Error {
     )
 }
 
-async fn find(
+/// Goes on with the live session of a secret, in the one statement that also reads it.
+async fn take_up(
     change: &mut Change,
     digest: [u8; 32],
     transport: Transport,
 ) -> Result<Option<Session>> {
     let read = next_read(change.app());
+    let now = change.now();
+    let idle_end = idle_end(change.app(), transport, now);
+    // SECURITY: it may have ended while this waited (test: a_refresh_that_waited_for_an_ending_is_refused).
     let row: Option<Row> = change
         .maybe(
-            "select s.id, s.user_id, s.transport, s.token_format, s.amr, s.generation, s.authenticated_at,
-                s.proved_with, s.last_used_at, s.idle_expires_at, s.expires_at
-             from session_secrets x
-                join sessions s on s.id = x.session_id
-                join users u on u.id = s.user_id
-             where x.digest = $1 and s.transport = $2 and s.ended_at is null
-                and u.disabled_at is null
-                and (' ' || s.amr || ' ' like '% mfa %'
-                    or (not exists (select 1 from totp_secrets t where t.user_id = u.id)
-                        and not exists (select 1 from passkeys k where k.user_id = u.id)))",
-            args![digest, transport.as_str()],
+            "update sessions set last_used_at = $3,
+                idle_expires_at = case when expires_at < $4 then expires_at else $4 end
+             where id = (select x.session_id from session_secrets x where x.digest = $1) and transport = $2
+                and ended_at is null and idle_expires_at > $3 and expires_at > $3
+                and exists (select 1 from users u where u.id = sessions.user_id and u.disabled_at is null)
+                and (' ' || amr || ' ' like '% mfa %'
+                    or (not exists (select 1 from totp_secrets t where t.user_id = sessions.user_id)
+                        and not exists (select 1 from passkeys k where k.user_id = sessions.user_id)))
+             returning id, user_id, transport, token_format, amr, generation, authenticated_at, proved_with,
+                last_used_at, idle_expires_at, expires_at",
+            args![digest, transport.as_str(), now, idle_end],
         )
         .await?;
     Ok(row.map(|row| session(row, read)))
@@ -270,8 +270,7 @@ async fn repeat(
         let opened = successor_key(secret).open(&digest, &sealed).map_err(Error::internal)?;
         let text = std::str::from_utf8(opened.expose()).map_err(Error::internal)?;
         let secret = SecretString::from(text);
-        // Nothing was written; it waits for the group that the successor's row may be in.
-        change.commit_quietly("a repeat within the grace changes nothing").await?;
+        change.commit_quietly("a repeat within the grace goes on with the session").await?;
         return Ok(Issued { session, secret });
     }
     if within && successor.is_none() {
@@ -290,7 +289,6 @@ async fn extend(change: &mut Change, session: &mut Session) -> Result<()> {
     session.last_used_at = now;
     session.idle_expires_at =
         idle_end(change.app(), session.transport, now).min(session.expires_at);
-    // SECURITY: it may have ended since it was read (test: a_refresh_that_waited_for_an_ending_is_refused).
     let alive = change
         .run(
             "update sessions set last_used_at = $2, idle_expires_at = $3 where id = $1 and ended_at is null",

@@ -1,13 +1,33 @@
 //! Whether this process keeps the cores busy, or other programs do.
 
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::worker::now;
+use super::lock;
+use super::worker::{CoreTime, now};
 
 /// Below one part in this many of all cores, what the process does beside hashing needs no protection from it.
 const LITTLE: u32 = 8;
 /// How long one measurement lasts at least: shorter ones say little.
-const MEASURED_OVER: Duration = Duration::from_millis(50);
+const MEASURED_OVER: Duration = Duration::from_millis(100);
+
+/// The threads that hash, by the numbers that the system gave them.
+#[derive(Default)]
+pub(super) struct Hashers(Mutex<Vec<i32>>);
+
+impl Hashers {
+    /// Adds the calling thread.
+    pub(super) fn add_this_thread(&self) {
+        #[cfg(target_os = "linux")]
+        lock(&self.0).push(rustix::thread::gettid().as_raw_pid());
+    }
+
+    /// What all of them have had of the cores so far, unfinished work included; `None` where the system doesn't tell.
+    pub(super) fn ran(&self) -> Option<Duration> {
+        let of = |thread: &i32| CoreTime::of(&thread.to_string()).map(|had| had.ran);
+        lock(&self.0).iter().map(of).sum()
+    }
+}
 
 /// What this process asks of the cores beside hashing.
 pub(super) struct OwnLoad {
@@ -25,12 +45,14 @@ impl OwnLoad {
         Self { cores, used, at: now(), before: used(), is_little: false }
     }
 
-    /// Whether the process has done little beside hashing since the last measurement. `hashed` is the core time that
-    /// finished hashes have had so far.
-    pub(super) fn is_little(&mut self, hashed: Duration) -> bool {
+    /// Whether the process has done little beside hashing since the last measurement.
+    pub(super) fn is_little(&mut self, hashers: &Hashers) -> bool {
         let lasted = now().saturating_duration_since(self.at);
         if lasted >= MEASURED_OVER {
-            let beside = (self.used)().map(|used| used.saturating_sub(hashed));
+            // The threads first: what they do meanwhile counts as something else, never the other way round.
+            let hashed = hashers.ran();
+            let used = (self.used)();
+            let beside = used.zip(hashed).map(|(used, hashed)| used.saturating_sub(hashed));
             self.is_little = match (self.before, beside) {
                 (Some(before), Some(beside)) => {
                     beside.saturating_sub(before) * LITTLE < lasted * self.cores

@@ -141,6 +141,7 @@ struct Shared<S> {
     resting: Condvar,
     /// Scratch values that nobody works with.
     spare: Mutex<Vec<S>>,
+    hashers: load::Hashers,
 }
 
 /// Work never runs under one of the pool's locks, so what is behind them is whole, also after a panic.
@@ -223,6 +224,7 @@ impl<S: Send + 'static> WorkPool<S> {
             waiting: Condvar::new(),
             resting: Condvar::new(),
             spare: Mutex::default(),
+            hashers: load::Hashers::default(),
         };
         let pool = Self { shared: Arc::new(shared) };
         for number in 0..threads {

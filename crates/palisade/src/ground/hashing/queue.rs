@@ -142,8 +142,6 @@ pub(super) struct Queue<S> {
     /// How long a job takes, and how much of that a core works for it.
     average: Duration,
     cost: Duration,
-    /// The core time that all finished jobs have had.
-    hashed: Duration,
     /// When a job last ended, or the first began to wait after nobody did.
     progress: Instant,
     stopped: bool,
@@ -162,7 +160,6 @@ impl<S> Queue<S> {
             next_number: 0,
             average: FIRST_GUESS,
             cost: FIRST_GUESS,
-            hashed: Duration::ZERO,
             progress: now(),
             stopped: false,
         }
@@ -245,17 +242,11 @@ impl<S> Queue<S> {
     pub(super) fn finished(&mut self, taken: &Taken<S>, took: Duration, ran: Duration) {
         self.running.retain(|running| running.number != taken.number);
         self.progress = now();
-        self.hashed += ran;
         let moved = |average: Duration, by: Duration| {
             average.saturating_mul(AVERAGE_OVER - 1).saturating_add(by) / AVERAGE_OVER
         };
         self.average = moved(self.average, took);
         self.cost = moved(self.cost, ran);
-    }
-
-    /// The core time that all finished jobs have had.
-    pub(super) fn hashed(&self) -> Duration {
-        self.hashed
     }
 
     /// How long a core works for a job, on the average.

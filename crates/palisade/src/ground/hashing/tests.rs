@@ -432,6 +432,25 @@ async fn work_waits_while_this_process_needs_the_cores_itself() {
     assert!(timeout(soon, pool.run(unknown(1), |_| 7)).await.is_err());
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn work_under_way_is_told_from_what_the_process_does_beside_it() {
+    let hashers = Arc::new(load::Hashers::default());
+    let (seen, done) = (Arc::clone(&hashers), Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    let until = Arc::clone(&done);
+    let hashing = std::thread::spawn(move || {
+        seen.add_this_thread();
+        while !until.load(Ordering::Relaxed) {}
+    });
+    let enough = Duration::from_millis(30);
+    let began = std::time::Instant::now();
+    while hashers.ran().unwrap() < enough && began.elapsed() < LONG {}
+    let ran = hashers.ran().unwrap();
+    done.store(true, Ordering::Relaxed);
+    hashing.join().unwrap();
+    assert!(ran >= enough, "work that has not ended isn't counted: {ran:?}");
+}
+
 #[tokio::test]
 async fn work_that_a_thread_is_stuck_with_is_done_once_more() {
     let help = Some(help(Duration::from_millis(50)));

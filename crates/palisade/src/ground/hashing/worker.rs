@@ -15,6 +15,7 @@ const NICENESS: i32 = 19;
 pub(super) fn work<S>(shared: &Shared<S>) {
     leave_core();
     lower_priority();
+    shared.hashers.add_this_thread();
     while let Some(job) = next(shared) {
         let had = run(shared, job);
         if had.tells() && had.is_less_than_a(LEAST) && shared.has_help() {
@@ -98,10 +99,19 @@ pub(super) struct CoreTime {
 }
 
 impl CoreTime {
-    /// Of the calling thread since it began; `None` where the system doesn't tell (`/proc/PID/schedstat`
-    /// of Linux, the first two numbers).
+    /// Of the calling thread since it began; `None` where the system doesn't tell.
     pub(super) fn of_this_thread() -> Option<CoreTime> {
-        let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+        Self::at("/proc/thread-self/schedstat")
+    }
+
+    /// Of a thread of this process, by the number that the system gave it.
+    pub(super) fn of(thread: &str) -> Option<CoreTime> {
+        Self::at(&format!("/proc/self/task/{thread}/schedstat"))
+    }
+
+    /// The first two numbers of what Linux tells of a thread.
+    fn at(path: &str) -> Option<CoreTime> {
+        let told = std::fs::read_to_string(path).ok()?;
         let mut nanos = told.split_ascii_whitespace().map_while(|number| number.parse().ok());
         let (ran, waited) = (nanos.next()?, nanos.next()?);
         Some(CoreTime { ran: Duration::from_nanos(ran), waited: Duration::from_nanos(waited) })
@@ -146,11 +156,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// to nothing, and nobody could sign in (test: work_goes_on_when_the_threads_get_nowhere).
 pub(super) fn help_out<S>(shared: &Shared<S>, help: Help) {
     leave_core();
+    shared.hashers.add_this_thread();
     let mut load = OwnLoad::new(shared.setup.threads, help.core_time);
     let mut rested = now();
     while let Some(taken) = neglected(shared, help, &mut load, rested) {
         let rest = run(shared, taken).ran * REST;
-        let alone = load.is_little(shared.lock().hashed());
+        let alone = load.is_little(&shared.hashers);
         // Nothing of ours is in need of the rest.
         rested = if alone { now() } else { now() + rest };
         shared.nothing_waits();
@@ -167,7 +178,7 @@ fn neglected<S>(
     let mut queue = shared.lock();
     while !queue.is_stopped() {
         // When other programs keep the cores busy, giving way to them gains this process nothing.
-        let crowded = load.is_little(queue.hashed());
+        let crowded = load.is_little(&shared.hashers);
         // Whoever has signed in here before isn't kept waiting by a flood of those who haven't.
         let sooner = if queue.known_waits() { SOONER_FOR_KNOWN } else { 1 };
         let for_others = help.crowded_after.max(queue.cost() * CROWDED);
