@@ -7,6 +7,7 @@
 //! - Registration answers the same, after the same work, whether the address is known or not.
 //! - Where addresses are verified, nothing of an account exists before its address is proved by somebody who
 //!   knows the password that it was registered with: a stranger who registers another's address gains nothing.
+//! - The link that proves an address ends when its account gets another address, and with the account.
 //!
 //! Tables: `setup_links`, `registrations`.
 
@@ -262,13 +263,16 @@ async fn create(
     Ok(Some(user))
 }
 
-/// How registrations of an address end, with the account that had it.
+/// How registrations end with their account: what it was made with, whatever its address is by now, and what waits
+/// for its address.
 const LINKS: Ending = Ending {
     kind: credentials::Kind::VerificationLinks,
     end: |change, end, _| {
         Box::pin(async move {
-            let sql = "delete from registrations
-                where email_key = (select email_key from users where id = $1)";
+            // SECURITY: a registration that is left behind makes a deleted account again, under its own id
+            // (test: a_verification_link_ends_with_its_address_and_its_account).
+            let sql = "delete from registrations where user_id = $1
+                or email_key = (select email_key from users where id = $1)";
             change.run(sql, args![end.user]).await?;
             Ok(0)
         })

@@ -64,13 +64,13 @@ pub fn email_taken() -> Error {
     Error::new(Kind::Conflict, "users.email_taken", says)
 }
 
-/// Notes that a user has proved to read the mail of this address, if it is still theirs.
+/// Notes that a user has proved to read the mail of this address, if it is still theirs; answers whether it is.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn prove_address(change: &mut Change, id: UserId, address: &str) -> Result<()> {
+pub async fn prove_address(change: &mut Change, id: UserId, address: &str) -> Result<bool> {
     let now = change.now();
-    change
+    let proved = change
         .run(
             "update users set email_verified_at = coalesce(email_verified_at, $2), updated_at = $2,
                 unproven = null
@@ -79,5 +79,5 @@ pub async fn prove_address(change: &mut Change, id: UserId, address: &str) -> Re
         )
         .await?;
     touched(change, id);
-    Ok(())
+    Ok(proved == 1)
 }
