@@ -32,7 +32,7 @@ pub enum Hold {
     Shared(UserId),
     /// An account whose credentials the change ends: no other change touches it meanwhile.
     Alone(UserId),
-    /// Who is an administrator: for changes after which there may be one less.
+    /// Who is an administrator: for changes after which there may be one less, or the first one.
     Administrators,
     /// What roles allow: for changes of roles.
     Roles,

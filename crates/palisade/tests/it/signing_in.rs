@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use futures_util::future::join_all;
-use palisade::app::Actor;
+use palisade::app::{Actor, Hold};
 use palisade::sessions::Transport;
 use palisade::settings::TokenFormat;
-use palisade::{login, passwords, registration};
+use palisade::users::{ADMIN, Email, NewUser};
+use palisade::{login, passwords, registration, users};
 use palisade_db::args;
+use palisade_db::testing::until_one_waits;
 use serde_json::{Value, json};
 
 use crate::app::{Answer, Call, On, PASSWORD, Plan, TestApp};
@@ -17,6 +19,7 @@ crate::on_both! {
     one_refusal_for_every_reason => |on| super::one_refusal(on);
     a_sign_in_that_races_with_a_change_is_refused => |on| super::racing(on);
     a_setup_link_makes_one_administrator => |on| super::setup(on);
+    set_up_waits_for_another_set_up => |on| super::setup_waits(on);
     an_old_hash_is_replaced_at_sign_in => |on| super::upgrade(on);
     hashes_swapped_between_users_open_nothing => |on| super::swapped(on);
     a_known_address_registers_like_an_unknown_one => |on| super::register(on);
@@ -261,6 +264,52 @@ async fn setup(on: On) {
     assert_eq!((answer.status, answer.code()), (StatusCode::GONE, "setup.done"));
     let none = registration::setup_link(&app.app, &Actor::operator()).await;
     assert_eq!(none.unwrap_err().code(), "setup.done");
+    app.stop().await;
+}
+
+/// What another process is about to do is waited for: a link that it makes, and the first administrator.
+async fn setup_waits(on: On) {
+    let app = TestApp::on(on).await;
+    let other = app.second().await;
+    let operator = Actor::operator();
+    let holds = [Hold::Administrators];
+    let mut change = other.app.change_holding(&operator, &holds).await.unwrap();
+    let now = change.now();
+    let sql = "insert into setup_links (digest, created_at, expires_at) values ($1, $2, $3)";
+    let until = now.plus(Duration::from_secs(60));
+    change.run(sql, args![vec![1_u8; 32], now, until]).await.unwrap();
+    let finish = async {
+        until_one_waits(&app.app.db).await;
+        change.commit_quietly("a test").await.unwrap();
+    };
+    let (link, ()) = tokio::join!(registration::setup_link(&app.app, &operator), finish);
+    let token = token_of(link.unwrap().expose());
+    let sql = "select count(*) from setup_links";
+    let (links,): (i64,) = app.app.db.one(sql, args![]).await.unwrap();
+    assert_eq!(links, 1, "the newest one alone");
+
+    // A link that is good, while another one makes the administrator.
+    let mut change = other.app.change_holding(&operator, &holds).await.unwrap();
+    let new = NewUser {
+        id: None,
+        verified: false,
+        email: Email::parse("first@example.com").unwrap(),
+        name: None,
+        roles: vec![ADMIN.to_owned()],
+        service: false,
+    };
+    users::create(&mut change, &new).await.unwrap().unwrap();
+    let finish = async {
+        until_one_waits(&app.app.db).await;
+        change.commit_quietly("a test").await.unwrap();
+    };
+    let body = json!({ "token": token, "email": "second@example.com", "password": PASSWORD });
+    let anyone = app.anyone();
+    let (answer, ()) = tokio::join!(anyone.post("/api/v1/setup", body), finish);
+    assert_eq!((answer.status, answer.code()), (StatusCode::GONE, "setup.done"));
+    let (users,): (i64,) = app.app.db.one("select count(*) from users", args![]).await.unwrap();
+    assert_eq!(users, 1);
+    other.stop().await;
     app.stop().await;
 }
 

@@ -20,7 +20,7 @@ use palisade_crypto::opaque;
 use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, args};
 
-use crate::app::{Actor, App, Change};
+use crate::app::{Actor, App, Change, Hold};
 use crate::audit::Event;
 use crate::credentials::{self, Ending};
 use crate::error::{Error, Kind, Result};
@@ -157,7 +157,9 @@ pub async fn set_up(
     let digest = opaque::digest(SETUP_PREFIX, token.expose()).ok_or_else(bad_token)?;
     usable(app, digest).await?;
     let hashed = wanted.hash(app, Turn::of(actor.address)).await?;
-    let mut change = app.change(actor).await?;
+    // SECURITY: whoever is being made an administrator with another link is waited for
+    // (test: set_up_waits_for_another_set_up).
+    let mut change = app.change_holding(actor, &[Hold::Administrators]).await?;
     let now = change.now();
     // SECURITY: at most once, also for two requests at the same moment
     // (test: a_setup_link_makes_one_administrator).
@@ -206,12 +208,14 @@ pub async fn needs_setup(app: &App) -> Result<bool> {
 /// # Errors
 /// `setup.done` once an administrator exists; or the database fails.
 pub async fn setup_link(app: &App, actor: &Actor) -> Result<SecretString> {
-    if !needs_setup(app).await? {
-        return Err(done());
-    }
     let token = opaque::generate(SETUP_PREFIX, &*app.random);
     let digest = opaque::digest(SETUP_PREFIX, token.expose());
-    let mut change = app.change(actor).await?;
+    // SECURITY: a link that is being made is waited for, so that the newest one alone is good
+    // (test: set_up_waits_for_another_set_up).
+    let mut change = app.change_holding(actor, &[Hold::Administrators]).await?;
+    if users::has_admin_now(&mut change).await? {
+        return Err(done());
+    }
     let now = change.now();
     change.run("delete from setup_links", args![]).await?;
     change
