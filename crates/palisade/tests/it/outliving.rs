@@ -6,8 +6,9 @@ use axum::http::{Method, StatusCode};
 use bytes::Bytes;
 use palisade::app::{Actor, Hold};
 use palisade::credentials::{self, Act, End};
-use palisade::{sessions, users};
+use palisade::{roles, sessions, users};
 use palisade_db::args;
+use palisade_db::testing::until_one_waits;
 use serde_json::{Value, json};
 
 use crate::administering::plan;
@@ -25,6 +26,7 @@ crate::on_both! {
     a_recovery_code_that_was_moved_in_the_database_opens_nothing => |on| super::moved_codes(on);
     a_secret_opens_for_its_user_alone => |on| super::swapping(on);
     two_removals_at_once_leave_an_administrator_a_factor => |on| super::racing(on);
+    who_is_made_an_administrator_keeps_the_last_factor => |on| super::promoting(on);
 }
 
 const NEW: &str = "five green kettles whistle";
@@ -313,6 +315,38 @@ async fn racing(on: On) {
         let mfa = root.get("/api/v1/users/me").await.body["mfa"].clone();
         assert!(mfa["totp"] == true || mfa["passkeys"] == 1, "{mfa}");
     }
+    app.stop().await;
+}
+
+/// The role is being given in another process, and the removal waits for it.
+async fn promoting(on: On) {
+    let settings = vec![("limits.enabled", "false"), ("access.admin_mfa", "required")];
+    let app = TestApp::with(on, Plan { settings, ..Plan::default() }).await;
+    let other = app.second().await;
+    for factor in ["totp", "passkey"] {
+        let email = format!("{factor}@example.com");
+        let id = app.user(&email).await;
+        let ann = app.token(&email).await;
+        let path = if factor == "totp" {
+            enrol(&ann).await;
+            "/api/v1/users/me/totp".to_owned()
+        } else {
+            let made = register(&ann, &mut key()).await;
+            assert_eq!(made.status, StatusCode::CREATED, "{}", made.raw);
+            format!("/api/v1/users/me/passkeys/{}", made.text("id"))
+        };
+        let shared = [Hold::Shared(id)];
+        let change = other.app.change_holding(&Actor::operator(), &shared).await.unwrap();
+        let give = async {
+            until_one_waits(&app.app.db).await;
+            roles::grant(change, id, &"admin".parse().unwrap()).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(ann.delete(&path), give);
+        assert_eq!(place(&answer), (409, "", "mfa.required"), "{factor}: {}", answer.raw);
+        let me = users::find(&app.app, id).await.unwrap().unwrap();
+        assert!(me.factors.any(), "{factor}");
+    }
+    other.stop().await;
     app.stop().await;
 }
 

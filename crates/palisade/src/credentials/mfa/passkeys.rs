@@ -14,8 +14,7 @@ use uuid::Uuid;
 
 use super::makers::Makers;
 use super::{
-    ADDED, ALTERED, COPIED, Judged, REMOVED, added, amr, factors, may_be_without, recovery_codes,
-    removed, site,
+    ADDED, ALTERED, COPIED, Judged, REMOVED, added, amr, factors, recovery_codes, removed, site,
 };
 use crate::access::{Caller, Strength};
 use crate::app::{App, Change, Hold};
@@ -316,7 +315,6 @@ pub(super) async fn rename(
 /// Removes a passkey.
 pub(super) async fn remove(app: &App, caller: &Caller, id: PasskeyId) -> Result<()> {
     let me = caller.signed_in()?;
-    let may_be_without = may_be_without(app, caller).await?;
     let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
     users::hold(&mut change, me.user).await?;
     let gone = change
@@ -325,7 +323,7 @@ pub(super) async fn remove(app: &App, caller: &Caller, id: PasskeyId) -> Result<
     if gone == 0 {
         return Err(Error::not_found());
     }
-    removed(&mut change, caller, may_be_without, "a passkey").await?;
+    removed(&mut change, caller, "a passkey").await?;
     let entry = REMOVED.about(me.user).detail("factor", "passkey");
     change.commit(entry.detail("passkey", id.to_string())).await
 }

@@ -7,7 +7,7 @@ use palisade_crypto::secret::SecretString;
 use palisade_crypto::totp::TotpSecret;
 use palisade_db::{Timestamp, args};
 
-use super::{ADDED, Judged, REMOVED, added, may_be_without, recovery_codes, removed, site};
+use super::{ADDED, Judged, REMOVED, added, recovery_codes, removed, site};
 use crate::access::{Caller, Strength};
 use crate::app::{App, Change, Hold};
 use crate::error::{Error, Result, bad_token};
@@ -107,14 +107,13 @@ pub(super) async fn confirm(app: &App, caller: &Caller, code: &str) -> Result<Ve
 /// Removes the secret.
 pub(super) async fn remove(app: &App, caller: &Caller) -> Result<()> {
     let me = caller.signed_in()?;
-    let may_be_without = may_be_without(app, caller).await?;
     let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
     users::hold(&mut change, me.user).await?;
     let gone = change.run("delete from totp_secrets where user_id = $1", args![me.user]).await?;
     if gone == 0 {
         return Err(Error::not_found());
     }
-    removed(&mut change, caller, may_be_without, "the authenticator app").await?;
+    removed(&mut change, caller, "the authenticator app").await?;
     change.commit(REMOVED.about(me.user).detail("factor", "totp")).await
 }
 
