@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::administering::plan;
 use crate::app::{Answer, Call, Client, On, PASSWORD, Plan, TestApp};
-use crate::factors::{answer_with, challenge, place, sign_in, with_phone};
+use crate::factors::{MFA, answer_with, challenge, place, sign_in, with_phone};
+use crate::mailbox::{letters, token};
 use crate::passkeys::{ORIGIN, key, register};
 
 crate::on_both! {
@@ -18,6 +19,8 @@ crate::on_both! {
     duplicates_of_a_passkeys_answer_are_neither_guesses_nor_copies => |on| super::passkeys(on);
     the_right_password_many_times_at_once_is_no_guess => |on| super::passwords(on);
     duplicates_of_a_link_are_no_guesses_at_its_password => |on| super::links(on);
+    duplicates_of_a_verification_link_are_no_guesses => |on| super::verification_links(on);
+    duplicates_of_a_lost_factor_link_are_no_guesses => |on| super::factor_links(on);
 }
 
 const AGAIN: &str = "/api/v1/auth/reauthenticate";
@@ -241,6 +244,28 @@ async fn passwords(on: On) {
     old.stop().await;
 }
 
+/// The token of the newest letter with a link to this page.
+async fn link(app: &TestApp, page: &str) -> String {
+    let all = letters(app).await;
+    token(all.iter().rev().find(|letter| letter.text.contains(page)).expect("a letter"))
+}
+
+/// A link is sent eight times at once with its right password, through two processes: it is used once, and there
+/// is no guess left that counts.
+async fn used_once(app: &TestApp, second: &TestApp, path: &str, link: &str) {
+    let (here, there) = (app.anyone(), second.anyone());
+    let body = json!({ "token": link, "password": PASSWORD });
+    let sent = (0..8).map(|number| {
+        let client = if number % 2 == 0 { &here } else { &there };
+        client.post(path, body.clone())
+    });
+    let answers = join_all(sent).await;
+    let done = answers.iter().filter(|answer| answer.status == StatusCode::NO_CONTENT).count();
+    assert_eq!(done, 1, "{answers:?}");
+    assert_eq!(counted(app).await, 0, "{path}");
+    never(app, "lockout.locked").await;
+}
+
 async fn links(on: On) {
     let app = TestApp::with(on, plan()).await;
     app.user("ann@example.com").await;
@@ -248,17 +273,39 @@ async fn links(on: On) {
     for email in ["one@example.com", "two@example.com"] {
         let asked = ann.post("/api/v1/users/me/email", json!({ "email": email })).await;
         assert_eq!(asked.status, StatusCode::ACCEPTED, "{}", asked.raw);
-        let letter = crate::mailbox::letters(&app).await;
-        let letter =
-            letter.into_iter().rev().find(|letter| letter.text.contains("/account/email#"));
-        let token = crate::mailbox::token(&letter.unwrap());
-        let body = json!({ "token": token, "password": PASSWORD });
-        let anyone = app.anyone();
-        let sent = (0..8).map(|_| anyone.post("/api/v1/auth/email/confirm", body.clone()));
-        let answers = join_all(sent).await;
-        let done = answers.iter().filter(|answer| answer.status == StatusCode::NO_CONTENT).count();
-        assert_eq!(done, 1, "{answers:?}");
-        assert_eq!(counted(&app).await, 0, "{email}");
+        let link = link(&app, "/account/email#").await;
+        // Only now: whichever process sends a letter keeps it.
+        let second = app.second().await;
+        used_once(&app, &second, "/api/v1/auth/email/confirm", &link).await;
+        second.stop().await;
     }
+    app.stop().await;
+}
+
+async fn verification_links(on: On) {
+    let settings =
+        vec![("limits.enabled", "false"), ("registration.email_verification", "required")];
+    let app = TestApp::with(on, Plan { settings, ..Plan::default() }).await;
+    let body = json!({ "email": "ann@example.com", "password": PASSWORD });
+    app.anyone().post("/api/v1/auth/register", body).await;
+    let link = link(&app, "/account/verify#").await;
+    let second = app.second().await;
+    used_once(&app, &second, "/api/v1/auth/verify-email", &link).await;
+    second.stop().await;
+    app.stop().await;
+}
+
+async fn factor_links(on: On) {
+    let settings = vec![("limits.enabled", "false"), ("mfa.recovery_delay", "72h")];
+    let app = TestApp::with(on, Plan { settings, ..Plan::default() }).await;
+    with_phone(&app, "ann@example.com").await;
+    let asked = challenge(&app.anyone(), "ann@example.com").await;
+    let lost = app.anyone().post(&format!("{MFA}/lost"), json!({ "mfa_token": asked })).await;
+    assert_eq!(lost.status, StatusCode::ACCEPTED, "{}", lost.raw);
+    let link = link(&app, "/account/factors#").await;
+    app.advance(std::time::Duration::from_secs(73 * 3600)).await;
+    let second = app.second().await;
+    used_once(&app, &second, "/api/v1/auth/factors/remove", &link).await;
+    second.stop().await;
     app.stop().await;
 }

@@ -7,18 +7,23 @@ use axum::http::{Method, StatusCode};
 use palisade::app::{Actor, Hold, Presented};
 use palisade::credentials::{self, Act, End};
 use palisade::id::{SessionId, UserId};
+use palisade::mail::Rendered;
 use palisade::sessions::{self, Why};
+use palisade::users::{self, Email};
 use palisade_db::args;
 use palisade_db::testing::until_one_waits;
 use serde_json::{Value, json};
 
 use crate::administering::plan;
 use crate::app::{Answer, Call, Client, On, PASSWORD, TestApp};
-use crate::factors::place;
+use crate::factors::{place, sign_in, with_phone};
+use crate::mailbox::{letters, token};
 
 crate::on_both! {
     an_api_key_made_beside_an_ending_does_not_outlive_it => |on| super::key_beside_ending(on);
     two_sessions_that_end_each_other_do_not_both_act => |on| super::ending_each_other(on);
+    an_ending_beside_the_removal_of_a_factor_is_one_or_the_other => |on| super::ending_beside_removal(on);
+    an_invitation_beside_a_reset_link_sets_one_password => |on| super::two_links(on);
     an_ending_that_does_not_hold_the_account_is_refused => |on| super::without_holding(on);
     a_role_taken_away_refuses_what_waited_for_it => |on| super::role_taken(on);
     a_factor_set_up_meanwhile_refuses_what_waited_with_a_weaker_proof => |on| super::stronger_meanwhile(on);
@@ -26,6 +31,7 @@ crate::on_both! {
 }
 
 const ME: &str = "/api/v1/users/me";
+const NEW: &str = "five green kettles whistle";
 const KEYS: &str = "/api/v1/users/me/api-keys";
 
 fn key_body() -> Value {
@@ -125,6 +131,83 @@ async fn ending_each_other(on: On) {
         assert_eq!(done, 1, "{round}: {} {}", first.raw, second.raw);
         let refused = if first.status == StatusCode::NO_CONTENT { &second } else { &first };
         assert_eq!(refused.code(), "access.invalid_token", "{}", refused.raw);
+    }
+    other.stop().await;
+    app.stop().await;
+}
+
+/// One session ends all others, of which one removes the factor meanwhile, which ends all others too.
+async fn ending_beside_removal(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    let other = app.second().await;
+    for round in 0..6 {
+        let email = format!("ann{round}@example.com");
+        let (phone, _) = with_phone(&app, &email).await;
+        let one = sign_in(&app, &email, &phone).await;
+        app.advance(Duration::from_secs(30)).await;
+        let two = sign_in(&app, &email, &phone).await;
+        other.catch_up().await;
+        let two = other.anyone().with_token(two.bearer.unwrap());
+        let (others, totp) = (format!("{ME}/sessions"), format!("{ME}/totp"));
+        let (ending, removal) = if round % 2 == 0 {
+            tokio::join!(one.delete(&others), two.delete(&totp))
+        } else {
+            let (removal, ending) = tokio::join!(two.delete(&totp), one.delete(&others));
+            (ending, removal)
+        };
+        let (done, refused) = match ending.status {
+            StatusCode::NO_CONTENT => (&ending, &removal),
+            _ => (&removal, &ending),
+        };
+        assert_eq!(done.status, StatusCode::NO_CONTENT, "{round}: {} {}", done.raw, refused.raw);
+        assert_eq!(place(refused), (401, "", "access.invalid_token"), "{}", refused.raw);
+        let me = users::find_by_email(&app.app, &Email::parse(&email).unwrap()).await;
+        let kept = me.unwrap().unwrap().factors.totp;
+        assert_eq!(kept, ending.status == StatusCode::NO_CONTENT, "{round}");
+    }
+    assert_eq!(living(&app).await, (0, 6));
+    other.stop().await;
+    app.stop().await;
+}
+
+/// An invited person asks for a reset, too, and uses both letters at once.
+async fn two_links(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    app.admin("root@example.com").await;
+    let root = app.token("root@example.com").await;
+    let mut rounds = Vec::new();
+    for round in 0..4 {
+        let email = format!("ann{round}@example.com");
+        let made = root.post("/api/v1/users", json!({ "email": email })).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{}", made.raw);
+        app.anyone().post("/api/v1/auth/password/forgot", json!({ "email": email })).await;
+        let all = letters(&app).await;
+        let link = |page: &str| {
+            let mine = |letter: &&Rendered| letter.to == email && letter.text.contains(page);
+            token(all.iter().find(mine).expect("a letter"))
+        };
+        let (invitation, reset) = (link("/account/invite#"), link("/account/reset#"));
+        rounds.push((email, invitation, reset));
+    }
+    // Only now: whichever process sends a letter keeps it.
+    let other = app.second().await;
+    let (here, there) = (app.anyone(), other.anyone());
+    for (email, invitation, reset) in rounds {
+        let path = "/api/v1/auth/password/reset";
+        let first = json!({ "token": invitation, "password": PASSWORD });
+        let second = json!({ "token": reset, "password": NEW });
+        let (first, second) = tokio::join!(here.post(path, first), there.post(path, second));
+        let (chosen, not, refused) = match first.status {
+            StatusCode::NO_CONTENT => (PASSWORD, NEW, &second),
+            _ => (NEW, PASSWORD, &first),
+        };
+        let done = [&first, &second].iter().filter(|a| a.status == StatusCode::NO_CONTENT).count();
+        assert_eq!(done, 1, "{} {}", first.raw, second.raw);
+        assert_eq!(place(refused), (422, "/token", "recovery.bad_token"), "{}", refused.raw);
+        for (password, status) in [(not, StatusCode::UNAUTHORIZED), (chosen, StatusCode::OK)] {
+            let body = json!({ "email": email, "password": password });
+            assert_eq!(here.post("/api/v1/auth/login", body).await.status, status);
+        }
     }
     other.stop().await;
     app.stop().await;
