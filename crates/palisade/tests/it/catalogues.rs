@@ -355,7 +355,7 @@ fn every_quiet_commit_is_known() {
             "roles: giving a role noted its own event",
             "roles: taking a role noted its own event",
             "sessions: a refresh goes on with a session; its start and end are events",
-            "sessions: a repeat within the grace changes nothing",
+            "sessions: a repeat within the grace goes on with the session",
             "sessions: ending a session noted its own event",
             "sessions: using a session is no change of it",
             "verifiers: revoking a token noted its own event",
