@@ -581,6 +581,29 @@ async fn an_http2_request_names_one_host_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_http2_header_list_is_never_kept_beyond_four_times_the_limit() {
+    let server = Listening::start(&HTTPS, Limits::default()).await;
+    let io = TokioIo::new(TcpStream::connect(server.address).await.unwrap());
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let driven = tokio::spawn(connection);
+    for (size, status, ours) in
+        [(30_000, 200, true), (125_000, 431, true), (200_000, 431, false), (0, 200, true)]
+    {
+        let request = Request::get("http://a.example/livez").header("x-more", "x".repeat(size));
+        let request = request.body(Empty::<bytes::Bytes>::new()).unwrap();
+        let answer = client.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), status, "{size}");
+        assert_eq!(answer.headers().contains_key("x-request-id"), ours, "{size}");
+    }
+    let request = Request::get("http://a.example/livez").header("x-more", "x".repeat(600_000));
+    let request = request.body(Empty::<bytes::Bytes>::new()).unwrap();
+    assert!(client.send_request(request).await.is_err());
+    driven.abort();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_that_never_ends_is_told_so() {
     let limits = Limits { header_timeout: Duration::from_millis(300), ..Limits::default() };
     let server = Listening::start(&HTTPS, limits).await;
