@@ -18,7 +18,8 @@ pub enum DbErrorKind {
     /// locked by another process. Nothing of the transaction is stored; trying again later may work.
     Unavailable,
     /// The database broke the transaction off to let another one through (a deadlock, a failure to
-    /// serialise). Nothing of it is stored; the same again may work at once.
+    /// serialise), or because its tables were made again meanwhile. Nothing of it is stored; the same
+    /// again may work at once.
     BrokenOff,
     /// A unique constraint does not allow the row.
     Conflict,
@@ -179,11 +180,10 @@ fn from_database(reported: &dyn DatabaseError) -> DbError {
     if let Some(reported) = reported.try_downcast_ref::<PgDatabaseError>() {
         // SECURITY: never an error of the program: the connection would go back to the pool, and fail for
         // ever (test: tables_that_were_made_again_are_read_and_written).
-        let kind = match postgres::is_outdated(reported) {
-            true => DbErrorKind::Unavailable,
-            false => postgres_kind(reported.code()),
+        let error = match postgres::is_outdated(reported) {
+            true => DbError::new(DbErrorKind::BrokenOff, "the tables were changed meanwhile"),
+            false => of_kind(postgres_kind(reported.code())),
         };
-        let error = of_kind(kind);
         return error.violating(postgres_violated(reported));
     }
     if let Some(reported) = reported.try_downcast_ref::<SqliteError>() {

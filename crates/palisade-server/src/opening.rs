@@ -43,9 +43,9 @@ pub(crate) fn settings(cli: &Cli) -> Result<Loaded, Failure> {
 
 fn flags(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
     let pair = |text: &String| {
-        let (key, value) = text
-            .split_once('=')
-            .ok_or_else(|| Failure::usage(format!("--set {text}: use KEY=VALUE")))?;
+        // SECURITY: it may be a secret without its key (test: what_set_is_given_is_not_repeated).
+        let pair = text.split_once('=');
+        let (key, value) = pair.ok_or_else(|| Failure::usage("--set needs KEY=VALUE"))?;
         Ok((key.trim().to_owned(), value.to_owned()))
     };
     set.iter().map(pair).collect()
@@ -200,14 +200,11 @@ pub(crate) fn read_root_key(path: &Path, data: &Path) -> Result<Option<RootKey>,
     parse(text.expose(), &path.display().to_string()).map(Some)
 }
 
-/// SECURITY: in the data directory lies what Palisade made itself, never a link. A link elsewhere is the
-/// operator's, as Kubernetes lays secrets out; what it leads to is held to the same rules
-/// (test: a_root_key_in_the_data_directory_is_never_a_link).
+/// SECURITY: in the data directory and below lies what Palisade made itself, never a link, nor a folder that is one.
+/// A link elsewhere is the operator's, as Kubernetes lays secrets out; what it leads to is held to the same rules
+/// (tests: a_root_key_in_the_data_directory_is_never_a_link, a_root_key_below_the_data_directory_is_never_a_link).
 fn open_key(path: &Path, data: &Path) -> std::io::Result<File> {
-    let own = match (std::fs::metadata(parent(path)), std::fs::metadata(data)) {
-        (Ok(parent), Ok(data)) => (parent.dev(), parent.ino()) == (data.dev(), data.ino()),
-        _ => false,
-    };
+    let own = is_within(path, data)?;
     let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     if own {
         flags |= OFlags::NOFOLLOW;
@@ -226,6 +223,33 @@ fn open_key(path: &Path, data: &Path) -> std::io::Result<File> {
         }
         opened => opened,
     }
+}
+
+/// Whether `path` lies in the data directory, however deep; an error if a folder on the way there is a link.
+fn is_within(path: &Path, data: &Path) -> std::io::Result<bool> {
+    let Ok(data) = std::fs::metadata(data) else { return Ok(false) };
+    let is_data = |folder: &Path| {
+        let folder = std::fs::metadata(folder);
+        folder.is_ok_and(|folder| (folder.dev(), folder.ino()) == (data.dev(), data.ino()))
+    };
+    let mut below = Vec::new();
+    for folder in parent(path).ancestors() {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        if !is_data(folder) {
+            below.push(folder);
+            continue;
+        }
+        let is_link = |folder: &&Path| folder.symlink_metadata().is_ok_and(|it| it.is_symlink());
+        return match below.into_iter().find(is_link) {
+            Some(link) => Err(std::io::Error::other(format!(
+                "{} in the data directory is a symbolic link; use a folder",
+                link.display()
+            ))),
+            None => Ok(true),
+        };
+    }
+    // By another way: from inside it, or over a link.
+    Ok(parent(path).canonicalize().is_ok_and(|real| real.ancestors().any(is_data)))
 }
 
 fn parent(path: &Path) -> &Path {

@@ -259,3 +259,23 @@ impl Signals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use palisade::settings::Sources;
+
+    use super::*;
+
+    #[test]
+    fn connections_leave_files_for_everything_else() {
+        let settings = Settings::load(Sources::default()).unwrap().settings;
+        let database = usize::try_from(settings.database.max_connections).unwrap();
+        let others = 2 * database + OWN_FILES + ADMIN_CONNECTIONS;
+        let connections = |files: usize| limits(&settings, files).connections;
+        assert_eq!(connections(0), FEWEST_CONNECTIONS);
+        assert_eq!(connections(others + 17), 17);
+        assert_eq!(connections(1024), 1024 - others);
+        assert_eq!(connections(1 << 20), 10_000);
+        assert_eq!(connections(usize::MAX), 10_000);
+    }
+}

@@ -4,16 +4,17 @@
 #![expect(clippy::disallowed_methods, reason = "a test starts the program")]
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Gid, Uid, chown};
-use rustix::process::{Pid, Resource, Rlimit, geteuid, getrlimit, prlimit};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_palisade");
 const NOBODY: u32 = 65_534;
@@ -29,8 +30,7 @@ impl Place {
         let directory = tempfile::Builder::new().prefix("palisade").tempdir().unwrap();
         let mut binary = PathBuf::from(BINARY);
         if geteuid().is_root() {
-            let owner = (Some(Uid::from_raw(NOBODY)), Some(Gid::from_raw(NOBODY)));
-            chown(directory.path(), owner.0, owner.1).unwrap();
+            own(directory.path());
             binary = directory.path().join("palisade");
             fs::copy(BINARY, &binary).unwrap();
         }
@@ -43,7 +43,20 @@ impl Place {
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
-        command.args(words).current_dir(self.path()).env_clear();
+        command.args(words);
+        self.prepared(command)
+    }
+
+    /// `serve`, by a shell that limits itself first.
+    fn limited(&self, limit: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        let script = format!("{limit} && exec \"$0\" serve");
+        command.args(["-c", &script]).arg(&self.binary);
+        self.prepared(command)
+    }
+
+    fn prepared(&self, mut command: Command) -> Command {
+        command.current_dir(self.path()).env_clear();
         command.env("PALISADE_SERVER__LISTEN", format!("127.0.0.1:{}", free_port()));
         command.env("PALISADE_SERVER__ADMIN_LISTEN", format!("127.0.0.1:{}", free_port()));
         command.stdin(Stdio::null());
@@ -74,8 +87,15 @@ struct Server {
 
 impl Server {
     fn start(place: &Place) -> Server {
+        Server::run(place, &mut place.command(&["serve"]))
+    }
+
+    fn run(place: &Place, command: &mut Command) -> Server {
         let log = File::create(place.path().join("log")).unwrap();
-        let mut command = place.command(&["serve"]);
+        Server::logging_to(place, command, log.into())
+    }
+
+    fn logging_to(place: &Place, command: &mut Command, log: Stdio) -> Server {
         let mut process = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let address = loop {
@@ -91,18 +111,33 @@ impl Server {
 
     /// What the kernel shows of it.
     fn shown(&self, name: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/{name}", self.process.id()))
+        shown(&self.process, name)
     }
 
     fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        get(&self.address, path)
     }
+}
+
+fn shown(process: &Child, name: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/{name}", process.id()))
+}
+
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// The soft and the hard limit of a process, by its line in `/proc/PID/limits`.
+fn limit(process: &Child, name: &str) -> [String; 2] {
+    let limits = fs::read_to_string(shown(process, "limits")).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    let mut words = line.split_whitespace().map(str::to_owned);
+    [words.next().unwrap(), words.next().unwrap()]
 }
 
 impl Drop for Server {
@@ -116,10 +151,7 @@ impl Drop for Server {
 fn no_memory_of_the_process_reaches_a_disk() {
     let place = Place::new();
     let server = Server::start(&place);
-    let limits = fs::read_to_string(server.shown("limits")).unwrap();
-    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
-    let words: Vec<&str> = core.split_whitespace().collect();
-    assert_eq!(words[4..6], ["0", "0"], "{core}");
+    assert_eq!(limit(&server.process, "Max core file size"), ["0", "0"]);
     // A process that may not be dumped belongs to root there, whoever runs it (proc(5)).
     assert_eq!(fs::metadata(server.shown("mem")).unwrap().uid(), 0);
     assert_ne!(fs::metadata(place.path()).unwrap().uid(), 0, "run by a user without rights");
@@ -129,19 +161,114 @@ fn no_memory_of_the_process_reaches_a_disk() {
 }
 
 #[test]
+fn no_memory_of_a_command_reaches_a_disk() {
+    let place = Place::new();
+    // It waits for the password.
+    let mut command = place.command(&["user", "create", "ann@example.com"]);
+    let mut process = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Its first act. What is asked before that is asked of a process that hasn't begun.
+    let forbidden = || limit(&process, "Max core file size") == ["0", "0"];
+    let soon = Instant::now() + Duration::from_secs(5);
+    while !forbidden() && Instant::now() < soon {
+        sleep(Duration::from_millis(10));
+    }
+    assert!(forbidden(), "{:?}", limit(&process, "Max core file size"));
+    let memory = || fs::metadata(shown(&process, "mem")).unwrap().uid();
+    while memory() != 0 && Instant::now() < soon {
+        sleep(Duration::from_millis(10));
+    }
+    assert_eq!(memory(), 0);
+    writeln!(process.stdin.take().unwrap(), "seven purple teapots orbit").unwrap();
+    let ended = process.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+}
+
+#[test]
 fn the_limit_of_open_files_is_raised() {
     let place = Place::new();
-    let own = getrlimit(Resource::Nofile);
-    let few = Rlimit { current: Some(256), maximum: own.maximum };
-    let me: Option<Pid> = None;
-    prlimit(me, Resource::Nofile, few).unwrap();
-    let server = Server::start(&place);
-    prlimit(me, Resource::Nofile, own).unwrap();
-    let limits = fs::read_to_string(server.shown("limits")).unwrap();
-    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
-    let words: Vec<&str> = files.split_whitespace().collect();
-    assert_eq!(words[3], words[4], "{files}");
-    assert_ne!(words[3], "256", "{files}");
+    let server = Server::run(&place, &mut place.limited("ulimit -Sn 256"));
+    let [soft, hard] = limit(&server.process, "Max open files");
+    assert_eq!(soft, hard);
+    assert_ne!(soft, "256");
+}
+
+#[test]
+fn the_admin_listener_answers_when_the_public_one_is_full() {
+    // More than are served with so few files, and fewer than would overflow the kernel's queue.
+    const FLOOD: usize = 220;
+    let place = Place::new();
+    let mut command = place.limited("ulimit -n 300");
+    let admin = format!("127.0.0.1:{}", free_port());
+    let server = Server::run(&place, command.env("PALISADE_SERVER__ADMIN_LISTEN", &admin));
+    assert!(get(&admin, "/readyz").starts_with("HTTP/1.1 200"));
+    // Loopback has no share: it may take every connection.
+    let flood: Vec<TcpStream> =
+        (0..FLOOD).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
+    let mut late = TcpStream::connect(&server.address).unwrap();
+    late.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    late.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let waits = late.read(&mut [0]).unwrap_err();
+    assert!(matches!(waits.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{waits}");
+    for _ in 0..10 {
+        assert!(get(&admin, "/readyz").starts_with("HTTP/1.1 200"));
+    }
+    drop(flood);
+    assert!(server.get("/livez").starts_with("HTTP/1.1 200"));
+    let log = fs::read_to_string(place.path().join("log")).unwrap();
+    assert!(log.contains("fewer connections than usual"), "{log}");
+    assert!(!log.contains("can't accept"), "{log}");
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    // What a pipe holds and what may wait, in lines of more than 250 bytes.
+    const REQUESTS: usize = 6_000;
+    let place = Place::new();
+    let mut server = Server::logging_to(&place, &mut place.command(&["serve"]), Stdio::piped());
+    let mut stream = BufReader::new(TcpStream::connect(&server.address).unwrap());
+    stream.get_ref().set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let hundred = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
+    for _ in 0..REQUESTS / 100 {
+        stream.get_mut().write_all(hundred.as_bytes()).unwrap();
+        let mut answers = 0;
+        while answers < 100 {
+            let mut line = String::new();
+            assert_ne!(stream.read_line(&mut line).unwrap(), 0, "no answer");
+            answers += usize::from(line.starts_with("HTTP/1.1 200"));
+        }
+    }
+    drop(stream);
+    assert!(server.get("/livez").starts_with("HTTP/1.1 200"));
+    kill_process(Pid::from_child(&server.process), Signal::TERM).unwrap();
+    let soon = Instant::now() + Duration::from_secs(5);
+    let ended = loop {
+        match server.process.try_wait().unwrap() {
+            Some(ended) => break ended,
+            None if Instant::now() < soon => sleep(Duration::from_millis(20)),
+            None => panic!("it waits for the reader of its log"),
+        }
+    };
+    assert!(ended.success(), "{ended}");
+    let mut log = String::new();
+    server.process.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert!(log.len() < REQUESTS * 250, "the pipe took all: {}", log.len());
+}
+
+#[test]
+fn what_set_is_given_is_not_repeated() {
+    let place = Place::new();
+    for words in [
+        &["--set", "tiger-hunter2", "config", "check"][..],
+        &["--json", "--set", "tiger-hunter2", "config", "check"],
+        &["user", "list", "--set", "tiger-hunter2"],
+    ] {
+        let refused = place.run(words);
+        let says = [refused.stdout, refused.stderr].concat();
+        let says = String::from_utf8_lossy(&says);
+        assert_eq!(refused.status.code(), Some(2), "{says}");
+        assert!(says.contains("--set needs KEY=VALUE"), "{says}");
+        assert!(!says.contains("hunter2"), "{says}");
+    }
 }
 
 #[test]
@@ -169,6 +296,46 @@ fn a_root_key_in_the_data_directory_is_never_a_link() {
     fs::set_permissions(&elsewhere, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let says = String::from_utf8_lossy(&place.run(&named).stderr).into_owned();
     assert!(says.contains("can be read by other users"), "{says}");
+}
+
+#[test]
+fn a_root_key_below_the_data_directory_is_never_a_link() {
+    let place = Place::new();
+    let made = place.run(&["init"]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let listed = |key: &str| {
+        let set = format!("keys.root_key={key}");
+        let output = place.run(&["--set", &set, "key", "list"]);
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let key = place.data("root.key");
+    for folder in ["keys", "keys/inner"] {
+        fs::create_dir(place.data(folder)).unwrap();
+    }
+    fs::copy(&key, place.data("keys/inner/root.key")).unwrap();
+    own(&place.data("keys/inner/root.key"));
+    symlink(&key, place.data("keys/inner/link.key")).unwrap();
+    symlink(place.data("keys/inner"), place.data("keys/linked")).unwrap();
+    let absolute = place.data("keys/inner/root.key").display().to_string();
+    for good in ["palisade-data/keys/inner/root.key", &absolute] {
+        let (well, says) = listed(good);
+        assert!(well, "{good}: {says}");
+    }
+    for linked in ["keys/inner/link.key", "keys/linked/root.key", "keys/linked/link.key"] {
+        let (well, says) = listed(&format!("palisade-data/{linked}"));
+        assert!(!well && says.contains("is a symbolic link"), "{linked}: {says}");
+    }
+    // Also by way of a link that leads into it.
+    symlink(place.data("keys"), place.path().join("outside")).unwrap();
+    let (well, says) = listed("outside/inner/link.key");
+    assert!(!well && says.contains("is a symbolic link"), "{says}");
+}
+
+/// Gives a file to the user who runs the binary.
+fn own(path: &Path) {
+    if geteuid().is_root() {
+        chown(path, Some(Uid::from_raw(NOBODY)), Some(Gid::from_raw(NOBODY))).unwrap();
+    }
 }
 
 #[test]

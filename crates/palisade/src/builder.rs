@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue, Method};
+use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use palisade_crypto::random::Random;
 use palisade_crypto::root::RootKey;
@@ -85,6 +87,9 @@ const GROUND_MIGRATIONS: &[Migration] = &[
 
 /// Every change wakes every process; what comes so soon after the feed was read is read together.
 const GATHERED_FOR: Duration = Duration::from_millis(5);
+
+/// How long a job that failed waits longer than usual.
+const AFTER_A_FAILURE: Duration = Duration::from_secs(1);
 
 /// Work that belongs to the ground and not to a slice.
 const GROUND_JOBS: &[Job] = &[Job {
@@ -231,7 +236,7 @@ impl Builder {
     /// When the feed can't be read a first time.
     pub async fn run(&self, app: &App) -> Result<Running> {
         app.feed.start(&app.db, &app.clock).await?;
-        catch_up(app, false).await?;
+        catch_up(app, false, false).await?;
         let (stop, stopped) = watch::channel(false);
         let mut tasks = vec![tokio::spawn(until(stopped.clone(), read_feed(app.clone())))];
         for job in self.modules.iter().flat_map(|module| module.jobs).chain(GROUND_JOBS) {
@@ -286,19 +291,34 @@ async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()
     }
 }
 
+/// Background work goes on after a panic in it; none if there was one.
+///
+/// SECURITY: a task that ends with the panic would leave emails unsent, the audit log unchained, and a process
+/// that hears of no ending and refuses everything (test: a_panic_in_background_work_does_not_end_it).
+async fn survived<T>(what: &'static str, work: impl Future<Output = T>) -> Option<T> {
+    let ended = AssertUnwindSafe(work).catch_unwind().await.ok();
+    if ended.is_none() {
+        tracing::error!(what, "background work panicked; it is tried again");
+    }
+    ended
+}
+
 /// Applies what other processes did, for as long as the app runs.
 async fn read_feed(app: App) {
     let mut changes = app.db.changes();
     let mut reachable = true;
-    let mut moved = false;
+    let (mut moved, mut unsure) = (false, false);
     loop {
-        moved |= changes.wait(POLL).await == Woken::Replaced;
-        match catch_up(&app, moved).await {
-            Ok(()) => {
-                (reachable, moved) = (true, false);
+        let read = async {
+            moved |= changes.wait(POLL).await == Woken::Replaced;
+            catch_up(&app, moved, unsure).await
+        };
+        match survived("feed", read).await {
+            Some(Ok(())) => {
+                (reachable, moved, unsure) = (true, false, false);
                 tokio::time::sleep(GATHERED_FOR).await;
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 if std::mem::take(&mut reachable) {
                     let cause = error.causes().unwrap_or_default();
                     tracing::error!(
@@ -308,12 +328,18 @@ async fn read_feed(app: App) {
                 }
                 tokio::time::sleep(POLL).await;
             }
+            None => {
+                // News that was read with the panic isn't read again.
+                unsure = true;
+                tokio::time::sleep(POLL).await;
+            }
         }
     }
 }
 
-/// Reads the feed once and applies what is new. `moved`: it may be another database than before.
-async fn catch_up(app: &App, moved: bool) -> Result<()> {
+/// Reads the feed once and applies what is new. `moved`: it may be another database than before; `unsure`: not
+/// all that was read before was applied.
+async fn catch_up(app: &App, moved: bool, unsure: bool) -> Result<()> {
     let began = app.clock.monotonic();
     let mut look = app.feed.look(&app.db, began).await?;
     if moved || look.changed {
@@ -328,7 +354,7 @@ async fn catch_up(app: &App, moved: bool) -> Result<()> {
     if look.changed {
         return Err(Error::internal("the feed's history changed while it was read"));
     }
-    if look.lost {
+    if look.lost || unsure {
         app.forget_all();
     }
     for (topic, subject) in look.news {
@@ -341,10 +367,14 @@ async fn catch_up(app: &App, moved: bool) -> Result<()> {
 async fn repeat(app: App, job: Job) {
     loop {
         tokio::time::sleep(job.every).await;
-        if let Err(error) = (job.run)(&app).await {
-            let cause = error.causes().unwrap_or_default();
-            tracing::warn!(job = job.name, code = error.code(), cause, "a job failed");
-            tokio::time::sleep(Duration::from_secs(1)).await;
+        match survived(job.name, async { (job.run)(&app).await }).await {
+            Some(Ok(())) => continue,
+            Some(Err(error)) => {
+                let cause = error.causes().unwrap_or_default();
+                tracing::warn!(job = job.name, code = error.code(), cause, "a job failed");
+            }
+            None => {}
         }
+        tokio::time::sleep(AFTER_A_FAILURE).await;
     }
 }

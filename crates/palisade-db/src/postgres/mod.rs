@@ -114,6 +114,7 @@ impl Postgres {
             connection: Some(connection),
             held: Some(held),
             untouched,
+            losses: self.losses.clone(),
             herald,
             has_news: false,
             runtime,
@@ -278,7 +279,9 @@ impl Pooled {
     fn judge<T>(&mut self, answer: Result<Result<T, sqlx::Error>, Elapsed>) -> Result<T, DbError> {
         let answer = answer.map_err(|_| DbError::timeout())?.map_err(DbError::from);
         self.in_order = answer.as_ref().err().is_none_or(|error| {
-            !matches!(error.kind(), DbErrorKind::Unavailable | DbErrorKind::OutcomeUnknown)
+            let gone =
+                matches!(error.kind(), DbErrorKind::Unavailable | DbErrorKind::OutcomeUnknown);
+            !gone && !error.is_lost_connection()
         });
         answer
     }
@@ -314,6 +317,7 @@ pub(crate) struct PgTransaction {
     held: Option<Held>,
     /// Where to begin again, and with which locks, while the transaction has done nothing.
     untouched: Option<Box<(Postgres, Vec<Lock>)>>,
+    losses: Losses,
     herald: Arc<Herald>,
     has_news: bool,
     runtime: Handle,
@@ -333,7 +337,13 @@ impl PgTransaction {
                 let fresh = self.connection.insert(of.begin_connection(&locks).await?);
                 fresh.run(&statement).await
             }
-            (answer, _) => answer,
+            (answer, _) => {
+                // What was done here isn't done twice. Whoever repeats it all gets a younger connection.
+                if answer.as_ref().is_err_and(DbError::is_lost_connection) {
+                    self.losses.note();
+                }
+                answer
+            }
         }
     }
 

@@ -109,8 +109,15 @@ async fn tables_that_were_made_again_are_read_and_written() {
     other.run("alter table numbers alter n type integer", args![]).await.unwrap();
     other.commit().await.unwrap();
     let refused = tx.all::<(i64,)>(NUMBERS, args![]).await.unwrap_err();
-    assert_eq!(refused.kind(), DbErrorKind::Unavailable, "{refused:?}");
+    assert_eq!(refused.kind(), DbErrorKind::BrokenOff, "{refused:?}");
     drop(tx);
+    // That is all: the other connections, as old as this one, are not used any more either.
+    for _ in 0..20 {
+        let mut tx = db.begin().await.unwrap();
+        tx.one::<(i64,)>("select count(*) from schema_migrations", args![]).await.unwrap();
+        assert_eq!(tx.all::<(i64,)>(NUMBERS, args![]).await.unwrap(), [(1,)]);
+        tx.commit().await.unwrap();
+    }
     insert(db, 2).await;
     assert_eq!(count(db).await, 2);
 }

@@ -247,7 +247,13 @@ impl Change {
     /// news.
     async fn finish(self) -> Result<()> {
         let committed = self.actor.committed.clone();
-        let done = tokio::spawn(self.write_and_commit()).await.map_err(Error::internal)?;
+        let app = self.app.clone();
+        let done = tokio::spawn(self.write_and_commit()).await.map_err(|panicked| {
+            // SECURITY: it may be committed, and its news half applied
+            // (test: a_panic_in_background_work_does_not_end_it).
+            app.forget_all();
+            Error::internal(panicked)
+        })?;
         let broken_off = done.as_ref().is_err_and(Error::may_be_repeated);
         if let (Some(committed), false) = (committed, broken_off) {
             committed.store(true, Ordering::Release);

@@ -23,7 +23,7 @@ use palisade::{Builder, MODULES, Running};
 use palisade_crypto::random::SeededRandom;
 use palisade_crypto::root::RootKey;
 use palisade_db::testing::{TestDb, options};
-use palisade_db::{Db, Timestamp};
+use palisade_db::{Db, Options, Timestamp};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -54,6 +54,8 @@ pub struct Plan {
     pub settings: Vec<(&'static str, &'static str)>,
     pub modules: Vec<Module>,
     pub root: Option<String>,
+    /// How long a statement may take, and a change may wait for its turn.
+    pub statement_timeout: Option<Duration>,
 }
 
 impl TestApp {
@@ -103,7 +105,9 @@ impl TestApp {
             builder = builder.module(module);
         }
         // Every app has connections of its own, as a process has.
-        let db = Db::open(options(database.url())).await.unwrap();
+        let usual = options(database.url());
+        let statement_timeout = plan.statement_timeout.unwrap_or(usual.statement_timeout);
+        let db = Db::open(Options { statement_timeout, ..usual }).await.unwrap();
         db.migrate(&builder.migrations(), clock.now()).await.unwrap();
         let root =
             plan.root.unwrap_or_else(|| RootKey::generate(&*random).to_text().expose().into());

@@ -1,6 +1,7 @@
-//! Faults inside: a handler that panics, a pool without a free connection. Each is told once, and the process serves
-//! on.
+//! Faults inside: a handler or background work that panics, a pool without a free connection, a writer that is held.
+//! Each is told, and the process serves on.
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,18 +11,20 @@ use axum::http::{Method, StatusCode};
 use futures_util::future::join_all;
 use http_body_util::BodyExt as _;
 use palisade::access::ANYONE;
-use palisade::app::{Actor, App};
+use palisade::app::{Actor, App, Subscription};
 use palisade::error::Result;
 use palisade::http::{NoContent, Routes};
-use palisade::module::Module;
+use palisade::module::{Job, Module};
+use palisade::sessions;
 use palisade_db::args;
 use serde_json::{Value, json};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::app::{Call, On, Plan, TestApp};
+use crate::app::{Call, Client, On, Plan, TestApp};
 
 crate::on_both! {
     a_panic_is_told_and_the_process_serves_on => |on| super::panicking(on);
+    a_panic_in_background_work_does_not_end_it => |on| super::panicking_behind(on);
 }
 
 const PANICS: Module = Module {
@@ -103,6 +106,83 @@ async fn panicking(on: On) {
     app.stop().await;
 }
 
+const PANICS_BEHIND: Module = Module {
+    name: "test_panics_behind",
+    jobs: &[Job {
+        name: "test_panics_behind.job",
+        every: Duration::from_millis(10),
+        run: |app| {
+            Box::pin(async {
+                assert_ne!(app.part::<Behind>().runs.fetch_add(1, Ordering::SeqCst), 0, "once");
+                Ok(())
+            })
+        },
+    }],
+    subscriptions: &[Subscription {
+        topic: sessions::ENDED_NEWS,
+        apply: |app, _| assert!(!app.part::<Behind>().armed.swap(false, Ordering::SeqCst), "once"),
+        forget_all: |_| {},
+    }],
+    parts: |_, parts| {
+        parts.put(Behind::default());
+        Ok(())
+    },
+    ..Module::EMPTY
+};
+
+/// What panics the next time.
+#[derive(Default)]
+struct Behind {
+    runs: AtomicU32,
+    armed: AtomicBool,
+}
+
+async fn panicking_behind(on: On) {
+    let plan = Plan { modules: vec![PANICS_BEHIND], ..Plan::default() };
+    let app = TestApp::with(on, plan).await;
+    let elsewhere = app.second().await;
+    app.user("ann@example.com").await;
+    let behind = app.app.part::<Behind>();
+    let ended = async |clients: &[Client<'_>]| {
+        for _ in 0..500 {
+            let mut left = 0;
+            for client in clients {
+                left += u32::from(client.get("/api/v1/users/me").await.status == StatusCode::OK);
+            }
+            if left == 0 {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        false
+    };
+    // By another process, panicking at the first of three rows; then without a panic; then by this process.
+    for (panics, here) in [(true, false), (false, false), (true, true)] {
+        let mut clients = Vec::new();
+        for _ in 0..4 {
+            let client = app.token("ann@example.com").await;
+            assert_eq!(client.get("/api/v1/users/me").await.status, StatusCode::OK);
+            clients.push(client);
+        }
+        let last = clients.pop().unwrap();
+        behind.armed.store(panics, Ordering::SeqCst);
+        let by = Client { app: if here { &app } else { &elsewhere }, ..last };
+        let answer = by.delete("/api/v1/users/me/sessions").await;
+        assert_eq!(answer.status.is_success(), !here, "{}", answer.raw);
+        assert!(ended(&clients).await, "{panics} {here}: what has ended is still served");
+        assert!(!behind.armed.load(Ordering::SeqCst), "it panicked");
+    }
+    for _ in 0..500 {
+        if behind.runs.load(Ordering::SeqCst) > 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(behind.runs.load(Ordering::SeqCst) > 1, "the job is not run any more");
+    elsewhere.stop().await;
+    app.stop().await;
+}
+
 /// Every connection is taken: who needs one is told to come again, at once, and is served once there is one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_pool_is_said_at_once_and_is_over_with_the_load() {
@@ -134,5 +214,40 @@ async fn a_full_pool_is_said_at_once_and_is_over_with_the_load() {
     for answer in &answers {
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.raw);
     }
+    app.stop().await;
+}
+
+/// Another change has SQLite's only writer: who needs it is told so in time, and is served once it is free.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_that_is_held_is_said_in_time_and_is_over_with_the_holder() {
+    let settings = vec![("limits.enabled", "false")];
+    let statement_timeout = Some(Duration::from_secs(1));
+    let plan = Plan { settings, statement_timeout, ..Plan::default() };
+    let app = TestApp::with(On::Sqlite, plan).await;
+    app.user("ann@example.com").await;
+    let ann = app.token("ann@example.com").await;
+    let held = app.app.db.begin().await.unwrap();
+    let anyone = app.anyone();
+    let refused = async {
+        // The guesses at one account wait for each other.
+        let accounts: Vec<String> = (0..20).map(|n| format!("user-{n}@example.com")).collect();
+        let asked = join_all(accounts.iter().map(|email| anyone.login(email)));
+        tokio::time::timeout(Duration::from_secs(5), asked).await.expect("an answer in time")
+    };
+    // What only reads is served all the while.
+    let read = async {
+        for path in ["/api/v1/users/me", "/api/v1/users/me/sessions"] {
+            assert_eq!(ann.get(path).await.status, StatusCode::OK, "{path}");
+        }
+    };
+    let (answers, ()) = tokio::join!(refused, read);
+    for answer in &answers {
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.raw);
+        assert_eq!(answer.code(), "server.database_unavailable");
+        assert!(answer.headers.contains_key(RETRY_AFTER));
+    }
+    drop(held);
+    let answer = anyone.login("ann@example.com").await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.raw);
     app.stop().await;
 }

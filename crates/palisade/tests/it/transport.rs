@@ -1,13 +1,18 @@
 //! What is true of every answer, over real sockets too: HTTPS in front, framing, headers.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use palisade::access::ANYONE;
 use palisade::http::Routes;
+use palisade::http::describe::{Describe, Description};
 use palisade::http::serve::{Limits, serve};
 use palisade::module::Module;
 use serde_json::Value;
@@ -201,13 +206,36 @@ async fn the_reference_can_be_switched_off() {
 
 const PANICKING: Module = Module {
     name: "panicking",
-    routes: || Routes::root().get("/panic", ANYONE, panics),
+    routes: || {
+        Routes::root().get("/panic", ANYONE, panics).get("/panic-in-body", ANYONE, panics_in_body)
+    },
     ..Module::EMPTY
 };
 
 #[expect(clippy::panic, reason = "what is tested")]
 async fn panics() -> &'static str {
     panic!("on purpose")
+}
+
+/// An answer of which the rest never comes.
+struct HalfAnswer(Response);
+
+impl IntoResponse for HalfAnswer {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl Describe for HalfAnswer {
+    fn describe(_: &mut Description) {}
+}
+
+async fn panics_in_body() -> HalfAnswer {
+    let pieces = futures_util::stream::iter(0..2).map(|number| match number {
+        0 => Ok::<_, Infallible>("the first half"),
+        _ => panic!("on purpose"),
+    });
+    HalfAnswer(Body::from_stream(pieces).into_response())
 }
 
 /// An app behind its own listener.
@@ -354,6 +382,20 @@ async fn refusals_of_every_layer_have_every_header() {
         ("panic", request("GET /panic HTTP/1.1"), 500, "server.internal"),
     ] {
         is_refusal(&server.raw(&bytes).await, status, code, what);
+    }
+    server.stop().await;
+}
+
+/// The connection ends without the end of the answer, its slot is free again, and the server serves on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_in_a_body_ends_its_connection_alone() {
+    let one_at_a_time = Limits { connections: 1, ..Limits::default() };
+    let server = Listening::start(&HTTPS, one_at_a_time).await;
+    for _ in 0..3 {
+        let half = server.raw(&request("GET /panic-in-body HTTP/1.1")).await;
+        assert!(!half.ends_with("0\r\n\r\n"), "{half}");
+        let whole = server.raw(&request("GET /livez HTTP/1.1")).await;
+        assert_eq!(parse(&whole).0, 200, "{whole}");
     }
     server.stop().await;
 }
@@ -518,6 +560,9 @@ async fn an_http2_request_names_one_host_too() {
         (&["b.example"], "", 400),
         (&["a.example", "a.example"], "", 400),
         (&["a.example:81"], "", 400),
+        (&["a.example:80"], "", 200),
+        // The port that goes without saying for the other scheme.
+        (&["a.example:443"], "", 400),
         (&[], &*many, 431),
     ] {
         let mut request = Request::get("http://a.example/livez").header("x-more", more);
@@ -531,6 +576,29 @@ async fn an_http2_request_names_one_host_too() {
             assert!(answer.headers().contains_key(name), "{hosts:?} lacks {name}");
         }
     }
+    driven.abort();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_http2_header_list_is_never_kept_beyond_four_times_the_limit() {
+    let server = Listening::start(&HTTPS, Limits::default()).await;
+    let io = TokioIo::new(TcpStream::connect(server.address).await.unwrap());
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let driven = tokio::spawn(connection);
+    for (size, status, ours) in
+        [(30_000, 200, true), (125_000, 431, true), (200_000, 431, false), (0, 200, true)]
+    {
+        let request = Request::get("http://a.example/livez").header("x-more", "x".repeat(size));
+        let request = request.body(Empty::<bytes::Bytes>::new()).unwrap();
+        let answer = client.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), status, "{size}");
+        assert_eq!(answer.headers().contains_key("x-request-id"), ours, "{size}");
+    }
+    let request = Request::get("http://a.example/livez").header("x-more", "x".repeat(600_000));
+    let request = request.body(Empty::<bytes::Bytes>::new()).unwrap();
+    assert!(client.send_request(request).await.is_err());
     driven.abort();
     server.stop().await;
 }

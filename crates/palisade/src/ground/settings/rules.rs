@@ -112,23 +112,53 @@ const NOT_PUBLIC_V4: [([u8; 4], u8); 6] = [
 ];
 const NOT_PUBLIC_V6: [(u16, u8); 2] = [(0xfc00, 7), (0xfe80, 10)];
 
+/// Prefixes of IPv6 under which all of IPv4 lies, their length, and the bit where the IPv4 address begins: mapped
+/// addresses (RFC 4291), NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056), and Teredo by its servers (RFC 4380).
+const IPV4_WITHIN: [(Ipv6Addr, u8, u8); 5] = [
+    (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96, 96),
+    (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96, 96),
+    (Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48, 96),
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, 16),
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, 32),
+];
+
 /// SECURITY: judges the sum, because everybody can be named by halves as well as at once
-/// (test: networks_that_cover_everybody_in_pieces_are_refused).
+/// (test: networks_that_cover_everybody_in_pieces_are_refused), and the clients behind a gateway from IPv4 are
+/// everybody too (test: networks_that_hold_ipv4_in_ipv6_count_as_ipv4).
 fn trusts_the_internet(networks: &[IpNet]) -> bool {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for network in networks {
         match network {
-            IpNet::V4(network) if !is_never_public_v4(network) => v4.push(*network),
-            IpNet::V6(network) if !is_never_public_v6(network) => v6.push(*network),
-            _ => {}
+            IpNet::V4(network) => v4.push(*network),
+            IpNet::V6(network) => {
+                v4.extend(ipv4_within(network));
+                v6.push(*network);
+            }
         }
     }
+    v4.retain(|network| !is_never_public_v4(network));
+    v6.retain(|network| !is_never_public_v6(network));
     // Aggregated, so that no address counts twice.
     let v4 = Ipv4Net::aggregate(&v4).into_iter().map(|n| 1u128 << (32 - n.prefix_len()));
     let v6 = Ipv6Net::aggregate(&v6)
         .into_iter()
         .map(|n| 1u128.checked_shl(128 - u32::from(n.prefix_len())).unwrap_or(u128::MAX));
     v4.sum::<u128>() > MOST_PUBLIC_V4 || v6.fold(0, u128::saturating_add) > MOST_PUBLIC_V6
+}
+
+/// The IPv4 networks whose clients may come from addresses of `network`.
+fn ipv4_within(network: &Ipv6Net) -> impl Iterator<Item = Ipv4Net> {
+    IPV4_WITHIN.iter().filter_map(move |(address, length, begins)| {
+        let all = Ipv6Net::new(*address, *length).ok()?;
+        if network.contains(&all) {
+            return Some(Ipv4Net::default());
+        }
+        let embedded = (network.addr().to_bits() << begins) >> (128 - 32);
+        let embedded = Ipv4Addr::from_bits(u32::try_from(embedded).ok()?);
+        let length = network.prefix_len().saturating_sub(*begins).min(32);
+        let found = Ipv4Net::new(embedded, length).ok()?.trunc();
+        all.contains(network).then_some(found)
+    })
 }
 
 fn is_never_public_v4(network: &Ipv4Net) -> bool {

@@ -718,6 +718,43 @@ mod between_settings {
     }
 
     #[test]
+    fn networks_that_hold_ipv4_in_ipv6_count_as_ipv4() {
+        let key = "server.trusted_proxies";
+        for everybody in [
+            // mapped
+            "::ffff:0:0/96\", \"10.0.0.0/8",
+            "::ffff:0:0/97\", \"::ffff:128.0.0.0/97",
+            "::ffff:8.0.0.0/103",
+            "::/64",
+            // NAT64
+            "64:ff9b::/96",
+            "64:ff9b::/64",
+            "64:ff9b::/32",
+            "64:ff9b::8.0.0.0/103",
+            "64:ff9b:1::/48",
+            "64:ff9b:1:2::/96",
+            // 6to4 and Teredo
+            "2002:800::/23",
+            "2001::/32",
+            "2001::/33",
+            // together with IPv4
+            "64:ff9b::8.0.0.0/104\", \"9.0.0.0/8",
+        ] {
+            refused(&format!("{key} = [\"{everybody}\"]"), key, "almost anyone");
+        }
+        for proxies in [
+            "::ffff:10.0.0.0/104",
+            "::ffff:192.0.2.0/120",
+            "64:ff9b::192.0.2.0/120",
+            "64:ff9b::8.0.0.0/104\", \"8.0.0.0/8",
+            "2002:808:808::/48",
+            "2001:db8::/32\", \"2001:4860::/32",
+        ] {
+            settings(&format!("{key} = [\"{proxies}\"]"));
+        }
+    }
+
+    #[test]
     fn preloading_needs_a_year_and_all_subdomains() {
         let hsts = |more: &str| format!("[server.hsts]\npreload = true\n{more}");
         assert!(settings(&hsts("")).server.hsts.preload);

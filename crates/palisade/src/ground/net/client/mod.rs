@@ -17,10 +17,10 @@ mod forwarded;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::http::{HeaderMap, HeaderName};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::limits;
 
@@ -36,7 +36,7 @@ impl TrustedProxies {
     /// Trusts every address in `networks`.
     #[must_use]
     pub fn new(networks: Vec<IpNet>) -> Self {
-        Self(networks)
+        Self(networks.into_iter().map(to_canonical).collect())
     }
 
     /// Whether `address` is a trusted proxy.
@@ -45,6 +45,17 @@ impl TrustedProxies {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
+}
+
+/// A network of IPv4-mapped addresses (RFC 4291, section 2.5.5.2) as the IPv4 network that it is.
+fn to_canonical(network: IpNet) -> IpNet {
+    const MAPPED: u8 = 96;
+    let mapped = match network.addr() {
+        IpAddr::V6(address) if network.prefix_len() >= MAPPED => address.to_ipv4_mapped(),
+        _ => None,
+    };
+    let plain = |address: Ipv4Addr| Ipv4Net::new(address, network.prefix_len() - MAPPED).ok();
+    mapped.and_then(plain).map_or(network, IpNet::V4)
 }
 
 /// Where a request comes from.

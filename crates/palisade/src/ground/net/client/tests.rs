@@ -34,6 +34,17 @@ fn scheme_behind_proxy(lines: &[(&str, &str)]) -> Scheme {
 }
 
 #[test]
+fn a_mapped_network_is_the_ipv4_network_that_it_stands_for() {
+    let mapped = TrustedProxies::new(vec!["::ffff:10.0.0.0/104".parse().unwrap()]);
+    for proxy in ["10.1.2.3", "::ffff:10.1.2.3"] {
+        assert!(mapped.contains(ip(proxy)), "{proxy}");
+    }
+    for other in ["11.0.0.1", "::ffff:11.0.0.1", "::a00:1"] {
+        assert!(!mapped.contains(ip(other)), "{other}");
+    }
+}
+
+#[test]
 fn forged_headers_from_a_stranger_change_nothing() {
     const FORGED: [&str; 20] = [
         "x-forwarded-for",

@@ -8,7 +8,8 @@
 //! - Heads that are too large are refused (431), and HTTP/2 is bounded in streams, header lists and
 //!   resets.
 //! - A request whose end or host could be read in two ways never reaches the service.
-//! - What the listener refuses by itself is answered by the service ([`Refuse`]), as anything else is.
+//! - What the listener refuses by itself is answered by the service ([`Refuse`]), as anything else is. The one
+//!   exception is an HTTP/2 header list of more than four times the limit.
 //! - Nothing a peer or the operating system does on accepting ends the server.
 //! - On stopping, no new connection is taken, idle ones are closed, and requests that have begun are
 //!   finished within the drain time.
@@ -173,7 +174,10 @@ pub async fn serve<S: Handler>(
     Ok(finish(connections, drain).await)
 }
 
-/// HTTP/2 takes longer header lists than are served: its own refusal of them has no headers.
+/// HTTP/2 takes longer header lists than are served: its own refusal of them has no headers, and up to four times the
+/// limit the service refuses them instead. Beyond that its own stands, and beyond four times as much again it ends the
+/// connection. More can't be taken: a header costs one byte on the wire, up to 80 in memory, and a connection may send
+/// a hundred lists before the service sees the first (test: an_http2_header_list_is_never_kept_beyond_four_times_the_limit).
 fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     let mut builder = limits.builder();
     builder.http2().max_header_list_size(limits.max_header_bytes.saturating_mul(4));

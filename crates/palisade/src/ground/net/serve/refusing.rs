@@ -248,8 +248,9 @@ fn host<B>(request: &Request<B>) -> Result<(), Error> {
     let host =
         host.ok_or_else(|| malformed("The Host header must be a host with an optional port."))?;
     plain(&host)?;
+    let scheme = request.uri().scheme_str();
     match named {
-        Some(named) if canonical(named) != canonical(&host) => {
+        Some(named) if canonical(named, scheme) != canonical(&host, scheme) => {
             Err(malformed("The Host header and the request URI name different hosts."))
         }
         _ => Ok(()),
@@ -277,10 +278,18 @@ fn plain(authority: &Authority) -> Result<(), Error> {
     Ok(())
 }
 
-/// In lower case and without the port that goes without saying.
-fn canonical(authority: &Authority) -> Cow<'_, str> {
+/// In lower case and without the port that goes without saying for this scheme.
+///
+/// SECURITY: the default port of the other scheme is another server
+/// (test: an_http2_request_names_one_host_too).
+fn canonical<'a>(authority: &'a Authority, scheme: Option<&str>) -> Cow<'a, str> {
     let text = authority.as_str();
-    let text = text.strip_suffix(":443").or_else(|| text.strip_suffix(":80")).unwrap_or(text);
+    let unsaid = match scheme {
+        Some("http") => ":80",
+        Some("https") => ":443",
+        _ => "",
+    };
+    let text = text.strip_suffix(unsaid).unwrap_or(text);
     if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
         Cow::Owned(text.to_ascii_lowercase())
     } else {
