@@ -3,22 +3,25 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use palisade::app::{Actor, App, Presented};
+use palisade::app::{Actor, App, Hold, Presented};
 use palisade::id::UserId;
 use palisade::users::{self, Email, NewUser};
 use palisade::{roles, sessions};
 use palisade_db::args;
+use palisade_db::testing::until_one_waits;
 use serde_json::json;
 
 use crate::administering::{plan, put};
 use crate::app::{Client, On, PASSWORD, TestApp};
 use crate::passkeys::{key, register};
+use crate::racing::insert_key;
 
 crate::on_both! {
     everyone_is_signed_out_and_the_caller_last => |on| super::signed_out(on);
     only_an_administrator_signs_everyone_out => |on| super::administrators(on);
     a_role_taken_away_stops_the_ending_of_everyones_sessions => |on| super::role_taken(on);
     what_failed_half_way_goes_on_when_it_is_repeated => |on| super::half_way(on);
+    a_key_that_the_callers_session_makes_meanwhile_ends => |on| super::key_meanwhile(on);
     the_operator_signs_everyone_out => |on| super::operator(on);
     accounts_beyond_a_page_are_signed_out => |on| super::many(on);
 }
@@ -205,6 +208,33 @@ async fn half_way(on: On) {
     assert!(!alive(&root).await && !alive(&service).await);
     assert_eq!(living(&app).await, (0, 0, 0));
     assert_eq!(count(&app, "sessions.all_revoked").await, 1);
+    app.stop().await;
+}
+
+async fn key_meanwhile(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    let other = app.second().await;
+    let id = app.admin("root@example.com").await;
+    let root = other.token("root@example.com").await;
+    let service = program(&app, &app.token("root@example.com").await).await;
+    let service_id = service.get(ME).await.text("id").parse().unwrap();
+
+    // On PostgreSQL the service account's first key has been revoked, and the caller waits to be the last. Meanwhile
+    // the proof, which was fresh at the beginning, grows old. On SQLite nothing has begun.
+    let begun = matches!(on, On::Postgres);
+    let mut change = app.app.change_holding(&Actor::operator(), &[Hold::Shared(id)]).await.unwrap();
+    insert_key(&mut change, service_id).await;
+    let finish = async {
+        until_one_waits(&other.app.db).await;
+        if begun {
+            app.advance(app.app.settings.sessions.fresh_for).await;
+        }
+        change.commit_quietly("a test").await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(root.act(ALL), finish);
+    assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.raw);
+    assert_eq!(living(&app).await, (0, 0, 0));
+    other.stop().await;
     app.stop().await;
 }
 

@@ -99,7 +99,7 @@ async fn session_of(app: &TestApp, user: UserId) -> SessionId {
 }
 
 /// What a request to make a key writes.
-async fn insert_key(change: &mut palisade::app::Change, user: UserId) {
+pub async fn insert_key(change: &mut palisade::app::Change, user: UserId) {
     let (id, now) = (change.app().new_id(), change.now());
     change
         .run(

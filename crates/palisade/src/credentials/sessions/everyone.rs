@@ -70,35 +70,46 @@ pub(super) async fn revoke_for(app: &App, caller: &Caller) -> Result<()> {
 /// account, so that nobody waits for all of them. After a failure, what has ended stays ended, and the next call
 /// goes on with the rest.
 ///
-/// The session of `actor` ends last, with the event that sums it up. Service accounts come after people: a
-/// session that is still alive could give them a key.
+/// The session of `actor` ends last, with the event that sums it up. Service accounts come after people, and once more
+/// after the caller: a session that is still alive could give them a key.
 ///
 /// # Errors
 /// The session of `actor` has ended, or the role is lost; or the database fails.
 pub async fn revoke_everyone(app: &App, actor: &Actor) -> Result<EndedAll> {
     let mut all = EndedAll::default();
     for service in [false, true] {
-        let mut after = UserId(uuid::Uuid::nil());
-        loop {
-            let page = with_credentials(app, service, after).await?;
-            let Some(last) = page.last() else { break };
-            after = *last;
-            for user in page.into_iter().filter(|user| Some(*user) != actor.user) {
-                let change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
-                match revoke_all(change, user).await {
-                    Ok(ended) => all.add(ended),
-                    // Deleted meanwhile: everything of the account ended with it.
-                    Err(error) if error.kind() == Kind::NotFound => {}
-                    Err(error) => return Err(error),
-                }
+        revoke_each(app, actor, service, &mut all).await?;
+    }
+    finish(app, actor, &mut all).await?;
+    if actor.user.is_some() {
+        // SECURITY: (test: a_key_that_the_callers_session_makes_meanwhile_ends)
+        let caller = Actor { session: None, permission: None, ..actor.clone() };
+        revoke_each(app, &caller, true, &mut all).await?;
+    }
+    Ok(all)
+}
+
+/// Ends what people have, or service accounts, one after the other and without the caller.
+async fn revoke_each(app: &App, actor: &Actor, service: bool, all: &mut EndedAll) -> Result<()> {
+    let mut after = UserId(uuid::Uuid::nil());
+    loop {
+        let page = with_credentials(app, service, after).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = *last;
+        for user in page.into_iter().filter(|user| Some(*user) != actor.user) {
+            let change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
+            match revoke_all(change, user).await {
+                Ok(ended) => all.add(ended),
+                // Deleted meanwhile: everything of the account ended with it.
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
     }
-    finish(app, actor, all).await
 }
 
 /// Ends what the caller has, and writes the event of the whole.
-async fn finish(app: &App, actor: &Actor, mut all: EndedAll) -> Result<EndedAll> {
+async fn finish(app: &App, actor: &Actor, all: &mut EndedAll) -> Result<()> {
     let holds: Vec<Hold> = actor.user.map(Hold::Alone).into_iter().collect();
     let mut change = app.change_holding(actor, &holds).await?;
     if let Some(caller) = actor.user {
@@ -106,8 +117,7 @@ async fn finish(app: &App, actor: &Actor, mut all: EndedAll) -> Result<EndedAll>
         all.add(revoke_within(&mut change, caller).await?);
     }
     let event = ALL_REVOKED.entry().detail("accounts", all.accounts.to_string());
-    change.commit(event.detail("sessions", all.sessions.to_string())).await?;
-    Ok(all)
+    change.commit(event.detail("sessions", all.sessions.to_string())).await
 }
 
 /// The next accounts behind `after` that have something to end.
