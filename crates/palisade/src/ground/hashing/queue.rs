@@ -253,6 +253,11 @@ impl<S> Queue<S> {
         self.cost = moved(self.cost, ran);
     }
 
+    /// How many jobs were given a place so far.
+    pub(super) fn accepted(&self) -> u64 {
+        self.next_number
+    }
+
     /// The core time that all finished jobs have had.
     pub(super) fn hashed(&self) -> Duration {
         self.hashed
