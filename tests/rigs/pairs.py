@@ -11,6 +11,7 @@ that every change writes, or of which one ends a credential, are tried 20 times,
 
 import argparse
 import collections
+import contextlib
 import itertools
 import json
 import os
@@ -46,8 +47,8 @@ from server import Server, postgres  # noqa: E402
 
 SHARDS = 3
 OFTEN, SELDOM = 20, 2
-# What every change writes.
-EVERYWHERE = {"audit_events", "feed", "person_keys", "outbox"}
+# What every change writes, and the head of the audit log, which follows a moment later.
+EVERYWHERE = {"audit_events", "audit_head", "feed", "person_keys", "outbox"}
 # What an ending needs to be known at every process (250 ms), and some more for a busy machine.
 SETTLED = 0.35
 SETTINGS = {
@@ -61,6 +62,8 @@ SETTINGS = {
     "PALISADE_REGISTRATION__EMAIL_VERIFICATION": "optional",
     "PALISADE_MAIL__FROM": "palisade@example.com",
 }
+# Asked for here, a link is made when its letter leaves, and replaces the one before it: a third one beside the two calls.
+LETTERS = {"POST /auth/password/forgot", "POST /users/{id}/reset-password"}
 # What a machine that is busy with other things makes of a request.
 STARVED = {"server.feed_unavailable", "server.timeout"}
 CHANGING = ("post", "put", "patch", "delete")
@@ -73,7 +76,8 @@ COMPARED = {
     "POST /auth/login": {(401, "login.denied")},
     "POST /login/access-token": {(401, "login.denied")},
 }
-# What acts on everybody goes from account to account: of two calls either may come first at the subject's.
+# What acts on everybody looks for the accounts that have something to end before it ends the first: whether one whose
+# credentials end meanwhile is among them depends on how far it had come.
 REVOKED = re.compile(r"audit_events event=sessions\.(revoked|all_revoked),")
 GUESSED = re.compile(r"(audit_events event=(passwords\.wrong|login\.denied),|lockout_counts )")
 
@@ -450,7 +454,8 @@ class Trial:
         self.needs = frozenset().union(*(recipe.needs for recipe in self.pair))
         self.rounds = rounds
         self.everybody = any(recipe.everybody for recipe in self.pair)
-        self.slow = 0
+        self.letters = "reset" in self.needs and not LETTERS.isdisjoint(routes)
+        self.slow, self.scenes = 0, []
 
     def run(self):
         """Answers what no order explains."""
@@ -461,10 +466,34 @@ class Trial:
         for number, way in enumerate(ways_of_it):
             rounds = self.rounds // len(ways_of_it) + (number < self.rounds % len(ways_of_it))
             failed += self.in_one_way(way, rounds)
+            self.tidy()
         return failed
+
+    def tidy(self):
+        """Roles are deleted: there can't be more than a thousand."""
+        for scene in self.scenes:
+            roles = [scene.role] if "role" in self.needs else []
+            roles += [scene.new_role] if "POST /roles" in self.routes else []
+            for role in roles:
+                scene.ask("DELETE", f"/roles/{role}", token=self.worker.admin(), good=(204, 404))
+        self.scenes = []
+
+    def settle(self):
+        """Until both processes know what has ended, and links that were asked for are made."""
+        time.sleep(SETTLED)
+        if not self.letters:
+            return
+        moment, end = self.worker.sql.lines("select clock_timestamp()")[0], time.monotonic() + 60
+        waiting = f"select count(*) from outbox where sent_at is null and failed_at is null and created_at < '{moment}'"
+        while self.worker.sql.lines(waiting)[0] != "0":
+            assert time.monotonic() < end, "letters don't leave"
+            time.sleep(0.02)
 
     def watches(self, way, count):
         scenes = self.worker.scenes([self.needs] * count, [way] * count)
+        self.scenes += scenes
+        for scene in scenes:
+            scene.alike = self.routes[0] == self.routes[1]
         return [Watch(self.worker, scene, self.pair) for scene in scenes]
 
     def orders(self, way):
@@ -477,10 +506,31 @@ class Trial:
             for turn in (0, 1):
                 for first, watch in zip(firsts, watches, strict=True):
                     watch.one((first + turn) % 2)
-                time.sleep(SETTLED)
+                self.settle()
             explained += [watch.outcome(self.passwords) for watch in watches]
             took += [watch.took[first] for first, watch in zip(firsts, watches, strict=True)]
         return explained, took
+
+    def between(self, way):
+        """What comes of the other call between two accounts of one that acts on everybody. That one goes from account
+        to account, people before service accounts and its caller last, and keeps what it has done: here an
+        administrator has ended the first ones, and the rest is its own, unless the other call ended its caller."""
+        explained = []
+        for slot in [slot for slot in (0, 1) if self.pair[slot].everybody]:
+            for count in itertools.count(1):
+                watch, = self.watches(way, 1)
+                accounts = watch.scene.accounts(slot)
+                if count > len(accounts):
+                    break
+                watch.start()
+                for account in accounts[:count]:
+                    watch.scene.admin("POST", f"/users/{account}/revoke-sessions")
+                self.settle()
+                for turn in (1 - slot, slot):
+                    watch.one(turn)
+                    self.settle()
+                explained.append(watch.outcome(self.passwords))
+        return explained
 
     def at_once(self, way, count, took):
         """What comes of both at the same moment, `count` times."""
@@ -488,7 +538,7 @@ class Trial:
         for watch in watches:
             watch.start()
             watch.both(delay(self.worker, took))
-        time.sleep(SETTLED)
+        self.settle()
         self.slow += sum(max(watch.took) > 0.1 + max(took) for watch in watches)
         return [watch.outcome(self.passwords) for watch in watches]
 
@@ -505,7 +555,7 @@ class Trial:
             if not broken and outcome not in explained:
                 # An order may have more than one end (a second may pass in between).
                 if len(explained) < 8:
-                    explained += self.orders(way)[0]
+                    explained += self.orders(way)[0] + self.between(way)
             if broken or outcome not in explained:
                 failed.append({"way": way[0], "seen": outcome, "explained": explained})
         return failed
@@ -621,38 +671,45 @@ def report(routes, failed, often):
 def main():
     # What was started is stopped, however this ends.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    with world() as shared, world() as alone:
+        code = run(shared, alone)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def world():
     with tempfile.TemporaryDirectory() as directory, postgres(
         more=["deadlock_timeout=100ms", "log_lock_waits=on", "log_line_prefix=%m [%p] ", "synchronous_commit=off",
               "max_connections=200"]
     ) as cluster:
-        world = World(directory, cluster)
+        made = World(directory, cluster)
         try:
-            code = run(world)
+            yield made
         finally:
-            world.stop()
-    sys.exit(code)
+            made.stop()
 
 
-def worked(world, pairs, workers):
-    """What came of pairs, as it comes."""
-    jobs, told = queue.Queue(), queue.Queue()
+def begin(world, pairs, workers, told):
+    jobs = queue.Queue()
     for pair in pairs:
         jobs.put(pair)
     for worker in [Worker(world, number) for number in range(workers)]:
         threading.Thread(target=work, args=(worker, jobs, told), daemon=True).start()
-    for _ in pairs:
-        yield told.get()
 
 
-def run(world):
-    pairs = plan(world)
+def run(shared, alone):
+    pairs = plan(shared)
     print(f"{len(pairs)} pairs, {sum(rounds for _, rounds, _ in pairs)} rounds", flush=True)
-    began, quiet = time.monotonic(), world.log.stat().st_size
+    began, worlds = time.monotonic(), [shared, alone]
+    quiet = [world.log.stat().st_size for world in worlds]
+    # What acts on everybody would end the scenes of others: one pair at a time, in a world of its own.
     apart = [pair for pair in pairs if any(RECIPES[route].everybody for route in pair[0])]
-    beside = [pair for pair in pairs if pair not in apart]
+    told = queue.Queue()
+    begin(shared, [pair for pair in pairs if pair not in apart], ARGUMENTS.workers, told)
+    begin(alone, apart, 1, told)
     spans, failures, slow = [], 0, 0
-    for told in itertools.chain(worked(world, beside, ARGUMENTS.workers), worked(world, apart, 1)):
-        routes, rounds, failed, late, *span = told
+    for _ in pairs:
+        routes, rounds, failed, late, *span = told.get()
         slow += late
         spans.append((span, routes))
         if failed:
@@ -663,7 +720,7 @@ def run(world):
                     file.write(json.dumps({"pair": routes, "failed": failed}) + "\n")
         if len(spans) % 20 == 0:
             print(f"{len(spans)} pairs, {failures} failed, {time.monotonic() - began:.0f} s", flush=True)
-    bad = logged(world, quiet, spans)
+    bad = sum(logged(world, since, spans) for world, since in zip(worlds, quiet, strict=True))
     print(
         f"{len(pairs)} pairs, {failures} failed, {bad} complaints of PostgreSQL, {slow} calls that waited long,"
         f" {time.monotonic() - began:.0f} s, seed {ARGUMENTS.seed}"

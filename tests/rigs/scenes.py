@@ -245,6 +245,8 @@ class Scene:
         self.sessions, self.codes, self.secret = [], [], None
         self.ids, self.keys = {}, {}
         self.passkey, self.made, self.options, self.links = None, None, {}, {}
+        # Whether both calls are of the same route.
+        self.alike = False
 
     def ask(self, method, path, body=None, token=None, form=None, good=(200, 201, 202, 204)):
         status, answer = self.worker.a.patiently(Call(method, path, body, token, form))
@@ -396,6 +398,11 @@ class Scene:
             return self.token(slot), self.ids["other"]
         return self.worker.admin(), self.ids["subject"]
 
+    def accounts(self, slot):
+        """What a call that acts on everybody reaches of the scene before its caller, in its order."""
+        others = [(name == "service", id) for name, id in self.ids.items() if (self.crossed, name) != (slot, "subject")]
+        return [id for _, id in sorted(others)]
+
     def proof(self, slot):
         return {"code": self.codes[slot]} if self.codes else {"password": self.password}
 
@@ -404,7 +411,7 @@ RECIPES = {}
 
 
 class Recipe:
-    """How a route is called. One that acts on `everybody` is called while no other pair is under way."""
+    """How a route is called. One that acts on `everybody` is called where no other pair is under way."""
 
     def __init__(self, route, make, needs, who, everybody):
         self.route, self.make, self.needs, self.who = route, make, frozenset(needs), who
@@ -454,10 +461,6 @@ def credentials(scene, _=None):
 
 def link(page):
     return lambda scene, slot: {"token": scene.own(slot, scene.links[page]), "password": scene.password}
-
-
-def new_password(page):
-    return lambda scene, slot: {"token": scene.own(slot, scene.links[page]), "password": PASSWORDS[1 + slot]}
 
 
 mine("PATCH /users/me", body=lambda scene, slot: {"name": f"name {slot}"})
@@ -531,7 +534,13 @@ open_to_all(
     body=lambda scene, slot: {"credential": scene.passkey.get(scene.own(slot, scene.options["alone"]))},
 )
 open_to_all("POST /auth/password/forgot", body=lambda scene, slot: {"email": scene.email})
-open_to_all("POST /auth/password/reset", "reset", who="subject", body=new_password("reset"))
+# Of two links the newer one counts; the older is tried beside it.
+open_to_all(
+    "POST /auth/password/reset", "reset", who="subject",
+    body=lambda scene, slot: {
+        "token": scene.own(slot if scene.alike else 0, scene.links["reset"]), "password": PASSWORDS[1 + slot],
+    },
+)
 open_to_all(
     "POST /auth/register", body=lambda scene, slot: {"email": scene.emails[3], "password": PASSWORDS[0]}
 )

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use palisade::app::{Actor, App, Hold, Presented};
+use palisade::credentials::{Ending, Kind};
 use palisade::id::UserId;
+use palisade::module::Module;
 use palisade::users::{self, Email, NewUser};
 use palisade::{roles, sessions};
 use palisade_db::args;
@@ -12,7 +14,7 @@ use palisade_db::testing::until_one_waits;
 use serde_json::json;
 
 use crate::administering::{plan, put};
-use crate::app::{Client, On, PASSWORD, TestApp};
+use crate::app::{Client, On, PASSWORD, Plan, TestApp};
 use crate::passkeys::{key, register};
 use crate::racing::insert_key;
 
@@ -20,6 +22,7 @@ crate::on_both! {
     everyone_is_signed_out_and_the_caller_last => |on| super::signed_out(on);
     only_an_administrator_signs_everyone_out => |on| super::administrators(on);
     a_role_taken_away_stops_the_ending_of_everyones_sessions => |on| super::role_taken(on);
+    a_role_taken_away_between_two_accounts_spares_the_second => |on| super::taken_between(on);
     what_failed_half_way_goes_on_when_it_is_repeated => |on| super::half_way(on);
     a_key_that_the_callers_session_makes_meanwhile_ends => |on| super::key_meanwhile(on);
     the_operator_signs_everyone_out => |on| super::operator(on);
@@ -173,6 +176,48 @@ async fn role_taken(on: On) {
     assert!(alive(&ann).await);
     assert_eq!(count(&app, "sessions.all_revoked").await, 0);
     other.stop().await;
+    app.stop().await;
+}
+
+/// Takes the role of an administrator from `root@example.com`, in the change that ends an account's sessions:
+/// at no other moment is it certain that one account is done and the next is not.
+const TAKES_THE_ROLE: Module = Module {
+    name: "takes_the_role",
+    endings: &[Ending {
+        kind: Kind::Sessions,
+        end: |change, _, _| {
+            Box::pin(async move {
+                let sql = "delete from user_roles where role = 'admin'
+                    and user_id = (select id from users where email = 'root@example.com')";
+                change.run(sql, args![]).await?;
+                Ok(0)
+            })
+        },
+    }],
+    ..Module::EMPTY
+};
+
+async fn taken_between(on: On) {
+    let app = TestApp::with(on, Plan { modules: vec![TAKES_THE_ROLE], ..plan() }).await;
+    let id = app.admin("root@example.com").await;
+    app.admin("second@example.com").await;
+    let root = app.token("root@example.com").await;
+    let body = json!({ "name": "clerks", "permissions": ["users:write"] });
+    assert_eq!(root.post("/api/v1/roles", body).await.status, StatusCode::CREATED);
+    put(&root, &format!("/api/v1/users/{id}/roles/clerks")).await;
+    let mut accounts = vec![];
+    for email in ["ann@example.com", "bob@example.com", "carol@example.com"] {
+        accounts.push((app.user(email).await.0, app.token(email).await));
+    }
+    accounts.sort_by_key(|(id, _)| *id);
+
+    // `users:write`, by which the request is let in, stays.
+    let answer = root.act(ALL).await;
+    assert_eq!((answer.status, answer.code()), (StatusCode::FORBIDDEN, "access.denied"));
+    assert!(!alive(&accounts[0].1).await);
+    assert!(alive(&accounts[1].1).await && alive(&accounts[2].1).await && alive(&root).await);
+    assert_eq!(count(&app, "sessions.revoked").await, 1);
+    assert_eq!(count(&app, "sessions.all_revoked").await, 0);
     app.stop().await;
 }
 

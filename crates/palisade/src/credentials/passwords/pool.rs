@@ -119,6 +119,12 @@ pub fn room(app: &App, turn: Turn) -> Result<()> {
     app.part::<Hashing>().pool.has_room(caller(turn)).map_err(not_done)
 }
 
+/// How many hashes this process has been asked for since its start, for accounts that don't exist too. What was
+/// refused because too many waited isn't counted.
+pub fn hashes_so_far(app: &App) -> u64 {
+    app.part::<Hashing>().pool.accepted()
+}
+
 /// Does `work` when it is this caller's turn.
 ///
 /// # Errors

@@ -44,7 +44,8 @@ pub(super) async fn revoke_for(app: &App, caller: &Caller) -> Result<()> {
     let mut change = app.change(&caller.actor).await?;
     Authority::of(&mut change).await?.reaches_everyone()?;
     drop(change);
-    // Each change looks for the role again: no permission has its name. The proof was fresh when the work began.
+    // SECURITY: each change looks for the role again; no permission has its name
+    // (test: a_role_taken_away_between_two_accounts_spares_the_second). The proof was fresh when the work began.
     let actor = Actor { permission: Some(users::ADMIN), fresh: false, ..caller.actor.clone() };
     let app = app.clone();
     let work = tokio::spawn(async move {

@@ -256,6 +256,11 @@ impl<S: Send + 'static> WorkPool<S> {
         }
     }
 
+    /// How many pieces of work were given a place in the queue since the start. What was refused isn't counted.
+    pub fn accepted(&self) -> u64 {
+        self.shared.lock().accepted()
+    }
+
     /// Does `work` on one of the threads and answers its result.
     ///
     /// Work that a thread is stuck with is done once more by the helping thread, so it must change nothing but its scratch

@@ -249,6 +249,11 @@ impl<S> Queue<S> {
         self.cost = moved(self.cost, ran);
     }
 
+    /// How many jobs were given a place so far.
+    pub(super) fn accepted(&self) -> u64 {
+        self.next_number
+    }
+
     /// How long a core works for a job, on the average.
     pub(super) fn cost(&self) -> Duration {
         self.cost
