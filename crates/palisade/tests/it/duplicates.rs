@@ -18,6 +18,7 @@ crate::on_both! {
     duplicates_of_a_proof_within_a_session_are_no_guesses => |on| super::again(on);
     duplicates_of_a_passkeys_answer_are_neither_guesses_nor_copies => |on| super::passkeys(on);
     the_right_password_many_times_at_once_is_no_guess => |on| super::passwords(on);
+    duplicates_of_a_change_of_password_are_no_guesses => |on| super::password_changes(on);
     duplicates_of_a_link_are_no_guesses_at_its_password => |on| super::links(on);
     duplicates_of_a_verification_link_are_no_guesses => |on| super::verification_links(on);
     duplicates_of_a_lost_factor_link_are_no_guesses => |on| super::factor_links(on);
@@ -155,6 +156,28 @@ async fn again(on: On) {
         second.catch_up().await;
     }
     never(&app, "lockout.locked").await;
+    second.stop().await;
+    app.stop().await;
+}
+
+async fn password_changes(on: On) {
+    let app = TestApp::with(on, plan()).await;
+    let second = app.second().await;
+    app.user("ann@example.com").await;
+    let ann = app.token("ann@example.com").await;
+    let there = Client { app: &second, ..ann.clone() };
+    let body = json!({ "current_password": PASSWORD, "new_password": WRONG });
+    let sent = (0..8).map(|number| {
+        let client = if number % 2 == 0 { &ann } else { &there };
+        client.post("/api/v1/users/me/password", body.clone())
+    });
+    let answers = join_all(sent).await;
+    let changed = answers.iter().filter(|answer| answer.status == StatusCode::NO_CONTENT).count();
+    assert_eq!(changed, 1, "{answers:?}");
+    assert_eq!(counted(&app).await, 0);
+    never(&app, "lockout.locked").await;
+    let again = ann.post(AGAIN, json!({ "password": WRONG })).await;
+    assert_eq!(again.status, StatusCode::OK, "{}", again.raw);
     second.stop().await;
     app.stop().await;
 }

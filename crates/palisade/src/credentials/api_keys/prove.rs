@@ -170,10 +170,8 @@ fn note_use(app: &App, key: &Arc<ApiKey>) {
         return;
     }
     let noted = ApiKey { last_used_at: Some(now), ..ApiKey::clone(key) };
-    let monotonic = app.clock.monotonic();
-    let ticket = memory(app).begin(&key.id, monotonic);
-    // Remembered first, so that the requests that follow don't write it too.
-    if !memory(app).fill(ticket, key.id, Arc::new(noted), monotonic) {
+    // Remembered first, so that the requests that follow don't write it too. What was forgotten meanwhile stays so.
+    if !memory(app).replace(&key.id, key, Arc::new(noted)) {
         return;
     }
     let (app, id) = (app.clone(), key.id);

@@ -339,6 +339,10 @@ pub async fn reset(app: &App, actor: &Actor, user: UserId, password: &SecretStri
     }
     let hashed = hash_for(app, Turn::of(actor.address), &found, "/password", password).await?;
     let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
+    // Deleted while the hash was computed.
+    if !users::exists(&mut change, user).await? {
+        return Err(Error::not_found());
+    }
     store(&mut change, user, hashed.seal(app, user)).await?;
     lockout::clear(&mut change, user).await?;
     credentials::end(&mut change, End::of(user, Act::PasswordSet)).await?;

@@ -26,10 +26,12 @@ pub async fn prove(
     pointer: &'static str,
 ) -> Result<Proved> {
     let user = caller.signed_in()?.user;
+    // SECURITY: before its turn; what the same request, sent twice, set meanwhile isn't what this was typed against
+    // (test: duplicates_of_a_change_of_password_are_no_guesses).
+    let stored = stored(app, user).await?;
     let account = Account::of(app, Some(user), "");
     let guess =
         lockout::admit(app, &caller.actor, account, Client::SignedIn).await?.counted(app)?;
-    let stored = stored(app, user).await?;
     let turn = Turn::of(caller.actor.address).known();
     let verdict = verify(app, turn, stored.as_ref(), password).await?;
     let (Some(stored), Verdict::Right(_)) = (stored, verdict) else {

@@ -115,6 +115,11 @@ pub const MODULE: Module = Module {
             name: "session_generation",
             sql: Sql::Both(include_str!("../../../migrations/0026_session_generation.sql")),
         },
+        Migration {
+            version: 30,
+            name: "session_secrets_user",
+            sql: Sql::Both(include_str!("../../../migrations/0030_secret_user.sql")),
+        },
     ],
     tables: &["sessions", "session_secrets"],
     parts: |_, parts: &mut Parts| {
@@ -333,8 +338,8 @@ async fn store_secret(change: &mut Change, session: &Session, secret: &SecretStr
     let now = change.now();
     change
         .run(
-            "insert into session_secrets (digest, session_id, created_at) values ($1, $2, $3)",
-            args![digest, session.id, now],
+            "insert into session_secrets (digest, session_id, user_id, created_at) values ($1, $2, $3, $4)",
+            args![digest, session.id, session.user, now],
         )
         .await?;
     Ok(())
