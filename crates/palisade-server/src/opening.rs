@@ -200,7 +200,8 @@ pub(crate) fn read_root_key(path: &Path, data: &Path) -> Result<Option<RootKey>,
     parse(text.expose(), &path.display().to_string()).map(Some)
 }
 
-/// SECURITY: in the data directory and below lies what Palisade made itself, never a link, nor a folder that is one.
+/// SECURITY: in the data directory and below lies what Palisade made itself, never a link, nor, on the way from the
+/// data directory that `path` names, a folder that is one.
 /// A link elsewhere is the operator's, as Kubernetes lays secrets out; what it leads to is held to the same rules
 /// (tests: a_root_key_in_the_data_directory_is_never_a_link, a_root_key_below_the_data_directory_is_never_a_link).
 fn open_key(path: &Path, data: &Path) -> std::io::Result<File> {

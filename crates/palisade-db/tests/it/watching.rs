@@ -61,10 +61,12 @@ async fn on_postgres_own_changes_wake_nobody_here() {
     let mut changes = test.db().changes();
     changes.wait(LONG).await;
     let writer = test.db().clone();
-    tokio::spawn(async move { change(&writer, 1).await });
+    let changed = tokio::spawn(async move { change(&writer, 1).await });
     let start = Instant::now();
     changes.wait(Duration::from_millis(500)).await;
-    assert!(start.elapsed() >= Duration::from_millis(490), "{:?}", start.elapsed());
+    let waited = start.elapsed();
+    changed.await.unwrap();
+    assert!(waited >= Duration::from_millis(490), "{waited:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

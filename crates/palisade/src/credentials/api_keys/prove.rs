@@ -170,7 +170,8 @@ fn note_use(app: &App, key: &Arc<ApiKey>) {
         return;
     }
     let noted = ApiKey { last_used_at: Some(now), ..ApiKey::clone(key) };
-    // Remembered first, so that the requests that follow don't write it too. What was forgotten meanwhile stays so.
+    // Remembered first, so that the requests that follow don't write it too; and only in the place of the key that was
+    // read, since what was forgotten or ended meanwhile must stay so.
     if !memory(app).replace(&key.id, key, Arc::new(noted)) {
         return;
     }

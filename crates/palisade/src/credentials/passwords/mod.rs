@@ -37,7 +37,7 @@ use crate::users::{self, Email, User};
 use pool::{Hashing, run, unreadable};
 
 pub use blocklist::Blocklist;
-pub use pool::{Turn, hashes_so_far, room};
+pub use pool::{Turn, hashes_asked_for, room};
 pub use proof::{Proved, prove};
 pub use rules::{LONGEST, Rules};
 

@@ -121,7 +121,7 @@ pub fn room(app: &App, turn: Turn) -> Result<()> {
 
 /// How many hashes this process has been asked for since its start, for accounts that don't exist too. What was
 /// refused because too many waited isn't counted.
-pub fn hashes_so_far(app: &App) -> u64 {
+pub fn hashes_asked_for(app: &App) -> u64 {
     app.part::<Hashing>().pool.accepted()
 }
 

@@ -26,7 +26,8 @@ pub async fn prove(
     pointer: &'static str,
 ) -> Result<Proved> {
     let user = caller.signed_in()?.user;
-    // SECURITY: before its turn; what the same request, sent twice, set meanwhile isn't what this was typed against
+    // SECURITY: read before the guess waits for its turn: a duplicate of this request may change the password meanwhile,
+    // and this guess is right for the one before it, which `hold` refuses
     // (test: duplicates_of_a_change_of_password_are_no_guesses).
     let stored = stored(app, user).await?;
     let account = Account::of(app, Some(user), "");

@@ -58,8 +58,8 @@ pub(super) async fn revoke_for(app: &App, caller: &Caller) -> Result<()> {
             ),
             Err(error) => tracing::warn!(
                 code = error.code(),
-                "ending the sessions of every user stopped half-way; repeat the request to \
-                 continue"
+                "ending the sessions of every user stopped half-way; repeat the request to continue, \
+                 after a new sign-in if your session has ended"
             ),
         }
         done
@@ -75,7 +75,8 @@ pub(super) async fn revoke_for(app: &App, caller: &Caller) -> Result<()> {
 /// after the caller: a session that is still alive could give them a key.
 ///
 /// # Errors
-/// The session of `actor` has ended, or the role is lost; or the database fails.
+/// The session of `actor` has ended, or the role is lost; or the database fails. A failure after the caller's
+/// session has ended leaves only the newest keys of service accounts.
 pub async fn revoke_everyone(app: &App, actor: &Actor) -> Result<EndedAll> {
     let mut all = EndedAll::default();
     for service in [false, true] {

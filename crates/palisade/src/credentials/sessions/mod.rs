@@ -117,7 +117,7 @@ pub const MODULE: Module = Module {
         },
         Migration {
             version: 30,
-            name: "session_secrets_user",
+            name: "secret_user",
             sql: Sql::Both(include_str!("../../../migrations/0030_secret_user.sql")),
         },
     ],

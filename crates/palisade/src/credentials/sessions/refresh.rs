@@ -36,7 +36,11 @@ pub async fn refresh(
     // What nobody was given costs a read, and not the writer's time.
     let known: Option<(UserId,)> = app
         .db
-        .maybe("select user_id from session_secrets where digest = $1", args![digest])
+        .maybe(
+            "select coalesce(x.user_id, (select s.user_id from sessions s where s.id = x.session_id))
+             from session_secrets x where x.digest = $1",
+            args![digest],
+        )
         .await?;
     let (user,) = known.ok_or_else(ended)?;
     // The keys must be there before the old secret is used up.

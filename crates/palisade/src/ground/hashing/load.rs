@@ -22,7 +22,8 @@ impl Hashers {
         lock(&self.0).push(rustix::thread::gettid().as_raw_pid());
     }
 
-    /// What all of them have had of the cores so far, unfinished work included; `None` where the system doesn't tell.
+    /// What all of them have had of the cores so far, unfinished work included; `None` where the system doesn't tell,
+    /// and nothing beyond Linux, where all counts as other work.
     pub(super) fn ran(&self) -> Option<Duration> {
         let of = |thread: &i32| CoreTime::of(&thread.to_string()).map(|had| had.ran);
         lock(&self.0).iter().map(of).sum()

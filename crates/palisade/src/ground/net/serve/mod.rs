@@ -177,7 +177,8 @@ pub async fn serve<S: Handler>(
 /// HTTP/2 takes longer header lists than are served: its own refusal of them has no headers, and up to four times the
 /// limit the service refuses them instead. Beyond that its own stands, and beyond four times as much again it ends the
 /// connection. More can't be taken: a header costs one byte on the wire, up to 80 in memory, and a connection may send
-/// a hundred lists before the service sees the first (test: an_http2_header_list_is_never_kept_beyond_four_times_the_limit).
+/// a hundred lists before the service sees the first
+/// (test: an_http2_header_list_is_never_kept_beyond_four_times_the_limit).
 fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     let mut builder = limits.builder();
     builder.http2().max_header_list_size(limits.max_header_bytes.saturating_mul(4));
