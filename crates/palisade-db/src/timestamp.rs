@@ -14,6 +14,12 @@ const MICROS_PER_SECOND: i64 = 1_000_000;
 /// The first and last instant that RFC 3339 can write (years 0000 and 9999).
 const WRITABLE: (i64, i64) = (-62_167_219_200_000_000, 253_402_300_799_999_999);
 
+/// The first and last instant that can be sent to PostgreSQL (years -9999 and 9999).
+const SENDABLE: (i64, i64) = (-377_705_116_800_000_000, WRITABLE.1);
+
+/// 2000-01-01T00:00:00Z, from which PostgreSQL counts.
+const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
+
 /// An instant: whole microseconds since 1970-01-01T00:00:00Z, leap seconds not counted.
 ///
 /// It is the precision both databases keep, so a value read back equals the value written.
@@ -82,6 +88,14 @@ impl Timestamp {
         i64::try_from(at.unix_timestamp_nanos().div_euclid(1000))
             .map(Self)
             .map_err(|cause| DbError::wrong("the time is out of range").caused_by(cause))
+    }
+
+    /// The instant that PostgreSQL writes as this number of microseconds.
+    pub(crate) fn from_postgres(micros: i64) -> Result<Self, DbError> {
+        let at = micros.checked_add(POSTGRES_EPOCH);
+        at.filter(|at| (SENDABLE.0..=SENDABLE.1).contains(at))
+            .map(Self)
+            .ok_or_else(|| DbError::wrong("the time is out of range"))
     }
 
     pub(crate) fn to_date_time(self) -> Result<OffsetDateTime, DbError> {

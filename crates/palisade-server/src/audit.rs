@@ -17,13 +17,11 @@ pub(crate) async fn run(
     action: AuditAction,
 ) -> Result<ExitCode, Failure> {
     let loaded = opening::settings(cli)?;
-    let app = opening::open(&loaded.settings).await?.app;
-    let code = match action {
-        AuditAction::Verify => verify(&app, output).await?,
-        AuditAction::Reseal => reseal(&app, output).await?,
+    let act = async |app: &App| match action {
+        AuditAction::Verify => verify(app, output).await,
+        AuditAction::Reseal => reseal(app, output).await,
     };
-    app.db.close().await;
-    Ok(code)
+    opening::with_app(&loaded.settings, output, act).await
 }
 
 async fn verify(app: &App, output: Output) -> Result<ExitCode, Failure> {

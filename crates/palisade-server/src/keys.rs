@@ -1,7 +1,7 @@
 //! `palisade key list` and `key rotate`.
 
 use palisade::app::Actor;
-use palisade::keys;
+use palisade::{App, keys};
 use serde_json::json;
 
 use crate::cli::{Cli, KeyAction};
@@ -11,7 +11,10 @@ use crate::output::{Output, table};
 
 pub(crate) async fn run(cli: &Cli, output: Output, action: KeyAction) -> Result<(), Failure> {
     let loaded = opening::settings(cli)?;
-    let app = opening::open(&loaded.settings).await?.app;
+    opening::with_app(&loaded.settings, output, async |app| act(app, output, action).await).await
+}
+
+async fn act(app: &App, output: Output, action: KeyAction) -> Result<(), Failure> {
     match action {
         KeyAction::List => {
             let all = keys::list(&app.db).await?;
@@ -33,7 +36,7 @@ pub(crate) async fn run(cli: &Cli, output: Output, action: KeyAction) -> Result<
             });
         }
         KeyAction::Rotate => {
-            let made = keys::rotate(&app, &Actor::operator()).await?;
+            let made = keys::rotate(app, &Actor::operator()).await?;
             output.result(&json!({ "kids": made }), || {
                 format!(
                     "New signing keys: {}\nTokens signed with the old keys stay valid until they \
@@ -43,6 +46,5 @@ pub(crate) async fn run(cli: &Cli, output: Output, action: KeyAction) -> Result<
             });
         }
     }
-    app.db.close().await;
     Ok(())
 }

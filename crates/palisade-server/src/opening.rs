@@ -10,7 +10,7 @@ use palisade::clock::Clock;
 use palisade::settings::{
     LimitDefault, Loaded, Migrate, RootKey as RootKeySetting, Settings, Sources,
 };
-use palisade::{App, Builder, MODULES, keys};
+use palisade::{App, Builder, MODULES, audit, keys};
 use palisade_crypto::random::OsRandom;
 use palisade_crypto::root::RootKey;
 use palisade_db::{Db, Options};
@@ -19,6 +19,7 @@ use rustix::fs::OFlags;
 use crate::cli::Cli;
 use crate::failure::Failure;
 use crate::front;
+use crate::output::Output;
 
 const DEFAULT_FILE: &str = "palisade.toml";
 /// Permissions of the group and of others.
@@ -126,6 +127,34 @@ pub(crate) async fn open(settings: &Settings) -> Result<Open, Failure> {
     let root = root_key(settings, &db).await?;
     let app = builder.app(db, root).await?;
     Ok(Open { app, builder })
+}
+
+/// Runs a command on an open Palisade, which is closed whatever becomes of the command.
+pub(crate) async fn with_app<T>(
+    settings: &Settings,
+    output: Output,
+    command: impl AsyncFnOnce(&App) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let app = open(settings).await?.app;
+    let done = command(&app).await;
+    if let Err(failure) = close(&app).await {
+        output.failure(&failure);
+    }
+    done
+}
+
+/// Closes it, once the audit log is in order as far as this process wrote it.
+///
+/// SECURITY: a record that isn't chained can be deleted unseen once nobody remembers it
+/// (test: what_a_command_wrote_is_chained_when_it_ends).
+pub(crate) async fn close(app: &App) -> Result<(), Failure> {
+    let sealed = audit::seal_written(app).await;
+    app.db.close().await;
+    sealed.map_err(|error| {
+        let says = "the newest records of the audit log are not chained yet; a running server \
+                    chains them";
+        Failure { details: error.causes().into_iter().collect(), ..Failure::failed(says) }
+    })
 }
 
 async fn schema(settings: &Settings, builder: &Builder, db: &Db) -> Result<(), Failure> {

@@ -41,14 +41,31 @@ async fn serve_until_told(settings: &Settings, output: Output) -> Result<(), Fai
     opening::data_directory(&settings.data.directory)?;
     let lock = lock(settings)?;
     let open = opening::open(settings).await?;
+    let served = serve_open(settings, output, &open, limits, signals).await;
+    if let Err(failure) = opening::close(&open.app).await {
+        tracing::error!(cause = failure.details.join(": "), "{}", failure.says);
+    }
+    drop(lock);
+    served
+}
+
+async fn serve_open(
+    settings: &Settings,
+    output: Output,
+    open: &Open,
+    limits: Limits,
+    signals: Signals,
+) -> Result<(), Failure> {
     let listeners = Listeners::bind(settings).await?;
     let running = open.builder.run(&open.app).await?;
-    greet(&open.app, output, &listeners).await?;
-    warn_of_weaknesses(settings);
-    let served = listeners.serve(&open, limits, signals).await;
+    let served = match greet(&open.app, output, &listeners).await {
+        Ok(()) => {
+            warn_of_weaknesses(settings);
+            listeners.serve(open, limits, signals).await
+        }
+        Err(failure) => Err(failure),
+    };
     running.stop().await;
-    open.app.db.close().await;
-    drop(lock);
     served
 }
 

@@ -22,34 +22,38 @@ use crate::output::{Output, table};
 
 /// Prints a fresh set-up link.
 pub(crate) async fn setup_link(cli: &Cli, output: Output) -> Result<(), Failure> {
-    let app = open(cli).await?;
-    let link = registration::setup_link(&app, &Actor::operator()).await?;
+    let link = with_app(cli, output, async |app| {
+        Ok(registration::setup_link(app, &Actor::operator()).await?)
+    });
+    let link = link.await?;
     output.result(&json!({ "setup_link": link.expose() }), || {
         format!(
             "This link works once, for 30 minutes. Every earlier link is void:\n{}",
             link.expose()
         )
     });
-    app.db.close().await;
     Ok(())
 }
 
 /// Runs one of the commands on users.
 pub(crate) async fn run(cli: &Cli, output: Output, action: &UserAction) -> Result<(), Failure> {
-    let app = open(cli).await?;
+    with_app(cli, output, async |app| run_on(app, output, action).await).await
+}
+
+async fn run_on(app: &App, output: Output, action: &UserAction) -> Result<(), Failure> {
     match action {
-        UserAction::List { query } => list(&app, output, query.as_deref()).await?,
+        UserAction::List { query } => list(app, output, query.as_deref()).await?,
         UserAction::Create { email, name, role, invite } => {
             let new = New { email, name: name.as_deref(), roles: role, invite: *invite };
-            let user = create(&app, new).await?;
-            show(&app, output, &user);
+            let user = create(app, new).await?;
+            show(app, output, &user);
         }
         UserAction::Show { user } => {
-            let user = find(&app, user).await?;
-            show(&app, output, &user);
+            let user = find(app, user).await?;
+            show(app, output, &user);
         }
         UserAction::RevokeSessions { user: None, yes, .. } => {
-            revoke_everyone(&app, output, *yes).await?;
+            revoke_everyone(app, output, *yes).await?;
         }
         UserAction::Disable { user }
         | UserAction::Enable { user }
@@ -60,12 +64,11 @@ pub(crate) async fn run(cli: &Cli, output: Output, action: &UserAction) -> Resul
         | UserAction::Delete { user, .. }
         | UserAction::GrantRole { user, .. }
         | UserAction::RevokeRole { user, .. } => {
-            let user = find(&app, user).await?;
-            let says = act(&app, &user, action).await?;
+            let user = find(app, user).await?;
+            let says = act(app, &user, action).await?;
             done(output, &user, &says);
         }
     }
-    app.db.close().await;
     Ok(())
 }
 
@@ -155,9 +158,13 @@ async fn revoke_role(app: &App, user: &User, name: &str) -> Result<String, Failu
     Ok(format!("no longer has the role {name}"))
 }
 
-async fn open(cli: &Cli) -> Result<App, Failure> {
+async fn with_app<T>(
+    cli: &Cli,
+    output: Output,
+    command: impl AsyncFnOnce(&App) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let loaded = opening::settings(cli)?;
-    Ok(opening::open(&loaded.settings).await?.app)
+    opening::with_app(&loaded.settings, output, command).await
 }
 
 /// The user that is meant. What was given isn't repeated: it may be a secret in the wrong place.

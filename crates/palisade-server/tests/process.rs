@@ -13,6 +13,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use palisade_db::testing::{Cluster, options};
+use palisade_db::{Db, args};
 use rustix::fs::{Gid, Uid, chown};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
@@ -117,6 +119,20 @@ impl Server {
     fn get(&self, path: &str) -> String {
         get(&self.address, path)
     }
+
+    /// Asks it to stop, and waits for that no longer than this.
+    fn stop(&mut self, within: Duration) {
+        kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
+        let soon = Instant::now() + within;
+        let ended = loop {
+            match self.process.try_wait().unwrap() {
+                Some(ended) => break ended,
+                None if Instant::now() < soon => sleep(Duration::from_millis(20)),
+                None => panic!("it does not stop"),
+            }
+        };
+        assert!(ended.success(), "{ended}");
+    }
 }
 
 fn shown(process: &Child, name: &str) -> PathBuf {
@@ -130,6 +146,39 @@ fn get(address: &str, path: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
+}
+
+/// A sign-in that is refused, which is an event.
+fn refused_sign_in(address: &str) {
+    let body = r#"{"email":"nobody@example.com","password":"seven purple teapots orbit"}"#;
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let head = "POST /api/v1/auth/login HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                Content-Type: application/json";
+    write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+}
+
+/// A place for a server on each kind of database, and the address of that.
+fn on_each_database(cluster: &Cluster) -> [(Place, String); 2] {
+    let (sqlite, postgres) = (Place::new(), Place::new());
+    let file = format!("sqlite:{}", sqlite.data("palisade.db").display());
+    [(sqlite, file), (postgres, cluster.create_database("palisade_test", "template0"))]
+}
+
+fn now<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Runtime::new().unwrap().block_on(work)
+}
+
+/// How many records the audit log has, and how many of them are not chained.
+async fn records(url: &str) -> (i64, i64) {
+    let db = Db::open(options(url)).await.unwrap();
+    let sql = "select count(*), count(*) - count(position) from audit_events";
+    let counted = db.one(sql, args![]).await.unwrap();
+    db.close().await;
+    counted
 }
 
 /// The soft and the hard limit of a process, by its line in `/proc/PID/limits`.
@@ -239,19 +288,70 @@ fn a_log_that_nobody_reads_stops_nothing() {
     }
     drop(stream);
     assert!(server.get("/livez").starts_with("HTTP/1.1 200"));
-    kill_process(Pid::from_child(&server.process), Signal::TERM).unwrap();
-    let soon = Instant::now() + Duration::from_secs(5);
-    let ended = loop {
-        match server.process.try_wait().unwrap() {
-            Some(ended) => break ended,
-            None if Instant::now() < soon => sleep(Duration::from_millis(20)),
-            None => panic!("it waits for the reader of its log"),
-        }
-    };
-    assert!(ended.success(), "{ended}");
+    // It doesn't wait for the reader of its log.
+    server.stop(Duration::from_secs(5));
     let mut log = String::new();
     server.process.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert!(log.len() < REQUESTS * 250, "the pipe took all: {}", log.len());
+}
+
+#[test]
+fn what_waits_for_the_chain_is_chained_at_a_regular_stop() {
+    let cluster = Cluster::start();
+    for (place, url) in on_each_database(&cluster) {
+        for _ in 0..3 {
+            let mut command = place.command(&["serve"]);
+            let mut server = Server::run(&place, command.env("PALISADE_DATABASE__URL", &url));
+            refused_sign_in(&server.address);
+            server.stop(Duration::from_secs(5));
+        }
+        let (all, waiting) = now(records(&url));
+        assert!(all > 3 && waiting == 0, "{url}: {waiting} of {all} records are not chained");
+    }
+}
+
+#[test]
+fn what_a_command_wrote_is_chained_when_it_ends() {
+    let cluster = Cluster::start();
+    for (place, url) in on_each_database(&cluster) {
+        // The first one fails, once it has made the first keys of the database.
+        for words in [&["user", "show", "ann@example.com"][..], &["setup-link"]] {
+            let mut command = place.command(words);
+            let ended = command.env("PALISADE_DATABASE__URL", &url).output().unwrap();
+            assert_eq!(ended.status.success(), words.len() == 1, "{words:?}: {ended:?}");
+            let (all, waiting) = now(records(&url));
+            assert!(all > 0 && waiting == 0, "{url}: {words:?} left {waiting} of {all} records");
+        }
+    }
+}
+
+#[test]
+fn a_stop_waits_for_no_database() {
+    let cluster = Cluster::start();
+    for (place, url) in on_each_database(&cluster) {
+        let mut command = place.command(&["serve"]);
+        let mut server = Server::run(&place, command.env("PALISADE_DATABASE__URL", &url));
+        now(async {
+            let db = Db::open(options(&url)).await.unwrap();
+            refused_sign_in(&server.address);
+            // The end of the chain is held.
+            let mut tx = db.begin().await.unwrap();
+            let held = tx.run("update audit_head set position = position", args![]).await.unwrap();
+            assert_eq!(held, 1);
+            server.stop(Duration::from_secs(12));
+            drop(tx);
+            db.close().await;
+        });
+        let log = fs::read_to_string(place.path().join("log")).unwrap();
+        let (all, waiting) = now(records(&url));
+        assert_eq!(waiting > 0, log.contains("are not chained yet"), "{waiting} of {all}: {log}");
+    }
+    let (place, url) = (Place::new(), cluster.create_database("palisade_away", "template0"));
+    let mut command = place.command(&["serve"]);
+    let mut server = Server::run(&place, command.env("PALISADE_DATABASE__URL", &url));
+    refused_sign_in(&server.address);
+    cluster.stop();
+    server.stop(Duration::from_secs(8));
 }
 
 #[test]

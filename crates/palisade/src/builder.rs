@@ -242,7 +242,7 @@ impl Builder {
         for job in self.modules.iter().flat_map(|module| module.jobs).chain(GROUND_JOBS) {
             tasks.push(tokio::spawn(until(stopped.clone(), repeat(app.clone(), *job))));
         }
-        Ok(Running { stop, tasks })
+        Ok(Running { app: app.clone(), stop, tasks })
     }
 }
 
@@ -272,15 +272,23 @@ fn cors(origins: &[CorsOrigin]) -> Option<CorsLayer> {
 
 /// Background work of a running app; stops when it is dropped or told to.
 pub struct Running {
+    app: App,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Running {
-    /// Stops the work and waits until it has.
+    /// Stops the work and waits until it has. Then it chains the records of the audit log that wait for it, which
+    /// takes three seconds at most.
     pub async fn stop(self) {
         self.stop.send_replace(true);
         join_all(self.tasks).await;
+        // SECURITY: a record that isn't chained can be deleted unseen once nobody remembers it
+        // (test: what_waits_is_chained_when_the_work_stops).
+        if let Some(Err(error)) = survived("audit.chain", audit::seal_all(&self.app)).await {
+            let cause = error.causes().unwrap_or_default();
+            tracing::error!(cause, "the newest records of the audit log are not chained yet");
+        }
     }
 }
 

@@ -23,6 +23,9 @@ crate::on_both! {
     a_record_deleted_before_it_is_chained_is_missed => |on| super::early(on);
     while_the_chain_stands_still_records_are_looked_for_now_and_then => |on| super::still(on);
     what_was_never_written_is_never_chained => |on| super::forged(on);
+    forged_records_keep_no_other_from_being_chained => |on| super::many(on);
+    a_copy_of_a_record_is_never_chained => |on| super::copied(on);
+    what_waits_is_chained_when_the_work_stops => |on| super::stopped(on);
     a_key_of_a_person_is_missed_unless_its_erasure_is_recorded => |on| super::keys(on);
     a_bad_row_is_shown_and_marked => |on| super::shown(on);
 }
@@ -596,6 +599,135 @@ async fn forged(on: On) {
     let found = verify(&app).await.expect_err(forge);
     assert_eq!((found.kind, found.index), (FaultKind::Inserted, None));
     assert_eq!(found.id.unwrap().to_string(), "00000000-0000-7000-8000-000000000001");
+    app.stop().await;
+}
+
+/// How many records of this kind wait for the chain.
+async fn waiting(app: &TestApp, only: &str) -> i64 {
+    let sql = format!("select count(*) from audit_events where position is null and {only}");
+    let (waiting,): (i64,) = app.app.db.one(leaked(sql), args![]).await.unwrap();
+    waiting
+}
+
+async fn told(app: &TestApp) -> Vec<String> {
+    let sql = "select record from audit_events where event = 'audit.fault_found' order by at, id";
+    let told: Vec<(String,)> = app.app.db.all(sql, args![]).await.unwrap();
+    told.into_iter().map(|told| told.0).collect()
+}
+
+async fn many(on: On) {
+    let app = log(on).await;
+    // Before all others, by times that can't be read too, and behind them: more than one pass reads.
+    let (id, never, late) = match on {
+        On::Sqlite => ("printf('%012d', i)", "-1e300", "'soon'"),
+        On::Postgres => (
+            "lpad(cast(i as text), 12, '0')",
+            "cast('-infinity' as timestamptz)",
+            "cast('infinity' as timestamptz)",
+        ),
+    };
+    let id = format!("'00000000-0000-7000-8000-' || {id}");
+    let id = if matches!(on, On::Postgres) { format!("cast({id} as uuid)") } else { id };
+    let forge = leaked(format!(
+        "with recursive n (i) as (select 1 union all select i + 1 from n where i < 6000)
+         insert into audit_events (id, at, event, actor_kind, record, mac)
+         select {id}, case when i <= 700 then {never} when i > 5400 then {late}
+                else (select min(o.at) from audit_events o) end,
+             'roles.deleted', 'operator', 'forged', (select o.mac from audit_events o where o.position = 1)
+         from n"
+    ));
+    assert_eq!(run(&app, forge).await, 6000);
+    app.token("ann@example.com").await;
+    assert!(waiting(&app, "event = 'login.signed_in'").await > 0);
+    for _ in 0..3 {
+        audit::seal_pending(&app.app).await.unwrap();
+    }
+    assert_eq!(waiting(&app, "event = 'login.signed_in'").await, 0);
+    // Each is told of once, in a record that is chained itself.
+    let first = told(&app).await;
+    assert!(first.len() == 1 || first.len() == 2, "{first:?}");
+    assert!(first[0].contains("00000000-0000-7000-8000-000000000001"), "{first:?}");
+    for _ in 0..6 {
+        audit::seal_pending(&app.app).await.unwrap();
+    }
+    assert_eq!(told(&app).await, first);
+    assert_eq!(waiting(&app, "1 = 1").await, 6000);
+    let found = verify(&app).await.expect_err("forged");
+    assert_eq!((found.kind, found.index), (FaultKind::Inserted, None));
+    assert_eq!(found.id.unwrap().to_string(), "00000000-0000-7000-8000-000000000001");
+    // Once they are gone, the log is what was written.
+    assert_eq!(run(&app, "delete from audit_events where record = 'forged'").await, 6000);
+    assert_eq!(verify(&app).await, Ok(length(&app).await));
+    app.stop().await;
+}
+
+async fn copied(on: On) {
+    let app = log(on).await;
+    let chained = length(&app).await;
+    let id = match on {
+        On::Sqlite => "'ffffffff' || substr(id, 9)",
+        On::Postgres => "cast('ffffffff' || substr(cast(id as text), 9) as uuid)",
+    };
+    let copy = leaked(format!(
+        "insert into audit_events
+            (id, at, event, actor_kind, actor_id, about_kind, about_id, person_id, record, personal, mac)
+         select {id}, at, event, actor_kind, actor_id, about_kind, about_id, person_id, record,
+            personal, mac
+         from audit_events where position is not null"
+    ));
+    assert_eq!(run(&app, copy).await, chained.cast_unsigned());
+    app.token("ann@example.com").await;
+    app.token("ann@example.com").await;
+    let alter = "update audit_events set event = 'login.altered' where id =
+        (select o.id from audit_events o
+         where o.position is null and o.event = 'login.signed_in' and cast(o.id as text) < 'f'
+         order by o.id desc limit 1)";
+    assert_eq!(run(&app, alter).await, 1);
+    seal(&app).await;
+    seal(&app).await;
+    let copies = "cast(id as text) like 'ffffffff%'";
+    assert_eq!(waiting(&app, copies).await, chained);
+    assert_eq!(waiting(&app, "event = 'login.altered'").await, 1);
+    assert_eq!(waiting(&app, "1 = 1").await, chained + 1, "all others are chained");
+    assert_eq!(told(&app).await.len(), 1);
+    let found = verify(&app).await.expect_err(alter);
+    assert_eq!((found.kind, found.index), (FaultKind::Edited, None), "{found:?}");
+    run(&app, "update audit_events set event = 'login.signed_in' where event = 'login.altered'")
+        .await;
+    let found = verify(&app).await.expect_err(copy);
+    assert_eq!((found.kind, found.index), (FaultKind::Inserted, None), "{found:?}");
+    assert!(found.id.unwrap().to_string().starts_with("ffffffff"), "{found:?}");
+    run(&app, leaked(format!("delete from audit_events where {copies}"))).await;
+    seal(&app).await;
+    assert_eq!(waiting(&app, "1 = 1").await, 0);
+    assert_eq!(verify(&app).await, Ok(length(&app).await));
+
+    // Under the same id, where nothing keeps that out any more.
+    run(&app, "create table loose as select * from audit_events").await;
+    run(&app, "drop table audit_events").await;
+    run(&app, "alter table loose rename to audit_events").await;
+    let again = copy.replace(id, "id").replace("position is not null", "position = 4");
+    assert_eq!(run(&app, leaked(again)).await, 1);
+    app.token("ann@example.com").await;
+    seal(&app).await;
+    seal(&app).await;
+    assert_eq!(waiting(&app, "1 = 1").await, 1);
+    assert_eq!(told(&app).await.len(), 2);
+    assert_eq!(fault(&app, "a copy").await, (FaultKind::Inserted, Some(4)));
+    app.stop().await;
+}
+
+async fn stopped(on: On) {
+    let mut app = TestApp::with(on, unlimited()).await;
+    // More than one transaction chains, and no time for the job.
+    let mut change = app.app.change(&palisade::app::Actor::operator()).await.unwrap();
+    for _ in 0..600 {
+        change.note(audit::RESEALED.entry());
+    }
+    change.commit(audit::RESEALED.entry()).await.unwrap();
+    app.stop_reading_the_feed().await;
+    assert_eq!(waiting(&app, "1 = 1").await, 0);
+    assert_eq!(verify(&app).await, Ok(length(&app).await));
     app.stop().await;
 }
 

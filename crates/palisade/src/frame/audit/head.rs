@@ -12,10 +12,10 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use palisade_crypto::{audit as digest, secret};
-use palisade_db::{Db, DbError, FromRow, Row, Tx, args};
+use palisade_db::{Db, DbError, FromRow, Row, Timestamp, Tx, args};
 use uuid::Uuid;
 
-use super::stored::Read;
+use super::stored::{Read, Stored};
 use super::verify::FaultKind;
 use crate::app::Change;
 use crate::error::Result;
@@ -221,6 +221,27 @@ impl Ending {
     }
 }
 
+/// How far a look through the records that wait has come, in the order of `(at, id)`: nowhere yet by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Passed {
+    /// The last row whose place in that order can be read.
+    pub(super) after: Option<(Timestamp, Uuid)>,
+    /// How many rows were passed behind it.
+    pub(super) beyond: i64,
+}
+
+impl Passed {
+    /// Once these rows are passed, too.
+    pub(super) fn over(self, rows: &[Stored]) -> Passed {
+        let place = |(beyond, row): (i64, &Stored)| {
+            row.at.0.zip(row.id.0).map(|place| Passed { after: Some(place), beyond })
+        };
+        let all = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+        let beyond = self.beyond.saturating_add(all);
+        (0..).zip(rows.iter().rev()).find_map(place).unwrap_or(Passed { beyond, ..self })
+    }
+}
+
 /// What this process remembers of the log.
 #[derive(Default)]
 pub(super) struct Watch(Mutex<Watched>);
@@ -233,6 +254,10 @@ struct Watched {
     shown: BTreeSet<Uuid>,
     /// Records that this process has committed and not yet seen in the chain.
     written: Vec<Uuid>,
+    /// Rows that are not what was written and were told of when their turn to be chained came.
+    forged: BTreeSet<Uuid>,
+    /// How far the look through the records that wait has come.
+    passed: Passed,
     /// How many passes found no head to chain from, one after the other.
     still: usize,
 }
@@ -277,6 +302,35 @@ impl Watch {
     pub(super) fn shows_first(&self, id: Uuid) -> bool {
         let mut watched = self.lock();
         watched.shown.len() < REMEMBERED && watched.shown.insert(id)
+    }
+
+    /// Those of these rows that have yet to be told of as forged.
+    pub(super) fn untold(&self, rows: impl IntoIterator<Item = Uuid>) -> BTreeSet<Uuid> {
+        let watched = self.lock();
+        if watched.forged.len() >= REMEMBERED {
+            return BTreeSet::new();
+        }
+        rows.into_iter().filter(|id| !watched.forged.contains(id)).collect()
+    }
+
+    /// Remembers that it was told that these rows are forged.
+    pub(super) fn told_of(&self, rows: BTreeSet<Uuid>) {
+        self.lock().forged.extend(rows);
+    }
+
+    /// Where to look on for records to chain.
+    pub(super) fn passed(&self) -> Passed {
+        self.lock().passed
+    }
+
+    /// Remembers where to look on for records to chain.
+    pub(super) fn look_on_from(&self, passed: Passed) {
+        self.lock().passed = passed;
+    }
+
+    /// Whether this process has committed records and not yet seen them in the chain.
+    pub(super) fn has_written(&self) -> bool {
+        !self.lock().written.is_empty()
     }
 
     /// Remembers records that were committed.

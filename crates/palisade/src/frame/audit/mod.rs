@@ -38,7 +38,7 @@ pub use list::{EventView, Filter, list};
 pub use record::{AuditKeys, Party, create_person_key};
 pub(crate) use record::{write, written};
 pub use reseal::reseal;
-pub use seal::seal_pending;
+pub use seal::{seal_all, seal_pending, seal_written};
 pub use verify::{Fault, FaultKind, verify};
 
 /// May read the audit log.

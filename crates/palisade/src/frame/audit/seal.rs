@@ -3,7 +3,7 @@
 //! Records are authenticated when they are written; a job puts them in order moments later, so that
 //! writers on many connections don't wait for each other. Deleting, changing, moving or inserting a
 //! record breaks the chain at its place. Until a record is chained, the process that wrote it remembers it and
-//! misses it.
+//! misses it. Before that process ends, it chains what waits.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use std::time::Duration;
 use palisade_db::{Args, Type, Value, args};
 use uuid::Uuid;
 
-use super::head::{Ending, Finding, Head, Watch};
-use super::stored::{Read, is_authentic};
+use super::head::{Ending, Finding, Head, Passed, Watch};
+use super::stored::{Stored, Unlike, select_stored};
 use super::verify::FaultKind;
 use super::{Entry, FAULT_FOUND};
 use crate::app::{Actor, App};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// How often new records are put into the chain.
 pub(super) const EVERY: Duration = Duration::from_millis(500);
@@ -24,9 +24,13 @@ pub(super) const EVERY: Duration = Duration::from_millis(500);
 const PLACED: usize = 60;
 /// How many records one transaction puts into the chain: whole statements.
 const FULL: usize = 480;
+/// How many pages of `FULL` rows one pass reads at most, where forged ones are among them.
+const PAGES: usize = 10;
+/// How long the end of a process waits for its records to be chained.
+const ENDING: Duration = Duration::from_secs(3);
 /// How many records one statement looks for.
 const LOOKED_FOR: usize = 100;
-/// How many missing records an event names.
+/// How many records an event names.
 const NAMED: usize = 20;
 
 pub(super) async fn run(app: &App) -> Result<()> {
@@ -34,87 +38,223 @@ pub(super) async fn run(app: &App) -> Result<()> {
     Ok(())
 }
 
-/// Puts records that have no position yet into the chain; answers how many. What is wrong with the end of the log
-/// is told in the log of the server and by an event, once.
+/// Puts records that have no position yet into the chain; answers how many. What is wrong with the end of the log,
+/// and with what waits for the chain, is told in the log of the server and by an event, once.
 ///
 /// Two processes may try at once: one of them moves the head, and the other changes nothing.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn seal_pending(app: &App) -> Result<usize> {
-    let sealed = seal_batch(app).await;
-    if matches!(sealed, Ok(FULL)) {
+    Ok(pass(app, Telling::All).await?.placed)
+}
+
+/// Puts all records that have no position yet into the chain, before this process ends. It takes
+/// three seconds at most.
+///
+/// # Errors
+/// When the database fails, or not all could be chained in that time.
+pub async fn seal_all(app: &App) -> Result<()> {
+    seal_before_the_end(app, Telling::All).await
+}
+
+/// The same if this process has written records that are not chained yet, as far as it knows. For a command: what it
+/// finds of others is left for a server to tell.
+///
+/// # Errors
+/// As [`seal_all`].
+pub async fn seal_written(app: &App) -> Result<()> {
+    if app.part::<Watch>().has_written() {
+        seal_before_the_end(app, Telling::Own).await?;
+    }
+    Ok(())
+}
+
+async fn seal_before_the_end(app: &App, telling: Telling) -> Result<()> {
+    app.part::<Watch>().look_on_from(Passed::default());
+    let all = async {
+        while pass(app, telling).await?.leaves_some {}
+        Ok(())
+    };
+    let late = |_| Err(Error::internal("the records were not all chained in time"));
+    tokio::time::timeout(ENDING, all).await.unwrap_or_else(late)
+}
+
+/// What is told of when it is found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Telling {
+    All,
+    /// Only that a record of this process is missing, which no other knows.
+    Own,
+}
+
+/// What one pass did.
+#[derive(Clone, Copy, Default)]
+struct Pass {
+    /// How many records it chained.
+    placed: usize,
+    /// Whether there may be more that can be chained.
+    leaves_some: bool,
+}
+
+async fn pass(app: &App, telling: Telling) -> Result<Pass> {
+    let sealed = seal_batch(app, telling).await;
+    if matches!(sealed, Ok(Pass { placed: FULL, .. })) {
         return sealed;
     }
     // Also when the chain stands still: that is when records can be taken away.
-    look_for(app, app.part::<Watch>().to_look_for()).await?;
-    sealed
+    let told = look_for(app, app.part::<Watch>().to_look_for()).await?;
+    sealed.map(|pass| Pass { leaves_some: pass.leaves_some || told, ..pass })
 }
 
-async fn seal_batch(app: &App) -> Result<usize> {
+async fn seal_batch(app: &App, telling: Telling) -> Result<Pass> {
     let (watch, key) = (app.part::<Watch>(), app.audit_keys.chain());
     // Before the head is read: another task may see a higher one at any moment.
     let seen = watch.seen();
     let ending = Ending::read(&app.db, seen).await?;
     let (head, finding) = ending.judge(&key, seen);
-    let told = watch.is_new(finding);
+    let told = watch.is_new(finding) && telling == Telling::All;
     if let Some(Finding { kind, says, position }) = finding.filter(|_| told) {
         tracing::error!(kind = kind.as_str(), position, "the audit log was tampered with: {says}");
         let place = position.map(|position| ("position", position.to_string()));
         tell(app, kind, says, place).await?;
     }
     watch.stands_still(head.is_none());
-    let Some(head) = head else { return Ok(0) };
+    let Some(head) = head else { return Ok(Pass::default()) };
     match finding {
         Some(Finding { kind: FaultKind::RolledBack, .. }) => watch.accept(head),
         _ => watch.saw(head),
     }
-    if ending.pending || told { chain(app, head).await } else { Ok(0) }
+    if !ending.pending && !told {
+        return Ok(Pass::default());
+    }
+    let waiting = Waiting::read(app, &key).await?;
+    // First what is genuine: no row that was put there is in its way.
+    let placed = chain(app, head, &waiting.genuine).await?;
+    if let Some(placed) = placed {
+        watch.look_on_from(waiting.passed);
+        let told = telling == Telling::All && tell_forged(app, waiting.forged).await?;
+        return Ok(Pass { placed, leaves_some: waiting.leaves_some || told });
+    }
+    // Another process was faster.
+    Ok(Pass { placed: 0, leaves_some: true })
 }
 
-/// Id, record and MAC of a record that isn't chained yet.
-type Waiting = (Read<Uuid>, Read<String>, Read<[u8; 32]>);
+/// Records that have no position yet.
+#[derive(Default)]
+struct Waiting {
+    /// Id and record of those to be chained next.
+    genuine: Vec<(Uuid, String)>,
+    /// Rows among them that are not what was written: they are left as they are, for `verify` to name.
+    forged: Vec<(Uuid, Unlike)>,
+    /// How far these go.
+    passed: Passed,
+    /// Whether there are more behind.
+    leaves_some: bool,
+}
 
-/// Chains what is pending after `head`, unless another process was faster.
-async fn chain(app: &App, head: Head) -> Result<usize> {
-    let key = app.audit_keys.chain();
-    let mut tx = app.db.begin().await?;
-    let rows: Vec<Waiting> = tx
-        .all(
-            "select id, record, mac from audit_events where position is null
-             order by at, id limit $1",
-            args![i64::try_from(FULL).unwrap_or(i64::MAX)],
-        )
-        .await?;
-    let (mut end, mut places) = (head, Vec::with_capacity(rows.len()));
-    for (id, record, mac) in &rows {
-        if let (Some(id), Some(record), Some(mac)) = (id.0, &record.0, &mac.0)
-            && is_authentic(&key, record, mac)
-        {
-            end = end.after(&key, record);
-            places.push((id, end.chain));
-        } else {
-            // What was never written is left as it is, for `verify` to name.
-            let id = id.0.unwrap_or_default();
-            if app.part::<Watch>().shows_first(id) {
-                tracing::error!(record = %id, "a record of the audit log is forged and is not chained");
+impl Waiting {
+    /// Reads what a transaction chains, from where the last look ended. At the end it begins again from the start.
+    ///
+    /// SECURITY: forged rows, however many, are passed; a row is genuine if all its columns are
+    /// (tests: forged_records_keep_no_other_from_being_chained, what_was_never_written_is_never_chained,
+    /// a_copy_of_a_record_is_never_chained).
+    async fn read(app: &App, key: &[u8; 32]) -> Result<Waiting> {
+        let passed = app.part::<Watch>().passed();
+        let mut waiting = Waiting { passed, leaves_some: true, ..Waiting::default() };
+        for _ in 0..PAGES {
+            let wanted = FULL.saturating_sub(waiting.genuine.len());
+            let rows = page(app, waiting.passed, wanted).await?;
+            waiting.passed = waiting.passed.over(&rows);
+            let last = rows.len() < wanted;
+            for row in rows {
+                match (row.genuine(key), row.id.0, row.record.0) {
+                    (Ok(_), Some(id), Some(record)) => waiting.genuine.push((id, record)),
+                    (read, id, _) => {
+                        let unlike = read.err().unwrap_or(Unlike::Record);
+                        waiting.forged.push((id.unwrap_or_default(), unlike));
+                    }
+                }
+            }
+            if last {
+                return Ok(Waiting { passed: Passed::default(), leaves_some: false, ..waiting });
+            }
+            if waiting.genuine.len() == FULL {
+                break;
             }
         }
+        Ok(waiting)
     }
-    if places.is_empty() || !head.advance(&mut tx, &key, end).await? {
-        return Ok(0);
+}
+
+/// The next rows that have no position.
+async fn page(app: &App, passed: Passed, rows: usize) -> Result<Vec<Stored>> {
+    let (rows, beyond) = (i64::try_from(rows).unwrap_or(i64::MAX), passed.beyond);
+    let page = match passed.after {
+        None => {
+            let sql = select_stored!(
+                keyless "where e.position is null order by e.at, e.id limit $1 offset $2"
+            );
+            app.db.all(sql, args![rows, beyond]).await?
+        }
+        Some((at, id)) => {
+            let sql = select_stored!(
+                keyless "where e.position is null and (e.at, e.id) > ($1, $2)
+                 order by e.at, e.id limit $3 offset $4"
+            );
+            app.db.all(sql, args![at, id, rows, beyond]).await?
+        }
+    };
+    Ok(page)
+}
+
+/// Tells of rows that wait and are not what was written, the first time they are seen. Whether there were any.
+async fn tell_forged(app: &App, forged: Vec<(Uuid, Unlike)>) -> Result<bool> {
+    let untold = app.part::<Watch>().untold(forged.iter().map(|(id, _)| *id));
+    let Some((id, unlike)) = forged.into_iter().find(|(id, _)| untold.contains(id)) else {
+        return Ok(false);
+    };
+    let records = untold.len();
+    tracing::error!(records, record = %id, "records of the audit log are forged and are not chained: {unlike}");
+    let says = "records are forged or were changed before they were chained";
+    let place = ("records", named(&untold));
+    tell(app, unlike.kind(false), says, Some(place)).await?;
+    app.part::<Watch>().told_of(untold);
+    Ok(true)
+}
+
+/// The first of these records, for an event.
+fn named<'a>(records: impl IntoIterator<Item = &'a Uuid>) -> String {
+    let named: Vec<String> = records.into_iter().take(NAMED).map(Uuid::to_string).collect();
+    named.join(" ")
+}
+
+/// Chains these records after `head`; answers how many, and nothing if another process was faster.
+async fn chain(app: &App, head: Head, records: &[(Uuid, String)]) -> Result<Option<usize>> {
+    if records.is_empty() {
+        return Ok(Some(0));
+    }
+    let key = app.audit_keys.chain();
+    let mut tx = app.db.begin().await?;
+    let (mut end, mut places) = (head, Vec::with_capacity(records.len()));
+    for (id, record) in records {
+        end = end.after(&key, record);
+        places.push((*id, end.chain));
+    }
+    if !head.advance(&mut tx, &key, end).await? {
+        return Ok(None);
     }
     let mut before = head.position;
     for part in places.chunks(PLACED) {
         if tx.run(PLACE, placing(before, part)).await? != part.len() as u64 {
             // One of them has gone since it was read.
-            return Ok(0);
+            return Ok(None);
         }
         before = before.saturating_add(i64::try_from(part.len()).unwrap_or(i64::MAX));
     }
     tx.commit().await?;
     app.part::<Watch>().saw(end);
-    Ok(places.len())
+    Ok(Some(places.len()))
 }
 
 /// Gives records their places, in order, after position `$1`. The plus keeps SQLite from walking the index of all
@@ -149,11 +289,11 @@ fn placing(before: i64, part: &[(Uuid, [u8; 32])]) -> Args {
     values.into()
 }
 
-/// Looks for records that this process has committed, until they are chained.
+/// Looks for records that this process has committed, until they are chained. Whether it told of some.
 ///
 /// SECURITY: else a record that is deleted before it is chained leaves no gap
 /// (test: a_record_deleted_before_it_is_chained_is_missed).
-async fn look_for(app: &App, written: Vec<Uuid>) -> Result<()> {
+async fn look_for(app: &App, written: Vec<Uuid>) -> Result<bool> {
     let watch = app.part::<Watch>();
     let mut missing = Vec::new();
     for part in written.chunks(LOOKED_FOR) {
@@ -168,13 +308,12 @@ async fn look_for(app: &App, written: Vec<Uuid>) -> Result<()> {
         watch.wrote(found.iter().filter(|(_, chained)| !**chained).map(|(id, _)| *id));
         missing.extend(part.iter().filter(|id| !found.contains_key(*id)));
     }
-    let Some(first) = missing.first() else { return Ok(()) };
+    let Some(first) = missing.first() else { return Ok(false) };
     let records = missing.len();
     tracing::error!(records, record = %first, "records of the audit log were deleted before they were chained");
     let says = "records were deleted before they were chained";
-    let named: Vec<String> = missing.iter().take(NAMED).map(Uuid::to_string).collect();
-    let place = ("records", named.join(" "));
-    tell(app, FaultKind::Deleted, says, Some(place)).await
+    tell(app, FaultKind::Deleted, says, Some(("records", named(&missing)))).await?;
+    Ok(true)
 }
 
 /// Which of these records are there, and whether they are chained.

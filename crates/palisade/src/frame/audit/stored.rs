@@ -8,16 +8,30 @@ use palisade_db::{Cell, Column, DbError, FromRow, Row, Timestamp, Type};
 use uuid::Uuid;
 
 use super::record::Record;
+use super::verify::FaultKind;
 
 /// The start of every statement that reads whole rows: each column of `audit_events`, the key of the person
 /// concerned, and how many rows have this id.
 macro_rules! select_stored {
     ($rest:literal) => {
+        select_stored!(
+            "k.wrapped",
+            "left join person_keys k on k.user_id = e.person_id ",
+            $rest
+        )
+    };
+    // The same without the key.
+    (keyless $rest:literal) => {
+        select_stored!("null", "", $rest)
+    };
+    ($wrapped:literal, $join:literal, $rest:literal) => {
         concat!(
             "select e.id, e.at, e.event, e.actor_kind, e.actor_id, e.about_kind, e.about_id, e.person_id,
-                    e.record, e.personal, e.mac, e.position, e.chain, k.wrapped,
-                    (select count(*) from audit_events o where o.id = e.id)
-             from audit_events e left join person_keys k on k.user_id = e.person_id ",
+                    e.record, e.personal, e.mac, e.position, e.chain, ",
+            $wrapped,
+            ", (select count(*) from audit_events o where o.id = e.id)
+             from audit_events e ",
+            $join,
             $rest
         )
     };
@@ -94,6 +108,8 @@ impl FromRow for Stored {
 /// Why a row isn't what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Unlike {
+    /// Other rows have its id.
+    Copied,
     /// Its MAC doesn't fit its record: this text was never written, or was changed.
     Record,
     /// This column differs from the record.
@@ -103,18 +119,39 @@ pub(super) enum Unlike {
 impl std::fmt::Display for Unlike {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Unlike::Copied => f.write_str("the record is there more than once"),
             Unlike::Record => f.write_str("the record does not match its MAC"),
             Unlike::Column(name) => write!(f, "the column {name} differs from the record"),
         }
     }
 }
 
+impl Unlike {
+    /// What was done to the row.
+    pub(super) fn kind(&self, chained: bool) -> FaultKind {
+        match self {
+            Unlike::Copied => FaultKind::Inserted,
+            // One that isn't chained can have been put there by anybody: made up, or copied under another id.
+            Unlike::Record | Unlike::Column("id") if !chained => FaultKind::Inserted,
+            Unlike::Record | Unlike::Column(_) => FaultKind::Edited,
+        }
+    }
+}
+
 /// Whether the record is one that was written, under this key.
-pub(super) fn is_authentic(key: &[u8; 32], record: &str, mac: &[u8; 32]) -> bool {
+fn is_authentic(key: &[u8; 32], record: &str, mac: &[u8; 32]) -> bool {
     secret::constant_time_eq(&digest::record_mac(key, record.as_bytes()), mac)
 }
 
 impl Stored {
+    /// The record, if the row is what was written and is there once.
+    pub(super) fn genuine(&self, key: &[u8; 32]) -> Result<Record, Unlike> {
+        if self.copies > 1 {
+            return Err(Unlike::Copied);
+        }
+        self.record(key)
+    }
+
     /// The record, if the row is what was written. Its place in the chain is not looked at.
     pub(super) fn record(&self, key: &[u8; 32]) -> Result<Record, Unlike> {
         let text = self.record.0.as_deref().ok_or(Unlike::Record)?;

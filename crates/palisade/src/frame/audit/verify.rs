@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::PERSON_ERASED;
 use super::head::{Ending, Finding, Head};
 use super::record::{AuditKeys, Record, person_key};
-use super::stored::{Read, Stored, Unlike, select_stored};
+use super::stored::{Read, Stored, select_stored};
 use crate::error::Result;
 use crate::id::UserId;
 
@@ -212,18 +212,10 @@ impl Walk<'_> {
 
     /// Whether a row is what was written, once, and what it holds of a person can still be read or was erased.
     async fn content(&mut self, row: &Stored, index: Option<i64>) -> Result<Option<Fault>> {
-        let id = row.id.0;
-        if row.copies > 1 {
-            let says = "the record is there more than once";
-            return Ok(Some(self.fault(FaultKind::Inserted, index, id, says)));
-        }
-        match row.record(&self.key) {
+        match row.genuine(&self.key) {
             Ok(record) => self.person(row, &record, index).await,
             Err(unlike) => {
-                // One that isn't chained can have been put there by anybody.
-                let inserted = index.is_none() && unlike == Unlike::Record;
-                let kind = if inserted { FaultKind::Inserted } else { FaultKind::Edited };
-                Ok(Some(self.fault(kind, index, id, unlike)))
+                Ok(Some(self.fault(unlike.kind(index.is_some()), index, row.id.0, unlike)))
             }
         }
     }
