@@ -4,8 +4,10 @@
 //! that may ask the database: most requests are answered from memory and would copy it for nothing.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::doubts::Doubts;
 use crate::postgres::{self, PgTransaction, Postgres};
 use crate::sqlite::{Member, Sqlite};
 use crate::statement::{Answer, Statement};
@@ -35,6 +37,7 @@ pub enum Backend {
 #[derive(Clone)]
 pub struct Db {
     pub(crate) engine: Engine,
+    doubts: Arc<Doubts>,
 }
 
 #[derive(Clone)]
@@ -61,7 +64,7 @@ impl Db {
             }
             _ => return Err(unknown_kind()),
         };
-        Ok(Self { engine })
+        Ok(Self { engine, doubts: Arc::default() })
     }
 
     /// Which database it is.
@@ -126,12 +129,13 @@ impl Db {
     /// As [`Db::begin`]; `Timeout` when others hold a lock for longer than a statement may take.
     pub async fn begin_holding(&self, locks: Vec<Lock>) -> Result<Tx, DbError> {
         let open = match &self.engine {
-            Engine::Sqlite(sqlite) => Open::Sqlite(Box::pin(sqlite.begin()).await?),
+            Engine::Sqlite(sqlite) => Box::pin(sqlite.begin()).await.map(Open::Sqlite),
             Engine::Postgres(postgres) => {
-                Open::Postgres(Box::pin(postgres.begin(&lock::in_order(locks))).await?)
+                Box::pin(postgres.begin(&lock::in_order(locks))).await.map(Open::Postgres)
             }
         };
-        Ok(Tx { open, state: State::Whole })
+        let open = open.inspect_err(|error| self.doubts.note(error))?;
+        Ok(Tx { open, state: State::Whole, doubts: Arc::clone(&self.doubts) })
     }
 
     /// Names the present content of a table: another name means that the table was made again (restored), or that
@@ -152,15 +156,26 @@ impl Db {
     }
 
     /// Whether changes can be made right now: not on a standby, a database that is told to read only, or a full
-    /// or read-only disk. It is found out without a write, unless the last one failed.
+    /// or read-only disk. It is found out without a write; but once a change wasn't stored, or not in time, only
+    /// a write that is tried counts. It changes nothing, and takes a second at most.
     ///
     /// # Errors
     /// When the database doesn't answer.
     pub async fn takes_writes(&self) -> Result<bool, DbError> {
-        match &self.engine {
+        let takes_writes = match &self.engine {
             Engine::Sqlite(sqlite) => Box::pin(sqlite.takes_writes()).await,
             Engine::Postgres(postgres) => Box::pin(postgres.takes_writes()).await,
+        }?;
+        if !takes_writes || !self.doubts.exist() {
+            return Ok(takes_writes);
         }
+        let write = async {
+            match &self.engine {
+                Engine::Sqlite(sqlite) => sqlite.try_to_write().await,
+                Engine::Postgres(postgres) => postgres.try_to_write().await,
+            }
+        };
+        Ok(Box::pin(self.doubts.settle(write)).await)
     }
 
     /// Waits until every commit that others share right now is on disk.
@@ -220,6 +235,7 @@ fn sqlite_path(path: &str) -> Result<PathBuf, DbError> {
 pub struct Tx {
     open: Open,
     state: State,
+    doubts: Arc<Doubts>,
 }
 
 enum Open {
@@ -284,10 +300,11 @@ impl Tx {
         if self.state == State::Broken {
             return Err(broken());
         }
-        match self.open {
+        let stored = match self.open {
             Open::Sqlite(member) => Box::pin(member.commit()).await,
             Open::Postgres(transaction) => Box::pin(transaction.commit()).await,
-        }
+        };
+        stored.inspect_err(|error| self.doubts.note(error))
     }
 
     /// Wakes the other processes that wait in [`Changes::wait`](crate::Changes::wait), soon after this
@@ -309,7 +326,8 @@ impl Tx {
         let answer = match &mut self.open {
             Open::Sqlite(member) => Box::pin(member.run(statement)).await,
             Open::Postgres(transaction) => Box::pin(transaction.run(statement)).await,
-        }?;
+        };
+        let answer = answer.inspect_err(|error| self.doubts.note(error))?;
         self.state = State::Whole;
         Ok(answer)
     }

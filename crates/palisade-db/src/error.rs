@@ -203,8 +203,8 @@ fn postgres_kind(state: &str) -> DbErrorKind {
         "57014" | "55P03" | "25P03" => DbErrorKind::Timeout,
         // serialisation failure and deadlock
         "40001" | "40P01" => DbErrorKind::BrokenOff,
-        // a standby that refuses to write; no such database
-        "25006" | "3D000" => DbErrorKind::Unavailable,
+        // a standby that refuses to write; no such database; a role that may not
+        "25006" | "3D000" | "42501" => DbErrorKind::Unavailable,
         _ => match state.get(..2) {
             // connection, authorization, resources, operator intervention, system
             Some("08" | "28" | "53" | "57" | "58") => DbErrorKind::Unavailable,

@@ -51,6 +51,7 @@
 
 mod changes;
 mod db;
+mod doubts;
 mod error;
 mod lock;
 mod migrations;

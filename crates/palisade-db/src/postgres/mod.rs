@@ -27,6 +27,7 @@ use tokio::time::{Instant, timeout};
 
 pub(crate) use migration::PgMigration;
 
+use crate::doubts::TRY_FOR;
 use crate::statement::{Answer, Statement};
 use crate::{Args, DbError, DbErrorKind, Lock, Options};
 use news::Herald;
@@ -133,6 +134,24 @@ impl Postgres {
             self.losses.note();
         }
         Ok(takes_writes)
+    }
+
+    /// Makes a change that leaves everything as it was, but goes the way of every change: to the disk, and to the
+    /// standby that commits wait for. Nothing ends that wait, not even that nobody waits for the answer. Until it is
+    /// over the row is locked, and another try ends at the lock: no more than one of them waits.
+    pub(crate) async fn try_to_write(&self) -> Result<(), DbError> {
+        let mut connection = Pooled::take(&self.pool, self.limit).await?;
+        let change = format!(
+            "begin; set local statement_timeout = {}; \
+             update schema_migrations set name = name where version = 0",
+            TRY_FOR.as_millis()
+        );
+        let result = connection.control(change).await;
+        if let Err(error) = result {
+            connection.in_order = false;
+            return Err(error);
+        }
+        connection.control("commit").await
     }
 
     async fn begin_connection(&self, locks: &[Lock]) -> Result<Pooled, DbError> {

@@ -52,14 +52,15 @@ impl Sqlite {
         self.writer.begin().await
     }
 
-    /// Whether changes can be made. Once one has failed, that is found out by making one.
+    /// Whether changes can be made, as far as the file and its disk tell.
     pub(crate) async fn takes_writes(&self) -> Result<bool, DbError> {
         let read = Statement::new("select count(*) from sqlite_schema", Args::default())?;
         self.read(&read).await?;
-        if !files::can_be_written(&self.source.path) {
-            return Ok(false);
-        }
-        Ok(!self.writer.has_failed() || self.writer.try_to_write().await.is_ok())
+        Ok(files::can_be_written(&self.source.path))
+    }
+
+    pub(crate) async fn try_to_write(&self) -> Result<(), DbError> {
+        self.writer.try_to_write().await
     }
 
     pub(crate) async fn settled(&self) -> Result<(), DbError> {

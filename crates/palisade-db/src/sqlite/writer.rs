@@ -9,7 +9,7 @@
 //! half-way: a member's handle is a channel, and a closed channel means "roll back".
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -52,8 +52,6 @@ struct Groups {
     opened: AtomicU64,
     ended: AtomicU64,
     committed: AtomicU64,
-    /// Whether the last one could not be stored.
-    failed: AtomicBool,
     last: watch::Sender<Ended>,
 }
 
@@ -72,7 +70,6 @@ impl Writer {
             opened: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             committed: AtomicU64::new(0),
-            failed: AtomicBool::new(false),
             last: watch::Sender::default(),
         });
         let patience = source.statement_timeout;
@@ -116,11 +113,6 @@ impl Writer {
         let mut last = self.groups.last.subscribe();
         let ended = *last.wait_for(|ended| ended.group >= open).await.map_err(|_| closed())?;
         if ended.last_failed >= open { Err(group_failed()) } else { Ok(()) }
-    }
-
-    /// Whether the last change could not be stored.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.groups.failed.load(Ordering::Acquire)
     }
 
     /// Makes a change that leaves everything as it was, but goes through the disk.
@@ -375,7 +367,6 @@ impl Task {
     }
 
     fn end(&mut self, group: u64, result: Result<(), DbError>) {
-        self.groups.failed.store(result.is_err(), Ordering::Release);
         self.groups.ended.store(group, Ordering::Release);
         self.groups.last.send_modify(|last| {
             last.group = group;

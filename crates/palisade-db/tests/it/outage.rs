@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use palisade_db::testing::{Cluster, TestDb, options};
-use palisade_db::{Db, DbErrorKind, Options, args};
+use palisade_db::{Db, DbError, DbErrorKind, Options, args};
 use tokio::time::{Instant, sleep};
 
 use crate::transactions::{INSERT, count, insert, with_numbers};
@@ -177,5 +177,76 @@ async fn a_database_that_takes_no_writes_is_known_without_writing() {
         assert_eq!(error.kind(), DbErrorKind::Unavailable, "{error:?}");
         refused += 1;
         assert!(refused <= 10, "more than there are connections");
+    }
+}
+
+async fn set(db: &Db, sql: &'static str) {
+    db.all::<(bool,)>(sql, args![]).await.unwrap();
+    db.all::<(bool,)>("select pg_reload_conf()", args![]).await.unwrap();
+}
+
+async fn write(db: &Db, number: i64) -> Result<(), DbError> {
+    let mut tx = db.begin().await?;
+    tx.run(INSERT, args![number]).await?;
+    tx.commit().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_was_not_stored_is_followed_by_a_try() {
+    let cluster = Cluster::start();
+    let limit = Duration::from_secs(2);
+    let db =
+        Db::open(Options { statement_timeout: limit, ..options(&cluster.url()) }).await.unwrap();
+    with_numbers(&db).await;
+    assert!(db.takes_writes().await.unwrap());
+    // Commits wait for a standby that isn't there. The server takes a moment to begin with it.
+    set(&db, "alter system set synchronous_standby_names = 'nobody'").await;
+    let mut number = 0;
+    let error = loop {
+        number += 1;
+        assert!(number < 200, "every change is stored");
+        match write(&db, number).await {
+            Ok(()) => sleep(Duration::from_millis(20)).await,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), DbErrorKind::OutcomeUnknown, "{error:?}");
+    for _ in 0..2 {
+        let start = Instant::now();
+        let asked = (0..30).map(|_| db.takes_writes());
+        for takes_writes in futures_util::future::join_all(asked).await {
+            assert!(!takes_writes.unwrap());
+        }
+        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+        let sql = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'";
+        let (waiting,) = db.one::<(i64,)>(sql, args![]).await.unwrap();
+        assert_eq!(waiting, 2, "the change, and one try");
+    }
+    set(&db, "alter system reset synchronous_standby_names").await;
+    eventually(&db).await;
+    write(&db, 1000).await.unwrap();
+
+    let of_owner = cluster.url();
+    set(&db, "create role limited login").await;
+    set(&db, "grant all on numbers, schema_migrations to limited").await;
+    let limited = Db::open(options(&of_owner.replace("palisade@", "limited@"))).await.unwrap();
+    write(&limited, 1001).await.unwrap();
+    set(&db, "revoke insert, update on numbers, schema_migrations from limited").await;
+    assert!(limited.takes_writes().await.unwrap());
+    let error = write(&limited, 1002).await.unwrap_err();
+    assert_eq!(error.kind(), DbErrorKind::Unavailable, "{error:?}");
+    for _ in 0..2 {
+        assert!(!limited.takes_writes().await.unwrap());
+    }
+    set(&db, "grant insert, update on numbers, schema_migrations to limited").await;
+    eventually(&limited).await;
+    write(&limited, 1002).await.unwrap();
+}
+
+async fn eventually(db: &Db) {
+    let start = Instant::now();
+    while !db.takes_writes().await.unwrap() {
+        assert!(start.elapsed() < Duration::from_secs(10), "never ready again");
+        sleep(Duration::from_millis(20)).await;
     }
 }

@@ -29,6 +29,9 @@ use crate::id::{ApiKeyId, SessionId, UserId};
 use crate::limits::{Decision, Key, LimitKey, Rule};
 use crate::module::Permission;
 
+pub(crate) use super::lasting::Gate;
+pub use super::lasting::{Admission, is_asked_again};
+
 /// Fetch metadata: where a browser says that a request comes from.
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
@@ -56,6 +59,8 @@ pub struct Access {
     pub keys: bool,
     /// Whether a session's request is counted by its account; see [`Access::uncounted`].
     pub counted: bool,
+    /// Whether its answer goes on, and so may outlive the right to it; see [`Access::lasting`].
+    pub lasting: bool,
 }
 
 /// Which callers a route accepts.
@@ -81,8 +86,8 @@ pub const fn needs(permission: Permission) -> Access {
 
 impl Access {
     const fn to(who: Who) -> Access {
-        let (fresh, enrolling, keys) = (false, false, false);
-        Access { who, limits: Vec::new(), fresh, enrolling, keys, counted: true }
+        let (fresh, enrolling, keys, lasting) = (false, false, false, false);
+        Access { who, limits: Vec::new(), fresh, enrolling, keys, counted: true, lasting }
     }
 
     /// Counts each call against `rule`, by the client's address.
@@ -144,7 +149,8 @@ pub struct Credential {
     pub session: bool,
     /// How it travels.
     pub via: Via,
-    /// Proves it. `Ok(None)`: the request carries no such credential. An error: it carries a bad one.
+    /// Proves it. `Ok(None)`: the request carries no such credential. An error: it carries a bad one. Where
+    /// [`is_asked_again`], it is no use of the credential, and not counted as one.
     pub prove: for<'a> fn(&'a App, &'a RequestParts) -> BoxFuture<'a, Result<Option<Identity>>>,
 }
 
@@ -335,6 +341,22 @@ pub async fn admit(
     if identity.via == Via::Cookie {
         same_origin(app, &parts.method, &parts.headers)?;
     }
+    entitled(app, access, &identity)?;
+    if let Who::Holds(permission) = access.who {
+        parts.extensions.insert(Needed(permission.name));
+    }
+    if access.fresh {
+        parts.extensions.insert(NeedsFresh);
+    }
+    parts.extensions.insert(Arc::new(identity));
+    Ok(strictest)
+}
+
+/// Whether somebody who was proved may call a route.
+///
+/// # Errors
+/// As the gate refuses it.
+pub(super) fn entitled(app: &App, access: &Access, identity: &Identity) -> Result<()> {
     // SECURITY: before anything else about the route: what asks for a session or for fresh proof never takes a
     // key (test: an_api_key_opens_what_its_line_lets_it).
     if identity.session.is_none() && !access.takes_keys() {
@@ -344,18 +366,15 @@ pub async fn admit(
     if identity.must_enrol && !access.enrolling {
         return Err(enrol_first());
     }
-    if let Who::Holds(permission) = access.who {
-        if !identity.permissions.contains(permission.name) {
-            return Err(denied());
-        }
-        parts.extensions.insert(Needed(permission.name));
+    if let Who::Holds(permission) = access.who
+        && !identity.permissions.contains(permission.name)
+    {
+        return Err(denied());
     }
     if access.fresh {
         fresh_enough(app, identity.authenticated_at, identity.proved_with, identity.strongest)?;
-        parts.extensions.insert(NeedsFresh);
     }
-    parts.extensions.insert(Arc::new(identity));
-    Ok(strictest)
+    Ok(())
 }
 
 /// Counts a request of a session by its account. An API key is counted where it is proved.
@@ -409,7 +428,11 @@ fn enrol_first() -> Error {
     Error::new(Kind::Denied, "access.mfa_required", says)
 }
 
-async fn prove(app: &App, credentials: &[Credential], parts: &RequestParts) -> Result<Identity> {
+pub(super) async fn prove(
+    app: &App,
+    credentials: &[Credential],
+    parts: &RequestParts,
+) -> Result<Identity> {
     // SECURITY: without a current feed an ended session could look alive
     // (test: a_process_that_cannot_read_the_feed_lets_nobody_in).
     if !app.feed.is_current(app.clock.monotonic()) {

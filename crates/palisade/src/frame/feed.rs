@@ -22,7 +22,7 @@ use palisade_db::{Db, Timestamp, Tx, args};
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// How often the table is read when nothing wakes us.
 pub const POLL: Duration = Duration::from_millis(100);
@@ -34,6 +34,8 @@ pub const KEPT_FOR: Duration = Duration::from_secs(30 * 60);
 const LOST_AFTER: Duration = Duration::from_secs(10 * 60);
 /// How long a missing number is waited for: longer than any transaction may last.
 const GAP_LASTS: Duration = Duration::from_secs(20);
+/// How often a row is given another number, where others advance the sequence at the same moment.
+const TRIES: usize = 8;
 const PAGE: i64 = 5_000;
 const TABLE: &str = "feed";
 
@@ -158,16 +160,53 @@ impl Feed {
     /// Writes news, in the transaction of the change that it tells of.
     pub(crate) async fn write(&self, tx: &mut Tx, news: &[News], at: Timestamp) -> Result<()> {
         for news in news {
-            tx.run(
-                "insert into feed (topic, subject, origin, at) values ($1, $2, $3, $4)",
-                args![news.topic, news.subject, self.origin, at],
-            )
-            .await?;
+            self.write_one(tx, news, at).await?;
         }
         if !news.is_empty() {
             tx.notify();
         }
         Ok(())
+    }
+
+    /// Writes one row, above every other.
+    ///
+    /// SECURITY: what readers have read they read no more, so a row below others is heard by nobody. Numbers are
+    /// given in order, but a sequence can fall behind its table: a fail-over by logical replication leaves it where
+    /// it was made, and so does a restore of the rows alone. On SQLite it can't: a number is above every row's, too
+    /// (test: a_sign_out_is_heard_after_the_sequence_went_back).
+    async fn write_one(&self, tx: &mut Tx, news: &News, at: Timestamp) -> Result<()> {
+        for _ in 0..TRIES {
+            // What others have committed when a statement begins was numbered before it; and its own row is seen by
+            // one database and not by the other.
+            let given: Option<(i64, bool)> = tx
+                .maybe(
+                    "insert into feed (topic, subject, origin, at) values ($1, $2, $3, $4)
+                     on conflict (seq) do nothing
+                     returning seq, seq >= coalesce((select max(seq) from feed), 0)",
+                    args![news.topic, news.subject, self.origin, at],
+                )
+                .await?;
+            match given {
+                Some((_, true)) => return Ok(()),
+                Some((seq, false)) => {
+                    tx.run("delete from feed where seq = $1", args![seq]).await?;
+                }
+                None => {}
+            }
+            tracing::warn!(
+                "the sequence of the table feed is behind its rows, as after a fail-over by logical replication; it \
+                 is advanced"
+            );
+            // At once and for everybody, whatever becomes of this transaction. Never back, as others may do the same.
+            let (_,): (i64,) = tx
+                .one(
+                    "select setval(name, greatest(nextval(name), (select max(seq) from feed)))
+                     from (select pg_get_serial_sequence('feed', 'seq') as name) s",
+                    args![],
+                )
+                .await?;
+        }
+        Err(Error::internal("the sequence of the table feed goes back again and again"))
     }
 
     /// Whether the table was read within the last second.

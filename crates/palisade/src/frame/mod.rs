@@ -9,5 +9,6 @@ pub mod ending;
 pub mod feed;
 mod hold;
 pub mod http;
+mod lasting;
 pub mod letter;
 pub mod module;

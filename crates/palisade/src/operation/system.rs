@@ -115,8 +115,8 @@ async fn takes_writes(app: &App) -> bool {
             tracing::info!("the database accepts writes again");
         } else {
             tracing::error!(
-                "the database accepts no writes: it is a standby or set to read-only, or its disk is \
-                 full or read-only"
+                "the database accepts no writes: it is a standby or set to read-only, its disk is full or \
+                 read-only, the role lacks a privilege, or a synchronous standby is gone"
             );
         }
     }

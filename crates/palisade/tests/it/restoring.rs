@@ -12,6 +12,7 @@ use crate::app::{Answer, Client, On, TestApp};
 
 crate::on_both! {
     a_sign_out_is_heard_after_the_database_was_restored => |on| super::numbers(on);
+    a_sign_out_is_heard_after_the_sequence_went_back => |on| super::sequence(on);
     everything_is_forgotten_when_the_database_was_restored => |on| super::forgotten(on);
     what_a_process_knows_to_have_ended_stays_ended => |on| super::ended(on);
 }
@@ -84,6 +85,42 @@ async fn numbers(on: On) {
         assert_eq!(elsewhere.get(ME).await.status, StatusCode::OK, "{how}");
         assert_eq!(ann.act(LOGOUT).await.status, StatusCode::NO_CONTENT, "{how}");
         until_refused(&elsewhere, how).await;
+    }
+    there.stop().await;
+    here.stop().await;
+}
+
+async fn sequence(on: On) {
+    let here = TestApp::on(on).await;
+    let there = here.second().await;
+    here.user("ann@example.com").await;
+    for (how, pruned) in [("the numbers are taken", false), ("old rows were deleted", true)] {
+        for _ in 0..6 {
+            let (ann, answer) = sign_in(&here).await;
+            ann.act(LOGOUT).await;
+            until_refused(&there.anyone().with_token(answer.text("access_token")), how).await;
+        }
+        let (ann, answer) = sign_in(&here).await;
+        let before = highest(&here).await;
+        let app = &here.app;
+        let mut tx = app.db.begin().await.unwrap();
+        if pruned {
+            let sql = "delete from feed where seq < (select max(seq) from feed)";
+            tx.run(sql, args![]).await.unwrap();
+        }
+        // The rows stay, as where they were copied without the sequence.
+        let count_again = match app.db.backend() {
+            Backend::Sqlite => "update sqlite_sequence set seq = 0 where name = 'feed' returning 1",
+            Backend::Postgres => "select setval(pg_get_serial_sequence('feed', 'seq'), 1, false)",
+        };
+        tx.all::<(i64,)>(count_again, args![]).await.unwrap();
+        tx.commit().await.unwrap();
+        let elsewhere = there.anyone().with_token(answer.text("access_token"));
+        assert_eq!(elsewhere.get(ME).await.status, StatusCode::OK, "{how}");
+        let out = ann.act(LOGOUT).await;
+        assert_eq!(out.status, StatusCode::NO_CONTENT, "{how}: {}", out.raw);
+        until_refused(&elsewhere, how).await;
+        assert!(highest(&here).await > before, "{how}");
     }
     there.stop().await;
     here.stop().await;

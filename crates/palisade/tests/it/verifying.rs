@@ -20,6 +20,7 @@ crate::on_both! {
     a_reader_outside_is_told_that_its_place_is_unknown => |on| super::unknown(on);
     a_number_that_commits_late_is_on_a_later_page => |on| super::late(on);
     a_stream_ends_with_the_key_that_opened_it => |on| super::stream(on);
+    a_stream_ends_with_the_credential_that_opened_it => |on| super::outlived(on);
 }
 
 const FEED: &str = "/api/v1/auth/revocations";
@@ -364,6 +365,80 @@ async fn stream(on: On) {
     let path = format!("/api/v1/users/{owner}/api-keys/{id}");
     assert_eq!(root.delete(&path).await.status, StatusCode::NO_CONTENT);
     assert_eq!(event(&mut body).await, None, "the stream outlives its key");
+    app.stop().await;
+}
+
+fn events() -> Call {
+    Call::new(Method::GET, FEED).header("accept", "text/event-stream")
+}
+
+/// A stream that has begun.
+async fn follow(client: &Client<'_>) -> axum::body::Body {
+    let answer = client.open(events()).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let mut body = answer.into_body();
+    event(&mut body).await.unwrap();
+    body
+}
+
+async fn outlived(on: On) {
+    let here = TestApp::with(on, plan()).await;
+    let strict = here.second_with(vec![("access.admin_mfa", "required")]).await;
+    here.admin("root@example.com").await;
+    let ann = here.user("ann@example.com").await;
+    let root = here.token("root@example.com").await;
+    verifier(&here, &root).await;
+    let ann_is = format!("/api/v1/users/{ann}/roles");
+    put(&root, &format!("{ann_is}/verifiers")).await;
+    // A new proof of identity replaces the credential. The session lives.
+    let again = || {
+        let body = json!({ "password": crate::app::PASSWORD });
+        Call::post("/api/v1/auth/reauthenticate", body).same_origin()
+    };
+    for client in [here.token("ann@example.com").await, here.browser("ann@example.com").await] {
+        let mut body = follow(&client).await;
+        assert_eq!(client.send(again()).await.status, StatusCode::OK);
+        let what = if client.cookie.is_some() { "cookie" } else { "token" };
+        assert_eq!(event(&mut body).await, None, "the stream outlives its {what}");
+    }
+    // The credential expires.
+    let mut body = follow(&here.token("ann@example.com").await).await;
+    here.advance(Duration::from_secs(14 * 60)).await;
+    assert!(event(&mut body).await.is_some());
+    here.advance(Duration::from_secs(60)).await;
+    assert_eq!(event(&mut body).await, None, "the stream outlives its token's time");
+    // The user has to set up a second factor first.
+    let there = Client { app: &strict, ..here.token("ann@example.com").await };
+    strict.catch_up().await;
+    let mut body = follow(&there).await;
+    put(&here.token("root@example.com").await, &format!("{ann_is}/admin")).await;
+    let mut ended = false;
+    for _ in 0..3 {
+        ended = ended || event(&mut body).await.is_none();
+    }
+    assert!(ended, "the stream outlives the gate");
+    assert_eq!(there.get(FEED).await.code(), "access.mfa_required");
+    strict.stop().await;
+    here.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_is_one_use_of_its_key() {
+    let app = TestApp::on(On::Sqlite).await;
+    app.admin("root@example.com").await;
+    let root = app.token("root@example.com").await;
+    let gateway = verifier(&app, &root).await;
+    let owner = gateway.get("/api/v1/users/me").await.text("id");
+    let body = json!({
+        "name": "slow", "permissions": ["tokens:introspect"], "requests_per_minute": 1,
+        "addresses": ["198.51.100.0/24"],
+    });
+    let key = root.post(&format!("/api/v1/users/{owner}/api-keys"), body).await;
+    let slow = app.anyone().with_token(key.text("api_key"));
+    let mut body = follow(&slow).await;
+    // Several looks at the right to it, from the same place.
+    assert!(event(&mut body).await.is_some());
+    assert_eq!(slow.get(FEED).await.code(), "request.too_many");
     app.stop().await;
 }
 

@@ -36,8 +36,11 @@ pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>>
         return Err(bad_token());
     }
     let owner = owner(app, &key).await?.ok_or_else(bad_token)?;
-    let limit = count(app, &key)?;
-    note_use(app, &key);
+    let mut limit = None;
+    if !access::is_asked_again(parts) {
+        limit = Some(count(app, &key)?);
+        note_use(app, &key);
+    }
     Ok(Some(Identity {
         user: key.user,
         session: None,
@@ -50,7 +53,7 @@ pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>>
         strongest: owner.factors.strongest(),
         must_enrol: owner.must_enrol(app),
         via: Via::Bearer,
-        limit: Some(limit),
+        limit,
     }))
 }
 

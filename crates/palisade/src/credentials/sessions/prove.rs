@@ -72,7 +72,9 @@ pub(super) async fn cookie(app: &App, parts: &Parts) -> Result<Option<Identity>>
     if session.transport != Transport::Cookie {
         return Err(bad_token());
     }
-    extend(app, &session);
+    if !access::is_asked_again(parts) {
+        extend(app, &session);
+    }
     identity(app, session, None, Presented::Cookie(digest)).await.map(Some)
 }
 

@@ -14,7 +14,7 @@ use super::INTROSPECT;
 use super::pages::{Cursor, read};
 use super::stream;
 use super::worth::{Worth, introspect, revoke};
-use crate::access::{Caller, needs};
+use crate::access::{Admission, Caller, needs};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::http::describe::{Answered, Describe, Description};
@@ -34,7 +34,7 @@ pub(super) fn routes() -> Routes {
             "Revokes a token (RFC 7009).\n\nAn access or refresh token ends its session; an API \
              key stops working.\n\nAn unknown token is not an error.",
         )
-        .get("/revocations", needs(INTROSPECT), feed)
+        .get("/revocations", needs(INTROSPECT).lasting(), feed)
         .says(
             "Returns, in order and as signed pages, what has ended and has not yet expired, for \
              services that verify access tokens themselves.\n\nWith `Accept: text/event-stream`, \
@@ -129,6 +129,7 @@ impl Describe for Feed {
 async fn feed(
     State(app): State<App>,
     caller: Caller,
+    admission: Admission,
     headers: HeaderMap,
     stopping: Stopping,
     Params(params): Params<FeedParams>,
@@ -143,7 +144,7 @@ async fn feed(
         let media = HeaderValue::from_static(JOSE);
         return Ok(Feed(([(CONTENT_TYPE, media)], signed).into_response()));
     }
-    let body = stream::open(&app, caller.signed_in()?, cursor, stopping)?;
+    let body = stream::open(&app, caller.signed_in()?.user, admission, cursor, stopping)?;
     let media = (CONTENT_TYPE, HeaderValue::from_static(EVENTS));
     // nginx would hold the events back.
     let unbuffered = HeaderName::from_static("x-accel-buffering");

@@ -10,12 +10,12 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::pages::{Cursor, Place, read};
-use super::{INTROSPECT, Seat, Streams};
-use crate::access::Identity;
+use super::{Seat, Streams};
+use crate::access::Admission;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::serve::Stopping;
-use crate::{api_keys, sessions, users};
+use crate::id::UserId;
 
 /// How often the caller's right to the stream is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -27,7 +27,8 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Somebody who follows the feed.
 struct Follower {
     app: App,
-    identity: Identity,
+    /// What let them in.
+    admission: Admission,
     cursor: Cursor,
     /// Of the next page.
     place: Place,
@@ -46,18 +47,19 @@ struct Follower {
 /// `verifiers.too_many_streams`.
 pub(super) fn open(
     app: &App,
-    identity: &Identity,
+    caller: UserId,
+    admission: Admission,
     cursor: Cursor,
     stopping: Stopping,
 ) -> Result<Body> {
     let streams = app.part::<Streams>();
-    let seat = streams.seat(identity.user).ok_or_else(|| {
+    let seat = streams.seat(caller).ok_or_else(|| {
         let says = "Too many streams are open. Request pages instead, or try again later.";
         Error::unavailable("verifiers.too_many_streams", says)
     })?;
     let follower = Follower {
         app: app.clone(),
-        identity: identity.clone(),
+        admission,
         cursor,
         place: Place { id: app.new_id(), page: 0 },
         sent: BTreeSet::new(),
@@ -81,7 +83,7 @@ impl Follower {
                 Ok(None) => {}
                 Err(error) => {
                     let cause = error.causes().unwrap_or_default();
-                    tracing::debug!(cause, "a stream of revocations ended");
+                    tracing::debug!(code = error.code(), cause, "a stream of revocations ended");
                     return None;
                 }
             }
@@ -101,10 +103,9 @@ impl Follower {
 
     /// An event, if one is due.
     async fn event(&mut self) -> Result<Option<Bytes>> {
-        // SECURITY: (test: a_stream_ends_with_the_key_that_opened_it)
-        if !self.may_follow().await? {
-            return Err(Error::internal("the caller may no longer follow the feed"));
-        }
+        // SECURITY: (tests: a_stream_ends_with_the_key_that_opened_it,
+        // a_stream_ends_with_the_credential_that_opened_it)
+        self.admission.holds(&self.app).await?;
         if self.quiet < HEARTBEAT {
             return Ok(None);
         }
@@ -124,24 +125,5 @@ impl Follower {
         let signed = page.sign(&self.app, Some(self.place)).await?;
         self.place.page += 1;
         Ok(Some(format!("id: {}\nevent: revocations\ndata: {signed}\n\n", page.next).into()))
-    }
-
-    async fn may_follow(&self) -> Result<bool> {
-        let app = &self.app;
-        if !app.feed.is_current(app.clock.monotonic()) {
-            return Ok(false);
-        }
-        if let Some(id) = self.identity.api_key {
-            let Some(key) = api_keys::live(app, id).await? else { return Ok(false) };
-            let allowed = api_keys::allowed(app, &key).await?;
-            return Ok(allowed.is_some_and(|allowed| allowed.contains(INTROSPECT.name)));
-        }
-        let Some(session) = self.identity.session else { return Ok(false) };
-        if sessions::live(app, session).await?.is_none() {
-            return Ok(false);
-        }
-        let user = users::current(app, self.identity.user).await?;
-        let user = user.filter(|user| !user.disabled);
-        Ok(user.is_some_and(|user| user.permissions.contains(INTROSPECT.name)))
     }
 }

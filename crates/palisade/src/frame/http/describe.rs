@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use super::answer::{Accepted, Asset, Created, Elsewhere, Html, NoContent, Written};
 use super::input::{Body, Form, Id, List, MaybeBody, Params, Segments};
 use super::serve::Stopping;
+use crate::access::Admission;
 use crate::access::Caller;
 use crate::error::Error;
 
@@ -127,6 +128,7 @@ silent! {
     [] Caller,
     [] HeaderMap,
     [] Stopping,
+    [] Admission,
 }
 
 impl<T: JsonSchema> Describe for Body<T> {

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 
 use super::describe::{Described, Description};
 use super::{again, limit_headers};
-use crate::access::{Access, Credential, admit};
+use crate::access::{Access, Credential, Gate, admit};
 use crate::app::App;
 use crate::error::Kind;
 
@@ -204,6 +204,10 @@ where
             // SECURITY: the gate comes before the body (test: every_route).
             match admit(&app, &self.access, &self.credentials, &mut parts).await {
                 Ok(limit) => {
+                    if self.access.lasting {
+                        let (access, credentials) = (self.access, self.credentials);
+                        parts.extensions.insert(Gate { access, credentials });
+                    }
                     let mut response = if parts.method.is_safe() {
                         self.handler.call(Request::from_parts(parts, body), app).await
                     } else {

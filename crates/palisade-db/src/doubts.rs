@@ -1,0 +1,53 @@
+//! Whether changes can be stored, once one couldn't be: only a write that is tried tells.
+//!
+//! A database whose disk is full, whose role lost its privileges or whose synchronous standby is gone still
+//! answers every question, and says of itself that it takes writes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::{DbError, DbErrorKind};
+
+/// How long a try may take. Whoever asks is a probe that doesn't wait long either.
+pub(crate) const TRY_FOR: Duration = Duration::from_secs(1);
+
+/// The changes that weren't stored, as far as no try has succeeded since.
+#[derive(Default)]
+pub(crate) struct Doubts {
+    raised: AtomicU64,
+    /// How many there were when the last try began that succeeded.
+    settled: AtomicU64,
+    turn: Mutex<()>,
+}
+
+impl Doubts {
+    /// Notes a change that failed, if its failure may be everybody's.
+    pub(crate) fn note(&self, error: &DbError) {
+        use DbErrorKind::{OutcomeUnknown, Timeout, Unavailable};
+        if matches!(error.kind(), Unavailable | Timeout | OutcomeUnknown) {
+            self.raised.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether a change failed since the last try that succeeded began.
+    pub(crate) fn exist(&self) -> bool {
+        self.raised.load(Ordering::Acquire) > self.settled.load(Ordering::Acquire)
+    }
+
+    /// Whether a write succeeds. One at a time is tried: each may keep a connection until its time is up.
+    pub(crate) async fn settle(&self, write: impl Future<Output = Result<(), DbError>>) -> bool {
+        let Ok(_turn) = timeout(TRY_FOR, self.turn.lock()).await else { return false };
+        let raised = self.raised.load(Ordering::Acquire);
+        if !self.exist() {
+            return true;
+        }
+        let written = timeout(TRY_FOR, write).await.is_ok_and(|result| result.is_ok());
+        if written {
+            self.settled.fetch_max(raised, Ordering::AcqRel);
+        }
+        written
+    }
+}
