@@ -7,7 +7,7 @@
 //!   derived from the root key, so that the owner of the database alone can't rewrite it unseen. Every other
 //!   column repeats the record and is compared with it.
 //! - The end of the chain is authenticated too (`audit_head`), and the chain only ever goes on from there.
-//! - A row that isn't what was written is shown as such and keeps no other row from being read.
+//! - A row that isn't what was written is shown as such, and keeps no other row from being read or chained.
 //! - What is personal (address, user agent, e-mail) stands beside the record, sealed under a key of the
 //!   person concerned; the record holds its SHA-256. Destroying that key erases the person, an event
 //!   tells of it, and the log still verifies; a key that is gone without such an event is missed.
@@ -44,7 +44,7 @@ pub use verify::{Fault, FaultKind, verify};
 /// May read the audit log.
 pub const READ: Permission = Permission { name: "audit:read", says: "Read the audit log" };
 
-/// Something is wrong with the end of the log.
+/// Something is wrong with the end of the log, or with what waits to be chained.
 pub const FAULT_FOUND: Event =
     Event { name: "audit.fault_found", says: "The audit log was tampered with" };
 /// The key of a person was destroyed.
