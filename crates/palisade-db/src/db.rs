@@ -134,7 +134,8 @@ impl Db {
                 Box::pin(postgres.begin(&lock::in_order(locks))).await.map(Open::Postgres)
             }
         };
-        let open = open.inspect_err(|error| self.doubts.note(error))?;
+        // That nobody could begin is no sign: too many may be waiting.
+        let open = open?;
         Ok(Tx { open, state: State::Whole, doubts: Arc::clone(&self.doubts) })
     }
 

@@ -39,15 +39,18 @@ impl Doubts {
 
     /// Whether a write succeeds. One at a time is tried: each may keep a connection until its time is up.
     pub(crate) async fn settle(&self, write: impl Future<Output = Result<(), DbError>>) -> bool {
-        let Ok(_turn) = timeout(TRY_FOR, self.turn.lock()).await else { return false };
-        let raised = self.raised.load(Ordering::Acquire);
-        if !self.exist() {
-            return true;
-        }
-        let written = timeout(TRY_FOR, write).await.is_ok_and(|result| result.is_ok());
-        if written {
-            self.settled.fetch_max(raised, Ordering::AcqRel);
-        }
-        written
+        let tried = async {
+            let _turn = self.turn.lock().await;
+            let raised = self.raised.load(Ordering::Acquire);
+            if !self.exist() {
+                return true;
+            }
+            let written = write.await.is_ok();
+            if written {
+                self.settled.fetch_max(raised, Ordering::AcqRel);
+            }
+            written
+        };
+        timeout(TRY_FOR, tried).await.unwrap_or(false)
     }
 }

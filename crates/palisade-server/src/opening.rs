@@ -137,10 +137,15 @@ pub(crate) async fn with_app<T>(
 ) -> Result<T, Failure> {
     let app = open(settings).await?.app;
     let done = command(&app).await;
-    if let Err(failure) = close(&app).await {
-        output.failure(&failure);
+    let closed = close(&app).await;
+    match (done, closed) {
+        (Ok(done), closed) => closed.map(|()| done),
+        (Err(failure), Ok(())) => Err(failure),
+        (Err(failure), Err(unchained)) => {
+            output.failure(&unchained);
+            Err(failure)
+        }
     }
-    done
 }
 
 /// Closes it, once the audit log is in order as far as this process wrote it.
@@ -151,8 +156,8 @@ pub(crate) async fn close(app: &App) -> Result<(), Failure> {
     let sealed = audit::seal_written(app).await;
     app.db.close().await;
     sealed.map_err(|error| {
-        let says = "the newest records of the audit log are not chained yet; a running server \
-                    chains them";
+        let says = "the newest records of the audit log are not chained yet; what the command did \
+                    stays done";
         Failure { details: error.causes().into_iter().collect(), ..Failure::failed(says) }
     })
 }

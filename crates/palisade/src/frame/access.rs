@@ -30,7 +30,7 @@ use crate::limits::{Decision, Key, LimitKey, Rule};
 use crate::module::Permission;
 
 pub(crate) use super::lasting::Gate;
-pub use super::lasting::{Admission, is_asked_again};
+pub use super::lasting::{Admission, is_recheck};
 
 /// Fetch metadata: where a browser says that a request comes from.
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
@@ -150,7 +150,7 @@ pub struct Credential {
     /// How it travels.
     pub via: Via,
     /// Proves it. `Ok(None)`: the request carries no such credential. An error: it carries a bad one. Where
-    /// [`is_asked_again`], it is no use of the credential, and not counted as one.
+    /// [`is_recheck`], it is no use of the credential, and not counted as one.
     pub prove: for<'a> fn(&'a App, &'a RequestParts) -> BoxFuture<'a, Result<Option<Identity>>>,
 }
 

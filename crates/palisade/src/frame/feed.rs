@@ -176,8 +176,8 @@ impl Feed {
     /// (test: a_sign_out_is_heard_after_the_sequence_went_back).
     async fn write_one(&self, tx: &mut Tx, news: &News, at: Timestamp) -> Result<()> {
         for _ in 0..TRIES {
-            // What others have committed when a statement begins was numbered before it; and its own row is seen by
-            // one database and not by the other.
+            // What others have committed when a statement begins was numbered before it. SQLite's subquery sees the new
+            // row, PostgreSQL's does not.
             let given: Option<(i64, bool)> = tx
                 .maybe(
                     "insert into feed (topic, subject, origin, at) values ($1, $2, $3, $4)
@@ -197,7 +197,8 @@ impl Feed {
                 "the sequence of the table feed is behind its rows, as after a fail-over by logical replication; it \
                  is advanced"
             );
-            // At once and for everybody, whatever becomes of this transaction. Never back, as others may do the same.
+            // At once and for everybody, whatever becomes of this transaction. Two at once may set it back a little: the
+            // number given next is judged again.
             let (_,): (i64,) = tx
                 .one(
                     "select setval(name, greatest(nextval(name), (select max(seq) from feed)))

@@ -1,4 +1,4 @@
-//! Answers that go on and on, and end with the caller's right to them.
+//! Responses that are streamed, and end with the caller's right to them.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::app::App;
 use crate::error::{Error, Result};
 
 impl Access {
-    /// Keeps what the gate was asked, for an answer that goes on and on: its handler takes [`Admission`], and asks
-    /// again as it goes.
+    /// For a response that is streamed: its handler takes an [`Admission`], and lets the gate check it again while the
+    /// stream is open.
     #[must_use]
     pub const fn lasting(mut self) -> Access {
         self.lasting = true;
@@ -28,8 +28,8 @@ pub(crate) struct Gate {
     pub(crate) credentials: Arc<[Credential]>,
 }
 
-/// A request that the gate let in, to ask it again while the answer goes on: what would be refused now must not be
-/// told any more.
+/// A request that the gate admitted, to be checked again while its response is streamed: what would be refused now
+/// must not be sent.
 pub struct Admission {
     gate: Gate,
     parts: RequestParts,
@@ -40,17 +40,17 @@ pub struct Admission {
 struct Again;
 
 /// Whether a credential was proved before, and its request is still being answered.
-pub fn is_asked_again(parts: &RequestParts) -> bool {
+pub fn is_recheck(parts: &RequestParts) -> bool {
     parts.extensions.get::<Again>().is_some()
 }
 
 impl Admission {
-    /// Asks all that the gate asked: a credential that ended, expired or was replaced, a user who lost the permission
+    /// Checks all that the gate checked: a credential that ended, expired or was replaced, a user who lost the permission
     /// or must set up a second factor.
     ///
     /// # Errors
     /// As the gate would refuse the request now; that limits are used up is no reason.
-    pub async fn holds(&self, app: &App) -> Result<()> {
+    pub async fn recheck(&self, app: &App) -> Result<()> {
         let identity = prove(app, &self.gate.credentials, &self.parts).await?;
         entitled(app, &self.gate.access, &identity)
     }

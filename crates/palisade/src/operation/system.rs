@@ -116,7 +116,8 @@ async fn takes_writes(app: &App) -> bool {
         } else {
             tracing::error!(
                 "the database accepts no writes: it is a standby or set to read-only, its disk is full or \
-                 read-only, the role lacks a privilege, or a synchronous standby is gone"
+                 read-only, the role lacks a privilege, a synchronous standby is gone, or changes take \
+                 longer than a second"
             );
         }
     }

@@ -37,7 +37,7 @@ pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>>
     }
     let owner = owner(app, &key).await?.ok_or_else(bad_token)?;
     let mut limit = None;
-    if !access::is_asked_again(parts) {
+    if !access::is_recheck(parts) {
         limit = Some(count(app, &key)?);
         note_use(app, &key);
     }

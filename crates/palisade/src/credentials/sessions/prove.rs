@@ -72,7 +72,7 @@ pub(super) async fn cookie(app: &App, parts: &Parts) -> Result<Option<Identity>>
     if session.transport != Transport::Cookie {
         return Err(bad_token());
     }
-    if !access::is_asked_again(parts) {
+    if !access::is_recheck(parts) {
         extend(app, &session);
     }
     identity(app, session, None, Presented::Cookie(digest)).await.map(Some)

@@ -105,7 +105,7 @@ impl Follower {
     async fn event(&mut self) -> Result<Option<Bytes>> {
         // SECURITY: (tests: a_stream_ends_with_the_key_that_opened_it,
         // a_stream_ends_with_the_credential_that_opened_it)
-        self.admission.holds(&self.app).await?;
+        self.admission.recheck(&self.app).await?;
         if self.quiet < HEARTBEAT {
             return Ok(None);
         }

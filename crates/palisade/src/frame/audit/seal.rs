@@ -74,6 +74,12 @@ async fn seal_before_the_end(app: &App, telling: Telling) -> Result<()> {
     app.part::<Watch>().look_on_from(Passed::default());
     let all = async {
         while pass(app, telling).await?.leaves_some {}
+        // The head is missing or wrong: nothing is chained below it.
+        if app.part::<Watch>().has_written() {
+            return Err(Error::internal(
+                "some records could not be chained; run `palisade audit verify`",
+            ));
+        }
         Ok(())
     };
     let late = |_| Err(Error::internal("the records were not all chained in time"));
@@ -215,7 +221,7 @@ async fn tell_forged(app: &App, forged: Vec<(Uuid, Unlike)>) -> Result<bool> {
         return Ok(false);
     };
     let records = untold.len();
-    tracing::error!(records, record = %id, "records of the audit log are forged and are not chained: {unlike}");
+    tracing::error!(records, record = %id, "records of the audit log were forged or changed and are not chained; the first: {unlike}");
     let says = "records are forged or were changed before they were chained";
     let place = ("records", named(&untold));
     tell(app, unlike.kind(false), says, Some(place)).await?;
