@@ -14,7 +14,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use palisade_db::testing::{Cluster, options};
-use palisade_db::{Db, args};
+use palisade_db::{Db, Options, args};
 use rustix::fs::{Gid, Uid, chown};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
@@ -332,7 +332,9 @@ fn a_stop_waits_for_no_database() {
         let mut command = place.command(&["serve"]);
         let mut server = Server::run(&place, command.env("PALISADE_DATABASE__URL", &url));
         now(async {
-            let db = Db::open(options(&url)).await.unwrap();
+            // It holds longer than it may take.
+            let statement_timeout = Duration::from_secs(60);
+            let db = Db::open(Options { statement_timeout, ..options(&url) }).await.unwrap();
             refused_sign_in(&server.address);
             // The end of the chain is held.
             let mut tx = db.begin().await.unwrap();

@@ -333,6 +333,11 @@ impl Watch {
         !self.lock().written.is_empty()
     }
 
+    /// Forgets the records that this process has committed and not yet seen in the chain.
+    pub(super) fn gives_up(&self) {
+        self.lock().written.clear();
+    }
+
     /// Remembers records that were committed.
     pub(super) fn wrote(&self, records: impl IntoIterator<Item = Uuid>) {
         let mut watched = self.lock();

@@ -71,7 +71,8 @@ pub async fn seal_written(app: &App) -> Result<()> {
 }
 
 async fn seal_before_the_end(app: &App, telling: Telling) -> Result<()> {
-    app.part::<Watch>().look_on_from(Passed::default());
+    let watch = app.part::<Watch>();
+    watch.look_on_from(Passed::default());
     let all = async {
         while pass(app, telling).await?.leaves_some {}
         // The head is missing or wrong: nothing is chained below it.
@@ -83,7 +84,12 @@ async fn seal_before_the_end(app: &App, telling: Telling) -> Result<()> {
         Ok(())
     };
     let late = |_| Err(Error::internal("the records were not all chained in time"));
-    tokio::time::timeout(ENDING, all).await.unwrap_or_else(late)
+    let sealed = tokio::time::timeout(ENDING, all).await.unwrap_or_else(late);
+    if sealed.is_err() {
+        // It is tried once: the end of the process doesn't wait a second time.
+        watch.gives_up();
+    }
+    sealed
 }
 
 /// What is told of when it is found.
