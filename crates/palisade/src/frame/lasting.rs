@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
 use axum::http::request::Parts as RequestParts;
 
 use crate::access::{Access, Credential, entitled, prove};
@@ -45,6 +46,11 @@ pub fn is_recheck(parts: &RequestParts) -> bool {
 }
 
 impl Admission {
+    /// The headers of the request.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.parts.headers
+    }
+
     /// Checks all that the gate checked: a credential that ended, expired or was replaced, a user who lost the permission
     /// or must set up a second factor.
     ///

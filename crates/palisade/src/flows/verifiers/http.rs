@@ -130,7 +130,6 @@ async fn feed(
     State(app): State<App>,
     caller: Caller,
     admission: Admission,
-    headers: HeaderMap,
     stopping: Stopping,
     Params(params): Params<FeedParams>,
 ) -> Result<Feed> {
@@ -139,7 +138,7 @@ async fn feed(
         Error::bad_field("after", "request.bad_cursor", says)
     })?;
     let cursor = after.unwrap_or_default();
-    if !wants_events(&headers) {
+    if !wants_events(admission.headers()) {
         let signed = read(&app, cursor).await?.sign(&app, None).await?;
         let media = HeaderValue::from_static(JOSE);
         return Ok(Feed(([(CONTENT_TYPE, media)], signed).into_response()));
