@@ -328,21 +328,8 @@ pub async fn start(change: &mut Change, new: NewSession) -> Result<Issued> {
         )
         .await?;
     let secret = opaque::generate(new.transport.prefix(), &*app.random);
-    store_secret(change, &session, &secret).await?;
+    refresh::store_secret(change, &session, &secret).await?;
     Ok(Issued { session, secret })
-}
-
-/// Stores the digest of a session's next secret.
-async fn store_secret(change: &mut Change, session: &Session, secret: &SecretString) -> Result<()> {
-    let digest = opaque::digest(session.transport.prefix(), secret.expose());
-    let now = change.now();
-    change
-        .run(
-            "insert into session_secrets (digest, session_id, user_id, created_at) values ($1, $2, $3, $4)",
-            args![digest, session.id, session.user, now],
-        )
-        .await?;
-    Ok(())
 }
 
 fn idle_end(app: &App, transport: Transport, now: Timestamp) -> Timestamp {

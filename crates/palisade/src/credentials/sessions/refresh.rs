@@ -15,7 +15,7 @@ use palisade_db::{Timestamp, args};
 
 use super::{
     Issued, Proof, RENEWED_NEWS, REPLAYED, Row, Session, Transport, Why, ending, idle_end, live,
-    memory, next_read, session, store_secret,
+    memory, next_read, session,
 };
 use crate::app::{Actor, App, Change, Hold};
 use crate::error::{Error, Kind, Result};
@@ -207,6 +207,23 @@ async fn take_up(
         )
         .await?;
     Ok(row.map(|row| session(row, read)))
+}
+
+/// Stores the digest of a session's next secret.
+pub(super) async fn store_secret(
+    change: &mut Change,
+    session: &Session,
+    secret: &SecretString,
+) -> Result<()> {
+    let digest = opaque::digest(session.transport.prefix(), secret.expose());
+    let now = change.now();
+    change
+        .run(
+            "insert into session_secrets (digest, session_id, user_id, created_at) values ($1, $2, $3, $4)",
+            args![digest, session.id, session.user, now],
+        )
+        .await?;
+    Ok(())
 }
 
 /// Uses a secret up, once: of any number of attempts at the same moment one succeeds.
