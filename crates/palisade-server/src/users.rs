@@ -22,17 +22,18 @@ use crate::output::{Output, table};
 
 /// Prints a fresh set-up link.
 pub(crate) async fn setup_link(cli: &Cli, output: Output) -> Result<(), Failure> {
-    let link = with_app(cli, output, async |app| {
-        Ok(registration::setup_link(app, &Actor::operator()).await?)
-    });
-    let link = link.await?;
-    output.result(&json!({ "setup_link": link.expose() }), || {
-        format!(
-            "This link works once, for 30 minutes. Every earlier link is void:\n{}",
-            link.expose()
-        )
-    });
-    Ok(())
+    let show = async |app: &App| {
+        let link = registration::setup_link(app, &Actor::operator()).await?;
+        // Before the end of the command, which may fail: the earlier links are void already.
+        output.result(&json!({ "setup_link": link.expose() }), || {
+            format!(
+                "This link works once, for 30 minutes. Every earlier link is void:\n{}",
+                link.expose()
+            )
+        });
+        Ok(())
+    };
+    with_app(cli, output, show).await
 }
 
 /// Runs one of the commands on users.
