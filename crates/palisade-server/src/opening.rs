@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use palisade::clock::Clock;
 use palisade::settings::{
@@ -15,6 +16,7 @@ use palisade_crypto::random::OsRandom;
 use palisade_crypto::root::RootKey;
 use palisade_db::{Db, Options};
 use rustix::fs::OFlags;
+use tokio::time::timeout;
 
 use crate::cli::Cli;
 use crate::failure::Failure;
@@ -22,6 +24,8 @@ use crate::front;
 use crate::output::Output;
 
 const DEFAULT_FILE: &str = "palisade.toml";
+/// How long the end of a process waits for the database to close its connections.
+const CLOSING: Duration = Duration::from_secs(3);
 /// Permissions of the group and of others.
 const OTHERS: u32 = 0o077;
 
@@ -150,11 +154,14 @@ pub(crate) async fn with_app<T>(
 
 /// Closes it, once the audit log is in order as far as this process wrote it.
 ///
-/// SECURITY: a record that isn't chained can be deleted unseen once nobody remembers it
+/// SECURITY: a record that isn't chained can be deleted unseen once the process that wrote it is gone
 /// (test: what_a_command_wrote_is_chained_when_it_ends).
 pub(crate) async fn close(app: &App) -> Result<(), Failure> {
     let sealed = audit::seal_written(app).await;
-    app.db.close().await;
+    // A statement that the database doesn't answer may go on for as long as statements may take.
+    if timeout(CLOSING, app.db.close()).await.is_err() {
+        tracing::warn!("the database did not close its connections in time; they are cut");
+    }
     sealed.map_err(|error| {
         let says = "the newest records of the audit log are not chained yet; what the command did \
                     stays done";

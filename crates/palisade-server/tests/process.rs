@@ -330,6 +330,8 @@ fn a_stop_waits_for_no_database() {
     let cluster = Cluster::start();
     for (place, url) in on_each_database(&cluster) {
         let mut command = place.command(&["serve"]);
+        // No statement ends sooner by itself.
+        command.env("PALISADE_DATABASE__STATEMENT_TIMEOUT", "60s");
         let mut server = Server::run(&place, command.env("PALISADE_DATABASE__URL", &url));
         now(async {
             // It holds longer than it may take.
