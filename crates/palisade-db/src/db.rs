@@ -134,7 +134,7 @@ impl Db {
                 Box::pin(postgres.begin(&lock::in_order(locks))).await.map(Open::Postgres)
             }
         };
-        // That nobody could begin is no sign: too many may be waiting.
+        // A failure to begin raises no doubt: too many changes may be waiting.
         let open = open?;
         Ok(Tx { open, state: State::Whole, doubts: Arc::clone(&self.doubts) })
     }

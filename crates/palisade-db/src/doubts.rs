@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::{DbError, DbErrorKind};
 
-/// How long a try may take. Whoever asks is a probe that doesn't wait long either.
+/// How long a try may take. A readiness probe asks for it, and probes don't wait long.
 pub(crate) const TRY_FOR: Duration = Duration::from_secs(1);
 
 /// The changes that weren't stored, as far as no try has succeeded since.
@@ -24,7 +24,7 @@ pub(crate) struct Doubts {
 }
 
 impl Doubts {
-    /// Notes a change that failed, if its failure may be everybody's.
+    /// Notes a change that failed, if others may fail for the same reason.
     pub(crate) fn note(&self, error: &DbError) {
         use DbErrorKind::{OutcomeUnknown, Timeout, Unavailable};
         if matches!(error.kind(), Unavailable | Timeout | OutcomeUnknown) {

@@ -283,7 +283,7 @@ impl Running {
     pub async fn stop(self) {
         self.stop.send_replace(true);
         join_all(self.tasks).await;
-        // SECURITY: a record that isn't chained can be deleted unseen once nobody remembers it
+        // SECURITY: a record that isn't chained can be deleted unseen once the process that wrote it is gone
         // (test: what_waits_is_chained_when_the_work_stops).
         if let Some(Err(error)) = survived("audit.chain", audit::seal_all(&self.app)).await {
             let cause = error.causes().unwrap_or_default();

@@ -137,7 +137,7 @@ impl Postgres {
     }
 
     /// Makes a change that leaves everything as it was, but goes the way of every change: to the disk, and to the
-    /// standby that commits wait for. Nothing ends that wait, not even that nobody waits for the answer. Until it is
+    /// standby that commits wait for. Nothing ends that wait, not even when the client is gone. Until it is
     /// over the row is locked, and another try ends at the lock: no more than one of them waits.
     pub(crate) async fn try_to_write(&self) -> Result<(), DbError> {
         let mut connection = Pooled::take(&self.pool, self.limit).await?;

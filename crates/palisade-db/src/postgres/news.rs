@@ -3,8 +3,8 @@
 //! PostgreSQL lets one notifying transaction at a time commit, and the next waits until its sync to disk is
 //! done: a transaction that notified itself would take the shared commit away from all others. So a
 //! transaction only says that it has news, and one task sends one notification for all that committed
-//! since the last. Two notifications are at least [`GATHERED_FOR`] apart. What is lost with the process or the connection, readers find at their
-//! next poll. The sender is named, so that it doesn't wake itself.
+//! since the last. Two notifications are at least [`GATHERED_FOR`] apart. What is lost with the process or the
+//! connection, readers find at their next poll. The sender is named, so that it doesn't wake itself.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;

@@ -352,7 +352,7 @@ pub async fn admit(
     Ok(strictest)
 }
 
-/// Whether somebody who was proved may call a route.
+/// Whether an identity that was proved may call a route.
 ///
 /// # Errors
 /// As the gate refuses it.

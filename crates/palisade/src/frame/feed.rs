@@ -170,9 +170,9 @@ impl Feed {
 
     /// Writes one row, above every other.
     ///
-    /// SECURITY: what readers have read they read no more, so a row below others is heard by nobody. Numbers are
+    /// SECURITY: readers never look again below what they have read, so a row below others reaches no one. Numbers are
     /// given in order, but a sequence can fall behind its table: a fail-over by logical replication leaves it where
-    /// it was made, and so does a restore of the rows alone. On SQLite it can't: a number is above every row's, too
+    /// it was made, and so does a restore of the rows alone. On SQLite it can't: a number is always above every row's
     /// (test: a_sign_out_is_heard_after_the_sequence_went_back).
     async fn write_one(&self, tx: &mut Tx, news: &News, at: Timestamp) -> Result<()> {
         for _ in 0..TRIES {

@@ -27,7 +27,7 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Somebody who follows the feed.
 struct Follower {
     app: App,
-    /// What let them in.
+    /// The request that the gate admitted.
     admission: Admission,
     cursor: Cursor,
     /// Of the next page.

@@ -76,7 +76,7 @@ async fn seal_before_the_end(app: &App, telling: Telling) -> Result<()> {
     let all = async {
         while pass(app, telling).await?.leaves_some {}
         // The head is missing or wrong: nothing is chained below it.
-        if app.part::<Watch>().has_written() {
+        if watch.has_written() {
             return Err(Error::internal(
                 "some records could not be chained; run `palisade audit verify`",
             ));
@@ -227,7 +227,11 @@ async fn tell_forged(app: &App, forged: Vec<(Uuid, Unlike)>) -> Result<bool> {
         return Ok(false);
     };
     let records = untold.len();
-    tracing::error!(records, record = %id, "records of the audit log were forged or changed and are not chained; the first: {unlike}");
+    tracing::error!(
+        records,
+        record = %id,
+        "records of the audit log were forged or changed and are not chained; the first: {unlike}"
+    );
     let says = "records are forged or were changed before they were chained";
     let place = ("records", named(&untold));
     tell(app, unlike.kind(false), says, Some(place)).await?;

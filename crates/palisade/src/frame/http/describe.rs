@@ -13,8 +13,7 @@ use serde_json::{Map, Value};
 use super::answer::{Accepted, Asset, Created, Elsewhere, Html, NoContent, Written};
 use super::input::{Body, Form, Id, List, MaybeBody, Params, Segments};
 use super::serve::Stopping;
-use crate::access::Admission;
-use crate::access::Caller;
+use crate::access::{Admission, Caller};
 use crate::error::Error;
 
 /// A type that a handler takes or answers, and what it means on the wire.
