@@ -33,9 +33,9 @@ use crate::reference::Document;
 use crate::settings::{CorsOrigin, Settings};
 use crate::users::AllPermissions;
 use crate::{
-    account, api_keys, audit, challenges, compat, grants, keys, lockout, login, mail, mfa,
-    passwords, recovery, reference, registration, roles, sessions, system, tokens, users,
-    verifiers,
+    api_keys, audit, challenges, compat, deletion, email_change, export, factor_recovery, grants,
+    invitations, keys, lockout, login, mail, mfa, passwords, recovery, reference, registration,
+    roles, sessions, system, tokens, users, verifiers,
 };
 
 /// Palisade's own modules.
@@ -57,7 +57,11 @@ pub const MODULES: &[Module] = &[
     login::MODULE,
     registration::MODULE,
     recovery::MODULE,
-    account::MODULE,
+    invitations::MODULE,
+    email_change::MODULE,
+    factor_recovery::MODULE,
+    deletion::MODULE,
+    export::MODULE,
     compat::MODULE,
     system::MODULE,
     reference::MODULE,

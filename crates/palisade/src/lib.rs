@@ -15,7 +15,10 @@ mod operation;
 mod people;
 
 pub use credentials::{api_keys, challenges, keys, lockout, mfa, passwords, sessions, tokens};
-pub use flows::{account, compat, login, recovery, registration, verifiers};
+pub use flows::{
+    compat, deletion, email_change, export, factor_recovery, invitations, login, recovery,
+    registration, verifiers,
+};
 pub use frame::{access, actor, app, audit, change, ending, feed, http, letter, module};
 pub use ground::{
     clock, error, hashing, id, limits, memory, net, runtime, settings, shape, visible,
