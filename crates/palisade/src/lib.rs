@@ -13,6 +13,7 @@ mod frame;
 mod ground;
 mod operation;
 mod people;
+mod running;
 
 pub use credentials::{api_keys, challenges, keys, lockout, mfa, passwords, sessions, tokens};
 pub use flows::{
@@ -27,4 +28,5 @@ pub use operation::{reference, system};
 pub use people::{grants, mail, roles, users};
 
 pub use app::App;
-pub use builder::{Builder, MODULES, Running};
+pub use builder::{Builder, MODULES};
+pub use running::Running;
