@@ -21,7 +21,7 @@ pub mod tokens;
 use crate::app::{Change, Hold};
 use crate::error::{Error, Result};
 
-pub use crate::ending::{Act, End, Ending, Fate, Kind};
+pub use crate::app::{Act, End, Ending, Fate, Kind};
 
 /// What ends with an act, and why.
 pub struct Line {

@@ -29,13 +29,13 @@ use serde::Serialize;
 
 use crate::access::{Credential, Via};
 use crate::app::{App, Change, Parts, Subscription};
-use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::{ApiKeyId, UserId};
 use crate::limits::{Key, Rule};
 use crate::mail::{self, Content, Letter, for_people};
 use crate::memory::{Bounded, Remembered};
 use crate::module::{Job, Module};
+use crate::record::Event;
 use crate::shape;
 use crate::users;
 

@@ -24,11 +24,11 @@ use palisade_db::{Migration, Sql, Timestamp, args};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::app::{Actor, App, Change, Parts};
-use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::mail::{self, Content, Letter, for_people};
 use crate::module::{Job, Module};
+use crate::record::Event;
 use crate::users;
 
 use account::SECOND_FACTOR;

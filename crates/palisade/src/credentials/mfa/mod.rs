@@ -25,7 +25,6 @@ use palisade_db::{Migration, Sql, Timestamp, args};
 
 use crate::access::{Caller, Strength};
 use crate::app::{App, Change, Parts};
-use crate::audit::Event;
 use crate::challenges::{self, Challenge};
 use crate::credentials::{self, Act, End, Ending, Fate};
 use crate::error::{Error, Kind, Result, bad_token};
@@ -33,6 +32,7 @@ use crate::id::UserId;
 use crate::lockout::Guess;
 use crate::mail::{self, Content, Letter};
 use crate::module::{Job, Module};
+use crate::record::Event;
 use crate::sessions::{self, Proof};
 use crate::users::{self, Factors};
 

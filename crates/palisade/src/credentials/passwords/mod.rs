@@ -24,7 +24,6 @@ use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, args};
 
 use crate::app::{Actor, App, Change, Hold, Parts};
-use crate::audit::Event;
 use crate::credentials::{self, Act, End};
 use crate::error::{Broken, Error, Result};
 use crate::id::UserId;
@@ -32,6 +31,7 @@ use crate::keys::{self, Ring};
 use crate::lockout;
 use crate::mail::{self, Content, Letter};
 use crate::module::Module;
+use crate::record::Event;
 use crate::users::{self, Email, User};
 
 use pool::{Hashing, run, unreadable};

@@ -29,12 +29,12 @@ use serde::Serialize;
 
 use crate::access::{self, Credential, Strength, Via};
 use crate::app::{App, Change, Parts, Subscription};
-use crate::audit::Event;
 use crate::error::Result;
 use crate::http::{CookieName, HostCookie};
 use crate::id::{SessionId, UserId};
 use crate::memory::{Bounded, Recall, Remembered};
 use crate::module::{Job, Module};
+use crate::record::Event;
 use crate::settings::TokenFormat;
 use crate::shape;
 use crate::tokens;

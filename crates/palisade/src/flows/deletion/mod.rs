@@ -15,12 +15,12 @@ use std::time::Duration;
 use palisade_db::args;
 
 use crate::app::{Actor, App, Change, Hold};
-use crate::audit::Event;
 use crate::credentials::{self, Act, End};
 use crate::error::Result;
 use crate::id::UserId;
 use crate::mail::{self, Content, Letter, for_people};
 use crate::module::{Job, Module};
+use crate::record::Event;
 use crate::users::{self, User};
 
 /// A user asked for their account to be deleted.

@@ -23,7 +23,6 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::app::{Actor, App, Change, Hold};
-use crate::audit::Event;
 use crate::credentials::{self, Act, End, Ending, Fate, Kind};
 use crate::error::{Error, Result};
 use crate::id::UserId;
@@ -32,6 +31,7 @@ use crate::mail::{self, Content, Letter};
 use crate::mfa;
 use crate::module::{Job, Module};
 use crate::passwords::{self, Stored, Turn, Verdict};
+use crate::record::Event;
 use crate::recovery::bad_token;
 use crate::shape;
 use crate::users::{self, Email};

@@ -18,7 +18,6 @@ use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, Timestamp, args};
 
 use crate::app::{Actor, App, Change, Hold};
-use crate::audit::Event;
 use crate::challenges::{self, Challenge};
 use crate::credentials::{self, Ending};
 use crate::error::{Error, Kind, Result};
@@ -28,6 +27,7 @@ use crate::mail::{self, Content, Letter, for_people};
 use crate::mfa;
 use crate::module::{Job, Module};
 use crate::passwords::{self, Stored, Turn, Verdict};
+use crate::record::Event;
 use crate::recovery::bad_token;
 use crate::users;
 

@@ -13,12 +13,12 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::app::{Actor, App, Change};
-use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::mail::{self, Content, Letter};
 use crate::module::Module;
 use crate::passwords;
+use crate::record::Event;
 use crate::recovery::{self, Link};
 use crate::roles;
 use crate::users::{self, Email, NewUser};

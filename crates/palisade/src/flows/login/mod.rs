@@ -31,7 +31,6 @@ use palisade_crypto::secret::SecretString;
 
 use crate::access::Strength;
 use crate::app::{Actor, App, Hold};
-use crate::audit::{Entry, Event};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::lockout::{self, Account, Admission, Client, Device, Guess};
@@ -39,6 +38,7 @@ use crate::mail::{self, Letter};
 use crate::mfa;
 use crate::module::Module;
 use crate::passwords::{self, Hashed, Stored, Turn, Verdict};
+use crate::record::{Entry, Event};
 use crate::sessions::{Issued, Proof, Transport};
 use crate::settings::TokenFormat;
 use crate::users::{self, Email};

@@ -18,7 +18,6 @@ use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, args};
 
 use crate::app::{Actor, App, Change, Hold};
-use crate::audit::Event;
 use crate::credentials::{self, Act, End, Ending, Kind};
 use crate::error::{Error, Result};
 use crate::id::UserId;
@@ -27,6 +26,7 @@ use crate::mail::{self, Content, Letter};
 use crate::mfa;
 use crate::module::{Job, Module};
 use crate::passwords::{self, Turn};
+use crate::record::Event;
 use crate::users::{self, Email, User};
 
 /// A link to choose a new password was requested.

@@ -21,12 +21,12 @@ use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, args};
 
 use crate::app::{Actor, App, Change, Hold};
-use crate::audit::Event;
 use crate::credentials::{self, Ending};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::module::{Job, Module};
 use crate::passwords::{self, Turn};
+use crate::record::Event;
 use crate::settings::EmailVerification;
 use crate::users::{self, ADMIN, Email, NewUser};
 

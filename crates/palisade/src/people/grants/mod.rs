@@ -24,10 +24,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::app::{App, Change};
-use crate::audit::{Entry, Event};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::module::{Job, Module, Permission};
+use crate::record::{Entry, Event};
 use crate::shape;
 
 pub use subject::{Action, Resource, ResourceId, ResourceType, Subject};

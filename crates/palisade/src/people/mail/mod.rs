@@ -21,9 +21,9 @@ use futures_util::future::BoxFuture;
 use palisade_db::{Migration, Sql};
 
 use crate::app::{App, Change, Parts};
-use crate::audit::Event;
 use crate::error::{Error, Result};
 use crate::module::{Job, Module};
+use crate::record::Event;
 use crate::users;
 
 pub use crate::letter::{Content, Letter, Prepare, for_people};
