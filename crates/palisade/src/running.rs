@@ -1,7 +1,8 @@
 //! What a running Palisade does on its own: it follows what other processes did, and does the work that is done by the
 //! clock.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A panic in background work doesn't end it.
 //! - What this process wrote to the audit log is chained before it stops.
 //!

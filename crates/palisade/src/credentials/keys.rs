@@ -1,6 +1,7 @@
 //! The key ring: signing keys of tokens and the pepper, wrapped under the root key.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - The root key never lies in the database. A database that was made under another root key is
 //!   refused when the server starts; new keys are never made in silence over old data.
 //! - Rotation needs no pause: a retired key goes on verifying until everything it signed has expired.

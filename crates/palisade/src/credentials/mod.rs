@@ -1,11 +1,12 @@
 //! What ends with what: one table, and the one operation that carries it out.
 //!
-//! Promises:
-//! - Every act that ends credentials of an account ends them here, by [`TABLE`], which `docs/sessions.md` prints.
-//! - Nothing ends while another change rests on it: the account is held alone.
-//!
 //! Each slice brings the endings of its own kinds ([`Ending`], in its `MODULE`). A single session or API key that
 //! is ended by itself isn't here: `sessions::end`, `api_keys::revoke`.
+//!
+//! # Promises
+//!
+//! - Every act that ends credentials of an account ends them here, by [`TABLE`], which `docs/sessions.md` prints.
+//! - Nothing ends while another change rests on it: the account is held alone.
 //!
 //! Tables: none.
 

@@ -1,6 +1,7 @@
 //! One record of the audit log: its form, its keys, what is personal beside it, and how it is written.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - An event is written in the transaction of the change that it tells of.
 //! - Its form is lasting: `record` is canonical JSON (keys sorted, strings and integers only, RFC 8785)
 //!   of version 1, authenticated by `mac` under a key derived from the root key.

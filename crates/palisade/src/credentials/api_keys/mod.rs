@@ -1,7 +1,8 @@
 //! API keys: what programs send instead of signing in. People make them for themselves, administrators for service
 //! accounts.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A key is shown once; what is stored of it is a digest.
 //! - A key may do what it was made for **and** its owner may do at this moment, whichever is less. It never counts
 //!   as a fresh proof of identity, and opens no route about sessions, passwords or keys.

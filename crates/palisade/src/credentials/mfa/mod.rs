@@ -1,6 +1,7 @@
 //! Second factors: one-time codes, passkeys, and the recovery codes that stand in for them.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A user with a factor has no session that was begun without one: setting up the first ends all others.
 //! - A one-time code is good in its step and works once, across restarts, nodes and requests at the same moment;
 //!   a recovery code works once; a passkey's answer belongs to one challenge.

@@ -1,6 +1,7 @@
 //! Passwords: which are accepted, how they are hashed, and their change.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A hash is sealed under the versioned pepper with the user's id before it is stored: whoever reads
 //!   the database can neither guess against it nor swap it between users.
 //! - Hashing runs on threads of its own, at low priority, with a bounded queue; beyond it the answer is

@@ -1,6 +1,7 @@
 //! Sessions: one per sign-in, and everything that ends them.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - **Ended means ended.** After the answer to an ending, no token of the session is good on this
 //!   node, and on no other within 250 ms; checked from memory, on every request.
 //! - A refresh token is used once ([`refresh`]). A repeat by its holder within the grace gets the same

@@ -1,6 +1,7 @@
 //! The end of an account: at its owner's wish, after a time of grace, or at an administrator's word.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A user who requests deletion is signed out at once and deleted after `users.deletion_grace`, unless they sign in
 //!   before; a user whom an administrator deletes is deleted at once.
 //! - Gone means gone: no row of theirs is left but the events of the audit log, where an id stands for them and

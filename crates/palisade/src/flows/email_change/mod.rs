@@ -1,7 +1,8 @@
 //! A change of email address: asked for by the user, confirmed from the new address, and undone from the old one for a
 //! week; or made by an administrator.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - Asking answers alike for every address, whether it has an account or not.
 //! - An address is changed by whoever reads the new mail **and** knows the password; whoever reads the old mail
 //!   can undo it for a week, and nobody else can have that address meanwhile.

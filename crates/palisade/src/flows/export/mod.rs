@@ -1,6 +1,7 @@
 //! The export: everything that is kept of a person, as one JSON object (GDPR articles 15 and 20).
 //!
-//! Promises:
+//! # Promises
+//!
 //! - The export holds everything that is kept of a person.
 //!
 //! Tables: none.

@@ -1,7 +1,8 @@
 //! The way back for whoever has lost every factor: the password, the mail, and a time in which the owner can say no
 //! (`mfa.recovery_delay`).
 //!
-//! Promises:
+//! # Promises
+//!
 //! - No link removes a second factor, but one that needs the password, the mail and a waiting time, where
 //!   `mfa.recovery_delay` is set.
 //! - The owner can cancel it until then with the link, and does by proving a factor or by a new password.

@@ -1,6 +1,7 @@
 //! Invitations: an account created for a user, who chooses the password.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - An invited account has no password until its owner chooses one with the link that was sent to its address.
 //! - The link works once, for a week, and not after the password or the email was changed or a newer one was sent.
 //!

@@ -8,7 +8,8 @@
 //! passkey that verified its user ────────────────────────────> session
 //! ```
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A user with a second factor gets no session without it, on any path; [`Next`] has no third case.
 //! - One refusal for an unknown address, a wrong password, a locked and a disabled account: same status,
 //!   same body, same work.

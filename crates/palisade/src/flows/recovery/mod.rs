@@ -1,6 +1,7 @@
 //! Recovery: a new password for whoever can read the account's email.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - Asking answers alike, after the same work, for every address; who gets a letter is decided when letters are sent.
 //! - A link works once, for its time, and not after the password or the email was changed. It starts no session.
 //! - A new password ends every session, every API key and every lock. Whatever somebody set up who couldn't read this mail is gone.

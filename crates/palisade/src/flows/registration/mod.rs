@@ -1,7 +1,8 @@
 //! How accounts come into being: the set-up link for the first administrator, registration, and the
 //! operator's command line.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - There is no default account. The first administrator is made with a link that only the operator
 //!   was shown, that works once, for 30 minutes, and never again once an administrator exists.
 //! - Registration answers the same, after the same work, whether the address is known or not.

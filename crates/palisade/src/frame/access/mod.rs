@@ -2,7 +2,8 @@
 //!
 //! The route line says who may call ([`ANYONE`], [`SIGNED_IN`], [`needs`]); the [gate](admit) proves it.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A route without an access value doesn't compile.
 //! - A credential that is present and bad is refused; it is never overlooked in favour of another.
 //! - An unsafe request that rests on a cookie needs proof of its origin.

@@ -1,6 +1,7 @@
 //! The only way to change anything: a write transaction that knows who acts.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - **No change commits without its audit event.** [`Change::commit`] takes the event; the only other
 //!   way out is [`Change::commit_quietly`], whose uses a test lists. Dropping a change rolls it back. Upkeep that
 //!   changes nothing for anybody (expired rows, the state of what is sent) needs none; a test lists who does it.

@@ -1,7 +1,8 @@
 //! The audit log as it is kept: who did what, to which user or object, from where, when. The changes write its
 //! [records](crate::record); here they are chained, and read.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - Records are authenticated, in order, by `chain`, HMAC-SHA256 under a key derived from the root key, so that the
 //!   owner of the database alone can't rewrite the log unseen. Every other column repeats the record and is compared
 //!   with it.

@@ -3,10 +3,13 @@
 //! Slices write route lines ([`Routes`]) and handlers of about five lines; size, time, headers, errors,
 //! request ids and the log are decided here, once.
 //!
-//! Promises (contract: `docs/http.md`):
-//! - every answer has the security headers and an `X-Request-Id`, errors and timeouts included;
-//! - every error is RFC 9457 `application/problem+json`, and no cause leaves the process;
-//! - a refusal that rests on what another request wrote waits until that is on disk.
+//! The contract is `docs/http.md`.
+//!
+//! # Promises
+//!
+//! - Every answer has the security headers and an `X-Request-Id`, errors and timeouts included.
+//! - Every error is RFC 9457 `application/problem+json`, and no cause leaves the process.
+//! - A refusal that rests on what another request wrote waits until that is on disk.
 
 mod again;
 mod answer;

@@ -1,6 +1,7 @@
 //! The audit log for those who read it: administrators, users about themselves, and the operator who verifies it.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - Verification finds any change, deletion, insertion or swap of records by whoever doesn't hold the root key, and
 //!   names the first bad one.
 //! - A key of a person that is gone without a record of an erasure is missed.

@@ -3,7 +3,8 @@
 //! A resource is named by its type and id, both the application's own words; Palisade keeps nothing else of it.
 //! A grant gives an action to a user, to all users with a role, or to anyone, without or with a time limit.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - What isn't granted isn't allowed, and what has expired isn't granted.
 //! - Who holds `share` on a resource may hand on what they hold there themselves, for no longer than they hold
 //!   it, and nothing else; nor do they take away what they don't hold for as long.

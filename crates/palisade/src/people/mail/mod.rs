@@ -1,6 +1,7 @@
 //! Mail: a letter is written in the change that causes it, and leaves afterwards.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A letter and its cause are in the database together or not at all. A mail server that is down, slow
 //!   or refuses neither fails nor delays a request, and loses no letter: it is tried again for three days
 //!   and kept afterwards.

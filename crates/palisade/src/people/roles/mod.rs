@@ -1,6 +1,7 @@
 //! Roles: named sets of permissions.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - `admin` holds every permission there is and can't be changed; all users have `user`.
 //! - Users can put into a role, or give a user a role with, only permissions that they hold themselves.
 //! - A change takes effect on the next request on this node, on others within the bound of the feed.

@@ -1,10 +1,10 @@
 //! Users: who they are, what they may do, whether they may sign in at all.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - What a request believes of its user is at most one message of the feed old, on every node.
 //! - The last administrator who can sign in can't be disabled, stripped or deleted.
 //! - Who acts on another user holds what that user holds, and hands on only what they hold ([`Authority`]).
-//!
 //! - A service account never signs in, receives no email and doesn't count as the last administrator.
 //!
 //! Tables: `users`, `user_roles`.
