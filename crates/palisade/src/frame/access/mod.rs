@@ -388,7 +388,8 @@ pub(super) async fn prove(
             "The server can't currently determine which sessions have ended. Try again later.",
         ));
     }
-    // SECURITY: a request with an Authorization header is judged by that header alone.
+    // SECURITY: a request with an Authorization header is judged by that header alone
+    // (test: a_bad_token_beside_a_good_cookie_is_refused).
     let bearer = parts.headers.contains_key(AUTHORIZATION);
     for credential in credentials {
         if bearer == (credential.via == Via::Bearer)
