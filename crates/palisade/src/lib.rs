@@ -20,7 +20,9 @@ pub use flows::{
     compat, deletion, email_change, export, factor_recovery, invitations, login, recovery,
     registration, verifiers,
 };
-pub use frame::{access, actor, app, arrival, audit_log, feed, http, letter, module, record};
+pub use frame::{
+    access, actor, app, arrival, audit_log, feed, http, letter, module, pages, record,
+};
 pub use ground::{
     clock, error, hashing, id, limits, memory, net, runtime, settings, shape, visible,
 };

@@ -9,4 +9,5 @@ pub mod feed;
 pub mod http;
 pub mod letter;
 pub mod module;
+pub mod pages;
 pub mod record;

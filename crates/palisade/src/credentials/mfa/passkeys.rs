@@ -235,7 +235,7 @@ async fn insert(
     let app = change.app().clone();
     let sealed = key(&app).seal(&*app.random, &context(user, &made.id), made.public_key.as_bytes());
     // SECURITY: of one credential there is one owner (WebAuthn level 3, section 7.1, step 26)
-    // (test: a_passkey_signs_in_alone_and_as_a_second_factor).
+    // (test: a_passkey_has_one_owner).
     let stored = change
         .run(
             "insert into passkeys (id, user_id, credential_id, sealed, name, sign_count, backup_eligible,
