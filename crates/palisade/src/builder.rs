@@ -66,22 +66,19 @@ pub const MODULES: &[Module] = &[
 /// Parts of the schema that belong to the ground and not to a slice.
 const GROUND_MIGRATIONS: &[Migration] = &[
     Migration {
-        version: 1,
+        module: "audit",
+        number: 1,
         name: "audit",
-        sql: Sql::Both(include_str!("../migrations/0001_audit.sql")),
+        sql: Sql::Both(include_str!("../migrations/audit/0001_audit.sql")),
     },
     Migration {
-        version: 2,
+        module: "feed",
+        number: 1,
         name: "feed",
         sql: Sql::Each {
-            sqlite: include_str!("../migrations/0002_feed.sqlite.sql"),
-            postgres: include_str!("../migrations/0002_feed.postgres.sql"),
+            sqlite: include_str!("../migrations/feed/0001_feed.sqlite.sql"),
+            postgres: include_str!("../migrations/feed/0001_feed.postgres.sql"),
         },
-    },
-    Migration {
-        version: 29,
-        name: "audit_head",
-        sql: Sql::Both(include_str!("../migrations/0029_audit_head.sql")),
     },
 ];
 
@@ -123,12 +120,11 @@ impl Builder {
         self
     }
 
-    /// The whole schema, in order.
+    /// The whole schema, in order: that of the ground, then module by module. A module that is no part of this
+    /// server has none here; what it left in a database stays there.
     pub fn migrations(&self) -> Vec<Migration> {
         let slices = self.modules.iter().flat_map(|module| module.migrations);
-        let mut all: Vec<Migration> = GROUND_MIGRATIONS.iter().chain(slices).cloned().collect();
-        all.sort_by_key(|migration| migration.version);
-        all
+        GROUND_MIGRATIONS.iter().chain(slices).copied().collect()
     }
 
     /// All routes, as their lines say.

@@ -43,7 +43,8 @@ pub struct Module {
     pub endings: &'static [Ending],
     /// News that it listens to.
     pub subscriptions: &'static [Subscription],
-    /// Its part of the database's schema, in order; versions are unique over all modules.
+    /// Its part of the database's schema, each under the module's name. Its tables refer to those of modules that
+    /// stand before it in the list.
     pub migrations: &'static [Migration],
     /// Tables that only this slice writes.
     pub tables: &'static [&'static str],

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use axum::http::{Method, StatusCode};
 use palisade::MODULES;
-use palisade_db::args;
+use palisade_db::{Migration, args};
 use palisade_db::testing::{TableShape, TestDb, schema};
 use serde_json::json;
 
@@ -69,6 +69,11 @@ async fn every_table_has_one_owner_and_the_databases_agree() {
         tables.iter().filter(|table| table.name != "feed").cloned().collect()
     };
     assert_eq!(but_feed(&here), but_feed(&there));
+
+    for module in MODULES {
+        let named = |migration: &Migration| migration.module == module.name;
+        assert!(module.migrations.iter().all(named), "{}", module.name);
+    }
 
     let mut owners: BTreeMap<&str, &str> = GROUND.map(|table| (table, "ground")).into();
     for module in MODULES {

@@ -37,6 +37,7 @@ mod keys;
 mod limiting;
 mod lockout;
 mod mailbox;
+mod modules;
 mod moving;
 mod newer;
 mod outliving;

@@ -56,9 +56,10 @@ pub const MODULE: Module = Module {
         run: |app| Box::pin(prune(app)),
     }],
     migrations: &[Migration {
-        version: 8,
+        module: "lockout",
+        number: 1,
         name: "lockout",
-        sql: Sql::Both(include_str!("../../../migrations/0008_lockout.sql")),
+        sql: Sql::Both(include_str!("../../../migrations/lockout/0001_lockout.sql")),
     }],
     tables: &["lockout_counts"],
     parts: |_, parts: &mut Parts| {

@@ -80,18 +80,12 @@ pub const MODULE: Module = Module {
     }],
     events: &[ADDED, REMOVED, CODES_MADE, CODE_USED, COPIED, ALTERED, WRONG, RESET],
     letters: &[&CHANGED_LETTER, &CODE_LETTER],
-    migrations: &[
-        Migration {
-            version: 18,
-            name: "mfa",
-            sql: Sql::Both(include_str!("../../../migrations/0018_mfa.sql")),
-        },
-        Migration {
-            version: 28,
-            name: "sealed_passkeys",
-            sql: Sql::Both(include_str!("../../../migrations/0028_sealed_passkeys.sql")),
-        },
-    ],
+    migrations: &[Migration {
+        module: "mfa",
+        number: 1,
+        name: "mfa",
+        sql: Sql::Both(include_str!("../../../migrations/mfa/0001_mfa.sql")),
+    }],
     endings: &[FACTORS, RECOVERY_CODES, PASSKEYS_ALONE],
     tables: &["totp_secrets", "totp_enrolments", "recovery_codes", "passkeys"],
     parts: |settings, parts: &mut Parts| {

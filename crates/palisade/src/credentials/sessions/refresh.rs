@@ -36,11 +36,7 @@ pub async fn refresh(
     // What nobody was given costs a read, and not the writer's time.
     let known: Option<(UserId,)> = app
         .db
-        .maybe(
-            "select coalesce(x.user_id, (select s.user_id from sessions s where s.id = x.session_id))
-             from session_secrets x where x.digest = $1",
-            args![digest],
-        )
+        .maybe("select user_id from session_secrets where digest = $1", args![digest])
         .await?;
     let (user,) = known.ok_or_else(ended)?;
     // The keys must be there before the old secret is used up.
@@ -216,11 +212,10 @@ pub(super) async fn store_secret(
     secret: &SecretString,
 ) -> Result<()> {
     let digest = opaque::digest(session.transport.prefix(), secret.expose());
-    let now = change.now();
     change
         .run(
-            "insert into session_secrets (digest, session_id, user_id, created_at) values ($1, $2, $3, $4)",
-            args![digest, session.id, session.user, now],
+            "insert into session_secrets (digest, session_id, user_id) values ($1, $2, $3)",
+            args![digest, session.id, session.user],
         )
         .await?;
     Ok(())

@@ -56,9 +56,10 @@ pub const MODULE: Module = Module {
         run: |app| Box::pin(prune(app)),
     }],
     migrations: &[Migration {
-        version: 14,
+        module: "grants",
+        number: 1,
         name: "grants",
-        sql: Sql::Both(include_str!("../../../migrations/0014_grants.sql")),
+        sql: Sql::Both(include_str!("../../../migrations/grants/0001_grants.sql")),
     }],
     tables: &["grants"],
     ..Module::EMPTY
@@ -112,12 +113,11 @@ pub async fn put(
     clear(change, resource, subject).await?;
     let (user, role) = (subject.user(), subject.role());
     for action in actions {
-        let (id, now) = (change.app().new_id(), change.now());
+        let id = change.app().new_id();
         change
             .run(
-                "insert into grants (id, resource_type, resource_id, subject, user_id, role, action,
-                    created_at, expires_at)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                "insert into grants (id, resource_type, resource_id, subject, user_id, role, action, expires_at)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8)",
                 args![
                     id,
                     resource.kind.as_str(),
@@ -126,7 +126,6 @@ pub async fn put(
                     user.map(|user| user.0),
                     role,
                     action.as_str(),
-                    now,
                     expires_at
                 ],
             )

@@ -12,7 +12,7 @@ mod http;
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use palisade_db::args;
+use palisade_db::{Migration, Sql, args};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -43,6 +43,12 @@ pub const MODULE: Module = Module {
     routes: http::routes,
     permissions: &[READ, WRITE],
     events: &[CREATED, CHANGED, DELETED],
+    migrations: &[Migration {
+        module: "roles",
+        number: 1,
+        name: "roles",
+        sql: Sql::Both(include_str!("../../../migrations/roles/0001_roles.sql")),
+    }],
     tables: &["roles", "role_permissions"],
     ..Module::EMPTY
 };

@@ -116,31 +116,15 @@ pub const MODULE: Module = Module {
             forget_all: |app| memory(app).forget_all(),
         },
     ],
-    migrations: &[
-        Migration {
-            version: 4,
-            name: "users",
-            sql: Sql::Both(include_str!("../../../migrations/0004_users.sql")),
+    migrations: &[Migration {
+        module: "users",
+        number: 1,
+        name: "users",
+        sql: Sql::Each {
+            sqlite: include_str!("../../../migrations/users/0001_users.sqlite.sql"),
+            postgres: include_str!("../../../migrations/users/0001_users.postgres.sql"),
         },
-        Migration {
-            version: 12,
-            name: "roles",
-            sql: Sql::Each {
-                sqlite: include_str!("../../../migrations/0012_roles.sqlite.sql"),
-                postgres: include_str!("../../../migrations/0012_roles.postgres.sql"),
-            },
-        },
-        Migration {
-            version: 20,
-            name: "service_accounts",
-            sql: Sql::Both(include_str!("../../../migrations/0020_service_accounts.sql")),
-        },
-        Migration {
-            version: 22,
-            name: "unproven",
-            sql: Sql::Both(include_str!("../../../migrations/0022_unproven.sql")),
-        },
-    ],
+    }],
     tables: &["users", "user_roles"],
     parts: |_, parts: &mut Parts| {
         parts.put(Known(Remembered::new(100_000)));
@@ -311,9 +295,8 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
     let verified_at = new.verified.then_some(now);
     let made: Option<(Uuid,)> = change
         .maybe(
-            "insert into users (id, email, email_key, name, name_key, created_at, updated_at, email_verified_at,
-                service)
-             values ($1, $2, $3, $4, $5, $6, $6, $7, $8)
+            "insert into users (id, email, email_key, name, name_key, created_at, email_verified_at, service)
+             values ($1, $2, $3, $4, $5, $6, $7, $8)
              on conflict (email_key) do nothing returning id",
             args![
                 id,

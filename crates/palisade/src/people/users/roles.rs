@@ -21,12 +21,11 @@ pub struct Holder<'a> {
 }
 
 pub(super) async fn add(change: &mut Change, user: UserId, role: &str) -> Result<u64> {
-    let now = change.now();
     let added = change
         .run(
-            "insert into user_roles (user_id, role, granted_at) values ($1, $2, $3)
+            "insert into user_roles (user_id, role) values ($1, $2)
              on conflict (user_id, role) do nothing",
-            args![user, role, now],
+            args![user, role],
         )
         .await?;
     touched(change, user);

@@ -3,19 +3,24 @@ create table users (
     email text not null,
     email_key text not null,
     email_verified_at instant,
+    unproven flag,
     name text,
+    name_key text,
+    service flag,
     disabled_at instant,
+    delete_at instant,
     created_at instant not null,
-    updated_at instant not null,
     last_login_at instant
 );
 create unique index users_email_key on users (email_key);
+create index users_name_key on users (name_key, id);
 create index users_created_at on users (created_at, id);
+create index users_service on users (created_at, id) where service is not null;
+create index users_delete_at on users (delete_at);
 
 create table user_roles (
     user_id id not null references users (id) on delete cascade,
     role text not null,
-    granted_at instant not null,
     primary key (user_id, role)
 );
 create index user_roles_role on user_roles (role);
