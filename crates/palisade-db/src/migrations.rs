@@ -30,7 +30,8 @@ pub enum Sql {
 }
 
 impl Sql {
-    fn on(self, backend: Backend) -> &'static str {
+    /// What this database runs.
+    pub fn on(self, backend: Backend) -> &'static str {
         match (self, backend) {
             (Self::Both(sql), _) => sql,
             (Self::Each { sqlite, .. }, Backend::Sqlite) => sqlite,

@@ -176,6 +176,7 @@ impl Builder {
             root,
             feed: Feed::new(uuid_v7(self.clock.now(), &*self.random)),
             limiter: Limiter::new(self.limits_in_force()),
+            answers: self.modules.iter().map(|module| module.answers).collect(),
             endings: self.modules.iter().flat_map(|m| m.endings).copied().collect(),
             subscriptions: self.modules.iter().flat_map(|m| m.subscriptions).copied().collect(),
             settings: Arc::clone(&self.settings),

@@ -10,6 +10,11 @@ create table users (
     service flag,
     disabled_at instant,
     delete_at instant,
+    -- What every request must know, kept by its owners: the slices of factors and of lockout.
+    has_totp flag not null default false,
+    passkeys bigint not null default 0,
+    recovery_codes_left bigint not null default 0,
+    locked_until instant,
     created_at instant not null,
     last_login_at instant
 );
@@ -25,3 +30,9 @@ create table user_roles (
     primary key (user_id, role)
 );
 create index user_roles_role on user_roles (role);
+
+create table role_permissions (
+    role text not null,
+    permission text not null,
+    primary key (role, permission)
+);

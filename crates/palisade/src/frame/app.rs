@@ -12,6 +12,7 @@ use palisade_crypto::root::RootKey;
 use palisade_db::Db;
 use uuid::Uuid;
 
+use crate::answers::Answers;
 use crate::audit::AuditKeys;
 use crate::clock::Clock;
 use crate::ending::Ending;
@@ -47,6 +48,8 @@ pub struct Ground {
     pub limiter: Limiter,
     /// How credentials end, by kind.
     pub endings: Vec<Ending>,
+    /// What slices answer about their own tables.
+    pub answers: Vec<Answers>,
     /// What to do with news, by topic.
     pub subscriptions: Vec<Subscription>,
     /// State that belongs to one slice, by its type.

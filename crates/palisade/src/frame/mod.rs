@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod actor;
+pub mod answers;
 pub mod app;
 pub mod audit;
 pub mod change;

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use palisade_db::Migration;
 
 use crate::access::Credential;
+use crate::answers::Answers;
 use crate::app::{App, Parts, Subscription};
 use crate::audit::Event;
 use crate::ending::Ending;
@@ -48,6 +49,8 @@ pub struct Module {
     pub migrations: &'static [Migration],
     /// Tables that only this slice writes.
     pub tables: &'static [&'static str],
+    /// What it answers about its tables to slices of lower levels.
+    pub answers: Answers,
     /// Puts the slice's own state into the app that is being built.
     pub parts: fn(&Settings, &mut Parts) -> Result<()>,
 }
@@ -68,6 +71,7 @@ impl Module {
         subscriptions: &[],
         migrations: &[],
         tables: &[],
+        answers: Answers::NONE,
         parts: |_, _| Ok(()),
     };
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use palisade::app::{Actor, Change, Hold};
 use palisade::credentials::{self, Act, End, Fate, Kind, Line, TABLE};
 use palisade::id::{SessionId, UserId};
+use palisade::users::{self, Factors};
 use palisade_db::{Timestamp, args};
 
 use crate::app::{On, TestApp};
@@ -159,6 +160,8 @@ async fn factors(change: &mut Change, user: UserId, (old, now): (Timestamp, Time
         let id = change.app().new_id();
         change.run(sql, args![id, user, digest(change), true, at]).await.unwrap();
     }
+    let written = Factors { totp: true, passkeys: 2, recovery_codes_left: 2 };
+    users::set_factors(change, user, written).await.unwrap();
 }
 
 /// The table as the documentation prints it.

@@ -45,6 +45,7 @@ mod owning;
 mod pages;
 mod passkeys;
 mod racing;
+mod recounting;
 mod recovering;
 mod refreshing;
 mod replaced;

@@ -193,10 +193,8 @@ async fn take_up(
                 idle_expires_at = case when expires_at < $4 then expires_at else $4 end
              where id = (select x.session_id from session_secrets x where x.digest = $1) and transport = $2
                 and ended_at is null and idle_expires_at > $3 and expires_at > $3
-                and exists (select 1 from users u where u.id = sessions.user_id and u.disabled_at is null)
-                and (' ' || amr || ' ' like '% mfa %'
-                    or (not exists (select 1 from totp_secrets t where t.user_id = sessions.user_id)
-                        and not exists (select 1 from passkeys k where k.user_id = sessions.user_id)))
+                and exists (select 1 from users u where u.id = sessions.user_id and u.disabled_at is null
+                    and (' ' || sessions.amr || ' ' like '% mfa %' or (u.passkeys = 0 and not u.has_totp)))
              returning id, user_id, transport, token_format, amr, generation, authenticated_at, proved_with,
                 last_used_at, idle_expires_at, expires_at",
             args![digest, transport.as_str(), now, idle_end],

@@ -266,7 +266,7 @@ async fn settle(change: &mut Change, act: End, email: &Email, verified: bool) ->
     users::set_email(change, user, email, verified).await?;
     // SECURITY: asked after the address is theirs: it may have waited for the change that set it free
     // (test: an_address_is_reserved_while_its_change_commits).
-    if reserved(change, user, email).await? {
+    if is_reserved(change, email.key(), Some(user)).await? {
         return Err(users::email_taken());
     }
     // SECURITY: what was sent to the address before works no more
@@ -293,14 +293,19 @@ pub(super) async fn void_undoing(
     change.run(sql, args![user, since]).await.map(drop)
 }
 
-/// Whether somebody else may still take this address back.
-async fn reserved(change: &mut Change, user: UserId, email: &Email) -> Result<bool> {
+/// Whether somebody else than this user may still take an address back.
+pub(super) async fn is_reserved(
+    change: &mut Change,
+    key: &str,
+    user: Option<UserId>,
+) -> Result<bool> {
     let now = change.now();
     let row: Option<(i64,)> = change
         .maybe(
             "select cast(1 as bigint) from address_changes
-             where old_key = $1 and user_id <> $2 and undo_until > $3 and undone_at is null limit 1",
-            args![email.key(), user, now],
+             where old_key = $1 and ($2 is null or user_id <> $2) and undo_until > $3 and undone_at is null
+             limit 1",
+            args![key, user.map(|user| user.0), now],
         )
         .await?;
     Ok(row.is_some())

@@ -25,6 +25,7 @@ use palisade_crypto::opaque;
 use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, args};
 
+use crate::answers::Answers;
 use crate::app::{Actor, App, Change, Hold};
 use crate::audit::Event;
 use crate::credentials::{self, Act, End, Ending, Fate};
@@ -106,6 +107,10 @@ pub const MODULE: Module = Module {
     ],
     endings: &LINKS,
     tables: &["recovery_tokens", "address_changes", "factor_recoveries"],
+    answers: Answers {
+        email_is_reserved: Some(|change, key| Box::pin(address::is_reserved(change, key, None))),
+        ..Answers::NONE
+    },
     ..Module::EMPTY
 };
 

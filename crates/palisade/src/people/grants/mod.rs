@@ -14,6 +14,7 @@
 //! Tables: `grants`.
 
 mod http;
+mod rights;
 mod subject;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ use palisade_db::{Args, Migration, Sql, Timestamp, args};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::answers::Answers;
 use crate::app::{App, Change};
 use crate::audit::{Entry, Event};
 use crate::error::{Error, Kind, Result};
@@ -62,6 +64,7 @@ pub const MODULE: Module = Module {
         sql: Sql::Both(include_str!("../../../migrations/grants/0001_grants.sql")),
     }],
     tables: &["grants"],
+    answers: Answers { rights: Some(rights::ON_RESOURCES), ..Answers::NONE },
     ..Module::EMPTY
 };
 
