@@ -14,7 +14,6 @@ use std::time::Duration;
 use palisade_crypto::{mac, opaque};
 use palisade_db::{Migration, Sql, Timestamp, args};
 
-use crate::answers::{Accounts, Answers};
 use crate::app::{Actor, App, Change};
 use crate::credentials::{Ending, Kind};
 use crate::error::Result;
@@ -37,7 +36,6 @@ pub const MODULE: Module = Module {
     }],
     endings: &[BY_ACT],
     tables: &["challenges"],
-    answers: Answers { holders: Some(|app, of| Box::pin(holders(app, of))), ..Answers::NONE },
     ..Module::EMPTY
 };
 
@@ -248,22 +246,6 @@ const BY_ACT: Ending = Ending {
         })
     },
 };
-
-/// The accounts that something is asked of.
-async fn holders(app: &App, of: Accounts) -> Result<Vec<UserId>> {
-    let rows: Vec<(UserId,)> = app
-        .db
-        .all(
-            "select u.id from users u
-             where cast(case when u.service = $5 then 1 else 0 end as bigint) = $1 and u.id > $2
-                and exists (select 1 from challenges c
-                    where c.user_id = u.id and c.used_at is null and c.expires_at > $3)
-             order by u.id limit $4",
-            args![i64::from(of.service), of.after, app.clock.now(), of.limit, true],
-        )
-        .await?;
-    Ok(rows.into_iter().map(|(id,)| id).collect())
-}
 
 /// Voids what was asked of a user.
 async fn void(change: &mut Change, user: UserId) -> Result<()> {

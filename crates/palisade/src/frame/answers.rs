@@ -7,7 +7,7 @@
 
 use futures_util::future::BoxFuture;
 
-use crate::app::{App, Change};
+use crate::app::Change;
 use crate::error::Result;
 use crate::id::UserId;
 use crate::module::Permission;
@@ -19,13 +19,11 @@ pub struct Answers {
     pub rights: Option<Rights>,
     /// Whether an email address is kept for a former owner: no new account gets it meanwhile.
     pub email_is_reserved: Option<EmailIsReserved>,
-    /// The accounts that have a credential of its kind.
-    pub holders: Option<Holders>,
 }
 
 impl Answers {
     /// No question is answered.
-    pub const NONE: Answers = Answers { rights: None, email_is_reserved: None, holders: None };
+    pub const NONE: Answers = Answers { rights: None, email_is_reserved: None };
 }
 
 /// Rights that a slice gives out beside permissions.
@@ -41,17 +39,3 @@ pub struct Rights {
 
 /// Whether the email address of this key may still go back to a former owner.
 pub type EmailIsReserved = for<'a> fn(&'a mut Change, &'a str) -> BoxFuture<'a, Result<bool>>;
-
-/// Which accounts have a live credential that ends when everyone is signed out: the first of them, in order.
-pub type Holders = for<'a> fn(&'a App, Accounts) -> BoxFuture<'a, Result<Vec<UserId>>>;
-
-/// A page of accounts, by id.
-#[derive(Clone, Copy, Debug)]
-pub struct Accounts {
-    /// Service accounts, or people.
-    pub service: bool,
-    /// Only those behind this one.
-    pub after: UserId,
-    /// So many at most.
-    pub limit: i64,
-}

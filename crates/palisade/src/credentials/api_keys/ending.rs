@@ -5,7 +5,6 @@ use std::time::Duration;
 use palisade_db::{Timestamp, args};
 
 use super::{ENDED_NEWS, ENDS_SOON, EXPIRING, REVOKED};
-use crate::answers::Accounts;
 use crate::app::{Actor, App, Change, Hold};
 use crate::credentials::{Act, Ending, Kind};
 use crate::error::{Error, Result};
@@ -79,22 +78,6 @@ pub(super) const BY_ACT: Ending = Ending {
     kind: Kind::ApiKeys,
     end: |change, end, _| Box::pin(revoke_all(change, end.user, Why::of(end.act))),
 };
-
-/// The accounts that have a key that works.
-pub(super) async fn holders(app: &App, of: Accounts) -> Result<Vec<UserId>> {
-    let rows: Vec<(UserId,)> = app
-        .db
-        .all(
-            "select u.id from users u
-             where cast(case when u.service = $5 then 1 else 0 end as bigint) = $1 and u.id > $2
-                and exists (select 1 from api_keys k
-                    where k.user_id = u.id and k.revoked_at is null and k.expires_at > $3)
-             order by u.id limit $4",
-            args![i64::from(of.service), of.after, app.clock.now(), of.limit, true],
-        )
-        .await?;
-    Ok(rows.into_iter().map(|(id,)| id).collect())
-}
 
 /// Revokes all keys of a user.
 async fn revoke_all(change: &mut Change, user: UserId, why: Why) -> Result<usize> {

@@ -28,7 +28,6 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::access::{Credential, Via};
-use crate::answers::Answers;
 use crate::app::{App, Change, Parts, Subscription};
 use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
@@ -101,10 +100,6 @@ pub const MODULE: Module = Module {
     }],
     endings: &[ending::BY_ACT],
     tables: &["api_keys"],
-    answers: Answers {
-        holders: Some(|app, of| Box::pin(ending::holders(app, of))),
-        ..Answers::NONE
-    },
     parts: |_, parts: &mut Parts| {
         parts.put(Known { keys: Remembered::new(50_000), digests: Bounded::new(50_000) });
         Ok(())

@@ -1,13 +1,10 @@
 //! Ending the sessions of every user.
 
-use std::collections::BTreeSet;
-
 use palisade_db::args;
 
 use super::ending::revoke_within;
 use super::{Ended, revoke_all};
 use crate::access::Caller;
-use crate::answers::Accounts;
 use crate::app::{Actor, App, Hold};
 use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
@@ -19,7 +16,7 @@ pub const ALL_REVOKED: Event =
     Event { name: "sessions.all_revoked", says: "All sessions of every user were ended" };
 
 /// So many accounts are looked up at a time.
-const PAGE: u16 = 200;
+const PAGE: i64 = 200;
 
 /// What an ending of everyone's sessions ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,28 +122,21 @@ async fn finish(app: &App, actor: &Actor, all: &mut EndedAll) -> Result<()> {
     change.commit(event.detail("sessions", all.sessions.to_string())).await
 }
 
-/// The next accounts behind `after` that have something to end: of each kind the first ones, and of all of these the
-/// first.
+/// The next accounts behind `after` that have something to end.
 async fn with_credentials(app: &App, service: bool, after: UserId) -> Result<Vec<UserId>> {
-    let mut found = BTreeSet::new();
-    for holders in app.answers.iter().filter_map(|answers| answers.holders) {
-        let page = holders(app, Accounts { service, after, limit: i64::from(PAGE) }).await?;
-        found.extend(page.into_iter().map(|user| user.0));
-    }
-    Ok(found.into_iter().take(usize::from(PAGE)).map(UserId).collect())
-}
-
-/// Those that have a live session.
-pub(super) async fn holders(app: &App, of: Accounts) -> Result<Vec<UserId>> {
     let rows: Vec<(UserId,)> = app
         .db
         .all(
             "select u.id from users u
-             where cast(case when u.service = $5 then 1 else 0 end as bigint) = $1 and u.id > $2
-                and exists (select 1 from sessions s
+             where cast(case when u.service = $5 then 1 else 0 end as bigint) = $1 and u.id > $2 and (
+                exists (select 1 from sessions s
                     where s.user_id = u.id and s.ended_at is null and s.expires_at > $3)
+                or exists (select 1 from api_keys k
+                    where k.user_id = u.id and k.revoked_at is null and k.expires_at > $3)
+                or exists (select 1 from challenges c
+                    where c.user_id = u.id and c.used_at is null and c.expires_at > $3))
              order by u.id limit $4",
-            args![i64::from(of.service), of.after, app.clock.now(), of.limit, true],
+            args![i64::from(service), after, app.clock.now(), PAGE, true],
         )
         .await?;
     Ok(rows.into_iter().map(|(id,)| id).collect())

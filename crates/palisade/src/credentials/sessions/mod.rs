@@ -28,7 +28,6 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::access::{self, Credential, Strength, Via};
-use crate::answers::Answers;
 use crate::app::{App, Change, Parts, Subscription};
 use crate::audit::Event;
 use crate::error::Result;
@@ -107,10 +106,6 @@ pub const MODULE: Module = Module {
         sql: Sql::Both(include_str!("../../../migrations/sessions/0001_sessions.sql")),
     }],
     tables: &["sessions", "session_secrets"],
-    answers: Answers {
-        holders: Some(|app, of| Box::pin(everyone::holders(app, of))),
-        ..Answers::NONE
-    },
     parts: |_, parts: &mut Parts| {
         parts.put(Known {
             sessions: Remembered::new(200_000),
