@@ -14,7 +14,6 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::access::Credential;
 use crate::app::{App, Ground, Parts};
-use crate::audit::AuditKeys;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::feed::Feed;
@@ -23,18 +22,20 @@ use crate::id::uuid_v7;
 use crate::limits::{EffectiveRule, Limiter};
 use crate::mail::Letters;
 use crate::module::{Module, Permission};
+use crate::record::AuditKeys;
 use crate::reference::Document;
 use crate::running::{self, Running};
 use crate::settings::{CorsOrigin, Settings};
 use crate::users::AllPermissions;
 use crate::{
-    api_keys, audit, challenges, compat, deletion, email_change, export, factor_recovery, grants,
-    invitations, keys, lockout, login, mail, mfa, passwords, recovery, reference, registration,
-    roles, sessions, system, tokens, users, verifiers,
+    api_keys, audit, audit_log, challenges, compat, deletion, email_change, export,
+    factor_recovery, grants, invitations, keys, lockout, login, mail, mfa, passwords, recovery,
+    reference, registration, roles, sessions, system, tokens, users, verifiers,
 };
 
 /// Palisade's own modules.
 pub const MODULES: &[Module] = &[
+    audit_log::MODULE,
     audit::MODULE,
     keys::MODULE,
     users::MODULE,
@@ -162,7 +163,7 @@ impl Builder {
             db,
             clock: self.clock.clone(),
             random: Arc::clone(&self.random),
-            audit_keys: AuditKeys::new(&root),
+            audit_keys: AuditKeys::new(&root, Arc::clone(&self.random)),
             root,
             feed: Feed::new(uuid_v7(self.clock.now(), &*self.random)),
             limiter: Limiter::new(self.limits_in_force()),
