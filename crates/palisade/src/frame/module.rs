@@ -9,15 +9,15 @@ use futures_util::future::BoxFuture;
 use palisade_db::Migration;
 
 use crate::access::Credential;
-use crate::answers::Answers;
-use crate::app::{App, Parts, Subscription};
-use crate::audit::Event;
-use crate::ending::Ending;
+use crate::app::{Answers, App, Ending, Parts, Subscription};
 use crate::error::Result;
 use crate::http::Routes;
 use crate::letter::Letter;
 use crate::limits::Rule;
+use crate::record::Event;
 use crate::settings::Settings;
+
+pub use crate::access::Permission;
 
 /// A slice's table of contents.
 #[derive(Clone, Copy)]
@@ -74,15 +74,6 @@ impl Module {
         answers: Answers::NONE,
         parts: |_, _| Ok(()),
     };
-}
-
-/// A right that a role may carry: `users:read`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Permission {
-    /// `area:verb`.
-    pub name: &'static str,
-    /// One sentence, for people.
-    pub says: &'static str,
 }
 
 /// Work that is done by the clock.

@@ -8,9 +8,9 @@ type Row = (String, bool, i64, i64, Option<Timestamp>, i64, i64, i64, Option<Tim
 
 /// Asserts that every row of a user says what the owners' tables say at this moment. Every test does it at its end.
 pub async fn recount(app: &TestApp) {
-    let rows: Vec<Row> = app
-        .app
-        .db
+    // A test may have closed the app's own.
+    let db = app.database.db();
+    let rows: Vec<Row> = db
         .all(
             "select u.email, u.has_totp, u.passkeys, u.recovery_codes_left, u.locked_until,
                 (select count(*) from totp_secrets t where t.user_id = u.id),
@@ -31,6 +31,6 @@ pub async fn recount(app: &TestApp) {
     }
     let sql = "select count(*) from role_permissions p
         where not exists (select 1 from roles r where r.name = p.role)";
-    let (of_no_role,): (i64,) = app.app.db.one(sql, args![]).await.unwrap();
+    let (of_no_role,): (i64,) = db.one(sql, args![]).await.unwrap();
     assert_eq!(of_no_role, 0, "permissions of roles that don't exist");
 }

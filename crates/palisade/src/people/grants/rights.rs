@@ -3,15 +3,14 @@
 use palisade_db::args;
 
 use super::WRITE;
-use crate::answers::Rights;
-use crate::app::Change;
+use crate::app::{Change, Rights};
 use crate::error::Result;
 use crate::id::UserId;
 
 pub(super) const ON_RESOURCES: Rights = Rights {
     open_more: |change, user, than| Box::pin(open_more(change, user, than)),
     open_to_role: |change, role| Box::pin(open_to_role(change, role)),
-    managed_by: WRITE,
+    managed_by: WRITE.name,
 };
 
 /// Whether something is granted to user `$1` and not to user `$2`: to a role that only the first one holds, or to

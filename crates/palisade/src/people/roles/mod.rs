@@ -1,6 +1,7 @@
 //! Roles: named sets of permissions.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - `admin` holds every permission there is and can't be changed; all users have `user`.
 //! - Users can put into a role, or give a user a role with, only permissions that they hold themselves.
 //! - A change takes effect on the next request on this node, on others within the bound of the feed.
@@ -19,10 +20,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::app::{App, Change, Hold};
-use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::module::{Module, Permission};
+use crate::record::Event;
 use crate::shape;
 use crate::users::{self, ADMIN, AllPermissions, Authority, Holder, USER};
 
@@ -237,7 +238,7 @@ pub async fn change(
     change.commit(entry(CHANGED, name, &wanted)).await
 }
 
-fn entry(event: Event, name: &RoleName, permissions: &BTreeSet<String>) -> crate::audit::Entry {
+fn entry(event: Event, name: &RoleName, permissions: &BTreeSet<String>) -> crate::record::Entry {
     let named: Vec<&str> = permissions.iter().map(String::as_str).collect();
     event.entry().detail("role", name.as_str()).detail("permissions", named.join(" "))
 }

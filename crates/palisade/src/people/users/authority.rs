@@ -7,8 +7,7 @@ use palisade_db::args;
 
 use super::{ADMIN, User, current, find, find_now};
 use crate::access::Caller;
-use crate::answers::Rights;
-use crate::app::{ActorKind, App, Change, Hold};
+use crate::app::{ActorKind, App, Change, Hold, Rights};
 use crate::error::{Error, Kind, Result, bad_token};
 use crate::id::{ApiKeyId, UserId};
 
@@ -78,7 +77,7 @@ impl Authority {
     pub fn gives_what_is_open_to(&self, role: &str, rights: Rights) -> Result<()> {
         let Authority::User { admin, roles, permissions: own, .. } = self else { return Ok(()) };
         // SECURITY: (test: only_rights_that_are_held_are_given)
-        let held = roles.iter().any(|held| held == role) || own.contains(rights.managed_by.name);
+        let held = roles.iter().any(|held| held == role) || own.contains(rights.managed_by);
         if *admin || held { Ok(()) } else { Err(exceeds_own()) }
     }
 
@@ -130,7 +129,7 @@ impl Authority {
         }
         let app = change.app().clone();
         for rights in app.answers.iter().filter_map(|answers| answers.rights) {
-            let managed = self.holds(rights.managed_by.name);
+            let managed = self.holds(rights.managed_by);
             if !managed && (rights.open_more)(change, target.id, *id).await? {
                 return Err(exceeds_own());
             }

@@ -4,7 +4,7 @@
 use futures_util::future::BoxFuture;
 use palisade_db::Timestamp;
 
-use crate::change::Change;
+use super::change::Change;
 use crate::error::Result;
 use crate::id::{SessionId, UserId};
 

@@ -7,10 +7,9 @@
 
 use futures_util::future::BoxFuture;
 
-use crate::app::Change;
+use super::Change;
 use crate::error::Result;
 use crate::id::UserId;
-use crate::module::Permission;
 
 /// The questions that a slice answers.
 #[derive(Clone, Copy)]
@@ -34,7 +33,7 @@ pub struct Rights {
     /// Whether something is open to whoever holds this role.
     pub open_to_role: for<'a> fn(&'a mut Change, &'a str) -> BoxFuture<'a, Result<bool>>,
     /// The permission that stands for all of them.
-    pub managed_by: Permission,
+    pub managed_by: &'static str,
 }
 
 /// Whether the email address of this key may still go back to a former owner.

@@ -2,6 +2,15 @@
 //!
 //! [`App`] holds the database, the clock, randomness, the settings and the root key, and hands out
 //! [`Change`]: a write transaction that knows who acts.
+//!
+//! The files of this folder know each other: an app hands out changes, a change applies its news to the app, and what
+//! ends in a change is listed in the app. Nothing else of the frame is part of that circle.
+
+mod answers;
+pub mod change;
+pub mod ending;
+mod hold;
+mod proof;
 
 use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
@@ -12,17 +21,20 @@ use palisade_crypto::root::RootKey;
 use palisade_db::Db;
 use uuid::Uuid;
 
-use crate::answers::Answers;
-use crate::audit::AuditKeys;
 use crate::clock::Clock;
-use crate::ending::Ending;
 use crate::feed::Feed;
 use crate::id::uuid_v7;
 use crate::limits::Limiter;
+use crate::record::AuditKeys;
 use crate::settings::Settings;
 
 pub use crate::actor::{Actor, ActorKind, Presented};
-pub use crate::change::{Change, Hold};
+pub use answers::{Answers, EmailIsReserved, Rights};
+pub use change::Change;
+pub use ending::{Act, End, Ending, Fate, Kind};
+pub use hold::Hold;
+pub use proof::Strength;
+pub(crate) use proof::fresh_enough;
 
 /// A running Palisade. Cheap to clone.
 #[derive(Clone)]

@@ -2,11 +2,14 @@
 //!
 //! The route line says who may call ([`ANYONE`], [`SIGNED_IN`], [`needs`]); the [gate](admit) proves it.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A route without an access value doesn't compile.
 //! - A credential that is present and bad is refused; it is never overlooked in favour of another.
 //! - An unsafe request that rests on a cookie needs proof of its origin.
 //! - A process that doesn't know what was ended within the last second refuses every request.
+
+mod lasting;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -22,15 +25,15 @@ use futures_util::future::BoxFuture;
 use palisade_db::Timestamp;
 
 use crate::actor::{Actor, ActorKind, Presented};
-use crate::app::App;
+use crate::app::{App, fresh_enough};
+use crate::arrival::{Arrival, limit_at};
 use crate::error::{Error, Kind, Result, bad_token, denied, not_signed_in};
-use crate::http::{Arrival, limit_at};
 use crate::id::{ApiKeyId, SessionId, UserId};
 use crate::limits::{Decision, Key, LimitKey, Rule};
-use crate::module::Permission;
 
-pub(crate) use super::lasting::Gate;
-pub use super::lasting::{Admission, is_recheck};
+pub use crate::app::Strength;
+pub(crate) use lasting::Gate;
+pub use lasting::{Admission, is_recheck};
 
 /// Fetch metadata: where a browser says that a request comes from.
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
@@ -72,6 +75,15 @@ pub enum Who {
     SignedIn,
     /// Signed-in users that hold this permission.
     Holds(Permission),
+}
+
+/// A right that a role may carry: `users:read`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Permission {
+    /// `area:verb`.
+    pub name: &'static str,
+    /// One sentence, for people.
+    pub says: &'static str,
 }
 
 /// All callers are accepted; credentials are ignored.
@@ -161,48 +173,6 @@ pub enum Via {
     Bearer,
     /// In a cookie, which a browser sends regardless of the page that caused the request.
     Cookie,
-}
-
-/// What an identity was proved with, from the weakest to the strongest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Strength {
-    /// A password alone.
-    Password,
-    /// A one-time code.
-    Code,
-    /// A passkey, which can't be phished.
-    Passkey,
-    /// A recovery code: it stands in for whatever else was lost.
-    RecoveryCode,
-}
-
-impl Strength {
-    /// The word in the database.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Strength::Password => "password",
-            Strength::Code => "totp",
-            Strength::Passkey => "passkey",
-            Strength::RecoveryCode => "recovery_code",
-        }
-    }
-
-    /// What a word in the database means; the weakest, if nothing.
-    pub fn parse(word: &str) -> Strength {
-        [Strength::Code, Strength::Passkey, Strength::RecoveryCode]
-            .into_iter()
-            .find(|strength| strength.as_str() == word)
-            .unwrap_or(Strength::Password)
-    }
-
-    /// By which methods at least this much is proved.
-    pub fn methods(self) -> &'static [&'static str] {
-        match self {
-            Strength::Password => &["password"],
-            Strength::Code => &["totp", "recovery_code"],
-            Strength::Passkey | Strength::RecoveryCode => &["passkey", "recovery_code"],
-        }
-    }
 }
 
 /// An authenticated caller.
@@ -359,7 +329,7 @@ pub async fn admit(
 ///
 /// # Errors
 /// As the gate refuses it.
-pub(super) fn entitled(app: &App, access: &Access, identity: &Identity) -> Result<()> {
+fn entitled(app: &App, access: &Access, identity: &Identity) -> Result<()> {
     // SECURITY: before anything else about the route: what asks for a session or for fresh proof never takes a
     // key (test: an_api_key_opens_what_its_line_lets_it).
     if identity.session.is_none() && !access.takes_keys() {
@@ -400,29 +370,6 @@ fn count(
 fn session_needed() -> Error {
     let says = "This operation requires a session. Sign in; an API key is not accepted.";
     Error::new(Kind::Denied, "access.session_needed", says)
-}
-
-/// Whether a proof is young enough, and made with the strongest factor that the account has.
-///
-/// # Errors
-/// `access.not_fresh`.
-pub(super) fn fresh_enough(
-    app: &App,
-    proved_at: Timestamp,
-    proved_with: Strength,
-    strongest: Strength,
-) -> Result<()> {
-    let age = app.clock.now().since(proved_at);
-    // SECURITY: (tests: what_needs_fresh_proof_is_refused_later, a_fresh_proof_is_made_with_the_strongest_factor)
-    if age >= app.settings.sessions.fresh_for || proved_with < strongest {
-        return Err(not_fresh(strongest));
-    }
-    Ok(())
-}
-
-fn not_fresh(strongest: Strength) -> Error {
-    let says = "Confirm your identity again with POST /api/v1/auth/reauthenticate.";
-    Error::new(Kind::Denied, "access.not_fresh", says).with("methods", strongest.methods())
 }
 
 fn enrol_first() -> Error {

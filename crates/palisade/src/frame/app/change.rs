@@ -1,6 +1,7 @@
 //! The only way to change anything: a write transaction that knows who acts.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - **No change commits without its audit event.** [`Change::commit`] takes the event; the only other
 //!   way out is [`Change::commit_quietly`], whose uses a test lists. Dropping a change rolls it back. Upkeep that
 //!   changes nothing for anybody (expired rows, the state of what is sent) needs none; a test lists who does it.
@@ -15,15 +16,14 @@ use std::time::Duration;
 use palisade_db::{Args, DbErrorKind, FromRow, Lock, Timestamp, Tx};
 use uuid::Uuid;
 
-use crate::access::{self, Strength};
+use super::hold::Hold;
+use super::proof::{Strength, fresh_enough};
 use crate::actor::{Actor, Presented};
 use crate::app::App;
-use crate::audit::{self, Entry};
 use crate::error::{Error, Result, bad_token, denied};
 use crate::feed::News;
 use crate::id::SessionId;
-
-pub use super::hold::Hold;
+use crate::record::{self, Entry, Unchained};
 
 impl App {
     /// Starts a change made by `actor`, whose session or API key must still be alive, and the credential of the
@@ -137,7 +137,7 @@ async fn still_fresh(app: &App, tx: &mut Tx, session: SessionId) -> Result<()> {
         _ => Strength::Password,
     };
     // SECURITY: (test: a_factor_set_up_meanwhile_refuses_what_waited_with_a_weaker_proof)
-    access::fresh_enough(app, proved_at, Strength::parse(&proved_with), strongest)
+    fresh_enough(app, proved_at, Strength::parse(&proved_with), strongest)
 }
 
 /// A write transaction that knows who acts.
@@ -266,12 +266,13 @@ impl Change {
         for (number, entry) in (0..).zip(std::mem::take(&mut self.entries)) {
             // A microsecond apart, so that the log keeps the order in which they were noted.
             let at = self.at.plus(Duration::from_micros(number));
-            records.push(audit::write(&mut self.tx, &self.app, &self.actor, at, entry).await?);
+            let keys = &self.app.audit_keys;
+            records.push(record::write(&mut self.tx, keys, &self.actor, at, entry).await?);
         }
         self.app.feed.write(&mut self.tx, &self.news, self.at).await?;
         match self.tx.commit().await {
             Ok(()) => {
-                audit::written(&self.app, records);
+                self.app.part::<Unchained>().wrote(records);
                 for news in &self.news {
                     self.app.hear(news.topic, news.subject);
                 }
