@@ -6,6 +6,7 @@
 //! The files of this folder know each other: an app hands out changes, a change applies its news to the app, and what
 //! ends in a change is listed in the app. Nothing else of the frame is part of that circle.
 
+mod answers;
 pub mod change;
 pub mod ending;
 mod hold;
@@ -28,6 +29,7 @@ use crate::record::AuditKeys;
 use crate::settings::Settings;
 
 pub use crate::actor::{Actor, ActorKind, Presented};
+pub use answers::{Answers, EmailIsReserved, Rights};
 pub use change::Change;
 pub use ending::{Act, End, Ending, Fate, Kind};
 pub use hold::Hold;
@@ -58,6 +60,8 @@ pub struct Ground {
     pub limiter: Limiter,
     /// How credentials end, by kind.
     pub endings: Vec<Ending>,
+    /// What slices answer about their own tables.
+    pub answers: Vec<Answers>,
     /// What to do with news, by topic.
     pub subscriptions: Vec<Subscription>,
     /// State that belongs to one slice, by its type.
