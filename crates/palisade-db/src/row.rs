@@ -193,9 +193,9 @@ impl Column for i64 {
     fn from_cell(cell: Cell<'_>) -> Result<Self, DbError> {
         let cell = cell.stored_as_one_of(Self::TYPE, &["INTEGER"], &["INT8", "INT4", "INT2"])?;
         match cell.stored_as().as_str() {
-            "INT4" => cell.decode::<i32, i32>().map(|number| i64::from(number.same())),
-            "INT2" => cell.decode::<i16, i16>().map(|number| i64::from(number.same())),
-            _ => cell.decode::<i64, i64>().map(Decoded::same),
+            "INT4" => cell.decode::<i32, i32>().map(|number| Self::from(number.same())),
+            "INT2" => cell.decode::<i16, i16>().map(|number| Self::from(number.same())),
+            _ => cell.decode::<Self, Self>().map(Decoded::same),
         }
     }
 }
@@ -228,7 +228,7 @@ impl Column for bool {
     fn from_cell(cell: Cell<'_>) -> Result<Self, DbError> {
         let position = cell.position;
         let cell = cell.stored_as_one_of(Self::TYPE, &["INTEGER"], &["BOOL"])?;
-        match cell.decode::<i64, bool>()? {
+        match cell.decode::<i64, Self>()? {
             Decoded::Sqlite(0) => Ok(false),
             Decoded::Sqlite(1) => Ok(true),
             Decoded::Sqlite(_) => {
@@ -264,7 +264,7 @@ impl Column for Uuid {
     fn from_cell(cell: Cell<'_>) -> Result<Self, DbError> {
         let position = cell.position;
         let cell = cell.stored_as_one_of(Self::TYPE, &["TEXT"], &["UUID"])?;
-        match cell.decode::<&str, Uuid>()? {
+        match cell.decode::<&str, Self>()? {
             // SECURITY: one spelling only. A row with another can be read and is not found by its id
             // (test: an_id_in_another_spelling_is_refused).
             Decoded::Sqlite(text) if text.bytes().any(|byte| byte.is_ascii_uppercase()) => {

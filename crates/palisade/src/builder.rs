@@ -86,14 +86,14 @@ pub struct Builder {
 
 impl Builder {
     /// With Palisade's own modules.
-    pub fn new(settings: Settings, clock: Clock, random: Arc<dyn Random>) -> Builder {
+    pub fn new(settings: Settings, clock: Clock, random: Arc<dyn Random>) -> Self {
         let modules = MODULES.iter().filter(|module| (module.when)(&settings)).copied().collect();
-        Builder { modules, settings: Arc::new(settings), clock, random }
+        Self { modules, settings: Arc::new(settings), clock, random }
     }
 
     /// With a module of the application, where it is part of a server with these settings.
     #[must_use]
-    pub fn module(mut self, module: Module) -> Builder {
+    pub fn module(mut self, module: Module) -> Self {
         if (module.when)(&self.settings) {
             self.modules.push(module);
         }

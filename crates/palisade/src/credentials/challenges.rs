@@ -61,10 +61,10 @@ pub enum Purpose {
 impl Purpose {
     fn as_str(self) -> &'static str {
         match self {
-            Purpose::SecondFactor => "second_factor",
-            Purpose::SignIn => "sign_in",
-            Purpose::Registration => "registration",
-            Purpose::StepUp => "step_up",
+            Self::SecondFactor => "second_factor",
+            Self::SignIn => "sign_in",
+            Self::Registration => "registration",
+            Self::StepUp => "step_up",
         }
     }
 }
@@ -75,18 +75,18 @@ pub struct Client([u8; 32]);
 
 impl Client {
     /// A client that isn't signed in: its software, and in a browser a cookie that was set with the challenge.
-    pub fn outside(app: &App, user_agent: Option<&str>, cookie: Option<&str>) -> Client {
+    pub fn outside(app: &App, user_agent: Option<&str>, cookie: Option<&str>) -> Self {
         let (agent, cookie) = (user_agent.unwrap_or(""), cookie.unwrap_or(""));
-        Client::named(app, &format!("client\0{cookie}\0{agent}"))
+        Self::named(app, &format!("client\0{cookie}\0{agent}"))
     }
 
     /// A session.
-    pub fn within(app: &App, session: SessionId) -> Client {
-        Client::named(app, &format!("session\0{session}"))
+    pub fn within(app: &App, session: SessionId) -> Self {
+        Self::named(app, &format!("session\0{session}"))
     }
 
-    fn named(app: &App, name: &str) -> Client {
-        Client(mac::keyed_digest(&app.root.derive_bytes("challenge clients"), name.as_bytes()))
+    fn named(app: &App, name: &str) -> Self {
+        Self(mac::keyed_digest(&app.root.derive_bytes("challenge clients"), name.as_bytes()))
     }
 }
 

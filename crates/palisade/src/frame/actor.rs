@@ -46,15 +46,15 @@ pub enum Presented {
 impl Presented {
     pub(super) fn generation(self) -> Option<i64> {
         match self {
-            Presented::AccessToken(generation) => Some(generation),
-            Presented::Cookie(_) => None,
+            Self::AccessToken(generation) => Some(generation),
+            Self::Cookie(_) => None,
         }
     }
 
     pub(super) fn digest(self) -> Option<[u8; 32]> {
         match self {
-            Presented::AccessToken(_) => None,
-            Presented::Cookie(digest) => Some(digest),
+            Self::AccessToken(_) => None,
+            Self::Cookie(digest) => Some(digest),
         }
     }
 }
@@ -77,22 +77,22 @@ impl ActorKind {
     /// The word in the audit log.
     pub fn as_str(self) -> &'static str {
         match self {
-            ActorKind::Anyone => "anyone",
-            ActorKind::User => "user",
-            ActorKind::Operator => "operator",
-            ActorKind::System => "system",
+            Self::Anyone => "anyone",
+            Self::User => "user",
+            Self::Operator => "operator",
+            Self::System => "system",
         }
     }
 }
 
 impl Actor {
     /// The operator of the machine, through the command line.
-    pub fn operator() -> Actor {
-        Actor { kind: ActorKind::Operator, ..Actor::default() }
+    pub fn operator() -> Self {
+        Self { kind: ActorKind::Operator, ..Self::default() }
     }
 
     /// The server, on its own account.
-    pub fn system() -> Actor {
-        Actor { kind: ActorKind::System, ..Actor::default() }
+    pub fn system() -> Self {
+        Self { kind: ActorKind::System, ..Self::default() }
     }
 }

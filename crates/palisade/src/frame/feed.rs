@@ -60,11 +60,11 @@ pub struct Mark(pub u64);
 impl Mark {
     /// Where two histories part, the same process may write to the same subject under the same number
     /// again, but not at the same time.
-    fn of(subject: Uuid, origin: Uuid, at: Timestamp) -> Mark {
+    fn of(subject: Uuid, origin: Uuid, at: Timestamp) -> Self {
         let mixed = origin.as_u128().rotate_left(29) ^ subject.as_u128();
         let [.., a, b, c, d, e, f, g, h] = (mixed ^ (mixed >> 64)).to_be_bytes();
         let at = at.as_micros().cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Mark(u64::from_be_bytes([a, b, c, d, e, f, g, h]) ^ at)
+        Self(u64::from_be_bytes([a, b, c, d, e, f, g, h]) ^ at)
     }
 }
 
@@ -158,8 +158,8 @@ pub struct Look {
 impl Feed {
     /// A reader that has read nothing yet, and so is not current. `origin` is different for every
     /// process.
-    pub fn new(origin: Uuid) -> Feed {
-        Feed { origin, window: Mutex::default(), last_read_ms: AtomicU64::new(0) }
+    pub fn new(origin: Uuid) -> Self {
+        Self { origin, window: Mutex::default(), last_read_ms: AtomicU64::new(0) }
     }
 
     /// Writes news, in the transaction of the change that it tells of.

@@ -57,7 +57,7 @@ pub struct Module {
 
 impl Module {
     /// A module that brings nothing: the base for `..Module::EMPTY`.
-    pub const EMPTY: Module = Module {
+    pub const EMPTY: Self = Self {
         name: "",
         when: |_| true,
         routes: Routes::none,

@@ -31,7 +31,7 @@ pub struct Page {
 
 impl Page {
     /// A page of nothing: the base for `..Page::EMPTY`.
-    pub const EMPTY: Page = Page { title: "", styles: &[], scripts: &[], body: "" };
+    pub const EMPTY: Self = Self { title: "", styles: &[], scripts: &[], body: "" };
 
     /// The page.
     pub fn show(&self, app: &App) -> Html {

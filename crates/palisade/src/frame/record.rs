@@ -60,21 +60,21 @@ pub struct Entry {
 impl Entry {
     /// The user or object that it concerns.
     #[must_use]
-    pub fn concerning(mut self, kind: &'static str, id: Uuid) -> Entry {
+    pub fn concerning(mut self, kind: &'static str, id: Uuid) -> Self {
         self.about = Some((kind, id));
         self
     }
 
     /// A detail that says nothing about a person.
     #[must_use]
-    pub fn detail(mut self, name: &'static str, value: impl Into<String>) -> Entry {
+    pub fn detail(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.details.insert(name, value.into());
         self
     }
 
     /// A detail that is erased with the person: an address, a name.
     #[must_use]
-    pub fn personal(mut self, name: &'static str, value: impl Into<String>) -> Entry {
+    pub fn personal(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.personal.insert(name, value.into());
         self
     }
@@ -90,8 +90,8 @@ pub struct AuditKeys {
 
 impl AuditKeys {
     /// Derives them; what is sealed under them takes its randomness from `random`.
-    pub fn new(root: &RootKey, random: Arc<dyn Random>) -> AuditKeys {
-        AuditKeys {
+    pub fn new(root: &RootKey, random: Arc<dyn Random>) -> Self {
+        Self {
             chain: root.derive_bytes("palisade audit chain v1"),
             persons: root.derive("palisade audit person keys v1"),
             unowned: root.derive("palisade audit nobody v1"),
@@ -272,7 +272,7 @@ impl<T: Column> Column for Read<T> {
     const TYPE: Type = T::TYPE;
 
     fn from_cell(cell: Cell<'_>) -> std::result::Result<Self, DbError> {
-        Ok(Read(T::from_cell(cell).ok()))
+        Ok(Self(T::from_cell(cell).ok()))
     }
 }
 

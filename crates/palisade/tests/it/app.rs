@@ -61,36 +61,36 @@ pub struct Plan {
 }
 
 impl TestApp {
-    pub async fn on(on: On) -> TestApp {
-        TestApp::with(on, Plan::default()).await
+    pub async fn on(on: On) -> Self {
+        Self::with(on, Plan::default()).await
     }
 
-    pub async fn with(on: On, plan: Plan) -> TestApp {
+    pub async fn with(on: On, plan: Plan) -> Self {
         let database = match on {
             On::Sqlite => TestDb::sqlite().await,
             On::Postgres => TestDb::postgres().await,
         };
-        TestApp::over(Arc::new(database), plan, Clock::by_hand(start())).await
+        Self::over(Arc::new(database), plan, Clock::by_hand(start())).await
     }
 
     /// On the database at this address, which is empty.
-    pub async fn at(url: &str) -> TestApp {
+    pub async fn at(url: &str) -> Self {
         let database = TestDb::at(url).await;
-        TestApp::over(Arc::new(database), Plan::default(), Clock::by_hand(start())).await
+        Self::over(Arc::new(database), Plan::default(), Clock::by_hand(start())).await
     }
 
     /// Another process on the same database: a second node, or this one after a restart.
-    pub async fn second(&self) -> TestApp {
+    pub async fn second(&self) -> Self {
         self.second_with(self.chosen.clone()).await
     }
 
     /// The same, with other settings.
-    pub async fn second_with(&self, settings: Vec<(&'static str, &'static str)>) -> TestApp {
+    pub async fn second_with(&self, settings: Vec<(&'static str, &'static str)>) -> Self {
         let plan = Plan { root: Some(self.root.clone()), settings, ..Plan::default() };
-        TestApp::over(Arc::clone(&self.database), plan, self.clock.clone()).await
+        Self::over(Arc::clone(&self.database), plan, self.clock.clone()).await
     }
 
-    async fn over(database: Arc<TestDb>, plan: Plan, clock: Clock) -> TestApp {
+    async fn over(database: Arc<TestDb>, plan: Plan, clock: Clock) -> Self {
         // The cause of a failure of ours stands in the log alone. Only the first test sets it up.
         let log = tracing_subscriber::fmt()
             .with_max_level(tracing_subscriber::filter::LevelFilter::ERROR);
@@ -117,7 +117,7 @@ impl TestApp {
         let running = builder.run(&app).await.unwrap();
         let service = builder.service(&app);
         let running = Some(running);
-        let test = TestApp { app, clock, builder, database, service, running, root, chosen };
+        let test = Self { app, clock, builder, database, service, running, root, chosen };
         test.catch_up().await;
         test
     }
@@ -316,32 +316,32 @@ pub struct Call {
 }
 
 impl Call {
-    pub fn new(method: Method, path: &str) -> Call {
-        Call { method, path: path.to_owned(), headers: HeaderMap::new(), body: Body::empty() }
+    pub fn new(method: Method, path: &str) -> Self {
+        Self { method, path: path.to_owned(), headers: HeaderMap::new(), body: Body::empty() }
     }
 
-    pub fn post(path: &str, body: Value) -> Call {
-        Call::new(Method::POST, path).json(body)
+    pub fn post(path: &str, body: Value) -> Self {
+        Self::new(Method::POST, path).json(body)
     }
 
-    pub fn json(mut self, body: Value) -> Call {
+    pub fn json(mut self, body: Value) -> Self {
         self.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         self.body = Body::from(body.to_string());
         self
     }
 
-    pub fn body(mut self, body: impl Into<Body>) -> Call {
+    pub fn body(mut self, body: impl Into<Body>) -> Self {
         self.body = body.into();
         self
     }
 
-    pub fn header(mut self, name: &'static str, value: &str) -> Call {
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.append(HeaderName::from_static(name), value.parse().unwrap());
         self
     }
 
     /// As a browser sends it from a page of our own.
-    pub fn same_origin(self) -> Call {
+    pub fn same_origin(self) -> Self {
         self.header("sec-fetch-site", "same-origin")
     }
 }

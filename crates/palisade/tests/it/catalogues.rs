@@ -581,8 +581,8 @@ struct Rooms {
 }
 
 impl Rooms {
-    fn read() -> Rooms {
-        let mut rooms = Rooms { folders: BTreeMap::new(), known: BTreeMap::new() };
+    fn read() -> Self {
+        let mut rooms = Self { folders: BTreeMap::new(), known: BTreeMap::new() };
         for (path, text) in sources() {
             let (folder, room) = place_of(&path);
             rooms.known.entry(room.clone()).or_default().extend(imports(&path, &text));

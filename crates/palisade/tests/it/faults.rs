@@ -65,8 +65,8 @@ impl std::io::Write for Log {
 }
 
 impl<'a> MakeWriter<'a> for Log {
-    type Writer = Log;
-    fn make_writer(&'a self) -> Log {
+    type Writer = Self;
+    fn make_writer(&'a self) -> Self {
         self.clone()
     }
 }

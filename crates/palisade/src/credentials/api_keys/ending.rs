@@ -27,27 +27,27 @@ pub enum Why {
 }
 
 impl Why {
-    fn of(act: Act) -> Why {
+    fn of(act: Act) -> Self {
         match act {
-            Act::PasswordChanged | Act::PasswordReset | Act::PasswordSet => Why::PasswordReset,
-            Act::AddressChanged | Act::AddressMoved | Act::AddressRestored => Why::AddressRestored,
-            Act::DeletionAsked | Act::Deleted => Why::Deleted,
+            Act::PasswordChanged | Act::PasswordReset | Act::PasswordSet => Self::PasswordReset,
+            Act::AddressChanged | Act::AddressMoved | Act::AddressRestored => Self::AddressRestored,
+            Act::DeletionAsked | Act::Deleted => Self::Deleted,
             Act::FactorAdded
             | Act::FactorRemoved
             | Act::FactorsReset
             | Act::OthersEnded
             | Act::Revoked
-            | Act::Disabled => Why::Revoked,
+            | Act::Disabled => Self::Revoked,
         }
     }
 
     fn as_str(self) -> &'static str {
         match self {
-            Why::RevokedByUser => "revoked_by_user",
-            Why::Revoked => "revoked",
-            Why::PasswordReset => "password_reset",
-            Why::AddressRestored => "address_restored",
-            Why::Deleted => "deleted",
+            Self::RevokedByUser => "revoked_by_user",
+            Self::Revoked => "revoked",
+            Self::PasswordReset => "password_reset",
+            Self::AddressRestored => "address_restored",
+            Self::Deleted => "deleted",
         }
     }
 }

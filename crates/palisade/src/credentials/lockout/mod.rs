@@ -101,8 +101,8 @@ impl Admission {
     /// `lockout.locked`.
     pub fn counted(self, app: &App) -> Result<Guess> {
         match self {
-            Admission::Counted(guess) => Ok(guess),
-            Admission::Refused(refused) => Err(refused.error(app)),
+            Self::Counted(guess) => Ok(guess),
+            Self::Refused(refused) => Err(refused.error(app)),
         }
     }
 }
@@ -158,8 +158,8 @@ struct Turns {
 }
 
 impl Turns {
-    fn new() -> Turns {
-        Turns { stripes: (0..4096).map(|_| Arc::default()).collect(), hash: RandomState::new() }
+    fn new() -> Self {
+        Self { stripes: (0..4096).map(|_| Arc::default()).collect(), hash: RandomState::new() }
     }
 
     /// Keyed, so that nobody can pick an address that waits with somebody else's.

@@ -153,9 +153,9 @@ pub(super) struct CodesAnswer {
 }
 
 impl CodesAnswer {
-    fn new(codes: &[SecretString]) -> Json<CodesAnswer> {
+    fn new(codes: &[SecretString]) -> Json<Self> {
         let recovery_codes = codes.iter().map(|code| code.expose().to_owned()).collect();
-        Json(CodesAnswer { recovery_codes })
+        Json(Self { recovery_codes })
     }
 }
 

@@ -49,7 +49,7 @@ fn relying_party(app: &App) -> Result<RelyingParty> {
 pub struct Options(#[schemars(with = "shape::WebauthnOptions")] serde_json::Value);
 
 impl From<Options> for serde_json::Value {
-    fn from(options: Options) -> serde_json::Value {
+    fn from(options: Options) -> Self {
         options.0
     }
 }

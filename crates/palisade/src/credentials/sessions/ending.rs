@@ -42,31 +42,31 @@ pub enum Why {
 }
 
 impl Why {
-    fn of(act: Act) -> Why {
+    fn of(act: Act) -> Self {
         match act {
-            Act::PasswordChanged | Act::PasswordReset | Act::PasswordSet => Why::PasswordChanged,
-            Act::AddressChanged | Act::AddressMoved | Act::AddressRestored => Why::AddressRestored,
-            Act::FactorAdded => Why::FactorAdded,
-            Act::FactorRemoved | Act::FactorsReset => Why::FactorRemoved,
-            Act::OthersEnded => Why::EndedByUser,
-            Act::Revoked => Why::Revoked,
-            Act::Disabled => Why::Disabled,
-            Act::DeletionAsked | Act::Deleted => Why::Deleted,
+            Act::PasswordChanged | Act::PasswordReset | Act::PasswordSet => Self::PasswordChanged,
+            Act::AddressChanged | Act::AddressMoved | Act::AddressRestored => Self::AddressRestored,
+            Act::FactorAdded => Self::FactorAdded,
+            Act::FactorRemoved | Act::FactorsReset => Self::FactorRemoved,
+            Act::OthersEnded => Self::EndedByUser,
+            Act::Revoked => Self::Revoked,
+            Act::Disabled => Self::Disabled,
+            Act::DeletionAsked | Act::Deleted => Self::Deleted,
         }
     }
 
     fn as_str(self) -> &'static str {
         match self {
-            Why::SignedOut => "signed_out",
-            Why::EndedByUser => "ended_by_user",
-            Why::Revoked => "revoked",
-            Why::Disabled => "disabled",
-            Why::PasswordChanged => "password_changed",
-            Why::Replayed => "replayed",
-            Why::AddressRestored => "address_restored",
-            Why::Deleted => "deleted",
-            Why::FactorAdded => "factor_added",
-            Why::FactorRemoved => "factor_removed",
+            Self::SignedOut => "signed_out",
+            Self::EndedByUser => "ended_by_user",
+            Self::Revoked => "revoked",
+            Self::Disabled => "disabled",
+            Self::PasswordChanged => "password_changed",
+            Self::Replayed => "replayed",
+            Self::AddressRestored => "address_restored",
+            Self::Deleted => "deleted",
+            Self::FactorAdded => "factor_added",
+            Self::FactorRemoved => "factor_removed",
         }
     }
 }

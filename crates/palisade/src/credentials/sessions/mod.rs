@@ -175,19 +175,19 @@ pub enum Transport {
 impl Transport {
     fn as_str(self) -> &'static str {
         match self {
-            Transport::Token => "token",
-            Transport::Cookie => "cookie",
+            Self::Token => "token",
+            Self::Cookie => "cookie",
         }
     }
 
-    fn parse(text: &str) -> Transport {
-        if text == "cookie" { Transport::Cookie } else { Transport::Token }
+    fn parse(text: &str) -> Self {
+        if text == "cookie" { Self::Cookie } else { Self::Token }
     }
 
     fn prefix(self) -> &'static str {
         match self {
-            Transport::Token => REFRESH_PREFIX,
-            Transport::Cookie => COOKIE_PREFIX,
+            Self::Token => REFRESH_PREFIX,
+            Self::Cookie => COOKIE_PREFIX,
         }
     }
 }

@@ -78,22 +78,22 @@ pub enum Link {
 impl Link {
     fn prefix(self) -> &'static str {
         match self {
-            Link::Reset => "pal_rs_",
-            Link::Invitation => "pal_in_",
+            Self::Reset => "pal_rs_",
+            Self::Invitation => "pal_in_",
         }
     }
 
     /// The word in the table.
     fn as_str(self) -> &'static str {
         match self {
-            Link::Reset => "reset",
-            Link::Invitation => "invitation",
+            Self::Reset => "reset",
+            Self::Invitation => "invitation",
         }
     }
 
     /// What a token is for, and its digest.
-    fn parse(token: &SecretString) -> Option<(Link, [u8; 32])> {
-        [Link::Reset, Link::Invitation].into_iter().find_map(|link| {
+    fn parse(token: &SecretString) -> Option<(Self, [u8; 32])> {
+        [Self::Reset, Self::Invitation].into_iter().find_map(|link| {
             opaque::digest(link.prefix(), token.expose()).map(|digest| (link, digest))
         })
     }

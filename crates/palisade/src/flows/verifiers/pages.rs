@@ -51,7 +51,7 @@ impl fmt::Display for Cursor {
 impl FromStr for Cursor {
     type Err = ();
 
-    fn from_str(text: &str) -> Result<Cursor, ()> {
+    fn from_str(text: &str) -> Result<Self, ()> {
         let number = |text: &str| {
             let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             digits.then(|| text.parse::<i64>().ok()).flatten().ok_or(())
@@ -70,7 +70,7 @@ impl FromStr for Cursor {
         if parts.next().is_some() {
             return Err(());
         }
-        Ok(Cursor { low: low.min(at), at, mark: Mark(mark) })
+        Ok(Self { low: low.min(at), at, mark: Mark(mark) })
     }
 }
 

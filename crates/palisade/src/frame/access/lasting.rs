@@ -14,7 +14,7 @@ impl Access {
     /// For a response that is streamed: its handler takes an [`Admission`], and lets the gate check it again while the
     /// stream is open.
     #[must_use]
-    pub const fn lasting(mut self) -> Access {
+    pub const fn lasting(mut self) -> Self {
         self.lasting = true;
         self
     }
@@ -64,11 +64,11 @@ impl Admission {
 
 impl FromRequestParts<App> for Admission {
     type Rejection = Error;
-    async fn from_request_parts(parts: &mut RequestParts, _: &App) -> Result<Admission> {
+    async fn from_request_parts(parts: &mut RequestParts, _: &App) -> Result<Self> {
         let gate = parts.extensions.get::<Gate>().cloned();
         let gate = gate.ok_or_else(|| Error::internal("the route's line must be `lasting`"))?;
         let mut parts = parts.clone();
         parts.extensions.insert(Again);
-        Ok(Admission { gate, parts })
+        Ok(Self { gate, parts })
     }
 }

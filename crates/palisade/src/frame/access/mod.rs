@@ -97,21 +97,21 @@ pub const fn needs(permission: Permission) -> Access {
 }
 
 impl Access {
-    const fn to(who: Who) -> Access {
+    const fn to(who: Who) -> Self {
         let (fresh, enrolling, keys, lasting) = (false, false, false, false);
-        Access { who, limits: Vec::new(), fresh, enrolling, keys, counted: true, lasting }
+        Self { who, limits: Vec::new(), fresh, enrolling, keys, counted: true, lasting }
     }
 
     /// Counts each call against `rule`, by the client's address.
     #[must_use]
-    pub fn limit(mut self, rule: &'static Rule) -> Access {
+    pub fn limit(mut self, rule: &'static Rule) -> Self {
         self.limits.push(rule);
         self
     }
 
     /// Lets a user in who must set up a second factor before anything else (`mfa.required`, `access.admin_mfa`).
     #[must_use]
-    pub const fn enrolling(mut self) -> Access {
+    pub const fn enrolling(mut self) -> Self {
         self.enrolling = true;
         self
     }
@@ -119,14 +119,14 @@ impl Access {
     /// Asks for proof of identity within `sessions.fresh_for`, with the strongest factor that the account has:
     /// whoever found a device signed in can't do this.
     #[must_use]
-    pub const fn fresh(mut self) -> Access {
+    pub const fn fresh(mut self) -> Self {
         self.fresh = true;
         self
     }
 
     /// Lets API keys in too, where no permission decides: whoever is signed in may, whatever signed them in.
     #[must_use]
-    pub const fn keys(mut self) -> Access {
+    pub const fn keys(mut self) -> Self {
         self.keys = true;
         self
     }
@@ -134,7 +134,7 @@ impl Access {
     /// Leaves requests out of the limit of their account: the endings, which must work while a stolen session uses
     /// that limit up.
     #[must_use]
-    pub const fn uncounted(mut self) -> Access {
+    pub const fn uncounted(mut self) -> Self {
         self.counted = false;
         self
     }
@@ -247,7 +247,7 @@ impl FromRequestParts<App> for Caller {
     async fn from_request_parts(
         parts: &mut RequestParts,
         _: &App,
-    ) -> std::result::Result<Caller, Infallible> {
+    ) -> std::result::Result<Self, Infallible> {
         let identity = parts.extensions.get::<Arc<Identity>>().cloned();
         let arrival = parts.extensions.get::<Arrival>();
         let actor = Actor {
@@ -266,7 +266,7 @@ impl FromRequestParts<App> for Caller {
                 .get::<Committed>()
                 .map(|committed| Arc::clone(&committed.0)),
         };
-        Ok(Caller { actor, identity })
+        Ok(Self { actor, identity })
     }
 }
 

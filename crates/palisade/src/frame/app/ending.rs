@@ -70,34 +70,34 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order in which they end.
-    pub const ALL: [Kind; 11] = [
-        Kind::Challenges,
-        Kind::PasswordLinks,
-        Kind::EmailLinks,
-        Kind::UndoLinks,
-        Kind::FactorLinks,
-        Kind::VerificationLinks,
-        Kind::PasskeysAlone,
-        Kind::Factors,
-        Kind::RecoveryCodes,
-        Kind::Sessions,
-        Kind::ApiKeys,
+    pub const ALL: [Self; 11] = [
+        Self::Challenges,
+        Self::PasswordLinks,
+        Self::EmailLinks,
+        Self::UndoLinks,
+        Self::FactorLinks,
+        Self::VerificationLinks,
+        Self::PasskeysAlone,
+        Self::Factors,
+        Self::RecoveryCodes,
+        Self::Sessions,
+        Self::ApiKeys,
     ];
 
     /// The heading in the documentation.
     pub fn title(self) -> &'static str {
         match self {
-            Kind::Sessions => "Sessions",
-            Kind::ApiKeys => "API keys",
-            Kind::Challenges => "Challenges",
-            Kind::PasswordLinks => "Reset and invitation links",
-            Kind::EmailLinks => "Email change links",
-            Kind::UndoLinks => "Undo links",
-            Kind::FactorLinks => "Lost factor links",
-            Kind::VerificationLinks => "Verification links",
-            Kind::Factors => "TOTP and passkeys",
-            Kind::RecoveryCodes => "Recovery codes",
-            Kind::PasskeysAlone => "Passkey sign-in without password",
+            Self::Sessions => "Sessions",
+            Self::ApiKeys => "API keys",
+            Self::Challenges => "Challenges",
+            Self::PasswordLinks => "Reset and invitation links",
+            Self::EmailLinks => "Email change links",
+            Self::UndoLinks => "Undo links",
+            Self::FactorLinks => "Lost factor links",
+            Self::VerificationLinks => "Verification links",
+            Self::Factors => "TOTP and passkeys",
+            Self::RecoveryCodes => "Recovery codes",
+            Self::PasskeysAlone => "Passkey sign-in without password",
         }
     }
 }
@@ -121,10 +121,10 @@ impl Fate {
     /// Which of them, as the documentation says it.
     pub fn which(self) -> &'static str {
         match self {
-            Fate::Kept | Fate::Ended => "",
-            Fate::Others => " (all but the one that acts)",
-            Fate::WithoutFactor => " (those without a factor)",
-            Fate::Since => " (those newer than the change)",
+            Self::Kept | Self::Ended => "",
+            Self::Others => " (all but the one that acts)",
+            Self::WithoutFactor => " (those without a factor)",
+            Self::Since => " (those newer than the change)",
         }
     }
 }
@@ -144,8 +144,8 @@ pub struct End {
 
 impl End {
     /// An act after which no session goes on.
-    pub fn of(user: UserId, act: Act) -> End {
-        End { user, act, keeping: None, since: None }
+    pub fn of(user: UserId, act: Act) -> Self {
+        Self { user, act, keeping: None, since: None }
     }
 }
 

@@ -99,8 +99,8 @@ impl std::ops::Deref for App {
 
 impl App {
     /// Starts from its parts; see [`crate::Builder`].
-    pub fn new(ground: Ground) -> App {
-        App(Arc::new(ground))
+    pub fn new(ground: Ground) -> Self {
+        Self(Arc::new(ground))
     }
 
     /// The state that a slice put there when the app was built.

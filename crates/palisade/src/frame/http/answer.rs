@@ -73,15 +73,15 @@ impl<T: Serialize> Written<T> {
     ///
     /// # Errors
     /// When it has no JSON form.
-    pub fn new(value: &T) -> Result<Written<T>, Error> {
+    pub fn new(value: &T) -> Result<Self, Error> {
         let json = serde_json::to_vec(value).map_err(Error::internal)?;
-        Ok(Written { json: json.into(), of: PhantomData })
+        Ok(Self { json: json.into(), of: PhantomData })
     }
 }
 
 impl<T> Clone for Written<T> {
-    fn clone(&self) -> Written<T> {
-        Written { json: self.json.clone(), of: PhantomData }
+    fn clone(&self) -> Self {
+        Self { json: self.json.clone(), of: PhantomData }
     }
 }
 
@@ -118,8 +118,8 @@ pub struct Taken {
 }
 
 impl Default for Taken {
-    fn default() -> Taken {
-        Taken { status: "accepted" }
+    fn default() -> Self {
+        Self { status: "accepted" }
     }
 }
 
@@ -153,11 +153,11 @@ pub struct Html {
 
 impl Html {
     /// The page that `write` makes, whose scripts carry the fresh nonce that it is given.
-    pub fn new(random: &dyn Random, write: impl FnOnce(&str) -> String) -> Html {
+    pub fn new(random: &dyn Random, write: impl FnOnce(&str) -> String) -> Self {
         let mut bytes = [0u8; 16];
         random.fill(&mut bytes);
         let nonce = URL_SAFE_NO_PAD.encode(bytes);
-        Html { text: write(&nonce), policy: format!("{PAGE_POLICY}; script-src 'nonce-{nonce}'") }
+        Self { text: write(&nonce), policy: format!("{PAGE_POLICY}; script-src 'nonce-{nonce}'") }
     }
 }
 

@@ -50,30 +50,30 @@ impl Route {
 
 impl Routes {
     /// No routes.
-    pub fn none() -> Routes {
-        Routes { prefix: String::new(), routes: Vec::new() }
+    pub fn none() -> Self {
+        Self { prefix: String::new(), routes: Vec::new() }
     }
 
     /// Routes of the API below `/api/v1` and `prefix`.
-    pub fn at(prefix: &str) -> Routes {
-        Routes { prefix: format!("/api/v1{prefix}"), routes: Vec::new() }
+    pub fn at(prefix: &str) -> Self {
+        Self { prefix: format!("/api/v1{prefix}"), routes: Vec::new() }
     }
 
     /// Routes outside the API, from the root.
-    pub fn root() -> Routes {
-        Routes::none()
+    pub fn root() -> Self {
+        Self::none()
     }
 
     /// The routes of `self` and then those of `other`.
     #[must_use]
-    pub fn and(mut self, other: Routes) -> Routes {
+    pub fn and(mut self, other: Self) -> Self {
         self.routes.extend(other.routes);
         self
     }
 
     /// `GET`: reads, changes nothing.
     #[must_use]
-    pub fn get<H, T>(self, path: &str, access: Access, handler: H) -> Routes
+    pub fn get<H, T>(self, path: &str, access: Access, handler: H) -> Self
     where
         H: Handler<T, App> + Described<T>,
         T: Send + 'static,
@@ -83,7 +83,7 @@ impl Routes {
 
     /// `POST`: creates or acts.
     #[must_use]
-    pub fn post<H, T>(self, path: &str, access: Access, handler: H) -> Routes
+    pub fn post<H, T>(self, path: &str, access: Access, handler: H) -> Self
     where
         H: Handler<T, App> + Described<T>,
         T: Send + 'static,
@@ -93,7 +93,7 @@ impl Routes {
 
     /// `PUT`: makes it so, whatever it was before.
     #[must_use]
-    pub fn put<H, T>(self, path: &str, access: Access, handler: H) -> Routes
+    pub fn put<H, T>(self, path: &str, access: Access, handler: H) -> Self
     where
         H: Handler<T, App> + Described<T>,
         T: Send + 'static,
@@ -103,7 +103,7 @@ impl Routes {
 
     /// `PATCH`: changes the fields that the body names.
     #[must_use]
-    pub fn patch<H, T>(self, path: &str, access: Access, handler: H) -> Routes
+    pub fn patch<H, T>(self, path: &str, access: Access, handler: H) -> Self
     where
         H: Handler<T, App> + Described<T>,
         T: Send + 'static,
@@ -113,7 +113,7 @@ impl Routes {
 
     /// `DELETE`: removes or ends.
     #[must_use]
-    pub fn delete<H, T>(self, path: &str, access: Access, handler: H) -> Routes
+    pub fn delete<H, T>(self, path: &str, access: Access, handler: H) -> Self
     where
         H: Handler<T, App> + Described<T>,
         T: Send + 'static,
@@ -127,7 +127,7 @@ impl Routes {
         path: &str,
         access: Access,
         handler: H,
-    ) -> Routes
+    ) -> Self
     where
         H: Handler<T, App> + Described<T>,
         T: Send + 'static,
@@ -155,7 +155,7 @@ impl Routes {
 
     /// Says what the route just added does: one sentence, and after an empty line perhaps more.
     #[must_use]
-    pub fn says(mut self, text: &'static str) -> Routes {
+    pub fn says(mut self, text: &'static str) -> Self {
         if let Some(route) = self.routes.last_mut() {
             route.says = text;
         }
@@ -164,7 +164,7 @@ impl Routes {
 
     /// Names a refusal of the route just added that its line and signature don't show.
     #[must_use]
-    pub fn or(mut self, kind: Kind, code: &'static str) -> Routes {
+    pub fn or(mut self, kind: Kind, code: &'static str) -> Self {
         if let Some(route) = self.routes.last_mut() {
             route.refusals.push((kind, code));
         }

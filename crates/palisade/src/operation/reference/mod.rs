@@ -67,8 +67,8 @@ pub struct Document {
 
 impl Document {
     /// The description that `write` will write.
-    pub fn new(write: impl Fn() -> String + Send + Sync + 'static) -> Document {
-        Document { text: OnceLock::new(), write: Box::new(write) }
+    pub fn new(write: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self { text: OnceLock::new(), write: Box::new(write) }
     }
 }
 

@@ -35,10 +35,10 @@ impl Authority {
     ///
     /// # Errors
     /// The caller is not signed in; or the database fails.
-    pub async fn of(change: &mut Change) -> Result<Authority> {
+    pub async fn of(change: &mut Change) -> Result<Self> {
         let (kind, key) = (change.actor().kind, change.actor().api_key);
         if matches!(kind, ActorKind::Operator | ActorKind::System) {
-            return Ok(Authority::Operator);
+            return Ok(Self::Operator);
         }
         if change.actor().permission.is_none() {
             change.must_hold(Hold::RolesShared)?;
@@ -52,20 +52,20 @@ impl Authority {
             Some(key) => as_far_as(change, &user, key).await?,
             None => Arc::clone(&user.permissions),
         };
-        Ok(Authority::by(&user, permissions))
+        Ok(Self::by(&user, permissions))
     }
 
     /// The authority of a user by a credential, which may do less than the user may.
-    fn by(user: &User, permissions: Arc<BTreeSet<String>>) -> Authority {
+    fn by(user: &User, permissions: Arc<BTreeSet<String>>) -> Self {
         let admin = user.is_admin() && user.permissions.is_subset(&permissions);
-        Authority::User { id: user.id, admin, roles: user.roles.clone(), permissions }
+        Self::User { id: user.id, admin, roles: user.roles.clone(), permissions }
     }
 
     /// Whether a permission is held.
     pub fn holds(&self, permission: &str) -> bool {
         match self {
-            Authority::Operator => true,
-            Authority::User { permissions, .. } => permissions.contains(permission),
+            Self::Operator => true,
+            Self::User { permissions, .. } => permissions.contains(permission),
         }
     }
 
@@ -75,7 +75,7 @@ impl Authority {
     /// # Errors
     /// `access.exceeds_own`.
     pub fn gives_what_is_open_to(&self, role: &str, rights: Rights) -> Result<()> {
-        let Authority::User { admin, roles, permissions: own, .. } = self else { return Ok(()) };
+        let Self::User { admin, roles, permissions: own, .. } = self else { return Ok(()) };
         // SECURITY: (test: only_rights_that_are_held_are_given)
         let held = roles.iter().any(|held| held == role) || own.contains(rights.managed_by);
         if *admin || held { Ok(()) } else { Err(exceeds_own()) }
@@ -90,7 +90,7 @@ impl Authority {
         role: &str,
         permissions: impl IntoIterator<Item = &'a str>,
     ) -> Result<()> {
-        let Authority::User { admin, permissions: own, .. } = self else { return Ok(()) };
+        let Self::User { admin, permissions: own, .. } = self else { return Ok(()) };
         // SECURITY: whoever holds every permission of today doesn't hold those of tomorrow
         // (test: only_rights_that_are_held_are_given).
         let held = role != ADMIN && permissions.into_iter().all(|name| own.contains(name));
@@ -103,8 +103,8 @@ impl Authority {
     /// `access.exceeds_own`.
     pub fn reaches_everyone(&self) -> Result<()> {
         match self {
-            Authority::Operator | Authority::User { admin: true, .. } => Ok(()),
-            Authority::User { .. } => Err(exceeds_own()),
+            Self::Operator | Self::User { admin: true, .. } => Ok(()),
+            Self::User { .. } => Err(exceeds_own()),
         }
     }
 
@@ -113,7 +113,7 @@ impl Authority {
     /// # Errors
     /// `access.exceeds_own`.
     fn covers_permissions(&self, target: &User) -> Result<()> {
-        let Authority::User { id, admin, permissions, .. } = self else { return Ok(()) };
+        let Self::User { id, admin, permissions, .. } = self else { return Ok(()) };
         let above = target.is_admin() || !target.permissions.is_subset(permissions);
         if *admin || *id == target.id || !above { Ok(()) } else { Err(exceeds_own()) }
     }
@@ -123,7 +123,7 @@ impl Authority {
     /// # Errors
     /// `access.exceeds_own`; or the database fails.
     async fn covers_rights(&self, change: &mut Change, target: &User) -> Result<()> {
-        let Authority::User { id, admin, .. } = self else { return Ok(()) };
+        let Self::User { id, admin, .. } = self else { return Ok(()) };
         if *admin || *id == target.id {
             return Ok(());
         }

@@ -57,11 +57,11 @@ struct Prefix {
 }
 
 impl Prefix {
-    fn new(query: &str) -> Prefix {
+    fn new(query: &str) -> Self {
         let from = email::name_key(query.trim());
         // Nothing that is written stands behind the last code point.
         let to = format!("{from}\u{10ffff}");
-        Prefix { from, to }
+        Self { from, to }
     }
 }
 
@@ -75,8 +75,8 @@ struct After {
 impl After {
     /// Behind this address; names from the first that fits. PostgreSQL begins to read where a comparison of
     /// rows says, whatever else is asked of the first column.
-    fn begin(prefix: &Prefix, email: String) -> After {
-        After { email: Some(email), name: prefix.from.clone(), id: Uuid::nil() }
+    fn begin(prefix: &Prefix, email: String) -> Self {
+        Self { email: Some(email), name: prefix.from.clone(), id: Uuid::nil() }
     }
 }
 

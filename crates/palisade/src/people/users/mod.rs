@@ -170,8 +170,8 @@ impl Factors {
     /// The strongest of them.
     pub fn strongest(self) -> Strength {
         match self {
-            Factors { passkeys: 1.., .. } => Strength::Passkey,
-            Factors { totp: true, .. } => Strength::Code,
+            Self { passkeys: 1.., .. } => Strength::Passkey,
+            Self { totp: true, .. } => Strength::Code,
             _ => Strength::Password,
         }
     }
