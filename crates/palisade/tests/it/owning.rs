@@ -206,16 +206,19 @@ async fn taking_back(on: On) {
     let ann = app.token("ann@example.com").await;
     assert_eq!(ann.delete("/api/v1/users/me").await.status, StatusCode::NO_CONTENT);
     app.advance(15 * 24 * 60 * MINUTE).await;
+    let other = app.second().await;
     let holds = [Hold::Alone(id), Hold::Administrators];
-    let mut change = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
+    let mut change = other.app.change_holding(&Actor::operator(), &holds).await.unwrap();
     users::keep(&mut change, id).await.unwrap();
-    let there = app.app.clone();
+    let finish = async {
+        until_one_waits(&app.app.db).await;
+        change.commit_quietly("what was taken back is an event").await.unwrap();
+    };
     let job = deletion::MODULE.jobs[0];
-    let waiting = tokio::spawn(async move { (job.run)(&there).await });
-    until_one_waits(&app.app.db).await;
-    change.commit_quietly("what was taken back is an event").await.unwrap();
-    waiting.await.unwrap().unwrap();
+    let (done, ()) = tokio::join!((job.run)(&app.app), finish);
+    done.unwrap();
     assert!(users::find(&app.app, id).await.unwrap().is_some());
+    other.stop().await;
     app.stop().await;
 }
 
