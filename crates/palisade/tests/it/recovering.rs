@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
 use crate::app::{Answer, Call, On, PASSWORD, Plan, TestApp};
 use crate::mailbox::{letter, letters, token};
+use crate::recounting::recount;
 
 crate::on_both! {
     asking_for_a_link_tells_nothing => |on| super::asking(on);
@@ -114,6 +115,7 @@ async fn links(on: On) {
     assert_eq!(ann.get("/api/v1/users/me").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(sign_in(&app, "ann@example.com", PASSWORD).await, StatusCode::UNAUTHORIZED);
     assert_eq!(sign_in(&app, "ann@example.com", NEW).await, StatusCode::OK);
+    recount(&app).await;
     let (verified,): (i64,) = app
         .app
         .db
