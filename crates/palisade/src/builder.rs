@@ -18,10 +18,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::access::Credential;
 use crate::app::{App, Ground, Parts};
 use crate::audit::AuditKeys;
 use crate::clock::Clock;
+use crate::credential::{CredentialKind, CredentialKinds};
 use crate::error::{Error, Result};
 use crate::feed::{Feed, POLL};
 use crate::http::{About, Frame, HostCookie, Route, Routes, openapi};
@@ -33,8 +33,8 @@ use crate::reference::Document;
 use crate::settings::{CorsOrigin, Settings};
 use crate::users::AllPermissions;
 use crate::{
-    account, api_keys, audit, challenges, compat, grants, keys, lockout, login, mail, mfa,
-    passwords, recovery, reference, registration, roles, sessions, system, tokens, users,
+    account, api_keys, audit, challenges, compat, credentials, grants, keys, lockout, login, mail,
+    mfa, passwords, recovery, reference, registration, roles, sessions, system, tokens, users,
     verifiers,
 };
 
@@ -146,7 +146,7 @@ impl Builder {
         openapi(&about, &self.routes())
     }
 
-    fn credentials(&self) -> Vec<Credential> {
+    fn credentials(&self) -> Vec<&'static CredentialKind> {
         self.modules.iter().flat_map(|module| module.credentials).copied().collect()
     }
 
@@ -180,7 +180,13 @@ impl Builder {
             root,
             feed: Feed::new(uuid_v7(self.clock.now(), &*self.random)),
             limiter: Limiter::new(self.limits_in_force()),
-            endings: self.modules.iter().flat_map(|m| m.endings).copied().collect(),
+            credentials: CredentialKinds::new(self.credentials())?,
+            find_account: |change, user, permission| {
+                Box::pin(users::find_account(change, user, permission))
+            },
+            endings: credentials::in_order(
+                self.modules.iter().flat_map(|m| m.endings).copied().collect(),
+            )?,
             subscriptions: self.modules.iter().flat_map(|m| m.subscriptions).copied().collect(),
             settings: Arc::clone(&self.settings),
             parts,
@@ -219,9 +225,7 @@ impl Builder {
     }
 
     fn router(&self, app: &App, routes: Routes) -> Router {
-        let credentials = self.credentials().into();
-        let router =
-            routes.mount(Router::new(), &credentials).fallback(|| async { Error::not_found() });
+        let router = routes.mount(Router::new()).fallback(|| async { Error::not_found() });
         // Without origins there is no layer at all: nothing to get wrong, nothing to pay.
         let router = match cors(&self.settings.cors.origins) {
             Some(cors) => router.layer(cors),

@@ -16,7 +16,9 @@ mod people;
 
 pub use credentials::{api_keys, challenges, keys, lockout, mfa, passwords, sessions, tokens};
 pub use flows::{account, compat, login, recovery, registration, verifiers};
-pub use frame::{access, actor, app, audit, change, ending, feed, http, letter, module};
+pub use frame::{
+    access, actor, app, audit, change, credential, ending, feed, http, letter, module,
+};
 pub use ground::{
     clock, error, hashing, id, limits, memory, net, runtime, settings, shape, visible,
 };

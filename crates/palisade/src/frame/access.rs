@@ -18,14 +18,14 @@ use axum::extract::FromRequestParts;
 use axum::http::header::{AUTHORIZATION, ORIGIN};
 use axum::http::request::Parts as RequestParts;
 use axum::http::{HeaderMap, Method};
-use futures_util::future::BoxFuture;
 use palisade_db::Timestamp;
 
-use crate::actor::{Actor, ActorKind, Presented};
+use crate::actor::{Actor, ActorKind};
 use crate::app::App;
+use crate::credential::{Credential, Via};
 use crate::error::{Error, Kind, Result, bad_token, denied, not_signed_in};
-use crate::http::{Arrival, limit_at};
-use crate::id::{ApiKeyId, SessionId, UserId};
+use crate::http::{Arrival, Found, HostCookie, limit_at};
+use crate::id::{SessionId, UserId};
 use crate::limits::{Decision, Key, LimitKey, Rule};
 use crate::module::Permission;
 
@@ -138,31 +138,6 @@ impl Access {
     }
 }
 
-/// A way to prove who calls, declared by the slice that knows how.
-#[derive(Clone, Copy)]
-pub struct Credential {
-    /// What it is called in the documentation.
-    pub name: &'static str,
-    /// What it is, for people.
-    pub says: &'static str,
-    /// Whether it belongs to a session; an API key doesn't.
-    pub session: bool,
-    /// How it travels.
-    pub via: Via,
-    /// Proves it. `Ok(None)`: the request carries no such credential. An error: it carries a bad one. Where
-    /// [`is_recheck`], it is no use of the credential, and not counted as one.
-    pub prove: for<'a> fn(&'a App, &'a RequestParts) -> BoxFuture<'a, Result<Option<Identity>>>,
-}
-
-/// How a credential travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Via {
-    /// In the `Authorization` header: never sent by a browser on its own.
-    Bearer,
-    /// In a cookie, which a browser sends regardless of the page that caused the request.
-    Cookie,
-}
-
 /// What an identity was proved with, from the weakest to the strongest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Strength {
@@ -210,12 +185,8 @@ impl Strength {
 pub struct Identity {
     /// The user.
     pub user: UserId,
-    /// The session; none behind an API key.
-    pub session: Option<SessionId>,
-    /// Which of the session's credentials proved it.
-    pub presented: Option<Presented>,
-    /// The API key, if that is what proved it.
-    pub api_key: Option<ApiKeyId>,
+    /// The credential that proved it.
+    pub credential: Credential,
     /// What they may do, as of now.
     pub permissions: Arc<BTreeSet<String>>,
     /// When they last proved it with a password or another factor.
@@ -226,9 +197,7 @@ pub struct Identity {
     pub strongest: Strength,
     /// Whether they must set up a second factor before they do anything else.
     pub must_enrol: bool,
-    /// How the credential travelled.
-    pub via: Via,
-    /// What is left of the limit that its own use is counted by.
+    /// What is left of the limit that the credential's own use is counted by; none, if it is counted by its account.
     pub limit: Option<Decision>,
 }
 
@@ -238,7 +207,7 @@ impl Identity {
     /// # Errors
     /// `access.session_needed`: it is an API key.
     pub fn session(&self) -> Result<SessionId> {
-        self.session.ok_or_else(session_needed)
+        self.credential.session().ok_or_else(session_needed)
     }
 }
 
@@ -283,9 +252,7 @@ impl FromRequestParts<App> for Caller {
         let actor = Actor {
             kind: if identity.is_some() { ActorKind::User } else { ActorKind::Anyone },
             user: identity.as_ref().map(|identity| identity.user),
-            session: identity.as_ref().and_then(|identity| identity.session),
-            presented: identity.as_ref().and_then(|identity| identity.presented),
-            api_key: identity.as_ref().and_then(|identity| identity.api_key),
+            credential: identity.as_ref().map(|identity| identity.credential),
             address: arrival.map(|arrival| arrival.client.address),
             user_agent: user_agent(&parts.headers),
             request: arrival.map(|arrival| arrival.request),
@@ -314,7 +281,6 @@ fn user_agent(headers: &HeaderMap) -> Option<String> {
 pub async fn admit(
     app: &App,
     access: &Access,
-    credentials: &[Credential],
     parts: &mut RequestParts,
 ) -> Result<Option<Decision>> {
     let mut strictest: Option<Decision> = None;
@@ -331,14 +297,14 @@ pub async fn admit(
     if access.who == Who::Anyone {
         return Ok(strictest);
     }
-    let identity = prove(app, credentials, parts).await?;
+    let (via, identity) = prove(app, parts).await?;
     let at = arrival.map_or_else(|| app.clock.monotonic(), |arrival| arrival.at);
     if let Some(own) = count(app, access, &identity, at)?
         && strictest.is_none_or(|other| own.remaining < other.remaining)
     {
         strictest = Some(own);
     }
-    if identity.via == Via::Cookie {
+    if via == Via::Cookie {
         same_origin(app, &parts.method, &parts.headers)?;
     }
     entitled(app, access, &identity)?;
@@ -359,7 +325,7 @@ pub async fn admit(
 pub(super) fn entitled(app: &App, access: &Access, identity: &Identity) -> Result<()> {
     // SECURITY: before anything else about the route: what asks for a session or for fresh proof never takes a
     // key (test: an_api_key_opens_what_its_line_lets_it).
-    if identity.session.is_none() && !access.takes_keys() {
+    if !identity.credential.kind.session && !access.takes_keys() {
         return Err(session_needed());
     }
     // SECURITY: (test: an_administrator_without_a_second_factor_can_only_enrol)
@@ -372,19 +338,20 @@ pub(super) fn entitled(app: &App, access: &Access, identity: &Identity) -> Resul
         return Err(denied());
     }
     if access.fresh {
-        fresh_enough(app, identity.authenticated_at, identity.proved_with, identity.strongest)?;
+        let proved = (identity.authenticated_at, identity.proved_with);
+        fresh_enough(app, proved, identity.strongest)?;
     }
     Ok(())
 }
 
-/// Counts a request of a session by its account. An API key is counted where it is proved.
+/// Counts a request by its account, unless the credential was counted by itself where it was proved, as an API key is.
 fn count(
     app: &App,
     access: &Access,
     identity: &Identity,
     at: Duration,
 ) -> Result<Option<Decision>> {
-    if identity.session.is_none() || !access.counted {
+    if identity.limit.is_some() || !access.counted {
         return Ok(identity.limit);
     }
     // SECURITY: after the proof, so that what has ended uses up nothing of the account's
@@ -405,8 +372,7 @@ fn session_needed() -> Error {
 /// `access.not_fresh`.
 pub(super) fn fresh_enough(
     app: &App,
-    proved_at: Timestamp,
-    proved_with: Strength,
+    (proved_at, proved_with): (Timestamp, Strength),
     strongest: Strength,
 ) -> Result<()> {
     let age = app.clock.now().since(proved_at);
@@ -417,7 +383,7 @@ pub(super) fn fresh_enough(
     Ok(())
 }
 
-fn not_fresh(strongest: Strength) -> Error {
+pub(super) fn not_fresh(strongest: Strength) -> Error {
     let says = "Confirm your identity again with POST /api/v1/auth/reauthenticate.";
     Error::new(Kind::Denied, "access.not_fresh", says).with("methods", strongest.methods())
 }
@@ -428,11 +394,8 @@ fn enrol_first() -> Error {
     Error::new(Kind::Denied, "access.mfa_required", says)
 }
 
-pub(super) async fn prove(
-    app: &App,
-    credentials: &[Credential],
-    parts: &RequestParts,
-) -> Result<Identity> {
+/// Who calls, and how the credential travelled.
+pub(super) async fn prove(app: &App, parts: &RequestParts) -> Result<(Via, Identity)> {
     // SECURITY: without a current feed an ended session could look alive
     // (test: a_process_that_cannot_read_the_feed_lets_nobody_in).
     if !app.feed.is_current(app.clock.monotonic()) {
@@ -442,15 +405,20 @@ pub(super) async fn prove(
         ));
     }
     // SECURITY: a request with an Authorization header is judged by that header alone.
-    let bearer = parts.headers.contains_key(AUTHORIZATION);
-    for credential in credentials {
-        if bearer == (credential.via == Via::Bearer)
-            && let Some(identity) = (credential.prove)(app, parts).await?
-        {
-            return Ok(identity);
+    if parts.headers.contains_key(AUTHORIZATION) {
+        let token = bearer(&parts.headers)?;
+        let form = app.credentials.of_token(token).map(|(_, form)| form);
+        let prove = form.and_then(|form| form.prove).ok_or_else(bad_token)?;
+        return Ok((Via::Bearer, prove(app, token, parts).await?));
+    }
+    for (name, prove) in app.credentials.cookies() {
+        match HostCookie::new(name, &app.settings).get(&parts.headers) {
+            Found::None => {}
+            Found::Several => return Err(bad_token()),
+            Found::One(value) => return Ok((Via::Cookie, prove(app, value, parts).await?)),
         }
     }
-    Err(if bearer { bad_token() } else { not_signed_in() })
+    Err(not_signed_in())
 }
 
 /// Refuses an unsafe request that another site may have made a browser send: it needs

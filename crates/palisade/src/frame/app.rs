@@ -14,13 +14,14 @@ use uuid::Uuid;
 
 use crate::audit::AuditKeys;
 use crate::clock::Clock;
+use crate::credential::{CredentialKinds, FindAccount};
 use crate::ending::Ending;
 use crate::feed::Feed;
 use crate::id::uuid_v7;
 use crate::limits::Limiter;
 use crate::settings::Settings;
 
-pub use crate::actor::{Actor, ActorKind, Presented};
+pub use crate::actor::{Actor, ActorKind};
 pub use crate::change::{Change, Hold};
 
 /// A running Palisade. Cheap to clone.
@@ -45,7 +46,11 @@ pub struct Ground {
     pub feed: Feed,
     /// Rate limits.
     pub limiter: Limiter,
-    /// How credentials end, by kind.
+    /// The kinds of credential, and which token is whose.
+    pub credentials: CredentialKinds,
+    /// How a change looks up the account that it rests on.
+    pub find_account: FindAccount,
+    /// How credentials end, in the order in which they do.
     pub endings: Vec<Ending>,
     /// What to do with news, by topic.
     pub subscriptions: Vec<Subscription>,
@@ -56,12 +61,18 @@ pub struct Ground {
 /// What a slice does when it hears of something.
 #[derive(Clone, Copy)]
 pub struct Subscription {
-    /// The topic of the news.
+    /// The topic of the news. One that begins with a dot stands for every topic that ends so: `.ended`.
     pub topic: &'static str,
     /// Applies one message; must be quick and may be called twice with the same.
     pub apply: fn(&App, Uuid),
     /// Forgets everything that this topic could have overthrown.
     pub forget_all: fn(&App),
+}
+
+impl Subscription {
+    fn is_about(&self, topic: &str) -> bool {
+        self.topic == topic || (self.topic.starts_with('.') && topic.ends_with(self.topic))
+    }
 }
 
 /// State of slices, by type: how a slice keeps a cache without the ground knowing of it.
@@ -109,7 +120,7 @@ impl App {
     /// Applies news to what this process remembers.
     pub fn hear(&self, topic: &str, subject: Uuid) {
         for subscription in &self.subscriptions {
-            if subscription.topic == topic {
+            if subscription.is_about(topic) {
                 (subscription.apply)(self, subject);
             }
         }

@@ -86,7 +86,10 @@ pub struct Feed {
 /// Older numbers are all there or will never be: no transaction lasts so long, and no two clocks differ so much.
 const CERTAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// Which news a reader outside asks for.
+/// What the topics of endings end in: what is told to readers outside.
+pub const ENDED: &str = ".ended";
+
+/// Which endings a reader outside asks for.
 pub struct Asked {
     /// Behind this number.
     pub from: i64,
@@ -96,8 +99,6 @@ pub struct Asked {
     pub low: i64,
     /// Only what is younger.
     pub not_before: Timestamp,
-    /// Of these topics.
-    pub topics: [&'static str; 2],
     /// So many at most.
     pub limit: i64,
     /// The present time.
@@ -334,8 +335,8 @@ impl Feed {
         let rows: Vec<(i64, String, Uuid, Uuid, Timestamp)> = db
             .all(
                 "select seq, topic, subject, origin, at from feed
-                 where seq > $1 and at > $2 and (topic = $3 or topic = $4) order by seq limit $5",
-                args![from, asked.not_before, asked.topics[0], asked.topics[1], asked.limit],
+                 where seq > $1 and at > $2 and topic like $3 order by seq limit $4",
+                args![from, asked.not_before, format!("%{ENDED}"), asked.limit],
             )
             .await?;
         let told = |(seq, topic, subject, origin, at)| {

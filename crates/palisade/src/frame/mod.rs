@@ -5,6 +5,7 @@ pub mod actor;
 pub mod app;
 pub mod audit;
 pub mod change;
+pub mod credential;
 pub mod ending;
 pub mod feed;
 mod hold;

@@ -8,9 +8,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use palisade_db::Migration;
 
-use crate::access::Credential;
 use crate::app::{App, Parts, Subscription};
 use crate::audit::Event;
+use crate::credential::CredentialKind;
 use crate::ending::Ending;
 use crate::error::Result;
 use crate::http::Routes;
@@ -37,9 +37,9 @@ pub struct Module {
     pub letters: &'static [&'static Letter],
     /// Work that it does by the clock.
     pub jobs: &'static [Job],
-    /// Ways to prove who calls.
-    pub credentials: &'static [Credential],
-    /// How credentials end that it keeps.
+    /// The kinds of credential that it keeps and requests come with.
+    pub credentials: &'static [&'static CredentialKind],
+    /// How what it keeps ends with an act on its account: credentials, links, factors.
     pub endings: &'static [Ending],
     /// News that it listens to.
     pub subscriptions: &'static [Subscription],

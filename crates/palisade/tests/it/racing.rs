@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
-use palisade::app::{Actor, Hold, Presented};
+use palisade::app::{Actor, Hold};
+use palisade::credential::{Credential, SecretRef};
 use palisade::credentials::{self, Act, End};
 use palisade::id::{SessionId, UserId};
 use palisade::mail::Rendered;
@@ -73,8 +74,7 @@ async fn key_beside_ending(on: On) {
     // A change is open that rests on the session, and the ending waits for it.
     let thief = app.token("ann@example.com").await;
     let session = session_of(&app, id).await;
-    let presented = Some(Presented::AccessToken(1));
-    let actor = Actor { user: Some(id), session: Some(session), presented, ..Actor::default() };
+    let actor = actor_of(id, session);
     let admin = other.admin("root@example.com").await;
     let root = other.token("root@example.com").await;
     let mut change = app.app.change(&actor).await.unwrap();
@@ -96,6 +96,13 @@ async fn session_of(app: &TestApp, user: UserId) -> SessionId {
     let sql = "select id from sessions where user_id = $1 and ended_at is null";
     let (id,): (SessionId,) = app.app.db.one(sql, args![user]).await.unwrap();
     id
+}
+
+/// A user who acts with the first access token of a session.
+pub fn actor_of(user: UserId, session: SessionId) -> Actor {
+    let secret = SecretRef::Generation(1);
+    let credential = Credential { kind: &sessions::KIND, id: session.0, secret };
+    Actor { user: Some(user), credential: Some(credential), ..Actor::default() }
 }
 
 /// What a request to make a key writes.

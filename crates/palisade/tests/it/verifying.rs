@@ -26,7 +26,7 @@ crate::on_both! {
 const FEED: &str = "/api/v1/auth/revocations";
 
 /// Another service: a service account with a key.
-async fn verifier<'a>(app: &'a TestApp, root: &Client<'_>) -> Client<'a> {
+pub async fn verifier<'a>(app: &'a TestApp, root: &Client<'_>) -> Client<'a> {
     let made = root.post("/api/v1/service-accounts", json!({ "name": "Gateway" })).await;
     let role = json!({ "name": "verifiers", "permissions": ["tokens:introspect"] });
     root.post("/api/v1/roles", role).await;
@@ -38,20 +38,20 @@ async fn verifier<'a>(app: &'a TestApp, root: &Client<'_>) -> Client<'a> {
     app.anyone().with_token(key.text("api_key"))
 }
 
-async fn form(client: &Client<'_>, path: &str, token: &str) -> Answer {
+pub async fn form(client: &Client<'_>, path: &str, token: &str) -> Answer {
     let call = Call::new(Method::POST, path)
         .header("content-type", "application/x-www-form-urlencoded")
         .body(format!("token={token}&token_type_hint=anything"));
     client.send(call).await
 }
 
-async fn introspect(client: &Client<'_>, token: &str) -> Value {
+pub async fn introspect(client: &Client<'_>, token: &str) -> Value {
     let answer = form(client, "/api/v1/auth/introspect", token).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.raw);
     answer.body
 }
 
-async fn is_nothing(client: &Client<'_>, token: &str) {
+pub async fn is_nothing(client: &Client<'_>, token: &str) {
     assert_eq!(introspect(client, token).await, json!({ "active": false }), "{token}");
 }
 
@@ -165,7 +165,7 @@ fn opened(signed: &str) -> (Value, Value) {
     (part(parts[0]), part(parts[1]))
 }
 
-async fn page(client: &Client<'_>, after: Option<&str>) -> Value {
+pub async fn page(client: &Client<'_>, after: Option<&str>) -> Value {
     let path = after.map_or(FEED.to_owned(), |after| format!("{FEED}?after={after}"));
     let answer = client.get(&path).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.raw);

@@ -11,6 +11,7 @@
 //!
 //! Tables: `api_keys`.
 
+mod credential;
 mod ending;
 mod http;
 mod prove;
@@ -27,7 +28,6 @@ use palisade_db::{Migration, Sql, Timestamp, args};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::access::{Credential, Via};
 use crate::app::{App, Change, Parts, Subscription};
 use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
@@ -39,6 +39,7 @@ use crate::module::{Job, Module};
 use crate::shape;
 use crate::users;
 
+pub use credential::KIND;
 pub use ending::{Why, revoke};
 pub use prove::{allowed, live, of_secret};
 
@@ -80,13 +81,7 @@ pub const MODULE: Module = Module {
             run: |app| Box::pin(ending::prune(app)),
         },
     ],
-    credentials: &[Credential {
-        name: "api_key",
-        says: "An API key: `pal_ak_…`.",
-        session: false,
-        via: Via::Bearer,
-        prove: |app, parts| Box::pin(prove::bearer(app, parts)),
-    }],
+    credentials: &[&KIND],
     subscriptions: &[Subscription {
         topic: ENDED_NEWS,
         apply: |app, key| memory(app).end(&ApiKeyId(key), TOMBSTONE, app.clock.monotonic()),

@@ -9,15 +9,16 @@ use ipnet::IpNet;
 use palisade_crypto::opaque;
 use palisade_db::{Timestamp, args};
 
-use super::{ApiKey, Known, PREFIX, USE, memory};
-use crate::access::{self, Identity, Strength, Via};
+use super::{ApiKey, KIND, Known, PREFIX, USE, memory};
+use crate::access::{self, Identity};
 use crate::app::{Actor, App};
+use crate::credential::{Credential, SecretRef};
 use crate::error::{Result, bad_token};
 use crate::http::{Arrival, counted};
 use crate::id::{ApiKeyId, UserId};
 use crate::limits::Decision;
 use crate::memory::Recall;
-use crate::users::{self, User};
+use crate::users;
 
 /// How long a process remembers which key a digest belongs to.
 const DIGEST_REMEMBERED_FOR: Duration = Duration::from_secs(3600);
@@ -25,36 +26,20 @@ const DIGEST_REMEMBERED_FOR: Duration = Duration::from_secs(3600);
 const NOTE_AFTER: Duration = Duration::from_secs(60);
 
 /// Proves an API key. Whatever is wrong with it, the answer is the same.
-pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>> {
-    let token = access::bearer(&parts.headers)?;
-    if !token.starts_with(PREFIX) {
-        return Ok(None);
-    }
+pub(super) async fn bearer(app: &App, token: &str, parts: &Parts) -> Result<Identity> {
     let key = of_secret(app, token).await?.ok_or_else(bad_token)?;
     let address = parts.extensions.get::<Arrival>().map(|arrival| arrival.client.address);
     if !key.takes(address) {
         return Err(bad_token());
     }
-    let owner = owner(app, &key).await?.ok_or_else(bad_token)?;
-    let mut limit = None;
+    let credential = Credential { kind: &KIND, id: key.id.0, secret: SecretRef::Only };
+    let mut identity = users::identity(app, key.user, credential).await?;
     if !access::is_recheck(parts) {
-        limit = Some(count(app, &key)?);
+        identity.limit = Some(count(app, &key)?);
         note_use(app, &key);
     }
-    Ok(Some(Identity {
-        user: key.user,
-        session: None,
-        presented: None,
-        api_key: Some(key.id),
-        permissions: as_far_as(app, &key, &owner),
-        // Long ago: a key is no fresh proof of anything.
-        authenticated_at: Timestamp::from_micros(0),
-        proved_with: Strength::Password,
-        strongest: owner.factors.strongest(),
-        must_enrol: owner.must_enrol(app),
-        via: Via::Bearer,
-        limit,
-    }))
+    identity.permissions = as_far_as(&key, &identity.permissions, identity.must_enrol);
+    Ok(identity)
 }
 
 /// What a key may do now: what it was made for, as far as its owner may. None: its owner is disabled.
@@ -62,26 +47,27 @@ pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>>
 /// # Errors
 /// When the database is needed and doesn't answer.
 pub async fn allowed(app: &App, key: &ApiKey) -> Result<Option<Arc<BTreeSet<String>>>> {
+    let owner = users::current(app, key.user).await?.filter(|user| !user.disabled);
     // What its owner can't use yet is worth nothing elsewhere.
-    let owner = owner(app, key).await?.filter(|owner| !owner.must_enrol(app));
-    Ok(owner.map(|owner| as_far_as(app, key, &owner)))
+    let owner = owner.filter(|owner| !owner.must_enrol(app));
+    Ok(owner.map(|owner| as_far_as(key, &owner.permissions, false)))
 }
 
-async fn owner(app: &App, key: &ApiKey) -> Result<Option<Arc<User>>> {
-    Ok(users::current(app, key.user).await?.filter(|user| !user.disabled))
-}
-
-fn as_far_as(app: &App, key: &ApiKey, owner: &User) -> Arc<BTreeSet<String>> {
+fn as_far_as(
+    key: &ApiKey,
+    held: &Arc<BTreeSet<String>>,
+    must_enrol: bool,
+) -> Arc<BTreeSet<String>> {
     // SECURITY: a key is no way around a factor that its owner has yet to set up
     // (test: an_api_key_is_no_way_around_the_second_factor).
-    if owner.must_enrol(app) {
+    if must_enrol {
         return Arc::default();
     }
     // SECURITY: as of now, not as of when it was made (test: an_api_key_may_do_what_its_owner_may_and_no_more).
-    if key.permissions.is_subset(&owner.permissions) {
+    if key.permissions.is_subset(held) {
         return Arc::clone(&key.permissions);
     }
-    Arc::new(key.permissions.intersection(&owner.permissions).cloned().collect())
+    Arc::new(key.permissions.intersection(held).cloned().collect())
 }
 
 /// The key of this text, if it works.

@@ -109,7 +109,21 @@ pub(super) const BY_ACT: Ending = Ending {
             }
         })
     },
+    owners: Some(|app, after, limit| Box::pin(owners(app, after, limit))),
 };
+
+/// Users with a live session.
+async fn owners(app: &App, after: UserId, limit: i64) -> Result<Vec<UserId>> {
+    let rows: Vec<(UserId,)> = app
+        .db
+        .all(
+            "select distinct user_id from sessions
+             where user_id > $1 and ended_at is null and expires_at > $2 order by user_id limit $3",
+            args![after, app.clock.now(), limit],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|(user,)| user).collect())
+}
 
 async fn end_but(
     change: &mut Change,

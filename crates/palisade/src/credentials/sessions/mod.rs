@@ -9,6 +9,7 @@
 //!
 //! Tables: `sessions`, `session_secrets`.
 
+mod credential;
 mod ending;
 mod everyone;
 mod http;
@@ -27,7 +28,7 @@ use palisade_db::{Migration, Sql, Timestamp, args};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::access::{self, Credential, Strength, Via};
+use crate::access::{self, Strength};
 use crate::app::{App, Change, Parts, Subscription};
 use crate::audit::Event;
 use crate::error::Result;
@@ -39,6 +40,7 @@ use crate::settings::TokenFormat;
 use crate::shape;
 use crate::tokens;
 
+pub use credential::KIND;
 pub use ending::{Ended, REVOKED, Why, disable, end, revoke_all};
 pub use everyone::{ALL_REVOKED, EndedAll, revoke_everyone};
 pub use http::{Answer, answer};
@@ -63,23 +65,7 @@ pub const MODULE: Module = Module {
         every: Duration::from_secs(60),
         run: |app| Box::pin(ending::prune(app)),
     }],
-    credentials: &[
-        Credential {
-            name: "bearer",
-            says: "The access token of a session (RFC 6750): a JWT or a PASETO.",
-            session: true,
-            via: Via::Bearer,
-            prove: |app, parts| Box::pin(prove::bearer(app, parts)),
-        },
-        Credential {
-            name: "cookie",
-            says: "The cookie of a session. Unsafe methods require a proof of origin: \
-                   `Sec-Fetch-Site: same-origin`, or an `Origin` that is the server's own.",
-            session: true,
-            via: Via::Cookie,
-            prove: |app, parts| Box::pin(prove::cookie(app, parts)),
-        },
-    ],
+    credentials: &[&KIND],
     endings: &[ending::BY_ACT],
     subscriptions: &[
         Subscription {

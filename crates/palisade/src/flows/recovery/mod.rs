@@ -234,14 +234,17 @@ async fn replace(change: &mut Change, user: UserId, new: Link) -> Result<()> {
 const LINKS: [Ending; 4] = [
     Ending {
         kind: credentials::Kind::PasswordLinks,
+        owners: None,
         end: |change, end, _| Box::pin(none(void_links(change, end.user))),
     },
     Ending {
         kind: credentials::Kind::EmailLinks,
+        owners: None,
         end: |change, end, _| Box::pin(none(address::void_asked(change, end.user))),
     },
     Ending {
         kind: credentials::Kind::UndoLinks,
+        owners: None,
         end: |change, end, fate| {
             let since = end.since.filter(|_| fate == Fate::Since);
             Box::pin(none(address::void_undoing(change, end.user, since)))
@@ -249,6 +252,7 @@ const LINKS: [Ending; 4] = [
     },
     Ending {
         kind: credentials::Kind::FactorLinks,
+        owners: None,
         end: |change, end, _| Box::pin(none(factors::void(change, end.user))),
     },
 ];

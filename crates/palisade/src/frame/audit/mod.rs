@@ -35,7 +35,7 @@ use crate::module::{Job, Module, Permission};
 
 pub use head::create_head;
 pub use list::{EventView, Filter, list};
-pub use record::{AuditKeys, Party, create_person_key};
+pub use record::{AuditKeys, Party, PartyCredential, create_person_key};
 pub(crate) use record::{write, written};
 pub use reseal::reseal;
 pub use seal::{seal_all, seal_pending, seal_written};

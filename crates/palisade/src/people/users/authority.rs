@@ -9,7 +9,7 @@ use super::{ADMIN, User, current, find, find_now};
 use crate::access::Caller;
 use crate::app::{ActorKind, App, Change, Hold};
 use crate::error::{Error, Kind, Result, bad_token};
-use crate::id::{ApiKeyId, UserId};
+use crate::id::UserId;
 
 /// The extent of a caller's authority: what they hold themselves, and no more.
 #[derive(Clone, Debug)]
@@ -36,8 +36,7 @@ impl Authority {
     /// # Errors
     /// The caller is not signed in; or the database fails.
     pub async fn of(change: &mut Change) -> Result<Authority> {
-        let (kind, key) = (change.actor().kind, change.actor().api_key);
-        if matches!(kind, ActorKind::Operator | ActorKind::System) {
+        if matches!(change.actor().kind, ActorKind::Operator | ActorKind::System) {
             return Ok(Authority::Operator);
         }
         if change.actor().permission.is_none() {
@@ -46,10 +45,10 @@ impl Authority {
         let id = change.actor().user.ok_or_else(bad_token)?;
         // SECURITY: (test: rights_that_were_taken_away_do_nothing_for_what_is_under_way)
         let user = find_now(change, id).await?.ok_or_else(bad_token)?;
-        let permissions = match key {
+        let permissions = match change.permissions() {
             // What is yet to be proved with a second factor opens nothing.
             _ if user.must_enrol(change.app()) => Arc::default(),
-            Some(key) => as_far_as(change, &user, key).await?,
+            Some(own) => Arc::new(own.intersection(&user.permissions).cloned().collect()),
             None => Arc::clone(&user.permissions),
         };
         Ok(Authority::by(&user, permissions))
@@ -131,23 +130,6 @@ impl Authority {
         let more: Option<(i64,)> = change.maybe(OPENS_MORE, args![target.id, *id, now]).await?;
         if more.is_none() { Ok(()) } else { Err(exceeds_own()) }
     }
-}
-
-/// What an API key may do: what it was made for, as far as its owner may.
-async fn as_far_as(
-    change: &mut Change,
-    owner: &User,
-    key: ApiKeyId,
-) -> Result<Arc<BTreeSet<String>>> {
-    let row: Option<(String,)> = change
-        .maybe(
-            "select permissions from api_keys where id = $1 and user_id = $2",
-            args![key, owner.id],
-        )
-        .await?;
-    let (words,) = row.ok_or_else(bad_token)?;
-    let held = words.split_whitespace().filter(|name| owner.permissions.contains(*name));
-    Ok(Arc::new(held.map(str::to_owned).collect()))
 }
 
 /// The permission of the slice `grants` that stands for every grant on every resource.

@@ -31,6 +31,7 @@ mod authority;
 mod details;
 mod email;
 mod http;
+mod identity;
 mod list;
 mod roles;
 mod service;
@@ -61,6 +62,7 @@ pub use authority::{
 pub use details::{email_taken, prove_address, set_email, set_name};
 pub use email::Email;
 pub use http::absent_or_null;
+pub use identity::{find_account, identity};
 pub use list::page;
 pub use roles::{
     Holder, grant_role, has_admin, has_admin_now, revoke_role, roles_changed, spare_last_admin,
