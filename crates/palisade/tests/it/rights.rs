@@ -11,7 +11,7 @@ use palisade::grants::{self, Resource, Subject};
 use palisade::id::UserId;
 use palisade::registration::{self, Wanted};
 use palisade::users::{self, Email, Holder, NewUser};
-use palisade::{recovery, roles};
+use palisade::{invitations, roles};
 use palisade_crypto::opaque;
 use palisade_db::{Timestamp, args};
 use serde_json::{Value, json};
@@ -504,7 +504,7 @@ async fn operator(on: On) {
             roles::grant(change, id, &role).await.unwrap();
         }
         let change = app.app.change_holding(&operator, &[Hold::Shared(id)]).await.unwrap();
-        let sent = recovery::send_link(change, id).await;
+        let sent = invitations::send_link(change, id).await;
         assert_eq!(sent.is_ok(), kind != "service", "{kind}");
     }
     app.stop().await;
