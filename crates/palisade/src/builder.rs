@@ -158,8 +158,8 @@ impl Builder {
         for module in &self.modules {
             (module.parts)(&self.settings, &mut parts)?;
         }
-        let app = App::new(Ground {
-            db,
+        let ground = Ground {
+            db: db.read_only(),
             clock: self.clock.clone(),
             random: Arc::clone(&self.random),
             audit_keys: AuditKeys::new(&root),
@@ -176,7 +176,8 @@ impl Builder {
             subscriptions: self.modules.iter().flat_map(|m| m.subscriptions).copied().collect(),
             settings: Arc::clone(&self.settings),
             parts,
-        });
+        };
+        let app = App::new(ground, db);
         keys::prepare(&app).await?;
         Ok(app)
     }

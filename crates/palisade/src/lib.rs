@@ -21,7 +21,7 @@ pub use flows::{
     registration, verifiers,
 };
 pub use frame::{
-    access, actor, app, audit, change, credential, ending, feed, http, letter, module,
+    access, actor, app, audit, change, credential, ending, feed, http, letter, module, upkeep,
 };
 pub use ground::{
     clock, error, hashing, id, limits, memory, net, runtime, settings, shape, visible,

@@ -269,7 +269,7 @@ async fn void(change: &mut Change, user: UserId) -> Result<()> {
 
 async fn prune(app: &App) -> Result<()> {
     let now: Timestamp = app.clock.now();
-    let mut tx = app.db.begin().await?;
-    tx.run("delete from challenges where expires_at < $1", args![now]).await?;
-    Ok(tx.commit().await?)
+    let upkeep = app.upkeep("challenges that have expired");
+    upkeep.run("delete from challenges where expires_at < $1", args![now]).await?;
+    Ok(())
 }

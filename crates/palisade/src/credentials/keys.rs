@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use palisade_crypto::seal::{KeyRing, SealingKey};
 use palisade_crypto::token::{Algorithm, TokenKey, Verifier};
-use palisade_db::{Db, Migration, Sql, Timestamp, args};
+use palisade_db::{Migration, ReadDb, Sql, Timestamp, args};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -129,7 +129,7 @@ pub struct KeyView {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn any(db: &Db) -> Result<bool> {
+pub async fn any(db: &ReadDb) -> Result<bool> {
     let (count,): (i64,) = db.one("select count(*) from keys", args![]).await?;
     Ok(count > 0)
 }
@@ -236,7 +236,7 @@ pub async fn rotate(app: &App, actor: &Actor) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn list(db: &Db) -> Result<Vec<KeyView>> {
+pub async fn list(db: &ReadDb) -> Result<Vec<KeyView>> {
     let rows: Vec<(String, String, String, i64, Timestamp, Option<Timestamp>)> = db
         .all(
             "select kid, purpose, algorithm, version, created_at, retired_at from keys

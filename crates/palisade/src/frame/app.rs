@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use palisade_crypto::random::Random;
 use palisade_crypto::root::RootKey;
-use palisade_db::Db;
+use palisade_db::{Db, ReadDb};
 use uuid::Uuid;
 
 use crate::audit::AuditKeys;
@@ -20,18 +20,42 @@ use crate::feed::Feed;
 use crate::id::uuid_v7;
 use crate::limits::Limiter;
 use crate::settings::Settings;
+use crate::upkeep::Upkeep;
 
 pub use crate::actor::{Actor, ActorKind};
 pub use crate::change::{Change, Hold};
 
 /// A running Palisade. Cheap to clone.
+///
+/// Whoever has it reads the database, and writes through a [`Change`], which has its audit event, or through
+/// [`App::upkeep`].
+///
+/// ```
+/// # use palisade_db::args;
+/// async fn forget_old(app: &palisade::App) -> palisade::error::Result<u64> {
+///     app.upkeep("notes that have expired").run("delete from notes", args![]).await
+/// }
+/// ```
+///
+/// ```compile_fail
+/// # use palisade_db::args;
+/// async fn forget_old(app: &palisade::App) -> palisade::error::Result<u64> {
+///     Ok(app.db.begin().await?.run("delete from notes", args![]).await?)
+/// }
+/// ```
 #[derive(Clone)]
-pub struct App(Arc<Ground>);
+pub struct App(Arc<Inner>);
+
+struct Inner {
+    ground: Ground,
+    /// For [`Change`] and [`Upkeep`] alone.
+    writer: Db,
+}
 
 /// What [`App`] is made of.
 pub struct Ground {
-    /// The database.
-    pub db: Db,
+    /// The database, to be read.
+    pub db: ReadDb,
     /// What time it is.
     pub clock: Clock,
     /// Where randomness comes from.
@@ -89,14 +113,25 @@ impl Parts {
 impl std::ops::Deref for App {
     type Target = Ground;
     fn deref(&self) -> &Ground {
-        &self.0
+        &self.0.ground
     }
 }
 
 impl App {
     /// Starts from its parts; see [`crate::Builder`].
-    pub fn new(ground: Ground) -> App {
-        App(Arc::new(ground))
+    pub fn new(ground: Ground, writer: Db) -> App {
+        App(Arc::new(Inner { ground, writer }))
+    }
+
+    /// The database, for [`Change`] alone.
+    pub(super) fn writer(&self) -> &Db {
+        &self.0.writer
+    }
+
+    /// Leave to write outside a change, for this reason: what changes nothing for anybody and is no event. Everything
+    /// else is a [`Change`].
+    pub fn upkeep(&self, reason: &'static str) -> Upkeep<'_> {
+        Upkeep::new(&self.0.writer, reason)
     }
 
     /// The state that a slice put there when the app was built.

@@ -2,8 +2,8 @@
 //!
 //! Promises:
 //! - **No change commits without its audit event.** [`Change::commit`] takes the event; the only other
-//!   way out is [`Change::commit_quietly`], whose uses a test lists. Dropping a change rolls it back. Upkeep that
-//!   changes nothing for anybody (expired rows, the state of what is sent) needs none; a test lists who does it.
+//!   way out is [`Change::commit_quietly`], whose uses a test lists. Dropping a change rolls it back. What
+//!   changes nothing for anybody (expired rows, the state of what is sent) is [upkeep](crate::upkeep).
 //! - A commit can't be cancelled by a client that goes away, and what it tells the
 //!   [feed](crate::feed) is applied here before the caller learns that it succeeded.
 //! - When the outcome of a commit is unknown, what it touched is forgotten and read again.
@@ -45,7 +45,7 @@ impl App {
     pub async fn change_holding(&self, actor: &Actor, holds: &[Hold]) -> Result<Change> {
         // SECURITY: all at once and before anything is looked at
         // (test: an_api_key_made_beside_an_ending_does_not_outlive_it).
-        let tx = self.db.begin_holding(locks(actor, holds)).await?;
+        let tx = self.writer().begin_holding(locks(actor, holds)).await?;
         let mut change = Change {
             tx,
             at: self.clock.now(),

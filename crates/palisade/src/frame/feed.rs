@@ -8,7 +8,7 @@
 //! the feed for one second says so** ([`Feed::is_current`]) and serves no remembered identity; **a process
 //! under which the history changed notices**: a database that was restored, or a standby that took over
 //! before it had everything, gives numbers a second time. Each read therefore begins with the last row that
-//! was read before, which must be there unchanged, and asks for the table's epoch ([`Db::epoch`]).
+//! was read before, which must be there unchanged, and asks for the table's epoch ([`ReadDb::epoch`]).
 //! Where either differs, [`Look::changed`] says so, and everything that the process remembers is forgotten.
 //!
 //! Tables: `feed`.
@@ -18,11 +18,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use palisade_db::{Db, Timestamp, Tx, args};
+use palisade_db::{ReadDb, Timestamp, Tx, args};
 use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::upkeep::Upkeep;
 
 /// How often the table is read when nothing wakes us.
 pub const POLL: Duration = Duration::from_millis(100);
@@ -222,7 +223,7 @@ impl Feed {
     ///
     /// # Errors
     /// When the database doesn't answer.
-    pub async fn start(&self, db: &Db, clock: &Clock) -> Result<()> {
+    pub async fn start(&self, db: &ReadDb, clock: &Clock) -> Result<()> {
         let before = clock.now().minus(Duration::from_secs(60));
         let epoch = db.epoch(TABLE).await?;
         let last: Option<(i64, Uuid, Uuid, Timestamp)> = db
@@ -242,7 +243,7 @@ impl Feed {
     ///
     /// # Errors
     /// When the database doesn't answer.
-    pub async fn look(&self, db: &Db, now: Duration) -> Result<Look> {
+    pub async fn look(&self, db: &ReadDb, now: Duration) -> Result<Look> {
         let epoch = db.epoch(TABLE).await?;
         let rows = self.rows(db).await?;
         let mut news = Vec::new();
@@ -262,7 +263,7 @@ impl Feed {
     }
 
     /// All rows from the last certain one on, which itself is among them.
-    async fn rows(&self, db: &Db) -> Result<Vec<Row>> {
+    async fn rows(&self, db: &ReadDb) -> Result<Vec<Row>> {
         let mut all = Vec::new();
         let mut behind = self.window().low - 1;
         loop {
@@ -296,14 +297,10 @@ impl Feed {
     ///
     /// # Errors
     /// When the database doesn't answer.
-    pub async fn prune(&self, db: &Db, now: Timestamp, needed: Duration) -> Result<()> {
-        let mut tx = db.begin().await?;
-        tx.run(
-            "delete from feed where at < $1 and seq < (select max(seq) from feed where at < $1)",
-            args![now.minus(needed.max(KEPT_FOR))],
-        )
-        .await?;
-        tx.commit().await?;
+    pub async fn prune(&self, upkeep: Upkeep<'_>, now: Timestamp, needed: Duration) -> Result<()> {
+        let sql =
+            "delete from feed where at < $1 and seq < (select max(seq) from feed where at < $1)";
+        upkeep.run(sql, args![now.minus(needed.max(KEPT_FOR))]).await?;
         Ok(())
     }
 
@@ -311,7 +308,7 @@ impl Feed {
     ///
     /// # Errors
     /// When the database doesn't answer.
-    pub async fn since(&self, db: &Db, asked: Asked) -> Result<Since> {
+    pub async fn since(&self, db: &ReadDb, asked: Asked) -> Result<Since> {
         let before = asked.now.minus(CERTAIN_AFTER);
         // Before the rows: what is certain now is certain when they are read.
         let places: Vec<(i64, Uuid, Uuid, Timestamp)> = db

@@ -13,3 +13,4 @@ pub mod http;
 mod lasting;
 pub mod letter;
 pub mod module;
+pub mod upkeep;

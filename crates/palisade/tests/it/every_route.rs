@@ -64,7 +64,7 @@ async fn prove(app: &App, token: &str) -> Result<Identity> {
 /// A session and an API key for the credentials to have, whatever a route did to them.
 async fn keep_alive(app: &App, user: UserId) {
     let (nil, now) = (Uuid::nil(), app.clock.now());
-    let mut tx = app.db.begin().await.unwrap();
+    let mut tx = app.upkeep("a test").begin().await.unwrap();
     tx.run(
         "insert into sessions (id, user_id, transport, token_format, amr, created_at, authenticated_at,
             last_used_at, idle_expires_at, expires_at)

@@ -223,7 +223,7 @@ async fn taken_between(on: On) {
 }
 
 async fn change_schema(app: &App, sql: &'static str) {
-    let mut tx = app.db.begin().await.unwrap();
+    let mut tx = app.upkeep("a test").begin().await.unwrap();
     tx.run(sql, args![]).await.unwrap();
     tx.commit().await.unwrap();
 }

@@ -417,7 +417,7 @@ async fn what_the_database_broke_off_is_run_again() {
     let user = app.user("ann@example.com").await;
     let signed_in = app.anyone().login("ann@example.com").await;
     let session = session_of(&app, user).await;
-    let mut tx = app.app.db.begin().await.unwrap();
+    let mut tx = app.app.upkeep("a test").begin().await.unwrap();
     let secrets = "update session_secrets set created_at = created_at where session_id = $1";
     tx.run(secrets, args![session]).await.unwrap();
     let circle = async {

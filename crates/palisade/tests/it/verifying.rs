@@ -257,7 +257,8 @@ async fn unknown(on: On) {
     // The reader's place is known for as long as nothing else happens, however long that is.
     app.advance(Duration::from_secs(3 * 3600)).await;
     let root = app.token("root@example.com").await;
-    app.app.feed.prune(&app.app.db, app.clock.now(), Duration::ZERO).await.unwrap();
+    let upkeep = app.app.upkeep("a test");
+    app.app.feed.prune(upkeep, app.clock.now(), Duration::ZERO).await.unwrap();
     let gateway = verifier(&app, &root).await;
     let known = page(&gateway, Some(&next)).await;
     assert_eq!((ended(&known).len(), known.get("restarted")), (0, None));
@@ -275,7 +276,7 @@ async fn unknown(on: On) {
 
 /// Endings as other processes write them: number, subject, age in seconds.
 async fn write(app: &TestApp, rows: impl IntoIterator<Item = (i64, u128, u64)>) {
-    let mut tx = app.app.db.begin().await.unwrap();
+    let mut tx = app.app.upkeep("a test").begin().await.unwrap();
     for (seq, subject, age) in rows {
         let at: Timestamp = app.clock.now().minus(Duration::from_secs(age));
         let sql = match app.app.db.backend() {

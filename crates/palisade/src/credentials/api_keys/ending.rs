@@ -158,8 +158,8 @@ pub(super) async fn warn(app: &App) -> Result<()> {
 
 /// Deletes keys that are long over.
 pub(super) async fn prune(app: &App) -> Result<()> {
-    let mut tx = app.db.begin().await?;
     let before = app.clock.now().minus(KEPT_FOR);
-    tx.run("delete from api_keys where expires_at < $1 or revoked_at < $1", args![before]).await?;
-    Ok(tx.commit().await?)
+    let sql = "delete from api_keys where expires_at < $1 or revoked_at < $1";
+    app.upkeep("API keys that ended long ago").run(sql, args![before]).await?;
+    Ok(())
 }

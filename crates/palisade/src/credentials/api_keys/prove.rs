@@ -11,7 +11,7 @@ use palisade_db::{Timestamp, args};
 
 use super::{ApiKey, KIND, Known, PREFIX, USE, memory};
 use crate::access::{self, Identity};
-use crate::app::{Actor, App};
+use crate::app::App;
 use crate::credential::{Credential, SecretRef};
 use crate::error::{Result, bad_token};
 use crate::http::{Arrival, counted};
@@ -174,13 +174,8 @@ fn note_use(app: &App, key: &Arc<ApiKey>) {
 }
 
 async fn write_use(app: &App, id: ApiKeyId, at: Timestamp) -> Result<()> {
-    let mut change = app.change(&Actor::system()).await?;
-    change
-        .run(
-            "update api_keys set last_used_at = $2
-             where id = $1 and (last_used_at is null or last_used_at < $2)",
-            args![id, at],
-        )
-        .await?;
-    change.commit_quietly("using an API key is no change of it").await
+    let sql = "update api_keys set last_used_at = $2
+         where id = $1 and (last_used_at is null or last_used_at < $2)";
+    app.upkeep("using an API key is no change of it").run(sql, args![id, at]).await?;
+    Ok(())
 }

@@ -438,13 +438,11 @@ async fn refuse(change: &mut Change, account: &Account, client: Client) -> Resul
 /// that aren't known any more. What is in a row at an account stays until it is broken.
 async fn prune(app: &App) -> Result<()> {
     let now = app.clock.now();
-    let mut tx = app.db.begin().await?;
-    tx.run(
-        "delete from lockout_counts where (user_id is null and last_at < $1) or (client <> '' and last_at < $2)",
-        args![now.minus(count::LONGEST_LOCK * 2), now.minus(KNOWN_FOR)],
-    )
-    .await?;
-    Ok(tx.commit().await?)
+    let sql = "delete from lockout_counts
+         where (user_id is null and last_at < $1) or (client <> '' and last_at < $2)";
+    let args = args![now.minus(count::LONGEST_LOCK * 2), now.minus(KNOWN_FOR)];
+    app.upkeep("counts of guesses that can't matter any more").run(sql, args).await?;
+    Ok(())
 }
 
 pub use count::{FOR_GOOD, locked_until};

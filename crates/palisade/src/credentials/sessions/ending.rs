@@ -209,7 +209,7 @@ const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 pub(super) async fn prune(app: &App) -> Result<()> {
     let now = app.clock.now();
     let grace_over = now.minus(app.settings.sessions.refresh_grace);
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.upkeep("sessions that ended long ago").begin().await?;
     tx.run(
         "update session_secrets set successor_sealed = null
          where successor_sealed is not null and used_at < $1",

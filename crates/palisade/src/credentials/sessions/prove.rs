@@ -11,7 +11,7 @@ use super::{
     COOKIE_PREFIX, KIND, Known, Owner, Session, Transport, idle_end, live, memory, next_read,
 };
 use crate::access::{self, Identity, Strength};
-use crate::app::{Actor, App};
+use crate::app::App;
 use crate::credential::{Credential, SecretRef};
 use crate::error::{Result, bad_token};
 use crate::id::SessionId;
@@ -157,13 +157,9 @@ fn extend(app: &App, session: &Arc<Session>) {
 }
 
 async fn write_extension(app: &App, session: &Session) -> Result<()> {
-    let mut change = app.change(&Actor::system()).await?;
-    change
-        .run(
-            "update sessions set last_used_at = $2, idle_expires_at = $3
-             where id = $1 and ended_at is null and idle_expires_at < $3",
-            args![session.id, session.last_used_at, session.idle_expires_at],
-        )
-        .await?;
-    change.commit_quietly("using a session is no change of it").await
+    let sql = "update sessions set last_used_at = $2, idle_expires_at = $3
+         where id = $1 and ended_at is null and idle_expires_at < $3";
+    let args = args![session.id, session.last_used_at, session.idle_expires_at];
+    app.upkeep("using a session is no change of it").run(sql, args).await?;
+    Ok(())
 }
