@@ -13,7 +13,7 @@ use http_body_util::BodyExt as _;
 use palisade::app::{Actor, App};
 use palisade::clock::Clock;
 use palisade::http::Frame;
-use palisade::http::serve::Connection;
+use palisade::http::serve::{Carrier, Connection, Stopping};
 use palisade::id::UserId;
 use palisade::module::Module;
 use palisade::registration::{self, Wanted};
@@ -283,7 +283,8 @@ impl Client<'_> {
         }
         let mut request = request.body(call.body).unwrap();
         let local = "127.0.0.1:8000".parse().unwrap();
-        request.extensions_mut().insert(Connection { peer: self.address, local, tls: false });
+        let connection = Connection { peer: self.address, local, tls: false };
+        request.extensions_mut().insert(Carrier::new(connection, Stopping::default()));
         self.app.service.clone().oneshot(request).await.unwrap()
     }
 
