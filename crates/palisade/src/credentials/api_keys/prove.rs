@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::http::request::Parts;
 use ipnet::IpNet;
 use palisade_crypto::opaque;
-use palisade_db::{Timestamp, args};
+use palisade_db::{Timestamp, args, row_struct};
 
 use super::{ApiKey, KIND, Known, PREFIX, USE, memory};
 use crate::access::{self, Identity};
@@ -109,10 +109,21 @@ pub async fn live(app: &App, id: ApiKeyId) -> Result<Option<Arc<ApiKey>>> {
     Ok(Some(key).filter(works))
 }
 
-type Row = (UserId, String, Option<String>, Option<i64>, Timestamp, Timestamp, Option<Timestamp>);
+row_struct! {
+    /// A key that isn't revoked, as it is stored.
+    struct WorkingKeyRow {
+        user: UserId,
+        permissions: String,
+        addresses: Option<String>,
+        requests_per_minute: Option<i64>,
+        created_at: Timestamp,
+        expires_at: Timestamp,
+        last_used_at: Option<Timestamp>,
+    }
+}
 
 async fn find(app: &App, id: ApiKeyId) -> Result<Option<ApiKey>> {
-    let row: Option<Row> = app
+    let row: Option<WorkingKeyRow> = app
         .db
         .maybe(
             "select user_id, permissions, addresses, requests_per_minute, created_at, expires_at,
@@ -121,22 +132,19 @@ async fn find(app: &App, id: ApiKeyId) -> Result<Option<ApiKey>> {
             args![id],
         )
         .await?;
-    let Some((user, permissions, addresses, rate, created_at, expires_at, used)) = row else {
-        return Ok(None);
-    };
     // What can't be read is left out: it lets in nobody.
     let networks = |text: String| -> Vec<IpNet> {
         text.split(' ').filter_map(|network| network.parse().ok()).collect()
     };
-    Ok(Some(ApiKey {
+    Ok(row.map(|row| ApiKey {
         id,
-        user,
-        permissions: Arc::new(super::split(&permissions).into_iter().collect()),
-        addresses: addresses.map(networks),
-        created_at,
-        expires_at,
-        requests_per_minute: rate.and_then(|rate| u32::try_from(rate).ok()),
-        last_used_at: used,
+        user: row.user,
+        permissions: Arc::new(super::split(&row.permissions).into_iter().collect()),
+        addresses: row.addresses.map(networks),
+        created_at: row.created_at,
+        expires_at: row.expires_at,
+        requests_per_minute: row.requests_per_minute.and_then(|rate| u32::try_from(rate).ok()),
+        last_used_at: row.last_used_at,
     }))
 }
 
