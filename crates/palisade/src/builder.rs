@@ -12,10 +12,8 @@ use palisade_crypto::root::RootKey;
 use palisade_db::{Db, Migration, Sql};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::app::{App, Ground, Parts};
-use crate::audit::AuditKeys;
+use crate::app::{App, CredentialList, CredentialMethods, Ground, Parts};
 use crate::clock::Clock;
-use crate::credential::{CredentialKind, CredentialKinds};
 use crate::error::{Error, Result};
 use crate::feed::Feed;
 use crate::http::{About, Frame, HostCookie, Route, Routes, openapi};
@@ -23,18 +21,20 @@ use crate::id::uuid_v7;
 use crate::limits::{EffectiveRule, Limiter};
 use crate::mail::Letters;
 use crate::module::{Module, Permission};
+use crate::record::AuditKeys;
 use crate::reference::Document;
 use crate::running::{self, Running};
 use crate::settings::{CorsOrigin, Settings};
 use crate::users::AllPermissions;
 use crate::{
-    api_keys, audit, challenges, compat, credentials, deletion, email_change, export,
+    api_keys, audit, audit_log, challenges, compat, credentials, deletion, email_change, export,
     factor_recovery, grants, invitations, keys, lockout, login, mail, mfa, passwords, recovery,
     reference, registration, roles, sessions, system, tokens, users, verifiers,
 };
 
 /// Palisade's own modules.
 pub const MODULES: &[Module] = &[
+    audit_log::MODULE,
     audit::MODULE,
     keys::MODULE,
     users::MODULE,
@@ -132,7 +132,7 @@ impl Builder {
         openapi(&about, &self.routes())
     }
 
-    fn credentials(&self) -> Vec<&'static CredentialKind> {
+    fn credentials(&self) -> Vec<CredentialMethods> {
         self.modules.iter().flat_map(|module| module.credentials).copied().collect()
     }
 
@@ -162,11 +162,11 @@ impl Builder {
             db: db.read_only(),
             clock: self.clock.clone(),
             random: Arc::clone(&self.random),
-            audit_keys: AuditKeys::new(&root),
+            audit_keys: AuditKeys::new(&root, Arc::clone(&self.random)),
             root,
             feed: Feed::new(uuid_v7(self.clock.now(), &*self.random)),
             limiter: Limiter::new(self.limits_in_force()),
-            credentials: CredentialKinds::new(self.credentials())?,
+            credentials: CredentialList::new(self.credentials())?,
             find_account: |change, user, permission| {
                 Box::pin(users::find_account(change, user, permission))
             },

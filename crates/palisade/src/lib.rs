@@ -21,14 +21,14 @@ pub use flows::{
     registration, verifiers,
 };
 pub use frame::{
-    access, actor, app, audit, change, credential, ending, feed, http, letter, module, upkeep,
+    access, actor, app, arrival, audit_log, credential, feed, http, letter, module, record, upkeep,
 };
 pub use ground::{
-    clock, error, hashing, id, limits, memory, net, runtime, settings, shape, visible,
+    clock, cookie, error, hashing, id, limits, memory, net, runtime, settings, shape, visible,
 };
-pub use operation::{reference, system};
+pub use operation::{audit, reference, system};
 pub use people::{grants, mail, roles, users};
 
-pub use app::App;
+pub use app::{App, change, ending};
 pub use builder::{Builder, MODULES};
 pub use running::Running;

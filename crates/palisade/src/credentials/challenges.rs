@@ -1,6 +1,7 @@
 //! Challenges: proofs that were requested and are still outstanding.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A challenge is no session: it opens nothing but the step that it was made for.
 //! - It belongs to the client that it was made for, lives five minutes, is answered right at most once, and
 //!   survives five attempts, which are counted before they are judged (a code that was accepted before is none): neither attempts at the same moment nor

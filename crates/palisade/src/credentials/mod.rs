@@ -1,12 +1,13 @@
 //! What ends with what: one table, and the one operation that carries it out.
 //!
-//! Promises:
-//! - Every act that ends credentials of an account ends them here, by [`TABLE`], which `docs/sessions.md` prints.
-//! - Nothing ends while another change rests on it: the account is held alone.
-//!
 //! Each slice brings the endings of its own kinds ([`Ending`], in its `MODULE`). A single session or API key that
 //! is ended by itself isn't here: `sessions::end`, `api_keys::revoke`. A kind that an application brings
 //! ([`OwnKind`]) has no place in the table: it ends with sessions, API keys or either.
+//!
+//! # Promises
+//!
+//! - Every act that ends credentials of an account ends them here, by [`TABLE`], which `docs/sessions.md` prints.
+//! - Nothing ends while another change rests on it: the account is held alone.
 //!
 //! Tables: none.
 
@@ -22,7 +23,7 @@ pub mod tokens;
 use crate::app::{Change, Hold};
 use crate::error::{Error, Result};
 
-pub use crate::ending::{Act, End, Ending, EndsWith, Fate, Kind, OwnKind};
+pub use crate::app::{Act, End, Ending, EndsWith, Fate, Kind, OwnKind};
 
 /// What ends with an act, and why.
 pub struct Line {

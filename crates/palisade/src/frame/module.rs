@@ -8,15 +8,15 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use palisade_db::Migration;
 
-use crate::app::{App, Parts, Subscription};
-use crate::audit::Event;
-use crate::credential::CredentialKind;
-use crate::ending::Ending;
+use crate::app::{App, CredentialMethods, Ending, Parts, Subscription};
 use crate::error::Result;
 use crate::http::Routes;
 use crate::letter::Letter;
 use crate::limits::Rule;
+use crate::record::Event;
 use crate::settings::Settings;
+
+pub use crate::access::Permission;
 
 /// A slice's table of contents.
 #[derive(Clone, Copy)]
@@ -37,8 +37,8 @@ pub struct Module {
     pub letters: &'static [&'static Letter],
     /// Work that it does by the clock.
     pub jobs: &'static [Job],
-    /// The kinds of credential that it keeps and requests come with.
-    pub credentials: &'static [&'static CredentialKind],
+    /// What the kinds of credential can do that it keeps and requests come with.
+    pub credentials: &'static [CredentialMethods],
     /// How what it keeps ends with an act on its account: credentials, links, factors.
     pub endings: &'static [Ending],
     /// News that it listens to.
@@ -69,15 +69,6 @@ impl Module {
         tables: &[],
         parts: |_, _| Ok(()),
     };
-}
-
-/// A right that a role may carry: `users:read`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Permission {
-    /// `area:verb`.
-    pub name: &'static str,
-    /// One sentence, for people.
-    pub says: &'static str,
 }
 
 /// Work that is done by the clock.

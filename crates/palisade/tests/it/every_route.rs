@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Method, StatusCode};
 use palisade::access::{Identity, Strength, Who};
-use palisade::app::App;
-use palisade::credential::{Credential, CredentialForm, CredentialKind, SecretRef, TokenShape};
+use palisade::app::{App, CredentialForm, CredentialMethods};
+use palisade::credential::{Credential, CredentialKind, SecretRef, TokenShape};
 use palisade::error::Result;
 use palisade::id::UserId;
 use palisade::module::Module;
@@ -21,12 +21,11 @@ use crate::app::{Answer, Call, On, Plan, TestApp};
 
 /// A credential that proves the first user there is, with the permissions that the token names:
 /// `test-a+b`; as an API key would with `test-key-a+b`.
-const TEST: Module = Module { name: "test_credentials", credentials: &[&KIND], ..Module::EMPTY };
+const TEST: Module = Module { name: "test_credentials", credentials: &[METHODS], ..Module::EMPTY };
 
 /// What it proves is a session or an API key, so that the slices find one.
-static KIND: CredentialKind = CredentialKind {
-    name: "test",
-    session: true,
+const METHODS: CredentialMethods = CredentialMethods {
+    kind: &CredentialKind { name: "test", session: true },
     forms: &[CredentialForm {
         name: "test",
         says: "A test.",

@@ -3,18 +3,17 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use palisade::access::{Caller, Identity, SIGNED_IN};
-use palisade::app::{Actor, App, Change, Hold};
-use palisade::audit::Event;
-use palisade::credential::{
-    Credential, CredentialForm, CredentialKind, CredentialKinds, Introspection, LiveCredential,
-    SecretRef, TokenShape,
+use palisade::app::{
+    Actor, App, Change, CredentialForm, CredentialList, CredentialMethods, Hold, LiveCredential,
 };
+use palisade::credential::{Credential, CredentialKind, Introspection, SecretRef, TokenShape};
 use palisade::credentials::{self, Act, End, Ending, EndsWith, Fate, Kind, OwnKind, TABLE};
 use palisade::error::{Error, Result, bad_token};
 use palisade::http::{NoContent, Routes};
 use palisade::id::UserId;
 use palisade::module::Module;
-use palisade::{api_keys, sessions, users};
+use palisade::record::Event;
+use palisade::{sessions, users};
 use palisade_crypto::opaque;
 use palisade_db::testing::until_one_waits;
 use palisade_db::{Migration, Sql, args};
@@ -43,7 +42,7 @@ const TOYS: Module = Module {
     name: "toys",
     routes: || Routes::at("/toys").post("/use", SIGNED_IN.keys(), use_toy).says("Uses a toy."),
     events: &[USED, ENDED],
-    credentials: &[&KIND],
+    credentials: &[METHODS],
     endings: &[Ending {
         kind: Kind::Own(&OwnKind { title: "Toys", ends_with: EndsWith::Either }),
         owners: Some(|app, after, limit| Box::pin(owners(app, after, limit))),
@@ -65,9 +64,10 @@ const TOYS: Module = Module {
     ..Module::EMPTY
 };
 
-static KIND: CredentialKind = CredentialKind {
-    name: "toy",
-    session: false,
+static KIND: CredentialKind = CredentialKind { name: "toy", session: false };
+
+const METHODS: CredentialMethods = CredentialMethods {
+    kind: &KIND,
     forms: &[CredentialForm {
         name: "toy",
         says: "A toy: `toy_…`.",
@@ -300,16 +300,18 @@ async fn waited(on: On) {
 }
 
 /// A kind with one form.
-fn kind(name: &'static str, ended: &'static str, shape: TokenShape) -> &'static CredentialKind {
+fn kind(name: &'static str, ended: &'static str, shape: TokenShape) -> CredentialMethods {
     let (says, prove, introspect, locate) = ("A test.", None, None, None);
     let form = CredentialForm { name, says, shape, prove, introspect, locate };
-    let (is_alive, revoke, forms) = (KIND.is_alive, KIND.revoke, Vec::leak(vec![form]));
-    Box::leak(Box::new(CredentialKind { name, session: false, forms, ended, is_alive, revoke }))
+    let kind = Box::leak(Box::new(CredentialKind { name, session: false }));
+    CredentialMethods { kind, forms: Vec::leak(vec![form]), ended, ..METHODS }
 }
 
 #[test]
 fn credentials_that_can_not_be_told_apart_are_refused() {
-    let with = |other| CredentialKinds::new(vec![&sessions::KIND, &api_keys::KIND, &KIND, other]);
+    let own = palisade::MODULES.iter().flat_map(|module| module.credentials).copied();
+    let own: Vec<CredentialMethods> = own.chain([METHODS]).collect();
+    let with = |other| CredentialList::new(own.iter().copied().chain([other]).collect());
     assert!(with(kind("other", "others.ended", TokenShape::Prefix("other_"))).is_ok());
     for (name, ended, shape) in [
         ("toy", "others.ended", TokenShape::Prefix("other_")),

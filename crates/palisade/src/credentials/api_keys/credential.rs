@@ -3,17 +3,17 @@
 use palisade_db::args;
 
 use super::{ENDED_NEWS, PREFIX, Why, allowed, of_secret, prove, revoke, split};
-use crate::app::{App, Change};
-use crate::credential::{
-    Credential, CredentialForm, CredentialKind, Introspection, LiveCredential, TokenShape,
-};
+use crate::app::{App, Change, CredentialForm, CredentialMethods, LiveCredential};
+use crate::credential::{Credential, CredentialKind, Introspection, TokenShape};
 use crate::error::Result;
 use crate::id::{ApiKeyId, UserId};
 
-/// The credentials of programs.
-pub static KIND: CredentialKind = CredentialKind {
-    name: "api_key",
-    session: false,
+/// The kind.
+pub static KIND: CredentialKind = CredentialKind { name: "api_key", session: false };
+
+/// What it can do.
+pub(super) const METHODS: CredentialMethods = CredentialMethods {
+    kind: &KIND,
     forms: &[CredentialForm {
         name: "api_key",
         says: "An API key: `pal_ak_…`.",

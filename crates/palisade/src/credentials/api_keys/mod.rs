@@ -1,7 +1,8 @@
 //! API keys: what programs send instead of signing in. People make them for themselves, administrators for service
 //! accounts.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A key is shown once; what is stored of it is a digest.
 //! - A key may do what it was made for **and** its owner may do at this moment, whichever is less. It never counts
 //!   as a fresh proof of identity, and opens no route about sessions, passwords or keys.
@@ -29,13 +30,13 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::app::{App, Change, Parts, Subscription};
-use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::{ApiKeyId, UserId};
 use crate::limits::{Key, Rule};
 use crate::mail::{self, Content, Letter, for_people};
 use crate::memory::{Bounded, Remembered};
 use crate::module::{Job, Module};
+use crate::record::Event;
 use crate::shape;
 use crate::users;
 
@@ -81,7 +82,7 @@ pub const MODULE: Module = Module {
             run: |app| Box::pin(ending::prune(app)),
         },
     ],
-    credentials: &[&KIND],
+    credentials: &[credential::METHODS],
     subscriptions: &[Subscription {
         topic: ENDED_NEWS,
         apply: |app, key| memory(app).end(&ApiKeyId(key), TOMBSTONE, app.clock.monotonic()),

@@ -1,6 +1,7 @@
 //! Lockout: how often the password or the second factor of an account may be guessed, by all clients together.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A guess is counted in the database before it is judged: neither guesses at the same moment, nor other
 //!   addresses, nor another process, nor a restart get more of them. What was never judged is given back.
 //! - A lock is no weapon: a device that has signed in to the account before has a count of its own (OWASP,
@@ -24,11 +25,11 @@ use palisade_db::{Migration, Sql, Timestamp, args, row_struct};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::app::{Actor, App, Change, Parts};
-use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::mail::{self, Content, Letter, for_people};
 use crate::module::{Job, Module};
+use crate::record::Event;
 use crate::users;
 
 use account::SECOND_FACTOR;

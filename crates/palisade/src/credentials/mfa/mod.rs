@@ -1,6 +1,7 @@
 //! Second factors: one-time codes, passkeys, and the recovery codes that stand in for them.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A user with a factor has no session that was begun without one: setting up the first ends all others.
 //! - A one-time code is good in its step and works once, across restarts, nodes and requests at the same moment;
 //!   a recovery code works once; a passkey's answer belongs to one challenge.
@@ -25,7 +26,6 @@ use palisade_db::{Migration, Sql, Timestamp, args};
 
 use crate::access::{Caller, Strength};
 use crate::app::{App, Change, Parts};
-use crate::audit::Event;
 use crate::challenges::{self, Challenge};
 use crate::credentials::{self, Act, End, Ending, Fate};
 use crate::error::{Error, Kind, Result, bad_token};
@@ -33,6 +33,7 @@ use crate::id::UserId;
 use crate::lockout::Guess;
 use crate::mail::{self, Content, Letter};
 use crate::module::{Job, Module};
+use crate::record::Event;
 use crate::sessions::{self, Proof};
 use crate::users::{self, Factors};
 

@@ -7,18 +7,18 @@ use super::{
     COOKIE, ENDED_NEWS, REFRESH_PREFIX, Why, end, of_access_token, of_refresh_token, prove,
 };
 use crate::access::Strength;
-use crate::app::{App, Change};
-use crate::credential::{
-    Credential, CredentialForm, CredentialKind, Introspection, LiveCredential, TokenShape,
-};
+use crate::app::{App, Change, CredentialForm, CredentialMethods, LiveCredential};
+use crate::credential::{Credential, CredentialKind, Introspection, TokenShape};
 use crate::error::Result;
 use crate::id::{SessionId, UserId};
 use crate::tokens;
 
-/// The credentials of sessions.
-pub static KIND: CredentialKind = CredentialKind {
-    name: "session",
-    session: true,
+/// The kind.
+pub static KIND: CredentialKind = CredentialKind { name: "session", session: true };
+
+/// What it can do.
+pub(super) const METHODS: CredentialMethods = CredentialMethods {
+    kind: &KIND,
     forms: &[ACCESS_TOKEN, SESSION_COOKIE, REFRESH_TOKEN],
     ended: ENDED_NEWS,
     is_alive: |change, user, credential| Box::pin(is_alive(change, user, credential)),

@@ -1,6 +1,7 @@
 //! Sessions: one per sign-in, and everything that ends them.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - **Ended means ended.** After the answer to an ending, no token of the session is good on this
 //!   node, and on no other within 250 ms; checked from memory, on every request.
 //! - A refresh token is used once ([`refresh`]). A repeat by its holder within the grace gets the same
@@ -30,12 +31,12 @@ use serde::Serialize;
 
 use crate::access::{self, Strength};
 use crate::app::{App, Change, Parts, Subscription};
-use crate::audit::Event;
 use crate::error::Result;
 use crate::http::{CookieName, HostCookie};
 use crate::id::{SessionId, UserId};
 use crate::memory::{Bounded, Recall, Remembered};
 use crate::module::{Job, Module};
+use crate::record::Event;
 use crate::settings::TokenFormat;
 use crate::shape;
 use crate::tokens;
@@ -65,7 +66,7 @@ pub const MODULE: Module = Module {
         every: Duration::from_secs(60),
         run: |app| Box::pin(ending::prune(app)),
     }],
-    credentials: &[&KIND],
+    credentials: &[credential::METHODS],
     endings: &[ending::BY_ACT],
     subscriptions: &[
         Subscription {

@@ -1,7 +1,8 @@
 //! A change of email address: asked for by the user, confirmed from the new address, and undone from the old one for a
 //! week; or made by an administrator.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - Asking answers alike for every address, whether it has an account or not.
 //! - An address is changed by whoever reads the new mail **and** knows the password; whoever reads the old mail
 //!   can undo it for a week, and nobody else can have that address meanwhile.
@@ -23,7 +24,6 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::app::{Actor, App, Change, Hold};
-use crate::audit::Event;
 use crate::credentials::{self, Act, End, Ending, Fate, Kind};
 use crate::error::{Error, Result};
 use crate::id::UserId;
@@ -32,6 +32,7 @@ use crate::mail::{self, Content, Letter};
 use crate::mfa;
 use crate::module::{Job, Module};
 use crate::passwords::{self, Stored, Turn, Verdict};
+use crate::record::Event;
 use crate::recovery::bad_token;
 use crate::shape;
 use crate::users::{self, Email};

@@ -1,7 +1,8 @@
 //! How accounts come into being: the set-up link for the first administrator, registration, and the
 //! operator's command line.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - There is no default account. The first administrator is made with a link that only the operator
 //!   was shown, that works once, for 30 minutes, and never again once an administrator exists.
 //! - Registration answers the same, after the same work, whether the address is known or not.
@@ -21,12 +22,12 @@ use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, args};
 
 use crate::app::{Actor, App, Change, Hold};
-use crate::audit::Event;
 use crate::credentials::{self, Ending};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::module::{Job, Module};
 use crate::passwords::{self, Turn};
+use crate::record::Event;
 use crate::settings::EmailVerification;
 use crate::users::{self, ADMIN, Email, NewUser};
 

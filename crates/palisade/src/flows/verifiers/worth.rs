@@ -36,11 +36,11 @@ async fn worth(app: &App, token: &str) -> Result<Option<Introspection>> {
 /// # Errors
 /// When the database fails.
 pub(super) async fn revoke(app: &App, actor: &Actor, token: &str) -> Result<()> {
-    let Some((kind, form)) = app.credentials.of_token(token) else { return Ok(()) };
+    let Some((methods, form)) = app.credentials.of_token(token) else { return Ok(()) };
     let Some(locate) = form.locate else { return Ok(()) };
     let Some((user, id)) = good(locate(app, token).await)? else { return Ok(()) };
     let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
-    match (kind.revoke)(&mut change, user, id).await {
+    match (methods.revoke)(&mut change, user, id).await {
         // Ended by somebody else in the same moment.
         Err(error) if error.kind() == Kind::NotFound => Ok(()),
         ended => {

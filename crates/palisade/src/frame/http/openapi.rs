@@ -10,7 +10,8 @@ use super::answer::Problem;
 use super::describe::Description;
 use super::routes::Route;
 use crate::access::Who;
-use crate::credential::{CredentialForm, CredentialKind, Via};
+use crate::app::{CredentialForm, CredentialMethods};
+use crate::credential::{CredentialKind, Via};
 use crate::error::Kind;
 
 /// What the description says of the whole API.
@@ -20,14 +21,14 @@ pub struct About<'a> {
     /// The name of the session cookie there.
     pub cookie: &'a str,
     /// The kinds of credential.
-    pub credentials: &'a [&'static CredentialKind],
+    pub credentials: &'a [CredentialMethods],
 }
 
 impl About<'_> {
     /// The forms of credentials that let requests in.
     fn proofs(&self) -> impl Iterator<Item = (&CredentialKind, &CredentialForm)> {
-        let forms =
-            self.credentials.iter().flat_map(|kind| kind.forms.iter().map(|form| (*kind, form)));
+        let all = self.credentials.iter();
+        let forms = all.flat_map(|one| one.forms.iter().map(|form| (one.kind, form)));
         forms.filter(|(_, form)| form.prove.is_some())
     }
 }

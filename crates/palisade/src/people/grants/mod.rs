@@ -3,7 +3,8 @@
 //! A resource is named by its type and id, both the application's own words; Palisade keeps nothing else of it.
 //! A grant gives an action to a user, to all users with a role, or to anyone, without or with a time limit.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - What isn't granted isn't allowed, and what has expired isn't granted.
 //! - Who holds `share` on a resource may hand on what they hold there themselves, for no longer than they hold
 //!   it, and nothing else; nor do they take away what they don't hold for as long.
@@ -24,10 +25,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::app::{App, Change};
-use crate::audit::{Entry, Event};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::module::{Job, Module, Permission};
+use crate::record::{Entry, Event};
 use crate::shape;
 
 pub use subject::{Action, Resource, ResourceId, ResourceType, Subject};

@@ -1,6 +1,7 @@
 //! Roles: named sets of permissions.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - `admin` holds every permission there is and can't be changed; all users have `user`.
 //! - Users can put into a role, or give a user a role with, only permissions that they hold themselves.
 //! - A change takes effect on the next request on this node, on others within the bound of the feed.
@@ -17,10 +18,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::app::{App, Change, Hold};
-use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::module::{Module, Permission};
+use crate::record::Event;
 use crate::shape;
 use crate::users::{self, ADMIN, AllPermissions, Authority, Holder, USER};
 
@@ -243,7 +244,7 @@ async fn allow(change: &mut Change, name: &RoleName, permissions: &BTreeSet<Stri
     Ok(())
 }
 
-fn entry(event: Event, name: &RoleName, permissions: &BTreeSet<String>) -> crate::audit::Entry {
+fn entry(event: Event, name: &RoleName, permissions: &BTreeSet<String>) -> crate::record::Entry {
     let named: Vec<&str> = permissions.iter().map(String::as_str).collect();
     event.entry().detail("role", name.as_str()).detail("permissions", named.join(" "))
 }

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use palisade_db::{Timestamp, args};
 
 use super::{Factors, current};
-use crate::access::{Identity, Strength};
-use crate::app::{App, Change};
-use crate::credential::{AccountState, Credential};
+use crate::app::{AccountState, App, Change, Identity, Strength};
+use crate::credential::Credential;
 use crate::error::{Result, bad_token};
 use crate::id::UserId;
 

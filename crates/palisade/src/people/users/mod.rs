@@ -1,10 +1,10 @@
 //! Users: who they are, what they may do, whether they may sign in at all.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - What a request believes of its user is at most one message of the feed old, on every node.
 //! - The last administrator who can sign in can't be disabled, stripped or deleted.
 //! - Who acts on another user holds what that user holds, and hands on only what they hold ([`Authority`]).
-//!
 //! - A service account never signs in, receives no email and doesn't count as the last administrator.
 //!
 //! Tables: `users`, `user_roles`.
@@ -47,12 +47,13 @@ use uuid::Uuid;
 
 use crate::access::Strength;
 use crate::app::{App, Change, Parts, Subscription};
-use crate::audit::{self, Event};
+use crate::audit_log;
 use crate::error::{Broken, Result};
 use crate::http::Written;
 use crate::id::UserId;
 use crate::memory::{Recall, Remembered};
 use crate::module::{Module, Permission};
+use crate::record::Event;
 use crate::settings::AdminMfa;
 use crate::visible::is_unseen;
 
@@ -348,7 +349,7 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
     for role in std::iter::once(USER).chain(new.roles.iter().map(String::as_str)) {
         roles::add(change, id, role).await?;
     }
-    audit::create_person_key(change, id).await?;
+    audit_log::create_person_key(change, id).await?;
     Ok(Some(id))
 }
 

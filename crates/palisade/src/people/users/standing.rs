@@ -4,7 +4,7 @@ use palisade_db::{Timestamp, args};
 
 use super::{ENABLED, KEPT, spare_last_admin, touched};
 use crate::app::Change;
-use crate::audit;
+use crate::audit_log;
 use crate::error::{Error, Result};
 use crate::id::UserId;
 
@@ -146,7 +146,7 @@ pub async fn delete(change: &mut Change, id: UserId) -> Result<()> {
         return Err(Error::not_found());
     }
     // SECURITY: (test: a_deleted_person_is_gone_and_the_log_still_verifies)
-    audit::forget_person(change, id).await?;
+    audit_log::forget_person(change, id).await?;
     touched(change, id);
     Ok(())
 }

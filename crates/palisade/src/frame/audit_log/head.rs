@@ -15,26 +15,27 @@ use palisade_crypto::{audit as digest, secret};
 use palisade_db::{DbError, FromRow, ReadDb, Row, Timestamp, Tx, args};
 use uuid::Uuid;
 
-use super::stored::{Read, Stored};
-use super::verify::FaultKind;
+use super::FaultKind;
+use super::stored::Stored;
 use crate::app::Change;
 use crate::error::Result;
+use crate::record::Read;
 
 /// Where the chain ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head {
+pub(crate) struct Head {
     /// How many records there are, which is the position of the last.
-    pub(super) position: i64,
+    pub(crate) position: i64,
     /// The last value of the chain.
-    pub(super) chain: [u8; 32],
+    pub(crate) chain: [u8; 32],
 }
 
 impl Head {
     /// Of an empty log.
-    pub(super) const START: Head = Head { position: 0, chain: [0; 32] };
+    pub(crate) const START: Head = Head { position: 0, chain: [0; 32] };
 
     /// The head once this record is added.
-    pub(super) fn after(self, key: &[u8; 32], record: &str) -> Head {
+    pub(crate) fn after(self, key: &[u8; 32], record: &str) -> Head {
         let chain = digest::chain_digest(key, &self.chain, record.as_bytes());
         Head { position: self.position.saturating_add(1), chain }
     }
@@ -91,10 +92,10 @@ pub(super) async fn put(change: &mut Change, head: Head) -> Result<()> {
 
 /// What is wrong with the end of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Finding {
-    pub(super) kind: FaultKind,
-    pub(super) says: &'static str,
-    pub(super) position: Option<i64>,
+pub(crate) struct Finding {
+    pub(crate) kind: FaultKind,
+    pub(crate) says: &'static str,
+    pub(crate) position: Option<i64>,
 }
 
 impl Finding {
@@ -104,7 +105,7 @@ impl Finding {
 }
 
 /// The end of the log at one moment.
-pub(super) struct Ending {
+pub(crate) struct Ending {
     position: Read<Option<i64>>,
     chain: Read<Option<[u8; 32]>>,
     mac: Read<Option<[u8; 32]>>,
@@ -135,7 +136,7 @@ impl FromRow for Ending {
 
 impl Ending {
     /// Reads it, in one statement: head and records of the same moment.
-    pub(super) async fn read(db: &ReadDb, seen: Option<Head>) -> Result<Ending> {
+    pub(crate) async fn read(db: &ReadDb, seen: Option<Head>) -> Result<Ending> {
         Ok(db
             .one(
                 "select h.position, h.chain, h.mac,
@@ -151,7 +152,7 @@ impl Ending {
     }
 
     /// The head, if it is there and authentic.
-    pub(super) fn head(&self, key: &[u8; 32]) -> std::result::Result<Head, Finding> {
+    pub(crate) fn head(&self, key: &[u8; 32]) -> std::result::Result<Head, Finding> {
         let (position, chain, mac) = match (&self.position.0, &self.chain.0, &self.mac.0) {
             (Some(None), Some(None), Some(None)) => {
                 return Err(Finding::new(FaultKind::Cut, "the head of the log is missing", None));
@@ -172,7 +173,7 @@ impl Ending {
     }
 
     /// The highest position of a record; the highest there is, if that can't be read.
-    pub(super) fn highest(&self) -> i64 {
+    pub(crate) fn highest(&self) -> i64 {
         match self.highest.0 {
             Some(highest) => highest.unwrap_or(0),
             None => i64::MAX,
@@ -180,7 +181,7 @@ impl Ending {
     }
 
     /// Whether records have positions that no chain gives: below its start, or above `end`.
-    pub(super) fn reaches_beyond(&self, end: i64) -> bool {
+    pub(crate) fn reaches_beyond(&self, end: i64) -> bool {
         self.highest() > end || self.lowest.value().is_some_and(|lowest| lowest < 1)
     }
 
@@ -252,8 +253,6 @@ struct Watched {
     told: Option<Finding>,
     /// Records that don't verify and were told of when they were read.
     shown: BTreeSet<Uuid>,
-    /// Records that this process has committed and not yet seen in the chain.
-    written: Vec<Uuid>,
     /// Rows that are not what was written and were told of when their turn to be chained came.
     forged: BTreeSet<Uuid>,
     /// How far the look through the records that wait has come.
@@ -262,7 +261,7 @@ struct Watched {
     still: usize,
 }
 
-/// So many records are remembered at most: of those written while the chain stands still, and of those told of.
+/// So many records that were told of are remembered at most.
 const REMEMBERED: usize = 10_000;
 /// While the chain stands still, records are looked for in one pass of so many: every half a minute.
 const PASSES_STILL: usize = 60;
@@ -328,34 +327,16 @@ impl Watch {
         self.lock().passed = passed;
     }
 
-    /// Whether this process has committed records and not yet seen them in the chain.
-    pub(super) fn has_written(&self) -> bool {
-        !self.lock().written.is_empty()
-    }
-
-    /// Forgets the records that this process has committed and not yet seen in the chain.
-    pub(super) fn gives_up(&self) {
-        self.lock().written.clear();
-    }
-
-    /// Remembers records that were committed.
-    pub(super) fn wrote(&self, records: impl IntoIterator<Item = Uuid>) {
-        let mut watched = self.lock();
-        let room = REMEMBERED.saturating_sub(watched.written.len());
-        watched.written.extend(records.into_iter().take(room));
-    }
-
     /// Whether this pass found nothing to chain from.
     pub(super) fn stands_still(&self, still: bool) {
         let mut watched = self.lock();
         watched.still = if still { watched.still.saturating_add(1) } else { 0 };
     }
 
-    /// The records that were committed and not yet seen in the chain; they are forgotten here. None in most passes
-    /// while the chain stands still: that is told, lasts until someone acts, and they only grow in number.
-    pub(super) fn to_look_for(&self) -> Vec<Uuid> {
-        let mut watched = self.lock();
-        let due = watched.still == 0 || watched.still % PASSES_STILL == 1;
-        if due { std::mem::take(&mut watched.written) } else { Vec::new() }
+    /// Whether to look now for the records that were committed and not yet seen in the chain. Not in most passes while
+    /// the chain stands still: that is told, lasts until someone acts, and they only grow in number.
+    pub(super) fn looks_for_written(&self) -> bool {
+        let watched = self.lock();
+        watched.still == 0 || watched.still % PASSES_STILL == 1
     }
 }

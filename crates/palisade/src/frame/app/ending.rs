@@ -4,8 +4,8 @@
 use futures_util::future::BoxFuture;
 use palisade_db::Timestamp;
 
-use crate::app::App;
-use crate::change::Change;
+use super::App;
+use super::change::Change;
 use crate::error::Result;
 use crate::id::{SessionId, UserId};
 

@@ -1,6 +1,7 @@
 //! The only way to change anything: a write transaction that knows who acts.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - **No change commits without its audit event.** [`Change::commit`] takes the event; the only other
 //!   way out is [`Change::commit_quietly`], whose uses a test lists. Dropping a change rolls it back. What
 //!   changes nothing for anybody (expired rows, the state of what is sent) is [upkeep](crate::upkeep).
@@ -16,14 +17,13 @@ use std::time::Duration;
 use palisade_db::{Args, DbErrorKind, FromRow, Lock, Timestamp, Tx};
 use uuid::Uuid;
 
-use crate::access;
+use super::hold::Hold;
+use super::proof::{fresh_enough, not_fresh};
 use crate::actor::Actor;
 use crate::app::App;
-use crate::audit::{self, Entry};
 use crate::error::{Error, Result, bad_token, denied};
 use crate::feed::News;
-
-pub use super::hold::Hold;
+use crate::record::{self, Entry, Unchained};
 
 impl App {
     /// Starts a change made by `actor`, whose credential must still be alive, and the secret that was presented still a
@@ -45,7 +45,7 @@ impl App {
     pub async fn change_holding(&self, actor: &Actor, holds: &[Hold]) -> Result<Change> {
         // SECURITY: all at once and before anything is looked at
         // (test: an_api_key_made_beside_an_ending_does_not_outlive_it).
-        let tx = self.writer().begin_holding(locks(actor, holds)).await?;
+        let tx = self.0.writer.begin_holding(locks(actor, holds)).await?;
         let mut change = Change {
             tx,
             at: self.clock.now(),
@@ -76,7 +76,9 @@ async fn still_there(change: &mut Change) -> Result<()> {
     // SECURITY: with the secret that was presented: a new proof of identity ends those before it, what waits for it
     // included (tests: a_request_that_waited_does_nothing_after_its_session_has_ended,
     // a_new_proof_refuses_what_waited_with_the_credentials_before_it).
-    let live = (credential.kind.is_alive)(change, user, credential).await?;
+    let methods = change.app.credentials.of(credential.kind);
+    let is_alive = methods.map(|methods| methods.is_alive).ok_or_else(bad_token)?;
+    let live = is_alive(change, user, credential).await?;
     let live = live.ok_or_else(bad_token)?;
     let (find_account, permission) = (change.app.find_account, change.actor.permission);
     let account = find_account(change, user, permission).await?.ok_or_else(bad_token)?;
@@ -86,8 +88,8 @@ async fn still_there(change: &mut Change) -> Result<()> {
     }
     if change.actor.fresh {
         // SECURITY: (test: a_factor_set_up_meanwhile_refuses_what_waited_with_a_weaker_proof)
-        let proved = live.proved.ok_or_else(|| access::not_fresh(account.strongest))?;
-        access::fresh_enough(&change.app, proved, account.strongest)?;
+        let proved = live.proved.ok_or_else(|| not_fresh(account.strongest))?;
+        fresh_enough(&change.app, proved, account.strongest)?;
     }
     change.permissions = live.permissions;
     Ok(())
@@ -226,12 +228,13 @@ impl Change {
         for (number, entry) in (0..).zip(std::mem::take(&mut self.entries)) {
             // A microsecond apart, so that the log keeps the order in which they were noted.
             let at = self.at.plus(Duration::from_micros(number));
-            records.push(audit::write(&mut self.tx, &self.app, &self.actor, at, entry).await?);
+            let keys = &self.app.audit_keys;
+            records.push(record::write(&mut self.tx, keys, &self.actor, at, entry).await?);
         }
         self.app.feed.write(&mut self.tx, &self.news, self.at).await?;
         match self.tx.commit().await {
             Ok(()) => {
-                audit::written(&self.app, records);
+                self.app.part::<Unchained>().wrote(records);
                 for news in &self.news {
                     self.app.hear(news.topic, news.subject);
                 }

@@ -2,13 +2,15 @@
 //!
 //! The route line says who may call ([`ANYONE`], [`SIGNED_IN`], [`needs`]); the [gate](admit) proves it.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A route without an access value doesn't compile.
 //! - A credential that is present and bad is refused; it is never overlooked in favour of another.
 //! - An unsafe request that rests on a cookie needs proof of its origin.
 //! - A process that doesn't know what was ended within the last second refuses every request.
 
-use std::collections::BTreeSet;
+mod lasting;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,19 +20,18 @@ use axum::extract::FromRequestParts;
 use axum::http::header::{AUTHORIZATION, ORIGIN};
 use axum::http::request::Parts as RequestParts;
 use axum::http::{HeaderMap, Method};
-use palisade_db::Timestamp;
 
 use crate::actor::{Actor, ActorKind};
-use crate::app::App;
-use crate::credential::{Credential, Via};
+use crate::app::{App, fresh_enough, session_needed};
+use crate::arrival::{Arrival, limit_at};
+use crate::cookie::{Found, HostCookie};
+use crate::credential::Via;
 use crate::error::{Error, Kind, Result, bad_token, denied, not_signed_in};
-use crate::http::{Arrival, Found, HostCookie, limit_at};
-use crate::id::{SessionId, UserId};
 use crate::limits::{Decision, Key, LimitKey, Rule};
-use crate::module::Permission;
 
-pub(crate) use super::lasting::Gate;
-pub use super::lasting::{Admission, is_recheck};
+pub use crate::app::{Identity, Strength};
+pub(crate) use lasting::Gate;
+pub use lasting::{Admission, is_recheck};
 
 /// Fetch metadata: where a browser says that a request comes from.
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
@@ -72,6 +73,15 @@ pub enum Who {
     SignedIn,
     /// Signed-in users that hold this permission.
     Holds(Permission),
+}
+
+/// A right that a role may carry: `users:read`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Permission {
+    /// `area:verb`.
+    pub name: &'static str,
+    /// One sentence, for people.
+    pub says: &'static str,
 }
 
 /// All callers are accepted; credentials are ignored.
@@ -135,79 +145,6 @@ impl Access {
             Who::SignedIn => self.keys && !self.fresh,
             Who::Holds(_) => !self.fresh,
         }
-    }
-}
-
-/// What an identity was proved with, from the weakest to the strongest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Strength {
-    /// A password alone.
-    Password,
-    /// A one-time code.
-    Code,
-    /// A passkey, which can't be phished.
-    Passkey,
-    /// A recovery code: it stands in for whatever else was lost.
-    RecoveryCode,
-}
-
-impl Strength {
-    /// The word in the database.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Strength::Password => "password",
-            Strength::Code => "totp",
-            Strength::Passkey => "passkey",
-            Strength::RecoveryCode => "recovery_code",
-        }
-    }
-
-    /// What a word in the database means; the weakest, if nothing.
-    pub fn parse(word: &str) -> Strength {
-        [Strength::Code, Strength::Passkey, Strength::RecoveryCode]
-            .into_iter()
-            .find(|strength| strength.as_str() == word)
-            .unwrap_or(Strength::Password)
-    }
-
-    /// By which methods at least this much is proved.
-    pub fn methods(self) -> &'static [&'static str] {
-        match self {
-            Strength::Password => &["password"],
-            Strength::Code => &["totp", "recovery_code"],
-            Strength::Passkey | Strength::RecoveryCode => &["passkey", "recovery_code"],
-        }
-    }
-}
-
-/// An authenticated caller.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// The user.
-    pub user: UserId,
-    /// The credential that proved it.
-    pub credential: Credential,
-    /// What they may do, as of now.
-    pub permissions: Arc<BTreeSet<String>>,
-    /// When they last proved it with a password or another factor.
-    pub authenticated_at: Timestamp,
-    /// What they proved it with then.
-    pub proved_with: Strength,
-    /// The strongest that the account has: what a fresh proof must be made with.
-    pub strongest: Strength,
-    /// Whether they must set up a second factor before they do anything else.
-    pub must_enrol: bool,
-    /// What is left of the limit that the credential's own use is counted by; none, if it is counted by its account.
-    pub limit: Option<Decision>,
-}
-
-impl Identity {
-    /// The session.
-    ///
-    /// # Errors
-    /// `access.session_needed`: it is an API key.
-    pub fn session(&self) -> Result<SessionId> {
-        self.credential.session().ok_or_else(session_needed)
     }
 }
 
@@ -325,7 +262,7 @@ pub async fn admit(
 ///
 /// # Errors
 /// As the gate refuses it.
-pub(super) fn entitled(app: &App, access: &Access, identity: &Identity) -> Result<()> {
+fn entitled(app: &App, access: &Access, identity: &Identity) -> Result<()> {
     // SECURITY: before anything else about the route: what asks for a session or for fresh proof never takes a
     // key (test: an_api_key_opens_what_its_line_lets_it).
     if !identity.credential.kind.session && !access.takes_keys() {
@@ -364,33 +301,6 @@ fn count(
     Ok((counted.remaining < counted.limit / 2).then_some(counted))
 }
 
-fn session_needed() -> Error {
-    let says = "This operation requires a session. Sign in; an API key is not accepted.";
-    Error::new(Kind::Denied, "access.session_needed", says)
-}
-
-/// Whether a proof is young enough, and made with the strongest factor that the account has.
-///
-/// # Errors
-/// `access.not_fresh`.
-pub(super) fn fresh_enough(
-    app: &App,
-    (proved_at, proved_with): (Timestamp, Strength),
-    strongest: Strength,
-) -> Result<()> {
-    let age = app.clock.now().since(proved_at);
-    // SECURITY: (tests: what_needs_fresh_proof_is_refused_later, a_fresh_proof_is_made_with_the_strongest_factor)
-    if age >= app.settings.sessions.fresh_for || proved_with < strongest {
-        return Err(not_fresh(strongest));
-    }
-    Ok(())
-}
-
-pub(super) fn not_fresh(strongest: Strength) -> Error {
-    let says = "Confirm your identity again with POST /api/v1/auth/reauthenticate.";
-    Error::new(Kind::Denied, "access.not_fresh", says).with("methods", strongest.methods())
-}
-
 fn enrol_first() -> Error {
     let says = "A second factor is required. First set up a passkey or one-time codes, with POST \
                 /api/v1/users/me/passkeys/begin or POST /api/v1/users/me/totp.";
@@ -398,7 +308,7 @@ fn enrol_first() -> Error {
 }
 
 /// Who calls, and how the credential travelled.
-pub(super) async fn prove(app: &App, parts: &RequestParts) -> Result<(Via, Identity)> {
+async fn prove(app: &App, parts: &RequestParts) -> Result<(Via, Identity)> {
     // SECURITY: without a current feed an ended session could look alive
     // (test: a_process_that_cannot_read_the_feed_lets_nobody_in).
     if !app.feed.is_current(app.clock.monotonic()) {
@@ -407,7 +317,8 @@ pub(super) async fn prove(app: &App, parts: &RequestParts) -> Result<(Via, Ident
             "The server can't currently determine which sessions have ended. Try again later.",
         ));
     }
-    // SECURITY: a request with an Authorization header is judged by that header alone.
+    // SECURITY: a request with an Authorization header is judged by that header alone
+    // (test: beside_a_bad_token_a_good_cookie_opens_nothing).
     if parts.headers.contains_key(AUTHORIZATION) {
         let token = bearer(&parts.headers)?;
         let form = app.credentials.of_token(token).map(|(_, form)| form);

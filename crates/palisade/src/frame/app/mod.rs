@@ -2,6 +2,15 @@
 //!
 //! [`App`] holds the database, the clock, randomness, the settings and the root key, and hands out
 //! [`Change`]: a write transaction that knows who acts.
+//!
+//! The files of this folder know each other: an app hands out changes, a change applies its news to the app, and what
+//! ends in a change is listed in the app. Nothing else of the frame is part of that circle.
+
+pub mod change;
+mod credentials;
+pub mod ending;
+mod hold;
+mod proof;
 
 use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
@@ -12,18 +21,25 @@ use palisade_crypto::root::RootKey;
 use palisade_db::{Db, ReadDb};
 use uuid::Uuid;
 
-use crate::audit::AuditKeys;
 use crate::clock::Clock;
-use crate::credential::{CredentialKinds, FindAccount};
-use crate::ending::Ending;
 use crate::feed::Feed;
 use crate::id::uuid_v7;
 use crate::limits::Limiter;
+use crate::record::AuditKeys;
 use crate::settings::Settings;
 use crate::upkeep::Upkeep;
 
 pub use crate::actor::{Actor, ActorKind};
-pub use crate::change::{Change, Hold};
+pub use change::Change;
+pub(crate) use credentials::session_needed;
+pub use credentials::{
+    AccountState, CredentialForm, CredentialList, CredentialMethods, FindAccount, Identity,
+    Introspect, IsAlive, LiveCredential, Locate, Prove, Revoke,
+};
+pub use ending::{Act, End, Ending, EndsWith, Fate, FindOwners, Kind, OwnKind};
+pub use hold::Hold;
+pub use proof::Strength;
+pub(crate) use proof::fresh_enough;
 
 /// A running Palisade. Cheap to clone.
 ///
@@ -70,8 +86,8 @@ pub struct Ground {
     pub feed: Feed,
     /// Rate limits.
     pub limiter: Limiter,
-    /// The kinds of credential, and which token is whose.
-    pub credentials: CredentialKinds,
+    /// What each kind of credential can do, and which token is whose.
+    pub credentials: CredentialList,
     /// How a change looks up the account that it rests on.
     pub find_account: FindAccount,
     /// How credentials end, in the order in which they do.
@@ -121,11 +137,6 @@ impl App {
     /// Starts from its parts; see [`crate::Builder`].
     pub fn new(ground: Ground, writer: Db) -> App {
         App(Arc::new(Inner { ground, writer }))
-    }
-
-    /// The database, for [`Change`] alone.
-    pub(super) fn writer(&self) -> &Db {
-        &self.0.writer
     }
 
     /// Leave to write outside a change, for this reason: what changes nothing for anybody and is no event. Everything

@@ -10,11 +10,11 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::head::Watch;
-use super::record::{AuditKeys, Party, Record, person_key};
 use super::stored::{Stored, select_stored};
 use crate::app::App;
 use crate::error::Result;
 use crate::id::{EventId, UserId};
+use crate::record::{AuditKeys, Party, Record, person_key};
 use crate::shape;
 
 /// One event of the audit log.

@@ -6,7 +6,7 @@ use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts as RequestParts;
 
-use crate::access::{Access, entitled, prove};
+use super::{Access, entitled, prove};
 use crate::app::App;
 use crate::error::{Error, Result};
 

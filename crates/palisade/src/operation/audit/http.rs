@@ -7,9 +7,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{EventView, Filter, READ, list};
+use super::READ;
 use crate::access::{Caller, SIGNED_IN, needs};
 use crate::app::App;
+use crate::audit_log::{EventView, Filter, list};
 use crate::error::{Error, Result};
 use crate::http::{Cursor, List, Paging, Params, Routes};
 use crate::shape;

@@ -9,53 +9,14 @@ use palisade_crypto::secret;
 use palisade_db::{ReadDb, args};
 use uuid::Uuid;
 
-use super::PERSON_ERASED;
-use super::head::{Ending, Finding, Head};
-use super::record::{AuditKeys, Record, person_key};
-use super::stored::{Read, Stored, select_stored};
+use crate::audit_log::{Ending, FaultKind, Finding, Head, PERSON_ERASED, Stored, select_stored};
 use crate::error::Result;
 use crate::id::UserId;
+use crate::record::{AuditKeys, Read, Record, person_key};
 
 const PAGE: i64 = 500;
 /// So many erased persons are remembered at most.
 const REMEMBERED: usize = 10_000;
-
-/// What was done to a record, as far as it can be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FaultKind {
-    /// It isn't what was written.
-    Edited,
-    /// It is missing, and later ones are there.
-    Deleted,
-    /// It doesn't belong there: it was never written, or stands there a second time.
-    Inserted,
-    /// It was written, and not in this place.
-    Swapped,
-    /// It is missing, and so is all that came after it.
-    Cut,
-    /// Values of the chain were written anew.
-    Rehashed,
-    /// An older head was put back.
-    RolledBack,
-    /// The key of the person concerned is gone, and no record tells of an erasure.
-    KeyMissing,
-}
-
-impl FaultKind {
-    /// Its name, which is lasting.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            FaultKind::Edited => "edited",
-            FaultKind::Deleted => "deleted",
-            FaultKind::Inserted => "inserted",
-            FaultKind::Swapped => "swapped",
-            FaultKind::Cut => "cut",
-            FaultKind::Rehashed => "rehashed",
-            FaultKind::RolledBack => "rolled_back",
-            FaultKind::KeyMissing => "key_missing",
-        }
-    }
-}
 
 /// What is wrong with the log, at the first bad record.
 #[derive(Clone, Debug, PartialEq, Eq)]

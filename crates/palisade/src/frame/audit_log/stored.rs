@@ -4,11 +4,11 @@
 //! fault of its row, never an error of the reader.
 
 use palisade_crypto::{audit as digest, secret};
-use palisade_db::{Cell, Column, DbError, FromRow, Row, Timestamp, Type};
+use palisade_db::{DbError, FromRow, Row, Timestamp};
 use uuid::Uuid;
 
-use super::record::Record;
-use super::verify::FaultKind;
+use super::FaultKind;
+use crate::record::{Read, Record};
 
 /// The start of every statement that reads whole rows: each column of `audit_events`, the key of the person
 /// concerned, and how many rows have this id.
@@ -36,51 +36,27 @@ macro_rules! select_stored {
         )
     };
 }
-pub(super) use select_stored;
-
-/// A value, unless something else stands in its place.
-pub(super) struct Read<T>(pub(super) Option<T>);
-
-impl<T: Column> Column for Read<T> {
-    const TYPE: Type = T::TYPE;
-
-    fn from_cell(cell: Cell<'_>) -> Result<Self, DbError> {
-        Ok(Read(T::from_cell(cell).ok()))
-    }
-}
-
-impl<T: PartialEq> Read<T> {
-    fn is(&self, expected: &T) -> bool {
-        self.0.as_ref() == Some(expected)
-    }
-}
-
-impl<T: Clone> Read<Option<T>> {
-    /// The value; none where there is none or it can't be read.
-    pub(super) fn value(&self) -> Option<T> {
-        self.0.clone().flatten()
-    }
-}
+pub(crate) use select_stored;
 
 /// One row.
-pub(super) struct Stored {
-    pub(super) id: Read<Uuid>,
-    pub(super) at: Read<Timestamp>,
-    pub(super) event: Read<String>,
-    pub(super) actor_kind: Read<String>,
-    pub(super) actor_id: Read<Option<Uuid>>,
-    pub(super) about_kind: Read<Option<String>>,
-    pub(super) about_id: Read<Option<Uuid>>,
-    pub(super) person_id: Read<Option<Uuid>>,
-    pub(super) record: Read<String>,
-    pub(super) personal: Read<Option<Vec<u8>>>,
-    pub(super) mac: Read<[u8; 32]>,
-    pub(super) position: Read<Option<i64>>,
-    pub(super) chain: Read<Option<[u8; 32]>>,
+pub(crate) struct Stored {
+    pub(crate) id: Read<Uuid>,
+    pub(crate) at: Read<Timestamp>,
+    pub(crate) event: Read<String>,
+    pub(crate) actor_kind: Read<String>,
+    pub(crate) actor_id: Read<Option<Uuid>>,
+    pub(crate) about_kind: Read<Option<String>>,
+    pub(crate) about_id: Read<Option<Uuid>>,
+    pub(crate) person_id: Read<Option<Uuid>>,
+    pub(crate) record: Read<String>,
+    pub(crate) personal: Read<Option<Vec<u8>>>,
+    pub(crate) mac: Read<[u8; 32]>,
+    pub(crate) position: Read<Option<i64>>,
+    pub(crate) chain: Read<Option<[u8; 32]>>,
     /// The wrapped key of the person concerned.
-    pub(super) wrapped: Read<Option<Vec<u8>>>,
+    pub(crate) wrapped: Read<Option<Vec<u8>>>,
     /// How many rows have its id.
-    pub(super) copies: i64,
+    pub(crate) copies: i64,
 }
 
 impl FromRow for Stored {
@@ -107,7 +83,7 @@ impl FromRow for Stored {
 
 /// Why a row isn't what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Unlike {
+pub(crate) enum Unlike {
     /// Other rows have its id.
     Copied,
     /// Its MAC doesn't fit its record: this text was never written, or was changed.
@@ -128,7 +104,7 @@ impl std::fmt::Display for Unlike {
 
 impl Unlike {
     /// What was done to the row.
-    pub(super) fn kind(&self, chained: bool) -> FaultKind {
+    pub(crate) fn kind(&self, chained: bool) -> FaultKind {
         match self {
             Unlike::Copied => FaultKind::Inserted,
             // One that isn't chained can have been put there by anybody: made up, or copied under another id.
@@ -145,7 +121,7 @@ fn is_authentic(key: &[u8; 32], record: &str, mac: &[u8; 32]) -> bool {
 
 impl Stored {
     /// The record, if the row is what was written and is there once.
-    pub(super) fn genuine(&self, key: &[u8; 32]) -> Result<Record, Unlike> {
+    pub(crate) fn genuine(&self, key: &[u8; 32]) -> Result<Record, Unlike> {
         if self.copies > 1 {
             return Err(Unlike::Copied);
         }
@@ -153,7 +129,7 @@ impl Stored {
     }
 
     /// The record, if the row is what was written. Its place in the chain is not looked at.
-    pub(super) fn record(&self, key: &[u8; 32]) -> Result<Record, Unlike> {
+    pub(crate) fn record(&self, key: &[u8; 32]) -> Result<Record, Unlike> {
         let text = self.record.0.as_deref().ok_or(Unlike::Record)?;
         let mac = self.mac.0.as_ref().ok_or(Unlike::Record)?;
         if !is_authentic(key, text, mac) {

@@ -8,20 +8,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use palisade_db::{Args, Type, Value, args};
+use palisade_db::{Type, Value, args};
 use uuid::Uuid;
 
 use super::head::{Ending, Finding, Head, Passed, Watch};
 use super::stored::{Stored, Unlike, select_stored};
-use super::verify::FaultKind;
-use super::{Entry, FAULT_FOUND};
+use super::{FAULT_FOUND, FaultKind};
 use crate::app::{Actor, App};
 use crate::error::{Error, Result};
+use crate::id::EventId;
+use crate::record::{self, Entry, PLACED, Unchained};
 
 /// How often new records are put into the chain.
 pub(super) const EVERY: Duration = Duration::from_millis(500);
-/// How many records one statement gives their places.
-const PLACED: usize = 60;
 /// How many records one transaction puts into the chain: whole statements.
 const FULL: usize = 480;
 /// How many pages of `FULL` rows one pass reads at most, where forged ones are among them.
@@ -64,7 +63,7 @@ pub async fn seal_all(app: &App) -> Result<()> {
 /// # Errors
 /// As [`seal_all`].
 pub async fn seal_written(app: &App) -> Result<()> {
-    if app.part::<Watch>().has_written() {
+    if !app.part::<Unchained>().is_empty() {
         seal_before_the_end(app, Telling::Own).await?;
     }
     Ok(())
@@ -76,7 +75,7 @@ async fn seal_before_the_end(app: &App, telling: Telling) -> Result<()> {
     let all = async {
         while pass(app, telling).await?.leaves_some {}
         // The head is missing or wrong: nothing is chained below it.
-        if watch.has_written() {
+        if !app.part::<Unchained>().is_empty() {
             return Err(Error::internal(
                 "some records could not be chained; run `palisade audit verify`",
             ));
@@ -87,7 +86,7 @@ async fn seal_before_the_end(app: &App, telling: Telling) -> Result<()> {
     let sealed = tokio::time::timeout(ENDING, all).await.unwrap_or_else(late);
     if sealed.is_err() {
         // It is tried once: the end of the process doesn't wait a second time.
-        watch.gives_up();
+        drop(app.part::<Unchained>().take());
     }
     sealed
 }
@@ -115,7 +114,8 @@ async fn pass(app: &App, telling: Telling) -> Result<Pass> {
         return sealed;
     }
     // Also when the chain stands still: that is when records can be taken away.
-    let told = look_for(app, app.part::<Watch>().to_look_for()).await?;
+    let due = app.part::<Watch>().looks_for_written();
+    let told = due && look_for(app, app.part::<Unchained>().take()).await?;
     sealed.map(|pass| Pass { leaves_some: pass.leaves_some || told, ..pass })
 }
 
@@ -262,7 +262,7 @@ async fn chain(app: &App, head: Head, records: &[(Uuid, String)]) -> Result<Opti
     }
     let mut before = head.position;
     for part in places.chunks(PLACED) {
-        if tx.run(PLACE, placing(before, part)).await? != part.len() as u64 {
+        if record::place(&mut tx, before, part).await? != part.len() as u64 {
             // One of them has gone since it was read.
             return Ok(None);
         }
@@ -273,55 +273,23 @@ async fn chain(app: &App, head: Head, records: &[(Uuid, String)]) -> Result<Opti
     Ok(Some(places.len()))
 }
 
-/// Gives records their places, in order, after position `$1`. The plus keeps SQLite from walking the index of all
-/// records that wait, once for each statement, where it should look up the sixty by their ids.
-const PLACE: &str = "update audit_events set position = $1 + place.column1, chain = place.column3
-     from (values
-                (1, $2, $3), (2, $4, $5), (3, $6, $7), (4, $8, $9), (5, $10, $11), (6, $12, $13),
-                (7, $14, $15), (8, $16, $17), (9, $18, $19), (10, $20, $21), (11, $22, $23),
-                (12, $24, $25), (13, $26, $27), (14, $28, $29), (15, $30, $31), (16, $32, $33),
-                (17, $34, $35), (18, $36, $37), (19, $38, $39), (20, $40, $41), (21, $42, $43),
-                (22, $44, $45), (23, $46, $47), (24, $48, $49), (25, $50, $51), (26, $52, $53),
-                (27, $54, $55), (28, $56, $57), (29, $58, $59), (30, $60, $61), (31, $62, $63),
-                (32, $64, $65), (33, $66, $67), (34, $68, $69), (35, $70, $71), (36, $72, $73),
-                (37, $74, $75), (38, $76, $77), (39, $78, $79), (40, $80, $81), (41, $82, $83),
-                (42, $84, $85), (43, $86, $87), (44, $88, $89), (45, $90, $91), (46, $92, $93),
-                (47, $94, $95), (48, $96, $97), (49, $98, $99), (50, $100, $101), (51, $102, $103),
-                (52, $104, $105), (53, $106, $107), (54, $108, $109), (55, $110, $111),
-                (56, $112, $113), (57, $114, $115), (58, $116, $117), (59, $118, $119),
-                (60, $120, $121)
-     ) as place
-     where audit_events.id = place.column2 and +audit_events.position is null";
-
-fn placing(before: i64, part: &[(Uuid, [u8; 32])]) -> Args {
-    let mut values = vec![Value::from(before)];
-    for (id, chain) in part {
-        values.extend([Value::from(*id), Value::from(*chain)]);
-    }
-    // Places that no record is for: an id of null is none.
-    for _ in part.len()..PLACED {
-        values.extend([Value::Null(Type::Id), Value::Null(Type::Bytes)]);
-    }
-    values.into()
-}
-
 /// Looks for records that this process has committed, until they are chained. Whether it told of some.
 ///
 /// SECURITY: else a record that is deleted before it is chained leaves no gap
 /// (test: a_record_deleted_before_it_is_chained_is_missed).
 async fn look_for(app: &App, written: Vec<Uuid>) -> Result<bool> {
-    let watch = app.part::<Watch>();
+    let unchained = app.part::<Unchained>();
     let mut missing = Vec::new();
     for part in written.chunks(LOOKED_FOR) {
         let mut ids: Vec<Value> = part.iter().map(|id| Value::from(*id)).collect();
         ids.resize(LOOKED_FOR, Value::Null(Type::Id));
         let found: Result<Vec<(Uuid, bool)>, _> = app.db.all(FIND, ids.into()).await;
         let Ok(found) = found else {
-            watch.wrote(part.iter().copied());
+            unchained.wrote(part.iter().copied().map(EventId));
             continue;
         };
         let found: BTreeMap<Uuid, bool> = found.into_iter().collect();
-        watch.wrote(found.iter().filter(|(_, chained)| !**chained).map(|(id, _)| *id));
+        unchained.wrote(found.iter().filter(|(_, chained)| !**chained).map(|(id, _)| EventId(*id)));
         missing.extend(part.iter().filter(|id| !found.contains_key(*id)));
     }
     let Some(first) = missing.first() else { return Ok(false) };
