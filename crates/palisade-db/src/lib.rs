@@ -13,7 +13,8 @@
 //! use palisade_db::{Db, Migration, Options, Sql, Timestamp, args};
 //!
 //! const NOTES: Migration = Migration {
-//!     version: 1,
+//!     module: "notes",
+//!     number: 1,
 //!     name: "notes",
 //!     sql: Sql::Both("create table notes (id id not null primary key, said text not null)"),
 //! };
@@ -69,7 +70,7 @@ pub use changes::{Changes, Woken};
 pub use db::{Backend, Db, Options, ReadDb, Tx, check_url};
 pub use error::{DbError, DbErrorKind};
 pub use lock::Lock;
-pub use migrations::{Migration, Sql, Status};
+pub use migrations::{Migration, SchemaStatus, Sql, Status};
 pub use row::{Cell, Column, FromRow, Row};
 pub use server_lock::{ServerLock, ServerLockError};
 pub use timestamp::Timestamp;

@@ -175,8 +175,7 @@ async fn schema(settings: &Settings, builder: &Builder, db: &Db) -> Result<(), F
         db.migrate(&migrations, Clock::system().now()).await?;
         return Ok(());
     }
-    let status = db.migrations(&migrations).await?;
-    let missing = status.iter().filter(|status| status.applied_at.is_none()).count();
+    let missing = db.migrations(&migrations).await?.missing();
     if missing > 0 {
         return Err(Failure::failed(format!(
             "the database lacks {missing} migrations; apply them with: palisade migrate up"

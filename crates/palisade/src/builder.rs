@@ -62,27 +62,16 @@ pub const MODULES: &[Module] = &[
     reference::MODULE,
 ];
 
-/// Parts of the schema that belong to the ground and not to a slice.
-const GROUND_MIGRATIONS: &[Migration] = &[
-    Migration {
-        version: 1,
-        name: "audit",
-        sql: Sql::Both(include_str!("../migrations/0001_audit.sql")),
+/// The part of the schema that belongs to the frame and not to a slice.
+const FEED: Migration = Migration {
+    module: "feed",
+    number: 1,
+    name: "feed",
+    sql: Sql::Each {
+        sqlite: include_str!("../migrations/feed/0001_feed.sqlite.sql"),
+        postgres: include_str!("../migrations/feed/0001_feed.postgres.sql"),
     },
-    Migration {
-        version: 2,
-        name: "feed",
-        sql: Sql::Each {
-            sqlite: include_str!("../migrations/0002_feed.sqlite.sql"),
-            postgres: include_str!("../migrations/0002_feed.postgres.sql"),
-        },
-    },
-    Migration {
-        version: 29,
-        name: "audit_head",
-        sql: Sql::Both(include_str!("../migrations/0029_audit_head.sql")),
-    },
-];
+};
 
 /// Puts an [`App`] together from its modules.
 #[derive(Clone)]
@@ -109,12 +98,11 @@ impl Builder {
         self
     }
 
-    /// The whole schema, in order.
+    /// The whole schema, in order: the feed's, then module by module. A module that is no part of this
+    /// server has none here; what it left in a database stays there.
     pub fn migrations(&self) -> Vec<Migration> {
         let slices = self.modules.iter().flat_map(|module| module.migrations);
-        let mut all: Vec<Migration> = GROUND_MIGRATIONS.iter().chain(slices).cloned().collect();
-        all.sort_by_key(|migration| migration.version);
-        all
+        std::iter::once(&FEED).chain(slices).copied().collect()
     }
 
     /// All routes, as their lines say.
@@ -173,6 +161,7 @@ impl Builder {
             endings: credentials::in_order(
                 self.modules.iter().flat_map(|m| m.endings).copied().collect(),
             )?,
+            answers: self.modules.iter().map(|module| module.answers).collect(),
             subscriptions: self.modules.iter().flat_map(|m| m.subscriptions).copied().collect(),
             settings: Arc::clone(&self.settings),
             parts,

@@ -41,9 +41,10 @@ pub const MODULE: Module = Module {
         forget_all: expire,
     }],
     migrations: &[Migration {
-        version: 3,
+        module: "keys",
+        number: 1,
         name: "keys",
-        sql: Sql::Both(include_str!("../../migrations/0003_keys.sql")),
+        sql: Sql::Both(include_str!("../../migrations/keys/0001_keys.sql")),
     }],
     tables: &["keys"],
     parts: |_, parts: &mut Parts| {

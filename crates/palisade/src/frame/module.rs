@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use palisade_db::Migration;
 
-use crate::app::{App, CredentialMethods, Ending, Parts, Subscription};
+use crate::app::{Answers, App, CredentialMethods, Ending, Parts, Subscription};
 use crate::error::Result;
 use crate::http::Routes;
 use crate::letter::Letter;
@@ -43,10 +43,13 @@ pub struct Module {
     pub endings: &'static [Ending],
     /// News that it listens to.
     pub subscriptions: &'static [Subscription],
-    /// Its part of the database's schema, in order; versions are unique over all modules.
+    /// Its part of the database's schema, each under the module's name. Its tables refer to those of modules that
+    /// stand before it in the list.
     pub migrations: &'static [Migration],
     /// Tables that only this slice writes.
     pub tables: &'static [&'static str],
+    /// What it answers about its tables to slices of lower levels.
+    pub answers: Answers,
     /// Puts the slice's own state into the app that is being built.
     pub parts: fn(&Settings, &mut Parts) -> Result<()>,
 }
@@ -67,6 +70,7 @@ impl Module {
         subscriptions: &[],
         migrations: &[],
         tables: &[],
+        answers: Answers::NONE,
         parts: |_, _| Ok(()),
     };
 }

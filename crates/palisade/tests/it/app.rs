@@ -27,6 +27,8 @@ use palisade_db::{Db, Options, Timestamp};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
+use crate::recounting::recount;
+
 pub const PASSWORD: &str = "seven purple teapots orbit";
 
 /// Which database a test runs on.
@@ -138,6 +140,7 @@ impl TestApp {
     }
 
     pub async fn stop(mut self) {
+        recount(&self).await;
         self.stop_reading_the_feed().await;
     }
 

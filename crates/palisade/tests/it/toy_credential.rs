@@ -49,7 +49,8 @@ const TOYS: Module = Module {
         end: |change, end, _| Box::pin(end_all(change, end.user)),
     }],
     migrations: &[Migration {
-        version: 9001,
+        module: "toys",
+        number: 1,
         name: "toys",
         sql: Sql::Both(
             "create table toys (

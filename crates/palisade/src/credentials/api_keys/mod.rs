@@ -89,9 +89,10 @@ pub const MODULE: Module = Module {
         forget_all: |app| memory(app).forget_all(),
     }],
     migrations: &[Migration {
-        version: 21,
+        module: "api_keys",
+        number: 1,
         name: "api_keys",
-        sql: Sql::Both(include_str!("../../../migrations/0021_api_keys.sql")),
+        sql: Sql::Both(include_str!("../../../migrations/api_keys/0001_api_keys.sql")),
     }],
     endings: &[ending::BY_ACT],
     tables: &["api_keys"],

@@ -57,24 +57,12 @@ pub const MODULE: Module = Module {
     routes: http::routes,
     limits: &[&http::CHANGE],
     events: &[CHANGED, RESET, WRONG],
-    migrations: &[
-        Migration {
-            version: 6,
-            name: "passwords",
-            sql: Sql::Both(include_str!("../../../migrations/0006_passwords.sql")),
-        },
-        Migration {
-            version: 15,
-            name: "password_history",
-            sql: Sql::Both(include_str!("../../../migrations/0015_password_history.sql")),
-        },
-        // With it come the columns in which links remember which password they were made beside.
-        Migration {
-            version: 27,
-            name: "password_generation",
-            sql: Sql::Both(include_str!("../../../migrations/0027_password_generation.sql")),
-        },
-    ],
+    migrations: &[Migration {
+        module: "passwords",
+        number: 1,
+        name: "passwords",
+        sql: Sql::Both(include_str!("../../../migrations/passwords/0001_passwords.sql")),
+    }],
     letters: &[&LETTER],
     tables: &["passwords", "password_history"],
     parts: |settings, parts: &mut Parts| {

@@ -86,28 +86,12 @@ pub const MODULE: Module = Module {
             forget_all: |app| memory(app).forget_all(),
         },
     ],
-    migrations: &[
-        Migration {
-            version: 5,
-            name: "sessions",
-            sql: Sql::Both(include_str!("../../../migrations/0005_sessions.sql")),
-        },
-        Migration {
-            version: 16,
-            name: "session_strength",
-            sql: Sql::Both(include_str!("../../../migrations/0016_session_strength.sql")),
-        },
-        Migration {
-            version: 26,
-            name: "session_generation",
-            sql: Sql::Both(include_str!("../../../migrations/0026_session_generation.sql")),
-        },
-        Migration {
-            version: 30,
-            name: "secret_user",
-            sql: Sql::Both(include_str!("../../../migrations/0030_secret_user.sql")),
-        },
-    ],
+    migrations: &[Migration {
+        module: "sessions",
+        number: 1,
+        name: "sessions",
+        sql: Sql::Both(include_str!("../../../migrations/sessions/0001_sessions.sql")),
+    }],
     tables: &["sessions", "session_secrets"],
     parts: |_, parts: &mut Parts| {
         parts.put(Known {

@@ -61,9 +61,12 @@ pub const MODULE: Module = Module {
         run: |app| Box::pin(prune(app)),
     }],
     migrations: &[Migration {
-        version: 19,
-        name: "factor_recoveries",
-        sql: Sql::Both(include_str!("../../../migrations/0019_factor_recoveries.sql")),
+        module: "factor_recovery",
+        number: 1,
+        name: "factor_recovery",
+        sql: Sql::Both(include_str!(
+            "../../../migrations/factor_recovery/0001_factor_recovery.sql"
+        )),
     }],
     endings: &[Ending {
         kind: credentials::Kind::FactorLinks,

@@ -53,9 +53,10 @@ pub const MODULE: Module = Module {
         run: |app| Box::pin(prune(app)),
     }],
     migrations: &[Migration {
-        version: 10,
+        module: "recovery",
+        number: 1,
         name: "recovery",
-        sql: Sql::Both(include_str!("../../../migrations/0010_recovery.sql")),
+        sql: Sql::Both(include_str!("../../../migrations/recovery/0001_recovery.sql")),
     }],
     endings: &[Ending {
         kind: Kind::PasswordLinks,

@@ -70,18 +70,12 @@ pub const MODULE: Module = Module {
         every: Duration::from_secs(3600),
         run: |app| Box::pin(verification::prune(app)),
     }],
-    migrations: &[
-        Migration {
-            version: 7,
-            name: "setup",
-            sql: Sql::Both(include_str!("../../../migrations/0007_setup.sql")),
-        },
-        Migration {
-            version: 11,
-            name: "registrations",
-            sql: Sql::Both(include_str!("../../../migrations/0011_registrations.sql")),
-        },
-    ],
+    migrations: &[Migration {
+        module: "registration",
+        number: 1,
+        name: "registration",
+        sql: Sql::Both(include_str!("../../../migrations/registration/0001_registration.sql")),
+    }],
     endings: &[LINKS],
     tables: &["setup_links", "registrations"],
     ..Module::EMPTY
@@ -221,8 +215,8 @@ pub async fn setup_link(app: &App, actor: &Actor) -> Result<SecretString> {
     change.run("delete from setup_links", args![]).await?;
     change
         .run(
-            "insert into setup_links (digest, created_at, expires_at) values ($1, $2, $3)",
-            args![digest, now, now.plus(SETUP_LIVES)],
+            "insert into setup_links (digest, expires_at) values ($1, $2)",
+            args![digest, now.plus(SETUP_LIVES)],
         )
         .await?;
     change.commit(LINK_MADE.entry()).await?;

@@ -14,6 +14,9 @@
 //!    It matters to changes that share an account; one that holds it alone has no other beside it.
 //! 3. Rows that are inserted and never waited for: `outbox`, `audit_events`, `feed`.
 //!
+//! What `users` keeps for other slices (factors, a lock) is written with their own rows, while the row of the user is
+//! held.
+//!
 //! A change that writes rows of an account, or refers to it, holds it: the deletion of the account takes all of
 //! them at once. Changes that touch a single row and rest on no credential hold nothing: counting a guess or an
 //! attempt, noting that a session or an API key was used, and asking for a link.

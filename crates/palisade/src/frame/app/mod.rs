@@ -6,6 +6,7 @@
 //! The files of this folder know each other: an app hands out changes, a change applies its news to the app, and what
 //! ends in a change is listed in the app. Nothing else of the frame is part of that circle.
 
+mod answers;
 pub mod change;
 mod credentials;
 pub mod ending;
@@ -30,6 +31,7 @@ use crate::settings::Settings;
 use crate::upkeep::Upkeep;
 
 pub use crate::actor::{Actor, ActorKind};
+pub use answers::{Answers, EmailIsReserved, Rights};
 pub use change::Change;
 pub(crate) use credentials::session_needed;
 pub use credentials::{
@@ -92,6 +94,8 @@ pub struct Ground {
     pub find_account: FindAccount,
     /// How credentials end, in the order in which they do.
     pub endings: Vec<Ending>,
+    /// What slices answer about their own tables.
+    pub answers: Vec<Answers>,
     /// What to do with news, by topic.
     pub subscriptions: Vec<Subscription>,
     /// State that belongs to one slice, by its type.

@@ -19,7 +19,7 @@ mod reseal;
 mod seal;
 mod stored;
 
-use palisade_db::args;
+use palisade_db::{Migration, Sql, args};
 
 use crate::app::Change;
 use crate::error::Result;
@@ -51,6 +51,13 @@ pub const MODULE: Module = Module {
     name: "audit_log",
     events: &[FAULT_FOUND, PERSON_ERASED, RESEALED],
     jobs: &[Job { name: "audit.chain", every: seal::EVERY, run: |app| Box::pin(seal::run(app)) }],
+    // The records themselves are written by `record`, with every change.
+    migrations: &[Migration {
+        module: "audit_log",
+        number: 1,
+        name: "audit_log",
+        sql: Sql::Both(include_str!("../../../migrations/audit_log/0001_audit_log.sql")),
+    }],
     tables: &["audit_head", "person_keys"],
     parts: |_, parts| {
         parts.put(head::Watch::default());

@@ -15,6 +15,7 @@
 //! Tables: `grants`.
 
 mod http;
+mod rights;
 mod subject;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +25,7 @@ use palisade_db::{Args, Migration, Sql, Timestamp, args};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::app::{App, Change};
+use crate::app::{Answers, App, Change};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::module::{Job, Module, Permission};
@@ -57,11 +58,13 @@ pub const MODULE: Module = Module {
         run: |app| Box::pin(prune(app)),
     }],
     migrations: &[Migration {
-        version: 14,
+        module: "grants",
+        number: 1,
         name: "grants",
-        sql: Sql::Both(include_str!("../../../migrations/0014_grants.sql")),
+        sql: Sql::Both(include_str!("../../../migrations/grants/0001_grants.sql")),
     }],
     tables: &["grants"],
+    answers: Answers { rights: Some(rights::ON_RESOURCES), ..Answers::NONE },
     ..Module::EMPTY
 };
 
@@ -113,12 +116,11 @@ pub async fn put(
     clear(change, resource, subject).await?;
     let (user, role) = (subject.user(), subject.role());
     for action in actions {
-        let (id, now) = (change.app().new_id(), change.now());
+        let id = change.app().new_id();
         change
             .run(
-                "insert into grants (id, resource_type, resource_id, subject, user_id, role, action,
-                    created_at, expires_at)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                "insert into grants (id, resource_type, resource_id, subject, user_id, role, action, expires_at)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8)",
                 args![
                     id,
                     resource.kind.as_str(),
@@ -127,7 +129,6 @@ pub async fn put(
                     user.map(|user| user.0),
                     role,
                     action.as_str(),
-                    now,
                     expires_at
                 ],
             )

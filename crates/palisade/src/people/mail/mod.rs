@@ -52,9 +52,10 @@ pub const MODULE: Module = Module {
         },
     ],
     migrations: &[Migration {
-        version: 9,
+        module: "mail",
+        number: 1,
         name: "mail",
-        sql: Sql::Both(include_str!("../../../migrations/0009_mail.sql")),
+        sql: Sql::Both(include_str!("../../../migrations/mail/0001_mail.sql")),
     }],
     tables: &["outbox"],
     parts: |settings, parts: &mut Parts| {

@@ -39,19 +39,18 @@ pub async fn find_account(
     user: UserId,
     permission: Option<&'static str>,
 ) -> Result<Option<AccountState>> {
-    let row: Option<(i64, i64, i64)> = change
+    let row: Option<(i64, bool, i64)> = change
         .maybe(
             "select case when $2 is null then 1 else (select count(*) from user_roles r
                     where r.user_id = u.id and (r.role = 'admin' or exists (select 1 from role_permissions p
                         where p.role = r.role and p.permission = $2))) end,
-                (select count(*) from totp_secrets t where t.user_id = u.id),
-                (select count(*) from passkeys k where k.user_id = u.id)
+                u.has_totp, u.passkeys
              from users u where u.id = $1 and u.disabled_at is null",
             args![user, permission],
         )
         .await?;
     Ok(row.map(|(permitting, totp, passkeys)| AccountState {
         permitted: permitting > 0,
-        strongest: Factors { totp: totp > 0, passkeys, recovery_codes_left: 0 }.strongest(),
+        strongest: Factors { totp, passkeys, recovery_codes_left: 0 }.strongest(),
     }))
 }

@@ -7,20 +7,20 @@
 //! - Who acts on another user holds what that user holds, and hands on only what they hold ([`Authority`]).
 //! - A service account never signs in, receives no email and doesn't count as the last administrator.
 //!
-//! Tables: `users`, `user_roles`.
+//! What other slices keep of a user and every request must know stands in the row of the user ([`set_factors`],
+//! [`set_locked_until`]).
+//!
+//! Tables: `users`, `user_roles`, `role_permissions`.
 
-/// The one select of users, as [`Row`] has them.
+/// The one select of users, as [`UserRow`] has them.
 macro_rules! select_users {
     ($which:literal) => {
         concat!(
             "select id, email, email_verified_at, name, disabled_at, created_at, last_login_at, delete_at, service,
-                (select locked_until from lockout_counts c where c.user_id = u.id and c.client = ''),
+                locked_until, has_totp, passkeys, recovery_codes_left,
                 (select string_agg(role, ' ' order by role) from user_roles r where r.user_id = u.id),
                 (select string_agg(permission, ' ') from role_permissions p
-                    join user_roles r on r.role = p.role where r.user_id = u.id),
-                (select count(*) from totp_secrets t where t.user_id = u.id),
-                (select count(*) from passkeys k where k.user_id = u.id),
-                (select count(*) from recovery_codes c where c.user_id = u.id and c.used_at is null)
+                    join user_roles r on r.role = p.role where r.user_id = u.id)
              from users u ",
             $which
         )
@@ -32,6 +32,7 @@ mod details;
 mod email;
 mod http;
 mod identity;
+mod kept;
 mod list;
 mod roles;
 mod service;
@@ -41,7 +42,7 @@ mod view;
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
-use palisade_db::{Migration, Sql, Timestamp, args};
+use palisade_db::{Migration, Sql, Timestamp, args, row_struct};
 use unicode_normalization::UnicodeNormalization as _;
 use uuid::Uuid;
 
@@ -64,10 +65,11 @@ pub use details::{email_taken, prove_address, set_email, set_name};
 pub use email::Email;
 pub use http::absent_or_null;
 pub use identity::{find_account, identity};
+pub use kept::{set_factors, set_locked_until};
 pub use list::page;
 pub use roles::{
-    Holder, grant_role, has_admin, has_admin_now, revoke_role, roles_changed, spare_last_admin,
-    strip_role,
+    Holder, grant_role, has_admin, has_admin_now, revoke_role, set_role_permissions,
+    spare_last_admin, strip_role,
 };
 pub use service::{create_service, service_account, service_page, unreachable};
 pub use standing::{
@@ -119,32 +121,16 @@ pub const MODULE: Module = Module {
             forget_all: |app| memory(app).forget_all(),
         },
     ],
-    migrations: &[
-        Migration {
-            version: 4,
-            name: "users",
-            sql: Sql::Both(include_str!("../../../migrations/0004_users.sql")),
+    migrations: &[Migration {
+        module: "users",
+        number: 1,
+        name: "users",
+        sql: Sql::Each {
+            sqlite: include_str!("../../../migrations/users/0001_users.sqlite.sql"),
+            postgres: include_str!("../../../migrations/users/0001_users.postgres.sql"),
         },
-        Migration {
-            version: 12,
-            name: "roles",
-            sql: Sql::Each {
-                sqlite: include_str!("../../../migrations/0012_roles.sqlite.sql"),
-                postgres: include_str!("../../../migrations/0012_roles.postgres.sql"),
-            },
-        },
-        Migration {
-            version: 20,
-            name: "service_accounts",
-            sql: Sql::Both(include_str!("../../../migrations/0020_service_accounts.sql")),
-        },
-        Migration {
-            version: 22,
-            name: "unproven",
-            sql: Sql::Both(include_str!("../../../migrations/0022_unproven.sql")),
-        },
-    ],
-    tables: &["users", "user_roles"],
+    }],
+    tables: &["users", "user_roles", "role_permissions"],
     parts: |_, parts: &mut Parts| {
         parts.put(Known(Remembered::new(100_000)));
         Ok(())
@@ -263,7 +249,7 @@ impl User {
             return Ok(written.clone());
         }
         let written = Written::new(&UserView::new(self, now))?;
-        if self.locked_until.is_some() {
+        if self.locked_until.is_some_and(|until| until > now) {
             // What it says ends by itself.
             return Ok(written);
         }
@@ -314,9 +300,8 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
     let verified_at = new.verified.then_some(now);
     let made: Option<(Uuid,)> = change
         .maybe(
-            "insert into users (id, email, email_key, name, name_key, created_at, updated_at, email_verified_at,
-                service)
-             values ($1, $2, $3, $4, $5, $6, $6, $7, $8)
+            "insert into users (id, email, email_key, name, name_key, created_at, email_verified_at, service)
+             values ($1, $2, $3, $4, $5, $6, $7, $8)
              on conflict (email_key) do nothing returning id",
             args![
                 id,
@@ -335,14 +320,7 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
     }
     // SECURITY: asked after the row is there: the insert may have waited for the change that set the address
     // free, and its own snapshot is from before (test: an_address_is_reserved_while_its_change_commits).
-    let reserved: Option<(i64,)> = change
-        .maybe(
-            "select cast(1 as bigint) from address_changes
-             where old_key = $1 and undo_until > $2 and undone_at is null limit 1",
-            args![new.email.key(), now],
-        )
-        .await?;
-    if reserved.is_some() {
+    if is_reserved(change, &new.email).await? {
         change.run("delete from users where id = $1", args![id]).await?;
         return Ok(None);
     }
@@ -351,6 +329,17 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
     }
     audit_log::create_person_key(change, id).await?;
     Ok(Some(id))
+}
+
+/// Whether this address may still go back to a former owner.
+async fn is_reserved(change: &mut Change, email: &Email) -> Result<bool> {
+    let app = change.app().clone();
+    for is_reserved in app.answers.iter().filter_map(|answers| answers.email_is_reserved) {
+        if is_reserved(change, email.key()).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What is believed of a user now; from memory when it is warm.
@@ -372,7 +361,7 @@ pub async fn current(app: &App, id: UserId) -> Result<Option<Arc<User>>> {
 /// # Errors
 /// When the database fails.
 pub async fn find(app: &App, id: UserId) -> Result<Option<User>> {
-    let row: Option<Row> = app.db.maybe(select_users!("where id = $1"), args![id]).await?;
+    let row: Option<UserRow> = app.db.maybe(select_users!("where id = $1"), args![id]).await?;
     Ok(row.map(|row| user(app, row)))
 }
 
@@ -381,7 +370,7 @@ pub async fn find(app: &App, id: UserId) -> Result<Option<User>> {
 /// # Errors
 /// When the database fails.
 pub async fn find_now(change: &mut Change, id: UserId) -> Result<Option<User>> {
-    let row: Option<Row> = change.maybe(select_users!("where id = $1"), args![id]).await?;
+    let row: Option<UserRow> = change.maybe(select_users!("where id = $1"), args![id]).await?;
     Ok(row.map(|row| user(change.app(), row)))
 }
 
@@ -408,67 +397,59 @@ pub async fn find_by_email(app: &App, email: &Email) -> Result<Option<User>> {
     }
 }
 
-type Row = (
-    UserId,
-    String,
-    Option<Timestamp>,
-    Option<String>,
-    Option<Timestamp>,
-    Timestamp,
-    Option<Timestamp>,
-    Option<Timestamp>,
-    Option<bool>,
-    Option<Timestamp>,
-    Option<String>,
-    Option<String>,
-    i64,
-    i64,
-    i64,
-);
+row_struct! {
+    /// A user, as the one select has them.
+    struct UserRow {
+        id: UserId,
+        email: String,
+        email_verified_at: Option<Timestamp>,
+        name: Option<String>,
+        disabled_at: Option<Timestamp>,
+        created_at: Timestamp,
+        last_login_at: Option<Timestamp>,
+        delete_at: Option<Timestamp>,
+        service: Option<bool>,
+        locked_until: Option<Timestamp>,
+        has_totp: bool,
+        passkeys: i64,
+        recovery_codes_left: i64,
+        roles: Option<String>,
+        permissions: Option<String>,
+    }
+}
 
-fn user(app: &App, row: Row) -> User {
-    let (
-        id,
-        email,
-        verified_at,
-        name,
-        disabled_at,
-        created_at,
-        last_login_at,
-        delete_at,
-        service,
-        lock,
-        roles,
-        may,
-        totp,
-        passkeys,
-        recovery_codes_left,
-    ) = row;
+fn user(app: &App, row: UserRow) -> User {
     let words = |text: Option<String>| -> Vec<String> {
         text.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
     };
-    let roles = words(roles);
+    let roles = words(row.roles);
     let existing = &app.part::<AllPermissions>().0;
     let permissions = if roles.iter().any(|role| role == ADMIN) {
         Arc::clone(existing)
     } else {
         // What no module brings any more is no permission.
-        Arc::new(words(may).into_iter().filter(|name| existing.contains(name)).collect())
+        Arc::new(
+            words(row.permissions).into_iter().filter(|name| existing.contains(name)).collect(),
+        )
     };
     User {
-        id,
-        email,
-        email_verified: verified_at.is_some(),
-        name,
+        id: row.id,
+        email: row.email,
+        email_verified: row.email_verified_at.is_some(),
+        name: row.name,
         roles,
         permissions,
-        disabled: disabled_at.is_some(),
-        locked_until: lock,
-        service: service.unwrap_or(false),
-        created_at,
-        last_login_at,
-        delete_at,
-        factors: Factors { totp: totp > 0, passkeys, recovery_codes_left },
+        disabled: row.disabled_at.is_some(),
+        locked_until: row.locked_until,
+        service: row.service.unwrap_or(false),
+        created_at: row.created_at,
+        last_login_at: row.last_login_at,
+        delete_at: row.delete_at,
+        factors: Factors {
+            totp: row.has_totp,
+            passkeys: row.passkeys,
+            recovery_codes_left: row.recovery_codes_left,
+        },
         written: OnceLock::new(),
     }
 }

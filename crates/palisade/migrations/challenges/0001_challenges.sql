@@ -6,7 +6,6 @@ create table challenges (
     passkey_digest bytes,
     details text not null,
     attempts bigint not null,
-    created_at instant not null,
     expires_at instant not null,
     used_at instant
 );

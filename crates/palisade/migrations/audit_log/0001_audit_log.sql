@@ -23,3 +23,10 @@ create index audit_events_actor on audit_events (actor_id, at, id);
 create index audit_events_about on audit_events (about_id, at, id);
 create unique index audit_events_position on audit_events (position);
 create index audit_events_unchained on audit_events (at, id) where position is null;
+
+create table audit_head (
+    one bigint not null primary key check (one = 1),
+    position bigint not null,
+    chain bytes not null,
+    mac bytes not null
+);

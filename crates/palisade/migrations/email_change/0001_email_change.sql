@@ -6,6 +6,7 @@ create table address_changes (
     old_key text not null,
     digest bytes,
     undo_digest bytes,
+    password_generation bigint not null default 0,
     created_at instant not null,
     expires_at instant not null,
     confirmed_at instant,

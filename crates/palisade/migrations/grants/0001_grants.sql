@@ -6,7 +6,6 @@ create table grants (
     user_id id references users (id) on delete cascade,
     role text references roles (name) on delete cascade,
     action text not null,
-    created_at instant not null,
     expires_at instant
 );
 create unique index grants_resource on grants (resource_type, resource_id, subject, action);

@@ -7,6 +7,8 @@ create table sessions (
     user_agent text,
     address text,
     amr text not null,
+    proved_with text not null default 'password',
+    generation bigint not null default 1,
     created_at instant not null,
     authenticated_at instant not null,
     last_used_at instant not null,
@@ -21,7 +23,8 @@ create index sessions_expires on sessions (expires_at);
 create table session_secrets (
     digest bytes not null primary key,
     session_id id not null references sessions (id) on delete cascade,
-    created_at instant not null,
+    -- Its session's. Whoever goes on with a session holds its user first, and finds them without reading the session.
+    user_id id not null,
     used_at instant,
     successor_digest bytes,
     successor_sealed bytes

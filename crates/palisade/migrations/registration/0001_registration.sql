@@ -1,3 +1,9 @@
+create table setup_links (
+    digest bytes not null primary key,
+    expires_at instant not null,
+    used_at instant
+);
+
 create table registrations (
     id id not null primary key,
     user_id id not null,
