@@ -63,6 +63,45 @@ impl<'r> Row<'r> {
     }
 }
 
+/// Declares a struct that is read from a row: its fields are the columns of the statement, in this order.
+///
+/// ```
+/// # use palisade_db::{DbError, Timestamp, args};
+/// palisade_db::row_struct! {
+///     /// A note, as it is stored.
+///     struct NoteRow {
+///         text: String,
+///         made_at: Timestamp,
+///     }
+/// }
+/// # async fn shown(db: &palisade_db::ReadDb) -> Result<(), DbError> {
+/// let notes: Vec<NoteRow> = db.all("select text, made_at from notes", args![]).await?;
+/// # drop(notes.into_iter().map(|note| (note.text, note.made_at)));
+/// # Ok(()) }
+/// ```
+#[macro_export]
+macro_rules! row_struct {
+    (
+        $(#[$meta:meta])*
+        $vis:vis struct $name:ident {
+            $($(#[$field_meta:meta])* $field_vis:vis $field:ident: $type:ty),+ $(,)?
+        }
+    ) => {
+        $(#[$meta])*
+        $vis struct $name {
+            $($(#[$field_meta])* $field_vis $field: $type),+
+        }
+
+        impl $crate::FromRow for $name {
+            fn from_row(
+                row: &mut $crate::Row<'_>,
+            ) -> ::std::result::Result<Self, $crate::DbError> {
+                ::std::result::Result::Ok(Self { $($field: row.next()?),+ })
+            }
+        }
+    };
+}
+
 /// One value of a row.
 pub struct Cell<'r> {
     source: Source<'r>,

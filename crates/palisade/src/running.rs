@@ -34,7 +34,10 @@ const AFTER_A_FAILURE: Duration = Duration::from_secs(1);
 const GROUND_JOBS: &[Job] = &[Job {
     name: "feed.prune",
     every: Duration::from_secs(60),
-    run: |app| Box::pin(app.feed.prune(&app.db, app.clock.now(), tokens::longest_life(app))),
+    run: |app| {
+        let upkeep = app.upkeep("news that every reader has seen");
+        Box::pin(app.feed.prune(upkeep, app.clock.now(), tokens::longest_life(app)))
+    },
 }];
 
 /// Starts reading the feed and doing the jobs.

@@ -246,7 +246,21 @@ const BY_ACT: Ending = Ending {
             Ok(0)
         })
     },
+    owners: Some(|app, after, limit| Box::pin(owners(app, after, limit))),
 };
+
+/// Users of whom something is asked.
+async fn owners(app: &App, after: UserId, limit: i64) -> Result<Vec<UserId>> {
+    let rows: Vec<(UserId,)> = app
+        .db
+        .all(
+            "select distinct user_id from challenges
+             where user_id > $1 and used_at is null and expires_at > $2 order by user_id limit $3",
+            args![after, app.clock.now(), limit],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|(user,)| user).collect())
+}
 
 /// Voids what was asked of a user.
 async fn void(change: &mut Change, user: UserId) -> Result<()> {
@@ -256,7 +270,7 @@ async fn void(change: &mut Change, user: UserId) -> Result<()> {
 
 async fn prune(app: &App) -> Result<()> {
     let now: Timestamp = app.clock.now();
-    let mut tx = app.db.begin().await?;
-    tx.run("delete from challenges where expires_at < $1", args![now]).await?;
-    Ok(tx.commit().await?)
+    let upkeep = app.upkeep("challenges that have expired");
+    upkeep.run("delete from challenges where expires_at < $1", args![now]).await?;
+    Ok(())
 }

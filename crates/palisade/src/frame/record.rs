@@ -141,17 +141,23 @@ impl Record {
 /// A user or an object that an event concerns.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Party {
-    /// The API key with which the actor acted.
+    /// The credential with which the actor acted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub api_key: Option<Uuid>,
+    pub credential: Option<PartyCredential>,
     /// The id, if there is one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub id: Option<Uuid>,
     /// `user`, `session`, `key` …; for actors `anyone`, `user`, `operator`, `system`.
     pub kind: String,
-    /// The session in which the actor acted.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub session: Option<Uuid>,
+}
+
+/// The credential with which an actor acted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PartyCredential {
+    /// The id of the session or API key.
+    pub id: Uuid,
+    /// `session`, `api_key`, or a kind that an application adds.
+    pub kind: String,
 }
 
 /// Writes one event into a transaction; answers its record.
@@ -174,10 +180,12 @@ pub(crate) async fn write(
             ..Party::default()
         }),
         actor: Party {
-            api_key: actor.api_key.map(|key| key.0),
+            credential: actor.credential.map(|credential| PartyCredential {
+                id: credential.id,
+                kind: credential.kind.name.to_owned(),
+            }),
             id: actor.user.map(|user| user.0),
             kind: actor.kind.as_str().to_owned(),
-            session: actor.session.map(|session| session.0),
         },
         at: at.as_micros(),
         details: entry.details.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),

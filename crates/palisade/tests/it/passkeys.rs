@@ -338,7 +338,7 @@ async fn moved(on: On) {
     let write = |sql: &'static str| {
         let app = &app;
         async move {
-            let mut tx = app.app.db.begin().await.unwrap();
+            let mut tx = app.app.upkeep("a test").begin().await.unwrap();
             assert_eq!(tx.run(sql, args!["ann@example.com", "eve@example.com"]).await.unwrap(), 1);
             tx.commit().await.unwrap();
         }

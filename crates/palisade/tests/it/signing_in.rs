@@ -332,7 +332,7 @@ async fn swapped(on: On) {
     let app = TestApp::on(on).await;
     let ann = app.user("ann@example.com").await;
     let eve = app.user("eve@example.com").await;
-    let mut tx = app.app.db.begin().await.unwrap();
+    let mut tx = app.app.upkeep("a test").begin().await.unwrap();
     let (of_eve,): (Vec<u8>,) =
         tx.one("select sealed from passwords where user_id = $1", args![eve]).await.unwrap();
     tx.run("update passwords set sealed = $2 where user_id = $1", args![ann, of_eve])

@@ -23,7 +23,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use palisade_db::{Migration, Sql, Timestamp, args};
+use palisade_db::{Migration, Sql, Timestamp, args, row_struct};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::app::{Actor, App, Change, Parts};
@@ -405,7 +405,18 @@ pub async fn clear_password(change: &mut Change, user: UserId) -> Result<()> {
     Ok(())
 }
 
-type Row = (Timestamp, i64, i64, i64, Option<Timestamp>, Timestamp, Option<UserId>);
+row_struct! {
+    /// A count, as it is stored.
+    struct CountRow {
+        window_began_at: Timestamp,
+        in_window: i64,
+        in_a_row: i64,
+        locks: i64,
+        locked_until: Option<Timestamp>,
+        last_at: Timestamp,
+        user: Option<UserId>,
+    }
+}
 
 /// The count, its row held until the change ends, and the user if they are still there; one of nothing if there was
 /// none.
@@ -415,7 +426,7 @@ async fn hold(
     client: Client,
 ) -> Result<(Count, Option<UserId>)> {
     let now = change.now();
-    let (window_began_at, in_window, in_a_row, locks, locked_until, last_at, user): Row = change
+    let row: CountRow = change
         .one(
             "insert into lockout_counts (account, client, user_id, window_began_at, in_window, in_a_row,
                 locks, refused, last_at)
@@ -430,8 +441,15 @@ async fn hold(
             ],
         )
         .await?;
-    let count = Count { window_began_at, in_window, in_a_row, locks, locked_until, last_at };
-    Ok((count, user))
+    let count = Count {
+        window_began_at: row.window_began_at,
+        in_window: row.in_window,
+        in_a_row: row.in_a_row,
+        locks: row.locks,
+        locked_until: row.locked_until,
+        last_at: row.last_at,
+    };
+    Ok((count, row.user))
 }
 
 async fn save(change: &mut Change, account: &Account, client: Client, count: Count) -> Result<()> {
@@ -469,13 +487,11 @@ async fn refuse(change: &mut Change, account: &Account, client: Client) -> Resul
 /// that aren't known any more. What is in a row at an account stays until it is broken.
 async fn prune(app: &App) -> Result<()> {
     let now = app.clock.now();
-    let mut tx = app.db.begin().await?;
-    tx.run(
-        "delete from lockout_counts where (user_id is null and last_at < $1) or (client <> '' and last_at < $2)",
-        args![now.minus(count::LONGEST_LOCK * 2), now.minus(KNOWN_FOR)],
-    )
-    .await?;
-    Ok(tx.commit().await?)
+    let sql = "delete from lockout_counts
+         where (user_id is null and last_at < $1) or (client <> '' and last_at < $2)";
+    let args = args![now.minus(count::LONGEST_LOCK * 2), now.minus(KNOWN_FOR)];
+    app.upkeep("counts of guesses that can't matter any more").run(sql, args).await?;
+    Ok(())
 }
 
 pub use count::{FOR_GOOD, locked_until};

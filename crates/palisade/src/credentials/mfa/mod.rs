@@ -342,6 +342,7 @@ pub async fn remove_all(change: &mut Change, user: UserId) -> Result<()> {
 /// How factors end with an act on their account; a change that ends every session.
 const FACTORS: Ending = Ending {
     kind: credentials::Kind::Factors,
+    owners: None,
     end: |change, end, fate| {
         Box::pin(async move {
             match (fate, end.since) {
@@ -380,6 +381,7 @@ async fn forget_since(change: &mut Change, user: UserId, since: Timestamp) -> Re
 
 const RECOVERY_CODES: Ending = Ending {
     kind: credentials::Kind::RecoveryCodes,
+    owners: None,
     end: |change, end, fate| {
         Box::pin(async move {
             match (fate, end.since) {
@@ -397,6 +399,7 @@ const RECOVERY_CODES: Ending = Ending {
 /// Lets no passkey sign in alone until it was proved beside the password.
 const PASSKEYS_ALONE: Ending = Ending {
     kind: credentials::Kind::PasskeysAlone,
+    owners: None,
     end: |change, end, _| {
         Box::pin(async move {
             passkeys::need_password(change, end.user).await?;

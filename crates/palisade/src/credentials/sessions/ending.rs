@@ -109,7 +109,21 @@ pub(super) const BY_ACT: Ending = Ending {
             }
         })
     },
+    owners: Some(|app, after, limit| Box::pin(owners(app, after, limit))),
 };
+
+/// Users with a live session.
+async fn owners(app: &App, after: UserId, limit: i64) -> Result<Vec<UserId>> {
+    let rows: Vec<(UserId,)> = app
+        .db
+        .all(
+            "select distinct user_id from sessions
+             where user_id > $1 and ended_at is null and expires_at > $2 order by user_id limit $3",
+            args![after, app.clock.now(), limit],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|(user,)| user).collect())
+}
 
 async fn end_but(
     change: &mut Change,
@@ -195,7 +209,7 @@ const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 pub(super) async fn prune(app: &App) -> Result<()> {
     let now = app.clock.now();
     let grace_over = now.minus(app.settings.sessions.refresh_grace);
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.upkeep("sessions that ended long ago").begin().await?;
     tx.run(
         "update session_secrets set successor_sealed = null
          where successor_sealed is not null and used_at < $1",

@@ -60,6 +60,7 @@ pub const MODULE: Module = Module {
     }],
     endings: &[Ending {
         kind: Kind::PasswordLinks,
+        owners: None,
         end: |change, end, _| Box::pin(void_links(change, end.user)),
     }],
     tables: &["recovery_tokens"],
@@ -273,8 +274,7 @@ pub(crate) fn bad_token() -> Error {
 }
 
 async fn prune(app: &App) -> Result<()> {
-    let mut tx = app.db.begin().await?;
-    let now = app.clock.now();
-    tx.run("delete from recovery_tokens where expires_at < $1", args![now]).await?;
-    Ok(tx.commit().await?)
+    let upkeep = app.upkeep("links for a password that have expired");
+    upkeep.run("delete from recovery_tokens where expires_at < $1", args![app.clock.now()]).await?;
+    Ok(())
 }

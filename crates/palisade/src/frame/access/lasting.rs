@@ -6,7 +6,7 @@ use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts as RequestParts;
 
-use super::{Access, Credential, entitled, prove};
+use super::{Access, entitled, prove};
 use crate::app::App;
 use crate::error::{Error, Result};
 
@@ -20,14 +20,9 @@ impl Access {
     }
 }
 
-/// What the gate of a [lasting](Access::lasting) route was asked.
+/// What the line of a [lasting](Access::lasting) route says, for its gate.
 #[derive(Clone)]
-pub(crate) struct Gate {
-    /// What the route's line says.
-    pub(crate) access: Arc<Access>,
-    /// The ways to prove who calls.
-    pub(crate) credentials: Arc<[Credential]>,
-}
+pub(crate) struct Gate(pub(crate) Arc<Access>);
 
 /// A request that the gate admitted, to be checked again while its response is streamed: what would be refused now
 /// must not be sent.
@@ -57,8 +52,8 @@ impl Admission {
     /// # Errors
     /// As the gate would refuse the request now; that limits are used up is no reason.
     pub async fn recheck(&self, app: &App) -> Result<()> {
-        let identity = prove(app, &self.gate.credentials, &self.parts).await?;
-        entitled(app, &self.gate.access, &identity)
+        let (_, identity) = prove(app, &self.parts).await?;
+        entitled(app, &self.gate.0, &identity)
     }
 }
 

@@ -53,8 +53,7 @@ impl Strength {
 /// `access.not_fresh`.
 pub(crate) fn fresh_enough(
     app: &App,
-    proved_at: Timestamp,
-    proved_with: Strength,
+    (proved_at, proved_with): (Timestamp, Strength),
     strongest: Strength,
 ) -> Result<()> {
     let age = app.clock.now().since(proved_at);
@@ -65,7 +64,7 @@ pub(crate) fn fresh_enough(
     Ok(())
 }
 
-fn not_fresh(strongest: Strength) -> Error {
+pub(super) fn not_fresh(strongest: Strength) -> Error {
     let says = "Confirm your identity again with POST /api/v1/auth/reauthenticate.";
     Error::new(Kind::Denied, "access.not_fresh", says).with("methods", strongest.methods())
 }

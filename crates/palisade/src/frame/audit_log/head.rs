@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use palisade_crypto::{audit as digest, secret};
-use palisade_db::{Db, DbError, FromRow, Row, Timestamp, Tx, args};
+use palisade_db::{DbError, FromRow, ReadDb, Row, Timestamp, Tx, args};
 use uuid::Uuid;
 
 use super::FaultKind;
@@ -136,7 +136,7 @@ impl FromRow for Ending {
 
 impl Ending {
     /// Reads it, in one statement: head and records of the same moment.
-    pub(crate) async fn read(db: &Db, seen: Option<Head>) -> Result<Self> {
+    pub(crate) async fn read(db: &ReadDb, seen: Option<Head>) -> Result<Ending> {
         Ok(db
             .one(
                 "select h.position, h.chain, h.mac,

@@ -251,7 +251,7 @@ async fn chain(app: &App, head: Head, records: &[(Uuid, String)]) -> Result<Opti
         return Ok(Some(0));
     }
     let key = app.audit_keys.chain();
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.upkeep("the order of the audit log, which its records tell").begin().await?;
     let (mut end, mut places) = (head, Vec::with_capacity(records.len()));
     for (id, record) in records {
         end = end.after(&key, record);

@@ -12,12 +12,12 @@ use futures_util::future::BoxFuture;
 
 use super::again;
 use super::describe::{Described, Description};
-use crate::access::{Access, Credential, Gate, admit};
+use crate::access::{Access, Gate, admit};
 use crate::app::App;
 use crate::arrival::limit_headers;
 use crate::error::Kind;
 
-type Mount = Box<dyn FnOnce(Arc<[Credential]>) -> MethodRouter<App> + Send>;
+type Mount = Box<dyn FnOnce() -> MethodRouter<App> + Send>;
 
 /// The routes of a slice.
 pub struct Routes {
@@ -137,9 +137,7 @@ impl Routes {
             _ => format!("{}{path}", self.prefix),
         };
         let gate = access.clone();
-        let mount: Mount = Box::new(move |credentials| {
-            on(filter, Gated { access: Arc::new(gate), credentials, handler })
-        });
+        let mount: Mount = Box::new(move || on(filter, Gated { access: Arc::new(gate), handler }));
         let describe = H::describe;
         self.routes.push(Route {
             method,
@@ -177,10 +175,10 @@ impl Routes {
     }
 
     /// Adds the routes to a router.
-    pub(crate) fn mount(self, router: Router<App>, credentials: &Arc<[Credential]>) -> Router<App> {
-        self.routes.into_iter().fold(router, |router, route| {
-            router.route(&route.path, (route.mount)(Arc::clone(credentials)))
-        })
+    pub(crate) fn mount(self, router: Router<App>) -> Router<App> {
+        self.routes
+            .into_iter()
+            .fold(router, |router, route| router.route(&route.path, (route.mount)()))
     }
 }
 
@@ -188,7 +186,6 @@ impl Routes {
 #[derive(Clone)]
 struct Gated<H> {
     access: Arc<Access>,
-    credentials: Arc<[Credential]>,
     handler: H,
 }
 
@@ -203,11 +200,10 @@ where
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
             // SECURITY: the gate comes before the body (test: every_route).
-            match admit(&app, &self.access, &self.credentials, &mut parts).await {
+            match admit(&app, &self.access, &mut parts).await {
                 Ok(limit) => {
                     if self.access.lasting {
-                        let (access, credentials) = (self.access, self.credentials);
-                        parts.extensions.insert(Gate { access, credentials });
+                        parts.extensions.insert(Gate(self.access));
                     }
                     let mut response = if parts.method.is_safe() {
                         self.handler.call(Request::from_parts(parts, body), app).await

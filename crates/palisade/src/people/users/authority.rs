@@ -3,13 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use palisade_db::args;
-
 use super::{ADMIN, User, current, find, find_now};
 use crate::access::Caller;
 use crate::app::{ActorKind, App, Change, Hold, Rights};
 use crate::error::{Error, Kind, Result, bad_token};
-use crate::id::{ApiKeyId, UserId};
+use crate::id::UserId;
 
 /// The extent of a caller's authority: what they hold themselves, and no more.
 #[derive(Clone, Debug)]
@@ -35,10 +33,9 @@ impl Authority {
     ///
     /// # Errors
     /// The caller is not signed in; or the database fails.
-    pub async fn of(change: &mut Change) -> Result<Self> {
-        let (kind, key) = (change.actor().kind, change.actor().api_key);
-        if matches!(kind, ActorKind::Operator | ActorKind::System) {
-            return Ok(Self::Operator);
+    pub async fn of(change: &mut Change) -> Result<Authority> {
+        if matches!(change.actor().kind, ActorKind::Operator | ActorKind::System) {
+            return Ok(Authority::Operator);
         }
         if change.actor().permission.is_none() {
             change.must_hold(Hold::RolesShared)?;
@@ -46,10 +43,10 @@ impl Authority {
         let id = change.actor().user.ok_or_else(bad_token)?;
         // SECURITY: (test: rights_that_were_taken_away_do_nothing_for_what_is_under_way)
         let user = find_now(change, id).await?.ok_or_else(bad_token)?;
-        let permissions = match key {
+        let permissions = match change.permissions() {
             // What is yet to be proved with a second factor opens nothing.
             _ if user.must_enrol(change.app()) => Arc::default(),
-            Some(key) => as_far_as(change, &user, key).await?,
+            Some(own) => Arc::new(own.intersection(&user.permissions).cloned().collect()),
             None => Arc::clone(&user.permissions),
         };
         Ok(Self::by(&user, permissions))
@@ -136,23 +133,6 @@ impl Authority {
         }
         Ok(())
     }
-}
-
-/// What an API key may do: what it was made for, as far as its owner may.
-async fn as_far_as(
-    change: &mut Change,
-    owner: &User,
-    key: ApiKeyId,
-) -> Result<Arc<BTreeSet<String>>> {
-    let row: Option<(String,)> = change
-        .maybe(
-            "select permissions from api_keys where id = $1 and user_id = $2",
-            args![key, owner.id],
-        )
-        .await?;
-    let (words,) = row.ok_or_else(bad_token)?;
-    let held = words.split_whitespace().filter(|name| owner.permissions.contains(*name));
-    Ok(Arc::new(held.map(str::to_owned).collect()))
 }
 
 /// The user that a change acts on, if its actor holds everything that the user holds: each permission, and each
