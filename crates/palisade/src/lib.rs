@@ -13,6 +13,8 @@ mod frame;
 mod ground;
 mod operation;
 mod people;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use credentials::{api_keys, challenges, keys, lockout, mfa, passwords, sessions, tokens};
 pub use flows::{account, compat, login, recovery, registration, verifiers};

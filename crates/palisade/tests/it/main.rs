@@ -14,7 +14,6 @@
 )]
 
 mod administering;
-mod app;
 mod auditing;
 mod bad_input;
 mod bounds;
@@ -36,7 +35,6 @@ mod journeys;
 mod keys;
 mod limiting;
 mod lockout;
-mod mailbox;
 mod moving;
 mod newer;
 mod outliving;

@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use futures_util::future::join_all;
+use palisade::testing::mailbox::{letter, letters, token};
+use palisade::testing::{Answer, Call, On, PASSWORD, Plan, TestApp};
 use palisade_db::args;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
-use crate::app::{Answer, Call, On, PASSWORD, Plan, TestApp};
-use crate::mailbox::{letter, letters, token};
-
-crate::on_both! {
+palisade::on_both! {
     asking_for_a_link_tells_nothing => |on| super::asking(on);
     a_link_works_once_and_dies_with_the_password => |on| super::links(on);
     a_stranger_who_registers_an_address_gains_nothing => |on| super::strangers(on);
