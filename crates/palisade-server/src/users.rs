@@ -5,12 +5,12 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use palisade::app::{Actor, Hold};
 use palisade::http::Paging;
 use palisade::id::UserId;
-use palisade::recovery::{self, Invitation};
+use palisade::invitations::{self, Invitation};
 use palisade::registration::{self, Wanted};
 use palisade::roles::{self, RoleName};
 use palisade::users::{self, Email, User, UserView, check_name};
 use palisade::visible::visible;
-use palisade::{App, account, lockout, mfa, passwords, sessions};
+use palisade::{App, deletion, lockout, mfa, passwords, sessions};
 use palisade_crypto::secret::SecretString;
 use palisade_db::Timestamp;
 use serde_json::json;
@@ -109,7 +109,7 @@ async fn act(app: &App, user: &User, action: &UserAction) -> Result<String, Fail
         }
         UserAction::ResetPassword { invite: true, .. } => {
             let shared = [Hold::Shared(user.id)];
-            recovery::send_link(app.change_holding(&operator, &shared).await?, user.id).await?;
+            invitations::send_link(app.change_holding(&operator, &shared).await?, user.id).await?;
             "is sent a link to choose a password, valid for a week".to_owned()
         }
         UserAction::ResetPassword { invite: false, .. } => {
@@ -120,7 +120,7 @@ async fn act(app: &App, user: &User, action: &UserAction) -> Result<String, Fail
             let mail = visible(&user.email);
             let question = format!("Permanently delete {mail} and all their data?");
             confirm(&question, *yes, "nothing was deleted")?;
-            account::delete(app.change_holding(&operator, &alone).await?, user).await?;
+            deletion::delete(app.change_holding(&operator, &alone).await?, user).await?;
             "is deleted".to_owned()
         }
         UserAction::GrantRole { role, .. } => grant_role(app, user, role).await?,
@@ -198,7 +198,7 @@ async fn create(app: &App, new: New<'_>) -> Result<User, Failure> {
     let (operator, roles) = (Actor::operator(), new.roles.to_vec());
     let id = if new.invite {
         let invitation = Invitation { email, name, roles };
-        recovery::invite(app, &operator, invitation).await?
+        invitations::invite(app, &operator, invitation).await?
     } else {
         let wanted = Wanted { email, password: new_password()?, name };
         registration::create_user(app, &operator, wanted, roles).await?

@@ -13,11 +13,15 @@ mod frame;
 mod ground;
 mod operation;
 mod people;
+mod running;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use credentials::{api_keys, challenges, keys, lockout, mfa, passwords, sessions, tokens};
-pub use flows::{account, compat, login, recovery, registration, verifiers};
+pub use flows::{
+    compat, deletion, email_change, export, factor_recovery, invitations, login, recovery,
+    registration, verifiers,
+};
 pub use frame::{access, actor, app, audit, change, ending, feed, http, letter, module};
 pub use ground::{
     clock, error, hashing, id, limits, memory, net, runtime, settings, shape, visible,
@@ -26,4 +30,5 @@ pub use operation::{reference, system};
 pub use people::{grants, mail, roles, users};
 
 pub use app::App;
-pub use builder::{Builder, MODULES, Running};
+pub use builder::{Builder, MODULES};
+pub use running::Running;

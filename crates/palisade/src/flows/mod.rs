@@ -1,7 +1,11 @@
 //! What people do over several steps, made of people and credentials.
 
-pub mod account;
 pub mod compat;
+pub mod deletion;
+pub mod email_change;
+pub mod export;
+pub mod factor_recovery;
+pub mod invitations;
 pub mod login;
 pub mod recovery;
 pub mod registration;

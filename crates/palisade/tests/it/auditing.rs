@@ -81,7 +81,7 @@ async fn sealed(on: On) {
     // Erasing her key erases what is personal; the log still verifies.
     let mut change = app.app.change(&palisade::app::Actor::operator()).await.unwrap();
     audit::forget_person(&mut change, ann).await.unwrap();
-    change.commit(palisade::account::DELETED.about(ann)).await.unwrap();
+    change.commit(palisade::deletion::DELETED.about(ann)).await.unwrap();
     while audit::seal_pending(&app.app).await.unwrap() > 0 {}
     let verified = audit::verify(&app.app.db, &app.app.audit_keys).await.unwrap();
     assert!(verified.is_ok(), "{verified:?}");

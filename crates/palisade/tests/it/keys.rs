@@ -9,7 +9,7 @@ use palisade::testing::mailbox::{letter, letters, token};
 use palisade::testing::{
     Answer, Call, Client, On, PASSWORD, TestApp, patch, place, put, unlimited,
 };
-use palisade::{account, passwords, sessions, users};
+use palisade::{deletion, passwords, sessions, users};
 use palisade_db::args;
 use serde_json::{Value, json};
 
@@ -455,7 +455,7 @@ async fn service(on: On) {
     let refused = passwords::reset(&app.app, &operator, account, &PASSWORD.into()).await;
     assert_eq!(refused.unwrap_err().code(), "users.service_account");
     let change = app.app.change_holding(&operator, &[Hold::Shared(account)]).await.unwrap();
-    let refused = palisade::recovery::send_link(change, account).await;
+    let refused = palisade::invitations::send_link(change, account).await;
     assert_eq!(refused.unwrap_err().code(), "users.service_account");
     let body = json!({ "email": "mallory@example.com" });
     let answer = patch(&root, &format!("/api/v1/users/{id}"), body).await;
@@ -471,9 +471,9 @@ async fn service(on: On) {
     assert_eq!(app.anyone().login(&email).await.code(), "login.denied");
     assert!(letters(&app).await.is_empty(), "no letter has such an address");
     let user = users::find(&app.app, account).await.unwrap().unwrap();
-    let holds = account::held_for_deletion(account);
+    let holds = deletion::held_for_deletion(account);
     let change = app.app.change_holding(&operator, &holds).await.unwrap();
-    account::delete(change, &user).await.unwrap();
+    deletion::delete(change, &user).await.unwrap();
     assert!(letters(&app).await.is_empty());
     app.stop().await;
 }

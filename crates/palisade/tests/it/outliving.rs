@@ -281,7 +281,7 @@ async fn coming_in(on: On) {
     assert_eq!(login(&app, "ann@example.com", NEW).await.code(), "login.mfa_required");
     let holds = [Hold::Shared(id)];
     let change = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
-    palisade::recovery::send_link(change, id).await.unwrap();
+    palisade::invitations::send_link(change, id).await.unwrap();
     let link = link(&app, "invite").await;
     let body = json!({ "token": link, "password": PASSWORD });
     let used = app.anyone().post("/api/v1/auth/password/reset", body).await;

@@ -163,7 +163,7 @@ async fn leaving(on: On) {
     // It is over from that moment on, whenever the rows go.
     assert_eq!(app.anyone().login("ann@example.com").await.status, StatusCode::UNAUTHORIZED);
     for module in palisade::MODULES {
-        for job in module.jobs.iter().filter(|job| job.name == "account.delete_due") {
+        for job in module.jobs.iter().filter(|job| job.name == "deletion.delete_due") {
             (job.run)(&app.app).await.unwrap();
         }
     }

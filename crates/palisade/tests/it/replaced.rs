@@ -7,7 +7,7 @@ use palisade::id::UserId;
 use palisade::sessions::{self, Issued, Proof};
 use palisade::testing::phone::{Phone, enrol};
 use palisade::testing::{Answer, Call, Client, On, PASSWORD, TestApp, place, unlimited};
-use palisade::{account, lockout, users};
+use palisade::{deletion, lockout, users};
 use palisade_db::args;
 use serde_json::json;
 
@@ -179,11 +179,11 @@ async fn deleted(on: On) {
     let other = app.second().await;
     let id = app.user("ann@example.com").await;
     let user = users::find(&app.app, id).await.unwrap().unwrap();
-    let holds = account::held_for_deletion(id);
+    let holds = deletion::held_for_deletion(id);
     let change = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
     let finish = async {
         a_while().await;
-        account::delete(change, &user).await.unwrap();
+        deletion::delete(change, &user).await.unwrap();
     };
     let body = json!({ "email": "ann@example.com", "password": "five green kettles whistle" });
     let anyone = other.anyone();

@@ -15,7 +15,7 @@ use palisade::testing::{
     Answer, Call, Client, On, PASSWORD, TestApp, patch, place, put, unlimited,
 };
 use palisade::users::{self, Email, Holder, NewUser};
-use palisade::{recovery, roles};
+use palisade::{invitations, roles};
 use palisade_crypto::opaque;
 use palisade_db::{Timestamp, args};
 use serde_json::{Value, json};
@@ -505,7 +505,7 @@ async fn operator(on: On) {
             roles::grant(change, id, &role).await.unwrap();
         }
         let change = app.app.change_holding(&operator, &[Hold::Shared(id)]).await.unwrap();
-        let sent = recovery::send_link(change, id).await;
+        let sent = invitations::send_link(change, id).await;
         assert_eq!(sent.is_ok(), kind != "service", "{kind}");
     }
     app.stop().await;

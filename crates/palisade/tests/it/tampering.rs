@@ -764,10 +764,10 @@ async fn keys(on: On) {
 
     // A genuine erasure is recorded.
     let user = palisade::users::find(&app.app, ann).await.unwrap().unwrap();
-    let holds = palisade::account::held_for_deletion(ann);
+    let holds = palisade::deletion::held_for_deletion(ann);
     let operator = palisade::app::Actor::operator();
     let change = app.app.change_holding(&operator, &holds).await.unwrap();
-    palisade::account::delete(change, &user).await.unwrap();
+    palisade::deletion::delete(change, &user).await.unwrap();
     assert!(length(&app).await > good + 1);
     assert_eq!(verify(&app).await, Ok(length(&app).await));
     seal(&app).await;

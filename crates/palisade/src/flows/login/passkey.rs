@@ -11,7 +11,7 @@ use crate::challenges::{self, Client, NewChallenge, Purpose};
 use crate::error::Result;
 use crate::lockout::Device;
 use crate::mfa::{self, Judged};
-use crate::{passwords, recovery, users};
+use crate::{factor_recovery, passwords, users};
 
 /// Begins: what `navigator.credentials.get` is called with. `cookie` is what the challenge is bound to in a browser.
 ///
@@ -83,7 +83,7 @@ pub(super) async fn finish(app: &App, actor: &Actor, attempt: PasskeyAttempt) ->
     if !challenges::close(&mut change, &challenge).await? {
         return Err(over());
     }
-    recovery::not_lost(&mut change, user).await?;
+    factor_recovery::not_lost(&mut change, user).await?;
     let known = attempt.device_token.and_then(|token| Device::open(app, token.expose()));
     let known = known.filter(|known| known.user == user);
     let password = passwords::generation(&mut change, user).await?;

@@ -8,11 +8,11 @@ use crate::access::{Caller, Strength};
 use crate::app::{App, Change, Hold};
 use crate::challenges::{self, Challenge, NewChallenge, Purpose};
 use crate::error::{Error, Kind, Result};
+use crate::factor_recovery;
 use crate::id::UserId;
 use crate::lockout::{self, Account, Client};
 use crate::mfa::{self, Given, Judged};
 use crate::passwords;
-use crate::recovery;
 use crate::sessions::{self, Issued, Proof};
 
 /// What somebody shows to prove who they are.
@@ -78,7 +78,7 @@ async fn with_factor(app: &App, caller: &Caller, given: &Given) -> Result<Issued
         return Err(mfa::wrong(given));
     };
     guess.right(&mut change).await?;
-    recovery::not_lost(&mut change, me.user).await?;
+    factor_recovery::not_lost(&mut change, me.user).await?;
     let issued = sessions::renew(&mut change, me.user, me.session()?, proof).await?;
     let entry = REAUTHENTICATED.about(me.user).detail("session", me.session()?.to_string());
     change.commit(entry.detail("method", given.method())).await?;

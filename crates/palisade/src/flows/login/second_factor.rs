@@ -13,9 +13,9 @@ use super::{Attempt, DENIED, SignedIn, Wanted};
 use crate::app::{Actor, App, Change, Hold};
 use crate::challenges::{self, Challenge, Client, LIVES, NewChallenge, Purpose};
 use crate::error::{Error, Kind, Result};
+use crate::factor_recovery;
 use crate::lockout::{self, Account, Device, Guess};
 use crate::mfa::{self, Given, Judged};
-use crate::recovery;
 use crate::sessions::{Proof, Transport};
 use crate::settings::TokenFormat;
 use crate::users::{self, Factors};
@@ -146,7 +146,7 @@ pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> R
     if let Some(guess) = guess {
         guess.right(&mut change).await?;
     }
-    recovery::not_lost(&mut change, user).await?;
+    factor_recovery::not_lost(&mut change, user).await?;
     let format = if details.paseto { TokenFormat::Paseto } else { TokenFormat::Jwt };
     let (transport, device_name) = (details.transport, details.device_name);
     let entering = Entering {
@@ -196,11 +196,7 @@ pub(super) async fn lost(
     let challenge = challenges::attempt(app, actor, Purpose::SecondFactor, digest, client).await?;
     let challenge = challenge.ok_or_else(over)?;
     let user = challenge.user.ok_or_else(over)?;
-    if recovery::ask_for_factors(app, actor, user, &challenge).await? {
-        Ok(())
-    } else {
-        Err(over())
-    }
+    if factor_recovery::ask(app, actor, user, &challenge).await? { Ok(()) } else { Err(over()) }
 }
 
 /// What a factor and the password before it come to.

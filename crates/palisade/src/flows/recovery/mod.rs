@@ -1,22 +1,14 @@
-//! Recovery: what a person who can read the account's email may do with links. A new password, an invitation's first
-//! one, another address, and the way back from there.
+//! Recovery: a new password for whoever can read the account's email.
 //!
 //! Promises:
 //! - Asking answers alike, after the same work, for every address; who gets a letter is decided when letters are sent.
 //! - A link works once, for its time, and not after the password or the email was changed. It starts no session.
 //! - A new password ends every session, every API key and every lock. Whatever somebody set up who couldn't read this mail is gone.
-//! - An address is changed by whoever reads the new mail **and** knows the password; whoever reads the old mail
-//!   can undo it for a week, and nobody else can have that address meanwhile.
+//! - No link removes a second factor.
 //!
-//! - No link removes a second factor, but one that needs the password, the mail and a waiting time, where
-//!   `mfa.recovery_delay` is set.
-//!
-//! Tables: `recovery_tokens`, `address_changes`, `factor_recoveries`.
+//! Tables: `recovery_tokens`, with the links of [`invitations`](crate::invitations), which are used here.
 
-mod address;
-mod factors;
 mod http;
-mod invitation;
 
 use std::time::Duration;
 
@@ -27,7 +19,7 @@ use palisade_db::{Migration, Sql, args};
 
 use crate::app::{Actor, App, Change, Hold};
 use crate::audit::Event;
-use crate::credentials::{self, Act, End, Ending, Fate};
+use crate::credentials::{self, Act, End, Ending, Kind};
 use crate::error::{Error, Result};
 use crate::id::UserId;
 use crate::lockout;
@@ -51,74 +43,33 @@ pub const RESET: Event =
 pub const MODULE: Module = Module {
     name: "recovery",
     routes: http::routes,
-    limits: &[
-        &http::FORGOT,
-        &http::FORGOT_ACCOUNT,
-        &http::RESET_LIMIT,
-        &http::INVITE,
-        &http::EMAIL_CHANGE,
-        &http::EMAIL_LINK,
-        &http::FACTORS,
-    ],
-    events: &[
-        ASKED,
-        LINK_MADE,
-        RESET,
-        invitation::INVITED,
-        address::ASKED,
-        address::CHANGED,
-        address::RESTORED,
-        factors::ASKED,
-        factors::REMOVED,
-        factors::CANCELLED,
-    ],
-    letters: &[
-        &LETTER,
-        &invitation::LETTER,
-        &address::CONFIRM,
-        &address::ANNOUNCE,
-        &factors::LETTER,
-    ],
+    limits: &[&http::FORGOT, &http::FORGOT_ACCOUNT, &http::RESET_LIMIT],
+    events: &[ASKED, LINK_MADE, RESET],
+    letters: &[&LETTER],
     jobs: &[Job {
         name: "recovery.prune",
         every: Duration::from_secs(3600),
         run: |app| Box::pin(prune(app)),
     }],
-    migrations: &[
-        Migration {
-            version: 10,
-            name: "recovery",
-            sql: Sql::Both(include_str!("../../../migrations/0010_recovery.sql")),
-        },
-        Migration {
-            version: 13,
-            name: "addresses",
-            sql: Sql::Both(include_str!("../../../migrations/0013_addresses.sql")),
-        },
-        Migration {
-            version: 19,
-            name: "factor_recoveries",
-            sql: Sql::Both(include_str!("../../../migrations/0019_factor_recoveries.sql")),
-        },
-    ],
-    endings: &LINKS,
-    tables: &["recovery_tokens", "address_changes", "factor_recoveries"],
+    migrations: &[Migration {
+        version: 10,
+        name: "recovery",
+        sql: Sql::Both(include_str!("../../../migrations/0010_recovery.sql")),
+    }],
+    endings: &[Ending {
+        kind: Kind::PasswordLinks,
+        end: |change, end, _| Box::pin(void_links(change, end.user)),
+    }],
+    tables: &["recovery_tokens"],
     ..Module::EMPTY
 };
 
-pub use address::{
-    AddressChange, ask as ask_for_address, confirm as confirm_address, kept_changes, move_to,
-    undo as undo_address,
-};
-pub use factors::{
-    ask as ask_for_factors, cancel as keep_factors, finish as remove_factors, not_lost,
-};
-pub use invitation::{Invitation, invite, send_link};
-
 /// What a link is for; how its token begins says it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Link {
+pub enum Link {
+    /// A new password for somebody who has forgotten theirs.
     Reset,
+    /// The first password, or another one, at the word of an administrator.
     Invitation,
 }
 
@@ -184,8 +135,11 @@ fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>>
     })
 }
 
-/// Makes a link for a user.
-async fn store_link(
+/// Makes a link for a user; none, if the account can't use it any more.
+///
+/// # Errors
+/// When the database fails.
+pub async fn store_link(
     app: &App,
     user: &User,
     link: Link,
@@ -230,41 +184,12 @@ async fn replace(change: &mut Change, user: UserId, new: Link) -> Result<()> {
     Ok(())
 }
 
-/// How links end with an act on their account.
-const LINKS: [Ending; 4] = [
-    Ending {
-        kind: credentials::Kind::PasswordLinks,
-        end: |change, end, _| Box::pin(none(void_links(change, end.user))),
-    },
-    Ending {
-        kind: credentials::Kind::EmailLinks,
-        end: |change, end, _| Box::pin(none(address::void_asked(change, end.user))),
-    },
-    Ending {
-        kind: credentials::Kind::UndoLinks,
-        end: |change, end, fate| {
-            let since = end.since.filter(|_| fate == Fate::Since);
-            Box::pin(none(address::void_undoing(change, end.user, since)))
-        },
-    },
-    Ending {
-        kind: credentials::Kind::FactorLinks,
-        end: |change, end, _| Box::pin(none(factors::void(change, end.user))),
-    },
-];
-
-/// Links aren't counted.
-async fn none(voided: impl Future<Output = Result<()>>) -> Result<usize> {
-    voided.await?;
-    Ok(0)
-}
-
-/// Voids what was sent to a user's address before.
-async fn void_links(change: &mut Change, user: UserId) -> Result<()> {
+/// Voids what was sent to a user's address before. Links aren't counted.
+async fn void_links(change: &mut Change, user: UserId) -> Result<usize> {
     change
         .run("delete from recovery_tokens where user_id = $1 and used_at is null", args![user])
         .await?;
-    Ok(())
+    Ok(0)
 }
 
 /// Sets a new password with the token of a link; with an invitation's, the first one.
@@ -338,7 +263,8 @@ async fn usable(app: &App, digest: [u8; 32]) -> Result<User> {
     user.filter(|user| !user.disabled).ok_or_else(bad_token)
 }
 
-fn bad_token() -> Error {
+/// The token of a link that is good for nothing.
+pub(crate) fn bad_token() -> Error {
     let says = "This link was used, was replaced by a newer one or has expired, or the password or email has \
                 changed. Request a new link.";
     Error::bad_field("/token", "recovery.bad_token", says)
@@ -348,12 +274,5 @@ async fn prune(app: &App) -> Result<()> {
     let mut tx = app.db.begin().await?;
     let now = app.clock.now();
     tx.run("delete from recovery_tokens where expires_at < $1", args![now]).await?;
-    tx.run("delete from factor_recoveries where expires_at < $1", args![now]).await?;
-    tx.run(
-        "delete from address_changes
-         where (confirmed_at is null and expires_at < $1) or undo_until < $1",
-        args![now],
-    )
-    .await?;
     Ok(tx.commit().await?)
 }

@@ -1,51 +1,100 @@
-//! A user's change of address: confirmed from the new one, and undone from the old one for a week.
+//! A change of email address: asked for by the user, confirmed from the new address, and undone from the old one for a
+//! week; or made by an administrator.
+//!
+//! Promises:
+//! - Asking answers alike for every address, whether it has an account or not.
+//! - An address is changed by whoever reads the new mail **and** knows the password; whoever reads the old mail
+//!   can undo it for a week, and nobody else can have that address meanwhile.
+//! - An administrator's change can't be undone from the old address, and the new one counts as unproven.
+//!
+//! Tables: `address_changes`.
+
+mod admin;
+mod http;
 
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use palisade_crypto::opaque;
 use palisade_crypto::secret::SecretString;
-use palisade_db::{Timestamp, args};
+use palisade_db::{Migration, Sql, Timestamp, args};
 use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::bad_token;
 use crate::app::{Actor, App, Change, Hold};
 use crate::audit::Event;
-use crate::credentials::{self, Act, End};
+use crate::credentials::{self, Act, End, Ending, Fate, Kind};
 use crate::error::{Error, Result};
 use crate::id::UserId;
 use crate::lockout::{self, Account, Client, Guess};
 use crate::mail::{self, Content, Letter};
 use crate::mfa;
+use crate::module::{Job, Module};
 use crate::passwords::{self, Stored, Turn, Verdict};
+use crate::recovery::bad_token;
 use crate::shape;
 use crate::users::{self, Email};
 
 /// A user asked for another address.
-pub(super) const ASKED: Event =
+pub const ASKED: Event =
     Event { name: "recovery.address_asked", says: "A user requested a change of email address" };
 /// A user's address was changed.
-pub(super) const CHANGED: Event =
+pub const CHANGED: Event =
     Event { name: "recovery.address_changed", says: "The email address of a user was changed" };
 /// A change of address was undone from the old address.
-pub(super) const RESTORED: Event =
+pub const RESTORED: Event =
     Event { name: "recovery.address_restored", says: "A change of email address was undone" };
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "email_change",
+    routes: http::routes,
+    limits: &[&http::EMAIL_CHANGE, &http::EMAIL_LINK],
+    events: &[ASKED, CHANGED, RESTORED],
+    letters: &[&CONFIRM, &ANNOUNCE],
+    jobs: &[Job {
+        name: "email_change.prune",
+        every: Duration::from_secs(3600),
+        run: |app| Box::pin(prune(app)),
+    }],
+    migrations: &[Migration {
+        version: 13,
+        name: "addresses",
+        sql: Sql::Both(include_str!("../../../migrations/0013_addresses.sql")),
+    }],
+    endings: &[
+        Ending {
+            kind: Kind::EmailLinks,
+            end: |change, end, _| Box::pin(void_asked(change, end.user)),
+        },
+        Ending {
+            kind: Kind::UndoLinks,
+            end: |change, end, fate| {
+                let since = end.since.filter(|_| fate == Fate::Since);
+                Box::pin(void_undoing(change, end.user, since))
+            },
+        },
+    ],
+    tables: &["address_changes"],
+    ..Module::EMPTY
+};
+
+pub use admin::{Changes, alter};
 
 const CONFIRM_PREFIX: &str = "pal_em_";
 const UNDO_PREFIX: &str = "pal_un_";
 const LIVES: Duration = Duration::from_secs(24 * 3600);
 const UNDONE_WITHIN: Duration = Duration::from_secs(7 * 24 * 3600);
 
-pub(super) static CONFIRM: Letter = Letter {
+static CONFIRM: Letter = Letter {
     name: "recovery_confirm_address",
     text: include_str!("letters/confirm_address.txt"),
     html: include_str!("letters/confirm_address.html"),
     prepare: confirm_letter,
 };
 
-pub(super) static ANNOUNCE: Letter = Letter {
+static ANNOUNCE: Letter = Letter {
     name: "recovery_address_changed",
     text: include_str!("letters/address_changed.txt"),
     html: include_str!("letters/address_changed.html"),
@@ -274,23 +323,25 @@ async fn settle(change: &mut Change, act: End, email: &Email, verified: bool) ->
     credentials::end(change, act).await.map(drop)
 }
 
-/// Voids changes of address that aren't confirmed.
-pub(super) async fn void_asked(change: &mut Change, user: UserId) -> Result<()> {
+/// Voids changes of address that aren't confirmed. Links aren't counted.
+async fn void_asked(change: &mut Change, user: UserId) -> Result<usize> {
     let sql = "delete from address_changes where user_id = $1 and confirmed_at is null";
-    change.run(sql, args![user]).await.map(drop)
+    change.run(sql, args![user]).await?;
+    Ok(0)
 }
 
 /// Voids what undoes changes of address: of those that were asked for after a moment, or all.
-pub(super) async fn void_undoing(
+async fn void_undoing(
     change: &mut Change,
     user: UserId,
     since: Option<Timestamp>,
-) -> Result<()> {
+) -> Result<usize> {
     // SECURITY: whoever moved the account on can't take it back with a link of theirs
     // (test: an_undone_change_of_address_voids_those_after_it).
     let sql = "delete from address_changes where user_id = $1 and confirmed_at is not null
             and undone_at is null and ($2 is null or created_at >= $2)";
-    change.run(sql, args![user, since]).await.map(drop)
+    change.run(sql, args![user, since]).await?;
+    Ok(0)
 }
 
 /// Whether somebody else may still take this address back.
@@ -304,20 +355,6 @@ async fn reserved(change: &mut Change, user: UserId, email: &Email) -> Result<bo
         )
         .await?;
     Ok(row.is_some())
-}
-
-/// Gives a user another address at the word of an administrator; it counts as unproven.
-///
-/// # Errors
-/// Not found; `users.email_taken`; or the database fails.
-pub async fn move_to(change: &mut Change, user: UserId, old: &str, email: &Email) -> Result<()> {
-    // SECURITY: whoever reads the mail of an address that it had before can't take it back either
-    // (test: users_are_changed_and_deleted).
-    settle(change, End::of(user, Act::AddressMoved), email, false).await?;
-    mail::post(change, &ANNOUNCE, Content::to(old)).await?;
-    // What is personal would be sealed under the administrator's key, and outlive the user.
-    change.note(CHANGED.about(user));
-    Ok(())
 }
 
 /// Restores the account's previous email address, with a new password. No session is started.
@@ -374,4 +411,15 @@ pub async fn undo(
     lockout::clear_password(&mut change, user).await?;
     passwords::tell_owner(&mut change, user).await?;
     change.commit(RESTORED.about(user).personal("email", email.address())).await
+}
+
+async fn prune(app: &App) -> Result<()> {
+    let mut tx = app.db.begin().await?;
+    tx.run(
+        "delete from address_changes
+         where (confirmed_at is null and expires_at < $1) or undo_until < $1",
+        args![app.clock.now()],
+    )
+    .await?;
+    Ok(tx.commit().await?)
 }

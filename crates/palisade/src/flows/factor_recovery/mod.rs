@@ -1,41 +1,78 @@
 //! The way back for whoever has lost every factor: the password, the mail, and a time in which the owner can say no
 //! (`mfa.recovery_delay`).
+//!
+//! Promises:
+//! - No link removes a second factor, but one that needs the password, the mail and a waiting time, where
+//!   `mfa.recovery_delay` is set.
+//! - The owner can cancel it until then with the link, and does by proving a factor or by a new password.
+//!
+//! Tables: `factor_recoveries`.
+
+mod http;
 
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use palisade_crypto::opaque;
 use palisade_crypto::secret::SecretString;
-use palisade_db::{Timestamp, args};
+use palisade_db::{Migration, Sql, Timestamp, args};
 
 use crate::app::{Actor, App, Change, Hold};
 use crate::audit::Event;
 use crate::challenges::{self, Challenge};
+use crate::credentials::{self, Ending};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::lockout::{self, Account, Client};
 use crate::mail::{self, Content, Letter, for_people};
 use crate::mfa;
+use crate::module::{Job, Module};
 use crate::passwords::{self, Stored, Turn, Verdict};
+use crate::recovery::bad_token;
 use crate::users;
 
 /// Somebody who knows the password asked for the second factors to be removed.
-pub(super) const ASKED: Event = Event {
+pub const ASKED: Event = Event {
     name: "recovery.factors_asked",
     says: "The removal of the second factors was requested with the password",
 };
 /// The second factors were removed after the waiting time.
-pub(super) const REMOVED: Event = Event {
+pub const REMOVED: Event = Event {
     name: "recovery.factors_removed",
     says: "The second factors were removed after the waiting period",
 };
 /// The removal was called off.
-pub(super) const CANCELLED: Event = Event {
+pub const CANCELLED: Event = Event {
     name: "recovery.factors_kept",
     says: "The removal of the second factors was cancelled",
 };
 
-pub(super) static LETTER: Letter = Letter {
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "factor_recovery",
+    routes: http::routes,
+    limits: &[&http::FACTORS],
+    events: &[ASKED, REMOVED, CANCELLED],
+    letters: &[&LETTER],
+    jobs: &[Job {
+        name: "factor_recovery.prune",
+        every: Duration::from_secs(3600),
+        run: |app| Box::pin(prune(app)),
+    }],
+    migrations: &[Migration {
+        version: 19,
+        name: "factor_recoveries",
+        sql: Sql::Both(include_str!("../../../migrations/0019_factor_recoveries.sql")),
+    }],
+    endings: &[Ending {
+        kind: credentials::Kind::FactorLinks,
+        end: |change, end, _| Box::pin(void(change, end.user)),
+    }],
+    tables: &["factor_recoveries"],
+    ..Module::EMPTY
+};
+
+static LETTER: Letter = Letter {
     name: "recovery_factors",
     text: include_str!("letters/factors.txt"),
     html: include_str!("letters/factors.html"),
@@ -140,7 +177,7 @@ pub async fn finish(
     password: &SecretString,
 ) -> Result<()> {
     delay(app)?;
-    let digest = opaque::digest(PREFIX, token.expose()).ok_or_else(super::bad_token)?;
+    let digest = opaque::digest(PREFIX, token.expose()).ok_or_else(bad_token)?;
     let now = app.clock.now();
     // SECURITY: not after a new password, nor after a proof that a factor isn't lost
     // (test: lost_factors_come_back_after_a_time).
@@ -158,7 +195,7 @@ pub async fn finish(
             args![digest, now],
         )
         .await?;
-    let (user, ready_at, sealed, generation) = row.ok_or_else(super::bad_token)?;
+    let (user, ready_at, sealed, generation) = row.ok_or_else(bad_token)?;
     // SECURITY: the owner has this long to say no (test: lost_factors_come_back_after_a_time).
     if now < ready_at {
         let says = format!(
@@ -178,7 +215,7 @@ pub async fn finish(
         let says = "This is not the password of the account.";
         return Err(Error::bad_field("/password", "passwords.wrong", says));
     }
-    users::may_sign_in(&mut change, user).await?.ok_or_else(super::bad_token)?;
+    users::may_sign_in(&mut change, user).await?.ok_or_else(bad_token)?;
     let used = change
         .run(
             concat!(
@@ -189,7 +226,7 @@ pub async fn finish(
         )
         .await?;
     if used != 1 || !passwords::unchanged(&mut change, &stored).await? {
-        return Err(super::bad_token());
+        return Err(bad_token());
     }
     guess.right(&mut change).await?;
     mfa::remove_all(&mut change, user).await?;
@@ -201,18 +238,19 @@ pub async fn finish(
 /// # Errors
 /// `recovery.bad_token`; or the database fails.
 pub async fn cancel(app: &App, actor: &Actor, token: &SecretString) -> Result<()> {
-    let digest = opaque::digest(PREFIX, token.expose()).ok_or_else(super::bad_token)?;
+    let digest = opaque::digest(PREFIX, token.expose()).ok_or_else(bad_token)?;
     let mut change = app.change(actor).await?;
     let row: Option<(UserId,)> = change
         .maybe("delete from factor_recoveries where digest = $1 returning user_id", args![digest])
         .await?;
-    let (user,) = row.ok_or_else(super::bad_token)?;
+    let (user,) = row.ok_or_else(bad_token)?;
     change.commit(CANCELLED.about(user)).await
 }
 
-/// Voids a request, with what it rests on.
-pub(super) async fn void(change: &mut Change, user: UserId) -> Result<()> {
-    change.run("delete from factor_recoveries where user_id = $1", args![user]).await.map(drop)
+/// Voids a request, with what it rests on. Links aren't counted.
+async fn void(change: &mut Change, user: UserId) -> Result<usize> {
+    change.run("delete from factor_recoveries where user_id = $1", args![user]).await?;
+    Ok(0)
 }
 
 /// Calls the removal off, in the change in which its owner proves a factor: they haven't lost it.
@@ -227,4 +265,11 @@ pub async fn not_lost(change: &mut Change, user: UserId) -> Result<()> {
         change.note(CANCELLED.about(user));
     }
     Ok(())
+}
+
+async fn prune(app: &App) -> Result<()> {
+    let mut tx = app.db.begin().await?;
+    let now = app.clock.now();
+    tx.run("delete from factor_recoveries where expires_at < $1", args![now]).await?;
+    Ok(tx.commit().await?)
 }

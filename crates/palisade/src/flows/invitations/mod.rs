@@ -1,29 +1,48 @@
 //! Invitations: an account created for a user, who chooses the password.
+//!
+//! Promises:
+//! - An invited account has no password until its owner chooses one with the link that was sent to its address.
+//! - The link works once, for a week, and not after the password or the email was changed or a newer one was sent.
+//!
+//! Tables: none. The links are those of [`recovery`].
+
+mod http;
 
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::{Link, store_link};
 use crate::app::{Actor, App, Change};
 use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::mail::{self, Content, Letter};
+use crate::module::Module;
 use crate::passwords;
+use crate::recovery::{self, Link};
 use crate::roles;
 use crate::users::{self, Email, NewUser};
 
 /// A user was invited.
-pub(super) const INVITED: Event = Event {
+pub const INVITED: Event = Event {
     name: "recovery.invited",
     says: "A user was invited, or was sent a link, to choose a password",
+};
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "invitations",
+    routes: http::routes,
+    limits: &[&http::INVITE],
+    events: &[INVITED],
+    letters: &[&LETTER],
+    ..Module::EMPTY
 };
 
 /// An invitation waits for a week.
 const LIVES: Duration = Duration::from_secs(7 * 24 * 3600);
 
-pub(super) static LETTER: Letter = Letter {
+static LETTER: Letter = Letter {
     name: "recovery_invite",
     text: include_str!("letters/invite.txt"),
     html: include_str!("letters/invite.html"),
@@ -89,7 +108,7 @@ fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>>
         let Some(user) = user.filter(|user| !user.disabled && !user.service) else {
             return Ok(None);
         };
-        let token = store_link(app, &user, Link::Invitation, LIVES).await?;
+        let token = recovery::store_link(app, &user, Link::Invitation, LIVES).await?;
         let first = content.values.get("first").cloned().unwrap_or_default();
         let letter = Content::to(&user.email).with("first", first);
         Ok(token.map(|token| letter.with_link(app, "invite", &token)))

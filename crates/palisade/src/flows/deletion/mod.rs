@@ -1,15 +1,13 @@
-//! The account as a whole: what administrators change of it, everything that is kept of a person, and its end.
+//! The end of an account: at its owner's wish, after a time of grace, or at an administrator's word.
 //!
 //! Promises:
 //! - A user who requests deletion is signed out at once and deleted after `users.deletion_grace`, unless they sign in
 //!   before; a user whom an administrator deletes is deleted at once.
 //! - Gone means gone: no row of theirs is left but the events of the audit log, where an id stands for them and
 //!   what was personal can't be read any more.
-//! - The export holds everything that is kept of a person.
 //!
 //! Tables: none.
 
-mod export;
 mod http;
 
 use std::time::Duration;
@@ -19,12 +17,11 @@ use palisade_db::args;
 use crate::app::{Actor, App, Change, Hold};
 use crate::audit::Event;
 use crate::credentials::{self, Act, End};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::UserId;
 use crate::mail::{self, Content, Letter, for_people};
 use crate::module::{Job, Module};
-use crate::recovery;
-use crate::users::{self, Email, User};
+use crate::users::{self, User};
 
 /// A user asked for their account to be deleted.
 pub const DELETION_ASKED: Event = Event {
@@ -33,19 +30,15 @@ pub const DELETION_ASKED: Event = Event {
 };
 /// A user was deleted.
 pub const DELETED: Event = Event { name: "account.deleted", says: "A user was deleted" };
-/// Everything that is kept of a person was given out to them.
-pub const EXPORTED: Event =
-    Event { name: "account.exported", says: "A user exported the data that is stored about them" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
-    name: "account",
+    name: "deletion",
     routes: http::routes,
-    limits: &[&http::EXPORT],
-    events: &[DELETION_ASKED, DELETED, EXPORTED],
+    events: &[DELETION_ASKED, DELETED],
     letters: &[&LETTER],
     jobs: &[Job {
-        name: "account.delete_due",
+        name: "deletion.delete_due",
         every: Duration::from_secs(60),
         run: |app| Box::pin(delete_due(app)),
     }],
@@ -117,40 +110,4 @@ async fn delete_due(app: &App) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// What an administrator changes of a user; absent: unchanged.
-pub struct Changes {
-    /// What they are called; inner none: nothing.
-    pub name: Option<Option<String>>,
-    /// Another address, which counts as unproven.
-    pub email: Option<Email>,
-}
-
-/// Changes a user at the word of an administrator.
-///
-/// # Errors
-/// Not found; `users.email_taken`; `users.service_account`; or the database fails.
-pub async fn alter(mut change: Change, user: &User, changes: Changes) -> Result<()> {
-    let email = changes.email.filter(|email| email.address() != user.email);
-    let mut fields = Vec::new();
-    if let Some(email) = email {
-        if user.service {
-            return Err(users::service_account());
-        }
-        recovery::move_to(&mut change, user.id, &user.email, &email).await?;
-        fields.push("email");
-    }
-    if let Some(name) = changes.name {
-        users::set_name(&mut change, user.id, name).await?;
-        fields.push("name");
-    }
-    if fields.is_empty() {
-        return if users::exists(&mut change, user.id).await? {
-            Ok(())
-        } else {
-            Err(Error::not_found())
-        };
-    }
-    change.commit(users::CHANGED.about(user.id).detail("field", fields.join(" "))).await
 }

@@ -1,26 +1,46 @@
-//! Everything that is kept of a person, as one JSON object (GDPR articles 15 and 20).
+//! The export: everything that is kept of a person, as one JSON object (GDPR articles 15 and 20).
+//!
+//! Promises:
+//! - The export holds everything that is kept of a person.
+//!
+//! Tables: none.
+
+mod http;
 
 use palisade_db::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::EXPORTED;
 use crate::access::Caller;
 use crate::api_keys::{self, KeptKey};
 use crate::app::App;
-use crate::audit::{self, EventView, Filter};
+use crate::audit::{self, Event, EventView, Filter};
+use crate::email_change::{self, AddressChange};
 use crate::error::{Result, bad_token};
 use crate::grants::{self, GrantView};
 use crate::mfa::{self, PasskeyView};
-use crate::recovery::{self, AddressChange};
+use crate::module::Module;
 use crate::sessions::{self, KeptSession};
 use crate::shape;
 use crate::users::{self, UserView};
 
+/// Everything that is kept of a person was given out to them.
+pub const EXPORTED: Event =
+    Event { name: "account.exported", says: "A user exported the data that is stored about them" };
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module {
+    name: "export",
+    routes: http::routes,
+    limits: &[&http::EXPORT],
+    events: &[EXPORTED],
+    ..Module::EMPTY
+};
+
 /// All data that is stored about a user.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Export")]
-pub(super) struct Export {
+struct Export {
     #[schemars(with = "shape::DateTime")]
     exported_at: Timestamp,
     user: UserView,
@@ -43,7 +63,7 @@ pub(super) struct Export {
 const PAGE: i64 = 1000;
 
 /// Gathers it.
-pub(super) async fn export(app: &App, caller: &Caller) -> Result<Export> {
+async fn export(app: &App, caller: &Caller) -> Result<Export> {
     let me = caller.signed_in()?;
     let user = users::find(app, me.user).await?.ok_or_else(bad_token)?;
     let now = app.clock.now();
@@ -53,7 +73,7 @@ pub(super) async fn export(app: &App, caller: &Caller) -> Result<Export> {
         sessions: sessions::kept(app, me.user).await?,
         api_keys: api_keys::kept(app, me.user).await?,
         passkeys: mfa::passkeys_of(app, me.user).await?,
-        address_changes: recovery::kept_changes(app, me.user).await?,
+        address_changes: email_change::kept_changes(app, me.user).await?,
         grants: grants::of_user(app, me.user).await?,
         activity: activity(app, caller).await?,
     };

@@ -1,0 +1,56 @@
+//! What an administrator changes of a user, the address included.
+
+use super::{ANNOUNCE, CHANGED, settle};
+use crate::app::Change;
+use crate::credentials::{Act, End};
+use crate::error::{Error, Result};
+use crate::id::UserId;
+use crate::mail::{self, Content};
+use crate::users::{self, Email, User};
+
+/// What an administrator changes of a user; absent: unchanged.
+pub struct Changes {
+    /// What they are called; inner none: nothing.
+    pub name: Option<Option<String>>,
+    /// Another address, which counts as unproven.
+    pub email: Option<Email>,
+}
+
+/// Changes a user at the word of an administrator.
+///
+/// # Errors
+/// Not found; `users.email_taken`; `users.service_account`; or the database fails.
+pub async fn alter(mut change: Change, user: &User, changes: Changes) -> Result<()> {
+    let email = changes.email.filter(|email| email.address() != user.email);
+    let mut fields = Vec::new();
+    if let Some(email) = email {
+        if user.service {
+            return Err(users::service_account());
+        }
+        move_to(&mut change, user.id, &user.email, &email).await?;
+        fields.push("email");
+    }
+    if let Some(name) = changes.name {
+        users::set_name(&mut change, user.id, name).await?;
+        fields.push("name");
+    }
+    if fields.is_empty() {
+        return if users::exists(&mut change, user.id).await? {
+            Ok(())
+        } else {
+            Err(Error::not_found())
+        };
+    }
+    change.commit(users::CHANGED.about(user.id).detail("field", fields.join(" "))).await
+}
+
+/// Gives a user another address at the word of an administrator; it counts as unproven.
+async fn move_to(change: &mut Change, user: UserId, old: &str, email: &Email) -> Result<()> {
+    // SECURITY: whoever reads the mail of an address that it had before can't take it back either
+    // (test: users_are_changed_and_deleted).
+    settle(change, End::of(user, Act::AddressMoved), email, false).await?;
+    mail::post(change, &ANNOUNCE, Content::to(old)).await?;
+    // What is personal would be sealed under the administrator's key, and outlive the user.
+    change.note(CHANGED.about(user));
+    Ok(())
+}

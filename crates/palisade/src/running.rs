@@ -1,0 +1,169 @@
+//! What a running Palisade does on its own: it follows what other processes did, and does the work that is done by the
+//! clock.
+//!
+//! Promises:
+//! - A panic in background work doesn't end it.
+//! - What this process wrote to the audit log is chained before it stops.
+//!
+//! Tables: none.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
+use palisade_db::Woken;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::feed::POLL;
+use crate::module::Job;
+use crate::{audit, tokens};
+
+/// Every change wakes every process; what comes so soon after the feed was read is read together.
+const GATHERED_FOR: Duration = Duration::from_millis(5);
+
+/// How long a job that failed waits longer than usual.
+const AFTER_A_FAILURE: Duration = Duration::from_secs(1);
+
+/// Work that belongs to the ground and not to a slice.
+const GROUND_JOBS: &[Job] = &[Job {
+    name: "feed.prune",
+    every: Duration::from_secs(60),
+    run: |app| Box::pin(app.feed.prune(&app.db, app.clock.now(), tokens::longest_life(app))),
+}];
+
+/// Starts reading the feed and doing the jobs.
+///
+/// # Errors
+/// When the feed can't be read a first time.
+pub(crate) async fn start(app: &App, jobs: impl Iterator<Item = &'static Job>) -> Result<Running> {
+    app.feed.start(&app.db, &app.clock).await?;
+    catch_up(app, false, false).await?;
+    let (stop, stopped) = watch::channel(false);
+    let mut tasks = vec![tokio::spawn(until(stopped.clone(), read_feed(app.clone())))];
+    for job in jobs.chain(GROUND_JOBS) {
+        tasks.push(tokio::spawn(until(stopped.clone(), repeat(app.clone(), *job))));
+    }
+    Ok(Running { app: app.clone(), stop, tasks })
+}
+
+/// Background work of a running app; stops when it is dropped or told to.
+pub struct Running {
+    app: App,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Stops the work and waits until it has. Then it chains the records of the audit log that wait for it, which
+    /// takes three seconds at most.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        join_all(self.tasks).await;
+        // SECURITY: a record that isn't chained can be deleted unseen once the process that wrote it is gone
+        // (test: what_waits_is_chained_when_the_work_stops).
+        if let Some(Err(error)) = survived("audit.chain", audit::seal_all(&self.app)).await {
+            let cause = error.causes().unwrap_or_default();
+            tracing::error!(cause, "the newest records of the audit log are not chained yet");
+        }
+    }
+}
+
+async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        _ = stopped.wait_for(|stopped| *stopped) => {}
+    }
+}
+
+/// Background work goes on after a panic in it; none if there was one.
+///
+/// SECURITY: a task that ends with the panic would leave emails unsent, the audit log unchained, and a process
+/// that hears of no ending and refuses everything (test: a_panic_in_background_work_does_not_end_it).
+async fn survived<T>(what: &'static str, work: impl Future<Output = T>) -> Option<T> {
+    let ended = AssertUnwindSafe(work).catch_unwind().await.ok();
+    if ended.is_none() {
+        tracing::error!(what, "background work panicked; it is tried again");
+    }
+    ended
+}
+
+/// Applies what other processes did, for as long as the app runs.
+async fn read_feed(app: App) {
+    let mut changes = app.db.changes();
+    let mut reachable = true;
+    let (mut moved, mut unsure) = (false, false);
+    loop {
+        let read = async {
+            moved |= changes.wait(POLL).await == Woken::Replaced;
+            catch_up(&app, moved, unsure).await
+        };
+        match survived("feed", read).await {
+            Some(Ok(())) => {
+                (reachable, moved, unsure) = (true, false, false);
+                tokio::time::sleep(GATHERED_FOR).await;
+            }
+            Some(Err(error)) => {
+                if std::mem::take(&mut reachable) {
+                    let cause = error.causes().unwrap_or_default();
+                    tracing::error!(
+                        cause,
+                        "the feed can't be read; requests are refused until it can"
+                    );
+                }
+                tokio::time::sleep(POLL).await;
+            }
+            None => {
+                // News that was read with the panic isn't read again.
+                unsure = true;
+                tokio::time::sleep(POLL).await;
+            }
+        }
+    }
+}
+
+/// Reads the feed once and applies what is new. `moved`: it may be another database than before; `unsure`: not
+/// all that was read before was applied.
+async fn catch_up(app: &App, moved: bool, unsure: bool) -> Result<()> {
+    let began = app.clock.monotonic();
+    let mut look = app.feed.look(&app.db, began).await?;
+    if moved || look.changed {
+        tracing::warn!(
+            "the database was restored or a standby took over: all caches are discarded"
+        );
+        app.feed.start(&app.db, &app.clock).await?;
+        // SECURITY: after the start, so that what is read from now on is of the history that is followed.
+        app.forget_all();
+        look = app.feed.look(&app.db, began).await?;
+    }
+    if look.changed {
+        return Err(Error::internal("the feed's history changed while it was read"));
+    }
+    if look.lost || unsure {
+        app.forget_all();
+    }
+    for (topic, subject) in look.news {
+        app.hear(&topic, subject);
+    }
+    app.feed.read_at(began);
+    Ok(())
+}
+
+async fn repeat(app: App, job: Job) {
+    loop {
+        tokio::time::sleep(job.every).await;
+        match survived(job.name, async { (job.run)(&app).await }).await {
+            Some(Ok(())) => continue,
+            Some(Err(error)) => {
+                let cause = error.causes().unwrap_or_default();
+                tracing::warn!(job = job.name, code = error.code(), cause, "a job failed");
+            }
+            None => {}
+        }
+        tokio::time::sleep(AFTER_A_FAILURE).await;
+    }
+}
