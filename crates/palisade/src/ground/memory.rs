@@ -6,12 +6,16 @@
 //! - [`Remembered`]: values that a message of the feed may overthrow (sessions, users);
 //! - [`Bounded`]: values that only grow old (verified tokens).
 //!
-//! Both hold a bounded number of entries, in shards so that readers don't wait for each other.
+//! Both hold a bounded number of entries, in shards so that readers don't wait for each other. Their keys are ids that
+//! the server makes and digests of secrets that it made: no client can choose keys that meet in one place, so the hash
+//! of keys need not resist that and costs a fraction of `std`'s, several times a request.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
+
+use foldhash::quality::RandomState;
 
 const SHARDS: usize = 32;
 /// How long a read of the database may take before its result is too old to be remembered.
@@ -25,7 +29,7 @@ pub struct Remembered<K, V> {
 }
 
 struct Shard<K, V> {
-    slots: HashMap<K, Slot<V>>,
+    slots: HashMap<K, Slot<V>, RandomState>,
     /// Goes up with each overthrow and each clean-up of this shard.
     generation: u64,
     /// Fills that began before this generation are refused, whatever their key.
@@ -66,9 +70,13 @@ impl<K: Hash + Eq + Clone, V> Remembered<K, V> {
     /// Room for about `capacity` values.
     pub fn new(capacity: usize) -> Remembered<K, V> {
         let shards = (0..SHARDS)
-            .map(|_| RwLock::new(Shard { slots: HashMap::new(), generation: 1, floor: 0 }))
+            .map(|_| RwLock::new(Shard { slots: HashMap::default(), generation: 1, floor: 0 }))
             .collect();
-        Remembered { shards, hasher: RandomState::new(), per_shard: (capacity / SHARDS).max(16) }
+        Remembered {
+            shards,
+            hasher: RandomState::default(),
+            per_shard: (capacity / SHARDS).max(16),
+        }
     }
 
     /// What is remembered of `key`.
@@ -184,9 +192,11 @@ impl<K: Hash + Eq + Clone, V> Shard<K, V> {
     }
 }
 
+type Slots<K, V> = HashMap<K, (Duration, V), RandomState>;
+
 /// Values that are good until a moment that is known when they are stored.
 pub struct Bounded<K, V> {
-    shards: Vec<Mutex<HashMap<K, (Duration, V)>>>,
+    shards: Vec<Mutex<Slots<K, V>>>,
     hasher: RandomState,
     per_shard: usize,
 }
@@ -195,8 +205,8 @@ impl<K: Hash + Eq, V: Clone> Bounded<K, V> {
     /// Room for about `capacity` values.
     pub fn new(capacity: usize) -> Bounded<K, V> {
         Bounded {
-            shards: (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect(),
-            hasher: RandomState::new(),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::default(),
             per_shard: (capacity / SHARDS).max(16),
         }
     }
@@ -226,7 +236,7 @@ impl<K: Hash + Eq, V: Clone> Bounded<K, V> {
         }
     }
 
-    fn shard(&self, key: &K) -> MutexGuard<'_, HashMap<K, (Duration, V)>> {
+    fn shard(&self, key: &K) -> MutexGuard<'_, Slots<K, V>> {
         let index = usize::try_from(self.hasher.hash_one(key) >> 32).unwrap_or(0) % SHARDS;
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }

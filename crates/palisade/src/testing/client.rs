@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::{PASSWORD, TestApp};
-use crate::http::serve::Connection;
+use crate::http::serve::{Carrier, Connection, Stopping};
 
 /// Somebody who sends requests.
 #[derive(Clone)]
@@ -85,7 +85,8 @@ impl Client<'_> {
         }
         let mut request = request.body(call.body).unwrap();
         let local = "127.0.0.1:8000".parse().unwrap();
-        request.extensions_mut().insert(Connection { peer: self.address, local, tls: false });
+        let connection = Connection { peer: self.address, local, tls: false };
+        request.extensions_mut().insert(Carrier::new(connection, Stopping::default()));
         self.app.service.clone().oneshot(request).await.unwrap()
     }
 

@@ -271,7 +271,10 @@ pub(super) fn finish(
     if let Some(PagePolicy(policy)) = page {
         standing.write_page(headers, policy);
     }
-    if let Ok(value) = HeaderValue::from_str(&arrival.request.to_string()) {
+    let mut id = uuid::Uuid::encode_buffer();
+    if let Ok(value) =
+        HeaderValue::from_str(arrival.request.0.as_hyphenated().encode_lower(&mut id))
+    {
         headers.insert(REQUEST_ID, value);
     }
     error

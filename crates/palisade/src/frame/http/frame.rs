@@ -18,7 +18,7 @@ use tower::{Service, ServiceExt as _};
 
 use super::answer::finish;
 use super::client::{Scheme, TrustedProxies, client_address, scheme};
-use super::serve::{Connection, Refuse, Refused};
+use super::serve::{Carrier, Connection, Refuse, Refused};
 use super::standing::Standing;
 use super::{Arrival, REQUEST_ID};
 use crate::app::App;
@@ -91,7 +91,7 @@ impl Inner {
     }
 
     async fn answer(self: Arc<Self>, mut request: Request<Body>) -> Response {
-        let connection = request.extensions().get::<Connection>().copied().unwrap_or(NOWHERE);
+        let connection = request.extensions().get().map_or(NOWHERE, Carrier::connection);
         let arrival = self.arrival(&connection, request.headers());
         request.extensions_mut().insert(arrival);
         let line = Line {

@@ -105,15 +105,13 @@ impl Buckets {
         if !pace.enabled {
             return pace.decision(true, now, now);
         }
-        let mut shard = self.shard(key);
-        let clear_at = shard.count_of(key, now);
-        match pace.charge(*clear_at, now) {
+        self.shard(key).with_count(key, now, |clear_at| match pace.charge(*clear_at, now) {
             Some(charged) => {
                 *clear_at = charged;
                 pace.decision(true, charged, now)
             }
             None => pace.decision(false, *clear_at, now),
-        }
+        })
     }
 
     pub(super) fn peek(&self, key: LimitKey, now: Duration) -> Decision {
@@ -138,8 +136,9 @@ impl Buckets {
     }
 
     fn shard(&self, key: LimitKey) -> MutexGuard<'_, Shard> {
+        let hash = key.account_hash().unwrap_or_else(|| self.hasher.hash_one(key));
         // The remainder is below SHARDS, so nothing is cut and the index is in range.
-        let number = (self.hasher.hash_one(key) % SHARDS as u64) as usize;
+        let number = (hash % SHARDS as u64) as usize;
         self.shards[number].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -160,16 +159,22 @@ impl Shard {
         Self { room, clear_at: HashMap::new(), to_sweep: VecDeque::new(), overflow: 0 }
     }
 
-    /// The key's count, made if there is room, else the one it shares.
-    fn count_of(&mut self, key: LimitKey, now: Nanos) -> &mut Nanos {
-        if !self.clear_at.contains_key(&key) {
-            self.sweep(now);
-            if self.clear_at.len() >= self.room {
-                return &mut self.overflow;
-            }
-            self.to_sweep.push_back(key);
+    /// Hands out the key's count, made if there is room, else the one it shares.
+    fn with_count<T>(
+        &mut self,
+        key: LimitKey,
+        now: Nanos,
+        use_it: impl FnOnce(&mut Nanos) -> T,
+    ) -> T {
+        if let Some(clear_at) = self.clear_at.get_mut(&key) {
+            return use_it(clear_at);
         }
-        self.clear_at.entry(key).or_insert(0)
+        self.sweep(now);
+        if self.clear_at.len() >= self.room {
+            return use_it(&mut self.overflow);
+        }
+        self.to_sweep.push_back(key);
+        use_it(self.clear_at.entry(key).or_insert(0))
     }
 
     fn known_count_of(&self, key: LimitKey) -> Nanos {

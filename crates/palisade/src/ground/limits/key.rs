@@ -30,6 +30,14 @@ impl LimitKey {
     pub(super) fn from_account_hash(hash: u64) -> Self {
         Self(Form::Account(hash))
     }
+
+    /// The keyed hash that an account's key is.
+    pub(super) fn account_hash(self) -> Option<u64> {
+        match self.0 {
+            Form::Account(hash) => Some(hash),
+            Form::V4(_) | Form::V6Network(_) => None,
+        }
+    }
 }
 
 /// The IP address that stands for all clients that could be the same caller: an IPv4 address

@@ -19,7 +19,7 @@ use tower::util::Oneshot;
 
 use super::progress::{Answering, HeadTimer, Patience, Progress, Watched, Why};
 use super::refusing::{Refused, judge, too_slow, written};
-use super::{Connection, Ends, Front, Handler, Stopping};
+use super::{Carrier, Connection, Ends, Front, Handler, Stopping};
 
 impl Front {
     /// Speaks HTTP on `stream` until either side is done, a deadline passes, or the server stops.
@@ -46,7 +46,8 @@ impl Front {
         let stream = TokioIo::new(Watched::new(stream, Arc::clone(&progress), answering));
         let largest = usize::try_from(self.limits.max_header_bytes).unwrap_or(usize::MAX);
         let watch = Arc::clone(&progress);
-        let requests = Requests { service, connection, stopping, progress: watch, largest };
+        let carrier = Carrier::new(connection, stopping);
+        let requests = Requests { service, carrier, progress: watch, largest };
         let mut http = pin!(builder.serve_connection(stream, requests));
         let mut check = pin!(sleep_until(
             progress.next_check(&patience, Instant::now()).unwrap_or_else(Instant::now)
@@ -100,8 +101,7 @@ fn answering<S: Handler>(service: S, connection: Connection, progress: Arc<Progr
 /// Hands a connection's requests to the service.
 struct Requests<S> {
     service: S,
-    connection: Connection,
-    stopping: Stopping,
+    carrier: Carrier,
     progress: Arc<Progress>,
     /// The most bytes of a header list.
     largest: usize,
@@ -117,7 +117,7 @@ impl<S: Handler> Requests<S> {
             path: request.uri().path().to_owned(),
             headers: request.headers(),
         };
-        let mut response = self.service.refuse(&self.connection, refused);
+        let mut response = self.service.refuse(&self.carrier.connection(), refused);
         if request.version() != Version::HTTP_2 {
             // Where the request ends isn't certain, so nothing after it is read.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -136,8 +136,7 @@ impl<S: Handler> hyper::service::Service<Request<Incoming>> for Requests<S> {
         if let Some(response) = self.refusal(&request) {
             return Either::Left(ready(Ok(response)));
         }
-        request.extensions_mut().insert(self.connection);
-        request.extensions_mut().insert(self.stopping.clone());
+        request.extensions_mut().insert(self.carrier.clone());
         Either::Right(self.service.clone().oneshot(request))
     }
 }

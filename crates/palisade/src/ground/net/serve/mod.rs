@@ -14,7 +14,7 @@
 //! - On stopping, no new connection is taken, idle ones are closed, and requests that have begun are
 //!   finished within the drain time.
 //!
-//! Every request carries a [`Connection`] in its extensions.
+//! Every request carries a [`Carrier`] in its extensions.
 
 mod admission;
 mod connection;
@@ -71,6 +71,24 @@ pub struct Connection {
     pub tls: bool,
 }
 
+/// What brought a request. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Carrier(Arc<(Connection, Stopping)>);
+
+impl Carrier {
+    /// A connection, and the word that the server stops.
+    #[must_use]
+    pub fn new(connection: Connection, stopping: Stopping) -> Carrier {
+        Carrier(Arc::new((connection, stopping)))
+    }
+
+    /// The connection that the request came over.
+    #[must_use]
+    pub fn connection(&self) -> Connection {
+        self.0.0
+    }
+}
+
 /// Tells a request that the server stops: an answer without an end has to find one then.
 #[derive(Clone, Debug, Default)]
 pub struct Stopping(Option<watch::Receiver<bool>>);
@@ -90,7 +108,7 @@ impl<S: Sync> FromRequestParts<S> for Stopping {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Stopping, Infallible> {
-        Ok(parts.extensions.get().cloned().unwrap_or_default())
+        Ok(parts.extensions.get::<Carrier>().map(|carrier| carrier.0.1.clone()).unwrap_or_default())
     }
 }
 

@@ -86,7 +86,8 @@ fn routes(forever: Arc<Forever>) -> Router {
     Router::new()
         .route(
             "/",
-            get(|Extension(from): Extension<Connection>| async move {
+            get(|Extension(carrier): Extension<Carrier>| async move {
+                let from = carrier.connection();
                 format!("{} tls={}", from.peer, from.tls)
             }),
         )
