@@ -85,17 +85,17 @@ async fn fill(db: &Db, from: i64, to: i64) -> Result<()> {
             "insert into bare with recursive n(n) as
                  (select $1 union all select n + 1 from n where n < $2)
              select 'person' || n || '@example.com', 'found' from n",
-            "insert into users (id, email, email_key, name, name_key, created_at, updated_at)
+            "insert into users (id, email, email_key, name, name_key, created_at)
              with recursive n(n) as (select $1 union all select n + 1 from n where n < $2)
              select printf('01900000-0000-7000-8000-%012x', n), 'person' || n || '@example.com',
-                 'person' || n || '@example.com', 'Name ' || n, 'name ' || n, $3, $3 from n",
+                 'person' || n || '@example.com', 'Name ' || n, 'name ' || n, $3 from n",
         ),
         Backend::Postgres => (
             "insert into bare select 'person' || n || '@example.com', 'found' from generate_series($1, $2) n",
-            "insert into users (id, email, email_key, name, name_key, created_at, updated_at)
+            "insert into users (id, email, email_key, name, name_key, created_at)
              select cast('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0') as uuid),
                  'person' || n || '@example.com', 'person' || n || '@example.com', 'Name ' || n,
-                 'name ' || n, $3, $3
+                 'name ' || n, $3
              from generate_series($1, $2) n",
         ),
     };
@@ -104,9 +104,9 @@ async fn fill(db: &Db, from: i64, to: i64) -> Result<()> {
     change(db, people, args![from, to, at]).await?;
     change(
         db,
-        "insert into user_roles (user_id, role, granted_at) select id, 'user', $1 from users u
+        "insert into user_roles (user_id, role) select id, 'user' from users u
          where not exists (select 1 from user_roles where user_id = u.id)",
-        args![at],
+        Args::default(),
     )
     .await?;
     change(

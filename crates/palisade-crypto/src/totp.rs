@@ -1,13 +1,13 @@
 //! Time-based one-time passwords (RFC 6238): SHA-1, steps of 30 seconds and six digits, which every
 //! authenticator app knows.
 //!
+//! SHA-1 stands inside of HMAC, where its collisions don't matter (RFC 4226 appendix B).
+//!
 //! # Promises
 //!
 //! - A code is compared in constant time, and a good one names its step, so that the caller can see to it that
 //!   a step is used once (RFC 6238 section 5.2). Nothing here remembers anything.
 //! - A secret has 160 random bits (RFC 4226 section 4).
-//!
-//! SHA-1 stands inside of HMAC, where its collisions don't matter (RFC 4226 appendix B).
 
 use totp_rs::{Algorithm, Builder, Secret, Totp};
 use zeroize::Zeroizing;

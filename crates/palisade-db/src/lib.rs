@@ -1,12 +1,20 @@
 //! SQLite and PostgreSQL behind one small interface and one SQL text, for Palisade.
 //!
+//! The common part of both dialects is what statements may use: `$1` parameters, `insert … on conflict
+//! … returning`, `update … returning`, row values, common table expressions, window functions, partial
+//! indexes. Cast sums to `bigint`; compare text under `lower()`; bind the time. Types are `text`,
+//! `bigint`, and the words of [`Type`]: `id`, `instant`, `bytes`, `flag`.
+//!
+//! It owns one table, `schema_migrations`.
+//!
 //! ```
 //! # async fn shown() -> Result<(), palisade_db::DbError> {
 //! use std::time::Duration;
 //! use palisade_db::{Db, Migration, Options, Sql, Timestamp, args};
 //!
 //! const NOTES: Migration = Migration {
-//!     version: 1,
+//!     module: "notes",
+//!     number: 1,
 //!     name: "notes",
 //!     sql: Sql::Both("create table notes (id id not null primary key, said text not null)"),
 //! };
@@ -28,7 +36,7 @@
 //! # assert_eq!(said, "hello"); Ok(()) }
 //! ```
 //!
-//! What it promises:
+//! # Promises
 //!
 //! - **Acknowledged is stored.** A commit that returned `Ok` is on disk. One whose result never came is
 //!   told apart (`OutcomeUnknown`). On SQLite changes that arrive together share one sync to disk, and
@@ -41,13 +49,6 @@
 //!   gone is said within a second, and its return is noticed without a restart.
 //! - **No eavesdropping.** Off this machine PostgreSQL is spoken to under `verify-full` or not at all;
 //!   SQLite's files belong to their owner alone.
-//!
-//! The common part of both dialects is what statements may use: `$1` parameters, `insert … on conflict
-//! … returning`, `update … returning`, row values, common table expressions, window functions, partial
-//! indexes. Cast sums to `bigint`; compare text under `lower()`; bind the time. Types are `text`,
-//! `bigint`, and the words of [`Type`]: `id`, `instant`, `bytes`, `flag`.
-//!
-//! It owns one table, `schema_migrations`.
 
 mod changes;
 mod db;
@@ -69,7 +70,7 @@ pub use changes::{Changes, Woken};
 pub use db::{Backend, Db, Options, Tx, check_url};
 pub use error::{DbError, DbErrorKind};
 pub use lock::Lock;
-pub use migrations::{Migration, Sql, Status};
+pub use migrations::{Migration, SchemaStatus, Sql, Status};
 pub use row::{Cell, Column, FromRow, Row};
 pub use server_lock::{ServerLock, ServerLockError};
 pub use timestamp::Timestamp;

@@ -1,8 +1,11 @@
 //! Bringing the tables up to date.
 //!
-//! Each migration is applied once, whole or not at all, in the order of versions. Its text is kept in
-//! `schema_migrations`, so that one edited after it was applied is noticed. Every step takes its lock
-//! first and then looks again at what is applied: two runners at once do the work once.
+//! Each migration is applied once, whole or not at all. It belongs to a module and has a number within it:
+//! modules come in the order of the list, the migrations of one in the order of their numbers. Its text is kept
+//! in `schema_migrations`, so that one edited after it was applied is noticed. Every step takes its lock first
+//! and then looks again at what is applied: two runners at once do the work once.
+//!
+//! What a module applied that isn't in the list stays as it is.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +30,8 @@ pub enum Sql {
 }
 
 impl Sql {
-    fn on(self, backend: Backend) -> &'static str {
+    /// What this database runs.
+    pub fn on(self, backend: Backend) -> &'static str {
         match (self, backend) {
             (Self::Both(sql), _) => sql,
             (Self::Each { sqlite, .. }, Backend::Sqlite) => sqlite,
@@ -36,14 +40,16 @@ impl Sql {
     }
 }
 
-/// One step of the schema. Its text must never change once released.
+/// One step of a module's schema. Its text must never change once released.
 ///
 /// Constraints must not be `deferrable`: on SQLite they would be checked when the whole group commits,
 /// and one member's mistake would fail the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migration {
-    /// Its place in the order; above zero and unique.
-    pub version: i64,
+    /// The module that it belongs to.
+    pub module: &'static str,
+    /// Its place among the migrations of its module; above zero and unique there.
+    pub number: i64,
     /// What it is about, in a word or two.
     pub name: &'static str,
     /// Its text; may hold several statements, but none that ends a transaction.
@@ -53,17 +59,39 @@ pub struct Migration {
 /// A migration, and when it was applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// [`Migration::version`].
-    pub version: i64,
+    /// [`Migration::module`].
+    pub module: String,
+    /// [`Migration::number`].
+    pub number: i64,
     /// [`Migration::name`].
     pub name: String,
     /// When it was applied, if it was.
     pub applied_at: Option<Timestamp>,
 }
 
+/// What a database has of a list of migrations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaStatus {
+    /// Every migration of the list, in order.
+    pub migrations: Vec<Status>,
+    /// The modules, by name, that aren't in the list and have applied migrations to this database.
+    pub unknown_modules: Vec<String>,
+}
+
+impl SchemaStatus {
+    /// How many migrations of the list aren't applied.
+    pub fn missing(&self) -> usize {
+        self.migrations.iter().filter(|status| status.applied_at.is_none()).count()
+    }
+}
+
+/// The module of this crate's own migration.
+const OWN: &str = "palisade_db";
+
 /// The words that make one schema text do for both databases. SQLite takes any word for a type.
 const WORDS: Migration = Migration {
-    version: 0,
+    module: OWN,
+    number: 1,
     name: "type words",
     sql: Sql::Each {
         sqlite: "select 1",
@@ -76,45 +104,58 @@ const WORDS: Migration = Migration {
 
 const CREATE_TABLE: Sql = Sql::Each {
     sqlite: "create table if not exists schema_migrations (
-                 version bigint not null primary key,
+                 module text not null,
+                 number bigint not null,
                  name text not null,
                  sql text not null,
-                 applied_at instant not null
+                 applied_at instant not null,
+                 primary key (module, number)
              )",
     postgres: "create table if not exists schema_migrations (
-                   version bigint not null primary key,
+                   module text not null,
+                   number bigint not null,
                    name text not null,
                    sql text not null,
-                   applied_at timestamptz not null
+                   applied_at timestamptz not null,
+                   primary key (module, number)
                )",
 };
 
-const TABLE_EXISTS: Sql = Sql::Each {
-    sqlite: "select count(*) from sqlite_schema where type = 'table' and name = 'schema_migrations'",
-    postgres: "select count(*) from pg_catalog.pg_class
-               where oid = to_regclass('schema_migrations')",
+/// How many columns the table has, and how many that only its former layout had.
+const LAYOUT: Sql = Sql::Each {
+    sqlite: "select count(*), count(case when name = 'version' then 1 end)
+             from pragma_table_info('schema_migrations')",
+    postgres: "select count(*), count(case when attname = 'version' then 1 end)
+               from pg_catalog.pg_attribute
+               where attrelid = to_regclass('schema_migrations') and attnum > 0
+                  and not attisdropped",
 };
 
 const APPLIED: &str =
-    "select version, name, sql, applied_at from schema_migrations order by version";
+    "select module, number, name, sql, applied_at from schema_migrations order by module, number";
 
-const RECORD: &str =
-    "insert into schema_migrations (version, name, sql, applied_at) values ($1, $2, $3, $4)";
+const RECORD: &str = "insert into schema_migrations (module, number, name, sql, applied_at)
+     values ($1, $2, $3, $4, $5)";
 
-type Applied = BTreeMap<i64, (String, String, Timestamp)>;
+type AppliedRow = (String, i64, String, String, Timestamp);
+
+/// Name, text and time of what is applied, by module and number.
+type Applied = BTreeMap<(String, i64), (String, String, Timestamp)>;
 
 impl Db {
     /// Applies what is missing of `migrations`, and tells what that was. `now` is recorded with it.
     ///
     /// # Errors
-    /// `Wrong` when an applied migration was edited, when the database knows a migration that
-    /// `migrations` does not (a newer version made it), or when one fails; those before it stay applied.
+    /// `Wrong` when an applied migration was edited, when the database knows a migration of one of the modules
+    /// that `migrations` does not (a newer version made it), when the database is from before the first release,
+    /// or when a migration fails; those before it stay applied.
     pub async fn migrate(
         &self,
         migrations: &[Migration],
         now: Timestamp,
     ) -> Result<Vec<Status>, DbError> {
         let wanted = in_order(migrations)?;
+        self.has_table().await?;
         let mut done = Vec::new();
         for migration in &wanted {
             let mut step = Step::begin(self).await?;
@@ -123,80 +164,134 @@ impl Db {
             let applied = result?;
             ended?;
             if applied {
-                done.push(Status {
-                    version: migration.version,
-                    name: migration.name.to_owned(),
-                    applied_at: Some(now),
-                });
+                done.push(migration.status(Some(now)));
             }
         }
         Ok(done)
     }
 
-    /// Every one of `migrations` with the time it was applied, by version. Changes nothing.
+    /// Every one of `migrations` with the time it was applied, in order, and the modules that have applied others.
+    /// Changes nothing.
     ///
     /// # Errors
     /// As [`migrate`](Self::migrate) for what is applied already.
-    pub async fn migrations(&self, migrations: &[Migration]) -> Result<Vec<Status>, DbError> {
+    pub async fn migrations(&self, migrations: &[Migration]) -> Result<SchemaStatus, DbError> {
         let wanted = in_order(migrations)?;
-        let backend = self.backend();
-        let (tables,) = self.one::<(i64,)>(TABLE_EXISTS.on(backend), args![]).await?;
-        let applied = if tables == 0 {
-            Applied::new()
+        let applied = if self.has_table().await? {
+            by_module(self.all(APPLIED, args![]).await?)
         } else {
-            by_version(self.all(APPLIED, args![]).await?)
+            Applied::new()
         };
-        check(&applied, &wanted, backend)?;
-        let status = |migration: &Migration| Status {
-            version: migration.version,
-            name: migration.name.to_owned(),
-            applied_at: applied.get(&migration.version).map(|(_, _, at)| *at),
+        check(&applied, &wanted, self.backend())?;
+        let at = |migration: &Migration| {
+            let key = (migration.module.to_owned(), migration.number);
+            applied.get(&key).map(|(_, _, at)| *at)
         };
-        Ok(wanted.iter().map(status).collect())
+        let mut unknown_modules: Vec<String> =
+            applied.keys().map(|(module, _)| module.clone()).collect();
+        unknown_modules.retain(|module| !wanted.iter().any(|known| known.module == module));
+        unknown_modules.dedup();
+        Ok(SchemaStatus {
+            migrations: wanted.iter().map(|migration| migration.status(at(migration))).collect(),
+            unknown_modules,
+        })
+    }
+
+    /// Whether migrations were ever applied.
+    async fn has_table(&self) -> Result<bool, DbError> {
+        let (columns, former) = self.one::<(i64, i64)>(LAYOUT.on(self.backend()), args![]).await?;
+        if former > 0 {
+            return Err(DbError::wrong(
+                "the database was created by a build from before the first release, and this version can't \
+                 read its tables; start with a new, empty database",
+            ));
+        }
+        Ok(columns > 0)
     }
 }
 
+impl Migration {
+    fn status(&self, applied_at: Option<Timestamp>) -> Status {
+        let (module, name) = (self.module.to_owned(), self.name.to_owned());
+        Status { module, number: self.number, name, applied_at }
+    }
+
+    /// How errors name it.
+    fn title(&self) -> String {
+        title(self.module, self.number, self.name)
+    }
+}
+
+fn title(module: &str, number: i64, name: &str) -> String {
+    format!("migration {number} of {module} ({name})")
+}
+
+/// All of them in the order in which they are applied: modules as they are listed first, then by number.
 fn in_order(migrations: &[Migration]) -> Result<Vec<Migration>, DbError> {
-    let mut wanted = vec![WORDS];
-    wanted.extend_from_slice(migrations);
-    wanted.sort_by_key(|migration| migration.version);
-    for pair in wanted.windows(2) {
-        if let [before, after] = pair
-            && (before.version == after.version || after.version <= 0)
-        {
+    let mut modules = vec![OWN];
+    for migration in migrations {
+        if migration.module == OWN || migration.module.is_empty() || migration.number <= 0 {
             return Err(DbError::wrong(format!(
-                "migration {} ({}): versions are unique and above zero",
-                after.version, after.name
+                "{}: modules have a name, which isn't {OWN}, and numbers are above zero",
+                migration.title()
             )));
         }
+        if modules.last() == Some(&migration.module) {
+            continue;
+        }
+        if modules.contains(&migration.module) {
+            return Err(DbError::wrong(format!("two modules are named {}", migration.module)));
+        }
+        modules.push(migration.module);
     }
-    for Migration { version, name, sql } in &wanted {
-        let texts = [sql.on(Backend::Sqlite), sql.on(Backend::Postgres)];
+    let mut wanted = vec![WORDS];
+    for module in modules {
+        let mut own: Vec<Migration> =
+            migrations.iter().filter(|migration| migration.module == module).copied().collect();
+        own.sort_by_key(|migration| migration.number);
+        wanted.append(&mut own);
+    }
+    for pair in wanted.windows(2) {
+        if let [before, after] = pair
+            && (before.module, before.number) == (after.module, after.number)
+        {
+            let says = "the numbers of a module's migrations are unique";
+            return Err(DbError::wrong(format!("{}: {says}", after.title())));
+        }
+    }
+    for migration in &wanted {
+        let texts = [migration.sql.on(Backend::Sqlite), migration.sql.on(Backend::Postgres)];
         if texts.iter().any(|text| text.to_ascii_lowercase().contains("deferrable")) {
-            return Err(DbError::wrong(format!(
-                "migration {version} ({name}): deferrable constraints are not supported"
-            )));
+            let says = "deferrable constraints are not supported";
+            return Err(DbError::wrong(format!("{}: {says}", migration.title())));
         }
     }
     Ok(wanted)
 }
 
-fn by_version(rows: Vec<(i64, String, String, Timestamp)>) -> Applied {
-    rows.into_iter().map(|(version, name, sql, at)| (version, (name, sql, at))).collect()
+fn by_module(rows: Vec<AppliedRow>) -> Applied {
+    let entry = |(module, number, name, sql, at): AppliedRow| ((module, number), (name, sql, at));
+    rows.into_iter().map(entry).collect()
 }
 
+/// Refuses what was edited, and what a newer version of a module made. Modules that aren't wanted are none of ours.
 fn check(applied: &Applied, wanted: &[Migration], backend: Backend) -> Result<(), DbError> {
-    for (version, (name, sql, _)) in applied {
-        match wanted.iter().find(|migration| migration.version == *version) {
+    for ((module, number), (name, sql, _)) in applied {
+        let mut own = wanted.iter().filter(|migration| migration.module == module).peekable();
+        if own.peek().is_none() {
+            continue;
+        }
+        match own.find(|migration| migration.number == *number) {
             None => {
                 return Err(DbError::wrong(format!(
-                    "the database was created by a newer version: it has migration {version} \
-                     ({name}), which this version does not know"
+                    "the database was created by a newer version: it has {}, which this version does not know",
+                    title(module, *number, name)
                 )));
             }
             Some(migration) if migration.sql.on(backend) != sql => {
                 return Err(DbError::wrong(format!(
-                    "migration {version} ({name}) was edited after it was applied"
+                    "{} was edited after it was applied",
+                    title(module, *number, name)
                 )));
             }
             Some(_) => {}
@@ -238,18 +333,17 @@ impl Step {
     ) -> Result<bool, DbError> {
         let backend = self.backend();
         self.script(CREATE_TABLE.on(backend)).await?;
-        let applied = by_version(self.run(APPLIED, args![]).await?.all()?);
+        let applied = by_module(self.run(APPLIED, args![]).await?.all()?);
         check(&applied, wanted, backend)?;
-        if applied.contains_key(&migration.version) {
+        let (module, number) = (migration.module.to_owned(), migration.number);
+        if applied.contains_key(&(module, number)) {
             return Ok(false);
         }
         let sql = migration.sql.on(backend);
         self.script(sql).await.map_err(|cause| {
-            let (version, name) = (migration.version, migration.name);
-            DbError::new(cause.kind(), format!("migration {version} ({name}) failed"))
-                .caused_by(cause)
+            DbError::new(cause.kind(), format!("{} failed", migration.title())).caused_by(cause)
         })?;
-        self.run(RECORD, args![migration.version, migration.name, sql, now]).await?;
+        self.run(RECORD, args![migration.module, number, migration.name, sql, now]).await?;
         Ok(true)
     }
 

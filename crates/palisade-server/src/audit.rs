@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use palisade::App;
 use palisade::audit::{self, Fault};
+use palisade::audit_log;
 use serde_json::{Value, json};
 
 use crate::cli::{AuditAction, Cli};
@@ -43,7 +44,7 @@ async fn verify(app: &App, output: Output) -> Result<ExitCode, Failure> {
 }
 
 async fn reseal(app: &App, output: Output) -> Result<ExitCode, Failure> {
-    let found = audit::reseal(app).await?;
+    let found = audit_log::reseal(app).await?;
     let (kind, says) = found.map(|(kind, says)| (kind.as_str(), says)).unzip();
     let result = json!({ "resealed": found.is_some(), "kind": kind, "says": says });
     output.result(&result, || match says {

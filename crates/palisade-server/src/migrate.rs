@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 
 use palisade::clock::Clock;
-use palisade_db::Status;
+use palisade_db::{SchemaStatus, Status};
 use serde_json::{Value, json};
 
 use crate::cli::{Cli, MigrateAction};
 use crate::failure::{FAILED, Failure};
 use crate::opening;
 use crate::output::{Output, table};
+use palisade::visible::visible;
 
 pub(crate) async fn run(
     cli: &Cli,
@@ -29,18 +30,11 @@ pub(crate) async fn run(
         return Ok(ExitCode::SUCCESS);
     }
     let status = db.migrations(&migrations).await?;
-    let missing = status.iter().filter(|status| status.applied_at.is_none()).count();
-    output.result(&json!({ "items": items(&status), "missing": missing }), || {
-        let rows: Vec<Vec<String>> = status
-            .iter()
-            .map(|status| {
-                let at = status.applied_at.map(|at| at.to_string());
-                let at = at.unwrap_or_else(|| "missing".to_owned());
-                vec![status.version.to_string(), status.name.clone(), at]
-            })
-            .collect();
-        table(&["VERSION", "NAME", "APPLIED"], &rows)
+    let missing = status.missing();
+    let shown = json!({
+        "items": items(&status.migrations), "missing": missing, "unknown_modules": &status.unknown_modules,
     });
+    output.result(&shown, || text(&status));
     db.close().await;
     Ok(if missing == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
@@ -49,8 +43,26 @@ fn items(all: &[Status]) -> Vec<Value> {
     all.iter()
         .map(|status| {
             json!({
-                "version": status.version, "name": status.name, "applied_at": status.applied_at,
+                "module": status.module, "number": status.number, "name": status.name,
+                "applied_at": status.applied_at,
             })
         })
         .collect()
+}
+
+fn text(status: &SchemaStatus) -> String {
+    let row = |status: &Status| {
+        let at = status.applied_at.map(|at| at.to_string());
+        let at = at.unwrap_or_else(|| "missing".to_owned());
+        vec![status.module.clone(), status.number.to_string(), status.name.clone(), at]
+    };
+    let rows: Vec<Vec<String>> = status.migrations.iter().map(row).collect();
+    let table = table(&["MODULE", "NUMBER", "NAME", "APPLIED"], &rows);
+    if status.unknown_modules.is_empty() {
+        return table;
+    }
+    let unknown = visible(&status.unknown_modules.join(", ")).into_owned();
+    format!(
+        "{table}\n\nModules that are not part of this server, and whose tables are left as they are: {unknown}"
+    )
 }

@@ -11,7 +11,7 @@ use palisade::clock::Clock;
 use palisade::settings::{
     LimitDefault, Loaded, Migrate, RootKey as RootKeySetting, Settings, Sources,
 };
-use palisade::{App, Builder, MODULES, audit, keys};
+use palisade::{App, Builder, MODULES, audit_log, keys};
 use palisade_crypto::random::OsRandom;
 use palisade_crypto::root::RootKey;
 use palisade_db::{Db, Options};
@@ -157,7 +157,7 @@ pub(crate) async fn with_app<T>(
 /// SECURITY: a record that isn't chained can be deleted unseen once the process that wrote it is gone
 /// (test: what_a_command_wrote_is_chained_when_it_ends).
 pub(crate) async fn close(app: &App) -> Result<(), Failure> {
-    let sealed = audit::seal_written(app).await;
+    let sealed = audit_log::seal_written(app).await;
     // A statement that the database doesn't answer may go on for as long as statements may take.
     if timeout(CLOSING, app.db.close()).await.is_err() {
         tracing::warn!("the database did not close its connections in time; they are cut");
@@ -175,8 +175,7 @@ async fn schema(settings: &Settings, builder: &Builder, db: &Db) -> Result<(), F
         db.migrate(&migrations, Clock::system().now()).await?;
         return Ok(());
     }
-    let status = db.migrations(&migrations).await?;
-    let missing = status.iter().filter(|status| status.applied_at.is_none()).count();
+    let missing = db.migrations(&migrations).await?.missing();
     if missing > 0 {
         return Err(Failure::failed(format!(
             "the database lacks {missing} migrations; apply them with: palisade migrate up"

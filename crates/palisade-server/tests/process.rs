@@ -14,7 +14,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use palisade_db::testing::{Cluster, options};
-use palisade_db::{Db, Options, args};
+use palisade_db::{Db, Migration, Options, Sql, Timestamp, args};
 use rustix::fs::{Gid, Uid, chown};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
@@ -356,6 +356,80 @@ fn a_stop_waits_for_no_database() {
     refused_sign_in(&server.address);
     cluster.stop();
     server.stop(Duration::from_secs(8));
+}
+
+/// What an application on the library has put into the database beside Palisade's own.
+const NOTES: Migration = Migration {
+    module: "notes",
+    number: 1,
+    name: "notes",
+    sql: Sql::Both("create table notes (user_id id not null references users (id))"),
+};
+
+fn printed(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn commands_work_on_a_database_with_a_module_that_the_program_does_not_know() {
+    let cluster = Cluster::start();
+    for (place, url) in on_each_database(&cluster) {
+        let run = |words: &[&str]| {
+            place.command(words).env("PALISADE_DATABASE__URL", &url).output().unwrap()
+        };
+        assert!(!printed(&run(&["migrate", "up"])).contains("notes"));
+        assert!(!printed(&run(&["migrate", "status"])).contains("not part of this server"));
+        now(async {
+            let db = Db::open(options(&url)).await.unwrap();
+            let at = Timestamp::from_seconds(1_900_000_000);
+            assert_eq!(db.migrate(&[NOTES], at).await.unwrap().len(), 1);
+            db.close().await;
+        });
+        let status = printed(&run(&["migrate", "status"]));
+        assert!(status.contains("MODULE") && status.contains("users"), "{status}");
+        let named = "Modules that are not part of this server, and whose tables are left as they are: notes";
+        assert!(status.ends_with(&format!("{named}\n")), "{status}");
+        let status = printed(&run(&["--json", "migrate", "status"]));
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        assert_eq!(status["unknown_modules"], serde_json::json!(["notes"]));
+        assert_eq!(status["missing"], 0);
+        printed(&run(&["migrate", "up"]));
+        printed(&run(&["user", "list"]));
+        printed(&run(&["audit", "verify"]));
+        now(async {
+            let db = Db::open(options(&url)).await.unwrap();
+            db.one::<(i64,)>("select count(*) from notes", args![]).await.unwrap();
+            db.close().await;
+        });
+    }
+}
+
+#[test]
+fn a_database_from_before_the_first_release_is_refused() {
+    let cluster = Cluster::start();
+    for (place, url) in on_each_database(&cluster) {
+        let run = |words: &[&str]| {
+            place.command(words).env("PALISADE_DATABASE__URL", &url).output().unwrap()
+        };
+        printed(&run(&["migrate", "up"]));
+        now(async {
+            let db = Db::open(options(&url)).await.unwrap();
+            let mut tx = db.begin().await.unwrap();
+            tx.run("drop table schema_migrations", args![]).await.unwrap();
+            let former = "create table schema_migrations (version bigint not null primary key)";
+            tx.run(former, args![]).await.unwrap();
+            tx.commit().await.unwrap();
+            db.close().await;
+        });
+        for words in [&["migrate", "status"][..], &["migrate", "up"], &["user", "list"]] {
+            let refused = run(words);
+            let says = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert_eq!(refused.status.code(), Some(1), "{says}");
+            assert!(says.contains("before the first release"), "{says}");
+            assert!(says.contains("a new, empty database"), "{says}");
+        }
+    }
 }
 
 #[test]

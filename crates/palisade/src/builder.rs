@@ -14,7 +14,6 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::access::Credential;
 use crate::app::{App, Ground, Parts};
-use crate::audit::AuditKeys;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::feed::Feed;
@@ -23,18 +22,20 @@ use crate::id::uuid_v7;
 use crate::limits::{EffectiveRule, Limiter};
 use crate::mail::Letters;
 use crate::module::{Module, Permission};
+use crate::record::AuditKeys;
 use crate::reference::Document;
 use crate::running::{self, Running};
 use crate::settings::{CorsOrigin, Settings};
 use crate::users::AllPermissions;
 use crate::{
-    api_keys, audit, challenges, compat, deletion, email_change, export, factor_recovery, grants,
-    invitations, keys, lockout, login, mail, mfa, passwords, recovery, reference, registration,
-    roles, sessions, system, tokens, users, verifiers,
+    api_keys, audit, audit_log, challenges, compat, deletion, email_change, export,
+    factor_recovery, grants, invitations, keys, lockout, login, mail, mfa, passwords, recovery,
+    reference, registration, roles, sessions, system, tokens, users, verifiers,
 };
 
 /// Palisade's own modules.
 pub const MODULES: &[Module] = &[
+    audit_log::MODULE,
     audit::MODULE,
     keys::MODULE,
     users::MODULE,
@@ -62,27 +63,16 @@ pub const MODULES: &[Module] = &[
     reference::MODULE,
 ];
 
-/// Parts of the schema that belong to the ground and not to a slice.
-const GROUND_MIGRATIONS: &[Migration] = &[
-    Migration {
-        version: 1,
-        name: "audit",
-        sql: Sql::Both(include_str!("../migrations/0001_audit.sql")),
+/// The part of the schema that belongs to the frame and not to a slice.
+const FEED: Migration = Migration {
+    module: "feed",
+    number: 1,
+    name: "feed",
+    sql: Sql::Each {
+        sqlite: include_str!("../migrations/feed/0001_feed.sqlite.sql"),
+        postgres: include_str!("../migrations/feed/0001_feed.postgres.sql"),
     },
-    Migration {
-        version: 2,
-        name: "feed",
-        sql: Sql::Each {
-            sqlite: include_str!("../migrations/0002_feed.sqlite.sql"),
-            postgres: include_str!("../migrations/0002_feed.postgres.sql"),
-        },
-    },
-    Migration {
-        version: 29,
-        name: "audit_head",
-        sql: Sql::Both(include_str!("../migrations/0029_audit_head.sql")),
-    },
-];
+};
 
 /// Puts an [`App`] together from its modules.
 #[derive(Clone)]
@@ -109,12 +99,11 @@ impl Builder {
         self
     }
 
-    /// The whole schema, in order.
+    /// The whole schema, in order: the feed's, then module by module. A module that is no part of this
+    /// server has none here; what it left in a database stays there.
     pub fn migrations(&self) -> Vec<Migration> {
         let slices = self.modules.iter().flat_map(|module| module.migrations);
-        let mut all: Vec<Migration> = GROUND_MIGRATIONS.iter().chain(slices).cloned().collect();
-        all.sort_by_key(|migration| migration.version);
-        all
+        std::iter::once(&FEED).chain(slices).copied().collect()
     }
 
     /// All routes, as their lines say.
@@ -162,10 +151,11 @@ impl Builder {
             db,
             clock: self.clock.clone(),
             random: Arc::clone(&self.random),
-            audit_keys: AuditKeys::new(&root),
+            audit_keys: AuditKeys::new(&root, Arc::clone(&self.random)),
             root,
             feed: Feed::new(uuid_v7(self.clock.now(), &*self.random)),
             limiter: Limiter::new(self.limits_in_force()),
+            answers: self.modules.iter().map(|module| module.answers).collect(),
             endings: self.modules.iter().flat_map(|m| m.endings).copied().collect(),
             subscriptions: self.modules.iter().flat_map(|m| m.subscriptions).copied().collect(),
             settings: Arc::clone(&self.settings),

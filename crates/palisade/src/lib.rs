@@ -22,13 +22,13 @@ pub use flows::{
     compat, deletion, email_change, export, factor_recovery, invitations, login, recovery,
     registration, verifiers,
 };
-pub use frame::{access, actor, app, audit, change, ending, feed, http, letter, module};
+pub use frame::{access, actor, app, arrival, audit_log, feed, http, letter, module, record};
 pub use ground::{
     clock, error, hashing, id, limits, memory, net, runtime, settings, shape, visible,
 };
-pub use operation::{reference, system};
+pub use operation::{audit, reference, system};
 pub use people::{grants, mail, roles, users};
 
-pub use app::App;
+pub use app::{App, change, ending};
 pub use builder::{Builder, MODULES};
 pub use running::Running;

@@ -1,7 +1,8 @@
 //! What a running Palisade does on its own: it follows what other processes did, and does the work that is done by the
 //! clock.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A panic in background work doesn't end it.
 //! - What this process wrote to the audit log is chained before it stops.
 //!
@@ -21,7 +22,7 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::feed::POLL;
 use crate::module::Job;
-use crate::{audit, tokens};
+use crate::{audit_log, tokens};
 
 /// Every change wakes every process; what comes so soon after the feed was read is read together.
 const GATHERED_FOR: Duration = Duration::from_millis(5);
@@ -66,7 +67,7 @@ impl Running {
         join_all(self.tasks).await;
         // SECURITY: a record that isn't chained can be deleted unseen once the process that wrote it is gone
         // (test: what_waits_is_chained_when_the_work_stops).
-        if let Some(Err(error)) = survived("audit.chain", audit::seal_all(&self.app)).await {
+        if let Some(Err(error)) = survived("audit.chain", audit_log::seal_all(&self.app)).await {
             let cause = error.causes().unwrap_or_default();
             tracing::error!(cause, "the newest records of the audit log are not chained yet");
         }

@@ -1,5 +1,8 @@
 //! Password hashes: Argon2id (RFC 9106) by default, bcrypt where a site wants it.
 //!
+//! Unicode normalisation (NFC) is the caller's. So is the pepper: the encoded hash is meant to be
+//! sealed before it is stored.
+//!
 //! # Promises
 //!
 //! - Every byte of a password counts, whatever its length and whatever bytes it holds: bcrypt is
@@ -7,9 +10,6 @@
 //! - What an encoded hash asks for is capped before any work is done for it.
 //! - Hashes are compared in constant time, and the memory of Argon2 is wiped after each use.
 //! - [`dummy`] costs exactly what a real hash of the same [`Cost`] costs to verify.
-//!
-//! Unicode normalisation (NFC) is the caller's. So is the pepper: the encoded hash is meant to be
-//! sealed before it is stored.
 //!
 //! # Encoded forms
 //!

@@ -143,7 +143,7 @@ impl Postgres {
         let mut connection = Pooled::take(&self.pool, self.limit).await?;
         let change = format!(
             "begin; set local statement_timeout = {}; \
-             update schema_migrations set name = name where version = 0",
+             update schema_migrations set name = name where module = 'palisade_db'",
             TRY_FOR.as_millis()
         );
         let result = connection.control(change).await;

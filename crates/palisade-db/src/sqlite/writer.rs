@@ -120,8 +120,8 @@ impl Writer {
         let mut member = self.begin().await?;
         // A page that is what it was isn't written: it has to change and change back.
         for sql in [
-            "update schema_migrations set name = name || '.' where version = 0",
-            "update schema_migrations set name = rtrim(name, '.') where version = 0",
+            "update schema_migrations set name = name || '.' where module = 'palisade_db'",
+            "update schema_migrations set name = rtrim(name, '.') where module = 'palisade_db'",
         ] {
             member.run(Statement::new(sql, Args::default())?).await?;
         }

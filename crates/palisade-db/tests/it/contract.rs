@@ -5,7 +5,8 @@ use palisade_db::{Db, DbErrorKind, FromRow, Migration, Sql, Timestamp, args};
 use uuid::Uuid;
 
 const TABLES: &[Migration] = &[Migration {
-    version: 1,
+    module: "tests",
+    number: 1,
     name: "things",
     sql: Sql::Both(
         "create table owners (id id not null primary key, email text not null unique);

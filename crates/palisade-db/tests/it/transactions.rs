@@ -9,7 +9,8 @@ use palisade_db::{Backend, Db, DbErrorKind, Lock, Migration, Options, Sql, Times
 use tokio::time::{Instant, timeout};
 
 pub(crate) const NUMBERS: &[Migration] = &[Migration {
-    version: 1,
+    module: "tests",
+    number: 1,
     name: "numbers",
     sql: Sql::Both("create table numbers (n bigint not null primary key)"),
 }];

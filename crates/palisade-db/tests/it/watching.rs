@@ -104,8 +104,12 @@ async fn content_that_may_be_replaced_is_told_from_a_change() {
     assert_eq!(changes.wait(LONG).await, Woken::Changed);
     change(&elsewhere, 1).await;
     assert_eq!(changes.wait(LONG).await, Woken::Changed);
-    let more =
-        Migration { version: 2, name: "more", sql: Sql::Both("create table more (n bigint)") };
+    let more = Migration {
+        number: 2,
+        name: "more",
+        sql: Sql::Both("create table more (n bigint)"),
+        ..NUMBERS[0]
+    };
     elsewhere.migrate(&[NUMBERS[0], more], Timestamp::from_seconds(1)).await.unwrap();
     let mut woken = Vec::new();
     for _ in 0..3 {

@@ -1,6 +1,8 @@
 //! The fields of an event as text for people: one line, whatever stands in it.
 //!
-//! Promise: no value ends the line, steers the terminal or turns the direction of what is read.
+//! # Promises
+//!
+//! - No value ends the line, steers the terminal or turns the direction of what is read.
 
 use std::fmt::{self, Debug};
 

@@ -1,6 +1,7 @@
 //! Challenges: proofs that were requested and are still outstanding.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A challenge is no session: it opens nothing but the step that it was made for.
 //! - It belongs to the client that it was made for, lives five minutes, is answered right at most once, and
 //!   survives five attempts, which are counted before they are judged (a code that was accepted before is none): neither attempts at the same moment nor
@@ -29,9 +30,10 @@ pub const MODULE: Module = Module {
         run: |app| Box::pin(prune(app)),
     }],
     migrations: &[Migration {
-        version: 17,
+        module: "challenges",
+        number: 1,
         name: "challenges",
-        sql: Sql::Both(include_str!("../../migrations/0017_challenges.sql")),
+        sql: Sql::Both(include_str!("../../migrations/challenges/0001_challenges.sql")),
     }],
     endings: &[BY_ACT],
     tables: &["challenges"],
@@ -139,8 +141,8 @@ pub async fn open(change: &mut Change, new: NewChallenge) -> Result<()> {
     change
         .run(
             "insert into challenges (digest, purpose, user_id, client, passkey_digest, details, attempts,
-                created_at, expires_at)
-             values ($1, $2, $3, $4, $5, $6, 0, $7, $8)",
+                expires_at)
+             values ($1, $2, $3, $4, $5, $6, 0, $7)",
             args![
                 new.digest,
                 new.purpose.as_str(),
@@ -148,7 +150,6 @@ pub async fn open(change: &mut Change, new: NewChallenge) -> Result<()> {
                 new.client.0,
                 new.passkey,
                 new.details,
-                now,
                 now.plus(LIVES)
             ],
         )

@@ -1,6 +1,7 @@
 //! The key ring: signing keys of tokens and the pepper, wrapped under the root key.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - The root key never lies in the database. A database that was made under another root key is
 //!   refused when the server starts; new keys are never made in silence over old data.
 //! - Rotation needs no pause: a retired key goes on verifying until everything it signed has expired.
@@ -17,9 +18,10 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::app::{Actor, App, Change, Parts, Subscription};
-use crate::audit::{self, Event};
+use crate::audit_log;
 use crate::error::{Error, Result};
 use crate::module::{Job, Module};
+use crate::record::Event;
 use crate::settings::{Paseto, Settings, TokenAlgorithm, TokenFormat};
 
 /// A signing key was made and is used from now on.
@@ -39,9 +41,10 @@ pub const MODULE: Module = Module {
         forget_all: expire,
     }],
     migrations: &[Migration {
-        version: 3,
+        module: "keys",
+        number: 1,
         name: "keys",
-        sql: Sql::Both(include_str!("../../migrations/0003_keys.sql")),
+        sql: Sql::Both(include_str!("../../migrations/keys/0001_keys.sql")),
     }],
     tables: &["keys"],
     parts: |_, parts: &mut Parts| {
@@ -177,7 +180,7 @@ async fn begin_log(change: &mut Change) -> Result<()> {
     // SECURITY: a new head beside old data would hide that the end of the log is gone
     // (test: a_lost_head_is_not_made_anew).
     if keys == 0 {
-        audit::create_head(change).await?;
+        audit_log::create_head(change).await?;
     }
     Ok(())
 }

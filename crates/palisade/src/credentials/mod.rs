@@ -1,11 +1,12 @@
 //! What ends with what: one table, and the one operation that carries it out.
 //!
-//! Promises:
-//! - Every act that ends credentials of an account ends them here, by [`TABLE`], which `docs/sessions.md` prints.
-//! - Nothing ends while another change rests on it: the account is held alone.
-//!
 //! Each slice brings the endings of its own kinds ([`Ending`], in its `MODULE`). A single session or API key that
 //! is ended by itself isn't here: `sessions::end`, `api_keys::revoke`.
+//!
+//! # Promises
+//!
+//! - Every act that ends credentials of an account ends them here, by [`TABLE`], which `docs/sessions.md` prints.
+//! - Nothing ends while another change rests on it: the account is held alone.
 //!
 //! Tables: none.
 
@@ -21,7 +22,7 @@ pub mod tokens;
 use crate::app::{Change, Hold};
 use crate::error::{Error, Result};
 
-pub use crate::ending::{Act, End, Ending, Fate, Kind};
+pub use crate::app::{Act, End, Ending, Fate, Kind};
 
 /// What ends with an act, and why.
 pub struct Line {

@@ -1,6 +1,8 @@
 //! Requests as other servers take them, for clients that were written for those.
 //!
-//! Promise: such a sign-in obeys everything that `POST /auth/login` obeys; it is the same one.
+//! # Promises
+//!
+//! - Such a sign-in obeys everything that `POST /auth/login` obeys; it is the same one.
 //!
 //! Tables: none.
 

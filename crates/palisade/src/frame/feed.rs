@@ -4,12 +4,17 @@
 //! applies it before it answers; every other process (another node, the command line) reads the table
 //! when the database wakes it and every 100 ms in any case.
 //!
-//! Promises: news is applied everywhere within 250 ms of its commit; **a process that could not read
-//! the feed for one second says so** ([`Feed::is_current`]) and serves no remembered identity; **a process
-//! under which the history changed notices**: a database that was restored, or a standby that took over
-//! before it had everything, gives numbers a second time. Each read therefore begins with the last row that
-//! was read before, which must be there unchanged, and asks for the table's epoch ([`Db::epoch`]).
-//! Where either differs, [`Look::changed`] says so, and everything that the process remembers is forgotten.
+//! A database that was restored, or a standby that took over before it had everything, gives numbers a second time.
+//! Each read therefore begins with the last row that was read before, which must be there unchanged, and asks for the
+//! table's epoch ([`Db::epoch`]). Where either differs, [`Look::changed`] says so, and everything that the process
+//! remembers is forgotten.
+//!
+//! # Promises
+//!
+//! - News is applied everywhere within 250 ms of its commit.
+//! - **A process that could not read the feed for one second says so** ([`Feed::is_current`]) and serves no remembered
+//!   identity.
+//! - **A process under which the history changed notices.**
 //!
 //! Tables: `feed`.
 

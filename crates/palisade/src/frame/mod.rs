@@ -3,12 +3,10 @@
 pub mod access;
 pub mod actor;
 pub mod app;
-pub mod audit;
-pub mod change;
-pub mod ending;
+pub mod arrival;
+pub mod audit_log;
 pub mod feed;
-mod hold;
 pub mod http;
-mod lasting;
 pub mod letter;
 pub mod module;
+pub mod record;

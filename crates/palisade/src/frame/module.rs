@@ -9,14 +9,15 @@ use futures_util::future::BoxFuture;
 use palisade_db::Migration;
 
 use crate::access::Credential;
-use crate::app::{App, Parts, Subscription};
-use crate::audit::Event;
-use crate::ending::Ending;
+use crate::app::{Answers, App, Ending, Parts, Subscription};
 use crate::error::Result;
 use crate::http::Routes;
 use crate::letter::Letter;
 use crate::limits::Rule;
+use crate::record::Event;
 use crate::settings::Settings;
+
+pub use crate::access::Permission;
 
 /// A slice's table of contents.
 #[derive(Clone, Copy)]
@@ -43,10 +44,13 @@ pub struct Module {
     pub endings: &'static [Ending],
     /// News that it listens to.
     pub subscriptions: &'static [Subscription],
-    /// Its part of the database's schema, in order; versions are unique over all modules.
+    /// Its part of the database's schema, each under the module's name. Its tables refer to those of modules that
+    /// stand before it in the list.
     pub migrations: &'static [Migration],
     /// Tables that only this slice writes.
     pub tables: &'static [&'static str],
+    /// What it answers about its tables to slices of lower levels.
+    pub answers: Answers,
     /// Puts the slice's own state into the app that is being built.
     pub parts: fn(&Settings, &mut Parts) -> Result<()>,
 }
@@ -67,17 +71,9 @@ impl Module {
         subscriptions: &[],
         migrations: &[],
         tables: &[],
+        answers: Answers::NONE,
         parts: |_, _| Ok(()),
     };
-}
-
-/// A right that a role may carry: `users:read`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Permission {
-    /// `area:verb`.
-    pub name: &'static str,
-    /// One sentence, for people.
-    pub says: &'static str,
 }
 
 /// Work that is done by the clock.

@@ -1,7 +1,6 @@
 //! What a process remembers of the database, so that a warm request reads none of it.
 //!
-//! Promise: **what was ended can't come back.** A value read from the database before an ending may
-//! arrive here after it; [`Remembered`] notices and refuses it. Two shapes:
+//! Two shapes:
 //!
 //! - [`Remembered`]: values that a message of the feed may overthrow (sessions, users);
 //! - [`Bounded`]: values that only grow old (verified tokens).
@@ -9,6 +8,11 @@
 //! Both hold a bounded number of entries, in shards so that readers don't wait for each other. Their keys are ids that
 //! the server makes and digests of secrets that it made: no client can choose keys that meet in one place, so the hash
 //! of keys need not resist that and costs a fraction of `std`'s, several times a request.
+//!
+//! # Promises
+//!
+//! - **What was ended can't come back.** A value read from the database before an ending may
+//!   arrive here after it; [`Remembered`] notices and refuses it.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};

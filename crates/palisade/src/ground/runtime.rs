@@ -1,6 +1,7 @@
 //! The runtime that a server runs on: one worker per core, and each stays on its own.
 //!
-//! Promises it keeps:
+//! # Promises
+//!
 //! - Two workers never take turns on one core while another has time. On Linux a core counts as busy while a hashing
 //!   thread has it, although that thread gives way to everybody: nothing pulls a waiting worker over, and
 //!   requests wait for milliseconds (`docs/decisions/0013`).

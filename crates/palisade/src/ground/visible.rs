@@ -1,6 +1,7 @@
 //! Text from outside where people or terminals read it: cut, and without what isn't seen but obeyed.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - What is shown holds no control character and none that changes the direction or the joins of a line: nobody can end
 //!   a log line, steer a terminal, or let a name read as another.
 //! - What an error repeats is short, whatever came.

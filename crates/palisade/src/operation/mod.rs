@@ -1,4 +1,5 @@
 //! What operators and developers look at.
 
+pub mod audit;
 pub mod reference;
 pub mod system;

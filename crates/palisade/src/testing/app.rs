@@ -12,6 +12,7 @@ use palisade_db::{Db, Options, Timestamp};
 use serde_json::json;
 
 use super::description::Description;
+use super::recounting::recount;
 use super::{Call, Client};
 use crate::app::{Actor, App};
 use crate::clock::Clock;
@@ -155,6 +156,7 @@ impl TestApp {
 
     /// Ends the background work, and waits for its end.
     pub async fn stop(mut self) {
+        recount(&self).await;
         self.stop_reading_the_feed().await;
     }
 

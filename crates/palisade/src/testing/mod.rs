@@ -27,6 +27,7 @@ mod description;
 pub mod mailbox;
 pub mod passkey;
 pub mod phone;
+mod recounting;
 
 pub use app::{On, PASSWORD, Plan, TestApp, settings, unlimited};
 pub use client::{Answer, Call, Client, claims, patch, place, put};

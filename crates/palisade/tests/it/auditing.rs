@@ -1,8 +1,8 @@
 //! The audit log: complete, sealed, and telling of every change to itself.
 
 use axum::http::StatusCode;
-use palisade::audit;
 use palisade::testing::{On, PASSWORD, TestApp};
+use palisade::{audit, audit_log};
 use palisade_db::args;
 use serde_json::json;
 
@@ -80,9 +80,9 @@ async fn sealed(on: On) {
 
     // Erasing her key erases what is personal; the log still verifies.
     let mut change = app.app.change(&palisade::app::Actor::operator()).await.unwrap();
-    audit::forget_person(&mut change, ann).await.unwrap();
+    audit_log::forget_person(&mut change, ann).await.unwrap();
     change.commit(palisade::deletion::DELETED.about(ann)).await.unwrap();
-    while audit::seal_pending(&app.app).await.unwrap() > 0 {}
+    while audit_log::seal_pending(&app.app).await.unwrap() > 0 {}
     let verified = audit::verify(&app.app.db, &app.app.audit_keys).await.unwrap();
     assert!(verified.is_ok(), "{verified:?}");
     let log = root.get("/api/v1/audit?limit=200").await;

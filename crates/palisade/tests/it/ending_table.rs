@@ -8,6 +8,7 @@ use palisade::app::{Actor, Change, Hold};
 use palisade::credentials::{self, Act, End, Fate, Kind, Line, TABLE};
 use palisade::id::{SessionId, UserId};
 use palisade::testing::{On, TestApp};
+use palisade::users::{self, Factors};
 use palisade_db::{Timestamp, args};
 
 palisade::on_both! {
@@ -117,8 +118,9 @@ fn digest(change: &Change) -> Vec<u8> {
 }
 
 async fn links(change: &mut Change, user: UserId, email: &str, (old, now): (Timestamp, Timestamp)) {
-    let sql = "insert into challenges (digest, purpose, user_id, client, details, attempts, created_at, expires_at)
-        values ($1, 'step_up', $2, $1, '', 0, $3, $3)";
+    let sql =
+        "insert into challenges (digest, purpose, user_id, client, details, attempts, expires_at)
+        values ($1, 'step_up', $2, $1, '', 0, $3)";
     change.run(sql, args![digest(change), user, now]).await.unwrap();
     let sql = "insert into recovery_tokens (digest, user_id, created_at, expires_at) values ($1, $2, $3, $3)";
     change.run(sql, args![digest(change), user, now]).await.unwrap();
@@ -152,11 +154,13 @@ async fn factors(change: &mut Change, user: UserId, (old, now): (Timestamp, Time
         let sql = "insert into recovery_codes (digest, user_id, created_at) values ($1, $2, $3)";
         change.run(sql, args![digest(change), user, at]).await.unwrap();
         let sql = "insert into passkeys (id, user_id, credential_id, sealed, name, sign_count, backup_eligible,
-                backed_up, alone, aaguid, attestation, transports, created_at)
-            values ($1, $2, $3, $3, 'mine', 0, $4, $4, $4, $1, 'none', '', $5)";
+                backed_up, alone, aaguid, transports, created_at)
+            values ($1, $2, $3, $3, 'mine', 0, $4, $4, $4, $1, '', $5)";
         let id = change.app().new_id();
         change.run(sql, args![id, user, digest(change), true, at]).await.unwrap();
     }
+    let written = Factors { totp: true, passkeys: 2, recovery_codes_left: 2 };
+    users::set_factors(change, user, written).await.unwrap();
 }
 
 /// The table as the documentation prints it.

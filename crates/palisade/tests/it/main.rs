@@ -35,6 +35,7 @@ mod journeys;
 mod keys;
 mod limiting;
 mod lockout;
+mod modules;
 mod moving;
 mod newer;
 mod outliving;

@@ -181,7 +181,7 @@ async fn leaving(on: On) {
     let denied = "login.denied";
     let mut rest = all.body["items"].as_array().unwrap().iter().filter(|e| e["event"] != denied);
     assert!(rest.all(|event| !event["personal"].to_string().contains("ann@")));
-    palisade::audit::seal_pending(&app.app).await.unwrap();
+    palisade::audit_log::seal_pending(&app.app).await.unwrap();
     let verified = palisade::audit::verify(&app.app.db, &app.app.audit_keys).await.unwrap();
     assert!(verified.is_ok(), "{verified:?}");
     // The address is free, and its next owner somebody else.

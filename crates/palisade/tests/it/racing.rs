@@ -8,11 +8,12 @@ use palisade::app::{Actor, Hold, Presented};
 use palisade::credentials::{self, Act, End};
 use palisade::id::{SessionId, UserId};
 use palisade::mail::Rendered;
+use palisade::mfa::{self, Given, Judged};
 use palisade::sessions::{self, Why};
 use palisade::testing::mailbox::{letters, token};
-use palisade::testing::phone::{sign_in, with_phone};
+use palisade::testing::phone::{enrol, sign_in, with_phone};
 use palisade::testing::{Answer, Call, Client, On, PASSWORD, TestApp, place, unlimited};
-use palisade::users::{self, Email};
+use palisade::users::{self, Email, Factors};
 use palisade_db::args;
 use palisade_db::testing::until_one_waits;
 use serde_json::{Value, json};
@@ -25,6 +26,8 @@ palisade::on_both! {
     an_ending_that_does_not_hold_the_account_is_refused => |on| super::without_holding(on);
     a_role_taken_away_refuses_what_waited_for_it => |on| super::role_taken(on);
     a_factor_set_up_meanwhile_refuses_what_waited_with_a_weaker_proof => |on| super::stronger_meanwhile(on);
+    two_recovery_codes_at_the_same_moment_leave_eight => |on| super::two_codes(on);
+    a_lock_beside_a_sign_in_meets_no_deadlock => |on| super::lock_beside_sign_in(on);
     pairs_that_touch_one_account_meet_no_deadlock => |on| super::pairs(on);
 }
 
@@ -295,6 +298,8 @@ async fn stronger_meanwhile(on: On) {
         )
         .await
         .unwrap();
+    let factors = Factors { totp: true, ..Factors::default() };
+    users::set_factors(&mut change, id, factors).await.unwrap();
     let finish = async {
         a_while().await;
         change.commit_quietly("a test").await.unwrap();
@@ -304,6 +309,59 @@ async fn stronger_meanwhile(on: On) {
     assert_eq!(answer.body["methods"], json!(["totp", "recovery_code"]), "{}", answer.raw);
     assert_eq!(listed.status, StatusCode::OK, "what asks for no fresh proof goes on");
     assert_eq!(living(&app).await, (0, 1));
+    other.stop().await;
+    app.stop().await;
+}
+
+async fn two_codes(on: On) {
+    let app = TestApp::with(on, unlimited()).await;
+    let other = app.second().await;
+    let id = app.user("ann@example.com").await;
+    let (_, codes) = enrol(&app.token("ann@example.com").await).await;
+    let given = |number: usize| Given::RecoveryCode(codes[number].as_str().into());
+    let (operator, holds) = (Actor::operator(), [Hold::Shared(id)]);
+    let mut first = app.app.change_holding(&operator, &holds).await.unwrap();
+    let judged = mfa::judge(&mut first, id, &given(0), None).await.unwrap();
+    assert!(matches!(judged, Judged::Right(_)));
+    let beside = async {
+        let mut second = other.app.change_holding(&operator, &holds).await.unwrap();
+        let judged = mfa::judge(&mut second, id, &given(1), None).await.unwrap();
+        assert!(matches!(judged, Judged::Right(_)));
+        second.commit_quietly("a test").await.unwrap();
+    };
+    let finish = async {
+        a_while().await;
+        first.commit_quietly("a test").await.unwrap();
+    };
+    tokio::join!(beside, finish);
+    let sql = "select recovery_codes_left from users";
+    assert_eq!(app.app.db.one::<(i64,)>(sql, args![]).await.unwrap(), (8,));
+    other.stop().await;
+    app.stop().await;
+}
+
+/// A guess that locks takes the row of the user before that of the count, as a sign-in does.
+async fn lock_beside_sign_in(on: On) {
+    let app = TestApp::with(on, unlimited()).await;
+    let other = app.second().await;
+    let id = app.user("ann@example.com").await;
+    let wrong = json!({ "email": "ann@example.com", "password": "not the right one at all" });
+    for _ in 0..4 {
+        let answer = app.anyone().post("/api/v1/auth/login", wrong.clone()).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    }
+    let mut change = app.app.change_holding(&Actor::operator(), &[Hold::Shared(id)]).await.unwrap();
+    users::may_sign_in(&mut change, id).await.unwrap().unwrap();
+    let sign_in = async {
+        a_while().await;
+        let forget = "delete from lockout_counts where user_id = $1";
+        assert_eq!(change.run(forget, args![id]).await.unwrap(), 1);
+        users::set_locked_until(&mut change, id, None).await.unwrap();
+        change.commit_quietly("a test").await.unwrap();
+    };
+    let client = other.anyone();
+    let (answer, ()) = tokio::join!(client.post("/api/v1/auth/login", wrong), sign_in);
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{}", answer.raw);
     other.stop().await;
     app.stop().await;
 }
@@ -409,7 +467,7 @@ async fn what_the_database_broke_off_is_run_again() {
     let signed_in = app.anyone().login("ann@example.com").await;
     let session = session_of(&app, user).await;
     let mut tx = app.app.db.begin().await.unwrap();
-    let secrets = "update session_secrets set created_at = created_at where session_id = $1";
+    let secrets = "update session_secrets set used_at = used_at where session_id = $1";
     tx.run(secrets, args![session]).await.unwrap();
     let circle = async {
         until_one_waits(&app.app.db).await;

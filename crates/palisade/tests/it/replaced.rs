@@ -7,7 +7,8 @@ use palisade::id::UserId;
 use palisade::sessions::{self, Issued, Proof};
 use palisade::testing::phone::{Phone, enrol};
 use palisade::testing::{Answer, Call, Client, On, PASSWORD, TestApp, place, unlimited};
-use palisade::{deletion, lockout, users};
+use palisade::users::{self, Factors};
+use palisade::{deletion, lockout};
 use palisade_db::args;
 use serde_json::json;
 
@@ -131,6 +132,8 @@ async fn weaker(on: On) {
         )
         .await
         .unwrap();
+    let factors = Factors { totp: true, ..Factors::default() };
+    users::set_factors(&mut change, user, factors).await.unwrap();
     let proof = Proof { amr: "otp mfa", strength: Strength::Code };
     sessions::strengthen(&mut change, user, session, proof).await.unwrap();
     let finish = async {

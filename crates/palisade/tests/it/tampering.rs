@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use palisade::audit::{self, Fault, FaultKind};
+use palisade::audit::{self, Fault};
+use palisade::audit_log::{self, FaultKind};
 use palisade::testing::{Client, On, TestApp, unlimited};
 use palisade_db::testing::{ColumnShape, schema};
 use palisade_db::{Args, args};
@@ -51,7 +52,7 @@ async fn run(app: &TestApp, sql: &'static str) -> u64 {
 }
 
 async fn seal(app: &TestApp) {
-    while audit::seal_pending(&app.app).await.unwrap() > 0 {}
+    while audit_log::seal_pending(&app.app).await.unwrap() > 0 {}
 }
 
 async fn verify(app: &TestApp) -> Result<i64, Fault> {
@@ -430,7 +431,7 @@ async fn again(on: On) {
     run(&app, "insert into audit_head select * from older").await;
     assert_eq!(fault(&app, "an older head").await, (FaultKind::RolledBack, Some(last + 1)));
     app.token("ann@example.com").await;
-    assert_eq!(audit::seal_pending(&app.app).await.unwrap(), 0);
+    assert_eq!(audit_log::seal_pending(&app.app).await.unwrap(), 0);
     assert_eq!(fault(&app, "an older head").await, (FaultKind::RolledBack, Some(last + 1)));
     assert!(app.events().await.contains(&"audit.fault_found".to_owned()));
     app.stop().await;
@@ -440,16 +441,16 @@ async fn headless(on: On) {
     let app = log(on).await;
     run(&app, "delete from audit_head").await;
     app.token("ann@example.com").await;
-    assert_eq!(audit::seal_pending(&app.app).await.unwrap(), 0, "nothing is chained");
+    assert_eq!(audit_log::seal_pending(&app.app).await.unwrap(), 0, "nothing is chained");
     // The service goes on, after a restart too, and no head is made.
     let mut after = app.second().await;
     after.stop_reading_the_feed().await;
-    assert_eq!(audit::seal_pending(&after.app).await.unwrap(), 0);
+    assert_eq!(audit_log::seal_pending(&after.app).await.unwrap(), 0);
     assert_eq!(fault(&after, "no head").await, (FaultKind::Cut, None));
     let me = after.token("ann@example.com").await.get("/api/v1/users/me").await;
     assert_eq!(me.status, StatusCode::OK);
     // The operator, who has the root key, lets it go on; the log says so.
-    let found = audit::reseal(&after.app).await.unwrap();
+    let found = audit_log::reseal(&after.app).await.unwrap();
     assert_eq!(found.map(|(kind, _)| kind), Some(FaultKind::Cut));
     seal(&after).await;
     assert_eq!(verify(&after).await, Ok(length(&after).await));
@@ -457,7 +458,7 @@ async fn headless(on: On) {
     for event in ["audit.fault_found", "audit.resealed"] {
         assert!(events.contains(&event.to_owned()), "{event}");
     }
-    assert_eq!(audit::reseal(&after.app).await.unwrap(), None, "there is nothing to mend");
+    assert_eq!(audit_log::reseal(&after.app).await.unwrap(), None, "there is nothing to mend");
     after.stop().await;
     app.stop().await;
 }
@@ -511,7 +512,7 @@ async fn two(on: On) {
             let app = app.app.clone();
             async move {
                 for _ in 0..12 {
-                    audit::seal_pending(&app).await.unwrap();
+                    audit_log::seal_pending(&app).await.unwrap();
                 }
             }
         };
@@ -560,16 +561,16 @@ async fn still(on: On) {
         told
     };
     run(&app, "delete from audit_head").await;
-    audit::seal_pending(&app.app).await.unwrap();
+    audit_log::seal_pending(&app.app).await.unwrap();
     assert_eq!(told().await, 1, "the head is missing");
     app.token("ann@example.com").await;
     run(&app, "delete from audit_events where position is null and event = 'login.signed_in'")
         .await;
     for _ in 0..59 {
-        audit::seal_pending(&app.app).await.unwrap();
+        audit_log::seal_pending(&app.app).await.unwrap();
         assert_eq!(told().await, 1);
     }
-    audit::seal_pending(&app.app).await.unwrap();
+    audit_log::seal_pending(&app.app).await.unwrap();
     assert_eq!(told().await, 2, "records are missing");
     app.stop().await;
 }
@@ -635,7 +636,7 @@ async fn many(on: On) {
     app.token("ann@example.com").await;
     assert!(waiting(&app, "event = 'login.signed_in'").await > 0);
     for _ in 0..3 {
-        audit::seal_pending(&app.app).await.unwrap();
+        audit_log::seal_pending(&app.app).await.unwrap();
     }
     assert_eq!(waiting(&app, "event = 'login.signed_in'").await, 0);
     // Each is told of once, in a record that is chained itself.
@@ -643,7 +644,7 @@ async fn many(on: On) {
     assert!(first.len() == 1 || first.len() == 2, "{first:?}");
     assert!(first[0].contains("00000000-0000-7000-8000-000000000001"), "{first:?}");
     for _ in 0..6 {
-        audit::seal_pending(&app.app).await.unwrap();
+        audit_log::seal_pending(&app.app).await.unwrap();
     }
     assert_eq!(told(&app).await, first);
     assert_eq!(waiting(&app, "1 = 1").await, 6000);
@@ -717,9 +718,9 @@ async fn stopped(on: On) {
     // More than one transaction chains, and no time for the job.
     let mut change = app.app.change(&palisade::app::Actor::operator()).await.unwrap();
     for _ in 0..600 {
-        change.note(audit::RESEALED.entry());
+        change.note(audit_log::RESEALED.entry());
     }
-    change.commit(audit::RESEALED.entry()).await.unwrap();
+    change.commit(audit_log::RESEALED.entry()).await.unwrap();
     app.stop_reading_the_feed().await;
     assert_eq!(waiting(&app, "1 = 1").await, 0);
     assert_eq!(verify(&app).await, Ok(length(&app).await));

@@ -37,7 +37,7 @@ async fn everything(app: &TestApp) -> String {
     let rows: Vec<(Vec<u8>,)> =
         app.app.db.all("select account from lockout_counts", args![]).await.unwrap();
     rows.iter().for_each(|(bytes,)| all.push_str(&String::from_utf8_lossy(bytes)));
-    let events = palisade::audit::list(&app.app, palisade::audit::Filter::default(), 1000);
+    let events = palisade::audit_log::list(&app.app, palisade::audit_log::Filter::default(), 1000);
     for event in events.await.unwrap() {
         all.push_str(&serde_json::to_string(&event).unwrap());
     }
@@ -89,7 +89,7 @@ async fn kept_nowhere(on: On) {
     for email in ["who@example.com", "WHO@example.com", "other@example.com"] {
         app.anyone().post("/api/v1/auth/login", login(email)).await;
     }
-    let events = palisade::audit::list(&app.app, palisade::audit::Filter::default(), 3);
+    let events = palisade::audit_log::list(&app.app, palisade::audit_log::Filter::default(), 3);
     let digests: Vec<String> = events
         .await
         .unwrap()

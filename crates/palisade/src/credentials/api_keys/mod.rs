@@ -1,7 +1,8 @@
 //! API keys: what programs send instead of signing in. People make them for themselves, administrators for service
 //! accounts.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A key is shown once; what is stored of it is a digest.
 //! - A key may do what it was made for **and** its owner may do at this moment, whichever is less. It never counts
 //!   as a fresh proof of identity, and opens no route about sessions, passwords or keys.
@@ -29,13 +30,13 @@ use serde::Serialize;
 
 use crate::access::{Credential, Via};
 use crate::app::{App, Change, Parts, Subscription};
-use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::{ApiKeyId, UserId};
 use crate::limits::{Key, Rule};
 use crate::mail::{self, Content, Letter, for_people};
 use crate::memory::{Bounded, Remembered};
 use crate::module::{Job, Module};
+use crate::record::Event;
 use crate::shape;
 use crate::users;
 
@@ -93,9 +94,10 @@ pub const MODULE: Module = Module {
         forget_all: |app| memory(app).forget_all(),
     }],
     migrations: &[Migration {
-        version: 21,
+        module: "api_keys",
+        number: 1,
         name: "api_keys",
-        sql: Sql::Both(include_str!("../../../migrations/0021_api_keys.sql")),
+        sql: Sql::Both(include_str!("../../../migrations/api_keys/0001_api_keys.sql")),
     }],
     endings: &[ending::BY_ACT],
     tables: &["api_keys"],

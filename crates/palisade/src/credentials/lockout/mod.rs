@@ -1,6 +1,7 @@
 //! Lockout: how often the password or the second factor of an account may be guessed, by all clients together.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A guess is counted in the database before it is judged: neither guesses at the same moment, nor other
 //!   addresses, nor another process, nor a restart get more of them. What was never judged is given back.
 //! - A lock is no weapon: a device that has signed in to the account before has a count of its own (OWASP,
@@ -8,6 +9,8 @@
 //! - After 100 failures in a row no waiting helps (NIST SP 800-63B-4, section 3.2.2): known devices still
 //!   sign in, others need a new password or an administrator.
 //! - Unknown addresses are counted like known ones, with the same work.
+//!
+//! Until when clients that aren't known are refused stands in the row of the user too, where every request reads it.
 //!
 //! Tables: `lockout_counts`.
 
@@ -24,11 +27,11 @@ use palisade_db::{Migration, Sql, Timestamp, args};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::app::{Actor, App, Change, Parts};
-use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::mail::{self, Content, Letter, for_people};
 use crate::module::{Job, Module};
+use crate::record::Event;
 use crate::users;
 
 use account::SECOND_FACTOR;
@@ -56,9 +59,10 @@ pub const MODULE: Module = Module {
         run: |app| Box::pin(prune(app)),
     }],
     migrations: &[Migration {
-        version: 8,
+        module: "lockout",
+        number: 1,
         name: "lockout",
-        sql: Sql::Both(include_str!("../../../migrations/0008_lockout.sql")),
+        sql: Sql::Both(include_str!("../../../migrations/lockout/0001_lockout.sql")),
     }],
     tables: &["lockout_counts"],
     parts: |_, parts: &mut Parts| {
@@ -134,6 +138,8 @@ impl Refused {
 pub struct Guess {
     app: App,
     user: Option<UserId>,
+    /// Whether it locks if it is wrong, as far as is known when it is counted.
+    locks: bool,
     place: Option<Place>,
 }
 
@@ -177,7 +183,12 @@ pub async fn admit(
     client: Client,
 ) -> Result<Admission> {
     if !app.settings.lockout.enabled {
-        return Ok(Admission::Counted(Guess { app: app.clone(), user: account.user, place: None }));
+        return Ok(Admission::Counted(Guess {
+            app: app.clone(),
+            user: account.user,
+            locks: false,
+            place: None,
+        }));
     }
     let turn = app.part::<Turns>().take(&account, client).await?;
     let mut change = app.change(actor).await?;
@@ -187,9 +198,16 @@ pub async fn admit(
     // doesn't tell that the account is locked (test: parallel_guesses_get_no_more_than_the_budget).
     let admission = if let Some(after) = before.guess(policy(app), now) {
         save(&mut change, &account, client, after).await?;
+        if before.locked_until.is_some_and(|until| until > now)
+            && let Some(user) = shown(&account, client)
+        {
+            // It was made when the clock was wrong, and doesn't count.
+            users::set_locked_until(&mut change, user, None).await?;
+        }
+        let locks = after.wrong(policy(app), now).locked_until.is_some();
         // Made before the commit, which a client that goes away can't stop: what it counted is given back.
         let place = Some(Place { account, client, _turn: turn });
-        Admission::Counted(Guess { app: app.clone(), user, place })
+        Admission::Counted(Guess { app: app.clone(), user, locks, place })
     } else {
         refuse(&mut change, &account, client).await?;
         let window_ends = before.window_began_at.plus(app.settings.lockout.window);
@@ -218,14 +236,16 @@ impl Guess {
     /// When the database fails.
     pub async fn right(mut self, change: &mut Change) -> Result<()> {
         let Some(place) = self.place.take() else { return Ok(()) };
-        change
-            .run(
-                "delete from lockout_counts where account = $1 and client = $2",
+        let ended: Option<(Option<Timestamp>,)> = change
+            .maybe(
+                "delete from lockout_counts where account = $1 and client = $2 returning locked_until",
                 args![place.account.key.clone(), place.account.count_of(place.client)],
             )
             .await?;
-        if let (Client::Unknown, Some(user)) = (place.client, place.account.user) {
-            users::touched(change, user);
+        let lock = ended.and_then(|(lock,)| lock);
+        if let (Some(user), Some(_)) = (shown(&place.account, place.client), lock) {
+            // Other guesses were wrong since this one was counted.
+            users::set_locked_until(change, user, None).await?;
         }
         Ok(())
     }
@@ -246,6 +266,10 @@ impl Guess {
     pub async fn wrong(mut self, change: &mut Change) -> Result<Option<UserId>> {
         let Some(place) = self.place.take() else { return there(change, self.user).await };
         let now = change.now();
+        if let (true, Some(user)) = (self.locks, shown(&place.account, place.client)) {
+            // The row of the user before that of the count, as in a sign-in.
+            users::hold(change, user).await?;
+        }
         let (found, user) = hold(change, &place.account, place.client).await?;
         // SECURITY: forgotten since, with a new password or after a right one: it is counted again
         // (test: a_guess_beside_a_new_password_stays_counted).
@@ -269,7 +293,9 @@ impl Place {
     async fn locked(&self, change: &mut Change, user: Option<UserId>, after: Count) -> Result<()> {
         let entry = match user {
             Some(user) => {
-                users::touched(change, user);
+                if shown(&self.account, self.client).is_some() {
+                    users::set_locked_until(change, user, after.locked_until).await?;
+                }
                 if self.account.part == SECOND_FACTOR {
                     mail::post(change, &FACTOR_LETTER, Content::to_user(user)).await?;
                 } else if self.client == Client::Unknown {
@@ -291,6 +317,11 @@ impl Place {
         change.note(entry.detail("until", until).detail("refused", whom).detail("guessed", what));
         Ok(())
     }
+}
+
+/// Whose lock it is that the user's row shows: one of clients that aren't known, at the password.
+fn shown(account: &Account, client: Client) -> Option<UserId> {
+    account.user.filter(|_| account.part != SECOND_FACTOR && client == Client::Unknown)
 }
 
 /// The end of a lock as a letter says it.
@@ -354,8 +385,8 @@ pub async fn unlock(mut change: Change, user: UserId) -> Result<()> {
 /// # Errors
 /// When the database fails.
 pub async fn clear(change: &mut Change, user: UserId) -> Result<()> {
+    users::set_locked_until(change, user, None).await?;
     change.run("delete from lockout_counts where user_id = $1", args![user]).await?;
-    users::touched(change, user);
     Ok(())
 }
 
@@ -364,13 +395,13 @@ pub async fn clear(change: &mut Change, user: UserId) -> Result<()> {
 /// # Errors
 /// When the database fails.
 pub async fn clear_password(change: &mut Change, user: UserId) -> Result<()> {
+    users::set_locked_until(change, user, None).await?;
     change
         .run(
             "delete from lockout_counts where user_id = $1 and client not like $2",
             args![user, format!("{SECOND_FACTOR}%")],
         )
         .await?;
-    users::touched(change, user);
     Ok(())
 }
 

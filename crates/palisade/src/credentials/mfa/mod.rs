@@ -1,6 +1,7 @@
 //! Second factors: one-time codes, passkeys, and the recovery codes that stand in for them.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A user with a factor has no session that was begun without one: setting up the first ends all others.
 //! - A one-time code is good in its step and works once, across restarts, nodes and requests at the same moment;
 //!   a recovery code works once; a passkey's answer belongs to one challenge.
@@ -25,7 +26,6 @@ use palisade_db::{Migration, Sql, Timestamp, args};
 
 use crate::access::{Caller, Strength};
 use crate::app::{App, Change, Parts};
-use crate::audit::Event;
 use crate::challenges::{self, Challenge};
 use crate::credentials::{self, Act, End, Ending, Fate};
 use crate::error::{Error, Kind, Result, bad_token};
@@ -33,6 +33,7 @@ use crate::id::UserId;
 use crate::lockout::Guess;
 use crate::mail::{self, Content, Letter};
 use crate::module::{Job, Module};
+use crate::record::Event;
 use crate::sessions::{self, Proof};
 use crate::users::{self, Factors};
 
@@ -80,18 +81,12 @@ pub const MODULE: Module = Module {
     }],
     events: &[ADDED, REMOVED, CODES_MADE, CODE_USED, COPIED, ALTERED, WRONG, RESET],
     letters: &[&CHANGED_LETTER, &CODE_LETTER],
-    migrations: &[
-        Migration {
-            version: 18,
-            name: "mfa",
-            sql: Sql::Both(include_str!("../../../migrations/0018_mfa.sql")),
-        },
-        Migration {
-            version: 28,
-            name: "sealed_passkeys",
-            sql: Sql::Both(include_str!("../../../migrations/0028_sealed_passkeys.sql")),
-        },
-    ],
+    migrations: &[Migration {
+        module: "mfa",
+        number: 1,
+        name: "mfa",
+        sql: Sql::Both(include_str!("../../../migrations/mfa/0001_mfa.sql")),
+    }],
     endings: &[FACTORS, RECOVERY_CODES, PASSKEYS_ALONE],
     tables: &["totp_secrets", "totp_enrolments", "recovery_codes", "passkeys"],
     parts: |settings, parts: &mut Parts| {
@@ -234,6 +229,16 @@ pub async fn factors(change: &mut Change, user: UserId) -> Result<Factors> {
     Ok(Factors { totp: totp > 0, passkeys, recovery_codes_left })
 }
 
+/// Writes down which factors a user has, where every request reads it, in the change that adds or removes some.
+async fn recount(change: &mut Change, user: UserId) -> Result<Factors> {
+    // SECURITY: of two changes at the same moment the second one counts what the first one left
+    // (test: two_recovery_codes_at_the_same_moment_leave_eight).
+    users::hold(change, user).await?;
+    let factors = factors(change, user).await?;
+    users::set_factors(change, user, factors).await?;
+    Ok(factors)
+}
+
 /// By which methods a user with these factors can prove one.
 pub fn methods(factors: Factors) -> Vec<&'static str> {
     [
@@ -292,7 +297,7 @@ async fn added(change: &mut Change, caller: &Caller, proof: Proof, what: &str) -
     // SECURITY: before the user is read again, so that no request takes the session for one without the factor.
     sessions::strengthen(change, me.user, me.session()?, proof).await?;
     credentials::end(change, End::of(me.user, Act::FactorAdded)).await?;
-    users::touched(change, me.user);
+    recount(change, me.user).await?;
     tell_owner(change, me.user, &format!("{what} was added")).await
 }
 
@@ -302,7 +307,7 @@ async fn added(change: &mut Change, caller: &Caller, proof: Proof, what: &str) -
 /// `mfa.required` for the last factor of a user who must have one; or the database fails.
 async fn removed(change: &mut Change, caller: &Caller, what: &str) -> Result<()> {
     let me = caller.signed_in()?;
-    if !factors(change, me.user).await?.any() {
+    if !recount(change, me.user).await?.any() {
         // SECURITY: asked within the change: a role that was given meanwhile may need a factor
         // (tests: an_administrator_keeps_the_last_factor, who_is_made_an_administrator_keeps_the_last_factor).
         let user = users::find_now(change, me.user).await?.ok_or_else(bad_token)?;
@@ -312,11 +317,11 @@ async fn removed(change: &mut Change, caller: &Caller, what: &str) -> Result<()>
         }
         // They stand in for other factors, and are none.
         recovery_codes::forget(change, me.user).await?;
+        recount(change, me.user).await?;
     }
     let keeping = Some(me.session()?);
     let act = End { keeping, ..End::of(me.user, Act::FactorRemoved) };
     credentials::end(change, act).await?;
-    users::touched(change, me.user);
     tell_owner(change, me.user, &format!("{what} was removed")).await
 }
 
@@ -330,7 +335,6 @@ async fn tell_owner(change: &mut Change, user: UserId, what: &str) -> Result<()>
 /// When the database fails.
 pub async fn remove_all(change: &mut Change, user: UserId) -> Result<()> {
     credentials::end(change, End::of(user, Act::FactorsReset)).await?;
-    users::touched(change, user);
     tell_owner(change, user, "all second factors were removed").await
 }
 
@@ -351,8 +355,7 @@ const FACTORS: Ending = Ending {
 async fn forget(change: &mut Change, user: UserId) -> Result<()> {
     totp::forget(change, user).await?;
     change.run("delete from passkeys where user_id = $1", args![user]).await?;
-    users::touched(change, user);
-    Ok(())
+    recount(change, user).await.map(drop)
 }
 
 async fn forget_since(change: &mut Change, user: UserId, since: Timestamp) -> Result<()> {
@@ -361,7 +364,7 @@ async fn forget_since(change: &mut Change, user: UserId, since: Timestamp) -> Re
     let gone = totp::forget_since(change, user, since).await?
         + recovery_codes::forget_since(change, user, since).await?
         + change.run(sql, args![user, since]).await?;
-    users::touched(change, user);
+    recount(change, user).await?;
     if gone == 0 {
         return Ok(());
     }
@@ -384,7 +387,7 @@ const RECOVERY_CODES: Ending = Ending {
                 }
                 _ => recovery_codes::forget(change, end.user).await?,
             }
-            users::touched(change, end.user);
+            recount(change, end.user).await?;
             Ok(0)
         })
     },

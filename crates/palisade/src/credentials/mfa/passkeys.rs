@@ -238,8 +238,8 @@ async fn insert(
     let stored = change
         .run(
             "insert into passkeys (id, user_id, credential_id, sealed, name, sign_count, backup_eligible,
-                backed_up, aaguid, attestation, transports, created_at, alone)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+                backed_up, aaguid, transports, created_at, alone)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
              on conflict (credential_id) do nothing",
             args![
                 id,
@@ -251,7 +251,6 @@ async fn insert(
                 made.backup_eligible,
                 made.backed_up,
                 aaguid,
-                made.attestation.as_str(),
                 made.transports.join(" "),
                 now,
                 true

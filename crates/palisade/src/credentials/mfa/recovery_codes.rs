@@ -4,7 +4,7 @@ use palisade_crypto::mac;
 use palisade_crypto::secret::SecretString;
 use palisade_db::{Timestamp, args};
 
-use super::{CODE_LETTER, CODE_USED, CODES_MADE, Judged, factors, tell_owner};
+use super::{CODE_LETTER, CODE_USED, CODES_MADE, Judged, factors, recount, tell_owner};
 use crate::access::Caller;
 use crate::app::{App, Change, Hold};
 use crate::error::{Error, Kind, Result};
@@ -33,7 +33,7 @@ pub(super) async fn make(change: &mut Change, user: UserId) -> Result<Vec<Secret
             )
             .await?;
     }
-    users::touched(change, user);
+    recount(change, user).await?;
     Ok(codes)
 }
 
@@ -78,8 +78,7 @@ pub(super) async fn use_code(
             .await?;
         return Ok(if known.is_some() { Judged::Used } else { Judged::Wrong });
     }
-    users::touched(change, user);
-    let left = factors(change, user).await?.recovery_codes_left.to_string();
+    let left = recount(change, user).await?.recovery_codes_left.to_string();
     mail::post(change, &CODE_LETTER, Content::to_user(user).with("left", &left)).await?;
     change.note(CODE_USED.about(user).detail("left", left));
     Ok(Judged::Right(proof))

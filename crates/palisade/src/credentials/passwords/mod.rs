@@ -1,6 +1,7 @@
 //! Passwords: which are accepted, how they are hashed, and their change.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A hash is sealed under the versioned pepper with the user's id before it is stored: whoever reads
 //!   the database can neither guess against it nor swap it between users.
 //! - Hashing runs on threads of its own, at low priority, with a bounded queue; beyond it the answer is
@@ -24,7 +25,6 @@ use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, args};
 
 use crate::app::{Actor, App, Change, Hold, Parts};
-use crate::audit::Event;
 use crate::credentials::{self, Act, End};
 use crate::error::{Broken, Error, Result};
 use crate::id::UserId;
@@ -32,6 +32,7 @@ use crate::keys::{self, Ring};
 use crate::lockout;
 use crate::mail::{self, Content, Letter};
 use crate::module::Module;
+use crate::record::Event;
 use crate::users::{self, Email, User};
 
 use pool::{Hashing, run, unreadable};
@@ -56,24 +57,12 @@ pub const MODULE: Module = Module {
     routes: http::routes,
     limits: &[&http::CHANGE],
     events: &[CHANGED, RESET, WRONG],
-    migrations: &[
-        Migration {
-            version: 6,
-            name: "passwords",
-            sql: Sql::Both(include_str!("../../../migrations/0006_passwords.sql")),
-        },
-        Migration {
-            version: 15,
-            name: "password_history",
-            sql: Sql::Both(include_str!("../../../migrations/0015_password_history.sql")),
-        },
-        // With it come the columns in which links remember which password they were made beside.
-        Migration {
-            version: 27,
-            name: "password_generation",
-            sql: Sql::Both(include_str!("../../../migrations/0027_password_generation.sql")),
-        },
-    ],
+    migrations: &[Migration {
+        module: "passwords",
+        number: 1,
+        name: "passwords",
+        sql: Sql::Both(include_str!("../../../migrations/passwords/0001_passwords.sql")),
+    }],
     letters: &[&LETTER],
     tables: &["passwords", "password_history"],
     parts: |settings, parts: &mut Parts| {

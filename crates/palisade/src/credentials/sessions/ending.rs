@@ -6,10 +6,10 @@ use palisade_db::args;
 
 use super::{ENDED, ENDED_NEWS};
 use crate::app::{App, Change, Hold};
-use crate::audit::{Entry, Event};
 use crate::credentials::{Act, End, Ending, Fate};
 use crate::error::{Error, Result};
 use crate::id::{SessionId, UserId};
+use crate::record::{Entry, Event};
 use crate::{credentials, users};
 
 /// All sessions of a user were ended by an administrator or the operator.

@@ -6,9 +6,9 @@ use super::ending::revoke_within;
 use super::{Ended, revoke_all};
 use crate::access::Caller;
 use crate::app::{Actor, App, Hold};
-use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
+use crate::record::Event;
 use crate::users::{self, Authority};
 
 /// All sessions of every user were ended by an administrator or the operator.

@@ -1,6 +1,7 @@
 //! Sessions: one per sign-in, and everything that ends them.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - **Ended means ended.** After the answer to an ending, no token of the session is good on this
 //!   node, and on no other within 250 ms; checked from memory, on every request.
 //! - A refresh token is used once ([`refresh`]). A repeat by its holder within the grace gets the same
@@ -29,12 +30,12 @@ use serde::Serialize;
 
 use crate::access::{self, Credential, Strength, Via};
 use crate::app::{App, Change, Parts, Subscription};
-use crate::audit::Event;
 use crate::error::Result;
 use crate::http::{CookieName, HostCookie};
 use crate::id::{SessionId, UserId};
 use crate::memory::{Bounded, Recall, Remembered};
 use crate::module::{Job, Module};
+use crate::record::Event;
 use crate::settings::TokenFormat;
 use crate::shape;
 use crate::tokens;
@@ -99,28 +100,12 @@ pub const MODULE: Module = Module {
             forget_all: |app| memory(app).forget_all(),
         },
     ],
-    migrations: &[
-        Migration {
-            version: 5,
-            name: "sessions",
-            sql: Sql::Both(include_str!("../../../migrations/0005_sessions.sql")),
-        },
-        Migration {
-            version: 16,
-            name: "session_strength",
-            sql: Sql::Both(include_str!("../../../migrations/0016_session_strength.sql")),
-        },
-        Migration {
-            version: 26,
-            name: "session_generation",
-            sql: Sql::Both(include_str!("../../../migrations/0026_session_generation.sql")),
-        },
-        Migration {
-            version: 30,
-            name: "secret_user",
-            sql: Sql::Both(include_str!("../../../migrations/0030_secret_user.sql")),
-        },
-    ],
+    migrations: &[Migration {
+        module: "sessions",
+        number: 1,
+        name: "sessions",
+        sql: Sql::Both(include_str!("../../../migrations/sessions/0001_sessions.sql")),
+    }],
     tables: &["sessions", "session_secrets"],
     parts: |_, parts: &mut Parts| {
         parts.put(Known {

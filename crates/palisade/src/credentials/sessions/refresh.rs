@@ -36,11 +36,7 @@ pub async fn refresh(
     // What nobody was given costs a read, and not the writer's time.
     let known: Option<(UserId,)> = app
         .db
-        .maybe(
-            "select coalesce(x.user_id, (select s.user_id from sessions s where s.id = x.session_id))
-             from session_secrets x where x.digest = $1",
-            args![digest],
-        )
+        .maybe("select user_id from session_secrets where digest = $1", args![digest])
         .await?;
     let (user,) = known.ok_or_else(ended)?;
     // The keys must be there before the old secret is used up.
@@ -197,10 +193,8 @@ async fn take_up(
                 idle_expires_at = case when expires_at < $4 then expires_at else $4 end
              where id = (select x.session_id from session_secrets x where x.digest = $1) and transport = $2
                 and ended_at is null and idle_expires_at > $3 and expires_at > $3
-                and exists (select 1 from users u where u.id = sessions.user_id and u.disabled_at is null)
-                and (' ' || amr || ' ' like '% mfa %'
-                    or (not exists (select 1 from totp_secrets t where t.user_id = sessions.user_id)
-                        and not exists (select 1 from passkeys k where k.user_id = sessions.user_id)))
+                and exists (select 1 from users u where u.id = sessions.user_id and u.disabled_at is null
+                    and (' ' || sessions.amr || ' ' like '% mfa %' or (u.passkeys = 0 and not u.has_totp)))
              returning id, user_id, transport, token_format, amr, generation, authenticated_at, proved_with,
                 last_used_at, idle_expires_at, expires_at",
             args![digest, transport.as_str(), now, idle_end],
@@ -216,11 +210,10 @@ pub(super) async fn store_secret(
     secret: &SecretString,
 ) -> Result<()> {
     let digest = opaque::digest(session.transport.prefix(), secret.expose());
-    let now = change.now();
     change
         .run(
-            "insert into session_secrets (digest, session_id, user_id, created_at) values ($1, $2, $3, $4)",
-            args![digest, session.id, session.user, now],
+            "insert into session_secrets (digest, session_id, user_id) values ($1, $2, $3)",
+            args![digest, session.id, session.user],
         )
         .await?;
     Ok(())

@@ -1,6 +1,7 @@
 //! Access tokens: short-lived, signed, verified once and then remembered by their digest.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A token is JWT (RFC 9068) or PASETO v4; its key decides the algorithm, never its header.
 //! - A verified signature is remembered only until the token expires, and says nothing about whether
 //!   its session is alive: that is asked on every request, see [`crate::sessions`].

@@ -1,6 +1,7 @@
 //! The end of an account: at its owner's wish, after a time of grace, or at an administrator's word.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A user who requests deletion is signed out at once and deleted after `users.deletion_grace`, unless they sign in
 //!   before; a user whom an administrator deletes is deleted at once.
 //! - Gone means gone: no row of theirs is left but the events of the audit log, where an id stands for them and
@@ -15,12 +16,12 @@ use std::time::Duration;
 use palisade_db::args;
 
 use crate::app::{Actor, App, Change, Hold};
-use crate::audit::Event;
 use crate::credentials::{self, Act, End};
 use crate::error::Result;
 use crate::id::UserId;
 use crate::mail::{self, Content, Letter, for_people};
 use crate::module::{Job, Module};
+use crate::record::Event;
 use crate::users::{self, User};
 
 /// A user asked for their account to be deleted.

@@ -1,7 +1,8 @@
 //! A change of email address: asked for by the user, confirmed from the new address, and undone from the old one for a
 //! week; or made by an administrator.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - Asking answers alike for every address, whether it has an account or not.
 //! - An address is changed by whoever reads the new mail **and** knows the password; whoever reads the old mail
 //!   can undo it for a week, and nobody else can have that address meanwhile.
@@ -22,8 +23,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::app::{Actor, App, Change, Hold};
-use crate::audit::Event;
+use crate::app::{Actor, Answers, App, Change, Hold};
 use crate::credentials::{self, Act, End, Ending, Fate, Kind};
 use crate::error::{Error, Result};
 use crate::id::UserId;
@@ -32,6 +32,7 @@ use crate::mail::{self, Content, Letter};
 use crate::mfa;
 use crate::module::{Job, Module};
 use crate::passwords::{self, Stored, Turn, Verdict};
+use crate::record::Event;
 use crate::recovery::bad_token;
 use crate::shape;
 use crate::users::{self, Email};
@@ -59,9 +60,10 @@ pub const MODULE: Module = Module {
         run: |app| Box::pin(prune(app)),
     }],
     migrations: &[Migration {
-        version: 13,
-        name: "addresses",
-        sql: Sql::Both(include_str!("../../../migrations/0013_addresses.sql")),
+        module: "email_change",
+        number: 1,
+        name: "email_change",
+        sql: Sql::Both(include_str!("../../../migrations/email_change/0001_email_change.sql")),
     }],
     endings: &[
         Ending {
@@ -77,6 +79,10 @@ pub const MODULE: Module = Module {
         },
     ],
     tables: &["address_changes"],
+    answers: Answers {
+        email_is_reserved: Some(|change, key| Box::pin(is_reserved(change, key, None))),
+        ..Answers::NONE
+    },
     ..Module::EMPTY
 };
 
@@ -315,7 +321,7 @@ async fn settle(change: &mut Change, act: End, email: &Email, verified: bool) ->
     users::set_email(change, user, email, verified).await?;
     // SECURITY: asked after the address is theirs: it may have waited for the change that set it free
     // (test: an_address_is_reserved_while_its_change_commits).
-    if reserved(change, user, email).await? {
+    if is_reserved(change, email.key(), Some(user)).await? {
         return Err(users::email_taken());
     }
     // SECURITY: what was sent to the address before works no more
@@ -344,14 +350,15 @@ async fn void_undoing(
     Ok(0)
 }
 
-/// Whether somebody else may still take this address back.
-async fn reserved(change: &mut Change, user: UserId, email: &Email) -> Result<bool> {
+/// Whether somebody else than this user may still take an address back.
+async fn is_reserved(change: &mut Change, key: &str, user: Option<UserId>) -> Result<bool> {
     let now = change.now();
     let row: Option<(i64,)> = change
         .maybe(
             "select cast(1 as bigint) from address_changes
-             where old_key = $1 and user_id <> $2 and undo_until > $3 and undone_at is null limit 1",
-            args![email.key(), user, now],
+             where old_key = $1 and ($2 is null or user_id <> $2) and undo_until > $3 and undone_at is null
+             limit 1",
+            args![key, user.map(|user| user.0), now],
         )
         .await?;
     Ok(row.is_some())

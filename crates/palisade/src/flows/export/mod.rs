@@ -1,6 +1,7 @@
 //! The export: everything that is kept of a person, as one JSON object (GDPR articles 15 and 20).
 //!
-//! Promises:
+//! # Promises
+//!
 //! - The export holds everything that is kept of a person.
 //!
 //! Tables: none.
@@ -14,12 +15,13 @@ use serde::Serialize;
 use crate::access::Caller;
 use crate::api_keys::{self, KeptKey};
 use crate::app::App;
-use crate::audit::{self, Event, EventView, Filter};
+use crate::audit_log::{self, EventView, Filter};
 use crate::email_change::{self, AddressChange};
 use crate::error::{Result, bad_token};
 use crate::grants::{self, GrantView};
 use crate::mfa::{self, PasskeyView};
 use crate::module::Module;
+use crate::record::Event;
 use crate::sessions::{self, KeptSession};
 use crate::shape;
 use crate::users::{self, UserView};
@@ -86,7 +88,8 @@ async fn activity(app: &App, caller: &Caller) -> Result<Vec<EventView>> {
     let mut all: Vec<EventView> = Vec::new();
     loop {
         let before = all.last().map(|event| (event.at, event.id.0));
-        let page = audit::list(app, Filter { person, before, ..Filter::default() }, PAGE).await?;
+        let page =
+            audit_log::list(app, Filter { person, before, ..Filter::default() }, PAGE).await?;
         let last = page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX);
         all.extend(page);
         if last {

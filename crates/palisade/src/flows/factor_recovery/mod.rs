@@ -1,7 +1,8 @@
 //! The way back for whoever has lost every factor: the password, the mail, and a time in which the owner can say no
 //! (`mfa.recovery_delay`).
 //!
-//! Promises:
+//! # Promises
+//!
 //! - No link removes a second factor, but one that needs the password, the mail and a waiting time, where
 //!   `mfa.recovery_delay` is set.
 //! - The owner can cancel it until then with the link, and does by proving a factor or by a new password.
@@ -18,7 +19,6 @@ use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, Timestamp, args};
 
 use crate::app::{Actor, App, Change, Hold};
-use crate::audit::Event;
 use crate::challenges::{self, Challenge};
 use crate::credentials::{self, Ending};
 use crate::error::{Error, Kind, Result};
@@ -28,6 +28,7 @@ use crate::mail::{self, Content, Letter, for_people};
 use crate::mfa;
 use crate::module::{Job, Module};
 use crate::passwords::{self, Stored, Turn, Verdict};
+use crate::record::Event;
 use crate::recovery::bad_token;
 use crate::users;
 
@@ -60,9 +61,12 @@ pub const MODULE: Module = Module {
         run: |app| Box::pin(prune(app)),
     }],
     migrations: &[Migration {
-        version: 19,
-        name: "factor_recoveries",
-        sql: Sql::Both(include_str!("../../../migrations/0019_factor_recoveries.sql")),
+        module: "factor_recovery",
+        number: 1,
+        name: "factor_recovery",
+        sql: Sql::Both(include_str!(
+            "../../../migrations/factor_recovery/0001_factor_recovery.sql"
+        )),
     }],
     endings: &[Ending {
         kind: credentials::Kind::FactorLinks,

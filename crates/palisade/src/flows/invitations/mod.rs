@@ -1,6 +1,7 @@
 //! Invitations: an account created for a user, who chooses the password.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - An invited account has no password until its owner chooses one with the link that was sent to its address.
 //! - The link works once, for a week, and not after the password or the email was changed or a newer one was sent.
 //!
@@ -13,12 +14,12 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::app::{Actor, App, Change};
-use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::mail::{self, Content, Letter};
 use crate::module::Module;
 use crate::passwords;
+use crate::record::Event;
 use crate::recovery::{self, Link};
 use crate::roles;
 use crate::users::{self, Email, NewUser};

@@ -8,7 +8,8 @@
 //! passkey that verified its user ────────────────────────────> session
 //! ```
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A user with a second factor gets no session without it, on any path; [`Next`] has no third case.
 //! - One refusal for an unknown address, a wrong password, a locked and a disabled account: same status,
 //!   same body, same work.
@@ -31,7 +32,6 @@ use palisade_crypto::secret::SecretString;
 
 use crate::access::Strength;
 use crate::app::{Actor, App, Hold};
-use crate::audit::{Entry, Event};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::lockout::{self, Account, Admission, Client, Device, Guess};
@@ -39,6 +39,7 @@ use crate::mail::{self, Letter};
 use crate::mfa;
 use crate::module::Module;
 use crate::passwords::{self, Hashed, Stored, Turn, Verdict};
+use crate::record::{Entry, Event};
 use crate::sessions::{Issued, Proof, Transport};
 use crate::settings::TokenFormat;
 use crate::users::{self, Email};

@@ -1,6 +1,7 @@
 //! Recovery: a new password for whoever can read the account's email.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - Asking answers alike, after the same work, for every address; who gets a letter is decided when letters are sent.
 //! - A link works once, for its time, and not after the password or the email was changed. It starts no session.
 //! - A new password ends every session, every API key and every lock. Whatever somebody set up who couldn't read this mail is gone.
@@ -18,7 +19,6 @@ use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, args};
 
 use crate::app::{Actor, App, Change, Hold};
-use crate::audit::Event;
 use crate::credentials::{self, Act, End, Ending, Kind};
 use crate::error::{Error, Result};
 use crate::id::UserId;
@@ -27,6 +27,7 @@ use crate::mail::{self, Content, Letter};
 use crate::mfa;
 use crate::module::{Job, Module};
 use crate::passwords::{self, Turn};
+use crate::record::Event;
 use crate::users::{self, Email, User};
 
 /// A link to choose a new password was requested.
@@ -52,9 +53,10 @@ pub const MODULE: Module = Module {
         run: |app| Box::pin(prune(app)),
     }],
     migrations: &[Migration {
-        version: 10,
+        module: "recovery",
+        number: 1,
         name: "recovery",
-        sql: Sql::Both(include_str!("../../../migrations/0010_recovery.sql")),
+        sql: Sql::Both(include_str!("../../../migrations/recovery/0001_recovery.sql")),
     }],
     endings: &[Ending {
         kind: Kind::PasswordLinks,

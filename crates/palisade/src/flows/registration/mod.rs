@@ -1,7 +1,8 @@
 //! How accounts come into being: the set-up link for the first administrator, registration, and the
 //! operator's command line.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - There is no default account. The first administrator is made with a link that only the operator
 //!   was shown, that works once, for 30 minutes, and never again once an administrator exists.
 //! - Registration answers the same, after the same work, whether the address is known or not.
@@ -21,12 +22,12 @@ use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, args};
 
 use crate::app::{Actor, App, Change, Hold};
-use crate::audit::Event;
 use crate::credentials::{self, Ending};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::module::{Job, Module};
 use crate::passwords::{self, Turn};
+use crate::record::Event;
 use crate::settings::EmailVerification;
 use crate::users::{self, ADMIN, Email, NewUser};
 
@@ -69,18 +70,12 @@ pub const MODULE: Module = Module {
         every: Duration::from_secs(3600),
         run: |app| Box::pin(verification::prune(app)),
     }],
-    migrations: &[
-        Migration {
-            version: 7,
-            name: "setup",
-            sql: Sql::Both(include_str!("../../../migrations/0007_setup.sql")),
-        },
-        Migration {
-            version: 11,
-            name: "registrations",
-            sql: Sql::Both(include_str!("../../../migrations/0011_registrations.sql")),
-        },
-    ],
+    migrations: &[Migration {
+        module: "registration",
+        number: 1,
+        name: "registration",
+        sql: Sql::Both(include_str!("../../../migrations/registration/0001_registration.sql")),
+    }],
     endings: &[LINKS],
     tables: &["setup_links", "registrations"],
     ..Module::EMPTY
@@ -220,8 +215,8 @@ pub async fn setup_link(app: &App, actor: &Actor) -> Result<SecretString> {
     change.run("delete from setup_links", args![]).await?;
     change
         .run(
-            "insert into setup_links (digest, created_at, expires_at) values ($1, $2, $3)",
-            args![digest, now, now.plus(SETUP_LIVES)],
+            "insert into setup_links (digest, expires_at) values ($1, $2)",
+            args![digest, now.plus(SETUP_LIVES)],
         )
         .await?;
     change.commit(LINK_MADE.entry()).await?;

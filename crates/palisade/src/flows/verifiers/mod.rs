@@ -1,7 +1,8 @@
 //! For other services that verify our tokens: what a token is worth now (RFC 7662), its revocation (RFC 7009), and
 //! a signed feed of what has ended, for those that verify without asking.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A token is called active only while a request with it would be let in here.
 //! - The feed leaves out no ending that was answered before the time it names. Each page is signed and says when
 //!   it was made, so that a verifier that is cut off from the feed notices.

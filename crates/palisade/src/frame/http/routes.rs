@@ -10,10 +10,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use futures_util::future::BoxFuture;
 
+use super::again;
 use super::describe::{Described, Description};
-use super::{again, limit_headers};
 use crate::access::{Access, Credential, Gate, admit};
 use crate::app::App;
+use crate::arrival::limit_headers;
 use crate::error::Kind;
 
 type Mount = Box<dyn FnOnce(Arc<[Credential]>) -> MethodRouter<App> + Send>;

@@ -1,6 +1,7 @@
 //! Work that costs processor time, on threads of its own: password hashing above all.
 //!
-//! Promises it keeps:
+//! # Promises
+//!
 //! - The threads run at low priority, so every other request stays fast while passwords are hashed.
 //! - A flood of other requests doesn't end all sign-ins: when nothing gets done for a time, one more thread
 //!   does a piece of work at normal priority, and then rests four times as long. A thread that hardly gets a

@@ -3,14 +3,15 @@
 //! The generic cell rate algorithm: each key has one number, the time at which it would have used up
 //! nothing. A rule allows `burst` attempts at once and refills evenly over `per`.
 //!
-//! Promises it keeps:
+//! Counts are per process and end with it.
+//!
+//! # Promises
+//!
 //! - In any span of time no more than the burst plus what the span refills passes.
 //! - Memory is bounded. A caller that rotates through keys can neither exhaust it nor reset
 //!   anybody's count: only keys whose count has run out are forgotten, and when there is no room
 //!   new keys share one bucket.
 //! - No arithmetic overflows, whatever the clock or the settings say.
-//!
-//! Counts are per process and end with it.
 
 mod buckets;
 mod headers;

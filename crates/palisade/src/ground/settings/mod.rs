@@ -4,7 +4,7 @@
 //! default. [`Settings::load`] reads nothing by itself: the caller hands over what it found, so that
 //! the same input always gives the same settings.
 //!
-//! The promises:
+//! # Promises
 //!
 //! - A mistake never becomes a default. An unknown key, an empty variable, a value that can't be
 //!   read or lies outside its bounds stops the start.
@@ -12,6 +12,8 @@
 //! - No secret is repeated in a problem, by `Debug`, or in what is shown.
 //! - What is essential in production can't be left out there, and what is for development alone
 //!   can't be reached from elsewhere.
+//!
+//! # Example
 //!
 //! ```
 //! use palisade::settings::{Settings, Sources};

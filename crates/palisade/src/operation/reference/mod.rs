@@ -1,6 +1,7 @@
 //! The API's reference: its description at `/openapi.json`, and `/docs`, a page to read and try it.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - The description is made from the routes that are served; there is no second list.
 //! - The page loads nothing from another host, runs under the strict policy of every page, and keeps
 //!   what it is given (tokens) in memory alone.

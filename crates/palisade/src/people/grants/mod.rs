@@ -3,7 +3,8 @@
 //! A resource is named by its type and id, both the application's own words; Palisade keeps nothing else of it.
 //! A grant gives an action to a user, to all users with a role, or to anyone, without or with a time limit.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - What isn't granted isn't allowed, and what has expired isn't granted.
 //! - Who holds `share` on a resource may hand on what they hold there themselves, for no longer than they hold
 //!   it, and nothing else; nor do they take away what they don't hold for as long.
@@ -14,6 +15,7 @@
 //! Tables: `grants`.
 
 mod http;
+mod rights;
 mod subject;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,11 +25,11 @@ use palisade_db::{Args, Migration, Sql, Timestamp, args};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::app::{App, Change};
-use crate::audit::{Entry, Event};
+use crate::app::{Answers, App, Change};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::module::{Job, Module, Permission};
+use crate::record::{Entry, Event};
 use crate::shape;
 
 pub use subject::{Action, Resource, ResourceId, ResourceType, Subject};
@@ -56,11 +58,13 @@ pub const MODULE: Module = Module {
         run: |app| Box::pin(prune(app)),
     }],
     migrations: &[Migration {
-        version: 14,
+        module: "grants",
+        number: 1,
         name: "grants",
-        sql: Sql::Both(include_str!("../../../migrations/0014_grants.sql")),
+        sql: Sql::Both(include_str!("../../../migrations/grants/0001_grants.sql")),
     }],
     tables: &["grants"],
+    answers: Answers { rights: Some(rights::ON_RESOURCES), ..Answers::NONE },
     ..Module::EMPTY
 };
 
@@ -112,12 +116,11 @@ pub async fn put(
     clear(change, resource, subject).await?;
     let (user, role) = (subject.user(), subject.role());
     for action in actions {
-        let (id, now) = (change.app().new_id(), change.now());
+        let id = change.app().new_id();
         change
             .run(
-                "insert into grants (id, resource_type, resource_id, subject, user_id, role, action,
-                    created_at, expires_at)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                "insert into grants (id, resource_type, resource_id, subject, user_id, role, action, expires_at)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8)",
                 args![
                     id,
                     resource.kind.as_str(),
@@ -126,7 +129,6 @@ pub async fn put(
                     user.map(|user| user.0),
                     role,
                     action.as_str(),
-                    now,
                     expires_at
                 ],
             )

@@ -1,6 +1,7 @@
 //! Mail: a letter is written in the change that causes it, and leaves afterwards.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - A letter and its cause are in the database together or not at all. A mail server that is down, slow
 //!   or refuses neither fails nor delays a request, and loses no letter: it is tried again for three days
 //!   and kept afterwards.
@@ -21,9 +22,9 @@ use futures_util::future::BoxFuture;
 use palisade_db::{Migration, Sql};
 
 use crate::app::{App, Change, Parts};
-use crate::audit::Event;
 use crate::error::{Error, Result};
 use crate::module::{Job, Module};
+use crate::record::Event;
 use crate::users;
 
 pub use crate::letter::{Content, Letter, Prepare, for_people};
@@ -51,9 +52,10 @@ pub const MODULE: Module = Module {
         },
     ],
     migrations: &[Migration {
-        version: 9,
+        module: "mail",
+        number: 1,
         name: "mail",
-        sql: Sql::Both(include_str!("../../../migrations/0009_mail.sql")),
+        sql: Sql::Both(include_str!("../../../migrations/mail/0001_mail.sql")),
     }],
     tables: &["outbox"],
     parts: |settings, parts: &mut Parts| {

@@ -1,26 +1,29 @@
 //! Roles: named sets of permissions.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - `admin` holds every permission there is and can't be changed; all users have `user`.
 //! - Users can put into a role, or give a user a role with, only permissions that they hold themselves.
 //! - A change takes effect on the next request on this node, on others within the bound of the feed.
 //!
-//! Tables: `roles`, `role_permissions`.
+//! What a role allows is read with every user, and written down there (`users::set_role_permissions`).
+//!
+//! Tables: `roles`.
 
 mod http;
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use palisade_db::args;
+use palisade_db::{Migration, Sql, args};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::app::{App, Change, Hold};
-use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::module::{Module, Permission};
+use crate::record::Event;
 use crate::shape;
 use crate::users::{self, ADMIN, AllPermissions, Authority, Holder, USER};
 
@@ -43,7 +46,13 @@ pub const MODULE: Module = Module {
     routes: http::routes,
     permissions: &[READ, WRITE],
     events: &[CREATED, CHANGED, DELETED],
-    tables: &["roles", "role_permissions"],
+    migrations: &[Migration {
+        module: "roles",
+        number: 1,
+        name: "roles",
+        sql: Sql::Both(include_str!("../../../migrations/roles/0001_roles.sql")),
+    }],
+    tables: &["roles"],
     ..Module::EMPTY
 };
 
@@ -194,7 +203,7 @@ pub async fn create(mut change: Change, name: &RoleName, wanted: Wanted) -> Resu
         let says = "A role with this name already exists.";
         return Err(Error::new(Kind::Conflict, "roles.taken", says));
     }
-    allow(&mut change, name, &wanted.permissions).await?;
+    users::set_role_permissions(&mut change, name.as_str(), &wanted.permissions).await?;
     change.commit(entry(CREATED, name, &wanted.permissions)).await
 }
 
@@ -225,25 +234,11 @@ pub async fn change(
             args![name.as_str(), description.unwrap_or(role.description)],
         )
         .await?;
-    change.run("delete from role_permissions where role = $1", args![name.as_str()]).await?;
-    allow(&mut change, name, &wanted).await?;
-    users::roles_changed(&mut change);
+    users::set_role_permissions(&mut change, name.as_str(), &wanted).await?;
     change.commit(entry(CHANGED, name, &wanted)).await
 }
 
-async fn allow(change: &mut Change, name: &RoleName, permissions: &BTreeSet<String>) -> Result<()> {
-    for permission in permissions {
-        change
-            .run(
-                "insert into role_permissions (role, permission) values ($1, $2)",
-                args![name.as_str(), permission.clone()],
-            )
-            .await?;
-    }
-    Ok(())
-}
-
-fn entry(event: Event, name: &RoleName, permissions: &BTreeSet<String>) -> crate::audit::Entry {
+fn entry(event: Event, name: &RoleName, permissions: &BTreeSet<String>) -> crate::record::Entry {
     let named: Vec<&str> = permissions.iter().map(String::as_str).collect();
     event.entry().detail("role", name.as_str()).detail("permissions", named.join(" "))
 }
@@ -334,18 +329,15 @@ pub async fn check_for_new(change: &mut Change, names: &[String]) -> Result<()> 
     Ok(())
 }
 
-/// Refuses to give a role with more than one holds, or to take it from everyone: permissions, or resources that are
-/// granted to the role.
+/// Refuses to give a role with more than one holds, or to take it from everyone: permissions, or what else is open to
+/// the role.
 async fn may_give(change: &mut Change, authority: &Authority, role: &Role) -> Result<()> {
     authority.hands_on(&role.name, role.permissions.iter().map(String::as_str))?;
-    let opens: Option<(i64,)> = change
-        .maybe(
-            "select cast(1 as bigint) from grants where role = $1 limit 1",
-            args![role.name.as_str()],
-        )
-        .await?;
-    match opens {
-        Some(_) => authority.gives_resources_of(&role.name),
-        None => Ok(()),
+    let app = change.app().clone();
+    for rights in app.answers.iter().filter_map(|answers| answers.rights) {
+        if (rights.open_to_role)(change, &role.name).await? {
+            authority.gives_what_is_open_to(&role.name, rights)?;
+        }
     }
+    Ok(())
 }

@@ -7,7 +7,7 @@ use palisade_db::args;
 
 use super::{ADMIN, User, current, find, find_now};
 use crate::access::Caller;
-use crate::app::{ActorKind, App, Change, Hold};
+use crate::app::{ActorKind, App, Change, Hold, Rights};
 use crate::error::{Error, Kind, Result, bad_token};
 use crate::id::{ApiKeyId, UserId};
 
@@ -69,15 +69,15 @@ impl Authority {
         }
     }
 
-    /// Refuses to give or delete a role that opens single resources, unless the caller holds the role or manages
-    /// every resource.
+    /// Refuses to give or delete a role to which something is open beside permissions, unless the caller holds the
+    /// role or manages all of that.
     ///
     /// # Errors
     /// `access.exceeds_own`.
-    pub fn gives_resources_of(&self, role: &str) -> Result<()> {
+    pub fn gives_what_is_open_to(&self, role: &str, rights: Rights) -> Result<()> {
         let Authority::User { admin, roles, permissions: own, .. } = self else { return Ok(()) };
         // SECURITY: (test: only_rights_that_are_held_are_given)
-        let held = roles.iter().any(|held| held == role) || own.contains(MANAGES_RESOURCES);
+        let held = roles.iter().any(|held| held == role) || own.contains(rights.managed_by);
         if *admin || held { Ok(()) } else { Err(exceeds_own()) }
     }
 
@@ -118,18 +118,23 @@ impl Authority {
         if *admin || *id == target.id || !above { Ok(()) } else { Err(exceeds_own()) }
     }
 
-    /// Refuses to act on a user for whom a single resource is open that isn't open for the caller.
+    /// Refuses to act on a user to whom something is open beside permissions that isn't open to the caller.
     ///
     /// # Errors
     /// `access.exceeds_own`; or the database fails.
-    async fn covers_resources(&self, change: &mut Change, target: &User) -> Result<()> {
+    async fn covers_rights(&self, change: &mut Change, target: &User) -> Result<()> {
         let Authority::User { id, admin, .. } = self else { return Ok(()) };
-        if *admin || *id == target.id || self.holds(MANAGES_RESOURCES) {
+        if *admin || *id == target.id {
             return Ok(());
         }
-        let now = change.now();
-        let more: Option<(i64,)> = change.maybe(OPENS_MORE, args![target.id, *id, now]).await?;
-        if more.is_none() { Ok(()) } else { Err(exceeds_own()) }
+        let app = change.app().clone();
+        for rights in app.answers.iter().filter_map(|answers| answers.rights) {
+            let managed = self.holds(rights.managed_by);
+            if !managed && (rights.open_more)(change, target.id, *id).await? {
+                return Err(exceeds_own());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -150,26 +155,6 @@ async fn as_far_as(
     Ok(Arc::new(held.map(str::to_owned).collect()))
 }
 
-/// The permission of the slice `grants` that stands for every grant on every resource.
-const MANAGES_RESOURCES: &str = "resources:write";
-
-/// Whether something is granted to user `$1` and not to user `$2`: to a role that only the first one holds, or to
-/// the first one in person and to the second one in no way that lasts as long. A role counts as a whole, as when
-/// it is given: its next grant reaches all who hold it.
-const OPENS_MORE: &str = "select cast(1 as bigint) from (
-        select g.id from grants g join user_roles r on r.role = g.role
-        where r.user_id = $1 and (g.expires_at is null or g.expires_at > $3)
-            and r.role not in (select role from user_roles where user_id = $2)
-        union all
-        select g.id from grants g
-        where g.user_id = $1 and (g.expires_at is null or g.expires_at > $3)
-            and not exists (select 1 from grants o
-                where o.resource_type = g.resource_type and o.resource_id = g.resource_id
-                    and o.action = g.action and (o.expires_at is null or o.expires_at >= g.expires_at)
-                    and (o.subject = 'anyone' or o.user_id = $2
-                        or o.role in (select role from user_roles where user_id = $2)))
-     ) opened limit 1";
-
 /// The user that a change acts on, if its actor holds everything that the user holds: each permission, and each
 /// grant on a single resource. For every act but those that only stop something.
 ///
@@ -178,7 +163,7 @@ const OPENS_MORE: &str = "select cast(1 as bigint) from (
 pub async fn within_reach(change: &mut Change, target: UserId) -> Result<User> {
     let (authority, target) = judged(change, target).await?;
     // SECURITY: (test: every_act_on_another_user_asks_for_what_they_hold)
-    authority.covers_resources(change, &target).await?;
+    authority.covers_rights(change, &target).await?;
     Ok(target)
 }
 

@@ -13,11 +13,10 @@ use crate::id::UserId;
 /// # Errors
 /// Not found; or the database fails.
 pub async fn set_name(change: &mut Change, id: UserId, name: Option<String>) -> Result<()> {
-    let now = change.now();
     let found = change
         .run(
-            "update users set name = $2, name_key = $3, updated_at = $4 where id = $1",
-            args![id, name.clone(), name.as_deref().map(email::name_key), now],
+            "update users set name = $2, name_key = $3 where id = $1",
+            args![id, name.clone(), name.as_deref().map(email::name_key)],
         )
         .await?;
     if found == 0 {
@@ -46,9 +45,8 @@ pub async fn set_email(
     let now = change.now();
     let found = change
         .run(
-            "update users set email = $2, email_key = $3, email_verified_at = $4, updated_at = $5
-             where id = $1",
-            args![id, email.address(), email.key(), verified.then_some(now), now],
+            "update users set email = $2, email_key = $3, email_verified_at = $4 where id = $1",
+            args![id, email.address(), email.key(), verified.then_some(now)],
         )
         .await?;
     if found == 0 {
@@ -72,8 +70,7 @@ pub async fn prove_address(change: &mut Change, id: UserId, address: &str) -> Re
     let now = change.now();
     let proved = change
         .run(
-            "update users set email_verified_at = coalesce(email_verified_at, $2), updated_at = $2,
-                unproven = null
+            "update users set email_verified_at = coalesce(email_verified_at, $2), unproven = null
              where id = $1 and email = $3",
             args![id, now, address],
         )

@@ -1,9 +1,12 @@
 //! E-mail addresses: what is accepted, and when two of them are the same account.
 //!
-//! Promise: addresses that a person or a mail system could take for each other are one account or are
-//! refused, and mail goes only to the address as its owner wrote it. Two forms are kept: the address
-//! itself and its `key`, which is unique: the local part in compatibility form (NFKC) and without case,
-//! the domain in its ASCII form (UTS 46).
+//! Two forms are kept: the address itself and its `key`, which is unique: the local part in compatibility form
+//! (NFKC) and without case, the domain in its ASCII form (UTS 46).
+//!
+//! # Promises
+//!
+//! - Addresses that a person or a mail system could take for each other are one account or are refused.
+//! - Mail goes only to the address as its owner wrote it.
 
 use unicode_normalization::UnicodeNormalization as _;
 

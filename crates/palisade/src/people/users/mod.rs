@@ -1,26 +1,26 @@
 //! Users: who they are, what they may do, whether they may sign in at all.
 //!
-//! Promises:
+//! # Promises
+//!
 //! - What a request believes of its user is at most one message of the feed old, on every node.
 //! - The last administrator who can sign in can't be disabled, stripped or deleted.
 //! - Who acts on another user holds what that user holds, and hands on only what they hold ([`Authority`]).
-//!
 //! - A service account never signs in, receives no email and doesn't count as the last administrator.
 //!
-//! Tables: `users`, `user_roles`.
+//! What other slices keep of a user and every request must know stands in the row of the user ([`set_factors`],
+//! [`set_locked_until`]).
+//!
+//! Tables: `users`, `user_roles`, `role_permissions`.
 
 /// The one select of users, as [`Row`] has them.
 macro_rules! select_users {
     ($which:literal) => {
         concat!(
             "select id, email, email_verified_at, name, disabled_at, created_at, last_login_at, delete_at, service,
-                (select locked_until from lockout_counts c where c.user_id = u.id and c.client = ''),
+                locked_until, has_totp, passkeys, recovery_codes_left,
                 (select string_agg(role, ' ' order by role) from user_roles r where r.user_id = u.id),
                 (select string_agg(permission, ' ') from role_permissions p
-                    join user_roles r on r.role = p.role where r.user_id = u.id),
-                (select count(*) from totp_secrets t where t.user_id = u.id),
-                (select count(*) from passkeys k where k.user_id = u.id),
-                (select count(*) from recovery_codes c where c.user_id = u.id and c.used_at is null)
+                    join user_roles r on r.role = p.role where r.user_id = u.id)
              from users u ",
             $which
         )
@@ -31,6 +31,7 @@ mod authority;
 mod details;
 mod email;
 mod http;
+mod kept;
 mod list;
 mod roles;
 mod service;
@@ -46,12 +47,13 @@ use uuid::Uuid;
 
 use crate::access::Strength;
 use crate::app::{App, Change, Parts, Subscription};
-use crate::audit::{self, Event};
+use crate::audit_log;
 use crate::error::{Broken, Result};
 use crate::http::Written;
 use crate::id::UserId;
 use crate::memory::{Recall, Remembered};
 use crate::module::{Module, Permission};
+use crate::record::Event;
 use crate::settings::AdminMfa;
 use crate::visible::is_unseen;
 
@@ -61,10 +63,11 @@ pub use authority::{
 pub use details::{email_taken, prove_address, set_email, set_name};
 pub use email::Email;
 pub use http::absent_or_null;
+pub use kept::{set_factors, set_locked_until};
 pub use list::page;
 pub use roles::{
-    Holder, grant_role, has_admin, has_admin_now, revoke_role, roles_changed, spare_last_admin,
-    strip_role,
+    Holder, grant_role, has_admin, has_admin_now, revoke_role, set_role_permissions,
+    spare_last_admin, strip_role,
 };
 pub use service::{create_service, service_account, service_page, unreachable};
 pub use standing::{
@@ -116,32 +119,16 @@ pub const MODULE: Module = Module {
             forget_all: |app| memory(app).forget_all(),
         },
     ],
-    migrations: &[
-        Migration {
-            version: 4,
-            name: "users",
-            sql: Sql::Both(include_str!("../../../migrations/0004_users.sql")),
+    migrations: &[Migration {
+        module: "users",
+        number: 1,
+        name: "users",
+        sql: Sql::Each {
+            sqlite: include_str!("../../../migrations/users/0001_users.sqlite.sql"),
+            postgres: include_str!("../../../migrations/users/0001_users.postgres.sql"),
         },
-        Migration {
-            version: 12,
-            name: "roles",
-            sql: Sql::Each {
-                sqlite: include_str!("../../../migrations/0012_roles.sqlite.sql"),
-                postgres: include_str!("../../../migrations/0012_roles.postgres.sql"),
-            },
-        },
-        Migration {
-            version: 20,
-            name: "service_accounts",
-            sql: Sql::Both(include_str!("../../../migrations/0020_service_accounts.sql")),
-        },
-        Migration {
-            version: 22,
-            name: "unproven",
-            sql: Sql::Both(include_str!("../../../migrations/0022_unproven.sql")),
-        },
-    ],
-    tables: &["users", "user_roles"],
+    }],
+    tables: &["users", "user_roles", "role_permissions"],
     parts: |_, parts: &mut Parts| {
         parts.put(Known(Remembered::new(100_000)));
         Ok(())
@@ -260,7 +247,7 @@ impl User {
             return Ok(written.clone());
         }
         let written = Written::new(&UserView::new(self, now))?;
-        if self.locked_until.is_some() {
+        if self.locked_until.is_some_and(|until| until > now) {
             // What it says ends by itself.
             return Ok(written);
         }
@@ -311,9 +298,8 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
     let verified_at = new.verified.then_some(now);
     let made: Option<(Uuid,)> = change
         .maybe(
-            "insert into users (id, email, email_key, name, name_key, created_at, updated_at, email_verified_at,
-                service)
-             values ($1, $2, $3, $4, $5, $6, $6, $7, $8)
+            "insert into users (id, email, email_key, name, name_key, created_at, email_verified_at, service)
+             values ($1, $2, $3, $4, $5, $6, $7, $8)
              on conflict (email_key) do nothing returning id",
             args![
                 id,
@@ -332,22 +318,26 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
     }
     // SECURITY: asked after the row is there: the insert may have waited for the change that set the address
     // free, and its own snapshot is from before (test: an_address_is_reserved_while_its_change_commits).
-    let reserved: Option<(i64,)> = change
-        .maybe(
-            "select cast(1 as bigint) from address_changes
-             where old_key = $1 and undo_until > $2 and undone_at is null limit 1",
-            args![new.email.key(), now],
-        )
-        .await?;
-    if reserved.is_some() {
+    if is_reserved(change, &new.email).await? {
         change.run("delete from users where id = $1", args![id]).await?;
         return Ok(None);
     }
     for role in std::iter::once(USER).chain(new.roles.iter().map(String::as_str)) {
         roles::add(change, id, role).await?;
     }
-    audit::create_person_key(change, id).await?;
+    audit_log::create_person_key(change, id).await?;
     Ok(Some(id))
+}
+
+/// Whether this address may still go back to a former owner.
+async fn is_reserved(change: &mut Change, email: &Email) -> Result<bool> {
+    let app = change.app().clone();
+    for is_reserved in app.answers.iter().filter_map(|answers| answers.email_is_reserved) {
+        if is_reserved(change, email.key()).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What is believed of a user now; from memory when it is warm.
@@ -416,11 +406,11 @@ type Row = (
     Option<Timestamp>,
     Option<bool>,
     Option<Timestamp>,
+    bool,
+    i64,
+    i64,
     Option<String>,
     Option<String>,
-    i64,
-    i64,
-    i64,
 );
 
 fn user(app: &App, row: Row) -> User {
@@ -434,12 +424,12 @@ fn user(app: &App, row: Row) -> User {
         last_login_at,
         delete_at,
         service,
-        lock,
-        roles,
-        may,
+        locked_until,
         totp,
         passkeys,
         recovery_codes_left,
+        roles,
+        may,
     ) = row;
     let words = |text: Option<String>| -> Vec<String> {
         text.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
@@ -460,12 +450,12 @@ fn user(app: &App, row: Row) -> User {
         roles,
         permissions,
         disabled: disabled_at.is_some(),
-        locked_until: lock,
+        locked_until,
         service: service.unwrap_or(false),
         created_at,
         last_login_at,
         delete_at,
-        factors: Factors { totp: totp > 0, passkeys, recovery_codes_left },
+        factors: Factors { totp, passkeys, recovery_codes_left },
         written: OnceLock::new(),
     }
 }

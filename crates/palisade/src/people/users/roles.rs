@@ -1,4 +1,6 @@
-//! Which roles a user holds. What a role allows is the slice `roles`' to say.
+//! Which roles a user holds, and what these allow. Which roles there are is the slice `roles`' to say.
+
+use std::collections::BTreeSet;
 
 use palisade_db::{Timestamp, args};
 use uuid::Uuid;
@@ -21,12 +23,11 @@ pub struct Holder<'a> {
 }
 
 pub(super) async fn add(change: &mut Change, user: UserId, role: &str) -> Result<u64> {
-    let now = change.now();
     let added = change
         .run(
-            "insert into user_roles (user_id, role, granted_at) values ($1, $2, $3)
+            "insert into user_roles (user_id, role) values ($1, $2)
              on conflict (user_id, role) do nothing",
-            args![user, role, now],
+            args![user, role],
         )
         .await?;
     touched(change, user);
@@ -69,18 +70,41 @@ pub async fn revoke_role(change: &mut Change, holder: Holder<'_>) -> Result<()> 
     Ok(())
 }
 
-/// Takes a deleted role from all users.
+/// Has a role allow exactly this, whatever it allowed before.
+///
+/// # Errors
+/// When the database fails.
+pub async fn set_role_permissions(
+    change: &mut Change,
+    role: &str,
+    permissions: &BTreeSet<String>,
+) -> Result<()> {
+    change.run("delete from role_permissions where role = $1", args![role]).await?;
+    for permission in permissions {
+        change
+            .run(
+                "insert into role_permissions (role, permission) values ($1, $2)",
+                args![role, permission.clone()],
+            )
+            .await?;
+    }
+    roles_changed(change);
+    Ok(())
+}
+
+/// Takes a deleted role from all users; it allows nothing any more.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn strip_role(change: &mut Change, role: &str) -> Result<()> {
     change.run("delete from user_roles where role = $1", args![role]).await?;
+    change.run("delete from role_permissions where role = $1", args![role]).await?;
     roles_changed(change);
     Ok(())
 }
 
 /// Has every process read again what its users may do.
-pub fn roles_changed(change: &mut Change) {
+fn roles_changed(change: &mut Change) {
     change.tell(NEWS, Uuid::nil());
 }
 

@@ -4,7 +4,7 @@ use palisade_db::{Timestamp, args};
 
 use super::{ENABLED, KEPT, spare_last_admin, touched};
 use crate::app::Change;
-use crate::audit;
+use crate::audit_log;
 use crate::error::{Error, Result};
 use crate::id::UserId;
 
@@ -17,8 +17,7 @@ pub async fn disable(change: &mut Change, id: UserId) -> Result<()> {
     let now = change.now();
     let found = change
         .run(
-            "update users set disabled_at = coalesce(disabled_at, $2), updated_at = $2
-             where id = $1",
+            "update users set disabled_at = coalesce(disabled_at, $2) where id = $1",
             args![id, now],
         )
         .await?;
@@ -34,10 +33,7 @@ pub async fn disable(change: &mut Change, id: UserId) -> Result<()> {
 /// # Errors
 /// Not found.
 pub async fn enable(mut change: Change, id: UserId) -> Result<()> {
-    let now = change.now();
-    let found = change
-        .run("update users set disabled_at = null, updated_at = $2 where id = $1", args![id, now])
-        .await?;
+    let found = change.run("update users set disabled_at = null where id = $1", args![id]).await?;
     if found == 0 {
         return Err(Error::not_found());
     }
@@ -55,7 +51,7 @@ pub async fn may_sign_in(change: &mut Change, id: UserId) -> Result<Option<First
     // SECURITY: whatever proves it, nobody signs in to a service account (test: a_service_account_never_signs_in).
     let row: Option<(Option<Timestamp>,)> = change
         .maybe(
-            "update users set updated_at = updated_at
+            "update users set email = email
              where id = $1 and disabled_at is null and service is null
                 and (delete_at is null or delete_at > $2)
              returning last_login_at",
@@ -86,8 +82,7 @@ pub struct FirstTime(pub bool);
 /// # Errors
 /// When the database fails.
 pub async fn hold(change: &mut Change, id: UserId) -> Result<bool> {
-    let held =
-        change.run("update users set updated_at = updated_at where id = $1", args![id]).await?;
+    let held = change.run("update users set email = email where id = $1", args![id]).await?;
     Ok(held == 1)
 }
 
@@ -146,7 +141,7 @@ pub async fn delete(change: &mut Change, id: UserId) -> Result<()> {
         return Err(Error::not_found());
     }
     // SECURITY: (test: a_deleted_person_is_gone_and_the_log_still_verifies)
-    audit::forget_person(change, id).await?;
+    audit_log::forget_person(change, id).await?;
     touched(change, id);
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! Who is calling, as far as the network can tell: the client's address and scheme behind proxies.
 //!
-//! Promises it keeps:
+//! IPv4-mapped IPv6 addresses are treated as the IPv4 addresses they are.
+//!
+//! # Promises
+//!
 //! - Forwarded headers count only when the connection itself comes from a trusted proxy. From
 //!   anybody else they change nothing, whatever they say and however many they are.
 //! - `X-Forwarded-For` and `Forwarded` (RFC 7239) are read from the right, the end our own proxies
@@ -10,8 +13,6 @@
 //!   proxy's own address is used: a proxy sets one of them, so the other came from the client.
 //! - A scheme counts as `https` only where every proxy that says anything says so.
 //! - `X-Real-IP`, `True-Client-IP`, `CF-Connecting-IP` and the like never count.
-//!
-//! IPv4-mapped IPv6 addresses are treated as the IPv4 addresses they are.
 
 mod forwarded;
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! The listener: from a TCP socket to requests for a service, HTTP/1.1 and HTTP/2, plain or TLS.
 //!
-//! Promises it keeps:
+//! Every request carries a [`Carrier`] in its extensions.
+//!
+//! # Promises
+//!
 //! - No peer holds a connection by being slow: the TLS handshake, the request's head, an idle
 //!   HTTP/1.1 connection and a response nobody reads each have a deadline; an HTTP/2 peer must answer
 //!   pings. (The pace of a request's body is the service's business.)
@@ -13,8 +16,6 @@
 //! - Nothing a peer or the operating system does on accepting ends the server.
 //! - On stopping, no new connection is taken, idle ones are closed, and requests that have begun are
 //!   finished within the drain time.
-//!
-//! Every request carries a [`Carrier`] in its extensions.
 
 mod admission;
 mod connection;

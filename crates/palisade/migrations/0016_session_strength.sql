@@ -1,1 +1,0 @@
-alter table sessions add column proved_with text not null default 'password';

@@ -1,1 +1,0 @@
-alter table sessions add column generation bigint not null default 1;

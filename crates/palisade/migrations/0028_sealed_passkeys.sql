@@ -1,1 +1,0 @@
-alter table passkeys rename column public_key to sealed;

@@ -1,0 +1,20 @@
+create table address_changes (
+    id id not null primary key,
+    user_id id not null references users (id) on delete cascade,
+    email text not null,
+    old_email text not null,
+    old_key text not null,
+    digest bytes,
+    undo_digest bytes,
+    password_generation bigint not null default 0,
+    created_at instant not null,
+    expires_at instant not null,
+    confirmed_at instant,
+    undo_until instant,
+    undone_at instant
+);
+create unique index address_changes_digest on address_changes (digest);
+create unique index address_changes_undo on address_changes (undo_digest);
+create index address_changes_user on address_changes (user_id, created_at);
+create index address_changes_old on address_changes (old_key);
+create index address_changes_expires on address_changes (expires_at);

@@ -1,0 +1,34 @@
+create table sessions (
+    id id not null primary key,
+    user_id id not null references users (id) on delete cascade,
+    transport text not null check (transport in ('token', 'cookie')),
+    token_format text not null check (token_format in ('jwt', 'paseto')),
+    device_name text,
+    user_agent text,
+    address text,
+    amr text not null,
+    proved_with text not null default 'password',
+    generation bigint not null default 1,
+    created_at instant not null,
+    authenticated_at instant not null,
+    last_used_at instant not null,
+    idle_expires_at instant not null,
+    expires_at instant not null,
+    ended_at instant,
+    ended_because text
+);
+create index sessions_user on sessions (user_id, created_at, id);
+create index sessions_expires on sessions (expires_at);
+
+create table session_secrets (
+    digest bytes not null primary key,
+    session_id id not null references sessions (id) on delete cascade,
+    -- Its session's. Whoever goes on with a session holds its user first, and finds them without reading the session.
+    user_id id not null,
+    used_at instant,
+    successor_digest bytes,
+    successor_sealed bytes
+);
+create index session_secrets_session on session_secrets (session_id);
+create index session_secrets_successor on session_secrets (successor_digest);
+create index session_secrets_grace on session_secrets (used_at) where successor_sealed is not null;

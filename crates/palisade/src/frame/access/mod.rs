@@ -1,0 +1,447 @@
+//! Who calls, and whether they may: decided before the body is read.
+//!
+//! The route line says who may call ([`ANYONE`], [`SIGNED_IN`], [`needs`]); the [gate](admit) proves it.
+//!
+//! # Promises
+//!
+//! - A route without an access value doesn't compile.
+//! - A credential that is present and bad is refused; it is never overlooked in favour of another.
+//! - An unsafe request that rests on a cookie needs proof of its origin.
+//! - A process that doesn't know what was ended within the last second refuses every request.
+
+mod lasting;
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use axum::http::header::{AUTHORIZATION, ORIGIN};
+use axum::http::request::Parts as RequestParts;
+use axum::http::{HeaderMap, Method};
+use futures_util::future::BoxFuture;
+use palisade_db::Timestamp;
+
+use crate::actor::{Actor, ActorKind, Presented};
+use crate::app::{App, fresh_enough};
+use crate::arrival::{Arrival, limit_at};
+use crate::error::{Error, Kind, Result, bad_token, denied, not_signed_in};
+use crate::id::{ApiKeyId, SessionId, UserId};
+use crate::limits::{Decision, Key, LimitKey, Rule};
+
+pub use crate::app::Strength;
+pub(crate) use lasting::Gate;
+pub use lasting::{Admission, is_recheck};
+
+/// Fetch metadata: where a browser says that a request comes from.
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
+
+/// Requests of an account's sessions, all of them together.
+pub(crate) const ACCOUNT: Rule = Rule {
+    name: "account",
+    burst: 3000,
+    per: Duration::from_secs(60),
+    key: Key::Account,
+    says: "Too many requests from this account. Slow down.",
+};
+
+/// Who may call a route.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// Which callers it accepts.
+    pub who: Who,
+    /// Rate limits by the client's address, checked before anything else.
+    pub limits: Vec<&'static Rule>,
+    /// Whether it asks for proof of identity within `sessions.fresh_for`.
+    pub fresh: bool,
+    /// Whether it is open to a user who must set up a second factor first.
+    pub enrolling: bool,
+    /// Whether an API key may call it: asked where no permission is; see [`Access::takes_keys`].
+    pub keys: bool,
+    /// Whether a session's request is counted by its account; see [`Access::uncounted`].
+    pub counted: bool,
+    /// Whether its answer goes on, and so may outlive the right to it; see [`Access::lasting`].
+    pub lasting: bool,
+}
+
+/// Which callers a route accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// All callers; credentials are ignored.
+    Anyone,
+    /// Signed-in users.
+    SignedIn,
+    /// Signed-in users that hold this permission.
+    Holds(Permission),
+}
+
+/// A right that a role may carry: `users:read`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Permission {
+    /// `area:verb`.
+    pub name: &'static str,
+    /// One sentence, for people.
+    pub says: &'static str,
+}
+
+/// All callers are accepted; credentials are ignored.
+pub const ANYONE: Access = Access::to(Who::Anyone);
+/// Signed-in users are accepted: for routes about the caller.
+pub const SIGNED_IN: Access = Access::to(Who::SignedIn);
+
+/// Users that hold `permission` are accepted.
+pub const fn needs(permission: Permission) -> Access {
+    Access::to(Who::Holds(permission))
+}
+
+impl Access {
+    const fn to(who: Who) -> Access {
+        let (fresh, enrolling, keys, lasting) = (false, false, false, false);
+        Access { who, limits: Vec::new(), fresh, enrolling, keys, counted: true, lasting }
+    }
+
+    /// Counts each call against `rule`, by the client's address.
+    #[must_use]
+    pub fn limit(mut self, rule: &'static Rule) -> Access {
+        self.limits.push(rule);
+        self
+    }
+
+    /// Lets a user in who must set up a second factor before anything else (`mfa.required`, `access.admin_mfa`).
+    #[must_use]
+    pub const fn enrolling(mut self) -> Access {
+        self.enrolling = true;
+        self
+    }
+
+    /// Asks for proof of identity within `sessions.fresh_for`, with the strongest factor that the account has:
+    /// whoever found a device signed in can't do this.
+    #[must_use]
+    pub const fn fresh(mut self) -> Access {
+        self.fresh = true;
+        self
+    }
+
+    /// Lets API keys in too, where no permission decides: whoever is signed in may, whatever signed them in.
+    #[must_use]
+    pub const fn keys(mut self) -> Access {
+        self.keys = true;
+        self
+    }
+
+    /// Leaves requests out of the limit of their account: the endings, which must work while a stolen session uses
+    /// that limit up.
+    #[must_use]
+    pub const fn uncounted(mut self) -> Access {
+        self.counted = false;
+        self
+    }
+
+    /// Whether an API key may call: where a permission decides, or the line says so; never where fresh proof
+    /// of identity is asked for, which a key can't give.
+    pub const fn takes_keys(&self) -> bool {
+        match self.who {
+            Who::Anyone => true,
+            Who::SignedIn => self.keys && !self.fresh,
+            Who::Holds(_) => !self.fresh,
+        }
+    }
+}
+
+/// A way to prove who calls, declared by the slice that knows how.
+#[derive(Clone, Copy)]
+pub struct Credential {
+    /// What it is called in the documentation.
+    pub name: &'static str,
+    /// What it is, for people.
+    pub says: &'static str,
+    /// Whether it belongs to a session; an API key doesn't.
+    pub session: bool,
+    /// How it travels.
+    pub via: Via,
+    /// Proves it. `Ok(None)`: the request carries no such credential. An error: it carries a bad one. Where
+    /// [`is_recheck`], it is no use of the credential, and not counted as one.
+    pub prove: for<'a> fn(&'a App, &'a RequestParts) -> BoxFuture<'a, Result<Option<Identity>>>,
+}
+
+/// How a credential travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// In the `Authorization` header: never sent by a browser on its own.
+    Bearer,
+    /// In a cookie, which a browser sends regardless of the page that caused the request.
+    Cookie,
+}
+
+/// An authenticated caller.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The user.
+    pub user: UserId,
+    /// The session; none behind an API key.
+    pub session: Option<SessionId>,
+    /// Which of the session's credentials proved it.
+    pub presented: Option<Presented>,
+    /// The API key, if that is what proved it.
+    pub api_key: Option<ApiKeyId>,
+    /// What they may do, as of now.
+    pub permissions: Arc<BTreeSet<String>>,
+    /// When they last proved it with a password or another factor.
+    pub authenticated_at: Timestamp,
+    /// What they proved it with then.
+    pub proved_with: Strength,
+    /// The strongest that the account has: what a fresh proof must be made with.
+    pub strongest: Strength,
+    /// Whether they must set up a second factor before they do anything else.
+    pub must_enrol: bool,
+    /// How the credential travelled.
+    pub via: Via,
+    /// What is left of the limit that its own use is counted by.
+    pub limit: Option<Decision>,
+}
+
+impl Identity {
+    /// The session.
+    ///
+    /// # Errors
+    /// `access.session_needed`: it is an API key.
+    pub fn session(&self) -> Result<SessionId> {
+        self.session.ok_or_else(session_needed)
+    }
+}
+
+/// The permission that a route asks for: looked at again in each change of the request.
+#[derive(Clone, Copy)]
+struct Needed(&'static str);
+
+/// The route asks for a fresh proof: looked at again in each change of the request.
+#[derive(Clone, Copy)]
+struct NeedsFresh;
+
+/// Whether something of the request is committed.
+#[derive(Clone, Default)]
+pub struct Committed(pub Arc<AtomicBool>);
+
+/// Who calls a route: what every handler that changes or shows anything is handed.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// For the audit log.
+    pub actor: Actor,
+    identity: Option<Arc<Identity>>,
+}
+
+impl Caller {
+    /// Who is signed in.
+    ///
+    /// # Errors
+    /// The caller is not signed in; can't happen behind [`SIGNED_IN`] or [`needs`].
+    pub fn signed_in(&self) -> Result<&Identity> {
+        self.identity.as_deref().ok_or_else(not_signed_in)
+    }
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = Infallible;
+    async fn from_request_parts(
+        parts: &mut RequestParts,
+        _: &App,
+    ) -> std::result::Result<Caller, Infallible> {
+        let identity = parts.extensions.get::<Arc<Identity>>().cloned();
+        let arrival = parts.extensions.get::<Arrival>();
+        let actor = Actor {
+            kind: if identity.is_some() { ActorKind::User } else { ActorKind::Anyone },
+            user: identity.as_ref().map(|identity| identity.user),
+            session: identity.as_ref().and_then(|identity| identity.session),
+            presented: identity.as_ref().and_then(|identity| identity.presented),
+            api_key: identity.as_ref().and_then(|identity| identity.api_key),
+            address: arrival.map(|arrival| arrival.client.address),
+            user_agent: user_agent(&parts.headers),
+            request: arrival.map(|arrival| arrival.request),
+            permission: parts.extensions.get::<Needed>().map(|needed| needed.0),
+            fresh: parts.extensions.get::<NeedsFresh>().is_some(),
+            committed: parts
+                .extensions
+                .get::<Committed>()
+                .map(|committed| Arc::clone(&committed.0)),
+        };
+        Ok(Caller { actor, identity })
+    }
+}
+
+/// The client's own description, without control characters and cut to 200 characters.
+fn user_agent(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(axum::http::header::USER_AGENT)?.to_str().ok()?;
+    // Text in a header has no control character but the tab.
+    let usual = text.len() <= 200 && !text.contains('\t');
+    let cut = || text.chars().filter(|c| !c.is_control()).take(200).collect();
+    Some(if usual { text.to_owned() } else { cut() })
+}
+
+/// The gate: lets a request through to its handler, or says why not. Answers the limit that was nearest to
+/// being used up, if there was one.
+///
+/// # Errors
+/// Too many requests, not signed in, not allowed, of unproven origin.
+pub async fn admit(
+    app: &App,
+    access: &Access,
+    credentials: &[Credential],
+    parts: &mut RequestParts,
+) -> Result<Option<Decision>> {
+    let mut strictest: Option<Decision> = None;
+    let arrival = parts.extensions.get::<Arrival>().copied();
+    if let Some(arrival) = arrival {
+        for rule in &access.limits {
+            let key = LimitKey::address(arrival.client.address);
+            let decision = limit_at(app, rule, key, arrival.at)?;
+            if strictest.is_none_or(|other| decision.remaining < other.remaining) {
+                strictest = Some(decision);
+            }
+        }
+    }
+    if access.who == Who::Anyone {
+        return Ok(strictest);
+    }
+    let identity = prove(app, credentials, parts).await?;
+    let at = arrival.map_or_else(|| app.clock.monotonic(), |arrival| arrival.at);
+    if let Some(own) = count(app, access, &identity, at)?
+        && strictest.is_none_or(|other| own.remaining < other.remaining)
+    {
+        strictest = Some(own);
+    }
+    if identity.via == Via::Cookie {
+        same_origin(app, &parts.method, &parts.headers)?;
+    }
+    entitled(app, access, &identity)?;
+    if let Who::Holds(permission) = access.who {
+        parts.extensions.insert(Needed(permission.name));
+    }
+    if access.fresh {
+        parts.extensions.insert(NeedsFresh);
+    }
+    parts.extensions.insert(Arc::new(identity));
+    Ok(strictest)
+}
+
+/// Whether an identity that was proved may call a route.
+///
+/// # Errors
+/// As the gate refuses it.
+fn entitled(app: &App, access: &Access, identity: &Identity) -> Result<()> {
+    // SECURITY: before anything else about the route: what asks for a session or for fresh proof never takes a
+    // key (test: an_api_key_opens_what_its_line_lets_it).
+    if identity.session.is_none() && !access.takes_keys() {
+        return Err(session_needed());
+    }
+    // SECURITY: (test: an_administrator_without_a_second_factor_can_only_enrol)
+    if identity.must_enrol && !access.enrolling {
+        return Err(enrol_first());
+    }
+    if let Who::Holds(permission) = access.who
+        && !identity.permissions.contains(permission.name)
+    {
+        return Err(denied());
+    }
+    if access.fresh {
+        fresh_enough(app, identity.authenticated_at, identity.proved_with, identity.strongest)?;
+    }
+    Ok(())
+}
+
+/// Counts a request of a session by its account. An API key is counted where it is proved.
+fn count(
+    app: &App,
+    access: &Access,
+    identity: &Identity,
+    at: Duration,
+) -> Result<Option<Decision>> {
+    if identity.session.is_none() || !access.counted {
+        return Ok(identity.limit);
+    }
+    // SECURITY: after the proof, so that what has ended uses up nothing of the account's
+    // (test: the_requests_of_an_account_are_counted_together).
+    let counted = limit_at(app, &ACCOUNT, app.limiter.account(&identity.user), at)?;
+    // Nearly every answer of a server would say that nearly everything is left.
+    Ok((counted.remaining < counted.limit / 2).then_some(counted))
+}
+
+fn session_needed() -> Error {
+    let says = "This operation requires a session. Sign in; an API key is not accepted.";
+    Error::new(Kind::Denied, "access.session_needed", says)
+}
+
+fn enrol_first() -> Error {
+    let says = "A second factor is required. First set up a passkey or one-time codes, with POST \
+                /api/v1/users/me/passkeys/begin or POST /api/v1/users/me/totp.";
+    Error::new(Kind::Denied, "access.mfa_required", says)
+}
+
+pub(super) async fn prove(
+    app: &App,
+    credentials: &[Credential],
+    parts: &RequestParts,
+) -> Result<Identity> {
+    // SECURITY: without a current feed an ended session could look alive
+    // (test: a_process_that_cannot_read_the_feed_lets_nobody_in).
+    if !app.feed.is_current(app.clock.monotonic()) {
+        return Err(Error::unavailable(
+            "server.feed_unavailable",
+            "The server can't currently determine which sessions have ended. Try again later.",
+        ));
+    }
+    // SECURITY: a request with an Authorization header is judged by that header alone.
+    let bearer = parts.headers.contains_key(AUTHORIZATION);
+    for credential in credentials {
+        if bearer == (credential.via == Via::Bearer)
+            && let Some(identity) = (credential.prove)(app, parts).await?
+        {
+            return Ok(identity);
+        }
+    }
+    Err(if bearer { bad_token() } else { not_signed_in() })
+}
+
+/// Refuses an unsafe request that another site may have made a browser send: it needs
+/// `Sec-Fetch-Site: same-origin`, or an `Origin` that is ours. Neither: refused.
+///
+/// # Errors
+/// `access.cross_site`.
+pub fn same_origin(app: &App, method: &Method, headers: &HeaderMap) -> Result<()> {
+    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        return Ok(());
+    }
+    // Both headers are set by browsers and can't be set by scripts; the newer one decides.
+    let ours = if headers.contains_key(SEC_FETCH_SITE) {
+        headers.get_all(SEC_FETCH_SITE).iter().all(|site| site == "same-origin")
+    } else {
+        headers.contains_key(ORIGIN)
+            && headers.get_all(ORIGIN).iter().all(|origin| {
+                origin
+                    .to_str()
+                    .is_ok_and(|origin| origin == app.settings.server.public_url.as_str())
+            })
+    };
+    if ours {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Denied,
+        "access.cross_site",
+        "A request with a session cookie must come from this site: \
+         Sec-Fetch-Site must be same-origin, or Origin must be the public URL.",
+    ))
+}
+
+/// The token of the `Authorization` header (RFC 6750 section 2.1).
+///
+/// # Errors
+/// `access.invalid_token`: there isn't exactly one, of the scheme `Bearer`.
+pub fn bearer(headers: &HeaderMap) -> Result<&str> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return Err(bad_token()) };
+    let text = value.to_str().map_err(|_| bad_token())?;
+    let (scheme, token) = text.split_once(' ').ok_or_else(bad_token)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token) } else { Err(bad_token()) }
+}

@@ -1,0 +1,289 @@
+//! The only way to change anything: a write transaction that knows who acts.
+//!
+//! # Promises
+//!
+//! - **No change commits without its audit event.** [`Change::commit`] takes the event; the only other
+//!   way out is [`Change::commit_quietly`], whose uses a test lists. Dropping a change rolls it back. Upkeep that
+//!   changes nothing for anybody (expired rows, the state of what is sent) needs none; a test lists who does it.
+//! - A commit can't be cancelled by a client that goes away, and what it tells the
+//!   [feed](crate::feed) is applied here before the caller learns that it succeeded.
+//! - When the outcome of a commit is unknown, what it touched is forgotten and read again.
+//! - What a change rests on stays as it is until the change ends ([`Hold`]).
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use palisade_db::{Args, DbErrorKind, FromRow, Lock, Timestamp, Tx};
+use uuid::Uuid;
+
+use super::hold::Hold;
+use super::proof::{Strength, fresh_enough};
+use crate::actor::{Actor, Presented};
+use crate::app::App;
+use crate::error::{Error, Result, bad_token, denied};
+use crate::feed::News;
+use crate::id::SessionId;
+use crate::record::{self, Entry, Unchained};
+
+impl App {
+    /// Starts a change made by `actor`, whose session or API key must still be alive, and the credential of the
+    /// session still a good one: either may have ended since the request was let in, while its body was read. From
+    /// here on it can't end before the change does.
+    ///
+    /// # Errors
+    /// `access.invalid_token`; `access.denied`, if the permission is lost; `access.not_fresh`, if the proof has become
+    /// too old or too weak; or the database doesn't answer.
+    pub async fn change(&self, actor: &Actor) -> Result<Change> {
+        self.change_holding(actor, &[]).await
+    }
+
+    /// Starts a change that also holds what it rests on, or what it ends, beside the account of `actor`. What was
+    /// read before it is to be read again within it.
+    ///
+    /// # Errors
+    /// As [`App::change`].
+    pub async fn change_holding(&self, actor: &Actor, holds: &[Hold]) -> Result<Change> {
+        // SECURITY: all at once and before anything is looked at
+        // (test: an_api_key_made_beside_an_ending_does_not_outlive_it).
+        let mut tx = self.db.begin_holding(locks(actor, holds)).await?;
+        let at = self.clock.now();
+        still_there(&mut tx, actor, at).await?;
+        if let (true, Some(session)) = (actor.fresh, actor.session) {
+            still_fresh(self, &mut tx, session).await?;
+        }
+        Ok(Change {
+            tx,
+            at,
+            app: self.clone(),
+            actor: actor.clone(),
+            holds: holds.to_vec(),
+            news: vec![],
+            entries: vec![],
+        })
+    }
+}
+
+/// What a change holds: what it names, and what its actor rests on.
+fn locks(actor: &Actor, holds: &[Hold]) -> Vec<Lock> {
+    let own = actor.user.map(|user| Hold::Shared(user).lock());
+    let roles = actor.permission.map(|_| Hold::RolesShared.lock());
+    holds.iter().map(|hold| hold.lock()).chain(own).chain(roles).collect()
+}
+
+/// A statement that finds the credential of an actor if it is alive, and whether its user still holds the permission.
+macro_rules! alive {
+    ($from:literal) => {
+        concat!(
+            "select case when $2 is null then 1 else (select count(*) from user_roles r
+                where r.user_id = u.id and (r.role = 'admin' or exists (select 1 from role_permissions p
+                    where p.role = r.role and p.permission = $2))) end from ",
+            $from
+        )
+    };
+}
+
+/// Refuses what is asked for with a credential that has ended, or by a permission that is lost.
+async fn still_there(tx: &mut Tx, actor: &Actor, now: Timestamp) -> Result<()> {
+    // SECURITY: (test: a_request_that_waited_does_nothing_after_its_session_has_ended)
+    let alive: Option<(i64,)> = match (actor.session, actor.api_key) {
+        (Some(session), _) => {
+            // SECURITY: a new proof of identity ends the credentials before it, what waits for it included
+            // (test: a_new_proof_refuses_what_waited_with_the_credentials_before_it).
+            let generation = actor.presented.and_then(Presented::generation);
+            let digest = actor.presented.and_then(Presented::digest);
+            tx.maybe(
+                alive!(
+                    "sessions s join users u on u.id = s.user_id
+                     where s.id = $1 and s.ended_at is null and u.disabled_at is null
+                        and (s.generation = $3 or exists (select 1 from session_secrets x
+                            where x.digest = $4 and x.session_id = s.id
+                                and (x.used_at is null or x.successor_digest is not null)))"
+                ),
+                palisade_db::args![session, actor.permission, generation, digest],
+            )
+            .await?
+        }
+        (None, Some(key)) => {
+            tx.maybe(
+                alive!(
+                    "api_keys k join users u on u.id = k.user_id
+                     where k.id = $1 and k.revoked_at is null and k.expires_at > $3 and u.disabled_at is null"
+                ),
+                palisade_db::args![key, actor.permission, now],
+            )
+            .await?
+        }
+        (None, None) => return Ok(()),
+    };
+    let (allowed,) = alive.ok_or_else(bad_token)?;
+    // SECURITY: (test: a_role_taken_away_refuses_what_waited_for_it)
+    if allowed > 0 { Ok(()) } else { Err(denied()) }
+}
+
+/// Refuses what asks for a fresh proof if the proof isn't fresh any more, or the account has got a stronger factor.
+async fn still_fresh(app: &App, tx: &mut Tx, session: SessionId) -> Result<()> {
+    let (proved_at, proved_with, passkeys, codes): (Timestamp, String, i64, i64) = tx
+        .one(
+            "select s.authenticated_at, s.proved_with,
+                (select count(*) from passkeys p where p.user_id = s.user_id),
+                (select count(*) from totp_secrets t where t.user_id = s.user_id)
+             from sessions s where s.id = $1",
+            palisade_db::args![session],
+        )
+        .await?;
+    let strongest = match (passkeys, codes) {
+        (1.., _) => Strength::Passkey,
+        (_, 1..) => Strength::Code,
+        _ => Strength::Password,
+    };
+    // SECURITY: (test: a_factor_set_up_meanwhile_refuses_what_waited_with_a_weaker_proof)
+    fresh_enough(app, proved_at, Strength::parse(&proved_with), strongest)
+}
+
+/// A write transaction that knows who acts.
+///
+/// While it is open, nothing else may be read through [`Ground::db`](crate::app::Ground::db): on PostgreSQL that would take a
+/// second connection while holding a first, and enough of those wait for each other for ever.
+pub struct Change {
+    tx: Tx,
+    app: App,
+    actor: Actor,
+    at: Timestamp,
+    holds: Vec<Hold>,
+    news: Vec<News>,
+    entries: Vec<Entry>,
+}
+
+impl Change {
+    /// The app it belongs to.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Who acts.
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// When it began; every row of it carries this time.
+    pub fn now(&self) -> Timestamp {
+        self.at
+    }
+
+    /// Makes sure that this change holds something: what it is about to do must not be done beside others.
+    ///
+    /// # Errors
+    /// Internal: the change was begun without it, which is a mistake of the code.
+    pub fn must_hold(&self, hold: Hold) -> Result<()> {
+        // SECURITY: (test: an_ending_that_does_not_hold_the_account_is_refused)
+        if self.holds.contains(&hold) {
+            return Ok(());
+        }
+        Err(Error::internal(format!("a change must be begun with {hold:?}")))
+    }
+
+    /// Exactly one row.
+    ///
+    /// # Errors
+    /// When there is none or more, or the database fails.
+    pub async fn one<T: FromRow>(&mut self, sql: &'static str, args: Args) -> Result<T> {
+        Ok(self.tx.one(sql, args).await?)
+    }
+
+    /// One row or none.
+    ///
+    /// # Errors
+    /// When there are more, or the database fails.
+    pub async fn maybe<T: FromRow>(&mut self, sql: &'static str, args: Args) -> Result<Option<T>> {
+        Ok(self.tx.maybe(sql, args).await?)
+    }
+
+    /// All rows.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn all<T: FromRow>(&mut self, sql: &'static str, args: Args) -> Result<Vec<T>> {
+        Ok(self.tx.all(sql, args).await?)
+    }
+
+    /// Runs a statement; answers how many rows it touched.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn run(&mut self, sql: &'static str, args: Args) -> Result<u64> {
+        Ok(self.tx.run(sql, args).await?)
+    }
+
+    /// Adds an event to those that the commit writes.
+    pub fn note(&mut self, entry: Entry) {
+        self.entries.push(entry);
+    }
+
+    /// Adds news for this and every other process, applied after the commit.
+    pub fn tell(&mut self, topic: &'static str, subject: impl Into<Uuid>) {
+        self.news.push(News { topic, subject: subject.into() });
+    }
+
+    /// Writes the audit event and commits; then applies the news here.
+    ///
+    /// # Errors
+    /// When the database fails; then nothing happened, or, if the outcome is unknown, everything that
+    /// the change touched is read again before it is used.
+    pub async fn commit(mut self, entry: Entry) -> Result<()> {
+        self.entries.push(entry);
+        self.finish().await
+    }
+
+    /// Commits a change that is no event of its own. The reason is for the reader of the code.
+    ///
+    /// # Errors
+    /// As [`Change::commit`].
+    pub async fn commit_quietly(self, reason: &'static str) -> Result<()> {
+        debug_assert!(!reason.is_empty());
+        self.finish().await
+    }
+
+    /// Runs in a task of its own: a client that goes away can't stop it between the commit and the
+    /// news.
+    async fn finish(self) -> Result<()> {
+        let committed = self.actor.committed.clone();
+        let app = self.app.clone();
+        let done = tokio::spawn(self.write_and_commit()).await.map_err(|panicked| {
+            // SECURITY: it may be committed, and its news half applied
+            // (test: a_panic_in_background_work_does_not_end_it).
+            app.forget_all();
+            Error::internal(panicked)
+        })?;
+        let broken_off = done.as_ref().is_err_and(Error::may_be_repeated);
+        if let (Some(committed), false) = (committed, broken_off) {
+            committed.store(true, Ordering::Release);
+        }
+        done
+    }
+
+    async fn write_and_commit(mut self) -> Result<()> {
+        let mut records = Vec::with_capacity(self.entries.len());
+        for (number, entry) in (0..).zip(std::mem::take(&mut self.entries)) {
+            // A microsecond apart, so that the log keeps the order in which they were noted.
+            let at = self.at.plus(Duration::from_micros(number));
+            let keys = &self.app.audit_keys;
+            records.push(record::write(&mut self.tx, keys, &self.actor, at, entry).await?);
+        }
+        self.app.feed.write(&mut self.tx, &self.news, self.at).await?;
+        match self.tx.commit().await {
+            Ok(()) => {
+                self.app.part::<Unchained>().wrote(records);
+                for news in &self.news {
+                    self.app.hear(news.topic, news.subject);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if error.kind() == DbErrorKind::OutcomeUnknown {
+                    self.app.forget_all();
+                }
+                Err(error.into())
+            }
+        }
+    }
+}

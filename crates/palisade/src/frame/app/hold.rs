@@ -1,0 +1,83 @@
+//! What a change holds while it is open, and the one order in which it is taken.
+//!
+//! A change rests on something that others may end meanwhile: the session that asked for it, the account that
+//! signs in, the role that allows it. What it rests on it holds, shared with other changes; an ending holds the
+//! same thing alone. So a change either comes before the ending and is ended with the rest, or comes after it,
+//! looks again, and is refused.
+//!
+//! **The order of locks**, for the whole product:
+//!
+//! 1. [`Hold`]s, before anything is looked at, in the order of their keys: [`Hold::Administrators`],
+//!    [`Hold::Roles`], then accounts. [`Db::begin_holding`](palisade_db::Db::begin_holding) sorts them.
+//! 2. Rows of `roles` (by name), then `users`, `passwords`, `challenges`, `totp_secrets`, `passkeys`,
+//!    `recovery_codes`, `lockout_counts`, `factor_recoveries`, `sessions`, `session_secrets`, `api_keys`, `grants`.
+//!    It matters to changes that share an account; one that holds it alone has no other beside it.
+//! 3. Rows that are inserted and never waited for: `outbox`, `audit_events`, `feed`.
+//!
+//! What `users` keeps for other slices (factors, a lock) is written with their own rows, while the row of the user is
+//! held.
+//!
+//! A change that writes rows of an account, or refers to it, holds it: the deletion of the account takes all of
+//! them at once. Changes that touch a single row and rest on no credential hold nothing: counting a guess or an
+//! attempt, noting that a session or an API key was used, and asking for a link.
+//!
+//! On SQLite, where one change is written at a time, nothing is taken and the same things are refused.
+
+use palisade_db::Lock;
+
+use crate::id::UserId;
+
+/// Something that a change holds until its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// An account that the change rests on or writes about, shared with other changes: meanwhile none of its
+    /// credentials ends.
+    Shared(UserId),
+    /// An account whose credentials the change ends: no other change touches it meanwhile.
+    Alone(UserId),
+    /// Who is an administrator: for changes after which there may be one less, or the first one.
+    Administrators,
+    /// What roles allow: for changes of roles.
+    Roles,
+    /// What roles allow, shared with other changes: for those that rest on rights. A change by a permission holds it
+    /// by itself.
+    RolesShared,
+}
+
+/// Below every key of an account: its two highest bits are `10`, as in every UUID (RFC 9562, section 4.1), and the
+/// sixty that follow are random.
+const ADMINISTRATORS: i64 = i64::MIN;
+const ROLES: i64 = i64::MIN + 1;
+
+impl Hold {
+    pub(super) fn lock(self) -> Lock {
+        match self {
+            Hold::Shared(user) => Lock { key: account(user), alone: false },
+            Hold::Alone(user) => Lock { key: account(user), alone: true },
+            Hold::Administrators => Lock { key: ADMINISTRATORS, alone: true },
+            Hold::Roles => Lock { key: ROLES, alone: true },
+            Hold::RolesShared => Lock { key: ROLES, alone: false },
+        }
+    }
+}
+
+/// The random half of the id. Should two accounts ever have the same, they wait for each other, and that is all.
+fn account(user: UserId) -> i64 {
+    let (_, random) = user.0.as_u64_pair();
+    i64::from_ne_bytes(random.to_ne_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_come_after_what_all_share_and_differ() {
+        let random = palisade_crypto::random::OsRandom;
+        let id = || UserId(crate::id::uuid_v7(palisade_db::Timestamp::from_seconds(1), &random));
+        let (one, other) = (Hold::Alone(id()).lock(), Hold::Shared(id()).lock());
+        assert_ne!(one.key, other.key);
+        assert!(one.alone && !other.alone);
+        assert!([one.key, other.key].iter().all(|key| *key > ROLES));
+    }
+}

@@ -1,0 +1,71 @@
+//! What a caller proved, and whether it is enough for what asks for a fresh proof.
+
+use palisade_db::Timestamp;
+
+use super::App;
+use crate::error::{Error, Kind, Result};
+
+/// What an identity was proved with, from the weakest to the strongest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Strength {
+    /// A password alone.
+    Password,
+    /// A one-time code.
+    Code,
+    /// A passkey, which can't be phished.
+    Passkey,
+    /// A recovery code: it stands in for whatever else was lost.
+    RecoveryCode,
+}
+
+impl Strength {
+    /// The word in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Strength::Password => "password",
+            Strength::Code => "totp",
+            Strength::Passkey => "passkey",
+            Strength::RecoveryCode => "recovery_code",
+        }
+    }
+
+    /// What a word in the database means; the weakest, if nothing.
+    pub fn parse(word: &str) -> Strength {
+        [Strength::Code, Strength::Passkey, Strength::RecoveryCode]
+            .into_iter()
+            .find(|strength| strength.as_str() == word)
+            .unwrap_or(Strength::Password)
+    }
+
+    /// By which methods at least this much is proved.
+    pub fn methods(self) -> &'static [&'static str] {
+        match self {
+            Strength::Password => &["password"],
+            Strength::Code => &["totp", "recovery_code"],
+            Strength::Passkey | Strength::RecoveryCode => &["passkey", "recovery_code"],
+        }
+    }
+}
+
+/// Whether a proof is young enough, and made with the strongest factor that the account has.
+///
+/// # Errors
+/// `access.not_fresh`.
+pub(crate) fn fresh_enough(
+    app: &App,
+    proved_at: Timestamp,
+    proved_with: Strength,
+    strongest: Strength,
+) -> Result<()> {
+    let age = app.clock.now().since(proved_at);
+    // SECURITY: (tests: what_needs_fresh_proof_is_refused_later, a_fresh_proof_is_made_with_the_strongest_factor)
+    if age >= app.settings.sessions.fresh_for || proved_with < strongest {
+        return Err(not_fresh(strongest));
+    }
+    Ok(())
+}
+
+fn not_fresh(strongest: Strength) -> Error {
+    let says = "Confirm your identity again with POST /api/v1/auth/reauthenticate.";
+    Error::new(Kind::Denied, "access.not_fresh", says).with("methods", strongest.methods())
+}

@@ -1,0 +1,70 @@
+//! The arrival of a request, and what counts it against a limit.
+
+use std::time::Duration;
+
+use axum::http::{HeaderName, HeaderValue};
+
+use crate::app::App;
+use crate::error::{Error, Kind, Result};
+use crate::id::RequestId;
+use crate::limits::{Decision, LimitKey, Rule};
+use crate::net::client;
+
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// What is known of a request before anything of it is believed.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// When, on the monotonic clock.
+    pub at: Duration,
+    /// The request's id.
+    pub request: RequestId,
+    /// Where it came from, proxies taken into account.
+    pub client: client::ClientAddress,
+    /// How the client's request came: over HTTPS, to us or to a trusted proxy, or in plain text.
+    pub scheme: client::Scheme,
+}
+
+/// Counts one use of `rule` by `key`.
+///
+/// # Errors
+/// `request.too_many`, with `Retry-After`, `RateLimit` and `RateLimit-Policy`.
+pub fn limit(app: &App, rule: &'static Rule, key: LimitKey) -> Result<Decision> {
+    limit_at(app, rule, key, app.clock.monotonic())
+}
+
+/// As [`limit`], at a moment that was looked up before.
+///
+/// # Errors
+/// As [`limit`].
+pub(crate) fn limit_at(
+    app: &App,
+    rule: &'static Rule,
+    key: LimitKey,
+    at: Duration,
+) -> Result<Decision> {
+    counted(app.limiter.check(rule, key, at), rule)
+}
+
+/// Refuses what a limit doesn't let through.
+///
+/// # Errors
+/// As [`limit`].
+pub fn counted(decision: Decision, rule: &'static Rule) -> Result<Decision> {
+    if decision.allowed {
+        return Ok(decision);
+    }
+    let error = Error::new(Kind::TooMany, "request.too_many", rule.says);
+    let error = error.retry_after(decision.retry_after);
+    let error = limit_headers(&decision)
+        .into_iter()
+        .fold(error, |error, (name, value)| error.header(name, value));
+    Err(error)
+}
+
+/// What an answer says of a limit that was applied.
+pub(crate) fn limit_headers(decision: &Decision) -> [(HeaderName, HeaderValue); 2] {
+    let value = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
+    [(RATELIMIT, value(decision.limit_field())), (RATELIMIT_POLICY, value(decision.policy_field()))]
+}

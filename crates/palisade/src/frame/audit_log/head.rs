@@ -1,0 +1,342 @@
+//! The head of the log: how many records the chain has and its last value, authenticated.
+//!
+//! The chain alone shows what is missing before a record, never what is missing after the last. The head does:
+//! it moves in the transaction that adds to the chain, and the chain goes on from the head, not from the last
+//! record that is there.
+//!
+//! An older head is as authentic as the newest. [`Watch`] remembers the highest that this process has seen, so
+//! that a head that goes back is noticed while a process lives; what was put back while none ran is shown by a copy
+//! kept elsewhere alone.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use palisade_crypto::{audit as digest, secret};
+use palisade_db::{Db, DbError, FromRow, Row, Timestamp, Tx, args};
+use uuid::Uuid;
+
+use super::FaultKind;
+use super::stored::Stored;
+use crate::app::Change;
+use crate::error::Result;
+use crate::record::Read;
+
+/// Where the chain ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    /// How many records there are, which is the position of the last.
+    pub(crate) position: i64,
+    /// The last value of the chain.
+    pub(crate) chain: [u8; 32],
+}
+
+impl Head {
+    /// Of an empty log.
+    pub(crate) const START: Head = Head { position: 0, chain: [0; 32] };
+
+    /// The head once this record is added.
+    pub(crate) fn after(self, key: &[u8; 32], record: &str) -> Head {
+        let chain = digest::chain_digest(key, &self.chain, record.as_bytes());
+        Head { position: self.position.saturating_add(1), chain }
+    }
+
+    fn mac(self, key: &[u8; 32]) -> [u8; 32] {
+        digest::head_mac(key, self.position, &self.chain)
+    }
+
+    /// Moves the head on; answers false if it isn't where it was.
+    pub(super) async fn advance(self, tx: &mut Tx, key: &[u8; 32], to: Head) -> Result<bool> {
+        // SECURITY: a process that chains from an older head changes nothing, so the chain never forks. The unique
+        // position refuses it too, as long as that index is there (test: two_processes_make_one_chain).
+        let moved = tx
+            .run(
+                "update audit_head set position = $1, chain = $2, mac = $3
+                 where one = 1 and position = $4 and chain = $5",
+                args![to.position, to.chain, to.mac(key), self.position, self.chain],
+            )
+            .await?;
+        Ok(moved == 1)
+    }
+}
+
+/// Makes the head of an empty log, in the change that makes the database's first keys. A head that is there stays.
+///
+/// # Errors
+/// When the database fails.
+pub async fn create_head(change: &mut Change) -> Result<()> {
+    let head = Head::START;
+    let mac = head.mac(&change.app().audit_keys.chain());
+    change
+        .run(
+            "insert into audit_head (one, position, chain, mac) values (1, $1, $2, $3)
+             on conflict (one) do nothing",
+            args![head.position, head.chain, mac],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Puts a head in the place of what is there.
+pub(super) async fn put(change: &mut Change, head: Head) -> Result<()> {
+    let mac = head.mac(&change.app().audit_keys.chain());
+    change
+        .run(
+            "insert into audit_head (one, position, chain, mac) values (1, $1, $2, $3)
+             on conflict (one) do update
+             set position = excluded.position, chain = excluded.chain, mac = excluded.mac",
+            args![head.position, head.chain, mac],
+        )
+        .await?;
+    Ok(())
+}
+
+/// What is wrong with the end of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) kind: FaultKind,
+    pub(crate) says: &'static str,
+    pub(crate) position: Option<i64>,
+}
+
+impl Finding {
+    fn new(kind: FaultKind, says: &'static str, position: Option<i64>) -> Finding {
+        Finding { kind, says, position }
+    }
+}
+
+/// The end of the log at one moment.
+pub(crate) struct Ending {
+    position: Read<Option<i64>>,
+    chain: Read<Option<[u8; 32]>>,
+    mac: Read<Option<[u8; 32]>>,
+    /// The chain value of the record at the head's position.
+    last: Read<Option<[u8; 32]>>,
+    /// The chain value of the record at the position of the head that was seen before.
+    at_seen: Read<Option<[u8; 32]>>,
+    lowest: Read<Option<i64>>,
+    highest: Read<Option<i64>>,
+    /// Whether there are records that aren't chained yet.
+    pub(super) pending: bool,
+}
+
+impl FromRow for Ending {
+    fn from_row(row: &mut Row<'_>) -> std::result::Result<Self, DbError> {
+        Ok(Ending {
+            position: row.next()?,
+            chain: row.next()?,
+            mac: row.next()?,
+            last: row.next()?,
+            at_seen: row.next()?,
+            lowest: row.next()?,
+            highest: row.next()?,
+            pending: row.next()?,
+        })
+    }
+}
+
+impl Ending {
+    /// Reads it, in one statement: head and records of the same moment.
+    pub(crate) async fn read(db: &Db, seen: Option<Head>) -> Result<Ending> {
+        Ok(db
+            .one(
+                "select h.position, h.chain, h.mac,
+                        (select e.chain from audit_events e where e.position = h.position limit 1),
+                        (select e.chain from audit_events e where e.position = $1 limit 1),
+                        (select min(e.position) from audit_events e),
+                        (select max(e.position) from audit_events e),
+                        exists (select 1 from audit_events e where e.position is null)
+                 from (select 1 as one) only_row left join audit_head h on h.one = only_row.one",
+                args![seen.map(|head| head.position)],
+            )
+            .await?)
+    }
+
+    /// The head, if it is there and authentic.
+    pub(crate) fn head(&self, key: &[u8; 32]) -> std::result::Result<Head, Finding> {
+        let (position, chain, mac) = match (&self.position.0, &self.chain.0, &self.mac.0) {
+            (Some(None), Some(None), Some(None)) => {
+                return Err(Finding::new(FaultKind::Cut, "the head of the log is missing", None));
+            }
+            (Some(Some(position)), Some(Some(chain)), Some(Some(mac))) => (*position, *chain, mac),
+            _ => {
+                let says = "the head of the log can't be read";
+                return Err(Finding::new(FaultKind::Edited, says, None));
+            }
+        };
+        let head = Head { position, chain };
+        if secret::constant_time_eq(&head.mac(key), mac) {
+            Ok(head)
+        } else {
+            let says = "the head of the log does not match its MAC";
+            Err(Finding::new(FaultKind::Edited, says, None))
+        }
+    }
+
+    /// The highest position of a record; the highest there is, if that can't be read.
+    pub(crate) fn highest(&self) -> i64 {
+        match self.highest.0 {
+            Some(highest) => highest.unwrap_or(0),
+            None => i64::MAX,
+        }
+    }
+
+    /// Whether records have positions that no chain gives: below its start, or above `end`.
+    pub(crate) fn reaches_beyond(&self, end: i64) -> bool {
+        self.highest() > end || self.lowest.value().is_some_and(|lowest| lowest < 1)
+    }
+
+    /// The head to go on from, if there is one, and what is wrong.
+    pub(super) fn judge(
+        &self,
+        key: &[u8; 32],
+        seen: Option<Head>,
+    ) -> (Option<Head>, Option<Finding>) {
+        let head = match self.head(key) {
+            Ok(head) => head,
+            Err(finding) => return (None, Some(finding)),
+        };
+        let at = Some(head.position);
+        // SECURITY: never chain again below a record that is chained
+        // (test: records_are_never_chained_again_below_the_head).
+        if self.highest() > head.position {
+            let says = "the log has records beyond its head";
+            return (None, Some(Finding::new(FaultKind::RolledBack, says, at)));
+        }
+        // SECURITY: (test: a_head_that_goes_back_is_told)
+        if seen.is_some_and(|seen| self.went_back(head, seen)) {
+            let says = "the log went back to an earlier state while the server ran";
+            return (Some(head), Some(Finding::new(FaultKind::RolledBack, says, at)));
+        }
+        if head.position > 0 && self.last.value() != Some(head.chain) {
+            let says = "the last record of the log is missing or changed";
+            return (Some(head), Some(Finding::new(FaultKind::Cut, says, at)));
+        }
+        (Some(head), None)
+    }
+
+    fn went_back(&self, head: Head, seen: Head) -> bool {
+        let forked = self.at_seen.value().is_some_and(|chain| chain != seen.chain);
+        head.position < seen.position
+            || (head.position == seen.position && head.chain != seen.chain)
+            || (seen.position > 0 && forked)
+    }
+}
+
+/// How far a look through the records that wait has come, in the order of `(at, id)`: nowhere yet by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Passed {
+    /// The last row whose place in that order can be read.
+    pub(super) after: Option<(Timestamp, Uuid)>,
+    /// How many rows were passed behind it.
+    pub(super) beyond: i64,
+}
+
+impl Passed {
+    /// Once these rows are passed, too.
+    pub(super) fn over(self, rows: &[Stored]) -> Passed {
+        let place = |(beyond, row): (i64, &Stored)| {
+            row.at.0.zip(row.id.0).map(|place| Passed { after: Some(place), beyond })
+        };
+        let all = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+        let beyond = self.beyond.saturating_add(all);
+        (0..).zip(rows.iter().rev()).find_map(place).unwrap_or(Passed { beyond, ..self })
+    }
+}
+
+/// What this process remembers of the log.
+#[derive(Default)]
+pub(super) struct Watch(Mutex<Watched>);
+
+#[derive(Default)]
+struct Watched {
+    seen: Option<Head>,
+    told: Option<Finding>,
+    /// Records that don't verify and were told of when they were read.
+    shown: BTreeSet<Uuid>,
+    /// Rows that are not what was written and were told of when their turn to be chained came.
+    forged: BTreeSet<Uuid>,
+    /// How far the look through the records that wait has come.
+    passed: Passed,
+    /// How many passes found no head to chain from, one after the other.
+    still: usize,
+}
+
+/// So many records that were told of are remembered at most.
+const REMEMBERED: usize = 10_000;
+/// While the chain stands still, records are looked for in one pass of so many: every half a minute.
+const PASSES_STILL: usize = 60;
+
+impl Watch {
+    fn lock(&self) -> MutexGuard<'_, Watched> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The highest head that was seen.
+    pub(super) fn seen(&self) -> Option<Head> {
+        self.lock().seen
+    }
+
+    /// Remembers a head, unless a higher one was seen.
+    pub(super) fn saw(&self, head: Head) {
+        let mut watched = self.lock();
+        if watched.seen.is_none_or(|seen| seen.position < head.position) {
+            watched.seen = Some(head);
+        }
+    }
+
+    /// Remembers a head that went back, once that is told.
+    pub(super) fn accept(&self, head: Head) {
+        self.lock().seen = Some(head);
+    }
+
+    /// Whether this state of things has yet to be told.
+    pub(super) fn is_new(&self, finding: Option<Finding>) -> bool {
+        let mut watched = self.lock();
+        let new = finding.is_some() && watched.told != finding;
+        watched.told = finding;
+        new
+    }
+
+    /// Whether it has yet to be told that this record doesn't verify.
+    pub(super) fn shows_first(&self, id: Uuid) -> bool {
+        let mut watched = self.lock();
+        watched.shown.len() < REMEMBERED && watched.shown.insert(id)
+    }
+
+    /// Those of these rows that have yet to be told of as forged.
+    pub(super) fn untold(&self, rows: impl IntoIterator<Item = Uuid>) -> BTreeSet<Uuid> {
+        let watched = self.lock();
+        if watched.forged.len() >= REMEMBERED {
+            return BTreeSet::new();
+        }
+        rows.into_iter().filter(|id| !watched.forged.contains(id)).collect()
+    }
+
+    /// Remembers that it was told that these rows are forged.
+    pub(super) fn told_of(&self, rows: BTreeSet<Uuid>) {
+        self.lock().forged.extend(rows);
+    }
+
+    /// Where to look on for records to chain.
+    pub(super) fn passed(&self) -> Passed {
+        self.lock().passed
+    }
+
+    /// Remembers where to look on for records to chain.
+    pub(super) fn look_on_from(&self, passed: Passed) {
+        self.lock().passed = passed;
+    }
+
+    /// Whether this pass found nothing to chain from.
+    pub(super) fn stands_still(&self, still: bool) {
+        let mut watched = self.lock();
+        watched.still = if still { watched.still.saturating_add(1) } else { 0 };
+    }
+
+    /// Whether to look now for the records that were committed and not yet seen in the chain. Not in most passes while
+    /// the chain stands still: that is told, lasts until someone acts, and they only grow in number.
+    pub(super) fn looks_for_written(&self) -> bool {
+        let watched = self.lock();
+        watched.still == 0 || watched.still % PASSES_STILL == 1
+    }
+}

@@ -1,0 +1,328 @@
+//! The chain: every record is given a position and a digest that covers all before it.
+//!
+//! Records are authenticated when they are written; a job puts them in order moments later, so that
+//! writers on many connections don't wait for each other. Deleting, changing, moving or inserting a
+//! record breaks the chain at its place. Until a record is chained, the process that wrote it remembers it and
+//! misses it. Before that process ends, it chains what waits.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use palisade_db::{Type, Value, args};
+use uuid::Uuid;
+
+use super::head::{Ending, Finding, Head, Passed, Watch};
+use super::stored::{Stored, Unlike, select_stored};
+use super::{FAULT_FOUND, FaultKind};
+use crate::app::{Actor, App};
+use crate::error::{Error, Result};
+use crate::id::EventId;
+use crate::record::{self, Entry, PLACED, Unchained};
+
+/// How often new records are put into the chain.
+pub(super) const EVERY: Duration = Duration::from_millis(500);
+/// How many records one transaction puts into the chain: whole statements.
+const FULL: usize = 480;
+/// How many pages of `FULL` rows one pass reads at most, where forged ones are among them.
+const PAGES: usize = 10;
+/// How long the end of a process waits for its records to be chained.
+const ENDING: Duration = Duration::from_secs(3);
+/// How many records one statement looks for.
+const LOOKED_FOR: usize = 100;
+/// How many records an event names.
+const NAMED: usize = 20;
+
+pub(super) async fn run(app: &App) -> Result<()> {
+    while seal_pending(app).await? == FULL {}
+    Ok(())
+}
+
+/// Puts records that have no position yet into the chain; answers how many. What is wrong with the end of the log,
+/// and with what waits for the chain, is told in the log of the server and by an event, once.
+///
+/// Two processes may try at once: one of them moves the head, and the other changes nothing.
+///
+/// # Errors
+/// When the database fails.
+pub async fn seal_pending(app: &App) -> Result<usize> {
+    Ok(pass(app, Telling::All).await?.placed)
+}
+
+/// Puts all records that have no position yet into the chain, before this process ends. It takes
+/// three seconds at most.
+///
+/// # Errors
+/// When the database fails, or not all could be chained in that time.
+pub async fn seal_all(app: &App) -> Result<()> {
+    seal_before_the_end(app, Telling::All).await
+}
+
+/// The same if this process has written records that are not chained yet, as far as it knows. For a command: what it
+/// finds of others is left for a server to tell.
+///
+/// # Errors
+/// As [`seal_all`].
+pub async fn seal_written(app: &App) -> Result<()> {
+    if !app.part::<Unchained>().is_empty() {
+        seal_before_the_end(app, Telling::Own).await?;
+    }
+    Ok(())
+}
+
+async fn seal_before_the_end(app: &App, telling: Telling) -> Result<()> {
+    let watch = app.part::<Watch>();
+    watch.look_on_from(Passed::default());
+    let all = async {
+        while pass(app, telling).await?.leaves_some {}
+        // The head is missing or wrong: nothing is chained below it.
+        if !app.part::<Unchained>().is_empty() {
+            return Err(Error::internal(
+                "some records could not be chained; run `palisade audit verify`",
+            ));
+        }
+        Ok(())
+    };
+    let late = |_| Err(Error::internal("the records were not all chained in time"));
+    let sealed = tokio::time::timeout(ENDING, all).await.unwrap_or_else(late);
+    if sealed.is_err() {
+        // It is tried once: the end of the process doesn't wait a second time.
+        drop(app.part::<Unchained>().take());
+    }
+    sealed
+}
+
+/// What is told of when it is found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Telling {
+    All,
+    /// Only that a record of this process is missing, which no other knows.
+    Own,
+}
+
+/// What one pass did.
+#[derive(Clone, Copy, Default)]
+struct Pass {
+    /// How many records it chained.
+    placed: usize,
+    /// Whether there may be more that can be chained.
+    leaves_some: bool,
+}
+
+async fn pass(app: &App, telling: Telling) -> Result<Pass> {
+    let sealed = seal_batch(app, telling).await;
+    if matches!(sealed, Ok(Pass { placed: FULL, .. })) {
+        return sealed;
+    }
+    // Also when the chain stands still: that is when records can be taken away.
+    let due = app.part::<Watch>().looks_for_written();
+    let told = due && look_for(app, app.part::<Unchained>().take()).await?;
+    sealed.map(|pass| Pass { leaves_some: pass.leaves_some || told, ..pass })
+}
+
+async fn seal_batch(app: &App, telling: Telling) -> Result<Pass> {
+    let (watch, key) = (app.part::<Watch>(), app.audit_keys.chain());
+    // Before the head is read: another task may see a higher one at any moment.
+    let seen = watch.seen();
+    let ending = Ending::read(&app.db, seen).await?;
+    let (head, finding) = ending.judge(&key, seen);
+    let told = watch.is_new(finding) && telling == Telling::All;
+    if let Some(Finding { kind, says, position }) = finding.filter(|_| told) {
+        tracing::error!(kind = kind.as_str(), position, "the audit log was tampered with: {says}");
+        let place = position.map(|position| ("position", position.to_string()));
+        tell(app, kind, says, place).await?;
+    }
+    watch.stands_still(head.is_none());
+    let Some(head) = head else { return Ok(Pass::default()) };
+    match finding {
+        Some(Finding { kind: FaultKind::RolledBack, .. }) => watch.accept(head),
+        _ => watch.saw(head),
+    }
+    if !ending.pending && !told {
+        return Ok(Pass::default());
+    }
+    let waiting = Waiting::read(app, &key).await?;
+    // First what is genuine: no row that was put there is in its way.
+    let placed = chain(app, head, &waiting.genuine).await?;
+    if let Some(placed) = placed {
+        watch.look_on_from(waiting.passed);
+        let told = telling == Telling::All && tell_forged(app, waiting.forged).await?;
+        return Ok(Pass { placed, leaves_some: waiting.leaves_some || told });
+    }
+    // Another process was faster.
+    Ok(Pass { placed: 0, leaves_some: true })
+}
+
+/// Records that have no position yet.
+#[derive(Default)]
+struct Waiting {
+    /// Id and record of those to be chained next.
+    genuine: Vec<(Uuid, String)>,
+    /// Rows among them that are not what was written: they are left as they are, for `verify` to name.
+    forged: Vec<(Uuid, Unlike)>,
+    /// How far these go.
+    passed: Passed,
+    /// Whether there are more behind.
+    leaves_some: bool,
+}
+
+impl Waiting {
+    /// Reads what a transaction chains, from where the last look ended. At the end it begins again from the start.
+    ///
+    /// SECURITY: forged rows, however many, are passed; a row is genuine if all its columns are
+    /// (tests: forged_records_keep_no_other_from_being_chained, what_was_never_written_is_never_chained,
+    /// a_copy_of_a_record_is_never_chained).
+    async fn read(app: &App, key: &[u8; 32]) -> Result<Waiting> {
+        let passed = app.part::<Watch>().passed();
+        let mut waiting = Waiting { passed, leaves_some: true, ..Waiting::default() };
+        for _ in 0..PAGES {
+            let wanted = FULL.saturating_sub(waiting.genuine.len());
+            let rows = page(app, waiting.passed, wanted).await?;
+            waiting.passed = waiting.passed.over(&rows);
+            let last = rows.len() < wanted;
+            for row in rows {
+                match (row.genuine(key), row.id.0, row.record.0) {
+                    (Ok(_), Some(id), Some(record)) => waiting.genuine.push((id, record)),
+                    (read, id, _) => {
+                        let unlike = read.err().unwrap_or(Unlike::Record);
+                        waiting.forged.push((id.unwrap_or_default(), unlike));
+                    }
+                }
+            }
+            if last {
+                return Ok(Waiting { passed: Passed::default(), leaves_some: false, ..waiting });
+            }
+            if waiting.genuine.len() == FULL {
+                break;
+            }
+        }
+        Ok(waiting)
+    }
+}
+
+/// The next rows that have no position.
+async fn page(app: &App, passed: Passed, rows: usize) -> Result<Vec<Stored>> {
+    let (rows, beyond) = (i64::try_from(rows).unwrap_or(i64::MAX), passed.beyond);
+    let page = match passed.after {
+        None => {
+            let sql = select_stored!(
+                keyless "where e.position is null order by e.at, e.id limit $1 offset $2"
+            );
+            app.db.all(sql, args![rows, beyond]).await?
+        }
+        Some((at, id)) => {
+            let sql = select_stored!(
+                keyless "where e.position is null and (e.at, e.id) > ($1, $2)
+                 order by e.at, e.id limit $3 offset $4"
+            );
+            app.db.all(sql, args![at, id, rows, beyond]).await?
+        }
+    };
+    Ok(page)
+}
+
+/// Tells of rows that wait and are not what was written, the first time they are seen. Whether there were any.
+async fn tell_forged(app: &App, forged: Vec<(Uuid, Unlike)>) -> Result<bool> {
+    let untold = app.part::<Watch>().untold(forged.iter().map(|(id, _)| *id));
+    let Some((id, unlike)) = forged.into_iter().find(|(id, _)| untold.contains(id)) else {
+        return Ok(false);
+    };
+    let records = untold.len();
+    tracing::error!(
+        records,
+        record = %id,
+        "records of the audit log were forged or changed and are not chained; the first: {unlike}"
+    );
+    let says = "records are forged or were changed before they were chained";
+    let place = ("records", named(&untold));
+    tell(app, unlike.kind(false), says, Some(place)).await?;
+    app.part::<Watch>().told_of(untold);
+    Ok(true)
+}
+
+/// The first of these records, for an event.
+fn named<'a>(records: impl IntoIterator<Item = &'a Uuid>) -> String {
+    let named: Vec<String> = records.into_iter().take(NAMED).map(Uuid::to_string).collect();
+    named.join(" ")
+}
+
+/// Chains these records after `head`; answers how many, and nothing if another process was faster.
+async fn chain(app: &App, head: Head, records: &[(Uuid, String)]) -> Result<Option<usize>> {
+    if records.is_empty() {
+        return Ok(Some(0));
+    }
+    let key = app.audit_keys.chain();
+    let mut tx = app.db.begin().await?;
+    let (mut end, mut places) = (head, Vec::with_capacity(records.len()));
+    for (id, record) in records {
+        end = end.after(&key, record);
+        places.push((*id, end.chain));
+    }
+    if !head.advance(&mut tx, &key, end).await? {
+        return Ok(None);
+    }
+    let mut before = head.position;
+    for part in places.chunks(PLACED) {
+        if record::place(&mut tx, before, part).await? != part.len() as u64 {
+            // One of them has gone since it was read.
+            return Ok(None);
+        }
+        before = before.saturating_add(i64::try_from(part.len()).unwrap_or(i64::MAX));
+    }
+    tx.commit().await?;
+    app.part::<Watch>().saw(end);
+    Ok(Some(places.len()))
+}
+
+/// Looks for records that this process has committed, until they are chained. Whether it told of some.
+///
+/// SECURITY: else a record that is deleted before it is chained leaves no gap
+/// (test: a_record_deleted_before_it_is_chained_is_missed).
+async fn look_for(app: &App, written: Vec<Uuid>) -> Result<bool> {
+    let unchained = app.part::<Unchained>();
+    let mut missing = Vec::new();
+    for part in written.chunks(LOOKED_FOR) {
+        let mut ids: Vec<Value> = part.iter().map(|id| Value::from(*id)).collect();
+        ids.resize(LOOKED_FOR, Value::Null(Type::Id));
+        let found: Result<Vec<(Uuid, bool)>, _> = app.db.all(FIND, ids.into()).await;
+        let Ok(found) = found else {
+            unchained.wrote(part.iter().copied().map(EventId));
+            continue;
+        };
+        let found: BTreeMap<Uuid, bool> = found.into_iter().collect();
+        unchained.wrote(found.iter().filter(|(_, chained)| !**chained).map(|(id, _)| EventId(*id)));
+        missing.extend(part.iter().filter(|id| !found.contains_key(*id)));
+    }
+    let Some(first) = missing.first() else { return Ok(false) };
+    let records = missing.len();
+    tracing::error!(records, record = %first, "records of the audit log were deleted before they were chained");
+    let says = "records were deleted before they were chained";
+    tell(app, FaultKind::Deleted, says, Some(("records", named(&missing)))).await?;
+    Ok(true)
+}
+
+/// Which of these records are there, and whether they are chained.
+const FIND: &str = "select e.id, e.position is not null from (values
+                ($1), ($2), ($3), ($4), ($5), ($6), ($7), ($8), ($9), ($10), ($11), ($12), ($13),
+                ($14), ($15), ($16), ($17), ($18), ($19), ($20), ($21), ($22), ($23), ($24), ($25),
+                ($26), ($27), ($28), ($29), ($30), ($31), ($32), ($33), ($34), ($35), ($36), ($37),
+                ($38), ($39), ($40), ($41), ($42), ($43), ($44), ($45), ($46), ($47), ($48), ($49),
+                ($50), ($51), ($52), ($53), ($54), ($55), ($56), ($57), ($58), ($59), ($60), ($61),
+                ($62), ($63), ($64), ($65), ($66), ($67), ($68), ($69), ($70), ($71), ($72), ($73),
+                ($74), ($75), ($76), ($77), ($78), ($79), ($80), ($81), ($82), ($83), ($84), ($85),
+                ($86), ($87), ($88), ($89), ($90), ($91), ($92), ($93), ($94), ($95), ($96), ($97),
+                ($98), ($99), ($100)
+     ) as written join audit_events e on e.id = written.column1";
+
+/// Writes the event of a fault.
+async fn tell(
+    app: &App,
+    kind: FaultKind,
+    says: &str,
+    place: Option<(&'static str, String)>,
+) -> Result<()> {
+    let mut entry: Entry = FAULT_FOUND.entry().detail("kind", kind.as_str()).detail("says", says);
+    if let Some((name, value)) = place {
+        entry = entry.detail(name, value);
+    }
+    app.change(&Actor::system()).await?.commit(entry).await
+}

@@ -1,0 +1,361 @@
+//! One record of the audit log: its form, its keys, what is personal beside it, and how it is written.
+//!
+//! # Promises
+//!
+//! - An event is written in the transaction of the change that it tells of.
+//! - Its form is lasting: `record` is canonical JSON (keys sorted, strings and integers only, RFC 8785)
+//!   of version 1, authenticated by `mac` under a key derived from the root key.
+//! - What is personal (address, user agent, e-mail) stands beside the record, sealed under a key of the
+//!   person concerned; the record holds its SHA-256.
+//!
+//! Tables: `audit_events`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use palisade_crypto::audit as digest;
+use palisade_crypto::random::Random;
+use palisade_crypto::root::RootKey;
+use palisade_crypto::seal::SealingKey;
+use palisade_crypto::secret::SecretBytes;
+use palisade_db::{Args, Cell, Column, DbError, Timestamp, Tx, Type, Value, args};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::actor::Actor;
+use crate::error::{Error, Result};
+use crate::id::{EventId, UserId};
+
+/// A kind of event: its stable name and what it means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// `area.what_happened`.
+    pub name: &'static str,
+    /// One sentence, for people.
+    pub says: &'static str,
+}
+
+impl Event {
+    /// The event, concerning no user in particular.
+    pub fn entry(self) -> Entry {
+        Entry { event: self.name, about: None, details: BTreeMap::new(), personal: BTreeMap::new() }
+    }
+
+    /// The event, about a user.
+    pub fn about(self, user: UserId) -> Entry {
+        self.entry().concerning("user", user.0)
+    }
+}
+
+/// One event, ready to be written.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    event: &'static str,
+    about: Option<(&'static str, Uuid)>,
+    details: BTreeMap<&'static str, String>,
+    personal: BTreeMap<&'static str, String>,
+}
+
+impl Entry {
+    /// The user or object that it concerns.
+    #[must_use]
+    pub fn concerning(mut self, kind: &'static str, id: Uuid) -> Entry {
+        self.about = Some((kind, id));
+        self
+    }
+
+    /// A detail that says nothing about a person.
+    #[must_use]
+    pub fn detail(mut self, name: &'static str, value: impl Into<String>) -> Entry {
+        self.details.insert(name, value.into());
+        self
+    }
+
+    /// A detail that is erased with the person: an address, a name.
+    #[must_use]
+    pub fn personal(mut self, name: &'static str, value: impl Into<String>) -> Entry {
+        self.personal.insert(name, value.into());
+        self
+    }
+}
+
+/// The keys of the log, derived from the root key.
+pub struct AuditKeys {
+    chain: SecretBytes,
+    persons: SealingKey,
+    pub(crate) unowned: SealingKey,
+    random: Arc<dyn Random>,
+}
+
+impl AuditKeys {
+    /// Derives them; what is sealed under them takes its randomness from `random`.
+    pub fn new(root: &RootKey, random: Arc<dyn Random>) -> AuditKeys {
+        AuditKeys {
+            chain: root.derive_bytes("palisade audit chain v1"),
+            persons: root.derive("palisade audit person keys v1"),
+            unowned: root.derive("palisade audit nobody v1"),
+            random,
+        }
+    }
+
+    pub(crate) fn chain(&self) -> [u8; 32] {
+        let mut key = [0; 32];
+        key.copy_from_slice(self.chain.expose());
+        key
+    }
+
+    /// A new key for what the log holds of a person, wrapped.
+    pub(crate) fn new_person_key(&self, person: UserId) -> Vec<u8> {
+        let mut key = [0; 32];
+        self.random.fill(&mut key);
+        self.persons.seal(&*self.random, person.0.as_bytes(), &key)
+    }
+}
+
+/// Version 1 of a record. Field order is the sorted order of the keys, which is its canonical form.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Record {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) about: Option<Party>,
+    pub(crate) actor: Party,
+    pub(crate) at: i64,
+    pub(crate) details: BTreeMap<String, String>,
+    pub(crate) event: String,
+    pub(crate) id: EventId,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) personal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) request: Option<String>,
+    pub(crate) v: u32,
+}
+
+impl Record {
+    /// The person under whose key the personal part is sealed: who acted, else whom it is about.
+    pub(crate) fn person(&self) -> Option<UserId> {
+        let about = self.about.as_ref().filter(|about| about.kind == "user");
+        self.actor.id.or(about.and_then(|about| about.id)).map(UserId)
+    }
+}
+
+/// A user or an object that an event concerns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Party {
+    /// The API key with which the actor acted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub api_key: Option<Uuid>,
+    /// The id, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub id: Option<Uuid>,
+    /// `user`, `session`, `key` …; for actors `anyone`, `user`, `operator`, `system`.
+    pub kind: String,
+    /// The session in which the actor acted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub session: Option<Uuid>,
+}
+
+/// Writes one event into a transaction; answers its record.
+pub(crate) async fn write(
+    tx: &mut Tx,
+    keys: &AuditKeys,
+    actor: &Actor,
+    at: Timestamp,
+    entry: Entry,
+) -> Result<EventId> {
+    let id = EventId(crate::id::uuid_v7(at, &*keys.random));
+    let about_user = entry.about.filter(|(kind, _)| *kind == "user").map(|(_, id)| UserId(id));
+    let person = actor.user.or(about_user);
+    let personal = personal_fields(actor, &entry);
+    let sealed = seal_personal(tx, keys, person, id, &personal).await?;
+    let record = Record {
+        about: entry.about.map(|(kind, id)| Party {
+            id: Some(id),
+            kind: kind.to_owned(),
+            ..Party::default()
+        }),
+        actor: Party {
+            api_key: actor.api_key.map(|key| key.0),
+            id: actor.user.map(|user| user.0),
+            kind: actor.kind.as_str().to_owned(),
+            session: actor.session.map(|session| session.0),
+        },
+        at: at.as_micros(),
+        details: entry.details.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
+        event: entry.event.to_owned(),
+        id,
+        personal: sealed.as_deref().map(digest::content_digest),
+        request: actor.request.map(|request| request.to_string()),
+        v: 1,
+    };
+    let text = serde_json::to_string(&record).map_err(Error::internal)?;
+    let mac = digest::record_mac(&keys.chain(), text.as_bytes());
+    tx.run(
+        "insert into audit_events
+         (id, at, event, actor_kind, actor_id, about_kind, about_id, person_id, record, personal, mac)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        args![
+            id,
+            at,
+            entry.event,
+            actor.kind.as_str(),
+            actor.user.map(|user| user.0),
+            entry.about.map(|(kind, _)| kind),
+            entry.about.map(|(_, id)| id),
+            person.map(|user| user.0),
+            text,
+            sealed,
+            mac
+        ],
+    )
+    .await?;
+    Ok(id)
+}
+
+fn personal_fields(actor: &Actor, entry: &Entry) -> BTreeMap<&'static str, String> {
+    let mut fields = entry.personal.clone();
+    if let Some(address) = actor.address {
+        fields.insert("address", address.to_string());
+    }
+    if let Some(agent) = &actor.user_agent {
+        fields.insert("user_agent", agent.clone());
+    }
+    fields
+}
+
+/// Seals what is personal under the key of the person, or under that for records about no user. A person whose key
+/// was destroyed or can't be opened leaves nothing personal behind any more.
+async fn seal_personal(
+    tx: &mut Tx,
+    keys: &AuditKeys,
+    person: Option<UserId>,
+    event: EventId,
+    fields: &BTreeMap<&'static str, String>,
+) -> Result<Option<Vec<u8>>> {
+    if fields.is_empty() {
+        return Ok(None);
+    }
+    let text = serde_json::to_vec(fields).map_err(Error::internal)?;
+    let context = event.0.as_bytes();
+    // SECURITY: a key is also looked up where there is no user: else a refusal takes longer where there is an account
+    // (rig: tests/rigs/telling.py).
+    let looked_up = person.unwrap_or(UserId(Uuid::nil()));
+    let wrapped: Option<(Read<Vec<u8>>,)> =
+        tx.maybe("select wrapped from person_keys where user_id = $1", args![looked_up]).await?;
+    match (person, wrapped) {
+        (None, _) => Ok(Some(keys.unowned.seal(&*keys.random, context, &text))),
+        (Some(person), Some((Read(wrapped),))) => {
+            let key = wrapped.and_then(|wrapped| person_key(keys, person, &wrapped).ok());
+            if key.is_none() {
+                // A row that was tampered with stops no other work; `verify` names it.
+                tracing::error!(%person, "the key of a person can't be opened: an event lacks its personal part");
+            }
+            Ok(key.map(|key| key.seal(&*keys.random, context, &text)))
+        }
+        (Some(_), None) => Ok(None),
+    }
+}
+
+pub(crate) fn person_key(keys: &AuditKeys, person: UserId, wrapped: &[u8]) -> Result<SealingKey> {
+    let key = keys.persons.open(person.0.as_bytes(), wrapped).map_err(Error::internal)?;
+    let mut bytes = [0; 32];
+    if key.expose().len() != bytes.len() {
+        return Err(Error::internal("the key of a person has the wrong length"));
+    }
+    bytes.copy_from_slice(key.expose());
+    Ok(SealingKey::from_bytes(bytes))
+}
+
+/// A value, unless something else stands in its place.
+pub(crate) struct Read<T>(pub(crate) Option<T>);
+
+impl<T: Column> Column for Read<T> {
+    const TYPE: Type = T::TYPE;
+
+    fn from_cell(cell: Cell<'_>) -> std::result::Result<Self, DbError> {
+        Ok(Read(T::from_cell(cell).ok()))
+    }
+}
+
+impl<T: PartialEq> Read<T> {
+    pub(crate) fn is(&self, expected: &T) -> bool {
+        self.0.as_ref() == Some(expected)
+    }
+}
+
+impl<T: Clone> Read<Option<T>> {
+    /// The value; none where there is none or it can't be read.
+    pub(crate) fn value(&self) -> Option<T> {
+        self.0.clone().flatten()
+    }
+}
+
+/// How many records one statement gives their places.
+pub(crate) const PLACED: usize = 60;
+
+/// Gives records their places in the chain, with its values: one after the other, after position `before`. Answers how
+/// many of them were there to be placed.
+pub(crate) async fn place(tx: &mut Tx, before: i64, part: &[(Uuid, [u8; 32])]) -> Result<u64> {
+    Ok(tx.run(PLACE, placing(before, part)).await?)
+}
+
+/// Gives records their places, in order, after position `$1`. The plus keeps SQLite from walking the index of all
+/// records that wait, once for each statement, where it should look up the sixty by their ids.
+const PLACE: &str = "update audit_events set position = $1 + place.column1, chain = place.column3
+     from (values
+                (1, $2, $3), (2, $4, $5), (3, $6, $7), (4, $8, $9), (5, $10, $11), (6, $12, $13),
+                (7, $14, $15), (8, $16, $17), (9, $18, $19), (10, $20, $21), (11, $22, $23),
+                (12, $24, $25), (13, $26, $27), (14, $28, $29), (15, $30, $31), (16, $32, $33),
+                (17, $34, $35), (18, $36, $37), (19, $38, $39), (20, $40, $41), (21, $42, $43),
+                (22, $44, $45), (23, $46, $47), (24, $48, $49), (25, $50, $51), (26, $52, $53),
+                (27, $54, $55), (28, $56, $57), (29, $58, $59), (30, $60, $61), (31, $62, $63),
+                (32, $64, $65), (33, $66, $67), (34, $68, $69), (35, $70, $71), (36, $72, $73),
+                (37, $74, $75), (38, $76, $77), (39, $78, $79), (40, $80, $81), (41, $82, $83),
+                (42, $84, $85), (43, $86, $87), (44, $88, $89), (45, $90, $91), (46, $92, $93),
+                (47, $94, $95), (48, $96, $97), (49, $98, $99), (50, $100, $101), (51, $102, $103),
+                (52, $104, $105), (53, $106, $107), (54, $108, $109), (55, $110, $111),
+                (56, $112, $113), (57, $114, $115), (58, $116, $117), (59, $118, $119),
+                (60, $120, $121)
+     ) as place
+     where audit_events.id = place.column2 and +audit_events.position is null";
+
+fn placing(before: i64, part: &[(Uuid, [u8; 32])]) -> Args {
+    let mut values = vec![Value::from(before)];
+    for (id, chain) in part {
+        values.extend([Value::from(*id), Value::from(*chain)]);
+    }
+    // Places that no record is for: an id of null is none.
+    for _ in part.len()..PLACED {
+        values.extend([Value::Null(Type::Id), Value::Null(Type::Bytes)]);
+    }
+    values.into()
+}
+
+/// The records that this process has committed and not yet seen in the chain.
+#[derive(Default)]
+pub struct Unchained(Mutex<Vec<Uuid>>);
+
+/// So many are remembered at most, while the chain stands still.
+const REMEMBERED: usize = 10_000;
+
+impl Unchained {
+    fn lock(&self) -> MutexGuard<'_, Vec<Uuid>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers records that were committed.
+    pub(crate) fn wrote(&self, records: impl IntoIterator<Item = EventId>) {
+        let mut written = self.lock();
+        let room = REMEMBERED.saturating_sub(written.len());
+        written.extend(records.into_iter().take(room).map(|record| record.0));
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// The records, which are forgotten here.
+    pub(crate) fn take(&self) -> Vec<Uuid> {
+        std::mem::take(&mut self.lock())
+    }
+}

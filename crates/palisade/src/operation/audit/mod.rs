@@ -1,0 +1,24 @@
+//! The audit log for those who read it: administrators, users about themselves, and the operator who verifies it.
+//!
+//! # Promises
+//!
+//! - Verification finds any change, deletion, insertion or swap of records by whoever doesn't hold the root key, and
+//!   names the first bad one.
+//! - A key of a person that is gone without a record of an erasure is missed.
+//! - Users see what they did and what was done to them, and not where an administrator sits.
+//!
+//! Tables: none. The log is kept by [`audit_log`](crate::audit_log).
+
+mod http;
+mod verify;
+
+use crate::module::{Module, Permission};
+
+pub use verify::{Fault, verify};
+
+/// May read the audit log.
+pub const READ: Permission = Permission { name: "audit:read", says: "Read the audit log" };
+
+/// The slice's table of contents.
+pub const MODULE: Module =
+    Module { name: "audit", routes: http::routes, permissions: &[READ], ..Module::EMPTY };

@@ -1,0 +1,345 @@
+//! Looking through the whole log for what isn't as it was written.
+//!
+//! The records are read page by page outside any transaction, so a log of any length is checked in little memory
+//! and nothing waits for it. What is chained while it runs lies above the head that it began with.
+
+use std::collections::BTreeSet;
+
+use palisade_crypto::secret;
+use palisade_db::{Db, args};
+use uuid::Uuid;
+
+use crate::audit_log::{Ending, FaultKind, Finding, Head, PERSON_ERASED, Stored, select_stored};
+use crate::error::Result;
+use crate::id::UserId;
+use crate::record::{AuditKeys, Read, Record, person_key};
+
+const PAGE: i64 = 500;
+/// So many erased persons are remembered at most.
+const REMEMBERED: usize = 10_000;
+
+/// What is wrong with the log, at the first bad record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What was done.
+    pub kind: FaultKind,
+    /// The record's place in the chain, counted from 1; none for one that isn't chained and for the head.
+    pub index: Option<i64>,
+    /// The record, if it is there.
+    pub id: Option<Uuid>,
+    /// One sentence, for people.
+    pub says: String,
+    /// How many records before it are good.
+    pub good: i64,
+}
+
+/// Walks the whole log; answers how many records are good, or the first bad one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn verify(db: &Db, keys: &AuditKeys) -> Result<std::result::Result<i64, Fault>> {
+    let mut walk = Walk::new(db, keys);
+    Ok(match walk.whole().await? {
+        Some(fault) => Err(fault),
+        None => Ok(walk.good),
+    })
+}
+
+/// The first record whose chain value doesn't fit. What it means shows further on.
+struct Misfit {
+    index: i64,
+    id: Option<Uuid>,
+    values: u32,
+}
+
+struct Walk<'a> {
+    db: &'a Db,
+    keys: &'a AuditKeys,
+    key: [u8; 32],
+    /// Where the chain of the records seen so far ends.
+    at: Head,
+    good: i64,
+    misfit: Option<Misfit>,
+    erased: BTreeSet<UserId>,
+}
+
+impl Walk<'_> {
+    fn new<'a>(db: &'a Db, keys: &'a AuditKeys) -> Walk<'a> {
+        let key = keys.chain();
+        Walk { db, keys, key, at: Head::START, good: 0, misfit: None, erased: BTreeSet::new() }
+    }
+
+    async fn whole(&mut self) -> Result<Option<Fault>> {
+        let ending = Ending::read(self.db, None).await?;
+        let head = ending.head(&self.key);
+        // SECURITY: the end of the log is where the head says, not where the records end
+        // (test: the_end_of_the_log_can_not_be_cut_off).
+        let end = head.map_or(ending.highest(), |head| head.position);
+        if let Some(fault) = self.chained(end, ending.highest()).await? {
+            return Ok(Some(self.settled(fault)));
+        }
+        if let Some(fault) = self.ended(head) {
+            return Ok(Some(fault));
+        }
+        if ending.reaches_beyond(end)
+            && let Some(fault) = self.beyond(end).await?
+        {
+            return Ok(Some(fault));
+        }
+        if let Err(Finding { kind, says, .. }) = head {
+            return Ok(Some(self.fault(kind, None, None, says)));
+        }
+        self.pending().await
+    }
+
+    /// Follows the chain to `end`.
+    async fn chained(&mut self, end: i64, highest: i64) -> Result<Option<Fault>> {
+        while self.at.position < end {
+            let to = end.min(self.at.position.saturating_add(PAGE));
+            let rows: Vec<Stored> = self
+                .db
+                .all(
+                    select_stored!(
+                        "where e.position > $1 and e.position <= $2
+                         order by e.position, e.id limit 1000"
+                    ),
+                    args![self.at.position, to],
+                )
+                .await?;
+            for row in &rows {
+                if let Some(fault) = self.step(row).await? {
+                    return Ok(Some(fault));
+                }
+            }
+            if self.at.position < to {
+                let index = Some(self.at.position + 1);
+                return Ok(Some(if highest > self.at.position {
+                    self.fault(FaultKind::Deleted, index, None, "a record is missing")
+                } else {
+                    let says = "the records from here to the end are missing";
+                    self.fault(FaultKind::Cut, index, None, says)
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the next record of the chain.
+    async fn step(&mut self, row: &Stored) -> Result<Option<Fault>> {
+        let expected = self.at.position + 1;
+        let (index, id) = (Some(expected), row.id.0);
+        match row.position.value() {
+            Some(position) if position == expected => {}
+            Some(position) if position > expected => {
+                return Ok(Some(self.fault(
+                    FaultKind::Deleted,
+                    index,
+                    None,
+                    "a record is missing",
+                )));
+            }
+            Some(position) => {
+                let says = "two records have the same position";
+                return Ok(Some(self.fault(FaultKind::Inserted, Some(position), id, says)));
+            }
+            None => {
+                let says = "the column position can't be read";
+                return Ok(Some(self.fault(FaultKind::Edited, index, id, says)));
+            }
+        }
+        if let Some(fault) = self.content(row, index).await? {
+            return Ok(Some(fault));
+        }
+        self.at = self.at.after(&self.key, row.record.0.as_deref().unwrap_or_default());
+        let fits =
+            row.chain.value().is_some_and(|chain| secret::constant_time_eq(&chain, &self.at.chain));
+        Ok(match (&mut self.misfit, fits) {
+            (None, true) => {
+                self.good += 1;
+                None
+            }
+            (None, false) => {
+                self.misfit = Some(Misfit { index: expected, id, values: 1 });
+                None
+            }
+            (Some(misfit), false) => {
+                misfit.values = misfit.values.saturating_add(1);
+                None
+            }
+            // The records are all in their places: values of the chain alone were written.
+            (Some(_), true) => self.values_written(),
+        })
+    }
+
+    /// Whether a row is what was written, once, and what it holds of a person can still be read or was erased.
+    async fn content(&mut self, row: &Stored, index: Option<i64>) -> Result<Option<Fault>> {
+        match row.genuine(&self.key) {
+            Ok(record) => self.person(row, &record, index).await,
+            Err(unlike) => {
+                Ok(Some(self.fault(unlike.kind(index.is_some()), index, row.id.0, unlike)))
+            }
+        }
+    }
+
+    async fn person(
+        &mut self,
+        row: &Stored,
+        record: &Record,
+        index: Option<i64>,
+    ) -> Result<Option<Fault>> {
+        let id = row.id.0;
+        if let Some(person) = record.person() {
+            let says = match &row.wrapped {
+                Read(Some(Some(wrapped))) => person_key(self.keys, person, wrapped)
+                    .is_err()
+                    .then_some("the key of the person concerned can't be opened"),
+                // SECURITY: (test: a_key_of_a_person_is_missed_unless_its_erasure_is_recorded)
+                Read(Some(None)) if self.is_erased(person).await? => None,
+                _ => Some("the key of the person concerned is gone and no erasure is recorded"),
+            };
+            if let Some(says) = says {
+                return Ok(Some(self.fault(FaultKind::KeyMissing, index, id, says)));
+            }
+        }
+        if record.event == PERSON_ERASED.name {
+            let about = record.about.as_ref().and_then(|about| about.id);
+            let (keys,): (i64,) = self
+                .db
+                .one("select count(*) from person_keys where user_id = $1", args![about])
+                .await?;
+            if keys > 0 {
+                let says = "the key of the person erased by this record has reappeared";
+                return Ok(Some(self.fault(FaultKind::Inserted, index, id, says)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a record tells that this person was erased. Whether that record is genuine shows at its own place.
+    async fn is_erased(&mut self, person: UserId) -> Result<bool> {
+        if self.erased.contains(&person) {
+            return Ok(true);
+        }
+        let record: Option<(Uuid,)> = self
+            .db
+            .maybe(
+                "select id from audit_events where about_id = $1 and event = $2
+                 order by at desc, id desc limit 1",
+                args![person, PERSON_ERASED.name],
+            )
+            .await?;
+        if record.is_some() && self.erased.len() < REMEMBERED {
+            self.erased.insert(person);
+        }
+        Ok(record.is_some())
+    }
+
+    /// What the end of the chain says of values that didn't fit.
+    fn ended(&mut self, head: std::result::Result<Head, Finding>) -> Option<Fault> {
+        let head = head.ok()?;
+        let same = secret::constant_time_eq(&self.at.chain, &head.chain);
+        match (&self.misfit, same) {
+            (None, true) => None,
+            (Some(_), true) => self.values_written(),
+            (Some(misfit), false) => {
+                let (index, id) = (Some(misfit.index), misfit.id);
+                Some(self.fault(FaultKind::Swapped, index, id, OUT_OF_ORDER))
+            }
+            (None, false) => {
+                let says = "the head of the log belongs to another chain";
+                Some(self.fault(FaultKind::RolledBack, None, None, says))
+            }
+        }
+    }
+
+    fn values_written(&self) -> Option<Fault> {
+        let misfit = self.misfit.as_ref()?;
+        let (kind, says) = if misfit.values == 1 {
+            (FaultKind::Edited, "the column chain was changed")
+        } else {
+            (FaultKind::Rehashed, "chain values were rewritten from here on")
+        };
+        Some(self.fault(kind, Some(misfit.index), misfit.id, says))
+    }
+
+    /// The first bad record, when one was found behind one whose chain value didn't fit.
+    fn settled(&self, fault: Fault) -> Fault {
+        let Some(misfit) = &self.misfit else { return fault };
+        if fault.index == Some(misfit.index) || fault.kind == FaultKind::Rehashed {
+            return fault;
+        }
+        let (index, id) = (Some(misfit.index), misfit.id);
+        if fault.kind == FaultKind::Cut {
+            // As many are missing at the end as were closed up over.
+            let says = "a record is missing before this one";
+            self.fault(FaultKind::Deleted, index, id, says)
+        } else {
+            self.fault(FaultKind::Swapped, index, id, OUT_OF_ORDER)
+        }
+    }
+
+    /// A record whose position the chain doesn't have.
+    async fn beyond(&mut self, end: i64) -> Result<Option<Fault>> {
+        let row: Option<Stored> = self
+            .db
+            .maybe(
+                select_stored!(
+                    "where e.position > $1 or e.position < 1 order by e.position limit 1"
+                ),
+                args![end],
+            )
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let index = row.position.value();
+        let next = self.at.after(&self.key, row.record.0.as_deref().unwrap_or_default());
+        let goes_on = index == Some(next.position) && row.chain.value() == Some(next.chain);
+        Ok(Some(if goes_on {
+            let says = "the head of the log is older than its records";
+            self.fault(FaultKind::RolledBack, index, row.id.0, says)
+        } else {
+            let says = "the record has a position that the chain does not have";
+            self.fault(FaultKind::Inserted, index, row.id.0, says)
+        }))
+    }
+
+    /// Looks at the records that aren't chained yet.
+    async fn pending(&mut self) -> Result<Option<Fault>> {
+        let mut after: Option<Uuid> = None;
+        loop {
+            let rows: Vec<Stored> = self
+                .db
+                .all(
+                    select_stored!(
+                        "where e.position is null and ($1 is null or e.id > $1)
+                         order by e.id limit $2"
+                    ),
+                    args![after, PAGE],
+                )
+                .await?;
+            let Some(last) = rows.last() else { return Ok(None) };
+            after = last.id.0;
+            for row in &rows {
+                if !matches!(row.chain, Read(Some(None))) {
+                    let says = "a record that is not chained has a chain value";
+                    return Ok(Some(self.fault(FaultKind::Edited, None, row.id.0, says)));
+                }
+                if let Some(fault) = self.content(row, None).await? {
+                    return Ok(Some(fault));
+                }
+                self.good += 1;
+            }
+        }
+    }
+
+    fn fault(
+        &self,
+        kind: FaultKind,
+        index: Option<i64>,
+        id: Option<Uuid>,
+        says: impl ToString,
+    ) -> Fault {
+        Fault { kind, index, id, says: says.to_string(), good: self.good }
+    }
+}
+
+const OUT_OF_ORDER: &str = "the records from here on are not in the order of the chain";

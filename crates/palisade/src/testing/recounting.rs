@@ -1,0 +1,36 @@
+//! What the rows of users say that other slices keep there, counted again from the tables of these slices.
+
+use palisade_db::{Timestamp, args};
+
+use super::TestApp;
+
+type Row = (String, bool, i64, i64, Option<Timestamp>, i64, i64, i64, Option<Timestamp>);
+
+/// Asserts that every row of a user says what the owners' tables say at this moment. Every test does it at its end.
+pub(super) async fn recount(app: &TestApp) {
+    // A test may have closed the app's own.
+    let db = app.database.db();
+    let rows: Vec<Row> = db
+        .all(
+            "select u.email, u.has_totp, u.passkeys, u.recovery_codes_left, u.locked_until,
+                (select count(*) from totp_secrets t where t.user_id = u.id),
+                (select count(*) from passkeys k where k.user_id = u.id),
+                (select count(*) from recovery_codes c where c.user_id = u.id and c.used_at is null),
+                (select locked_until from lockout_counts c where c.user_id = u.id and c.client = '')
+             from users u",
+            args![],
+        )
+        .await
+        .unwrap();
+    let now = app.clock.now();
+    // A lock that is over by itself may stay written.
+    let in_force = |until: Option<Timestamp>| until.filter(|until| *until > now);
+    for (email, has_totp, passkeys, codes, until, totp, counted, left, lock) in rows {
+        let written = (has_totp, passkeys, codes, in_force(until));
+        assert_eq!(written, (totp > 0, counted, left, in_force(lock)), "{email}");
+    }
+    let sql = "select count(*) from role_permissions p
+        where not exists (select 1 from roles r where r.name = p.role)";
+    let (of_no_role,): (i64,) = db.one(sql, args![]).await.unwrap();
+    assert_eq!(of_no_role, 0, "permissions of roles that don't exist");
+}
