@@ -14,6 +14,8 @@ mod ground;
 mod operation;
 mod people;
 mod running;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use credentials::{api_keys, challenges, keys, lockout, mfa, passwords, sessions, tokens};
 pub use flows::{

@@ -56,16 +56,16 @@ impl SecretRef {
     /// The generation, where that names it.
     pub fn generation(self) -> Option<i64> {
         match self {
-            SecretRef::Generation(generation) => Some(generation),
-            SecretRef::Only | SecretRef::Digest(_) => None,
+            Self::Generation(generation) => Some(generation),
+            Self::Only | Self::Digest(_) => None,
         }
     }
 
     /// The digest, where that names it.
     pub fn digest(self) -> Option<[u8; 32]> {
         match self {
-            SecretRef::Digest(digest) => Some(digest),
-            SecretRef::Only | SecretRef::Generation(_) => None,
+            Self::Digest(digest) => Some(digest),
+            Self::Only | Self::Generation(_) => None,
         }
     }
 }
@@ -85,8 +85,8 @@ impl TokenShape {
     /// How it travels.
     pub fn via(self) -> Via {
         match self {
-            TokenShape::Prefix(_) | TokenShape::Signed => Via::Bearer,
-            TokenShape::Cookie(_) => Via::Cookie,
+            Self::Prefix(_) | Self::Signed => Via::Bearer,
+            Self::Cookie(_) => Via::Cookie,
         }
     }
 }

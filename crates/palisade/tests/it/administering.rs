@@ -1,11 +1,13 @@
 //! What administrators do with users and roles, and what they can't.
 
 use axum::http::{Method, StatusCode};
+use palisade::testing::mailbox::{letter, letters, token};
+use palisade::testing::{
+    Answer, Call, Client, On, PASSWORD, Plan, TestApp, patch, place, put, unlimited,
+};
 use serde_json::{Value, json};
 
-use crate::app::{Answer, Call, Client, On, Plan, TestApp};
-
-crate::on_both! {
+palisade::on_both! {
     roles_take_effect_on_the_next_request => |on| super::roles(on);
     only_rights_that_are_held_are_given => |on| super::hands_on(on);
     an_account_with_more_rights_stays_untouched => |on| super::acts_on(on);
@@ -14,30 +16,12 @@ crate::on_both! {
     users_are_changed_and_deleted => |on| super::change_and_delete(on);
 }
 
-pub fn plan() -> Plan {
-    Plan { settings: vec![("limits.enabled", "false")], ..Plan::default() }
-}
-
-pub async fn put(client: &Client<'_>, path: &str) -> Answer {
-    client.send(Call::new(Method::PUT, path).same_origin()).await
-}
-
-pub async fn patch(client: &Client<'_>, path: &str, body: Value) -> Answer {
-    client.send(Call::new(Method::PATCH, path).json(body)).await
-}
-
-pub fn place(answer: &Answer) -> (u16, &str, &str) {
-    let error = &answer.body["errors"][0];
-    let text = |name: &str| error[name].as_str().unwrap_or("");
-    (answer.status.as_u16(), text("pointer"), text("code"))
-}
-
 async fn make_role(client: &Client<'_>, name: &str, permissions: &[&str]) -> Answer {
     client.post("/api/v1/roles", json!({ "name": name, "permissions": permissions })).await
 }
 
 async fn roles(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let id = app.user("ann@example.com").await;
     let (root, ann) = (app.token("root@example.com").await, app.token("ann@example.com").await);
@@ -110,7 +94,7 @@ async fn eventually(client: &Client<'_>, expected: StatusCode) {
 }
 
 async fn hands_on(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let id = app.user("ann@example.com").await;
     let bob = app.user("bob@example.com").await;
@@ -166,7 +150,7 @@ async fn hands_on(on: On) {
 }
 
 async fn acts_on(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let root_id = app.admin("root@example.com").await;
     app.admin("second@example.com").await;
     let id = app.user("ann@example.com").await;
@@ -200,7 +184,7 @@ async fn acts_on(on: On) {
 }
 
 async fn last_admin(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let id = app.admin("root@example.com").await;
     let root = app.token("root@example.com").await;
     let strip = format!("/api/v1/users/{id}/roles/admin");
@@ -225,7 +209,7 @@ async fn last_admin(on: On) {
 }
 
 async fn search(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let root = app.token("root@example.com").await;
     for (email, name) in [
@@ -266,7 +250,7 @@ async fn search(on: On) {
 }
 
 async fn change_and_delete(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let id = app.user("ann@example.com").await;
     app.user("bob@example.com").await;
@@ -289,7 +273,7 @@ async fn change_and_delete(on: On) {
     let body = json!({ "token": undoing, "password": "five green kettles whistle" });
     let undone = app.anyone().post("/api/v1/auth/email/undo", body).await;
     assert_eq!(place(&undone).2, "recovery.bad_token");
-    let told = crate::mailbox::letters(&app).await;
+    let told = letters(&app).await;
     assert!(
         told.iter().any(
             |letter| letter.to == "ann@new.example" && letter.text.contains("An administrator")
@@ -315,13 +299,13 @@ async fn change_and_delete(on: On) {
 /// Changes the address of a client's account; answers the token that undoes it.
 async fn moved_once(app: &TestApp, ann: &Client<'_>) -> String {
     ann.post("/api/v1/users/me/email", json!({ "email": "ann@new.example" })).await;
-    let link = crate::mailbox::token(&crate::mailbox::letter(app).await);
-    let body = json!({ "token": link, "password": crate::app::PASSWORD });
+    let link = token(&letter(app).await);
+    let body = json!({ "token": link, "password": PASSWORD });
     let confirmed = app.anyone().post("/api/v1/auth/email/confirm", body).await;
     assert_eq!(confirmed.status, StatusCode::NO_CONTENT, "{}", confirmed.raw);
-    let told = crate::mailbox::letter(app).await;
+    let told = letter(app).await;
     assert_eq!(told.to, "ann@example.com");
-    crate::mailbox::token(&told)
+    token(&told)
 }
 
 #[tokio::test]

@@ -1,13 +1,12 @@
 //! The audit log: complete, sealed, and telling of every change to itself.
 
 use axum::http::StatusCode;
+use palisade::testing::{On, PASSWORD, TestApp};
 use palisade::{audit, audit_log};
 use palisade_db::args;
 use serde_json::json;
 
-use crate::app::{On, PASSWORD, TestApp};
-
-crate::on_both! {
+palisade::on_both! {
     an_event_and_its_change_are_one => |on| super::together(on);
     what_is_personal_is_sealed => |on| super::sealed(on);
     nothing_in_the_database_is_a_credential => |on| super::canaries(on);

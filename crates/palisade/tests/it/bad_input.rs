@@ -2,14 +2,12 @@
 
 use axum::body::Body;
 use axum::http::{Method, StatusCode};
+use palisade::testing::{Answer, Call, Client, On, PASSWORD, Plan, TestApp, place};
 use palisade_db::args;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::app::{Answer, Call, Client, On, PASSWORD, Plan, TestApp};
-use crate::factors::place;
-
-crate::on_both! {
+palisade::on_both! {
     bad_bodies_are_refused => |on| super::bodies(on);
     bad_fields_are_named => |on| super::fields(on);
     bad_queries_are_refused => |on| super::queries(on);

@@ -2,11 +2,10 @@
 
 use axum::http::{Method, StatusCode};
 use palisade::id::UserId;
+use palisade::testing::{Answer, Call, On, PASSWORD, Plan, TestApp};
 use serde_json::{Map, Value, json};
 
-use crate::app::{Answer, Call, On, PASSWORD, Plan, TestApp};
-
-crate::on_both! {
+palisade::on_both! {
     every_bound_is_described_and_enforced => |on| super::every_bound(on);
     an_error_repeats_little_of_what_was_sent => |on| super::short_answers(on);
 }

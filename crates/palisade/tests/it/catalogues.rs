@@ -5,17 +5,20 @@ use std::path::{Path, PathBuf};
 
 use axum::http::{Method, StatusCode};
 use palisade::MODULES;
+use palisade::testing::{Answer, Call, On, PASSWORD, Plan, TestApp};
 use palisade_db::testing::{TableShape, TestDb, schema};
 use palisade_db::{Backend, Migration, args};
 use serde_json::json;
 
-use crate::app::{Call, On, PASSWORD, Plan, TestApp};
-
 /// Tables of the frame, which no slice owns, each with the room that writes it.
 const FRAME: [(&str, &str); 2] = [("audit_events", "record"), ("feed", "feed")];
 
+/// The sources of what ships: without `testing`.
 pub fn sources() -> Vec<(PathBuf, String)> {
-    sources_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = sources_in(&src);
+    found.retain(|(path, _)| !path.starts_with(src.join("testing")));
+    found
 }
 
 fn sources_in(folder: &Path) -> Vec<(PathBuf, String)> {
@@ -177,7 +180,7 @@ async fn known_key(app: &TestApp) -> String {
 }
 
 /// A request that a rule counts, enough for one use of it.
-async fn use_once(app: &TestApp, rule: &str) -> crate::app::Answer {
+async fn use_once(app: &TestApp, rule: &str) -> Answer {
     let anyone = app.anyone();
     let wrong = json!({ "email": "bob@example.com", "password": "not the right one at all" });
     match rule {
@@ -477,7 +480,8 @@ fn secrets_are_compared_in_constant_time() {
     {
         for (path, text) in sources_in(&here.join(folder)) {
             let name = path.file_name().unwrap().to_str().unwrap();
-            let test = path.components().any(|part| part.as_os_str() == "tests");
+            let test = ["tests", "testing"];
+            let test = path.iter().any(|part| test.iter().any(|name| part == *name));
             if test || matches!(name, "tests.rs" | "testing.rs") {
                 continue;
             }

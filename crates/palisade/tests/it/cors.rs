@@ -1,8 +1,7 @@
 //! Which other sites' scripts may call the API.
 
 use axum::http::{Method, StatusCode};
-
-use crate::app::{Answer, Call, On, Plan, TestApp};
+use palisade::testing::{Answer, Call, On, Plan, TestApp};
 
 const FRIEND: &str = "https://app.example.com";
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use palisade::MODULES;
 use palisade::settings::settings_markdown;
 
-use crate::app::settings as settings_of;
 use crate::catalogues::{shipped, sources};
+use palisade::testing::settings as settings_of;
 
 /// Endings of file names, which look like the last part of a name.
 const FILES: [&str; 8] = ["rs", "md", "py", "toml", "lock", "html", "txt", "json"];

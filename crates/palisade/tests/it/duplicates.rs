@@ -3,16 +3,14 @@
 
 use axum::http::StatusCode;
 use futures_util::future::join_all;
+use palisade::testing::mailbox::link;
+use palisade::testing::passkey::{ORIGIN, key, register};
+use palisade::testing::phone::{MFA, answer_with, challenge, sign_in, with_phone};
+use palisade::testing::{Answer, Call, Client, On, PASSWORD, Plan, TestApp, place, unlimited};
 use palisade_db::args;
 use serde_json::{Value, json};
 
-use crate::administering::plan;
-use crate::app::{Answer, Call, Client, On, PASSWORD, Plan, TestApp};
-use crate::factors::{MFA, answer_with, challenge, place, sign_in, with_phone};
-use crate::mailbox::{letters, token};
-use crate::passkeys::{ORIGIN, key, register};
-
-crate::on_both! {
+palisade::on_both! {
     duplicates_of_a_right_code_are_no_guesses => |on| super::codes(on);
     a_used_code_gives_no_guess_at_another => |on| super::no_oracle(on);
     duplicates_of_a_proof_within_a_session_are_no_guesses => |on| super::again(on);
@@ -56,7 +54,7 @@ fn taken(answers: &[Answer]) -> usize {
 }
 
 async fn codes(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let second = app.second().await;
     let (phone, recovery) = with_phone(&app, "ann@example.com").await;
     for (method, code) in [("totp", phone.code(&app)), ("recovery_code", recovery[0].clone())] {
@@ -98,7 +96,7 @@ async fn codes(on: On) {
 }
 
 async fn no_oracle(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let (phone, recovery) = with_phone(&app, "ann@example.com").await;
     let used = phone.code(&app);
     sign_in(&app, "ann@example.com", &phone).await;
@@ -128,7 +126,7 @@ async fn no_oracle(on: On) {
 }
 
 async fn again(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let second = app.second().await;
     let (phone, recovery) = with_phone(&app, "ann@example.com").await;
     let mut ann = sign_in(&app, "ann@example.com", &phone).await;
@@ -161,7 +159,7 @@ async fn again(on: On) {
 }
 
 async fn password_changes(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let second = app.second().await;
     app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
@@ -183,7 +181,7 @@ async fn password_changes(on: On) {
 }
 
 async fn passkeys(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let second = app.second().await;
     app.user("ann@example.com").await;
     let mut key = key();
@@ -268,11 +266,6 @@ async fn passwords(on: On) {
 }
 
 /// The token of the newest letter with a link to this page.
-async fn link(app: &TestApp, page: &str) -> String {
-    let all = letters(app).await;
-    token(all.iter().rev().find(|letter| letter.text.contains(page)).expect("a letter"))
-}
-
 /// A link is sent eight times at once with its right password, through two processes: it is used once, and there
 /// is no guess left that counts.
 async fn used_once(app: &TestApp, second: &TestApp, path: &str, link: &str) {
@@ -290,13 +283,13 @@ async fn used_once(app: &TestApp, second: &TestApp, path: &str, link: &str) {
 }
 
 async fn links(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
     for email in ["one@example.com", "two@example.com"] {
         let asked = ann.post("/api/v1/users/me/email", json!({ "email": email })).await;
         assert_eq!(asked.status, StatusCode::ACCEPTED, "{}", asked.raw);
-        let link = link(&app, "/account/email#").await;
+        let link = link(&app, "email").await;
         // Only now: whichever process sends a letter keeps it.
         let second = app.second().await;
         used_once(&app, &second, "/api/v1/auth/email/confirm", &link).await;
@@ -311,7 +304,7 @@ async fn verification_links(on: On) {
     let app = TestApp::with(on, Plan { settings, ..Plan::default() }).await;
     let body = json!({ "email": "ann@example.com", "password": PASSWORD });
     app.anyone().post("/api/v1/auth/register", body).await;
-    let link = link(&app, "/account/verify#").await;
+    let link = link(&app, "verify").await;
     let second = app.second().await;
     used_once(&app, &second, "/api/v1/auth/verify-email", &link).await;
     second.stop().await;
@@ -325,7 +318,7 @@ async fn factor_links(on: On) {
     let asked = challenge(&app.anyone(), "ann@example.com").await;
     let lost = app.anyone().post(&format!("{MFA}/lost"), json!({ "mfa_token": asked })).await;
     assert_eq!(lost.status, StatusCode::ACCEPTED, "{}", lost.raw);
-    let link = link(&app, "/account/factors#").await;
+    let link = link(&app, "factors").await;
     app.advance(std::time::Duration::from_secs(73 * 3600)).await;
     let second = app.second().await;
     used_once(&app, &second, "/api/v1/auth/factors/remove", &link).await;

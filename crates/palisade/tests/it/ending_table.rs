@@ -7,12 +7,11 @@ use std::time::Duration;
 use palisade::app::{Actor, Change, Hold};
 use palisade::credentials::{self, Act, End, Fate, Kind, Line, TABLE};
 use palisade::id::{SessionId, UserId};
+use palisade::testing::{On, TestApp};
 use palisade::users::{self, Factors};
 use palisade_db::{Timestamp, args};
 
-use crate::app::{On, TestApp};
-
-crate::on_both! {
+palisade::on_both! {
     every_act_ends_what_the_table_says => |on| super::walk(on);
 }
 

@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 use axum::http::{Method, StatusCode};
 use palisade::app::{Actor, Hold};
 use palisade::sessions;
+use palisade::testing::{Answer, Call, Client, On, PASSWORD, TestApp, unlimited};
 use palisade_db::testing::Cluster;
 use serde_json::json;
 
-use crate::app::{Answer, Call, Client, On, PASSWORD, Plan, TestApp};
-
-crate::on_both! {
+palisade::on_both! {
     every_ending_ends_every_credential_at_once => |on| super::every_ending(on);
     every_ending_is_honoured_by_another_process => |on| super::another_process(on);
     a_warm_request_and_a_refusal_read_no_database => |on| super::from_memory(on);
@@ -97,11 +96,6 @@ async fn end(app: &TestApp, how: &str, held: &Held<'_>, other: &Client<'_>, admi
         _ => unreachable!(),
     };
     assert_eq!(answer.status, StatusCode::NO_CONTENT, "{how}: {}", answer.raw);
-}
-
-/// So many sign-ins to one account are no person's.
-fn unlimited() -> Plan {
-    Plan { settings: vec![("limits.enabled", "false")], ..Plan::default() }
 }
 
 async fn every_ending(on: On) {

@@ -12,12 +12,11 @@ use palisade::credential::{Credential, CredentialKind, SecretRef, TokenShape};
 use palisade::error::Result;
 use palisade::id::UserId;
 use palisade::module::Module;
+use palisade::testing::{Answer, Call, On, Plan, TestApp};
 use palisade::{api_keys, sessions};
 use palisade_db::args;
 use serde_json::Value;
 use uuid::Uuid;
-
-use crate::app::{Answer, Call, On, Plan, TestApp};
 
 /// A credential that proves the first user there is, with the permissions that the token names:
 /// `test-a+b`; as an API key would with `test-key-a+b`.
@@ -387,19 +386,22 @@ async fn every_gate_decides_before_the_body_is_read() {
     app.stop().await;
 }
 
+/// The headers of every answer.
+pub const HEADERS: [&str; 9] = [
+    "content-security-policy",
+    "x-content-type-options",
+    "x-frame-options",
+    "referrer-policy",
+    "permissions-policy",
+    "cross-origin-opener-policy",
+    "cross-origin-resource-policy",
+    "cache-control",
+    "x-request-id",
+];
+
 /// What every answer carries, whoever asked for whatever.
 fn has_all_headers(answer: &Answer, line: &str) {
-    for name in [
-        "content-security-policy",
-        "x-content-type-options",
-        "x-frame-options",
-        "referrer-policy",
-        "permissions-policy",
-        "cross-origin-opener-policy",
-        "cross-origin-resource-policy",
-        "cache-control",
-        "x-request-id",
-    ] {
+    for name in HEADERS {
         assert!(answer.headers.contains_key(name), "{line} lacks {name}");
     }
     assert!(!answer.headers.contains_key("server"), "{line}");

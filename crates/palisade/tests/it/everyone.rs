@@ -13,12 +13,11 @@ use palisade_db::args;
 use palisade_db::testing::until_one_waits;
 use serde_json::json;
 
-use crate::administering::{plan, put};
-use crate::app::{Client, On, PASSWORD, Plan, TestApp};
-use crate::passkeys::{key, register};
 use crate::racing::{actor_of, insert_key};
+use palisade::testing::passkey::{key, register};
+use palisade::testing::{Call, Client, On, PASSWORD, Plan, TestApp, put, unlimited};
 
-crate::on_both! {
+palisade::on_both! {
     everyone_is_signed_out_and_the_caller_last => |on| super::signed_out(on);
     only_an_administrator_signs_everyone_out => |on| super::administrators(on);
     a_role_taken_away_stops_the_ending_of_everyones_sessions => |on| super::role_taken(on);
@@ -58,7 +57,7 @@ async fn program<'a>(app: &'a TestApp, root: &Client<'_>) -> Client<'a> {
 }
 
 async fn signed_out(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let other = app.second().await;
     for email in ["root@example.com", "second@example.com"] {
         app.admin(email).await;
@@ -116,7 +115,7 @@ async fn signed_out(on: On) {
 }
 
 async fn administrators(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let root = app.token("root@example.com").await;
     let all = root.get("/api/v1/roles/admin").await.body["permissions"].clone();
@@ -141,7 +140,7 @@ async fn administrators(on: On) {
     assert_eq!(living(&app).await, (4, 1, 0));
     assert_eq!(count(&app, "sessions.revoked").await, 0);
     let proof = json!({ "password": PASSWORD });
-    let call = crate::app::Call::post("/api/v1/auth/reauthenticate", proof).same_origin();
+    let call = Call::post("/api/v1/auth/reauthenticate", proof).same_origin();
     let answer = root.send(call).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.raw);
     let root = Client { cookie: Some(answer.cookie()), ..root };
@@ -153,7 +152,7 @@ async fn administrators(on: On) {
 }
 
 async fn role_taken(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let other = app.second().await;
     let id = app.admin("root@example.com").await;
     app.admin("second@example.com").await;
@@ -199,7 +198,7 @@ const TAKES_THE_ROLE: Module = Module {
 };
 
 async fn taken_between(on: On) {
-    let app = TestApp::with(on, Plan { modules: vec![TAKES_THE_ROLE], ..plan() }).await;
+    let app = TestApp::with(on, Plan { modules: vec![TAKES_THE_ROLE], ..unlimited() }).await;
     let id = app.admin("root@example.com").await;
     app.admin("second@example.com").await;
     let root = app.token("root@example.com").await;
@@ -229,7 +228,7 @@ async fn change_schema(app: &App, sql: &'static str) {
 }
 
 async fn half_way(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let id = app.admin("root@example.com").await;
     app.user("ann@example.com").await;
     let (root, ann) = (app.token("root@example.com").await, app.token("ann@example.com").await);
@@ -257,7 +256,7 @@ async fn half_way(on: On) {
 }
 
 async fn key_meanwhile(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let other = app.second().await;
     let id = app.admin("root@example.com").await;
     let root = other.token("root@example.com").await;
@@ -284,7 +283,7 @@ async fn key_meanwhile(on: On) {
 }
 
 async fn operator(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let root = app.token("root@example.com").await;
     let service = program(&app, &root).await;
@@ -300,7 +299,7 @@ async fn operator(on: On) {
 }
 
 async fn many(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let mut change = app.app.change(&Actor::operator()).await.unwrap();
     for _ in 0..401 {
         let id = app.app.new_id();

@@ -2,16 +2,14 @@
 
 use axum::http::{Method, StatusCode};
 use futures_util::future::join_all;
+use palisade::testing::passkey::{self, MINE, ORIGIN, begin, finish, key, register};
+use palisade::testing::phone::{MFA, answer_with, challenge, enrol, with_phone};
+use palisade::testing::{Answer, Call, On, PASSWORD, Plan, TestApp, place, unlimited};
 use palisade_crypto::webauthn::testing::{SoftAuthenticator, USER_PRESENT};
 use palisade_db::args;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::administering::plan;
-use crate::app::{Answer, Call, Client, On, PASSWORD, Plan, TestApp};
-use crate::factors::{MFA, answer_with, challenge, enrol, place, with_phone};
-use crate::passkeys::{ORIGIN, key, register};
-
-crate::on_both! {
+palisade::on_both! {
     a_challenge_of_one_step_is_none_of_another => |on| super::purposes(on);
     sessions_that_the_first_factor_ended_stay_ended => |on| super::ended(on);
     the_counter_of_a_passkey_is_kept_from_use_to_use => |on| super::counting(on);
@@ -20,23 +18,10 @@ crate::on_both! {
 }
 
 const ME: &str = "/api/v1/users/me";
-const MINE: &str = "/api/v1/users/me/passkeys";
 const AGAIN: &str = "/api/v1/auth/reauthenticate";
 const LOGIN: &str = "/api/v1/auth/login";
 const FORM: &str = "/api/v1/login/access-token";
-const BEGIN: &str = "/api/v1/auth/login/passkey/begin";
-const FINISH: &str = "/api/v1/auth/login/passkey/finish";
 const OTHER: &str = "five green kettles whistle";
-
-async fn begin(client: &Client<'_>) -> Value {
-    let options = client.send(Call::new(Method::POST, BEGIN)).await;
-    assert_eq!(options.status, StatusCode::OK, "{}", options.raw);
-    options.body
-}
-
-async fn finish(client: &Client<'_>, credential: Value) -> Answer {
-    client.post(FINISH, json!({ "credential": credential })).await
-}
 
 /// A user with a passkey.
 async fn with_key(app: &TestApp, email: &str, mut key: SoftAuthenticator) -> SoftAuthenticator {
@@ -48,7 +33,7 @@ async fn with_key(app: &TestApp, email: &str, mut key: SoftAuthenticator) -> Sof
 
 /// Two steps of one session, which nothing but their purpose tells apart.
 async fn purposes(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
     let mut key = key();
@@ -60,7 +45,7 @@ async fn purposes(on: On) {
 
     let body = json!({ "credential": key.authenticate(&proving, ORIGIN) });
     assert_eq!(place(&ann.post(AGAIN, body).await), (422, "/credential", "mfa.wrong_passkey"));
-    let body = json!({ "credential": crate::passkeys::key().register(&making, ORIGIN) });
+    let body = json!({ "credential": passkey::key().register(&making, ORIGIN) });
     let made = ann.post(&format!("{MINE}/finish"), body).await;
     assert_eq!(place(&made), (422, "/credential/response/clientDataJSON", "mfa.bad_passkey"));
     assert_eq!(ann.get(ME).await.body["mfa"]["passkeys"], 1);
@@ -69,7 +54,7 @@ async fn purposes(on: On) {
 
 /// The gate refuses a session without the factor anyway; it must be over even so.
 async fn ended(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let first = app.anyone().login("ann@example.com").await;
     let old = app.anyone().with_token(first.text("access_token"));
@@ -92,7 +77,7 @@ async fn ended(on: On) {
 }
 
 async fn counting(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let mut key = key();
     key.sign_count = 1;
     let mut key = with_key(&app, "ann@example.com", key).await;
@@ -123,20 +108,6 @@ async fn counting(on: On) {
     assert_eq!(good, 1, "{answers:?}");
     other.stop().await;
     app.stop().await;
-}
-
-/// Every byte of an answer that a client can learn something from.
-fn shown(answer: &Answer) -> (StatusCode, String, Vec<String>) {
-    let request = answer.text("request_id");
-    let mut headers: Vec<String> = answer
-        .headers
-        .iter()
-        // The one counts requests; the other, uses of a limit by the same address.
-        .filter(|(name, _)| *name != "x-request-id" && *name != "ratelimit")
-        .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
-        .collect();
-    headers.sort();
-    (answer.status, answer.raw.replace(&request, ""), headers)
 }
 
 /// The ways to give a password.
@@ -187,7 +158,7 @@ async fn one_refusal(on: On) {
     assert_eq!(app.anyone().post(MFA, body).await.code(), "lockout.locked");
 
     for way in WAYS {
-        let expected = shown(&give(&app, way, "nobody@example.com", PASSWORD).await);
+        let expected = give(&app, way, "nobody@example.com", PASSWORD).await.shown();
         assert_eq!(expected.0, StatusCode::UNAUTHORIZED, "{}", expected.1);
         assert!(expected.1.contains(r#""code":"login.denied""#), "{}", expected.1);
         assert!(expected.2.iter().all(|header| !header.starts_with("set-cookie")));
@@ -202,7 +173,7 @@ async fn one_refusal(on: On) {
             ("locked@example.com", OTHER),
             ("guessed@example.com", OTHER),
         ] {
-            let refused = shown(&give(&app, way, email, password).await);
+            let refused = give(&app, way, email, password).await.shown();
             assert_eq!(refused, expected, "{way} {email} {password}");
         }
     }
@@ -211,7 +182,7 @@ async fn one_refusal(on: On) {
 
 /// Whose passkey it is, or would be, nobody learns who can't use it.
 async fn one_refusal_of_passkeys(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let root = app.token("root@example.com").await;
     let mut anns = with_key(&app, "ann@example.com", key()).await;
@@ -232,7 +203,7 @@ async fn one_refusal_of_passkeys(on: On) {
     let mut nobodys = key();
     nobodys.user_handle = app.app.new_id().as_bytes().to_vec();
     let credential = nobodys.authenticate(&begin(&anyone).await, ORIGIN);
-    let expected = shown(&finish(&anyone, credential).await);
+    let expected = finish(&anyone, credential).await.shown();
     assert_eq!(expected.0, StatusCode::UNAUTHORIZED, "{}", expected.1);
     assert!(expected.1.contains(r#""code":"login.denied""#), "{}", expected.1);
     let mut unverified = anns.authenticate(&begin(&anyone).await, ORIGIN);
@@ -250,7 +221,7 @@ async fn one_refusal_of_passkeys(on: On) {
             unverified
         }),
     ] {
-        assert_eq!(shown(&finish(&anyone, credential).await), expected, "{name}");
+        assert_eq!(finish(&anyone, credential).await.shown(), expected, "{name}");
     }
     app.stop().await;
 }

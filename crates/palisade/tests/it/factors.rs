@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use futures_util::future::join_all;
-use palisade_crypto::totp::TotpSecret;
+use palisade::testing::mailbox::{letters, token};
+use palisade::testing::phone::{
+    MFA, Phone, STEP, answer_with, challenge, enrol, sign_in, with_phone,
+};
+use palisade::testing::{
+    Answer, Call, Client, On, PASSWORD, Plan, TestApp, claims, place, put, unlimited,
+};
 use palisade_db::args;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::administering::{plan, put};
-use crate::app::{Answer, Call, Client, On, PASSWORD, Plan, TestApp};
-use crate::mailbox::{letters, token};
-
-crate::on_both! {
+palisade::on_both! {
     a_second_factor_stands_between_password_and_session => |on| super::signing_in(on);
     a_one_time_code_works_once => |on| super::once(on);
     a_recovery_code_works_once => |on| super::recovering(on);
@@ -28,107 +30,14 @@ crate::on_both! {
 }
 
 const NEW: &str = "five green kettles whistle";
-const STEP: Duration = Duration::from_secs(30);
-pub const MFA: &str = "/api/v1/auth/login/mfa";
 const AGAIN: &str = "/api/v1/auth/reauthenticate";
-
-/// An authenticator app, as somebody set it up by typing the secret.
-pub struct Phone(TotpSecret);
-
-impl Phone {
-    /// What an app makes of the secret: base32 (RFC 4648 section 6).
-    pub fn new(secret: &str) -> Self {
-        let mut bits = 0u32;
-        let (mut count, mut bytes) = (0, Vec::new());
-        for letter in secret.bytes() {
-            let value = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".iter().position(|at| *at == letter);
-            bits = bits << 5 | u32::try_from(value.unwrap()).unwrap();
-            count += 5;
-            if count >= 8 {
-                count -= 8;
-                bytes.push((bits >> count) as u8);
-                bits &= (1 << count) - 1;
-            }
-        }
-        Self(TotpSecret::from_bytes(&bytes).unwrap())
-    }
-
-    pub fn code(&self, app: &TestApp) -> String {
-        let now = u64::try_from(app.app.clock.now().as_seconds()).unwrap();
-        self.0.code(now).expose().to_owned()
-    }
-
-    /// A code that is none of any step near to this one.
-    pub fn wrong(&self, app: &TestApp) -> String {
-        let now = u64::try_from(app.app.clock.now().as_seconds()).unwrap();
-        let near: Vec<_> = (0..5).map(|step| self.0.code(now + 30 * step - 60)).collect();
-        (0..10u32)
-            .map(|code| format!("{code:06}"))
-            .find(|code| near.iter().all(|other| other.expose() != code))
-            .unwrap()
-    }
-}
-
-/// Sets up an app for whoever is signed in; answers the recovery codes too.
-pub async fn enrol(client: &Client<'_>) -> (Phone, Vec<String>) {
-    let made = client.act("/api/v1/users/me/totp").await;
-    assert_eq!(made.status, StatusCode::OK, "{}", made.raw);
-    let phone = Phone::new(&made.text("secret"));
-    let code = phone.code(client.app);
-    let done = client.post("/api/v1/users/me/totp/confirm", json!({ "code": code })).await;
-    assert_eq!(done.status, StatusCode::OK, "{}", done.raw);
-    let codes = done.body["recovery_codes"].as_array().unwrap();
-    (phone, codes.iter().map(|code| code.as_str().unwrap().to_owned()).collect())
-}
-
-/// A user with an app, whose first code is past.
-pub async fn with_phone(app: &TestApp, email: &str) -> (Phone, Vec<String>) {
-    app.user(email).await;
-    let enrolled = enrol(&app.token(email).await).await;
-    app.advance(STEP).await;
-    enrolled
-}
-
-/// The password is right: what stands for the sign-in so far.
-pub async fn challenge(client: &Client<'_>, email: &str) -> String {
-    let answer = client.login(email).await;
-    assert_eq!(place(&answer), (401, "", "login.mfa_required"), "{}", answer.raw);
-    answer.text("mfa_token")
-}
-
-pub async fn answer_with(client: &Client<'_>, token: &str, method: &str, code: &str) -> Answer {
-    client.post(MFA, json!({ "mfa_token": token, "method": method, "code": code })).await
-}
-
-/// Signs in with password and app.
-pub async fn sign_in<'a>(app: &'a TestApp, email: &str, phone: &Phone) -> Client<'a> {
-    let anyone = app.anyone();
-    let token = challenge(&anyone, email).await;
-    let done = answer_with(&anyone, &token, "totp", &phone.code(app)).await;
-    assert_eq!(done.status, StatusCode::OK, "{}", done.raw);
-    anyone.with_token(done.text("access_token"))
-}
-
-pub fn claims(token: &str) -> Value {
-    use base64::Engine as _;
-    let body = token.split('.').nth(1).unwrap();
-    let body = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(body).unwrap();
-    serde_json::from_slice(&body).unwrap()
-}
-
-/// Status, pointer and code of a refusal.
-pub fn place(answer: &Answer) -> (u16, &str, &str) {
-    let field = &answer.body["errors"][0];
-    let pointer = field["pointer"].as_str().unwrap_or("");
-    (answer.status.as_u16(), pointer, field["code"].as_str().unwrap_or(answer.code()))
-}
 
 async fn me(client: &Client<'_>) -> Answer {
     client.get("/api/v1/users/me").await
 }
 
 async fn signing_in(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
     assert_eq!(me(&ann).await.body["mfa"]["totp"], false);
@@ -198,7 +107,7 @@ async fn opens_nothing_else(app: &TestApp, token: &str) {
 }
 
 async fn once(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let (phone, _) = with_phone(&app, "ann@example.com").await;
     let anyone = app.anyone();
     let other = app.second_with(vec![("limits.enabled", "false")]).await;
@@ -235,7 +144,7 @@ async fn once(on: On) {
 }
 
 async fn recovering(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let (phone, codes) = with_phone(&app, "ann@example.com").await;
     assert_eq!(codes.len(), 10);
     letters(&app).await;
@@ -268,7 +177,7 @@ async fn recovering(on: On) {
     // SECURITY: neither a code nor the app's secret lies in the database in the clear.
     let (sealed,): (Vec<u8>,) =
         app.app.db.one("select sealed from totp_secrets", args![]).await.unwrap();
-    assert!(sealed.len() > 20 && !sealed.windows(20).any(|part| part == phone.0.as_bytes()));
+    assert!(sealed.len() > 20 && !sealed.windows(20).any(|part| part == phone.secret()));
     // Nor does one user's code open another's account.
     let (_, others) = with_phone(&app, "bob@example.com").await;
     let token = challenge(&anyone, "ann@example.com").await;
@@ -356,7 +265,7 @@ async fn answering(on: On) {
 }
 
 async fn dying(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let root = app.token("root@example.com").await;
     let (phone, codes) = with_phone(&app, "ann@example.com").await;
@@ -396,7 +305,7 @@ fn token_of(letter: Option<palisade::mail::Rendered>) -> String {
 }
 
 async fn ending(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let first = app.anyone().login("ann@example.com").await;
     let old = app.anyone().with_token(first.text("access_token"));
@@ -427,7 +336,7 @@ async fn ending(on: On) {
 }
 
 async fn racing(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     for round in 0..5 {
         let email = format!("ann{round}@example.com");
         app.user(&email).await;
@@ -463,7 +372,7 @@ async fn racing(on: On) {
 }
 
 async fn lacking(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let first = app.anyone().login("ann@example.com").await;
     let ann = app.anyone().with_token(first.text("access_token"));
@@ -489,7 +398,7 @@ async fn lacking(on: On) {
 }
 
 async fn proving(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let (phone, codes) = with_phone(&app, "ann@example.com").await;
     let ann = sign_in(&app, "ann@example.com", &phone).await;
     app.advance(Duration::from_secs(600)).await;
@@ -532,7 +441,7 @@ async fn proving(on: On) {
 }
 
 async fn resetting(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let (phone, _) = with_phone(&app, "ann@example.com").await;
     let ann = sign_in(&app, "ann@example.com", &phone).await;
@@ -560,7 +469,7 @@ async fn resetting(on: On) {
 }
 
 async fn guessing(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let (phone, _) = with_phone(&app, "ann@example.com").await;
     let inside = sign_in(&app, "ann@example.com", &phone).await;
     let mut tokens = Vec::new();

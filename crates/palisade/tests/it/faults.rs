@@ -16,13 +16,12 @@ use palisade::error::Result;
 use palisade::http::{NoContent, Routes};
 use palisade::module::{Job, Module};
 use palisade::sessions;
+use palisade::testing::{Call, Client, On, Plan, TestApp};
 use palisade_db::args;
 use serde_json::{Value, json};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::app::{Call, Client, On, Plan, TestApp};
-
-crate::on_both! {
+palisade::on_both! {
     a_panic_is_told_and_the_process_serves_on => |on| super::panicking(on);
     a_panic_in_background_work_does_not_end_it => |on| super::panicking_behind(on);
 }

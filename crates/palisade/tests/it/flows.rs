@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use palisade::app::{Actor, Hold};
+use palisade::testing::mailbox::{letters, link, token};
+use palisade::testing::passkey::{ORIGIN, register};
+use palisade::testing::phone::{MFA, Phone, answer_with, challenge, enrol, sign_in, with_phone};
+use palisade::testing::{Answer, Call, Client, On, PASSWORD, Plan, TestApp, place, unlimited};
 use serde_json::{Value, json};
 
-use crate::administering::plan;
-use crate::app::{Answer, Call, Client, On, PASSWORD, Plan, TestApp};
-use crate::factors::{MFA, Phone, answer_with, challenge, enrol, place, sign_in};
-use crate::mailbox::{letters, token};
-
-crate::on_both! {
+palisade::on_both! {
     only_the_drawn_edges_succeed => |on| super::walking(on);
     lost_factors_come_back_after_a_time => |on| super::losing(on);
     what_was_set_up_before_the_address_was_proved_is_gone => |on| super::planting(on);
@@ -179,16 +178,16 @@ async fn take(app: &TestApp, held: &Held, step: &str) -> Answer {
         _ => {
             let call = Call::new(Method::POST, "/api/v1/auth/login/passkey/begin");
             let options = app.anyone().send(call).await.body;
-            let mut key = crate::passkeys::key();
+            let mut key = palisade::testing::passkey::key();
             key.user_handle = held.user.clone();
-            let body = json!({ "credential": key.authenticate(&options, crate::passkeys::ORIGIN) });
+            let body = json!({ "credential": key.authenticate(&options, ORIGIN) });
             app.anyone().post("/api/v1/auth/login/passkey/finish", body).await
         }
     }
 }
 
 async fn walking(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let mut number = 0;
     for (state, edges) in STATES {
         let mut found = BTreeSet::new();
@@ -210,20 +209,10 @@ async fn lost(app: &TestApp, token: &str) -> Answer {
     app.anyone().post(&format!("{MFA}/lost"), json!({ "mfa_token": token })).await
 }
 
-async fn link(app: &TestApp) -> String {
-    let all = letters(app).await;
-    token(
-        all.iter()
-            .rev()
-            .find(|letter| letter.text.contains("/account/factors#"))
-            .expect("a letter"),
-    )
-}
-
 async fn waiting_for(app: &TestApp) -> String {
     let asked = challenge(&app.anyone(), "ann@example.com").await;
     assert_eq!(lost(app, &asked).await.status, StatusCode::ACCEPTED);
-    link(app).await
+    link(app, "factors").await
 }
 
 async fn remove(app: &TestApp, token: &str, password: &str) -> Answer {
@@ -232,15 +221,15 @@ async fn remove(app: &TestApp, token: &str, password: &str) -> Answer {
 }
 
 async fn losing(on: On) {
-    let off = TestApp::with(on, plan()).await;
-    crate::factors::with_phone(&off, "ann@example.com").await;
+    let off = TestApp::with(on, unlimited()).await;
+    with_phone(&off, "ann@example.com").await;
     let asked = challenge(&off.anyone(), "ann@example.com").await;
     assert_eq!(place(&lost(&off, &asked).await), (403, "", "recovery.factors_off"));
     off.stop().await;
 
     let settings = vec![("limits.enabled", "false"), ("mfa.recovery_delay", "72h")];
     let app = TestApp::with(on, Plan { settings, ..Plan::default() }).await;
-    let (phone, _) = crate::factors::with_phone(&app, "ann@example.com").await;
+    let (phone, _) = with_phone(&app, "ann@example.com").await;
     // Without the password nobody gets so far.
     assert_eq!(place(&lost(&app, "pal_mf_x").await), (401, "", "login.challenge_over"));
     not_lost(&app, &phone).await;
@@ -290,8 +279,8 @@ async fn not_lost(app: &TestApp, phone: &Phone) {
     app.advance(STEP).await;
     links.push(waiting_for(app).await);
     app.advance(STEP).await;
-    let mut key = crate::passkeys::key();
-    let made = crate::passkeys::register(&inside, &mut key).await;
+    let mut key = palisade::testing::passkey::key();
+    let made = register(&inside, &mut key).await;
     assert_eq!(made.status, StatusCode::CREATED, "{}", made.raw);
     app.advance(73 * HOUR).await;
     for link in links {
@@ -311,8 +300,8 @@ async fn planting(on: On) {
     app.anyone().post("/api/v1/auth/register", body).await;
     let thief = app.token("victim@example.com").await;
     enrol(&thief).await;
-    let mut key = crate::passkeys::key();
-    crate::passkeys::register(&thief, &mut key).await;
+    let mut key = palisade::testing::passkey::key();
+    register(&thief, &mut key).await;
     // The owner of the address asks for a new password: nothing of the thief's survives.
     let body = json!({ "email": "victim@example.com" });
     app.anyone().post("/api/v1/auth/password/forgot", body).await;
@@ -332,38 +321,38 @@ async fn planting(on: On) {
 }
 
 async fn undoing(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
-    let mut hers = crate::passkeys::key();
-    crate::passkeys::register(&app.token("ann@example.com").await, &mut hers).await;
+    let mut hers = palisade::testing::passkey::key();
+    register(&app.token("ann@example.com").await, &mut hers).await;
     app.advance(HOUR).await;
     // A thief who holds password and passkey moves the account on, and makes a passkey of their own.
     let call = Call::new(Method::POST, "/api/v1/auth/login/passkey/begin");
     let options = app.anyone().send(call).await.body;
-    let body = json!({ "credential": hers.authenticate(&options, crate::passkeys::ORIGIN) });
+    let body = json!({ "credential": hers.authenticate(&options, ORIGIN) });
     let done = app.anyone().post("/api/v1/auth/login/passkey/finish", body).await;
     let thief = app.anyone().with_token(done.text("access_token"));
     let moved =
         thief.post("/api/v1/users/me/email", json!({ "email": "thief@evil.example" })).await;
     assert_eq!(moved.status, StatusCode::ACCEPTED, "{}", moved.raw);
-    let confirm = find(&app, "/account/email#").await;
+    let confirm = link(&app, "email").await;
     let body = json!({ "token": confirm, "password": PASSWORD });
     app.anyone().post("/api/v1/auth/email/confirm", body).await;
     app.advance(HOUR).await;
-    let mut theirs = crate::passkeys::key();
+    let mut theirs = palisade::testing::passkey::key();
     let late = thief.act("/api/v1/users/me/passkeys/begin").await;
     assert_eq!(late.code(), "access.invalid_token", "the session's token has expired");
     let body = json!({ "refresh_token": done.text("refresh_token") });
     let again = app.anyone().post("/api/v1/auth/refresh", body).await;
     let thief = app.anyone().with_token(again.text("access_token"));
     let step = thief.act("/api/v1/auth/reauthenticate/passkey/begin").await.body;
-    let body = json!({ "credential": hers.authenticate(&step, crate::passkeys::ORIGIN) });
+    let body = json!({ "credential": hers.authenticate(&step, ORIGIN) });
     let fresh = thief.post("/api/v1/auth/reauthenticate", body).await;
     let thief = app.anyone().with_token(fresh.text("access_token"));
-    let made = crate::passkeys::register(&thief, &mut theirs).await;
+    let made = register(&thief, &mut theirs).await;
     assert_eq!(made.status, StatusCode::CREATED, "{}", made.raw);
 
-    let undo = find(&app, "/account/undo#").await;
+    let undo = link(&app, "undo").await;
     let body = json!({ "token": undo, "password": NEW });
     let undone = app.anyone().post("/api/v1/auth/email/undo", body).await;
     assert_eq!(undone.status, StatusCode::NO_CONTENT, "{}", undone.raw);
@@ -373,9 +362,4 @@ async fn undoing(on: On) {
     let allowed: &Value = &asked.body["passkey_options"]["allowCredentials"];
     assert_eq!(allowed.as_array().unwrap().len(), 1, "{allowed}");
     app.stop().await;
-}
-
-async fn find(app: &TestApp, page: &str) -> String {
-    let all = letters(app).await;
-    token(all.iter().rev().find(|letter| letter.text.contains(page)).expect("a letter"))
 }

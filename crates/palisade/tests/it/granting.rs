@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
+use palisade::testing::{Answer, Call, Client, On, TestApp, place, put, unlimited};
 use serde_json::{Value, json};
 
-use crate::administering::{place, plan};
-use crate::app::{Answer, Call, Client, On, TestApp};
-
-crate::on_both! {
+palisade::on_both! {
     what_is_not_granted_is_not_allowed => |on| super::checks(on);
     sharing_gives_only_what_the_sharer_holds => |on| super::sharing(on);
     grants_end_with_their_time_their_user_and_their_role => |on| super::ends(on);
@@ -37,7 +35,7 @@ async fn because(client: &Client<'_>, action: &str, id: &str) -> Value {
 }
 
 async fn checks(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let id = app.user("ann@example.com").await;
     let (root, ann) = (app.token("root@example.com").await, app.token("ann@example.com").await);
@@ -106,7 +104,7 @@ async fn bad_grants(root: &Client<'_>) {
 }
 
 async fn sharing(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let id = app.user("ann@example.com").await;
     app.user("bob@example.com").await;
@@ -164,7 +162,7 @@ async fn give(client: &Client<'_>, path: &str, body: Value) -> String {
 }
 
 async fn taking(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let (ann, bob) = (app.user("ann@example.com").await, app.user("bob@example.com").await);
     let (root, client) = (app.token("root@example.com").await, app.token("ann@example.com").await);
@@ -191,7 +189,7 @@ async fn taking(on: On) {
 }
 
 async fn enrolling(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let ann = app.user("ann@example.com").await;
     let root = app.token("root@example.com").await;
@@ -200,10 +198,10 @@ async fn enrolling(on: On) {
     let role = json!({ "name": "checkers", "permissions": ["resources:read"] });
     root.post("/api/v1/roles", role).await;
     let service = root.post("/api/v1/service-accounts", json!({ "name": "App" })).await.text("id");
-    crate::administering::put(&root, &format!("/api/v1/users/{service}/roles/checkers")).await;
+    put(&root, &format!("/api/v1/users/{service}/roles/checkers")).await;
     let body = json!({ "name": "App", "permissions": ["resources:read"] });
     let key = root.post(&format!("/api/v1/users/{service}/api-keys"), body).await.text("api_key");
-    let mut settings = plan().settings;
+    let mut settings = unlimited().settings;
     settings.push(("mfa.required", "true"));
     let strict = app.second_with(settings).await;
     let subject = format!("user:{ann}");
@@ -218,7 +216,7 @@ async fn enrolling(on: On) {
 }
 
 async fn ends(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let id = app.user("ann@example.com").await;
     let (root, ann) = (app.token("root@example.com").await, app.token("ann@example.com").await);
@@ -234,16 +232,16 @@ async fn ends(on: On) {
     );
 
     root.post("/api/v1/roles", json!({ "name": "editors", "permissions": [] })).await;
-    crate::administering::put(&root, &format!("/api/v1/users/{id}/roles/editors")).await;
+    put(&root, &format!("/api/v1/users/{id}/roles/editors")).await;
     grant(&root, "document/7/grants/role:editors", &["read"]).await;
     assert_eq!(because(&ann, "read", "7").await, "role:editors");
     root.delete(&format!("/api/v1/users/{id}/roles/editors")).await;
     assert_eq!(because(&ann, "read", "7").await, Value::Null);
-    crate::administering::put(&root, &format!("/api/v1/users/{id}/roles/editors")).await;
+    put(&root, &format!("/api/v1/users/{id}/roles/editors")).await;
     // The next role of that name begins with nothing.
     root.delete("/api/v1/roles/editors").await;
     root.post("/api/v1/roles", json!({ "name": "editors", "permissions": [] })).await;
-    crate::administering::put(&root, &format!("/api/v1/users/{id}/roles/editors")).await;
+    put(&root, &format!("/api/v1/users/{id}/roles/editors")).await;
     assert_eq!(because(&ann, "read", "7").await, Value::Null);
 
     grant(&root, &format!("document/7/grants/user:{id}"), &["read"]).await;
@@ -259,7 +257,7 @@ async fn ends(on: On) {
 }
 
 async fn listing(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let id = app.user("ann@example.com").await;
     let (root, ann) = (app.token("root@example.com").await, app.token("ann@example.com").await);

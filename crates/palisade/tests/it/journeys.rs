@@ -1,11 +1,10 @@
 //! The whole path of a person: register, sign in, be recognised, refresh, sign out.
 
 use axum::http::{Method, StatusCode};
+use palisade::testing::{Call, On, PASSWORD, TestApp};
 use serde_json::json;
 
-use crate::app::{Call, On, PASSWORD, TestApp};
-
-crate::on_both! {
+palisade::on_both! {
     a_person_registers_signs_in_and_signs_out => |on| super::whole_path(on);
     refreshing_replaces_the_token => |on| super::refreshing(on);
     a_browser_lives_on_a_cookie => |on| super::cookie(on);

@@ -5,15 +5,15 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use palisade::app::{Actor, Hold};
 use palisade::id::UserId;
+use palisade::testing::mailbox::{letter, letters, token};
+use palisade::testing::{
+    Answer, Call, Client, On, PASSWORD, TestApp, patch, place, put, unlimited,
+};
 use palisade::{deletion, passwords, sessions, users};
 use palisade_db::args;
 use serde_json::{Value, json};
 
-use crate::administering::{place, plan, put};
-use crate::app::{Answer, Call, Client, On, PASSWORD, TestApp};
-use crate::mailbox::{letter, letters, token};
-
-crate::on_both! {
+palisade::on_both! {
     an_api_key_is_shown_once_listed_and_revoked => |on| super::one_key(on);
     an_api_key_may_do_what_its_owner_may_and_no_more => |on| super::no_more(on);
     an_api_key_never_exceeds_its_maker => |on| super::beyond(on);
@@ -107,7 +107,7 @@ async fn one_key(on: On) {
 }
 
 async fn no_more(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let root = app.token("root@example.com").await;
     let role = json!({ "name": "readers", "permissions": ["users:read"] });
@@ -127,7 +127,7 @@ async fn no_more(on: On) {
 }
 
 async fn beyond(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let root = app.token("root@example.com").await;
     app.user("ann@example.com").await;
@@ -167,7 +167,7 @@ async fn beyond(on: On) {
 }
 
 async fn for_another(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let root = app.token("root@example.com").await;
     let ann = app.user("ann@example.com").await;
@@ -252,7 +252,7 @@ async fn eventually(client: &Client<'_>, expected: (u16, String), how: &str) {
 }
 
 async fn revoking(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let root = app.token("root@example.com").await;
     let user = app.user("ann@example.com").await;
@@ -280,7 +280,7 @@ async fn revoking(on: On) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_of_password_by_its_owner_leaves_the_api_keys() {
-    let app = TestApp::with(On::Sqlite, plan()).await;
+    let app = TestApp::with(On::Sqlite, unlimited()).await;
     app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
     let program = key(&app, &ann, &[]).await;
@@ -293,7 +293,7 @@ async fn a_change_of_password_by_its_owner_leaves_the_api_keys() {
 }
 
 async fn expiring(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
     let body = json!({ "name": "CI", "permissions": [], "expires_in": 3600 });
@@ -319,7 +319,7 @@ async fn expiring(on: On) {
 }
 
 async fn addresses(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
     let networks = json!(["203.0.113.0/28", "2001:db8::/32", "192.0.2.9"]);
@@ -345,7 +345,7 @@ async fn addresses(on: On) {
 }
 
 async fn warning(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
     make(&ann, json!({ "name": "long", "permissions": [], "expires_in": 8 * 24 * 3600 })).await;
@@ -366,7 +366,7 @@ async fn warning(on: On) {
 }
 
 async fn no_way_around(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let root = app.token("root@example.com").await;
     let role = json!({ "name": "readers", "permissions": ["users:read", "tokens:introspect"] });
@@ -380,7 +380,7 @@ async fn no_way_around(on: On) {
     assert_eq!(own.get("/api/v1/users").await.status, StatusCode::OK);
     // From now on administrators need a second factor, and this one has none; or everyone needs one.
     for required in [("access.admin_mfa", "required"), ("mfa.required", "true")] {
-        let mut settings = plan().settings;
+        let mut settings = unlimited().settings;
         settings.push(required);
         let strict = app.second_with(settings).await;
         opens_nothing(&strict, &own, &service).await;
@@ -405,7 +405,7 @@ async fn opens_nothing(strict: &TestApp, own: &Client<'_>, service: &Client<'_>)
 }
 
 async fn from_memory(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("ann@example.com").await;
     let program = key(&app, &app.token("ann@example.com").await, &["users:read"]).await;
     assert_eq!(status(&program).await, good());
@@ -458,7 +458,7 @@ async fn service(on: On) {
     let refused = palisade::invitations::send_link(change, account).await;
     assert_eq!(refused.unwrap_err().code(), "users.service_account");
     let body = json!({ "email": "mallory@example.com" });
-    let answer = crate::administering::patch(&root, &format!("/api/v1/users/{id}"), body).await;
+    let answer = patch(&root, &format!("/api/v1/users/{id}"), body).await;
     assert_eq!(answer.code(), "users.service_account");
     // Even with a password in the table it can't sign in.
     let mut tx = app.app.upkeep("a test").begin().await.unwrap();
@@ -479,7 +479,7 @@ async fn service(on: On) {
 }
 
 async fn last_admin(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let only = app.admin("root@example.com").await;
     let root = app.token("root@example.com").await;
     let id = make_service(&root).await.text("id");

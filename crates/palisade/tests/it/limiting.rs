@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use palisade::testing::{Answer, Call, On, Plan, TestApp};
 use serde_json::json;
 
-use crate::app::{Answer, Call, On, Plan, TestApp};
-
-crate::on_both! {
+palisade::on_both! {
     the_requests_of_an_account_are_counted_together => |on| super::counted(on);
     an_account_that_sends_too_much_can_still_end_its_sessions => |on| super::braking(on);
 }

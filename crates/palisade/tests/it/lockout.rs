@@ -10,12 +10,11 @@ use palisade::lockout::{self, Device};
 use palisade::login;
 use palisade::sessions::Transport;
 use palisade::settings::TokenFormat;
+use palisade::testing::{Answer, Call, Client, On, PASSWORD, Plan, TestApp, unlimited};
 use palisade_db::args;
 use serde_json::{Value, json};
 
-use crate::app::{Answer, Call, Client, On, PASSWORD, Plan, TestApp};
-
-crate::on_both! {
+palisade::on_both! {
     parallel_guesses_get_no_more_than_the_budget => |on| super::parallel(on);
     a_lock_is_no_weapon_against_a_known_device => |on| super::known(on);
     devices_of_an_earlier_password_share_one_count => |on| super::former(on);
@@ -29,10 +28,6 @@ crate::on_both! {
 const LOGIN: &str = "/api/v1/auth/login";
 const WRONG: &str = "five green kettles whistle";
 const MINUTE: Duration = Duration::from_secs(60);
-
-fn without_limits() -> Plan {
-    Plan { settings: vec![("limits.enabled", "false")], ..Plan::default() }
-}
 
 async fn guess(client: &Client<'_>, email: &str, password: &str) -> Answer {
     client.post(LOGIN, json!({ "email": email, "password": password })).await
@@ -64,7 +59,7 @@ async fn refusals(app: &TestApp, reason: &str) -> i64 {
 }
 
 async fn parallel(on: On) {
-    let app = TestApp::with(on, without_limits()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let other = app.second().await;
     let mut answered = 0;
@@ -95,7 +90,7 @@ async fn parallel(on: On) {
 }
 
 async fn known(on: On) {
-    let app = TestApp::with(on, without_limits()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let first = app.anyone().login("ann@example.com").await;
     let device = first.text("device_token");
@@ -138,7 +133,7 @@ async fn known(on: On) {
 
 /// Somebody who knew the password made a hundred devices known before it was changed.
 async fn former(on: On) {
-    let app = TestApp::with(on, crate::administering::plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let mut devices = Vec::new();
     for _ in 0..12 {
@@ -166,7 +161,7 @@ async fn former(on: On) {
 }
 
 async fn strangers(on: On) {
-    let app = TestApp::with(on, without_limits()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     app.user("eve@example.com").await;
     let of_ann = app.anyone().login("ann@example.com").await.text("device_token");
@@ -191,7 +186,7 @@ async fn strangers(on: On) {
 }
 
 async fn restarts(on: On) {
-    let app = TestApp::with(on, without_limits()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     for _ in 0..3 {
         guess(&app.anyone(), "ann@example.com", WRONG).await;
@@ -212,7 +207,7 @@ async fn restarts(on: On) {
 }
 
 async fn unlocking(on: On) {
-    let app = TestApp::with(on, without_limits()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let id = app.user("ann@example.com").await;
     app.admin("root@example.com").await;
     let ann = app.token("ann@example.com").await;
@@ -243,7 +238,7 @@ async fn unlocking(on: On) {
 }
 
 async fn for_good(on: On) {
-    let app = TestApp::with(on, without_limits()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let id = app.user("ann@example.com").await;
     let device = app.anyone().login("ann@example.com").await.text("device_token");
     for _ in 0..20 {
@@ -268,7 +263,7 @@ async fn for_good(on: On) {
 }
 
 async fn given_back(on: On) {
-    let app = TestApp::with(on, without_limits()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     for wait in 0..40 {
         let attempt = login::Attempt {
@@ -300,7 +295,7 @@ async fn given_back(on: On) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_right_passwords_at_once_are_no_guesses() {
-    let app = TestApp::with(On::Sqlite, without_limits()).await;
+    let app = TestApp::with(On::Sqlite, unlimited()).await;
     app.user("ann@example.com").await;
     let sign_ins = (0..20).map(|number| {
         let client = app.anyone().from(&format!("203.0.113.{number}"));
@@ -339,7 +334,7 @@ async fn lockout_can_be_set_and_switched_off() {
 /// Whoever has somebody's session can't use it to guess the password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guesses_at_the_current_password_are_counted_too() {
-    let app = TestApp::with(On::Sqlite, without_limits()).await;
+    let app = TestApp::with(On::Sqlite, unlimited()).await;
     app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
     let change = |current: &'static str| {

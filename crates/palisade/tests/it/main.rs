@@ -14,7 +14,6 @@
 )]
 
 mod administering;
-mod app;
 mod auditing;
 mod bad_input;
 mod bounds;
@@ -36,7 +35,6 @@ mod journeys;
 mod keys;
 mod limiting;
 mod lockout;
-mod mailbox;
 mod modules;
 mod moving;
 mod newer;
@@ -45,7 +43,6 @@ mod owning;
 mod pages;
 mod passkeys;
 mod racing;
-mod recounting;
 mod recovering;
 mod refreshing;
 mod replaced;

@@ -2,13 +2,12 @@
 
 use palisade::Builder;
 use palisade::module::Module;
+use palisade::testing::{On, Plan, TestApp, settings};
 use palisade_crypto::random::OsRandom;
 use palisade_db::{Migration, Sql, args};
 use std::sync::Arc;
 
-use crate::app::{On, Plan, TestApp, settings};
-
-crate::on_both! {
+palisade::on_both! {
     an_application_numbers_its_migrations_from_one => |on| super::numbers(on);
     a_module_that_is_switched_off_leaves_its_tables => |on| super::switched_off(on);
 }

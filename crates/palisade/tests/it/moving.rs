@@ -7,17 +7,15 @@ use futures_util::future::join_all;
 use palisade::app::{Actor, Hold};
 use palisade::id::UserId;
 use palisade::sessions;
+use palisade::testing::mailbox::{letters, token};
+use palisade::testing::{Answer, Client, On, PASSWORD, Plan, TestApp, patch, place, unlimited};
 use palisade::users::{self, Email, NewUser};
 use palisade::{audit, audit_log};
 use palisade_db::args;
 use palisade_db::testing::until_one_waits;
 use serde_json::json;
 
-use crate::administering::{patch, place, plan};
-use crate::app::{Answer, Client, On, PASSWORD, Plan, TestApp};
-use crate::mailbox::{letters, token};
-
-crate::on_both! {
+palisade::on_both! {
     an_invited_person_chooses_a_password => |on| super::inviting(on);
     a_change_of_address_needs_the_password_and_can_be_undone => |on| super::moving(on);
     an_undone_change_of_address_voids_those_after_it => |on| super::undoing(on);
@@ -64,7 +62,7 @@ async fn link(app: &TestApp, to: &str, page: &str) -> String {
 }
 
 async fn inviting(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let root = app.token("root@example.com").await;
     let body = json!({ "email": "ann@example.com", "name": "Ann", "roles": ["admin"] });
@@ -95,7 +93,7 @@ async fn inviting(on: On) {
 }
 
 async fn moving(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     app.user("bob@example.com").await;
     let ann = app.token("ann@example.com").await;
@@ -152,7 +150,7 @@ async fn moving(on: On) {
 
 /// Ann's account is moved to two addresses in turn; she takes it back from the first.
 async fn undoing(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let thief = app.token("ann@example.com").await;
     for to in ["one@evil.example", "two@evil.example"] {
@@ -181,7 +179,7 @@ async fn undoing(on: On) {
 }
 
 async fn dying(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
     // A reset link that was sent to the old address.
@@ -229,7 +227,7 @@ async fn without_mail_nobody_is_invited_and_no_address_is_changed() {
 
 /// Whoever moved an account on waits at the same moment to take the address that it leaves.
 async fn racing(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let mut change = app.app.change(&Actor::system()).await.unwrap();
     let moved = change
@@ -278,7 +276,7 @@ async fn racing(on: On) {
 
 /// Each link is found good, and then waits for the change in which its user is disabled.
 async fn disabling(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     for (number, page) in ["reset", "email", "undo"].into_iter().enumerate() {
         let email = format!("ann{number}@example.com");
         let to = format!("new{number}@example.com");

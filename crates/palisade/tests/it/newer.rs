@@ -2,15 +2,12 @@
 //! still in these tests.
 
 use axum::http::StatusCode;
+use palisade::testing::mailbox::link;
+use palisade::testing::{Answer, Call, Client, On, PASSWORD, TestApp, claims, unlimited};
 use palisade_db::args;
 use serde_json::json;
 
-use crate::administering::plan;
-use crate::app::{Answer, Call, Client, On, PASSWORD, TestApp};
-use crate::factors::claims;
-use crate::mailbox::{letters, token};
-
-crate::on_both! {
+palisade::on_both! {
     a_proof_in_the_same_second_ends_the_tokens_before_it => |on| super::proofs(on);
     a_newer_link_replaces_the_older_ones => |on| super::links(on);
     a_link_from_the_same_moment_dies_with_the_password => |on| super::moment(on);
@@ -32,14 +29,8 @@ async fn prove(client: &Client<'_>) -> Answer {
 }
 
 /// The token of the newest letter that leads to a page.
-async fn link(app: &TestApp, page: &str) -> String {
-    let all = letters(app).await;
-    let page = format!("/account/{page}#");
-    token(all.iter().rev().find(|letter| letter.text.contains(&page)).expect("a letter"))
-}
-
 async fn proofs(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let mut second = app.second().await;
     app.user("ann@example.com").await;
     for format in ["jwt", "paseto"] {
@@ -80,7 +71,7 @@ async fn proofs(on: On) {
 }
 
 async fn links(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let root = app.token("root@example.com").await;
     let body = json!({ "email": "ann@example.com" });
@@ -133,7 +124,7 @@ async fn links(on: On) {
 }
 
 async fn moment(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
     let body = json!({ "email": "ann@example.com" });
@@ -153,7 +144,7 @@ async fn moment(on: On) {
 }
 
 async fn device(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let login = app.anyone().login("ann@example.com").await;
     let ann = app.anyone().with_token(login.text("access_token"));

@@ -6,18 +6,16 @@ use axum::http::{Method, StatusCode};
 use bytes::Bytes;
 use palisade::app::{Actor, Hold};
 use palisade::credentials::{self, Act, End};
+use palisade::testing::mailbox::link;
+use palisade::testing::passkey::{ORIGIN, key, register};
+use palisade::testing::phone::{MFA, answer_with, challenge, enrol, sign_in, with_phone};
+use palisade::testing::{Answer, Call, Client, On, PASSWORD, Plan, TestApp, place, unlimited};
 use palisade::{roles, sessions, users};
 use palisade_db::args;
 use palisade_db::testing::until_one_waits;
 use serde_json::{Value, json};
 
-use crate::administering::plan;
-use crate::app::{Answer, Call, Client, On, PASSWORD, Plan, TestApp};
-use crate::factors::{MFA, answer_with, challenge, enrol, place, sign_in, with_phone};
-use crate::mailbox::{letters, token};
-use crate::passkeys::{ORIGIN, key, register};
-
-crate::on_both! {
+palisade::on_both! {
     a_request_that_waited_does_nothing_after_its_session_has_ended => |on| super::waiting(on);
     a_planted_passkey_does_not_outlive_the_password_alone => |on| super::planting(on);
     a_new_password_by_mail_gives_no_more_guesses_at_the_factor => |on| super::guessing(on);
@@ -32,11 +30,6 @@ crate::on_both! {
 const NEW: &str = "five green kettles whistle";
 const STEP: Duration = Duration::from_secs(30);
 
-async fn find(app: &TestApp, page: &str) -> String {
-    let all = letters(app).await;
-    token(all.iter().rev().find(|letter| letter.text.contains(page)).expect("a letter"))
-}
-
 async fn login(app: &TestApp, email: &str, password: &str) -> Answer {
     let body = json!({ "email": email, "password": password });
     app.anyone().post("/api/v1/auth/login", body).await
@@ -46,7 +39,7 @@ async fn login(app: &TestApp, email: &str, password: &str) -> Answer {
 async fn reset(app: &TestApp, email: &str, password: &str) {
     let body = json!({ "email": email });
     app.anyone().post("/api/v1/auth/password/forgot", body).await;
-    let link = find(app, "/account/reset#").await;
+    let link = link(app, "reset").await;
     let body = json!({ "token": link, "password": password });
     let done = app.anyone().post("/api/v1/auth/password/reset", body).await;
     assert_eq!(done.status, StatusCode::NO_CONTENT, "{}", done.raw);
@@ -63,7 +56,7 @@ async fn keys(app: &TestApp) -> i64 {
 }
 
 async fn waiting(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let id = app.user("ann@example.com").await;
     let body = json!({ "name": "mine", "permissions": [] }).to_string();
     let (sender, receiver) = tokio::sync::mpsc::channel::<std::io::Result<Bytes>>(4);
@@ -118,7 +111,7 @@ async fn alone(
 
 async fn planting(on: On) {
     for by_undoing in [false, true] {
-        let app = TestApp::with(on, plan()).await;
+        let app = TestApp::with(on, unlimited()).await;
         app.user("ann@example.com").await;
         // Whoever knows the password makes a passkey, and later moves the account on.
         let thief = app.token("ann@example.com").await;
@@ -129,11 +122,11 @@ async fn planting(on: On) {
         if by_undoing {
             let body = json!({ "email": "thief@evil.example" });
             thief.post("/api/v1/users/me/email", body).await;
-            let link = find(&app, "/account/email#").await;
-            let body = json!({ "token": link, "password": PASSWORD });
+            let confirm = link(&app, "email").await;
+            let body = json!({ "token": confirm, "password": PASSWORD });
             app.anyone().post("/api/v1/auth/email/confirm", body).await;
-            let link = find(&app, "/account/undo#").await;
-            let body = json!({ "token": link, "password": NEW });
+            let undo = link(&app, "undo").await;
+            let body = json!({ "token": undo, "password": NEW });
             let undone = app.anyone().post("/api/v1/auth/email/undo", body).await;
             assert_eq!(undone.status, StatusCode::NO_CONTENT, "{}", undone.raw);
         } else {
@@ -153,7 +146,7 @@ async fn planting(on: On) {
 }
 
 async fn guessing(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let (phone, _) = with_phone(&app, "ann@example.com").await;
     let asked = challenge(&app.anyone(), "ann@example.com").await;
     for _ in 0..5 {
@@ -167,7 +160,7 @@ async fn guessing(on: On) {
 }
 
 async fn minting(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let mut devices = Vec::new();
     for _ in 0..4 {
@@ -188,7 +181,7 @@ async fn minting(on: On) {
 }
 
 async fn moved_codes(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let (_, hers) = with_phone(&app, "ann@example.com").await;
     let (_, his) = with_phone(&app, "bob@example.com").await;
     let mut tx = app.app.upkeep("a test").begin().await.unwrap();
@@ -214,7 +207,7 @@ async fn moved_codes(on: On) {
 }
 
 async fn swapping(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let (hers, _) = with_phone(&app, "ann@example.com").await;
     with_phone(&app, "bob@example.com").await;
     let mut tx = app.app.upkeep("a test").begin().await.unwrap();
@@ -291,7 +284,7 @@ async fn coming_in(on: On) {
     let holds = [Hold::Shared(id)];
     let change = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
     palisade::invitations::send_link(change, id).await.unwrap();
-    let link = find(&app, "/account/invite#").await;
+    let link = link(&app, "invite").await;
     let body = json!({ "token": link, "password": PASSWORD });
     let used = app.anyone().post("/api/v1/auth/password/reset", body).await;
     assert_eq!((used.status, used.raw.as_str()), (StatusCode::NO_CONTENT, ""));
@@ -378,7 +371,7 @@ async fn a_token_that_must_enrol_is_not_active() {
 /// Every field of a passkey and of a code, each wrong in its own way, and where the answer says so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_bad_field_of_a_factor_is_named() {
-    let app = TestApp::with(On::Sqlite, plan()).await;
+    let app = TestApp::with(On::Sqlite, unlimited()).await;
     let (_, _) = with_phone(&app, "ann@example.com").await;
     let asked = challenge(&app.anyone(), "ann@example.com").await;
     for (method, bad) in [
@@ -464,7 +457,7 @@ async fn named(app: &TestApp, client: &Client<'_>, credential: &Value, pointers:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_resets_their_own_factors() {
-    let app = TestApp::with(On::Sqlite, plan()).await;
+    let app = TestApp::with(On::Sqlite, unlimited()).await;
     let id = app.admin("root@example.com").await;
     let root = app.token("root@example.com").await;
     enrol(&root).await;

@@ -4,16 +4,14 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use palisade::app::{Actor, Hold};
+use palisade::testing::mailbox::letters;
+use palisade::testing::{Answer, Call, Client, On, PASSWORD, Plan, TestApp, place, unlimited};
 use palisade::{deletion, users};
 use palisade_db::args;
 use palisade_db::testing::until_one_waits;
 use serde_json::{Value, json};
 
-use crate::administering::{place, plan};
-use crate::app::{Answer, Call, Client, On, PASSWORD, Plan, TestApp};
-use crate::mailbox::letters;
-
-crate::on_both! {
+palisade::on_both! {
     a_new_proof_of_identity_ends_the_credentials_before_it => |on| super::proving(on);
     what_needs_fresh_proof_is_refused_later => |on| super::freshness(on);
     a_deleted_person_is_gone_and_the_log_still_verifies => |on| super::leaving(on);
@@ -36,7 +34,7 @@ async fn status(client: &Client<'_>) -> u16 {
 }
 
 async fn proving(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let second = app.second().await;
     let login = app.anyone().login("ann@example.com").await;
@@ -83,7 +81,7 @@ async fn proving(on: On) {
 }
 
 async fn freshness(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     app.admin("ann@example.com").await;
     let bob = app.user("bob@example.com").await;
@@ -145,7 +143,7 @@ async fn traces(app: &TestApp, user: &str) -> i64 {
 }
 
 async fn leaving(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let id = app.user("ann@example.com").await.to_string();
     let (root, ann) = (app.token("root@example.com").await, app.token("ann@example.com").await);
@@ -201,7 +199,7 @@ async fn leaving(on: On) {
 }
 
 async fn taking_back(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let id = app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
     assert_eq!(ann.delete("/api/v1/users/me").await.status, StatusCode::NO_CONTENT);
@@ -223,7 +221,7 @@ async fn taking_back(on: On) {
 }
 
 async fn export(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let id = app.user("ann@example.com").await;
     let (root, ann) = (app.token("root@example.com").await, app.token("ann@example.com").await);
@@ -247,7 +245,7 @@ async fn export(on: On) {
 }
 
 async fn devices(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let login = |address: &'static str, agent: &'static str, device: Option<String>| {
         let mut body = json!({ "email": "ann@example.com", "password": PASSWORD });
@@ -336,7 +334,7 @@ async fn the_form_of_other_servers_is_taken_only_where_it_is_switched_on() {
     };
     let good =
         "username=ann%40example.com&password=seven+purple+teapots+orbit&grant_type=password&scope=";
-    let off = TestApp::with(On::Sqlite, plan()).await;
+    let off = TestApp::with(On::Sqlite, unlimited()).await;
     assert_eq!(off.anyone().send(form(good)).await.status, StatusCode::NOT_FOUND);
     off.stop().await;
     let settings = vec![("compat.login_form", "true"), ("limits.enabled", "false")];

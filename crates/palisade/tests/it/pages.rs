@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::app::{On, TestApp};
+use palisade::testing::{On, TestApp};
 
 /// The scripts below `src`, with their texts.
 fn scripts() -> Vec<(PathBuf, String)> {

@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use futures_util::future::join_all;
-use palisade_crypto::random::OsRandom;
-use palisade_crypto::webauthn::Algorithm;
-use palisade_crypto::webauthn::testing::{SoftAuthenticator, USER_PRESENT};
+use palisade::testing::passkey::{
+    BEGIN, FINISH, MINE, ORIGIN, SoftAuthenticator, begin, finish, key, register, with_key,
+};
+use palisade::testing::phone::{MFA, challenge, with_phone};
+use palisade::testing::{
+    Answer, Call, Client, On, PASSWORD, Plan, TestApp, claims, patch, place, unlimited,
+};
+use palisade_crypto::webauthn::testing::USER_PRESENT;
 use palisade_db::args;
 use serde_json::{Value, json};
 
-use crate::administering::{patch, plan};
-use crate::app::{Answer, Call, Client, On, PASSWORD, Plan, TestApp};
-use crate::factors::{MFA, challenge, claims, place, with_phone};
-
-crate::on_both! {
+palisade::on_both! {
     a_passkey_signs_in_alone_and_as_a_second_factor => |on| super::signing_in(on);
     a_passkey_has_one_owner => |on| super::owning(on);
     a_passkey_alone_must_verify_its_user => |on| super::verifying(on);
@@ -25,42 +26,7 @@ crate::on_both! {
     a_counter_that_goes_back_is_an_event => |on| super::copying(on);
 }
 
-pub const ORIGIN: &str = "http://localhost:8000";
-const BEGIN: &str = "/api/v1/auth/login/passkey/begin";
-const FINISH: &str = "/api/v1/auth/login/passkey/finish";
 const AGAIN: &str = "/api/v1/auth/reauthenticate";
-const MINE: &str = "/api/v1/users/me/passkeys";
-
-pub fn key() -> SoftAuthenticator {
-    SoftAuthenticator::new(Algorithm::Es256, &OsRandom)
-}
-
-/// Sets up a passkey for whoever is signed in.
-pub async fn register(client: &Client<'_>, key: &mut SoftAuthenticator) -> Answer {
-    let options = client.act(&format!("{MINE}/begin")).await;
-    assert_eq!(options.status, StatusCode::OK, "{}", options.raw);
-    let body = json!({ "credential": key.register(&options.body, ORIGIN), "name": "Key" });
-    client.post(&format!("{MINE}/finish"), body).await
-}
-
-/// A user with a passkey, and nobody signed in.
-async fn with_key(app: &TestApp, email: &str) -> SoftAuthenticator {
-    app.user(email).await;
-    let mut key = key();
-    let made = register(&app.token(email).await, &mut key).await;
-    assert_eq!(made.status, StatusCode::CREATED, "{}", made.raw);
-    key
-}
-
-async fn begin(client: &Client<'_>) -> Value {
-    let options = client.send(Call::new(Method::POST, BEGIN)).await;
-    assert_eq!(options.status, StatusCode::OK, "{}", options.raw);
-    options.body
-}
-
-async fn finish(client: &Client<'_>, credential: Value) -> Answer {
-    client.post(FINISH, json!({ "credential": credential })).await
-}
 
 async fn sign_in(client: &Client<'_>, key: &mut SoftAuthenticator) -> Answer {
     let options = begin(client).await;
@@ -74,7 +40,7 @@ async fn second(client: &Client<'_>, asked: &Answer, credential: Value) -> Answe
 }
 
 async fn signing_in(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
     let old = app.token("ann@example.com").await;
@@ -142,7 +108,7 @@ async fn signing_in(on: On) {
 }
 
 async fn owning(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let mut key = with_key(&app, "ann@example.com").await;
     app.user("bob@example.com").await;
     let bob = app.token("bob@example.com").await;
@@ -152,7 +118,7 @@ async fn owning(on: On) {
 }
 
 async fn verifying(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let mut key = with_key(&app, "ann@example.com").await;
     key.flags = USER_PRESENT;
     assert_eq!(place(&sign_in(&app.anyone(), &mut key).await), (401, "", "login.denied"));
@@ -180,7 +146,7 @@ async fn verifying(on: On) {
 }
 
 async fn challenging(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let mut key = with_key(&app, "ann@example.com").await;
     let anyone = app.anyone();
     // Once, also at the same moment.
@@ -260,7 +226,7 @@ const BENDS: &[Bend] = &[
 ];
 
 async fn bending(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let mut key = with_key(&app, "ann@example.com").await;
     let mut others = with_key(&app, "bob@example.com").await;
     let anyone = app.anyone();
@@ -288,7 +254,7 @@ async fn bending(on: On) {
 }
 
 async fn proving(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let (phone, codes) = with_phone(&app, "ann@example.com").await;
     let anyone = app.anyone();
     let token = challenge(&anyone, "ann@example.com").await;
@@ -332,7 +298,7 @@ async fn proving(on: On) {
 
 /// Eve can write to the database, and has a passkey of her own.
 async fn moved(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let (hers, mut eve) =
         (with_key(&app, "ann@example.com").await, with_key(&app, "eve@example.com").await);
     let write = |sql: &'static str| {
@@ -383,7 +349,7 @@ async fn moved(on: On) {
 }
 
 async fn copying(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let mut key = key();
     key.sign_count = 7;
     app.user("ann@example.com").await;

@@ -11,17 +11,15 @@ use palisade::id::{SessionId, UserId};
 use palisade::mail::Rendered;
 use palisade::mfa::{self, Given, Judged};
 use palisade::sessions::{self, Why};
+use palisade::testing::mailbox::{letters, token};
+use palisade::testing::phone::{enrol, sign_in, with_phone};
+use palisade::testing::{Answer, Call, Client, On, PASSWORD, TestApp, place, unlimited};
 use palisade::users::{self, Email, Factors};
 use palisade_db::args;
 use palisade_db::testing::until_one_waits;
 use serde_json::{Value, json};
 
-use crate::administering::plan;
-use crate::app::{Answer, Call, Client, On, PASSWORD, TestApp};
-use crate::factors::{enrol, place, sign_in, with_phone};
-use crate::mailbox::{letters, token};
-
-crate::on_both! {
+palisade::on_both! {
     an_api_key_made_beside_an_ending_does_not_outlive_it => |on| super::key_beside_ending(on);
     two_sessions_that_end_each_other_do_not_both_act => |on| super::ending_each_other(on);
     an_ending_beside_the_removal_of_a_factor_is_one_or_the_other => |on| super::ending_beside_removal(on);
@@ -51,12 +49,12 @@ async fn living(app: &TestApp) -> (i64, i64) {
 
 /// Long enough for a request to come to the lock that it waits for; were it too short, nothing would be proved,
 /// and nothing fail.
-async fn a_while() {
+pub async fn a_while() {
     tokio::time::sleep(Duration::from_millis(300)).await;
 }
 
 async fn key_beside_ending(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let other = app.second().await;
     let id = app.user("ann@example.com").await;
 
@@ -95,7 +93,7 @@ async fn key_beside_ending(on: On) {
     app.stop().await;
 }
 
-async fn session_of(app: &TestApp, user: UserId) -> SessionId {
+pub async fn session_of(app: &TestApp, user: UserId) -> SessionId {
     let sql = "select id from sessions where user_id = $1 and ended_at is null";
     let (id,): (SessionId,) = app.app.db.one(sql, args![user]).await.unwrap();
     id
@@ -122,7 +120,7 @@ pub async fn insert_key(change: &mut palisade::app::Change, user: UserId) {
 }
 
 async fn ending_each_other(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let other = app.second().await;
     for round in 0..20 {
         let email = format!("ann{round}@example.com");
@@ -148,7 +146,7 @@ async fn ending_each_other(on: On) {
 
 /// One session ends all others, of which one removes the factor meanwhile, which ends all others too.
 async fn ending_beside_removal(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let other = app.second().await;
     for round in 0..6 {
         let email = format!("ann{round}@example.com");
@@ -182,7 +180,7 @@ async fn ending_beside_removal(on: On) {
 
 /// An invited person asks for a reset, too, and uses both letters at once.
 async fn two_links(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let root = app.token("root@example.com").await;
     let mut rounds = Vec::new();
@@ -224,7 +222,7 @@ async fn two_links(on: On) {
 }
 
 async fn without_holding(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let id = app.user("ann@example.com").await;
     app.token("ann@example.com").await;
     let session = session_of(&app, id).await;
@@ -250,7 +248,7 @@ async fn without_holding(on: On) {
 const INTERNAL: &str = "server.internal";
 
 async fn role_taken(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let other = app.second().await;
     let id = app.admin("root@example.com").await;
     app.admin("second@example.com").await;
@@ -293,7 +291,7 @@ async fn role_taken(on: On) {
 }
 
 async fn stronger_meanwhile(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let other = app.second().await;
     let id = app.user("ann@example.com").await;
     let ann = other.token("ann@example.com").await;
@@ -323,7 +321,7 @@ async fn stronger_meanwhile(on: On) {
 }
 
 async fn two_codes(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let other = app.second().await;
     let id = app.user("ann@example.com").await;
     let (_, codes) = enrol(&app.token("ann@example.com").await).await;
@@ -351,7 +349,7 @@ async fn two_codes(on: On) {
 
 /// A guess that locks takes the row of the user before that of the count, as a sign-in does.
 async fn lock_beside_sign_in(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let other = app.second().await;
     let id = app.user("ann@example.com").await;
     let wrong = json!({ "email": "ann@example.com", "password": "not the right one at all" });
@@ -413,7 +411,7 @@ async fn act(round: &Round<'_>, what: &str) -> Answer {
 }
 
 async fn pairs(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let other = app.second().await;
     app.admin("root@example.com").await;
     app.admin("second@example.com").await;
@@ -471,7 +469,7 @@ async fn pairs(on: On) {
 /// A refresh that stands in a circle is broken off by the database after a second, and run again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_database_broke_off_is_run_again() {
-    let app = TestApp::with(On::Postgres, plan()).await;
+    let app = TestApp::with(On::Postgres, unlimited()).await;
     let user = app.user("ann@example.com").await;
     let signed_in = app.anyone().login("ann@example.com").await;
     let session = session_of(&app, user).await;

@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use futures_util::future::join_all;
+use palisade::testing::mailbox::{letter, letters, token};
+use palisade::testing::{Answer, Call, On, PASSWORD, Plan, TestApp};
 use palisade_db::args;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
-use crate::app::{Answer, Call, On, PASSWORD, Plan, TestApp};
-use crate::mailbox::{letter, letters, token};
-use crate::recounting::recount;
-
-crate::on_both! {
+palisade::on_both! {
     asking_for_a_link_tells_nothing => |on| super::asking(on);
     a_link_works_once_and_dies_with_the_password => |on| super::links(on);
     a_stranger_who_registers_an_address_gains_nothing => |on| super::strangers(on);
@@ -115,7 +113,7 @@ async fn links(on: On) {
     assert_eq!(ann.get("/api/v1/users/me").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(sign_in(&app, "ann@example.com", PASSWORD).await, StatusCode::UNAUTHORIZED);
     assert_eq!(sign_in(&app, "ann@example.com", NEW).await, StatusCode::OK);
-    recount(&app).await;
+    palisade::testing::recount(&app).await;
     let (verified,): (i64,) = app
         .app
         .db

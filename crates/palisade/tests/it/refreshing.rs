@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use futures_util::future::join_all;
+use palisade::testing::{Answer, Client, On, PASSWORD, Plan, TestApp};
 use palisade_db::args;
 use palisade_db::testing::until_one_waits;
 use serde_json::json;
 
-use crate::app::{Answer, Client, On, PASSWORD, Plan, TestApp};
-
-crate::on_both! {
+palisade::on_both! {
     fifty_uses_at_once_have_one_child => |on| super::fifty(on);
     a_repeat_within_the_grace_gets_the_same_successor => |on| super::grace(on);
     a_late_replay_ends_the_family => |on| super::replay(on);
@@ -119,7 +118,7 @@ async fn kinds(on: On) {
     let app = start(on).await;
     let signed_in = sign_in(&app).await;
     let body = json!({ "email": "ann@example.com", "password": PASSWORD, "transport": "cookie" });
-    let call = crate::app::Call::post("/api/v1/auth/login", body).same_origin();
+    let call = palisade::testing::Call::post("/api/v1/auth/login", body).same_origin();
     let cookie = app.anyone().send(call).await.cookie();
     let value = cookie.split_once('=').unwrap().1.to_owned();
     let access = signed_in.text("access_token");

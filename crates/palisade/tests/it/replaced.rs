@@ -1,22 +1,20 @@
 //! What a request was let in with, or what was decided for it, is replaced by another request while it waits.
 
-use std::time::Duration;
-
 use axum::http::StatusCode;
 use palisade::access::Strength;
 use palisade::app::{Actor, Hold};
-use palisade::id::{SessionId, UserId};
+use palisade::id::UserId;
 use palisade::sessions::{self, Issued, Proof};
+use palisade::testing::phone::{Phone, enrol};
+use palisade::testing::{Answer, Call, Client, On, PASSWORD, TestApp, place, unlimited};
 use palisade::users::{self, Factors};
 use palisade::{deletion, lockout};
 use palisade_db::args;
 use serde_json::json;
 
-use crate::administering::plan;
-use crate::app::{Answer, Call, Client, On, PASSWORD, TestApp};
-use crate::factors::{enrol, place};
+use crate::racing::{a_while, session_of};
 
-crate::on_both! {
+palisade::on_both! {
     a_new_proof_refuses_what_waited_with_the_credentials_before_it => |on| super::tokens(on);
     a_new_proof_refuses_what_waited_with_the_cookie_before_it => |on| super::cookies(on);
     of_two_new_proofs_at_once_one_is_refused => |on| super::two_proofs(on);
@@ -29,18 +27,6 @@ crate::on_both! {
 const ME: &str = "/api/v1/users/me";
 const KEYS: &str = "/api/v1/users/me/api-keys";
 const AGAIN: &str = "/api/v1/auth/reauthenticate";
-
-/// Long enough for a request to come to the lock that it waits for; were it too short, nothing would be proved,
-/// and nothing fail.
-async fn a_while() {
-    tokio::time::sleep(Duration::from_millis(300)).await;
-}
-
-async fn session_of(app: &TestApp, user: UserId) -> SessionId {
-    let sql = "select id from sessions where user_id = $1 and ended_at is null";
-    let (id,): (SessionId,) = app.app.db.one(sql, args![user]).await.unwrap();
-    id
-}
 
 fn key() -> Call {
     Call::post(KEYS, json!({ "name": "mine", "permissions": [] })).same_origin()
@@ -76,7 +62,7 @@ async fn beside_a_proof(app: &TestApp, user: UserId, waiting: &Client<'_>) -> Is
 }
 
 async fn tokens(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let other = app.second().await;
     let user = app.user("ann@example.com").await;
     let before = app.token("ann@example.com").await;
@@ -91,7 +77,7 @@ async fn tokens(on: On) {
 }
 
 async fn cookies(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let other = app.second().await;
     let user = app.user("ann@example.com").await;
     let before = app.browser("ann@example.com").await;
@@ -107,7 +93,7 @@ async fn cookies(on: On) {
 }
 
 async fn two_proofs(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let other = app.second().await;
     for round in 0..10 {
         let email = format!("ann{round}@example.com");
@@ -129,7 +115,7 @@ async fn two_proofs(on: On) {
 }
 
 async fn weaker(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let other = app.second().await;
     let user = app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
@@ -162,7 +148,7 @@ async fn weaker(on: On) {
 }
 
 async fn torn(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     for cookie in [false, true] {
         let mut other = app.second().await;
         let email = format!("ann-{cookie}@example.com");
@@ -174,7 +160,7 @@ async fn torn(on: On) {
         let there = Client { app: &other, ..ann.clone() };
         if cookie {
             let made = ann.send(Call::post("/api/v1/users/me/totp", json!({})).same_origin()).await;
-            let phone = crate::factors::Phone::new(&made.text("secret"));
+            let phone = Phone::new(&made.text("secret"));
             let body = json!({ "code": phone.code(&app) });
             let call = Call::post("/api/v1/users/me/totp/confirm", body).same_origin();
             let done = ann.send(call).await;
@@ -192,7 +178,7 @@ async fn torn(on: On) {
 }
 
 async fn deleted(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let other = app.second().await;
     let id = app.user("ann@example.com").await;
     let user = users::find(&app.app, id).await.unwrap().unwrap();
@@ -223,7 +209,7 @@ async fn deleted(on: On) {
 }
 
 async fn recounted(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let other = app.second().await;
     let user = app.user("ann@example.com").await;
     // The password is being changed, and with that every count forgotten.

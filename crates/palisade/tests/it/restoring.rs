@@ -4,13 +4,12 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use palisade::testing::{Answer, Client, On, TestApp};
 use palisade_db::{Backend, args};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::app::{Answer, Client, On, TestApp};
-
-crate::on_both! {
+palisade::on_both! {
     a_sign_out_is_heard_after_the_database_was_restored => |on| super::numbers(on);
     a_sign_out_is_heard_after_the_sequence_went_back => |on| super::sequence(on);
     everything_is_forgotten_when_the_database_was_restored => |on| super::forgotten(on);

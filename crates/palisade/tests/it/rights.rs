@@ -10,16 +10,17 @@ use palisade::app::{Actor, Hold};
 use palisade::grants::{self, Resource, Subject};
 use palisade::id::UserId;
 use palisade::registration::{self, Wanted};
+use palisade::testing::mailbox::{letter, token};
+use palisade::testing::{
+    Answer, Call, Client, On, PASSWORD, TestApp, patch, place, put, unlimited,
+};
 use palisade::users::{self, Email, Holder, NewUser};
 use palisade::{invitations, roles};
 use palisade_crypto::opaque;
 use palisade_db::{Timestamp, args};
 use serde_json::{Value, json};
 
-use crate::administering::{patch, plan, put};
-use crate::app::{Answer, Call, Client, On, PASSWORD, TestApp};
-
-crate::on_both! {
+palisade::on_both! {
     every_act_on_another_user_asks_for_what_they_hold => |on| super::matrix(on);
     a_role_is_given_by_those_who_hold_what_it_opens => |on| super::giving(on);
     a_grant_counts_for_as_long_as_it_lasts => |on| super::lasting(on);
@@ -127,7 +128,7 @@ fn reach(actor: &str, target: &str) -> &'static str {
 fn no_route_about_another_user_is_left_out() {
     let random = std::sync::Arc::new(palisade_crypto::random::SeededRandom::new(1));
     let clock = palisade::clock::Clock::system();
-    let builder = palisade::Builder::new(crate::app::settings(&[]), clock, random);
+    let builder = palisade::Builder::new(palisade::testing::settings(&[]), clock, random);
     let acts = acts();
     let mut seen = BTreeSet::new();
     for route in builder.routes() {
@@ -271,7 +272,7 @@ fn anonymous(answer: &Answer) -> Value {
 }
 
 async fn matrix(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let root = prepare(&app).await;
     let all = root.get("/api/v1/roles/admin").await.body["permissions"].clone();
     // One sentence for every refusal: it doesn't tell a role's permissions from grants.
@@ -361,7 +362,7 @@ const GIVES: &str = "
 ";
 
 async fn giving(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let root = prepare(&app).await;
     let rows: Vec<Vec<&str>> = lines(GIVES).map(|row| row.split_whitespace().collect()).collect();
     for (row, (actor, held)) in rows[1..].iter().zip(ACTORS) {
@@ -396,7 +397,7 @@ async fn giving(on: On) {
 }
 
 async fn lasting(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let root = prepare(&app).await;
     let minute = Duration::from_secs(60);
     let at = |minutes: u32| Some(app.clock.now().plus(minute * minutes));
@@ -439,7 +440,7 @@ async fn lasting(on: On) {
 }
 
 async fn again(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let root = prepare(&app).await;
     let invite = || async {
         let body = json!({ "email": "ann@example.com", "roles": ["labels"] });
@@ -464,19 +465,19 @@ async fn again(on: On) {
 }
 
 async fn link(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let root = prepare(&app).await;
     let id = person(&app, "ann", &[]).await;
     let ann = app.token("ann@example.com").await;
     let path = format!("/api/v1/users/{id}/reset-password");
     let answer = root.act(&path).await;
     assert_eq!((answer.status, answer.raw.as_str()), (StatusCode::NO_CONTENT, ""));
-    let letter = crate::mailbox::letter(&app).await;
+    let letter = letter(&app).await;
     assert_eq!(letter.to, "ann@example.com");
     // Nothing has changed before the link is used.
     good(&ann.get("/api/v1/users/me").await);
     let password = "five green kettles whistle";
-    let body = json!({ "token": crate::mailbox::token(&letter), "password": password });
+    let body = json!({ "token": token(&letter), "password": password });
     good(&app.anyone().post("/api/v1/auth/password/reset", body.clone()).await);
     assert_eq!(ann.get("/api/v1/users/me").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(app.anyone().login("ann@example.com").await.code(), "login.denied");
@@ -493,7 +494,7 @@ async fn link(on: On) {
 }
 
 async fn operator(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     prepare(&app).await;
     let operator = Actor::operator();
     for (kind, _) in TARGETS {
@@ -511,7 +512,7 @@ async fn operator(on: On) {
 }
 
 async fn own_lock(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     prepare(&app).await;
     let id = person(&app, "clerk", &["clerks"]).await;
     let (clerk, other) = (app.token("clerk@example.com").await, person(&app, "other", &["clerks"]));
@@ -522,14 +523,14 @@ async fn own_lock(on: On) {
         clerk.post("/api/v1/users/me/password", body)
     };
     for _ in 0..5 {
-        assert_eq!(crate::administering::place(&guess().await).2, "passwords.wrong");
+        assert_eq!(place(&guess().await).2, "passwords.wrong");
     }
     assert_eq!(guess().await.code(), "lockout.locked");
     let path = format!("/api/v1/users/{id}/unlock");
     assert_eq!(clerk.act(&path).await.code(), "lockout.own_lock");
     assert_eq!(guess().await.code(), "lockout.locked");
     good(&app.token("other@example.com").await.act(&path).await);
-    assert_eq!(crate::administering::place(&guess().await).2, "passwords.wrong");
+    assert_eq!(place(&guess().await).2, "passwords.wrong");
     app.stop().await;
 }
 
@@ -539,7 +540,7 @@ async fn roles_of(app: &TestApp, user: UserId) -> Vec<String> {
 
 /// Two processes: where the role is taken, and where its former holder asks for what it allowed.
 async fn taken_away(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let root = prepare(&app).await;
     let mut other = app.second().await;
     let mallory = person(&app, "mallory", &["admin", "makers"]).await;
@@ -604,7 +605,7 @@ async fn refused(there: &Client<'_>, mallory: UserId, service: UserId) {
 
 /// The body of a request is held back until the role that allows it is gone.
 async fn held_back(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let root = prepare(&app).await;
     let mallory = person(&app, "mallory", &["keepers"]).await;
     let session = app.token("mallory@example.com").await;
@@ -639,7 +640,7 @@ async fn held_back(on: On) {
 
 /// A user becomes an administrator while a request waits that stops them.
 async fn raised(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     let other = app.second().await;
     prepare(&app).await;
     person(&app, "clerk", &["clerks"]).await;

@@ -5,13 +5,12 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use palisade::audit::{self, Fault};
 use palisade::audit_log::{self, FaultKind};
+use palisade::testing::{Client, On, TestApp, unlimited};
 use palisade_db::testing::{ColumnShape, schema};
 use palisade_db::{Args, args};
 use serde_json::{Value, json};
 
-use crate::app::{Client, On, Plan, TestApp};
-
-crate::on_both! {
+palisade::on_both! {
     an_edit_of_any_column_is_found => |on| super::columns(on);
     an_edit_of_a_record_that_is_not_chained_is_found => |on| super::pending(on);
     every_tampering_is_found_where_it_is => |on| super::tampering(on);
@@ -64,10 +63,6 @@ async fn verify(app: &TestApp) -> Result<i64, Fault> {
 async fn fault(app: &TestApp, after: &str) -> (FaultKind, Option<i64>) {
     let fault = verify(app).await.expect_err(after);
     (fault.kind, fault.index)
-}
-
-fn unlimited() -> Plan {
-    Plan { settings: vec![("limits.enabled", "false")], ..Plan::default() }
 }
 
 /// A log of a dozen chained records; the background work stands still.

@@ -20,11 +20,10 @@ use palisade_db::{Migration, Sql, args};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::administering::{place, plan};
-use crate::app::{Client, On, Plan, TestApp};
 use crate::verifying::{form, introspect, is_nothing, page, verifier};
+use palisade::testing::{Client, On, Plan, TestApp, place, unlimited};
 
-crate::on_both! {
+palisade::on_both! {
     an_applications_credential_signs_in_and_is_on_record => |on| super::on_record(on);
     an_applications_credential_is_introspected_and_revoked => |on| super::outside(on);
     an_applications_credential_is_worth_nothing_without_its_user => |on| super::disabled(on);
@@ -147,7 +146,7 @@ async fn owners(app: &App, after: UserId, limit: i64) -> Result<Vec<UserId>> {
 }
 
 async fn start(on: On) -> TestApp {
-    TestApp::with(on, Plan { modules: vec![TOYS], ..plan() }).await
+    TestApp::with(on, Plan { modules: vec![TOYS], ..unlimited() }).await
 }
 
 /// Gives a user a toy: its id, and a client that has it.

@@ -15,13 +15,13 @@ use palisade::http::Routes;
 use palisade::http::describe::{Describe, Description};
 use palisade::http::serve::{Limits, serve};
 use palisade::module::Module;
+use palisade::testing::{Call, On, Plan, TestApp};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use crate::app::{Call, On, Plan, TestApp};
-use crate::on_both;
+use crate::every_route::HEADERS;
 
 const BEHIND_PROXY: [(&str, &str); 2] = [
     ("server.public_url", "https://app.example.com"),
@@ -42,7 +42,7 @@ async fn through_proxy(app: &TestApp, call: Call) -> (StatusCode, HeaderMap, Str
     (parts.status, parts.headers, text("code"), text("detail"))
 }
 
-on_both! {
+palisade::on_both! {
     plain_http_behind_a_trusted_proxy_is_redirected_or_refused => |on| super::https_only(on);
 }
 
@@ -293,17 +293,7 @@ fn parse(text: &str) -> (u16, HeaderMap, Value) {
 fn is_refusal(text: &str, status: u16, code: &str, what: &str) {
     let (found, headers, body) = parse(text);
     assert_eq!((found, body["code"].as_str()), (status, Some(code)), "{what}: {text}");
-    for name in [
-        "content-security-policy",
-        "x-content-type-options",
-        "x-frame-options",
-        "referrer-policy",
-        "permissions-policy",
-        "cross-origin-opener-policy",
-        "cross-origin-resource-policy",
-        "strict-transport-security",
-        "x-request-id",
-    ] {
+    for name in HEADERS.into_iter().chain(["strict-transport-security"]) {
         assert!(headers.contains_key(name), "{what} lacks {name}: {text}");
     }
     assert_eq!(headers["cache-control"], "no-store", "{what}");

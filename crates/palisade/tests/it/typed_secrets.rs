@@ -1,12 +1,11 @@
 //! A password typed into the field of the address, and what is kept of it: nothing.
 
 use axum::http::{Method, StatusCode};
+use palisade::testing::{Answer, Call, On, PASSWORD, Plan, TestApp};
 use palisade_db::args;
 use serde_json::json;
 
-use crate::app::{Answer, Call, On, PASSWORD, Plan, TestApp};
-
-crate::on_both! {
+palisade::on_both! {
     what_is_typed_in_place_of_an_address_is_kept_nowhere => |on| super::kept_nowhere(on);
     an_address_in_another_form_is_the_same_account => |on| super::one_account(on);
 }

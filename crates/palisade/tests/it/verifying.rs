@@ -9,11 +9,10 @@ use http_body_util::BodyExt as _;
 use palisade_db::{Timestamp, args};
 use serde_json::{Value, json};
 
-use crate::administering::{plan, put};
-use crate::app::{Answer, Call, Client, On, Plan, TestApp};
 use crate::restoring::{highest, restore_feed};
+use palisade::testing::{Answer, Call, Client, On, Plan, TestApp, put, unlimited};
 
-crate::on_both! {
+palisade::on_both! {
     a_token_of_an_ended_session_is_not_active => |on| super::worth(on);
     a_revoked_token_ends_what_it_belongs_to => |on| super::revoking(on);
     the_feed_holds_every_ending_in_order => |on| super::feed(on);
@@ -57,7 +56,7 @@ pub async fn is_nothing(client: &Client<'_>, token: &str) {
 
 async fn sign_in(app: &TestApp, format: &str) -> Answer {
     let body = json!({
-        "email": "ann@example.com", "password": crate::app::PASSWORD, "token_format": format,
+        "email": "ann@example.com", "password": palisade::testing::PASSWORD, "token_format": format,
     });
     let answer = app.anyone().post("/api/v1/auth/login", body).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.raw);
@@ -65,7 +64,7 @@ async fn sign_in(app: &TestApp, format: &str) -> Answer {
 }
 
 async fn worth(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let ann = app.user("ann@example.com").await;
     let root = app.token("root@example.com").await;
@@ -126,7 +125,7 @@ async fn worth(on: On) {
 }
 
 async fn revoking(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     app.user("ann@example.com").await;
     let gateway = verifier(&app, &app.token("root@example.com").await).await;
@@ -182,7 +181,7 @@ fn ended(page: &Value) -> Vec<String> {
 }
 
 async fn feed(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     app.user("ann@example.com").await;
     let root = app.token("root@example.com").await;
@@ -237,7 +236,7 @@ async fn feed(on: On) {
 }
 
 async fn unknown(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     app.user("ann@example.com").await;
     let gateway = verifier(&app, &app.token("root@example.com").await).await;
@@ -295,7 +294,8 @@ async fn write(app: &TestApp, rows: impl IntoIterator<Item = (i64, u128, u64)>) 
 
 async fn late(on: On) {
     let app =
-        TestApp::with(on, Plan { settings: vec![("limits.enabled", "false")], ..plan() }).await;
+        TestApp::with(on, Plan { settings: vec![("limits.enabled", "false")], ..unlimited() })
+            .await;
     app.admin("root@example.com").await;
     let gateway = verifier(&app, &app.token("root@example.com").await).await;
     // So many that a pass takes several pages; two numbers are missing when it begins.
@@ -329,7 +329,7 @@ async fn event(body: &mut axum::body::Body) -> Option<Value> {
 }
 
 async fn stream(on: On) {
-    let app = TestApp::with(on, plan()).await;
+    let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     app.user("ann@example.com").await;
     let root = app.token("root@example.com").await;
@@ -383,7 +383,7 @@ async fn follow(client: &Client<'_>) -> axum::body::Body {
 }
 
 async fn outlived(on: On) {
-    let here = TestApp::with(on, plan()).await;
+    let here = TestApp::with(on, unlimited()).await;
     let strict = here.second_with(vec![("access.admin_mfa", "required")]).await;
     here.admin("root@example.com").await;
     let ann = here.user("ann@example.com").await;
@@ -393,7 +393,7 @@ async fn outlived(on: On) {
     put(&root, &format!("{ann_is}/verifiers")).await;
     // A new proof of identity replaces the credential. The session lives.
     let again = || {
-        let body = json!({ "password": crate::app::PASSWORD });
+        let body = json!({ "password": palisade::testing::PASSWORD });
         Call::post("/api/v1/auth/reauthenticate", body).same_origin()
     };
     for client in [here.token("ann@example.com").await, here.browser("ann@example.com").await] {
@@ -445,7 +445,7 @@ async fn a_stream_is_one_use_of_its_key() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_takes_all_streams() {
-    let app = TestApp::with(On::Sqlite, plan()).await;
+    let app = TestApp::with(On::Sqlite, unlimited()).await;
     app.admin("root@example.com").await;
     let root = app.token("root@example.com").await;
     let open = || Call::new(Method::GET, FEED).header("accept", "text/event-stream");

@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use palisade::settings::{environment_example, settings_markdown, template};
+use palisade::testing::settings;
 use palisade::{MODULES, credentials};
 use palisade_crypto::random::SeededRandom;
 use serde_json::Value;
-
-use crate::app::settings;
 
 /// Words that plain English does without.
 const AVOIDED: [&str; 11] = [

@@ -147,7 +147,7 @@ impl CredentialList {
     ///
     /// # Errors
     /// Internal, naming what stands twice or can't be told apart: a mistake of the module that brings it.
-    pub fn new(all: Vec<CredentialMethods>) -> Result<CredentialList> {
+    pub fn new(all: Vec<CredentialMethods>) -> Result<Self> {
         for (number, one) in all.iter().enumerate() {
             let mut others = all.iter().take(number);
             if others.any(|other| other.kind.name == one.kind.name || other.ended == one.ended) {
@@ -160,7 +160,7 @@ impl CredentialList {
                 return Err(Error::internal(says));
             }
         }
-        let list = CredentialList(all);
+        let list = Self(all);
         // SECURITY: one kind judges a token, whatever the order of the modules
         // (test: credentials_that_can_not_be_told_apart_are_refused).
         let shapes: Vec<TokenShape> = list.forms().map(|(_, form)| form.shape).collect();

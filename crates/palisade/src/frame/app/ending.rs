@@ -96,49 +96,49 @@ impl EndsWith {
     /// The kinds that it ends with.
     pub fn kinds(self) -> &'static [Kind] {
         match self {
-            EndsWith::Either => &[Kind::Sessions, Kind::ApiKeys],
-            EndsWith::Sessions => &[Kind::Sessions],
-            EndsWith::ApiKeys => &[Kind::ApiKeys],
+            Self::Either => &[Kind::Sessions, Kind::ApiKeys],
+            Self::Sessions => &[Kind::Sessions],
+            Self::ApiKeys => &[Kind::ApiKeys],
         }
     }
 }
 
 impl Kind {
     /// Every kind that the table knows, in the order in which they end.
-    pub const ALL: [Kind; 11] = [
-        Kind::Challenges,
-        Kind::PasswordLinks,
-        Kind::EmailLinks,
-        Kind::UndoLinks,
-        Kind::FactorLinks,
-        Kind::VerificationLinks,
-        Kind::PasskeysAlone,
-        Kind::Factors,
-        Kind::RecoveryCodes,
-        Kind::Sessions,
-        Kind::ApiKeys,
+    pub const ALL: [Self; 11] = [
+        Self::Challenges,
+        Self::PasswordLinks,
+        Self::EmailLinks,
+        Self::UndoLinks,
+        Self::FactorLinks,
+        Self::VerificationLinks,
+        Self::PasskeysAlone,
+        Self::Factors,
+        Self::RecoveryCodes,
+        Self::Sessions,
+        Self::ApiKeys,
     ];
 
     /// Where it stands in the order in which kinds end: those of applications come last.
     pub fn order(self) -> usize {
-        Kind::ALL.iter().position(|kind| *kind == self).unwrap_or(Kind::ALL.len())
+        Self::ALL.iter().position(|kind| *kind == self).unwrap_or(Self::ALL.len())
     }
 
     /// The heading in the documentation.
     pub fn title(self) -> &'static str {
         match self {
-            Kind::Sessions => "Sessions",
-            Kind::ApiKeys => "API keys",
-            Kind::Challenges => "Challenges",
-            Kind::PasswordLinks => "Reset and invitation links",
-            Kind::EmailLinks => "Email change links",
-            Kind::UndoLinks => "Undo links",
-            Kind::FactorLinks => "Lost factor links",
-            Kind::VerificationLinks => "Verification links",
-            Kind::Factors => "TOTP and passkeys",
-            Kind::RecoveryCodes => "Recovery codes",
-            Kind::PasskeysAlone => "Passkey sign-in without password",
-            Kind::Own(own) => own.title,
+            Self::Sessions => "Sessions",
+            Self::ApiKeys => "API keys",
+            Self::Challenges => "Challenges",
+            Self::PasswordLinks => "Reset and invitation links",
+            Self::EmailLinks => "Email change links",
+            Self::UndoLinks => "Undo links",
+            Self::FactorLinks => "Lost factor links",
+            Self::VerificationLinks => "Verification links",
+            Self::Factors => "TOTP and passkeys",
+            Self::RecoveryCodes => "Recovery codes",
+            Self::PasskeysAlone => "Passkey sign-in without password",
+            Self::Own(own) => own.title,
         }
     }
 }

@@ -139,8 +139,8 @@ impl std::ops::Deref for App {
 
 impl App {
     /// Starts from its parts; see [`crate::Builder`].
-    pub fn new(ground: Ground, writer: Db) -> App {
-        App(Arc::new(Inner { ground, writer }))
+    pub fn new(ground: Ground, writer: Db) -> Self {
+        Self(Arc::new(Inner { ground, writer }))
     }
 
     /// Leave to write outside a change, for this reason: what changes nothing for anybody and is no event. Everything

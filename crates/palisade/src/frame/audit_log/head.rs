@@ -136,7 +136,7 @@ impl FromRow for Ending {
 
 impl Ending {
     /// Reads it, in one statement: head and records of the same moment.
-    pub(crate) async fn read(db: &ReadDb, seen: Option<Head>) -> Result<Ending> {
+    pub(crate) async fn read(db: &ReadDb, seen: Option<Head>) -> Result<Self> {
         Ok(db
             .one(
                 "select h.position, h.chain, h.mac,

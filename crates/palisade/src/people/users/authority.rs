@@ -33,9 +33,9 @@ impl Authority {
     ///
     /// # Errors
     /// The caller is not signed in; or the database fails.
-    pub async fn of(change: &mut Change) -> Result<Authority> {
+    pub async fn of(change: &mut Change) -> Result<Self> {
         if matches!(change.actor().kind, ActorKind::Operator | ActorKind::System) {
-            return Ok(Authority::Operator);
+            return Ok(Self::Operator);
         }
         if change.actor().permission.is_none() {
             change.must_hold(Hold::RolesShared)?;

@@ -2,7 +2,7 @@
 
 use palisade_db::{Timestamp, args};
 
-use crate::app::TestApp;
+use super::TestApp;
 
 type Row = (String, bool, i64, i64, Option<Timestamp>, i64, i64, i64, Option<Timestamp>);
 

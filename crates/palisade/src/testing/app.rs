@@ -1,50 +1,53 @@
 //! A whole Palisade for a test: clock and randomness in hand, a real database, clients.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, SET_COOKIE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
-use axum::response::Response;
-use http_body_util::BodyExt as _;
-use palisade::app::{Actor, App};
-use palisade::clock::Clock;
-use palisade::http::Frame;
-use palisade::http::serve::{Carrier, Connection, Stopping};
-use palisade::id::UserId;
-use palisade::module::Module;
-use palisade::registration::{self, Wanted};
-use palisade::settings::{LimitDefault, Settings, Sources};
-use palisade::users::{ADMIN, Email};
-use palisade::{Builder, MODULES, Running};
+use axum::http::StatusCode;
 use palisade_crypto::random::SeededRandom;
 use palisade_crypto::root::RootKey;
 use palisade_db::testing::{TestDb, options};
 use palisade_db::{Db, Options, Timestamp};
-use serde_json::{Value, json};
-use tower::ServiceExt as _;
+use serde_json::json;
 
-use crate::recounting::recount;
+use super::description::Description;
+use super::recounting::recount;
+use super::{Call, Client};
+use crate::app::{Actor, App};
+use crate::clock::Clock;
+use crate::http::Frame;
+use crate::id::UserId;
+use crate::module::Module;
+use crate::registration::{self, Wanted};
+use crate::settings::{LimitDefault, Settings, Sources};
+use crate::users::{ADMIN, Email};
+use crate::{Builder, MODULES, Running};
 
+/// The password of every user that [`TestApp`] makes.
 pub const PASSWORD: &str = "seven purple teapots orbit";
 
 /// Which database a test runs on.
 #[derive(Clone, Copy, Debug)]
 pub enum On {
+    /// A SQLite file in a directory of its own.
     Sqlite,
+    /// A database of its own on a PostgreSQL of this process.
     Postgres,
 }
 
 /// A running app; its background work stops when it is dropped.
 pub struct TestApp {
+    /// The app.
     pub app: App,
+    /// Its clock, which the test moves.
     pub clock: Clock,
+    /// What made it.
     pub builder: Builder,
+    /// Its database.
     pub database: Arc<TestDb>,
-    service: Frame,
+    pub(super) service: Frame,
+    pub(super) description: Arc<Description>,
     running: Option<Running>,
     root: String,
     chosen: Vec<(&'static str, &'static str)>,
@@ -53,18 +56,28 @@ pub struct TestApp {
 /// What a test wants different from the defaults.
 #[derive(Default)]
 pub struct Plan {
+    /// Settings, by their dotted names.
     pub settings: Vec<(&'static str, &'static str)>,
+    /// Modules beside Palisade's own.
     pub modules: Vec<Module>,
+    /// The root key; a new one otherwise.
     pub root: Option<String>,
     /// How long a statement may take, and a change may wait for its turn.
     pub statement_timeout: Option<Duration>,
 }
 
+/// Without limits.
+pub fn unlimited() -> Plan {
+    Plan { settings: vec![("limits.enabled", "false")], ..Plan::default() }
+}
+
 impl TestApp {
+    /// With the defaults, on a fresh database.
     pub async fn on(on: On) -> Self {
         Self::with(on, Plan::default()).await
     }
 
+    /// With this plan, on a fresh database.
     pub async fn with(on: On, plan: Plan) -> Self {
         let database = match on {
             On::Sqlite => TestDb::sqlite().await,
@@ -101,7 +114,7 @@ impl TestApp {
         let started = STARTED.fetch_add(1, Ordering::Relaxed);
         let random = Arc::new(SeededRandom::new(seed.wrapping_add(started << 32)));
         let chosen = plan.settings.clone();
-        let settings = settings(&plan.settings);
+        let settings = settings_of(&plan.modules, &plan.settings);
         let mut builder = Builder::new(settings, clock.clone(), random.clone());
         for module in plan.modules {
             builder = builder.module(module);
@@ -117,7 +130,9 @@ impl TestApp {
         let running = builder.run(&app).await.unwrap();
         let service = builder.service(&app);
         let running = Some(running);
-        let test = Self { app, clock, builder, database, service, running, root, chosen };
+        let description = Description::of(&builder);
+        let test =
+            Self { app, clock, builder, database, service, description, running, root, chosen };
         test.catch_up().await;
         test
     }
@@ -139,6 +154,7 @@ impl TestApp {
         self.catch_up().await;
     }
 
+    /// Ends the background work, and waits for its end.
     pub async fn stop(mut self) {
         recount(&self).await;
         self.stop_reading_the_feed().await;
@@ -214,9 +230,15 @@ fn start() -> Timestamp {
     Timestamp::from_seconds(1_900_000_000)
 }
 
+/// The settings that a test runs with: the defaults, passwords hashed fast, and these changes.
 pub fn settings(changes: &[(&'static str, &'static str)]) -> Settings {
+    settings_of(&[], changes)
+}
+
+fn settings_of(more: &[Module], changes: &[(&'static str, &'static str)]) -> Settings {
     let rules: Vec<LimitDefault> = MODULES
         .iter()
+        .chain(more)
         .flat_map(|module| module.limits)
         .map(|rule| LimitDefault { name: rule.name, burst: rule.burst, per: rule.per })
         .collect();
@@ -224,168 +246,4 @@ pub fn settings(changes: &[(&'static str, &'static str)]) -> Settings {
     flags.extend(changes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
     let sources = Sources { flags, limit_rules: &rules, ..Sources::default() };
     Settings::load(sources).unwrap_or_else(|problems| panic!("{problems:?}")).settings
-}
-
-/// Somebody who sends requests.
-#[derive(Clone)]
-pub struct Client<'a> {
-    pub app: &'a TestApp,
-    pub bearer: Option<String>,
-    pub cookie: Option<String>,
-    pub address: SocketAddr,
-}
-
-impl Client<'_> {
-    pub fn with_token(mut self, token: impl Into<String>) -> Self {
-        self.bearer = Some(token.into());
-        self
-    }
-
-    pub fn with_cookie(mut self, cookie: impl Into<String>) -> Self {
-        self.cookie = Some(cookie.into());
-        self
-    }
-
-    pub fn from(mut self, address: &str) -> Self {
-        self.address = format!("{address}:50000").parse().unwrap();
-        self
-    }
-
-    pub async fn login(&self, email: &str) -> Answer {
-        let body = json!({ "email": email, "password": PASSWORD });
-        self.post("/api/v1/auth/login", body).await
-    }
-
-    pub async fn get(&self, path: &str) -> Answer {
-        self.send(Call::new(Method::GET, path)).await
-    }
-
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
-        self.send(Call::post(path, body)).await
-    }
-
-    pub async fn act(&self, path: &str) -> Answer {
-        self.send(Call::new(Method::POST, path).same_origin()).await
-    }
-
-    pub async fn delete(&self, path: &str) -> Answer {
-        self.send(Call::new(Method::DELETE, path).same_origin()).await
-    }
-
-    /// Sends a request and answers the answer as it begins: its body may have no end.
-    pub async fn open(&self, call: Call) -> Response {
-        let mut request = Request::builder().method(call.method).uri(call.path);
-        let headers = request.headers_mut().unwrap();
-        *headers = call.headers;
-        headers.entry("host").or_insert(HeaderValue::from_static("localhost:8000"));
-        if let Some(token) = &self.bearer {
-            headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
-        }
-        if let Some(cookie) = &self.cookie {
-            headers.insert(COOKIE, cookie.parse().unwrap());
-        }
-        let mut request = request.body(call.body).unwrap();
-        let local = "127.0.0.1:8000".parse().unwrap();
-        let connection = Connection { peer: self.address, local, tls: false };
-        request.extensions_mut().insert(Carrier::new(connection, Stopping::default()));
-        self.app.service.clone().oneshot(request).await.unwrap()
-    }
-
-    pub async fn send(&self, call: Call) -> Answer {
-        let (method, path) = (call.method.clone(), call.path.clone());
-        let response = self.open(call).await;
-        let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        let raw = String::from_utf8_lossy(&bytes).into_owned();
-        crate::described::check(&method, &path, parts.status, &parts.headers, &raw);
-        // What is sent by mail is never answered to whoever asks for it.
-        let by_mail = ["pal_vf_", "pal_rs_", "pal_in_", "pal_em_", "pal_un_", "pal_fr_"];
-        let told = by_mail.iter().any(|prefix| raw.contains(prefix));
-        assert!(!told || path == "/mailbox", "{method} {path} answers what is sent by mail");
-        Answer { status: parts.status, headers: parts.headers, body, raw }
-    }
-}
-
-/// A request to be sent.
-pub struct Call {
-    pub method: Method,
-    pub path: String,
-    pub headers: HeaderMap,
-    pub body: Body,
-}
-
-impl Call {
-    pub fn new(method: Method, path: &str) -> Self {
-        Self { method, path: path.to_owned(), headers: HeaderMap::new(), body: Body::empty() }
-    }
-
-    pub fn post(path: &str, body: Value) -> Self {
-        Self::new(Method::POST, path).json(body)
-    }
-
-    pub fn json(mut self, body: Value) -> Self {
-        self.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        self.body = Body::from(body.to_string());
-        self
-    }
-
-    pub fn body(mut self, body: impl Into<Body>) -> Self {
-        self.body = body.into();
-        self
-    }
-
-    pub fn header(mut self, name: &'static str, value: &str) -> Self {
-        self.headers.append(HeaderName::from_static(name), value.parse().unwrap());
-        self
-    }
-
-    /// As a browser sends it from a page of our own.
-    pub fn same_origin(self) -> Self {
-        self.header("sec-fetch-site", "same-origin")
-    }
-}
-
-/// What came back.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Value,
-    pub raw: String,
-}
-
-impl Answer {
-    pub fn text(&self, field: &str) -> String {
-        self.body[field].as_str().unwrap_or_else(|| panic!("no {field} in {}", self.raw)).to_owned()
-    }
-
-    pub fn code(&self) -> &str {
-        self.body["code"].as_str().unwrap_or("")
-    }
-
-    /// `name=value` of the session cookie that was set.
-    pub fn cookie(&self) -> String {
-        let set = self.headers.get(SET_COOKIE).expect("a cookie").to_str().unwrap();
-        set.split(';').next().unwrap().to_owned()
-    }
-}
-
-/// Runs a test on both databases, each with an app of its own.
-#[macro_export]
-macro_rules! on_both {
-    ($($name:ident => $test:expr;)+) => {$(
-        mod $name {
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn sqlite() {
-                let test: fn(_) -> _ = $test;
-                test($crate::app::On::Sqlite).await;
-            }
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn postgres() {
-                let test: fn(_) -> _ = $test;
-                test($crate::app::On::Postgres).await;
-            }
-        }
-    )+};
 }

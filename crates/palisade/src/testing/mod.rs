@@ -1,0 +1,57 @@
+//! What tests of Palisade, and of applications on it, are made with, behind the feature `testing`.
+//!
+//! [`TestApp`] is a whole Palisade over a fresh database, with the clock in the test's hands. A
+//! [`Client`] sends requests to it from outside, as programs and browsers do, and every answer is held
+//! against the API's description. [`phone`] and [`passkey`] are second factors, and [`mailbox`] reads
+//! what would have been sent.
+//!
+//! An application names the feature among its dev-dependencies, and its own modules in a [`Plan`]:
+//!
+//! ```toml
+//! [dev-dependencies]
+//! palisade = { version = "0.1", features = ["testing"] }
+//! ```
+//!
+//! Everything here panics on what a test does not expect: that is how a test fails.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests fail by panicking, and this module only serves them"
+)]
+
+mod app;
+mod client;
+mod description;
+pub mod mailbox;
+pub mod passkey;
+pub mod phone;
+mod recounting;
+
+pub use app::{On, PASSWORD, Plan, TestApp, settings, unlimited};
+pub use client::{Answer, Call, Client, claims, patch, place, put};
+pub use description::Description;
+pub use recounting::recount;
+
+/// Runs tests on both databases, each with an app of its own: a module for each name, with a test
+/// `sqlite` and a test `postgres`, which call the function with an [`On`](crate::testing::On).
+///
+/// The test's crate needs tokio with the features `macros` and `rt-multi-thread`.
+#[macro_export]
+macro_rules! on_both {
+    ($($name:ident => $test:expr;)+) => {$(
+        mod $name {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                let test: fn(_) -> _ = $test;
+                test($crate::testing::On::Sqlite).await;
+            }
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                let test: fn(_) -> _ = $test;
+                test($crate::testing::On::Postgres).await;
+            }
+        }
+    )+};
+}

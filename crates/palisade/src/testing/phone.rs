@@ -1,0 +1,98 @@
+//! An authenticator app for one-time codes, and the sign-ins that ask for it.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use palisade_crypto::totp::TotpSecret;
+use serde_json::json;
+
+use super::{Answer, Client, TestApp, place};
+
+/// How long a code is shown.
+pub const STEP: Duration = Duration::from_secs(30);
+/// Where challenges are answered.
+pub const MFA: &str = "/api/v1/auth/login/mfa";
+
+/// An authenticator app, as somebody set it up by typing the secret.
+pub struct Phone(TotpSecret);
+
+impl Phone {
+    /// What an app makes of the secret: base32 (RFC 4648 section 6).
+    pub fn new(secret: &str) -> Self {
+        let mut bits = 0u32;
+        let (mut count, mut bytes) = (0, Vec::new());
+        for letter in secret.bytes() {
+            let value = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".iter().position(|at| *at == letter);
+            bits = bits << 5 | u32::try_from(value.unwrap()).unwrap();
+            count += 5;
+            if count >= 8 {
+                count -= 8;
+                bytes.push((bits >> count) as u8);
+                bits &= (1 << count) - 1;
+            }
+        }
+        Self(TotpSecret::from_bytes(&bytes).unwrap())
+    }
+
+    /// The secret, as bytes.
+    pub fn secret(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// The code that it shows now.
+    pub fn code(&self, app: &TestApp) -> String {
+        let now = u64::try_from(app.app.clock.now().as_seconds()).unwrap();
+        self.0.code(now).expose().to_owned()
+    }
+
+    /// A code that is none of any step near to this one.
+    pub fn wrong(&self, app: &TestApp) -> String {
+        let now = u64::try_from(app.app.clock.now().as_seconds()).unwrap();
+        let near: Vec<_> = (0..5).map(|step| self.0.code(now + 30 * step - 60)).collect();
+        (0..10u32)
+            .map(|code| format!("{code:06}"))
+            .find(|code| near.iter().all(|other| other.expose() != code))
+            .unwrap()
+    }
+}
+
+/// Sets up an app for whoever is signed in; answers the recovery codes too.
+pub async fn enrol(client: &Client<'_>) -> (Phone, Vec<String>) {
+    let made = client.act("/api/v1/users/me/totp").await;
+    assert_eq!(made.status, StatusCode::OK, "{}", made.raw);
+    let phone = Phone::new(&made.text("secret"));
+    let code = phone.code(client.app);
+    let done = client.post("/api/v1/users/me/totp/confirm", json!({ "code": code })).await;
+    assert_eq!(done.status, StatusCode::OK, "{}", done.raw);
+    let codes = done.body["recovery_codes"].as_array().unwrap();
+    (phone, codes.iter().map(|code| code.as_str().unwrap().to_owned()).collect())
+}
+
+/// A user with an app, whose first code is past.
+pub async fn with_phone(app: &TestApp, email: &str) -> (Phone, Vec<String>) {
+    app.user(email).await;
+    let enrolled = enrol(&app.token(email).await).await;
+    app.advance(STEP).await;
+    enrolled
+}
+
+/// The password is right: what stands for the sign-in so far.
+pub async fn challenge(client: &Client<'_>, email: &str) -> String {
+    let answer = client.login(email).await;
+    assert_eq!(place(&answer), (401, "", "login.mfa_required"), "{}", answer.raw);
+    answer.text("mfa_token")
+}
+
+/// Answers a challenge.
+pub async fn answer_with(client: &Client<'_>, token: &str, method: &str, code: &str) -> Answer {
+    client.post(MFA, json!({ "mfa_token": token, "method": method, "code": code })).await
+}
+
+/// Signs in with password and app.
+pub async fn sign_in<'a>(app: &'a TestApp, email: &str, phone: &Phone) -> Client<'a> {
+    let anyone = app.anyone();
+    let token = challenge(&anyone, email).await;
+    let done = answer_with(&anyone, &token, "totp", &phone.code(app)).await;
+    assert_eq!(done.status, StatusCode::OK, "{}", done.raw);
+    anyone.with_token(done.text("access_token"))
+}
