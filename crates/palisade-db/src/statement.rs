@@ -26,7 +26,7 @@ impl Statement {
     /// that shares a commit.
     ///
     /// SECURITY: SQLite answers as if a parameter without a value were NULL, which opens every
-    /// `$1 is null or …` filter wide. Shown by `a_forgotten_value_is_refused_before_the_database_sees_it`.
+    /// `$1 is null or …` filter wide (test: a_forgotten_value_is_refused_before_the_database_sees_it).
     pub(crate) fn new(sql: &'static str, args: Args) -> Result<Self, DbError> {
         let wanted = parameters(sql)?;
         if wanted != args.len() {

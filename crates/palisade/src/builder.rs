@@ -28,13 +28,14 @@ use crate::settings::{CorsOrigin, Settings};
 use crate::users::AllPermissions;
 use crate::{
     api_keys, audit, audit_log, challenges, compat, credentials, deletion, email_change, export,
-    factor_recovery, grants, invitations, keys, lockout, login, mail, mfa, passwords, recovery,
-    reference, registration, roles, sessions, system, tokens, users, verifiers,
+    factor_recovery, grants, invitations, keys, lockout, login, mail, mfa, pages, passwords,
+    recovery, reference, registration, roles, sessions, system, tokens, users, verifiers,
 };
 
 /// Palisade's own modules.
 pub const MODULES: &[Module] = &[
     audit_log::MODULE,
+    pages::MODULE,
     audit::MODULE,
     keys::MODULE,
     users::MODULE,

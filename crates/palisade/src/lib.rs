@@ -21,7 +21,8 @@ pub use flows::{
     registration, verifiers,
 };
 pub use frame::{
-    access, actor, app, arrival, audit_log, credential, feed, http, letter, module, record, upkeep,
+    access, actor, app, arrival, audit_log, credential, feed, http, letter, module, pages, record,
+    upkeep,
 };
 pub use ground::{
     clock, cookie, error, hashing, id, limits, memory, net, runtime, settings, shape, visible,

@@ -140,7 +140,8 @@ async fn catch_up(app: &App, moved: bool, unsure: bool) -> Result<()> {
             "the database was restored or a standby took over: all caches are discarded"
         );
         app.feed.start(&app.db, &app.clock).await?;
-        // SECURITY: after the start, so that what is read from now on is of the history that is followed.
+        // SECURITY: after the start, so that what is read from now on is of the history that is followed
+        // (test: a_sign_out_is_heard_after_the_database_was_restored).
         app.forget_all();
         look = app.feed.look(&app.db, began).await?;
     }

@@ -10,5 +10,6 @@ pub mod feed;
 pub mod http;
 pub mod letter;
 pub mod module;
+pub mod pages;
 pub mod record;
 pub mod upkeep;

@@ -676,22 +676,47 @@ fn tests_of(comment: &str) -> Option<Vec<String>> {
     Some(joined.split(',').map(|name| name.trim().to_owned()).collect())
 }
 
+/// The comments that say `SECURITY:` and name no test, by their first lines.
+fn without_test(text: &str) -> Vec<String> {
+    let is_comment = |line: &&str| line.trim_start().starts_with("//");
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        if is_comment(line) && line.contains("SECURITY:") {
+            let comment: Vec<&str> = lines[at..].iter().copied().take_while(is_comment).collect();
+            let comment = comment.join(" ");
+            if !["(test:", "(tests:", "(rig:"].iter().any(|form| comment.contains(form)) {
+                found.push(line.trim().to_owned());
+            }
+        }
+    }
+    found
+}
+
 /// A comment that says which test shows it is only as good as the test.
 #[test]
 fn every_test_that_a_comment_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().parent().unwrap();
     let mut folders = vec![root.join("crates"), root.join("tests/clients")];
     let mut texts = Vec::new();
+    let mut without = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path
-                .extension()
-                .is_some_and(|extension| extension == "rs" || extension == "py")
-            {
-                texts.push(std::fs::read_to_string(path).unwrap());
+                continue;
+            }
+            let rust = path.extension().is_some_and(|extension| extension == "rs");
+            if rust || path.extension().is_some_and(|extension| extension == "py") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                // What a test says of itself, it shows.
+                let mut below = path.strip_prefix(root).unwrap().iter();
+                if rust && !below.any(|part| part == "tests" || part == "tests.rs") {
+                    let found = without_test(shipped(&text)).into_iter();
+                    without.extend(found.map(|line| format!("{}: {line}", path.display())));
+                }
+                texts.push(text);
             }
         }
     }
@@ -717,6 +742,7 @@ fn every_test_that_a_comment_names_exists() {
         }
     }
     assert!(named > 100, "{named}");
+    assert_eq!(without, [""; 0], "name the test: (test: its_name)");
 
     let promises = std::fs::read_to_string(root.join("SECURITY.md")).unwrap();
     let rows: Vec<&str> = promises.lines().filter(|line| line.starts_with("| ")).collect();

@@ -517,3 +517,14 @@ async fn beside_a_bad_token_a_good_cookie_opens_nothing() {
     assert_eq!(other.status, StatusCode::OK, "the cookie was ended by it");
     app.stop().await;
 }
+
+#[tokio::test]
+async fn a_bad_token_beside_a_good_cookie_is_refused() {
+    let app = TestApp::on(On::Sqlite).await;
+    app.user("ann@example.com").await;
+    let browser = app.browser("ann@example.com").await;
+    assert_eq!(browser.get(ME).await.status, StatusCode::OK);
+    let refused = browser.with_token("no.access.token").get(ME).await;
+    assert_eq!(refused.code(), "access.invalid_token");
+    app.stop().await;
+}

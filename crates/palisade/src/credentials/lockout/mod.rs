@@ -162,7 +162,7 @@ impl Turns {
         Turns { stripes: (0..4096).map(|_| Arc::default()).collect(), hash: RandomState::new() }
     }
 
-    /// SECURITY: keyed, so that nobody can pick an address that waits with somebody else's.
+    /// Keyed, so that nobody can pick an address that waits with somebody else's.
     async fn take(&self, account: &Account, client: Client) -> Result<OwnedMutexGuard<()>> {
         let hash =
             usize::try_from(self.hash.hash_one((&account.key, account.count_of(client))) % 4096);

@@ -294,7 +294,8 @@ pub async fn judge_alone(
 /// lives on, the owner is told.
 async fn added(change: &mut Change, caller: &Caller, proof: Proof, what: &str) -> Result<()> {
     let me = caller.signed_in()?;
-    // SECURITY: before the user is read again, so that no request takes the session for one without the factor.
+    // SECURITY: before the user is read again, so that no request takes the session for one without the factor
+    // (test: the_first_factor_ends_sessions_without_it).
     sessions::strengthen(change, me.user, me.session()?, proof).await?;
     credentials::end(change, End::of(me.user, Act::FactorAdded)).await?;
     recount(change, me.user).await?;

@@ -222,7 +222,8 @@ async fn insert(
     let aaguid = Uuid::from_bytes(made.aaguid);
     let app = change.app().clone();
     let sealed = key(&app).seal(&*app.random, &context(user, &made.id), made.public_key.as_bytes());
-    // SECURITY: of one credential there is one owner (WebAuthn level 3, section 7.1, step 26).
+    // SECURITY: of one credential there is one owner (WebAuthn level 3, section 7.1, step 26)
+    // (test: a_passkey_has_one_owner).
     let stored = change
         .run(
             "insert into passkeys (id, user_id, credential_id, sealed, name, sign_count, backup_eligible,
@@ -435,7 +436,8 @@ pub(super) async fn judge(
         }
     };
     let now = change.now();
-    // SECURITY: the counter that was compared: of two answers at the same moment one counts.
+    // SECURITY: the counter that was compared: of two answers at the same moment one counts
+    // (test: the_counter_of_a_passkey_is_kept_from_use_to_use).
     let used = change
         .run(
             "update passkeys set sign_count = $2, backed_up = $3, last_used_at = $4, alone = $6

@@ -26,7 +26,7 @@ pub(super) fn work<S>(shared: &Shared<S>) {
 
 /// Does one job with memory that another has used before, if there is any. Answers what it took of a core.
 ///
-/// SECURITY: the job ends here, and with it the password that it holds.
+/// The job ends here, and with it the password that it holds.
 fn run<S>(shared: &Shared<S>, taken: Taken<S>) -> CoreTime {
     let (started, before) = (now(), CoreTime::of_this_thread());
     let spare = shared.spare().pop();
