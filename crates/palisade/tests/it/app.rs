@@ -48,6 +48,7 @@ pub struct TestApp {
     running: Option<Running>,
     root: String,
     chosen: Vec<(&'static str, &'static str)>,
+    modules: Vec<Module>,
 }
 
 /// What a test wants different from the defaults.
@@ -86,7 +87,8 @@ impl TestApp {
 
     /// The same, with other settings.
     pub async fn second_with(&self, settings: Vec<(&'static str, &'static str)>) -> TestApp {
-        let plan = Plan { root: Some(self.root.clone()), settings, ..Plan::default() };
+        let (root, modules) = (Some(self.root.clone()), self.modules.clone());
+        let plan = Plan { root, settings, modules, ..Plan::default() };
         TestApp::over(Arc::clone(&self.database), plan, self.clock.clone()).await
     }
 
@@ -100,7 +102,7 @@ impl TestApp {
         static STARTED: AtomicU64 = AtomicU64::new(0);
         let started = STARTED.fetch_add(1, Ordering::Relaxed);
         let random = Arc::new(SeededRandom::new(seed.wrapping_add(started << 32)));
-        let chosen = plan.settings.clone();
+        let (chosen, modules) = (plan.settings.clone(), plan.modules.clone());
         let settings = settings(&plan.settings);
         let mut builder = Builder::new(settings, clock.clone(), random.clone());
         for module in plan.modules {
@@ -117,7 +119,7 @@ impl TestApp {
         let running = builder.run(&app).await.unwrap();
         let service = builder.service(&app);
         let running = Some(running);
-        let test = TestApp { app, clock, builder, database, service, running, root, chosen };
+        let test = TestApp { app, clock, builder, database, service, running, root, chosen, modules };
         test.catch_up().await;
         test
     }
