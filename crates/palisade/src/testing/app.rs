@@ -51,6 +51,7 @@ pub struct TestApp {
     running: Option<Running>,
     root: String,
     chosen: Vec<(&'static str, &'static str)>,
+    modules: Vec<Module>,
 }
 
 /// What a test wants different from the defaults.
@@ -99,7 +100,8 @@ impl TestApp {
 
     /// The same, with other settings.
     pub async fn second_with(&self, settings: Vec<(&'static str, &'static str)>) -> Self {
-        let plan = Plan { root: Some(self.root.clone()), settings, ..Plan::default() };
+        let (root, modules) = (Some(self.root.clone()), self.modules.clone());
+        let plan = Plan { root, settings, modules, ..Plan::default() };
         Self::over(Arc::clone(&self.database), plan, self.clock.clone()).await
     }
 
@@ -113,7 +115,7 @@ impl TestApp {
         static STARTED: AtomicU64 = AtomicU64::new(0);
         let started = STARTED.fetch_add(1, Ordering::Relaxed);
         let random = Arc::new(SeededRandom::new(seed.wrapping_add(started << 32)));
-        let chosen = plan.settings.clone();
+        let (chosen, modules) = (plan.settings.clone(), plan.modules.clone());
         let settings = settings_of(&plan.modules, &plan.settings);
         let mut builder = Builder::new(settings, clock.clone(), random.clone());
         for module in plan.modules {
@@ -131,8 +133,18 @@ impl TestApp {
         let service = builder.service(&app);
         let running = Some(running);
         let description = Description::of(&builder);
-        let test =
-            Self { app, clock, builder, database, service, description, running, root, chosen };
+        let test = Self {
+            app,
+            clock,
+            builder,
+            database,
+            service,
+            description,
+            running,
+            root,
+            chosen,
+            modules,
+        };
         test.catch_up().await;
         test
     }

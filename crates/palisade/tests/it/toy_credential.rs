@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::verifying::{form, introspect, is_nothing, page, verifier};
-use palisade::testing::{Client, On, Plan, TestApp, place, unlimited};
+use palisade::testing::{Client, On, Plan, TestApp, unlimited};
 
 palisade::on_both! {
     an_applications_credential_signs_in_and_is_on_record => |on| super::on_record(on);
@@ -166,10 +166,8 @@ async fn use_it(client: &Client<'_>) -> (u16, String) {
     (answer.status.as_u16(), answer.code().to_owned())
 }
 
-const REFUSED: (u16, &str, &str) = (401, "", "access.invalid_token");
-
 fn refused() -> (u16, String) {
-    (REFUSED.0, REFUSED.2.to_owned())
+    (401, "access.invalid_token".to_owned())
 }
 
 async fn on_record(on: On) {
@@ -189,7 +187,8 @@ async fn on_record(on: On) {
     assert_eq!(sessions.code(), "access.session_needed");
     let stranger = opaque::generate(PREFIX, &*app.app.random);
     let stranger = app.anyone().with_token(stranger.expose());
-    assert_eq!(place(&stranger.get("/api/v1/users/me").await), REFUSED);
+    let answer = stranger.get("/api/v1/users/me").await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (401, "access.invalid_token"));
     let described = app.builder.openapi();
     assert_eq!(described["components"]["securitySchemes"]["toy"]["scheme"], "bearer");
     let security = &described["paths"]["/api/v1/toys/use"]["post"]["security"];
@@ -284,18 +283,21 @@ async fn everyones(on: On) {
 
 async fn waited(on: On) {
     let app = start(on).await;
+    let other = app.second().await;
     let ann = app.user("ann@example.com").await;
     let (_, toy) = give(&app, ann).await;
+    let elsewhere = other.anyone().with_token(toy.bearer.clone().unwrap());
     let holds = [Hold::Alone(ann)];
     let mut ending = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
     credentials::end(&mut ending, End::of(ann, Act::Revoked)).await.unwrap();
     let finish = async {
-        until_one_waits(&app.app.db).await;
+        until_one_waits(&other.app.db).await;
         ending.commit_quietly("a test").await.unwrap();
     };
-    let (answer, ()) = tokio::join!(use_it(&toy), finish);
+    let (answer, ()) = tokio::join!(use_it(&elsewhere), finish);
     assert_eq!(answer, refused());
     assert!(!app.events().await.contains(&"toys.used".to_owned()));
+    other.stop().await;
     app.stop().await;
 }
 

@@ -318,7 +318,7 @@ async fn prove(app: &App, parts: &RequestParts) -> Result<(Via, Identity)> {
         ));
     }
     // SECURITY: a request with an Authorization header is judged by that header alone
-    // (test: beside_a_bad_token_a_good_cookie_opens_nothing).
+    // (test: a_bad_token_beside_a_good_cookie_is_refused).
     if parts.headers.contains_key(AUTHORIZATION) {
         let token = bearer(&parts.headers)?;
         let form = app.credentials.of_token(token).map(|(_, form)| form);
