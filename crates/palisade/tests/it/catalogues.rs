@@ -682,7 +682,8 @@ fn tests_of(comment: &str) -> Option<Vec<String>> {
 #[test]
 fn every_test_that_a_comment_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().parent().unwrap();
-    let mut folders = vec![root.join("crates"), root.join("tests/clients")];
+    let mut folders =
+        ["crates", "tests/clients", "tests/rigs"].map(|name| root.join(name)).to_vec();
     let mut texts = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
