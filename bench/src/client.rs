@@ -17,30 +17,30 @@ pub(crate) struct Request(Vec<u8>);
 
 impl Request {
     /// `GET` with these header lines, each ended by `\r\n`.
-    pub(crate) fn get(path: &str, headers: &str) -> Request {
-        Request(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n").into_bytes())
+    pub(crate) fn get(path: &str, headers: &str) -> Self {
+        Self(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n").into_bytes())
     }
 
     /// `PATCH` of JSON with a bearer token.
-    pub(crate) fn patch(path: &str, token: &str, body: &serde_json::Value) -> Request {
+    pub(crate) fn patch(path: &str, token: &str, body: &serde_json::Value) -> Self {
         let body = body.to_string();
         let length = body.len();
         let head = format!(
             "PATCH {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\
              content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
         );
-        Request((head + &body).into_bytes())
+        Self((head + &body).into_bytes())
     }
 
     /// `POST` of JSON, as a browser sends it from a page of the server's own.
-    pub(crate) fn post(path: &str, body: &serde_json::Value) -> Request {
+    pub(crate) fn post(path: &str, body: &serde_json::Value) -> Self {
         let body = body.to_string();
         let length = body.len();
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: localhost\r\nsec-fetch-site: same-origin\r\n\
              content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
         );
-        Request((head + &body).into_bytes())
+        Self((head + &body).into_bytes())
     }
 }
 
@@ -59,18 +59,18 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) async fn open(address: SocketAddr) -> Result<Connection> {
+    pub(crate) async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Connection { stream, received: Vec::with_capacity(LONGEST_ANSWER) })
+        Ok(Self { stream, received: Vec::with_capacity(LONGEST_ANSWER) })
     }
 
     /// The same from this address of our own.
-    pub(crate) async fn open_from(from: IpAddr, address: SocketAddr) -> Result<Connection> {
+    pub(crate) async fn open_from(from: IpAddr, address: SocketAddr) -> Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.bind((from, 0).into())?;
         let stream = socket.connect(address).await?;
-        Ok(Connection { stream, received: Vec::with_capacity(LONGEST_ANSWER) })
+        Ok(Self { stream, received: Vec::with_capacity(LONGEST_ANSWER) })
     }
 
     /// Sends a request and waits for its answer.
@@ -102,7 +102,7 @@ struct Extent {
 
 impl Extent {
     /// None while the answer isn't whole.
-    fn of(received: &[u8]) -> Result<Option<Extent>> {
+    fn of(received: &[u8]) -> Result<Option<Self>> {
         let Some(head) = memmem::find(received, b"\r\n\r\n").map(|at| at + 4) else {
             return Ok(None);
         };
@@ -115,7 +115,7 @@ impl Extent {
             return Ok(None);
         }
         let status = u16::try_from(number(&received["HTTP/1.1 ".len()..])?)?;
-        Ok(Some(Extent { status, head, end }))
+        Ok(Some(Self { status, head, end }))
     }
 }
 

@@ -106,7 +106,7 @@ struct Honest {
 }
 
 impl Honest {
-    fn start(address: SocketAddr) -> Honest {
+    fn start(address: SocketAddr) -> Self {
         let stop: Arc<AtomicBool> = Arc::default();
         let stopped = Arc::clone(&stop);
         let task = tokio::spawn(async move {
@@ -123,7 +123,7 @@ impl Honest {
             }
             Ok(took)
         });
-        Honest { stop, task }
+        Self { stop, task }
     }
 
     async fn end(self) -> Result<Vec<f64>> {
@@ -141,8 +141,8 @@ struct Flood {
 }
 
 impl Flood {
-    fn start(address: SocketAddr, people: &[String]) -> Flood {
-        let mut flood = Flood {
+    fn start(address: SocketAddr, people: &[String]) -> Self {
+        let mut flood = Self {
             stop: Arc::default(),
             signed_in: Arc::default(),
             answers: Arc::default(),

@@ -42,7 +42,7 @@ async fn answer_recorded(State(recorded): State<Recorded>) -> Response {
 
 impl Recorded {
     /// Keeps all header lines but those that the HTTP library writes by itself.
-    fn parse(answer: &[u8]) -> Result<Recorded> {
+    fn parse(answer: &[u8]) -> Result<Self> {
         let head = memchr::memmem::find(answer, b"\r\n\r\n").ok_or("no head")?;
         let mut headers = HeaderMap::new();
         for line in std::str::from_utf8(&answer[..head])?.lines().skip(1) {
@@ -51,6 +51,6 @@ impl Recorded {
                 headers.append(name.parse::<HeaderName>()?, HeaderValue::from_str(value)?);
             }
         }
-        Ok(Recorded { headers, body: Bytes::copy_from_slice(&answer[head + 4..]) })
+        Ok(Self { headers, body: Bytes::copy_from_slice(&answer[head + 4..]) })
     }
 }

@@ -42,10 +42,10 @@ struct Plan {
 }
 
 impl Plan {
-    fn of(server: &str, rounds: &str, seconds: &str) -> Result<Plan> {
+    fn of(server: &str, rounds: &str, seconds: &str) -> Result<Self> {
         let rounds = rounds.parse::<usize>()?.clamp(1, 100);
         let window = Duration::from_secs(seconds.parse::<u64>()?.clamp(1, 60));
-        Ok(Plan { server: Path::new(server).canonicalize()?, rounds, window })
+        Ok(Self { server: Path::new(server).canonicalize()?, rounds, window })
     }
 }
 

@@ -26,7 +26,7 @@ impl Process {
         program: &Path,
         arguments: &[String],
         log: &Path,
-    ) -> Result<Process> {
+    ) -> Result<Self> {
         let mut command = command(cores, program);
         command.args(arguments).stdout(Stdio::piped()).stderr(File::create(log)?);
         let mut child = command.spawn()?;
@@ -37,7 +37,7 @@ impl Process {
             rest.split('"').next()?.parse().ok()
         });
         match address {
-            Some(address) => Ok(Process { child, address }),
+            Some(address) => Ok(Self { child, address }),
             None => {
                 child.kill()?;
                 child.wait()?;

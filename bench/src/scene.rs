@@ -25,16 +25,12 @@ pub(crate) struct Scene {
 impl Scene {
     /// Starts the server, on the named cores if any, with default settings but for [`WIDENED`]: SQLite,
     /// the default password cost, JSON log lines into a file.
-    pub(crate) fn start(program: &Path, cores: Option<&str>) -> Result<Scene> {
-        Scene::start_with(program, cores, &[])
+    pub(crate) fn start(program: &Path, cores: Option<&str>) -> Result<Self> {
+        Self::start_with(program, cores, &[])
     }
 
     /// The same with more settings, `KEY=VALUE`; of two for one key the later counts.
-    pub(crate) fn start_with(
-        program: &Path,
-        cores: Option<&str>,
-        more: &[String],
-    ) -> Result<Scene> {
+    pub(crate) fn start_with(program: &Path, cores: Option<&str>, more: &[String]) -> Result<Self> {
         let directory = TempDir::new()?;
         let data = directory.path().join("data");
         let mut settings = vec![
@@ -52,7 +48,7 @@ impl Scene {
         arguments.push("serve".to_owned());
         let log = directory.path().join("log");
         let process = Process::start(cores, program, &arguments, &log)?;
-        Ok(Scene { process, directory })
+        Ok(Self { process, directory })
     }
 
     /// Makes a user.

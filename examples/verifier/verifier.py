@@ -126,7 +126,8 @@ class Verifier:
         now = time.time()
         for item in claims["items"]:
             # The same one may come twice.
-            self.ended[item.get("session_id") or item["api_key_id"]] = seconds(item["until"])
+            (ended,) = (value for field, value in item.items() if field.endswith("_id"))
+            self.ended[ended] = seconds(item["until"])
         for gone in [name for name, until in self.ended.items() if until < now]:
             del self.ended[gone]
         self.after = claims["next"]

@@ -28,16 +28,16 @@ pub struct TotpSecret(SecretBytes);
 impl TotpSecret {
     /// A new secret of 160 bits.
     #[must_use]
-    pub fn generate(random: &dyn Random) -> TotpSecret {
+    pub fn generate(random: &dyn Random) -> Self {
         let mut bytes = vec![0; LENGTH];
         random.fill(&mut bytes);
-        TotpSecret(bytes.into())
+        Self(bytes.into())
     }
 
     /// A secret that was stored; none if it has not the length of one.
     #[must_use]
-    pub fn from_bytes(bytes: &[u8]) -> Option<TotpSecret> {
-        (bytes.len() == LENGTH).then(|| TotpSecret(bytes.to_vec().into()))
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() == LENGTH).then(|| Self(bytes.to_vec().into()))
     }
 
     /// The bytes, to be sealed and stored.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::postgres::PgListener;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use crate::db::{Db, Engine};
+use crate::db::{Engine, ReadDb};
 use crate::postgres::Postgres;
 use crate::sqlite::{Connection, Source, Use};
 use crate::statement::Statement;
@@ -23,11 +23,11 @@ pub enum Woken {
     /// Something may have been changed, or the time is over.
     Changed,
     /// The whole content may have been replaced by another: a copy was brought back into the open SQLite file.
-    /// (PostgreSQL doesn't tell: [`Db::epoch`] does.)
+    /// (PostgreSQL doesn't tell: [`ReadDb::epoch`] does.)
     Replaced,
 }
 
-/// Tells when another process may have changed the database. See [`Db::changes`].
+/// Tells when another process may have changed the database. See [`ReadDb::changes`].
 pub struct Changes(Watch);
 
 enum Watch {
@@ -44,7 +44,7 @@ struct Seen {
     schema: Option<i64>,
 }
 
-impl Db {
+impl ReadDb {
     /// Watches for changes by other processes, over a connection of its own that is made (and made
     /// again) when needed.
     pub fn changes(&self) -> Changes {

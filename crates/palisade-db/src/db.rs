@@ -33,11 +33,29 @@ pub enum Backend {
     Postgres,
 }
 
-/// An open database. Clones are cheap and share the connections.
+/// An open database. Clones are cheap and share the connections. What it reads, it reads as [`ReadDb`].
 #[derive(Clone)]
-pub struct Db {
+pub struct Db(ReadDb);
+
+/// An open database that is only read: it has no way to begin a change, and refuses a statement that may be one.
+/// Clones are cheap and share the connections.
+///
+/// ```compile_fail
+/// # async fn shown(db: &palisade_db::ReadDb) -> Result<(), palisade_db::DbError> {
+/// db.begin().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct ReadDb {
     pub(crate) engine: Engine,
     doubts: Arc<Doubts>,
+}
+
+impl std::ops::Deref for Db {
+    type Target = ReadDb;
+    fn deref(&self) -> &ReadDb {
+        &self.0
+    }
 }
 
 #[derive(Clone)]
@@ -64,9 +82,44 @@ impl Db {
             }
             _ => return Err(unknown_kind()),
         };
-        Ok(Self { engine, doubts: Arc::default() })
+        Ok(Self(ReadDb { engine, doubts: Arc::default() }))
     }
 
+    /// The same database for those who only read it.
+    pub fn read_only(&self) -> ReadDb {
+        self.0.clone()
+    }
+
+    /// Starts a writing transaction. On SQLite there is one at a time, in the order of asking.
+    ///
+    /// # Errors
+    /// `Unavailable` when the database or a turn cannot be had in time.
+    pub async fn begin(&self) -> Result<Tx, DbError> {
+        self.begin_holding(Vec::new()).await
+    }
+
+    /// Starts a writing transaction that holds locks until its end. It has them before its first statement
+    /// looks at anything, and took them in the order of their keys, whatever the order they are given in: two
+    /// transactions that begin so never wait for each other in a circle.
+    ///
+    /// On SQLite, where one transaction writes at a time, there is nothing to take.
+    ///
+    /// # Errors
+    /// As [`Db::begin`]; `Timeout` when others hold a lock for longer than a statement may take.
+    pub async fn begin_holding(&self, locks: Vec<Lock>) -> Result<Tx, DbError> {
+        let open = match &self.engine {
+            Engine::Sqlite(sqlite) => Box::pin(sqlite.begin()).await.map(Open::Sqlite),
+            Engine::Postgres(postgres) => {
+                Box::pin(postgres.begin(&lock::in_order(locks))).await.map(Open::Postgres)
+            }
+        };
+        // A failure to begin raises no doubt: too many changes may be waiting.
+        let open = open?;
+        Ok(Tx { open, state: State::Whole, doubts: Arc::clone(&self.doubts) })
+    }
+}
+
+impl ReadDb {
     /// Which database it is.
     pub fn backend(&self) -> Backend {
         match self.engine {
@@ -104,39 +157,11 @@ impl Db {
     }
 
     async fn read(&self, sql: &'static str, args: Args) -> Result<Answer, DbError> {
-        let statement = Statement::new(sql, args)?;
+        let statement = Statement::reading(sql, args)?;
         match &self.engine {
             Engine::Sqlite(sqlite) => Box::pin(sqlite.read(&statement)).await,
             Engine::Postgres(postgres) => Box::pin(postgres.read(&statement)).await,
         }
-    }
-
-    /// Starts a writing transaction. On SQLite there is one at a time, in the order of asking.
-    ///
-    /// # Errors
-    /// `Unavailable` when the database or a turn cannot be had in time.
-    pub async fn begin(&self) -> Result<Tx, DbError> {
-        self.begin_holding(Vec::new()).await
-    }
-
-    /// Starts a writing transaction that holds locks until its end. It has them before its first statement
-    /// looks at anything, and took them in the order of their keys, whatever the order they are given in: two
-    /// transactions that begin so never wait for each other in a circle.
-    ///
-    /// On SQLite, where one transaction writes at a time, there is nothing to take.
-    ///
-    /// # Errors
-    /// As [`Db::begin`]; `Timeout` when others hold a lock for longer than a statement may take.
-    pub async fn begin_holding(&self, locks: Vec<Lock>) -> Result<Tx, DbError> {
-        let open = match &self.engine {
-            Engine::Sqlite(sqlite) => Box::pin(sqlite.begin()).await.map(Open::Sqlite),
-            Engine::Postgres(postgres) => {
-                Box::pin(postgres.begin(&lock::in_order(locks))).await.map(Open::Postgres)
-            }
-        };
-        // A failure to begin raises no doubt: too many changes may be waiting.
-        let open = open?;
-        Ok(Tx { open, state: State::Whole, doubts: Arc::clone(&self.doubts) })
     }
 
     /// Names the present content of a table: another name means that the table was made again (restored), or that

@@ -67,7 +67,7 @@ mod timestamp;
 mod value;
 
 pub use changes::{Changes, Woken};
-pub use db::{Backend, Db, Options, Tx, check_url};
+pub use db::{Backend, Db, Options, ReadDb, Tx, check_url};
 pub use error::{DbError, DbErrorKind};
 pub use lock::Lock;
 pub use migrations::{Migration, SchemaStatus, Sql, Status};

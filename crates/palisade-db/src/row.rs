@@ -63,6 +63,45 @@ impl<'r> Row<'r> {
     }
 }
 
+/// Declares a struct that is read from a row: its fields are the columns of the statement, in this order.
+///
+/// ```
+/// # use palisade_db::{DbError, Timestamp, args};
+/// palisade_db::row_struct! {
+///     /// A note, as it is stored.
+///     struct NoteRow {
+///         text: String,
+///         made_at: Timestamp,
+///     }
+/// }
+/// # async fn shown(db: &palisade_db::ReadDb) -> Result<(), DbError> {
+/// let notes: Vec<NoteRow> = db.all("select text, made_at from notes", args![]).await?;
+/// # drop(notes.into_iter().map(|note| (note.text, note.made_at)));
+/// # Ok(()) }
+/// ```
+#[macro_export]
+macro_rules! row_struct {
+    (
+        $(#[$meta:meta])*
+        $vis:vis struct $name:ident {
+            $($(#[$field_meta:meta])* $field_vis:vis $field:ident: $type:ty),+ $(,)?
+        }
+    ) => {
+        $(#[$meta])*
+        $vis struct $name {
+            $($(#[$field_meta])* $field_vis $field: $type),+
+        }
+
+        impl $crate::FromRow for $name {
+            fn from_row(
+                row: &mut $crate::Row<'_>,
+            ) -> ::std::result::Result<Self, $crate::DbError> {
+                ::std::result::Result::Ok(Self { $($field: row.next()?),+ })
+            }
+        }
+    };
+}
+
 /// One value of a row.
 pub struct Cell<'r> {
     source: Source<'r>,
@@ -193,9 +232,9 @@ impl Column for i64 {
     fn from_cell(cell: Cell<'_>) -> Result<Self, DbError> {
         let cell = cell.stored_as_one_of(Self::TYPE, &["INTEGER"], &["INT8", "INT4", "INT2"])?;
         match cell.stored_as().as_str() {
-            "INT4" => cell.decode::<i32, i32>().map(|number| i64::from(number.same())),
-            "INT2" => cell.decode::<i16, i16>().map(|number| i64::from(number.same())),
-            _ => cell.decode::<i64, i64>().map(Decoded::same),
+            "INT4" => cell.decode::<i32, i32>().map(|number| Self::from(number.same())),
+            "INT2" => cell.decode::<i16, i16>().map(|number| Self::from(number.same())),
+            _ => cell.decode::<Self, Self>().map(Decoded::same),
         }
     }
 }
@@ -228,7 +267,7 @@ impl Column for bool {
     fn from_cell(cell: Cell<'_>) -> Result<Self, DbError> {
         let position = cell.position;
         let cell = cell.stored_as_one_of(Self::TYPE, &["INTEGER"], &["BOOL"])?;
-        match cell.decode::<i64, bool>()? {
+        match cell.decode::<i64, Self>()? {
             Decoded::Sqlite(0) => Ok(false),
             Decoded::Sqlite(1) => Ok(true),
             Decoded::Sqlite(_) => {
@@ -264,7 +303,7 @@ impl Column for Uuid {
     fn from_cell(cell: Cell<'_>) -> Result<Self, DbError> {
         let position = cell.position;
         let cell = cell.stored_as_one_of(Self::TYPE, &["TEXT"], &["UUID"])?;
-        match cell.decode::<&str, Uuid>()? {
+        match cell.decode::<&str, Self>()? {
             // SECURITY: one spelling only. A row with another can be read and is not found by its id
             // (test: an_id_in_another_spelling_is_refused).
             Decoded::Sqlite(text) if text.bytes().any(|byte| byte.is_ascii_uppercase()) => {

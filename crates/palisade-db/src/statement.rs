@@ -26,7 +26,7 @@ impl Statement {
     /// that shares a commit.
     ///
     /// SECURITY: SQLite answers as if a parameter without a value were NULL, which opens every
-    /// `$1 is null or …` filter wide. Shown by `a_forgotten_value_is_refused_before_the_database_sees_it`.
+    /// `$1 is null or …` filter wide (test: a_forgotten_value_is_refused_before_the_database_sees_it).
     pub(crate) fn new(sql: &'static str, args: Args) -> Result<Self, DbError> {
         let wanted = parameters(sql)?;
         if wanted != args.len() {
@@ -42,6 +42,15 @@ impl Statement {
             return Err(DbError::new(DbErrorKind::Check, "text cannot hold a NUL character"));
         }
         Ok(Self { sql, args })
+    }
+
+    /// A statement to be run outside a transaction, where nothing is changed.
+    pub(crate) fn reading(sql: &'static str, args: Args) -> Result<Self, DbError> {
+        // SECURITY: a change has its event, which needs a transaction (test: what_only_reads_changes_nothing).
+        if may_change(sql) {
+            return Err(DbError::wrong("outside a transaction a statement only reads"));
+        }
+        Self::new(sql, args)
     }
 
     pub(crate) fn sqlite_arguments(&self) -> Result<SqliteArguments, DbError> {
@@ -151,6 +160,17 @@ fn parameters(sql: &str) -> Result<usize, DbError> {
     Err(DbError::wrong("the parameters of the statement are not numbered without a gap"))
 }
 
+/// Whether a statement may change rows or tables: all but plain reads.
+fn may_change(sql: &str) -> bool {
+    const READS: [&str; 3] = ["select", "with", "pragma"];
+    const CHANGES: [&str; 5] = ["insert", "update", "delete", "merge", "into"];
+    let among = |list: &[&str], word: &str| list.iter().any(|own| own.eq_ignore_ascii_case(word));
+    let mut words =
+        sql.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty());
+    let reads = words.next().is_some_and(|first| among(&READS, first));
+    !reads || words.any(|word| among(&CHANGES, word))
+}
+
 fn controls_transaction(sql: &str) -> bool {
     const WORDS: [&str; 8] =
         ["begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release"];
@@ -160,7 +180,7 @@ fn controls_transaction(sql: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Statement, parameters};
+    use super::{Statement, may_change, parameters};
     use crate::{DbErrorKind, args};
 
     #[test]
@@ -173,6 +193,26 @@ mod tests {
         }
         for sql in ["select ';';\n", "select commit from t", "select 1;"] {
             assert!(Statement::new(sql, args![]).is_ok(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn only_plain_reads_count_as_reads() {
+        for sql in
+            ["select updated_at from t", " WITH a as (select 1) select 1", "pragma page_size"]
+        {
+            assert!(!may_change(sql), "{sql}");
+        }
+        for sql in [
+            "insert into t values (1) returning 1",
+            "Update t set a = 1 returning a",
+            "with gone as (delete from t returning a) select a from gone",
+            "select a into other from t",
+            "select a from t for update",
+            "create table t (a text)",
+            "",
+        ] {
+            assert!(may_change(sql), "{sql}");
         }
     }
 

@@ -39,8 +39,8 @@ impl Cli {
     /// errors end up in logs.
     pub(crate) fn read(
         words: impl IntoIterator<Item = std::ffi::OsString>,
-    ) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(words).map_err(|mut error| {
+    ) -> Result<Self, clap::Error> {
+        Self::try_parse_from(words).map_err(|mut error| {
             // SECURITY: (test: a_usage_error_does_not_repeat_what_was_given)
             use ContextKind::{InvalidArg, InvalidSubcommand, InvalidValue, Suggested};
             let unknown = error.kind() == clap::error::ErrorKind::UnknownArgument;

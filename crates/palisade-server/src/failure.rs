@@ -22,8 +22,8 @@ pub(crate) struct Failure {
 
 impl Failure {
     /// Something went wrong.
-    pub(crate) fn failed(says: impl Into<String>) -> Failure {
-        Failure {
+    pub(crate) fn failed(says: impl Into<String>) -> Self {
+        Self {
             exit_code: FAILED,
             code: "command.failed".into(),
             says: says.into(),
@@ -32,26 +32,26 @@ impl Failure {
     }
 
     /// The command line doesn't fit.
-    pub(crate) fn usage(says: impl Into<String>) -> Failure {
-        Failure { exit_code: WRONG_USAGE, code: "command.usage".into(), ..Failure::failed(says) }
+    pub(crate) fn usage(says: impl Into<String>) -> Self {
+        Self { exit_code: WRONG_USAGE, code: "command.usage".into(), ..Self::failed(says) }
     }
 
     /// With the reason.
-    pub(crate) fn because(mut self, cause: impl std::error::Error) -> Failure {
+    pub(crate) fn because(mut self, cause: impl std::error::Error) -> Self {
         self.details.push(cause.to_string());
         self
     }
 }
 
 impl From<Error> for Failure {
-    fn from(error: Error) -> Failure {
+    fn from(error: Error) -> Self {
         let field = |field: &FieldError| {
             let name = field.pointer.trim_start_matches('/');
             format!("{name}: {}", field.detail)
         };
         let mut details: Vec<String> = error.fields().iter().map(field).collect();
         details.extend(error.causes());
-        Failure {
+        Self {
             exit_code: FAILED,
             code: error.code().to_owned(),
             says: error.says().to_owned(),
@@ -61,7 +61,7 @@ impl From<Error> for Failure {
 }
 
 impl From<DbError> for Failure {
-    fn from(error: DbError) -> Failure {
+    fn from(error: DbError) -> Self {
         // Here the operator reads it, who may know all of it.
         let mut cause: &dyn std::error::Error = &error;
         let mut details = Vec::new();
@@ -69,13 +69,13 @@ impl From<DbError> for Failure {
             details.push(next.to_string());
             cause = next;
         }
-        Failure { details, code: "database.failed".into(), ..Failure::failed(error.to_string()) }
+        Self { details, code: "database.failed".into(), ..Self::failed(error.to_string()) }
     }
 }
 
 impl From<Vec<Problem>> for Failure {
-    fn from(problems: Vec<Problem>) -> Failure {
-        Failure {
+    fn from(problems: Vec<Problem>) -> Self {
+        Self {
             exit_code: WRONG_USAGE,
             code: "settings.invalid".into(),
             says: "the settings are invalid".into(),

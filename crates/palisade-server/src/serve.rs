@@ -77,7 +77,7 @@ struct Listeners {
 }
 
 impl Listeners {
-    async fn bind(settings: &Settings) -> Result<Listeners, Failure> {
+    async fn bind(settings: &Settings) -> Result<Self, Failure> {
         let server = &settings.server;
         let tls = match (&server.tls.certificate, &server.tls.key) {
             (Some(certificate), Some(key)) => {
@@ -88,7 +88,7 @@ impl Listeners {
             }
             _ => None,
         };
-        Ok(Listeners {
+        Ok(Self {
             public: bind("server.listen", server.listen).await?,
             admin: bind("server.admin_listen", server.admin_listen).await?,
             tls,
@@ -261,9 +261,9 @@ struct Signals {
 }
 
 impl Signals {
-    fn install() -> Result<Signals, Failure> {
+    fn install() -> Result<Self, Failure> {
         let failed = |error| Failure::failed("signals can't be received").because(error);
-        Ok(Signals {
+        Ok(Self {
             terminate: signal(SignalKind::terminate()).map_err(failed)?,
             interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
         })

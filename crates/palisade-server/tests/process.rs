@@ -28,7 +28,7 @@ struct Place {
 }
 
 impl Place {
-    fn new() -> Place {
+    fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("palisade").tempdir().unwrap();
         let mut binary = PathBuf::from(BINARY);
         if geteuid().is_root() {
@@ -36,7 +36,7 @@ impl Place {
             binary = directory.path().join("palisade");
             fs::copy(BINARY, &binary).unwrap();
         }
-        Place { directory, binary }
+        Self { directory, binary }
     }
 
     fn path(&self) -> &Path {
@@ -88,16 +88,16 @@ struct Server {
 }
 
 impl Server {
-    fn start(place: &Place) -> Server {
-        Server::run(place, &mut place.command(&["serve"]))
+    fn start(place: &Place) -> Self {
+        Self::run(place, &mut place.command(&["serve"]))
     }
 
-    fn run(place: &Place, command: &mut Command) -> Server {
+    fn run(place: &Place, command: &mut Command) -> Self {
         let log = File::create(place.path().join("log")).unwrap();
-        Server::logging_to(place, command, log.into())
+        Self::logging_to(place, command, log.into())
     }
 
-    fn logging_to(place: &Place, command: &mut Command, log: Stdio) -> Server {
+    fn logging_to(place: &Place, command: &mut Command, log: Stdio) -> Self {
         let mut process = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let address = loop {
@@ -108,7 +108,7 @@ impl Server {
                 break rest.split_whitespace().next().unwrap().to_owned();
             }
         };
-        Server { process, address }
+        Self { process, address }
     }
 
     /// What the kernel shows of it.

@@ -12,8 +12,7 @@ use palisade_crypto::root::RootKey;
 use palisade_db::{Db, Migration, Sql};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::access::Credential;
-use crate::app::{App, Ground, Parts};
+use crate::app::{App, CredentialList, CredentialMethods, Ground, Parts};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::feed::Feed;
@@ -28,14 +27,15 @@ use crate::running::{self, Running};
 use crate::settings::{CorsOrigin, Settings};
 use crate::users::AllPermissions;
 use crate::{
-    api_keys, audit, audit_log, challenges, compat, deletion, email_change, export,
-    factor_recovery, grants, invitations, keys, lockout, login, mail, mfa, passwords, recovery,
-    reference, registration, roles, sessions, system, tokens, users, verifiers,
+    api_keys, audit, audit_log, challenges, compat, credentials, deletion, email_change, export,
+    factor_recovery, grants, invitations, keys, lockout, login, mail, mfa, pages, passwords,
+    recovery, reference, registration, roles, sessions, system, tokens, users, verifiers,
 };
 
 /// Palisade's own modules.
 pub const MODULES: &[Module] = &[
     audit_log::MODULE,
+    pages::MODULE,
     audit::MODULE,
     keys::MODULE,
     users::MODULE,
@@ -85,14 +85,14 @@ pub struct Builder {
 
 impl Builder {
     /// With Palisade's own modules.
-    pub fn new(settings: Settings, clock: Clock, random: Arc<dyn Random>) -> Builder {
+    pub fn new(settings: Settings, clock: Clock, random: Arc<dyn Random>) -> Self {
         let modules = MODULES.iter().filter(|module| (module.when)(&settings)).copied().collect();
-        Builder { modules, settings: Arc::new(settings), clock, random }
+        Self { modules, settings: Arc::new(settings), clock, random }
     }
 
     /// With a module of the application, where it is part of a server with these settings.
     #[must_use]
-    pub fn module(mut self, module: Module) -> Builder {
+    pub fn module(mut self, module: Module) -> Self {
         if (module.when)(&self.settings) {
             self.modules.push(module);
         }
@@ -121,7 +121,7 @@ impl Builder {
         openapi(&about, &self.routes())
     }
 
-    fn credentials(&self) -> Vec<Credential> {
+    fn credentials(&self) -> Vec<CredentialMethods> {
         self.modules.iter().flat_map(|module| module.credentials).copied().collect()
     }
 
@@ -147,20 +147,27 @@ impl Builder {
         for module in &self.modules {
             (module.parts)(&self.settings, &mut parts)?;
         }
-        let app = App::new(Ground {
-            db,
+        let ground = Ground {
+            db: db.read_only(),
             clock: self.clock.clone(),
             random: Arc::clone(&self.random),
             audit_keys: AuditKeys::new(&root, Arc::clone(&self.random)),
             root,
             feed: Feed::new(uuid_v7(self.clock.now(), &*self.random)),
             limiter: Limiter::new(self.limits_in_force()),
+            credentials: CredentialList::new(self.credentials())?,
+            find_account: |change, user, permission| {
+                Box::pin(users::find_account(change, user, permission))
+            },
+            endings: credentials::in_order(
+                self.modules.iter().flat_map(|m| m.endings).copied().collect(),
+            )?,
             answers: self.modules.iter().map(|module| module.answers).collect(),
-            endings: self.modules.iter().flat_map(|m| m.endings).copied().collect(),
             subscriptions: self.modules.iter().flat_map(|m| m.subscriptions).copied().collect(),
             settings: Arc::clone(&self.settings),
             parts,
-        });
+        };
+        let app = App::new(ground, db);
         keys::prepare(&app).await?;
         Ok(app)
     }
@@ -195,9 +202,7 @@ impl Builder {
     }
 
     fn router(&self, app: &App, routes: Routes) -> Router {
-        let credentials = self.credentials().into();
-        let router =
-            routes.mount(Router::new(), &credentials).fallback(|| async { Error::not_found() });
+        let router = routes.mount(Router::new()).fallback(|| async { Error::not_found() });
         // Without origins there is no layer at all: nothing to get wrong, nothing to pay.
         let router = match cors(&self.settings.cors.origins) {
             Some(cors) => router.layer(cors),

@@ -22,9 +22,12 @@ pub use flows::{
     compat, deletion, email_change, export, factor_recovery, invitations, login, recovery,
     registration, verifiers,
 };
-pub use frame::{access, actor, app, arrival, audit_log, feed, http, letter, module, record};
+pub use frame::{
+    access, actor, app, arrival, audit_log, credential, feed, http, letter, module, pages, record,
+    upkeep,
+};
 pub use ground::{
-    clock, error, hashing, id, limits, memory, net, runtime, settings, shape, visible,
+    clock, cookie, error, hashing, id, limits, memory, net, runtime, settings, shape, visible,
 };
 pub use operation::{audit, reference, system};
 pub use people::{grants, mail, roles, users};

@@ -34,7 +34,10 @@ const AFTER_A_FAILURE: Duration = Duration::from_secs(1);
 const GROUND_JOBS: &[Job] = &[Job {
     name: "feed.prune",
     every: Duration::from_secs(60),
-    run: |app| Box::pin(app.feed.prune(&app.db, app.clock.now(), tokens::longest_life(app))),
+    run: |app| {
+        let upkeep = app.upkeep("news that every reader has seen");
+        Box::pin(app.feed.prune(upkeep, app.clock.now(), tokens::longest_life(app)))
+    },
 }];
 
 /// Starts reading the feed and doing the jobs.
@@ -137,7 +140,8 @@ async fn catch_up(app: &App, moved: bool, unsure: bool) -> Result<()> {
             "the database was restored or a standby took over: all caches are discarded"
         );
         app.feed.start(&app.db, &app.clock).await?;
-        // SECURITY: after the start, so that what is read from now on is of the history that is followed.
+        // SECURITY: after the start, so that what is read from now on is of the history that is followed
+        // (test: a_sign_out_is_heard_after_the_database_was_restored).
         app.forget_all();
         look = app.feed.look(&app.db, began).await?;
     }

@@ -146,7 +146,8 @@ impl Stored {
             return Err(PasswordError::Malformed);
         }
         let [memory_kib, passes, lanes] = parameters;
-        // SECURITY: judged before any memory is taken, an encoded hash may come from an import.
+        // SECURITY: judged before any memory is taken, an encoded hash may come from an import
+        // (test: a_stored_hash_that_asks_for_too_much_is_refused_before_any_work).
         if memory_kib > MOST_MEMORY_KIB || passes > MOST_PASSES || lanes > MOST_LANES {
             return Err(PasswordError::TooCostly);
         }

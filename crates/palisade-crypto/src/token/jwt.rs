@@ -77,7 +77,9 @@ pub(super) fn read<'a>(
     let signature = decode(encoded_signature)?;
     let key = header.kid.and_then(|kid| find(&kid)).ok_or(TokenError::UnknownKey)?;
     // SECURITY: the key decides by which algorithm; `alg` may only agree (RFC 8725 3.1). Claims
-    // are read after this line and never before it.
+    // are read after this line and never before it (tests:
+    // the_key_decides_the_algorithm_and_the_token_may_only_agree,
+    // claims_are_not_read_before_the_signature_is_good).
     if header.alg != key.algorithm().as_str() || !is_signed(key, signed.as_bytes(), &signature) {
         return Err(TokenError::BadSignature);
     }

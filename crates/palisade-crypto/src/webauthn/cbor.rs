@@ -71,7 +71,7 @@ pub(super) fn integer(value: &Value) -> Option<i64> {
 }
 
 /// SECURITY: of two values under one key, readers disagree which one counts. Tags have no place in
-/// what authenticators write (CTAP 2.1, section 8).
+/// what authenticators write (CTAP 2.1, section 8) (test: a_map_with_a_key_twice_is_refused_wherever_it_is).
 fn check_keys(value: &Value) -> Result<(), WebauthnError> {
     match value {
         Value::Array(items) => items.iter().try_for_each(check_keys),

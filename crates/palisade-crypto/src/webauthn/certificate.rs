@@ -118,7 +118,8 @@ impl<'a> Certificate<'a> {
     }
 
     /// SECURITY: an extension that is critical and not understood forbids the use of the
-    /// certificate (RFC 5280 4.2). Those named here are checked, or limit nothing on this way.
+    /// certificate (RFC 5280 4.2). Those named here are checked, or limit nothing on this way
+    /// (test: a_critical_extension_that_is_not_understood_is_refused).
     fn check_extensions(&self) -> Result<(), WebauthnError> {
         let understood = self.0.iter_extensions().all(|extension| {
             !extension.critical

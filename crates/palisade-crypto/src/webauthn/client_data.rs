@@ -63,7 +63,8 @@ pub(super) fn check(
         return Err(WebauthnError::WrongCeremony);
     }
     let answered = decode(&data.challenge)?;
-    // SECURITY: an empty expectation would be met by a response to nothing, a short one by chance.
+    // SECURITY: an empty expectation would be met by a response to nothing, a short one by chance
+    // (test: another_challenge_is_refused_and_so_is_an_empty_or_short_one).
     if challenge.len() < SHORTEST_CHALLENGE || !bool::from(answered.ct_eq(challenge)) {
         return Err(WebauthnError::WrongChallenge);
     }

@@ -69,7 +69,8 @@ pub fn verify_registration(
     let data = AuthenticatorData::parse(&object.authenticator_data)?;
     data.check(rp, expected.user_verification)?;
     let credential = data.credential.as_ref().ok_or(WebauthnError::NoCredentialData)?;
-    // SECURITY: the browser's id is what sign-ins look up; the signed one is the authenticator's.
+    // SECURITY: the browser's id is what sign-ins look up; the signed one is the authenticator's
+    // (test: ids_that_differ_are_refused_and_so_is_an_id_in_another_spelling).
     if credential.id != id {
         return Err(WebauthnError::CredentialIdMismatch);
     }

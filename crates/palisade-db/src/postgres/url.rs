@@ -13,7 +13,7 @@ const PREPARED_STATEMENTS: usize = 256;
 
 /// SECURITY: the driver's own default, `prefer`, goes on in the clear when the server (or somebody in
 /// between) offers no TLS, and `require` takes any certificate. Off this machine only `verify-full`
-/// will do. Shown by `off_this_machine_anything_below_verify_full_is_refused`.
+/// will do (test: off_this_machine_anything_below_verify_full_is_refused).
 pub(super) fn connect_options(url: &str) -> Result<PgConnectOptions, DbError> {
     let options = PgConnectOptions::from_str(url)
         .map_err(|cause| DbError::wrong("the database URL is malformed").caused_by(cause))?

@@ -2,7 +2,7 @@
 //!
 //! SECURITY: none of them is ever reached through a link. Another user who may write to the directory, or
 //! an unpacked archive, could make us read, overwrite or open to others a file somewhere else. (The directory
-//! itself may be a link; the operator names it.)
+//! itself may be a link; the operator names it.) (test: a_database_that_is_a_link_is_neither_opened_nor_made)
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
@@ -52,7 +52,7 @@ fn not_a_file(path: &Path) -> io::Error {
 /// is left as it is.
 ///
 /// SECURITY: the file is made before SQLite sees it, because SQLite would make it with the process's
-/// umask; it gives `-wal` and `-shm` the mode of the database.
+/// umask; it gives `-wal` and `-shm` the mode of the database (test: nobody_but_the_owner_can_read_the_files).
 pub(crate) fn prepare(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         make_directory(parent)?;

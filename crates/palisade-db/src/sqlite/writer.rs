@@ -356,7 +356,8 @@ impl Task {
     }
 
     /// SECURITY: after a failed commit the transaction may still be open; were it left so, the next
-    /// group's commit would store what its members were told is lost.
+    /// group's commit would store what its members were told is lost
+    /// (test: a_group_that_cannot_commit_tells_every_member_and_stores_nothing).
     async fn reset(&mut self) {
         if let Some(mut connection) = self.connection.take() {
             if let Err(cause) = connection.control("rollback").await {

@@ -26,11 +26,11 @@ pub use cluster::Cluster;
 pub use schema::{ColumnShape, TableShape, schema};
 
 use crate::db::Engine;
-use crate::{Db, Options};
+use crate::{Db, Options, ReadDb};
 
 /// How many changes have been committed together so far, counted in groups. On PostgreSQL nothing is
 /// shared and the answer is zero.
-pub fn committed_groups(db: &Db) -> u64 {
+pub fn committed_groups(db: &ReadDb) -> u64 {
     match &db.engine {
         Engine::Sqlite(sqlite) => sqlite.committed_groups(),
         Engine::Postgres(_) => 0,
@@ -42,7 +42,7 @@ pub fn committed_groups(db: &Db) -> u64 {
 ///
 /// # Panics
 /// When none does for ten seconds.
-pub async fn until_one_waits(db: &Db) {
+pub async fn until_one_waits(db: &ReadDb) {
     for _ in 0..2000 {
         let waiting = match &db.engine {
             Engine::Sqlite(sqlite) => sqlite.waiting() > 0,
@@ -56,7 +56,7 @@ pub async fn until_one_waits(db: &Db) {
     panic!("no change waits for another");
 }
 
-async fn waits_for_a_lock(db: &Db) -> bool {
+async fn waits_for_a_lock(db: &ReadDb) -> bool {
     let sql = "select count(*) from pg_locks l join pg_stat_activity a on a.pid = l.pid
             where not l.granted and a.datname = current_database()";
     let (waiting,): (i64,) = db.one(sql, crate::args![]).await.expect("locks can be read");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Backend, Db, DbError, args};
+use crate::{Backend, DbError, ReadDb, args};
 
 /// A table, without the migration table and what the database keeps for itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,7 +58,7 @@ const POSTGRES_UNIQUE: &str = "select cast(t.relname as text), cast(x.relname as
 ///
 /// # Errors
 /// As the database says.
-pub async fn schema(db: &Db) -> Result<Vec<TableShape>, DbError> {
+pub async fn schema(db: &ReadDb) -> Result<Vec<TableShape>, DbError> {
     let (columns, unique) = match db.backend() {
         Backend::Sqlite => (SQLITE_COLUMNS, SQLITE_UNIQUE),
         Backend::Postgres => (POSTGRES_COLUMNS, POSTGRES_UNIQUE),

@@ -251,6 +251,25 @@ async fn text_that_looks_like_a_number_stays_text() {
 }
 
 #[tokio::test]
+async fn what_only_reads_changes_nothing() {
+    TestDb::each(|db| async move {
+        with_five_things(&db).await;
+        let reader = db.read_only();
+        for sql in [
+            "update things set size = 0 returning name",
+            "with gone as (delete from things returning name) select name from gone",
+        ] {
+            let refused = reader.all::<(String,)>(sql, args![]).await.unwrap_err();
+            assert_eq!(refused.kind(), DbErrorKind::Wrong, "{sql}");
+        }
+        let (left,): (i64,) =
+            reader.one("select count(*) from things where size > 0", args![]).await.unwrap();
+        assert_eq!(left, 5);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_number_of_rows_and_columns_is_checked() {
     TestDb::each(|db| async move {
         with_five_things(&db).await;

@@ -139,8 +139,8 @@ fn write_whole(out: &mut impl Write, mut piece: &[u8]) -> io::Result<()> {
 }
 
 impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Lines;
-    fn make_writer(&'a self) -> Lines {
+    type Writer = Self;
+    fn make_writer(&'a self) -> Self {
         self.clone()
     }
 }

@@ -61,10 +61,10 @@ pub enum Purpose {
 impl Purpose {
     fn as_str(self) -> &'static str {
         match self {
-            Purpose::SecondFactor => "second_factor",
-            Purpose::SignIn => "sign_in",
-            Purpose::Registration => "registration",
-            Purpose::StepUp => "step_up",
+            Self::SecondFactor => "second_factor",
+            Self::SignIn => "sign_in",
+            Self::Registration => "registration",
+            Self::StepUp => "step_up",
         }
     }
 }
@@ -75,18 +75,18 @@ pub struct Client([u8; 32]);
 
 impl Client {
     /// A client that isn't signed in: its software, and in a browser a cookie that was set with the challenge.
-    pub fn outside(app: &App, user_agent: Option<&str>, cookie: Option<&str>) -> Client {
+    pub fn outside(app: &App, user_agent: Option<&str>, cookie: Option<&str>) -> Self {
         let (agent, cookie) = (user_agent.unwrap_or(""), cookie.unwrap_or(""));
-        Client::named(app, &format!("client\0{cookie}\0{agent}"))
+        Self::named(app, &format!("client\0{cookie}\0{agent}"))
     }
 
     /// A session.
-    pub fn within(app: &App, session: SessionId) -> Client {
-        Client::named(app, &format!("session\0{session}"))
+    pub fn within(app: &App, session: SessionId) -> Self {
+        Self::named(app, &format!("session\0{session}"))
     }
 
-    fn named(app: &App, name: &str) -> Client {
-        Client(mac::keyed_digest(&app.root.derive_bytes("challenge clients"), name.as_bytes()))
+    fn named(app: &App, name: &str) -> Self {
+        Self(mac::keyed_digest(&app.root.derive_bytes("challenge clients"), name.as_bytes()))
     }
 }
 
@@ -246,7 +246,21 @@ const BY_ACT: Ending = Ending {
             Ok(0)
         })
     },
+    owners: Some(|app, after, limit| Box::pin(owners(app, after, limit))),
 };
+
+/// Users of whom something is asked.
+async fn owners(app: &App, after: UserId, limit: i64) -> Result<Vec<UserId>> {
+    let rows: Vec<(UserId,)> = app
+        .db
+        .all(
+            "select distinct user_id from challenges
+             where user_id > $1 and used_at is null and expires_at > $2 order by user_id limit $3",
+            args![after, app.clock.now(), limit],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|(user,)| user).collect())
+}
 
 /// Voids what was asked of a user.
 async fn void(change: &mut Change, user: UserId) -> Result<()> {
@@ -256,7 +270,7 @@ async fn void(change: &mut Change, user: UserId) -> Result<()> {
 
 async fn prune(app: &App) -> Result<()> {
     let now: Timestamp = app.clock.now();
-    let mut tx = app.db.begin().await?;
-    tx.run("delete from challenges where expires_at < $1", args![now]).await?;
-    Ok(tx.commit().await?)
+    let upkeep = app.upkeep("challenges that have expired");
+    upkeep.run("delete from challenges where expires_at < $1", args![now]).await?;
+    Ok(())
 }

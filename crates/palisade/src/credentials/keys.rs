@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use palisade_crypto::seal::{KeyRing, SealingKey};
 use palisade_crypto::token::{Algorithm, TokenKey, Verifier};
-use palisade_db::{Db, Migration, Sql, Timestamp, args};
+use palisade_db::{Migration, ReadDb, Sql, Timestamp, args, row_struct};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -111,28 +111,30 @@ fn algorithm(settings: &Settings, format: TokenFormat) -> Algorithm {
     }
 }
 
-/// One key, without its secret.
-#[derive(Clone, Debug, Serialize)]
-pub struct KeyView {
-    /// The key id, as it stands in tokens.
-    pub kid: String,
-    /// `token` or `pepper`.
-    pub purpose: String,
-    /// `EdDSA`, `ES256`, `v4.public`, `v4.local`; for the pepper `XChaCha20-Poly1305`.
-    pub algorithm: String,
-    /// Counts up with each rotation.
-    pub version: i64,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// When it stopped signing.
-    pub retired_at: Option<Timestamp>,
+row_struct! {
+    /// One key, without its secret.
+    #[derive(Clone, Debug, Serialize)]
+    pub struct KeyView {
+        /// The key id, as it stands in tokens.
+        pub kid: String,
+        /// `token` or `pepper`.
+        pub purpose: String,
+        /// `EdDSA`, `ES256`, `v4.public`, `v4.local`; for the pepper `XChaCha20-Poly1305`.
+        pub algorithm: String,
+        /// Counts up with each rotation.
+        pub version: i64,
+        /// When it was made.
+        pub created_at: Timestamp,
+        /// When it stopped signing.
+        pub retired_at: Option<Timestamp>,
+    }
 }
 
 /// Whether the database already has keys, and so needs the root key that made them.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn any(db: &Db) -> Result<bool> {
+pub async fn any(db: &ReadDb) -> Result<bool> {
     let (count,): (i64,) = db.one("select count(*) from keys", args![]).await?;
     Ok(count > 0)
 }
@@ -239,25 +241,10 @@ pub async fn rotate(app: &App, actor: &Actor) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn list(db: &Db) -> Result<Vec<KeyView>> {
-    let rows: Vec<(String, String, String, i64, Timestamp, Option<Timestamp>)> = db
-        .all(
-            "select kid, purpose, algorithm, version, created_at, retired_at from keys
-             where purpose <> $1 order by purpose, algorithm, version desc",
-            args![ROOT],
-        )
-        .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(kid, purpose, algorithm, version, created_at, retired_at)| KeyView {
-            kid,
-            purpose,
-            algorithm,
-            version,
-            created_at,
-            retired_at,
-        })
-        .collect())
+pub async fn list(db: &ReadDb) -> Result<Vec<KeyView>> {
+    let sql = "select kid, purpose, algorithm, version, created_at, retired_at from keys
+         where purpose <> $1 order by purpose, algorithm, version desc";
+    Ok(db.all(sql, args![ROOT]).await?)
 }
 
 /// The keys in force.

@@ -1,7 +1,8 @@
 //! What ends with what: one table, and the one operation that carries it out.
 //!
 //! Each slice brings the endings of its own kinds ([`Ending`], in its `MODULE`). A single session or API key that
-//! is ended by itself isn't here: `sessions::end`, `api_keys::revoke`.
+//! is ended by itself isn't here: `sessions::end`, `api_keys::revoke`. A kind that an application brings
+//! ([`OwnKind`]) has no place in the table: it ends with sessions, API keys or either.
 //!
 //! # Promises
 //!
@@ -22,7 +23,7 @@ pub mod tokens;
 use crate::app::{Change, Hold};
 use crate::error::{Error, Result};
 
-pub use crate::app::{Act, End, Ending, Fate, Kind};
+pub use crate::app::{Act, End, Ending, EndsWith, Fate, Kind, OwnKind};
 
 /// What ends with an act, and why.
 pub struct Line {
@@ -190,10 +191,17 @@ const SIGNED_OUT: &[(Kind, Fate)] =
     &[(Kind::Sessions, Fate::Ended), (Kind::ApiKeys, Fate::Ended), (Kind::Challenges, Fate::Ended)];
 
 impl Line {
-    /// What becomes of a kind.
+    /// What becomes of a kind. One of an application ends completely with every act that ends some of what it ends
+    /// with.
     pub fn fate(&self, kind: Kind) -> Fate {
-        let named = self.ends.iter().find(|(ended, _)| *ended == kind);
-        named.map_or(Fate::Kept, |(_, fate)| *fate)
+        let named = |kind: Kind| self.ends.iter().find(|(ended, _)| *ended == kind);
+        match kind {
+            // SECURITY: (test: an_applications_credential_ends_with_every_act_that_should_end_it)
+            Kind::Own(own) if own.ends_with.kinds().iter().any(|kind| named(*kind).is_some()) => {
+                Fate::Ended
+            }
+            kind => named(kind).map_or(Fate::Kept, |(_, fate)| *fate),
+        }
     }
 }
 
@@ -211,15 +219,29 @@ pub async fn end(change: &mut Change, end: End) -> Result<usize> {
     }
     let app = change.app().clone();
     let mut sessions = 0;
-    for kind in Kind::ALL {
-        let fate = line.fate(kind);
-        if fate == Fate::Kept {
-            continue;
-        }
-        for ending in app.endings.iter().filter(|ending| ending.kind == kind) {
+    for ending in &app.endings {
+        let fate = line.fate(ending.kind);
+        if fate != Fate::Kept {
             let ended = (ending.end)(change, end, fate).await?;
-            sessions += if kind == Kind::Sessions { ended } else { 0 };
+            sessions += if ending.kind == Kind::Sessions { ended } else { 0 };
         }
     }
     Ok(sessions)
+}
+
+/// The endings of an app, in the order in which they are carried out.
+///
+/// # Errors
+/// Internal: the ending of everyone's credentials couldn't find who has what one of them ends.
+pub fn in_order(mut endings: Vec<Ending>) -> Result<Vec<Ending>> {
+    endings.sort_by_key(|ending| ending.kind.order());
+    for line in TABLE.iter().filter(|line| line.act == Act::Revoked) {
+        let found = |kind| endings.iter().any(|other| other.kind == kind && other.owners.is_some());
+        let lost = endings.iter().find(|e| line.fate(e.kind) != Fate::Kept && !found(e.kind));
+        if let Some(ending) = lost {
+            let says = format!("the ending of {} lacks its owners", ending.kind.title());
+            return Err(Error::internal(says));
+        }
+    }
+    Ok(endings)
 }

@@ -6,7 +6,7 @@
 //!
 //! A database that was restored, or a standby that took over before it had everything, gives numbers a second time.
 //! Each read therefore begins with the last row that was read before, which must be there unchanged, and asks for the
-//! table's epoch ([`Db::epoch`]). Where either differs, [`Look::changed`] says so, and everything that the process
+//! table's epoch ([`ReadDb::epoch`]). Where either differs, [`Look::changed`] says so, and everything that the process
 //! remembers is forgotten.
 //!
 //! # Promises
@@ -23,11 +23,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use palisade_db::{Db, Timestamp, Tx, args};
+use palisade_db::{ReadDb, Timestamp, Tx, args};
 use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::upkeep::Upkeep;
 
 /// How often the table is read when nothing wakes us.
 pub const POLL: Duration = Duration::from_millis(100);
@@ -60,11 +61,11 @@ pub struct Mark(pub u64);
 impl Mark {
     /// Where two histories part, the same process may write to the same subject under the same number
     /// again, but not at the same time.
-    fn of(subject: Uuid, origin: Uuid, at: Timestamp) -> Mark {
+    fn of(subject: Uuid, origin: Uuid, at: Timestamp) -> Self {
         let mixed = origin.as_u128().rotate_left(29) ^ subject.as_u128();
         let [.., a, b, c, d, e, f, g, h] = (mixed ^ (mixed >> 64)).to_be_bytes();
         let at = at.as_micros().cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Mark(u64::from_be_bytes([a, b, c, d, e, f, g, h]) ^ at)
+        Self(u64::from_be_bytes([a, b, c, d, e, f, g, h]) ^ at)
     }
 }
 
@@ -91,7 +92,10 @@ pub struct Feed {
 /// Older numbers are all there or will never be: no transaction lasts so long, and no two clocks differ so much.
 const CERTAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// Which news a reader outside asks for.
+/// What the topics of endings end in: what is told to readers outside.
+pub const ENDED: &str = ".ended";
+
+/// Which endings a reader outside asks for.
 pub struct Asked {
     /// Behind this number.
     pub from: i64,
@@ -101,8 +105,6 @@ pub struct Asked {
     pub low: i64,
     /// Only what is younger.
     pub not_before: Timestamp,
-    /// Of these topics.
-    pub topics: [&'static str; 2],
     /// So many at most.
     pub limit: i64,
     /// The present time.
@@ -158,8 +160,8 @@ pub struct Look {
 impl Feed {
     /// A reader that has read nothing yet, and so is not current. `origin` is different for every
     /// process.
-    pub fn new(origin: Uuid) -> Feed {
-        Feed { origin, window: Mutex::default(), last_read_ms: AtomicU64::new(0) }
+    pub fn new(origin: Uuid) -> Self {
+        Self { origin, window: Mutex::default(), last_read_ms: AtomicU64::new(0) }
     }
 
     /// Writes news, in the transaction of the change that it tells of.
@@ -226,7 +228,7 @@ impl Feed {
     ///
     /// # Errors
     /// When the database doesn't answer.
-    pub async fn start(&self, db: &Db, clock: &Clock) -> Result<()> {
+    pub async fn start(&self, db: &ReadDb, clock: &Clock) -> Result<()> {
         let before = clock.now().minus(Duration::from_secs(60));
         let epoch = db.epoch(TABLE).await?;
         let last: Option<(i64, Uuid, Uuid, Timestamp)> = db
@@ -246,7 +248,7 @@ impl Feed {
     ///
     /// # Errors
     /// When the database doesn't answer.
-    pub async fn look(&self, db: &Db, now: Duration) -> Result<Look> {
+    pub async fn look(&self, db: &ReadDb, now: Duration) -> Result<Look> {
         let epoch = db.epoch(TABLE).await?;
         let rows = self.rows(db).await?;
         let mut news = Vec::new();
@@ -266,7 +268,7 @@ impl Feed {
     }
 
     /// All rows from the last certain one on, which itself is among them.
-    async fn rows(&self, db: &Db) -> Result<Vec<Row>> {
+    async fn rows(&self, db: &ReadDb) -> Result<Vec<Row>> {
         let mut all = Vec::new();
         let mut behind = self.window().low - 1;
         loop {
@@ -300,14 +302,10 @@ impl Feed {
     ///
     /// # Errors
     /// When the database doesn't answer.
-    pub async fn prune(&self, db: &Db, now: Timestamp, needed: Duration) -> Result<()> {
-        let mut tx = db.begin().await?;
-        tx.run(
-            "delete from feed where at < $1 and seq < (select max(seq) from feed where at < $1)",
-            args![now.minus(needed.max(KEPT_FOR))],
-        )
-        .await?;
-        tx.commit().await?;
+    pub async fn prune(&self, upkeep: Upkeep<'_>, now: Timestamp, needed: Duration) -> Result<()> {
+        let sql =
+            "delete from feed where at < $1 and seq < (select max(seq) from feed where at < $1)";
+        upkeep.run(sql, args![now.minus(needed.max(KEPT_FOR))]).await?;
         Ok(())
     }
 
@@ -315,7 +313,7 @@ impl Feed {
     ///
     /// # Errors
     /// When the database doesn't answer.
-    pub async fn since(&self, db: &Db, asked: Asked) -> Result<Since> {
+    pub async fn since(&self, db: &ReadDb, asked: Asked) -> Result<Since> {
         let before = asked.now.minus(CERTAIN_AFTER);
         // Before the rows: what is certain now is certain when they are read.
         let places: Vec<(i64, Uuid, Uuid, Timestamp)> = db
@@ -339,8 +337,8 @@ impl Feed {
         let rows: Vec<(i64, String, Uuid, Uuid, Timestamp)> = db
             .all(
                 "select seq, topic, subject, origin, at from feed
-                 where seq > $1 and at > $2 and (topic = $3 or topic = $4) order by seq limit $5",
-                args![from, asked.not_before, asked.topics[0], asked.topics[1], asked.limit],
+                 where seq > $1 and at > $2 and topic like $3 order by seq limit $4",
+                args![from, asked.not_before, format!("%{ENDED}"), asked.limit],
             )
             .await?;
         let told = |(seq, topic, subject, origin, at)| {

@@ -41,25 +41,25 @@ pub struct Content {
 
 impl Content {
     /// To an address.
-    pub fn to(address: &str) -> Content {
-        Content { to: Some(address.to_owned()), ..Content::default() }
+    pub fn to(address: &str) -> Self {
+        Self { to: Some(address.to_owned()), ..Self::default() }
     }
 
     /// To a user, wherever their mail goes when it is sent.
-    pub fn to_user(user: UserId) -> Content {
-        Content { user: Some(user), ..Content::default() }
+    pub fn to_user(user: UserId) -> Self {
+        Self { user: Some(user), ..Self::default() }
     }
 
     /// With a value for the template.
     #[must_use]
-    pub fn with(mut self, name: &str, value: impl Into<String>) -> Content {
+    pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.values.insert(name.to_owned(), value.into());
         self
     }
 
     /// With `link`: a page of ours that takes a token, in the part of the address that browsers keep to themselves.
     #[must_use]
-    pub fn with_link(self, app: &App, page: &str, token: &SecretString) -> Content {
+    pub fn with_link(self, app: &App, page: &str, token: &SecretString) -> Self {
         let url = &app.settings.server.public_url;
         let link = format!("{url}/account/{page}#token={}", token.expose());
         self.with("link", link)

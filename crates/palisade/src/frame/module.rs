@@ -8,8 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use palisade_db::Migration;
 
-use crate::access::Credential;
-use crate::app::{Answers, App, Ending, Parts, Subscription};
+use crate::app::{Answers, App, CredentialMethods, Ending, Parts, Subscription};
 use crate::error::Result;
 use crate::http::Routes;
 use crate::letter::Letter;
@@ -38,9 +37,9 @@ pub struct Module {
     pub letters: &'static [&'static Letter],
     /// Work that it does by the clock.
     pub jobs: &'static [Job],
-    /// Ways to prove who calls.
-    pub credentials: &'static [Credential],
-    /// How credentials end that it keeps.
+    /// What the kinds of credential can do that it keeps and requests come with.
+    pub credentials: &'static [CredentialMethods],
+    /// How what it keeps ends with an act on its account: credentials, links, factors.
     pub endings: &'static [Ending],
     /// News that it listens to.
     pub subscriptions: &'static [Subscription],
@@ -57,7 +56,7 @@ pub struct Module {
 
 impl Module {
     /// A module that brings nothing: the base for `..Module::EMPTY`.
-    pub const EMPTY: Module = Module {
+    pub const EMPTY: Self = Self {
         name: "",
         when: |_| true,
         routes: Routes::none,

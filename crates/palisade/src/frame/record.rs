@@ -60,21 +60,21 @@ pub struct Entry {
 impl Entry {
     /// The user or object that it concerns.
     #[must_use]
-    pub fn concerning(mut self, kind: &'static str, id: Uuid) -> Entry {
+    pub fn concerning(mut self, kind: &'static str, id: Uuid) -> Self {
         self.about = Some((kind, id));
         self
     }
 
     /// A detail that says nothing about a person.
     #[must_use]
-    pub fn detail(mut self, name: &'static str, value: impl Into<String>) -> Entry {
+    pub fn detail(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.details.insert(name, value.into());
         self
     }
 
     /// A detail that is erased with the person: an address, a name.
     #[must_use]
-    pub fn personal(mut self, name: &'static str, value: impl Into<String>) -> Entry {
+    pub fn personal(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.personal.insert(name, value.into());
         self
     }
@@ -90,8 +90,8 @@ pub struct AuditKeys {
 
 impl AuditKeys {
     /// Derives them; what is sealed under them takes its randomness from `random`.
-    pub fn new(root: &RootKey, random: Arc<dyn Random>) -> AuditKeys {
-        AuditKeys {
+    pub fn new(root: &RootKey, random: Arc<dyn Random>) -> Self {
+        Self {
             chain: root.derive_bytes("palisade audit chain v1"),
             persons: root.derive("palisade audit person keys v1"),
             unowned: root.derive("palisade audit nobody v1"),
@@ -141,17 +141,23 @@ impl Record {
 /// A user or an object that an event concerns.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Party {
-    /// The API key with which the actor acted.
+    /// The credential with which the actor acted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub api_key: Option<Uuid>,
+    pub credential: Option<PartyCredential>,
     /// The id, if there is one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub id: Option<Uuid>,
     /// `user`, `session`, `key` …; for actors `anyone`, `user`, `operator`, `system`.
     pub kind: String,
-    /// The session in which the actor acted.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub session: Option<Uuid>,
+}
+
+/// The credential with which an actor acted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PartyCredential {
+    /// The id of the session or API key.
+    pub id: Uuid,
+    /// `session`, `api_key`, or a kind that an application adds.
+    pub kind: String,
 }
 
 /// Writes one event into a transaction; answers its record.
@@ -174,10 +180,12 @@ pub(crate) async fn write(
             ..Party::default()
         }),
         actor: Party {
-            api_key: actor.api_key.map(|key| key.0),
+            credential: actor.credential.map(|credential| PartyCredential {
+                id: credential.id,
+                kind: credential.kind.name.to_owned(),
+            }),
             id: actor.user.map(|user| user.0),
             kind: actor.kind.as_str().to_owned(),
-            session: actor.session.map(|session| session.0),
         },
         at: at.as_micros(),
         details: entry.details.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
@@ -272,7 +280,7 @@ impl<T: Column> Column for Read<T> {
     const TYPE: Type = T::TYPE;
 
     fn from_cell(cell: Cell<'_>) -> std::result::Result<Self, DbError> {
-        Ok(Read(T::from_cell(cell).ok()))
+        Ok(Self(T::from_cell(cell).ok()))
     }
 }
 

@@ -21,16 +21,16 @@ enum Source {
 impl Clock {
     /// The system's clock.
     #[expect(clippy::disallowed_methods, reason = "the one place where the clock is read")]
-    pub fn system() -> Clock {
-        Clock(Source::System { started: Instant::now() })
+    pub fn system() -> Self {
+        Self(Source::System { started: Instant::now() })
     }
 
     /// A clock that stands still until [`Clock::advance`] moves it, but for a microsecond each time
     /// it is read: what happens later has a later time.
-    pub fn by_hand(start: Timestamp) -> Clock {
+    pub fn by_hand(start: Timestamp) -> Self {
         let micros = start.as_micros();
         let (micros, started) = (Arc::new(AtomicI64::new(micros)), micros);
-        Clock(Source::ByHand { micros, started, ahead: Arc::default() })
+        Self(Source::ByHand { micros, started, ahead: Arc::default() })
     }
 
     /// The time of day, UTC.

@@ -74,28 +74,28 @@ impl Kind {
 
     fn row(self) -> (StatusCode, &'static str) {
         match self {
-            Kind::Malformed => (StatusCode::BAD_REQUEST, "Malformed request"),
-            Kind::BadInput => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid input"),
-            Kind::NotSignedIn => (StatusCode::UNAUTHORIZED, "Not signed in"),
-            Kind::Denied => (StatusCode::FORBIDDEN, "Not allowed"),
-            Kind::NotFound => (StatusCode::NOT_FOUND, "Not found"),
-            Kind::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),
-            Kind::TooSlow => (StatusCode::REQUEST_TIMEOUT, "Request took too long"),
-            Kind::Conflict => (StatusCode::CONFLICT, "Conflict"),
-            Kind::Gone => (StatusCode::GONE, "Gone"),
-            Kind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Body too large"),
-            Kind::HeadersTooLarge => {
+            Self::Malformed => (StatusCode::BAD_REQUEST, "Malformed request"),
+            Self::BadInput => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid input"),
+            Self::NotSignedIn => (StatusCode::UNAUTHORIZED, "Not signed in"),
+            Self::Denied => (StatusCode::FORBIDDEN, "Not allowed"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "Not found"),
+            Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "Request took too long"),
+            Self::Conflict => (StatusCode::CONFLICT, "Conflict"),
+            Self::Gone => (StatusCode::GONE, "Gone"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Body too large"),
+            Self::HeadersTooLarge => {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Headers too large")
             }
-            Kind::UriTooLong => (StatusCode::URI_TOO_LONG, "URI too long"),
-            Kind::NotImplemented => (StatusCode::NOT_IMPLEMENTED, "Not implemented"),
-            Kind::WrongVersion => {
+            Self::UriTooLong => (StatusCode::URI_TOO_LONG, "URI too long"),
+            Self::NotImplemented => (StatusCode::NOT_IMPLEMENTED, "Not implemented"),
+            Self::WrongVersion => {
                 (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "HTTP version not supported")
             }
-            Kind::WrongMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type"),
-            Kind::TooMany => (StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
-            Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
-            Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Unavailable"),
+            Self::WrongMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type"),
+            Self::TooMany => (StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Unavailable"),
         }
     }
 }
@@ -125,8 +125,8 @@ const MOST_FIELDS: usize = 50;
 impl FieldError {
     /// A broken rule. What comes from outside in its pointer and its detail is cut and made visible: the answer is
     /// short and harmless, whatever was sent.
-    pub fn new(pointer: &str, code: &'static str, detail: impl AsRef<str>) -> FieldError {
-        FieldError {
+    pub fn new(pointer: &str, code: &'static str, detail: impl AsRef<str>) -> Self {
+        Self {
             pointer: excerpt(pointer, LONGEST_POINTER),
             code,
             detail: excerpt(detail.as_ref(), LONGEST_DETAIL),
@@ -151,8 +151,8 @@ struct Inner {
 
 impl Error {
     /// An error of `kind` with its stable `code` (`area.reason`) and a sentence for the caller.
-    pub fn new(kind: Kind, code: &'static str, says: impl Into<Cow<'static, str>>) -> Error {
-        Error(Box::new(Inner {
+    pub fn new(kind: Kind, code: &'static str, says: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner {
             kind,
             code,
             says: says.into(),
@@ -166,24 +166,24 @@ impl Error {
     }
 
     /// The unexpected: the caller sees a sentence and a request id, the log sees the cause.
-    pub fn internal(cause: impl Into<Cause>) -> Error {
-        Error::new(Kind::Internal, "server.internal", "An internal error occurred.").because(cause)
+    pub fn internal(cause: impl Into<Cause>) -> Self {
+        Self::new(Kind::Internal, "server.internal", "An internal error occurred.").because(cause)
     }
 
     /// Something that we need is away; the caller is asked to come back after a second.
-    pub fn unavailable(code: &'static str, says: &'static str) -> Error {
-        Error::new(Kind::Unavailable, code, says).retry_after(Duration::from_secs(1))
+    pub fn unavailable(code: &'static str, says: &'static str) -> Self {
+        Self::new(Kind::Unavailable, code, says).retry_after(Duration::from_secs(1))
     }
 
     /// There is no such thing, or none that the caller may see: always the same answer.
-    pub fn not_found() -> Error {
-        Error::new(Kind::NotFound, "request.not_found", "Not found.")
+    pub fn not_found() -> Self {
+        Self::new(Kind::NotFound, "request.not_found", "Not found.")
     }
 
     /// The input breaks the rules that `fields` name.
-    pub fn bad_input(fields: Vec<FieldError>) -> Error {
+    pub fn bad_input(fields: Vec<FieldError>) -> Self {
         let mut error =
-            Error::new(Kind::BadInput, "request.invalid", "The request is invalid. See errors.");
+            Self::new(Kind::BadInput, "request.invalid", "The request is invalid. See errors.");
         error.0.fields = fields;
         // More of them help nobody, and one small body must not be answered by a large one.
         error.0.fields.truncate(MOST_FIELDS);
@@ -191,34 +191,34 @@ impl Error {
     }
 
     /// One broken rule, at `pointer`.
-    pub fn bad_field(pointer: &str, code: &'static str, detail: impl Into<String>) -> Error {
-        Error::bad_input(vec![FieldError::new(pointer, code, detail.into())])
+    pub fn bad_field(pointer: &str, code: &'static str, detail: impl Into<String>) -> Self {
+        Self::bad_input(vec![FieldError::new(pointer, code, detail.into())])
     }
 
     /// With the private reason, for the log.
     #[must_use]
-    pub fn because(mut self, cause: impl Into<Cause>) -> Error {
+    pub fn because(mut self, cause: impl Into<Cause>) -> Self {
         self.0.cause = Some(cause.into());
         self
     }
 
     /// With a `Retry-After` (RFC 9110 section 10.2.3), rounded up to whole seconds, at least one.
     #[must_use]
-    pub fn retry_after(mut self, after: Duration) -> Error {
+    pub fn retry_after(mut self, after: Duration) -> Self {
         self.0.retry_after = Some(after);
         self
     }
 
     /// With a member of its own in the problem document (RFC 9457 section 3.2).
     #[must_use]
-    pub fn with(mut self, name: &'static str, value: impl Into<serde_json::Value>) -> Error {
+    pub fn with(mut self, name: &'static str, value: impl Into<serde_json::Value>) -> Self {
         self.0.extensions.insert(name, value.into());
         self
     }
 
     /// With one more header on the answer.
     #[must_use]
-    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Error {
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.push((name, value));
         self
     }
@@ -308,25 +308,25 @@ impl std::error::Error for Error {
 }
 
 impl From<palisade_db::DbError> for Error {
-    fn from(error: palisade_db::DbError) -> Error {
+    fn from(error: palisade_db::DbError) -> Self {
         use palisade_db::DbErrorKind as Db;
         let kind = error.kind();
         let mut told = match kind {
             Db::Unavailable | Db::BrokenOff | Db::Timeout | Db::OutcomeUnknown => {
-                Error::unavailable(
+                Self::unavailable(
                     "server.database_unavailable",
                     "The database is not responding. Try again later.",
                 )
                 .because(error)
             }
             // What a statement didn't foresee: two at the same moment.
-            Db::Conflict | Db::Foreign => Error::new(
+            Db::Conflict | Db::Foreign => Self::new(
                 Kind::Conflict,
                 "request.conflict",
                 "Another request changed the same resource at the same time. Try again.",
             )
             .because(error),
-            _ => Error::internal(error),
+            _ => Self::internal(error),
         };
         told.0.may_be_repeated = matches!(kind, Db::BrokenOff | Db::Conflict | Db::Foreign);
         told
@@ -339,8 +339,8 @@ pub struct Rules(Vec<FieldError>);
 
 impl Rules {
     /// No rule broken yet.
-    pub fn new() -> Rules {
-        Rules::default()
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Takes the good value, or notes the broken rule at `pointer`.
@@ -375,8 +375,8 @@ pub struct Broken {
 
 impl Broken {
     /// The rule `code` is broken, for the reason given.
-    pub fn new(code: &'static str, detail: impl Into<String>) -> Broken {
-        Broken { code, detail: detail.into() }
+    pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into() }
     }
 
     /// As an error about the input at `pointer`.

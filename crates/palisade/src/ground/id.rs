@@ -27,10 +27,10 @@ pub struct RequestIds {
 
 impl RequestIds {
     /// Starts at a random place.
-    pub fn new(random: &dyn Random) -> RequestIds {
+    pub fn new(random: &dyn Random) -> Self {
         let mut start = [0u8; 10];
         random.fill(&mut start);
-        RequestIds { start, given: AtomicU64::new(0) }
+        Self { start, given: AtomicU64::new(0) }
     }
 
     /// The next id.

@@ -72,15 +72,11 @@ pub struct Ticket {
 
 impl<K: Hash + Eq + Clone, V> Remembered<K, V> {
     /// Room for about `capacity` values.
-    pub fn new(capacity: usize) -> Remembered<K, V> {
+    pub fn new(capacity: usize) -> Self {
         let shards = (0..SHARDS)
             .map(|_| RwLock::new(Shard { slots: HashMap::default(), generation: 1, floor: 0 }))
             .collect();
-        Remembered {
-            shards,
-            hasher: RandomState::default(),
-            per_shard: (capacity / SHARDS).max(16),
-        }
+        Self { shards, hasher: RandomState::default(), per_shard: (capacity / SHARDS).max(16) }
     }
 
     /// What is remembered of `key`.
@@ -207,8 +203,8 @@ pub struct Bounded<K, V> {
 
 impl<K: Hash + Eq, V: Clone> Bounded<K, V> {
     /// Room for about `capacity` values.
-    pub fn new(capacity: usize) -> Bounded<K, V> {
-        Bounded {
+    pub fn new(capacity: usize) -> Self {
+        Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::default(),
             per_shard: (capacity / SHARDS).max(16),

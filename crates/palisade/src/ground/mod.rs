@@ -1,6 +1,7 @@
 //! What everything stands on: no users, no database rows, no HTTP routes.
 
 pub mod clock;
+pub mod cookie;
 pub mod error;
 pub mod hashing;
 pub mod id;

@@ -86,11 +86,9 @@ impl IntoResponse for Readiness {
 
 impl Describe for Readiness {
     fn describe(handler: &mut Description) {
-        handler.answers_json::<Readiness>(StatusCode::OK, "Every check is up.");
-        handler.answers_json::<Readiness>(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "At least one check is down.",
-        );
+        handler.answers_json::<Self>(StatusCode::OK, "Every check is up.");
+        handler
+            .answers_json::<Self>(StatusCode::SERVICE_UNAVAILABLE, "At least one check is down.");
     }
 }
 

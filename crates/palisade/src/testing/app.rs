@@ -73,37 +73,37 @@ pub fn unlimited() -> Plan {
 
 impl TestApp {
     /// With the defaults, on a fresh database.
-    pub async fn on(on: On) -> TestApp {
-        TestApp::with(on, Plan::default()).await
+    pub async fn on(on: On) -> Self {
+        Self::with(on, Plan::default()).await
     }
 
     /// With this plan, on a fresh database.
-    pub async fn with(on: On, plan: Plan) -> TestApp {
+    pub async fn with(on: On, plan: Plan) -> Self {
         let database = match on {
             On::Sqlite => TestDb::sqlite().await,
             On::Postgres => TestDb::postgres().await,
         };
-        TestApp::over(Arc::new(database), plan, Clock::by_hand(start())).await
+        Self::over(Arc::new(database), plan, Clock::by_hand(start())).await
     }
 
     /// On the database at this address, which is empty.
-    pub async fn at(url: &str) -> TestApp {
+    pub async fn at(url: &str) -> Self {
         let database = TestDb::at(url).await;
-        TestApp::over(Arc::new(database), Plan::default(), Clock::by_hand(start())).await
+        Self::over(Arc::new(database), Plan::default(), Clock::by_hand(start())).await
     }
 
     /// Another process on the same database: a second node, or this one after a restart.
-    pub async fn second(&self) -> TestApp {
+    pub async fn second(&self) -> Self {
         self.second_with(self.chosen.clone()).await
     }
 
     /// The same, with other settings.
-    pub async fn second_with(&self, settings: Vec<(&'static str, &'static str)>) -> TestApp {
+    pub async fn second_with(&self, settings: Vec<(&'static str, &'static str)>) -> Self {
         let plan = Plan { root: Some(self.root.clone()), settings, ..Plan::default() };
-        TestApp::over(Arc::clone(&self.database), plan, self.clock.clone()).await
+        Self::over(Arc::clone(&self.database), plan, self.clock.clone()).await
     }
 
-    async fn over(database: Arc<TestDb>, plan: Plan, clock: Clock) -> TestApp {
+    async fn over(database: Arc<TestDb>, plan: Plan, clock: Clock) -> Self {
         // The cause of a failure of ours stands in the log alone. Only the first test sets it up.
         let log = tracing_subscriber::fmt()
             .with_max_level(tracing_subscriber::filter::LevelFilter::ERROR);
@@ -132,7 +132,7 @@ impl TestApp {
         let running = Some(running);
         let description = Description::of(&builder);
         let test =
-            TestApp { app, clock, builder, database, service, description, running, root, chosen };
+            Self { app, clock, builder, database, service, description, running, root, chosen };
         test.catch_up().await;
         test
     }

@@ -122,36 +122,36 @@ pub struct Call {
 
 impl Call {
     /// Without headers and body.
-    pub fn new(method: Method, path: &str) -> Call {
-        Call { method, path: path.to_owned(), headers: HeaderMap::new(), body: Body::empty() }
+    pub fn new(method: Method, path: &str) -> Self {
+        Self { method, path: path.to_owned(), headers: HeaderMap::new(), body: Body::empty() }
     }
 
     /// A `POST` with this body.
-    pub fn post(path: &str, body: Value) -> Call {
-        Call::new(Method::POST, path).json(body)
+    pub fn post(path: &str, body: Value) -> Self {
+        Self::new(Method::POST, path).json(body)
     }
 
     /// With this body, as JSON.
-    pub fn json(mut self, body: Value) -> Call {
+    pub fn json(mut self, body: Value) -> Self {
         self.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         self.body = Body::from(body.to_string());
         self
     }
 
     /// With this body, as it is.
-    pub fn body(mut self, body: impl Into<Body>) -> Call {
+    pub fn body(mut self, body: impl Into<Body>) -> Self {
         self.body = body.into();
         self
     }
 
     /// With this header too.
-    pub fn header(mut self, name: &'static str, value: &str) -> Call {
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.append(HeaderName::from_static(name), value.parse().unwrap());
         self
     }
 
     /// As a browser sends it from a page of our own.
-    pub fn same_origin(self) -> Call {
+    pub fn same_origin(self) -> Self {
         self.header("sec-fetch-site", "same-origin")
     }
 }

@@ -23,13 +23,13 @@ static MADE: LazyLock<Mutex<HashMap<Vec<String>, Arc<Description>>>> =
 
 impl Description {
     /// The description of a server with these modules.
-    pub fn of(builder: &Builder) -> Arc<Description> {
+    pub fn of(builder: &Builder) -> Arc<Self> {
         let routes = builder.routes();
         let key = routes.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
         let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
         let found = made.entry(key).or_insert_with(|| {
             let validators = Mutex::default();
-            Arc::new(Description { document: builder.openapi(), validators })
+            Arc::new(Self { document: builder.openapi(), validators })
         });
         Arc::clone(found)
     }

@@ -32,6 +32,7 @@ mod recounting;
 pub use app::{On, PASSWORD, Plan, TestApp, settings, unlimited};
 pub use client::{Answer, Call, Client, claims, patch, place, put};
 pub use description::Description;
+pub use recounting::recount;
 
 /// Runs tests on both databases, each with an app of its own: a module for each name, with a test
 /// `sqlite` and a test `postgres`, which call the function with an [`On`](crate::testing::On).

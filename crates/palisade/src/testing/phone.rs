@@ -18,7 +18,7 @@ pub struct Phone(TotpSecret);
 
 impl Phone {
     /// What an app makes of the secret: base32 (RFC 4648 section 6).
-    pub fn new(secret: &str) -> Phone {
+    pub fn new(secret: &str) -> Self {
         let mut bits = 0u32;
         let (mut count, mut bytes) = (0, Vec::new());
         for letter in secret.bytes() {
@@ -31,7 +31,7 @@ impl Phone {
                 bits &= (1 << count) - 1;
             }
         }
-        Phone(TotpSecret::from_bytes(&bytes).unwrap())
+        Self(TotpSecret::from_bytes(&bytes).unwrap())
     }
 
     /// The secret, as bytes.

@@ -7,7 +7,7 @@ use super::TestApp;
 type Row = (String, bool, i64, i64, Option<Timestamp>, i64, i64, i64, Option<Timestamp>);
 
 /// Asserts that every row of a user says what the owners' tables say at this moment. Every test does it at its end.
-pub(super) async fn recount(app: &TestApp) {
+pub async fn recount(app: &TestApp) {
     // A test may have closed the app's own.
     let db = app.database.db();
     let rows: Vec<Row> = db

@@ -5,66 +5,64 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::AUTHORIZATION;
-use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
-use futures_util::future::BoxFuture;
-use palisade::access::{Credential, Identity, Strength, Via, Who};
-use palisade::app::{App, Presented};
+use palisade::access::{Identity, Strength, Who};
+use palisade::app::{App, CredentialForm, CredentialMethods};
+use palisade::credential::{Credential, CredentialKind, SecretRef, TokenShape};
 use palisade::error::Result;
-use palisade::id::{ApiKeyId, SessionId, UserId};
+use palisade::id::UserId;
 use palisade::module::Module;
 use palisade::testing::{Answer, Call, On, Plan, TestApp};
+use palisade::{api_keys, sessions};
 use palisade_db::args;
 use serde_json::Value;
 use uuid::Uuid;
 
 /// A credential that proves the first user there is, with the permissions that the token names:
 /// `test-a+b`; as an API key would with `test-key-a+b`.
-const TEST: Module = Module {
-    name: "test_credentials",
-    credentials: &[Credential {
+const TEST: Module = Module { name: "test_credentials", credentials: &[METHODS], ..Module::EMPTY };
+
+/// What it proves is a session or an API key, so that the slices find one.
+const METHODS: CredentialMethods = CredentialMethods {
+    kind: &CredentialKind { name: "test", session: true },
+    forms: &[CredentialForm {
         name: "test",
         says: "A test.",
-        session: true,
-        via: Via::Bearer,
-        prove,
+        shape: TokenShape::Prefix("test-"),
+        prove: Some(|app, token, _| Box::pin(prove(app, token))),
+        introspect: None,
+        locate: None,
     }],
-    ..Module::EMPTY
+    ended: "test.ended",
+    is_alive: |_, _, _| Box::pin(async { Ok(None) }),
+    revoke: |_, _, _| Box::pin(async { Ok(()) }),
 };
 
-fn prove<'a>(app: &'a App, parts: &'a Parts) -> BoxFuture<'a, Result<Option<Identity>>> {
-    let token = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let named = token.and_then(|token| token.strip_prefix("Bearer test-"));
-    let named = named.map(str::to_owned);
-    Box::pin(async move {
-        let Some(named) = named else { return Ok(None) };
-        let (user,): (UserId,) =
-            app.db.one("select id from users order by id limit 1", args![]).await?;
-        keep_alive(app, user).await;
-        let key = named.strip_prefix("key-").map(str::to_owned);
-        let session = key.is_none().then_some(SessionId(Uuid::nil()));
-        let named = key.unwrap_or(named);
-        Ok(Some(Identity {
-            user,
-            session,
-            presented: session.map(|_| Presented::AccessToken(1)),
-            api_key: session.is_none().then_some(ApiKeyId(Uuid::nil())),
-            permissions: Arc::new(named.split('+').map(str::to_owned).collect()),
-            authenticated_at: app.clock.now(),
-            proved_with: Strength::Password,
-            strongest: Strength::Password,
-            must_enrol: false,
-            via: Via::Bearer,
-            limit: None,
-        }))
+async fn prove(app: &App, token: &str) -> Result<Identity> {
+    let named = token.strip_prefix("test-").unwrap();
+    let (user,): (UserId,) =
+        app.db.one("select id from users order by id limit 1", args![]).await?;
+    keep_alive(app, user).await;
+    let (kind, secret, named) = match named.strip_prefix("key-") {
+        Some(named) => (&api_keys::KIND, SecretRef::Only, named),
+        None => (&sessions::KIND, SecretRef::Generation(1), named),
+    };
+    Ok(Identity {
+        user,
+        credential: Credential { kind, id: Uuid::nil(), secret },
+        permissions: Arc::new(named.split('+').map(str::to_owned).collect()),
+        authenticated_at: app.clock.now(),
+        proved_with: Strength::Password,
+        strongest: Strength::Password,
+        must_enrol: false,
+        limit: None,
     })
 }
 
 /// A session and an API key for the credentials to have, whatever a route did to them.
 async fn keep_alive(app: &App, user: UserId) {
     let (nil, now) = (Uuid::nil(), app.clock.now());
-    let mut tx = app.db.begin().await.unwrap();
+    let mut tx = app.upkeep("a test").begin().await.unwrap();
     tx.run(
         "insert into sessions (id, user_id, transport, token_format, amr, created_at, authenticated_at,
             last_used_at, idle_expires_at, expires_at)

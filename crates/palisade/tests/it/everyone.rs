@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use palisade::app::{Actor, App, Hold, Presented};
+use palisade::app::{Actor, App, Hold};
 use palisade::credentials::{Ending, Kind};
 use palisade::id::UserId;
 use palisade::module::Module;
@@ -13,7 +13,7 @@ use palisade_db::args;
 use palisade_db::testing::until_one_waits;
 use serde_json::json;
 
-use crate::racing::insert_key;
+use crate::racing::{actor_of, insert_key};
 use palisade::testing::passkey::{key, register};
 use palisade::testing::{Call, Client, On, PASSWORD, Plan, TestApp, put, unlimited};
 
@@ -184,6 +184,7 @@ const TAKES_THE_ROLE: Module = Module {
     name: "takes_the_role",
     endings: &[Ending {
         kind: Kind::Sessions,
+        owners: None,
         end: |change, _, _| {
             Box::pin(async move {
                 let sql = "delete from user_roles where role = 'admin'
@@ -221,7 +222,7 @@ async fn taken_between(on: On) {
 }
 
 async fn change_schema(app: &App, sql: &'static str) {
-    let mut tx = app.db.begin().await.unwrap();
+    let mut tx = app.upkeep("a test").begin().await.unwrap();
     tx.run(sql, args![]).await.unwrap();
     tx.commit().await.unwrap();
 }
@@ -239,8 +240,7 @@ async fn half_way(on: On) {
     change_schema(&app.app, "create unique index broken on api_keys (revoked_at)").await;
     let session = root.get("/api/v1/users/me/sessions").await.body["items"][0]["id"].clone();
     let session = session.as_str().unwrap().parse().unwrap();
-    let presented = Some(Presented::AccessToken(1));
-    let actor = Actor { user: Some(id), session: Some(session), presented, ..Actor::default() };
+    let actor = actor_of(id, session);
     assert!(sessions::revoke_everyone(&app.app, &actor).await.is_err());
     // People come first, then service accounts, and the caller last.
     assert!(!alive(&ann).await);

@@ -62,7 +62,7 @@ async fn ended(on: On) {
     let ann = app.token("ann@example.com").await;
     enrol(&ann).await;
     // As if something had gone wrong: the factor is lost, and nothing else is done.
-    let mut tx = app.app.db.begin().await.unwrap();
+    let mut tx = app.app.upkeep("a test").begin().await.unwrap();
     tx.run("delete from totp_secrets", args![]).await.unwrap();
     tx.run("update users set has_totp = $1", args![false]).await.unwrap();
     tx.commit().await.unwrap();

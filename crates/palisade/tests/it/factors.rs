@@ -378,7 +378,7 @@ async fn lacking(on: On) {
     let ann = app.anyone().with_token(first.text("access_token"));
     let browser = app.browser("ann@example.com").await;
     // As if something had gone wrong: a factor, and a session from before it that lives on.
-    let mut tx = app.app.db.begin().await.unwrap();
+    let mut tx = app.app.upkeep("a test").begin().await.unwrap();
     tx.run(
         "insert into totp_secrets (user_id, sealed, used_step, created_at)
          select id, $1, 0, created_at from users",

@@ -64,8 +64,8 @@ impl std::io::Write for Log {
 }
 
 impl<'a> MakeWriter<'a> for Log {
-    type Writer = Log;
-    fn make_writer(&'a self) -> Log {
+    type Writer = Self;
+    fn make_writer(&'a self) -> Self {
         self.clone()
     }
 }
@@ -191,7 +191,7 @@ async fn a_full_pool_is_said_at_once_and_is_over_with_the_load() {
     let ann = app.token("ann@example.com").await;
     assert_eq!(ann.get("/api/v1/users/me").await.status, StatusCode::OK);
     let mut held = Vec::new();
-    while let Ok(tx) = app.app.db.begin().await {
+    while let Ok(tx) = app.app.upkeep("a test").begin().await {
         held.push(tx);
         assert!(held.len() < 100, "a pool without an end");
     }
@@ -225,7 +225,7 @@ async fn a_writer_that_is_held_is_said_in_time_and_is_over_with_the_holder() {
     let app = TestApp::with(On::Sqlite, plan).await;
     app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
-    let held = app.app.db.begin().await.unwrap();
+    let held = app.app.upkeep("a test").begin().await.unwrap();
     let anyone = app.anyone();
     let refused = async {
         // The guesses at one account wait for each other.

@@ -461,11 +461,11 @@ async fn service(on: On) {
     let answer = patch(&root, &format!("/api/v1/users/{id}"), body).await;
     assert_eq!(answer.code(), "users.service_account");
     // Even with a password in the table it can't sign in.
-    let mut tx = app.app.db.begin().await.unwrap();
+    let mut tx = app.app.upkeep("a test").begin().await.unwrap();
     tx.run("update users set service = null where id = $1", args![account]).await.unwrap();
     tx.commit().await.unwrap();
     passwords::reset(&app.app, &operator, account, &PASSWORD.into()).await.unwrap();
-    let mut tx = app.app.db.begin().await.unwrap();
+    let mut tx = app.app.upkeep("a test").begin().await.unwrap();
     tx.run("update users set service = $2 where id = $1", args![account, true]).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(app.anyone().login(&email).await.code(), "login.denied");

@@ -50,6 +50,7 @@ mod restoring;
 mod rights;
 mod signing_in;
 mod tampering;
+mod toy_credential;
 mod transport;
 mod typed_secrets;
 mod verifying;

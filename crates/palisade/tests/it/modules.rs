@@ -62,7 +62,7 @@ async fn with_note(app: &TestApp) -> palisade::id::UserId {
 async fn numbers(on: On) {
     let app = with_notes(on).await;
     with_note(&app).await;
-    let status = app.app.db.migrations(&app.builder.migrations()).await.unwrap();
+    let status = app.database.db().migrations(&app.builder.migrations()).await.unwrap();
     assert_eq!((status.missing(), status.unknown_modules.len()), (0, 0));
     let own = status.migrations.iter().filter(|status| status.module == NOTES.name);
     assert_eq!(own.map(|status| status.number).collect::<Vec<_>>(), [1, 2]);
@@ -73,7 +73,8 @@ async fn numbers(on: On) {
     const SAME: &[Migration] =
         &[Migration { module: "users", number: 2, name: "more", sql: Sql::Both("select 1") }];
     let builder = app.builder.clone().module(Module { migrations: SAME, ..same });
-    let refused = app.app.db.migrate(&builder.migrations(), app.clock.now()).await.unwrap_err();
+    let refused =
+        app.database.db().migrate(&builder.migrations(), app.clock.now()).await.unwrap_err();
     assert!(refused.to_string().contains("two modules are named users"), "{refused}");
     app.stop().await;
 }
@@ -85,8 +86,8 @@ async fn switched_off(on: On) {
     let off = Builder::new(settings(&[(SWITCH, "false")]), app.clock.clone(), Arc::new(OsRandom));
     let off = off.module(NOTES);
     assert!(!off.modules().iter().any(|module| module.name == NOTES.name));
-    assert_eq!(app.app.db.migrate(&off.migrations(), app.clock.now()).await.unwrap(), []);
-    let status = app.app.db.migrations(&off.migrations()).await.unwrap();
+    assert_eq!(app.database.db().migrate(&off.migrations(), app.clock.now()).await.unwrap(), []);
+    let status = app.database.db().migrations(&off.migrations()).await.unwrap();
     assert_eq!((status.missing(), status.unknown_modules), (0, vec!["notes".to_owned()]));
     // And one that doesn't have the module at all.
     let other = app.second().await;

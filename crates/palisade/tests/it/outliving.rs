@@ -184,7 +184,7 @@ async fn moved_codes(on: On) {
     let app = TestApp::with(on, unlimited()).await;
     let (_, hers) = with_phone(&app, "ann@example.com").await;
     let (_, his) = with_phone(&app, "bob@example.com").await;
-    let mut tx = app.app.db.begin().await.unwrap();
+    let mut tx = app.app.upkeep("a test").begin().await.unwrap();
     // SECURITY: Bob can write to the database, and gives his codes to Ann.
     let given = tx
         .run(
@@ -210,7 +210,7 @@ async fn swapping(on: On) {
     let app = TestApp::with(on, unlimited()).await;
     let (hers, _) = with_phone(&app, "ann@example.com").await;
     with_phone(&app, "bob@example.com").await;
-    let mut tx = app.app.db.begin().await.unwrap();
+    let mut tx = app.app.upkeep("a test").begin().await.unwrap();
     tx.run(
         "update totp_secrets set sealed = (select t.sealed from totp_secrets t join users u on u.id = t.user_id
             where u.email = $1)",

@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
+use palisade::app::{Actor, Hold};
 use palisade::testing::mailbox::letters;
 use palisade::testing::{Answer, Call, Client, On, PASSWORD, Plan, TestApp, place, unlimited};
+use palisade::{deletion, users};
 use palisade_db::args;
+use palisade_db::testing::until_one_waits;
 use serde_json::{Value, json};
 
 palisade::on_both! {
     a_new_proof_of_identity_ends_the_credentials_before_it => |on| super::proving(on);
     what_needs_fresh_proof_is_refused_later => |on| super::freshness(on);
     a_deleted_person_is_gone_and_the_log_still_verifies => |on| super::leaving(on);
+    a_deletion_that_was_taken_back_while_it_waited_is_none => |on| super::taking_back(on);
     the_export_holds_what_is_kept => |on| super::export(on);
     a_sign_in_from_a_new_device_is_told => |on| super::devices(on);
     earlier_passwords_are_refused => |on| super::history(on);
@@ -191,6 +195,28 @@ async fn leaving(on: On) {
     for event in ["account.deletion_asked", "users.kept", "account.deleted"] {
         assert!(events.contains(&event.to_owned()), "{event}");
     }
+    app.stop().await;
+}
+
+async fn taking_back(on: On) {
+    let app = TestApp::with(on, unlimited()).await;
+    let id = app.user("ann@example.com").await;
+    let ann = app.token("ann@example.com").await;
+    assert_eq!(ann.delete("/api/v1/users/me").await.status, StatusCode::NO_CONTENT);
+    app.advance(15 * 24 * 60 * MINUTE).await;
+    let other = app.second().await;
+    let holds = [Hold::Alone(id), Hold::Administrators];
+    let mut change = other.app.change_holding(&Actor::operator(), &holds).await.unwrap();
+    users::keep(&mut change, id).await.unwrap();
+    let finish = async {
+        until_one_waits(&app.app.db).await;
+        change.commit_quietly("what was taken back is an event").await.unwrap();
+    };
+    let job = deletion::MODULE.jobs[0];
+    let (done, ()) = tokio::join!((job.run)(&app.app), finish);
+    done.unwrap();
+    assert!(users::find(&app.app, id).await.unwrap().is_some());
+    other.stop().await;
     app.stop().await;
 }
 

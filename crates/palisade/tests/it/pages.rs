@@ -1,6 +1,8 @@
-//! The scripts of the pages: what their texts alone show.
+//! The pages: their one shell, and what the texts of their scripts alone show.
 
 use std::path::{Path, PathBuf};
+
+use palisade::testing::{On, TestApp};
 
 /// The scripts below `src`, with their texts.
 fn scripts() -> Vec<(PathBuf, String)> {
@@ -86,4 +88,30 @@ fn the_lint_finds_what_it_is_for() {
     ] {
         assert!(looked_up(good).is_empty(), "{good}");
     }
+}
+
+#[tokio::test]
+async fn every_page_is_in_the_one_shell() {
+    let app = TestApp::on(On::Sqlite).await;
+    let paths = app.builder.routes().into_iter().map(|route| route.path);
+    let pages = paths.filter(|path| path.starts_with("/account/") || path == "/setup");
+    let mut titles = Vec::new();
+    for path in pages.chain(["/docs".to_owned(), "/mailbox".to_owned()]) {
+        let page = app.anyone().get(&path).await.raw;
+        let rest = page.strip_prefix("<!doctype html>\n<html lang=\"en\">\n<head>\n").unwrap();
+        assert!(
+            rest.contains("<link rel=\"stylesheet\" href=\"/assets/palisade.css\">\n"),
+            "{path}"
+        );
+        assert!(rest.ends_with("</main>\n</body>\n</html>\n") || path == "/docs", "{path}: {page}");
+        assert!(!page.contains("{{"), "{path}: {page}");
+        let title = rest.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next());
+        assert!(page.contains("<h1") && !title.unwrap().is_empty(), "{path}");
+        titles.push(title.unwrap().to_owned());
+    }
+    titles.sort();
+    let count = titles.len();
+    titles.dedup();
+    assert!(count > 10 && titles.len() == count, "{titles:?}");
+    app.stop().await;
 }

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 palisade::on_both! {
     a_passkey_signs_in_alone_and_as_a_second_factor => |on| super::signing_in(on);
+    a_passkey_has_one_owner => |on| super::owning(on);
     a_passkey_alone_must_verify_its_user => |on| super::verifying(on);
     a_passkey_answers_its_own_challenge => |on| super::challenging(on);
     a_bent_passkey_is_refused => |on| super::bending(on);
@@ -54,7 +55,7 @@ async fn signing_in(on: On) {
     assert_eq!(old.get("/api/v1/users/me").await.status, StatusCode::UNAUTHORIZED);
     let me = ann.get("/api/v1/users/me").await;
     assert_eq!(me.body["mfa"]["passkeys"], 1);
-    // The same one again, of this user or another, is none.
+    // The same one again is none.
     let options = ann.act(&format!("{MINE}/begin")).await;
     assert_eq!(options.body["excludeCredentials"].as_array().unwrap().len(), 1);
     assert_eq!(place(&register(&ann, &mut key).await), (409, "", "mfa.passkey_taken"));
@@ -103,6 +104,16 @@ async fn signing_in(on: On) {
     assert_eq!(ann.delete(&path).await.status, StatusCode::NO_CONTENT);
     assert_eq!(place(&sign_in(&app.anyone(), &mut key).await), (401, "", "login.denied"));
     assert_eq!(app.anyone().login("ann@example.com").await.status, StatusCode::OK);
+    app.stop().await;
+}
+
+async fn owning(on: On) {
+    let app = TestApp::with(on, unlimited()).await;
+    let mut key = with_key(&app, "ann@example.com").await;
+    app.user("bob@example.com").await;
+    let bob = app.token("bob@example.com").await;
+    assert_eq!(place(&register(&bob, &mut key).await), (409, "", "mfa.passkey_taken"));
+    assert_eq!(bob.get("/api/v1/users/me").await.body["mfa"]["passkeys"], 0);
     app.stop().await;
 }
 
@@ -293,7 +304,7 @@ async fn moved(on: On) {
     let write = |sql: &'static str| {
         let app = &app;
         async move {
-            let mut tx = app.app.db.begin().await.unwrap();
+            let mut tx = app.app.upkeep("a test").begin().await.unwrap();
             assert_eq!(tx.run(sql, args!["ann@example.com", "eve@example.com"]).await.unwrap(), 1);
             tx.commit().await.unwrap();
         }

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
-use palisade::app::{Actor, Hold, Presented};
+use palisade::app::{Actor, Hold};
+use palisade::credential::{Credential, SecretRef};
 use palisade::credentials::{self, Act, End};
 use palisade::id::{SessionId, UserId};
 use palisade::mail::Rendered;
@@ -74,8 +75,7 @@ async fn key_beside_ending(on: On) {
     // A change is open that rests on the session, and the ending waits for it.
     let thief = app.token("ann@example.com").await;
     let session = session_of(&app, id).await;
-    let presented = Some(Presented::AccessToken(1));
-    let actor = Actor { user: Some(id), session: Some(session), presented, ..Actor::default() };
+    let actor = actor_of(id, session);
     let admin = other.admin("root@example.com").await;
     let root = other.token("root@example.com").await;
     let mut change = app.app.change(&actor).await.unwrap();
@@ -97,6 +97,13 @@ pub async fn session_of(app: &TestApp, user: UserId) -> SessionId {
     let sql = "select id from sessions where user_id = $1 and ended_at is null";
     let (id,): (SessionId,) = app.app.db.one(sql, args![user]).await.unwrap();
     id
+}
+
+/// A user who acts with the first access token of a session.
+pub fn actor_of(user: UserId, session: SessionId) -> Actor {
+    let secret = SecretRef::Generation(1);
+    let credential = Credential { kind: &sessions::KIND, id: session.0, secret };
+    Actor { user: Some(user), credential: Some(credential), ..Actor::default() }
 }
 
 /// What a request to make a key writes.
@@ -466,7 +473,7 @@ async fn what_the_database_broke_off_is_run_again() {
     let user = app.user("ann@example.com").await;
     let signed_in = app.anyone().login("ann@example.com").await;
     let session = session_of(&app, user).await;
-    let mut tx = app.app.db.begin().await.unwrap();
+    let mut tx = app.app.upkeep("a test").begin().await.unwrap();
     let secrets = "update session_secrets set used_at = used_at where session_id = $1";
     tx.run(secrets, args![session]).await.unwrap();
     let circle = async {

@@ -113,6 +113,7 @@ async fn links(on: On) {
     assert_eq!(ann.get("/api/v1/users/me").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(sign_in(&app, "ann@example.com", PASSWORD).await, StatusCode::UNAUTHORIZED);
     assert_eq!(sign_in(&app, "ann@example.com", NEW).await, StatusCode::OK);
+    palisade::testing::recount(&app).await;
     let (verified,): (i64,) = app
         .app
         .db

@@ -222,7 +222,7 @@ async fn waited(on: On) {
             let second = refresh(&app, &first).await.text("refresh_token");
             assert_eq!(refresh(&app, &second).await.status, StatusCode::OK);
         }
-        let mut tx = app.app.db.begin().await.unwrap();
+        let mut tx = app.app.upkeep("a test").begin().await.unwrap();
         let now = app.app.clock.now();
         let ended = tx
             .run("update sessions set ended_at = $1 where ended_at is null", args![now])

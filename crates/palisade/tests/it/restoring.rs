@@ -29,7 +29,7 @@ async fn sign_in<'a>(app: &'a TestApp) -> (Client<'a>, Answer) {
 /// numbers of a restored dump are given again.
 pub async fn restore_feed(app: &TestApp, low: i64, again: i64) {
     let app = &app.app;
-    let mut tx = app.db.begin().await.unwrap();
+    let mut tx = app.upkeep("a test").begin().await.unwrap();
     tx.run("delete from feed where seq > $1", args![low]).await.unwrap();
     let count_from = match app.db.backend() {
         Backend::Sqlite => "update sqlite_sequence set seq = $1 where name = 'feed' returning 1",
@@ -102,7 +102,7 @@ async fn sequence(on: On) {
         let (ann, answer) = sign_in(&here).await;
         let before = highest(&here).await;
         let app = &here.app;
-        let mut tx = app.db.begin().await.unwrap();
+        let mut tx = app.upkeep("a test").begin().await.unwrap();
         if pruned {
             let sql = "delete from feed where seq < (select max(seq) from feed)";
             tx.run(sql, args![]).await.unwrap();
@@ -149,7 +149,7 @@ async fn forgotten(on: On) {
     let root = here.token("root@example.com").await;
     assert_eq!(there.anyone().with_token(root.bearer.clone().unwrap()).get(ME).await.status, 200);
     // A dump from before all of them: no row of the feed tells of a sign-in.
-    let mut tx = here.app.db.begin().await.unwrap();
+    let mut tx = here.app.upkeep("a test").begin().await.unwrap();
     for sql in [
         "delete from api_keys where name = 'CI'",
         "delete from sessions where user_id = (select id from users where email = 'ann@example.com')",
@@ -182,7 +182,7 @@ async fn ended(on: On) {
     let (ann, answer) = sign_in(&here).await;
     assert_eq!(ann.act(LOGOUT).await.status, StatusCode::NO_CONTENT);
     // The sign-out was after the dump: in the database the session lives again.
-    let mut tx = here.app.db.begin().await.unwrap();
+    let mut tx = here.app.upkeep("a test").begin().await.unwrap();
     tx.run("update sessions set ended_at = null, ended_because = null", args![]).await.unwrap();
     tx.commit().await.unwrap();
     restore_feed(&here, 0, 0).await;

@@ -207,7 +207,7 @@ async fn target(app: &TestApp, kind: &str) -> UserId {
 
 async fn give_key(app: &TestApp, owner: UserId) {
     let secret = opaque::generate("pal_ak_", &*app.app.random);
-    let mut tx = app.app.db.begin().await.unwrap();
+    let mut tx = app.app.upkeep("a test").begin().await.unwrap();
     tx.run("delete from api_keys where id = $1", args![KEY]).await.unwrap();
     tx.run(
         "insert into api_keys (id, user_id, digest, hint, name, permissions, created_at, expires_at)

@@ -318,7 +318,7 @@ async fn swapped(on: On) {
     let app = TestApp::on(on).await;
     let ann = app.user("ann@example.com").await;
     let eve = app.user("eve@example.com").await;
-    let mut tx = app.app.db.begin().await.unwrap();
+    let mut tx = app.app.upkeep("a test").begin().await.unwrap();
     let (of_eve,): (Vec<u8>,) =
         tx.one("select sealed from passwords where user_id = $1", args![eve]).await.unwrap();
     tx.run("update passwords set sealed = $2 where user_id = $1", args![ann, of_eve])
@@ -501,5 +501,16 @@ async fn beside_a_bad_token_a_good_cookie_opens_nothing() {
     }
     let other = ann.get(ME).await;
     assert_eq!(other.status, StatusCode::OK, "the cookie was ended by it");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_bad_token_beside_a_good_cookie_is_refused() {
+    let app = TestApp::on(On::Sqlite).await;
+    app.user("ann@example.com").await;
+    let browser = app.browser("ann@example.com").await;
+    assert_eq!(browser.get(ME).await.status, StatusCode::OK);
+    let refused = browser.with_token("no.access.token").get(ME).await;
+    assert_eq!(refused.code(), "access.invalid_token");
     app.stop().await;
 }

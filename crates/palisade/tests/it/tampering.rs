@@ -41,7 +41,7 @@ fn leaked(sql: String) -> &'static str {
 }
 
 async fn run_with(app: &TestApp, sql: &'static str, args: Args) -> u64 {
-    let mut tx = app.app.db.begin().await.unwrap();
+    let mut tx = app.app.upkeep("a test").begin().await.unwrap();
     let touched = tx.run(sql, args).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     tx.commit().await.unwrap();
     touched
@@ -93,7 +93,7 @@ async fn keep(app: &TestApp) {
 }
 
 async fn restore(app: &TestApp) {
-    let mut tx = app.app.db.begin().await.unwrap();
+    let mut tx = app.app.upkeep("a test").begin().await.unwrap();
     for (table, kept, _) in KEPT {
         tx.run(leaked(format!("delete from {table}")), args![]).await.unwrap();
         let sql = leaked(format!("insert into {table} select * from {kept}"));

@@ -246,7 +246,7 @@ struct Listening {
 }
 
 impl Listening {
-    async fn start(settings: &[(&'static str, &'static str)], limits: Limits) -> Listening {
+    async fn start(settings: &[(&'static str, &'static str)], limits: Limits) -> Self {
         let plan =
             Plan { settings: settings.to_vec(), modules: vec![PANICKING], ..Plan::default() };
         let app = TestApp::with(On::Sqlite, plan).await;
@@ -256,7 +256,7 @@ impl Listening {
         let task = tokio::spawn(async move {
             let _ = serve(listener, None, service, limits, std::future::pending()).await;
         });
-        Listening { app, address, task }
+        Self { app, address, task }
     }
 
     /// Everything that is answered to these bytes until the server closes.

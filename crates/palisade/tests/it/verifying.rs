@@ -25,7 +25,7 @@ palisade::on_both! {
 const FEED: &str = "/api/v1/auth/revocations";
 
 /// Another service: a service account with a key.
-async fn verifier<'a>(app: &'a TestApp, root: &Client<'_>) -> Client<'a> {
+pub async fn verifier<'a>(app: &'a TestApp, root: &Client<'_>) -> Client<'a> {
     let made = root.post("/api/v1/service-accounts", json!({ "name": "Gateway" })).await;
     let role = json!({ "name": "verifiers", "permissions": ["tokens:introspect"] });
     root.post("/api/v1/roles", role).await;
@@ -37,20 +37,20 @@ async fn verifier<'a>(app: &'a TestApp, root: &Client<'_>) -> Client<'a> {
     app.anyone().with_token(key.text("api_key"))
 }
 
-async fn form(client: &Client<'_>, path: &str, token: &str) -> Answer {
+pub async fn form(client: &Client<'_>, path: &str, token: &str) -> Answer {
     let call = Call::new(Method::POST, path)
         .header("content-type", "application/x-www-form-urlencoded")
         .body(format!("token={token}&token_type_hint=anything"));
     client.send(call).await
 }
 
-async fn introspect(client: &Client<'_>, token: &str) -> Value {
+pub async fn introspect(client: &Client<'_>, token: &str) -> Value {
     let answer = form(client, "/api/v1/auth/introspect", token).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.raw);
     answer.body
 }
 
-async fn is_nothing(client: &Client<'_>, token: &str) {
+pub async fn is_nothing(client: &Client<'_>, token: &str) {
     assert_eq!(introspect(client, token).await, json!({ "active": false }), "{token}");
 }
 
@@ -164,7 +164,7 @@ fn opened(signed: &str) -> (Value, Value) {
     (part(parts[0]), part(parts[1]))
 }
 
-async fn page(client: &Client<'_>, after: Option<&str>) -> Value {
+pub async fn page(client: &Client<'_>, after: Option<&str>) -> Value {
     let path = after.map_or(FEED.to_owned(), |after| format!("{FEED}?after={after}"));
     let answer = client.get(&path).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.raw);
@@ -256,7 +256,8 @@ async fn unknown(on: On) {
     // The reader's place is known for as long as nothing else happens, however long that is.
     app.advance(Duration::from_secs(3 * 3600)).await;
     let root = app.token("root@example.com").await;
-    app.app.feed.prune(&app.app.db, app.clock.now(), Duration::ZERO).await.unwrap();
+    let upkeep = app.app.upkeep("a test");
+    app.app.feed.prune(upkeep, app.clock.now(), Duration::ZERO).await.unwrap();
     let gateway = verifier(&app, &root).await;
     let known = page(&gateway, Some(&next)).await;
     assert_eq!((ended(&known).len(), known.get("restarted")), (0, None));
@@ -274,7 +275,7 @@ async fn unknown(on: On) {
 
 /// Endings as other processes write them: number, subject, age in seconds.
 async fn write(app: &TestApp, rows: impl IntoIterator<Item = (i64, u128, u64)>) {
-    let mut tx = app.app.db.begin().await.unwrap();
+    let mut tx = app.app.upkeep("a test").begin().await.unwrap();
     for (seq, subject, age) in rows {
         let at: Timestamp = app.clock.now().minus(Duration::from_secs(age));
         let sql = match app.app.db.backend() {

@@ -158,7 +158,8 @@ fn the_texts_of_the_modules_are_plain_english() {
         module.permissions.iter().for_each(|permission| add(permission.says));
         module.limits.iter().for_each(|rule| add(rule.says));
         module.events.iter().for_each(|event| add(event.says));
-        module.credentials.iter().for_each(|credential| add(credential.says));
+        let forms = module.credentials.iter().flat_map(|kind| kind.forms);
+        forms.for_each(|form| add(form.says));
         for letter in module.letters {
             add(letter.text);
             add(letter.html);

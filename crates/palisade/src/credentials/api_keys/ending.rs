@@ -27,27 +27,27 @@ pub enum Why {
 }
 
 impl Why {
-    fn of(act: Act) -> Why {
+    fn of(act: Act) -> Self {
         match act {
-            Act::PasswordChanged | Act::PasswordReset | Act::PasswordSet => Why::PasswordReset,
-            Act::AddressChanged | Act::AddressMoved | Act::AddressRestored => Why::AddressRestored,
-            Act::DeletionAsked | Act::Deleted => Why::Deleted,
+            Act::PasswordChanged | Act::PasswordReset | Act::PasswordSet => Self::PasswordReset,
+            Act::AddressChanged | Act::AddressMoved | Act::AddressRestored => Self::AddressRestored,
+            Act::DeletionAsked | Act::Deleted => Self::Deleted,
             Act::FactorAdded
             | Act::FactorRemoved
             | Act::FactorsReset
             | Act::OthersEnded
             | Act::Revoked
-            | Act::Disabled => Why::Revoked,
+            | Act::Disabled => Self::Revoked,
         }
     }
 
     fn as_str(self) -> &'static str {
         match self {
-            Why::RevokedByUser => "revoked_by_user",
-            Why::Revoked => "revoked",
-            Why::PasswordReset => "password_reset",
-            Why::AddressRestored => "address_restored",
-            Why::Deleted => "deleted",
+            Self::RevokedByUser => "revoked_by_user",
+            Self::Revoked => "revoked",
+            Self::PasswordReset => "password_reset",
+            Self::AddressRestored => "address_restored",
+            Self::Deleted => "deleted",
         }
     }
 }
@@ -77,7 +77,21 @@ pub async fn revoke(change: &mut Change, user: UserId, id: ApiKeyId, why: Why) -
 pub(super) const BY_ACT: Ending = Ending {
     kind: Kind::ApiKeys,
     end: |change, end, _| Box::pin(revoke_all(change, end.user, Why::of(end.act))),
+    owners: Some(|app, after, limit| Box::pin(owners(app, after, limit))),
 };
+
+/// Users with a key that works.
+async fn owners(app: &App, after: UserId, limit: i64) -> Result<Vec<UserId>> {
+    let rows: Vec<(UserId,)> = app
+        .db
+        .all(
+            "select distinct user_id from api_keys
+             where user_id > $1 and revoked_at is null and expires_at > $2 order by user_id limit $3",
+            args![after, app.clock.now(), limit],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|(user,)| user).collect())
+}
 
 /// Revokes all keys of a user.
 async fn revoke_all(change: &mut Change, user: UserId, why: Why) -> Result<usize> {
@@ -144,8 +158,8 @@ pub(super) async fn warn(app: &App) -> Result<()> {
 
 /// Deletes keys that are long over.
 pub(super) async fn prune(app: &App) -> Result<()> {
-    let mut tx = app.db.begin().await?;
     let before = app.clock.now().minus(KEPT_FOR);
-    tx.run("delete from api_keys where expires_at < $1 or revoked_at < $1", args![before]).await?;
-    Ok(tx.commit().await?)
+    let sql = "delete from api_keys where expires_at < $1 or revoked_at < $1";
+    app.upkeep("API keys that ended long ago").run(sql, args![before]).await?;
+    Ok(())
 }

@@ -12,6 +12,7 @@
 //!
 //! Tables: `api_keys`.
 
+mod credential;
 mod ending;
 mod http;
 mod prove;
@@ -24,11 +25,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 use palisade_crypto::opaque;
 use palisade_crypto::secret::SecretString;
-use palisade_db::{Migration, Sql, Timestamp, args};
+use palisade_db::{Migration, Sql, Timestamp, args, row_struct};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::access::{Credential, Via};
 use crate::app::{App, Change, Parts, Subscription};
 use crate::error::{Error, Kind, Result};
 use crate::id::{ApiKeyId, UserId};
@@ -40,6 +40,7 @@ use crate::record::Event;
 use crate::shape;
 use crate::users;
 
+pub use credential::KIND;
 pub use ending::{Why, revoke};
 pub use prove::{allowed, live, of_secret};
 
@@ -81,13 +82,7 @@ pub const MODULE: Module = Module {
             run: |app| Box::pin(ending::prune(app)),
         },
     ],
-    credentials: &[Credential {
-        name: "api_key",
-        says: "An API key: `pal_ak_…`.",
-        session: false,
-        via: Via::Bearer,
-        prove: |app, parts| Box::pin(prove::bearer(app, parts)),
-    }],
+    credentials: &[credential::METHODS],
     subscriptions: &[Subscription {
         topic: ENDED_NEWS,
         apply: |app, key| memory(app).end(&ApiKeyId(key), TOMBSTONE, app.clock.monotonic()),
@@ -277,39 +272,40 @@ pub struct KeptKey {
     pub revoked_because: Option<String>,
 }
 
-type KeptRow = (
-    ApiKeyId,
-    String,
-    String,
-    String,
-    Option<String>,
-    Option<i64>,
-    Timestamp,
-    Timestamp,
-    Option<Timestamp>,
-    Option<Timestamp>,
-    Option<String>,
-);
+row_struct! {
+    /// A key, as it is stored.
+    struct KeyRow {
+        id: ApiKeyId,
+        name: String,
+        hint: String,
+        permissions: String,
+        addresses: Option<String>,
+        requests_per_minute: Option<i64>,
+        created_at: Timestamp,
+        expires_at: Timestamp,
+        last_used_at: Option<Timestamp>,
+        revoked_at: Option<Timestamp>,
+        revoked_because: Option<String>,
+    }
+}
 
 fn split(text: &str) -> Vec<String> {
     text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
-fn kept_key(row: KeptRow) -> KeptKey {
-    let (id, name, hint, permissions, addresses, rate, created_at, expires_at, used, revoked, why) =
-        row;
+fn kept_key(row: KeyRow) -> KeptKey {
     let key = ApiKeyView {
-        id,
-        name,
-        hint,
-        permissions: split(&permissions),
-        addresses: addresses.as_deref().map(split),
-        requests_per_minute: rate,
-        created_at,
-        expires_at,
-        last_used_at: used,
+        id: row.id,
+        name: row.name,
+        hint: row.hint,
+        permissions: split(&row.permissions),
+        addresses: row.addresses.as_deref().map(split),
+        requests_per_minute: row.requests_per_minute,
+        created_at: row.created_at,
+        expires_at: row.expires_at,
+        last_used_at: row.last_used_at,
     };
-    KeptKey { key, revoked_at: revoked, revoked_because: why }
+    KeptKey { key, revoked_at: row.revoked_at, revoked_because: row.revoked_because }
 }
 
 /// Every key of a user that is kept, newest first.
@@ -317,7 +313,7 @@ fn kept_key(row: KeptRow) -> KeptKey {
 /// # Errors
 /// When the database fails.
 pub async fn kept(app: &App, user: UserId) -> Result<Vec<KeptKey>> {
-    let rows: Vec<KeptRow> = app
+    let rows: Vec<KeyRow> = app
         .db
         .all(
             "select id, name, hint, permissions, addresses, requests_per_minute, created_at, expires_at,

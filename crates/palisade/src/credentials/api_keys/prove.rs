@@ -7,17 +7,18 @@ use std::time::Duration;
 use axum::http::request::Parts;
 use ipnet::IpNet;
 use palisade_crypto::opaque;
-use palisade_db::{Timestamp, args};
+use palisade_db::{Timestamp, args, row_struct};
 
-use super::{ApiKey, Known, PREFIX, USE, memory};
-use crate::access::{self, Identity, Strength, Via};
-use crate::app::{Actor, App};
+use super::{ApiKey, KIND, Known, PREFIX, USE, memory};
+use crate::access::{self, Identity};
+use crate::app::App;
+use crate::credential::{Credential, SecretRef};
 use crate::error::{Result, bad_token};
 use crate::http::{Arrival, counted};
 use crate::id::{ApiKeyId, UserId};
 use crate::limits::Decision;
 use crate::memory::Recall;
-use crate::users::{self, User};
+use crate::users;
 
 /// How long a process remembers which key a digest belongs to.
 const DIGEST_REMEMBERED_FOR: Duration = Duration::from_secs(3600);
@@ -25,36 +26,20 @@ const DIGEST_REMEMBERED_FOR: Duration = Duration::from_secs(3600);
 const NOTE_AFTER: Duration = Duration::from_secs(60);
 
 /// Proves an API key. Whatever is wrong with it, the answer is the same.
-pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>> {
-    let token = access::bearer(&parts.headers)?;
-    if !token.starts_with(PREFIX) {
-        return Ok(None);
-    }
+pub(super) async fn bearer(app: &App, token: &str, parts: &Parts) -> Result<Identity> {
     let key = of_secret(app, token).await?.ok_or_else(bad_token)?;
     let address = parts.extensions.get::<Arrival>().map(|arrival| arrival.client.address);
     if !key.takes(address) {
         return Err(bad_token());
     }
-    let owner = owner(app, &key).await?.ok_or_else(bad_token)?;
-    let mut limit = None;
+    let credential = Credential { kind: &KIND, id: key.id.0, secret: SecretRef::Only };
+    let mut identity = users::identity(app, key.user, credential).await?;
     if !access::is_recheck(parts) {
-        limit = Some(count(app, &key)?);
+        identity.limit = Some(count(app, &key)?);
         note_use(app, &key);
     }
-    Ok(Some(Identity {
-        user: key.user,
-        session: None,
-        presented: None,
-        api_key: Some(key.id),
-        permissions: as_far_as(app, &key, &owner),
-        // Long ago: a key is no fresh proof of anything.
-        authenticated_at: Timestamp::from_micros(0),
-        proved_with: Strength::Password,
-        strongest: owner.factors.strongest(),
-        must_enrol: owner.must_enrol(app),
-        via: Via::Bearer,
-        limit,
-    }))
+    identity.permissions = as_far_as(&key, &identity.permissions, identity.must_enrol);
+    Ok(identity)
 }
 
 /// What a key may do now: what it was made for, as far as its owner may. None: its owner is disabled.
@@ -62,26 +47,27 @@ pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>>
 /// # Errors
 /// When the database is needed and doesn't answer.
 pub async fn allowed(app: &App, key: &ApiKey) -> Result<Option<Arc<BTreeSet<String>>>> {
+    let owner = users::current(app, key.user).await?.filter(|user| !user.disabled);
     // What its owner can't use yet is worth nothing elsewhere.
-    let owner = owner(app, key).await?.filter(|owner| !owner.must_enrol(app));
-    Ok(owner.map(|owner| as_far_as(app, key, &owner)))
+    let owner = owner.filter(|owner| !owner.must_enrol(app));
+    Ok(owner.map(|owner| as_far_as(key, &owner.permissions, false)))
 }
 
-async fn owner(app: &App, key: &ApiKey) -> Result<Option<Arc<User>>> {
-    Ok(users::current(app, key.user).await?.filter(|user| !user.disabled))
-}
-
-fn as_far_as(app: &App, key: &ApiKey, owner: &User) -> Arc<BTreeSet<String>> {
+fn as_far_as(
+    key: &ApiKey,
+    held: &Arc<BTreeSet<String>>,
+    must_enrol: bool,
+) -> Arc<BTreeSet<String>> {
     // SECURITY: a key is no way around a factor that its owner has yet to set up
     // (test: an_api_key_is_no_way_around_the_second_factor).
-    if owner.must_enrol(app) {
+    if must_enrol {
         return Arc::default();
     }
     // SECURITY: as of now, not as of when it was made (test: an_api_key_may_do_what_its_owner_may_and_no_more).
-    if key.permissions.is_subset(&owner.permissions) {
+    if key.permissions.is_subset(held) {
         return Arc::clone(&key.permissions);
     }
-    Arc::new(key.permissions.intersection(&owner.permissions).cloned().collect())
+    Arc::new(key.permissions.intersection(held).cloned().collect())
 }
 
 /// The key of this text, if it works.
@@ -123,10 +109,21 @@ pub async fn live(app: &App, id: ApiKeyId) -> Result<Option<Arc<ApiKey>>> {
     Ok(Some(key).filter(works))
 }
 
-type Row = (UserId, String, Option<String>, Option<i64>, Timestamp, Timestamp, Option<Timestamp>);
+row_struct! {
+    /// A key that isn't revoked, as it is stored.
+    struct WorkingKeyRow {
+        user: UserId,
+        permissions: String,
+        addresses: Option<String>,
+        requests_per_minute: Option<i64>,
+        created_at: Timestamp,
+        expires_at: Timestamp,
+        last_used_at: Option<Timestamp>,
+    }
+}
 
 async fn find(app: &App, id: ApiKeyId) -> Result<Option<ApiKey>> {
-    let row: Option<Row> = app
+    let row: Option<WorkingKeyRow> = app
         .db
         .maybe(
             "select user_id, permissions, addresses, requests_per_minute, created_at, expires_at,
@@ -135,22 +132,19 @@ async fn find(app: &App, id: ApiKeyId) -> Result<Option<ApiKey>> {
             args![id],
         )
         .await?;
-    let Some((user, permissions, addresses, rate, created_at, expires_at, used)) = row else {
-        return Ok(None);
-    };
     // What can't be read is left out: it lets in nobody.
     let networks = |text: String| -> Vec<IpNet> {
         text.split(' ').filter_map(|network| network.parse().ok()).collect()
     };
-    Ok(Some(ApiKey {
+    Ok(row.map(|row| ApiKey {
         id,
-        user,
-        permissions: Arc::new(super::split(&permissions).into_iter().collect()),
-        addresses: addresses.map(networks),
-        created_at,
-        expires_at,
-        requests_per_minute: rate.and_then(|rate| u32::try_from(rate).ok()),
-        last_used_at: used,
+        user: row.user,
+        permissions: Arc::new(super::split(&row.permissions).into_iter().collect()),
+        addresses: row.addresses.map(networks),
+        created_at: row.created_at,
+        expires_at: row.expires_at,
+        requests_per_minute: row.requests_per_minute.and_then(|rate| u32::try_from(rate).ok()),
+        last_used_at: row.last_used_at,
     }))
 }
 
@@ -188,13 +182,8 @@ fn note_use(app: &App, key: &Arc<ApiKey>) {
 }
 
 async fn write_use(app: &App, id: ApiKeyId, at: Timestamp) -> Result<()> {
-    let mut change = app.change(&Actor::system()).await?;
-    change
-        .run(
-            "update api_keys set last_used_at = $2
-             where id = $1 and (last_used_at is null or last_used_at < $2)",
-            args![id, at],
-        )
-        .await?;
-    change.commit_quietly("using an API key is no change of it").await
+    let sql = "update api_keys set last_used_at = $2
+         where id = $1 and (last_used_at is null or last_used_at < $2)";
+    app.upkeep("using an API key is no change of it").run(sql, args![id, at]).await?;
+    Ok(())
 }

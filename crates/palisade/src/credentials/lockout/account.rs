@@ -17,19 +17,19 @@ pub struct Account {
 
 impl Account {
     /// The account of a user, or of `address` if there is none.
-    pub fn of(app: &App, user: Option<UserId>, address: &str) -> Account {
+    pub fn of(app: &App, user: Option<UserId>, address: &str) -> Self {
         let named = match &user {
             Some(user) => user.0.as_bytes(),
             None => address.as_bytes(),
         };
         // An email without an account can't be read from the table.
         let secret = app.root.derive_bytes("lockout accounts");
-        Account { key: mac::keyed_digest(&secret, named).to_vec(), user, part: PASSWORD }
+        Self { key: mac::keyed_digest(&secret, named).to_vec(), user, part: PASSWORD }
     }
 
     /// The second factor of a user, guessed by a client that knows the password.
-    pub fn second_factor(app: &App, user: UserId) -> Account {
-        Account { part: SECOND_FACTOR, ..Account::of(app, Some(user), "") }
+    pub fn second_factor(app: &App, user: UserId) -> Self {
+        Self { part: SECOND_FACTOR, ..Self::of(app, Some(user), "") }
     }
 
     /// The count of a client at it, as the table names it.
@@ -59,20 +59,20 @@ impl Client {
     /// What a device is to an account whose password is of that generation, if it has one.
     ///
     /// SECURITY: (test: devices_of_an_earlier_password_share_one_count)
-    pub fn of_device(device: Option<Device>, password: Option<i64>) -> Client {
+    pub fn of_device(device: Option<Device>, password: Option<i64>) -> Self {
         match (device, password) {
-            (None, _) => Client::Unknown,
-            (Some(device), Some(present)) if device.password != present => Client::Former,
-            (Some(device), _) => Client::Known(device),
+            (None, _) => Self::Unknown,
+            (Some(device), Some(present)) if device.password != present => Self::Former,
+            (Some(device), _) => Self::Known(device),
         }
     }
 
     pub(super) fn text(self) -> String {
         match self {
-            Client::Unknown => String::new(),
-            Client::Known(device) => device.id.simple().to_string(),
-            Client::Former => "former".to_owned(),
-            Client::SignedIn => "signed in".to_owned(),
+            Self::Unknown => String::new(),
+            Self::Known(device) => device.id.simple().to_string(),
+            Self::Former => "former".to_owned(),
+            Self::SignedIn => "signed in".to_owned(),
         }
     }
 }

@@ -40,7 +40,7 @@ pub(super) struct Count {
 
 impl Count {
     /// Counts a guess that is about to be judged; none if it may not be.
-    pub(super) fn guess(mut self, policy: Policy, now: Timestamp) -> Option<Count> {
+    pub(super) fn guess(mut self, policy: Policy, now: Timestamp) -> Option<Self> {
         if self.locked_until(now).is_some() {
             return None;
         }
@@ -64,7 +64,7 @@ impl Count {
     }
 
     /// What a counted guess that was wrong leads to.
-    pub(super) fn wrong(mut self, policy: Policy, now: Timestamp) -> Count {
+    pub(super) fn wrong(mut self, policy: Policy, now: Timestamp) -> Self {
         if self.in_a_row >= MOST_IN_A_ROW {
             self.locked_until = Some(FOR_GOOD);
         } else if self.in_window >= policy.threshold && self.locked_until.is_none() {
@@ -78,7 +78,7 @@ impl Count {
     }
 
     /// Takes a guess back that was never judged.
-    pub(super) fn unjudged(mut self) -> Count {
+    pub(super) fn unjudged(mut self) -> Self {
         self.in_window = (self.in_window - 1).max(0);
         self.in_a_row = (self.in_a_row - 1).max(0);
         self

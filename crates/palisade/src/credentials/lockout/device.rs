@@ -40,12 +40,12 @@ fn key(app: &App) -> SealingKey {
 
 impl Device {
     /// A device that signs in to an account for the first time.
-    pub fn new(app: &App, user: UserId, password: i64) -> Device {
-        Device { id: app.new_id(), user, password }
+    pub fn new(app: &App, user: UserId, password: i64) -> Self {
+        Self { id: app.new_id(), user, password }
     }
 
     /// What a client presents; none if it isn't ours, was changed, or is too old.
-    pub fn open(app: &App, token: &str) -> Option<Device> {
+    pub fn open(app: &App, token: &str) -> Option<Self> {
         let encoded = token.strip_prefix(PREFIX).filter(|_| token.len() <= LONGEST)?;
         let sealed = URL_SAFE_NO_PAD.decode(encoded).ok()?;
         let opened = key(app).open(CONTEXT, &sealed).ok()?;
@@ -56,7 +56,7 @@ impl Device {
         let password = i64::from_be_bytes(password.try_into().ok()?);
         let now = app.clock.now();
         let (id, user) = (Uuid::from_bytes(*id), UserId(Uuid::from_bytes(*user)));
-        (now < made.plus(KNOWN_FOR)).then_some(Device { id, user, password })
+        (now < made.plus(KNOWN_FOR)).then_some(Self { id, user, password })
     }
 
     /// What the client keeps, to be known for [`KNOWN_FOR`].

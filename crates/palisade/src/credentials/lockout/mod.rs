@@ -23,7 +23,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use palisade_db::{Migration, Sql, Timestamp, args};
+use palisade_db::{Migration, Sql, Timestamp, args, row_struct};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::app::{Actor, App, Change, Parts};
@@ -101,8 +101,8 @@ impl Admission {
     /// `lockout.locked`.
     pub fn counted(self, app: &App) -> Result<Guess> {
         match self {
-            Admission::Counted(guess) => Ok(guess),
-            Admission::Refused(refused) => Err(refused.error(app)),
+            Self::Counted(guess) => Ok(guess),
+            Self::Refused(refused) => Err(refused.error(app)),
         }
     }
 }
@@ -158,11 +158,11 @@ struct Turns {
 }
 
 impl Turns {
-    fn new() -> Turns {
-        Turns { stripes: (0..4096).map(|_| Arc::default()).collect(), hash: RandomState::new() }
+    fn new() -> Self {
+        Self { stripes: (0..4096).map(|_| Arc::default()).collect(), hash: RandomState::new() }
     }
 
-    /// SECURITY: keyed, so that nobody can pick an address that waits with somebody else's.
+    /// Keyed, so that nobody can pick an address that waits with somebody else's.
     async fn take(&self, account: &Account, client: Client) -> Result<OwnedMutexGuard<()>> {
         let hash =
             usize::try_from(self.hash.hash_one((&account.key, account.count_of(client))) % 4096);
@@ -406,7 +406,18 @@ pub async fn clear_password(change: &mut Change, user: UserId) -> Result<()> {
     Ok(())
 }
 
-type Row = (Timestamp, i64, i64, i64, Option<Timestamp>, Timestamp, Option<UserId>);
+row_struct! {
+    /// A count, as it is stored.
+    struct CountRow {
+        window_began_at: Timestamp,
+        in_window: i64,
+        in_a_row: i64,
+        locks: i64,
+        locked_until: Option<Timestamp>,
+        last_at: Timestamp,
+        user: Option<UserId>,
+    }
+}
 
 /// The count, its row held until the change ends, and the user if they are still there; one of nothing if there was
 /// none.
@@ -416,7 +427,7 @@ async fn hold(
     client: Client,
 ) -> Result<(Count, Option<UserId>)> {
     let now = change.now();
-    let (window_began_at, in_window, in_a_row, locks, locked_until, last_at, user): Row = change
+    let row: CountRow = change
         .one(
             "insert into lockout_counts (account, client, user_id, window_began_at, in_window, in_a_row,
                 locks, refused, last_at)
@@ -431,8 +442,15 @@ async fn hold(
             ],
         )
         .await?;
-    let count = Count { window_began_at, in_window, in_a_row, locks, locked_until, last_at };
-    Ok((count, user))
+    let count = Count {
+        window_began_at: row.window_began_at,
+        in_window: row.in_window,
+        in_a_row: row.in_a_row,
+        locks: row.locks,
+        locked_until: row.locked_until,
+        last_at: row.last_at,
+    };
+    Ok((count, row.user))
 }
 
 async fn save(change: &mut Change, account: &Account, client: Client, count: Count) -> Result<()> {
@@ -470,13 +488,11 @@ async fn refuse(change: &mut Change, account: &Account, client: Client) -> Resul
 /// that aren't known any more. What is in a row at an account stays until it is broken.
 async fn prune(app: &App) -> Result<()> {
     let now = app.clock.now();
-    let mut tx = app.db.begin().await?;
-    tx.run(
-        "delete from lockout_counts where (user_id is null and last_at < $1) or (client <> '' and last_at < $2)",
-        args![now.minus(count::LONGEST_LOCK * 2), now.minus(KNOWN_FOR)],
-    )
-    .await?;
-    Ok(tx.commit().await?)
+    let sql = "delete from lockout_counts
+         where (user_id is null and last_at < $1) or (client <> '' and last_at < $2)";
+    let args = args![now.minus(count::LONGEST_LOCK * 2), now.minus(KNOWN_FOR)];
+    app.upkeep("counts of guesses that can't matter any more").run(sql, args).await?;
+    Ok(())
 }
 
 pub use count::{FOR_GOOD, locked_until};

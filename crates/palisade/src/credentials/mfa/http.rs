@@ -17,6 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::http::{Asset, Body, Created, Html, Id, List, NoContent, Routes, limit};
 use crate::id::{PasskeyId, UserId};
 use crate::limits::{Key, Rule};
+use crate::pages::Page;
 use crate::shape;
 use crate::users::{self, check_name};
 
@@ -100,14 +101,14 @@ fn passkey_routes() -> Routes {
                      section 5.11).",
                 )
                 .or(Kind::NotFound, "request.not_found")
-                .get(PAGE, ANYONE, page)
+                .get(PATH, ANYONE, page)
                 .get("/assets/factors.js", ANYONE, || async { FACTORS_SCRIPT })
                 .get("/assets/security.js", ANYONE, || async { SCRIPT }),
         )
 }
 
 /// The page where people see and change their factors.
-const PAGE: &str = "/account/security";
+const PATH: &str = "/account/security";
 
 const SCRIPT: Asset = Asset {
     media_type: "text/javascript; charset=utf-8",
@@ -119,8 +120,16 @@ const FACTORS_SCRIPT: Asset = Asset {
     body: include_str!("../../pages/factors.js"),
 };
 
+/// It signs people in by itself, and keeps nothing.
+const PAGE: Page = Page {
+    title: "Security of your account",
+    scripts: &["factors.js", "security.js"],
+    body: include_str!("../../pages/security.html"),
+    ..Page::EMPTY
+};
+
 async fn page(State(app): State<App>) -> Html {
-    Html::new(&*app.random, include_str!("../../pages/security.html"))
+    PAGE.show(&app)
 }
 
 /// A secret for an authenticator app, shown only once.
@@ -144,9 +153,9 @@ pub(super) struct CodesAnswer {
 }
 
 impl CodesAnswer {
-    fn new(codes: &[SecretString]) -> Json<CodesAnswer> {
+    fn new(codes: &[SecretString]) -> Json<Self> {
         let recovery_codes = codes.iter().map(|code| code.expose().to_owned()).collect();
-        Json(CodesAnswer { recovery_codes })
+        Json(Self { recovery_codes })
     }
 }
 
@@ -211,7 +220,7 @@ struct EndpointsAnswer {
 }
 
 async fn endpoints(State(app): State<App>) -> Json<EndpointsAnswer> {
-    let page = format!("{}{PAGE}", app.settings.server.public_url);
+    let page = format!("{}{PATH}", app.settings.server.public_url);
     Json(EndpointsAnswer { enroll: page.clone(), manage: page })
 }
 

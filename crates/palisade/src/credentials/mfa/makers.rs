@@ -11,8 +11,8 @@ pub(super) struct Makers(pub(super) Vec<Vec<u8>>);
 
 impl Makers {
     /// Reads the certificates that the settings name.
-    pub(super) fn read(settings: &Settings) -> Result<Makers> {
-        let Some(path) = &settings.mfa.attestation_roots else { return Ok(Makers(Vec::new())) };
+    pub(super) fn read(settings: &Settings) -> Result<Self> {
+        let Some(path) = &settings.mfa.attestation_roots else { return Ok(Self(Vec::new())) };
         let unusable = |why: &dyn std::fmt::Display| {
             let says = "The file of mfa.attestation_roots can't be read as PEM certificates.";
             Error::unavailable("mfa.attestation_roots_unreadable", says)
@@ -26,6 +26,6 @@ impl Makers {
         if roots.is_empty() {
             return Err(unusable(&"it contains no certificate"));
         }
-        Ok(Makers(roots))
+        Ok(Self(roots))
     }
 }

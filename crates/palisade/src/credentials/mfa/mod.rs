@@ -124,9 +124,9 @@ impl Given {
     /// The method's name in requests and the audit log.
     pub fn method(&self) -> &'static str {
         match self {
-            Given::Totp(_) => "totp",
-            Given::RecoveryCode(_) => "recovery_code",
-            Given::Passkey(_) => "passkey",
+            Self::Totp(_) => "totp",
+            Self::RecoveryCode(_) => "recovery_code",
+            Self::Passkey(_) => "passkey",
         }
     }
 
@@ -136,24 +136,24 @@ impl Given {
     /// `mfa.bad_code`, `mfa.bad_passkey`, at what is wrong with it.
     pub fn check(&self) -> Result<()> {
         match self {
-            Given::Totp(code) if !totp::is_code(code.expose()) => {
+            Self::Totp(code) if !totp::is_code(code.expose()) => {
                 Err(Error::bad_field("/code", "mfa.bad_code", "A one-time code has six digits."))
             }
-            Given::RecoveryCode(code) if !recovery_codes::is_code(code.expose()) => {
+            Self::RecoveryCode(code) if !recovery_codes::is_code(code.expose()) => {
                 let says = "A recovery code has 24 letters and digits.";
                 Err(Error::bad_field("/code", "mfa.bad_code", says))
             }
-            Given::Totp(_) | Given::RecoveryCode(_) => Ok(()),
-            Given::Passkey(answer) => check_answer(answer),
+            Self::Totp(_) | Self::RecoveryCode(_) => Ok(()),
+            Self::Passkey(answer) => check_answer(answer),
         }
     }
 
     /// How strong a proof it is, if it is right.
     pub fn strength(&self) -> Strength {
         match self {
-            Given::Totp(_) => Strength::Code,
-            Given::RecoveryCode(_) => Strength::RecoveryCode,
-            Given::Passkey(_) => Strength::Passkey,
+            Self::Totp(_) => Strength::Code,
+            Self::RecoveryCode(_) => Strength::RecoveryCode,
+            Self::Passkey(_) => Strength::Passkey,
         }
     }
 }
@@ -173,7 +173,7 @@ pub enum Judged {
 impl Judged {
     /// The word in the audit log for what was refused.
     pub fn refusal(self) -> &'static str {
-        if self == Judged::Used { "used_factor" } else { "wrong_factor" }
+        if self == Self::Used { "used_factor" } else { "wrong_factor" }
     }
 }
 
@@ -294,7 +294,8 @@ pub async fn judge_alone(
 /// lives on, the owner is told.
 async fn added(change: &mut Change, caller: &Caller, proof: Proof, what: &str) -> Result<()> {
     let me = caller.signed_in()?;
-    // SECURITY: before the user is read again, so that no request takes the session for one without the factor.
+    // SECURITY: before the user is read again, so that no request takes the session for one without the factor
+    // (test: the_first_factor_ends_sessions_without_it).
     sessions::strengthen(change, me.user, me.session()?, proof).await?;
     credentials::end(change, End::of(me.user, Act::FactorAdded)).await?;
     recount(change, me.user).await?;
@@ -341,6 +342,7 @@ pub async fn remove_all(change: &mut Change, user: UserId) -> Result<()> {
 /// How factors end with an act on their account; a change that ends every session.
 const FACTORS: Ending = Ending {
     kind: credentials::Kind::Factors,
+    owners: None,
     end: |change, end, fate| {
         Box::pin(async move {
             match (fate, end.since) {
@@ -379,6 +381,7 @@ async fn forget_since(change: &mut Change, user: UserId, since: Timestamp) -> Re
 
 const RECOVERY_CODES: Ending = Ending {
     kind: credentials::Kind::RecoveryCodes,
+    owners: None,
     end: |change, end, fate| {
         Box::pin(async move {
             match (fate, end.since) {
@@ -396,6 +399,7 @@ const RECOVERY_CODES: Ending = Ending {
 /// Lets no passkey sign in alone until it was proved beside the password.
 const PASSKEYS_ALONE: Ending = Ending {
     kind: credentials::Kind::PasskeysAlone,
+    owners: None,
     end: |change, end, _| {
         Box::pin(async move {
             passkeys::need_password(change, end.user).await?;

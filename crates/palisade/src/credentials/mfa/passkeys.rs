@@ -7,7 +7,7 @@ use palisade_crypto::webauthn::{
     RegistrationExpectation, RegistrationResponse, RelyingParty, RequestOptions, ResidentKey,
     StoredCredential, UserEntity, UserVerification, WebauthnError,
 };
-use palisade_db::{Timestamp, args};
+use palisade_db::{Timestamp, args, row_struct};
 use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
@@ -49,7 +49,7 @@ fn relying_party(app: &App) -> Result<RelyingParty> {
 pub struct Options(#[schemars(with = "shape::WebauthnOptions")] serde_json::Value);
 
 impl From<Options> for serde_json::Value {
-    fn from(options: Options) -> serde_json::Value {
+    fn from(options: Options) -> Self {
         options.0
     }
 }
@@ -62,32 +62,26 @@ fn lives_in_milliseconds() -> u32 {
     u32::try_from(LIVES.as_millis()).unwrap_or(300_000)
 }
 
-/// A passkey, as shown to its owner.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Passkey")]
-pub struct PasskeyView {
-    id: PasskeyId,
-    /// The name of the passkey.
-    name: String,
-    /// Whether the passkey can be copied to other devices of its owner.
-    backup_eligible: bool,
-    /// Whether the passkey had been copied when it was last used.
-    backed_up: bool,
-    /// The model of the authenticator (AAGUID); all zeros if it is not known.
-    #[schemars(with = "shape::Uuid")]
-    aaguid: Uuid,
-    #[schemars(with = "shape::DateTime")]
-    created_at: Timestamp,
-    #[schemars(with = "Option<shape::DateTime>")]
-    last_used_at: Option<Timestamp>,
-}
-
-type ViewRow = (PasskeyId, String, bool, bool, Uuid, Timestamp, Option<Timestamp>);
-
-fn view(
-    (id, name, backup_eligible, backed_up, aaguid, created_at, last_used_at): ViewRow,
-) -> PasskeyView {
-    PasskeyView { id, name, backup_eligible, backed_up, aaguid, created_at, last_used_at }
+row_struct! {
+    /// A passkey, as shown to its owner.
+    #[derive(Clone, Debug, Serialize, JsonSchema)]
+    #[schemars(rename = "Passkey")]
+    pub struct PasskeyView {
+        id: PasskeyId,
+        /// The name of the passkey.
+        name: String,
+        /// Whether the passkey can be copied to other devices of its owner.
+        backup_eligible: bool,
+        /// Whether the passkey had been copied when it was last used.
+        backed_up: bool,
+        /// The model of the authenticator (AAGUID); all zeros if it is not known.
+        #[schemars(with = "shape::Uuid")]
+        aaguid: Uuid,
+        #[schemars(with = "shape::DateTime")]
+        created_at: Timestamp,
+        #[schemars(with = "Option<shape::DateTime>")]
+        last_used_at: Option<Timestamp>,
+    }
 }
 
 /// The passkeys of a user, oldest first.
@@ -95,15 +89,9 @@ fn view(
 /// # Errors
 /// When the database fails.
 pub async fn list(app: &App, user: UserId) -> Result<Vec<PasskeyView>> {
-    let rows: Vec<ViewRow> = app
-        .db
-        .all(
-            "select id, name, backup_eligible, backed_up, aaguid, created_at, last_used_at from passkeys
-             where user_id = $1 order by created_at, id",
-            args![user],
-        )
-        .await?;
-    Ok(rows.into_iter().map(view).collect())
+    let sql = "select id, name, backup_eligible, backed_up, aaguid, created_at, last_used_at from passkeys
+         where user_id = $1 order by created_at, id";
+    Ok(app.db.all(sql, args![user]).await?)
 }
 
 async fn descriptors(change: &mut Change, user: UserId) -> Result<Vec<CredentialDescriptor>> {
@@ -234,7 +222,8 @@ async fn insert(
     let aaguid = Uuid::from_bytes(made.aaguid);
     let app = change.app().clone();
     let sealed = key(&app).seal(&*app.random, &context(user, &made.id), made.public_key.as_bytes());
-    // SECURITY: of one credential there is one owner (WebAuthn level 3, section 7.1, step 26).
+    // SECURITY: of one credential there is one owner (WebAuthn level 3, section 7.1, step 26)
+    // (test: a_passkey_has_one_owner).
     let stored = change
         .run(
             "insert into passkeys (id, user_id, credential_id, sealed, name, sign_count, backup_eligible,
@@ -299,14 +288,14 @@ pub(super) async fn rename(
 ) -> Result<PasskeyView> {
     let me = caller.signed_in()?;
     let mut change = app.change(&caller.actor).await?;
-    let row: Option<ViewRow> = change
+    let row: Option<PasskeyView> = change
         .maybe(
             "update passkeys set name = $3 where id = $2 and user_id = $1
              returning id, name, backup_eligible, backed_up, aaguid, created_at, last_used_at",
             args![me.user, id, name],
         )
         .await?;
-    let passkey = view(row.ok_or_else(Error::not_found)?);
+    let passkey = row.ok_or_else(Error::not_found)?;
     change.commit_quietly("what its owner calls a passkey changes nothing that it opens").await?;
     Ok(passkey)
 }
@@ -447,7 +436,8 @@ pub(super) async fn judge(
         }
     };
     let now = change.now();
-    // SECURITY: the counter that was compared: of two answers at the same moment one counts.
+    // SECURITY: the counter that was compared: of two answers at the same moment one counts
+    // (test: the_counter_of_a_passkey_is_kept_from_use_to_use).
     let used = change
         .run(
             "update passkeys set sign_count = $2, backed_up = $3, last_used_at = $4, alone = $6

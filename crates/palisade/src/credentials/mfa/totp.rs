@@ -180,10 +180,10 @@ pub(super) async fn forget_since(
 
 /// Forgets secrets that nobody confirmed in time.
 pub(super) async fn prune(app: &App) -> Result<()> {
-    let mut tx = app.db.begin().await?;
     let before = app.clock.now().minus(CONFIRMED_WITHIN);
-    tx.run("delete from totp_enrolments where created_at < $1", args![before]).await?;
-    Ok(tx.commit().await?)
+    let upkeep = app.upkeep("authenticator apps that were not confirmed in time");
+    upkeep.run("delete from totp_enrolments where created_at < $1", args![before]).await?;
+    Ok(())
 }
 
 fn key(app: &App) -> SealingKey {

@@ -32,20 +32,20 @@ impl Blocklist {
     ///
     /// # Errors
     /// When the file can't be read, or its first two hashes are out of order.
-    pub fn open(path: Option<&Path>) -> io::Result<Blocklist> {
-        let Some(path) = path else { return Ok(Blocklist::default()) };
+    pub fn open(path: Option<&Path>) -> io::Result<Self> {
+        let Some(path) = path else { return Ok(Self::default()) };
         let mut lines = BufReader::new(File::open(path)?).lines();
         let first = lines.next().transpose()?.unwrap_or_default();
         let Some(first) = hash_of(&first) else {
             let text = std::fs::read_to_string(path)?;
             let words = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(fold);
-            return Ok(Blocklist { words: words.collect(), hashes: None });
+            return Ok(Self { words: words.collect(), hashes: None });
         };
         let second = lines.next().transpose()?.unwrap_or_default();
         if hash_of(&second).is_some_and(|second| second < first) {
             return Err(io::Error::other("the hashes are not in order"));
         }
-        Ok(Blocklist { words: HashSet::new(), hashes: Some(path.to_owned()) })
+        Ok(Self { words: HashSet::new(), hashes: Some(path.to_owned()) })
     }
 
     /// Whether a password is in one of the lists.

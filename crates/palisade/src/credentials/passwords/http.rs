@@ -15,6 +15,7 @@ use crate::error::{Kind, Result, bad_token};
 use crate::http::{Asset, Body, Elsewhere, Html, NoContent, Routes, limit};
 use crate::limits::{Key, Rule};
 use crate::lockout;
+use crate::pages::Page;
 use crate::shape;
 use crate::users;
 
@@ -36,26 +37,34 @@ pub(super) fn routes() -> Routes {
         .or(Kind::Unavailable, "passwords.busy")
         .and(
             Routes::root()
-                .get("/.well-known/change-password", ANYONE, || async { Elsewhere(PAGE) })
+                .get("/.well-known/change-password", ANYONE, || async { Elsewhere(PATH) })
                 .says(
                     "Redirects to the page where users change their password (W3C, \"A Well-Known \
                      URL for Changing Passwords\").",
                 )
-                .get(PAGE, ANYONE, page)
+                .get(PATH, ANYONE, page)
                 .get("/assets/password.js", ANYONE, || async { SCRIPT }),
         )
 }
 
 /// The page where people change their password.
-const PAGE: &str = "/account/password";
+const PATH: &str = "/account/password";
 
 const SCRIPT: Asset = Asset {
     media_type: "text/javascript; charset=utf-8",
     body: include_str!("../../pages/password.js"),
 };
 
+/// It asks for the password once more, and for a second factor.
+const PAGE: Page = Page {
+    title: "Change your password",
+    scripts: &["factors.js", "password.js"],
+    body: include_str!("../../pages/password.html"),
+    ..Page::EMPTY
+};
+
 async fn page(State(app): State<App>) -> Html {
-    Html::new(&*app.random, include_str!("../../pages/password.html"))
+    PAGE.show(&app)
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -92,8 +92,8 @@ pub struct Sealed(Vec<u8>);
 
 impl Sealed {
     /// What was sealed for a user who is only promised yet.
-    pub fn from_bytes(bytes: Vec<u8>) -> Sealed {
-        Sealed(bytes)
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
     }
 
     /// The bytes, to be stored.
@@ -173,13 +173,13 @@ pub struct Stored {
 
 impl Stored {
     /// What is stored of the user's password of that generation.
-    pub fn new(user: UserId, sealed: Vec<u8>, generation: i64) -> Stored {
-        Stored { user, sealed, generation }
+    pub fn new(user: UserId, sealed: Vec<u8>, generation: i64) -> Self {
+        Self { user, sealed, generation }
     }
 
     /// What is stored beside the user's password: to be compared with, and nothing more.
-    pub fn apart(user: UserId, sealed: Vec<u8>) -> Stored {
-        Stored { user, sealed, generation: NO_PASSWORD }
+    pub fn apart(user: UserId, sealed: Vec<u8>) -> Self {
+        Self { user, sealed, generation: NO_PASSWORD }
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) struct Hashing {
 }
 
 impl Hashing {
-    pub(super) fn new(settings: &Settings) -> Result<Hashing> {
+    pub(super) fn new(settings: &Settings) -> Result<Self> {
         let cost = cost(settings);
         // Else every hash would be refused, at the first sign-in.
         cost.validate()
@@ -44,7 +44,7 @@ impl Hashing {
             idle_release: MEMORY_KEPT_FOR,
             scratch: Memory::new,
         });
-        Ok(Hashing {
+        Ok(Self {
             pool: pool.map_err(Error::internal)?,
             dummy: password::dummy(&cost).into(),
             cost,
@@ -97,17 +97,17 @@ pub struct Turn {
 
 impl Turn {
     /// The turn of a client.
-    pub fn of(address: Option<std::net::IpAddr>) -> Turn {
+    pub fn of(address: Option<std::net::IpAddr>) -> Self {
         use std::hash::{DefaultHasher, Hash as _, Hasher as _};
         let mut hasher = DefaultHasher::new();
         address.map(crate::http::client::rate_key).hash(&mut hasher);
-        Turn { group: hasher.finish(), lane: Lane::Unknown }
+        Self { group: hasher.finish(), lane: Lane::Unknown }
     }
 
     /// The turn of a client that has shown that it belongs here: it waits in a lane of its own.
     #[must_use]
-    pub fn known(self) -> Turn {
-        Turn { lane: Lane::Known, ..self }
+    pub fn known(self) -> Self {
+        Self { lane: Lane::Known, ..self }
     }
 }
 

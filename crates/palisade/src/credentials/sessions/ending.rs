@@ -42,31 +42,31 @@ pub enum Why {
 }
 
 impl Why {
-    fn of(act: Act) -> Why {
+    fn of(act: Act) -> Self {
         match act {
-            Act::PasswordChanged | Act::PasswordReset | Act::PasswordSet => Why::PasswordChanged,
-            Act::AddressChanged | Act::AddressMoved | Act::AddressRestored => Why::AddressRestored,
-            Act::FactorAdded => Why::FactorAdded,
-            Act::FactorRemoved | Act::FactorsReset => Why::FactorRemoved,
-            Act::OthersEnded => Why::EndedByUser,
-            Act::Revoked => Why::Revoked,
-            Act::Disabled => Why::Disabled,
-            Act::DeletionAsked | Act::Deleted => Why::Deleted,
+            Act::PasswordChanged | Act::PasswordReset | Act::PasswordSet => Self::PasswordChanged,
+            Act::AddressChanged | Act::AddressMoved | Act::AddressRestored => Self::AddressRestored,
+            Act::FactorAdded => Self::FactorAdded,
+            Act::FactorRemoved | Act::FactorsReset => Self::FactorRemoved,
+            Act::OthersEnded => Self::EndedByUser,
+            Act::Revoked => Self::Revoked,
+            Act::Disabled => Self::Disabled,
+            Act::DeletionAsked | Act::Deleted => Self::Deleted,
         }
     }
 
     fn as_str(self) -> &'static str {
         match self {
-            Why::SignedOut => "signed_out",
-            Why::EndedByUser => "ended_by_user",
-            Why::Revoked => "revoked",
-            Why::Disabled => "disabled",
-            Why::PasswordChanged => "password_changed",
-            Why::Replayed => "replayed",
-            Why::AddressRestored => "address_restored",
-            Why::Deleted => "deleted",
-            Why::FactorAdded => "factor_added",
-            Why::FactorRemoved => "factor_removed",
+            Self::SignedOut => "signed_out",
+            Self::EndedByUser => "ended_by_user",
+            Self::Revoked => "revoked",
+            Self::Disabled => "disabled",
+            Self::PasswordChanged => "password_changed",
+            Self::Replayed => "replayed",
+            Self::AddressRestored => "address_restored",
+            Self::Deleted => "deleted",
+            Self::FactorAdded => "factor_added",
+            Self::FactorRemoved => "factor_removed",
         }
     }
 }
@@ -109,7 +109,21 @@ pub(super) const BY_ACT: Ending = Ending {
             }
         })
     },
+    owners: Some(|app, after, limit| Box::pin(owners(app, after, limit))),
 };
+
+/// Users with a live session.
+async fn owners(app: &App, after: UserId, limit: i64) -> Result<Vec<UserId>> {
+    let rows: Vec<(UserId,)> = app
+        .db
+        .all(
+            "select distinct user_id from sessions
+             where user_id > $1 and ended_at is null and expires_at > $2 order by user_id limit $3",
+            args![after, app.clock.now(), limit],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|(user,)| user).collect())
+}
 
 async fn end_but(
     change: &mut Change,
@@ -195,7 +209,7 @@ const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 pub(super) async fn prune(app: &App) -> Result<()> {
     let now = app.clock.now();
     let grace_over = now.minus(app.settings.sessions.refresh_grace);
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.upkeep("sessions that ended long ago").begin().await?;
     tx.run(
         "update session_secrets set successor_sealed = null
          where successor_sealed is not null and used_at < $1",

@@ -112,7 +112,7 @@ pub struct Answer(Response);
 impl Answer {
     /// With one more cookie.
     #[must_use]
-    pub fn with_cookie(mut self, cookie: HeaderValue) -> Answer {
+    pub fn with_cookie(mut self, cookie: HeaderValue) -> Self {
         self.0.headers_mut().append(SET_COOKIE, cookie);
         self
     }

@@ -1,6 +1,6 @@
 //! What is kept of a user's sessions: for the user to take out, and to know a device again.
 
-use palisade_db::{Timestamp, args};
+use palisade_db::{Timestamp, args, row_struct};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -9,71 +9,41 @@ use crate::error::Result;
 use crate::id::{SessionId, UserId};
 use crate::shape;
 
-/// A stored session, active or ended, as exported for its owner.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-#[schemars(rename = "KeptSession")]
-pub struct KeptSession {
-    /// The id of the session.
-    pub id: SessionId,
-    /// The name that the client gave itself.
-    pub device_name: Option<String>,
-    /// The `User-Agent` of the client.
-    pub user_agent: Option<String>,
-    /// The IP address from which the user signed in.
-    pub address: Option<String>,
-    /// When the session began.
-    #[schemars(with = "shape::DateTime")]
-    pub created_at: Timestamp,
-    /// When the session was last extended.
-    #[schemars(with = "shape::DateTime")]
-    pub last_used_at: Timestamp,
-    /// When the session was ended, if it was.
-    #[schemars(with = "Option<shape::DateTime>")]
-    pub ended_at: Option<Timestamp>,
-    /// Why the session was ended.
-    pub ended_because: Option<String>,
+row_struct! {
+    /// A stored session, active or ended, as exported for its owner.
+    #[derive(Clone, Debug, Serialize, JsonSchema)]
+    #[schemars(rename = "KeptSession")]
+    pub struct KeptSession {
+        /// The id of the session.
+        pub id: SessionId,
+        /// The name that the client gave itself.
+        pub device_name: Option<String>,
+        /// The `User-Agent` of the client.
+        pub user_agent: Option<String>,
+        /// The IP address from which the user signed in.
+        pub address: Option<String>,
+        /// When the session began.
+        #[schemars(with = "shape::DateTime")]
+        pub created_at: Timestamp,
+        /// When the session was last extended.
+        #[schemars(with = "shape::DateTime")]
+        pub last_used_at: Timestamp,
+        /// When the session was ended, if it was.
+        #[schemars(with = "Option<shape::DateTime>")]
+        pub ended_at: Option<Timestamp>,
+        /// Why the session was ended.
+        pub ended_because: Option<String>,
+    }
 }
-
-type KeptRow = (
-    SessionId,
-    Option<String>,
-    Option<String>,
-    Option<String>,
-    Timestamp,
-    Timestamp,
-    Option<Timestamp>,
-    Option<String>,
-);
 
 /// Every session of a user that is kept, newest first.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn kept(app: &App, user: UserId) -> Result<Vec<KeptSession>> {
-    let rows: Vec<KeptRow> = app
-        .db
-        .all(
-            "select id, device_name, user_agent, address, created_at, last_used_at, ended_at, ended_because
-             from sessions where user_id = $1 order by created_at desc, id desc",
-            args![user],
-        )
-        .await?;
-    let view = |row: KeptRow| {
-        let (id, device_name, user_agent, address, created_at, last_used_at, ended_at, because) =
-            row;
-        let ended_because = because;
-        KeptSession {
-            id,
-            device_name,
-            user_agent,
-            address,
-            created_at,
-            last_used_at,
-            ended_at,
-            ended_because,
-        }
-    };
-    Ok(rows.into_iter().map(view).collect())
+    let sql = "select id, device_name, user_agent, address, created_at, last_used_at, ended_at, ended_because
+         from sessions where user_id = $1 order by created_at desc, id desc";
+    Ok(app.db.all(sql, args![user]).await?)
 }
 
 /// Whether this software has signed this user in from this address before, as far as the table remembers.

@@ -10,6 +10,7 @@
 //!
 //! Tables: `sessions`, `session_secrets`.
 
+mod credential;
 mod ending;
 mod everyone;
 mod http;
@@ -24,11 +25,11 @@ use std::time::Duration;
 
 use palisade_crypto::opaque;
 use palisade_crypto::secret::SecretString;
-use palisade_db::{Migration, Sql, Timestamp, args};
+use palisade_db::{Migration, Sql, Timestamp, args, row_struct};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::access::{self, Credential, Strength, Via};
+use crate::access::{self, Strength};
 use crate::app::{App, Change, Parts, Subscription};
 use crate::error::Result;
 use crate::http::{CookieName, HostCookie};
@@ -40,6 +41,7 @@ use crate::settings::TokenFormat;
 use crate::shape;
 use crate::tokens;
 
+pub use credential::KIND;
 pub use ending::{Ended, REVOKED, Why, disable, end, revoke_all};
 pub use everyone::{ALL_REVOKED, EndedAll, revoke_everyone};
 pub use http::{Answer, answer};
@@ -64,23 +66,7 @@ pub const MODULE: Module = Module {
         every: Duration::from_secs(60),
         run: |app| Box::pin(ending::prune(app)),
     }],
-    credentials: &[
-        Credential {
-            name: "bearer",
-            says: "The access token of a session (RFC 6750): a JWT or a PASETO.",
-            session: true,
-            via: Via::Bearer,
-            prove: |app, parts| Box::pin(prove::bearer(app, parts)),
-        },
-        Credential {
-            name: "cookie",
-            says: "The cookie of a session. Unsafe methods require a proof of origin: \
-                   `Sec-Fetch-Site: same-origin`, or an `Origin` that is the server's own.",
-            session: true,
-            via: Via::Cookie,
-            prove: |app, parts| Box::pin(prove::cookie(app, parts)),
-        },
-    ],
+    credentials: &[credential::METHODS],
     endings: &[ending::BY_ACT],
     subscriptions: &[
         Subscription {
@@ -175,19 +161,19 @@ pub enum Transport {
 impl Transport {
     fn as_str(self) -> &'static str {
         match self {
-            Transport::Token => "token",
-            Transport::Cookie => "cookie",
+            Self::Token => "token",
+            Self::Cookie => "cookie",
         }
     }
 
-    fn parse(text: &str) -> Transport {
-        if text == "cookie" { Transport::Cookie } else { Transport::Token }
+    fn parse(text: &str) -> Self {
+        if text == "cookie" { Self::Cookie } else { Self::Token }
     }
 
     fn prefix(self) -> &'static str {
         match self {
-            Transport::Token => REFRESH_PREFIX,
-            Transport::Cookie => COOKIE_PREFIX,
+            Self::Token => REFRESH_PREFIX,
+            Self::Cookie => COOKIE_PREFIX,
         }
     }
 }
@@ -345,53 +331,43 @@ pub async fn live(app: &App, id: SessionId) -> Result<Option<Arc<Session>>> {
     Ok(Some(session))
 }
 
-type Row = (
-    SessionId,
-    UserId,
-    String,
-    String,
-    String,
-    i64,
-    Timestamp,
-    String,
-    Timestamp,
-    Timestamp,
-    Timestamp,
-);
+row_struct! {
+    /// A session, as it is stored.
+    struct SessionRow {
+        id: SessionId,
+        user: UserId,
+        transport: String,
+        format: String,
+        amr: String,
+        generation: i64,
+        authenticated_at: Timestamp,
+        proved_with: String,
+        last_used_at: Timestamp,
+        idle_expires_at: Timestamp,
+        expires_at: Timestamp,
+    }
+}
 
-fn session(row: Row, read: u64) -> Session {
-    let (
-        id,
-        user,
-        transport,
-        format,
-        amr,
-        generation,
-        authenticated_at,
-        proved_with,
-        used,
-        idle,
-        end,
-    ) = row;
+fn session(row: SessionRow, read: u64) -> Session {
     Session {
-        id,
-        user,
-        transport: Transport::parse(&transport),
-        format: if format == "paseto" { TokenFormat::Paseto } else { TokenFormat::Jwt },
-        amr,
-        generation,
-        authenticated_at,
-        proved_with: Strength::parse(&proved_with),
-        last_used_at: used,
-        idle_expires_at: idle,
-        expires_at: end,
+        id: row.id,
+        user: row.user,
+        transport: Transport::parse(&row.transport),
+        format: if row.format == "paseto" { TokenFormat::Paseto } else { TokenFormat::Jwt },
+        amr: row.amr,
+        generation: row.generation,
+        authenticated_at: row.authenticated_at,
+        proved_with: Strength::parse(&row.proved_with),
+        last_used_at: row.last_used_at,
+        idle_expires_at: row.idle_expires_at,
+        expires_at: row.expires_at,
         read,
     }
 }
 
 async fn find_live(app: &App, id: SessionId) -> Result<Option<Session>> {
     let read = next_read(app);
-    let row: Option<Row> = app
+    let row: Option<SessionRow> = app
         .db
         .maybe(
             "select id, user_id, transport, token_format, amr, generation, authenticated_at, proved_with,
@@ -430,23 +406,26 @@ pub struct SessionView {
     pub expires_at: Timestamp,
 }
 
-type ViewRow = (
-    SessionId,
-    Option<String>,
-    Option<String>,
-    Option<String>,
-    String,
-    Timestamp,
-    Timestamp,
-    Timestamp,
-);
+row_struct! {
+    /// A session to be shown, as it is stored.
+    struct ListedSession {
+        id: SessionId,
+        device_name: Option<String>,
+        user_agent: Option<String>,
+        address: Option<String>,
+        transport: String,
+        created_at: Timestamp,
+        last_used_at: Timestamp,
+        expires_at: Timestamp,
+    }
+}
 
 /// The live sessions of a user, newest first, at most 1,000.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn list(app: &App, user: UserId, current: SessionId) -> Result<Vec<SessionView>> {
-    let rows: Vec<ViewRow> = app
+    let rows: Vec<ListedSession> = app
         .db
         .all(
             "select id, device_name, user_agent, address, transport, created_at, last_used_at,
@@ -457,20 +436,16 @@ pub async fn list(app: &App, user: UserId, current: SessionId) -> Result<Vec<Ses
             args![user, app.clock.now()],
         )
         .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(id, device_name, user_agent, address, transport, created_at, used, expires_at)| {
-            SessionView {
-                id,
-                current: id == current,
-                device_name,
-                user_agent,
-                address,
-                transport: Transport::parse(&transport),
-                created_at,
-                last_used_at: used,
-                expires_at,
-            }
-        })
-        .collect())
+    let view = |row: ListedSession| SessionView {
+        id: row.id,
+        current: row.id == current,
+        device_name: row.device_name,
+        user_agent: row.user_agent,
+        address: row.address,
+        transport: Transport::parse(&row.transport),
+        created_at: row.created_at,
+        last_used_at: row.last_used_at,
+        expires_at: row.expires_at,
+    };
+    Ok(rows.into_iter().map(view).collect())
 }

@@ -7,11 +7,13 @@ use axum::http::request::Parts;
 use palisade_crypto::opaque;
 use palisade_db::{Timestamp, args};
 
-use super::{COOKIE_PREFIX, Known, Owner, Session, Transport, idle_end, live, memory, next_read};
-use crate::access::{self, Identity, Via};
-use crate::app::{Actor, App, Presented};
+use super::{
+    COOKIE_PREFIX, KIND, Known, Owner, Session, Transport, idle_end, live, memory, next_read,
+};
+use crate::access::{self, Identity, Strength};
+use crate::app::App;
+use crate::credential::{Credential, SecretRef};
 use crate::error::{Result, bad_token};
-use crate::http::Found;
 use crate::id::SessionId;
 use crate::{tokens, users};
 
@@ -19,16 +21,6 @@ use crate::{tokens, users};
 const COOKIE_REMEMBERED_FOR: Duration = Duration::from_secs(15 * 60);
 /// A cookie session is extended at most this often.
 const EXTEND_AFTER: Duration = Duration::from_secs(60);
-
-/// Proves a `Bearer` token (RFC 6750 section 2.1).
-pub(super) async fn bearer(app: &App, parts: &Parts) -> Result<Option<Identity>> {
-    let token = access::bearer(&parts.headers)?;
-    // Without a dot it is neither JWT nor PASETO, and another slice's to judge.
-    if !token.contains('.') {
-        return Ok(None);
-    }
-    of_access_token(app, token).await.map(Some)
-}
 
 /// Who is behind an access token, and that its session is alive.
 ///
@@ -50,17 +42,12 @@ pub async fn of_access_token(app: &App, token: &str) -> Result<Identity> {
     if token.generation != session.generation {
         return Err(bad_token());
     }
-    let presented = Presented::AccessToken(token.generation);
-    identity(app, session, Some(token.authenticated_at), presented).await
+    let secret = SecretRef::Generation(token.generation);
+    identity(app, session, Some(token.authenticated_at), secret).await
 }
 
-/// Proves a session cookie.
-pub(super) async fn cookie(app: &App, parts: &Parts) -> Result<Option<Identity>> {
-    let value = match super::cookie(app).get(&parts.headers) {
-        Found::None => return Ok(None),
-        Found::Several => return Err(bad_token()),
-        Found::One(value) => value,
-    };
+/// Proves the value of a session cookie.
+pub(super) async fn cookie(app: &App, value: &str, parts: &Parts) -> Result<Identity> {
     let digest = opaque::digest(COOKIE_PREFIX, value).ok_or_else(bad_token)?;
     let owner = owner_of(app, digest).await?.ok_or_else(bad_token)?;
     let mut session = live(app, owner.session).await?.ok_or_else(bad_token)?;
@@ -75,50 +62,40 @@ pub(super) async fn cookie(app: &App, parts: &Parts) -> Result<Option<Identity>>
     if !access::is_recheck(parts) {
         extend(app, &session);
     }
-    identity(app, session, None, Presented::Cookie(digest)).await.map(Some)
+    identity(app, session, None, SecretRef::Digest(digest)).await
 }
 
 async fn identity(
     app: &App,
     mut session: Arc<Session>,
     authenticated_at: Option<Timestamp>,
-    presented: Presented,
+    secret: SecretRef,
 ) -> Result<Identity> {
-    let user = users::current(app, session.user).await?.filter(|user| !user.disabled);
-    let user = user.ok_or_else(bad_token)?;
+    let credential = Credential { kind: &KIND, id: session.id.0, secret };
+    let identity = users::identity(app, session.user, credential).await?;
     // SECURITY: a session from before the first factor doesn't outlive it, whatever else went wrong
     // (test: a_session_without_the_factor_is_no_session).
-    if user.factors.any() && !session.has_mfa() {
-        session = again(app, &session, presented).await?;
+    if identity.strongest > Strength::Password && !session.has_mfa() {
+        session = again(app, &session, secret).await?;
     }
     Ok(Identity {
-        user: session.user,
-        session: Some(session.id),
-        presented: Some(presented),
-        api_key: None,
-        permissions: Arc::clone(&user.permissions),
         authenticated_at: authenticated_at.unwrap_or(session.authenticated_at),
         proved_with: session.proved_with,
-        strongest: user.factors.strongest(),
-        must_enrol: user.must_enrol(app),
-        via: match presented {
-            Presented::AccessToken(_) => Via::Bearer,
-            Presented::Cookie(_) => Via::Cookie,
-        },
-        limit: None,
+        ..identity
     })
 }
 
 /// A session that lacks the factor its user has, read once more: it may have been read before the factor was set up
 /// within it, and the user after that.
-async fn again(app: &App, session: &Session, presented: Presented) -> Result<Arc<Session>> {
+async fn again(app: &App, session: &Session, secret: SecretRef) -> Result<Arc<Session>> {
     memory(app).forget(&session.id, app.clock.monotonic());
     let session = live(app, session.id).await?.ok_or_else(bad_token)?;
-    let good = match presented {
-        Presented::AccessToken(generation) => session.generation == generation,
-        Presented::Cookie(digest) => {
+    let good = match secret {
+        SecretRef::Generation(generation) => session.generation == generation,
+        SecretRef::Digest(digest) => {
             look_up_owner(app, digest).await?.is_some_and(|owner| owner.session == session.id)
         }
+        SecretRef::Only => false,
     };
     if good && session.has_mfa() { Ok(session) } else { Err(bad_token()) }
 }
@@ -180,13 +157,9 @@ fn extend(app: &App, session: &Arc<Session>) {
 }
 
 async fn write_extension(app: &App, session: &Session) -> Result<()> {
-    let mut change = app.change(&Actor::system()).await?;
-    change
-        .run(
-            "update sessions set last_used_at = $2, idle_expires_at = $3
-             where id = $1 and ended_at is null and idle_expires_at < $3",
-            args![session.id, session.last_used_at, session.idle_expires_at],
-        )
-        .await?;
-    change.commit_quietly("using a session is no change of it").await
+    let sql = "update sessions set last_used_at = $2, idle_expires_at = $3
+         where id = $1 and ended_at is null and idle_expires_at < $3";
+    let args = args![session.id, session.last_used_at, session.idle_expires_at];
+    app.upkeep("using a session is no change of it").run(sql, args).await?;
+    Ok(())
 }

@@ -14,8 +14,8 @@ use palisade_crypto::secret::SecretString;
 use palisade_db::{Timestamp, args};
 
 use super::{
-    Issued, Proof, RENEWED_NEWS, REPLAYED, Row, Session, Transport, Why, ending, idle_end, live,
-    memory, next_read, session,
+    Issued, Proof, RENEWED_NEWS, REPLAYED, Session, SessionRow, Transport, Why, ending, idle_end,
+    live, memory, next_read, session,
 };
 use crate::app::{Actor, App, Change, Hold};
 use crate::error::{Error, Kind, Result};
@@ -138,7 +138,7 @@ pub async fn strengthen(
 
 /// A live session of a user, its row held until the change ends.
 async fn hold(change: &mut Change, user: UserId, id: SessionId) -> Result<Session> {
-    let row: Option<Row> = change
+    let row: Option<SessionRow> = change
         .maybe(
             "update sessions set amr = amr
              where id = $2 and user_id = $1 and ended_at is null
@@ -187,7 +187,7 @@ async fn take_up(
     let now = change.now();
     let idle_end = idle_end(change.app(), transport, now);
     // SECURITY: it may have ended while this waited (test: a_refresh_that_waited_for_an_ending_is_refused).
-    let row: Option<Row> = change
+    let row: Option<SessionRow> = change
         .maybe(
             "update sessions set last_used_at = $3,
                 idle_expires_at = case when expires_at < $4 then expires_at else $4 end

@@ -100,7 +100,8 @@ async fn delete_due(app: &App) -> Result<()> {
     for (id,) in due {
         let Some(user) = users::find(app, id).await? else { continue };
         let mut change = app.change_holding(&Actor::system(), &held_for_deletion(id)).await?;
-        // SECURITY: it may have been taken back since it was read.
+        // SECURITY: it may have been taken back since it was read
+        // (test: a_deletion_that_was_taken_back_while_it_waited_is_none).
         if !users::is_due(&mut change, id).await? {
             continue;
         }

@@ -16,6 +16,7 @@ use crate::error::{Error, Kind, Result, Rules};
 use crate::http::{Accepted, Body, Html, Id, NoContent, Routes, Taken, limit};
 use crate::id::UserId;
 use crate::limits::{Key, Rule};
+use crate::pages::Page;
 use crate::shape;
 use crate::users::{self, Email, UserView, absent_or_null, check_name};
 
@@ -78,13 +79,33 @@ pub(super) fn routes() -> Routes {
         )
         .and(
             Routes::root()
-                .get("/account/email", ANYONE, |app| page(app, include_str!("../../pages/email.html")))
-                .get("/account/undo", ANYONE, |app| page(app, include_str!("../../pages/undo.html"))),
+                .get("/account/email", ANYONE, confirm_page)
+                .get("/account/undo", ANYONE, undo_page),
         )
 }
 
-async fn page(State(app): State<App>, text: &'static str) -> Html {
-    Html::new(&*app.random, text)
+/// The page behind the link to the new address.
+const CONFIRM_PAGE: Page = Page {
+    title: "Confirm your new email address",
+    scripts: &["account.js"],
+    body: include_str!("../../pages/email.html"),
+    ..Page::EMPTY
+};
+
+async fn confirm_page(State(app): State<App>) -> Html {
+    CONFIRM_PAGE.show(&app)
+}
+
+/// The page behind the link to the old address.
+const UNDO_PAGE: Page = Page {
+    title: "Restore your account",
+    scripts: &["account.js"],
+    body: include_str!("../../pages/undo.html"),
+    ..Page::EMPTY
+};
+
+async fn undo_page(State(app): State<App>) -> Html {
+    UNDO_PAGE.show(&app)
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -68,10 +68,12 @@ pub const MODULE: Module = Module {
     endings: &[
         Ending {
             kind: Kind::EmailLinks,
+            owners: None,
             end: |change, end, _| Box::pin(void_asked(change, end.user)),
         },
         Ending {
             kind: Kind::UndoLinks,
+            owners: None,
             end: |change, end, fate| {
                 let since = end.since.filter(|_| fate == Fate::Since);
                 Box::pin(void_undoing(change, end.user, since))
@@ -421,12 +423,9 @@ pub async fn undo(
 }
 
 async fn prune(app: &App) -> Result<()> {
-    let mut tx = app.db.begin().await?;
-    tx.run(
-        "delete from address_changes
-         where (confirmed_at is null and expires_at < $1) or undo_until < $1",
-        args![app.clock.now()],
-    )
-    .await?;
-    Ok(tx.commit().await?)
+    let sql = "delete from address_changes
+         where (confirmed_at is null and expires_at < $1) or undo_until < $1";
+    let upkeep = app.upkeep("changes of email that have expired or can't be undone any more");
+    upkeep.run(sql, args![app.clock.now()]).await?;
+    Ok(())
 }

@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::error::{Kind, Result};
 use crate::http::{Body, Html, NoContent, Routes};
 use crate::limits::{Key, Rule};
+use crate::pages::Page;
 use crate::shape;
 
 /// Attempts to use the link of lost factors, by address.
@@ -39,8 +40,16 @@ pub(super) fn routes() -> Routes {
         .and(Routes::root().get("/account/factors", ANYONE, page))
 }
 
+/// The page behind the link.
+const PAGE: Page = Page {
+    title: "Lost second factors",
+    scripts: &["account.js"],
+    body: include_str!("../../pages/factors.html"),
+    ..Page::EMPTY
+};
+
 async fn page(State(app): State<App>) -> Html {
-    Html::new(&*app.random, include_str!("../../pages/factors.html"))
+    PAGE.show(&app)
 }
 
 #[derive(Deserialize, JsonSchema)]

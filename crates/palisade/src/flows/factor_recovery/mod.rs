@@ -70,6 +70,7 @@ pub const MODULE: Module = Module {
     }],
     endings: &[Ending {
         kind: credentials::Kind::FactorLinks,
+        owners: None,
         end: |change, end, _| Box::pin(void(change, end.user)),
     }],
     tables: &["factor_recoveries"],
@@ -272,8 +273,8 @@ pub async fn not_lost(change: &mut Change, user: UserId) -> Result<()> {
 }
 
 async fn prune(app: &App) -> Result<()> {
-    let mut tx = app.db.begin().await?;
-    let now = app.clock.now();
-    tx.run("delete from factor_recoveries where expires_at < $1", args![now]).await?;
-    Ok(tx.commit().await?)
+    let upkeep = app.upkeep("links for lost factors that have expired");
+    let sql = "delete from factor_recoveries where expires_at < $1";
+    upkeep.run(sql, args![app.clock.now()]).await?;
+    Ok(())
 }

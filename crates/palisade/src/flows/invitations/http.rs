@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Result, Rules};
 use crate::http::{Body, Created, Html, Id, NoContent, Routes, limit};
 use crate::id::UserId;
 use crate::limits::{Key, Rule};
+use crate::pages::Page;
 use crate::shape;
 use crate::users::{self, Email, UserView};
 
@@ -48,8 +49,16 @@ pub(super) fn routes() -> Routes {
         .and(Routes::root().get("/account/invite", ANYONE, page))
 }
 
+/// The page where people choose their first password, behind the link.
+const PAGE: Page = Page {
+    title: "Welcome",
+    scripts: &["account.js"],
+    body: include_str!("../../pages/invite.html"),
+    ..Page::EMPTY
+};
+
 async fn page(State(app): State<App>) -> Html {
-    Html::new(&*app.random, include_str!("../../pages/invite.html"))
+    PAGE.show(&app)
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -276,10 +276,10 @@ pub(super) enum Format {
 }
 
 impl From<Format> for TokenFormat {
-    fn from(format: Format) -> TokenFormat {
+    fn from(format: Format) -> Self {
         match format {
-            Format::Jwt => TokenFormat::Jwt,
-            Format::Paseto => TokenFormat::Paseto,
+            Format::Jwt => Self::Jwt,
+            Format::Paseto => Self::Paseto,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::error::{Kind, Result};
 use crate::http::{Accepted, Body, Html, NoContent, Routes, Taken, limit};
 use crate::limits::{Key, Rule};
+use crate::pages::Page;
 use crate::shape;
 use crate::users::Email;
 
@@ -61,8 +62,16 @@ pub(super) fn routes() -> Routes {
         .and(Routes::root().get("/account/reset", ANYONE, page))
 }
 
+/// The page where people choose a new password, behind the link.
+const PAGE: Page = Page {
+    title: "Choose a new password",
+    scripts: &["account.js"],
+    body: include_str!("../../pages/reset.html"),
+    ..Page::EMPTY
+};
+
 async fn page(State(app): State<App>) -> Html {
-    Html::new(&*app.random, include_str!("../../pages/reset.html"))
+    PAGE.show(&app)
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -60,6 +60,7 @@ pub const MODULE: Module = Module {
     }],
     endings: &[Ending {
         kind: Kind::PasswordLinks,
+        owners: None,
         end: |change, end, _| Box::pin(void_links(change, end.user)),
     }],
     tables: &["recovery_tokens"],
@@ -78,22 +79,22 @@ pub enum Link {
 impl Link {
     fn prefix(self) -> &'static str {
         match self {
-            Link::Reset => "pal_rs_",
-            Link::Invitation => "pal_in_",
+            Self::Reset => "pal_rs_",
+            Self::Invitation => "pal_in_",
         }
     }
 
     /// The word in the table.
     fn as_str(self) -> &'static str {
         match self {
-            Link::Reset => "reset",
-            Link::Invitation => "invitation",
+            Self::Reset => "reset",
+            Self::Invitation => "invitation",
         }
     }
 
     /// What a token is for, and its digest.
-    fn parse(token: &SecretString) -> Option<(Link, [u8; 32])> {
-        [Link::Reset, Link::Invitation].into_iter().find_map(|link| {
+    fn parse(token: &SecretString) -> Option<(Self, [u8; 32])> {
+        [Self::Reset, Self::Invitation].into_iter().find_map(|link| {
             opaque::digest(link.prefix(), token.expose()).map(|digest| (link, digest))
         })
     }
@@ -273,8 +274,7 @@ pub(crate) fn bad_token() -> Error {
 }
 
 async fn prune(app: &App) -> Result<()> {
-    let mut tx = app.db.begin().await?;
-    let now = app.clock.now();
-    tx.run("delete from recovery_tokens where expires_at < $1", args![now]).await?;
-    Ok(tx.commit().await?)
+    let upkeep = app.upkeep("links for a password that have expired");
+    upkeep.run("delete from recovery_tokens where expires_at < $1", args![app.clock.now()]).await?;
+    Ok(())
 }

@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::error::{Error, Kind, Result, Rules};
 use crate::http::{Accepted, Asset, Body, Created, Html, NoContent, Routes, Taken, limit};
 use crate::limits::{Key, Rule};
+use crate::pages::Page;
 use crate::shape;
 use crate::users::{self, Email, UserView, check_name};
 
@@ -94,31 +95,37 @@ pub(super) fn routes() -> Routes {
             Routes::root()
                 .get("/setup", ANYONE, page)
                 .get("/account/verify", ANYONE, verify_page)
-                .get("/assets/account.js", ANYONE, || async { ACCOUNT_SCRIPT })
-                .get("/assets/setup.js", ANYONE, || async { SCRIPT })
-                .get("/assets/palisade.css", ANYONE, || async { STYLE }),
+                .get("/assets/setup.js", ANYONE, || async { SCRIPT }),
         )
 }
 
+/// The page behind the set-up link.
+const SETUP_PAGE: Page = Page {
+    title: "Set up Palisade",
+    scripts: &["setup.js"],
+    body: include_str!("../../pages/setup.html"),
+    ..Page::EMPTY
+};
+
 async fn page(State(app): State<App>) -> Html {
-    Html::new(&*app.random, include_str!("../../pages/setup.html"))
+    SETUP_PAGE.show(&app)
 }
 
 const SCRIPT: Asset = Asset {
     media_type: "text/javascript; charset=utf-8",
     body: include_str!("../../pages/setup.js"),
 };
-async fn verify_page(State(app): State<App>) -> Html {
-    Html::new(&*app.random, include_str!("../../pages/verify.html"))
-}
-
-/// What every page behind a link runs.
-const ACCOUNT_SCRIPT: Asset = Asset {
-    media_type: "text/javascript; charset=utf-8",
-    body: include_str!("../../pages/account.js"),
+/// The page behind the link that proves an address.
+const VERIFY_PAGE: Page = Page {
+    title: "Confirm your email address",
+    scripts: &["account.js"],
+    body: include_str!("../../pages/verify.html"),
+    ..Page::EMPTY
 };
-const STYLE: Asset =
-    Asset { media_type: "text/css; charset=utf-8", body: include_str!("../../pages/palisade.css") };
+
+async fn verify_page(State(app): State<App>) -> Html {
+    VERIFY_PAGE.show(&app)
+}
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

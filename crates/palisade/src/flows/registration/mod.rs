@@ -266,6 +266,7 @@ async fn create(
 /// for its address.
 const LINKS: Ending = Ending {
     kind: credentials::Kind::VerificationLinks,
+    owners: None,
     end: |change, end, _| {
         Box::pin(async move {
             // SECURITY: a registration that is left behind makes a deleted account again, under its own id

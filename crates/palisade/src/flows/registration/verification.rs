@@ -218,7 +218,7 @@ fn bad_token() -> Error {
 
 /// Forgets registrations whose time is over.
 pub(super) async fn prune(app: &App) -> Result<()> {
-    let mut tx = app.db.begin().await?;
-    tx.run("delete from registrations where expires_at < $1", args![app.clock.now()]).await?;
-    Ok(tx.commit().await?)
+    let upkeep = app.upkeep("registrations that have expired");
+    upkeep.run("delete from registrations where expires_at < $1", args![app.clock.now()]).await?;
+    Ok(())
 }

@@ -13,9 +13,10 @@ use serde_json::json;
 use super::INTROSPECT;
 use super::pages::{Cursor, read};
 use super::stream;
-use super::worth::{Worth, introspect, revoke};
+use super::worth::{introspect, revoke};
 use crate::access::{Admission, Caller, needs};
 use crate::app::App;
+use crate::credential::Introspection;
 use crate::error::{Error, Kind, Result};
 use crate::http::describe::{Answered, Describe, Description};
 use crate::http::serve::Stopping;
@@ -74,7 +75,10 @@ struct AfterShape(
     String,
 );
 
-async fn worth_of(State(app): State<App>, Form(form): Form<TokenForm>) -> Result<Json<Worth>> {
+async fn worth_of(
+    State(app): State<App>,
+    Form(form): Form<TokenForm>,
+) -> Result<Json<Introspection>> {
     introspect(&app, form.token.expose()).await.map(Json)
 }
 

@@ -19,9 +19,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use crate::app::{App, Parts, Subscription};
+use crate::feed::ENDED;
 use crate::id::UserId;
 use crate::module::{Module, Permission};
-use crate::{api_keys, sessions};
 
 /// May ask what a token is worth, revoke it, and read the feed of endings.
 pub const INTROSPECT: Permission = Permission {
@@ -34,10 +34,7 @@ pub const MODULE: Module = Module {
     name: "verifiers",
     routes: http::routes,
     permissions: &[INTROSPECT],
-    subscriptions: &[
-        Subscription { topic: sessions::ENDED_NEWS, apply: |app, _| wake(app), forget_all: wake },
-        Subscription { topic: api_keys::ENDED_NEWS, apply: |app, _| wake(app), forget_all: wake },
-    ],
+    subscriptions: &[Subscription { topic: ENDED, apply: |app, _| wake(app), forget_all: wake }],
     parts: |_, parts: &mut Parts| {
         let (news, _) = watch::channel(());
         parts.put(Streams { news, seats: Arc::default() });

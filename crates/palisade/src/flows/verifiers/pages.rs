@@ -12,16 +12,17 @@ use std::fmt;
 use std::str::FromStr;
 
 use palisade_db::Timestamp;
-use serde::Serialize;
+use serde::ser::SerializeMap as _;
+use serde::{Serialize, Serializer};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::credential::CredentialKind;
 use crate::error::{Error, Result};
 use crate::feed::{Asked, Mark, Told};
-use crate::id::{ApiKeyId, SessionId};
 use crate::settings::TokenFormat;
-use crate::{api_keys, keys, sessions, tokens};
+use crate::{keys, tokens};
 
 /// `typ` of a page: what was signed for one purpose serves no other (RFC 8725 section 3.11).
 const TYPE: &str = "revocations+jwt";
@@ -51,7 +52,7 @@ impl fmt::Display for Cursor {
 impl FromStr for Cursor {
     type Err = ();
 
-    fn from_str(text: &str) -> Result<Cursor, ()> {
+    fn from_str(text: &str) -> Result<Self, ()> {
         let number = |text: &str| {
             let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             digits.then(|| text.parse::<i64>().ok()).flatten().ok_or(())
@@ -70,21 +71,31 @@ impl FromStr for Cursor {
         if parts.next().is_some() {
             return Err(());
         }
-        Ok(Cursor { low: low.min(at), at, mark: Mark(mark) })
+        Ok(Self { low: low.min(at), at, mark: Mark(mark) })
     }
 }
 
-/// Something that has ended.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Ending {
+/// A credential that has ended.
+#[derive(Clone, Debug)]
+pub(super) struct EndedCredential {
     pub(super) sequence: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    session_id: Option<SessionId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    api_key_id: Option<ApiKeyId>,
+    kind: &'static CredentialKind,
+    id: Uuid,
     ended_at: Timestamp,
     /// Until when a token of it could be taken for good.
     until: Timestamp,
+}
+
+impl Serialize for EndedCredential {
+    /// The id stands in a field of its kind: `session_id`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut item = serializer.serialize_map(Some(4))?;
+        item.serialize_entry("sequence", &self.sequence)?;
+        item.serialize_entry(&format!("{}_id", self.kind.name), &self.id)?;
+        item.serialize_entry("ended_at", &self.ended_at)?;
+        item.serialize_entry("until", &self.until)?;
+        item.end()
+    }
 }
 
 /// Which stream a page belongs to, and the how many-th of it it is, so that one that was dropped on the way is missed.
@@ -98,7 +109,7 @@ pub(super) struct Place {
 pub(super) struct Page {
     /// Where it begins.
     after: Cursor,
-    pub(super) items: Vec<Ending>,
+    pub(super) items: Vec<EndedCredential>,
     /// Everything that was answered before is on this page or one before it, unless there are `more`.
     pub(super) time: Timestamp,
     highest: i64,
@@ -121,7 +132,6 @@ pub(super) async fn read(app: &App, cursor: Cursor) -> Result<Page> {
         mark: cursor.mark,
         low: cursor.low,
         not_before: time.minus(life),
-        topics: [sessions::ENDED_NEWS, api_keys::ENDED_NEWS],
         limit: PAGE,
         now: time,
     };
@@ -136,17 +146,16 @@ pub(super) async fn read(app: &App, cursor: Cursor) -> Result<Page> {
     let ahead = since.certain.filter(|certain| begins && certain.seq > cursor.low);
     let low = ahead.or(from_before);
     let at = since.rows.last().filter(|_| more).map(|row| row.place).or(low);
-    let ending = |row: Told| {
-        let session = row.topic == sessions::ENDED_NEWS;
-        Ending {
+    let ended = |row: Told| {
+        Some(EndedCredential {
             sequence: row.place.seq,
-            session_id: session.then_some(SessionId(row.subject)),
-            api_key_id: (!session).then_some(ApiKeyId(row.subject)),
+            kind: app.credentials.of_topic(&row.topic)?,
+            id: row.subject,
             ended_at: row.at,
             until: row.at.plus(life),
-        }
+        })
     };
-    let items = since.rows.into_iter().map(ending).collect();
+    let items = since.rows.into_iter().filter_map(ended).collect();
     let next = at.map_or_else(Cursor::default, |at| Cursor {
         low: low.map_or(0, |low| low.seq).min(at.seq),
         at: at.seq,

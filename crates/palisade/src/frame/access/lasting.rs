@@ -6,7 +6,7 @@ use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts as RequestParts;
 
-use super::{Access, Credential, entitled, prove};
+use super::{Access, entitled, prove};
 use crate::app::App;
 use crate::error::{Error, Result};
 
@@ -14,20 +14,15 @@ impl Access {
     /// For a response that is streamed: its handler takes an [`Admission`], and lets the gate check it again while the
     /// stream is open.
     #[must_use]
-    pub const fn lasting(mut self) -> Access {
+    pub const fn lasting(mut self) -> Self {
         self.lasting = true;
         self
     }
 }
 
-/// What the gate of a [lasting](Access::lasting) route was asked.
+/// What the line of a [lasting](Access::lasting) route says, for its gate.
 #[derive(Clone)]
-pub(crate) struct Gate {
-    /// What the route's line says.
-    pub(crate) access: Arc<Access>,
-    /// The ways to prove who calls.
-    pub(crate) credentials: Arc<[Credential]>,
-}
+pub(crate) struct Gate(pub(crate) Arc<Access>);
 
 /// A request that the gate admitted, to be checked again while its response is streamed: what would be refused now
 /// must not be sent.
@@ -57,18 +52,18 @@ impl Admission {
     /// # Errors
     /// As the gate would refuse the request now; that limits are used up is no reason.
     pub async fn recheck(&self, app: &App) -> Result<()> {
-        let identity = prove(app, &self.gate.credentials, &self.parts).await?;
-        entitled(app, &self.gate.access, &identity)
+        let (_, identity) = prove(app, &self.parts).await?;
+        entitled(app, &self.gate.0, &identity)
     }
 }
 
 impl FromRequestParts<App> for Admission {
     type Rejection = Error;
-    async fn from_request_parts(parts: &mut RequestParts, _: &App) -> Result<Admission> {
+    async fn from_request_parts(parts: &mut RequestParts, _: &App) -> Result<Self> {
         let gate = parts.extensions.get::<Gate>().cloned();
         let gate = gate.ok_or_else(|| Error::internal("the route's line must be `lasting`"))?;
         let mut parts = parts.clone();
         parts.extensions.insert(Again);
-        Ok(Admission { gate, parts })
+        Ok(Self { gate, parts })
     }
 }

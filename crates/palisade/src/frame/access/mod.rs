@@ -11,7 +11,6 @@
 
 mod lasting;
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -21,17 +20,16 @@ use axum::extract::FromRequestParts;
 use axum::http::header::{AUTHORIZATION, ORIGIN};
 use axum::http::request::Parts as RequestParts;
 use axum::http::{HeaderMap, Method};
-use futures_util::future::BoxFuture;
-use palisade_db::Timestamp;
 
-use crate::actor::{Actor, ActorKind, Presented};
-use crate::app::{App, fresh_enough};
+use crate::actor::{Actor, ActorKind};
+use crate::app::{App, fresh_enough, session_needed};
 use crate::arrival::{Arrival, limit_at};
+use crate::cookie::{Found, HostCookie};
+use crate::credential::Via;
 use crate::error::{Error, Kind, Result, bad_token, denied, not_signed_in};
-use crate::id::{ApiKeyId, SessionId, UserId};
 use crate::limits::{Decision, Key, LimitKey, Rule};
 
-pub use crate::app::Strength;
+pub use crate::app::{Identity, Strength};
 pub(crate) use lasting::Gate;
 pub use lasting::{Admission, is_recheck};
 
@@ -97,21 +95,21 @@ pub const fn needs(permission: Permission) -> Access {
 }
 
 impl Access {
-    const fn to(who: Who) -> Access {
+    const fn to(who: Who) -> Self {
         let (fresh, enrolling, keys, lasting) = (false, false, false, false);
-        Access { who, limits: Vec::new(), fresh, enrolling, keys, counted: true, lasting }
+        Self { who, limits: Vec::new(), fresh, enrolling, keys, counted: true, lasting }
     }
 
     /// Counts each call against `rule`, by the client's address.
     #[must_use]
-    pub fn limit(mut self, rule: &'static Rule) -> Access {
+    pub fn limit(mut self, rule: &'static Rule) -> Self {
         self.limits.push(rule);
         self
     }
 
     /// Lets a user in who must set up a second factor before anything else (`mfa.required`, `access.admin_mfa`).
     #[must_use]
-    pub const fn enrolling(mut self) -> Access {
+    pub const fn enrolling(mut self) -> Self {
         self.enrolling = true;
         self
     }
@@ -119,14 +117,14 @@ impl Access {
     /// Asks for proof of identity within `sessions.fresh_for`, with the strongest factor that the account has:
     /// whoever found a device signed in can't do this.
     #[must_use]
-    pub const fn fresh(mut self) -> Access {
+    pub const fn fresh(mut self) -> Self {
         self.fresh = true;
         self
     }
 
     /// Lets API keys in too, where no permission decides: whoever is signed in may, whatever signed them in.
     #[must_use]
-    pub const fn keys(mut self) -> Access {
+    pub const fn keys(mut self) -> Self {
         self.keys = true;
         self
     }
@@ -134,7 +132,7 @@ impl Access {
     /// Leaves requests out of the limit of their account: the endings, which must work while a stolen session uses
     /// that limit up.
     #[must_use]
-    pub const fn uncounted(mut self) -> Access {
+    pub const fn uncounted(mut self) -> Self {
         self.counted = false;
         self
     }
@@ -147,68 +145,6 @@ impl Access {
             Who::SignedIn => self.keys && !self.fresh,
             Who::Holds(_) => !self.fresh,
         }
-    }
-}
-
-/// A way to prove who calls, declared by the slice that knows how.
-#[derive(Clone, Copy)]
-pub struct Credential {
-    /// What it is called in the documentation.
-    pub name: &'static str,
-    /// What it is, for people.
-    pub says: &'static str,
-    /// Whether it belongs to a session; an API key doesn't.
-    pub session: bool,
-    /// How it travels.
-    pub via: Via,
-    /// Proves it. `Ok(None)`: the request carries no such credential. An error: it carries a bad one. Where
-    /// [`is_recheck`], it is no use of the credential, and not counted as one.
-    pub prove: for<'a> fn(&'a App, &'a RequestParts) -> BoxFuture<'a, Result<Option<Identity>>>,
-}
-
-/// How a credential travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Via {
-    /// In the `Authorization` header: never sent by a browser on its own.
-    Bearer,
-    /// In a cookie, which a browser sends regardless of the page that caused the request.
-    Cookie,
-}
-
-/// An authenticated caller.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// The user.
-    pub user: UserId,
-    /// The session; none behind an API key.
-    pub session: Option<SessionId>,
-    /// Which of the session's credentials proved it.
-    pub presented: Option<Presented>,
-    /// The API key, if that is what proved it.
-    pub api_key: Option<ApiKeyId>,
-    /// What they may do, as of now.
-    pub permissions: Arc<BTreeSet<String>>,
-    /// When they last proved it with a password or another factor.
-    pub authenticated_at: Timestamp,
-    /// What they proved it with then.
-    pub proved_with: Strength,
-    /// The strongest that the account has: what a fresh proof must be made with.
-    pub strongest: Strength,
-    /// Whether they must set up a second factor before they do anything else.
-    pub must_enrol: bool,
-    /// How the credential travelled.
-    pub via: Via,
-    /// What is left of the limit that its own use is counted by.
-    pub limit: Option<Decision>,
-}
-
-impl Identity {
-    /// The session.
-    ///
-    /// # Errors
-    /// `access.session_needed`: it is an API key.
-    pub fn session(&self) -> Result<SessionId> {
-        self.session.ok_or_else(session_needed)
     }
 }
 
@@ -247,15 +183,13 @@ impl FromRequestParts<App> for Caller {
     async fn from_request_parts(
         parts: &mut RequestParts,
         _: &App,
-    ) -> std::result::Result<Caller, Infallible> {
+    ) -> std::result::Result<Self, Infallible> {
         let identity = parts.extensions.get::<Arc<Identity>>().cloned();
         let arrival = parts.extensions.get::<Arrival>();
         let actor = Actor {
             kind: if identity.is_some() { ActorKind::User } else { ActorKind::Anyone },
             user: identity.as_ref().map(|identity| identity.user),
-            session: identity.as_ref().and_then(|identity| identity.session),
-            presented: identity.as_ref().and_then(|identity| identity.presented),
-            api_key: identity.as_ref().and_then(|identity| identity.api_key),
+            credential: identity.as_ref().map(|identity| identity.credential),
             address: arrival.map(|arrival| arrival.client.address),
             user_agent: user_agent(&parts.headers),
             request: arrival.map(|arrival| arrival.request),
@@ -266,7 +200,7 @@ impl FromRequestParts<App> for Caller {
                 .get::<Committed>()
                 .map(|committed| Arc::clone(&committed.0)),
         };
-        Ok(Caller { actor, identity })
+        Ok(Self { actor, identity })
     }
 }
 
@@ -287,7 +221,6 @@ fn user_agent(headers: &HeaderMap) -> Option<String> {
 pub async fn admit(
     app: &App,
     access: &Access,
-    credentials: &[Credential],
     parts: &mut RequestParts,
 ) -> Result<Option<Decision>> {
     let mut strictest: Option<Decision> = None;
@@ -304,14 +237,14 @@ pub async fn admit(
     if access.who == Who::Anyone {
         return Ok(strictest);
     }
-    let identity = prove(app, credentials, parts).await?;
+    let (via, identity) = prove(app, parts).await?;
     let at = arrival.map_or_else(|| app.clock.monotonic(), |arrival| arrival.at);
     if let Some(own) = count(app, access, &identity, at)?
         && strictest.is_none_or(|other| own.remaining < other.remaining)
     {
         strictest = Some(own);
     }
-    if identity.via == Via::Cookie {
+    if via == Via::Cookie {
         same_origin(app, &parts.method, &parts.headers)?;
     }
     entitled(app, access, &identity)?;
@@ -332,7 +265,7 @@ pub async fn admit(
 fn entitled(app: &App, access: &Access, identity: &Identity) -> Result<()> {
     // SECURITY: before anything else about the route: what asks for a session or for fresh proof never takes a
     // key (test: an_api_key_opens_what_its_line_lets_it).
-    if identity.session.is_none() && !access.takes_keys() {
+    if !identity.credential.kind.session && !access.takes_keys() {
         return Err(session_needed());
     }
     // SECURITY: (test: an_administrator_without_a_second_factor_can_only_enrol)
@@ -345,19 +278,20 @@ fn entitled(app: &App, access: &Access, identity: &Identity) -> Result<()> {
         return Err(denied());
     }
     if access.fresh {
-        fresh_enough(app, identity.authenticated_at, identity.proved_with, identity.strongest)?;
+        let proved = (identity.authenticated_at, identity.proved_with);
+        fresh_enough(app, proved, identity.strongest)?;
     }
     Ok(())
 }
 
-/// Counts a request of a session by its account. An API key is counted where it is proved.
+/// Counts a request by its account, unless the credential was counted by itself where it was proved, as an API key is.
 fn count(
     app: &App,
     access: &Access,
     identity: &Identity,
     at: Duration,
 ) -> Result<Option<Decision>> {
-    if identity.session.is_none() || !access.counted {
+    if identity.limit.is_some() || !access.counted {
         return Ok(identity.limit);
     }
     // SECURITY: after the proof, so that what has ended uses up nothing of the account's
@@ -367,22 +301,14 @@ fn count(
     Ok((counted.remaining < counted.limit / 2).then_some(counted))
 }
 
-fn session_needed() -> Error {
-    let says = "This operation requires a session. Sign in; an API key is not accepted.";
-    Error::new(Kind::Denied, "access.session_needed", says)
-}
-
 fn enrol_first() -> Error {
     let says = "A second factor is required. First set up a passkey or one-time codes, with POST \
                 /api/v1/users/me/passkeys/begin or POST /api/v1/users/me/totp.";
     Error::new(Kind::Denied, "access.mfa_required", says)
 }
 
-pub(super) async fn prove(
-    app: &App,
-    credentials: &[Credential],
-    parts: &RequestParts,
-) -> Result<Identity> {
+/// Who calls, and how the credential travelled.
+async fn prove(app: &App, parts: &RequestParts) -> Result<(Via, Identity)> {
     // SECURITY: without a current feed an ended session could look alive
     // (test: a_process_that_cannot_read_the_feed_lets_nobody_in).
     if !app.feed.is_current(app.clock.monotonic()) {
@@ -391,16 +317,22 @@ pub(super) async fn prove(
             "The server can't currently determine which sessions have ended. Try again later.",
         ));
     }
-    // SECURITY: a request with an Authorization header is judged by that header alone.
-    let bearer = parts.headers.contains_key(AUTHORIZATION);
-    for credential in credentials {
-        if bearer == (credential.via == Via::Bearer)
-            && let Some(identity) = (credential.prove)(app, parts).await?
-        {
-            return Ok(identity);
+    // SECURITY: a request with an Authorization header is judged by that header alone
+    // (test: beside_a_bad_token_a_good_cookie_opens_nothing).
+    if parts.headers.contains_key(AUTHORIZATION) {
+        let token = bearer(&parts.headers)?;
+        let form = app.credentials.of_token(token).map(|(_, form)| form);
+        let prove = form.and_then(|form| form.prove).ok_or_else(bad_token)?;
+        return Ok((Via::Bearer, prove(app, token, parts).await?));
+    }
+    for (name, prove) in app.credentials.cookies() {
+        match HostCookie::new(name, &app.settings).get(&parts.headers) {
+            Found::None => {}
+            Found::Several => return Err(bad_token()),
+            Found::One(value) => return Ok((Via::Cookie, prove(app, value, parts).await?)),
         }
     }
-    Err(if bearer { bad_token() } else { not_signed_in() })
+    Err(not_signed_in())
 }
 
 /// Refuses an unsafe request that another site may have made a browser send: it needs

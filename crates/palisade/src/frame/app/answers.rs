@@ -22,7 +22,7 @@ pub struct Answers {
 
 impl Answers {
     /// No question is answered.
-    pub const NONE: Answers = Answers { rights: None, email_is_reserved: None };
+    pub const NONE: Self = Self { rights: None, email_is_reserved: None };
 }
 
 /// Rights that a slice gives out beside permissions.

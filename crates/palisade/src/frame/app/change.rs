@@ -3,13 +3,14 @@
 //! # Promises
 //!
 //! - **No change commits without its audit event.** [`Change::commit`] takes the event; the only other
-//!   way out is [`Change::commit_quietly`], whose uses a test lists. Dropping a change rolls it back. Upkeep that
-//!   changes nothing for anybody (expired rows, the state of what is sent) needs none; a test lists who does it.
+//!   way out is [`Change::commit_quietly`], whose uses a test lists. Dropping a change rolls it back. What
+//!   changes nothing for anybody (expired rows, the state of what is sent) is [upkeep](crate::upkeep).
 //! - A commit can't be cancelled by a client that goes away, and what it tells the
 //!   [feed](crate::feed) is applied here before the caller learns that it succeeded.
 //! - When the outcome of a commit is unknown, what it touched is forgotten and read again.
 //! - What a change rests on stays as it is until the change ends ([`Hold`]).
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -17,18 +18,17 @@ use palisade_db::{Args, DbErrorKind, FromRow, Lock, Timestamp, Tx};
 use uuid::Uuid;
 
 use super::hold::Hold;
-use super::proof::{Strength, fresh_enough};
-use crate::actor::{Actor, Presented};
+use super::proof::{fresh_enough, not_fresh};
+use crate::actor::Actor;
 use crate::app::App;
 use crate::error::{Error, Result, bad_token, denied};
 use crate::feed::News;
-use crate::id::SessionId;
 use crate::record::{self, Entry, Unchained};
 
 impl App {
-    /// Starts a change made by `actor`, whose session or API key must still be alive, and the credential of the
-    /// session still a good one: either may have ended since the request was let in, while its body was read. From
-    /// here on it can't end before the change does.
+    /// Starts a change made by `actor`, whose credential must still be alive, and the secret that was presented still a
+    /// good one: either may have ended since the request was let in, while its body was read. From here on it can't
+    /// end before the change does.
     ///
     /// # Errors
     /// `access.invalid_token`; `access.denied`, if the permission is lost; `access.not_fresh`, if the proof has become
@@ -45,21 +45,19 @@ impl App {
     pub async fn change_holding(&self, actor: &Actor, holds: &[Hold]) -> Result<Change> {
         // SECURITY: all at once and before anything is looked at
         // (test: an_api_key_made_beside_an_ending_does_not_outlive_it).
-        let mut tx = self.db.begin_holding(locks(actor, holds)).await?;
-        let at = self.clock.now();
-        still_there(&mut tx, actor, at).await?;
-        if let (true, Some(session)) = (actor.fresh, actor.session) {
-            still_fresh(self, &mut tx, session).await?;
-        }
-        Ok(Change {
+        let tx = self.0.writer.begin_holding(locks(actor, holds)).await?;
+        let mut change = Change {
             tx,
-            at,
+            at: self.clock.now(),
             app: self.clone(),
             actor: actor.clone(),
+            permissions: None,
             holds: holds.to_vec(),
             news: vec![],
             entries: vec![],
-        })
+        };
+        still_there(&mut change).await?;
+        Ok(change)
     }
 }
 
@@ -70,74 +68,31 @@ fn locks(actor: &Actor, holds: &[Hold]) -> Vec<Lock> {
     holds.iter().map(|hold| hold.lock()).chain(own).chain(roles).collect()
 }
 
-/// A statement that finds the credential of an actor if it is alive, and whether its user still holds the permission.
-macro_rules! alive {
-    ($from:literal) => {
-        concat!(
-            "select case when $2 is null then 1 else (select count(*) from user_roles r
-                where r.user_id = u.id and (r.role = 'admin' or exists (select 1 from role_permissions p
-                    where p.role = r.role and p.permission = $2))) end from ",
-            $from
-        )
-    };
-}
-
-/// Refuses what is asked for with a credential that has ended, or by a permission that is lost.
-async fn still_there(tx: &mut Tx, actor: &Actor, now: Timestamp) -> Result<()> {
-    // SECURITY: (test: a_request_that_waited_does_nothing_after_its_session_has_ended)
-    let alive: Option<(i64,)> = match (actor.session, actor.api_key) {
-        (Some(session), _) => {
-            // SECURITY: a new proof of identity ends the credentials before it, what waits for it included
-            // (test: a_new_proof_refuses_what_waited_with_the_credentials_before_it).
-            let generation = actor.presented.and_then(Presented::generation);
-            let digest = actor.presented.and_then(Presented::digest);
-            tx.maybe(
-                alive!(
-                    "sessions s join users u on u.id = s.user_id
-                     where s.id = $1 and s.ended_at is null and u.disabled_at is null
-                        and (s.generation = $3 or exists (select 1 from session_secrets x
-                            where x.digest = $4 and x.session_id = s.id
-                                and (x.used_at is null or x.successor_digest is not null)))"
-                ),
-                palisade_db::args![session, actor.permission, generation, digest],
-            )
-            .await?
-        }
-        (None, Some(key)) => {
-            tx.maybe(
-                alive!(
-                    "api_keys k join users u on u.id = k.user_id
-                     where k.id = $1 and k.revoked_at is null and k.expires_at > $3 and u.disabled_at is null"
-                ),
-                palisade_db::args![key, actor.permission, now],
-            )
-            .await?
-        }
-        (None, None) => return Ok(()),
-    };
-    let (allowed,) = alive.ok_or_else(bad_token)?;
+/// Refuses what is asked for with a credential that has ended, by a permission that is lost, or with a proof that has
+/// become too old or too weak.
+async fn still_there(change: &mut Change) -> Result<()> {
+    let Some(credential) = change.actor.credential else { return Ok(()) };
+    let user = change.actor.user.ok_or_else(bad_token)?;
+    // SECURITY: with the secret that was presented: a new proof of identity ends those before it, what waits for it
+    // included (tests: a_request_that_waited_does_nothing_after_its_session_has_ended,
+    // a_new_proof_refuses_what_waited_with_the_credentials_before_it).
+    let methods = change.app.credentials.of(credential.kind);
+    let is_alive = methods.map(|methods| methods.is_alive).ok_or_else(bad_token)?;
+    let live = is_alive(change, user, credential).await?;
+    let live = live.ok_or_else(bad_token)?;
+    let (find_account, permission) = (change.app.find_account, change.actor.permission);
+    let account = find_account(change, user, permission).await?.ok_or_else(bad_token)?;
     // SECURITY: (test: a_role_taken_away_refuses_what_waited_for_it)
-    if allowed > 0 { Ok(()) } else { Err(denied()) }
-}
-
-/// Refuses what asks for a fresh proof if the proof isn't fresh any more, or the account has got a stronger factor.
-async fn still_fresh(app: &App, tx: &mut Tx, session: SessionId) -> Result<()> {
-    let (proved_at, proved_with, passkeys, codes): (Timestamp, String, i64, i64) = tx
-        .one(
-            "select s.authenticated_at, s.proved_with,
-                (select count(*) from passkeys p where p.user_id = s.user_id),
-                (select count(*) from totp_secrets t where t.user_id = s.user_id)
-             from sessions s where s.id = $1",
-            palisade_db::args![session],
-        )
-        .await?;
-    let strongest = match (passkeys, codes) {
-        (1.., _) => Strength::Passkey,
-        (_, 1..) => Strength::Code,
-        _ => Strength::Password,
-    };
-    // SECURITY: (test: a_factor_set_up_meanwhile_refuses_what_waited_with_a_weaker_proof)
-    fresh_enough(app, proved_at, Strength::parse(&proved_with), strongest)
+    if !account.permitted {
+        return Err(denied());
+    }
+    if change.actor.fresh {
+        // SECURITY: (test: a_factor_set_up_meanwhile_refuses_what_waited_with_a_weaker_proof)
+        let proved = live.proved.ok_or_else(|| not_fresh(account.strongest))?;
+        fresh_enough(&change.app, proved, account.strongest)?;
+    }
+    change.permissions = live.permissions;
+    Ok(())
 }
 
 /// A write transaction that knows who acts.
@@ -148,6 +103,8 @@ pub struct Change {
     tx: Tx,
     app: App,
     actor: Actor,
+    /// Those that the actor's credential was made for, if not all of its user's.
+    permissions: Option<BTreeSet<String>>,
     at: Timestamp,
     holds: Vec<Hold>,
     news: Vec<News>,
@@ -163,6 +120,11 @@ impl Change {
     /// Who acts.
     pub fn actor(&self) -> &Actor {
         &self.actor
+    }
+
+    /// The permissions that the actor's credential was made for; none: all of its user's.
+    pub fn permissions(&self) -> Option<&BTreeSet<String>> {
+        self.permissions.as_ref()
     }
 
     /// When it began; every row of it carries this time.

@@ -4,6 +4,7 @@
 use futures_util::future::BoxFuture;
 use palisade_db::Timestamp;
 
+use super::App;
 use super::change::Change;
 use crate::error::Result;
 use crate::id::{SessionId, UserId};
@@ -41,7 +42,7 @@ pub enum Act {
     Deleted,
 }
 
-/// A kind of credential.
+/// A kind of what ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Sessions, with their access tokens, refresh tokens and cookies.
@@ -66,38 +67,78 @@ pub enum Kind {
     RecoveryCodes,
     /// The right of a passkey to sign in alone, without the password.
     PasskeysAlone,
+    /// What an application keeps and the table doesn't know.
+    Own(&'static OwnKind),
+}
+
+/// A kind of what ends that an application brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnKind {
+    /// What it is called.
+    pub title: &'static str,
+    /// What it ends with.
+    pub ends_with: EndsWith,
+}
+
+/// What an application's own kind ends with: all of it ends with every act that ends some of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EndsWith {
+    /// Sessions or API keys, whichever end.
+    #[default]
+    Either,
+    /// Sessions.
+    Sessions,
+    /// API keys.
+    ApiKeys,
+}
+
+impl EndsWith {
+    /// The kinds that it ends with.
+    pub fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::Either => &[Kind::Sessions, Kind::ApiKeys],
+            Self::Sessions => &[Kind::Sessions],
+            Self::ApiKeys => &[Kind::ApiKeys],
+        }
+    }
 }
 
 impl Kind {
-    /// Every kind, in the order in which they end.
-    pub const ALL: [Kind; 11] = [
-        Kind::Challenges,
-        Kind::PasswordLinks,
-        Kind::EmailLinks,
-        Kind::UndoLinks,
-        Kind::FactorLinks,
-        Kind::VerificationLinks,
-        Kind::PasskeysAlone,
-        Kind::Factors,
-        Kind::RecoveryCodes,
-        Kind::Sessions,
-        Kind::ApiKeys,
+    /// Every kind that the table knows, in the order in which they end.
+    pub const ALL: [Self; 11] = [
+        Self::Challenges,
+        Self::PasswordLinks,
+        Self::EmailLinks,
+        Self::UndoLinks,
+        Self::FactorLinks,
+        Self::VerificationLinks,
+        Self::PasskeysAlone,
+        Self::Factors,
+        Self::RecoveryCodes,
+        Self::Sessions,
+        Self::ApiKeys,
     ];
+
+    /// Where it stands in the order in which kinds end: those of applications come last.
+    pub fn order(self) -> usize {
+        Self::ALL.iter().position(|kind| *kind == self).unwrap_or(Self::ALL.len())
+    }
 
     /// The heading in the documentation.
     pub fn title(self) -> &'static str {
         match self {
-            Kind::Sessions => "Sessions",
-            Kind::ApiKeys => "API keys",
-            Kind::Challenges => "Challenges",
-            Kind::PasswordLinks => "Reset and invitation links",
-            Kind::EmailLinks => "Email change links",
-            Kind::UndoLinks => "Undo links",
-            Kind::FactorLinks => "Lost factor links",
-            Kind::VerificationLinks => "Verification links",
-            Kind::Factors => "TOTP and passkeys",
-            Kind::RecoveryCodes => "Recovery codes",
-            Kind::PasskeysAlone => "Passkey sign-in without password",
+            Self::Sessions => "Sessions",
+            Self::ApiKeys => "API keys",
+            Self::Challenges => "Challenges",
+            Self::PasswordLinks => "Reset and invitation links",
+            Self::EmailLinks => "Email change links",
+            Self::UndoLinks => "Undo links",
+            Self::FactorLinks => "Lost factor links",
+            Self::VerificationLinks => "Verification links",
+            Self::Factors => "TOTP and passkeys",
+            Self::RecoveryCodes => "Recovery codes",
+            Self::PasskeysAlone => "Passkey sign-in without password",
+            Self::Own(own) => own.title,
         }
     }
 }
@@ -121,10 +162,10 @@ impl Fate {
     /// Which of them, as the documentation says it.
     pub fn which(self) -> &'static str {
         match self {
-            Fate::Kept | Fate::Ended => "",
-            Fate::Others => " (all but the one that acts)",
-            Fate::WithoutFactor => " (those without a factor)",
-            Fate::Since => " (those newer than the change)",
+            Self::Kept | Self::Ended => "",
+            Self::Others => " (all but the one that acts)",
+            Self::WithoutFactor => " (those without a factor)",
+            Self::Since => " (those newer than the change)",
         }
     }
 }
@@ -144,16 +185,22 @@ pub struct End {
 
 impl End {
     /// An act after which no session goes on.
-    pub fn of(user: UserId, act: Act) -> End {
-        End { user, act, keeping: None, since: None }
+    pub fn of(user: UserId, act: Act) -> Self {
+        Self { user, act, keeping: None, since: None }
     }
 }
 
-/// How credentials of a kind end: what a slice brings. Answers how many ended.
+/// How what is of a kind ends: what a slice brings. Answers how many ended.
 #[derive(Clone, Copy)]
 pub struct Ending {
     /// The kind.
     pub kind: Kind,
     /// Ends them, in the change of the act; never called to keep them.
     pub end: for<'a> fn(&'a mut Change, End, Fate) -> BoxFuture<'a, Result<usize>>,
+    /// Finds who has some, for the ending of everyone's: the users behind this one in the order of their ids, so many
+    /// at most. None for what doesn't end there.
+    pub owners: Option<FindOwners>,
 }
+
+/// Finds users; see [`Ending::owners`].
+pub type FindOwners = for<'a> fn(&'a App, UserId, i64) -> BoxFuture<'a, Result<Vec<UserId>>>;

@@ -52,11 +52,11 @@ const ROLES: i64 = i64::MIN + 1;
 impl Hold {
     pub(super) fn lock(self) -> Lock {
         match self {
-            Hold::Shared(user) => Lock { key: account(user), alone: false },
-            Hold::Alone(user) => Lock { key: account(user), alone: true },
-            Hold::Administrators => Lock { key: ADMINISTRATORS, alone: true },
-            Hold::Roles => Lock { key: ROLES, alone: true },
-            Hold::RolesShared => Lock { key: ROLES, alone: false },
+            Self::Shared(user) => Lock { key: account(user), alone: false },
+            Self::Alone(user) => Lock { key: account(user), alone: true },
+            Self::Administrators => Lock { key: ADMINISTRATORS, alone: true },
+            Self::Roles => Lock { key: ROLES, alone: true },
+            Self::RolesShared => Lock { key: ROLES, alone: false },
         }
     }
 }

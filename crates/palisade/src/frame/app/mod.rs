@@ -8,6 +8,7 @@
 
 mod answers;
 pub mod change;
+mod credentials;
 pub mod ending;
 mod hold;
 mod proof;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 use palisade_crypto::random::Random;
 use palisade_crypto::root::RootKey;
-use palisade_db::Db;
+use palisade_db::{Db, ReadDb};
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -27,23 +28,52 @@ use crate::id::uuid_v7;
 use crate::limits::Limiter;
 use crate::record::AuditKeys;
 use crate::settings::Settings;
+use crate::upkeep::Upkeep;
 
-pub use crate::actor::{Actor, ActorKind, Presented};
+pub use crate::actor::{Actor, ActorKind};
 pub use answers::{Answers, EmailIsReserved, Rights};
 pub use change::Change;
-pub use ending::{Act, End, Ending, Fate, Kind};
+pub(crate) use credentials::session_needed;
+pub use credentials::{
+    AccountState, CredentialForm, CredentialList, CredentialMethods, FindAccount, Identity,
+    Introspect, IsAlive, LiveCredential, Locate, Prove, Revoke,
+};
+pub use ending::{Act, End, Ending, EndsWith, Fate, FindOwners, Kind, OwnKind};
 pub use hold::Hold;
 pub use proof::Strength;
 pub(crate) use proof::fresh_enough;
 
 /// A running Palisade. Cheap to clone.
+///
+/// Whoever has it reads the database, and writes through a [`Change`], which has its audit event, or through
+/// [`App::upkeep`].
+///
+/// ```
+/// # use palisade_db::args;
+/// async fn forget_old(app: &palisade::App) -> palisade::error::Result<u64> {
+///     app.upkeep("notes that have expired").run("delete from notes", args![]).await
+/// }
+/// ```
+///
+/// ```compile_fail
+/// # use palisade_db::args;
+/// async fn forget_old(app: &palisade::App) -> palisade::error::Result<u64> {
+///     Ok(app.db.begin().await?.run("delete from notes", args![]).await?)
+/// }
+/// ```
 #[derive(Clone)]
-pub struct App(Arc<Ground>);
+pub struct App(Arc<Inner>);
+
+struct Inner {
+    ground: Ground,
+    /// For [`Change`] and [`Upkeep`] alone.
+    writer: Db,
+}
 
 /// What [`App`] is made of.
 pub struct Ground {
-    /// The database.
-    pub db: Db,
+    /// The database, to be read.
+    pub db: ReadDb,
     /// What time it is.
     pub clock: Clock,
     /// Where randomness comes from.
@@ -58,7 +88,11 @@ pub struct Ground {
     pub feed: Feed,
     /// Rate limits.
     pub limiter: Limiter,
-    /// How credentials end, by kind.
+    /// What each kind of credential can do, and which token is whose.
+    pub credentials: CredentialList,
+    /// How a change looks up the account that it rests on.
+    pub find_account: FindAccount,
+    /// How credentials end, in the order in which they do.
     pub endings: Vec<Ending>,
     /// What slices answer about their own tables.
     pub answers: Vec<Answers>,
@@ -71,12 +105,18 @@ pub struct Ground {
 /// What a slice does when it hears of something.
 #[derive(Clone, Copy)]
 pub struct Subscription {
-    /// The topic of the news.
+    /// The topic of the news. One that begins with a dot stands for every topic that ends so: `.ended`.
     pub topic: &'static str,
     /// Applies one message; must be quick and may be called twice with the same.
     pub apply: fn(&App, Uuid),
     /// Forgets everything that this topic could have overthrown.
     pub forget_all: fn(&App),
+}
+
+impl Subscription {
+    fn is_about(&self, topic: &str) -> bool {
+        self.topic == topic || (self.topic.starts_with('.') && topic.ends_with(self.topic))
+    }
 }
 
 /// State of slices, by type: how a slice keeps a cache without the ground knowing of it.
@@ -93,14 +133,20 @@ impl Parts {
 impl std::ops::Deref for App {
     type Target = Ground;
     fn deref(&self) -> &Ground {
-        &self.0
+        &self.0.ground
     }
 }
 
 impl App {
     /// Starts from its parts; see [`crate::Builder`].
-    pub fn new(ground: Ground) -> App {
-        App(Arc::new(ground))
+    pub fn new(ground: Ground, writer: Db) -> Self {
+        Self(Arc::new(Inner { ground, writer }))
+    }
+
+    /// Leave to write outside a change, for this reason: what changes nothing for anybody and is no event. Everything
+    /// else is a [`Change`].
+    pub fn upkeep(&self, reason: &'static str) -> Upkeep<'_> {
+        Upkeep::new(&self.0.writer, reason)
     }
 
     /// The state that a slice put there when the app was built.
@@ -124,7 +170,7 @@ impl App {
     /// Applies news to what this process remembers.
     pub fn hear(&self, topic: &str, subject: Uuid) {
         for subscription in &self.subscriptions {
-            if subscription.topic == topic {
+            if subscription.is_about(topic) {
                 (subscription.apply)(self, subject);
             }
         }

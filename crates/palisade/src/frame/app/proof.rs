@@ -22,27 +22,27 @@ impl Strength {
     /// The word in the database.
     pub fn as_str(self) -> &'static str {
         match self {
-            Strength::Password => "password",
-            Strength::Code => "totp",
-            Strength::Passkey => "passkey",
-            Strength::RecoveryCode => "recovery_code",
+            Self::Password => "password",
+            Self::Code => "totp",
+            Self::Passkey => "passkey",
+            Self::RecoveryCode => "recovery_code",
         }
     }
 
     /// What a word in the database means; the weakest, if nothing.
-    pub fn parse(word: &str) -> Strength {
-        [Strength::Code, Strength::Passkey, Strength::RecoveryCode]
+    pub fn parse(word: &str) -> Self {
+        [Self::Code, Self::Passkey, Self::RecoveryCode]
             .into_iter()
             .find(|strength| strength.as_str() == word)
-            .unwrap_or(Strength::Password)
+            .unwrap_or(Self::Password)
     }
 
     /// By which methods at least this much is proved.
     pub fn methods(self) -> &'static [&'static str] {
         match self {
-            Strength::Password => &["password"],
-            Strength::Code => &["totp", "recovery_code"],
-            Strength::Passkey | Strength::RecoveryCode => &["passkey", "recovery_code"],
+            Self::Password => &["password"],
+            Self::Code => &["totp", "recovery_code"],
+            Self::Passkey | Self::RecoveryCode => &["passkey", "recovery_code"],
         }
     }
 }
@@ -53,8 +53,7 @@ impl Strength {
 /// `access.not_fresh`.
 pub(crate) fn fresh_enough(
     app: &App,
-    proved_at: Timestamp,
-    proved_with: Strength,
+    (proved_at, proved_with): (Timestamp, Strength),
     strongest: Strength,
 ) -> Result<()> {
     let age = app.clock.now().since(proved_at);
@@ -65,7 +64,7 @@ pub(crate) fn fresh_enough(
     Ok(())
 }
 
-fn not_fresh(strongest: Strength) -> Error {
+pub(super) fn not_fresh(strongest: Strength) -> Error {
     let says = "Confirm your identity again with POST /api/v1/auth/reauthenticate.";
     Error::new(Kind::Denied, "access.not_fresh", says).with("methods", strongest.methods())
 }

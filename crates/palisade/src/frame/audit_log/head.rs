@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use palisade_crypto::{audit as digest, secret};
-use palisade_db::{Db, DbError, FromRow, Row, Timestamp, Tx, args};
+use palisade_db::{DbError, FromRow, ReadDb, Row, Timestamp, Tx, args};
 use uuid::Uuid;
 
 use super::FaultKind;
@@ -32,12 +32,12 @@ pub(crate) struct Head {
 
 impl Head {
     /// Of an empty log.
-    pub(crate) const START: Head = Head { position: 0, chain: [0; 32] };
+    pub(crate) const START: Self = Self { position: 0, chain: [0; 32] };
 
     /// The head once this record is added.
-    pub(crate) fn after(self, key: &[u8; 32], record: &str) -> Head {
+    pub(crate) fn after(self, key: &[u8; 32], record: &str) -> Self {
         let chain = digest::chain_digest(key, &self.chain, record.as_bytes());
-        Head { position: self.position.saturating_add(1), chain }
+        Self { position: self.position.saturating_add(1), chain }
     }
 
     fn mac(self, key: &[u8; 32]) -> [u8; 32] {
@@ -45,7 +45,7 @@ impl Head {
     }
 
     /// Moves the head on; answers false if it isn't where it was.
-    pub(super) async fn advance(self, tx: &mut Tx, key: &[u8; 32], to: Head) -> Result<bool> {
+    pub(super) async fn advance(self, tx: &mut Tx, key: &[u8; 32], to: Self) -> Result<bool> {
         // SECURITY: a process that chains from an older head changes nothing, so the chain never forks. The unique
         // position refuses it too, as long as that index is there (test: two_processes_make_one_chain).
         let moved = tx
@@ -99,8 +99,8 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
-    fn new(kind: FaultKind, says: &'static str, position: Option<i64>) -> Finding {
-        Finding { kind, says, position }
+    fn new(kind: FaultKind, says: &'static str, position: Option<i64>) -> Self {
+        Self { kind, says, position }
     }
 }
 
@@ -121,7 +121,7 @@ pub(crate) struct Ending {
 
 impl FromRow for Ending {
     fn from_row(row: &mut Row<'_>) -> std::result::Result<Self, DbError> {
-        Ok(Ending {
+        Ok(Self {
             position: row.next()?,
             chain: row.next()?,
             mac: row.next()?,
@@ -136,7 +136,7 @@ impl FromRow for Ending {
 
 impl Ending {
     /// Reads it, in one statement: head and records of the same moment.
-    pub(crate) async fn read(db: &Db, seen: Option<Head>) -> Result<Ending> {
+    pub(crate) async fn read(db: &ReadDb, seen: Option<Head>) -> Result<Self> {
         Ok(db
             .one(
                 "select h.position, h.chain, h.mac,
@@ -233,13 +233,13 @@ pub(super) struct Passed {
 
 impl Passed {
     /// Once these rows are passed, too.
-    pub(super) fn over(self, rows: &[Stored]) -> Passed {
+    pub(super) fn over(self, rows: &[Stored]) -> Self {
         let place = |(beyond, row): (i64, &Stored)| {
-            row.at.0.zip(row.id.0).map(|place| Passed { after: Some(place), beyond })
+            row.at.0.zip(row.id.0).map(|place| Self { after: Some(place), beyond })
         };
         let all = i64::try_from(rows.len()).unwrap_or(i64::MAX);
         let beyond = self.beyond.saturating_add(all);
-        (0..).zip(rows.iter().rev()).find_map(place).unwrap_or(Passed { beyond, ..self })
+        (0..).zip(rows.iter().rev()).find_map(place).unwrap_or(Self { beyond, ..self })
     }
 }
 

@@ -115,14 +115,14 @@ impl FaultKind {
     /// Its name, which is lasting.
     pub fn as_str(self) -> &'static str {
         match self {
-            FaultKind::Edited => "edited",
-            FaultKind::Deleted => "deleted",
-            FaultKind::Inserted => "inserted",
-            FaultKind::Swapped => "swapped",
-            FaultKind::Cut => "cut",
-            FaultKind::Rehashed => "rehashed",
-            FaultKind::RolledBack => "rolled_back",
-            FaultKind::KeyMissing => "key_missing",
+            Self::Edited => "edited",
+            Self::Deleted => "deleted",
+            Self::Inserted => "inserted",
+            Self::Swapped => "swapped",
+            Self::Cut => "cut",
+            Self::Rehashed => "rehashed",
+            Self::RolledBack => "rolled_back",
+            Self::KeyMissing => "key_missing",
         }
     }
 }

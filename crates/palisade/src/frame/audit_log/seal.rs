@@ -171,9 +171,9 @@ impl Waiting {
     /// SECURITY: forged rows, however many, are passed; a row is genuine if all its columns are
     /// (tests: forged_records_keep_no_other_from_being_chained, what_was_never_written_is_never_chained,
     /// a_copy_of_a_record_is_never_chained).
-    async fn read(app: &App, key: &[u8; 32]) -> Result<Waiting> {
+    async fn read(app: &App, key: &[u8; 32]) -> Result<Self> {
         let passed = app.part::<Watch>().passed();
-        let mut waiting = Waiting { passed, leaves_some: true, ..Waiting::default() };
+        let mut waiting = Self { passed, leaves_some: true, ..Self::default() };
         for _ in 0..PAGES {
             let wanted = FULL.saturating_sub(waiting.genuine.len());
             let rows = page(app, waiting.passed, wanted).await?;
@@ -189,7 +189,7 @@ impl Waiting {
                 }
             }
             if last {
-                return Ok(Waiting { passed: Passed::default(), leaves_some: false, ..waiting });
+                return Ok(Self { passed: Passed::default(), leaves_some: false, ..waiting });
             }
             if waiting.genuine.len() == FULL {
                 break;
@@ -251,7 +251,7 @@ async fn chain(app: &App, head: Head, records: &[(Uuid, String)]) -> Result<Opti
         return Ok(Some(0));
     }
     let key = app.audit_keys.chain();
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.upkeep("the order of the audit log, which its records tell").begin().await?;
     let (mut end, mut places) = (head, Vec::with_capacity(records.len()));
     for (id, record) in records {
         end = end.after(&key, record);

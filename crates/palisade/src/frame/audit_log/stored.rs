@@ -61,7 +61,7 @@ pub(crate) struct Stored {
 
 impl FromRow for Stored {
     fn from_row(row: &mut Row<'_>) -> Result<Self, DbError> {
-        Ok(Stored {
+        Ok(Self {
             id: row.next()?,
             at: row.next()?,
             event: row.next()?,
@@ -95,9 +95,9 @@ pub(crate) enum Unlike {
 impl std::fmt::Display for Unlike {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Unlike::Copied => f.write_str("the record is there more than once"),
-            Unlike::Record => f.write_str("the record does not match its MAC"),
-            Unlike::Column(name) => write!(f, "the column {name} differs from the record"),
+            Self::Copied => f.write_str("the record is there more than once"),
+            Self::Record => f.write_str("the record does not match its MAC"),
+            Self::Column(name) => write!(f, "the column {name} differs from the record"),
         }
     }
 }
@@ -106,10 +106,10 @@ impl Unlike {
     /// What was done to the row.
     pub(crate) fn kind(&self, chained: bool) -> FaultKind {
         match self {
-            Unlike::Copied => FaultKind::Inserted,
+            Self::Copied => FaultKind::Inserted,
             // One that isn't chained can have been put there by anybody: made up, or copied under another id.
-            Unlike::Record | Unlike::Column("id") if !chained => FaultKind::Inserted,
-            Unlike::Record | Unlike::Column(_) => FaultKind::Edited,
+            Self::Record | Self::Column("id") if !chained => FaultKind::Inserted,
+            Self::Record | Self::Column(_) => FaultKind::Edited,
         }
     }
 }

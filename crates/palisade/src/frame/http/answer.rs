@@ -32,8 +32,6 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self';
     form-action 'none'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
 /// So much a problem says in its `detail`, whatever it repeats of the request.
 const LONGEST_DETAIL: usize = 1000;
-/// Where the nonce stands in a page's text.
-const NONCE: &str = "{{nonce}}";
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Room for the headers of an answer; the copies of a map have as much.
 const USUAL_HEADERS: usize = 20;
@@ -75,15 +73,15 @@ impl<T: Serialize> Written<T> {
     ///
     /// # Errors
     /// When it has no JSON form.
-    pub fn new(value: &T) -> Result<Written<T>, Error> {
+    pub fn new(value: &T) -> Result<Self, Error> {
         let json = serde_json::to_vec(value).map_err(Error::internal)?;
-        Ok(Written { json: json.into(), of: PhantomData })
+        Ok(Self { json: json.into(), of: PhantomData })
     }
 }
 
 impl<T> Clone for Written<T> {
-    fn clone(&self) -> Written<T> {
-        Written { json: self.json.clone(), of: PhantomData }
+    fn clone(&self) -> Self {
+        Self { json: self.json.clone(), of: PhantomData }
     }
 }
 
@@ -120,8 +118,8 @@ pub struct Taken {
 }
 
 impl Default for Taken {
-    fn default() -> Taken {
-        Taken { status: "accepted" }
+    fn default() -> Self {
+        Self { status: "accepted" }
     }
 }
 
@@ -154,15 +152,12 @@ pub struct Html {
 }
 
 impl Html {
-    /// The page with a fresh nonce where its text says `{{nonce}}`.
-    pub fn new(random: &dyn Random, text: &str) -> Html {
+    /// The page that `write` makes, whose scripts carry the fresh nonce that it is given.
+    pub fn new(random: &dyn Random, write: impl FnOnce(&str) -> String) -> Self {
         let mut bytes = [0u8; 16];
         random.fill(&mut bytes);
         let nonce = URL_SAFE_NO_PAD.encode(bytes);
-        Html {
-            text: text.replace(NONCE, &nonce),
-            policy: format!("{PAGE_POLICY}; script-src 'nonce-{nonce}'"),
-        }
+        Self { text: write(&nonce), policy: format!("{PAGE_POLICY}; script-src 'nonce-{nonce}'") }
     }
 }
 

@@ -23,9 +23,9 @@ pub(super) struct Bounds {
     /// In code points.
     max_length: Option<u64>,
     /// Each entry of a list.
-    items: Option<Box<Bounds>>,
+    items: Option<Box<Self>>,
     /// The members of an object.
-    members: HashMap<String, Bounds>,
+    members: HashMap<String, Self>,
 }
 
 /// Made once for each type of body.
@@ -33,7 +33,7 @@ static KNOWN: LazyLock<RwLock<HashMap<TypeId, Arc<Bounds>>>> = LazyLock::new(RwL
 
 impl Bounds {
     /// What the schema of this type says.
-    pub(super) fn of<T: JsonSchema + 'static>() -> Arc<Bounds> {
+    pub(super) fn of<T: JsonSchema + 'static>() -> Arc<Self> {
         let id = TypeId::of::<T>();
         let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
         known.unwrap_or_else(|| {
@@ -41,25 +41,25 @@ impl Bounds {
                 settings.inline_subschemas = true;
             });
             let schema = settings.for_deserialize().into_generator().into_root_schema_for::<T>();
-            let bounds = Arc::new(Bounds::read(schema.as_value()));
+            let bounds = Arc::new(Self::read(schema.as_value()));
             let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(known.entry(id).or_insert(bounds))
         })
     }
 
-    fn read(schema: &Value) -> Bounds {
+    fn read(schema: &Value) -> Self {
         // What may also be absent is described as one of two.
         let one_of = ["anyOf", "oneOf", "allOf"].iter().find_map(|key| schema[*key].as_array());
         let inner = one_of.and_then(|all| all.iter().find(|schema| schema["type"] != "null"));
-        let mut bounds = inner.map_or_else(Bounds::default, Bounds::read);
+        let mut bounds = inner.map_or_else(Self::default, Self::read);
         if schema["pattern"].is_null() {
             bounds.max_length = schema["maxLength"].as_u64().or(bounds.max_length);
         }
         if schema["items"].is_object() {
-            bounds.items = Some(Box::new(Bounds::read(&schema["items"])));
+            bounds.items = Some(Box::new(Self::read(&schema["items"])));
         }
         for (name, member) in schema["properties"].as_object().into_iter().flatten() {
-            bounds.members.insert(name.clone(), Bounds::read(member));
+            bounds.members.insert(name.clone(), Self::read(member));
         }
         bounds
     }
@@ -77,8 +77,8 @@ impl Bounds {
 /// A place in a body.
 enum At<'a> {
     Root,
-    Member(&'a At<'a>, &'a str),
-    Item(&'a At<'a>, u64),
+    Member(&'a Self, &'a str),
+    Item(&'a Self, u64),
 }
 
 impl fmt::Display for At<'_> {

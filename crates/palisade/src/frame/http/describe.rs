@@ -58,14 +58,14 @@ pub struct Answered {
 }
 
 impl Description {
-    pub(super) fn new() -> Description {
+    pub(super) fn new() -> Self {
         let settings = || {
             SchemaSettings::draft2020_12().with(|settings| {
                 settings.definitions_path = "/components/schemas".into();
                 settings.meta_schema = None;
             })
         };
-        Description {
+        Self {
             path: Vec::new(),
             query: None,
             body: None,

@@ -55,21 +55,21 @@ struct Inner {
 
 impl Frame {
     /// Puts the frame around the routes of the public listener.
-    pub fn new(app: App, router: Router) -> Frame {
+    pub fn new(app: App, router: Router) -> Self {
         let https_only = app.settings.server.public_url.is_https();
-        Frame::with(app, router, https_only)
+        Self::with(app, router, https_only)
     }
 
     /// Puts the frame around routes for the operator's own network, which no public URL leads to.
-    pub fn internal(app: App, router: Router) -> Frame {
-        Frame::with(app, router, false)
+    pub fn internal(app: App, router: Router) -> Self {
+        Self::with(app, router, false)
     }
 
-    fn with(app: App, router: Router, https_only: bool) -> Frame {
+    fn with(app: App, router: Router, https_only: bool) -> Self {
         let trusted = TrustedProxies::new(app.settings.server.trusted_proxies.clone());
         let ids = RequestIds::new(&*app.random);
         let standing = Standing::new(&app.settings);
-        Frame(Arc::new(Inner { app, router, trusted, ids, standing, https_only }))
+        Self(Arc::new(Inner { app, router, trusted, ids, standing, https_only }))
     }
 }
 

@@ -41,7 +41,7 @@ impl<T: DeserializeOwned + JsonSchema + 'static> Body<T> {
     /// # Errors
     /// `request.malformed` if it is no JSON in UTF-8; `request.invalid`, with the place, if it isn't a `T`, or a text in
     /// it is longer than the description of `T` allows.
-    pub fn parse(bytes: &[u8]) -> Result<Body<T>> {
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
         parse(bytes).map(Body)
     }
 }
@@ -49,9 +49,9 @@ impl<T: DeserializeOwned + JsonSchema + 'static> Body<T> {
 impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<App> for Body<T> {
     type Rejection = Error;
 
-    async fn from_request(request: Request, app: &App) -> Result<Body<T>> {
+    async fn from_request(request: Request, app: &App) -> Result<Self> {
         is_json(request.headers())?;
-        Body::parse(&whole(request, app).await?)
+        Self::parse(&whole(request, app).await?)
     }
 }
 
@@ -61,7 +61,7 @@ pub struct Form<T>(pub T);
 impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<App> for Form<T> {
     type Rejection = Error;
 
-    async fn from_request(request: Request, app: &App) -> Result<Form<T>> {
+    async fn from_request(request: Request, app: &App) -> Result<Self> {
         let media = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let media = media.and_then(|media| media.split(';').next()).map(str::trim);
         if !media
@@ -83,7 +83,7 @@ impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<App> for Form<T> {
             }
         }
         let Body(value) = Body::parse(serde_json::Value::Object(fields).to_string().as_bytes())?;
-        Ok(Form(value))
+        Ok(Self(value))
     }
 }
 
@@ -107,11 +107,11 @@ pub struct MaybeBody<T>(pub Option<T>);
 impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<App> for MaybeBody<T> {
     type Rejection = Error;
 
-    async fn from_request(request: Request, app: &App) -> Result<MaybeBody<T>> {
+    async fn from_request(request: Request, app: &App) -> Result<Self> {
         if request.body().is_end_stream() {
-            return Ok(MaybeBody(None));
+            return Ok(Self(None));
         }
-        Body::from_request(request, app).await.map(|Body(body)| MaybeBody(Some(body)))
+        Body::from_request(request, app).await.map(|Body(body)| Self(Some(body)))
     }
 }
 
@@ -249,7 +249,7 @@ pub struct Params<T>(pub T);
 impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Params<T>> {
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self> {
         // PostgreSQL can't hold it, and nothing that is looked for has it.
         if parts.uri.query().is_some_and(|query| query.contains("%00")) {
             return Err(malformed("The query contains a NUL character."));
@@ -259,7 +259,7 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
             let text = text.rsplit(": ").next().unwrap_or("").to_owned();
             explain("", &text)
         })?;
-        Ok(Params(value))
+        Ok(Self(value))
     }
 }
 
@@ -269,7 +269,7 @@ pub struct Id<T>(pub T);
 impl<T: FromStr + Send> FromRequestParts<App> for Id<T> {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Id<T>> {
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
         let Path(text): Path<String> =
             Path::from_request_parts(parts, app).await.map_err(|_| Error::not_found())?;
         text.parse().map(Id).map_err(|_| Error::not_found())
@@ -294,7 +294,7 @@ impl<A: FromStr + Send, B: FromStr + Send> FromRequestParts<App> for Segments<(A
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
         let [a, b] = segments(parts, app).await?;
-        Ok(Segments((segment(&a)?, segment(&b)?)))
+        Ok(Self((segment(&a)?, segment(&b)?)))
     }
 }
 
@@ -305,7 +305,7 @@ impl<A: FromStr + Send, B: FromStr + Send, C: FromStr + Send> FromRequestParts<A
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
         let [a, b, c] = segments(parts, app).await?;
-        Ok(Segments((segment(&a)?, segment(&b)?, segment(&c)?)))
+        Ok(Self((segment(&a)?, segment(&b)?, segment(&c)?)))
     }
 }
 
@@ -320,11 +320,11 @@ pub struct List<T> {
 
 impl<T> List<T> {
     /// A page out of `limit + 1` things that were asked for.
-    pub fn page(mut items: Vec<T>, paging: &Paging, cursor: impl Fn(&T) -> Cursor) -> List<T> {
+    pub fn page(mut items: Vec<T>, paging: &Paging, cursor: impl Fn(&T) -> Cursor) -> Self {
         let more = items.len() > paging.size();
         items.truncate(paging.size());
         let next_cursor = if more { items.last().map(cursor) } else { None };
-        List { items, next_cursor }
+        Self { items, next_cursor }
     }
 
     /// The same page of other things.
@@ -356,18 +356,14 @@ impl Serialize for Cursor {
 
 impl FromStr for Cursor {
     type Err = ();
-    fn from_str(text: &str) -> Result<Cursor, ()> {
+    fn from_str(text: &str) -> Result<Self, ()> {
         let bytes: [u8; 24] =
             URL_SAFE_NO_PAD.decode(text).map_err(|_| ())?.try_into().map_err(|_| ())?;
         let (at, id) = bytes.split_first_chunk::<8>().ok_or(())?;
         let at = i64::from_be_bytes(*at);
         let id = Uuid::from_slice(id).map_err(|_| ())?;
         // Both databases can hold these times; no cursor of ours lies outside.
-        if (0..=LATEST).contains(&at) {
-            Ok(Cursor(Timestamp::from_micros(at), id))
-        } else {
-            Err(())
-        }
+        if (0..=LATEST).contains(&at) { Ok(Self(Timestamp::from_micros(at), id)) } else { Err(()) }
     }
 }
 
@@ -384,7 +380,7 @@ impl Paging {
     ///
     /// # Errors
     /// `request.invalid`, naming the parameter.
-    pub fn new(limit: Option<&str>, cursor: Option<&str>) -> Result<Paging> {
+    pub fn new(limit: Option<&str>, cursor: Option<&str>) -> Result<Self> {
         let limit = limit.map_or(Ok(50), str::parse).ok().filter(|limit| (1..=200).contains(limit));
         let limit = limit.ok_or_else(|| {
             Error::bad_field("limit", "request.out_of_range", "Use a whole number from 1 to 200.")
@@ -396,7 +392,7 @@ impl Paging {
                 "Use the next_cursor of an earlier page, or omit it.",
             )
         })?;
-        Ok(Paging { limit, after })
+        Ok(Self { limit, after })
     }
 
     /// How many things are on a page.

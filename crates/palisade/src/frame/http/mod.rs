@@ -14,7 +14,6 @@
 mod again;
 mod answer;
 mod bounds;
-mod cookie;
 pub mod describe;
 mod frame;
 mod input;
@@ -25,9 +24,9 @@ mod standing;
 use axum::http::HeaderName;
 
 pub use crate::arrival::{Arrival, counted, limit};
+pub use crate::cookie::{CookieName, Found, HostCookie};
 pub use crate::net::{client, serve};
 pub use answer::{Accepted, Asset, Created, Elsewhere, Html, NoContent, Taken, Written};
-pub use cookie::{CookieName, Found, HostCookie};
 pub use frame::Frame;
 pub use input::{Body, Cursor, Form, Id, List, MaybeBody, Paging, Params, Segments};
 pub use openapi::{About, openapi};

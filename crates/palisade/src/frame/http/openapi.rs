@@ -9,7 +9,9 @@ use serde_json::{Map, Value, json};
 use super::answer::Problem;
 use super::describe::Description;
 use super::routes::Route;
-use crate::access::{Credential, Via, Who};
+use crate::access::Who;
+use crate::app::{CredentialForm, CredentialMethods};
+use crate::credential::{CredentialKind, Via};
 use crate::error::Kind;
 
 /// What the description says of the whole API.
@@ -18,8 +20,17 @@ pub struct About<'a> {
     pub server: &'a str,
     /// The name of the session cookie there.
     pub cookie: &'a str,
-    /// Ways to prove who calls.
-    pub credentials: &'a [Credential],
+    /// The kinds of credential.
+    pub credentials: &'a [CredentialMethods],
+}
+
+impl About<'_> {
+    /// The forms of credentials that let requests in.
+    fn proofs(&self) -> impl Iterator<Item = (&CredentialKind, &CredentialForm)> {
+        let all = self.credentials.iter();
+        let forms = all.flat_map(|one| one.forms.iter().map(|form| (one.kind, form)));
+        forms.filter(|(_, form)| form.prove.is_some())
+    }
 }
 
 /// The description of these routes. Pages for people are left out.
@@ -66,21 +77,21 @@ const INTRODUCTION: &str = "Accounts, sign-in, sessions, tokens and an audit log
 const FORM: &str = "application/x-www-form-urlencoded";
 
 fn schemes(about: &About<'_>) -> Value {
-    let schemes = about.credentials.iter().map(|credential| {
-        let scheme = match credential.via {
+    let schemes = about.proofs().map(|(_, form)| {
+        let scheme = match form.shape.via() {
             Via::Bearer => json!({
                 "type": "http",
                 "scheme": "bearer",
-                "description": credential.says,
+                "description": form.says,
             }),
             Via::Cookie => json!({
                 "type": "apiKey",
                 "in": "cookie",
                 "name": about.cookie,
-                "description": credential.says,
+                "description": form.says,
             }),
         };
-        (credential.name.to_owned(), scheme)
+        (form.name.to_owned(), scheme)
     });
     Value::Object(schemes.collect())
 }
@@ -147,8 +158,8 @@ fn security(about: &About<'_>, route: &Route) -> Value {
         Who::Anyone => json!([]),
         Who::SignedIn | Who::Holds(_) => {
             let keys = route.access.takes_keys();
-            let taken = about.credentials.iter().filter(|credential| credential.session || keys);
-            taken.map(|credential| json!({ credential.name: [] })).collect()
+            let taken = about.proofs().filter(|(kind, _)| kind.session || keys);
+            taken.map(|(_, form)| json!({ form.name: [] })).collect()
         }
     }
 }

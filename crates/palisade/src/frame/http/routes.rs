@@ -12,12 +12,12 @@ use futures_util::future::BoxFuture;
 
 use super::again;
 use super::describe::{Described, Description};
-use crate::access::{Access, Credential, Gate, admit};
+use crate::access::{Access, Gate, admit};
 use crate::app::App;
 use crate::arrival::limit_headers;
 use crate::error::Kind;
 
-type Mount = Box<dyn FnOnce(Arc<[Credential]>) -> MethodRouter<App> + Send>;
+type Mount = Box<dyn FnOnce() -> MethodRouter<App> + Send>;
 
 /// The routes of a slice.
 pub struct Routes {
@@ -50,30 +50,30 @@ impl Route {
 
 impl Routes {
     /// No routes.
-    pub fn none() -> Routes {
-        Routes { prefix: String::new(), routes: Vec::new() }
+    pub fn none() -> Self {
+        Self { prefix: String::new(), routes: Vec::new() }
     }
 
     /// Routes of the API below `/api/v1` and `prefix`.
-    pub fn at(prefix: &str) -> Routes {
-        Routes { prefix: format!("/api/v1{prefix}"), routes: Vec::new() }
+    pub fn at(prefix: &str) -> Self {
+        Self { prefix: format!("/api/v1{prefix}"), routes: Vec::new() }
     }
 
     /// Routes outside the API, from the root.
-    pub fn root() -> Routes {
-        Routes::none()
+    pub fn root() -> Self {
+        Self::none()
     }
 
     /// The routes of `self` and then those of `other`.
     #[must_use]
-    pub fn and(mut self, other: Routes) -> Routes {
+    pub fn and(mut self, other: Self) -> Self {
         self.routes.extend(other.routes);
         self
     }
 
     /// `GET`: reads, changes nothing.
     #[must_use]
-    pub fn get<H, T>(self, path: &str, access: Access, handler: H) -> Routes
+    pub fn get<H, T>(self, path: &str, access: Access, handler: H) -> Self
     where
         H: Handler<T, App> + Described<T>,
         T: Send + 'static,
@@ -83,7 +83,7 @@ impl Routes {
 
     /// `POST`: creates or acts.
     #[must_use]
-    pub fn post<H, T>(self, path: &str, access: Access, handler: H) -> Routes
+    pub fn post<H, T>(self, path: &str, access: Access, handler: H) -> Self
     where
         H: Handler<T, App> + Described<T>,
         T: Send + 'static,
@@ -93,7 +93,7 @@ impl Routes {
 
     /// `PUT`: makes it so, whatever it was before.
     #[must_use]
-    pub fn put<H, T>(self, path: &str, access: Access, handler: H) -> Routes
+    pub fn put<H, T>(self, path: &str, access: Access, handler: H) -> Self
     where
         H: Handler<T, App> + Described<T>,
         T: Send + 'static,
@@ -103,7 +103,7 @@ impl Routes {
 
     /// `PATCH`: changes the fields that the body names.
     #[must_use]
-    pub fn patch<H, T>(self, path: &str, access: Access, handler: H) -> Routes
+    pub fn patch<H, T>(self, path: &str, access: Access, handler: H) -> Self
     where
         H: Handler<T, App> + Described<T>,
         T: Send + 'static,
@@ -113,7 +113,7 @@ impl Routes {
 
     /// `DELETE`: removes or ends.
     #[must_use]
-    pub fn delete<H, T>(self, path: &str, access: Access, handler: H) -> Routes
+    pub fn delete<H, T>(self, path: &str, access: Access, handler: H) -> Self
     where
         H: Handler<T, App> + Described<T>,
         T: Send + 'static,
@@ -127,7 +127,7 @@ impl Routes {
         path: &str,
         access: Access,
         handler: H,
-    ) -> Routes
+    ) -> Self
     where
         H: Handler<T, App> + Described<T>,
         T: Send + 'static,
@@ -137,9 +137,7 @@ impl Routes {
             _ => format!("{}{path}", self.prefix),
         };
         let gate = access.clone();
-        let mount: Mount = Box::new(move |credentials| {
-            on(filter, Gated { access: Arc::new(gate), credentials, handler })
-        });
+        let mount: Mount = Box::new(move || on(filter, Gated { access: Arc::new(gate), handler }));
         let describe = H::describe;
         self.routes.push(Route {
             method,
@@ -155,7 +153,7 @@ impl Routes {
 
     /// Says what the route just added does: one sentence, and after an empty line perhaps more.
     #[must_use]
-    pub fn says(mut self, text: &'static str) -> Routes {
+    pub fn says(mut self, text: &'static str) -> Self {
         if let Some(route) = self.routes.last_mut() {
             route.says = text;
         }
@@ -164,7 +162,7 @@ impl Routes {
 
     /// Names a refusal of the route just added that its line and signature don't show.
     #[must_use]
-    pub fn or(mut self, kind: Kind, code: &'static str) -> Routes {
+    pub fn or(mut self, kind: Kind, code: &'static str) -> Self {
         if let Some(route) = self.routes.last_mut() {
             route.refusals.push((kind, code));
         }
@@ -177,10 +175,10 @@ impl Routes {
     }
 
     /// Adds the routes to a router.
-    pub(crate) fn mount(self, router: Router<App>, credentials: &Arc<[Credential]>) -> Router<App> {
-        self.routes.into_iter().fold(router, |router, route| {
-            router.route(&route.path, (route.mount)(Arc::clone(credentials)))
-        })
+    pub(crate) fn mount(self, router: Router<App>) -> Router<App> {
+        self.routes
+            .into_iter()
+            .fold(router, |router, route| router.route(&route.path, (route.mount)()))
     }
 }
 
@@ -188,7 +186,6 @@ impl Routes {
 #[derive(Clone)]
 struct Gated<H> {
     access: Arc<Access>,
-    credentials: Arc<[Credential]>,
     handler: H,
 }
 
@@ -203,11 +200,10 @@ where
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
             // SECURITY: the gate comes before the body (test: every_route).
-            match admit(&app, &self.access, &self.credentials, &mut parts).await {
+            match admit(&app, &self.access, &mut parts).await {
                 Ok(limit) => {
                     if self.access.lasting {
-                        let (access, credentials) = (self.access, self.credentials);
-                        parts.extensions.insert(Gate { access, credentials });
+                        parts.extensions.insert(Gate(self.access));
                     }
                     let mut response = if parts.method.is_safe() {
                         self.handler.call(Request::from_parts(parts, body), app).await

@@ -28,7 +28,7 @@ struct Reports {
 
 impl Standing {
     /// What these settings say.
-    pub(super) fn new(settings: &Settings) -> Standing {
+    pub(super) fn new(settings: &Settings) -> Self {
         let server = &settings.server;
         let hsts = server.public_url.is_https().then(|| hsts(&server.hsts));
         let reports = server.csp_report_to.as_ref().and_then(|url| {
@@ -39,7 +39,7 @@ impl Standing {
                 directives: format!("; report-uri {url}; report-to {ENDPOINT}"),
             })
         });
-        Standing { hsts: hsts.and_then(|text| HeaderValue::from_str(&text).ok()), reports }
+        Self { hsts: hsts.and_then(|text| HeaderValue::from_str(&text).ok()), reports }
     }
 
     /// Writes what every answer has. Browsers pass over HSTS that comes in plain text (RFC 6797,

@@ -119,8 +119,8 @@ pub struct Help {
 
 impl Help {
     /// Measures the core time of this process.
-    pub fn new(starved_after: Duration, crowded_after: Duration) -> Help {
-        Help { starved_after, crowded_after, core_time: load::of_this_process }
+    pub fn new(starved_after: Duration, crowded_after: Duration) -> Self {
+        Self { starved_after, crowded_after, core_time: load::of_this_process }
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn work<S>(shared: &Shared<S>) {
 
 /// Does one job with memory that another has used before, if there is any. Answers what it took of a core.
 ///
-/// SECURITY: the job ends here, and with it the password that it holds.
+/// The job ends here, and with it the password that it holds.
 fn run<S>(shared: &Shared<S>, taken: Taken<S>) -> CoreTime {
     let (started, before) = (now(), CoreTime::of_this_thread());
     let spare = shared.spare().pop();
@@ -100,27 +100,27 @@ pub(super) struct CoreTime {
 
 impl CoreTime {
     /// Of the calling thread since it began; `None` where the system doesn't tell.
-    pub(super) fn of_this_thread() -> Option<CoreTime> {
+    pub(super) fn of_this_thread() -> Option<Self> {
         Self::at("/proc/thread-self/schedstat")
     }
 
     /// Of a thread of this process, by the number that the system gave it.
-    pub(super) fn of(thread: &str) -> Option<CoreTime> {
+    pub(super) fn of(thread: &str) -> Option<Self> {
         Self::at(&format!("/proc/self/task/{thread}/schedstat"))
     }
 
     /// The first two numbers of what Linux tells of a thread.
-    fn at(path: &str) -> Option<CoreTime> {
+    fn at(path: &str) -> Option<Self> {
         let told = std::fs::read_to_string(path).ok()?;
         let mut nanos = told.split_ascii_whitespace().map_while(|number| number.parse().ok());
         let (ran, waited) = (nanos.next()?, nanos.next()?);
-        Some(CoreTime { ran: Duration::from_nanos(ran), waited: Duration::from_nanos(waited) })
+        Some(Self { ran: Duration::from_nanos(ran), waited: Duration::from_nanos(waited) })
     }
 
     /// What has come to this thread's account since.
-    pub(super) fn so_far(self) -> CoreTime {
+    pub(super) fn so_far(self) -> Self {
         let now = Self::of_this_thread().unwrap_or(self);
-        CoreTime {
+        Self {
             ran: now.ran.saturating_sub(self.ran),
             waited: now.waited.saturating_sub(self.waited),
         }

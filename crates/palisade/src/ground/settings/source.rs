@@ -201,7 +201,8 @@ impl Gathering<'_> {
         let (table, errors) = DeTable::parse_recoverable(text);
         let place = Place { path, text };
         for error in &errors {
-            // SECURITY: the message alone; the error's own display would repeat the line.
+            // SECURITY: the message alone; the error's own display would repeat the line
+            // (test: a_line_that_is_no_toml_is_refused_without_being_repeated).
             let origin = place.origin(error.span().map_or(0, |span| span.start));
             self.problem("", origin, error.message().trim_end_matches('.'), "Write it as TOML v1");
         }

@@ -555,6 +555,15 @@ mod secrets {
     }
 
     #[test]
+    fn a_line_that_is_no_toml_is_refused_without_being_repeated() {
+        for file in ["[keys]\nroot_key = hunter2\n", "[keys]\nroot_key = \"hunter2\n", "hunter2\n"]
+        {
+            let found = problems(file, &[], &[]);
+            assert!(!found.is_empty() && !format!("{found:?}").contains("hunter2"), "{found:?}");
+        }
+    }
+
+    #[test]
     fn a_short_or_broken_root_key_is_refused_without_being_repeated() {
         let name = "PALISADE_KEYS__ROOT_KEY";
         let long = format!("{ROOT_KEY}A");

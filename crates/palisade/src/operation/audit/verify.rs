@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use palisade_crypto::secret;
-use palisade_db::{Db, args};
+use palisade_db::{ReadDb, args};
 use uuid::Uuid;
 
 use crate::audit_log::{Ending, FaultKind, Finding, Head, PERSON_ERASED, Stored, select_stored};
@@ -37,7 +37,7 @@ pub struct Fault {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn verify(db: &Db, keys: &AuditKeys) -> Result<std::result::Result<i64, Fault>> {
+pub async fn verify(db: &ReadDb, keys: &AuditKeys) -> Result<std::result::Result<i64, Fault>> {
     let mut walk = Walk::new(db, keys);
     Ok(match walk.whole().await? {
         Some(fault) => Err(fault),
@@ -53,7 +53,7 @@ struct Misfit {
 }
 
 struct Walk<'a> {
-    db: &'a Db,
+    db: &'a ReadDb,
     keys: &'a AuditKeys,
     key: [u8; 32],
     /// Where the chain of the records seen so far ends.
@@ -64,7 +64,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn new<'a>(db: &'a Db, keys: &'a AuditKeys) -> Walk<'a> {
+    fn new<'a>(db: &'a ReadDb, keys: &'a AuditKeys) -> Walk<'a> {
         let key = keys.chain();
         Walk { db, keys, key, at: Head::START, good: 0, misfit: None, erased: BTreeSet::new() }
     }

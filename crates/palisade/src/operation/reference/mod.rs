@@ -21,6 +21,7 @@ use crate::app::App;
 use crate::http::describe::{Describe, Description};
 use crate::http::{Asset, Html, Routes};
 use crate::module::Module;
+use crate::pages::Page;
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -38,8 +39,16 @@ fn routes() -> Routes {
         .get("/assets/docs.css", ANYONE, || async { STYLE })
 }
 
+/// The page to read and try the API.
+const PAGE: Page = Page {
+    title: "API reference",
+    styles: &["docs.css"],
+    scripts: &["factors.js", "docs.js"],
+    body: include_str!("../../pages/docs.html"),
+};
+
 async fn docs(State(app): State<App>) -> Html {
-    Html::new(&*app.random, include_str!("../../pages/docs.html"))
+    PAGE.show(&app)
 }
 
 const SCRIPT: Asset = Asset {
@@ -58,8 +67,8 @@ pub struct Document {
 
 impl Document {
     /// The description that `write` will write.
-    pub fn new(write: impl Fn() -> String + Send + Sync + 'static) -> Document {
-        Document { text: OnceLock::new(), write: Box::new(write) }
+    pub fn new(write: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self { text: OnceLock::new(), write: Box::new(write) }
     }
 }
 

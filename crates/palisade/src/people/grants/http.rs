@@ -161,7 +161,7 @@ async fn may_change(
         return Ok(());
     }
     // SECURITY: (test: sharing_gives_only_what_the_sharer_holds)
-    let Some(share) = own.get(SHARE).filter(|_| me.session.is_some()) else {
+    let Some(share) = own.get(SHARE).filter(|_| me.credential.kind.session) else {
         // A key hands on nothing that it wasn't made for.
         return Err(Error::not_found());
     };

@@ -382,9 +382,9 @@ pub async fn visible(
 
 /// Deletes grants that have expired.
 async fn prune(app: &App) -> Result<()> {
-    let mut tx = app.db.begin().await?;
-    tx.run("delete from grants where expires_at < $1", args![app.clock.now()]).await?;
-    Ok(tx.commit().await?)
+    let upkeep = app.upkeep("grants that have expired");
+    upkeep.run("delete from grants where expires_at < $1", args![app.clock.now()]).await?;
+    Ok(())
 }
 
 /// A key that no page of ids begins before.

@@ -66,15 +66,11 @@ impl ResourceId {
 
 impl FromStr for ResourceId {
     type Err = ();
-    fn from_str(text: &str) -> Result<ResourceId, ()> {
+    fn from_str(text: &str) -> Result<Self, ()> {
         let unreserved = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
         // Clients take `.` and `..` for steps within the path.
         let good = text.chars().all(unreserved) && !text.starts_with('.');
-        if (1..=200).contains(&text.len()) && good {
-            Ok(ResourceId(text.to_owned()))
-        } else {
-            Err(())
-        }
+        if (1..=200).contains(&text.len()) && good { Ok(Self(text.to_owned())) } else { Err(()) }
     }
 }
 
@@ -113,30 +109,30 @@ pub enum Subject {
 impl Subject {
     /// The user, if it is one.
     pub fn user(&self) -> Option<UserId> {
-        if let Subject::User(user) = self { Some(*user) } else { None }
+        if let Self::User(user) = self { Some(*user) } else { None }
     }
 
     /// The role's name, if it is one.
     pub fn role(&self) -> Option<&str> {
-        if let Subject::Role(role) = self { Some(role.as_str()) } else { None }
+        if let Self::Role(role) = self { Some(role.as_str()) } else { None }
     }
 }
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Subject::User(user) => write!(f, "user:{user}"),
-            Subject::Role(role) => write!(f, "role:{}", role.as_str()),
-            Subject::Anyone => f.write_str("anyone"),
+            Self::User(user) => write!(f, "user:{user}"),
+            Self::Role(role) => write!(f, "role:{}", role.as_str()),
+            Self::Anyone => f.write_str("anyone"),
         }
     }
 }
 
 impl FromStr for Subject {
     type Err = ();
-    fn from_str(text: &str) -> Result<Subject, ()> {
+    fn from_str(text: &str) -> Result<Self, ()> {
         match text.split_once(':') {
-            None if text == "anyone" => Ok(Subject::Anyone),
+            None if text == "anyone" => Ok(Self::Anyone),
             Some(("user", id)) => id.parse().map(Subject::User).map_err(|_| ()),
             Some(("role", name)) => name.parse().map(Subject::Role),
             _ => Err(()),

@@ -9,10 +9,15 @@ use crate::access::ANYONE;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::{Html, Routes};
+use crate::pages::Page;
 
 pub(super) fn routes() -> Routes {
     Routes::root().get("/mailbox", ANYONE, mailbox)
 }
+
+/// The page of what would have been sent.
+const PAGE: Page =
+    Page { title: "Mailbox", body: include_str!("../../pages/mailbox.html"), ..Page::EMPTY };
 
 async fn mailbox(State(app): State<App>, headers: HeaderMap) -> Result<Html> {
     let shown = app.part::<Post>().mailbox().ok_or_else(Error::not_found)?;
@@ -36,10 +41,7 @@ async fn mailbox(State(app): State<App>, headers: HeaderMap) -> Result<Html> {
     if items.is_empty() {
         items.push_str("<p>No email has been sent yet.</p>");
     }
-    Ok(Html::new(
-        &*app.random,
-        &include_str!("../../pages/mailbox.html").replace("{{items}}", &items),
-    ))
+    Ok(PAGE.with_body(&app, &PAGE.body.replace("{{items}}", &items)))
 }
 
 fn escaped(text: &str) -> String {

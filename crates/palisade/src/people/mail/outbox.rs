@@ -83,8 +83,8 @@ type Row = (Uuid, String, Option<Vec<u8>>, i64, Timestamp);
 /// Takes the letter that has waited longest; two processes never take the same one.
 async fn take(app: &App) -> Result<Option<Taken>> {
     let now = app.clock.now();
-    let mut tx = app.db.begin().await?;
-    let row: Option<Row> = tx
+    let row: Option<Row> = app
+        .upkeep("an email that this process sends now")
         .maybe(
             "update outbox set tries = tries + 1, next_try_at = $2
              where id = (select id from outbox where next_try_at <= $1 order by next_try_at limit 1)
@@ -93,7 +93,6 @@ async fn take(app: &App) -> Result<Option<Taken>> {
             args![now, now.plus(LEASE)],
         )
         .await?;
-    tx.commit().await?;
     Ok(row.map(|(id, letter, sealed, tries, created_at)| Taken {
         id,
         letter,
@@ -123,13 +122,11 @@ async fn send(app: &App, taken: &Taken) -> Result<(), String> {
 async fn note(app: &App, taken: &Taken, problem: Option<String>) -> Result<()> {
     let now = app.clock.now();
     let Some(problem) = problem else {
-        let mut tx = app.db.begin().await?;
-        tx.run(
-            "update outbox set sent_at = $2, sealed = null, next_try_at = null, problem = null where id = $1",
-            args![taken.id, now],
-        )
-        .await?;
-        return Ok(tx.commit().await?);
+        let sql =
+            "update outbox set sent_at = $2, sealed = null, next_try_at = null, problem = null
+             where id = $1";
+        app.upkeep("an email that was sent").run(sql, args![taken.id, now]).await?;
+        return Ok(());
     };
     tracing::warn!(
         letter = taken.letter,
@@ -140,13 +137,10 @@ async fn note(app: &App, taken: &Taken, problem: Option<String>) -> Result<()> {
     if now.since(taken.created_at) < TRIED_FOR {
         let tries = usize::try_from(taken.tries - 1).unwrap_or(0);
         let pause = PAUSES.get(tries).or(PAUSES.last()).copied().unwrap_or(LEASE);
-        let mut tx = app.db.begin().await?;
-        tx.run(
-            "update outbox set next_try_at = $2, problem = $3 where id = $1",
-            args![taken.id, now.plus(pause), problem],
-        )
-        .await?;
-        return Ok(tx.commit().await?);
+        let sql = "update outbox set next_try_at = $2, problem = $3 where id = $1";
+        let args = args![taken.id, now.plus(pause), problem];
+        app.upkeep("an email that is tried again later").run(sql, args).await?;
+        return Ok(());
     }
     let mut change = app.change(&Actor::system()).await?;
     change
@@ -162,8 +156,7 @@ async fn note(app: &App, taken: &Taken, problem: Option<String>) -> Result<()> {
 /// Deletes what is long over.
 pub(super) async fn prune(app: &App) -> Result<()> {
     let before = app.clock.now().minus(KEPT_FOR);
-    let mut tx = app.db.begin().await?;
-    tx.run("delete from outbox where next_try_at is null and created_at < $1", args![before])
-        .await?;
-    Ok(tx.commit().await?)
+    let sql = "delete from outbox where next_try_at is null and created_at < $1";
+    app.upkeep("emails that were sent long ago").run(sql, args![before]).await?;
+    Ok(())
 }

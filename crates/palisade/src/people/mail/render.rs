@@ -36,7 +36,7 @@ impl Letters {
     ///
     /// # Errors
     /// When a template can't be read or isn't one.
-    pub fn new(letters: Vec<&'static Letter>, settings: &Settings) -> Result<Letters> {
+    pub fn new(letters: Vec<&'static Letter>, settings: &Settings) -> Result<Self> {
         let mut templates = Environment::new();
         templates.set_undefined_behavior(UndefinedBehavior::Strict);
         templates.set_auto_escape_callback(|name| {
@@ -56,7 +56,7 @@ impl Letters {
                 Error::internal(format!("mail.templates: {name} is not a template: {error}"))
             })?;
         }
-        Ok(Letters { letters, templates })
+        Ok(Self { letters, templates })
     }
 
     /// The letter of this name.

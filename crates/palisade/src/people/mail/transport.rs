@@ -45,8 +45,8 @@ impl Post {
     ///
     /// # Errors
     /// When the certificate of `mail.root_certificate` can't be read.
-    pub fn new(settings: &Settings) -> Result<Post> {
-        Ok(Post(match (&settings.mail.smtp_url, &settings.mail.from) {
+    pub fn new(settings: &Settings) -> Result<Self> {
+        Ok(Self(match (&settings.mail.smtp_url, &settings.mail.from) {
             (Some(url), Some(from)) => Way::Server {
                 transport: Box::new(transport(url, settings)?),
                 from: from.inner().clone(),
@@ -128,11 +128,11 @@ impl Header for AutoSubmitted {
     }
 
     fn parse(_: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(AutoSubmitted)
+        Ok(Self)
     }
 
     fn display(&self) -> HeaderValue {
-        HeaderValue::new(AutoSubmitted::name(), "auto-generated".to_owned())
+        HeaderValue::new(Self::name(), "auto-generated".to_owned())
     }
 }
 

@@ -74,11 +74,11 @@ impl RoleName {
 
 impl FromStr for RoleName {
     type Err = ();
-    fn from_str(text: &str) -> std::result::Result<RoleName, ()> {
+    fn from_str(text: &str) -> std::result::Result<Self, ()> {
         let first = text.starts_with(|c: char| c.is_ascii_lowercase());
         let rest = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
         if first && text.len() <= 50 && text.chars().all(rest) {
-            Ok(RoleName(text.to_owned()))
+            Ok(Self(text.to_owned()))
         } else {
             Err(())
         }

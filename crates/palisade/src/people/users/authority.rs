@@ -3,13 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use palisade_db::args;
-
 use super::{ADMIN, User, current, find, find_now};
 use crate::access::Caller;
 use crate::app::{ActorKind, App, Change, Hold, Rights};
 use crate::error::{Error, Kind, Result, bad_token};
-use crate::id::{ApiKeyId, UserId};
+use crate::id::UserId;
 
 /// The extent of a caller's authority: what they hold themselves, and no more.
 #[derive(Clone, Debug)]
@@ -35,10 +33,9 @@ impl Authority {
     ///
     /// # Errors
     /// The caller is not signed in; or the database fails.
-    pub async fn of(change: &mut Change) -> Result<Authority> {
-        let (kind, key) = (change.actor().kind, change.actor().api_key);
-        if matches!(kind, ActorKind::Operator | ActorKind::System) {
-            return Ok(Authority::Operator);
+    pub async fn of(change: &mut Change) -> Result<Self> {
+        if matches!(change.actor().kind, ActorKind::Operator | ActorKind::System) {
+            return Ok(Self::Operator);
         }
         if change.actor().permission.is_none() {
             change.must_hold(Hold::RolesShared)?;
@@ -46,26 +43,26 @@ impl Authority {
         let id = change.actor().user.ok_or_else(bad_token)?;
         // SECURITY: (test: rights_that_were_taken_away_do_nothing_for_what_is_under_way)
         let user = find_now(change, id).await?.ok_or_else(bad_token)?;
-        let permissions = match key {
+        let permissions = match change.permissions() {
             // What is yet to be proved with a second factor opens nothing.
             _ if user.must_enrol(change.app()) => Arc::default(),
-            Some(key) => as_far_as(change, &user, key).await?,
+            Some(own) => Arc::new(own.intersection(&user.permissions).cloned().collect()),
             None => Arc::clone(&user.permissions),
         };
-        Ok(Authority::by(&user, permissions))
+        Ok(Self::by(&user, permissions))
     }
 
     /// The authority of a user by a credential, which may do less than the user may.
-    fn by(user: &User, permissions: Arc<BTreeSet<String>>) -> Authority {
+    fn by(user: &User, permissions: Arc<BTreeSet<String>>) -> Self {
         let admin = user.is_admin() && user.permissions.is_subset(&permissions);
-        Authority::User { id: user.id, admin, roles: user.roles.clone(), permissions }
+        Self::User { id: user.id, admin, roles: user.roles.clone(), permissions }
     }
 
     /// Whether a permission is held.
     pub fn holds(&self, permission: &str) -> bool {
         match self {
-            Authority::Operator => true,
-            Authority::User { permissions, .. } => permissions.contains(permission),
+            Self::Operator => true,
+            Self::User { permissions, .. } => permissions.contains(permission),
         }
     }
 
@@ -75,7 +72,7 @@ impl Authority {
     /// # Errors
     /// `access.exceeds_own`.
     pub fn gives_what_is_open_to(&self, role: &str, rights: Rights) -> Result<()> {
-        let Authority::User { admin, roles, permissions: own, .. } = self else { return Ok(()) };
+        let Self::User { admin, roles, permissions: own, .. } = self else { return Ok(()) };
         // SECURITY: (test: only_rights_that_are_held_are_given)
         let held = roles.iter().any(|held| held == role) || own.contains(rights.managed_by);
         if *admin || held { Ok(()) } else { Err(exceeds_own()) }
@@ -90,7 +87,7 @@ impl Authority {
         role: &str,
         permissions: impl IntoIterator<Item = &'a str>,
     ) -> Result<()> {
-        let Authority::User { admin, permissions: own, .. } = self else { return Ok(()) };
+        let Self::User { admin, permissions: own, .. } = self else { return Ok(()) };
         // SECURITY: whoever holds every permission of today doesn't hold those of tomorrow
         // (test: only_rights_that_are_held_are_given).
         let held = role != ADMIN && permissions.into_iter().all(|name| own.contains(name));
@@ -103,8 +100,8 @@ impl Authority {
     /// `access.exceeds_own`.
     pub fn reaches_everyone(&self) -> Result<()> {
         match self {
-            Authority::Operator | Authority::User { admin: true, .. } => Ok(()),
-            Authority::User { .. } => Err(exceeds_own()),
+            Self::Operator | Self::User { admin: true, .. } => Ok(()),
+            Self::User { .. } => Err(exceeds_own()),
         }
     }
 
@@ -113,7 +110,7 @@ impl Authority {
     /// # Errors
     /// `access.exceeds_own`.
     fn covers_permissions(&self, target: &User) -> Result<()> {
-        let Authority::User { id, admin, permissions, .. } = self else { return Ok(()) };
+        let Self::User { id, admin, permissions, .. } = self else { return Ok(()) };
         let above = target.is_admin() || !target.permissions.is_subset(permissions);
         if *admin || *id == target.id || !above { Ok(()) } else { Err(exceeds_own()) }
     }
@@ -123,7 +120,7 @@ impl Authority {
     /// # Errors
     /// `access.exceeds_own`; or the database fails.
     async fn covers_rights(&self, change: &mut Change, target: &User) -> Result<()> {
-        let Authority::User { id, admin, .. } = self else { return Ok(()) };
+        let Self::User { id, admin, .. } = self else { return Ok(()) };
         if *admin || *id == target.id {
             return Ok(());
         }
@@ -136,23 +133,6 @@ impl Authority {
         }
         Ok(())
     }
-}
-
-/// What an API key may do: what it was made for, as far as its owner may.
-async fn as_far_as(
-    change: &mut Change,
-    owner: &User,
-    key: ApiKeyId,
-) -> Result<Arc<BTreeSet<String>>> {
-    let row: Option<(String,)> = change
-        .maybe(
-            "select permissions from api_keys where id = $1 and user_id = $2",
-            args![key, owner.id],
-        )
-        .await?;
-    let (words,) = row.ok_or_else(bad_token)?;
-    let held = words.split_whitespace().filter(|name| owner.permissions.contains(*name));
-    Ok(Arc::new(held.map(str::to_owned).collect()))
 }
 
 /// The user that a change acts on, if its actor holds everything that the user holds: each permission, and each

@@ -34,7 +34,7 @@ impl Email {
     ///
     /// # Errors
     /// `email.invalid`, with the rule that it breaks.
-    pub fn parse(text: &str) -> Result<Email, Broken> {
+    pub fn parse(text: &str) -> Result<Self, Broken> {
         let text = text.trim_matches(' ');
         // Looked at before any work that grows with it.
         if text.len() > MOST_BYTES {
@@ -54,7 +54,7 @@ impl Email {
         if address.len() > LONGEST {
             return broken("An email address has at most 254 bytes, with its domain in ASCII.");
         }
-        Ok(Email { key: format!("{}@{ascii}", fold(local)), address })
+        Ok(Self { key: format!("{}@{ascii}", fold(local)), address })
     }
 
     /// The address, as it was written; the domain in ASCII.

@@ -3,7 +3,7 @@
 use palisade_db::{Timestamp, args};
 use uuid::Uuid;
 
-use super::{Row, User, email, user};
+use super::{User, UserRow, email, user};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::{Cursor, List, Paging};
@@ -22,7 +22,7 @@ pub async fn page(app: &App, query: Option<&str>, paging: &Paging) -> Result<Lis
     Ok(List::page(users, paging, |user| Cursor(user.created_at, user.id.0)))
 }
 
-async fn oldest_first(app: &App, paging: &Paging) -> Result<Vec<Row>> {
+async fn oldest_first(app: &App, paging: &Paging) -> Result<Vec<UserRow>> {
     let Cursor(at, id) = paging.after.unwrap_or(Cursor(Timestamp::from_micros(0), Uuid::nil()));
     let rows = app
         .db
@@ -37,7 +37,7 @@ async fn oldest_first(app: &App, paging: &Paging) -> Result<Vec<Row>> {
 /// A page of service accounts, oldest first.
 pub(super) async fn services(app: &App, paging: &Paging) -> Result<List<User>> {
     let Cursor(at, id) = paging.after.unwrap_or(Cursor(Timestamp::from_micros(0), Uuid::nil()));
-    let rows: Vec<Row> = app
+    let rows: Vec<UserRow> = app
         .db
         .all(
             select_users!(
@@ -57,11 +57,11 @@ struct Prefix {
 }
 
 impl Prefix {
-    fn new(query: &str) -> Prefix {
+    fn new(query: &str) -> Self {
         let from = email::name_key(query.trim());
         // Nothing that is written stands behind the last code point.
         let to = format!("{from}\u{10ffff}");
-        Prefix { from, to }
+        Self { from, to }
     }
 }
 
@@ -75,12 +75,12 @@ struct After {
 impl After {
     /// Behind this address; names from the first that fits. PostgreSQL begins to read where a comparison of
     /// rows says, whatever else is asked of the first column.
-    fn begin(prefix: &Prefix, email: String) -> After {
-        After { email: Some(email), name: prefix.from.clone(), id: Uuid::nil() }
+    fn begin(prefix: &Prefix, email: String) -> Self {
+        Self { email: Some(email), name: prefix.from.clone(), id: Uuid::nil() }
     }
 }
 
-async fn search(app: &App, prefix: &Prefix, paging: &Paging) -> Result<Vec<Row>> {
+async fn search(app: &App, prefix: &Prefix, paging: &Paging) -> Result<Vec<UserRow>> {
     let after = after(app, prefix, paging).await?;
     let mut rows = match &after.email {
         Some(email) => by_address(app, prefix, email, paging.rows()).await?,
@@ -109,7 +109,7 @@ async fn after(app: &App, prefix: &Prefix, paging: &Paging) -> Result<After> {
     Ok(After { email: None, name: name.unwrap_or_default(), id })
 }
 
-async fn by_address(app: &App, prefix: &Prefix, after: &str, limit: i64) -> Result<Vec<Row>> {
+async fn by_address(app: &App, prefix: &Prefix, after: &str, limit: i64) -> Result<Vec<UserRow>> {
     let rows = app
         .db
         .all(
@@ -123,7 +123,7 @@ async fn by_address(app: &App, prefix: &Prefix, after: &str, limit: i64) -> Resu
     Ok(rows)
 }
 
-async fn by_name(app: &App, prefix: &Prefix, after: &After, limit: i64) -> Result<Vec<Row>> {
+async fn by_name(app: &App, prefix: &Prefix, after: &After, limit: i64) -> Result<Vec<UserRow>> {
     let rows = app
         .db
         .all(

@@ -12,7 +12,7 @@
 //!
 //! Tables: `users`, `user_roles`, `role_permissions`.
 
-/// The one select of users, as [`Row`] has them.
+/// The one select of users, as [`UserRow`] has them.
 macro_rules! select_users {
     ($which:literal) => {
         concat!(
@@ -31,6 +31,7 @@ mod authority;
 mod details;
 mod email;
 mod http;
+mod identity;
 mod kept;
 mod list;
 mod roles;
@@ -41,7 +42,7 @@ mod view;
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
-use palisade_db::{Migration, Sql, Timestamp, args};
+use palisade_db::{Migration, Sql, Timestamp, args, row_struct};
 use unicode_normalization::UnicodeNormalization as _;
 use uuid::Uuid;
 
@@ -63,6 +64,7 @@ pub use authority::{
 pub use details::{email_taken, prove_address, set_email, set_name};
 pub use email::Email;
 pub use http::absent_or_null;
+pub use identity::{find_account, identity};
 pub use kept::{set_factors, set_locked_until};
 pub use list::page;
 pub use roles::{
@@ -170,8 +172,8 @@ impl Factors {
     /// The strongest of them.
     pub fn strongest(self) -> Strength {
         match self {
-            Factors { passkeys: 1.., .. } => Strength::Passkey,
-            Factors { totp: true, .. } => Strength::Code,
+            Self { passkeys: 1.., .. } => Strength::Passkey,
+            Self { totp: true, .. } => Strength::Code,
             _ => Strength::Password,
         }
     }
@@ -359,7 +361,7 @@ pub async fn current(app: &App, id: UserId) -> Result<Option<Arc<User>>> {
 /// # Errors
 /// When the database fails.
 pub async fn find(app: &App, id: UserId) -> Result<Option<User>> {
-    let row: Option<Row> = app.db.maybe(select_users!("where id = $1"), args![id]).await?;
+    let row: Option<UserRow> = app.db.maybe(select_users!("where id = $1"), args![id]).await?;
     Ok(row.map(|row| user(app, row)))
 }
 
@@ -368,7 +370,7 @@ pub async fn find(app: &App, id: UserId) -> Result<Option<User>> {
 /// # Errors
 /// When the database fails.
 pub async fn find_now(change: &mut Change, id: UserId) -> Result<Option<User>> {
-    let row: Option<Row> = change.maybe(select_users!("where id = $1"), args![id]).await?;
+    let row: Option<UserRow> = change.maybe(select_users!("where id = $1"), args![id]).await?;
     Ok(row.map(|row| user(change.app(), row)))
 }
 
@@ -395,67 +397,59 @@ pub async fn find_by_email(app: &App, email: &Email) -> Result<Option<User>> {
     }
 }
 
-type Row = (
-    UserId,
-    String,
-    Option<Timestamp>,
-    Option<String>,
-    Option<Timestamp>,
-    Timestamp,
-    Option<Timestamp>,
-    Option<Timestamp>,
-    Option<bool>,
-    Option<Timestamp>,
-    bool,
-    i64,
-    i64,
-    Option<String>,
-    Option<String>,
-);
+row_struct! {
+    /// A user, as the one select has them.
+    struct UserRow {
+        id: UserId,
+        email: String,
+        email_verified_at: Option<Timestamp>,
+        name: Option<String>,
+        disabled_at: Option<Timestamp>,
+        created_at: Timestamp,
+        last_login_at: Option<Timestamp>,
+        delete_at: Option<Timestamp>,
+        service: Option<bool>,
+        locked_until: Option<Timestamp>,
+        has_totp: bool,
+        passkeys: i64,
+        recovery_codes_left: i64,
+        roles: Option<String>,
+        permissions: Option<String>,
+    }
+}
 
-fn user(app: &App, row: Row) -> User {
-    let (
-        id,
-        email,
-        verified_at,
-        name,
-        disabled_at,
-        created_at,
-        last_login_at,
-        delete_at,
-        service,
-        locked_until,
-        totp,
-        passkeys,
-        recovery_codes_left,
-        roles,
-        may,
-    ) = row;
+fn user(app: &App, row: UserRow) -> User {
     let words = |text: Option<String>| -> Vec<String> {
         text.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
     };
-    let roles = words(roles);
+    let roles = words(row.roles);
     let existing = &app.part::<AllPermissions>().0;
     let permissions = if roles.iter().any(|role| role == ADMIN) {
         Arc::clone(existing)
     } else {
         // What no module brings any more is no permission.
-        Arc::new(words(may).into_iter().filter(|name| existing.contains(name)).collect())
+        Arc::new(
+            words(row.permissions).into_iter().filter(|name| existing.contains(name)).collect(),
+        )
     };
     User {
-        id,
-        email,
-        email_verified: verified_at.is_some(),
-        name,
+        id: row.id,
+        email: row.email,
+        email_verified: row.email_verified_at.is_some(),
+        name: row.name,
         roles,
         permissions,
-        disabled: disabled_at.is_some(),
-        locked_until,
-        service: service.unwrap_or(false),
-        created_at,
-        last_login_at,
-        delete_at,
-        factors: Factors { totp, passkeys, recovery_codes_left },
+        disabled: row.disabled_at.is_some(),
+        locked_until: row.locked_until,
+        service: row.service.unwrap_or(false),
+        created_at: row.created_at,
+        last_login_at: row.last_login_at,
+        delete_at: row.delete_at,
+        factors: Factors {
+            totp: row.has_totp,
+            passkeys: row.passkeys,
+            recovery_codes_left: row.recovery_codes_left,
+        },
         written: OnceLock::new(),
     }
 }

@@ -56,8 +56,8 @@ pub(super) struct FactorsView {
 
 impl UserView {
     /// What the API shows of a user at this moment.
-    pub fn new(user: &User, now: Timestamp) -> UserView {
-        UserView {
+    pub fn new(user: &User, now: Timestamp) -> Self {
+        Self {
             id: user.id,
             email: user.email.clone(),
             email_verified: user.email_verified,

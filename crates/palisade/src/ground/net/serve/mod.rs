@@ -79,8 +79,8 @@ pub struct Carrier(Arc<(Connection, Stopping)>);
 impl Carrier {
     /// A connection, and the word that the server stops.
     #[must_use]
-    pub fn new(connection: Connection, stopping: Stopping) -> Carrier {
-        Carrier(Arc::new((connection, stopping)))
+    pub fn new(connection: Connection, stopping: Stopping) -> Self {
+        Self(Arc::new((connection, stopping)))
     }
 
     /// The connection that the request came over.
@@ -108,7 +108,7 @@ impl Stopping {
 impl<S: Sync> FromRequestParts<S> for Stopping {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Stopping, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         Ok(parts.extensions.get::<Carrier>().map(|carrier| carrier.0.1.clone()).unwrap_or_default())
     }
 }

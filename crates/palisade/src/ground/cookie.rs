@@ -25,8 +25,8 @@ pub struct HostCookie {
 
 impl HostCookie {
     /// As the public URL in these settings demands.
-    pub fn new(name: CookieName, settings: &Settings) -> HostCookie {
-        HostCookie { name, secure: settings.server.public_url.is_https() }
+    pub fn new(name: CookieName, settings: &Settings) -> Self {
+        Self { name, secure: settings.server.public_url.is_https() }
     }
 
     /// Its name.

@@ -1,0 +1,68 @@
+//! API keys as a kind of credential.
+
+use palisade_db::args;
+
+use super::{ENDED_NEWS, PREFIX, Why, allowed, of_secret, prove, revoke, split};
+use crate::app::{App, Change, CredentialForm, CredentialMethods, LiveCredential};
+use crate::credential::{Credential, CredentialKind, Introspection, TokenShape};
+use crate::error::Result;
+use crate::id::{ApiKeyId, UserId};
+
+/// The kind.
+pub static KIND: CredentialKind = CredentialKind { name: "api_key", session: false };
+
+/// What it can do.
+pub(super) const METHODS: CredentialMethods = CredentialMethods {
+    kind: &KIND,
+    forms: &[CredentialForm {
+        name: "api_key",
+        says: "An API key: `pal_ak_…`.",
+        shape: TokenShape::Prefix(PREFIX),
+        prove: Some(|app, token, parts| Box::pin(prove::bearer(app, token, parts))),
+        introspect: Some(|app, token| Box::pin(introspect(app, token))),
+        locate: Some(|app, token| {
+            Box::pin(async {
+                let key = of_secret(app, token).await?;
+                Ok(key.map(|key| (key.user, key.id.0)))
+            })
+        }),
+    }],
+    ended: ENDED_NEWS,
+    is_alive: |change, user, credential| Box::pin(is_alive(change, user, credential)),
+    revoke: |change, user, id| Box::pin(revoke(change, user, ApiKeyId(id), Why::Revoked)),
+};
+
+async fn is_alive(
+    change: &mut Change,
+    user: UserId,
+    credential: Credential,
+) -> Result<Option<LiveCredential>> {
+    let now = change.now();
+    let row: Option<(String,)> = change
+        .maybe(
+            "select permissions from api_keys
+             where id = $1 and user_id = $2 and revoked_at is null and expires_at > $3",
+            args![credential.id, user, now],
+        )
+        .await?;
+    Ok(row.map(|(permissions,)| LiveCredential {
+        // No proof of who its owner is, however fresh it is.
+        proved: None,
+        permissions: Some(split(&permissions).into_iter().collect()),
+    }))
+}
+
+async fn introspect(app: &App, token: &str) -> Result<Option<Introspection>> {
+    let Some(key) = of_secret(app, token).await? else { return Ok(None) };
+    let Some(allowed) = allowed(app, &key).await? else { return Ok(None) };
+    let networks = key.addresses.as_ref();
+    Ok(Some(Introspection {
+        token_type: Some("Bearer"),
+        sub: Some(key.user),
+        exp: Some(key.expires_at.as_seconds()),
+        iat: Some(key.created_at.as_seconds()),
+        scope: Some(allowed.iter().map(String::as_str).collect::<Vec<_>>().join(" ")),
+        addresses: networks.map(|all| all.iter().map(ToString::to_string).collect()),
+        ..Introspection::default()
+    }))
+}

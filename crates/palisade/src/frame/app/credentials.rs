@@ -1,0 +1,222 @@
+//! What a kind of credential can do: how its tokens are told from others, proved, introspected and revoked.
+//!
+//! A slice declares it once ([`CredentialMethods`], in its `MODULE`), and an application does it in the same way: the
+//! gate, changes, introspection, revocation and the feed of endings all ask one list ([`CredentialList`]).
+//!
+//! # Promises
+//!
+//! - Which kind a token belongs to is decided here alone, and a token belongs to one kind at most.
+//! - A change rests on a credential that its own kind calls alive, with the secret that was presented.
+//!
+//! Tables: none.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::http::request::Parts as RequestParts;
+use futures_util::future::BoxFuture;
+use palisade_db::Timestamp;
+use uuid::Uuid;
+
+use super::{App, Change, Strength};
+use crate::cookie::CookieName;
+use crate::credential::{Credential, CredentialKind, Introspection, TokenShape};
+use crate::error::{Error, Kind, Result};
+use crate::feed::ENDED;
+use crate::id::{SessionId, UserId};
+use crate::limits::Decision;
+
+/// An authenticated caller.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The user.
+    pub user: UserId,
+    /// The credential that proved it.
+    pub credential: Credential,
+    /// What they may do, as of now.
+    pub permissions: Arc<BTreeSet<String>>,
+    /// When they last proved it with a password or another factor.
+    pub authenticated_at: Timestamp,
+    /// What they proved it with then.
+    pub proved_with: Strength,
+    /// The strongest that the account has: what a fresh proof must be made with.
+    pub strongest: Strength,
+    /// Whether they must set up a second factor before they do anything else.
+    pub must_enrol: bool,
+    /// What is left of the limit that the credential's own use is counted by; none, if it is counted by its account.
+    pub limit: Option<Decision>,
+}
+
+impl Identity {
+    /// The session.
+    ///
+    /// # Errors
+    /// `access.session_needed`: it is an API key.
+    pub fn session(&self) -> Result<SessionId> {
+        self.credential.session().ok_or_else(session_needed)
+    }
+}
+
+pub(crate) fn session_needed() -> Error {
+    let says = "This operation requires a session. Sign in; an API key is not accepted.";
+    Error::new(Kind::Denied, "access.session_needed", says)
+}
+
+/// Says whether a credential of this user is alive, in the change that rests on it: not ended, not expired, and the
+/// presented secret not replaced. Whether the user is disabled is asked elsewhere.
+pub type IsAlive =
+    for<'a> fn(&'a mut Change, UserId, Credential) -> BoxFuture<'a, Result<Option<LiveCredential>>>;
+
+/// Ends one credential of a user, in a change that holds the account alone, and notes the event and the news. Not
+/// found, if it isn't alive or not theirs.
+pub type Revoke = for<'a> fn(&'a mut Change, UserId, Uuid) -> BoxFuture<'a, Result<()>>;
+
+/// Proves who sent a token. The request is for what else must fit, such as the client's address; where
+/// [`is_recheck`](crate::access::is_recheck), it is no use of the credential, and not counted as one.
+pub type Prove = for<'a> fn(&'a App, &'a str, &'a RequestParts) -> BoxFuture<'a, Result<Identity>>;
+
+/// Says what a token is worth, without using it up; none, or `access.invalid_token`, for nothing.
+pub type Introspect = for<'a> fn(&'a App, &'a str) -> BoxFuture<'a, Result<Option<Introspection>>>;
+
+/// Finds whose credential a token belongs to, and its id, so that it can be revoked.
+pub type Locate = for<'a> fn(&'a App, &'a str) -> BoxFuture<'a, Result<Option<(UserId, Uuid)>>>;
+
+/// What a kind of credential can do, declared by the slice that keeps it. What acts on an account end of it is
+/// declared beside it, in `MODULE.endings`.
+#[derive(Clone, Copy)]
+pub struct CredentialMethods {
+    /// The kind.
+    pub kind: &'static CredentialKind,
+    /// In which forms it travels.
+    pub forms: &'static [CredentialForm],
+    /// The topic of the news that one has ended: `sessions.ended`.
+    pub ended: &'static str,
+    /// Whether one is alive.
+    pub is_alive: IsAlive,
+    /// Ends one.
+    pub revoke: Revoke,
+}
+
+/// A form in which a credential travels.
+#[derive(Clone, Copy)]
+pub struct CredentialForm {
+    /// What it is called in the documentation.
+    pub name: &'static str,
+    /// What it is, for people.
+    pub says: &'static str,
+    /// How it is told from others.
+    pub shape: TokenShape,
+    /// How a request is proved by it; none, if it lets nobody in.
+    pub prove: Option<Prove>,
+    /// What it is worth to other services; none: nothing.
+    pub introspect: Option<Introspect>,
+    /// How its credential is found, to be revoked; none, if it can't be by this form.
+    pub locate: Option<Locate>,
+}
+
+/// What a change must know of the credential that it rests on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LiveCredential {
+    /// When its user last proved who they are, and with what; none, if it can't be a fresh proof.
+    pub proved: Option<(Timestamp, Strength)>,
+    /// The permissions that it was made for; none: all of its user's.
+    pub permissions: Option<BTreeSet<String>>,
+}
+
+/// What a change must know of the account that it rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountState {
+    /// Whether the permission is still held that was asked for, if one was.
+    pub permitted: bool,
+    /// The strongest factor that the account has.
+    pub strongest: Strength,
+}
+
+/// Looks up an account within a change, and whether it holds a permission; none, if it is gone or disabled.
+pub type FindAccount = for<'a> fn(
+    &'a mut Change,
+    UserId,
+    Option<&'static str>,
+) -> BoxFuture<'a, Result<Option<AccountState>>>;
+
+/// The kinds of credential of an app.
+pub struct CredentialList(Vec<CredentialMethods>);
+
+impl CredentialList {
+    /// The list, if nothing in it is ambiguous.
+    ///
+    /// # Errors
+    /// Internal, naming what stands twice or can't be told apart: a mistake of the module that brings it.
+    pub fn new(all: Vec<CredentialMethods>) -> Result<Self> {
+        for (number, one) in all.iter().enumerate() {
+            let mut others = all.iter().take(number);
+            if others.any(|other| other.kind.name == one.kind.name || other.ended == one.ended) {
+                let name = one.kind.name;
+                let says = format!("two kinds of credential have the name or topic of {name}");
+                return Err(Error::internal(says));
+            }
+            if !one.ended.ends_with(ENDED) {
+                let says = format!("the topic {} does not end in {ENDED}", one.ended);
+                return Err(Error::internal(says));
+            }
+        }
+        let list = Self(all);
+        // SECURITY: one kind judges a token, whatever the order of the modules
+        // (test: credentials_that_can_not_be_told_apart_are_refused).
+        let shapes: Vec<TokenShape> = list.forms().map(|(_, form)| form.shape).collect();
+        for (number, shape) in shapes.iter().enumerate() {
+            if shapes.iter().take(number).any(|other| overlap(*shape, *other)) {
+                return Err(Error::internal(format!("{shape:?} fits tokens of two kinds")));
+            }
+        }
+        Ok(list)
+    }
+
+    fn forms(&self) -> impl Iterator<Item = (&CredentialMethods, &'static CredentialForm)> {
+        self.0.iter().flat_map(|methods| methods.forms.iter().map(move |form| (methods, form)))
+    }
+
+    /// What a kind can do; none, if no module brings it.
+    pub fn of(&self, kind: &CredentialKind) -> Option<&CredentialMethods> {
+        self.0.iter().find(|methods| methods.kind.name == kind.name)
+    }
+
+    /// What a token is that was sent as text: in the `Authorization` header, or to be introspected or revoked.
+    pub fn of_token(&self, token: &str) -> Option<(&CredentialMethods, &'static CredentialForm)> {
+        let begins = |form: &CredentialForm| match form.shape {
+            TokenShape::Prefix(prefix) => token.starts_with(prefix),
+            TokenShape::Signed | TokenShape::Cookie(_) => false,
+        };
+        let signed = |form: &CredentialForm| matches!(form.shape, TokenShape::Signed);
+        self.forms()
+            .find(|(_, form)| begins(form))
+            .or_else(|| self.forms().find(|(_, form)| signed(form)).filter(|_| token.contains('.')))
+    }
+
+    /// The cookies that let requests in, and how they are proved.
+    pub fn cookies(&self) -> impl Iterator<Item = (CookieName, Prove)> {
+        self.forms().filter_map(|(_, form)| match form.shape {
+            TokenShape::Cookie(name) => form.prove.map(|prove| (name, prove)),
+            TokenShape::Prefix(_) | TokenShape::Signed => None,
+        })
+    }
+
+    /// The kind whose endings have this topic.
+    pub fn of_topic(&self, topic: &str) -> Option<&'static CredentialKind> {
+        self.0.iter().find(|methods| methods.ended == topic).map(|methods| methods.kind)
+    }
+}
+
+/// Whether one text may have both shapes.
+fn overlap(one: TokenShape, other: TokenShape) -> bool {
+    match (one, other) {
+        (TokenShape::Prefix(one), TokenShape::Prefix(other)) => {
+            one.starts_with(other) || other.starts_with(one)
+        }
+        (TokenShape::Signed, TokenShape::Signed) => true,
+        (TokenShape::Cookie(one), TokenShape::Cookie(other)) => {
+            one.secure == other.secure || one.plain == other.plain
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,149 @@
+//! Credentials: what a request comes with. What a kind of credential can do is
+//! [`CredentialMethods`](crate::app::CredentialMethods).
+//!
+//! Actors, identities and audit records carry the kind and the id of a credential, whatever kind it is: an
+//! application brings kinds of its own.
+//!
+//! Tables: none.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::cookie::CookieName;
+use crate::id::{SessionId, UserId};
+
+/// A kind of credential.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CredentialKind {
+    /// The word in the audit log: `session`, `api_key`. With `_id` behind it, the field in the feed of endings.
+    pub name: &'static str,
+    /// Whether it is a session: a person is behind it, who can give a fresh proof of identity. Routes about sessions,
+    /// passwords and factors take nothing else.
+    pub session: bool,
+}
+
+/// A credential that was used: of which kind, which one, and with which of its secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// The kind.
+    pub kind: &'static CredentialKind,
+    /// The id of the session, key or whatever else the kind keeps.
+    pub id: Uuid,
+    /// The secret that was presented.
+    pub secret: SecretRef,
+}
+
+impl Credential {
+    /// The session, if it is one.
+    pub fn session(&self) -> Option<SessionId> {
+        self.kind.session.then_some(SessionId(self.id))
+    }
+}
+
+/// Names a secret of a credential, as far as it takes to find out later whether it is still a good one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretRef {
+    /// The credential has one secret, for as long as it lives.
+    Only,
+    /// Secrets of this generation: a new proof of identity begins the next.
+    Generation(i64),
+    /// The secret of this digest.
+    Digest([u8; 32]),
+}
+
+impl SecretRef {
+    /// The generation, where that names it.
+    pub fn generation(self) -> Option<i64> {
+        match self {
+            Self::Generation(generation) => Some(generation),
+            Self::Only | Self::Digest(_) => None,
+        }
+    }
+
+    /// The digest, where that names it.
+    pub fn digest(self) -> Option<[u8; 32]> {
+        match self {
+            Self::Digest(digest) => Some(digest),
+            Self::Only | Self::Generation(_) => None,
+        }
+    }
+}
+
+/// How the forms of credentials are told apart.
+#[derive(Clone, Copy, Debug)]
+pub enum TokenShape {
+    /// A token that begins so: `pal_ak_`.
+    Prefix(&'static str),
+    /// A signed token: any other that has a dot in it, as JWT and PASETO have.
+    Signed,
+    /// The value of this cookie.
+    Cookie(CookieName),
+}
+
+impl TokenShape {
+    /// How it travels.
+    pub fn via(self) -> Via {
+        match self {
+            Self::Prefix(_) | Self::Signed => Via::Bearer,
+            Self::Cookie(_) => Via::Cookie,
+        }
+    }
+}
+
+/// How a credential travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// In the `Authorization` header: never sent by a browser on its own.
+    Bearer,
+    /// In a cookie, which a browser sends regardless of the page that caused the request.
+    Cookie,
+}
+
+/// The state of a token (RFC 7662 section 2.2).
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[serde(default)]
+pub struct Introspection {
+    /// Whether this server accepts the token now.
+    pub active: bool,
+    /// `Bearer` for a token that is sent with requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_type: Option<&'static str>,
+    /// The user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sub: Option<UserId>,
+    /// The session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sid: Option<SessionId>,
+    /// The issuer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iss: Option<String>,
+    /// The audience.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aud: Option<String>,
+    /// The client that the token was issued to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// The id of the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
+    /// When the token was issued, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iat: Option<i64>,
+    /// When the token expires, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exp: Option<i64>,
+    /// When the user last proved their identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth_time: Option<i64>,
+    /// The methods used to sign in (RFC 8176).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amr: Option<Vec<String>>,
+    /// The current permissions of an API key, separated by spaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// The networks from which an API key can be used, if they are restricted. The caller must
+    /// check where a request came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Vec<String>>,
+}

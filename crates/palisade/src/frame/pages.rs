@@ -1,0 +1,74 @@
+//! Pages for people: what differs from one to another, in the shell of all (`pages/shell.html`).
+//!
+//! # Promises
+//!
+//! - A page loads nothing from another host, and runs its own scripts alone: each carries the nonce of its policy.
+//!
+//! Tables: none.
+
+use crate::access::ANYONE;
+use crate::app::App;
+use crate::http::{Asset, Html, Routes};
+use crate::module::Module;
+
+/// The slice's table of contents.
+pub const MODULE: Module = Module { name: "pages", routes, ..Module::EMPTY };
+
+const SHELL: &str = include_str!("../pages/shell.html");
+
+/// A page for people.
+#[derive(Clone, Copy)]
+pub struct Page {
+    /// Its title, as HTML.
+    pub title: &'static str,
+    /// Style sheets in `/assets`, beside the one of all pages.
+    pub styles: &'static [&'static str],
+    /// Scripts in `/assets`, in the order in which they run.
+    pub scripts: &'static [&'static str],
+    /// What its body holds, as HTML.
+    pub body: &'static str,
+}
+
+impl Page {
+    /// A page of nothing: the base for `..Page::EMPTY`.
+    pub const EMPTY: Self = Self { title: "", styles: &[], scripts: &[], body: "" };
+
+    /// The page.
+    pub fn show(&self, app: &App) -> Html {
+        self.with_body(app, self.body)
+    }
+
+    /// The page with another body, as HTML.
+    pub fn with_body(&self, app: &App, body: &str) -> Html {
+        Html::new(&*app.random, |nonce| {
+            let mut links = String::new();
+            for style in self.styles {
+                links.push_str(&format!("<link rel=\"stylesheet\" href=\"/assets/{style}\">\n"));
+            }
+            for script in self.scripts {
+                let src = format!("src=\"/assets/{script}\"");
+                links.push_str(&format!("<script nonce=\"{nonce}\" {src} defer></script>\n"));
+            }
+            // The body last: what it holds is never taken for a place of the shell.
+            let head = SHELL.replace("{{title}}", self.title).replace("{{links}}", &links);
+            head.replace("{{body}}", body)
+        })
+    }
+}
+
+fn routes() -> Routes {
+    Routes::root().get("/assets/account.js", ANYONE, || async { ACCOUNT_SCRIPT }).get(
+        "/assets/palisade.css",
+        ANYONE,
+        || async { STYLE },
+    )
+}
+
+/// What every page behind a link runs.
+const ACCOUNT_SCRIPT: Asset = Asset {
+    media_type: "text/javascript; charset=utf-8",
+    body: include_str!("../pages/account.js"),
+};
+
+const STYLE: Asset =
+    Asset { media_type: "text/css; charset=utf-8", body: include_str!("../pages/palisade.css") };

@@ -1,0 +1,52 @@
+//! Writing outside a change: upkeep, which changes nothing for anybody.
+//!
+//! Promises: **who writes without a change says why** ([`App::upkeep`](crate::app::App::upkeep)). The test
+//! `every_upkeep_is_known` lists the reasons.
+//!
+//! Tables: none.
+
+use palisade_db::{Args, Db, FromRow, Tx};
+
+use crate::error::Result;
+
+/// Leave to write what is no event: expired rows, the state of what is sent, the order of the audit log.
+#[derive(Clone, Copy)]
+pub struct Upkeep<'a>(&'a Db);
+
+impl Upkeep<'_> {
+    /// The reason is for the reader of the code.
+    pub(super) fn new<'a>(db: &'a Db, reason: &'static str) -> Upkeep<'a> {
+        debug_assert!(!reason.is_empty());
+        Upkeep(db)
+    }
+
+    /// Runs one statement in a transaction of its own; answers how many rows it touched.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn run(self, sql: &'static str, args: Args) -> Result<u64> {
+        let mut tx = self.0.begin().await?;
+        let touched = tx.run(sql, args).await?;
+        tx.commit().await?;
+        Ok(touched)
+    }
+
+    /// Runs one statement in a transaction of its own; answers its row, if it has one.
+    ///
+    /// # Errors
+    /// When it has more, or the database fails.
+    pub async fn maybe<T: FromRow>(self, sql: &'static str, args: Args) -> Result<Option<T>> {
+        let mut tx = self.0.begin().await?;
+        let row = tx.maybe(sql, args).await?;
+        tx.commit().await?;
+        Ok(row)
+    }
+
+    /// Starts a transaction, for what takes several statements.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn begin(self) -> Result<Tx> {
+        Ok(self.0.begin().await?)
+    }
+}

@@ -1,0 +1,56 @@
+//! A user as the one who acts: what a credential makes of them.
+
+use std::sync::Arc;
+
+use palisade_db::{Timestamp, args};
+
+use super::{Factors, current};
+use crate::app::{AccountState, App, Change, Identity, Strength};
+use crate::credential::Credential;
+use crate::error::{Result, bad_token};
+use crate::id::UserId;
+
+/// Who is behind a credential of this user: everything that they may do, and no fresh proof of who they are. A kind of
+/// credential that proves more or may do less changes that.
+///
+/// # Errors
+/// `access.invalid_token`, if there is no such user or they are disabled; or the database is needed and doesn't answer.
+pub async fn identity(app: &App, user: UserId, credential: Credential) -> Result<Identity> {
+    let user = current(app, user).await?.filter(|user| !user.disabled).ok_or_else(bad_token)?;
+    Ok(Identity {
+        user: user.id,
+        credential,
+        permissions: Arc::clone(&user.permissions),
+        // Long ago.
+        authenticated_at: Timestamp::from_micros(0),
+        proved_with: Strength::Password,
+        strongest: user.factors.strongest(),
+        must_enrol: user.must_enrol(app),
+        limit: None,
+    })
+}
+
+/// What a change must know of the account that it rests on; none, if it is gone or disabled.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_account(
+    change: &mut Change,
+    user: UserId,
+    permission: Option<&'static str>,
+) -> Result<Option<AccountState>> {
+    let row: Option<(i64, bool, i64)> = change
+        .maybe(
+            "select case when $2 is null then 1 else (select count(*) from user_roles r
+                    where r.user_id = u.id and (r.role = 'admin' or exists (select 1 from role_permissions p
+                        where p.role = r.role and p.permission = $2))) end,
+                u.has_totp, u.passkeys
+             from users u where u.id = $1 and u.disabled_at is null",
+            args![user, permission],
+        )
+        .await?;
+    Ok(row.map(|(permitting, totp, passkeys)| AccountState {
+        permitted: permitting > 0,
+        strongest: Factors { totp, passkeys, recovery_codes_left: 0 }.strongest(),
+    }))
+}
