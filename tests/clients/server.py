@@ -1,4 +1,4 @@
-"""A running Palisade for a check: the real binary on free loopback ports, ended when the check is over."""
+"""A running Palisade for a test: the real binary on free loopback ports, ended when the test is over."""
 
 import contextlib
 import glob
@@ -9,22 +9,15 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARY = os.path.abspath(sys.argv[1])
+# Set by conftest.py.
+BINARY = None
 PASSWORD = "a long phrase that nobody knows"
-CHECKS = []
-
-
-def check(function):
-    """Marks a function as a check that run.py runs."""
-    CHECKS.append(function)
-    return function
 
 
 def free_port():
@@ -49,11 +42,11 @@ class Server:
             PALISADE_SERVER__PUBLIC_URL=self.url,
         )
         self.environment.update(settings or {})
-        self.process = None
+        self.binary, self.process = BINARY, None
 
     def __enter__(self):
         self.process = subprocess.Popen(
-            [BINARY, "--json", "serve"], cwd=self.directory, env=self.environment,
+            [self.binary, "--json", "serve"], cwd=self.directory, env=self.environment,
             stdout=subprocess.PIPE, stderr=open(os.path.join(self.directory, "log"), "ab"), text=True,
         )
         text = ""
@@ -66,11 +59,20 @@ class Server:
 
     def __exit__(self, *_):
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(20) == 0, "SIGTERM ends it with exit code 0"
+        try:
+            code = self.process.wait(20)
+        finally:
+            self.kill()
+        assert code == 0, "SIGTERM ends it with exit code 0"
+
+    def kill(self):
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
 
     def command(self, *words, stdin="", code=0):
         done = subprocess.run(
-            [BINARY, *words], cwd=self.directory, env=self.environment, input=stdin, text=True,
+            [self.binary, *words], cwd=self.directory, env=self.environment, input=stdin, text=True,
             capture_output=True, timeout=60,
         )
         assert done.returncode == code, (words, done.returncode, done.stdout, done.stderr)
@@ -103,7 +105,7 @@ class Cluster:
     def __init__(self, directory, fsync, more=()):
         self.tools = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1]
         self.directory, self.port, self.fsync, self.more = directory, free_port(), fsync, more
-        self.data = os.path.join(directory, "data")
+        self.data, self.databases = os.path.join(directory, "data"), 0
         self.url = f"postgres://palisade@127.0.0.1:{self.port}/postgres"
         self.as_user = []
         if os.geteuid() == 0:
@@ -125,6 +127,13 @@ class Cluster:
                 return
             time.sleep(0.05)
         raise AssertionError("PostgreSQL doesn't start")
+
+    def create_database(self):
+        """An empty database; gives its URL."""
+        self.databases += 1
+        name = f"test_{self.databases}"
+        subprocess.run(["psql", self.url, "-qc", f"create database {name}"], check=True, timeout=60)
+        return self.url.removesuffix("postgres") + name
 
     def stop(self, how=signal.SIGINT):
         """SIGINT: fast shutdown. SIGQUIT: immediate, as a crash."""

@@ -1,7 +1,5 @@
 """Pairs of changing calls at the same moment, at two processes on one PostgreSQL: some order of the two explains it.
 
-Usage: pairs.py PATH_OF_PALISADE [--shard K/N] [--seed S] [--pair ROUTE ROUTE [--rounds R]] [--workers W]
-
 Every pair of the changing routes of /openapi.json is called at the same moment, one at each process, by a user and an
 administrator who have everything that the two need (scenes.py). What came of it, the answers, which credentials and
 passwords work at both processes, and the rows of that user, must be what came of the two one after the other, in one
@@ -9,7 +7,6 @@ order or the other. No answer is a 5xx, and PostgreSQL sees no deadlock. Pairs t
 that every change writes, or of which one ends a credential, are tried 20 times, all others twice.
 """
 
-import argparse
 import collections
 import contextlib
 import itertools
@@ -19,31 +16,12 @@ import pathlib
 import queue
 import random
 import re
-import signal
-import sys
 import tempfile
 import threading
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "clients"))
-
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("binary")
-parser.add_argument("--shard", help="K/N: the K-th of N parts; without it a part that the seed chooses")
-parser.add_argument("--seed", type=int, default=int(time.time()))
-parser.add_argument(
-    "--pair", nargs=2, action="append", metavar="ROUTE", help='two routes, such as "POST /auth/refresh"; again for more',
-)
-parser.add_argument("--rounds", type=int, help="rounds of each pair, instead of 20 and 2")
-parser.add_argument("--workers", type=int, default=6)
-parser.add_argument("--keep", help="a file for what failed, one line of JSON each")
-ARGUMENTS = parser.parse_args()
-# The clients' module reads the path of the binary from here.
-sys.argv = [sys.argv[0], ARGUMENTS.binary]
-
-from scenes import API, PASSWORDS, RECIPES, Call, Client, MailServer, Scene, Sql  # noqa: E402
-from server import Server, postgres  # noqa: E402
+from scenes import API, PASSWORDS, RECIPES, Call, Client, MailServer, Scene, Sql
+from server import postgres
 
 SHARDS = 3
 OFTEN, SELDOM = 20, 2
@@ -100,7 +78,7 @@ class Worker:
         # Calls that are under way together have connections that wait for nothing.
         self.firing = [Client(port) for port in world.ports]
         self.sql = Sql(world.url)
-        self.random = random.Random(f"{ARGUMENTS.seed} {number}")
+        self.random = random.Random(f"{world.options.seed} {number}")
         self.signed_in_at, self.session = 0.0, None
 
     def admin(self):
@@ -327,7 +305,8 @@ def snapshot(sql):
 class World:
     """Two processes on one PostgreSQL, and a mail server."""
 
-    def __init__(self, directory, cluster):
+    def __init__(self, directory, cluster, serve, options):
+        self.options = options
         self.url, self.log = cluster.url, pathlib.Path(cluster.directory, "log")
         self.mail = os.path.join(directory, "mail")
         os.mkdir(self.mail)
@@ -336,18 +315,18 @@ class World:
             "PALISADE_MAIL__SMTP_URL": f"smtp://127.0.0.1:{MailServer(self.mail).server_address[1]}",
         }
         self.names = itertools.count()
-        self.one = Server(directory, settings)
+        self.one = serve(directory, settings)
         self.origin = self.one.url
         shared = {
             "PALISADE_SERVER__PUBLIC_URL": self.origin,
             "PALISADE_KEYS__ROOT_KEY_FILE": f"{directory}/palisade-data/root.key",
         }
         self.one.__enter__()
-        self.two = Server(directory, {**settings, **shared})
+        self.two = serve(directory, {**settings, **shared})
         self.two.__enter__()
         self.ports = [self.one.port, self.two.port]
         self.set_up()
-        for number in range(ARGUMENTS.workers + 1):
+        for number in range(options.workers + 1):
             words = ["user", "create", f"admin{number}@example.com", "--role", "admin"]
             self.one.command(*words, stdin=PASSWORDS[0] + "\n")
         sql = Sql(self.url)
@@ -381,7 +360,7 @@ class World:
 
 def measure(world):
     """Calls every route once, alone: which tables it writes, and whether it ends a credential."""
-    worker, touched, ends = Worker(world, ARGUMENTS.workers), {}, set()
+    worker, touched, ends = Worker(world, world.options.workers), {}, set()
     worker.sql.lines("create table rig_touched (name text)")
     worker.sql.lines(
         "create function rig_touch() returns trigger language plpgsql as"
@@ -618,7 +597,7 @@ def work(worker, jobs, told):
 
 def plan(world):
     """The pairs of this run, each with its rounds."""
-    there = set(world.routes())
+    options, there = world.options, set(world.routes())
     missing, gone = there - set(RECIPES), set(RECIPES) - there
     assert not missing, f"changing routes without a recipe in tests/rigs/scenes.py: {sorted(missing)}"
     for route in sorted(gone):
@@ -635,19 +614,19 @@ def plan(world):
             common = (touched[route] & touched[other]) - EVERYWHERE
             often = common or route in ends or other in ends
             passwords = "passwords" in touched[route] | touched[other]
-            pairs.append(([route, other], ARGUMENTS.rounds or (OFTEN if often else SELDOM), passwords))
-    if ARGUMENTS.pair:
-        wanted = {tuple(sorted(pair)) for pair in ARGUMENTS.pair}
+            pairs.append(([route, other], options.rounds or (OFTEN if often else SELDOM), passwords))
+    if options.pair:
+        wanted = {tuple(sorted(pair)) for pair in options.pair}
         pairs = [pair for pair in pairs if tuple(sorted(pair[0])) in wanted]
         assert len(pairs) == len(wanted), f"there is no such pair among {sorted(wanted)}"
         return pairs
     # The same parts whatever the seed is.
     random.Random(0).shuffle(pairs)
-    part, parts = map(int, (ARGUMENTS.shard or f"{ARGUMENTS.seed % SHARDS + 1}/{SHARDS}").split("/"))
+    part, parts = map(int, (options.shard or f"{options.seed % SHARDS + 1}/{SHARDS}").split("/"))
     assert 1 <= part <= parts, "--shard is K/N, with K from 1 to N"
-    print(f"part {part}/{parts}, seed {ARGUMENTS.seed}")
+    print(f"part {part}/{parts}, seed {options.seed}")
     pairs = pairs[part - 1 :: parts]
-    random.Random(ARGUMENTS.seed).shuffle(pairs)
+    random.Random(options.seed).shuffle(pairs)
     return pairs
 
 
@@ -668,21 +647,13 @@ def report(routes, failed, often):
         print(f"    {times} × {words}")
 
 
-def main():
-    # What was started is stopped, however this ends.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    with world() as shared, world() as alone:
-        code = run(shared, alone)
-    sys.exit(code)
-
-
 @contextlib.contextmanager
-def world():
+def world(serve, options):
     with tempfile.TemporaryDirectory() as directory, postgres(
         more=["deadlock_timeout=100ms", "log_lock_waits=on", "log_line_prefix=%m [%p] ", "synchronous_commit=off",
               "max_connections=200"]
     ) as cluster:
-        made = World(directory, cluster)
+        made = World(directory, cluster, serve, options)
         try:
             yield made
         finally:
@@ -698,14 +669,15 @@ def begin(world, pairs, workers, told):
 
 
 def run(shared, alone):
-    pairs = plan(shared)
+    """Tells how many pairs failed, and how often PostgreSQL complained."""
+    options, pairs = shared.options, plan(shared)
     print(f"{len(pairs)} pairs, {sum(rounds for _, rounds, _ in pairs)} rounds", flush=True)
     began, worlds = time.monotonic(), [shared, alone]
     quiet = [world.log.stat().st_size for world in worlds]
     # What acts on everybody would end the scenes of others: one pair at a time, in a world of its own.
     apart = [pair for pair in pairs if any(RECIPES[route].everybody for route in pair[0])]
     told = queue.Queue()
-    begin(shared, [pair for pair in pairs if pair not in apart], ARGUMENTS.workers, told)
+    begin(shared, [pair for pair in pairs if pair not in apart], options.workers, told)
     begin(alone, apart, 1, told)
     spans, failures, slow = [], 0, 0
     for _ in pairs:
@@ -715,21 +687,19 @@ def run(shared, alone):
         if failed:
             failures += 1
             report(routes, failed, rounds)
-            if ARGUMENTS.keep:
-                with open(ARGUMENTS.keep, "a") as file:
+            if options.keep:
+                with open(options.keep, "a") as file:
                     file.write(json.dumps({"pair": routes, "failed": failed}) + "\n")
         if len(spans) % 20 == 0:
             print(f"{len(spans)} pairs, {failures} failed, {time.monotonic() - began:.0f} s", flush=True)
     bad = sum(logged(world, since, spans) for world, since in zip(worlds, quiet, strict=True))
     print(
         f"{len(pairs)} pairs, {failures} failed, {bad} complaints of PostgreSQL, {slow} calls that waited long,"
-        f" {time.monotonic() - began:.0f} s, seed {ARGUMENTS.seed}"
+        f" {time.monotonic() - began:.0f} s, seed {options.seed}"
     )
     if failures or bad:
         print('repeat one with --pair "ROUTE" "ROUTE" --rounds 50')
-        return 1
-    print("ok")
-    return 0
+    return failures, bad
 
 
 def logged(world, since, spans):
@@ -746,7 +716,3 @@ def logged(world, since, spans):
         at = time.mktime(time.strptime(line[:19], "%Y-%m-%d %H:%M:%S"))
         print("    meanwhile:", "; ".join(" | ".join(routes) for (a, b), routes in spans if a - 1 <= at <= b + 1))
     return found
-
-
-if __name__ == "__main__":
-    main()

@@ -195,7 +195,7 @@ async fn root_key(settings: &Settings, db: &Db) -> Result<RootKey, Failure> {
         return Ok(key);
     }
     // SECURITY: new keys over old data would lock everybody out for good and look like a fresh start
-    // (test: a_lost_or_foreign_root_key_stops_the_start_and_makes_no_new_one).
+    // (test: test_a_lost_or_foreign_root_key_stops_the_start_and_makes_no_new_one).
     if keys::any(db).await? {
         return Err(Failure {
             code: "keys.root_missing".into(),

@@ -194,7 +194,7 @@ async fn greet(app: &App, output: Output, listeners: &Listeners) -> Result<(), F
     let scheme = if listeners.tls.is_some() { "https" } else { "http" };
     let needs_setup = registration::needs_setup(app).await?;
     // SECURITY: where output is collected, the link would be in more hands than the operator's
-    // (test: the_link_is_not_printed_in_production).
+    // (test: test_the_link_is_not_printed_in_production).
     let link = if needs_setup && !app.settings.is_production() {
         Some(registration::setup_link(app, &Actor::operator()).await?)
     } else {

@@ -245,7 +245,7 @@ async fn seal_personal(
     let text = serde_json::to_vec(fields).map_err(Error::internal)?;
     let context = event.0.as_bytes();
     // SECURITY: a key is also looked up where there is no user: else a refusal takes longer where there is an account
-    // (rig: tests/rigs/telling.py).
+    // (test: test_time_tells_nobody_who_has_an_account).
     let looked_up = person.unwrap_or(UserId(Uuid::nil()));
     let wrapped: Option<(Read<Vec<u8>>,)> =
         tx.maybe("select wrapped from person_keys where user_id = $1", args![looked_up]).await?;

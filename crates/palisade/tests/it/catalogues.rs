@@ -701,7 +701,8 @@ fn without_test(text: &str) -> Vec<String> {
 #[test]
 fn every_test_that_a_comment_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().parent().unwrap();
-    let mut folders = vec![root.join("crates"), root.join("tests/clients")];
+    let mut folders =
+        ["crates", "tests/clients", "tests/rigs"].map(|name| root.join(name)).to_vec();
     let mut texts = Vec::new();
     let mut without = Vec::new();
     while let Some(folder) = folders.pop() {

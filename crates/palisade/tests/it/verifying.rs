@@ -156,7 +156,7 @@ async fn revoking(on: On) {
     app.stop().await;
 }
 
-/// Header and claims of a page; that its signature is good is PyJWT's to say (tests/clients/verifying.py).
+/// Header and claims of a page; that its signature is good is PyJWT's to say (tests/clients/test_introspection.py).
 fn opened(signed: &str) -> (Value, Value) {
     let parts: Vec<&str> = signed.split('.').collect();
     assert_eq!(parts.len(), 3, "{signed}");

@@ -128,7 +128,7 @@ impl Refused {
     /// # Errors
     /// When the database fails.
     pub async fn as_if_wrong(self, change: &mut Change) -> Result<Option<UserId>> {
-        // SECURITY: (rig: tests/rigs/telling.py)
+        // SECURITY: (test: test_time_tells_nobody_who_has_an_account)
         let (_, user) = hold(change, &self.account, self.client).await?;
         Ok(user)
     }
@@ -352,7 +352,8 @@ impl Drop for Guess {
 
 /// A user, if they are still there.
 async fn there(change: &mut Change, user: Option<UserId>) -> Result<Option<UserId>> {
-    // SECURITY: also looked up where there is no account, so that it costs the same (rig: tests/rigs/telling.py).
+    // SECURITY: also looked up where there is no account, so that it costs the same
+    // (test: test_time_tells_nobody_who_has_an_account).
     let found = users::exists(change, user.unwrap_or(UserId(uuid::Uuid::nil()))).await?;
     Ok(user.filter(|_| found))
 }

@@ -267,7 +267,7 @@ fn entry(app: &App, about: Option<UserId>, says: &str, email: Option<&Email>) ->
 
 async fn write(app: &App, actor: &Actor, email: Option<&Email>, reason: Reason) -> Result<()> {
     // SECURITY: nobody's account too, so that it costs the same where there is none
-    // (rig: tests/rigs/telling.py).
+    // (test: test_time_tells_nobody_who_has_an_account).
     let held = reason.about.unwrap_or(UserId(uuid::Uuid::nil()));
     let mut change = app.change_holding(actor, &[Hold::Shared(held)]).await?;
     let there = match reason.admission {

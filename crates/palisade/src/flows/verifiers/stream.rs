@@ -121,7 +121,7 @@ impl Follower {
             self.quiet = 0;
         }
         // SECURITY: numbered, so that nobody on the way can leave one out unseen
-        // (test: a_verifier_refuses_ended_sessions_and_a_withheld_feed).
+        // (test: test_a_verifier_refuses_ended_sessions_and_a_withheld_feed).
         let signed = page.sign(&self.app, Some(self.place)).await?;
         self.place.page += 1;
         Ok(Some(format!("id: {}\nevent: revocations\ndata: {signed}\n\n", page.next).into()))

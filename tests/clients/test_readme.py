@@ -1,4 +1,4 @@
-"""What the README shows to developers: a service in Python, one in Node.js, and a front end on another port."""
+"""What the README shows: the commands, a service in Python, one in Node.js, and a front end on another port."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 
-from server import PASSWORD, ROOT, check, free_port, started
+from server import PASSWORD, ROOT, Server, free_port, started
 
 
 def block(name):
@@ -89,20 +89,16 @@ def takes_our_tokens_and_no_others(name, file, words, modules=None):
         assert ask(url, Authorization="Bearer " + token)[0] == 401, "a token for another audience"
 
 
-@check
-def the_readmes_fastapi_service_takes_our_tokens_and_no_others():
+def test_the_readmes_fastapi_service_takes_our_tokens_and_no_others():
     words = [sys.executable, "-m", "uvicorn", "service:app", "--host", "127.0.0.1", "--port", "PORT"]
     takes_our_tokens_and_no_others("fastapi", "service.py", words)
 
 
-@check
-def the_readmes_node_service_takes_our_tokens_and_no_others():
-    modules = pathlib.Path(os.environ["TEST_NODE_MODULES"])
-    takes_our_tokens_and_no_others("node", "service.mjs", ["node", "service.mjs"], modules)
+def test_the_readmes_node_service_takes_our_tokens_and_no_others(node_modules):
+    takes_our_tokens_and_no_others("node", "service.mjs", ["node", "service.mjs"], node_modules)
 
 
-@check
-def a_front_end_on_another_port_calls_with_the_readmes_setting():
+def test_a_front_end_on_another_port_calls_with_the_readmes_setting():
     name, origin = re.match(r"(PALISADE_\w+)=(\S+) ", block("cors")).groups()
     preflight = {
         "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type",
@@ -132,21 +128,34 @@ def a_front_end_on_another_port_calls_with_the_readmes_setting():
         assert not before["Access-Control-Allow-Origin"] and not after["Access-Control-Allow-Origin"], str(before)
 
 
-@check
-def a_development_server_that_forwards_our_api_uses_cookies():
-    with started() as server:
-        # As a browser sends it to the development server, which sends it on.
-        page = {"Host": "localhost:5173", "Origin": "http://localhost:5173", "Sec-Fetch-Site": "same-origin"}
+def test_a_development_server_that_forwards_our_api_uses_cookies(server):
+    # As a browser sends it to the development server, which sends it on.
+    page = {"Host": "localhost:5173", "Origin": "http://localhost:5173", "Sec-Fetch-Site": "same-origin"}
 
-        def post(path, body, **headers):
-            data = json.dumps(body).encode() if body is not None else b""
-            more = {"Content-Type": "application/json"} if body is not None else {}
-            request = urllib.request.Request(server.url + path, data, {**page, **more, **headers}, method="POST")
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.headers.get_all("Set-Cookie") or []
+    def post(path, body, **headers):
+        data = json.dumps(body).encode() if body is not None else b""
+        more = {"Content-Type": "application/json"} if body is not None else {}
+        request = urllib.request.Request(server.url + path, data, {**page, **more, **headers}, method="POST")
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.headers.get_all("Set-Cookie") or []
 
-        body = {"email": "ann@example.com", "password": PASSWORD, "transport": "cookie"}
-        cookies = [text.split(";")[0] for text in post("/api/v1/auth/login", body)]
-        session = next(cookie for cookie in cookies if cookie.startswith("palisade="))
-        refreshed = [text.split(";")[0] for text in post("/api/v1/auth/refresh", None, Cookie=session)]
-        assert any(cookie.startswith("palisade=") for cookie in refreshed), refreshed
+    body = {"email": "ann@example.com", "password": PASSWORD, "transport": "cookie"}
+    cookies = [text.split(";")[0] for text in post("/api/v1/auth/login", body)]
+    session = next(cookie for cookie in cookies if cookie.startswith("palisade="))
+    refreshed = [text.split(";")[0] for text in post("/api/v1/auth/refresh", None, Cookie=session)]
+    assert any(cookie.startswith("palisade=") for cookie in refreshed), refreshed
+
+
+def test_the_readme_works_as_printed(tmp_path):
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"<!-- run -->\n```sh\n(.*?)```", text, re.S)
+    assert blocks, "the README has no block to run"
+    with Server(tmp_path) as server:
+        script = "set -eu\n" + "".join(blocks)
+        # The sign-in without the phone answered tokens.
+        script += 'case "$ANSWER" in *access_token*) ;; *) exit 9 ;; esac\n'
+        script = script.replace("http://localhost:8000", server.url)
+        script = script.replace("PASTE_THE_TOKEN_OF_THE_LINK", server.greeting["setup_link"].split("=")[1])
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert "ann@example.com" in done.stdout and done.stdout.rstrip().endswith("401"), done.stdout

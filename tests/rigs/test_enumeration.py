@@ -1,10 +1,10 @@
-"""Whether time tells who has an account: telling.py PATH_OF_PALISADE sqlite|postgres [ROUNDS]
+"""Whether time tells who has an account.
 
-Everything that takes an address is asked in turn, in random order, about addresses of six kinds: known, unknown,
-disabled, locked, registered but not verified, and known with a second factor. A sign-in with a passkey begins without
-an address; it is given one all the same. Status, body and headers must be the same; of the times, each
-pair of kinds is compared by the rank-sum test (Mann and Whitney, normal approximation, Bonferroni over all
-pairs), and the medians may differ by 5 %. Exits with 1 if anything tells.
+Everything that takes an address is asked `--rounds` times in turn, in random order, about addresses of six kinds:
+known, unknown, disabled, locked, registered but not verified, and known with a second factor. A sign-in with a passkey begins
+without an address; it is given one all the same. Status, body and headers must be the same; of the times, each pair of
+kinds is compared by the rank-sum test (Mann and Whitney, normal approximation, Bonferroni over all pairs), and the
+medians may differ by 5 %.
 """
 
 import base64
@@ -13,16 +13,13 @@ import http.client
 import itertools
 import json
 import math
-import pathlib
 import random
 import statistics
 import struct
-import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "clients"))
-
-from server import PASSWORD, free_port, postgres, started  # noqa: E402
+import pytest
+from server import PASSWORD, started
 
 KINDS = ["known", "unknown", "disabled", "locked", "unverified", "factor"]
 # So many accounts of each kind take turns, so that no guess locks one that shall not be locked.
@@ -182,18 +179,12 @@ def run(server, rounds):
     return tells
 
 
-def main():
-    on, rounds = sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 500
+@pytest.mark.databases("sqlite", "postgres")
+def test_time_tells_nobody_who_has_an_account(database, option):
+    rounds = option("rounds", 500)
     # Two of what is asked are sign-ins.
     assert 2 * (rounds + 5) / EACH < LOCKS_AFTER, "so many rounds would lock accounts that shall not be locked"
-    if on == "postgres":
-        with postgres() as cluster:
-            sys.exit(1 if both({"PALISADE_DATABASE__URL": cluster.url}, rounds) else 0)
-    sys.exit(1 if both({}, rounds) else 0)
-
-
-def both(settings, rounds):
-    settings = {**settings, **OFF, "PALISADE_COMPAT__LOGIN_FORM": "true"}
+    settings = {**database, **OFF, "PALISADE_COMPAT__LOGIN_FORM": "true"}
     # Sooner or later a pending letter is work of its own; the mailbox of development takes them all.
     required = {**settings, "PALISADE_REGISTRATION__EMAIL_VERIFICATION": "required"}
     with started({**settings, "PALISADE_REGISTRATION__EMAIL_VERIFICATION": "off"}, person=False) as server:
@@ -201,8 +192,4 @@ def both(settings, rounds):
         server.__exit__()
         server.environment.update(required)
         server.__enter__()
-        return run(server, rounds)
-
-
-if __name__ == "__main__":
-    main()
+        assert run(server, rounds) == 0, "something tells"

@@ -1,0 +1,35 @@
+"""Letters that arrived at a real SMTP server."""
+
+import email
+import email.policy
+import re
+import time
+
+
+class Inbox:
+    """Takes letters in, or refuses them as it is told."""
+
+    def __init__(self, port):
+        self.port, self.letters, self.refuse = port, [], None
+
+    async def handle_DATA(self, server, session, envelope):
+        if self.refuse:
+            return self.refuse
+        letter = email.message_from_bytes(envelope.content, policy=email.policy.default)
+        self.letters.append((envelope.rcpt_tos, letter))
+        return "250 Message accepted for delivery"
+
+    def next(self, seconds=10):
+        began = time.time()
+        while not self.letters:
+            assert time.time() - began < seconds, "no letter came"
+            time.sleep(0.02)
+        return self.letters.pop(0)
+
+
+def token(letter, page, url):
+    text = letter.get_body(("plain",)).get_content()
+    found = re.search(rf"^{re.escape(url)}/account/{page}#token=(\S+)\s*$", text, re.M)
+    assert found, text
+    assert found[1] in letter.get_body(("html",)).get_content()
+    return found[1]

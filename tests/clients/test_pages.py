@@ -1,0 +1,201 @@
+"""Our pages in Chromium, and other sites that would use a visitor's cookie."""
+
+import contextlib
+import http.server
+import json
+import threading
+import time
+
+import pytest
+from browsing import tab_to
+from server import PASSWORD, Server, free_port
+
+def test_the_setup_page_works_in_a_browser_under_its_policy(browser, tmp_path):
+    with Server(tmp_path) as server:
+        page = browser.page
+        page.goto(server.greeting["setup_link"])
+        assert "token" not in page.url, "the token stays in the address bar"
+        page.get_by_label("Email").fill("root@example.com")
+        page.get_by_label("Password").fill("short")
+        page.keyboard.press("Enter")
+        page.get_by_text("Use at least 15 characters").wait_for()
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Create administrator").click()
+        page.get_by_text("You can now sign in as root@example.com").wait_for()
+        browser.is_clean(server)
+        assert server.sign_in("root@example.com")["token_type"] == "Bearer"
+
+
+def newest_link(page, server, to):
+    """Where the newest letter of the mailbox leads."""
+    page.goto(server.url + "/mailbox")
+    return page.locator(f"article a[href*='/account/{to}']").first.get_attribute("href")
+
+
+def test_the_account_pages_work_in_a_browser_under_their_policy(server, browser):
+    new, newer = "five green kettles whistle", "mossy lantern drifts inland"
+    page = browser.page
+    page.goto(server.url + "/.well-known/change-password")
+    page.get_by_label("Email").fill("ann@example.com")
+    page.get_by_label("Current password").fill("not the right one at all")
+    page.get_by_label("New password").fill(new)
+    page.get_by_role("button", name="Change the password").click()
+    page.get_by_text("The email address or the password is wrong").wait_for()
+    page.get_by_label("Current password").fill(PASSWORD)
+    page.get_by_label("New password").fill("short")
+    page.keyboard.press("Enter")
+    page.get_by_text("Use at least 15 characters").wait_for()
+    page.get_by_label("New password").fill(new)
+    page.keyboard.press("Enter")
+    page.get_by_text("Your new password is set").wait_for()
+    browser.is_clean(server)
+    kept = page.evaluate("document.cookie + Object.values({...localStorage, ...sessionStorage}).join()")
+    assert kept == "", kept
+
+    assert server.request("POST", "/api/v1/auth/password/forgot", {"email": "ann@example.com"})[0] == 202
+    time.sleep(2)
+    use_link(browser, server, "reset", newer, "Your new password is set")
+    status, session = server.request(
+        "POST", "/api/v1/auth/login", {"email": "ann@example.com", "password": newer}
+    )
+    assert status == 200, session
+    body = {"email": "ann@new.example"}
+    assert server.request("POST", "/api/v1/users/me/email", body, session["access_token"])[0] == 202
+    time.sleep(2)
+    use_link(browser, server, "email", newer, "Your email address is changed")
+    time.sleep(2)
+    use_link(browser, server, "undo", PASSWORD, "Your account is restored")
+    server.command("user", "create", "bob@example.com", "--invite")
+    time.sleep(2)
+    use_link(browser, server, "invite", PASSWORD, "Your password is set")
+    server.sign_in()
+    server.sign_in("bob@example.com")
+
+
+def use_link(browser, server, to, password, says):
+    """Follows the newest letter's link, gives the password, and is done."""
+    page = browser.page
+    link = newest_link(page, server, to)
+    page.goto(link)
+    assert "token" not in page.url, "the token stays in the address bar"
+    page.locator("input[name=password]").fill(password)
+    page.keyboard.press("Enter")
+    page.get_by_text(says).wait_for()
+    browser.is_clean(server)
+    # It was good once.
+    page.goto("about:blank")
+    page.goto(link)
+    page.locator("input[name=password]").fill(password)
+    page.keyboard.press("Enter")
+    page.get_by_text("This link was used").wait_for()
+
+
+@pytest.mark.parametrize("transport", ["token", "cookie"])
+def test_the_docs_page_is_read_and_tried_by_keyboard_alone(server, browser, transport):
+    page = browser.page
+    page.goto(server.url + "/docs")
+    page.get_by_text("Signs in with an email address and a password", exact=True).wait_for()
+    tab_to(page, "[name=email]")
+    page.keyboard.type("ann@example.com")
+    page.keyboard.press("Tab")
+    page.keyboard.type(PASSWORD)
+    page.keyboard.press("Tab")
+    page.keyboard.type(transport)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.locator("#who").filter(has_text="ann@example.com").wait_for()
+    tab_to(page, "#filter")
+    page.keyboard.type("get /users/me returns")
+    tab_to(page, "#get_users_me > summary")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Send").wait_for()
+    tab_to(page, "#get_users_me button")
+    page.keyboard.press("Enter")
+    shown = page.locator("#get_users_me .answer").inner_text()
+    assert json.loads(shown)["email"] == "ann@example.com", shown
+    tokens = page.evaluate("Object.values({...localStorage, ...sessionStorage}).join()")
+    assert tokens == "", "the page keeps something"
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_text("Signed out.").wait_for()
+    page.locator("#get_users_me button").click()
+    page.locator("#get_users_me h3").filter(has_text="401").wait_for()
+    browser.is_clean(server)
+
+
+def test_every_operation_on_the_docs_page_opens_and_offers_its_example(server, browser):
+    page = browser.page
+    page.goto(server.url + "/docs")
+    page.locator(".operation").first.wait_for()
+    document = page.evaluate("fetch('/openapi.json').then((answer) => answer.json())")
+    operations = [operation for item in document["paths"].values() for operation in item.values()]
+    assert page.locator(".operation").count() == len(operations)
+    for operation in operations:
+        view = page.locator("#" + operation["operationId"])
+        view.locator("summary").first.click()
+        view.get_by_role("button", name="Send").wait_for()
+        if "requestBody" in operation:
+            json.loads(view.locator("textarea").input_value())
+    browser.is_clean(server)
+
+
+@contextlib.contextmanager
+def elsewhere(pages):
+    """Another web server: on localhost it is another origin of our site, on 127.0.0.1 another site."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = pages.get(self.path, "").encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    port = free_port()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield port
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+SIGN_IN = """async ([email, password]) => (await fetch("/api/v1/auth/login", {
+  method: "POST", headers: { "Content-Type": "application/json" },
+  body: JSON.stringify({ email, password, transport: "cookie" }) })).status"""
+ME = """async () => (await fetch("/api/v1/users/me")).status"""
+# No body and no preflight: what a hostile page can send without asking.
+SEND = """async (url) => {
+  try { await fetch(url, { method: "POST", mode: "no-cors", credentials: "include" }); } catch {}
+}"""
+READ = """async (url) => {
+  try { return await (await fetch(url, { credentials: "include" })).text(); } catch { return "refused"; }
+}"""
+
+
+def test_a_cookie_session_works_here_and_for_no_other_site(server, browser):
+    page = browser.page
+    logout = server.url + "/api/v1/auth/logout"
+    form = f"<form method=post action={logout}><button>win a prize</button></form>"
+    with elsewhere({"/": "<p>hello", "/form": form}) as port:
+        page.goto(server.url + "/docs")
+        assert page.evaluate(SIGN_IN, ["ann@example.com", PASSWORD]) == 200
+        assert page.evaluate(ME) == 200
+        assert page.evaluate("document.cookie") == "", "a script can read the cookie"
+        for origin in [f"http://localhost:{port}", f"http://127.0.0.1:{port}"]:
+            page.goto(origin + "/")
+            page.evaluate(SEND, logout)
+            assert page.evaluate(READ, server.url + "/api/v1/users/me") == "refused"
+            page.goto(origin + "/form")
+            page.get_by_role("button").click()
+            page.wait_for_url(logout)
+            shown = json.loads(page.locator("body").inner_text())
+            assert shown["code"] in ("access.cross_site", "access.not_signed_in"), shown
+        page.goto(server.url + "/docs")
+        assert page.evaluate(ME) == 200, "another site ended the session"
+        assert page.evaluate("async (url) => (await fetch(url, { method: 'POST' })).status", logout) == 204
+        assert page.evaluate(ME) == 401
