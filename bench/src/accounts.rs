@@ -41,9 +41,9 @@ async fn measure(name: &str, url: String) -> Result<()> {
     let loaded = Settings::load(Sources::default()).map_err(|_| "the defaults don't load")?;
     let builder = Builder::new(loaded.settings, Clock::system(), Arc::new(OsRandom));
     db.migrate(&builder.migrations(), Clock::system().now()).await?;
-    change(&db, "create table bare (address text not null, found text not null)", Args::default())
+    change(&db, "create table bare (email text not null, found text not null)", Args::default())
         .await?;
-    change(&db, "create unique index bare_address on bare (address)", Args::default()).await?;
+    change(&db, "create unique index bare_email on bare (email)", Args::default()).await?;
     let app = builder
         .app(db.clone(), RootKey::generate(&OsRandom))
         .await
@@ -131,16 +131,16 @@ async fn look_up(app: &App, accounts: i64) -> Result<(f64, f64)> {
     let (mut sign_ins, mut bares) = (Vec::new(), Vec::new());
     // The first two turns only warm the caches.
     for turn in 0..TURNS + 2 {
-        let addresses: Vec<String> =
+        let emails: Vec<String> =
             (0..IN_A_ROW).map(|_| format!("person{}@example.com", numbers.next())).collect();
         let began = now();
-        for address in &addresses {
-            sign_in(app, address).await?;
+        for email in &emails {
+            sign_in(app, email).await?;
         }
         let between = now();
-        for address in &addresses {
-            let sql = "select found from bare where address = $1";
-            let _: (String,) = app.db.one(sql, args![address.as_str()]).await?;
+        for email in &emails {
+            let sql = "select found from bare where email = $1";
+            let _: (String,) = app.db.one(sql, args![email.as_str()]).await?;
         }
         if turn >= 2 {
             let each = |span: Duration| span.as_secs_f64() * 1e6 / IN_A_ROW as f64;
@@ -199,9 +199,9 @@ fn keep(times: &mut [Vec<f64>], turn: usize, number: usize, took: Duration) {
     }
 }
 
-async fn sign_in(app: &App, address: &str) -> Result<()> {
-    let email = Email::parse(address).map_err(|error| format!("{error:?}"))?;
-    let found = passwords::of_address(app, &email).await.map_err(|error| format!("{error:?}"))?;
+async fn sign_in(app: &App, email: &str) -> Result<()> {
+    let email = Email::parse(email).map_err(|error| format!("{error:?}"))?;
+    let found = passwords::of_email(app, &email).await.map_err(|error| format!("{error:?}"))?;
     found.and_then(|found| found.stored).map(drop).ok_or_else(|| "an account is missing".into())
 }
 

@@ -65,7 +65,7 @@ impl Connection {
         Ok(Self { stream, received: Vec::with_capacity(LONGEST_ANSWER) })
     }
 
-    /// The same from this address of our own.
+    /// The same from this IP address of our own.
     pub(crate) async fn open_from(from: IpAddr, address: SocketAddr) -> Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.bind((from, 0).into())?;

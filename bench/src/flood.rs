@@ -23,7 +23,7 @@ const SETTLING: Duration = Duration::from_secs(1);
 /// How long sign-ins alone, and bare hashing, are counted each time.
 const COUNTING: Duration = Duration::from_secs(5);
 const READER: &str = "reader@example.com";
-/// Somebody who signs in now and then from an address that the flood doesn't come from.
+/// Someone who signs in now and then from an IP address that the flood doesn't come from.
 const HONEST: &str = "honest@example.com";
 const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 /// The open loop's share of what the closed one reached when it was quiet.
@@ -187,7 +187,7 @@ impl Flood {
     }
 }
 
-/// Sign-ins per second when nobody reads.
+/// Sign-ins per second when no one reads.
 async fn sign_ins_alone(scene: &Scene, people: &[String]) -> Result<f64> {
     let flood = Flood::start(scene.process.address, people);
     tokio::time::sleep(SETTLING).await;
@@ -285,7 +285,7 @@ fn report_sign_ins(alone: &[Alone], pairs: &[Pair], answers: &BTreeMap<u16, usiz
         answers.iter().map(|(status, count)| format!("{count} times {status}")).collect();
     let honest: Vec<f64> = pairs.iter().flat_map(|pair| pair.honest.iter().copied()).collect();
     say(&format!(
-        "\nAn honest sign-in from another address in the flood, reads at full or half rate beside it: median \
+        "\nAn honest sign-in from another IP address in the flood, reads at full or half rate beside it: median \
          {:.2} s, slowest {:.2} s of {}.",
         median(honest.iter().copied()),
         honest.iter().copied().fold(0.0, f64::max),

@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // With nobody to read it there is nobody to tell.
+            // With no one to read it there is no one to tell.
             let _ = writeln!(std::io::stderr(), "palisade-bench: {error}");
             ExitCode::FAILURE
         }

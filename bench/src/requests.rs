@@ -9,7 +9,7 @@ use crate::process::Process;
 use crate::scene::Scene;
 use crate::{Plan, Result, median, say};
 
-/// The core that both servers run on; the load is kept off it by whoever starts this program.
+/// The core that both servers run on; the load is kept off it by the person who starts this program.
 pub(crate) const SERVER_CORE: &str = "0";
 
 /// Something that is measured in each round.

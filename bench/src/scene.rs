@@ -12,9 +12,9 @@ use crate::floor::PATH;
 use crate::process::Process;
 
 const PASSWORD: &str = "seven purple teapots orbit";
-/// Rules that this load from one address would run into. They are widened, not switched off: they
+/// Rules that this load from one IP address would run into. They are widened, not switched off: they
 /// are looked up and counted as ever.
-const WIDENED: [&str; 4] = ["login_address", "register_address", "refresh_address", "account"];
+const WIDENED: [&str; 4] = ["login_ip", "register_ip", "refresh_ip", "account"];
 
 /// A running server and the directory it lives in.
 pub(crate) struct Scene {

@@ -1,7 +1,7 @@
 """A service that verifies Palisade's access tokens by itself and still refuses those of ended sessions.
 
 It needs PyJWT and cryptography. It fetches the public keys, follows the signed feed of endings, and refuses
-everything once the newest page of that feed is older than it can bear: whoever cuts it off from the feed gains
+everything once the newest page of that feed is older than it can bear: anyone who cuts it off from the feed gains
 nothing.
 
 Usage: PALISADE_API_KEY=pal_ak_… verifier.py URL, with one token a line on standard input.
@@ -21,7 +21,7 @@ ALGORITHMS = ["EdDSA", "ES256"]
 
 
 class Refused(Exception):
-    """The token lets nobody in."""
+    """The token lets no one in."""
 
 
 class Verifier:
@@ -81,7 +81,7 @@ class Verifier:
             raise Refused(str(error)) from error
 
     def _key(self, kid):
-        """Our key of this name. Made-up names make nobody fetch the keys again and again."""
+        """Our key of this name. Made-up names make no one fetch the keys again and again."""
         known = {key.key_id: key for key in self.keys.get_signing_keys()}
         if kid not in known and time.monotonic() - self.looked >= 5:
             self.looked = time.monotonic()
@@ -95,7 +95,7 @@ class Verifier:
             try:
                 self._stream()
             except (OSError, Refused, ValueError):
-                # Refused, cut off or spoken to by somebody else: what matters is how old the head gets.
+                # Refused, cut off or spoken to by someone else: what matters is how old the head gets.
                 pass
             self.stopping.wait(0.5)
 

@@ -24,6 +24,6 @@ static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
 });
 
 fuzz_target!(|text: &str| {
-    // Nobody holds the keys: whatever is accepted is a forgery.
+    // No one holds the keys: whatever is accepted is a forgery.
     assert!(VERIFIER.verify(text, NOW).is_err());
 });

@@ -74,13 +74,13 @@ fn with(answer: &Value, member: &str, bytes: &[u8]) -> Value {
 
 fuzz_target!(|input: &[u8]| {
     let Some((choice, bytes)) = input.split_first() else { return };
-    // The certificate is nobody's: what leads to it is a forgery.
+    // The certificate is no one's: what leads to it is a forgery.
     let roots = [bytes.to_vec()];
     let trusted = AttestationPolicy::Trusted { roots: &roots, now: 1_900_000_000 };
     match choice % 7 {
         0 => {
             let answer = with(&REGISTRATION, "attestationObject", bytes);
-            // Without attestation anybody may make a credential of their own.
+            // Without attestation anyone may make a credential of their own.
             let _ = registers(&answer, &AttestationPolicy::None);
             let _ = registers(&answer, &trusted);
         }

@@ -100,7 +100,7 @@ class Server:
 
 
 class Cluster:
-    """A PostgreSQL cluster that nobody else uses, over a socket and loopback."""
+    """A PostgreSQL cluster that no one else uses, over a socket and loopback."""
 
     def __init__(self, directory, fsync, more=()):
         self.tools = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1]

@@ -171,11 +171,11 @@ def test_introspection_and_revocation_speak_forms(server):
             text = answer.read()
             return json.loads(text) if text else None
 
-    says = ask("/api/v1/auth/introspect", held["access_token"])
+    message = ask("/api/v1/auth/introspect", held["access_token"])
     claims = jwt.decode(held["access_token"], options={"verify_signature": False})
     # Which credentials of the session it belongs to is for the server alone.
     del claims["gen"]
-    assert says == {"active": True, "token_type": "Bearer", **claims}, says
+    assert message == {"active": True, "token_type": "Bearer", **claims}, message
     assert ask("/api/v1/auth/revoke", held["refresh_token"]) is None
     for token in [held["access_token"], held["refresh_token"]]:
         assert ask("/api/v1/auth/introspect", token) == {"active": False}

@@ -19,18 +19,18 @@ def bearer(server, post, email, password):
 
 
 def moved(server, inbox, post):
-    """Another address, and back again from the old one."""
+    """Another email, and back again from the old one."""
     ann = bearer(server, post, "ann@example.com", OTHER)
     assert ann("POST", "/me/email", {"email": "ann@new.example"})[0] == 202
-    to, letter = inbox.next()
+    to, mail = inbox.next()
     assert to == ["ann@new.example"], to
-    link = token(letter, "email", server.url)
+    link = token(mail, "email", server.url)
     assert post("email/confirm", token=link, password=PASSWORD)[0] == 422
     assert post("email/confirm", token=link, password=OTHER) == (204, None)
     assert ann("GET", "/me")[1]["email"] == "ann@new.example"
-    to, letter = inbox.next()
+    to, mail = inbox.next()
     assert to == ["ann@example.com"], to
-    link = token(letter, "undo", server.url)
+    link = token(mail, "undo", server.url)
     assert post("email/undo", token=link, password=PASSWORD) == (204, None)
     assert ann("GET", "/me")[0] == 401
     assert "was changed" in inbox.next()[1]["Subject"]
@@ -42,9 +42,9 @@ def invited(server, inbox, post, root):
     """By an administrator; and gone again, at one's own wish and at an administrator's."""
     status, bob = root("POST", "", {"email": "bob@example.com", "name": "Bob"})
     assert status == 201, bob
-    to, letter = inbox.next()
+    to, mail = inbox.next()
     assert to == ["bob@example.com"], to
-    link = token(letter, "invite", server.url)
+    link = token(mail, "invite", server.url)
     assert post("password/reset", token=link, password=OTHER) == (204, None)
     bob = bearer(server, post, "bob@example.com", OTHER)
     status, export = bob("GET", "/me/export")
@@ -101,16 +101,16 @@ def test_an_account_lives_its_whole_life_by_mail(inbox, database):
         # With a mail server verification is required.
         assert post("register", **ann, password=PASSWORD) == (202, {"status": "accepted"})
         assert post("login", **ann, password=PASSWORD)[0] == 401
-        to, letter = inbox.next()
-        assert to == ["ann@example.com"] and letter["From"] == "Example <no-reply@example.com>", letter
-        assert letter["Auto-Submitted"] == "auto-generated" and letter["Message-ID"], letter
-        link = token(letter, "verify", server.url)
+        to, mail = inbox.next()
+        assert to == ["ann@example.com"] and mail["From"] == "Example <no-reply@example.com>", mail
+        assert mail["Auto-Submitted"] == "auto-generated" and mail["Message-ID"], mail
+        link = token(mail, "verify", server.url)
         assert post("verify-email", token=link, password=OTHER)[0] == 422
         assert post("verify-email", token=link, password=PASSWORD) == (204, None)
         status, session = post("login", **ann, password=PASSWORD)
         assert status == 200, session
 
-        # Forgotten while the mail server refuses: the letter waits, the request doesn't.
+        # Forgotten while the mail server refuses: the email waits, the request doesn't.
         inbox.refuse = "451 try again later"
         began = time.time()
         assert post("password/forgot", **ann)[0] == 202
@@ -118,7 +118,7 @@ def test_an_account_lives_its_whole_life_by_mail(inbox, database):
         assert time.time() - began < 1
         time.sleep(2)
         inbox.refuse = None
-        assert not inbox.letters
+        assert not inbox.mails
         assert post("password/forgot", **ann)[0] == 202
         link = token(inbox.next()[1], "reset", server.url)
         assert post("password/reset", token=link, password=OTHER) == (204, None)
@@ -130,7 +130,7 @@ def test_an_account_lives_its_whole_life_by_mail(inbox, database):
         assert status == 200, session
         device = session["device_token"]
 
-        # Locked by somebody, let in by a known device, unlocked by an administrator.
+        # Locked by someone, let in by a known device, unlocked by an administrator.
         for _ in range(5):
             assert post("login", **ann, password="not the right one at all")[0] == 401
         assert "paused" in inbox.next()[1]["Subject"]
@@ -141,7 +141,7 @@ def test_an_account_lives_its_whole_life_by_mail(inbox, database):
         assert root("POST", f"/{user['id']}/unlock") == (204, None)
         assert post("login", **ann, password=OTHER)[0] == 200
 
-        # Who registers the address again tells its owner, and learns nothing.
+        # Who registers the email again tells its owner, and learns nothing.
         assert post("register", **ann, password=PASSWORD) == (202, {"status": "accepted"})
         assert "You have an account" in inbox.next()[1]["Subject"]
         moved(server, inbox, post)

@@ -1,4 +1,4 @@
-"""Second factors, as somebody else's software knows them: authenticator apps (pyotp, and zxing for the QR code), a
+"""Second factors, as someone else's software knows them: authenticator apps (pyotp, and zxing for the QR code), a
 security key that doesn't ask who holds it (soft-webauthn), a passkey that does (python-fido2)."""
 
 import base64
@@ -34,8 +34,8 @@ features.webauthn_json_mapping.enabled = True
 LOGIN = "/api/v1/auth/login"
 ME = "/api/v1/users/me"
 ALONE = LOGIN + "/passkey"
-# The step after this one is taken too, so that not every check waits for it.
-AHEAD = {"MFA__TOTP_DRIFT": "1"}
+# The step before this one is taken to its end, so that not every check waits for the next.
+BEHIND = {"MFA__TOTP_GRACE": "30s"}
 
 
 def scanned(svg):
@@ -60,15 +60,15 @@ def wait_for_room(app, seconds=10):
         time.sleep(left + 0.1)
 
 
-def enrol(server, token):
-    """Sets up an app by what it scans; answers it and the recovery codes."""
+def enrol(server, token, behind=0):
+    """Sets up an app by what it scans, with the code of so many seconds ago; answers it and the recovery codes."""
     status, made = server.request("POST", ME + "/totp", token=token)
     assert status == 200, made
     assert scanned(made["qr_svg"]) == made["otpauth_uri"]
     app = pyotp.parse_uri(made["otpauth_uri"])
     assert app.secret == made["secret"] and app.name == "ann@example.com" and app.issuer == "localhost", app
     wait_for_room(app)
-    status, done = server.request("POST", ME + "/totp/confirm", {"code": app.now()}, token)
+    status, done = server.request("POST", ME + "/totp/confirm", {"code": app.at(int(time.time()) - behind)}, token)
     assert status == 200 and len(done["recovery_codes"]) == 10, done
     return app, done["recovery_codes"]
 
@@ -100,8 +100,8 @@ def signed_in(server, answer, amr):
 
 
 def next_code(app):
-    """The code after this one: good already where one step ahead is taken."""
-    return app.at(int(time.time()) + app.interval)
+    """The code after the one that set it up, which was that of the step before this one."""
+    return app.now()
 
 
 def test_pyotp_scans_the_code_and_signs_in_with_each_code_once(server):
@@ -161,7 +161,7 @@ def test_soft_webauthn_is_a_second_factor_and_not_enough_alone(server):
     signed_in(server, answer, ["pwd", "hwk", "user", "mfa"])
     # The same answer for another sign-in.
     refused(prove(server, asked(server), "passkey", credential=credential))
-    # It says that somebody touched it, not who.
+    # It says that someone touched it, not who.
     status, options = server.request("POST", ALONE + "/begin")
     assert status == 200 and options["userVerification"] == "required", options
     credential = as_json(key.get(for_soft(options), server.url))
@@ -204,7 +204,7 @@ class Passkey:
         kind = CollectedClientData.TYPE.GET
         client = self.client_data(kind, challenge or options.challenge, origin)
         signature = bytearray(self.key.sign(data + client.hash))
-        # As whoever relies on it would see it.
+        # As anyone who relies on it would see it.
         EdDSA.from_cryptography_key(self.key.public_key()).verify(data + client.hash, bytes(signature))
         if flip:
             signature[10] ^= 1
@@ -256,25 +256,25 @@ def test_a_passkey_of_python_fido2_signs_in_alone_and_only_as_it_was_asked(serve
     refused(finish(thief.get(begin(), ours)))
 
 
-@pytest.mark.settings(**AHEAD)
+@pytest.mark.settings(**BEHIND)
 def test_a_recovery_code_works_once_and_stands_in_for_the_app(server):
-    app, codes = enrol(server, server.sign_in()["access_token"])
+    app, codes = enrol(server, server.sign_in()["access_token"], behind=30)
     answer = prove(server, asked(server), "recovery_code", code=codes[0].upper().replace("-", " "))
     session = signed_in(server, answer, ["pwd", "otp", "mfa"])
     me = server.request("GET", ME, token=session["access_token"])[1]
     assert me["mfa"] == {"totp": True, "passkeys": 0, "recovery_codes_left": 9}, me
     challenge = asked(server)
     refused(prove(server, challenge, "recovery_code", code=codes[0]))
-    # Whoever lost the phone removes it with that proof; the codes go with the factor that they stand in for.
+    # Anyone who lost the phone removes it with that proof; the codes go with the factor that they stand in for.
     assert server.request("DELETE", ME + "/totp", token=session["access_token"]) == (204, None)
     refused(prove(server, challenge, "recovery_code", code=codes[1]), "login.challenge_over")
     assert server.sign_in()["token_type"] == "Bearer"
 
 
-@pytest.mark.settings(**AHEAD)
+@pytest.mark.settings(**BEHIND)
 @pytest.mark.databases("sqlite", "postgres")
 def test_a_server_that_was_killed_remembers_which_codes_were_used(server):
-    app, codes = enrol(server, server.sign_in()["access_token"])
+    app, codes = enrol(server, server.sign_in()["access_token"], behind=30)
     challenge, code = asked(server), next_code(app)
     session = signed_in(server, prove(server, challenge, "totp", code=code), ["pwd", "otp", "mfa"])
     signed_in(server, prove(server, asked(server), "recovery_code", code=codes[0]), ["pwd", "otp", "mfa"])
@@ -303,7 +303,7 @@ def test_a_server_that_was_killed_remembers_which_codes_were_used(server):
     assert me["mfa"] == {"totp": True, "passkeys": 0, "recovery_codes_left": 9}, me
 
 
-@pytest.mark.settings(**AHEAD, LOCKOUT__ENABLED="false")
+@pytest.mark.settings(**BEHIND, LOCKOUT__ENABLED="false")
 @pytest.mark.databases("postgres")
 def test_of_twenty_uses_of_a_code_at_two_servers_one_is_taken(server, settings, database):
     same = {
@@ -311,7 +311,7 @@ def test_of_twenty_uses_of_a_code_at_two_servers_one_is_taken(server, settings, 
         "PALISADE_KEYS__ROOT_KEY_FILE": server.directory + "/palisade-data/root.key",
     }
     with Server(server.directory, {**settings, **database, **same}) as second:
-        app, codes = enrol(server, server.sign_in()["access_token"])
+        app, codes = enrol(server, server.sign_in()["access_token"], behind=30)
         for method, code in [("totp", next_code(app)), ("recovery_code", codes[0])]:
             challenges = [(at, asked(at)) for at in (server, second) for _ in range(10)]
             together, answers = threading.Barrier(len(challenges)), []

@@ -200,7 +200,7 @@ def test_production_refuses_what_is_unsafe_and_names_setting_and_fix(tmp_path):
         ({"REGISTRATION__MODE": "open"}, "registration.mode", "closed"),
         ({"LIMITS__ENABLED": "false"}, "limits.enabled", "limits.rules.NAME.burst"),
         ({"LOCKOUT__ENABLED": "false"}, "lockout.enabled", "lockout.threshold"),
-        ({"LIMITS__RULES__LOGIN_ADDRESS__ENABLED": "false"}, "limits.rules.login_address", "burst"),
+        ({"LIMITS__RULES__LOGIN_IP__ENABLED": "false"}, "limits.rules.login_ip", "burst"),
         ({"KEYS__ROOT_KEY_FILE": str(placeholder)}, "keys.root_key", "a root key file"),
         ({"KEYS__ROOT_KEY": "secret"}, "keys.root_key", "a root key file"),
         ({"DATABASE__URL": "postgres://palisade@db.example.com/app?sslmode=disable"},
@@ -210,21 +210,21 @@ def test_production_refuses_what_is_unsafe_and_names_setting_and_fix(tmp_path):
     ]
     for settings, key, fix in unsafe:
         named = {f"PALISADE_{name}": value for name, value in settings.items()}
-        says = refusal(tmp_path, named)
-        assert key in says and fix in says, (settings, says)
+        message = refusal(tmp_path, named)
+        assert key in message and fix in message, (settings, message)
         # The same before anything is started.
-        says = refusal(tmp_path, named, "config", "check")
-        assert key in says and fix in says, (settings, says)
+        message = refusal(tmp_path, named, "config", "check")
+        assert key in message and fix in message, (settings, message)
     config = (tmp_path / "palisade.toml").read_text()
     without = re.sub("(?m)^trusted_proxies", "# trusted_proxies", config)
     assert without != config
     (tmp_path / "without.toml").write_text(without)
-    says = refusal(tmp_path, {}, "--config", "without.toml", "serve")
-    assert "server.trusted_proxies" in says and "Set server.tls.certificate" in says, says
+    message = refusal(tmp_path, {}, "--config", "without.toml", "serve")
+    assert "server.trusted_proxies" in message and "Set server.tls.certificate" in message, message
     key = tmp_path / "palisade-data" / "root.key"
     key.chmod(0o644)
-    says = refusal(tmp_path, {})
-    assert str(key.name) in says and "chmod 600" in says, says
+    message = refusal(tmp_path, {})
+    assert str(key.name) in message and "chmod 600" in message, message
     key.chmod(0o600)
     # With none of it wrong, the very same directory serves.
     ports = [free_port(), free_port()]

@@ -27,7 +27,7 @@ def test_the_setup_page_works_in_a_browser_under_its_policy(browser, tmp_path):
 
 
 def newest_link(page, server, to):
-    """Where the newest letter of the mailbox leads."""
+    """Where the newest email of the mailbox leads."""
     page.goto(server.url + "/mailbox")
     return page.locator(f"article a[href*='/account/{to}']").first.get_attribute("href")
 
@@ -72,15 +72,15 @@ def test_the_account_pages_work_in_a_browser_under_their_policy(server, browser)
     server.sign_in("bob@example.com")
 
 
-def use_link(browser, server, to, password, says):
-    """Follows the newest letter's link, gives the password, and is done."""
+def use_link(browser, server, to, password, message):
+    """Follows the newest email's link, gives the password, and is done."""
     page = browser.page
     link = newest_link(page, server, to)
     page.goto(link)
     assert "token" not in page.url, "the token stays in the address bar"
     page.locator("input[name=password]").fill(password)
     page.keyboard.press("Enter")
-    page.get_by_text(says).wait_for()
+    page.get_by_text(text).wait_for()
     browser.is_clean(server)
     # It was good once.
     page.goto("about:blank")

@@ -157,7 +157,7 @@ class Writer:
             self.replay(client)
 
     def replay(self, client):
-        """A token whose successor was used is no good to anybody, and ends its family."""
+        """A token whose successor was used is no good to anyone, and ends its family."""
         status, _ = client.call("POST", "/auth/refresh", {"refresh_token": self.used[-2]})
         if status != 401:
             raise Broken(f"{self.email}: a refresh token was used twice ({status})")

@@ -40,8 +40,8 @@ SETTINGS = {
     "PALISADE_REGISTRATION__EMAIL_VERIFICATION": "optional",
     "PALISADE_MAIL__FROM": "palisade@example.com",
 }
-# Asked for here, a link is made when its letter leaves, and replaces the one before it: a third one beside the two calls.
-LETTERS = {"POST /auth/password/forgot", "POST /users/{id}/reset-password"}
+# Asked for here, a link is made when its email leaves, and replaces the one before it: a third one beside the two calls.
+EMAILS = {"POST /auth/password/forgot", "POST /users/{id}/reset-password"}
 # What a machine that is busy with other things makes of a request.
 STARVED = {"server.feed_unavailable", "server.timeout"}
 CHANGING = ("post", "put", "patch", "delete")
@@ -54,7 +54,7 @@ COMPARED = {
     "POST /auth/login": {(401, "login.denied")},
     "POST /login/access-token": {(401, "login.denied")},
 }
-# What acts on everybody looks for the accounts that have something to end before it ends the first: whether one whose
+# What acts on everyone looks for the accounts that have something to end before it ends the first: whether one whose
 # credentials end meanwhile is among them depends on how far it had come.
 REVOKED = re.compile(r"audit_events event=sessions\.(revoked|all_revoked),")
 GUESSED = re.compile(r"(audit_events event=(passwords\.wrong|login\.denied),|lockout_counts )")
@@ -90,19 +90,19 @@ class Worker:
             self.signed_in_at = time.monotonic()
         return self.session["access_token"]
 
-    def link(self, address, page, count=1):
-        """The newest link to a page that was sent to an address, once so many have come. Two links: the newest first."""
-        path = os.path.join(self.mail, f"{address}.{page}")
+    def link(self, email, page, count=1):
+        """The newest link to a page that was sent to an email, once so many have come. Two links: the newest first."""
+        path = os.path.join(self.mail, f"{email}.{page}")
         end = time.monotonic() + 60
         while True:
             tokens = open(path).read().split() if os.path.exists(path) else []
             if len(tokens) >= count:
                 return tokens[::-1] if count > 1 else tokens[-1]
-            assert time.monotonic() < end, f"no letter with a link to {page} came to {address}"
+            assert time.monotonic() < end, f"no email with a link to {page} came to {email}"
             time.sleep(0.02)
 
     def scenes(self, needs, wanted):
-        """Makes scenes together, so that their letters are waited for once."""
+        """Makes scenes together, so that their emails are waited for once."""
         made = []
         for how, crossed in wanted:
             made.append(Scene(self, f"s{next(self.world.names)}", how, crossed))
@@ -211,7 +211,7 @@ class Watch:
         }
         names = {value: f"<{name}>" for name, value in scene.ids.items()}
         names |= {scene.role: "<role>", scene.new_role: "<new role>", scene.resource: "<resource>"}
-        names |= {address: f"<email {number}>" for number, address in enumerate(scene.emails)}
+        names |= {email: f"<email {number}>" for number, email in enumerate(scene.emails)}
         found = collections.Counter()
         for line in self.worker.sql.lines(self.worker.world.snapshot.format(**words)):
             table, row = line.split("|", 1)
@@ -240,7 +240,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d)?")
 
 
 def plain(row, names):
-    """A row with names for what is other in every scene. Digests are left out: letters fill them when they leave."""
+    """A row with names for what is other in every scene. Digests are left out: emails fill them when they leave."""
     said = []
     for column, value in row.items():
         if column.endswith("digest") or column in ("used_step", "hint", "last_used_at"):
@@ -258,7 +258,7 @@ def plain(row, names):
 
 def snapshot(sql):
     """One query for every row of a scene, in whatever tables there are: found by the columns that name a user, an
-    address, a role or a resource."""
+    email, a role or a resource."""
     columns = collections.defaultdict(set)
     for line in sql.lines(
         "select table_name, column_name from information_schema.columns where table_schema = current_schema()"
@@ -287,7 +287,7 @@ def snapshot(sql):
         if found:
             where = " or ".join(found)
             if table == "recovery_tokens":
-                # What letters that leave afterwards add.
+                # What emails that leave afterwards add.
                 where = f"({where}) and (created_at < {{began}} or used_at is not null)"
             parts.append(f"select '{table}', to_jsonb(t) from {table} t where {where}")
     parts.append(
@@ -375,14 +375,14 @@ def measure(world):
             f"create trigger rig_touch after insert or update or delete on {table}"
             " for each row execute function rig_touch()"
         )
-    # What acts on everybody comes last: it ends the scenes of the others.
+    # What acts on everyone comes last: it ends the scenes of the others.
     recipes = sorted(RECIPES.values(), key=lambda recipe: (recipe.everybody, recipe.route))
     scenes = worker.scenes([recipe.needs for recipe in recipes], [("two", None)] * len(recipes))
     for recipe, scene in zip(recipes, scenes, strict=True):
         watch = Watch(worker, scene, [recipe, recipe])
         before = watch.credentials()
         watch.start()
-        # Letters write too; they are none of the call's own.
+        # Emails write too; they are none of the call's own.
         while worker.sql.lines("select count(*) from outbox where sent_at is null")[0] != "0":
             time.sleep(0.05)
         worker.sql.lines("delete from rig_touched")
@@ -433,7 +433,7 @@ class Trial:
         self.needs = frozenset().union(*(recipe.needs for recipe in self.pair))
         self.rounds = rounds
         self.everybody = any(recipe.everybody for recipe in self.pair)
-        self.letters = "reset" in self.needs and not LETTERS.isdisjoint(routes)
+        self.mails = "reset" in self.needs and not EMAILS.isdisjoint(routes)
         self.slow, self.scenes = 0, []
 
     def run(self):
@@ -460,12 +460,12 @@ class Trial:
     def settle(self):
         """Until both processes know what has ended, and links that were asked for are made."""
         time.sleep(SETTLED)
-        if not self.letters:
+        if not self.mails:
             return
         moment, end = self.worker.sql.lines("select clock_timestamp()")[0], time.monotonic() + 60
         waiting = f"select count(*) from outbox where sent_at is null and failed_at is null and created_at < '{moment}'"
         while self.worker.sql.lines(waiting)[0] != "0":
-            assert time.monotonic() < end, "letters don't leave"
+            assert time.monotonic() < end, "emails don't leave"
             time.sleep(0.02)
 
     def watches(self, way, count):
@@ -491,7 +491,7 @@ class Trial:
         return explained, took
 
     def between(self, way):
-        """What comes of the other call between two accounts of one that acts on everybody. That one goes from account
+        """What comes of the other call between two accounts of one that acts on everyone. That one goes from account
         to account, people before service accounts and its caller last, and keeps what it has done: here an
         administrator has ended the first ones, and the rest is its own, unless the other call ended its caller."""
         explained = []
@@ -523,7 +523,7 @@ class Trial:
 
     def in_one_way(self, way, rounds):
         explained, took = self.orders(way)
-        # What acts on everybody would end the scenes of the next round too.
+        # What acts on everyone would end the scenes of the next round too.
         parts = [1] * rounds if self.everybody else [rounds]
         outcomes = [outcome for part in parts for outcome in self.at_once(way, part, took)]
         if any(code in STARVED for outcome in outcomes for _, code in outcome["answers"]):
@@ -674,7 +674,7 @@ def run(shared, alone):
     print(f"{len(pairs)} pairs, {sum(rounds for _, rounds, _ in pairs)} rounds", flush=True)
     began, worlds = time.monotonic(), [shared, alone]
     quiet = [world.log.stat().st_size for world in worlds]
-    # What acts on everybody would end the scenes of others: one pair at a time, in a world of its own.
+    # What acts on everyone would end the scenes of others: one pair at a time, in a world of its own.
     apart = [pair for pair in pairs if any(RECIPES[route].everybody for route in pair[0])]
     told = queue.Queue()
     begin(shared, [pair for pair in pairs if pair not in apart], options.workers, told)

@@ -73,7 +73,7 @@ class Client:
                 self.socket.sendall(self.bytes(call))
                 return self.answer(call.method)
             except (OSError, http.client.HTTPException):
-                # The server closed a connection that nobody had used for long.
+                # The server closed a connection that no one had used for long.
                 self.close()
                 if last:
                     raise
@@ -97,7 +97,7 @@ class Call:
 
 
 class Mail(socketserver.BaseRequestHandler):
-    """A mail server that writes down the token of each link: DIRECTORY/ADDRESS.PAGE, the newest in the last line."""
+    """A mail server that writes down the token of each link: DIRECTORY/EMAIL.PAGE, the newest in the last line."""
 
     def handle(self):
         # A connection that ends while nothing is said is no news.
@@ -116,10 +116,10 @@ class Mail(socketserver.BaseRequestHandler):
             word = line.strip().upper()
             if word.startswith(b"DATA"):
                 say("354 go on")
-                letter = bytearray()
+                mail = bytearray()
                 while (part := file.readline()) not in (b".\r\n", b""):
-                    letter += part[1:] if part.startswith(b"..") else part
-                self.keep(to, bytes(letter))
+                    mail += part[1:] if part.startswith(b"..") else part
+                self.keep(to, bytes(mail))
                 to = []
                 say("250 kept")
             elif word.startswith(b"QUIT"):
@@ -130,15 +130,15 @@ class Mail(socketserver.BaseRequestHandler):
                     to.append(re.search(rb"<(.*)>", line)[1].decode())
                 say("250 localhost")
 
-    def keep(self, to, letter):
-        message = email.message_from_bytes(letter)
+    def keep(self, to, mail):
+        message = email.message_from_bytes(mail)
         for part in message.walk():
             if part.get_content_type() != "text/plain":
                 continue
             text = part.get_payload(decode=True).decode()
             for page, token in re.findall(r"/account/(\w+)#token=(\S+)", text):
-                for address in to:
-                    with open(os.path.join(self.server.directory, f"{address}.{page}"), "a") as file:
+                for recipient in to:
+                    with open(os.path.join(self.server.directory, f"{recipient}.{page}"), "a") as file:
                         file.write(token + "\n")
 
 
@@ -187,7 +187,7 @@ def text(data):
 
 class Passkey:
     """An authenticator whose private key is 1 and whose nonce is 1: its public key is the curve's generator, and a
-    signature is one multiplication. It proves nothing to anybody and costs nothing."""
+    signature is one multiplication. It proves nothing to anyone and costs nothing."""
 
     ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
     X = 0x6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296
@@ -257,7 +257,7 @@ class Scene:
         return self.ask(method, path, body, self.worker.admin())
 
     def build(self, needs):
-        """In steps: what takes a letter's time is done for many scenes at once."""
+        """In steps: what takes an email's time is done for many scenes at once."""
         if self.how == "crossed":
             needs = needs | {"other", "admin"}
         self.ask("POST", "/auth/register", {"email": self.email, "password": self.password})
@@ -277,11 +277,11 @@ class Scene:
             body = {"name": "own", "permissions": []}
             made = self.ask("POST", "/users/me/api-keys", body, first["access_token"])
             self.keys["own"] = made
-        yield from self.letters(needs, first["access_token"])
+        yield from self.mails(needs, first["access_token"])
         if "mfa" in needs:
             self.challenges = [self.challenge() for _ in range(2)]
-        if "alone" in needs:
-            self.options["alone"] = [self.ask("POST", "/auth/login/passkey/begin") for _ in range(2)]
+        if "passwordless" in needs:
+            self.options["passwordless"] = [self.ask("POST", "/auth/login/passkey/begin") for _ in range(2)]
 
     def sign_in(self):
         body = {"email": self.email, "password": self.password}
@@ -299,7 +299,7 @@ class Scene:
         return self.ask("POST", "/auth/login", body, good=(401,))["mfa_token"]
 
     def move(self, token):
-        """The address was changed, and the old one can have it back."""
+        """The email was changed, and the old one can have it back."""
         self.ask("POST", "/users/me/email", {"email": self.emails[4]}, token)
         yield
         body = {"token": self.worker.link(self.emails[4], "email"), "password": self.password}
@@ -351,7 +351,7 @@ class Scene:
         if "totp_begun" in needs:
             self.secret = self.ask("POST", "/users/me/totp", token=token)["secret"]
 
-    def letters(self, needs, token):
+    def mails(self, needs, token):
         wanted = needs & {"email", "reset", "lost", "verify"}
         if not wanted:
             return
@@ -374,7 +374,7 @@ class Scene:
             self.links["verify"] = [self.worker.link(self.emails[0], "verify")]
         if "lost" in needs:
             self.links["factors"] = [self.worker.link(self.email, "factors")]
-            # Time passes: nobody waits for an hour here.
+            # Time passes: no one waits for an hour here.
             self.worker.sql.lines(
                 "update factor_recoveries set ready_at = created_at"
                 f" where user_id = '{self.ids['subject']}'"
@@ -399,7 +399,7 @@ class Scene:
         return self.worker.admin(), self.ids["subject"]
 
     def accounts(self, slot):
-        """What a call that acts on everybody reaches of the scene before its caller, in its order."""
+        """What a call that acts on everyone reaches of the scene before its caller, in its order."""
         others = [(name == "service", id) for name, id in self.ids.items() if (self.crossed, name) != (slot, "subject")]
         return [id for _, id in sorted(others)]
 
@@ -411,7 +411,7 @@ RECIPES = {}
 
 
 class Recipe:
-    """How a route is called. One that acts on `everybody` is called where no other pair is under way."""
+    """How a route is called. One that acts on `everyone` is called where no other pair is under way."""
 
     def __init__(self, route, make, needs, who, everybody):
         self.route, self.make, self.needs, self.who = route, make, frozenset(needs), who
@@ -530,8 +530,8 @@ open_to_all(
 )
 open_to_all("POST /auth/login/passkey/begin")
 open_to_all(
-    "POST /auth/login/passkey/finish", "passkey", "alone", who="subject",
-    body=lambda scene, slot: {"credential": scene.passkey.get(scene.own(slot, scene.options["alone"]))},
+    "POST /auth/login/passkey/finish", "passkey", "passwordless", who="subject",
+    body=lambda scene, slot: {"credential": scene.passkey.get(scene.own(slot, scene.options["passwordless"]))},
 )
 open_to_all("POST /auth/password/forgot", body=lambda scene, slot: {"email": scene.email})
 # Of two links the newer one counts; the older is tried beside it.

@@ -1,8 +1,8 @@
 """Whether time tells who has an account.
 
-Everything that takes an address is asked `--rounds` times in turn, in random order, about addresses of six kinds:
+Everything that takes an email is asked `--rounds` times in turn, in random order, about emails of six kinds:
 known, unknown, disabled, locked, registered but not verified, and known with a second factor. A sign-in with a passkey begins
-without an address; it is given one all the same. Status, body and headers must be the same; of the times, each pair of
+without an email; it is given one all the same. Status, body and headers must be the same; of the times, each pair of
 kinds is compared by the rank-sum test (Mann and Whitney, normal approximation, Bonferroni over all pairs), and the
 medians may differ by 5 %.
 """
@@ -59,7 +59,7 @@ class Client:
         return took, (answer.status, json.dumps(shown), names)
 
 
-def addresses(kind):
+def emails(kind):
     return [f"{kind}{number}@example.com" for number in range(EACH)]
 
 
@@ -67,9 +67,9 @@ def fill(server):
     client = Client(server)
     server.command("user", "create", "root@example.com", "--role", "admin", stdin=PASSWORD + "\n")
     for kind in ["known", "disabled", "locked", "factor"]:
-        for email in addresses(kind):
+        for email in emails(kind):
             client.post("/api/v1/auth/register", {"email": email, "password": PASSWORD})
-    for email in addresses("factor"):
+    for email in emails("factor"):
         enrol(server, server.sign_in(email)["access_token"])
     token = server.sign_in("root@example.com")["access_token"]
     cursor = ""
@@ -82,7 +82,7 @@ def fill(server):
         if not page["next_cursor"]:
             break
         cursor = "&cursor=" + page["next_cursor"]
-    for email in addresses("locked"):
+    for email in emails("locked"):
         for _ in range(LOCKS_AFTER):
             client.post("/api/v1/auth/login", {"email": email, "password": "not the right one"})
 
@@ -104,7 +104,7 @@ def enrol(server, token):
 
 
 def asks(server, client):
-    """What is asked, by name: each a function of an address."""
+    """What is asked, by name: each a function of an email."""
     wrong = "not the right one at all"
     token = server.sign_in("root@example.com")["access_token"]
     return {
@@ -142,7 +142,7 @@ def rank_sum(one, other):
 def measure(ask, rounds):
     times = {kind: [] for kind in KINDS}
     shown = {kind: set() for kind in KINDS}
-    pool = {kind: addresses(kind) for kind in KINDS}
+    pool = {kind: emails(kind) for kind in KINDS}
     for number in range(rounds + 5):
         for kind in random.sample(KINDS, len(KINDS)):
             took, answer = ask(pool[kind][number % EACH])
@@ -154,7 +154,7 @@ def measure(ask, rounds):
 
 def run(server, rounds):
     client = Client(server)
-    for email in addresses("unverified"):
+    for email in emails("unverified"):
         client.post("/api/v1/auth/register", {"email": email, "password": PASSWORD})
     asked = asks(server, client)
     pairs = list(itertools.combinations(KINDS, 2))
@@ -185,7 +185,7 @@ def test_time_tells_nobody_who_has_an_account(database, option):
     # Two of what is asked are sign-ins.
     assert 2 * (rounds + 5) / EACH < LOCKS_AFTER, "so many rounds would lock accounts that shall not be locked"
     settings = {**database, **OFF, "PALISADE_COMPAT__LOGIN_FORM": "true"}
-    # Sooner or later a pending letter is work of its own; the mailbox of development takes them all.
+    # Sooner or later a pending email is work of its own; the mailbox of development takes them all.
     required = {**settings, "PALISADE_REGISTRATION__EMAIL_VERIFICATION": "required"}
     with started({**settings, "PALISADE_REGISTRATION__EMAIL_VERIFICATION": "off"}, person=False) as server:
         fill(server)

@@ -16,7 +16,7 @@ from journal import Client, Load, Writer, judge, register, wait_until
 from server import Server, postgres
 
 WRITERS = 64
-# Hashing is not what is tested; and so many requests from one address are no person's.
+# Hashing is not what is tested; and so many requests from one IP address are no person's.
 SETTINGS = {"PALISADE_LIMITS__ENABLED": "false", "PALISADE_PASSWORDS__COST": "light"}
 
 def log_is_intact(server):
@@ -238,7 +238,7 @@ def test_a_jump_of_the_clock_gives_life_to_nothing_that_is_over(serve, tmp_path)
     server = serve(tmp_path, SETTINGS)
     server.environment.update(
         LD_PRELOAD=library, FAKETIME_TIMESTAMP_FILE=str(offset), FAKETIME_NO_CACHE="1",
-        # The monotonic clock doesn't jump when somebody sets the time.
+        # The monotonic clock doesn't jump when someone sets the time.
         FAKETIME_DONT_FAKE_MONOTONIC="1",
     )
     server.__enter__()

@@ -85,7 +85,7 @@ impl fmt::Debug for RootKey {
     }
 }
 
-/// Whether the bytes look like somebody's idea of a key: few different values (one byte repeated,
+/// Whether the bytes look like someone's idea of a key: few different values (one byte repeated,
 /// a short pattern), a constant step (counting up or down), or nothing but printable text.
 fn is_made_up(bytes: &[u8; 32]) -> bool {
     let mut seen = [false; 256];

@@ -9,7 +9,9 @@
 //!   a step is used once (RFC 6238 section 5.2). Nothing here remembers anything.
 //! - A secret has 160 random bits (RFC 4226 section 4).
 
-use totp_rs::{Algorithm, Builder, Secret, Totp};
+use std::time::Duration;
+
+use totp_rs::{Algorithm, Builder, Secret};
 use zeroize::Zeroizing;
 
 use crate::random::Random;
@@ -52,21 +54,26 @@ impl TotpSecret {
         Secret::from(self.0.expose()).to_base32().into()
     }
 
-    /// The step that `code` belongs to, if it is good at `now` (seconds since 1970) or at most `drift` steps
-    /// away from it.
+    /// The step that `code` belongs to, if that is the step at `now` (seconds since 1970), or the one before it and
+    /// no more than `grace` of the step at `now` has passed (RFC 6238 section 5.2).
     #[must_use]
-    pub fn step_of(&self, code: &str, now: i64, drift: u8) -> Option<i64> {
+    pub fn step_of(&self, code: &str, now: i64, grace: Duration) -> Option<i64> {
         if code.len() != usize::from(DIGITS) || !code.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
-        let step = self.totp(drift).check(code, u64::try_from(now).ok()?)?;
+        let now = u64::try_from(now).ok()?;
+        let before = now
+            .checked_sub(STEP_SECONDS)
+            .filter(|_| Duration::from_secs(now % STEP_SECONDS) < grace);
+        let totp = self.builder().build_noncompliant();
+        let step = totp.check(code, now).or_else(|| totp.check(code, before?))?;
         i64::try_from(step).ok()
     }
 
     /// The code of the step at `now` (seconds since 1970).
     #[must_use]
     pub fn code(&self, now: u64) -> SecretString {
-        self.totp(0).generate(now).to_string().into()
+        self.builder().build_noncompliant().generate(now).to_string().into()
     }
 
     /// What an authenticator app reads, mostly as a QR code: `otpauth://totp/…`. None if issuer or account
@@ -75,20 +82,16 @@ impl TotpSecret {
     pub fn otpauth_uri(&self, issuer: &str, account: &str) -> Option<SecretString> {
         // The colon parts the two.
         let (issuer, account) = (issuer.replace(':', " "), account.replace(':', " "));
-        let totp = self.builder(0).with_issuer(Some(issuer)).with_account_name(account);
+        let totp = self.builder().with_issuer(Some(issuer)).with_account_name(account);
         Some(totp.build().ok()?.to_url().ok()?.into())
     }
 
-    fn totp(&self, drift: u8) -> Totp {
-        self.builder(drift).build_noncompliant()
-    }
-
-    fn builder(&self, drift: u8) -> Builder {
+    fn builder(&self) -> Builder {
         Builder::new()
             .with_algorithm(Algorithm::SHA1)
             .with_digits(DIGITS)
             .with_step_duration(STEP_SECONDS)
-            .with_skew(drift.into())
+            .with_skew(0)
             .with_secret(Zeroizing::new(self.0.expose().to_vec()).as_slice())
     }
 }
@@ -154,17 +157,21 @@ mod tests {
     }
 
     #[test]
-    fn a_code_is_good_in_its_step_alone() {
+    fn a_code_is_good_in_its_step_and_for_a_grace_after_it() {
+        let (none, grace) = (Duration::ZERO, Duration::from_secs(10));
         let code = secret().code(1_111_111_109);
         let code = code.expose();
         let step = 1_111_111_109 / 30;
-        assert_eq!(secret().step_of(code, step * 30, 0), Some(step));
-        assert_eq!(secret().step_of(code, step * 30 + 29, 0), Some(step));
-        assert_eq!(secret().step_of(code, step * 30 + 30, 0), None);
-        assert_eq!(secret().step_of(code, step * 30 - 1, 0), None);
-        assert_eq!(secret().step_of(code, step * 30 + 59, 1), Some(step));
-        assert_eq!(secret().step_of(code, step * 30 + 60, 1), None);
-        assert_eq!(secret().step_of(code, -1, 0), None);
+        assert_eq!(secret().step_of(code, step * 30, none), Some(step));
+        assert_eq!(secret().step_of(code, step * 30 + 29, none), Some(step));
+        assert_eq!(secret().step_of(code, step * 30 + 30, none), None);
+        assert_eq!(secret().step_of(code, step * 30 - 1, none), None);
+        assert_eq!(secret().step_of(code, step * 30 - 1, grace), None);
+        assert_eq!(secret().step_of(code, step * 30 + 30, grace), Some(step));
+        assert_eq!(secret().step_of(code, step * 30 + 60, grace), None);
+        assert_eq!(secret().step_of(code, step * 30 + 39, grace), Some(step));
+        assert_eq!(secret().step_of(code, step * 30 + 40, grace), None);
+        assert_eq!(secret().step_of(code, -1, none), None);
     }
 
     #[test]
@@ -184,10 +191,14 @@ mod tests {
             "081-804",
             "0x1804",
         ] {
-            assert_eq!(secret().step_of(other, 1_111_111_109, 1), None, "{other}");
+            assert_eq!(
+                secret().step_of(other, 1_111_111_109, Duration::from_secs(10)),
+                None,
+                "{other}"
+            );
         }
         let wrong = if good == "000000" { "000001" } else { "000000" };
-        assert_eq!(secret().step_of(wrong, 1_111_111_109, 0), None);
+        assert_eq!(secret().step_of(wrong, 1_111_111_109, Duration::ZERO), None);
     }
 
     #[test]

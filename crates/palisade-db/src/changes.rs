@@ -11,7 +11,7 @@ use crate::sqlite::{Connection, Source, Use};
 use crate::statement::Statement;
 use crate::{Args, DbError};
 
-/// How often SQLite is asked whether somebody committed.
+/// How often SQLite is asked whether someone committed.
 const POLL: Duration = Duration::from_millis(50);
 
 /// How long a lost connection is left alone before the next attempt.

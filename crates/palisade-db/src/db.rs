@@ -70,7 +70,7 @@ impl Db {
     /// Must be called inside a Tokio runtime that lives as long as the database is used.
     ///
     /// # Errors
-    /// `Wrong` when the address is malformed or asks for too little TLS, `Unavailable` when the database
+    /// `Wrong` when the URL is malformed or asks for too little TLS, `Unavailable` when the database
     /// cannot be reached.
     pub async fn open(options: Options) -> Result<Self, DbError> {
         let engine = match options.url.split_once(':') {
@@ -228,11 +228,11 @@ impl ReadDb {
     }
 }
 
-/// Whether [`Db::open`] would take this address; nothing is connected to.
+/// Whether [`Db::open`] would take this URL; nothing is connected to.
 ///
 /// # Errors
 /// What is wrong with it: another kind of database, malformed, or TLS that doesn't protect the
-/// connection to another host. The text holds nothing of the address.
+/// connection to another host. The text holds nothing of the URL.
 pub fn check_url(url: &str) -> Result<(), DbError> {
     match url.split_once(':') {
         Some(("sqlite", path)) => sqlite_path(path).map(drop),

@@ -40,7 +40,7 @@ pub enum DbErrorKind {
 #[derive(Clone, Debug)]
 pub struct DbError {
     kind: DbErrorKind,
-    says: Cow<'static, str>,
+    detail: Cow<'static, str>,
     violated: Option<Arc<Violated>>,
     cause: Option<Arc<dyn Error + Send + Sync>>,
     lost_connection: bool,
@@ -56,18 +56,18 @@ struct Violated {
 
 impl DbError {
     /// An error of a kind with a sentence for people.
-    pub(crate) fn new(kind: DbErrorKind, says: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, says: says.into(), violated: None, cause: None, lost_connection: false }
+    pub(crate) fn new(kind: DbErrorKind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, detail: detail.into(), violated: None, cause: None, lost_connection: false }
     }
 
     /// An error of the kind [`DbErrorKind::Wrong`], for implementors of [`Column`](crate::Column) and
     /// [`FromRow`](crate::FromRow) that find something they cannot read.
-    pub fn wrong(says: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(DbErrorKind::Wrong, says)
+    pub fn wrong(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(DbErrorKind::Wrong, detail)
     }
 
-    pub(crate) fn unavailable(says: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(DbErrorKind::Unavailable, says)
+    pub(crate) fn unavailable(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(DbErrorKind::Unavailable, detail)
     }
 
     pub(crate) fn timeout() -> Self {
@@ -130,7 +130,7 @@ impl DbError {
 
 impl fmt::Display for DbError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.says)
+        f.write_str(&self.detail)
     }
 }
 
@@ -163,7 +163,7 @@ impl From<sqlx::Error> for DbError {
 }
 
 fn of_kind(kind: DbErrorKind) -> DbError {
-    let says = match kind {
+    let detail = match kind {
         DbErrorKind::Unavailable => "the database is not available",
         DbErrorKind::BrokenOff => "the database aborted a transaction that conflicted with another",
         DbErrorKind::Conflict => "such an entry exists already",
@@ -173,7 +173,7 @@ fn of_kind(kind: DbErrorKind) -> DbError {
         DbErrorKind::OutcomeUnknown => return DbError::outcome_unknown(),
         DbErrorKind::Wrong => "the database refused a statement",
     };
-    DbError::new(kind, says)
+    DbError::new(kind, detail)
 }
 
 fn from_database(reported: &dyn DatabaseError) -> DbError {

@@ -255,15 +255,15 @@ fn in_order(migrations: &[Migration]) -> Result<Vec<Migration>, DbError> {
         if let [before, after] = pair
             && (before.module, before.number) == (after.module, after.number)
         {
-            let says = "the numbers of a module's migrations are unique";
-            return Err(DbError::wrong(format!("{}: {says}", after.title())));
+            let detail = "the numbers of a module's migrations are unique";
+            return Err(DbError::wrong(format!("{}: {detail}", after.title())));
         }
     }
     for migration in &wanted {
         let texts = [migration.sql.on(Backend::Sqlite), migration.sql.on(Backend::Postgres)];
         if texts.iter().any(|text| text.to_ascii_lowercase().contains("deferrable")) {
-            let says = "deferrable constraints are not supported";
-            return Err(DbError::wrong(format!("{}: {says}", migration.title())));
+            let detail = "deferrable constraints are not supported";
+            return Err(DbError::wrong(format!("{}: {detail}", migration.title())));
         }
     }
     Ok(wanted)

@@ -11,7 +11,7 @@ use crate::sqlite::{no_link, open_file};
 const FILE: &str = "server.lock";
 
 /// The sole right to serve from a directory, until dropped. The operating system gives it back when the
-/// process ends, however it ends: a lock file that is left over locks nobody out.
+/// process ends, however it ends: a lock file that is left over locks no one out.
 #[derive(Debug)]
 pub struct ServerLock {
     file: File,

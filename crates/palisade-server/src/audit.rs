@@ -45,12 +45,12 @@ async fn verify(app: &App, output: Output) -> Result<ExitCode, Failure> {
 
 async fn reseal(app: &App, output: Output) -> Result<ExitCode, Failure> {
     let found = audit_log::reseal(app).await?;
-    let (kind, says) = found.map(|(kind, says)| (kind.as_str(), says)).unzip();
-    let result = json!({ "resealed": found.is_some(), "kind": kind, "says": says });
-    output.result(&result, || match says {
+    let (kind, detail) = found.map(|(kind, detail)| (kind.as_str(), detail)).unzip();
+    let result = json!({ "resealed": found.is_some(), "kind": kind, "detail": detail });
+    output.result(&result, || match detail {
         None => "The end of the audit log is intact. Nothing was changed.".to_owned(),
-        Some(says) => format!(
-            "The audit log has a new head, because {says}. Check the log again with: palisade audit verify"
+        Some(detail) => format!(
+            "The audit log has a new head, because {detail}. Check the log again with: palisade audit verify"
         ),
     });
     Ok(ExitCode::SUCCESS)
@@ -61,7 +61,7 @@ fn first_bad(fault: &Fault) -> Value {
         "index": fault.index,
         "id": fault.id.map(|id| id.to_string()),
         "kind": fault.kind.as_str(),
-        "says": fault.says,
+        "detail": fault.detail,
     })
 }
 
@@ -70,5 +70,5 @@ fn for_people(fault: &Fault) -> String {
     let record = fault.id.map(|id| format!("record {id}"));
     let place: Vec<String> =
         [Some(fault.kind.as_str().to_owned()), place, record].into_iter().flatten().collect();
-    format!("{} ({})", fault.says, place.join(", "))
+    format!("{} ({})", fault.detail, place.join(", "))
 }

@@ -15,25 +15,25 @@ pub(crate) struct Failure {
     /// Stable, `area.reason`.
     pub(crate) code: String,
     /// What went wrong and what to do.
-    pub(crate) says: String,
+    pub(crate) detail: String,
     /// One line per broken rule.
     pub(crate) details: Vec<String>,
 }
 
 impl Failure {
     /// Something went wrong.
-    pub(crate) fn failed(says: impl Into<String>) -> Self {
+    pub(crate) fn failed(detail: impl Into<String>) -> Self {
         Self {
             exit_code: FAILED,
             code: "command.failed".into(),
-            says: says.into(),
+            detail: detail.into(),
             details: vec![],
         }
     }
 
     /// The command line doesn't fit.
-    pub(crate) fn usage(says: impl Into<String>) -> Self {
-        Self { exit_code: WRONG_USAGE, code: "command.usage".into(), ..Self::failed(says) }
+    pub(crate) fn usage(detail: impl Into<String>) -> Self {
+        Self { exit_code: WRONG_USAGE, code: "command.usage".into(), ..Self::failed(detail) }
     }
 
     /// With the reason.
@@ -54,7 +54,7 @@ impl From<Error> for Failure {
         Self {
             exit_code: FAILED,
             code: error.code().to_owned(),
-            says: error.says().to_owned(),
+            detail: error.detail().to_owned(),
             details,
         }
     }
@@ -78,7 +78,7 @@ impl From<Vec<Problem>> for Failure {
         Self {
             exit_code: WRONG_USAGE,
             code: "settings.invalid".into(),
-            says: "the settings are invalid".into(),
+            detail: "the settings are invalid".into(),
             details: problems.iter().map(ToString::to_string).collect(),
         }
     }

@@ -51,10 +51,10 @@ pub(crate) fn run(cli: &Cli, output: Output, production: bool) -> Result<(), Fai
 fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
-        let says = match error.kind() {
+        let detail = match error.kind() {
             ErrorKind::AlreadyExists => format!("{} already exists", path.display()),
             _ => format!("{} can't be written", path.display()),
         };
-        Failure::failed(says).because(error)
+        Failure::failed(detail).because(error)
     })
 }

@@ -76,8 +76,8 @@ fn file(named: Option<&Path>) -> Result<Option<(PathBuf, String)>, Failure> {
         Ok(text) => Ok(Some((path.to_owned(), text))),
         Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => Ok(None),
         Err(error) => {
-            let says = format!("the configuration file {} can't be read", path.display());
-            Err(Failure { exit_code: crate::failure::WRONG_USAGE, ..Failure::failed(says) }
+            let detail = format!("the configuration file {} can't be read", path.display());
+            Err(Failure { exit_code: crate::failure::WRONG_USAGE, ..Failure::failed(detail) }
                 .because(error))
         }
     }
@@ -86,8 +86,8 @@ fn file(named: Option<&Path>) -> Result<Option<(PathBuf, String)>, Failure> {
 /// Makes the data directory, for its owner alone.
 pub(crate) fn data_directory(path: &Path) -> Result<(), Failure> {
     let failed = |error| {
-        let says = format!("the data directory {} can't be created", path.display());
-        Failure::failed(says).because(error)
+        let detail = format!("the data directory {} can't be created", path.display());
+        Failure::failed(detail).because(error)
     };
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
     let mode = std::fs::metadata(path).map_err(failed)?.mode();
@@ -163,9 +163,9 @@ pub(crate) async fn close(app: &App) -> Result<(), Failure> {
         tracing::warn!("the database did not close its connections in time; they are cut");
     }
     sealed.map_err(|error| {
-        let says = "the newest records of the audit log are not chained yet; what the command did \
+        let detail = "the newest records of the audit log are not chained yet; what the command did \
                     stays done";
-        Failure { details: error.causes().into_iter().collect(), ..Failure::failed(says) }
+        Failure { details: error.causes().into_iter().collect(), ..Failure::failed(detail) }
     })
 }
 
@@ -194,7 +194,7 @@ async fn root_key(settings: &Settings, db: &Db) -> Result<RootKey, Failure> {
     if let Some(key) = read_root_key(path, data)? {
         return Ok(key);
     }
-    // SECURITY: new keys over old data would lock everybody out for good and look like a fresh start
+    // SECURITY: new keys over old data would lock everyone out for good and look like a fresh start
     // (test: test_a_lost_or_foreign_root_key_stops_the_start_and_makes_no_new_one).
     if keys::any(db).await? {
         return Err(Failure {
@@ -218,8 +218,8 @@ fn parse(text: &str, from: &str) -> Result<RootKey, Failure> {
 /// Reads the file of the root key, if it is there and only its owner can read it. `data` is the data directory.
 pub(crate) fn read_root_key(path: &Path, data: &Path) -> Result<Option<RootKey>, Failure> {
     let unreadable = |error: std::io::Error| {
-        let says = format!("the root key {} can't be read", path.display());
-        Failure::failed(says).because(error)
+        let detail = format!("the root key {} can't be read", path.display());
+        Failure::failed(detail).because(error)
     };
     let mut file = match open_key(path, data) {
         Ok(file) => file,
@@ -314,8 +314,8 @@ pub(crate) fn create_root_key(path: &Path, data: &Path) -> Result<RootKey, Failu
         Err(error) if error.kind() == ErrorKind::AlreadyExists => read_root_key(path, data)?
             .ok_or_else(|| Failure::failed("the root key file was removed while it was read")),
         Err(error) => {
-            let says = format!("the root key {} can't be written", path.display());
-            Err(Failure::failed(says).because(error))
+            let detail = format!("the root key {} can't be written", path.display());
+            Err(Failure::failed(detail).because(error))
         }
     }
 }

@@ -28,12 +28,12 @@ impl Output {
     pub(crate) fn failure(self, failure: &Failure) {
         let text = if self.json {
             let error = serde_json::json!({
-                "code": failure.code, "detail": failure.says, "errors": failure.details,
+                "code": failure.code, "detail": failure.detail, "errors": failure.details,
             });
             json(&serde_json::json!({ "error": error })).unwrap_or_default()
         } else {
             let details = failure.details.iter().map(|detail| format!("\n  {}", lines(detail)));
-            format!("palisade: {}{}", lines(&failure.says), details.collect::<String>())
+            format!("palisade: {}{}", lines(&failure.detail), details.collect::<String>())
         };
         last_words(text);
     }

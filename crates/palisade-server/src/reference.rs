@@ -38,8 +38,8 @@ pub(crate) fn man(output: Output, directory: Option<&Path>) -> Result<(), Failur
         return Ok(());
     };
     clap_mangen::generate_to(Cli::command(), directory).map_err(|error| {
-        let says = format!("the manual pages can't be written into {}", directory.display());
-        Failure::failed(says).because(error)
+        let detail = format!("the manual pages can't be written into {}", directory.display());
+        Failure::failed(detail).because(error)
     })?;
     let written = json!({ "directory": directory });
     output.result(&written, || format!("Wrote the manual pages into {}.", directory.display()));

@@ -43,7 +43,7 @@ async fn serve_until_told(settings: &Settings, output: Output) -> Result<(), Fai
     let open = opening::open(settings).await?;
     let served = serve_open(settings, output, &open, limits, signals).await;
     if let Err(failure) = opening::close(&open.app).await {
-        tracing::error!(cause = failure.details.join(": "), "{}", failure.says);
+        tracing::error!(cause = failure.details.join(": "), "{}", failure.detail);
     }
     drop(lock);
     served
@@ -150,8 +150,9 @@ fn lock(settings: &Settings) -> Result<Option<ServerLock>, Failure> {
 
 async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
-        let says = format!("can't listen on {address}; set {setting} to another address or port");
-        Failure::failed(says).because(error)
+        let detail =
+            format!("can't listen on {address}; set {setting} to another IP address or port");
+        Failure::failed(detail).because(error)
     })
 }
 
@@ -178,7 +179,7 @@ fn limits(settings: &Settings, open_files: usize) -> Limits {
     }
     let trusted = TrustedProxies::new(settings.server.trusted_proxies.clone());
     Limits {
-        exempt: Arc::new(move |address| address.is_loopback() || trusted.contains(address)),
+        exempt: Arc::new(move |ip| ip.is_loopback() || trusted.contains(ip)),
         drain: settings.server.shutdown_timeout,
         connections: connections.min(by_default.connections),
         ..by_default
@@ -189,7 +190,7 @@ fn limits(settings: &Settings, open_files: usize) -> Limits {
 async fn greet(app: &App, output: Output, listeners: &Listeners) -> Result<(), Failure> {
     let address = listeners.public.local_addr();
     let address = address.map_err(|error| {
-        Failure::failed("the address of the listener can't be read").because(error)
+        Failure::failed("the IP address and port of the listener can't be read").because(error)
     })?;
     let scheme = if listeners.tls.is_some() { "https" } else { "http" };
     let needs_setup = registration::needs_setup(app).await?;

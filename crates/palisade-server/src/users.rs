@@ -66,8 +66,8 @@ async fn run_on(app: &App, output: Output, action: &UserAction) -> Result<(), Fa
         | UserAction::GrantRole { user, .. }
         | UserAction::RevokeRole { user, .. } => {
             let user = find(app, user).await?;
-            let says = act(app, &user, action).await?;
-            done(output, &user, &says);
+            let detail = act(app, &user, action).await?;
+            done(output, &user, &detail);
         }
     }
     Ok(())
@@ -302,8 +302,8 @@ fn show(app: &App, output: Output, user: &User) {
     });
 }
 
-fn done(output: Output, user: &User, says: &str) {
-    output.result(&json!({ "id": user.id, "email": user.email, "done": says }), || {
-        format!("{} {says}.", user.email)
+fn done(output: Output, user: &User, detail: &str) {
+    output.result(&json!({ "id": user.id, "email": user.email, "done": detail }), || {
+        format!("{} {detail}.", user.email)
     });
 }

@@ -161,7 +161,7 @@ fn refused_sign_in(address: &str) {
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
 }
 
-/// A place for a server on each kind of database, and the address of that.
+/// A place for a server on each kind of database, and the URL of that.
 fn on_each_database(cluster: &Cluster) -> [(Place, String); 2] {
     let (sqlite, postgres) = (Place::new(), Place::new());
     let file = format!("sqlite:{}", sqlite.data("palisade.db").display());
@@ -201,7 +201,7 @@ fn no_memory_of_the_process_reaches_a_disk() {
     let place = Place::new();
     let server = Server::start(&place);
     assert_eq!(limit(&server.process, "Max core file size"), ["0", "0"]);
-    // A process that may not be dumped belongs to root there, whoever runs it (proc(5)).
+    // A process that may not be dumped belongs to root there, no matter who runs it (proc(5)).
     assert_eq!(fs::metadata(server.shown("mem")).unwrap().uid(), 0);
     assert_ne!(fs::metadata(place.path()).unwrap().uid(), 0, "run by a user without rights");
     // What the hashing threads read of themselves stays readable.
@@ -424,10 +424,10 @@ fn a_database_from_before_the_first_release_is_refused() {
         });
         for words in [&["migrate", "status"][..], &["migrate", "up"], &["user", "list"]] {
             let refused = run(words);
-            let says = String::from_utf8_lossy(&refused.stderr).into_owned();
-            assert_eq!(refused.status.code(), Some(1), "{says}");
-            assert!(says.contains("before the first release"), "{says}");
-            assert!(says.contains("a new, empty database"), "{says}");
+            let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert_eq!(refused.status.code(), Some(1), "{message}");
+            assert!(message.contains("before the first release"), "{message}");
+            assert!(message.contains("a new, empty database"), "{message}");
         }
     }
 }
@@ -441,11 +441,11 @@ fn what_set_is_given_is_not_repeated() {
         &["user", "list", "--set", "tiger-hunter2"],
     ] {
         let refused = place.run(words);
-        let says = [refused.stdout, refused.stderr].concat();
-        let says = String::from_utf8_lossy(&says);
-        assert_eq!(refused.status.code(), Some(2), "{says}");
-        assert!(says.contains("--set needs KEY=VALUE"), "{says}");
-        assert!(!says.contains("hunter2"), "{says}");
+        let message = [refused.stdout, refused.stderr].concat();
+        let message = String::from_utf8_lossy(&message);
+        assert_eq!(refused.status.code(), Some(2), "{message}");
+        assert!(message.contains("--set needs KEY=VALUE"), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
     }
 }
 
@@ -458,11 +458,11 @@ fn a_root_key_in_the_data_directory_is_never_a_link() {
     fs::rename(place.data("root.key"), &elsewhere).unwrap();
     symlink(&elsewhere, place.data("root.key")).unwrap();
     let refused = place.run(&["key", "list"]);
-    let says = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert_eq!(refused.status.code(), Some(1), "{says}");
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{message}");
     assert!(
-        says.contains("root.key can't be read") && says.contains("is a symbolic link"),
-        "{says}"
+        message.contains("root.key can't be read") && message.contains("is a symbolic link"),
+        "{message}"
     );
     // A link that the operator lays elsewhere is followed, as Kubernetes lays secrets out.
     fs::remove_file(place.data("root.key")).unwrap();
@@ -472,8 +472,8 @@ fn a_root_key_in_the_data_directory_is_never_a_link() {
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
     // And what it leads to is held to the same rules.
     fs::set_permissions(&elsewhere, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
-    let says = String::from_utf8_lossy(&place.run(&named).stderr).into_owned();
-    assert!(says.contains("can be read by other users"), "{says}");
+    let message = String::from_utf8_lossy(&place.run(&named).stderr).into_owned();
+    assert!(message.contains("can be read by other users"), "{message}");
 }
 
 #[test]
@@ -496,17 +496,17 @@ fn a_root_key_below_the_data_directory_is_never_a_link() {
     symlink(place.data("keys/inner"), place.data("keys/linked")).unwrap();
     let absolute = place.data("keys/inner/root.key").display().to_string();
     for good in ["palisade-data/keys/inner/root.key", &absolute] {
-        let (well, says) = listed(good);
-        assert!(well, "{good}: {says}");
+        let (well, message) = listed(good);
+        assert!(well, "{good}: {message}");
     }
     for linked in ["keys/inner/link.key", "keys/linked/root.key", "keys/linked/link.key"] {
-        let (well, says) = listed(&format!("palisade-data/{linked}"));
-        assert!(!well && says.contains("is a symbolic link"), "{linked}: {says}");
+        let (well, message) = listed(&format!("palisade-data/{linked}"));
+        assert!(!well && message.contains("is a symbolic link"), "{linked}: {message}");
     }
     // Also by way of a link that leads into it.
     symlink(place.data("keys"), place.path().join("outside")).unwrap();
-    let (well, says) = listed("outside/inner/link.key");
-    assert!(!well && says.contains("is a symbolic link"), "{says}");
+    let (well, message) = listed("outside/inner/link.key");
+    assert!(!well && message.contains("is a symbolic link"), "{message}");
 }
 
 /// Gives a file to the user who runs the binary.

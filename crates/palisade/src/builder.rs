@@ -12,14 +12,14 @@ use palisade_crypto::root::RootKey;
 use palisade_db::{Db, Migration, Sql};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::app::{App, CredentialList, CredentialMethods, Ground, Parts};
+use crate::app::{App, CredentialList, CredentialMethods, Inner, State};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::feed::Feed;
 use crate::http::{About, Frame, HostCookie, Route, Routes, openapi};
 use crate::id::uuid_v7;
 use crate::limits::{EffectiveRule, Limiter};
-use crate::mail::Letters;
+use crate::mail::EmailTemplates;
 use crate::module::{Module, Permission};
 use crate::record::AuditKeys;
 use crate::reference::Document;
@@ -28,8 +28,8 @@ use crate::settings::{CorsOrigin, Settings};
 use crate::users::AllPermissions;
 use crate::{
     api_keys, audit, audit_log, challenges, compat, credentials, deletion, email_change, export,
-    factor_recovery, grants, invitations, keys, lockout, login, mail, mfa, pages, passwords,
-    recovery, reference, registration, roles, sessions, system, tokens, users, verifiers,
+    factor_recovery, grants, introspection, invitations, keys, lockout, login, mail, mfa, pages,
+    passwords, recovery, reference, registration, roles, sessions, system, tokens, users,
 };
 
 /// Palisade's own modules.
@@ -48,7 +48,7 @@ pub const MODULES: &[Module] = &[
     sessions::MODULE,
     api_keys::MODULE,
     passwords::MODULE,
-    verifiers::MODULE,
+    introspection::MODULE,
     mfa::MODULE,
     login::MODULE,
     registration::MODULE,
@@ -135,19 +135,20 @@ impl Builder {
     /// # Errors
     /// When the root key doesn't fit the database, a module can't start, or the database fails.
     pub async fn app(&self, db: Db, root: RootKey) -> Result<App> {
-        let mut parts = Parts::default();
+        let mut state = State::default();
         let permissions: Vec<Permission> =
             self.modules.iter().flat_map(|module| module.permissions).copied().collect();
         let names: BTreeSet<String> = permissions.iter().map(|p| p.name.to_owned()).collect();
-        parts.put(AllPermissions(Arc::new(names), permissions));
+        state.put(AllPermissions(Arc::new(names), permissions));
         let described = self.clone();
-        parts.put(Document::new(move || described.openapi().to_string()));
-        let letters = self.modules.iter().flat_map(|module| module.letters).copied().collect();
-        parts.put(Letters::new(letters, &self.settings)?);
+        state.put(Document::new(move || described.openapi().to_string()));
+        let templates =
+            self.modules.iter().flat_map(|module| module.email_templates).copied().collect();
+        state.put(EmailTemplates::new(templates, &self.settings)?);
         for module in &self.modules {
-            (module.parts)(&self.settings, &mut parts)?;
+            (module.state)(&self.settings, &mut state)?;
         }
-        let ground = Ground {
+        let ground = Inner {
             db: db.read_only(),
             clock: self.clock.clone(),
             random: Arc::clone(&self.random),
@@ -165,7 +166,7 @@ impl Builder {
             answers: self.modules.iter().map(|module| module.answers).collect(),
             subscriptions: self.modules.iter().flat_map(|m| m.subscriptions).copied().collect(),
             settings: Arc::clone(&self.settings),
-            parts,
+            state,
         };
         let app = App::new(ground, db);
         keys::prepare(&app).await?;

@@ -19,15 +19,15 @@ pub mod testing;
 
 pub use credentials::{api_keys, challenges, keys, lockout, mfa, passwords, sessions, tokens};
 pub use flows::{
-    compat, deletion, email_change, export, factor_recovery, invitations, login, recovery,
-    registration, verifiers,
+    compat, deletion, email_change, export, factor_recovery, introspection, invitations, login,
+    recovery, registration,
 };
 pub use frame::{
-    access, actor, app, arrival, audit_log, credential, feed, http, letter, module, pages, record,
-    upkeep,
+    access, actor, app, arrival, audit_log, credential, email_template, feed, http, module, pages,
+    record, upkeep,
 };
 pub use ground::{
-    clock, cookie, error, hashing, id, limits, memory, net, runtime, settings, shape, visible,
+    cache, clock, cookie, error, hashing, id, limits, net, runtime, settings, shape, visible,
 };
 pub use operation::{audit, reference, system};
 pub use people::{grants, mail, roles, users};

@@ -35,7 +35,7 @@ const GROUND_JOBS: &[Job] = &[Job {
     name: "feed.prune",
     every: Duration::from_secs(60),
     run: |app| {
-        let upkeep = app.upkeep("news that every reader has seen");
+        let upkeep = app.upkeep("notices that every reader has seen");
         Box::pin(app.feed.prune(upkeep, app.clock.now(), tokens::longest_life(app)))
     },
 }];
@@ -122,7 +122,7 @@ async fn read_feed(app: App) {
                 tokio::time::sleep(POLL).await;
             }
             None => {
-                // News that was read with the panic isn't read again.
+                // Notices that were read with the panic aren't read again.
                 unsure = true;
                 tokio::time::sleep(POLL).await;
             }
@@ -134,8 +134,8 @@ async fn read_feed(app: App) {
 /// all that was read before was applied.
 async fn catch_up(app: &App, moved: bool, unsure: bool) -> Result<()> {
     let began = app.clock.monotonic();
-    let mut look = app.feed.look(&app.db, began).await?;
-    if moved || look.changed {
+    let mut poll = app.feed.poll(&app.db, began).await?;
+    if moved || poll.changed {
         tracing::warn!(
             "the database was restored or a standby took over: all caches are discarded"
         );
@@ -143,16 +143,16 @@ async fn catch_up(app: &App, moved: bool, unsure: bool) -> Result<()> {
         // SECURITY: after the start, so that what is read from now on is of the history that is followed
         // (test: a_sign_out_is_heard_after_the_database_was_restored).
         app.forget_all();
-        look = app.feed.look(&app.db, began).await?;
+        poll = app.feed.poll(&app.db, began).await?;
     }
-    if look.changed {
+    if poll.changed {
         return Err(Error::internal("the feed's history changed while it was read"));
     }
-    if look.lost || unsure {
+    if poll.lost || unsure {
         app.forget_all();
     }
-    for (topic, subject) in look.news {
-        app.hear(&topic, subject);
+    for (topic, subject) in poll.notices {
+        app.apply(&topic, subject);
     }
     app.feed.read_at(began);
     Ok(())

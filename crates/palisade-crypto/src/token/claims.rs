@@ -42,7 +42,7 @@ pub struct AccessClaims {
 }
 
 impl AccessClaims {
-    /// The rules that hold whatever the time and whoever verifies.
+    /// The rules that hold whatever the time and no matter who verifies.
     pub(super) fn check_shape(&self) -> Result<(), TokenError> {
         let texts = [
             ("iss", &self.iss),

@@ -32,7 +32,7 @@ pub(super) fn sign_statement(
     typ: &str,
     claims: &Value,
 ) -> Result<String, TokenKeyError> {
-    // SECURITY: nobody is let in by a statement (test: a_statement_is_no_access_token).
+    // SECURITY: no one is let in by a statement (test: a_statement_is_no_access_token).
     if typ == TYPE {
         return Err(TokenKeyError::BadClaims);
     }

@@ -14,7 +14,7 @@ pub struct UserEntity<'a> {
     /// The user handle: 1 to 64 bytes that name the account and tell nothing of the person
     /// (section 14.6.1).
     pub id: &'a [u8],
-    /// What tells the account from others: an address.
+    /// What tells the account from others: an email.
     pub name: &'a str,
     /// What the person is called.
     pub display_name: &'a str,

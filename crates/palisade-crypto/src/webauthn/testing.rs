@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use super::Algorithm;
 use crate::random::Random;
 
-/// Flag: somebody was present.
+/// Flag: someone was present.
 pub const USER_PRESENT: u8 = 0x01;
 /// Flag: the user was verified.
 pub const USER_VERIFIED: u8 = 0x04;

@@ -2,7 +2,7 @@
 
 mod fresh;
 mod migration;
-mod news;
+mod notifier;
 mod queue;
 mod url;
 
@@ -30,7 +30,7 @@ pub(crate) use migration::PgMigration;
 use crate::doubts::TRY_FOR;
 use crate::statement::{Answer, Statement};
 use crate::{Args, DbError, DbErrorKind, Lock, Options};
-use news::Herald;
+use notifier::Notifier;
 use queue::{Held, LockQueue};
 
 /// How long one waits for a connection. Below one second, so that "the database is gone" is said
@@ -52,7 +52,7 @@ pub(crate) struct Postgres {
     pool: PgPool,
     limit: Duration,
     losses: Losses,
-    herald: Arc<Herald>,
+    notifier: Arc<Notifier>,
     queue: Arc<LockQueue>,
 }
 
@@ -84,8 +84,8 @@ impl Postgres {
                 })
             })
             .connect_lazy_with(connect.clone());
-        let herald = Arc::new(Herald::start(one_connection(connect), limit));
-        Ok(Self { pool, limit, losses, herald, queue: Arc::default() })
+        let notifier = Arc::new(Notifier::start(one_connection(connect), limit));
+        Ok(Self { pool, limit, losses, notifier, queue: Arc::default() })
     }
 
     /// Reads outside a transaction. A connection that turns out to be dead is replaced once.
@@ -108,7 +108,7 @@ impl Postgres {
             Err(error) if self.lost(&error) => self.begin_connection(locks).await?,
             begun => begun?,
         };
-        let herald = Arc::clone(&self.herald);
+        let notifier = Arc::clone(&self.notifier);
         let runtime = Handle::current();
         let untouched = Some(Box::new((self.clone(), locks.to_vec())));
         Ok(PgTransaction {
@@ -116,8 +116,8 @@ impl Postgres {
             held: Some(held),
             untouched,
             losses: self.losses.clone(),
-            herald,
-            has_news: false,
+            notifier,
+            has_notices: false,
             runtime,
         })
     }
@@ -183,18 +183,18 @@ impl Postgres {
         let pool = one_connection(self.connect_options());
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);
-        listener.listen(news::CHANNEL).await?;
+        listener.listen(notifier::CHANNEL).await?;
         Ok(listener)
     }
 
     /// Whether a notification comes from this open database, which knows its own changes.
     pub(crate) fn sent(&self, notification: &PgNotification) -> bool {
-        notification.payload() == self.herald.sender
+        notification.payload() == self.notifier.sender
     }
 
     pub(crate) async fn close(&self) {
         self.pool.close().await;
-        self.herald.close().await;
+        self.notifier.close().await;
     }
 }
 
@@ -337,8 +337,8 @@ pub(crate) struct PgTransaction {
     /// Where to begin again, and with which locks, while the transaction has done nothing.
     untouched: Option<Box<(Postgres, Vec<Lock>)>>,
     losses: Losses,
-    herald: Arc<Herald>,
-    has_news: bool,
+    notifier: Arc<Notifier>,
+    has_notices: bool,
     runtime: Handle,
 }
 
@@ -357,7 +357,7 @@ impl PgTransaction {
                 fresh.run(&statement).await
             }
             (answer, _) => {
-                // What was done here isn't done twice. Whoever repeats it all gets a younger connection.
+                // What was done here isn't done twice. Anyone who repeats it all gets a younger connection.
                 if answer.as_ref().is_err_and(DbError::is_lost_connection) {
                     self.losses.note();
                 }
@@ -367,7 +367,7 @@ impl PgTransaction {
     }
 
     pub(crate) fn notify(&mut self) {
-        self.has_news = true;
+        self.has_notices = true;
     }
 
     /// Commits in a task of its own, so that a caller who stops waiting does not stop the commit.
@@ -375,14 +375,14 @@ impl PgTransaction {
         let Some(mut connection) = self.connection.take() else {
             return Err(DbError::wrong("the transaction has ended"));
         };
-        let herald = self.has_news.then(|| Arc::clone(&self.herald));
+        let notifier = self.has_notices.then(|| Arc::clone(&self.notifier));
         let held = self.held.take();
         let commit = self.runtime.spawn(async move {
             let result = connection.control("commit").await;
             drop(held);
-            if let Some(herald) = herald {
+            if let Some(notifier) = notifier {
                 // Also after an error: it may be stored all the same.
-                herald.tell();
+                notifier.wake();
             }
             result
         });

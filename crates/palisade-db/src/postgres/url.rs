@@ -1,4 +1,4 @@
-//! Reading a PostgreSQL address, and what it must say about TLS.
+//! Reading a PostgreSQL URL, and what it must say about TLS.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use crate::DbError;
 /// Statements kept prepared per connection.
 const PREPARED_STATEMENTS: usize = 256;
 
-/// SECURITY: the driver's own default, `prefer`, goes on in the clear when the server (or somebody in
+/// SECURITY: the driver's own default, `prefer`, goes on in the clear when the server (or someone in
 /// between) offers no TLS, and `require` takes any certificate. Off this machine only `verify-full`
 /// will do (test: off_this_machine_anything_below_verify_full_is_refused).
 pub(super) fn connect_options(url: &str) -> Result<PgConnectOptions, DbError> {
@@ -37,12 +37,12 @@ pub(super) fn connect_options(url: &str) -> Result<PgConnectOptions, DbError> {
     }
 }
 
-/// Whether an address can be used; nothing is connected to.
+/// Whether a URL can be used; nothing is connected to.
 pub(crate) fn check_url(url: &str) -> Result<(), DbError> {
     connect_options(url).map(drop)
 }
 
-/// The `sslmode` that the address itself asks for; the last one counts, as in the driver.
+/// The `sslmode` that the URL itself asks for; the last one counts, as in the driver.
 fn asked_mode(url: &str) -> Option<String> {
     let (_, query) = url.split_once('?')?;
     let query = query.split('#').next().unwrap_or_default();
@@ -60,7 +60,7 @@ fn is_on_this_machine(options: &PgConnectOptions) -> bool {
     options.get_socket().is_some()
         || host.starts_with('/')
         || host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn on_this_machine_the_address_decides() {
+    fn on_this_machine_the_url_decides() {
         for host in ["localhost", "127.0.0.1", "127.8.8.8", "[::1]", "%2Frun%2Fpostgresql"] {
             assert!(matches!(mode(&format!("postgres://u@{host}/app")), PgSslMode::Prefer));
         }

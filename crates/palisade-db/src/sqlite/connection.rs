@@ -46,7 +46,7 @@ impl Source {
 
     /// Whether the file at the path is still the one that was opened first.
     ///
-    /// SECURITY: one that was replaced would go on to be read and written where nobody finds it, and
+    /// SECURITY: one that was replaced would go on to be read and written where no one finds it, and
     /// what other processes end in the new one would never be heard of. Opening the new one beside the old
     /// could mix the two (sqlite.org/howtocorrupt.html), so nothing is done until the process is started
     /// again (test: a_file_that_was_replaced_is_not_used_any_more).

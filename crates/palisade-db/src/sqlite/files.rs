@@ -40,11 +40,11 @@ pub(crate) fn open_file(options: &mut OpenOptions, path: &Path) -> io::Result<Fi
 }
 
 fn not_a_file(path: &Path) -> io::Error {
-    let says = format!(
+    let detail = format!(
         "{} is a link or not a regular file; put the file itself there, or configure its real path",
         path.display()
     );
-    io::Error::new(ErrorKind::InvalidInput, says)
+    io::Error::new(ErrorKind::InvalidInput, detail)
 }
 
 /// Makes sure that the database file exists and that it and its companions are readable and writable

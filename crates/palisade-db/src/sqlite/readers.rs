@@ -11,7 +11,7 @@ use super::connection::{Connection, Failure, Source, Use};
 use crate::DbError;
 use crate::statement::{Answer, Statement};
 
-/// A connection that nobody used for so long is closed: each holds a thread and a cache of pages.
+/// A connection that no one used for so long is closed: each holds a thread and a cache of pages.
 const KEPT_FOR: Duration = Duration::from_secs(15);
 
 /// A bounded set of read connections, opened when needed.
@@ -51,7 +51,7 @@ impl Readers {
         answer.map_err(Failure::into_error)
     }
 
-    /// Keeps a connection for the next read; answers one that nobody needed for long.
+    /// Keeps a connection for the next read; answers one that no one needed for long.
     fn put_back(&self, connection: Connection) -> Option<Connection> {
         let now = Instant::now();
         let mut idle = self.lock_idle();

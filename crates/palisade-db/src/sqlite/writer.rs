@@ -2,7 +2,7 @@
 //!
 //! A sync to disk costs milliseconds, a savepoint microseconds. So changes that arrive together become
 //! members of one group: an outer transaction in which each member runs in a savepoint of its own, one
-//! after the other, in the order they asked. The group commits when nobody waits or after
+//! after the other, in the order they asked. The group commits when no one waits or after
 //! [`GROUP_LIMIT`] members, and only then does any member learn that it is stored.
 //!
 //! A task owns the connection, so nothing a caller does (drop, cancellation, panic) can leave it
@@ -230,7 +230,7 @@ impl Task {
             connection.close().await;
         }
         if let Some(done) = self.closing.take() {
-            // Nobody listens when the caller of `close` gave up: nothing is lost by it.
+            // No one listens when the caller of `close` gave up: nothing is lost by it.
             let _ = done.send(());
         }
     }

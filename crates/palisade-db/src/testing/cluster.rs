@@ -84,7 +84,7 @@ impl Cluster {
         self.tell("start");
     }
 
-    /// The address of the database `postgres`.
+    /// The URL of the database `postgres`.
     pub fn url(&self) -> String {
         self.url_of("postgres")
     }
@@ -94,7 +94,7 @@ impl Cluster {
         self.port
     }
 
-    /// Makes a database as a copy of `template` and gives its address.
+    /// Makes a database as a copy of `template` and gives its URL.
     ///
     /// # Panics
     /// When PostgreSQL refuses.

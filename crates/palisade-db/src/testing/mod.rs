@@ -84,7 +84,7 @@ impl TestDb {
         Self { db, url, _directory: Some(directory) }
     }
 
-    /// The database at this address, for example of a [`Cluster`] that the test stops and starts.
+    /// The database at this URL, for example of a [`Cluster`] that the test stops and starts.
     pub async fn at(url: &str) -> Self {
         let db = Db::open(options(url)).await.expect("the database opens");
         Self { db, url: url.to_owned(), _directory: None }
@@ -115,7 +115,7 @@ impl TestDb {
                 let url = shared_cluster().create_database(name, "template0");
                 let db = Db::open(options(&url)).await.expect("the template opens");
                 prepare(db.clone()).await;
-                // PostgreSQL copies only a database that nobody is connected to.
+                // PostgreSQL copies only a database that no one is connected to.
                 db.close().await;
             })
             .await;
@@ -147,7 +147,7 @@ impl TestDb {
         &self.db
     }
 
-    /// Its address, to open it once more.
+    /// Its URL, to open it once more.
     pub fn url(&self) -> &str {
         &self.url
     }

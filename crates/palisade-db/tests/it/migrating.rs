@@ -94,9 +94,9 @@ async fn a_database_of_a_newer_version_is_refused() {
             db.migrate(&[USERS], NOON).await.unwrap_err(),
             db.migrations(&[USERS, NOTES]).await.unwrap_err(),
         ] {
-            let says = refused.to_string();
-            assert!(says.contains("created by a newer version"), "{says}");
-            assert!(says.contains("migration 2 of people (tokens)"), "{says}");
+            let detail = refused.to_string();
+            assert!(detail.contains("created by a newer version"), "{detail}");
+            assert!(detail.contains("migration 2 of people (tokens)"), "{detail}");
         }
     })
     .await;

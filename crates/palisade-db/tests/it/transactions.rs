@@ -17,7 +17,7 @@ pub(crate) const NUMBERS: &[Migration] = &[Migration {
 
 pub(crate) const INSERT: &str = "insert into numbers (n) values ($1)";
 
-/// Takes minutes if nobody stops it.
+/// Takes minutes if no one stops it.
 const SLOW: &str =
     "with recursive c(n) as (select $1 union all select n + 1 from c where n < 900000000)
     select count(*) from c";
@@ -73,7 +73,7 @@ async fn a_commit_whose_caller_is_gone_is_carried_out() {
         let mut tx = db.begin().await.unwrap();
         tx.run(INSERT, args![1]).await.unwrap();
         let mut commit = Box::pin(tx.commit());
-        // One poll sends it; then nobody waits any more.
+        // One poll sends it; then no one waits any more.
         let sent = poll_fn(|context| Poll::Ready(commit.as_mut().poll(context))).await;
         assert!(sent.is_pending());
         drop(commit);

@@ -55,9 +55,9 @@ pub(crate) fn start(settings: &Settings) -> Result<Lines, Failure> {
 }
 
 fn note_panic(panic: &PanicHookInfo<'_>) {
-    let says = panic.payload_as_str().unwrap_or_default();
+    let detail = panic.payload_as_str().unwrap_or_default();
     let at = panic.location().map(ToString::to_string).unwrap_or_default();
-    tracing::error!(at, "panicked: {says}");
+    tracing::error!(at, "panicked: {detail}");
 }
 
 #[cfg(test)]

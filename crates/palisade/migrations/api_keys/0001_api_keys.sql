@@ -5,7 +5,7 @@ create table api_keys (
     hint text not null,
     name text not null,
     permissions text not null,
-    addresses text,
+    allowed_networks text,
     requests_per_minute bigint,
     made_by id references users (id) on delete set null,
     created_at instant not null,

@@ -1,4 +1,4 @@
-create table address_changes (
+create table email_changes (
     id id not null primary key,
     user_id id not null references users (id) on delete cascade,
     email text not null,
@@ -13,8 +13,8 @@ create table address_changes (
     undo_until instant,
     undone_at instant
 );
-create unique index address_changes_digest on address_changes (digest);
-create unique index address_changes_undo on address_changes (undo_digest);
-create index address_changes_user on address_changes (user_id, created_at);
-create index address_changes_old on address_changes (old_key);
-create index address_changes_expires on address_changes (expires_at);
+create unique index email_changes_digest on email_changes (digest);
+create unique index email_changes_undo on email_changes (undo_digest);
+create index email_changes_user on email_changes (user_id, created_at);
+create index email_changes_old on email_changes (old_key);
+create index email_changes_expires on email_changes (expires_at);

@@ -1,6 +1,6 @@
 create table outbox (
     id id not null primary key,
-    letter text not null,
+    template text not null,
     sealed bytes,
     created_at instant not null,
     next_try_at instant,

@@ -26,7 +26,7 @@ create table passkeys (
     sign_count bigint not null,
     backup_eligible flag not null,
     backed_up flag not null,
-    alone flag not null,
+    passwordless flag not null,
     aaguid id not null,
     transports text not null,
     created_at instant not null,

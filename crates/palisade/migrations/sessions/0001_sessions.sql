@@ -5,7 +5,7 @@ create table sessions (
     token_format text not null check (token_format in ('jwt', 'paseto')),
     device_name text,
     user_agent text,
-    address text,
+    ip text,
     amr text not null,
     proved_with text not null default 'password',
     generation bigint not null default 1,

@@ -236,7 +236,7 @@ pub async fn close(change: &mut Change, challenge: &Challenge) -> Result<bool> {
     Ok(closed == 1)
 }
 
-/// SECURITY: what was asked of somebody before an ending must not be answered after it
+/// SECURITY: what was asked of someone before an ending must not be answered after it
 /// (test: a_challenge_dies_with_the_sessions).
 const BY_ACT: Ending = Ending {
     kind: Kind::Challenges,

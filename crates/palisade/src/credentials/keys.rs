@@ -17,7 +17,7 @@ use palisade_db::{Migration, ReadDb, Sql, Timestamp, args, row_struct};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::app::{Actor, App, Change, Parts, Subscription};
+use crate::app::{Actor, App, Change, State, Subscription};
 use crate::audit_log;
 use crate::error::{Error, Result};
 use crate::module::{Job, Module};
@@ -25,10 +25,10 @@ use crate::record::Event;
 use crate::settings::{Paseto, Settings, TokenAlgorithm, TokenFormat};
 
 /// A signing key was made and is used from now on.
-pub const ROTATED: Event = Event { name: "keys.rotated", says: "A signing key was replaced" };
+pub const ROTATED: Event = Event { name: "keys.rotated", summary: "A signing key was replaced" };
 
 /// Keys were made at a first start, or for a format that had none.
-pub const CREATED: Event = Event { name: "keys.created", says: "Keys were created" };
+pub const CREATED: Event = Event { name: "keys.created", summary: "Keys were created" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -47,8 +47,8 @@ pub const MODULE: Module = Module {
         sql: Sql::Both(include_str!("../../migrations/keys/0001_keys.sql")),
     }],
     tables: &["keys"],
-    parts: |_, parts: &mut Parts| {
-        parts.put(Keys::default());
+    state: |_, state: &mut State| {
+        state.put(Keys::default());
         Ok(())
     },
     ..Module::EMPTY
@@ -231,7 +231,7 @@ pub async fn rotate(app: &App, actor: &Actor) -> Result<Vec<String>> {
             .await?;
         made.push(create_token_key(&mut change, algorithm, version + 1).await?);
     }
-    change.tell(CHANGED, Uuid::nil());
+    change.publish(CHANGED, Uuid::nil());
     change.commit(ROTATED.entry().detail("kids", made.join(" "))).await?;
     load(app).await?;
     Ok(made)
@@ -271,11 +271,11 @@ pub async fn look_again(app: &App) -> Result<Arc<Ring>> {
 }
 
 fn in_memory(app: &App) -> Option<Arc<Ring>> {
-    app.part::<Keys>().ring.read().unwrap_or_else(PoisonError::into_inner).clone()
+    app.state::<Keys>().ring.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 fn expire(app: &App) {
-    *app.part::<Keys>().ring.write().unwrap_or_else(PoisonError::into_inner) = None;
+    *app.state::<Keys>().ring.write().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
 async fn reload(app: &App) -> Result<()> {
@@ -318,7 +318,7 @@ async fn load(app: &App) -> Result<Arc<Ring>> {
         pepper: KeyRing::new(peppers).map_err(Error::internal)?,
         loaded,
     });
-    *app.part::<Keys>().ring.write().unwrap_or_else(PoisonError::into_inner) =
+    *app.state::<Keys>().ring.write().unwrap_or_else(PoisonError::into_inner) =
         Some(Arc::clone(&ring));
     Ok(ring)
 }

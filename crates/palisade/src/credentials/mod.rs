@@ -30,7 +30,7 @@ pub struct Line {
     /// The act.
     pub act: Act,
     /// What happens, for people.
-    pub says: &'static str,
+    pub summary: &'static str,
     /// What doesn't stay.
     pub ends: &'static [(Kind, Fate)],
     /// Why these end and the others stay.
@@ -41,7 +41,7 @@ pub struct Line {
 pub const TABLE: [Line; 14] = [
     Line {
         act: Act::PasswordChanged,
-        says: "The owner changes the password",
+        summary: "The owner changes the password",
         ends: &[
             (Kind::Sessions, Fate::Others),
             (Kind::Challenges, Fate::Ended),
@@ -54,19 +54,19 @@ pub const TABLE: [Line; 14] = [
     },
     Line {
         act: Act::PasswordReset,
-        says: "A new password is chosen with a link",
+        summary: "A new password is chosen with a link",
         ends: RECOVERED,
         because: "An attacker may have had access. Email is not a second factor, so factors stay required.",
     },
     Line {
         act: Act::PasswordSet,
-        says: "The operator sets a password",
+        summary: "The operator sets a password",
         ends: RECOVERED,
         because: "Same as with a link.",
     },
     Line {
-        act: Act::AddressChanged,
-        says: "The owner confirms another email address",
+        act: Act::EmailChanged,
+        summary: "The owner confirms another email address",
         ends: &[
             (Kind::PasswordLinks, Fate::Ended),
             (Kind::EmailLinks, Fate::Ended),
@@ -76,8 +76,8 @@ pub const TABLE: [Line; 14] = [
         because: "Links that were sent to the old email end. The undo link, sent to the old email, still works.",
     },
     Line {
-        act: Act::AddressMoved,
-        says: "An administrator changes the email address",
+        act: Act::EmailSet,
+        summary: "An administrator changes the email address",
         ends: &[
             (Kind::PasswordLinks, Fate::Ended),
             (Kind::EmailLinks, Fate::Ended),
@@ -88,8 +88,8 @@ pub const TABLE: [Line; 14] = [
         because: "Every link that was sent to an earlier email address ends.",
     },
     Line {
-        act: Act::AddressRestored,
-        says: "A change of email address is undone",
+        act: Act::EmailRestored,
+        summary: "A change of email address is undone",
         ends: &[
             (Kind::Sessions, Fate::Ended),
             (Kind::ApiKeys, Fate::Ended),
@@ -101,13 +101,13 @@ pub const TABLE: [Line; 14] = [
             (Kind::VerificationLinks, Fate::Ended),
             (Kind::Factors, Fate::Since),
             (Kind::RecoveryCodes, Fate::Since),
-            (Kind::PasskeysAlone, Fate::Ended),
+            (Kind::PasswordlessPasskeys, Fate::Ended),
         ],
         because: "The account was taken over. What was set up since the change was asked for is the attacker's.",
     },
     Line {
         act: Act::FactorAdded,
-        says: "The owner adds a second factor",
+        summary: "The owner adds a second factor",
         ends: &[
             (Kind::Sessions, Fate::WithoutFactor),
             (Kind::Challenges, Fate::Ended),
@@ -117,13 +117,13 @@ pub const TABLE: [Line; 14] = [
     },
     Line {
         act: Act::FactorRemoved,
-        says: "The owner removes a second factor",
+        summary: "The owner removes a second factor",
         ends: &[(Kind::Sessions, Fate::Others), (Kind::Challenges, Fate::Ended)],
         because: "Other sessions may depend on the removed factor. Recovery codes end with the last factor.",
     },
     Line {
         act: Act::FactorsReset,
-        says: "All second factors are removed",
+        summary: "All second factors are removed",
         ends: &[
             (Kind::Sessions, Fate::Ended),
             (Kind::Challenges, Fate::Ended),
@@ -135,31 +135,31 @@ pub const TABLE: [Line; 14] = [
     },
     Line {
         act: Act::OthersEnded,
-        says: "The owner ends all other sessions",
+        summary: "The owner ends all other sessions",
         ends: &[(Kind::Sessions, Fate::Others), (Kind::Challenges, Fate::Ended)],
         because: "API keys are listed and revoked one by one.",
     },
     Line {
         act: Act::Revoked,
-        says: "An administrator or the operator ends all sessions",
+        summary: "An administrator or the operator ends all sessions",
         ends: SIGNED_OUT,
         because: "Every credential that an attacker may hold stops working. Links belong to the owner of the mailbox.",
     },
     Line {
         act: Act::Disabled,
-        says: "The user is disabled",
+        summary: "The user is disabled",
         ends: &[(Kind::Sessions, Fate::Ended), (Kind::Challenges, Fate::Ended)],
         because: "A disabled user can use nothing. What stays works again once the user is enabled.",
     },
     Line {
         act: Act::DeletionAsked,
-        says: "The owner asks for deletion",
+        summary: "The owner asks for deletion",
         ends: SIGNED_OUT,
         because: "A later sign-in cancels the request, so what a sign-in needs stays until the deletion.",
     },
     Line {
         act: Act::Deleted,
-        says: "The account is deleted",
+        summary: "The account is deleted",
         ends: &[
             (Kind::Sessions, Fate::Ended),
             (Kind::ApiKeys, Fate::Ended),
@@ -171,7 +171,7 @@ pub const TABLE: [Line; 14] = [
             (Kind::VerificationLinks, Fate::Ended),
             (Kind::Factors, Fate::Ended),
             (Kind::RecoveryCodes, Fate::Ended),
-            (Kind::PasskeysAlone, Fate::Ended),
+            (Kind::PasswordlessPasskeys, Fate::Ended),
         ],
         because: "Nothing of the account is left.",
     },
@@ -184,7 +184,7 @@ const RECOVERED: &[(Kind, Fate)] = &[
     (Kind::PasswordLinks, Fate::Ended),
     (Kind::EmailLinks, Fate::Ended),
     (Kind::FactorLinks, Fate::Ended),
-    (Kind::PasskeysAlone, Fate::Ended),
+    (Kind::PasswordlessPasskeys, Fate::Ended),
 ];
 
 const SIGNED_OUT: &[(Kind, Fate)] =
@@ -239,8 +239,8 @@ pub fn in_order(mut endings: Vec<Ending>) -> Result<Vec<Ending>> {
         let found = |kind| endings.iter().any(|other| other.kind == kind && other.owners.is_some());
         let lost = endings.iter().find(|e| line.fate(e.kind) != Fate::Kept && !found(e.kind));
         if let Some(ending) = lost {
-            let says = format!("the ending of {} lacks its owners", ending.kind.title());
-            return Err(Error::internal(says));
+            let detail = format!("the ending of {} lacks its owners", ending.kind.title());
+            return Err(Error::internal(detail));
         }
     }
     Ok(endings)

@@ -26,8 +26,8 @@ pub const MODULE: Module =
 
 fn routes() -> Routes {
     Routes::at("/login")
-        .post("/access-token", ANYONE.limit(&login::PER_ADDRESS), access_token)
-        .says(
+        .post("/access-token", ANYONE.limit(&login::PER_IP), access_token)
+        .summary(
             "Signs in with a form, as clients of the common FastAPI template do (RFC 6749 section \
              4.3).\n\nIn all other respects it works like `POST /api/v1/auth/login`.",
         )

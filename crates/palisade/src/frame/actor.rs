@@ -16,8 +16,8 @@ pub struct Actor {
     pub user: Option<UserId>,
     /// The credential it came with.
     pub credential: Option<Credential>,
-    /// The client's address.
-    pub address: Option<IpAddr>,
+    /// The client's IP address.
+    pub ip: Option<IpAddr>,
     /// The client's own description of itself, cut to 200 characters.
     pub user_agent: Option<String>,
     /// The request.

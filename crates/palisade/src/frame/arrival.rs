@@ -21,7 +21,7 @@ pub struct Arrival {
     /// The request's id.
     pub request: RequestId,
     /// Where it came from, proxies taken into account.
-    pub client: client::ClientAddress,
+    pub client: client::ClientIp,
     /// How the client's request came: over HTTPS, to us or to a trusted proxy, or in plain text.
     pub scheme: client::Scheme,
 }
@@ -55,7 +55,7 @@ pub fn counted(decision: Decision, rule: &'static Rule) -> Result<Decision> {
     if decision.allowed {
         return Ok(decision);
     }
-    let error = Error::new(Kind::TooMany, "request.too_many", rule.says);
+    let error = Error::new(Kind::TooMany, "request.too_many", rule.summary);
     let error = error.retry_after(decision.retry_after);
     let error = limit_headers(&decision)
         .into_iter()

@@ -145,5 +145,5 @@ pub struct Introspection {
     /// The networks from which an API key can be used, if they are restricted. The caller must
     /// check where a request came from.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub addresses: Option<Vec<String>>,
+    pub allowed_networks: Option<Vec<String>>,
 }

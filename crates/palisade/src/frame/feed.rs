@@ -1,17 +1,17 @@
 //! What other processes must know, in the order of their commits.
 //!
-//! A change writes its news into the table `feed` in its own transaction. The process that made it
+//! A change writes its notices into the table `feed` in its own transaction. The process that made it
 //! applies it before it answers; every other process (another node, the command line) reads the table
 //! when the database wakes it and every 100 ms in any case.
 //!
 //! A database that was restored, or a standby that took over before it had everything, gives numbers a second time.
 //! Each read therefore begins with the last row that was read before, which must be there unchanged, and asks for the
-//! table's epoch ([`ReadDb::epoch`]). Where either differs, [`Look::changed`] says so, and everything that the process
-//! remembers is forgotten.
+//! table's epoch ([`ReadDb::epoch`]). Where either differs, [`FeedPoll::changed`] says so, and everything that the
+//! process remembers is forgotten.
 //!
 //! # Promises
 //!
-//! - News is applied everywhere within 250 ms of its commit.
+//! - Notices are applied everywhere within 250 ms of their commit.
 //! - **A process that could not read the feed for one second says so** ([`Feed::is_current`]) and serves no remembered
 //!   identity.
 //! - **A process under which the history changed notices.**
@@ -34,7 +34,7 @@ use crate::upkeep::Upkeep;
 pub const POLL: Duration = Duration::from_millis(100);
 /// How old the last good read may be.
 pub const STALE_AFTER: Duration = Duration::from_secs(1);
-/// How long news is kept for readers that were away.
+/// How long notices are kept for readers that were away.
 pub const KEPT_FOR: Duration = Duration::from_secs(30 * 60);
 /// After being away this long, a reader can't be sure that nothing was pruned, and forgets everything.
 const LOST_AFTER: Duration = Duration::from_secs(10 * 60);
@@ -45,9 +45,9 @@ const TRIES: usize = 8;
 const PAGE: i64 = 5_000;
 const TABLE: &str = "feed";
 
-/// One message: something of `topic` happened to `subject`.
+/// One notice: something of `topic` happened to `subject`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct News {
+pub struct Notice {
     /// What happened, by a name that a slice declares: `sessions.ended`.
     pub topic: &'static str,
     /// The user or object that it concerns.
@@ -83,7 +83,7 @@ struct Window {
 
 /// The reader's state.
 pub struct Feed {
-    /// This process, so that it doesn't hear its own news twice.
+    /// This process, so that it doesn't apply its own notices twice.
     origin: Uuid,
     window: Mutex<Window>,
     last_read_ms: AtomicU64,
@@ -146,13 +146,13 @@ pub struct Told {
     pub at: Timestamp,
 }
 
-/// What one look at the table found.
-pub struct Look {
-    /// News not applied before, oldest first.
-    pub news: Vec<(String, Uuid)>,
-    /// Whether so much time passed that some news may have been pruned unseen.
+/// What one poll of the table found.
+pub struct FeedPoll {
+    /// Notices not applied before, oldest first.
+    pub notices: Vec<(String, Uuid)>,
+    /// Whether so much time passed that some notices may have been pruned unseen.
     pub lost: bool,
-    /// Whether the table has another history than the one read so far. Then there is no news; go on with
+    /// Whether the table has another history than the one read so far. Then there are no notices; go on with
     /// [`Feed::start`] and forget everything.
     pub changed: bool,
 }
@@ -164,12 +164,12 @@ impl Feed {
         Self { origin, window: Mutex::default(), last_read_ms: AtomicU64::new(0) }
     }
 
-    /// Writes news, in the transaction of the change that it tells of.
-    pub(crate) async fn write(&self, tx: &mut Tx, news: &[News], at: Timestamp) -> Result<()> {
-        for news in news {
-            self.write_one(tx, news, at).await?;
+    /// Writes notices, in the transaction of the change that they tell of.
+    pub(crate) async fn write(&self, tx: &mut Tx, notices: &[Notice], at: Timestamp) -> Result<()> {
+        for notice in notices {
+            self.write_one(tx, notice, at).await?;
         }
-        if !news.is_empty() {
+        if !notices.is_empty() {
             tx.notify();
         }
         Ok(())
@@ -181,7 +181,7 @@ impl Feed {
     /// given in order, but a sequence can fall behind its table: a fail-over by logical replication leaves it where
     /// it was made, and so does a restore of the rows alone. On SQLite it can't: a number is always above every row's
     /// (test: a_sign_out_is_heard_after_the_sequence_went_back).
-    async fn write_one(&self, tx: &mut Tx, news: &News, at: Timestamp) -> Result<()> {
+    async fn write_one(&self, tx: &mut Tx, notice: &Notice, at: Timestamp) -> Result<()> {
         for _ in 0..TRIES {
             // What others have committed when a statement begins was numbered before it. SQLite's subquery sees the new
             // row, PostgreSQL's does not.
@@ -190,7 +190,7 @@ impl Feed {
                     "insert into feed (topic, subject, origin, at) values ($1, $2, $3, $4)
                      on conflict (seq) do nothing
                      returning seq, seq >= coalesce((select max(seq) from feed), 0)",
-                    args![news.topic, news.subject, self.origin, at],
+                    args![notice.topic, notice.subject, self.origin, at],
                 )
                 .await?;
             match given {
@@ -204,7 +204,7 @@ impl Feed {
                 "the sequence of the table feed is behind its rows, as after a fail-over by logical replication; it \
                  is advanced"
             );
-            // At once and for everybody, whatever becomes of this transaction. Two at once may set it back a little: the
+            // At once and for everyone, whatever becomes of this transaction. Two at once may set it back a little: the
             // number given next is judged again.
             let (_,): (i64,) = tx
                 .one(
@@ -248,23 +248,23 @@ impl Feed {
     ///
     /// # Errors
     /// When the database doesn't answer.
-    pub async fn look(&self, db: &ReadDb, now: Duration) -> Result<Look> {
+    pub async fn poll(&self, db: &ReadDb, now: Duration) -> Result<FeedPoll> {
         let epoch = db.epoch(TABLE).await?;
         let rows = self.rows(db).await?;
-        let mut news = Vec::new();
+        let mut notices = Vec::new();
         let changed = {
             let mut window = self.window();
             // SECURITY: (test: a_sign_out_is_heard_after_the_database_was_restored)
             let changed = !window.belongs_to(epoch.as_deref(), &rows);
             if !changed {
-                window.take(rows, self.origin, &mut news);
+                window.take(rows, self.origin, &mut notices);
                 window.close_gaps(now);
             }
             changed
         };
         let last = self.last_read_ms.load(Ordering::Acquire);
         let lost = last != 0 && now.saturating_sub(Duration::from_millis(last)) > LOST_AFTER;
-        Ok(Look { news, lost, changed })
+        Ok(FeedPoll { notices, lost, changed })
     }
 
     /// All rows from the last certain one on, which itself is among them.
@@ -297,7 +297,7 @@ impl Feed {
         self.last_read_ms.fetch_max(ms, Ordering::AcqRel);
     }
 
-    /// Deletes news that every reader has seen or must forget everything over, and that nobody outside needs
+    /// Deletes notices that every reader has seen or must forget everything over, and that no one outside needs
     /// for longer than `needed`. The newest of it stays: readers that have read everything stand there.
     ///
     /// # Errors
@@ -380,12 +380,12 @@ impl Window {
     }
 
     /// Takes what wasn't seen before and came from another process: what this one did it applied
-    /// before anybody heard of it.
-    fn take(&mut self, rows: Vec<Row>, own: Uuid, news: &mut Vec<(String, Uuid)>) {
+    /// before any other process did.
+    fn take(&mut self, rows: Vec<Row>, own: Uuid, notices: &mut Vec<(String, Uuid)>) {
         for row in rows {
             let Place { seq, mark } = row.place;
             if seq > self.low && self.seen.insert(seq, mark).is_none() && row.origin != own {
-                news.push((row.topic, row.subject));
+                notices.push((row.topic, row.subject));
             }
         }
     }
@@ -437,13 +437,13 @@ mod tests {
     #[test]
     fn a_number_that_commits_late_is_still_seen_once() {
         let mut window = Window::default();
-        let mut news = Vec::new();
-        window.take(vec![row(1), row(3)], OWN, &mut news);
+        let mut notices = Vec::new();
+        window.take(vec![row(1), row(3)], OWN, &mut notices);
         window.close_gaps(Duration::from_secs(1));
-        window.take(vec![row(2), row(3)], OWN, &mut news);
-        window.take(vec![Row { origin: OWN, ..row(4) }], OWN, &mut news);
+        window.take(vec![row(2), row(3)], OWN, &mut notices);
+        window.take(vec![Row { origin: OWN, ..row(4) }], OWN, &mut notices);
         window.close_gaps(Duration::from_secs(2));
-        assert_eq!(news.iter().map(|n| n.1.as_u128()).collect::<Vec<_>>(), [1, 3, 2]);
+        assert_eq!(notices.iter().map(|n| n.1.as_u128()).collect::<Vec<_>>(), [1, 3, 2]);
         assert_eq!(window.low, 4);
         assert!(window.seen.is_empty());
     }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use palisade_db::Migration;
 
-use crate::app::{Answers, App, CredentialMethods, Ending, Parts, Subscription};
+use crate::app::{Answers, App, CredentialMethods, Ending, State, Subscription};
+use crate::email_template::EmailTemplate;
 use crate::error::Result;
 use crate::http::Routes;
-use crate::letter::Letter;
 use crate::limits::Rule;
 use crate::record::Event;
 use crate::settings::Settings;
@@ -33,15 +33,15 @@ pub struct Module {
     pub limits: &'static [&'static Rule],
     /// Events that it writes into the audit log.
     pub events: &'static [Event],
-    /// Letters that it writes.
-    pub letters: &'static [&'static Letter],
+    /// The emails that it sends.
+    pub email_templates: &'static [&'static EmailTemplate],
     /// Work that it does by the clock.
     pub jobs: &'static [Job],
     /// What the kinds of credential can do that it keeps and requests come with.
     pub credentials: &'static [CredentialMethods],
     /// How what it keeps ends with an act on its account: credentials, links, factors.
     pub endings: &'static [Ending],
-    /// News that it listens to.
+    /// Notices that it listens to.
     pub subscriptions: &'static [Subscription],
     /// Its part of the database's schema, each under the module's name. Its tables refer to those of modules that
     /// stand before it in the list.
@@ -51,7 +51,7 @@ pub struct Module {
     /// What it answers about its tables to slices of lower levels.
     pub answers: Answers,
     /// Puts the slice's own state into the app that is being built.
-    pub parts: fn(&Settings, &mut Parts) -> Result<()>,
+    pub state: fn(&Settings, &mut State) -> Result<()>,
 }
 
 impl Module {
@@ -63,7 +63,7 @@ impl Module {
         permissions: &[],
         limits: &[],
         events: &[],
-        letters: &[],
+        email_templates: &[],
         jobs: &[],
         credentials: &[],
         endings: &[],
@@ -71,7 +71,7 @@ impl Module {
         migrations: &[],
         tables: &[],
         answers: Answers::NONE,
-        parts: |_, _| Ok(()),
+        state: |_, _| Ok(()),
     };
 }
 

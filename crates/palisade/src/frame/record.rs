@@ -5,7 +5,7 @@
 //! - An event is written in the transaction of the change that it tells of.
 //! - Its form is lasting: `record` is canonical JSON (keys sorted, strings and integers only, RFC 8785)
 //!   of version 1, authenticated by `mac` under a key derived from the root key.
-//! - What is personal (address, user agent, e-mail) stands beside the record, sealed under a key of the
+//! - What is personal (IP address, user agent, email) stands beside the record, sealed under a key of the
 //!   person concerned; the record holds its SHA-256.
 //!
 //! Tables: `audit_events`.
@@ -33,7 +33,7 @@ pub struct Event {
     /// `area.what_happened`.
     pub name: &'static str,
     /// One sentence, for people.
-    pub says: &'static str,
+    pub summary: &'static str,
 }
 
 impl Event {
@@ -72,7 +72,7 @@ impl Entry {
         self
     }
 
-    /// A detail that is erased with the person: an address, a name.
+    /// A detail that is erased with the person: an IP address, a name.
     #[must_use]
     pub fn personal(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.personal.insert(name, value.into());
@@ -221,8 +221,8 @@ pub(crate) async fn write(
 
 fn personal_fields(actor: &Actor, entry: &Entry) -> BTreeMap<&'static str, String> {
     let mut fields = entry.personal.clone();
-    if let Some(address) = actor.address {
-        fields.insert("address", address.to_string());
+    if let Some(ip) = actor.ip {
+        fields.insert("ip", ip.to_string());
     }
     if let Some(agent) = &actor.user_agent {
         fields.insert("user_agent", agent.clone());

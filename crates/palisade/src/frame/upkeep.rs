@@ -1,4 +1,4 @@
-//! Writing outside a change: upkeep, which changes nothing for anybody.
+//! Writing outside a change: upkeep, which changes nothing for anyone.
 //!
 //! Promises: **who writes without a change says why** ([`App::upkeep`](crate::app::App::upkeep)). The test
 //! `every_upkeep_is_known` lists the reasons.

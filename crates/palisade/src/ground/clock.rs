@@ -67,7 +67,7 @@ impl Clock {
         }
     }
 
-    /// Sets the time of day of a clock made by [`Clock::by_hand`] ahead, as somebody does who sets the
+    /// Sets the time of day of a clock made by [`Clock::by_hand`] ahead, as someone does who sets the
     /// system's, or a machine that slept: [`Clock::monotonic`] doesn't notice.
     pub fn set_ahead(&self, by: Duration) {
         if let Source::ByHand { ahead, .. } = &self.0 {

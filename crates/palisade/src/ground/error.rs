@@ -1,6 +1,6 @@
 //! The one error type: a kind, a stable code, a sentence for the caller, a private cause.
 //!
-//! What a caller may learn is in [`Error::says`]; what only the operator may learn is the cause,
+//! What a caller may learn is in [`Error::detail`]; what only the operator may learn is the cause,
 //! which is logged once at the edge ([`crate::http`]) and never leaves the process. The wire form is
 //! RFC 9457 `application/problem+json`.
 
@@ -45,7 +45,7 @@ pub enum Kind {
     TooLarge,
     /// The headers are larger than is accepted.
     HeadersTooLarge,
-    /// The address is longer than is accepted.
+    /// The URI is longer than is accepted.
     UriTooLong,
     /// The request needs something of HTTP that isn't built.
     NotImplemented,
@@ -140,7 +140,7 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: Kind,
     code: &'static str,
-    says: Cow<'static, str>,
+    detail: Cow<'static, str>,
     fields: Vec<FieldError>,
     headers: Vec<(HeaderName, HeaderValue)>,
     retry_after: Option<Duration>,
@@ -151,11 +151,11 @@ struct Inner {
 
 impl Error {
     /// An error of `kind` with its stable `code` (`area.reason`) and a sentence for the caller.
-    pub fn new(kind: Kind, code: &'static str, says: impl Into<Cow<'static, str>>) -> Self {
+    pub fn new(kind: Kind, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
             kind,
             code,
-            says: says.into(),
+            detail: detail.into(),
             fields: Vec::new(),
             headers: Vec::new(),
             retry_after: None,
@@ -171,8 +171,8 @@ impl Error {
     }
 
     /// Something that we need is away; the caller is asked to come back after a second.
-    pub fn unavailable(code: &'static str, says: &'static str) -> Self {
-        Self::new(Kind::Unavailable, code, says).retry_after(Duration::from_secs(1))
+    pub fn unavailable(code: &'static str, detail: &'static str) -> Self {
+        Self::new(Kind::Unavailable, code, detail).retry_after(Duration::from_secs(1))
     }
 
     /// There is no such thing, or none that the caller may see: always the same answer.
@@ -185,7 +185,7 @@ impl Error {
         let mut error =
             Self::new(Kind::BadInput, "request.invalid", "The request is invalid. See errors.");
         error.0.fields = fields;
-        // More of them help nobody, and one small body must not be answered by a large one.
+        // More of them help no one, and one small body must not be answered by a large one.
         error.0.fields.truncate(MOST_FIELDS);
         error
     }
@@ -234,8 +234,8 @@ impl Error {
     }
 
     /// The sentence for the caller.
-    pub fn says(&self) -> &str {
-        &self.0.says
+    pub fn detail(&self) -> &str {
+        &self.0.detail
     }
 
     /// The broken rules, if it is about input.
@@ -284,7 +284,7 @@ impl fmt::Debug for Error {
         f.debug_struct("Error")
             .field("kind", &self.0.kind)
             .field("code", &self.0.code)
-            .field("says", &self.0.says)
+            .field("detail", &self.0.detail)
             .field("fields", &self.0.fields)
             .field("cause", &self.causes())
             .finish()
@@ -293,7 +293,7 @@ impl fmt::Debug for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.says)?;
+        f.write_str(&self.0.detail)?;
         for field in &self.0.fields {
             write!(f, " {}: {}", field.pointer, field.detail)?;
         }

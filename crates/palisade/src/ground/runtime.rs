@@ -3,7 +3,7 @@
 //! # Promises
 //!
 //! - Two workers never take turns on one core while another has time. On Linux a core counts as busy while a hashing
-//!   thread has it, although that thread gives way to everybody: nothing pulls a waiting worker over, and
+//!   thread has it, although that thread gives way to everyone: nothing pulls a waiting worker over, and
 //!   requests wait for milliseconds (`docs/decisions/0013`).
 //! - Only workers are kept on a core. The runtime's threads for blocking work may use every core; any other thread that
 //!   a worker starts stays on the worker's until it calls [`leave_core`].

@@ -49,7 +49,7 @@ shape! {
     Code, { "type": "string", "format": "password", "maxLength": 128 }
 }
 shape! {
-    /// An e-mail address.
+    /// An email address.
     EmailAddress, { "type": "string", "format": "idn-email", "maxLength": 254, "examples": ["ann@example.com"] }
 }
 shape! {
@@ -96,7 +96,7 @@ shape! {
 }
 
 shape! {
-    /// What a browser answers with a passkey: AuthenticationResponseJSON of WebAuthn level 3.
+    /// What a browser returns a passkey: AuthenticationResponseJSON of WebAuthn level 3.
     Credential, {
         "type": "object",
         "properties": {

@@ -2,8 +2,8 @@
 //!
 //! # Promises
 //!
-//! - What is shown holds no control character and none that changes the direction or the joins of a line: nobody can end
-//!   a log line, steer a terminal, or let a name read as another.
+//! - What is shown holds no control character and none that changes the direction or the joins of a line: no one can
+//!   end a log line, steer a terminal, or let a name read as another.
 //! - What an error repeats is short, whatever came.
 
 use std::borrow::Cow;

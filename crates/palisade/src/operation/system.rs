@@ -24,8 +24,8 @@ pub const MODULE: Module = Module {
     name: "system",
     routes,
     permissions: &[READ],
-    parts: |_, parts| {
-        parts.put(ReadOnly::default());
+    state: |_, state| {
+        state.put(ReadOnly::default());
         Ok(())
     },
     ..Module::EMPTY
@@ -36,16 +36,18 @@ pub const MODULE: Module = Module {
 struct ReadOnly(AtomicBool);
 
 /// May see how the server is set up and how it is.
-pub const READ: Permission =
-    Permission { name: "system:read", says: "See the configuration and the status of the server" };
+pub const READ: Permission = Permission {
+    name: "system:read",
+    summary: "See the configuration and the status of the server",
+};
 
 fn routes() -> Routes {
     health().and(
         Routes::at("")
             .get("/whoami", ANYONE, whoami)
-            .says("Shows how the server sees the connection of the caller.")
+            .summary("Shows how the server sees the connection of the caller.")
             .get("/limits", needs(READ), limits)
-            .says("Lists the rate limits in force, by name."),
+            .summary("Lists the rate limits in force, by name."),
     )
 }
 
@@ -53,9 +55,9 @@ fn routes() -> Routes {
 pub fn health() -> Routes {
     Routes::root()
         .get("/livez", ANYONE, || async { "alive\n" })
-        .says("Reports whether the process is running.")
+        .summary("Reports whether the process is running.")
         .get("/readyz", ANYONE, ready)
-        .says("Reports whether the server is ready to serve requests.")
+        .summary("Reports whether the server is ready to serve requests.")
 }
 
 /// Whether the server's dependencies are available.
@@ -107,7 +109,7 @@ async fn ready(State(app): State<App>) -> Readiness {
 /// Whether the database answers and takes changes. That it stops or begins to is said once.
 async fn takes_writes(app: &App) -> bool {
     let Ok(takes) = app.db.takes_writes().await else { return false };
-    let told = &app.part::<ReadOnly>().0;
+    let told = &app.state::<ReadOnly>().0;
     if told.swap(!takes, Ordering::AcqRel) == takes {
         if takes {
             tracing::info!("the database accepts writes again");
@@ -126,7 +128,7 @@ async fn takes_writes(app: &App) -> bool {
 #[derive(Serialize, JsonSchema)]
 struct Whoami {
     /// The IP address of the client.
-    address: String,
+    ip: String,
     /// Whether a trusted proxy supplied the IP address.
     forwarded: bool,
     scheme: &'static str,
@@ -138,7 +140,7 @@ struct Whoami {
 async fn whoami(Extension(arrival): Extension<Arrival>, headers: HeaderMap) -> Json<Whoami> {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
     Json(Whoami {
-        address: arrival.client.address.to_string(),
+        ip: arrival.client.ip.to_string(),
         forwarded: arrival.client.forwarded,
         scheme: if arrival.scheme == Scheme::Https { "https" } else { "http" },
         host: text("host"),
@@ -170,7 +172,7 @@ struct LimitView {
 #[schemars(inline)]
 enum KeyView {
     /// The IP address of the client; for IPv6 its /64 network.
-    Address,
+    Ip,
     /// The account that acts or is acted on.
     Account,
     /// The API key of the request.
@@ -184,12 +186,12 @@ async fn limits(State(app): State<App>) -> Json<List<LimitView>> {
         burst: rule.burst,
         per: rule.per.as_secs(),
         key: match rule.rule.key {
-            Key::Address => KeyView::Address,
+            Key::Ip => KeyView::Ip,
             Key::Account => KeyView::Account,
             Key::ApiKey => KeyView::ApiKey,
         },
         enabled: rule.enabled,
-        description: rule.rule.says,
+        description: rule.rule.summary,
     };
     let items = app.limiter.rules().iter().map(view).collect();
     Json(List { items, next_cursor: None })

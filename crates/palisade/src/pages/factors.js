@@ -93,23 +93,23 @@ const factors = (() => {
   function ask({ title, methods, passkeyOptions, prove }) {
     const usable = methods.filter((method) => WAYS.has(method) && (method !== "passkey" || window.PublicKeyCredential));
     if (!usable.length) throw { detail: "This browser supports none of the factors of this account." };
-    const says = element("p", { id: "factor-says" });
+    const lead = element("p", { id: "factor-hint" });
     const label = element("label", { for: "factor" });
-    const input = element("input", { id: "factor", autocapitalize: "none", spellcheck: "false", "aria-describedby": "factor-says factor-error" });
+    const input = element("input", { id: "factor", autocapitalize: "none", spellcheck: "false", "aria-describedby": "factor-hint factor-error" });
     const field = element("div", {}, label, input);
     const error = element("p", { class: "error", id: "factor-error", role: "alert" });
     const go = element("button", { type: "submit" });
     const cancel = element("button", { type: "button", class: "quiet" }, "Cancel");
     const others = element("div", { class: "others" });
     const form = element("form", { novalidate: "" },
-      element("h2", { id: "factor-title" }, title), says, field, error, element("div", { class: "row" }, go, cancel), others);
+      element("h2", { id: "factor-title" }, title), lead, field, error, element("div", { class: "row" }, go, cancel), others);
     const dialog = element("dialog", { id: "factor-dialog", "aria-labelledby": "factor-title" }, form);
     let way = null;
 
     function choose(method) {
       way = method;
       const { label: name, input: attributes, says: hint, go: verb } = WAYS.get(method);
-      says.textContent = hint || "";
+      lead.textContent = hint || "";
       field.hidden = !name;
       label.textContent = name || "";
       for (const [key, value] of Object.entries(attributes || {})) input.setAttribute(key, value);

@@ -71,7 +71,7 @@ function element(name, attributes, ...children) {
 
 let offered = null;
 
-// Browsers offer passkeys where the address is typed, if there are any. What they are asked to sign is good for five
+// Browsers offer passkeys where the email is typed, if there are any. What they are asked to sign is good for five
 // minutes and once; after that it is asked for anew.
 async function offerPasskeys() {
   const { PublicKeyCredential: known } = window;
@@ -329,7 +329,7 @@ on("recovery-renew", "click", "recovery-error", async () => {
 function sure(title, says) {
   const dialog = byId("sure");
   show("sure-title", title);
-  show("sure-says", says);
+  show("sure-hint", says);
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {

@@ -87,7 +87,7 @@ impl TestApp {
         Self::over(Arc::new(database), plan, Clock::by_hand(start())).await
     }
 
-    /// On the database at this address, which is empty.
+    /// On the database at this URL, which is empty.
     pub async fn at(url: &str) -> Self {
         let database = TestDb::at(url).await;
         Self::over(Arc::new(database), Plan::default(), Clock::by_hand(start())).await
@@ -185,7 +185,7 @@ impl TestApp {
             app: self,
             bearer: None,
             cookie: None,
-            address: "198.51.100.7:50000".parse().unwrap(),
+            peer: "198.51.100.7:50000".parse().unwrap(),
         }
     }
 

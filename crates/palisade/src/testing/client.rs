@@ -13,7 +13,7 @@ use tower::ServiceExt as _;
 use super::{PASSWORD, TestApp};
 use crate::http::serve::{Carrier, Connection, Stopping};
 
-/// Somebody who sends requests.
+/// Someone who sends requests.
 #[derive(Clone)]
 pub struct Client<'a> {
     /// The app that it calls.
@@ -23,7 +23,7 @@ pub struct Client<'a> {
     /// Its cookies.
     pub cookie: Option<String>,
     /// Where it calls from.
-    pub address: SocketAddr,
+    pub peer: SocketAddr,
 }
 
 impl Client<'_> {
@@ -40,8 +40,8 @@ impl Client<'_> {
     }
 
     /// The same from this IP address.
-    pub fn from(mut self, address: &str) -> Self {
-        self.address = format!("{address}:50000").parse().unwrap();
+    pub fn from(mut self, ip: &str) -> Self {
+        self.peer = format!("{ip}:50000").parse().unwrap();
         self
     }
 
@@ -85,7 +85,7 @@ impl Client<'_> {
         }
         let mut request = request.body(call.body).unwrap();
         let local = "127.0.0.1:8000".parse().unwrap();
-        let connection = Connection { peer: self.address, local, tls: false };
+        let connection = Connection { peer: self.peer, local, tls: false };
         request.extensions_mut().insert(Carrier::new(connection, Stopping::default()));
         self.app.service.clone().oneshot(request).await.unwrap()
     }
@@ -100,7 +100,7 @@ impl Client<'_> {
         let raw = String::from_utf8_lossy(&bytes).into_owned();
         let answer = Answer { status: parts.status, headers: parts.headers, body, raw };
         self.app.description.check(&method, &path, &answer);
-        // What is sent by mail is never answered to whoever asks for it.
+        // What is sent by mail is never answered to anyone who asks for it.
         let by_mail = ["pal_vf_", "pal_rs_", "pal_in_", "pal_em_", "pal_un_", "pal_fr_"];
         let told = by_mail.iter().any(|prefix| answer.raw.contains(prefix));
         assert!(!told || path == "/mailbox", "{method} {path} answers what is sent by mail");
@@ -186,7 +186,7 @@ impl Answer {
         let mut headers: Vec<String> = self
             .headers
             .iter()
-            // The one counts requests; the other, uses of a limit by the same address.
+            // The one counts requests; the other, uses of a limit by the same IP address.
             .filter(|(name, _)| *name != "x-request-id" && *name != "ratelimit")
             .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
             .collect();

@@ -94,9 +94,9 @@ impl Description {
                 _ => assert_eq!(raw, "", "{what} has a body"),
             }
             if let Some(code) = body["code"].as_str().filter(|_| !status.is_success()) {
-                let says = described["description"].as_str().unwrap();
-                let named = says.contains(&format!("`{code}`"));
-                assert!(named, "{what} has the code {code}, not {says}");
+                let detail = described["description"].as_str().unwrap();
+                let named = detail.contains(&format!("`{code}`"));
+                assert!(named, "{what} has the code {code}, not {detail}");
             }
         } else {
             let faults = [StatusCode::INTERNAL_SERVER_ERROR, StatusCode::SERVICE_UNAVAILABLE];

@@ -8,7 +8,7 @@ use super::TestApp;
 use crate::mail::{Post, Rendered};
 
 /// Waits until everything that is due was sent, and empties the mailbox: the oldest first.
-pub async fn letters(app: &TestApp) -> Vec<Rendered> {
+pub async fn emails(app: &TestApp) -> Vec<Rendered> {
     for _ in 0..400 {
         let (due,): (i64,) = app
             .app
@@ -17,30 +17,30 @@ pub async fn letters(app: &TestApp) -> Vec<Rendered> {
             .await
             .unwrap();
         if due == 0 {
-            let mut shown = app.app.part::<Post>().mailbox().unwrap();
+            let mut shown = app.app.state::<Post>().mailbox().unwrap();
             shown.reverse();
-            return shown.into_iter().map(|shown| shown.letter).collect();
+            return shown.into_iter().map(|shown| shown.email).collect();
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("the letters aren't sent");
+    panic!("the emails aren't sent");
 }
 
-/// The last letter.
-pub async fn letter(app: &TestApp) -> Rendered {
-    letters(app).await.pop().expect("a letter")
+/// The last email.
+pub async fn newest_email(app: &TestApp) -> Rendered {
+    emails(app).await.pop().expect("an email")
 }
 
-/// What the link in a letter carries.
-pub fn token(letter: &Rendered) -> String {
-    let after = letter.text.split_once("#token=").unwrap_or_else(|| panic!("{letter:?}")).1;
+/// What the link in an email carries.
+pub fn token(mail: &Rendered) -> String {
+    let after = mail.text.split_once("#token=").unwrap_or_else(|| panic!("{mail:?}")).1;
     after.split_whitespace().next().unwrap().to_owned()
 }
 
 /// What the last link to this page under `/account` carries.
 pub async fn link(app: &TestApp, page: &str) -> String {
     let page = format!("/account/{page}#");
-    let all = letters(app).await;
-    let found = all.iter().rev().find(|letter| letter.text.contains(&page));
+    let all = emails(app).await;
+    let found = all.iter().rev().find(|mail| mail.text.contains(&page));
     token(found.unwrap_or_else(|| panic!("no {page} in {all:?}")))
 }

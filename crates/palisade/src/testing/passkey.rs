@@ -15,15 +15,15 @@ pub const ORIGIN: &str = "http://localhost:8000";
 pub const BEGIN: &str = "/api/v1/auth/login/passkey/begin";
 /// Where it ends.
 pub const FINISH: &str = "/api/v1/auth/login/passkey/finish";
-/// The passkeys of whoever is signed in.
+/// The passkeys of the signed-in user.
 pub const MINE: &str = "/api/v1/users/me/passkeys";
 
-/// A new passkey, which nobody knows yet.
+/// A new passkey, which no one knows yet.
 pub fn key() -> SoftAuthenticator {
     SoftAuthenticator::new(Algorithm::Es256, &OsRandom)
 }
 
-/// Sets up a passkey for whoever is signed in.
+/// Sets up a passkey for the signed-in user.
 pub async fn register(client: &Client<'_>, key: &mut SoftAuthenticator) -> Answer {
     let options = client.act(&format!("{MINE}/begin")).await;
     assert_eq!(options.status, StatusCode::OK, "{}", options.raw);
@@ -31,7 +31,7 @@ pub async fn register(client: &Client<'_>, key: &mut SoftAuthenticator) -> Answe
     client.post(&format!("{MINE}/finish"), body).await
 }
 
-/// A user with a passkey, and nobody signed in.
+/// A user with a passkey, and no one signed in.
 pub async fn with_key(app: &TestApp, email: &str) -> SoftAuthenticator {
     app.user(email).await;
     let mut key = key();

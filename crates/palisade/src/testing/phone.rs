@@ -13,7 +13,7 @@ pub const STEP: Duration = Duration::from_secs(30);
 /// Where challenges are answered.
 pub const MFA: &str = "/api/v1/auth/login/mfa";
 
-/// An authenticator app, as somebody set it up by typing the secret.
+/// An authenticator app, as someone set it up by typing the secret.
 pub struct Phone(TotpSecret);
 
 impl Phone {
@@ -56,7 +56,7 @@ impl Phone {
     }
 }
 
-/// Sets up an app for whoever is signed in; answers the recovery codes too.
+/// Sets up an app for the signed-in user; answers the recovery codes too.
 pub async fn enrol(client: &Client<'_>) -> (Phone, Vec<String>) {
     let made = client.act("/api/v1/users/me/totp").await;
     assert_eq!(made.status, StatusCode::OK, "{}", made.raw);

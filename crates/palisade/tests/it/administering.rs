@@ -1,7 +1,7 @@
 //! What administrators do with users and roles, and what they can't.
 
 use axum::http::{Method, StatusCode};
-use palisade::testing::mailbox::{letter, letters, token};
+use palisade::testing::mailbox::{emails, newest_email, token};
 use palisade::testing::{
     Answer, Call, Client, On, PASSWORD, Plan, TestApp, patch, place, put, unlimited,
 };
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 palisade::on_both! {
     roles_take_effect_on_the_next_request => |on| super::roles(on);
-    only_rights_that_are_held_are_given => |on| super::hands_on(on);
+    only_rights_that_are_held_are_given => |on| super::may_delegate(on);
     an_account_with_more_rights_stays_untouched => |on| super::acts_on(on);
     the_last_administrator_stays => |on| super::last_admin(on);
-    users_are_found_by_address_and_name => |on| super::search(on);
+    users_are_found_by_email_and_name => |on| super::search(on);
     users_are_changed_and_deleted => |on| super::change_and_delete(on);
 }
 
@@ -55,7 +55,7 @@ async fn roles(on: On) {
     let roles = ann.get("/api/v1/users/me").await.body["roles"].clone();
     assert_eq!(roles, json!(["auditors", "user"]));
 
-    // What the role allows changes for everybody who has it, everywhere.
+    // What the role allows changes for everyone who has it, everywhere.
     let changed =
         patch(&root, "/api/v1/roles/auditors", json!({ "permissions": ["users:read"] })).await;
     assert_eq!(changed.body["permissions"], json!(["users:read"]), "{}", changed.raw);
@@ -93,7 +93,7 @@ async fn eventually(client: &Client<'_>, expected: StatusCode) {
     panic!("the other process never answered {expected}");
 }
 
-async fn hands_on(on: On) {
+async fn may_delegate(on: On) {
     let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let id = app.user("ann@example.com").await;
@@ -119,7 +119,7 @@ async fn hands_on(on: On) {
     exceeds(patch(&ann, "/api/v1/roles/mine", json!({ "permissions": ["audit:read"] })).await);
     exceeds(patch(&ann, "/api/v1/roles/clerks", json!({ "permissions": all })).await);
     exceeds(ann.delete("/api/v1/roles/everything").await);
-    // Whoever lost a permission could be reached: taking away asks for as much.
+    // Anyone who lost a permission could be reached: taking away asks for as much.
     exceeds(patch(&ann, "/api/v1/roles/everything", json!({ "permissions": [] })).await);
     let answer = patch(&ann, "/api/v1/roles/everything", json!({ "description": "All" })).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.raw);
@@ -141,7 +141,7 @@ async fn hands_on(on: On) {
     exceeds(put(&ann, &give).await);
     exceeds(put(&ann, &format!("/api/v1/users/{id}/roles/editors")).await);
 
-    // Whoever holds every permission there is, is no administrator: there may be more tomorrow.
+    // Anyone who holds every permission there is, is no administrator: there may be more tomorrow.
     put(&root, &format!("/api/v1/users/{id}/roles/everything")).await;
     exceeds(put(&ann, &format!("/api/v1/users/{id}/roles/admin")).await);
     let body = json!({ "email": "new@example.com", "roles": ["user", "nothing"] });
@@ -177,7 +177,7 @@ async fn acts_on(on: On) {
             assert_eq!(answer.code(), "access.exceeds_own", "{number}: {}", answer.raw);
         }
     }
-    // Administrators reach everybody, each other too.
+    // Administrators reach everyone, each other too.
     let revoked = root.act(&format!("/api/v1/users/{bob}/revoke-sessions")).await;
     assert_eq!(revoked.status, StatusCode::NO_CONTENT);
     app.stop().await;
@@ -261,7 +261,7 @@ async fn change_and_delete(on: On) {
     let taken = patch(&root, &path, json!({ "email": "BOB@example.com", "name": "Ann" })).await;
     assert_eq!(taken.code(), "users.email_taken");
     assert_eq!(root.get(&path).await.body["name"], Value::Null, "all of it or nothing");
-    let both = json!({ "email": "no address", "name": "\u{0}" });
+    let both = json!({ "email": "no email", "name": "\u{0}" });
     let both = patch(&root, &path, both).await;
     assert_eq!(both.body["errors"].as_array().unwrap().len(), 2, "{}", both.raw);
     let done = patch(&root, &path, json!({ "email": "ann2@example.com", "name": "Ann" })).await;
@@ -273,47 +273,44 @@ async fn change_and_delete(on: On) {
     let body = json!({ "token": undoing, "password": "five green kettles whistle" });
     let undone = app.anyone().post("/api/v1/auth/email/undo", body).await;
     assert_eq!(place(&undone).2, "recovery.bad_token");
-    let told = letters(&app).await;
+    let told = emails(&app).await;
     assert!(
-        told.iter().any(
-            |letter| letter.to == "ann@new.example" && letter.text.contains("An administrator")
-        )
+        told.iter()
+            .any(|mail| mail.to == "ann@new.example" && mail.text.contains("An administrator"))
     );
 
     let me = root.get("/api/v1/users/me").await.text("id");
     let own = format!("/api/v1/users/{me}");
     let own = patch(&root, &own, json!({ "email": "new@example.com" })).await;
-    assert_eq!(own.code(), "users.own_address");
+    assert_eq!(own.code(), "users.own_email");
 
     assert_eq!(root.delete(&path).await.status, StatusCode::NO_CONTENT);
     assert_eq!(ann.get("/api/v1/users/me").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(root.get(&path).await.status, StatusCode::NOT_FOUND);
     assert_eq!(root.delete(&path).await.status, StatusCode::NOT_FOUND);
     let events = app.events().await;
-    for event in ["users.changed", "recovery.address_changed", "account.deleted"] {
+    for event in ["users.changed", "recovery.email_changed", "account.deleted"] {
         assert!(events.contains(&event.to_owned()), "{event}");
     }
     app.stop().await;
 }
 
-/// Changes the address of a client's account; answers the token that undoes it.
+/// Changes the email of a client's account; answers the token that undoes it.
 async fn moved_once(app: &TestApp, ann: &Client<'_>) -> String {
     ann.post("/api/v1/users/me/email", json!({ "email": "ann@new.example" })).await;
-    let link = token(&letter(app).await);
+    let link = token(&newest_email(app).await);
     let body = json!({ "token": link, "password": PASSWORD });
     let confirmed = app.anyone().post("/api/v1/auth/email/confirm", body).await;
     assert_eq!(confirmed.status, StatusCode::NO_CONTENT, "{}", confirmed.raw);
-    let told = letter(app).await;
+    let told = newest_email(app).await;
     assert_eq!(told.to, "ann@example.com");
     token(&told)
 }
 
 #[tokio::test]
 async fn the_limits_in_force_are_listed() {
-    let settings = vec![
-        ("limits.rules.login_address.burst", "7"),
-        ("limits.rules.setup_address.enabled", "false"),
-    ];
+    let settings =
+        vec![("limits.rules.login_ip.burst", "7"), ("limits.rules.setup_ip.enabled", "false")];
     let app = TestApp::with(On::Sqlite, Plan { settings, ..Plan::default() }).await;
     app.admin("root@example.com").await;
     let root = app.token("root@example.com").await;
@@ -322,12 +319,12 @@ async fn the_limits_in_force_are_listed() {
     let rules: usize = palisade::MODULES.iter().map(|module| module.limits.len()).sum();
     assert_eq!(items.len(), rules);
     let named = |name: &str| items.iter().find(|item| item["name"] == name).unwrap();
-    assert_eq!(named("login_address")["burst"], 7);
-    assert_eq!(named("login_address")["key"], "address");
-    assert_eq!(named("setup_address")["enabled"], false);
+    assert_eq!(named("login_ip")["burst"], 7);
+    assert_eq!(named("login_ip")["key"], "ip");
+    assert_eq!(named("setup_ip")["enabled"], false);
     // What is left is said with every answer that a limit was applied to.
     let login = app.anyone().from("203.0.113.5").login("root@example.com").await;
-    assert_eq!(login.headers["ratelimit-policy"], "\"login_address\";q=7;w=60");
-    assert!(login.headers["ratelimit"].to_str().unwrap().starts_with("\"login_address\";r=6;"));
+    assert_eq!(login.headers["ratelimit-policy"], "\"login_ip\";q=7;w=60");
+    assert!(login.headers["ratelimit"].to_str().unwrap().starts_with("\"login_ip\";r=6;"));
     app.stop().await;
 }

@@ -60,15 +60,15 @@ async fn sealed(on: On) {
         found.next().unwrap_or_else(|| panic!("no {event}")).clone()
     };
     let signed_in = find("login.signed_in", Some(&id));
-    assert_eq!(signed_in["personal"]["address"], "203.0.113.77");
+    assert_eq!(signed_in["personal"]["ip"], "203.0.113.77");
     assert!(signed_in["request_id"].is_string());
     let denied = find("login.denied", None);
     assert!(!denied.to_string().contains("stranger"), "{denied}");
     assert_eq!(denied["details"]["email_digest"].as_str().map(str::len), Some(16), "{denied}");
-    assert_eq!(denied["details"]["reason"], "unknown_address");
+    assert_eq!(denied["details"]["reason"], "unknown_email");
     let revoked = find("sessions.revoked", Some(&id));
     assert_eq!(revoked["actor"]["kind"], "user");
-    assert_eq!(revoked["personal"]["address"], "203.0.113.99");
+    assert_eq!(revoked["personal"]["ip"], "203.0.113.99");
 
     // Ann sees what concerns her, and not where the administrator sits.
     let client = app.token("ann@example.com").await;

@@ -369,7 +369,7 @@ async fn forged_headers_change_nothing() {
     ] {
         whoami = whoami.header(name, "203.0.113.200");
     }
-    assert_eq!(anyone.send(whoami).await.text("address"), "198.51.100.7");
+    assert_eq!(anyone.send(whoami).await.text("ip"), "198.51.100.7");
     app.stop().await;
 }
 

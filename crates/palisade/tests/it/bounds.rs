@@ -246,7 +246,7 @@ async fn every_bound(on: On) {
         for (method, operation) in methods.as_object().unwrap() {
             let method = method.to_uppercase().parse().unwrap();
             let case = Case { document: &document, method, path, operation };
-            // Only of a program may somebody else make the keys.
+            // Only of a program may someone else make the keys.
             let ann = if path.ends_with("/{id}/api-keys") { program } else { ann };
             parameters(&case, &app, ann, &mut tried).await;
             bodies(&case, &app, ann, &mut tried).await;

@@ -184,24 +184,24 @@ async fn use_once(app: &TestApp, rule: &str) -> Answer {
     let anyone = app.anyone();
     let wrong = json!({ "email": "bob@example.com", "password": "not the right one at all" });
     match rule {
-        "refresh_address" => anyone.post("/api/v1/auth/refresh", json!({})).await,
-        "login_address" => anyone.post("/api/v1/auth/login", wrong).await,
-        "register_address" => anyone.post("/api/v1/auth/register", json!({})).await,
-        "forgot_address" => anyone.post("/api/v1/auth/password/forgot", json!({})).await,
+        "refresh_ip" => anyone.post("/api/v1/auth/refresh", json!({})).await,
+        "login_ip" => anyone.post("/api/v1/auth/login", wrong).await,
+        "register_ip" => anyone.post("/api/v1/auth/register", json!({})).await,
+        "forgot_ip" => anyone.post("/api/v1/auth/password/forgot", json!({})).await,
         "forgot_account" => {
             let body = json!({ "email": "bob@example.com" });
             anyone.post("/api/v1/auth/password/forgot", body).await
         }
-        "reset_address" => anyone.post("/api/v1/auth/password/reset", json!({})).await,
-        "verify_address" => anyone.post("/api/v1/auth/verify-email", json!({})).await,
-        "resend_address" => anyone.post("/api/v1/auth/verify-email/resend", json!({})).await,
+        "reset_ip" => anyone.post("/api/v1/auth/password/reset", json!({})).await,
+        "verify_ip" => anyone.post("/api/v1/auth/verify-email", json!({})).await,
+        "resend_ip" => anyone.post("/api/v1/auth/verify-email/resend", json!({})).await,
         "resend_account" => {
             let body = json!({ "email": "bob@example.com" });
             anyone.post("/api/v1/auth/verify-email/resend", body).await
         }
-        "factors_address" => anyone.post("/api/v1/auth/factors/keep", json!({})).await,
-        "email_link_address" => anyone.post("/api/v1/auth/email/undo", json!({})).await,
-        "setup_address" => anyone.post("/api/v1/setup", json!({})).await,
+        "factors_ip" => anyone.post("/api/v1/auth/factors/keep", json!({})).await,
+        "email_link_ip" => anyone.post("/api/v1/auth/email/undo", json!({})).await,
+        "setup_ip" => anyone.post("/api/v1/setup", json!({})).await,
         "password_change_account" => {
             let ann = app.token("ann@example.com").await;
             let body = json!({
@@ -274,12 +274,11 @@ async fn every_limit_limits_and_can_be_set_and_switched_off() {
 }
 
 #[tokio::test]
-async fn an_address_in_another_network_has_a_limit_of_its_own() {
-    let plan =
-        Plan { settings: vec![("limits.rules.setup_address.burst", "1")], ..Plan::default() };
+async fn an_ip_in_another_network_has_a_limit_of_its_own() {
+    let plan = Plan { settings: vec![("limits.rules.setup_ip.burst", "1")], ..Plan::default() };
     let app = TestApp::with(On::Sqlite, plan).await;
-    let status = |address: &'static str| {
-        let client = app.anyone().from(address);
+    let status = |ip: &'static str| {
+        let client = app.anyone().from(ip);
         async move { client.post("/api/v1/setup", json!({})).await.status }
     };
     let many = StatusCode::TOO_MANY_REQUESTS;
@@ -344,7 +343,7 @@ fn every_limit_event_and_code_is_documented() {
             assert!(http.contains(&format!("| `{}` |", rule.name)), "docs/http.md: {}", rule.name);
         }
         for event in module.events {
-            let row = format!("| `{}` | {} |", event.name, event.says);
+            let row = format!("| `{}` | {} |", event.name, event.summary);
             assert!(audit.contains(&row), "docs/audit.md: {row}");
         }
     }
@@ -404,11 +403,12 @@ fn every_quiet_commit_is_known() {
         [
             "api_keys: revoking an API key noted its own event",
             "challenges: an attempt is counted before it is judged; what comes of it is an event",
-            "email_change: a link for a change of address; what it leads to is an event",
+            "email_change: a link for a change of email; what it leads to is an event",
             "email_change: a wrong password for a link; too many of them are an event",
             "factor_recovery: a link for lost factors; what it leads to is an event",
             "factor_recovery: a wrong password for a link; too many of them are an event",
             "grants: giving or withdrawing a grant noted its own event",
+            "introspection: revoking a token noted its own event",
             "lockout: a guess is counted before it is judged; what comes of it is an event",
             "lockout: a guess that was never judged is given back",
             "login: a proof that is still to come; it is an event",
@@ -422,7 +422,6 @@ fn every_quiet_commit_is_known() {
             "sessions: a refresh goes on with a session; its start and end are events",
             "sessions: a repeat within the grace goes on with the session",
             "sessions: ending a session noted its own event",
-            "verifiers: revoking a token noted its own event",
         ]
     );
 }
@@ -497,11 +496,11 @@ fn secrets_are_compared_in_constant_time() {
 /// Comparisons whose operands are no secrets, whatever they are called.
 const REVIEWED_COMPARISONS: [&str; 3] = [
     // The generation of a password: a number.
-    "account.rs: (Some(device), Some(present)) if device.password != present => Client::Former,",
+    "account.rs: (Some(device), Some(present)) if device.password != present => Self::Former,",
     // The names of two algorithms.
     "certificate.rs: if certificate.signature_algorithm == certificate.tbs_certificate.signature",
     // The word for a transport.
-    "mod.rs: if text == \"cookie\" { Transport::Cookie } else { Transport::Token }",
+    "mod.rs: if text == \"cookie\" { Self::Cookie } else { Self::Token }",
 ];
 
 /// By its type, only what has a change or an upkeep writes.
@@ -534,7 +533,7 @@ fn every_upkeep_is_known() {
             "mfa: authenticator apps that were not confirmed in time",
             "recovery: links for a password that have expired",
             "registration: registrations that have expired",
-            "running: news that every reader has seen",
+            "running: notices that every reader has seen",
             "sessions: sessions that ended long ago",
             "sessions: using a session is no change of it",
         ]

@@ -42,8 +42,8 @@ fn every_route_is_described_and_nothing_else() {
         assert_eq!(security.is_empty(), route.access.who == Who::Anyone, "{line}");
         assert!(security.is_empty() || answers.contains_key("401"), "{line}");
         if let Who::Holds(permission) = route.access.who {
-            let says = operation["description"].as_str().unwrap();
-            assert!(says.contains(permission.name), "{line} hides its permission");
+            let detail = operation["description"].as_str().unwrap();
+            assert!(detail.contains(permission.name), "{line} hides its permission");
         }
         let names = operation["parameters"].as_array().into_iter().flatten();
         let in_path = names.filter(|parameter| parameter["in"] == "path").count();

@@ -265,7 +265,7 @@ async fn passwords(on: On) {
     old.stop().await;
 }
 
-/// The token of the newest letter with a link to this page.
+/// The token of the newest email with a link to this page.
 /// A link is sent eight times at once with its right password, through two processes: it is used once, and there
 /// is no guess left that counts.
 async fn used_once(app: &TestApp, second: &TestApp, path: &str, link: &str) {
@@ -290,7 +290,7 @@ async fn links(on: On) {
         let asked = ann.post("/api/v1/users/me/email", json!({ "email": email })).await;
         assert_eq!(asked.status, StatusCode::ACCEPTED, "{}", asked.raw);
         let link = link(&app, "email").await;
-        // Only now: whichever process sends a letter keeps it.
+        // Only now: whichever process sends an email keeps it.
         let second = app.second().await;
         used_once(&app, &second, "/api/v1/auth/email/confirm", &link).await;
         second.stop().await;

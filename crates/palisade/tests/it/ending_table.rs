@@ -19,7 +19,7 @@ palisade::on_both! {
 fn rows(kind: Kind) -> (i64, i64) {
     match kind {
         Kind::Sessions => (3, 3),
-        Kind::UndoLinks | Kind::RecoveryCodes | Kind::PasskeysAlone => (2, 1),
+        Kind::UndoLinks | Kind::RecoveryCodes | Kind::PasswordlessPasskeys => (2, 1),
         Kind::VerificationLinks => (2, 2),
         Kind::Factors => (3, 2),
         _ => (1, 1),
@@ -39,11 +39,11 @@ fn left(kind: Kind, fate: Fate) -> i64 {
 const COUNT: &str = "select
     (select count(*) from challenges where user_id = $1),
     (select count(*) from recovery_tokens where user_id = $1 and used_at is null),
-    (select count(*) from address_changes where user_id = $1 and confirmed_at is null),
-    (select count(*) from address_changes where user_id = $1 and confirmed_at is not null),
+    (select count(*) from email_changes where user_id = $1 and confirmed_at is null),
+    (select count(*) from email_changes where user_id = $1 and confirmed_at is not null),
     (select count(*) from factor_recoveries where user_id = $1),
     (select count(*) from registrations where user_id = $1),
-    (select count(*) from passkeys where user_id = $1 and alone = $2),
+    (select count(*) from passkeys where user_id = $1 and passwordless = $2),
     (select count(*) from passkeys where user_id = $1) + (select count(*) from totp_secrets where user_id = $1),
     (select count(*) from recovery_codes where user_id = $1),
     (select count(*) from sessions where user_id = $1 and ended_at is null),
@@ -86,8 +86,8 @@ async fn walk(on: On) {
 fn expected(line: &Line, kind: Kind) -> i64 {
     let own = left(kind, line.fate(kind));
     match (kind, line.fate(Kind::Factors)) {
-        // A passkey that is gone signs nobody in.
-        (Kind::PasskeysAlone, Fate::Ended) => 0,
+        // A passkey that is gone signs no one in.
+        (Kind::PasswordlessPasskeys, Fate::Ended) => 0,
         _ => own,
     }
 }
@@ -125,7 +125,7 @@ async fn links(change: &mut Change, user: UserId, email: &str, (old, now): (Time
     let sql = "insert into recovery_tokens (digest, user_id, created_at, expires_at) values ($1, $2, $3, $3)";
     change.run(sql, args![digest(change), user, now]).await.unwrap();
     for (at, confirmed_at) in [(now, None), (old, Some(old)), (now, Some(now))] {
-        let sql = "insert into address_changes (id, user_id, email, old_email, old_key, created_at, expires_at,
+        let sql = "insert into email_changes (id, user_id, email, old_email, old_key, created_at, expires_at,
                 confirmed_at) values ($1, $2, 'new@example.com', 'old@example.com', 'old@example.com', $3, $3, $4)";
         let id = change.app().new_id();
         change.run(sql, args![id, user, at, confirmed_at]).await.unwrap();
@@ -135,7 +135,7 @@ async fn links(change: &mut Change, user: UserId, email: &str, (old, now): (Time
     let sql =
         "insert into registrations (id, user_id, email, email_key, sealed, created_at, expires_at)
         values ($1, $2, $3, $3, $4, $5, $5)";
-    // One was sent to an address that the account no longer has.
+    // One was sent to an email that the account no longer has.
     for email in [email.to_owned(), format!("former-{email}")] {
         let id = change.app().new_id();
         change.run(sql, args![id, user, email, digest(change), now]).await.unwrap();
@@ -154,7 +154,7 @@ async fn factors(change: &mut Change, user: UserId, (old, now): (Timestamp, Time
         let sql = "insert into recovery_codes (digest, user_id, created_at) values ($1, $2, $3)";
         change.run(sql, args![digest(change), user, at]).await.unwrap();
         let sql = "insert into passkeys (id, user_id, credential_id, sealed, name, sign_count, backup_eligible,
-                backed_up, alone, aaguid, transports, created_at)
+                backed_up, passwordless, aaguid, transports, created_at)
             values ($1, $2, $3, $3, 'mine', 0, $4, $4, $4, $1, '', $5)";
         let id = change.app().new_id();
         change.run(sql, args![id, user, digest(change), true, at]).await.unwrap();
@@ -171,8 +171,15 @@ fn printed() -> String {
             Kind::ALL.iter().partition(|kind| line.fate(**kind) == Fate::Kept);
         let name = |kind: &Kind| format!("{}{}", kind.title(), line.fate(*kind).which());
         let list = |kinds: Vec<Kind>| kinds.iter().map(name).collect::<Vec<_>>().join("; ");
-        writeln!(text, "| {} | {} | {} | {} |", line.says, list(ended), list(kept), line.because)
-            .unwrap();
+        writeln!(
+            text,
+            "| {} | {} | {} | {} |",
+            line.summary,
+            list(ended),
+            list(kept),
+            line.because
+        )
+        .unwrap();
     }
     text
 }

@@ -194,7 +194,7 @@ async fn from_memory(on: On) {
         assert_eq!(answer.text("email"), "ann@example.com");
     }
     assert_eq!(over.client.get(ME).await.code(), "access.invalid_token");
-    // A second later it doesn't know what was ended meanwhile, and lets nobody in.
+    // A second later it doesn't know what was ended meanwhile, and lets no one in.
     app.clock.advance(Duration::from_millis(1100));
     for client in [&live.client, &cookie.client, &over.client] {
         let answer = client.get(ME).await;
@@ -218,7 +218,7 @@ async fn no_resurrection(on: On) {
         let readers = (0..8).map(|_| async {
             for _ in 0..6 {
                 held.client.get(ME).await;
-                app.app.hear("users.changed", uuid::Uuid::nil());
+                app.app.apply("users.changed", uuid::Uuid::nil());
                 app.app.forget_all();
             }
         });

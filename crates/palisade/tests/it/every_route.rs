@@ -1,4 +1,4 @@
-//! Every route, as everybody: the line that declares it is the policy that holds.
+//! Every route, as everyone: the line that declares it is the policy that holds.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, StatusCode};
-use palisade::access::{Identity, Strength, Who};
+use palisade::access::{AuthLevel, Identity, Who};
 use palisade::app::{App, CredentialForm, CredentialMethods};
 use palisade::credential::{Credential, CredentialKind, SecretRef, TokenShape};
 use palisade::error::Result;
@@ -27,7 +27,7 @@ const METHODS: CredentialMethods = CredentialMethods {
     kind: &CredentialKind { name: "test", session: true },
     forms: &[CredentialForm {
         name: "test",
-        says: "A test.",
+        summary: "A test.",
         shape: TokenShape::Prefix("test-"),
         prove: Some(|app, token, _| Box::pin(prove(app, token))),
         introspect: None,
@@ -52,8 +52,8 @@ async fn prove(app: &App, token: &str) -> Result<Identity> {
         credential: Credential { kind, id: Uuid::nil(), secret },
         permissions: Arc::new(named.split('+').map(str::to_owned).collect()),
         authenticated_at: app.clock.now(),
-        proved_with: Strength::Password,
-        strongest: Strength::Password,
+        proved_with: AuthLevel::Password,
+        required_level: AuthLevel::Password,
         must_enrol: false,
         limit: None,
     })
@@ -399,7 +399,7 @@ pub const HEADERS: [&str; 9] = [
     "x-request-id",
 ];
 
-/// What every answer carries, whoever asked for whatever.
+/// What every answer carries, no matter who asked for whatever.
 fn has_all_headers(answer: &Answer, line: &str) {
     for name in HEADERS {
         assert!(answer.headers.contains_key(name), "{line} lacks {name}");

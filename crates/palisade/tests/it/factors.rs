@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use futures_util::future::join_all;
-use palisade::testing::mailbox::{letters, token};
+use palisade::testing::mailbox::{emails, token};
 use palisade::testing::phone::{
     MFA, Phone, STEP, answer_with, challenge, enrol, sign_in, with_phone,
 };
@@ -82,8 +82,8 @@ async fn signing_in(on: On) {
     for event in ["mfa.added", "login.challenged", "login.denied", "login.signed_in"] {
         assert!(names.iter().any(|name| name == event), "{event} in {names:?}");
     }
-    let told = letters(&app).await;
-    assert!(told.iter().any(|letter| letter.text.contains("an authenticator app was added")));
+    let told = emails(&app).await;
+    assert!(told.iter().any(|mail| mail.text.contains("an authenticator app was added")));
     app.stop().await;
 }
 
@@ -147,7 +147,7 @@ async fn recovering(on: On) {
     let app = TestApp::with(on, unlimited()).await;
     let (phone, codes) = with_phone(&app, "ann@example.com").await;
     assert_eq!(codes.len(), 10);
-    letters(&app).await;
+    emails(&app).await;
     let anyone = app.anyone();
     let (one, two) =
         (challenge(&anyone, "ann@example.com").await, challenge(&anyone, "ann@example.com").await);
@@ -158,10 +158,10 @@ async fn recovering(on: On) {
     .await;
     let good = uses.iter().filter(|answer| answer.status == StatusCode::OK).count();
     assert_eq!(good, 1, "{uses:?}");
-    let told = letters(&app).await;
-    assert!(told.iter().any(|letter| letter.text.contains("Remaining codes: 9")), "{told:?}");
+    let told = emails(&app).await;
+    assert!(told.iter().any(|mail| mail.text.contains("Remaining codes: 9")), "{told:?}");
 
-    // As somebody reads it from paper.
+    // As someone reads it from paper.
     let typed = codes[1].to_uppercase().replace('-', " ").replace('0', "O").replace('1', "l");
     let token = challenge(&anyone, "ann@example.com").await;
     let done = answer_with(&anyone, &token, "recovery_code", &typed).await;
@@ -290,9 +290,9 @@ async fn dying(on: On) {
     let late = answer_with(&anyone, &token, "recovery_code", &codes[0]).await;
     assert_eq!(place(&late), (401, "", "login.challenge_over"));
 
-    // A reset of the password removes no factor, and signs nobody in.
+    // A reset of the password removes no factor, and signs no one in.
     app.anyone().post("/api/v1/auth/password/forgot", json!({ "email": "ann@example.com" })).await;
-    let link = letters(&app).await.into_iter().rev().find(|letter| letter.text.contains("/reset#"));
+    let link = emails(&app).await.into_iter().rev().find(|mail| mail.text.contains("/reset#"));
     let body = json!({ "token": token_of(link), "password": PASSWORD });
     let reset = app.anyone().post("/api/v1/auth/password/reset", body).await;
     assert_eq!(reset.status, StatusCode::NO_CONTENT, "{}", reset.raw);
@@ -300,8 +300,8 @@ async fn dying(on: On) {
     app.stop().await;
 }
 
-fn token_of(letter: Option<palisade::mail::Rendered>) -> String {
-    token(&letter.expect("a letter"))
+fn token_of(mail: Option<palisade::mail::Rendered>) -> String {
+    token(&mail.expect("an email"))
 }
 
 async fn ending(on: On) {
@@ -356,7 +356,7 @@ async fn racing(on: On) {
                 assert_eq!(answer.code(), "login.mfa_required", "{}", answer.raw);
             }
         }
-        let (alone,): (i64,) = app
+        let (passwordless,): (i64,) = app
             .app
             .db
             .one(
@@ -366,7 +366,7 @@ async fn racing(on: On) {
             )
             .await
             .unwrap();
-        assert_eq!(alone, 0);
+        assert_eq!(passwordless, 0);
     }
     app.stop().await;
 }
@@ -428,7 +428,7 @@ async fn proving(on: On) {
     let now = claims(&again.text("access_token"));
     assert_eq!(now["amr"], json!(["pwd", "otp", "mfa"]));
     assert_eq!(now["auth_time"], app.app.clock.now().as_seconds());
-    // SECURITY: what the session had before is good no more.
+    // SECURITY: what the session had before is no longer valid.
     assert_eq!(me(&ann).await.status, StatusCode::UNAUTHORIZED);
     let ann = app.anyone().with_token(again.text("access_token"));
     let used = ann.post(AGAIN, json!({ "code": phone.code(&app) })).await;
@@ -446,18 +446,18 @@ async fn resetting(on: On) {
     let (phone, _) = with_phone(&app, "ann@example.com").await;
     let ann = sign_in(&app, "ann@example.com", &phone).await;
     let root = app.token("root@example.com").await;
-    letters(&app).await;
+    emails(&app).await;
     let path = format!("/api/v1/users/{}/reset-mfa", me(&ann).await.text("id"));
     assert_eq!(root.act(&path).await.status, StatusCode::NO_CONTENT);
     assert_eq!(me(&ann).await.status, StatusCode::UNAUTHORIZED);
     assert!(app.events().await.contains(&"mfa.reset".to_owned()));
-    let told = letters(&app).await;
-    assert!(told.iter().any(|letter| letter.text.contains("all second factors were removed")));
+    let told = emails(&app).await;
+    assert!(told.iter().any(|mail| mail.text.contains("all second factors were removed")));
     assert_eq!(app.anyone().login("ann@example.com").await.status, StatusCode::OK);
     let nobody = format!("/api/v1/users/{}/reset-mfa", app.app.new_id());
     assert_eq!(root.act(&nobody).await.status, StatusCode::NOT_FOUND);
 
-    // Nobody resets the factors of somebody who may do more.
+    // No one resets the factors of someone who may do more.
     let helpers = json!({ "name": "helpers", "permissions": ["users:write"] });
     assert_eq!(root.post("/api/v1/roles", helpers).await.status, StatusCode::CREATED);
     let bob = app.user("bob@example.com").await;
@@ -497,10 +497,10 @@ async fn guessing(on: On) {
     let fresh = challenge(&app.anyone(), "ann@example.com").await;
     let late = answer_with(&app.anyone(), &fresh, "totp", &code).await;
     assert_eq!(place(&late), (429, "", "lockout.locked"));
-    let told = letters(&app).await;
-    assert!(told.iter().any(|letter| letter.text.contains("too many wrong codes")), "{told:?}");
+    let told = emails(&app).await;
+    assert!(told.iter().any(|mail| mail.text.contains("too many wrong codes")), "{told:?}");
 
-    // Whoever is signed in has a count of their own, and it is as short.
+    // A signed-in user has a count of their own, and it is as short.
     for number in 0..2000u32 {
         let guess = format!("{:06}", number * 31 % 1_000_000);
         let guess = if guess == code { phone.wrong(&app) } else { guess };
@@ -524,7 +524,7 @@ async fn an_administrator_without_a_second_factor_can_only_enrol() {
     let app = TestApp::with(On::Sqlite, Plan { settings, ..Plan::default() }).await;
     app.admin("root@example.com").await;
     can_only_enrol(&app, "root@example.com").await;
-    // Nobody else is asked for one.
+    // No one else is asked for one.
     app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
     assert_eq!(ann.get("/api/v1/users/me/activity").await.status, StatusCode::OK);
@@ -615,16 +615,24 @@ async fn the_form_of_other_servers_asks_for_the_factor_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drift_of_one_step_is_taken_where_it_is_set() {
-    for (drift, good) in [("0", false), ("1", true)] {
-        let settings = vec![("limits.enabled", "false"), ("mfa.totp_drift", drift)];
+async fn the_code_before_is_accepted_for_the_grace_alone() {
+    // How long after the end of its step a code is used, and whether it is still accepted.
+    for (grace, late, good) in [
+        ("10s", 0, true),
+        ("10s", 9, true),
+        ("10s", 10, false),
+        ("10s", 30, false),
+        ("0s", 0, false),
+    ] {
+        let settings = vec![("limits.enabled", "false"), ("mfa.totp_grace", grace)];
         let app = TestApp::with(On::Sqlite, Plan { settings, ..Plan::default() }).await;
         let (phone, _) = with_phone(&app, "ann@example.com").await;
         let token = challenge(&app.anyone(), "ann@example.com").await;
         let code = phone.code(&app);
-        app.advance(STEP).await;
+        let passed = u64::try_from(app.app.clock.now().as_seconds()).unwrap() % 30;
+        app.advance(Duration::from_secs(30 - passed + late)).await;
         let answer = answer_with(&app.anyone(), &token, "totp", &code).await;
-        assert_eq!(answer.status == StatusCode::OK, good, "{}", answer.raw);
+        assert_eq!(answer.status == StatusCode::OK, good, "{grace} {late} {}", answer.raw);
         app.stop().await;
     }
 }

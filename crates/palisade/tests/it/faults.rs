@@ -31,9 +31,9 @@ const PANICS: Module = Module {
     routes: || {
         Routes::at("/panics")
             .get("/", ANYONE, at_once)
-            .says("Panics.")
+            .summary("Panics.")
             .post("/", ANYONE, within)
-            .says("Panics.")
+            .summary("Panics.")
     },
     ..Module::EMPTY
 };
@@ -95,7 +95,7 @@ async fn panicking(on: On) {
             let told: Vec<&str> = log.lines().filter(told).collect();
             assert_eq!(told.len(), 1, "{log}");
             assert!(told[0].contains("a handler panicked"), "{told:?}");
-            // Nothing of it is left, and nobody waits for it.
+            // Nothing of it is left, and no one waits for it.
             let me = ann.get("/api/v1/users/me").await;
             assert_eq!((me.status, &me.body["name"]), (StatusCode::OK, &Value::Null), "{round}");
             assert_eq!(app.anyone().login("ann@example.com").await.status, StatusCode::OK);
@@ -112,18 +112,18 @@ const PANICS_BEHIND: Module = Module {
         every: Duration::from_millis(10),
         run: |app| {
             Box::pin(async {
-                assert_ne!(app.part::<Behind>().runs.fetch_add(1, Ordering::SeqCst), 0, "once");
+                assert_ne!(app.state::<Behind>().runs.fetch_add(1, Ordering::SeqCst), 0, "once");
                 Ok(())
             })
         },
     }],
     subscriptions: &[Subscription {
-        topic: sessions::ENDED_NEWS,
-        apply: |app, _| assert!(!app.part::<Behind>().armed.swap(false, Ordering::SeqCst), "once"),
+        topic: sessions::ENDED_TOPIC,
+        apply: |app, _| assert!(!app.state::<Behind>().armed.swap(false, Ordering::SeqCst), "once"),
         forget_all: |_| {},
     }],
-    parts: |_, parts| {
-        parts.put(Behind::default());
+    state: |_, state| {
+        state.put(Behind::default());
         Ok(())
     },
     ..Module::EMPTY
@@ -141,7 +141,7 @@ async fn panicking_behind(on: On) {
     let app = TestApp::with(on, plan).await;
     let elsewhere = app.second().await;
     app.user("ann@example.com").await;
-    let behind = app.app.part::<Behind>();
+    let behind = app.app.state::<Behind>();
     let ended = async |clients: &[Client<'_>]| {
         for _ in 0..500 {
             let mut left = 0;

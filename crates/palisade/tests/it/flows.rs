@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use palisade::app::{Actor, Hold};
-use palisade::testing::mailbox::{letters, link, token};
+use palisade::testing::mailbox::{emails, link, token};
 use palisade::testing::passkey::{ORIGIN, register};
 use palisade::testing::phone::{MFA, Phone, answer_with, challenge, enrol, sign_in, with_phone};
 use palisade::testing::{Answer, Call, Client, On, PASSWORD, Plan, TestApp, place, unlimited};
@@ -14,15 +14,15 @@ use serde_json::{Value, json};
 palisade::on_both! {
     only_the_drawn_edges_succeed => |on| super::walking(on);
     lost_factors_come_back_after_a_time => |on| super::losing(on);
-    what_was_set_up_before_the_address_was_proved_is_gone => |on| super::planting(on);
-    an_undone_change_of_address_removes_later_factors => |on| super::undoing(on);
+    what_was_set_up_before_the_email_was_proved_is_gone => |on| super::planting(on);
+    an_undone_change_of_email_removes_later_factors => |on| super::undoing(on);
 }
 
 const NEW: &str = "five green kettles whistle";
 const STEP: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What somebody holds in a state.
+/// What someone holds in a state.
 #[derive(Default)]
 struct Held {
     access: Option<String>,
@@ -230,7 +230,7 @@ async fn losing(on: On) {
     let settings = vec![("limits.enabled", "false"), ("mfa.recovery_delay", "72h")];
     let app = TestApp::with(on, Plan { settings, ..Plan::default() }).await;
     let (phone, _) = with_phone(&app, "ann@example.com").await;
-    // Without the password nobody gets so far.
+    // Without the password no one gets so far.
     assert_eq!(place(&lost(&app, "pal_mf_x").await), (401, "", "login.challenge_over"));
     not_lost(&app, &phone).await;
 
@@ -262,7 +262,7 @@ async fn losing(on: On) {
     app.stop().await;
 }
 
-/// Whoever proves a factor hasn't lost it: by signing in, or within a session, or by setting up another one.
+/// Anyone who proves a factor hasn't lost it: by signing in, or within a session, or by setting up another one.
 async fn not_lost(app: &TestApp, phone: &Phone) {
     let mut links = vec![waiting_for(app).await];
     assert_eq!(
@@ -292,7 +292,7 @@ async fn not_lost(app: &TestApp, phone: &Phone) {
 }
 
 async fn planting(on: On) {
-    // Addresses may be proved later here: whoever registers first holds the account.
+    // Emails may be proved later here: anyone who registers first holds the account.
     let settings =
         vec![("limits.enabled", "false"), ("registration.email_verification", "optional")];
     let app = TestApp::with(on, Plan { settings, ..Plan::default() }).await;
@@ -302,12 +302,12 @@ async fn planting(on: On) {
     enrol(&thief).await;
     let mut key = palisade::testing::passkey::key();
     register(&thief, &mut key).await;
-    // The owner of the address asks for a new password: nothing of the thief's survives.
+    // The owner of the email asks for a new password: nothing of the thief's survives.
     let body = json!({ "email": "victim@example.com" });
     app.anyone().post("/api/v1/auth/password/forgot", body).await;
-    let all = letters(&app).await;
-    let letter = all.iter().rev().find(|letter| letter.text.contains("/account/reset#")).unwrap();
-    let body = json!({ "token": token(letter), "password": NEW });
+    let all = emails(&app).await;
+    let mail = all.iter().rev().find(|mail| mail.text.contains("/account/reset#")).unwrap();
+    let body = json!({ "token": token(mail), "password": NEW });
     let reset = app.anyone().post("/api/v1/auth/password/reset", body).await;
     assert_eq!(reset.status, StatusCode::NO_CONTENT, "{}", reset.raw);
     let body = json!({ "email": "victim@example.com", "password": NEW });

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use palisade::app::{Actor, Hold};
 use palisade::id::UserId;
-use palisade::testing::mailbox::{letter, letters, token};
+use palisade::testing::mailbox::{emails, newest_email, token};
 use palisade::testing::{
     Answer, Call, Client, On, PASSWORD, TestApp, patch, place, put, unlimited,
 };
@@ -20,7 +20,7 @@ palisade::on_both! {
     nobody_makes_an_api_key_for_another_person => |on| super::for_another(on);
     what_revokes_an_api_key => |on| super::revoking(on);
     an_api_key_expires => |on| super::expiring(on);
-    an_api_key_works_from_its_addresses_alone => |on| super::addresses(on);
+    an_api_key_works_from_its_allowed_networks_alone => |on| super::allowed_networks(on);
     the_end_of_an_api_key_is_told_a_week_before_once => |on| super::warning(on);
     an_api_key_is_no_way_around_the_second_factor => |on| super::no_way_around(on);
     a_warm_api_key_reads_no_database => |on| super::from_memory(on);
@@ -38,7 +38,7 @@ async fn make(client: &Client<'_>, body: Value) -> Answer {
     answer
 }
 
-/// A client with a new key of whoever `owner` is.
+/// A client with a new key of anyone who `owner` is.
 async fn key<'a>(app: &'a TestApp, owner: &Client<'_>, permissions: &[&str]) -> Client<'a> {
     let made = make(owner, json!({ "name": "CI", "permissions": permissions })).await;
     app.anyone().with_token(made.text("api_key"))
@@ -65,7 +65,7 @@ async fn one_key(on: On) {
     let secret = made.text("api_key");
     assert!(secret.starts_with("pal_ak_") && secret.len() == 50, "{secret}");
     assert!(secret.ends_with(&made.text("hint")));
-    let mail = letter(&app).await;
+    let mail = newest_email(&app).await;
     assert!(mail.text.contains("CI"), "{}", mail.text);
     assert!(!mail.text.contains(&secret));
     // Nothing that is kept is the key, or a part of it but the hint.
@@ -143,8 +143,8 @@ async fn beyond(on: On) {
         (json!({ "expires_at": "2020-01-01T00:00:00Z" }), "/expires_at"),
         (json!({ "expires_at": "2099-01-01T00:00:00Z" }), "/expires_at"),
         (json!({ "expires_at": "2030-04-01T00:00:00Z", "expires_in": 60 }), "/expires_in"),
-        (json!({ "addresses": [] }), "/addresses"),
-        (json!({ "addresses": ["192.0.2.0/33"] }), "/addresses"),
+        (json!({ "allowed_networks": [] }), "/allowed_networks"),
+        (json!({ "allowed_networks": ["192.0.2.0/33"] }), "/allowed_networks"),
         (json!({ "requests_per_minute": 0 }), "/requests_per_minute"),
         (json!({ "requests_per_minute": 601 }), "/requests_per_minute"),
         (json!({ "name": "" }), "/name"),
@@ -181,7 +181,7 @@ async fn for_another(on: On) {
     let path = format!("{theirs}/{}", made.text("id"));
     assert_eq!(root.delete(&path).await.status, StatusCode::NO_CONTENT);
     assert_eq!(status(&app.anyone().with_token(made.text("api_key"))).await, refused());
-    // Nobody revokes that of another with their own path.
+    // No one revokes that of another with their own path.
     let mine = make(&root, body).await;
     let path = format!("{KEYS}/{}", mine.text("id"));
     let ann = app.token("ann@example.com").await;
@@ -224,9 +224,9 @@ async fn end(
             let body = json!({ "email": "ann@example.com" });
             app.anyone().post("/api/v1/auth/password/forgot", body).await;
             // Either process may have sent it.
-            let mut sent = letters(apps[0]).await;
-            sent.extend(letters(apps[1]).await);
-            let found = sent.iter().rfind(|letter| letter.text.contains("/account/reset#"));
+            let mut sent = emails(apps[0]).await;
+            sent.extend(emails(apps[1]).await);
+            let found = sent.iter().rfind(|mail| mail.text.contains("/account/reset#"));
             let token = token(found.unwrap());
             let body = json!({ "token": token, "password": PASSWORD });
             app.anyone().post("/api/v1/auth/password/reset", body).await.status
@@ -318,16 +318,16 @@ async fn expiring(on: On) {
     app.stop().await;
 }
 
-async fn addresses(on: On) {
+async fn allowed_networks(on: On) {
     let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
     let networks = json!(["203.0.113.0/28", "2001:db8::/32", "192.0.2.9"]);
-    let body = json!({ "name": "CI", "permissions": [], "addresses": networks });
+    let body = json!({ "name": "CI", "permissions": [], "allowed_networks": networks });
     let made = make(&ann, body).await;
-    assert_eq!(made.body["addresses"][2], "192.0.2.9/32");
+    assert_eq!(made.body["allowed_networks"][2], "192.0.2.9/32");
     let program = app.anyone().with_token(made.text("api_key"));
-    for (address, expected) in [
+    for (ip, expected) in [
         ("203.0.113.15", good()),
         ("203.0.113.16", refused()),
         ("[2001:db8:1::7]", good()),
@@ -336,10 +336,10 @@ async fn addresses(on: On) {
         ("[::ffff:192.0.2.9]", good()),
         ("192.0.2.10", refused()),
     ] {
-        let there = program.clone().from(address);
-        assert_eq!(status(&there).await, expected, "{address}");
+        let there = program.clone().from(ip);
+        assert_eq!(status(&there).await, expected, "{ip}");
         let forged = Call::new(axum::http::Method::GET, ME).header("x-forwarded-for", "192.0.2.9");
-        assert_eq!(there.send(forged).await.status.as_u16(), expected.0, "{address}");
+        assert_eq!(there.send(forged).await.status.as_u16(), expected.0, "{ip}");
     }
     app.stop().await;
 }
@@ -350,15 +350,15 @@ async fn warning(on: On) {
     let ann = app.token("ann@example.com").await;
     make(&ann, json!({ "name": "long", "permissions": [], "expires_in": 8 * 24 * 3600 })).await;
     make(&ann, json!({ "name": "short", "permissions": [], "expires_in": 6 * 24 * 3600 })).await;
-    let before = letters(&app).await.len();
+    let before = emails(&app).await.len();
     let warn = palisade::MODULES.iter().flat_map(|module| module.jobs);
     let warn = warn.into_iter().find(|job| job.name == "api_keys.warn").unwrap().run;
     warn(&app.app).await.unwrap();
-    assert_eq!(letters(&app).await.len(), before);
+    assert_eq!(emails(&app).await.len(), before);
     app.advance(DAY + Duration::from_secs(60)).await;
     warn(&app.app).await.unwrap();
     warn(&app.app).await.unwrap();
-    let sent = letters(&app).await;
+    let sent = emails(&app).await;
     assert_eq!(sent.len(), before + 1, "{sent:?}");
     assert!(sent[before].to == "ann@example.com" && sent[before].text.contains("named long"));
     assert!(sent[before].subject.contains("expire"));
@@ -444,12 +444,12 @@ async fn service(on: On) {
     assert_eq!(program.get("/api/v1/users").await.status, StatusCode::OK);
     let left = program.get(ME).await.headers["ratelimit"].to_str().unwrap().to_owned();
     assert!(left.contains("r=5998"), "{left}");
-    // Whatever might let somebody in as it.
+    // Whatever might let someone in as it.
     let answer = app.anyone().login(&email).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (401, "login.denied"));
-    letters(&app).await;
+    emails(&app).await;
     app.anyone().post("/api/v1/auth/password/forgot", json!({ "email": email })).await;
-    assert!(letters(&app).await.is_empty());
+    assert!(emails(&app).await.is_empty());
     let account: UserId = id.parse().unwrap();
     let operator = Actor::operator();
     let refused = passwords::reset(&app.app, &operator, account, &PASSWORD.into()).await;
@@ -469,12 +469,12 @@ async fn service(on: On) {
     tx.run("update users set service = $2 where id = $1", args![account, true]).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(app.anyone().login(&email).await.code(), "login.denied");
-    assert!(letters(&app).await.is_empty(), "no letter has such an address");
+    assert!(emails(&app).await.is_empty(), "no email has such an email");
     let user = users::find(&app.app, account).await.unwrap().unwrap();
     let holds = deletion::held_for_deletion(account);
     let change = app.app.change_holding(&operator, &holds).await.unwrap();
     deletion::delete(change, &user).await.unwrap();
-    assert!(letters(&app).await.is_empty());
+    assert!(emails(&app).await.is_empty());
     app.stop().await;
 }
 

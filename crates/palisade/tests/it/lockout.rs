@@ -64,15 +64,15 @@ async fn parallel(on: On) {
     let other = app.second().await;
     let mut answered = 0;
     for round in 0..10 {
-        // Each from another address or another /64 network, half of them at another process.
+        // Each from another IP address or another /64 network, half of them at another process.
         let guesses = (0..50).map(|number| {
             let at = if number % 2 == 0 { &app } else { &other };
-            let address = if number % 4 < 2 {
+            let ip = if number % 4 < 2 {
                 format!("203.0.{round}.{number}")
             } else {
                 format!("[2001:db8:{round}:{number}::1]")
             };
-            let client = at.anyone().from(&address);
+            let client = at.anyone().from(&ip);
             async move { guess(&client, "ann@example.com", WRONG).await }
         });
         let answers = join_all(guesses).await;
@@ -118,7 +118,7 @@ async fn known(on: On) {
     let refresh = json!({ "refresh_token": first.text("refresh_token") });
     assert_eq!(app.anyone().post("/api/v1/auth/refresh", refresh).await.status, StatusCode::OK);
 
-    // It has a small budget of its own, and using it up locks nobody else.
+    // It has a small budget of its own, and using it up locks no one else.
     for _ in 0..5 {
         guess_from(&app.anyone(), "ann@example.com", WRONG, &device).await;
     }
@@ -131,7 +131,7 @@ async fn known(on: On) {
     app.stop().await;
 }
 
-/// Somebody who knew the password made a hundred devices known before it was changed.
+/// Someone who knew the password made a hundred devices known before it was changed.
 async fn former(on: On) {
     let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
@@ -331,7 +331,7 @@ async fn lockout_can_be_set_and_switched_off() {
     app.stop().await;
 }
 
-/// Whoever has somebody's session can't use it to guess the password.
+/// Anyone who has someone's session can't use it to guess the password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guesses_at_the_current_password_are_counted_too() {
     let app = TestApp::with(On::Sqlite, unlimited()).await;
@@ -349,7 +349,7 @@ async fn guesses_at_the_current_password_are_counted_too() {
     let late = change(PASSWORD).await;
     assert_eq!((late.status, late.code()), (StatusCode::TOO_MANY_REQUESTS, "lockout.locked"));
     assert!(late.headers.contains_key("retry-after"));
-    // Nobody else is locked out by it.
+    // No one else is locked out by it.
     assert_eq!(app.anyone().login("ann@example.com").await.status, StatusCode::OK);
     app.advance(15 * MINUTE).await;
     let ann = app.token("ann@example.com").await;

@@ -28,7 +28,7 @@ async fn prove(client: &Client<'_>) -> Answer {
     answer
 }
 
-/// The token of the newest letter that leads to a page.
+/// The token of the newest email that leads to a page.
 async fn proofs(on: On) {
     let app = TestApp::with(on, unlimited()).await;
     let mut second = app.second().await;
@@ -90,7 +90,7 @@ async fn links(on: On) {
             (answer.status.as_u16(), answer.body["errors"][0]["code"].clone())
         }
     };
-    // Anybody may ask for a reset, which therefore leaves the invitation alone.
+    // Anyone may ask for a reset, which therefore leaves the invitation alone.
     let (first, second) = (ask().await, ask().await);
     assert_eq!(reset(first, NEW).await, (422, json!("recovery.bad_token")));
     let (kept,): (i64,) =
@@ -102,7 +102,7 @@ async fn links(on: On) {
     assert_eq!(reset(older, NEW).await, (422, json!("recovery.bad_token")));
     assert_eq!(reset(newer, NEW).await.0, 204);
 
-    // A change of address.
+    // A change of email.
     app.user("bob@example.com").await;
     let bob = app.token("bob@example.com").await;
     let mut links = Vec::new();

@@ -128,7 +128,7 @@ async fn verifying(on: On) {
     let done = second(&app.anyone(), &asked, credential).await;
     assert_eq!(done.status, StatusCode::OK, "{}", done.raw);
 
-    // Whoever is disabled stays outside; a lock of the password is of guesses, and here is nothing to guess.
+    // Anyone who is disabled stays outside; a lock of the password is of guesses, and here is nothing to guess.
     key.flags |= 0x04;
     app.admin("root@example.com").await;
     let root = app.token("root@example.com").await;
@@ -269,7 +269,7 @@ async fn proving(on: On) {
     assert_eq!(ann.act("/api/v1/users/me/recovery-codes").await.status, StatusCode::OK);
     app.advance(Duration::from_secs(30)).await;
 
-    // Whoever signs in with the app may read, and must use the passkey for what asks for a fresh proof.
+    // Anyone who signs in with the app may read, and must use the passkey for what asks for a fresh proof.
     let token = challenge(&anyone, "ann@example.com").await;
     let done = by_phone(token, phone.code(&app)).await;
     let ann = anyone.clone().with_token(done.text("access_token"));
@@ -384,8 +384,8 @@ async fn a_maker_that_nobody_named_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn passkeys_belong_to_a_domain_and_its_related_origins() {
     let plan = |settings| Plan { settings, ..Plan::default() };
-    let by_address = vec![("server.public_url", "http://127.0.0.1:8000")];
-    let app = TestApp::with(On::Sqlite, plan(by_address)).await;
+    let by_ip = vec![("server.public_url", "http://127.0.0.1:8000")];
+    let app = TestApp::with(On::Sqlite, plan(by_ip)).await;
     app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
     let refused = ann.act(&format!("{MINE}/begin")).await;

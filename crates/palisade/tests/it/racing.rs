@@ -11,7 +11,7 @@ use palisade::id::{SessionId, UserId};
 use palisade::mail::Rendered;
 use palisade::mfa::{self, Given, Judged};
 use palisade::sessions::{self, Why};
-use palisade::testing::mailbox::{letters, token};
+use palisade::testing::mailbox::{emails, token};
 use palisade::testing::phone::{enrol, sign_in, with_phone};
 use palisade::testing::{Answer, Call, Client, On, PASSWORD, TestApp, place, unlimited};
 use palisade::users::{self, Email, Factors};
@@ -40,7 +40,7 @@ fn key_body() -> Value {
     json!({ "name": "mine", "permissions": [] })
 }
 
-/// How many keys and sessions of everybody live.
+/// How many keys and sessions of everyone live.
 async fn living(app: &TestApp) -> (i64, i64) {
     let sql = "select (select count(*) from api_keys where revoked_at is null),
         (select count(*) from sessions where ended_at is null)";
@@ -178,7 +178,7 @@ async fn ending_beside_removal(on: On) {
     app.stop().await;
 }
 
-/// An invited person asks for a reset, too, and uses both letters at once.
+/// An invited person asks for a reset, too, and uses both emails at once.
 async fn two_links(on: On) {
     let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
@@ -189,15 +189,15 @@ async fn two_links(on: On) {
         let made = root.post("/api/v1/users", json!({ "email": email })).await;
         assert_eq!(made.status, StatusCode::CREATED, "{}", made.raw);
         app.anyone().post("/api/v1/auth/password/forgot", json!({ "email": email })).await;
-        let all = letters(&app).await;
+        let all = emails(&app).await;
         let link = |page: &str| {
-            let mine = |letter: &&Rendered| letter.to == email && letter.text.contains(page);
-            token(all.iter().find(mine).expect("a letter"))
+            let mine = |mail: &&Rendered| mail.to == email && mail.text.contains(page);
+            token(all.iter().find(mine).expect("an email"))
         };
         let (invitation, reset) = (link("/account/invite#"), link("/account/reset#"));
         rounds.push((email, invitation, reset));
     }
-    // Only now: whichever process sends a letter keeps it.
+    // Only now: whichever process sends an email keeps it.
     let other = app.second().await;
     let (here, there) = (app.anyone(), other.anyone());
     for (email, invitation, reset) in rounds {

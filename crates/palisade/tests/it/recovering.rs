@@ -1,10 +1,10 @@
-//! Proving addresses and recovering accounts by mail, and how not to.
+//! Proving emails and recovering accounts by mail, and how not to.
 
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use futures_util::future::join_all;
-use palisade::testing::mailbox::{letter, letters, token};
+use palisade::testing::mailbox::{emails, newest_email, token};
 use palisade::testing::{Answer, Call, On, PASSWORD, Plan, TestApp};
 use palisade_db::args;
 use serde_json::{Value, json};
@@ -13,9 +13,9 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 palisade::on_both! {
     asking_for_a_link_tells_nothing => |on| super::asking(on);
     a_link_works_once_and_dies_with_the_password => |on| super::links(on);
-    a_stranger_who_registers_an_address_gains_nothing => |on| super::strangers(on);
+    a_stranger_who_registers_an_email_gains_nothing => |on| super::strangers(on);
     a_verifying_link_works_once => |on| super::verifying(on);
-    a_letter_outlives_a_mail_server_that_is_down => |on| super::server_down(on);
+    an_email_outlives_a_mail_server_that_is_down => |on| super::server_down(on);
 }
 
 const FORGOT: &str = "/api/v1/auth/password/forgot";
@@ -75,13 +75,13 @@ async fn asking(on: On) {
         assert_eq!(answer.body, json!({ "status": "accepted" }));
         assert_eq!(rows().await, (number, number), "{email}");
     }
-    let sent = letters(&app).await;
+    let sent = emails(&app).await;
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].to, "ann@example.com");
-    // What was typed is no address to send to.
+    // What was typed is no email to send to.
     forgot(&app, "ANN@EXAMPLE.COM.").await;
-    assert_eq!(letter(&app).await.to, "ann@example.com");
-    let answer = forgot(&app, "no address").await;
+    assert_eq!(newest_email(&app).await.to, "ann@example.com");
+    let answer = forgot(&app, "no email").await;
     assert_eq!(problem(&answer), (422, "email.invalid"));
     app.stop().await;
 }
@@ -92,9 +92,9 @@ async fn links(on: On) {
     app.advance(HOUR).await;
     let ann = app.token("ann@example.com").await;
     forgot(&app, "ann@example.com").await;
-    let first = token(&letter(&app).await);
+    let first = token(&newest_email(&app).await);
     forgot(&app, "ann@example.com").await;
-    let good = token(&letter(&app).await);
+    let good = token(&newest_email(&app).await);
     assert_ne!(first, good);
     for bad in ["", "pal_rs_", &good.to_uppercase(), &good.replace("pal_rs_", "pal_vf_")] {
         let answer = reset(&app, bad, NEW).await;
@@ -123,11 +123,11 @@ async fn links(on: On) {
         )
         .await
         .unwrap();
-    assert_eq!(verified, 1, "who reads the mail has proved the address");
+    assert_eq!(verified, 1, "who reads the mail has proved the email");
     for used in [&first, &good] {
         assert_eq!(problem(&reset(&app, used, NEW).await), (422, "recovery.bad_token"));
     }
-    let notices = letters(&app).await;
+    let notices = emails(&app).await;
     assert!(notices.iter().any(|notice| notice.subject.contains("was changed")), "{notices:?}");
 
     old_links(&app).await;
@@ -142,7 +142,7 @@ async fn links(on: On) {
 async fn old_links(app: &TestApp) {
     app.advance(HOUR).await;
     forgot(app, "ann@example.com").await;
-    let before = token(&letter(app).await);
+    let before = token(&newest_email(app).await);
     app.advance(Duration::from_secs(1)).await;
     let answer = app
         .anyone()
@@ -153,7 +153,7 @@ async fn old_links(app: &TestApp) {
     assert_eq!(ann.post("/api/v1/users/me/password", change).await.status, StatusCode::NO_CONTENT);
     assert_eq!(problem(&reset(app, &before, NEW).await), (422, "recovery.bad_token"));
     forgot(app, "ann@example.com").await;
-    let old = token(&letter(app).await);
+    let old = token(&newest_email(app).await);
     app.advance(HOUR).await;
     assert_eq!(problem(&reset(app, &old, NEW).await), (422, "recovery.bad_token"));
     assert_eq!(sign_in(app, "ann@example.com", PASSWORD).await, StatusCode::OK);
@@ -175,14 +175,14 @@ async fn strangers(on: On) {
     let evil = "evil plans need long phrases";
     let accepted = (StatusCode::ACCEPTED, json!({ "status": "accepted" }));
     assert_eq!(register(&app, "ann@example.com", evil).await, accepted);
-    let of_eve = token(&letter(&app).await);
+    let of_eve = token(&newest_email(&app).await);
     assert_eq!(register(&app, "ann@example.com", PASSWORD).await, accepted);
-    let of_ann = token(&letter(&app).await);
+    let of_ann = token(&newest_email(&app).await);
     for password in [evil, PASSWORD] {
         let denied = sign_in(&app, "ann@example.com", password).await;
         assert_eq!(denied, StatusCode::UNAUTHORIZED, "nothing is there yet");
     }
-    // The owner reads both letters, and knows one password.
+    // The owner reads both emails, and knows one password.
     let answer = verify(&app, &of_eve, PASSWORD).await;
     assert_eq!(problem(&answer), (422, "registration.wrong_password"));
     assert_eq!(verify(&app, &of_ann, PASSWORD).await.status, StatusCode::NO_CONTENT);
@@ -192,9 +192,9 @@ async fn strangers(on: On) {
     let ann = app.token("ann@example.com").await;
     assert_eq!(ann.get("/api/v1/users/me").await.body["email_verified"], true);
 
-    // From now on the address has an account, and its owner hears of further attempts.
+    // From now on the email has an account, and its owner hears of further attempts.
     assert_eq!(register(&app, "Ann@example.com", evil).await, accepted);
-    let word = letter(&app).await;
+    let word = newest_email(&app).await;
     assert!(
         word.subject.contains("You have an account") && !word.text.contains("#token="),
         "{word:?}"
@@ -206,13 +206,13 @@ async fn strangers(on: On) {
 async fn verifying(on: On) {
     let app = TestApp::with(on, plan(REQUIRED)).await;
     register(&app, "ann@example.com", PASSWORD).await;
-    let first = token(&letter(&app).await);
+    let first = token(&newest_email(&app).await);
     let again = json!({ "email": "ann@example.com" });
     let answer = app.anyone().post("/api/v1/auth/verify-email/resend", again).await;
     assert_eq!(answer.status, StatusCode::ACCEPTED);
-    let link = token(&letter(&app).await);
+    let link = token(&newest_email(&app).await);
     assert_eq!(problem(&verify(&app, &first, PASSWORD).await), (422, "registration.bad_token"));
-    // Nobody who has the link can try passwords for ever.
+    // No one who has the link can try passwords for ever.
     for _ in 0..5 {
         assert_eq!(verify(&app, &link, NEW).await.status.as_u16(), 422);
     }
@@ -224,7 +224,7 @@ async fn verifying(on: On) {
     let (users,): (i64,) = app.app.db.one("select count(*) from users", args![]).await.unwrap();
     assert_eq!(users, 1);
     register(&app, "bob@example.com", PASSWORD).await;
-    let late = token(&letter(&app).await);
+    let late = token(&newest_email(&app).await);
     app.advance(24 * HOUR).await;
     assert_eq!(problem(&verify(&app, &late, PASSWORD).await), (422, "registration.bad_token"));
     app.stop().await;
@@ -238,11 +238,11 @@ async fn where_proof_is_optional_the_account_is_there_at_once() {
     let ann = app.token("ann@example.com").await;
     let me = || async { ann.get("/api/v1/users/me").await.body["email_verified"].clone() };
     assert_eq!(me().await, false);
-    let link = token(&letter(&app).await);
+    let link = token(&newest_email(&app).await);
     assert_eq!(verify(&app, &link, PASSWORD).await.status, StatusCode::NO_CONTENT);
     assert_eq!(me().await, true);
     register(&app, "ann@example.com", NEW).await;
-    assert!(letter(&app).await.subject.contains("You have an account"));
+    assert!(newest_email(&app).await.subject.contains("You have an account"));
     assert_eq!(sign_in(&app, "ann@example.com", NEW).await, StatusCode::UNAUTHORIZED);
     app.stop().await;
 }
@@ -260,24 +260,24 @@ async fn links_begin_with_the_public_url_whatever_a_request_says() {
     ] {
         let call = Call::post(FORGOT, json!({ "email": "ann@example.com" })).header(name, value);
         assert_eq!(app.anyone().send(call).await.status, StatusCode::ACCEPTED, "{name}");
-        let letter = letter(&app).await;
+        let mail = newest_email(&app).await;
         assert!(
-            letter.text.contains("\nhttp://localhost:8000/account/reset#token=pal_rs_"),
-            "{letter:?}"
+            mail.text.contains("\nhttp://localhost:8000/account/reset#token=pal_rs_"),
+            "{mail:?}"
         );
         assert!(
-            letter.html.contains(
+            mail.html.contains(
                 "href=\"http:&#x2f;&#x2f;localhost:8000&#x2f;account&#x2f;reset#token=pal_rs_"
             ),
-            "{letter:?}"
+            "{mail:?}"
         );
-        assert!(!format!("{letter:?}").contains("evil"), "{name}");
+        assert!(!format!("{mail:?}").contains("evil"), "{name}");
     }
     app.stop().await;
 }
 
 async fn server_down(on: On) {
-    // Nobody listens there.
+    // No one listens there.
     let down = [
         ("mail.smtp_url", "smtp://127.0.0.1:1"),
         ("mail.from", "Example <no-reply@example.com>"),
@@ -306,8 +306,8 @@ async fn server_down(on: On) {
     let up = app.second_with(vec![("limits.enabled", "false")]).await;
     app.stop().await;
     up.advance(Duration::from_secs(60)).await;
-    let letter = letter(&up).await;
-    assert_eq!(reset(&up, &token(&letter), NEW).await.status, StatusCode::NO_CONTENT);
+    let mail = newest_email(&up).await;
+    assert_eq!(reset(&up, &token(&mail), NEW).await.status, StatusCode::NO_CONTENT);
     let (sealed,): (i64,) = up
         .app
         .db
@@ -326,7 +326,7 @@ async fn the_mailbox_is_there_in_development_alone() {
     let app = TestApp::with(On::Sqlite, plan(&[])).await;
     app.user("ann@example.com").await;
     forgot(&app, "ann@example.com").await;
-    letter(&app).await;
+    newest_email(&app).await;
     let page = app.anyone().get("/mailbox").await;
     assert_eq!(page.status, StatusCode::OK);
     assert!(
@@ -352,7 +352,7 @@ async fn the_owner_hears_of_a_lock_once() {
         sign_in(&app, "ann@example.com", NEW).await;
         sign_in(&app, "nobody@example.com", NEW).await;
     }
-    let sent = letters(&app).await;
+    let sent = emails(&app).await;
     assert_eq!(sent.len(), 1, "{sent:?}");
     assert!(
         sent[0].subject.contains("paused") && sent[0].text.contains("until 2030-03-17 18:01 UTC."),
@@ -363,7 +363,7 @@ async fn the_owner_hears_of_a_lock_once() {
 
 /// The operator's own words replace ours, and a mistake in them stops the start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operators_letters_replace_the_built_in_ones() {
+async fn an_operators_templates_replace_the_built_in_ones() {
     let directory = tempfile::tempdir().unwrap();
     let path: &'static str = directory.path().to_str().unwrap().to_owned().leak();
     let text = "Subject: Hello from {{ site }}\n\nHere: {{ link }}\n";
@@ -371,16 +371,16 @@ async fn an_operators_letters_replace_the_built_in_ones() {
     let app = TestApp::with(On::Sqlite, plan(&[("mail.templates", path)])).await;
     app.user("ann@example.com").await;
     forgot(&app, "ann@example.com").await;
-    let letter = letter(&app).await;
-    assert_eq!(letter.subject, "Hello from localhost:8000");
-    assert!(letter.text.starts_with("Here: http://localhost:8000/account/reset#token="));
-    assert!(letter.html.contains("Choose a new password"), "the other form is still ours");
+    let mail = newest_email(&app).await;
+    assert_eq!(mail.subject, "Hello from localhost:8000");
+    assert!(mail.text.starts_with("Here: http://localhost:8000/account/reset#token="));
+    assert!(mail.html.contains("Choose a new password"), "the other form is still ours");
     app.stop().await;
 }
 
-/// Somebody between us and the mail server could take the offer of TLS away; the letter then waits.
+/// Someone between us and the mail server could take the offer of TLS away; the email then waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_letter_waits_for_a_server_that_offers_no_tls() {
+async fn an_email_waits_for_a_server_that_offers_no_tls() {
     // Not one of loopback's names, so that it counts as a server elsewhere.
     let listener = tokio::net::TcpListener::bind("127.0.0.2:0").await.unwrap();
     let url: &'static str = format!("smtp://u:p@{}", listener.local_addr().unwrap()).leak();

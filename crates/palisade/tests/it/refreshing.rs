@@ -1,4 +1,4 @@
-//! Refresh tokens: used once, whoever comes when.
+//! Refresh tokens: used once, no matter who comes when.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -72,7 +72,7 @@ async fn grace(on: On) {
     assert_eq!(refresh(&app, &first).await.text("refresh_token"), second);
     let third = refresh(&app, &second).await;
     assert_eq!(third.status, StatusCode::OK);
-    // The database holds no copy that anybody but the parent's holder could read, and none at all
+    // The database holds no copy that anyone but the parent's holder could read, and none at all
     // of what was used.
     let (sealed,): (i64,) = app
         .app

@@ -1,7 +1,7 @@
 //! What a request was let in with, or what was decided for it, is replaced by another request while it waits.
 
 use axum::http::StatusCode;
-use palisade::access::Strength;
+use palisade::access::AuthLevel;
 use palisade::app::{Actor, Hold};
 use palisade::id::UserId;
 use palisade::sessions::{self, Issued, Proof};
@@ -42,7 +42,7 @@ async fn beside_a_proof(app: &TestApp, user: UserId, waiting: &Client<'_>) -> Is
     let session = session_of(app, user).await;
     let holds = [Hold::Alone(user)];
     let mut change = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
-    let proof = Proof { amr: "pwd", strength: Strength::Password };
+    let proof = Proof { amr: "pwd", level: AuthLevel::Password };
     let issued = sessions::renew(&mut change, user, session, proof).await.unwrap();
     let finish = async {
         a_while().await;
@@ -134,8 +134,8 @@ async fn weaker(on: On) {
         .unwrap();
     let factors = Factors { totp: true, ..Factors::default() };
     users::set_factors(&mut change, user, factors).await.unwrap();
-    let proof = Proof { amr: "otp mfa", strength: Strength::Code };
-    sessions::strengthen(&mut change, user, session, proof).await.unwrap();
+    let proof = Proof { amr: "otp mfa", level: AuthLevel::Code };
+    sessions::raise_level(&mut change, user, session, proof).await.unwrap();
     let finish = async {
         a_while().await;
         change.commit_quietly("a test").await.unwrap();
@@ -169,7 +169,7 @@ async fn torn(on: On) {
             enrol(&ann).await;
         }
         // Of the news the half has come: the user has a factor, and the session is remembered from before it.
-        other.app.hear("users.changed", user.0);
+        other.app.apply("users.changed", user.0);
         let answer = there.get(ME).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.raw);
         other.stop().await;
@@ -197,7 +197,7 @@ async fn deleted(on: On) {
     let (record, nobody): (String, bool) =
         app.app.db.one(sql, args!["login.denied"]).await.unwrap();
     assert!(
-        nobody && record.contains("unknown_address") && record.contains("email_digest"),
+        nobody && record.contains("unknown_email") && record.contains("email_digest"),
         "{record}"
     );
     let sql = "select (select count(*) from person_keys where user_id = $1),

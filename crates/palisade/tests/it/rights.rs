@@ -10,7 +10,7 @@ use palisade::app::{Actor, Hold};
 use palisade::grants::{self, Resource, Subject};
 use palisade::id::UserId;
 use palisade::registration::{self, Wanted};
-use palisade::testing::mailbox::{letter, token};
+use palisade::testing::mailbox::{newest_email, token};
 use palisade::testing::{
     Answer, Call, Client, On, PASSWORD, TestApp, patch, place, put, unlimited,
 };
@@ -249,7 +249,7 @@ fn done(line: &str, kind: &str) -> &'static str {
     match (line.rsplit('/').next().unwrap(), kind) {
         ("reset-password", "service") => "users.service_account",
         ("{id}", "service") if line.starts_with("PATCH") => "users.service_account",
-        ("{id}", "oneself") if line.starts_with("PATCH") => "users.own_address",
+        ("{id}", "oneself") if line.starts_with("PATCH") => "users.own_email",
         ("unlock", "oneself") => "lockout.own_lock",
         ("reset-mfa", "oneself") => "mfa.own_factors",
         ("api-keys", "service") => "",
@@ -472,12 +472,12 @@ async fn link(on: On) {
     let path = format!("/api/v1/users/{id}/reset-password");
     let answer = root.act(&path).await;
     assert_eq!((answer.status, answer.raw.as_str()), (StatusCode::NO_CONTENT, ""));
-    let letter = letter(&app).await;
-    assert_eq!(letter.to, "ann@example.com");
+    let mail = newest_email(&app).await;
+    assert_eq!(mail.to, "ann@example.com");
     // Nothing has changed before the link is used.
     good(&ann.get("/api/v1/users/me").await);
     let password = "five green kettles whistle";
-    let body = json!({ "token": token(&letter), "password": password });
+    let body = json!({ "token": token(&mail), "password": password });
     good(&app.anyone().post("/api/v1/auth/password/reset", body.clone()).await);
     assert_eq!(ann.get("/api/v1/users/me").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(app.anyone().login("ann@example.com").await.code(), "login.denied");
@@ -560,7 +560,7 @@ async fn taken_away(on: On) {
     other.stop_reading_the_feed().await;
     let there = other.anyone().with_token(bearer);
     // What it remembered before is read again.
-    other.app.hear("roles.changed", uuid::Uuid::nil());
+    other.app.apply("roles.changed", uuid::Uuid::nil());
     let me = there.get("/api/v1/users/me").await;
     assert!(me.raw.contains("admin"), "{}", me.raw);
     good(&root.delete(&admin_role).await);

@@ -1,4 +1,4 @@
-//! Signing in, registering and setting up, as somebody would who shouldn't.
+//! Signing in, registering and setting up, as someone would who shouldn't.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ palisade::on_both! {
     set_up_waits_for_another_set_up => |on| super::setup_waits(on);
     an_old_hash_is_replaced_at_sign_in => |on| super::upgrade(on);
     hashes_swapped_between_users_open_nothing => |on| super::swapped(on);
-    a_known_address_registers_like_an_unknown_one => |on| super::register(on);
+    a_known_email_registers_like_an_unknown_one => |on| super::register(on);
 }
 
 const ME: &str = "/api/v1/users/me";
@@ -52,7 +52,7 @@ async fn one_refusal(on: On) {
         ("ann@example.com", ""),
         ("gone@example.com", PASSWORD),
         ("gone@example.com", OTHER),
-        ("not an address", PASSWORD),
+        ("not an email", PASSWORD),
         ("", ""),
     ] {
         assert_eq!(attempt(email, password).await, expected, "{email}");
@@ -65,7 +65,7 @@ async fn one_refusal(on: On) {
 /// A hash takes so long that time tells from afar whether one was computed. They are counted here: on a busy machine
 /// a sign-in without one takes as long. That each takes as long as any other, `palisade_crypto::password` sees to.
 #[tokio::test]
-async fn an_unknown_address_costs_a_hash() {
+async fn an_unknown_email_costs_a_hash() {
     let settings = vec![("limits.enabled", "false")];
     let app = TestApp::with(On::Sqlite, Plan { settings, ..Plan::default() }).await;
     app.user("ann@example.com").await;
@@ -80,7 +80,7 @@ async fn an_unknown_address_costs_a_hash() {
         }
     };
     for number in 0..8 {
-        for email in ["ann@example.com", "nobody@example.com", "no address at all"] {
+        for email in ["ann@example.com", "nobody@example.com", "no email at all"] {
             assert_eq!(costs(email, OTHER).await, 1, "{email}, {number}");
         }
     }
@@ -89,7 +89,7 @@ async fn an_unknown_address_costs_a_hash() {
     app.stop().await;
 }
 
-/// Fills one address's places with hashes that take long, then takes the database away: only who gets a turn
+/// Fills one IP address's places with hashes that take long, then takes the database away: only who gets a turn
 /// notices.
 #[tokio::test]
 async fn a_sign_in_without_a_turn_reads_nothing() {
@@ -103,7 +103,7 @@ async fn a_sign_in_without_a_turn_reads_nothing() {
     let app = TestApp::with(On::Sqlite, Plan { settings, ..Plan::default() }).await;
     let sign_in = |last: u8| {
         let app = app.app.clone();
-        let actor = Actor { address: Some([192, 0, 2, last].into()), ..Actor::default() };
+        let actor = Actor { ip: Some([192, 0, 2, last].into()), ..Actor::default() };
         async move {
             let attempt = login::Attempt {
                 email: "nobody@example.com".to_owned(),
@@ -120,19 +120,19 @@ async fn a_sign_in_without_a_turn_reads_nothing() {
             login::sign_in(&app, &actor, attempt).await.map(drop).map_err(|error| error.code())
         }
     };
-    let turn = passwords::Turn::of(Some([192, 0, 2, 1].into()));
+    let slot = passwords::QueueSlot::of(Some([192, 0, 2, 1].into()));
     let mut flood = tokio::task::JoinSet::new();
     // More than may wait, so that a place that falls free is taken again.
     for _ in 0..100 * std::thread::available_parallelism().unwrap().get() {
         let app = app.app.clone();
         flood.spawn(async move {
             loop {
-                let _ = passwords::verify(&app, turn, None, &OTHER.into()).await;
+                let _ = passwords::verify(&app, slot, None, &OTHER.into()).await;
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         });
     }
-    while passwords::room(&app.app, turn).is_ok() {
+    while passwords::check_capacity(&app.app, slot).is_ok() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     app.app.db.close().await;
@@ -345,7 +345,7 @@ async fn register(on: On) {
     for same in ["ann@example.com", "ANN@Example.com", "ann@example.com."] {
         assert_eq!(attempt(same).await, unknown, "{same}");
     }
-    // The account of the address's owner is as it was.
+    // The account of the email's owner is as it was.
     assert_eq!(app.anyone().login("ann@example.com").await.status, StatusCode::OK);
     let (users,): (i64,) = app.app.db.one("select count(*) from users", args![]).await.unwrap();
     assert_eq!(users, 2);

@@ -33,13 +33,13 @@ palisade::on_both! {
 }
 
 const PREFIX: &str = "toy_";
-const ENDED_NEWS: &str = "toys.ended";
-const USED: Event = Event { name: "toys.used", says: "A toy was used" };
-const ENDED: Event = Event { name: "toys.ended", says: "A toy was taken away" };
+const ENDED_TOPIC: &str = "toys.ended";
+const USED: Event = Event { name: "toys.used", summary: "A toy was used" };
+const ENDED: Event = Event { name: "toys.ended", summary: "A toy was taken away" };
 
 const TOYS: Module = Module {
     name: "toys",
-    routes: || Routes::at("/toys").post("/use", SIGNED_IN.keys(), use_toy).says("Uses a toy."),
+    routes: || Routes::at("/toys").post("/use", SIGNED_IN.keys(), use_toy).summary("Uses a toy."),
     events: &[USED, ENDED],
     credentials: &[METHODS],
     endings: &[Ending {
@@ -70,13 +70,13 @@ const METHODS: CredentialMethods = CredentialMethods {
     kind: &KIND,
     forms: &[CredentialForm {
         name: "toy",
-        says: "A toy: `toy_…`.",
+        summary: "A toy: `toy_…`.",
         shape: TokenShape::Prefix(PREFIX),
         prove: Some(|app, token, _| Box::pin(prove(app, token))),
         introspect: Some(|app, token| Box::pin(worth(app, token))),
         locate: Some(|app, token| Box::pin(find(app, token))),
     }],
-    ended: ENDED_NEWS,
+    ended: ENDED_TOPIC,
     is_alive: |change, user, credential| Box::pin(is_alive(change, user, credential)),
     revoke: |change, user, id| Box::pin(end(change, user, id)),
 };
@@ -114,7 +114,7 @@ async fn is_alive(
 }
 
 fn tell(change: &mut Change, user: UserId, id: Uuid) {
-    change.tell(ENDED_NEWS, id);
+    change.publish(ENDED_TOPIC, id);
     change.note(ENDED.about(user).detail("toy", id.to_string()));
 }
 
@@ -303,8 +303,8 @@ async fn waited(on: On) {
 
 /// A kind with one form.
 fn kind(name: &'static str, ended: &'static str, shape: TokenShape) -> CredentialMethods {
-    let (says, prove, introspect, locate) = ("A test.", None, None, None);
-    let form = CredentialForm { name, says, shape, prove, introspect, locate };
+    let (summary, prove, introspect, locate) = ("A test.", None, None, None);
+    let form = CredentialForm { name, summary, shape, prove, introspect, locate };
     let kind = Box::leak(Box::new(CredentialKind { name, session: false }));
     CredentialMethods { kind, forms: Vec::leak(vec![form]), ended, ..METHODS }
 }

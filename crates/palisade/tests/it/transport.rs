@@ -84,14 +84,15 @@ async fn https_only(on: On) {
         ("forwarded", "for=198.51.100.9"),
     ] {
         for path in ["/setup", "/api/v1/whoami"] {
-            let (status, _, code, says) = through_proxy(&app, get(path).header(name, value)).await;
+            let (status, _, code, detail) =
+                through_proxy(&app, get(path).header(name, value)).await;
             assert_eq!((status, &*code), (StatusCode::FORBIDDEN, "http.https_required"), "{value}");
-            assert!(says.contains("X-Forwarded-Proto"), "{says}");
+            assert!(detail.contains("X-Forwarded-Proto"), "{detail}");
         }
     }
-    let (status, _, _, says) = through_proxy(&app, get("/setup")).await;
+    let (status, _, _, detail) = through_proxy(&app, get("/setup")).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
-    assert!(says.contains("proxy_set_header X-Forwarded-Proto $scheme"), "{says}");
+    assert!(detail.contains("proxy_set_header X-Forwarded-Proto $scheme"), "{detail}");
     app.stop().await;
 }
 

@@ -1,4 +1,4 @@
-//! A password typed into the field of the address, and what is kept of it: nothing.
+//! A password typed into the field of the email, and what is kept of it: nothing.
 
 use axum::http::{Method, StatusCode};
 use palisade::testing::{Answer, Call, On, PASSWORD, Plan, TestApp};
@@ -6,8 +6,8 @@ use palisade_db::args;
 use serde_json::json;
 
 palisade::on_both! {
-    what_is_typed_in_place_of_an_address_is_kept_nowhere => |on| super::kept_nowhere(on);
-    an_address_in_another_form_is_the_same_account => |on| super::one_account(on);
+    what_is_typed_in_place_of_an_email_is_kept_nowhere => |on| super::kept_nowhere(on);
+    an_email_in_another_form_is_the_same_account => |on| super::one_account(on);
 }
 
 fn plan() -> Plan {
@@ -26,9 +26,9 @@ async fn everything(app: &TestApp) -> String {
     for sql in [
         "select record from audit_events",
         "select client from lockout_counts",
-        "select letter || ' ' || coalesce(problem, '') from outbox",
+        "select template || ' ' || coalesce(problem, '') from outbox",
         "select email || ' ' || email_key from registrations",
-        "select email from address_changes",
+        "select email from email_changes",
         "select email || ' ' || email_key from users",
     ] {
         let rows: Vec<(String,)> = app.app.db.all(sql, args![]).await.unwrap();
@@ -84,7 +84,7 @@ async fn kept_nowhere(on: On) {
     let all = everything(&app).await;
     assert!(all.contains("ann@example.com") && all.contains("email_digest"));
     assert!(!all.to_lowercase().contains("tr0ub4dor"), "{all}");
-    // The same address has the same digest, so that it can be told from another one.
+    // The same email has the same digest, so that it can be told from another one.
     let login = |email: &'static str| json!({ "email": email, "password": "x" });
     for email in ["who@example.com", "WHO@example.com", "other@example.com"] {
         app.anyone().post("/api/v1/auth/login", login(email)).await;

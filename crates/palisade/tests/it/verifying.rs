@@ -13,7 +13,7 @@ use crate::restoring::{highest, restore_feed};
 use palisade::testing::{Answer, Call, Client, On, Plan, TestApp, put, unlimited};
 
 palisade::on_both! {
-    a_token_of_an_ended_session_is_not_active => |on| super::worth(on);
+    a_token_of_an_ended_session_is_not_active => |on| super::state(on);
     a_revoked_token_ends_what_it_belongs_to => |on| super::revoking(on);
     the_feed_holds_every_ending_in_order => |on| super::feed(on);
     a_reader_outside_is_told_that_its_place_is_unknown => |on| super::unknown(on);
@@ -63,7 +63,7 @@ async fn sign_in(app: &TestApp, format: &str) -> Answer {
     answer
 }
 
-async fn worth(on: On) {
+async fn state(on: On) {
     let app = TestApp::with(on, unlimited()).await;
     app.admin("root@example.com").await;
     let ann = app.user("ann@example.com").await;
@@ -72,24 +72,24 @@ async fn worth(on: On) {
     for format in ["jwt", "paseto"] {
         let held = sign_in(&app, format).await;
         let (access, refresh) = (held.text("access_token"), held.text("refresh_token"));
-        let says = introspect(&gateway, &access).await;
-        assert_eq!(says["active"], true);
+        let state = introspect(&gateway, &access).await;
+        assert_eq!(state["active"], true);
         assert_eq!(
-            (says["sub"].as_str(), &says["sid"]),
+            (state["sub"].as_str(), &state["sid"]),
             (Some(&*ann.to_string()), &held.body["session_id"])
         );
-        assert_eq!(says["token_type"], "Bearer");
-        assert_eq!(says["amr"], json!(["pwd"]));
+        assert_eq!(state["token_type"], "Bearer");
+        assert_eq!(state["amr"], json!(["pwd"]));
         for number in ["exp", "iat", "auth_time"] {
-            assert!(says[number].is_i64(), "{number}: {says}");
+            assert!(state[number].is_i64(), "{number}: {state}");
         }
         for text in ["iss", "aud", "client_id", "jti"] {
-            assert!(says[text].is_string(), "{text}: {says}");
+            assert!(state[text].is_string(), "{text}: {state}");
         }
         // A refresh token isn't used up by asking.
         for _ in 0..2 {
-            let says = introspect(&gateway, &refresh).await;
-            assert_eq!((&says["active"], &says["sid"]), (&json!(true), &held.body["session_id"]));
+            let state = introspect(&gateway, &refresh).await;
+            assert_eq!((&state["active"], &state["sid"]), (&json!(true), &held.body["session_id"]));
         }
         let body = json!({ "refresh_token": refresh });
         let next = app.anyone().post("/api/v1/auth/refresh", body).await;
@@ -101,11 +101,11 @@ async fn worth(on: On) {
         }
     }
     let signed_in = app.token("ann@example.com").await;
-    let made = json!({ "name": "CI", "permissions": [], "addresses": ["192.0.2.0/24"] });
+    let made = json!({ "name": "CI", "permissions": [], "allowed_networks": ["192.0.2.0/24"] });
     let key = signed_in.post("/api/v1/users/me/api-keys", made).await;
-    let says = introspect(&gateway, &key.text("api_key")).await;
-    assert_eq!((&says["active"], &says["scope"]), (&json!(true), &json!("")));
-    assert_eq!(says["addresses"], json!(["192.0.2.0/24"]));
+    let state = introspect(&gateway, &key.text("api_key")).await;
+    assert_eq!((&state["active"], &state["scope"]), (&json!(true), &json!("")));
+    assert_eq!(state["allowed_networks"], json!(["192.0.2.0/24"]));
     for bad in ["", "x", "a.b.c", "pal_ak_x", "pal_rt_x", "v4.public.x"] {
         is_nothing(&gateway, bad).await;
     }
@@ -113,7 +113,7 @@ async fn worth(on: On) {
     root.act(&format!("/api/v1/users/{ann}/disable")).await;
     is_nothing(&gateway, &signed_in.bearer.clone().unwrap()).await;
     is_nothing(&gateway, &key.text("api_key")).await;
-    // Without the permission nobody learns anything.
+    // Without the permission no one learns anything.
     app.user("bob@example.com").await;
     let bob = app.token("bob@example.com").await;
     for path in ["/api/v1/auth/introspect", "/api/v1/auth/revoke"] {
@@ -432,7 +432,7 @@ async fn a_stream_is_one_use_of_its_key() {
     let owner = gateway.get("/api/v1/users/me").await.text("id");
     let body = json!({
         "name": "slow", "permissions": ["tokens:introspect"], "requests_per_minute": 1,
-        "addresses": ["198.51.100.0/24"],
+        "allowed_networks": ["198.51.100.0/24"],
     });
     let key = root.post(&format!("/api/v1/users/{owner}/api-keys"), body).await;
     let slow = app.anyone().with_token(key.text("api_key"));

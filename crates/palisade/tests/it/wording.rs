@@ -155,17 +155,17 @@ fn the_texts_of_the_modules_are_plain_english() {
     let mut texts: Vec<(String, &str)> = Vec::new();
     for module in MODULES {
         let mut add = |text: &'static str| texts.push((module.name.to_owned(), text));
-        module.permissions.iter().for_each(|permission| add(permission.says));
-        module.limits.iter().for_each(|rule| add(rule.says));
-        module.events.iter().for_each(|event| add(event.says));
+        module.permissions.iter().for_each(|permission| add(permission.summary));
+        module.limits.iter().for_each(|rule| add(rule.summary));
+        module.events.iter().for_each(|event| add(event.summary));
         let forms = module.credentials.iter().flat_map(|kind| kind.forms);
-        forms.for_each(|form| add(form.says));
-        for letter in module.letters {
-            add(letter.text);
-            add(letter.html);
+        forms.for_each(|form| add(form.summary));
+        for template in module.email_templates {
+            add(template.text);
+            add(template.html);
         }
     }
-    let table = credentials::TABLE.iter().flat_map(|line| [line.says, line.because]);
+    let table = credentials::TABLE.iter().flat_map(|line| [line.summary, line.because]);
     texts.extend(table.map(|text| ("credentials".to_owned(), text)));
     assert!(texts.len() > 120, "{}", texts.len());
     hold(texts, true);

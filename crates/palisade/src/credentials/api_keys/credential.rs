@@ -2,7 +2,7 @@
 
 use palisade_db::args;
 
-use super::{ENDED_NEWS, PREFIX, Why, allowed, of_secret, prove, revoke, split};
+use super::{ENDED_TOPIC, PREFIX, Why, allowed, of_secret, prove, revoke, split};
 use crate::app::{App, Change, CredentialForm, CredentialMethods, LiveCredential};
 use crate::credential::{Credential, CredentialKind, Introspection, TokenShape};
 use crate::error::Result;
@@ -16,7 +16,7 @@ pub(super) const METHODS: CredentialMethods = CredentialMethods {
     kind: &KIND,
     forms: &[CredentialForm {
         name: "api_key",
-        says: "An API key: `pal_ak_…`.",
+        summary: "An API key: `pal_ak_…`.",
         shape: TokenShape::Prefix(PREFIX),
         prove: Some(|app, token, parts| Box::pin(prove::bearer(app, token, parts))),
         introspect: Some(|app, token| Box::pin(introspect(app, token))),
@@ -27,7 +27,7 @@ pub(super) const METHODS: CredentialMethods = CredentialMethods {
             })
         }),
     }],
-    ended: ENDED_NEWS,
+    ended: ENDED_TOPIC,
     is_alive: |change, user, credential| Box::pin(is_alive(change, user, credential)),
     revoke: |change, user, id| Box::pin(revoke(change, user, ApiKeyId(id), Why::Revoked)),
 };
@@ -55,14 +55,14 @@ async fn is_alive(
 async fn introspect(app: &App, token: &str) -> Result<Option<Introspection>> {
     let Some(key) = of_secret(app, token).await? else { return Ok(None) };
     let Some(allowed) = allowed(app, &key).await? else { return Ok(None) };
-    let networks = key.addresses.as_ref();
+    let networks = key.allowed_networks.as_ref();
     Ok(Some(Introspection {
         token_type: Some("Bearer"),
         sub: Some(key.user),
         exp: Some(key.expires_at.as_seconds()),
         iat: Some(key.created_at.as_seconds()),
         scope: Some(allowed.iter().map(String::as_str).collect::<Vec<_>>().join(" ")),
-        addresses: networks.map(|all| all.iter().map(ToString::to_string).collect()),
+        allowed_networks: networks.map(|all| all.iter().map(ToString::to_string).collect()),
         ..Introspection::default()
     }))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use palisade_db::{Timestamp, args};
 
-use super::{ENDED_NEWS, ENDS_SOON, EXPIRING, REVOKED};
+use super::{ENDED_TOPIC, ENDS_SOON, EXPIRING, REVOKED};
 use crate::app::{Actor, App, Change, Hold};
 use crate::credentials::{Act, Ending, Kind};
 use crate::error::{Error, Result};
@@ -20,8 +20,8 @@ pub enum Why {
     Revoked,
     /// The account has a new password, by a link or the operator.
     PasswordReset,
-    /// The address was given back to its former owner.
-    AddressRestored,
+    /// The email was given back to its former owner.
+    EmailRestored,
     /// The user is deleted, or asked for it.
     Deleted,
 }
@@ -30,7 +30,7 @@ impl Why {
     fn of(act: Act) -> Self {
         match act {
             Act::PasswordChanged | Act::PasswordReset | Act::PasswordSet => Self::PasswordReset,
-            Act::AddressChanged | Act::AddressMoved | Act::AddressRestored => Self::AddressRestored,
+            Act::EmailChanged | Act::EmailSet | Act::EmailRestored => Self::EmailRestored,
             Act::DeletionAsked | Act::Deleted => Self::Deleted,
             Act::FactorAdded
             | Act::FactorRemoved
@@ -46,7 +46,7 @@ impl Why {
             Self::RevokedByUser => "revoked_by_user",
             Self::Revoked => "revoked",
             Self::PasswordReset => "password_reset",
-            Self::AddressRestored => "address_restored",
+            Self::EmailRestored => "email_restored",
             Self::Deleted => "deleted",
         }
     }
@@ -69,7 +69,7 @@ pub async fn revoke(change: &mut Change, user: UserId, id: ApiKeyId, why: Why) -
     if revoked == 0 {
         return Err(Error::not_found());
     }
-    tell(change, user, id, why);
+    publish(change, user, id, why);
     Ok(())
 }
 
@@ -104,26 +104,26 @@ async fn revoke_all(change: &mut Change, user: UserId, why: Why) -> Result<usize
         )
         .await?;
     for (id,) in &revoked {
-        tell(change, user, *id, why);
+        publish(change, user, *id, why);
     }
     Ok(revoked.len())
 }
 
-fn tell(change: &mut Change, user: UserId, id: ApiKeyId, why: Why) {
+fn publish(change: &mut Change, user: UserId, id: ApiKeyId, why: Why) {
     // SECURITY: every process remembers it (test: what_revokes_an_api_key).
-    change.tell(ENDED_NEWS, id.0);
+    change.publish(ENDED_TOPIC, id.0);
     let entry = REVOKED.about(user).detail("api_key", id.to_string());
     change.note(entry.detail("because", why.as_str()));
 }
 
-/// So long before its end whoever made a key is told.
+/// So long before its end the user who made a key is told.
 pub(super) const WARNED_BEFORE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long the row of a key that is over is kept, for its owner to ask about.
 const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
 type Soon = (ApiKeyId, UserId, UserId, String, Timestamp);
 
-/// Tells whoever made a key that it is about to expire, once.
+/// Tells the user who made a key that it is about to expire, once.
 pub(super) async fn warn(app: &App) -> Result<()> {
     let now = app.clock.now();
     let soon: Vec<Soon> = app
@@ -149,8 +149,9 @@ pub(super) async fn warn(app: &App) -> Result<()> {
         if first == 0 {
             continue;
         }
-        let letter = Content::to_user(made_by).with("name", name);
-        mail::post(&mut change, &ENDS_SOON, letter.with("until", for_people(expires_at))).await?;
+        let content = Content::to_user(made_by).with("name", name);
+        mail::enqueue(&mut change, &ENDS_SOON, content.with("until", for_people(expires_at)))
+            .await?;
         change.commit(EXPIRING.about(user).detail("api_key", id.to_string())).await?;
     }
     Ok(())

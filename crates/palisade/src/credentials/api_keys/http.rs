@@ -21,35 +21,35 @@ use crate::limits::{Key, Rule};
 use crate::shape;
 use crate::users::{self, AllPermissions, Authority, User, UserView, exceeds_own};
 
-/// Making keys, by whoever does: each is a letter in somebody's mail.
+/// API keys that a user creates: each sends a message.
 pub(super) const MAKE: Rule = Rule {
     name: "api_key_create_account",
     burst: 100,
     per: Duration::from_secs(3600),
     key: Key::Account,
-    says: "Too many API keys were created. Try again later.",
+    summary: "Too many API keys were created. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
     Routes::at("/users/me/api-keys")
         .get("/", SIGNED_IN, mine)
-        .says("Lists your active API keys.")
+        .summary("Lists your active API keys.")
         .post("/", SIGNED_IN.fresh(), make_mine)
-        .says(
+        .summary(
             "Creates an API key.\n\nYou must hold all its permissions. The key is shown only once.",
         )
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "api_keys.too_many")
         .or(Kind::TooMany, "request.too_many")
         .delete("/{id}", SIGNED_IN.uncounted(), revoke_mine)
-        .says("Revokes one of your API keys.")
+        .summary("Revokes one of your API keys.")
         .and(
             Routes::at("/users/{id}/api-keys")
                 .get("/", needs(users::WRITE), theirs)
-                .says("Lists the active API keys of a user.")
+                .summary("Lists the active API keys of a user.")
                 .or(Kind::Denied, "access.exceeds_own")
                 .post("/", needs(users::WRITE).fresh(), make_theirs)
-                .says(
+                .summary(
                     "Creates an API key for a service account.\n\nThe account and you must both \
                      hold all its permissions. The key is shown only once.",
                 )
@@ -58,15 +58,15 @@ pub(super) fn routes() -> Routes {
                 .or(Kind::Conflict, "api_keys.not_a_service_account")
                 .or(Kind::TooMany, "request.too_many")
                 .delete("/{key}", needs(users::WRITE), revoke_theirs)
-                .says("Revokes an API key of a user.")
+                .summary("Revokes an API key of a user.")
                 .or(Kind::Denied, "access.exceeds_own"),
         )
         .and(
             Routes::at("/service-accounts")
                 .get("/", needs(users::READ), services)
-                .says("Lists all service accounts, oldest first.")
+                .summary("Lists all service accounts, oldest first.")
                 .post("/", needs(users::WRITE).fresh(), make_service)
-                .says(
+                .summary(
                     "Creates a service account: a user that is a program.\n\nA service account \
                      holds roles and API keys.",
                 ),
@@ -92,7 +92,7 @@ struct ApiKeyBody {
     /// The networks (`192.0.2.0/24`) or IP addresses from which the key can be used. Omit to allow
     /// any.
     #[schemars(with = "Option<Vec<shape::Network>>", length(min = 1, max = 50))]
-    addresses: Option<Vec<String>>,
+    allowed_networks: Option<Vec<String>>,
     /// The maximum number of requests a minute. Only a service account's key may exceed the
     /// server's limit `api_key`. Defaults to that limit.
     #[schemars(range(min = 1, max = 60_000))]
@@ -145,25 +145,33 @@ fn checked(app: &App, owner: &User, body: ApiKeyBody) -> Result<NewKey> {
     // The end that was given; of two, either is one too many.
     let end = if body.expires_in.is_some() { "/expires_in" } else { "/expires_at" };
     let expires_at = rules.check(end, expiry(app, &body));
-    let addresses = rules.check("/addresses", body.addresses.as_deref().map(networks).transpose());
+    let allowed_networks = rules
+        .check("/allowed_networks", body.allowed_networks.as_deref().map(networks).transpose());
     let fastest = if owner.service { FASTEST } else { app.limiter.burst(&USE).max(1) };
     let rate = rules.check(
         "/requests_per_minute",
         match body.requests_per_minute {
             Some(rate) if rate == 0 || rate > fastest => {
-                let says = format!("Use a whole number from 1 to {fastest}.");
-                Err(Broken::new("request.out_of_range", says))
+                let detail = format!("Use a whole number from 1 to {fastest}.");
+                Err(Broken::new("request.out_of_range", detail))
             }
             rate => Ok(rate),
         },
     );
-    let all = name.zip(expires_at).zip(addresses.zip(rate));
-    let ((name, expires_at), (addresses, requests_per_minute)) = rules.all(all)?;
-    Ok(NewKey { owner: owner.id, name, permissions, addresses, requests_per_minute, expires_at })
+    let all = name.zip(expires_at).zip(allowed_networks.zip(rate));
+    let ((name, expires_at), (allowed_networks, requests_per_minute)) = rules.all(all)?;
+    Ok(NewKey {
+        owner: owner.id,
+        name,
+        permissions,
+        allowed_networks,
+        requests_per_minute,
+        expires_at,
+    })
 }
 
 fn permissions(app: &App, rules: &mut Rules, names: &[String]) -> BTreeSet<String> {
-    let existing = &app.part::<AllPermissions>().0;
+    let existing = &app.state::<AllPermissions>().0;
     if names.len() > MOST_PERMISSIONS {
         let many = Broken::new("api_keys.too_many_permissions", "Use at most 200 permissions.");
         rules.check::<()>("/permissions", Err(many));
@@ -171,8 +179,8 @@ fn permissions(app: &App, rules: &mut Rules, names: &[String]) -> BTreeSet<Strin
     }
     for (number, name) in names.iter().enumerate() {
         if !existing.contains(name) {
-            let says = "This permission does not exist. See GET /api/v1/permissions.";
-            let unknown = Broken::new("api_keys.unknown_permission", says);
+            let detail = "This permission does not exist. See GET /api/v1/permissions.";
+            let unknown = Broken::new("api_keys.unknown_permission", detail);
             rules.check::<()>(&format!("/permissions/{number}"), Err(unknown));
         }
     }
@@ -190,9 +198,9 @@ fn expiry(app: &App, body: &ApiKeyBody) -> Result<Timestamp, Broken> {
         _ => None,
     };
     at.filter(|at| *at > now && at.since(now) <= LONGEST_LIFE).ok_or_else(|| {
-        let says =
+        let detail =
             "Use either a future time (RFC 3339) or a number of seconds, at most 366 days ahead.";
-        Broken::new("api_keys.bad_expiry", says)
+        Broken::new("api_keys.bad_expiry", detail)
     })
 }
 
@@ -201,8 +209,8 @@ fn networks(texts: &[String]) -> Result<Vec<IpNet>, Broken> {
         let network = text.parse::<IpNet>();
         network.or_else(|_| text.parse::<std::net::IpAddr>().map(|a| a.to_canonical().into()))
     };
-    let says = "Use 1 to 50 networks, such as 192.0.2.0/24 or 2001:db8::/32, or omit the field.";
-    let bad = || Broken::new("api_keys.bad_address", says);
+    let detail = "Use 1 to 50 networks, such as 192.0.2.0/24 or 2001:db8::/32, or omit the field.";
+    let bad = || Broken::new("api_keys.bad_network", detail);
     if texts.is_empty() || texts.len() > MOST_NETWORKS {
         return Err(bad());
     }
@@ -271,11 +279,11 @@ async fn make_theirs(
     Id(id): Id<UserId>,
     Body(body): Body<ApiKeyBody>,
 ) -> Result<Created<NewKeyView>> {
-    let (change, user) = users::change_within_reach(&app, &caller, id, &[Hold::Shared(id)]).await?;
+    let (change, user) = users::change_manageable(&app, &caller, id, &[Hold::Shared(id)]).await?;
     // SECURITY: a person's key is the person's to make (test: nobody_makes_an_api_key_for_another_person).
     if !user.service {
-        let says = "This is not a service account. Users create their own API keys.";
-        return Err(Error::new(Kind::Conflict, "api_keys.not_a_service_account", says));
+        let detail = "This is not a service account. Users create their own API keys.";
+        return Err(Error::new(Kind::Conflict, "api_keys.not_a_service_account", detail));
     }
     limit(&app, &MAKE, app.limiter.account(&caller.signed_in()?.user.to_string()))?;
     let new = checked(&app, &user, body)?;

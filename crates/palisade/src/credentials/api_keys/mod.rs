@@ -29,12 +29,12 @@ use palisade_db::{Migration, Sql, Timestamp, args, row_struct};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::app::{App, Change, Parts, Subscription};
+use crate::app::{App, Change, State, Subscription};
+use crate::cache::{Bounded, TombstoneCache};
 use crate::error::{Error, Kind, Result};
 use crate::id::{ApiKeyId, UserId};
 use crate::limits::{Key, Rule};
-use crate::mail::{self, Content, Letter, for_people};
-use crate::memory::{Bounded, Remembered};
+use crate::mail::{self, Content, EmailTemplate, for_people};
 use crate::module::{Job, Module};
 use crate::record::Event;
 use crate::shape;
@@ -45,13 +45,13 @@ pub use ending::{Why, revoke};
 pub use prove::{allowed, live, of_secret};
 
 /// An API key was made.
-pub const CREATED: Event = Event { name: "api_keys.created", says: "An API key was created" };
+pub const CREATED: Event = Event { name: "api_keys.created", summary: "An API key was created" };
 /// An API key was revoked.
-pub const REVOKED: Event = Event { name: "api_keys.revoked", says: "An API key was revoked" };
-/// A letter about the end of an API key was written.
+pub const REVOKED: Event = Event { name: "api_keys.revoked", summary: "An API key was revoked" };
+/// An email about the end of an API key was written.
 pub const EXPIRING: Event = Event {
     name: "api_keys.expiring",
-    says: "An email announced that an API key is about to expire",
+    summary: "An email announced that an API key is about to expire",
 };
 
 /// Requests with one API key.
@@ -60,7 +60,7 @@ pub(crate) const USE: Rule = Rule {
     burst: 600,
     per: Duration::from_secs(60),
     key: Key::ApiKey,
-    says: "Too many requests with this API key. Slow down.",
+    summary: "Too many requests with this API key. Slow down.",
 };
 
 /// The slice's table of contents.
@@ -69,7 +69,7 @@ pub const MODULE: Module = Module {
     routes: http::routes,
     limits: &[&USE, &http::MAKE],
     events: &[CREATED, REVOKED, EXPIRING],
-    letters: &[&MADE, &ENDS_SOON],
+    email_templates: &[&MADE, &ENDS_SOON],
     jobs: &[
         Job {
             name: "api_keys.warn",
@@ -84,9 +84,9 @@ pub const MODULE: Module = Module {
     ],
     credentials: &[credential::METHODS],
     subscriptions: &[Subscription {
-        topic: ENDED_NEWS,
-        apply: |app, key| memory(app).end(&ApiKeyId(key), TOMBSTONE, app.clock.monotonic()),
-        forget_all: |app| memory(app).forget_all(),
+        topic: ENDED_TOPIC,
+        apply: |app, key| cache(app).end(&ApiKeyId(key), TOMBSTONE, app.clock.monotonic()),
+        forget_all: |app| cache(app).forget_all(),
     }],
     migrations: &[Migration {
         module: "api_keys",
@@ -96,15 +96,15 @@ pub const MODULE: Module = Module {
     }],
     endings: &[ending::BY_ACT],
     tables: &["api_keys"],
-    parts: |_, parts: &mut Parts| {
-        parts.put(Known { keys: Remembered::new(50_000), digests: Bounded::new(50_000) });
+    state: |_, state: &mut State| {
+        state.put(Known { keys: TombstoneCache::new(50_000), digests: Bounded::new(50_000) });
         Ok(())
     },
     ..Module::EMPTY
 };
 
 /// The topic of endings.
-pub const ENDED_NEWS: &str = "api_keys.ended";
+pub const ENDED_TOPIC: &str = "api_keys.ended";
 /// What a key begins with.
 pub const PREFIX: &str = "pal_ak_";
 /// Longer than a read of the database may take; afterwards the table says that the key is revoked.
@@ -112,29 +112,29 @@ const TOMBSTONE: Duration = Duration::from_secs(600);
 /// How many keys that work a user may have.
 const MOST_KEYS: i64 = 50;
 
-static MADE: Letter = Letter {
+static MADE: EmailTemplate = EmailTemplate {
     name: "api_keys_created",
-    text: include_str!("letters/created.txt"),
-    html: include_str!("letters/created.html"),
+    text: include_str!("emails/created.txt"),
+    html: include_str!("emails/created.html"),
     prepare: mail::as_written,
 };
 
-static ENDS_SOON: Letter = Letter {
+static ENDS_SOON: EmailTemplate = EmailTemplate {
     name: "api_keys_expiring",
-    text: include_str!("letters/expiring.txt"),
-    html: include_str!("letters/expiring.html"),
+    text: include_str!("emails/expiring.txt"),
+    html: include_str!("emails/expiring.html"),
     prepare: mail::as_written,
 };
 
 /// What this process remembers.
 struct Known {
-    keys: Remembered<ApiKeyId, ApiKey>,
+    keys: TombstoneCache<ApiKeyId, ApiKey>,
     /// Which key a digest belongs to; never another one.
     digests: Bounded<[u8; 32], ApiKeyId>,
 }
 
-fn memory(app: &App) -> &Remembered<ApiKeyId, ApiKey> {
-    &app.part::<Known>().keys
+fn cache(app: &App) -> &TombstoneCache<ApiKeyId, ApiKey> {
+    &app.state::<Known>().keys
 }
 
 /// A key that isn't revoked.
@@ -147,7 +147,7 @@ pub struct ApiKey {
     /// What it was made for.
     pub permissions: Arc<BTreeSet<String>>,
     /// Where it may be used from; none: anywhere.
-    pub addresses: Option<Vec<IpNet>>,
+    pub allowed_networks: Option<Vec<IpNet>>,
     /// When the key was created.
     pub created_at: Timestamp,
     /// When it expires.
@@ -158,11 +158,11 @@ pub struct ApiKey {
 
 impl ApiKey {
     /// Whether it may be used from there.
-    fn takes(&self, address: Option<IpAddr>) -> bool {
-        let Some(networks) = &self.addresses else { return true };
-        // SECURITY: (test: an_api_key_works_from_its_addresses_alone)
-        let address = address.map(|address| address.to_canonical());
-        address.is_some_and(|address| networks.iter().any(|network| network.contains(&address)))
+    fn takes(&self, ip: Option<IpAddr>) -> bool {
+        let Some(networks) = &self.allowed_networks else { return true };
+        // SECURITY: (test: an_api_key_works_from_its_allowed_networks_alone)
+        let ip = ip.map(|ip| ip.to_canonical());
+        ip.is_some_and(|ip| networks.iter().any(|network| network.contains(&ip)))
     }
 }
 
@@ -171,7 +171,7 @@ struct NewKey {
     owner: UserId,
     name: String,
     permissions: BTreeSet<String>,
-    addresses: Option<Vec<IpNet>>,
+    allowed_networks: Option<Vec<IpNet>>,
     requests_per_minute: Option<u32>,
     expires_at: Timestamp,
 }
@@ -195,17 +195,17 @@ async fn create(mut change: Change, new: NewKey) -> Result<(ApiKeyId, SecretStri
         )
         .await?;
     if count >= MOST_KEYS {
-        let says = "There are already 50 API keys. Revoke one first.";
-        return Err(Error::new(Kind::Conflict, "api_keys.too_many", says));
+        let detail = "There are already 50 API keys. Revoke one first.";
+        return Err(Error::new(Kind::Conflict, "api_keys.too_many", detail));
     }
     let secret = opaque::generate(PREFIX, &*app.random);
     let hint: String = secret.expose().chars().rev().take(4).collect();
     let made_by = change.actor().user;
-    // A key that was made for a few days isn't worth a letter about its end.
+    // A key that was made for a few days isn't worth an email about its end.
     let is_short = new.expires_at.since(now) <= ending::WARNED_BEFORE;
     change
         .run(
-            "insert into api_keys (id, user_id, digest, hint, name, permissions, addresses,
+            "insert into api_keys (id, user_id, digest, hint, name, permissions, allowed_networks,
                 requests_per_minute, made_by, created_at, expires_at, warned_at)
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
             args![
@@ -215,7 +215,7 @@ async fn create(mut change: Change, new: NewKey) -> Result<(ApiKeyId, SecretStri
                 hint.chars().rev().collect::<String>(),
                 new.name.as_str(),
                 words(&new.permissions),
-                new.addresses.as_ref().map(words),
+                new.allowed_networks.as_ref().map(words),
                 new.requests_per_minute.map(i64::from),
                 made_by.map(|user| user.0),
                 now,
@@ -224,8 +224,8 @@ async fn create(mut change: Change, new: NewKey) -> Result<(ApiKeyId, SecretStri
             ],
         )
         .await?;
-    let letter = Content::to_user(new.owner).with("name", new.name.as_str());
-    mail::post(&mut change, &MADE, letter.with("until", for_people(new.expires_at))).await?;
+    let content = Content::to_user(new.owner).with("name", new.name.as_str());
+    mail::enqueue(&mut change, &MADE, content.with("until", for_people(new.expires_at))).await?;
     let entry = CREATED.about(new.owner).detail("api_key", id.to_string());
     change.commit(entry.detail("permissions", words(&new.permissions))).await?;
     Ok((id, secret))
@@ -244,7 +244,7 @@ pub struct ApiKeyView {
     /// The permissions of the key. The key never has more permissions than its owner.
     pub permissions: Vec<String>,
     /// The networks from which the key can be used; null means any.
-    pub addresses: Option<Vec<String>>,
+    pub allowed_networks: Option<Vec<String>>,
     /// The maximum number of requests a minute; null means the server's limit `api_key`.
     pub requests_per_minute: Option<i64>,
     /// When the key was created.
@@ -279,7 +279,7 @@ row_struct! {
         name: String,
         hint: String,
         permissions: String,
-        addresses: Option<String>,
+        allowed_networks: Option<String>,
         requests_per_minute: Option<i64>,
         created_at: Timestamp,
         expires_at: Timestamp,
@@ -299,7 +299,7 @@ fn kept_key(row: KeyRow) -> KeptKey {
         name: row.name,
         hint: row.hint,
         permissions: split(&row.permissions),
-        addresses: row.addresses.as_deref().map(split),
+        allowed_networks: row.allowed_networks.as_deref().map(split),
         requests_per_minute: row.requests_per_minute,
         created_at: row.created_at,
         expires_at: row.expires_at,
@@ -316,7 +316,7 @@ pub async fn kept(app: &App, user: UserId) -> Result<Vec<KeptKey>> {
     let rows: Vec<KeyRow> = app
         .db
         .all(
-            "select id, name, hint, permissions, addresses, requests_per_minute, created_at, expires_at,
+            "select id, name, hint, permissions, allowed_networks, requests_per_minute, created_at, expires_at,
                 last_used_at, revoked_at, revoked_because
              from api_keys where user_id = $1 order by created_at desc, id desc",
             args![user],

@@ -9,15 +9,15 @@ use ipnet::IpNet;
 use palisade_crypto::opaque;
 use palisade_db::{Timestamp, args, row_struct};
 
-use super::{ApiKey, KIND, Known, PREFIX, USE, memory};
+use super::{ApiKey, KIND, Known, PREFIX, USE, cache};
 use crate::access::{self, Identity};
 use crate::app::App;
+use crate::cache::Cached;
 use crate::credential::{Credential, SecretRef};
 use crate::error::{Result, bad_token};
 use crate::http::{Arrival, counted};
 use crate::id::{ApiKeyId, UserId};
 use crate::limits::Decision;
-use crate::memory::Recall;
 use crate::users;
 
 /// How long a process remembers which key a digest belongs to.
@@ -28,8 +28,8 @@ const NOTE_AFTER: Duration = Duration::from_secs(60);
 /// Proves an API key. Whatever is wrong with it, the answer is the same.
 pub(super) async fn bearer(app: &App, token: &str, parts: &Parts) -> Result<Identity> {
     let key = of_secret(app, token).await?.ok_or_else(bad_token)?;
-    let address = parts.extensions.get::<Arrival>().map(|arrival| arrival.client.address);
-    if !key.takes(address) {
+    let ip = parts.extensions.get::<Arrival>().map(|arrival| arrival.client.ip);
+    if !key.takes(ip) {
         return Err(bad_token());
     }
     let credential = Credential { kind: &KIND, id: key.id.0, secret: SecretRef::Only };
@@ -77,7 +77,7 @@ fn as_far_as(
 pub async fn of_secret(app: &App, secret: &str) -> Result<Option<Arc<ApiKey>>> {
     let Some(digest) = opaque::digest(PREFIX, secret) else { return Ok(None) };
     let now = app.clock.monotonic();
-    let digests = &app.part::<Known>().digests;
+    let digests = &app.state::<Known>().digests;
     let id = match digests.get(&digest, now) {
         Some(id) => id,
         None => {
@@ -98,14 +98,14 @@ pub async fn of_secret(app: &App, secret: &str) -> Result<Option<Arc<ApiKey>>> {
 pub async fn live(app: &App, id: ApiKeyId) -> Result<Option<Arc<ApiKey>>> {
     // SECURITY: (test: an_api_key_expires)
     let works = |key: &Arc<ApiKey>| key.expires_at > app.clock.now();
-    match memory(app).recall(&id) {
-        Recall::Ended => return Ok(None),
-        Recall::Known(key) => return Ok(Some(key).filter(works)),
-        Recall::Nothing => {}
+    match cache(app).get(&id) {
+        Cached::Ended => return Ok(None),
+        Cached::Known(key) => return Ok(Some(key).filter(works)),
+        Cached::Nothing => {}
     }
-    let ticket = memory(app).begin(&id, app.clock.monotonic());
+    let ticket = cache(app).begin(&id, app.clock.monotonic());
     let Some(key) = find(app, id).await?.map(Arc::new) else { return Ok(None) };
-    memory(app).fill(ticket, id, Arc::clone(&key), app.clock.monotonic());
+    cache(app).insert_if_unchanged(ticket, id, Arc::clone(&key), app.clock.monotonic());
     Ok(Some(key).filter(works))
 }
 
@@ -114,7 +114,7 @@ row_struct! {
     struct WorkingKeyRow {
         user: UserId,
         permissions: String,
-        addresses: Option<String>,
+        allowed_networks: Option<String>,
         requests_per_minute: Option<i64>,
         created_at: Timestamp,
         expires_at: Timestamp,
@@ -126,13 +126,13 @@ async fn find(app: &App, id: ApiKeyId) -> Result<Option<ApiKey>> {
     let row: Option<WorkingKeyRow> = app
         .db
         .maybe(
-            "select user_id, permissions, addresses, requests_per_minute, created_at, expires_at,
+            "select user_id, permissions, allowed_networks, requests_per_minute, created_at, expires_at,
                 last_used_at
              from api_keys where id = $1 and revoked_at is null",
             args![id],
         )
         .await?;
-    // What can't be read is left out: it lets in nobody.
+    // What can't be read is left out: it lets in no one.
     let networks = |text: String| -> Vec<IpNet> {
         text.split(' ').filter_map(|network| network.parse().ok()).collect()
     };
@@ -140,7 +140,7 @@ async fn find(app: &App, id: ApiKeyId) -> Result<Option<ApiKey>> {
         id,
         user: row.user,
         permissions: Arc::new(super::split(&row.permissions).into_iter().collect()),
-        addresses: row.addresses.map(networks),
+        allowed_networks: row.allowed_networks.map(networks),
         created_at: row.created_at,
         expires_at: row.expires_at,
         requests_per_minute: row.requests_per_minute.and_then(|rate| u32::try_from(rate).ok()),
@@ -169,7 +169,7 @@ fn note_use(app: &App, key: &Arc<ApiKey>) {
     let noted = ApiKey { last_used_at: Some(now), ..ApiKey::clone(key) };
     // Remembered first, so that the requests that follow don't write it too; and only in the place of the key that was
     // read, since what was forgotten or ended meanwhile must stay so.
-    if !memory(app).replace(&key.id, key, Arc::new(noted)) {
+    if !cache(app).replace(&key.id, key, Arc::new(noted)) {
         return;
     }
     let (app, id) = (app.clone(), key.id);

@@ -16,11 +16,11 @@ pub struct Account {
 }
 
 impl Account {
-    /// The account of a user, or of `address` if there is none.
-    pub fn of(app: &App, user: Option<UserId>, address: &str) -> Self {
+    /// The account of a user, or of `email` if there is none.
+    pub fn of(app: &App, user: Option<UserId>, email: &str) -> Self {
         let named = match &user {
             Some(user) => user.0.as_bytes(),
-            None => address.as_bytes(),
+            None => email.as_bytes(),
         };
         // An email without an account can't be read from the table.
         let secret = app.root.derive_bytes("lockout accounts");

@@ -10,7 +10,7 @@ pub(super) const MOST_IN_A_ROW: i64 = 100;
 pub(super) const LONGEST_LOCK: Duration = Duration::from_secs(24 * 3600);
 /// After so long without a guess the next lock is a short one again.
 const CALM_AFTER: Duration = Duration::from_secs(24 * 3600);
-/// 9999-12-31T23:59:59Z: until somebody with the right to do so unlocks the account or its password is new.
+/// 9999-12-31T23:59:59Z: until someone with the right to do so unlocks the account or its password is new.
 pub const FOR_GOOD: Timestamp = Timestamp::from_seconds(253_402_300_799);
 
 /// What the settings ask for.

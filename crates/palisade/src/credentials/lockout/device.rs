@@ -2,7 +2,7 @@
 //!
 //! A device token holds a user's id, the device's, the time and the generation of the password, sealed: it is good for that account
 //! alone, and tells its holder nothing. It is no credential: it opens nothing, it only has guesses
-//! counted apart from everybody else's.
+//! counted apart from everyone else's.
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ use crate::users;
 pub(super) fn routes() -> Routes {
     Routes::at("/users/{id}")
         .post("/unlock", needs(users::WRITE).fresh(), unlock_user)
-        .says("Unlocks another user and resets the counts of wrong passwords and codes.")
+        .summary("Unlocks another user and resets the counts of wrong passwords and codes.")
         .or(Kind::Denied, "lockout.own_lock")
         .or(Kind::Denied, "access.exceeds_own")
 }
@@ -26,10 +26,11 @@ async fn unlock_user(
     // SECURITY: else a stolen session guesses the password for as long as it likes
     // (test: an_administrator_does_not_lift_their_own_lock).
     if caller.signed_in()?.user == id {
-        let says = "To unlock your own account, change your password or ask another administrator.";
-        return Err(Error::new(Kind::Denied, "lockout.own_lock", says));
+        let detail =
+            "To unlock your own account, change your password or ask another administrator.";
+        return Err(Error::new(Kind::Denied, "lockout.own_lock", detail));
     }
-    let (change, _) = users::change_within_reach(&app, &caller, id, &[Hold::Shared(id)]).await?;
+    let (change, _) = users::change_manageable(&app, &caller, id, &[Hold::Shared(id)]).await?;
     unlock(change, id).await?;
     Ok(NoContent)
 }

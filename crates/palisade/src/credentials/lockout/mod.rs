@@ -3,12 +3,12 @@
 //! # Promises
 //!
 //! - A guess is counted in the database before it is judged: neither guesses at the same moment, nor other
-//!   addresses, nor another process, nor a restart get more of them. What was never judged is given back.
+//!   IP addresses, nor another process, nor a restart get more of them. What was never judged is given back.
 //! - A lock is no weapon: a device that has signed in to the account before has a count of its own (OWASP,
-//!   "Device cookies"), and so has whoever is signed in.
+//!   "Device cookies"), and so has a signed-in user.
 //! - After 100 failures in a row no waiting helps (NIST SP 800-63B-4, section 3.2.2): known devices still
 //!   sign in, others need a new password or an administrator.
-//! - Unknown addresses are counted like known ones, with the same work.
+//! - Unknown emails are counted like known ones, with the same work.
 //!
 //! Until when clients that aren't known are refused stands in the row of the user too, where every request reads it.
 //!
@@ -26,10 +26,10 @@ use std::time::Duration;
 use palisade_db::{Migration, Sql, Timestamp, args, row_struct};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::app::{Actor, App, Change, Parts};
+use crate::app::{Actor, App, Change, State};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
-use crate::mail::{self, Content, Letter, for_people};
+use crate::mail::{self, Content, EmailTemplate, for_people};
 use crate::module::{Job, Module};
 use crate::record::Event;
 use crate::users;
@@ -42,17 +42,17 @@ pub use device::{Device, KNOWN_FOR};
 /// Too many guesses: the account refuses clients that it doesn't know, or one that it does.
 pub const LOCKED: Event = Event {
     name: "lockout.locked",
-    says: "Too many wrong passwords or codes: sign-in is refused for a while",
+    summary: "Too many wrong passwords or codes: sign-in is refused for a while",
 };
 /// Every lock of a user was lifted.
-pub const UNLOCKED: Event = Event { name: "lockout.unlocked", says: "A user was unlocked" };
+pub const UNLOCKED: Event = Event { name: "lockout.unlocked", summary: "A user was unlocked" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
     name: "lockout",
     routes: http::routes,
     events: &[LOCKED, UNLOCKED],
-    letters: &[&LETTER, &FACTOR_LETTER],
+    email_templates: &[&EMAIL, &FACTOR_EMAIL],
     jobs: &[Job {
         name: "lockout.prune",
         every: Duration::from_secs(3600),
@@ -65,24 +65,24 @@ pub const MODULE: Module = Module {
         sql: Sql::Both(include_str!("../../../migrations/lockout/0001_lockout.sql")),
     }],
     tables: &["lockout_counts"],
-    parts: |_, parts: &mut Parts| {
-        parts.put(Turns::new());
+    state: |_, state: &mut State| {
+        state.put(Turns::new());
         Ok(())
     },
     ..Module::EMPTY
 };
 
-static LETTER: Letter = Letter {
+static EMAIL: EmailTemplate = EmailTemplate {
     name: "lockout_locked",
-    text: include_str!("letters/locked.txt"),
-    html: include_str!("letters/locked.html"),
+    text: include_str!("emails/locked.txt"),
+    html: include_str!("emails/locked.html"),
     prepare: mail::as_written,
 };
 
-static FACTOR_LETTER: Letter = Letter {
+static FACTOR_EMAIL: EmailTemplate = EmailTemplate {
     name: "lockout_second_factor",
-    text: include_str!("letters/second_factor.txt"),
-    html: include_str!("letters/second_factor.html"),
+    text: include_str!("emails/second_factor.txt"),
+    html: include_str!("emails/second_factor.html"),
     prepare: mail::as_written,
 };
 
@@ -118,9 +118,9 @@ pub struct Refused {
 impl Refused {
     /// The answer, where a refusal may be told from a wrong password.
     fn error(&self, app: &App) -> Error {
-        let says = "Too many wrong attempts. Wait before you try again.";
+        let detail = "Too many wrong attempts. Wait before you try again.";
         let wait = self.until.since(app.clock.now());
-        Error::new(Kind::TooMany, "lockout.locked", says).retry_after(wait)
+        Error::new(Kind::TooMany, "lockout.locked", detail).retry_after(wait)
     }
 
     /// Takes as long as [`Guess::wrong`] does, in the change that writes the refusal down, and answers the same.
@@ -162,7 +162,7 @@ impl Turns {
         Self { stripes: (0..4096).map(|_| Arc::default()).collect(), hash: RandomState::new() }
     }
 
-    /// Keyed, so that nobody can pick an address that waits with somebody else's.
+    /// Keyed, so that no one can pick an email that waits with someone else's.
     async fn take(&self, account: &Account, client: Client) -> Result<OwnedMutexGuard<()>> {
         let hash =
             usize::try_from(self.hash.hash_one((&account.key, account.count_of(client))) % 4096);
@@ -190,7 +190,7 @@ pub async fn admit(
             place: None,
         }));
     }
-    let turn = app.part::<Turns>().take(&account, client).await?;
+    let turn = app.state::<Turns>().take(&account, client).await?;
     let mut change = app.change(actor).await?;
     let now = change.now();
     let (before, user) = hold(&mut change, &account, client).await?;
@@ -297,10 +297,10 @@ impl Place {
                     users::set_locked_until(change, user, after.locked_until).await?;
                 }
                 if self.account.part == SECOND_FACTOR {
-                    mail::post(change, &FACTOR_LETTER, Content::to_user(user)).await?;
+                    mail::enqueue(change, &FACTOR_EMAIL, Content::to_user(user)).await?;
                 } else if self.client == Client::Unknown {
                     let content = Content::to_user(user).with("until", end_of(after.locked_until));
-                    mail::post(change, &LETTER, content).await?;
+                    mail::enqueue(change, &EMAIL, content).await?;
                 }
                 LOCKED.about(user)
             }
@@ -324,7 +324,7 @@ fn shown(account: &Account, client: Client) -> Option<UserId> {
     account.user.filter(|_| account.part != SECOND_FACTOR && client == Client::Unknown)
 }
 
-/// The end of a lock as a letter says it.
+/// The end of a lock as an email says it.
 fn end_of(until: Option<Timestamp>) -> String {
     match until {
         Some(FOR_GOOD) | None => {
@@ -391,7 +391,7 @@ pub async fn clear(change: &mut Change, user: UserId) -> Result<()> {
     Ok(())
 }
 
-/// Forgets failures at the password of a user, in the change in which whoever reads their mail sets a new one.
+/// Forgets failures at the password of a user, in the change in which a person who reads their mail sets a new one.
 ///
 /// # Errors
 /// When the database fails.
@@ -484,7 +484,7 @@ async fn refuse(change: &mut Change, account: &Account, client: Client) -> Resul
     Ok(())
 }
 
-/// Forgets counts that can't matter any more: of addresses without an account after a calm day, of devices
+/// Forgets counts that can't matter any more: of emails without an account after a calm day, of devices
 /// that aren't known any more. What is in a row at an account stays until it is broken.
 async fn prune(app: &App) -> Result<()> {
     let now = app.clock.now();

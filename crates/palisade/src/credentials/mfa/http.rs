@@ -27,36 +27,36 @@ pub(super) const CHANGE: Rule = Rule {
     burst: 30,
     per: Duration::from_secs(15 * 60),
     key: Key::Account,
-    says: "Too many attempts to set up a factor for this account. Try again later.",
+    summary: "Too many attempts to set up a factor for this account. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
     Routes::at("/users/me")
         .post("/totp", SIGNED_IN.fresh().enrolling(), enrol)
-        .says(
+        .summary(
             "Creates a secret for an authenticator app (RFC 6238).\n\nThe secret takes effect once \
              it is confirmed with a code. Until then, an earlier secret stays in effect.",
         )
         .or(Kind::TooMany, "request.too_many")
         .post("/totp/confirm", SIGNED_IN.fresh().enrolling(), confirm)
-        .says(
+        .summary(
             "Confirms the secret with its first code.\n\nFrom then on, a password alone is not \
              enough, and every session that began without a second factor ends, except the current \
              one.",
         )
         .or(Kind::TooMany, "request.too_many")
         .delete("/totp", SIGNED_IN.fresh(), remove)
-        .says("Removes the authenticator app and ends all other sessions.")
+        .summary("Removes the authenticator app and ends all other sessions.")
         .or(Kind::NotFound, "request.not_found")
         .or(Kind::Conflict, "mfa.required")
         .post("/recovery-codes", SIGNED_IN.fresh(), renew_codes)
-        .says("Creates ten new recovery codes.\n\nAny earlier codes stop working.")
+        .summary("Creates ten new recovery codes.\n\nAny earlier codes stop working.")
         .or(Kind::Conflict, "mfa.no_factor")
         .and(passkey_routes())
         .and(
             Routes::at("/users/{id}")
                 .post("/reset-mfa", needs(users::WRITE).fresh(), reset_mfa)
-                .says("Removes every second factor of a user and ends all their sessions.")
+                .summary("Removes every second factor of a user and ends all their sessions.")
                 .or(Kind::Denied, "mfa.own_factors")
                 .or(Kind::Denied, "access.exceeds_own"),
         )
@@ -65,9 +65,9 @@ pub(super) fn routes() -> Routes {
 fn passkey_routes() -> Routes {
     Routes::at("/users/me/passkeys")
         .get("/", SIGNED_IN, list)
-        .says("Lists your passkeys.")
+        .summary("Lists your passkeys.")
         .post("/begin", SIGNED_IN.fresh().enrolling(), begin)
-        .says(
+        .summary(
             "Begins the registration of a passkey.\n\nReturns the options for \
              `navigator.credentials.create` (WebAuthn level 3, \
              PublicKeyCredentialCreationOptionsJSON).",
@@ -76,7 +76,7 @@ fn passkey_routes() -> Routes {
         .or(Kind::Conflict, "mfa.too_many_passkeys")
         .or(Kind::TooMany, "request.too_many")
         .post("/finish", SIGNED_IN.fresh().enrolling(), finish)
-        .says(
+        .summary(
             "Registers the new passkey.\n\nFrom then on, a password alone is not enough, and every \
              session that began without a second factor ends, except the current one.",
         )
@@ -84,19 +84,19 @@ fn passkey_routes() -> Routes {
         .or(Kind::Conflict, "mfa.passkey_taken")
         .or(Kind::TooMany, "request.too_many")
         .patch("/{id}", SIGNED_IN.fresh(), rename)
-        .says("Renames a passkey.")
+        .summary("Renames a passkey.")
         .delete("/{id}", SIGNED_IN.fresh(), remove_passkey)
-        .says("Removes a passkey and ends all other sessions.")
+        .summary("Removes a passkey and ends all other sessions.")
         .or(Kind::Conflict, "mfa.required")
         .and(
             Routes::root()
                 .get("/.well-known/passkey-endpoints", ANYONE, endpoints)
-                .says(
+                .summary(
                     "Returns the pages where users set up and manage passkeys (W3C, \"A Well-Known \
                      URL for Relying Party Passkey Endpoints\").",
                 )
                 .get("/.well-known/webauthn", ANYONE, related)
-                .says(
+                .summary(
                     "Lists the origins whose pages may use the same passkeys (WebAuthn level 3, \
                      section 5.11).",
                 )
@@ -114,7 +114,7 @@ const SCRIPT: Asset = Asset {
     media_type: "text/javascript; charset=utf-8",
     body: include_str!("../../pages/security.js"),
 };
-/// What every page runs that signs somebody in.
+/// What every page runs that signs someone in.
 const FACTORS_SCRIPT: Asset = Asset {
     media_type: "text/javascript; charset=utf-8",
     body: include_str!("../../pages/factors.js"),
@@ -201,10 +201,10 @@ async fn reset_mfa(
     Id(id): Id<UserId>,
 ) -> Result<NoContent> {
     if caller.signed_in()?.user == id {
-        let says = "Remove your own factors one by one, with DELETE /api/v1/users/me/totp and /passkeys/{id}.";
-        return Err(Error::new(Kind::Denied, "mfa.own_factors", says));
+        let detail = "Remove your own factors one by one, with DELETE /api/v1/users/me/totp and /passkeys/{id}.";
+        return Err(Error::new(Kind::Denied, "mfa.own_factors", detail));
     }
-    let (change, _) = users::change_within_reach(&app, &caller, id, &[Hold::Alone(id)]).await?;
+    let (change, _) = users::change_manageable(&app, &caller, id, &[Hold::Alone(id)]).await?;
     reset(change, id).await?;
     Ok(NoContent)
 }

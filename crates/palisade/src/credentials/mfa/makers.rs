@@ -14,8 +14,8 @@ impl Makers {
     pub(super) fn read(settings: &Settings) -> Result<Self> {
         let Some(path) = &settings.mfa.attestation_roots else { return Ok(Self(Vec::new())) };
         let unusable = |why: &dyn std::fmt::Display| {
-            let says = "The file of mfa.attestation_roots can't be read as PEM certificates.";
-            Error::unavailable("mfa.attestation_roots_unreadable", says)
+            let detail = "The file of mfa.attestation_roots can't be read as PEM certificates.";
+            Error::unavailable("mfa.attestation_roots_unreadable", detail)
                 .because(format!("{}: {why}", path.display()))
         };
         let pem = std::fs::read(path).map_err(|error| unusable(&error))?;

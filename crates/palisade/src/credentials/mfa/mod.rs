@@ -24,14 +24,14 @@ use palisade_crypto::secret::SecretString;
 use palisade_crypto::webauthn::{AuthenticationResponse, UserVerification};
 use palisade_db::{Migration, Sql, Timestamp, args};
 
-use crate::access::{Caller, Strength};
-use crate::app::{App, Change, Parts};
+use crate::access::{AuthLevel, Caller};
+use crate::app::{App, Change, State};
 use crate::challenges::{self, Challenge};
 use crate::credentials::{self, Act, End, Ending, Fate};
 use crate::error::{Error, Kind, Result, bad_token};
 use crate::id::UserId;
 use crate::lockout::Guess;
-use crate::mail::{self, Content, Letter};
+use crate::mail::{self, Content, EmailTemplate};
 use crate::module::{Job, Module};
 use crate::record::Event;
 use crate::sessions::{self, Proof};
@@ -44,30 +44,30 @@ pub use passkeys::{
 };
 
 /// A user set up a factor.
-pub const ADDED: Event = Event { name: "mfa.added", says: "A second factor was set up" };
+pub const ADDED: Event = Event { name: "mfa.added", summary: "A second factor was set up" };
 /// A user removed a factor.
-pub const REMOVED: Event = Event { name: "mfa.removed", says: "A second factor was removed" };
+pub const REMOVED: Event = Event { name: "mfa.removed", summary: "A second factor was removed" };
 /// A user made new recovery codes.
 pub const CODES_MADE: Event =
-    Event { name: "mfa.recovery_codes_made", says: "New recovery codes were created" };
+    Event { name: "mfa.recovery_codes_made", summary: "New recovery codes were created" };
 /// A recovery code was used.
 pub const CODE_USED: Event =
-    Event { name: "mfa.recovery_code_used", says: "A recovery code was used" };
+    Event { name: "mfa.recovery_code_used", summary: "A recovery code was used" };
 /// The counter of a passkey went back: there may be a copy of it.
 pub const COPIED: Event = Event {
     name: "mfa.passkey_copied",
-    says: "The signature counter of a passkey went backwards: the passkey may have been copied",
+    summary: "The signature counter of a passkey went backwards: the passkey may have been copied",
 };
 /// A stored passkey isn't the one that its user registered.
 pub const ALTERED: Event = Event {
     name: "mfa.passkey_altered",
-    says: "A stored passkey differs from the one that its user registered: its row was changed in the database",
+    summary: "A stored passkey differs from the one that its user registered: its row was changed in the database",
 };
 /// A signed-in user gave a wrong proof of a factor.
 pub const WRONG: Event =
-    Event { name: "mfa.wrong", says: "A wrong code or passkey was given within a session" };
+    Event { name: "mfa.wrong", summary: "A wrong code or passkey was given within a session" };
 /// All factors of a user were removed by an administrator or the operator.
-pub const RESET: Event = Event { name: "mfa.reset", says: "All second factors were removed" };
+pub const RESET: Event = Event { name: "mfa.reset", summary: "All second factors were removed" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -80,33 +80,33 @@ pub const MODULE: Module = Module {
         run: |app| Box::pin(totp::prune(app)),
     }],
     events: &[ADDED, REMOVED, CODES_MADE, CODE_USED, COPIED, ALTERED, WRONG, RESET],
-    letters: &[&CHANGED_LETTER, &CODE_LETTER],
+    email_templates: &[&CHANGED_EMAIL, &CODE_USED_EMAIL],
     migrations: &[Migration {
         module: "mfa",
         number: 1,
         name: "mfa",
         sql: Sql::Both(include_str!("../../../migrations/mfa/0001_mfa.sql")),
     }],
-    endings: &[FACTORS, RECOVERY_CODES, PASSKEYS_ALONE],
+    endings: &[FACTORS, RECOVERY_CODES, PASSWORDLESS_PASSKEYS],
     tables: &["totp_secrets", "totp_enrolments", "recovery_codes", "passkeys"],
-    parts: |settings, parts: &mut Parts| {
-        parts.put(Makers::read(settings)?);
+    state: |settings, state: &mut State| {
+        state.put(Makers::read(settings)?);
         Ok(())
     },
     ..Module::EMPTY
 };
 
-static CHANGED_LETTER: Letter = Letter {
+static CHANGED_EMAIL: EmailTemplate = EmailTemplate {
     name: "mfa_changed",
-    text: include_str!("letters/changed.txt"),
-    html: include_str!("letters/changed.html"),
+    text: include_str!("emails/changed.txt"),
+    html: include_str!("emails/changed.html"),
     prepare: mail::as_written,
 };
 
-static CODE_LETTER: Letter = Letter {
+static CODE_USED_EMAIL: EmailTemplate = EmailTemplate {
     name: "mfa_recovery_code_used",
-    text: include_str!("letters/recovery_code_used.txt"),
-    html: include_str!("letters/recovery_code_used.html"),
+    text: include_str!("emails/recovery_code_used.txt"),
+    html: include_str!("emails/recovery_code_used.html"),
     prepare: mail::as_written,
 };
 
@@ -130,7 +130,7 @@ impl Given {
         }
     }
 
-    /// Refuses what can't be a proof, whoever gives it: it is no guess.
+    /// Refuses what can't be a proof, no matter who gives it: it is no guess.
     ///
     /// # Errors
     /// `mfa.bad_code`, `mfa.bad_passkey`, at what is wrong with it.
@@ -140,8 +140,8 @@ impl Given {
                 Err(Error::bad_field("/code", "mfa.bad_code", "A one-time code has six digits."))
             }
             Self::RecoveryCode(code) if !recovery_codes::is_code(code.expose()) => {
-                let says = "A recovery code has 24 letters and digits.";
-                Err(Error::bad_field("/code", "mfa.bad_code", says))
+                let detail = "A recovery code has 24 letters and digits.";
+                Err(Error::bad_field("/code", "mfa.bad_code", detail))
             }
             Self::Totp(_) | Self::RecoveryCode(_) => Ok(()),
             Self::Passkey(answer) => check_answer(answer),
@@ -149,11 +149,11 @@ impl Given {
     }
 
     /// How strong a proof it is, if it is right.
-    pub fn strength(&self) -> Strength {
+    pub fn level(&self) -> AuthLevel {
         match self {
-            Self::Totp(_) => Strength::Code,
-            Self::RecoveryCode(_) => Strength::RecoveryCode,
-            Self::Passkey(_) => Strength::Passkey,
+            Self::Totp(_) => AuthLevel::Code,
+            Self::RecoveryCode(_) => AuthLevel::RecoveryCode,
+            Self::Passkey(_) => AuthLevel::Passkey,
         }
     }
 }
@@ -209,8 +209,8 @@ pub fn wrong(given: &Given) -> Error {
             "This passkey was not accepted.",
         );
     }
-    let says = "The code is wrong, expired or already used.";
-    Error::bad_field("/code", "mfa.wrong_code", says)
+    let detail = "The code is wrong, expired or already used.";
+    Error::bad_field("/code", "mfa.wrong_code", detail)
 }
 
 /// The factors of a user, as a change sees them.
@@ -266,11 +266,11 @@ pub async fn judge(
             passkeys::judge(change, user, answer, asked, UserVerification::Preferred).await
         }
         Given::Totp(code) => {
-            let proof = Proof { amr: "otp mfa", strength: Strength::Code };
+            let proof = Proof { amr: "otp mfa", level: AuthLevel::Code };
             totp::use_code(change, user, code.expose(), proof).await
         }
         Given::RecoveryCode(code) => {
-            let proof = Proof { amr: "otp mfa", strength: Strength::RecoveryCode };
+            let proof = Proof { amr: "otp mfa", level: AuthLevel::RecoveryCode };
             recovery_codes::use_code(change, user, code.expose(), proof).await
         }
     }
@@ -280,7 +280,7 @@ pub async fn judge(
 ///
 /// # Errors
 /// When the database fails.
-pub async fn judge_alone(
+pub async fn verify_passwordless(
     change: &mut Change,
     user: UserId,
     answer: &AuthenticationResponse,
@@ -296,10 +296,10 @@ async fn added(change: &mut Change, caller: &Caller, proof: Proof, what: &str) -
     let me = caller.signed_in()?;
     // SECURITY: before the user is read again, so that no request takes the session for one without the factor
     // (test: the_first_factor_ends_sessions_without_it).
-    sessions::strengthen(change, me.user, me.session()?, proof).await?;
+    sessions::raise_level(change, me.user, me.session()?, proof).await?;
     credentials::end(change, End::of(me.user, Act::FactorAdded)).await?;
     recount(change, me.user).await?;
-    tell_owner(change, me.user, &format!("{what} was added")).await
+    notify_owner(change, me.user, &format!("{what} was added")).await
 }
 
 /// What follows when a factor was removed, in the change that removes it.
@@ -313,8 +313,8 @@ async fn removed(change: &mut Change, caller: &Caller, what: &str) -> Result<()>
         // (tests: an_administrator_keeps_the_last_factor, who_is_made_an_administrator_keeps_the_last_factor).
         let user = users::find_now(change, me.user).await?.ok_or_else(bad_token)?;
         if user.needs_factor(change.app()) {
-            let says = "A second factor is required. Set up another one first.";
-            return Err(Error::new(Kind::Conflict, "mfa.required", says));
+            let detail = "A second factor is required. Set up another one first.";
+            return Err(Error::new(Kind::Conflict, "mfa.required", detail));
         }
         // They stand in for other factors, and are none.
         recovery_codes::forget(change, me.user).await?;
@@ -323,11 +323,11 @@ async fn removed(change: &mut Change, caller: &Caller, what: &str) -> Result<()>
     let keeping = Some(me.session()?);
     let act = End { keeping, ..End::of(me.user, Act::FactorRemoved) };
     credentials::end(change, act).await?;
-    tell_owner(change, me.user, &format!("{what} was removed")).await
+    notify_owner(change, me.user, &format!("{what} was removed")).await
 }
 
-async fn tell_owner(change: &mut Change, user: UserId, what: &str) -> Result<()> {
-    mail::post(change, &CHANGED_LETTER, Content::to_user(user).with("what", what)).await
+async fn notify_owner(change: &mut Change, user: UserId, what: &str) -> Result<()> {
+    mail::enqueue(change, &CHANGED_EMAIL, Content::to_user(user).with("what", what)).await
 }
 
 /// Removes every factor of a user and ends all their sessions, in a change that says why.
@@ -336,7 +336,7 @@ async fn tell_owner(change: &mut Change, user: UserId, what: &str) -> Result<()>
 /// When the database fails.
 pub async fn remove_all(change: &mut Change, user: UserId) -> Result<()> {
     credentials::end(change, End::of(user, Act::FactorsReset)).await?;
-    tell_owner(change, user, "all second factors were removed").await
+    notify_owner(change, user, "all second factors were removed").await
 }
 
 /// How factors end with an act on their account; a change that ends every session.
@@ -371,7 +371,7 @@ async fn forget_since(change: &mut Change, user: UserId, since: Timestamp) -> Re
         return Ok(());
     }
     change.note(REMOVED.about(user).detail("since", since.to_string()));
-    tell_owner(
+    notify_owner(
         change,
         user,
         "all second factors added since the change of email address was requested were removed",
@@ -397,12 +397,12 @@ const RECOVERY_CODES: Ending = Ending {
 };
 
 /// Lets no passkey sign in alone until it was proved beside the password.
-const PASSKEYS_ALONE: Ending = Ending {
-    kind: credentials::Kind::PasskeysAlone,
+const PASSWORDLESS_PASSKEYS: Ending = Ending {
+    kind: credentials::Kind::PasswordlessPasskeys,
     owners: None,
     end: |change, end, _| {
         Box::pin(async move {
-            passkeys::need_password(change, end.user).await?;
+            passkeys::require_password(change, end.user).await?;
             Ok(0)
         })
     },

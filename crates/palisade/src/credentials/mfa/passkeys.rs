@@ -16,7 +16,7 @@ use super::makers::Makers;
 use super::{
     ADDED, ALTERED, COPIED, Judged, REMOVED, added, amr, factors, recovery_codes, removed, site,
 };
-use crate::access::{Caller, Strength};
+use crate::access::{AuthLevel, Caller};
 use crate::app::{App, Change, Hold};
 use crate::challenges::{self, Client, LIVES, NewChallenge, Purpose};
 use crate::error::{Error, Kind, Result, bad_token};
@@ -26,7 +26,7 @@ use crate::settings::Attestation;
 use crate::{shape, users};
 use palisade_crypto::secret::{self, SecretString};
 
-/// More than anybody carries about.
+/// More than anyone carries about.
 const MOST: i64 = 25;
 
 /// Whom passkeys are made for: a domain, and the origins whose pages may use them.
@@ -34,8 +34,8 @@ fn relying_party(app: &App) -> Result<RelyingParty> {
     let server = &app.settings.server.public_url;
     let id = app.settings.mfa.rp_id.clone().unwrap_or_else(|| server.host().to_owned());
     if id.starts_with('[') || id.parse::<std::net::Ipv4Addr>().is_ok() {
-        let says = "Passkeys require a domain name, and this server is reached by an IP address.";
-        return Err(Error::new(Kind::Conflict, "mfa.no_domain", says));
+        let detail = "Passkeys require a domain name, and this server is reached by an IP address.";
+        return Err(Error::new(Kind::Conflict, "mfa.no_domain", detail));
     }
     let related = app.settings.mfa.related_origins.iter().map(ToString::to_string);
     Ok(RelyingParty { id, origins: std::iter::once(server.to_string()).chain(related).collect() })
@@ -115,11 +115,11 @@ fn room(count: i64) -> Result<()> {
     if count < MOST {
         return Ok(());
     }
-    let says = "There are already 25 passkeys. Remove one first.";
-    Err(Error::new(Kind::Conflict, "mfa.too_many_passkeys", says))
+    let detail = "There are already 25 passkeys. Remove one first.";
+    Err(Error::new(Kind::Conflict, "mfa.too_many_passkeys", detail))
 }
 
-/// Asks for a new passkey of whoever is signed in.
+/// Asks for a new passkey of the signed-in user.
 pub(super) async fn begin(app: &App, caller: &Caller) -> Result<Options> {
     let me = caller.signed_in()?;
     let party = relying_party(app)?;
@@ -179,7 +179,7 @@ pub(super) async fn finish(
         challenges::attempt(app, &caller.actor, Purpose::Registration, digest, client).await?;
     let asked = asked.filter(|asked| asked.user == Some(me.user));
     let asked = asked.ok_or_else(|| refused(&WebauthnError::WrongChallenge))?;
-    let roots = &app.part::<Makers>().0;
+    let roots = &app.state::<Makers>().0;
     let policy = match app.settings.mfa.attestation {
         Attestation::None => AttestationPolicy::None,
         Attestation::Direct => {
@@ -203,7 +203,7 @@ pub(super) async fn finish(
     }
     let passkey = insert(&mut change, me.user, &made, name).await?;
     let amr = amr(made.backup_eligible);
-    added(&mut change, caller, Proof { amr, strength: Strength::Passkey }, "a passkey").await?;
+    added(&mut change, caller, Proof { amr, level: AuthLevel::Passkey }, "a passkey").await?;
     let left = factors(&mut change, me.user).await?.recovery_codes_left;
     let codes =
         if left == 0 { recovery_codes::make(&mut change, me.user).await? } else { Vec::new() };
@@ -227,7 +227,7 @@ async fn insert(
     let stored = change
         .run(
             "insert into passkeys (id, user_id, credential_id, sealed, name, sign_count, backup_eligible,
-                backed_up, aaguid, transports, created_at, alone)
+                backed_up, aaguid, transports, created_at, passwordless)
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
              on conflict (credential_id) do nothing",
             args![
@@ -247,8 +247,8 @@ async fn insert(
         )
         .await?;
     if stored == 0 {
-        let says = "This passkey is already registered.";
-        return Err(Error::new(Kind::Conflict, "mfa.passkey_taken", says));
+        let detail = "This passkey is already registered.";
+        return Err(Error::new(Kind::Conflict, "mfa.passkey_taken", detail));
     }
     Ok(PasskeyView {
         id,
@@ -316,7 +316,7 @@ pub(super) async fn remove(app: &App, caller: &Caller, id: PasskeyId) -> Result<
     change.commit(entry.detail("passkey", id.to_string())).await
 }
 
-/// What a user's passkeys are asked to sign, for a challenge that somebody else makes; none if they have none, or
+/// What a user's passkeys are asked to sign, for a challenge that someone else makes; none if they have none, or
 /// this server can't have any.
 ///
 /// # Errors
@@ -355,7 +355,7 @@ pub struct Asked {
     pub digest: [u8; 32],
 }
 
-/// Refuses what can't be a passkey's answer, whoever sends it.
+/// Refuses what can't be a passkey's answer, no matter who sends it.
 ///
 /// # Errors
 /// `mfa.bad_passkey`, at the member that is wrong.
@@ -400,18 +400,18 @@ pub(super) async fn judge(
     }
     let row: Option<StoredRow> = change
         .maybe(
-            "select id, sealed, sign_count, backup_eligible, alone from passkeys
+            "select id, sealed, sign_count, backup_eligible, passwordless from passkeys
              where credential_id = $1 and user_id = $2",
             args![id.clone(), user],
         )
         .await?;
-    let Some((row, sealed, sign_count, backup_eligible, alone)) = row else {
+    let Some((row, sealed, sign_count, backup_eligible, passwordless)) = row else {
         return Ok(Judged::Wrong);
     };
-    let is_alone = verification == UserVerification::Required;
+    let is_passwordless = verification == UserVerification::Required;
     // SECURITY: one from before a new password by mail may be a thief's: it proves itself beside that password first
     // (test: a_planted_passkey_does_not_outlive_the_password_alone).
-    if is_alone && !alone {
+    if is_passwordless && !passwordless {
         return Ok(Judged::Wrong);
     }
     let Some(public_key) = open(&app, user, &id, &sealed) else {
@@ -440,12 +440,12 @@ pub(super) async fn judge(
     // (test: the_counter_of_a_passkey_is_kept_from_use_to_use).
     let used = change
         .run(
-            "update passkeys set sign_count = $2, backed_up = $3, last_used_at = $4, alone = $6
+            "update passkeys set sign_count = $2, backed_up = $3, last_used_at = $4, passwordless = $6
              where id = $1 and sign_count = $5",
             args![row, i64::from(good.sign_count), good.backed_up, now, sign_count, true],
         )
         .await?;
-    let proof = Proof { amr: amr(backup_eligible), strength: Strength::Passkey };
+    let proof = Proof { amr: amr(backup_eligible), level: AuthLevel::Passkey };
     Ok(if used == 1 { Judged::Right(proof) } else { Judged::Used })
 }
 
@@ -463,8 +463,10 @@ fn note_refusal(change: &mut Change, user: UserId, row: PasskeyId, why: &Webauth
 }
 
 /// Lets no passkey of a user sign in alone until it was proved beside the password, which is new.
-pub(super) async fn need_password(change: &mut Change, user: UserId) -> Result<()> {
-    change.run("update passkeys set alone = $2 where user_id = $1", args![user, false]).await?;
+pub(super) async fn require_password(change: &mut Change, user: UserId) -> Result<()> {
+    change
+        .run("update passkeys set passwordless = $2 where user_id = $1", args![user, false])
+        .await?;
     Ok(())
 }
 
@@ -481,6 +483,6 @@ fn refused(why: &WebauthnError) -> Error {
 }
 
 fn bad_member(member: &str, why: impl std::fmt::Display) -> Error {
-    let says = format!("This passkey can't be accepted: {why}.");
-    Error::bad_field(&format!("/credential{member}"), "mfa.bad_passkey", says)
+    let detail = format!("This passkey can't be accepted: {why}.");
+    Error::bad_field(&format!("/credential{member}"), "mfa.bad_passkey", detail)
 }

@@ -4,7 +4,7 @@ use palisade_crypto::mac;
 use palisade_crypto::secret::SecretString;
 use palisade_db::{Timestamp, args};
 
-use super::{CODE_LETTER, CODE_USED, CODES_MADE, Judged, factors, recount, tell_owner};
+use super::{CODE_USED, CODE_USED_EMAIL, CODES_MADE, Judged, factors, notify_owner, recount};
 use crate::access::Caller;
 use crate::app::{App, Change, Hold};
 use crate::error::{Error, Kind, Result};
@@ -20,7 +20,7 @@ const LENGTH: usize = 24;
 /// Digits and letters that aren't taken for each other (Crockford's base32).
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
-/// Makes ten new codes; those before are good no more.
+/// Makes ten new codes; those before are no longer valid.
 pub(super) async fn make(change: &mut Change, user: UserId) -> Result<Vec<SecretString>> {
     let (app, now) = (change.app().clone(), change.now());
     forget(change, user).await?;
@@ -37,17 +37,17 @@ pub(super) async fn make(change: &mut Change, user: UserId) -> Result<Vec<Secret
     Ok(codes)
 }
 
-/// Makes ten new codes for whoever has a factor that they can stand in for.
+/// Makes ten new codes for anyone who has a factor that they can stand in for.
 pub(super) async fn renew(app: &App, caller: &Caller) -> Result<Vec<SecretString>> {
     let me = caller.signed_in()?;
     let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
     users::hold(&mut change, me.user).await?;
     if !factors(&mut change, me.user).await?.any() {
-        let says = "Recovery codes replace a second factor. Set one up first.";
-        return Err(Error::new(Kind::Conflict, "mfa.no_factor", says));
+        let detail = "Recovery codes replace a second factor. Set one up first.";
+        return Err(Error::new(Kind::Conflict, "mfa.no_factor", detail));
     }
     let codes = make(&mut change, me.user).await?;
-    tell_owner(&mut change, me.user, "the recovery codes were replaced").await?;
+    notify_owner(&mut change, me.user, "the recovery codes were replaced").await?;
     change.commit(CODES_MADE.about(me.user)).await?;
     Ok(codes)
 }
@@ -79,7 +79,7 @@ pub(super) async fn use_code(
         return Ok(if known.is_some() { Judged::Used } else { Judged::Wrong });
     }
     let left = recount(change, user).await?.recovery_codes_left.to_string();
-    mail::post(change, &CODE_LETTER, Content::to_user(user).with("left", &left)).await?;
+    mail::enqueue(change, &CODE_USED_EMAIL, Content::to_user(user).with("left", &left)).await?;
     change.note(CODE_USED.about(user).detail("left", left));
     Ok(Judged::Right(proof))
 }

@@ -8,23 +8,23 @@ use palisade_crypto::totp::TotpSecret;
 use palisade_db::{Timestamp, args};
 
 use super::{ADDED, Judged, REMOVED, added, recovery_codes, removed, site};
-use crate::access::{Caller, Strength};
+use crate::access::{AuthLevel, Caller};
 use crate::app::{App, Change, Hold};
 use crate::error::{Error, Result, bad_token};
 use crate::id::UserId;
 use crate::sessions::Proof;
 use crate::users;
 
-/// How long somebody may take from the secret to the first code.
+/// How long someone may take from the secret to the first code.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(15 * 60);
 
 /// A secret that is shown once.
 pub(super) struct Enrolment {
-    /// For whoever types it.
+    /// For a person who types it.
     pub(super) secret: SecretString,
-    /// For whoever follows a link.
+    /// For a person who follows a link.
     pub(super) uri: SecretString,
-    /// For whoever scans it: an SVG image.
+    /// For a person who scans it: an SVG image.
     pub(super) qr_svg: String,
 }
 
@@ -34,7 +34,7 @@ pub(super) async fn enrol(app: &App, caller: &Caller) -> Result<Enrolment> {
     let user = users::current(app, me.user).await?.ok_or_else(bad_token)?;
     let secret = TotpSecret::generate(&*app.random);
     let uri = secret.otpauth_uri(site(app), &user.email);
-    let uri = uri.ok_or_else(|| Error::internal("an address that can't stand in a URI"))?;
+    let uri = uri.ok_or_else(|| Error::internal("an email that can't stand in a URI"))?;
     let sealed = key(app).seal(&*app.random, me.user.0.as_bytes(), secret.as_bytes());
     let mut change = app.change(&caller.actor).await?;
     let now = change.now();
@@ -77,16 +77,16 @@ pub(super) async fn confirm(app: &App, caller: &Caller, code: &str) -> Result<Ve
         )
         .await?;
     let Some((sealed,)) = row else {
-        let says = "Request a secret first, with POST /api/v1/users/me/totp. A secret waits 15 \
+        let detail = "Request a secret first, with POST /api/v1/users/me/totp. A secret waits 15 \
                     minutes for its confirmation.";
-        return Err(Error::bad_field("/code", "mfa.no_enrolment", says));
+        return Err(Error::bad_field("/code", "mfa.no_enrolment", detail));
     };
-    let drift = app.settings.mfa.totp_drift;
-    let step = open(app, me.user, &sealed)?.step_of(code, now.as_seconds(), drift);
+    let grace = app.settings.mfa.totp_grace;
+    let step = open(app, me.user, &sealed)?.step_of(code, now.as_seconds(), grace);
     let Some(step) = step else {
-        let says = "This code is wrong or expired. Check the app again, and the clock of its \
+        let detail = "This code is wrong or expired. Check the app again, and the clock of its \
                     device.";
-        return Err(Error::bad_field("/code", "mfa.wrong_code", says));
+        return Err(Error::bad_field("/code", "mfa.wrong_code", detail));
     };
     change
         .run(
@@ -97,7 +97,7 @@ pub(super) async fn confirm(app: &App, caller: &Caller, code: &str) -> Result<Ve
         )
         .await?;
     change.run("delete from totp_enrolments where user_id = $1", args![me.user]).await?;
-    let proof = Proof { amr: "otp mfa", strength: Strength::Code };
+    let proof = Proof { amr: "otp mfa", level: AuthLevel::Code };
     added(&mut change, caller, proof, "an authenticator app").await?;
     let codes = recovery_codes::make(&mut change, me.user).await?;
     change.commit(ADDED.about(me.user).detail("factor", "totp")).await?;
@@ -134,7 +134,7 @@ pub(super) async fn use_code(
     let Some((sealed,)) = row else { return Ok(Judged::Wrong) };
     let (app, now) = (change.app().clone(), change.now());
     let secret = open(&app, user, &sealed)?;
-    let Some(step) = secret.step_of(code, now.as_seconds(), app.settings.mfa.totp_drift) else {
+    let Some(step) = secret.step_of(code, now.as_seconds(), app.settings.mfa.totp_grace) else {
         return Ok(Judged::Wrong);
     };
     // SECURITY: one use of a step, and of none before it (test: a_one_time_code_works_once).
@@ -178,7 +178,7 @@ pub(super) async fn forget_since(
         .await
 }
 
-/// Forgets secrets that nobody confirmed in time.
+/// Forgets secrets that no one confirmed in time.
 pub(super) async fn prune(app: &App) -> Result<()> {
     let before = app.clock.now().minus(CONFIRMED_WITHIN);
     let upkeep = app.upkeep("authenticator apps that were not confirmed in time");

@@ -3,7 +3,7 @@
 use palisade_crypto::secret::SecretString;
 use palisade_db::args;
 
-use super::{Stored, Turn, Verdict, verify};
+use super::{QueueSlot, Stored, Verdict, verify};
 use crate::app::{App, Change};
 use crate::error::{Error, Result};
 use crate::id::UserId;
@@ -14,7 +14,7 @@ use crate::id::UserId;
 /// `password.reused` at `pointer`; 503 when too many wait; or the database fails.
 pub(super) async fn refuse_earlier(
     app: &App,
-    turn: Turn,
+    slot: QueueSlot,
     user: UserId,
     pointer: &str,
     password: &SecretString,
@@ -36,9 +36,9 @@ pub(super) async fn refuse_earlier(
         .await?;
     for (sealed,) in earlier {
         let stored = Stored::apart(user, sealed);
-        if let Verdict::Right(_) = verify(app, turn, Some(&stored), password).await? {
-            let says = format!("Choose a password that is not among your last {kept} passwords.");
-            return Err(Error::bad_field(pointer, "password.reused", says));
+        if let Verdict::Right(_) = verify(app, slot, Some(&stored), password).await? {
+            let detail = format!("Choose a password that is not among your last {kept} passwords.");
+            return Err(Error::bad_field(pointer, "password.reused", detail));
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use palisade_crypto::secret::SecretString;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{CHANGED, Turn, hash_for, prove, store, tell_owner};
+use super::{CHANGED, QueueSlot, hash_for, notify_owner, prove, store};
 use crate::access::{ANYONE, Caller, SIGNED_IN};
 use crate::app::{App, Hold};
 use crate::credentials::{self, Act, End};
@@ -25,20 +25,20 @@ pub(super) const CHANGE: Rule = Rule {
     burst: 10,
     per: Duration::from_secs(15 * 60),
     key: Key::Account,
-    says: "Too many attempts to change this password. Try again later.",
+    summary: "Too many attempts to change this password. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
     Routes::at("/users/me")
         .post("/password", SIGNED_IN.fresh(), change)
-        .says("Changes your password and ends all other sessions.")
+        .summary("Changes your password and ends all other sessions.")
         .or(Kind::TooMany, "request.too_many")
         .or(Kind::TooMany, "lockout.locked")
         .or(Kind::Unavailable, "passwords.busy")
         .and(
             Routes::root()
                 .get("/.well-known/change-password", ANYONE, || async { Elsewhere(PATH) })
-                .says(
+                .summary(
                     "Redirects to the page where users change their password (W3C, \"A Well-Known \
                      URL for Changing Passwords\").",
                 )
@@ -84,10 +84,10 @@ async fn change(
 ) -> Result<NoContent> {
     let me = caller.signed_in()?;
     limit(&app, &CHANGE, app.limiter.account(&me.user.to_string()))?;
-    let turn = Turn::of(caller.actor.address).known();
+    let slot = QueueSlot::of(caller.actor.ip).known();
     let proved = prove(&app, &caller, &body.current_password, "/current_password").await?;
     let user = users::current(&app, me.user).await?.ok_or_else(bad_token)?;
-    let hashed = hash_for(&app, turn, &user, "/new_password", &body.new_password).await?;
+    let hashed = hash_for(&app, slot, &user, "/new_password", &body.new_password).await?;
     let sealed = hashed.seal(&app, me.user);
     let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
     proved.hold(&mut change).await?;
@@ -96,7 +96,7 @@ async fn change(
     let keeping = Some(me.session()?);
     let act = End { keeping, ..End::of(me.user, Act::PasswordChanged) };
     credentials::end(&mut change, act).await?;
-    tell_owner(&mut change, me.user).await?;
+    notify_owner(&mut change, me.user).await?;
     change.commit(CHANGED.about(me.user)).await?;
     Ok(NoContent)
 }

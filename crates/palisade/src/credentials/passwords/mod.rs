@@ -2,7 +2,7 @@
 //!
 //! # Promises
 //!
-//! - A hash is sealed under the versioned pepper with the user's id before it is stored: whoever reads
+//! - A hash is sealed under the versioned pepper with the user's id before it is stored: anyone who reads
 //!   the database can neither guess against it nor swap it between users.
 //! - Hashing runs on threads of its own, at low priority, with a bounded queue; beyond it the answer is
 //!   503 and every other route stays fast.
@@ -24,13 +24,13 @@ use palisade_crypto::password::{self, Memory};
 use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, args};
 
-use crate::app::{Actor, App, Change, Hold, Parts};
+use crate::app::{Actor, App, Change, Hold, State};
 use crate::credentials::{self, Act, End};
 use crate::error::{Broken, Error, Result};
 use crate::id::UserId;
 use crate::keys::{self, Ring};
 use crate::lockout;
-use crate::mail::{self, Content, Letter};
+use crate::mail::{self, Content, EmailTemplate};
 use crate::module::Module;
 use crate::record::Event;
 use crate::users::{self, Email, User};
@@ -38,18 +38,18 @@ use crate::users::{self, Email, User};
 use pool::{Hashing, run, unreadable};
 
 pub use blocklist::Blocklist;
-pub use pool::{Turn, hashes_asked_for, room};
+pub use pool::{QueueSlot, check_capacity, hashes_asked_for};
 pub use proof::{Proved, prove};
 pub use rules::{LONGEST, Rules};
 
 /// A user changed their password.
-pub const CHANGED: Event = Event { name: "passwords.changed", says: "A password was changed" };
+pub const CHANGED: Event = Event { name: "passwords.changed", summary: "A password was changed" };
 /// A password was set by the operator.
 pub const RESET: Event =
-    Event { name: "passwords.reset", says: "A password was set by the operator" };
+    Event { name: "passwords.reset", summary: "A password was set by the operator" };
 /// A change was refused because the current password was wrong.
 pub const WRONG: Event =
-    Event { name: "passwords.wrong", says: "The current password given for a change was wrong" };
+    Event { name: "passwords.wrong", summary: "The current password given for a change was wrong" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -63,19 +63,19 @@ pub const MODULE: Module = Module {
         name: "passwords",
         sql: Sql::Both(include_str!("../../../migrations/passwords/0001_passwords.sql")),
     }],
-    letters: &[&LETTER],
+    email_templates: &[&EMAIL],
     tables: &["passwords", "password_history"],
-    parts: |settings, parts: &mut Parts| {
-        parts.put(Hashing::new(settings)?);
+    state: |settings, state: &mut State| {
+        state.put(Hashing::new(settings)?);
         Ok(())
     },
     ..Module::EMPTY
 };
 
-static LETTER: Letter = Letter {
+static EMAIL: EmailTemplate = EmailTemplate {
     name: "passwords_changed",
-    text: include_str!("letters/changed.txt"),
-    html: include_str!("letters/changed.html"),
+    text: include_str!("emails/changed.txt"),
+    html: include_str!("emails/changed.html"),
     prepare: mail::as_written,
 };
 
@@ -83,8 +83,8 @@ static LETTER: Letter = Letter {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn tell_owner(change: &mut Change, user: UserId) -> Result<()> {
-    mail::post(change, &LETTER, Content::to_user(user)).await
+pub async fn notify_owner(change: &mut Change, user: UserId) -> Result<()> {
+    mail::enqueue(change, &EMAIL, Content::to_user(user)).await
 }
 
 /// A password that passed the rules, hashed and sealed: ready to be stored for one user.
@@ -122,13 +122,13 @@ impl Hashed {
 /// The broken rule, as input at `pointer`; 503 when too many wait.
 pub async fn hash(
     app: &App,
-    turn: Turn,
+    slot: QueueSlot,
     pointer: &str,
     password: &SecretString,
     context: &[&str],
 ) -> Result<Hashed> {
     let ring = keys::ring(app).await?;
-    let hashing = app.part::<Hashing>();
+    let hashing = app.state::<Hashing>();
     let (rules, cost) = (Arc::clone(&hashing.rules), hashing.cost);
     let context: Vec<String> = context.iter().map(|word| (*word).to_owned()).collect();
     let (password, random) = (password.clone(), Arc::clone(&app.random));
@@ -142,7 +142,7 @@ pub async fn hash(
         }
         Ok(password::hash(&cost, &normal, &*random, memory).map_err(Error::internal))
     };
-    let hash = run(app, turn, work).await?.map_err(|broken| broken.at(pointer))??;
+    let hash = run(app, slot, work).await?.map_err(|broken| broken.at(pointer))??;
     Ok(Hashed { hash: hash.into(), ring })
 }
 
@@ -152,14 +152,14 @@ pub async fn hash(
 /// The broken rule, as input at `pointer`; 503 when too many wait; or the database fails.
 pub async fn hash_for(
     app: &App,
-    turn: Turn,
+    slot: QueueSlot,
     user: &User,
     pointer: &str,
     password: &SecretString,
 ) -> Result<Hashed> {
     let context = [user.email.as_str(), user.name.as_deref().unwrap_or("")];
-    let hashed = hash(app, turn, pointer, password, &context).await?;
-    history::refuse_earlier(app, turn, user.id, pointer, password).await?;
+    let hashed = hash(app, slot, pointer, password, &context).await?;
+    history::refuse_earlier(app, slot, user.id, pointer, password).await?;
     Ok(hashed)
 }
 
@@ -206,11 +206,11 @@ pub async fn stored(app: &App, user: UserId) -> Result<Option<Stored>> {
     Ok(row.map(|(sealed, generation)| Stored { user, sealed, generation }))
 }
 
-/// Whose address this is, and their stored password: all that a sign-in looks up, in one statement.
+/// Whose email this is, and their stored password: all that a sign-in looks up, in one statement.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn of_address(app: &App, email: &Email) -> Result<Option<Found>> {
+pub async fn of_email(app: &App, email: &Email) -> Result<Option<Found>> {
     let row: Option<(UserId, Option<Vec<u8>>, i64)> = app
         .db
         .maybe(
@@ -225,7 +225,7 @@ pub async fn of_address(app: &App, email: &Email) -> Result<Option<Found>> {
     }))
 }
 
-/// Whose an address is, and their password.
+/// Whose email it is, and their password.
 pub struct Found {
     /// The user.
     pub user: UserId,
@@ -249,16 +249,16 @@ pub async fn generation(change: &mut Change, user: UserId) -> Result<i64> {
 /// 503 when too many wait; or the stored hash can't be opened.
 pub async fn verify(
     app: &App,
-    turn: Turn,
+    slot: QueueSlot,
     stored: Option<&Stored>,
     password: &SecretString,
 ) -> Result<Verdict> {
     let ring = keys::ring(app).await?;
-    let hashing = app.part::<Hashing>();
+    let hashing = app.state::<Hashing>();
     let encoded = match stored {
         Some(stored) => open(&ring, stored)?,
         // SECURITY: the same work, so that time doesn't tell whether the account exists
-        // (test: an_unknown_address_costs_a_hash).
+        // (test: an_unknown_email_costs_a_hash).
         None => SecretString::from(&*hashing.dummy),
     };
     let known = stored.is_some();
@@ -274,7 +274,7 @@ pub async fn verify(
             let new = stale.then(|| password::hash(&cost, &probe, &*random, memory)).transpose()?;
             Ok((right, new))
         };
-    let (right, new) = run(app, turn, work).await?.map_err(Error::internal)?;
+    let (right, new) = run(app, slot, work).await?.map_err(Error::internal)?;
     Ok(if right {
         Verdict::Right(new.map(|hash| Hashed { hash: hash.into(), ring }))
     } else {
@@ -326,7 +326,7 @@ pub async fn reset(app: &App, actor: &Actor, user: UserId, password: &SecretStri
     if found.service {
         return Err(users::service_account());
     }
-    let hashed = hash_for(app, Turn::of(actor.address), &found, "/password", password).await?;
+    let hashed = hash_for(app, QueueSlot::of(actor.ip), &found, "/password", password).await?;
     let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
     // Deleted while the hash was computed.
     if !users::exists(&mut change, user).await? {
@@ -335,7 +335,7 @@ pub async fn reset(app: &App, actor: &Actor, user: UserId, password: &SecretStri
     store(&mut change, user, hashed.seal(app, user)).await?;
     lockout::clear(&mut change, user).await?;
     credentials::end(&mut change, End::of(user, Act::PasswordSet)).await?;
-    tell_owner(&mut change, user).await?;
+    notify_owner(&mut change, user).await?;
     change.commit(RESET.about(user)).await
 }
 

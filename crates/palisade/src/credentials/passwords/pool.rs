@@ -12,11 +12,11 @@ use crate::hashing::{self, Help, Lane, NotDone, QueueLimits, WorkPool};
 use crate::settings::{PasswordAlgorithm, PasswordCost, Settings};
 
 /// An honest sign-in shall get through within two seconds, on cores that are kept busy and beside a flood: it waits for
-/// this long, for a rest of four hashes and for one turn of somebody else's.
+/// this long, for a rest of four hashes and for one turn of someone else's.
 const STARVED_AFTER: Duration = Duration::from_millis(600);
 /// The same while it is other programs that keep the cores busy: there is nothing of ours to protect.
 const CROWDED_AFTER: Duration = Duration::from_millis(100);
-/// How long memory for hashing is kept when nobody signs in.
+/// How long memory for hashing is kept when no one signs in.
 const MEMORY_KEPT_FOR: Duration = Duration::from_secs(10);
 /// How many hashes may wait per thread: some seconds of work.
 const QUEUE_PER_THREAD: usize = 64;
@@ -83,46 +83,46 @@ fn blocklist(settings: &Settings) -> Result<Blocklist> {
 }
 
 pub(super) fn unreadable(error: std::io::Error) -> Error {
-    let says = "The file of passwords.blocklist_path can't be read.";
-    Error::unavailable("passwords.blocklist_unreadable", says).because(error)
+    let detail = "The file of passwords.blocklist_path can't be read.";
+    Error::unavailable("passwords.blocklist_unreadable", detail).because(error)
 }
 
-/// Whose turn a piece of work is: clients take turns by address, so that a flood from one of them
+/// The place of a piece of work in the queue: clients take turns by IP address, so that a flood from one of them
 /// leaves room for the others.
 #[derive(Clone, Copy, Debug)]
-pub struct Turn {
+pub struct QueueSlot {
     group: u64,
     lane: Lane,
 }
 
-impl Turn {
-    /// The turn of a client.
-    pub fn of(address: Option<std::net::IpAddr>) -> Self {
+impl QueueSlot {
+    /// The slot of a client.
+    pub fn of(ip: Option<std::net::IpAddr>) -> Self {
         use std::hash::{DefaultHasher, Hash as _, Hasher as _};
         let mut hasher = DefaultHasher::new();
-        address.map(crate::http::client::rate_key).hash(&mut hasher);
+        ip.map(crate::http::client::rate_key).hash(&mut hasher);
         Self { group: hasher.finish(), lane: Lane::Unknown }
     }
 
-    /// The turn of a client that has shown that it belongs here: it waits in a lane of its own.
+    /// The slot of a client that has shown that it belongs here: it waits in a lane of its own.
     #[must_use]
     pub fn known(self) -> Self {
         Self { lane: Lane::Known, ..self }
     }
 }
 
-/// Refuses whoever would get no turn, before anything is looked up for them.
+/// Refuses a client that would get no slot, before anything is looked up for them.
 ///
 /// # Errors
 /// 503 when too many wait.
-pub fn room(app: &App, turn: Turn) -> Result<()> {
-    app.part::<Hashing>().pool.has_room(caller(turn)).map_err(not_done)
+pub fn check_capacity(app: &App, slot: QueueSlot) -> Result<()> {
+    app.state::<Hashing>().pool.check_capacity(caller(slot)).map_err(not_done)
 }
 
 /// How many hashes this process has been asked for since its start, for accounts that don't exist too. What was
 /// refused because too many waited isn't counted.
 pub fn hashes_asked_for(app: &App) -> u64 {
-    app.part::<Hashing>().pool.accepted()
+    app.state::<Hashing>().pool.accepted()
 }
 
 /// Does `work` when it is this caller's turn.
@@ -131,14 +131,14 @@ pub fn hashes_asked_for(app: &App) -> u64 {
 /// 503 when too many wait.
 pub(super) async fn run<T: Send + 'static>(
     app: &App,
-    turn: Turn,
+    slot: QueueSlot,
     work: impl Fn(&mut Memory) -> T + Send + Sync + 'static,
 ) -> Result<T> {
-    app.part::<Hashing>().pool.run(caller(turn), work).await.map_err(not_done)
+    app.state::<Hashing>().pool.run(caller(slot), work).await.map_err(not_done)
 }
 
-fn caller(turn: Turn) -> hashing::Caller {
-    hashing::Caller { group: turn.group, lane: turn.lane }
+fn caller(slot: QueueSlot) -> hashing::Caller {
+    hashing::Caller { group: slot.group, lane: slot.lane }
 }
 
 fn not_done(cause: NotDone) -> Error {

@@ -2,7 +2,7 @@
 
 use palisade_crypto::secret::SecretString;
 
-use super::{Stored, Turn, Verdict, WRONG, stored, unchanged, verify};
+use super::{QueueSlot, Stored, Verdict, WRONG, stored, unchanged, verify};
 use crate::access::Caller;
 use crate::app::{App, Change};
 use crate::error::{Error, Result};
@@ -33,8 +33,8 @@ pub async fn prove(
     let account = Account::of(app, Some(user), "");
     let guess =
         lockout::admit(app, &caller.actor, account, Client::SignedIn).await?.counted(app)?;
-    let turn = Turn::of(caller.actor.address).known();
-    let verdict = verify(app, turn, stored.as_ref(), password).await?;
+    let slot = QueueSlot::of(caller.actor.ip).known();
+    let verdict = verify(app, slot, stored.as_ref(), password).await?;
     let (Some(stored), Verdict::Right(_)) = (stored, verdict) else {
         let mut change = app.change(&caller.actor).await?;
         guess.wrong(&mut change).await?;

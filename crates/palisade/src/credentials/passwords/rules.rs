@@ -46,27 +46,27 @@ pub(super) fn fold(text: &str) -> String {
 }
 
 impl Rules {
-    /// Checks a password that somebody wants to set. `context` are words that belong to the person:
-    /// address, name. Costs CPU, up to some milliseconds.
+    /// Checks a password that someone wants to set. `context` are words that belong to the person:
+    /// email, name. Costs CPU, up to some milliseconds.
     ///
     /// # Errors
     /// The first rule that it breaks.
     pub fn check(&self, password: &SecretString, context: &[&str]) -> Result<SecretString, Broken> {
         let Some(normal) = normalized(password) else {
-            let says = "Use at most 128 characters (512 bytes).";
-            return Err(Broken::new("password.too_long", says));
+            let detail = "Use at most 128 characters (512 bytes).";
+            return Err(Broken::new("password.too_long", detail));
         };
         let text = normal.expose();
         if text.chars().count() < self.min_length {
-            let says = format!(
+            let detail = format!(
                 "Use at least {} characters. A phrase of several words works well.",
                 self.min_length
             );
-            return Err(Broken::new("password.too_short", says));
+            return Err(Broken::new("password.too_short", detail));
         }
         if text.contains('\0') {
-            let says = "A password can't contain a NUL character.";
-            return Err(Broken::new("password.invalid", says));
+            let detail = "A password can't contain a NUL character.";
+            return Err(Broken::new("password.invalid", detail));
         }
         let site = self.site.iter().map(String::as_str);
         let words = context_words(&context.iter().copied().chain(site).collect::<Vec<_>>());
@@ -82,17 +82,17 @@ impl Rules {
             Weak::Listed => blocklisted(),
             Weak::Guessable(hint) => {
                 let hint = hint.map(|hint| format!(" {hint}")).unwrap_or_default();
-                let says = "This password is too easy to guess. Add a few unrelated words.";
-                Broken::new("password.too_weak", format!("{says}{hint}"))
+                let detail = "This password is too easy to guess. Add a few unrelated words.";
+                Broken::new("password.too_weak", format!("{detail}{hint}"))
             }
         })
     }
 }
 
 pub(super) fn blocklisted() -> Broken {
-    let says = "This password, or a very similar one, is on the list of common passwords. Choose \
+    let detail = "This password, or a very similar one, is on the list of common passwords. Choose \
                 another one.";
-    Broken::new("password.blocklisted", says)
+    Broken::new("password.blocklisted", detail)
 }
 
 fn context_words(context: &[&str]) -> Vec<String> {

@@ -5,9 +5,9 @@
 //! walks over the keyboard of more than 28 keys. So it sees stretches:
 //!
 //! - Of a text that repeats a unit, whole units from its beginning. A part of a unit at the end would look like something
-//!   new, though it is nothing new to whoever tries repetitions.
-//! - Of any other text, stretches of 28 characters, the last one ending where the text ends. Whoever guesses the whole
-//!   guesses each of them, so the text is as strong as the strongest of them at least.
+//!   new, though it is nothing new to anyone who tries repetitions.
+//! - Of any other text, stretches of 28 characters, the last one ending where the text ends. Anyone who guesses the
+//!   whole guesses each of them, so the text is as strong as the strongest of them at least.
 //! - In a stretch that could be read in too many ways the rarest of those signs stand for themselves alone: the others
 //!   are still read as letters. Digits always are.
 //!
@@ -95,7 +95,7 @@ fn judge_text(text: &str, words: &[&str], enough: u8) -> Result<(), Weak> {
 
 /// The text with one character for each word, forwards or backwards; `None` if it has none of them.
 ///
-/// SECURITY: the estimator takes the parts of a long address for as many words that were chosen, and a stretch cuts
+/// SECURITY: the estimator takes the parts of a long email for as many words that were chosen, and a stretch cuts
 /// them (test: a_word_of_the_person_adds_nothing_however_long).
 fn without_words(text: &str, words: &[String]) -> Option<String> {
     let backwards = words.iter().map(|word| word.chars().rev().collect());
@@ -239,12 +239,12 @@ mod tests {
     #[test]
     fn a_word_of_the_person_adds_nothing_however_long() {
         for local in ["ann", "john.smith", "christopher.mont", "christopher.montgomery"] {
-            let address = format!("{local}@example.com");
-            let backwards: String = address.chars().rev().collect();
+            let email = format!("{local}@example.com");
+            let backwards: String = email.chars().rev().collect();
             let parts = ["christopher", "montgomery", "john", "smith", "example", "com"];
             let mut words: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
-            words.push(address.clone());
-            for own in [address.clone(), address.to_uppercase(), backwards] {
+            words.push(email.clone());
+            for own in [email.clone(), email.to_uppercase(), backwards] {
                 for added in ["a", "ab", "xyz"] {
                     for text in [format!("{own}{added}"), format!("{added}{own}")] {
                         assert!(judge(&text, &words, 3).is_err(), "{text}");

@@ -4,9 +4,9 @@ use palisade_db::{Timestamp, args};
 use uuid::Uuid;
 
 use super::{
-    COOKIE, ENDED_NEWS, REFRESH_PREFIX, Why, end, of_access_token, of_refresh_token, prove,
+    COOKIE, ENDED_TOPIC, REFRESH_PREFIX, Why, end, of_access_token, of_refresh_token, prove,
 };
-use crate::access::Strength;
+use crate::access::AuthLevel;
 use crate::app::{App, Change, CredentialForm, CredentialMethods, LiveCredential};
 use crate::credential::{Credential, CredentialKind, Introspection, TokenShape};
 use crate::error::Result;
@@ -20,14 +20,14 @@ pub static KIND: CredentialKind = CredentialKind { name: "session", session: tru
 pub(super) const METHODS: CredentialMethods = CredentialMethods {
     kind: &KIND,
     forms: &[ACCESS_TOKEN, SESSION_COOKIE, REFRESH_TOKEN],
-    ended: ENDED_NEWS,
+    ended: ENDED_TOPIC,
     is_alive: |change, user, credential| Box::pin(is_alive(change, user, credential)),
     revoke: |change, user, id| Box::pin(end(change, user, SessionId(id), Why::Revoked)),
 };
 
 const ACCESS_TOKEN: CredentialForm = CredentialForm {
     name: "bearer",
-    says: "The access token of a session (RFC 6750): a JWT or a PASETO.",
+    summary: "The access token of a session (RFC 6750): a JWT or a PASETO.",
     shape: TokenShape::Signed,
     prove: Some(|app, token, _| Box::pin(of_access_token(app, token))),
     introspect: Some(|app, token| Box::pin(introspect_access_token(app, token))),
@@ -36,7 +36,7 @@ const ACCESS_TOKEN: CredentialForm = CredentialForm {
 
 const SESSION_COOKIE: CredentialForm = CredentialForm {
     name: "cookie",
-    says: "The cookie of a session. Unsafe methods require a proof of origin: \
+    summary: "The cookie of a session. Unsafe methods require a proof of origin: \
            `Sec-Fetch-Site: same-origin`, or an `Origin` that is the server's own.",
     shape: TokenShape::Cookie(COOKIE),
     prove: Some(|app, value, parts| Box::pin(prove::cookie(app, value, parts))),
@@ -46,7 +46,7 @@ const SESSION_COOKIE: CredentialForm = CredentialForm {
 
 const REFRESH_TOKEN: CredentialForm = CredentialForm {
     name: "refresh_token",
-    says: "A refresh token: `pal_rt_…`.",
+    summary: "A refresh token: `pal_rt_…`.",
     shape: TokenShape::Prefix(REFRESH_PREFIX),
     prove: None,
     introspect: Some(|app, token| Box::pin(introspect_refresh_token(app, token))),
@@ -72,7 +72,7 @@ async fn is_alive(
         )
         .await?;
     Ok(row.map(|(at, with)| LiveCredential {
-        proved: Some((at, Strength::parse(&with))),
+        proved: Some((at, AuthLevel::parse(&with))),
         permissions: None,
     }))
 }
@@ -80,7 +80,7 @@ async fn is_alive(
 async fn introspect_access_token(app: &App, token: &str) -> Result<Option<Introspection>> {
     // SECURITY: the session is asked, as on every request (test: a_token_of_an_ended_session_is_not_active).
     let identity = of_access_token(app, token).await?;
-    // SECURITY: what would open nothing here is worth nothing (test: a_token_that_must_enrol_is_not_active).
+    // SECURITY: what would open nothing here isn't active (test: a_token_that_must_enrol_is_not_active).
     if identity.must_enrol {
         return Ok(None);
     }
@@ -117,7 +117,7 @@ async fn locate_by_access_token(app: &App, token: &str) -> Result<Option<(UserId
 }
 
 async fn locate_by_refresh_token(app: &App, token: &str) -> Result<Option<(UserId, Uuid)>> {
-    // Whoever held one of a session's tokens may end it, a used one too.
+    // Anyone who held one of a session's tokens may end it, a used one too.
     let session = of_refresh_token(app, token, true).await?;
     Ok(session.map(|session| (session.user, session.id.0)))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use palisade_db::args;
 
-use super::{ENDED, ENDED_NEWS};
+use super::{ENDED, ENDED_TOPIC};
 use crate::app::{App, Change, Hold};
 use crate::credentials::{Act, End, Ending, Fate};
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ use crate::{credentials, users};
 
 /// All sessions of a user were ended by an administrator or the operator.
 pub const REVOKED: Event =
-    Event { name: "sessions.revoked", says: "All sessions of a user were ended" };
+    Event { name: "sessions.revoked", summary: "All sessions of a user were ended" };
 
 /// Why a session ended; the word in the table and the audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +31,8 @@ pub enum Why {
     PasswordChanged,
     /// A used refresh token was used again.
     Replayed,
-    /// The address was given back to its former owner.
-    AddressRestored,
+    /// The email was given back to its former owner.
+    EmailRestored,
     /// The user is deleted, or asked for it.
     Deleted,
     /// The user set up a second factor, without which it was begun.
@@ -45,7 +45,7 @@ impl Why {
     fn of(act: Act) -> Self {
         match act {
             Act::PasswordChanged | Act::PasswordReset | Act::PasswordSet => Self::PasswordChanged,
-            Act::AddressChanged | Act::AddressMoved | Act::AddressRestored => Self::AddressRestored,
+            Act::EmailChanged | Act::EmailSet | Act::EmailRestored => Self::EmailRestored,
             Act::FactorAdded => Self::FactorAdded,
             Act::FactorRemoved | Act::FactorsReset => Self::FactorRemoved,
             Act::OthersEnded => Self::EndedByUser,
@@ -63,7 +63,7 @@ impl Why {
             Self::Disabled => "disabled",
             Self::PasswordChanged => "password_changed",
             Self::Replayed => "replayed",
-            Self::AddressRestored => "address_restored",
+            Self::EmailRestored => "email_restored",
             Self::Deleted => "deleted",
             Self::FactorAdded => "factor_added",
             Self::FactorRemoved => "factor_removed",
@@ -92,7 +92,7 @@ pub async fn end(change: &mut Change, user: UserId, id: SessionId, why: Why) -> 
     if ended == 0 {
         return Err(Error::not_found());
     }
-    tell(change, user, id, why);
+    publish(change, user, id, why);
     Ok(())
 }
 
@@ -140,7 +140,7 @@ async fn end_but(
         )
         .await?;
     for (id,) in &ended {
-        tell(change, user, *id, why);
+        publish(change, user, *id, why);
     }
     Ok(ended.len())
 }
@@ -157,7 +157,7 @@ async fn end_without_factor(change: &mut Change, user: UserId, why: Why) -> Resu
         )
         .await?;
     for (id,) in &ended {
-        tell(change, user, *id, why);
+        publish(change, user, *id, why);
     }
     Ok(ended.len())
 }
@@ -196,8 +196,8 @@ fn revoked(user: UserId, sessions: usize) -> Entry {
     REVOKED.about(user).detail("sessions", sessions.to_string())
 }
 
-fn tell(change: &mut Change, user: UserId, id: SessionId, why: Why) {
-    change.tell(ENDED_NEWS, id.0);
+fn publish(change: &mut Change, user: UserId, id: SessionId, why: Why) {
+    change.publish(ENDED_TOPIC, id.0);
     let entry = ENDED.about(user).detail("session", id.to_string());
     change.note(entry.detail("because", why.as_str()));
 }

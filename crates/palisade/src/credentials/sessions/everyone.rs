@@ -13,7 +13,7 @@ use crate::users::{self, Authority};
 
 /// All sessions of every user were ended by an administrator or the operator.
 pub const ALL_REVOKED: Event =
-    Event { name: "sessions.all_revoked", says: "All sessions of every user were ended" };
+    Event { name: "sessions.all_revoked", summary: "All sessions of every user were ended" };
 
 /// So many accounts are looked up at a time.
 const PAGE: i64 = 200;
@@ -42,7 +42,7 @@ impl EndedAll {
 pub(super) async fn revoke_for(app: &App, caller: &Caller) -> Result<()> {
     // SECURITY: it reaches those above any lesser caller (test: only_an_administrator_signs_everyone_out).
     let mut change = app.change(&caller.actor).await?;
-    Authority::of(&mut change).await?.reaches_everyone()?;
+    Authority::of(&mut change).await?.may_act_on_everyone()?;
     drop(change);
     // SECURITY: each change looks for the role again; no permission has its name
     // (test: a_role_taken_away_between_two_accounts_spares_the_second). The proof was fresh when the work began.
@@ -68,7 +68,7 @@ pub(super) async fn revoke_for(app: &App, caller: &Caller) -> Result<()> {
 }
 
 /// Ends all sessions, API keys and challenges of every user, as [`revoke_all`] does for one: a change for each
-/// account, so that nobody waits for all of them. After a failure, what has ended stays ended, and the next call
+/// account, so that no one waits for all of them. After a failure, what has ended stays ended, and the next call
 /// goes on with the rest.
 ///
 /// The session of `actor` ends last, with the event that sums it up. Service accounts come after people, and once more

@@ -24,39 +24,39 @@ use crate::shape;
 use crate::tokens::{self, Grant};
 use crate::users;
 
-/// Refreshing, by address: each costs a write.
+/// Refreshing, by IP address: each costs a write.
 pub(super) const REFRESH: Rule = Rule {
-    name: "refresh_address",
+    name: "refresh_ip",
     burst: 120,
     per: Duration::from_secs(60),
-    key: Key::Address,
-    says: "Too many refreshes from this IP address. Try again later.",
+    key: Key::Ip,
+    summary: "Too many refreshes from this IP address. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
     Routes::at("/auth")
         .post("/refresh", ANYONE.limit(&REFRESH), refresh)
-        .says(
+        .summary(
             "Exchanges a refresh token, or the session's cookie, for new credentials.\n\nA refresh \
              token works once. If it is used again after its successor was used, the session ends.",
         )
         .or(Kind::NotSignedIn, "sessions.ended")
         .or(Kind::Denied, "access.cross_site")
         .post("/logout", SIGNED_IN.enrolling().uncounted(), logout)
-        .says("Signs out.\n\nThe session ends everywhere.")
+        .summary("Signs out.\n\nThe session ends everywhere.")
         .and(
             Routes::at("/users/me/sessions")
                 .get("/", SIGNED_IN, mine)
-                .says("Lists your sessions.")
+                .summary("Lists your sessions.")
                 .delete("/", SIGNED_IN.uncounted(), end_my_others)
-                .says("Ends all your sessions except the current one.")
+                .summary("Ends all your sessions except the current one.")
                 .delete("/{id}", SIGNED_IN.uncounted(), end_mine)
-                .says("Ends one of your sessions."),
+                .summary("Ends one of your sessions."),
         )
         .and(
             Routes::at("/users")
                 .post("/revoke-sessions", needs(users::WRITE).fresh(), revoke_everyones)
-                .says(
+                .summary(
                     "Ends all sessions of every user, your own last, and revokes all API \
                      keys.\n\nFor administrators only. After a response with status 503, the work \
                      may still be running. It is complete when your session has ended; a repeated \
@@ -67,11 +67,11 @@ pub(super) fn routes() -> Routes {
         .and(
             Routes::at("/users/{id}")
                 .post("/disable", needs(users::WRITE).fresh(), disable)
-                .says("Disables a user: refuses their sign-ins and ends all their sessions.")
+                .summary("Disables a user: refuses their sign-ins and ends all their sessions.")
                 .or(Kind::Denied, "access.exceeds_own")
                 .or(Kind::Conflict, "users.last_admin")
                 .post("/revoke-sessions", needs(users::WRITE), revoke)
-                .says("Ends all sessions of a user and revokes all their API keys.")
+                .summary("Ends all sessions of a user and revokes all their API keys.")
                 .or(Kind::Denied, "access.exceeds_own"),
         )
 }
@@ -201,8 +201,8 @@ async fn refresh(
             (Transport::Cookie, SecretString::from(value))
         }
         (None, Found::None | Found::Several) => {
-            let says = "Send the refresh token, or the session cookie.";
-            return Err(Error::bad_field("/refresh_token", "request.missing", says));
+            let detail = "Send the refresh token, or the session cookie.";
+            return Err(Error::bad_field("/refresh_token", "request.missing", detail));
         }
     };
     let issued = super::refresh(&app, &caller.actor, transport, &secret).await?;

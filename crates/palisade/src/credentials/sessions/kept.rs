@@ -21,7 +21,7 @@ row_struct! {
         /// The `User-Agent` of the client.
         pub user_agent: Option<String>,
         /// The IP address from which the user signed in.
-        pub address: Option<String>,
+        pub ip: Option<String>,
         /// When the session began.
         #[schemars(with = "shape::DateTime")]
         pub created_at: Timestamp,
@@ -41,21 +41,22 @@ row_struct! {
 /// # Errors
 /// When the database fails.
 pub async fn kept(app: &App, user: UserId) -> Result<Vec<KeptSession>> {
-    let sql = "select id, device_name, user_agent, address, created_at, last_used_at, ended_at, ended_because
+    let sql =
+        "select id, device_name, user_agent, ip, created_at, last_used_at, ended_at, ended_because
          from sessions where user_id = $1 order by created_at desc, id desc";
     Ok(app.db.all(sql, args![user]).await?)
 }
 
-/// Whether this software has signed this user in from this address before, as far as the table remembers.
+/// Whether this software has signed this user in from this IP address before, as far as the table remembers.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn seen(change: &mut Change, user: UserId, address: &str, agent: &str) -> Result<bool> {
+pub async fn seen(change: &mut Change, user: UserId, ip: &str, agent: &str) -> Result<bool> {
     let row: Option<(i64,)> = change
         .maybe(
             "select cast(1 as bigint) from sessions
-             where user_id = $1 and coalesce(address, '') = $2 and coalesce(user_agent, '') = $3 limit 1",
-            args![user, address, agent],
+             where user_id = $1 and coalesce(ip, '') = $2 and coalesce(user_agent, '') = $3 limit 1",
+            args![user, ip, agent],
         )
         .await?;
     Ok(row.is_some())

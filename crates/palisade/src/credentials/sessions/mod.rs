@@ -29,12 +29,12 @@ use palisade_db::{Migration, Sql, Timestamp, args, row_struct};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::access::{self, Strength};
-use crate::app::{App, Change, Parts, Subscription};
+use crate::access::{self, AuthLevel};
+use crate::app::{App, Change, State, Subscription};
+use crate::cache::{Bounded, Cached, TombstoneCache};
 use crate::error::Result;
 use crate::http::{CookieName, HostCookie};
 use crate::id::{SessionId, UserId};
-use crate::memory::{Bounded, Recall, Remembered};
 use crate::module::{Job, Module};
 use crate::record::Event;
 use crate::settings::TokenFormat;
@@ -47,13 +47,13 @@ pub use everyone::{ALL_REVOKED, EndedAll, revoke_everyone};
 pub use http::{Answer, answer};
 pub use kept::{KeptSession, kept, seen};
 pub use prove::of_access_token;
-pub use refresh::{of_refresh_token, refresh, renew, strengthen};
+pub use refresh::{of_refresh_token, raise_level, refresh, renew};
 
 /// A session was ended.
-pub const ENDED: Event = Event { name: "sessions.ended", says: "A session was ended" };
+pub const ENDED: Event = Event { name: "sessions.ended", summary: "A session was ended" };
 /// A refresh token or cookie was used again after its successor had been: it was copied.
 pub const REPLAYED: Event =
-    Event { name: "sessions.replayed", says: "A used refresh token was used again" };
+    Event { name: "sessions.replayed", summary: "A used refresh token was used again" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -70,20 +70,20 @@ pub const MODULE: Module = Module {
     endings: &[ending::BY_ACT],
     subscriptions: &[
         Subscription {
-            topic: ENDED_NEWS,
+            topic: ENDED_TOPIC,
             apply: |app, session| {
                 let (now, keep) = (app.clock.monotonic(), tokens::longest_life(app));
-                memory(app).end(&SessionId(session), keep, now);
+                cache(app).end(&SessionId(session), keep, now);
             },
             forget_all: |app| {
-                memory(app).forget_all();
-                app.part::<Known>().cookies.clear();
+                cache(app).forget_all();
+                app.state::<Known>().cookies.clear();
             },
         },
         Subscription {
-            topic: RENEWED_NEWS,
-            apply: |app, session| memory(app).forget(&SessionId(session), app.clock.monotonic()),
-            forget_all: |app| memory(app).forget_all(),
+            topic: RENEWED_TOPIC,
+            apply: |app, session| cache(app).forget(&SessionId(session), app.clock.monotonic()),
+            forget_all: |app| cache(app).forget_all(),
         },
     ],
     migrations: &[Migration {
@@ -93,9 +93,9 @@ pub const MODULE: Module = Module {
         sql: Sql::Both(include_str!("../../../migrations/sessions/0001_sessions.sql")),
     }],
     tables: &["sessions", "session_secrets"],
-    parts: |_, parts: &mut Parts| {
-        parts.put(Known {
-            sessions: Remembered::new(200_000),
+    state: |_, state: &mut State| {
+        state.put(Known {
+            sessions: TombstoneCache::new(200_000),
             cookies: Bounded::new(200_000),
             reads: AtomicU64::new(0),
         });
@@ -108,9 +108,9 @@ pub const MODULE: Module = Module {
 pub const COOKIE: CookieName = CookieName { secure: "__Host-palisade", plain: "palisade" };
 
 /// The topic of endings.
-pub const ENDED_NEWS: &str = "sessions.ended";
+pub const ENDED_TOPIC: &str = "sessions.ended";
 /// The topic of credentials that were replaced: who remembers the session must look again.
-const RENEWED_NEWS: &str = "sessions.renewed";
+const RENEWED_TOPIC: &str = "sessions.renewed";
 /// The session cookie, as the public URL of this app demands.
 fn cookie(app: &App) -> HostCookie {
     HostCookie::new(COOKIE, &app.settings)
@@ -123,7 +123,7 @@ const COOKIE_PREFIX: &str = "pal_sc_";
 
 /// What this process remembers.
 struct Known {
-    sessions: Remembered<SessionId, Session>,
+    sessions: TombstoneCache<SessionId, Session>,
     /// Which session a cookie belongs to, by the digest of its value.
     cookies: Bounded<[u8; 32], Owner>,
     /// Counts the reads of both, so that it is known which of two is the newer one.
@@ -139,11 +139,11 @@ struct Owner {
 
 /// The number of a read that is about to begin.
 fn next_read(app: &App) -> u64 {
-    app.part::<Known>().reads.fetch_add(1, Ordering::SeqCst)
+    app.state::<Known>().reads.fetch_add(1, Ordering::SeqCst)
 }
 
-fn memory(app: &App) -> &Remembered<SessionId, Session> {
-    &app.part::<Known>().sessions
+fn cache(app: &App) -> &TombstoneCache<SessionId, Session> {
+    &app.state::<Known>().sessions
 }
 
 /// How a session's credentials are transmitted.
@@ -196,7 +196,7 @@ pub struct Session {
     /// When the user last proved who they are.
     pub authenticated_at: Timestamp,
     /// What they proved it with then.
-    pub proved_with: Strength,
+    pub proved_with: AuthLevel,
     /// When the session was last extended.
     pub last_used_at: Timestamp,
     /// When it ends unless it is used.
@@ -231,7 +231,7 @@ pub struct NewSession {
     /// What the client's software calls itself.
     pub user_agent: Option<String>,
     /// The IP address from which the user signed in.
-    pub address: Option<IpAddr>,
+    pub ip: Option<IpAddr>,
     /// What proved the user.
     pub proof: Proof,
 }
@@ -242,7 +242,7 @@ pub struct Proof {
     /// The methods (RFC 8176), separated by spaces.
     pub amr: &'static str,
     /// The strongest of them.
-    pub strength: Strength,
+    pub level: AuthLevel,
 }
 
 /// A session and the secret that goes on with it: shown once.
@@ -269,7 +269,7 @@ pub async fn start(change: &mut Change, new: NewSession) -> Result<Issued> {
         amr: new.proof.amr.to_owned(),
         generation: 1,
         authenticated_at: now,
-        proved_with: new.proof.strength,
+        proved_with: new.proof.level,
         last_used_at: now,
         idle_expires_at: idle_end(&app, new.transport, now).min(expires_at),
         expires_at,
@@ -278,7 +278,7 @@ pub async fn start(change: &mut Change, new: NewSession) -> Result<Issued> {
     change
         .run(
             "insert into sessions (id, user_id, transport, token_format, device_name, user_agent,
-                address, amr, created_at, authenticated_at, last_used_at, idle_expires_at, expires_at,
+                ip, amr, created_at, authenticated_at, last_used_at, idle_expires_at, expires_at,
                 proved_with, generation)
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $9, $10, $11, $12, $13)",
             args![
@@ -288,12 +288,12 @@ pub async fn start(change: &mut Change, new: NewSession) -> Result<Issued> {
                 new.format.as_str(),
                 new.device_name,
                 new.user_agent,
-                new.address.map(|address| address.to_string()),
+                new.ip.map(|ip| ip.to_string()),
                 new.proof.amr,
                 now,
                 session.idle_expires_at,
                 expires_at,
-                new.proof.strength.as_str(),
+                new.proof.level.as_str(),
                 session.generation
             ],
         )
@@ -316,18 +316,18 @@ fn idle_end(app: &App, transport: Transport, now: Timestamp) -> Timestamp {
 /// When the database is needed and doesn't answer.
 pub async fn live(app: &App, id: SessionId) -> Result<Option<Arc<Session>>> {
     let now = app.clock.now();
-    match memory(app).recall(&id) {
-        Recall::Ended => return Ok(None),
-        Recall::Known(session) if !session.is_over(now) => return Ok(Some(session)),
+    match cache(app).get(&id) {
+        Cached::Ended => return Ok(None),
+        Cached::Known(session) if !session.is_over(now) => return Ok(Some(session)),
         // Another node may have extended it: ask the database before it is called over.
-        Recall::Known(_) | Recall::Nothing => {}
+        Cached::Known(_) | Cached::Nothing => {}
     }
-    let ticket = memory(app).begin(&id, app.clock.monotonic());
+    let ticket = cache(app).begin(&id, app.clock.monotonic());
     let Some(session) = find_live(app, id).await?.filter(|session| !session.is_over(now)) else {
         return Ok(None);
     };
     let session = Arc::new(session);
-    memory(app).fill(ticket, id, Arc::clone(&session), app.clock.monotonic());
+    cache(app).insert_if_unchanged(ticket, id, Arc::clone(&session), app.clock.monotonic());
     Ok(Some(session))
 }
 
@@ -357,7 +357,7 @@ fn session(row: SessionRow, read: u64) -> Session {
         amr: row.amr,
         generation: row.generation,
         authenticated_at: row.authenticated_at,
-        proved_with: Strength::parse(&row.proved_with),
+        proved_with: AuthLevel::parse(&row.proved_with),
         last_used_at: row.last_used_at,
         idle_expires_at: row.idle_expires_at,
         expires_at: row.expires_at,
@@ -392,7 +392,7 @@ pub struct SessionView {
     /// The `User-Agent` of the client.
     pub user_agent: Option<String>,
     /// The IP address from which the user signed in.
-    pub address: Option<String>,
+    pub ip: Option<String>,
     /// `token` or `cookie`.
     pub transport: Transport,
     /// When the session began.
@@ -412,7 +412,7 @@ row_struct! {
         id: SessionId,
         device_name: Option<String>,
         user_agent: Option<String>,
-        address: Option<String>,
+        ip: Option<String>,
         transport: String,
         created_at: Timestamp,
         last_used_at: Timestamp,
@@ -428,7 +428,7 @@ pub async fn list(app: &App, user: UserId, current: SessionId) -> Result<Vec<Ses
     let rows: Vec<ListedSession> = app
         .db
         .all(
-            "select id, device_name, user_agent, address, transport, created_at, last_used_at,
+            "select id, device_name, user_agent, ip, transport, created_at, last_used_at,
                 expires_at
              from sessions
              where user_id = $1 and ended_at is null and idle_expires_at > $2 and expires_at > $2
@@ -441,7 +441,7 @@ pub async fn list(app: &App, user: UserId, current: SessionId) -> Result<Vec<Ses
         current: row.id == current,
         device_name: row.device_name,
         user_agent: row.user_agent,
-        address: row.address,
+        ip: row.ip,
         transport: Transport::parse(&row.transport),
         created_at: row.created_at,
         last_used_at: row.last_used_at,

@@ -8,9 +8,9 @@ use palisade_crypto::opaque;
 use palisade_db::{Timestamp, args};
 
 use super::{
-    COOKIE_PREFIX, KIND, Known, Owner, Session, Transport, idle_end, live, memory, next_read,
+    COOKIE_PREFIX, KIND, Known, Owner, Session, Transport, cache, idle_end, live, next_read,
 };
-use crate::access::{self, Identity, Strength};
+use crate::access::{self, AuthLevel, Identity};
 use crate::app::App;
 use crate::credential::{Credential, SecretRef};
 use crate::error::{Result, bad_token};
@@ -30,14 +30,14 @@ pub async fn of_access_token(app: &App, token: &str) -> Result<Identity> {
     let token = tokens::verify(app, token).await?;
     let mut session = live(app, token.session).await?.ok_or_else(bad_token)?;
     if session.generation < token.generation {
-        // Another process began this generation, and the news of it is still on the way.
-        memory(app).forget(&token.session, app.clock.monotonic());
+        // Another process began this generation, and the notice of it is still on the way.
+        cache(app).forget(&token.session, app.clock.monotonic());
         session = live(app, token.session).await?.ok_or_else(bad_token)?;
     }
     if session.user != token.user || session.transport != Transport::Token {
         return Err(bad_token());
     }
-    // SECURITY: from before the last proof of identity: whoever copied it must not go on with it
+    // SECURITY: from before the last proof of identity: anyone who copied it must not go on with it
     // (test: a_new_proof_of_identity_ends_the_credentials_before_it).
     if token.generation != session.generation {
         return Err(bad_token());
@@ -75,7 +75,7 @@ async fn identity(
     let identity = users::identity(app, session.user, credential).await?;
     // SECURITY: a session from before the first factor doesn't outlive it, whatever else went wrong
     // (test: a_session_without_the_factor_is_no_session).
-    if identity.strongest > Strength::Password && !session.has_mfa() {
+    if identity.required_level > AuthLevel::Password && !session.has_mfa() {
         session = again(app, &session, secret).await?;
     }
     Ok(Identity {
@@ -88,7 +88,7 @@ async fn identity(
 /// A session that lacks the factor its user has, read once more: it may have been read before the factor was set up
 /// within it, and the user after that.
 async fn again(app: &App, session: &Session, secret: SecretRef) -> Result<Arc<Session>> {
-    memory(app).forget(&session.id, app.clock.monotonic());
+    cache(app).forget(&session.id, app.clock.monotonic());
     let session = live(app, session.id).await?.ok_or_else(bad_token)?;
     let good = match secret {
         SecretRef::Generation(generation) => session.generation == generation,
@@ -102,7 +102,7 @@ async fn again(app: &App, session: &Session, secret: SecretRef) -> Result<Arc<Se
 
 /// Whose a cookie is: the newest one of a session, or one that was replaced within the grace.
 async fn owner_of(app: &App, digest: [u8; 32]) -> Result<Option<Owner>> {
-    match app.part::<Known>().cookies.get(&digest, app.clock.monotonic()) {
+    match app.state::<Known>().cookies.get(&digest, app.clock.monotonic()) {
         Some(owner) => Ok(Some(owner)),
         None => look_up_owner(app, digest).await,
     }
@@ -130,7 +130,7 @@ async fn look_up_owner(app: &App, digest: [u8; 32]) -> Result<Option<Owner>> {
         return Ok(None);
     }
     let owner = Owner { session, read };
-    app.part::<Known>().cookies.put(digest, owner, now + left, now);
+    app.state::<Known>().cookies.put(digest, owner, now + left, now);
     Ok(Some(owner))
 }
 
@@ -145,7 +145,7 @@ fn extend(app: &App, session: &Arc<Session>) {
     extended.idle_expires_at = idle_end(app, session.transport, now).min(session.expires_at);
     // Remembered first, so that the requests that follow don't extend it too. SECURITY: not in place of what was
     // read since (test: only_what_is_remembered_is_replaced).
-    if !memory(app).replace(&session.id, session, Arc::new(extended.clone())) {
+    if !cache(app).replace(&session.id, session, Arc::new(extended.clone())) {
         return;
     }
     let app = app.clone();

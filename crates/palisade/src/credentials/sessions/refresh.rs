@@ -14,8 +14,8 @@ use palisade_crypto::secret::SecretString;
 use palisade_db::{Timestamp, args};
 
 use super::{
-    Issued, Proof, RENEWED_NEWS, REPLAYED, Session, SessionRow, Transport, Why, ending, idle_end,
-    live, memory, next_read, session,
+    Issued, Proof, RENEWED_TOPIC, REPLAYED, Session, SessionRow, Transport, Why, cache, ending,
+    idle_end, live, next_read, session,
 };
 use crate::app::{Actor, App, Change, Hold};
 use crate::error::{Error, Kind, Result};
@@ -33,7 +33,7 @@ pub async fn refresh(
     secret: &SecretString,
 ) -> Result<Issued> {
     let digest = opaque::digest(transport.prefix(), secret.expose()).ok_or_else(ended)?;
-    // What nobody was given costs a read, and not the writer's time.
+    // What no one was given costs a read, and not the writer's time.
     let known: Option<(UserId,)> = app
         .db
         .maybe("select user_id from session_secrets where digest = $1", args![digest])
@@ -46,7 +46,7 @@ pub async fn refresh(
     let session = take_up(&mut change, digest, transport).await?.ok_or_else(ended)?;
     let successor = opaque::generate(transport.prefix(), &*app.random);
     if !use_up(&mut change, &session, secret, digest, &successor).await? {
-        // It may be the end of the session, which nobody else may be in the middle of.
+        // It may be the end of the session, which no one else may be in the middle of.
         drop(change);
         let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
         let session = take_up(&mut change, digest, transport).await?.ok_or_else(ended)?;
@@ -54,14 +54,14 @@ pub async fn refresh(
     }
     store_secret(&mut change, &session, &successor).await?;
     match transport {
-        Transport::Token => memory(app).forget(&session.id, app.clock.monotonic()),
-        Transport::Cookie => change.tell(RENEWED_NEWS, session.id.0),
+        Transport::Token => cache(app).forget(&session.id, app.clock.monotonic()),
+        Transport::Cookie => change.publish(RENEWED_TOPIC, session.id.0),
     }
     change.commit_quietly("a refresh goes on with a session; its start and end are events").await?;
     Ok(Issued { session, secret: successor })
 }
 
-/// The live session of a refresh token, which stays unused. One that was used already is `spent`; whoever only
+/// The live session of a refresh token, which stays unused. One that was used already is `spent`; anyone who only
 /// asks for the session may still name it so.
 ///
 /// # Errors
@@ -82,7 +82,7 @@ pub async fn of_refresh_token(app: &App, token: &str, spent: bool) -> Result<Opt
 }
 
 /// Goes on with a session whose user has proved again who they are: every credential that it had before is
-/// good no more.
+/// no longer valid.
 ///
 /// # Errors
 /// `sessions.ended`; or the database fails.
@@ -100,9 +100,9 @@ pub async fn renew(
     // A number, since a clock can't tell two moments of the same second apart.
     session.generation += 1;
     session.authenticated_at = now;
-    session.proved_with = proof.strength;
+    session.proved_with = proof.level;
     add_proof(change, &mut session, proof).await?;
-    // SECURITY: whoever copied one of them doesn't become as fresh as its owner
+    // SECURITY: anyone who copied one of them doesn't become as fresh as its owner
     // (test: a_new_proof_of_identity_ends_the_credentials_before_it).
     change
         .run(
@@ -115,7 +115,7 @@ pub async fn renew(
     let secret = opaque::generate(session.transport.prefix(), &*app.random);
     store_secret(change, &session, &secret).await?;
     extend(change, &mut session).await?;
-    change.tell(RENEWED_NEWS, id.0);
+    change.publish(RENEWED_TOPIC, id.0);
     Ok(Issued { session, secret })
 }
 
@@ -123,16 +123,16 @@ pub async fn renew(
 ///
 /// # Errors
 /// `sessions.ended`; or the database fails.
-pub async fn strengthen(
+pub async fn raise_level(
     change: &mut Change,
     user: UserId,
     id: SessionId,
     proof: Proof,
 ) -> Result<()> {
     let mut session = hold(change, user, id).await?;
-    session.proved_with = session.proved_with.max(proof.strength);
+    session.proved_with = session.proved_with.max(proof.level);
     add_proof(change, &mut session, proof).await?;
-    change.tell(RENEWED_NEWS, id.0);
+    change.publish(RENEWED_TOPIC, id.0);
     Ok(())
 }
 
@@ -287,7 +287,7 @@ async fn repeat(
         // Replaced by a new proof of identity a moment ago: late, and no sign of a copy.
         return Err(ended());
     }
-    // SECURITY: somebody holds a copy (test: a_late_replay_ends_the_family).
+    // SECURITY: someone holds a copy (test: a_late_replay_ends_the_family).
     ending::end(&mut change, session.user, session.id, Why::Replayed).await?;
     let entry = REPLAYED.about(session.user).detail("session", session.id.to_string());
     change.commit(entry).await?;

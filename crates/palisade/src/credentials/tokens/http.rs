@@ -56,9 +56,9 @@ struct PasetoKey {
 pub(super) fn routes() -> Routes {
     Routes::root()
         .get("/.well-known/jwks.json", ANYONE, jwks)
-        .says("Returns the public keys that verify JWTs.")
+        .summary("Returns the public keys that verify JWTs.")
         .get("/.well-known/paseto-keys.json", ANYONE, paseto_keys)
-        .says("Returns the public keys that verify PASETOs.")
+        .summary("Returns the public keys that verify PASETOs.")
 }
 
 async fn jwks(State(app): State<App>) -> Result<Published<Jwks>> {

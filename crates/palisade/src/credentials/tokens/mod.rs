@@ -18,11 +18,11 @@ use palisade_crypto::secret::SecretString;
 use palisade_crypto::token::{AccessClaims, TokenError};
 use palisade_db::Timestamp;
 
-use crate::app::{App, Parts, Subscription};
+use crate::app::{App, State, Subscription};
+use crate::cache::Bounded;
 use crate::error::{Error, Result, bad_token};
 use crate::id::{SessionId, UserId};
 use crate::keys;
-use crate::memory::Bounded;
 use crate::module::Module;
 use crate::settings::TokenFormat;
 
@@ -32,11 +32,11 @@ pub const MODULE: Module = Module {
     routes: http::routes,
     subscriptions: &[Subscription {
         topic: "keys.changed",
-        apply: |app, _| app.part::<Verified>().0.clear(),
-        forget_all: |app| app.part::<Verified>().0.clear(),
+        apply: |app, _| app.state::<Verified>().0.clear(),
+        forget_all: |app| app.state::<Verified>().0.clear(),
     }],
-    parts: |_, parts: &mut Parts| {
-        parts.put(Verified(Bounded::new(200_000)));
+    state: |_, state: &mut State| {
+        state.put(Verified(Bounded::new(200_000)));
         Ok(())
     },
     ..Module::EMPTY
@@ -116,7 +116,7 @@ const CLIENT: &str = "palisade";
 /// `access.invalid_token`; or the keys can't be read.
 pub async fn verify(app: &App, token: &str) -> Result<Arc<AccessToken>> {
     let digest = fingerprint(token.as_bytes());
-    let memory = &app.part::<Verified>().0;
+    let memory = &app.state::<Verified>().0;
     let (monotonic, now) = (app.clock.monotonic(), app.clock.now());
     // SECURITY: by the time of day too, which goes on while a machine sleeps
     // (test: a_remembered_token_expires_by_the_time_of_day).

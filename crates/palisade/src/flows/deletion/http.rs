@@ -13,14 +13,14 @@ use crate::users;
 pub(super) fn routes() -> Routes {
     Routes::at("/users")
         .delete("/me", SIGNED_IN.fresh(), delete_me)
-        .says(
+        .summary(
             "Requests the deletion of your account.\n\nEvery session ends now. The account is \
              deleted after `users.deletion_grace` (14 days by default); signing in before then \
              cancels the request.",
         )
         .or(Kind::Conflict, "users.last_admin")
         .delete("/{id}", needs(users::WRITE).fresh(), delete_user)
-        .says("Permanently deletes a user.\n\nThe audit log keeps only the user's id.")
+        .summary("Permanently deletes a user.\n\nThe audit log keeps only the user's id.")
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "users.last_admin")
 }
@@ -37,7 +37,7 @@ async fn delete_user(
     Id(id): Id<UserId>,
 ) -> Result<NoContent> {
     let holds = held_for_deletion(id);
-    let (change, user) = users::change_within_reach(&app, &caller, id, &holds).await?;
+    let (change, user) = users::change_manageable(&app, &caller, id, &holds).await?;
     delete(change, &user).await?;
     Ok(NoContent)
 }

@@ -19,7 +19,7 @@ use crate::app::{Actor, App, Change, Hold};
 use crate::credentials::{self, Act, End};
 use crate::error::Result;
 use crate::id::UserId;
-use crate::mail::{self, Content, Letter, for_people};
+use crate::mail::{self, Content, EmailTemplate, for_people};
 use crate::module::{Job, Module};
 use crate::record::Event;
 use crate::users::{self, User};
@@ -27,17 +27,17 @@ use crate::users::{self, User};
 /// A user asked for their account to be deleted.
 pub const DELETION_ASKED: Event = Event {
     name: "account.deletion_asked",
-    says: "A user requested the deletion of their account",
+    summary: "A user requested the deletion of their account",
 };
 /// A user was deleted.
-pub const DELETED: Event = Event { name: "account.deleted", says: "A user was deleted" };
+pub const DELETED: Event = Event { name: "account.deleted", summary: "A user was deleted" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
     name: "deletion",
     routes: http::routes,
     events: &[DELETION_ASKED, DELETED],
-    letters: &[&LETTER],
+    email_templates: &[&EMAIL],
     jobs: &[Job {
         name: "deletion.delete_due",
         every: Duration::from_secs(60),
@@ -46,10 +46,10 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-static LETTER: Letter = Letter {
+static EMAIL: EmailTemplate = EmailTemplate {
     name: "account_deleted",
-    text: include_str!("letters/deleted.txt"),
-    html: include_str!("letters/deleted.html"),
+    text: include_str!("emails/deleted.txt"),
+    html: include_str!("emails/deleted.html"),
     prepare: mail::as_written,
 };
 
@@ -66,8 +66,8 @@ pub async fn ask_for_deletion(app: &App, actor: &Actor, user: &User) -> Result<(
     let at = change.now().plus(grace);
     users::delete_later(&mut change, user.id, at).await?;
     credentials::end(&mut change, End::of(user.id, Act::DeletionAsked)).await?;
-    let letter = Content::to(&user.email).with("until", for_people(at));
-    mail::post(&mut change, &LETTER, letter).await?;
+    let content = Content::to(&user.email).with("until", for_people(at));
+    mail::enqueue(&mut change, &EMAIL, content).await?;
     change.commit(DELETION_ASKED.about(user.id)).await
 }
 
@@ -83,12 +83,12 @@ pub fn held_for_deletion(user: UserId) -> [Hold; 2] {
 pub async fn delete(mut change: Change, user: &User) -> Result<()> {
     // Before the rows go: every process must hear of the endings.
     credentials::end(&mut change, End::of(user.id, Act::Deleted)).await?;
-    mail::post(&mut change, &LETTER, Content::to(&user.email).with("until", "")).await?;
+    mail::enqueue(&mut change, &EMAIL, Content::to(&user.email).with("until", "")).await?;
     users::delete(&mut change, user.id).await?;
     change.commit(DELETED.about(user.id)).await
 }
 
-/// Deletes whoever asked for it and didn't come back.
+/// Deletes the users who asked for it and didn't come back.
 async fn delete_due(app: &App) -> Result<()> {
     let due: Vec<(UserId,)> = app
         .db

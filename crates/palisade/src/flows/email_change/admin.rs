@@ -1,4 +1,4 @@
-//! What an administrator changes of a user, the address included.
+//! What an administrator changes of a user, the email included.
 
 use super::{ANNOUNCE, CHANGED, settle};
 use crate::app::Change;
@@ -12,7 +12,7 @@ use crate::users::{self, Email, User};
 pub struct Changes {
     /// What they are called; inner none: nothing.
     pub name: Option<Option<String>>,
-    /// Another address, which counts as unproven.
+    /// Another email, which counts as unproven.
     pub email: Option<Email>,
 }
 
@@ -21,7 +21,7 @@ pub struct Changes {
 /// # Errors
 /// Not found; `users.email_taken`; `users.service_account`; or the database fails.
 pub async fn alter(mut change: Change, user: &User, changes: Changes) -> Result<()> {
-    let email = changes.email.filter(|email| email.address() != user.email);
+    let email = changes.email.filter(|email| email.as_str() != user.email);
     let mut fields = Vec::new();
     if let Some(email) = email {
         if user.service {
@@ -44,12 +44,12 @@ pub async fn alter(mut change: Change, user: &User, changes: Changes) -> Result<
     change.commit(users::CHANGED.about(user.id).detail("field", fields.join(" "))).await
 }
 
-/// Gives a user another address at the word of an administrator; it counts as unproven.
+/// Gives a user another email address at the word of an administrator; it counts as unproven.
 async fn move_to(change: &mut Change, user: UserId, old: &str, email: &Email) -> Result<()> {
-    // SECURITY: whoever reads the mail of an address that it had before can't take it back either
+    // SECURITY: anyone who reads the mail of an earlier email can't take it back either
     // (test: users_are_changed_and_deleted).
-    settle(change, End::of(user, Act::AddressMoved), email, false).await?;
-    mail::post(change, &ANNOUNCE, Content::to(old)).await?;
+    settle(change, End::of(user, Act::EmailSet), email, false).await?;
+    mail::enqueue(change, &ANNOUNCE, Content::to(old)).await?;
     // What is personal would be sealed under the administrator's key, and outlive the user.
     change.note(CHANGED.about(user));
     Ok(())

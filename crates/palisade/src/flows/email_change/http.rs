@@ -20,28 +20,28 @@ use crate::pages::Page;
 use crate::shape;
 use crate::users::{self, Email, UserView, absent_or_null, check_name};
 
-/// Asking for another address, by account: each is a letter in somebody's mail.
+/// Requests for a change of email, by account: each sends a message.
 pub(super) const EMAIL_CHANGE: Rule = Rule {
     name: "email_change_account",
     burst: 5,
     per: Duration::from_secs(3600),
     key: Key::Account,
-    says: "Too many changes of email address for this account. Try again later.",
+    summary: "Too many changes of email address for this account. Try again later.",
 };
 
-/// Attempts to use a link of a change of address, by address.
+/// Attempts to use a link of a change of email, by IP address.
 pub(super) const EMAIL_LINK: Rule = Rule {
-    name: "email_link_address",
+    name: "email_link_ip",
     burst: 30,
     per: Duration::from_secs(3600),
-    key: Key::Address,
-    says: "Too many attempts to use a link. Try again later.",
+    key: Key::Ip,
+    summary: "Too many attempts to use a link. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
     Routes::at("")
-        .post("/users/me/email", SIGNED_IN.fresh(), change_address)
-        .says(
+        .post("/users/me/email", SIGNED_IN.fresh(), change_email)
+        .summary(
             "Requests a change of email address.\n\nThe email address changes once the link that \
              is sent to the new one is used. The response is the same whether or not the new one \
              has an account.",
@@ -49,7 +49,7 @@ pub(super) fn routes() -> Routes {
         .or(Kind::TooMany, "request.too_many")
         .or(Kind::Unavailable, "mail.off")
         .post("/auth/email/confirm", ANYONE.limit(&EMAIL_LINK), confirm_change)
-        .says(
+        .summary(
             "Changes the email address, with the token of the link that was sent to the new one \
              and the account's password.",
         )
@@ -57,7 +57,7 @@ pub(super) fn routes() -> Routes {
         .or(Kind::TooMany, "lockout.locked")
         .or(Kind::Unavailable, "passwords.busy")
         .post("/auth/email/undo", ANYONE.limit(&EMAIL_LINK), undo_change)
-        .says(
+        .summary(
             "Restores the previous email address, with the token of the link that was sent to it \
              and a new password.\n\nThe link works once, within a week.\n\nEnds every session and \
              does not start one.",
@@ -67,12 +67,12 @@ pub(super) fn routes() -> Routes {
         .and(
             Routes::at("/users")
                 .patch("/{id}", needs(users::WRITE).fresh(), change_user)
-                .says(
+                .summary(
                     "Updates the given fields of a user.\n\nA new email address counts as unverified, and \
                      the previous one is notified. To change your own email address, use `POST \
                      /users/me/email`.",
                 )
-                .or(Kind::Denied, "users.own_address")
+                .or(Kind::Denied, "users.own_email")
                 .or(Kind::Denied, "access.exceeds_own")
                 .or(Kind::Conflict, "users.email_taken")
                 .or(Kind::Conflict, "users.service_account"),
@@ -84,7 +84,7 @@ pub(super) fn routes() -> Routes {
         )
 }
 
-/// The page behind the link to the new address.
+/// The page behind the link to the new email.
 const CONFIRM_PAGE: Page = Page {
     title: "Confirm your new email address",
     scripts: &["account.js"],
@@ -96,7 +96,7 @@ async fn confirm_page(State(app): State<App>) -> Html {
     CONFIRM_PAGE.show(&app)
 }
 
-/// The page behind the link to the old address.
+/// The page behind the link to the old email.
 const UNDO_PAGE: Page = Page {
     title: "Restore your account",
     scripts: &["account.js"],
@@ -110,7 +110,7 @@ async fn undo_page(State(app): State<App>) -> Html {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct AddressBody {
+struct EmailBody {
     /// The new email address.
     #[schemars(with = "shape::EmailAddress")]
     email: String,
@@ -150,10 +150,10 @@ struct UserChangeBody {
     email: Option<String>,
 }
 
-async fn change_address(
+async fn change_email(
     State(app): State<App>,
     caller: Caller,
-    Body(body): Body<AddressBody>,
+    Body(body): Body<EmailBody>,
 ) -> Result<Accepted<Taken>> {
     let user = caller.signed_in()?.user;
     let email = Email::parse(&body.email).map_err(|broken| broken.at("/email"))?;
@@ -192,12 +192,12 @@ async fn change_user(
     let email = rules.check("/email", body.email.as_deref().map(Email::parse).transpose());
     let (name, email) = rules.all(name.zip(email))?;
     let hold = if email.is_some() { Hold::Alone(id) } else { Hold::Shared(id) };
-    let (change, user) = users::change_within_reach(&app, &caller, id, &[hold]).await?;
+    let (change, user) = users::change_manageable(&app, &caller, id, &[hold]).await?;
     // SECURITY: else a found session becomes an account without a way back
     // (test: users_are_changed_and_deleted).
     if email.is_some() && caller.signed_in()?.user == id {
-        let says = "Change your own email address with POST /api/v1/users/me/email.";
-        return Err(Error::new(Kind::Denied, "users.own_address", says));
+        let detail = "Change your own email address with POST /api/v1/users/me/email.";
+        return Err(Error::new(Kind::Denied, "users.own_email", detail));
     }
     alter(change, &user, Changes { name, email }).await?;
     let user = users::find(&app, id).await?.ok_or_else(Error::not_found)?;

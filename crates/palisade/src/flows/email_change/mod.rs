@@ -1,14 +1,14 @@
-//! A change of email address: asked for by the user, confirmed from the new address, and undone from the old one for a
+//! A change of email address: asked for by the user, confirmed from the new email, and undone from the old one for a
 //! week; or made by an administrator.
 //!
 //! # Promises
 //!
-//! - Asking answers alike for every address, whether it has an account or not.
-//! - An address is changed by whoever reads the new mail **and** knows the password; whoever reads the old mail
-//!   can undo it for a week, and nobody else can have that address meanwhile.
-//! - An administrator's change can't be undone from the old address, and the new one counts as unproven.
+//! - Asking answers alike for every email, whether it has an account or not.
+//! - An email is changed by anyone who reads the new mail **and** knows the password; anyone who reads the old mail
+//!   can undo it for a week, and no one else can have that email meanwhile.
+//! - An administrator's change can't be undone from the old email, and the new one counts as unproven.
 //!
-//! Tables: `address_changes`.
+//! Tables: `email_changes`.
 
 mod admin;
 mod http;
@@ -28,24 +28,24 @@ use crate::credentials::{self, Act, End, Ending, Fate, Kind};
 use crate::error::{Error, Result};
 use crate::id::UserId;
 use crate::lockout::{self, Account, Client, Guess};
-use crate::mail::{self, Content, Letter};
+use crate::mail::{self, Content, EmailTemplate};
 use crate::mfa;
 use crate::module::{Job, Module};
-use crate::passwords::{self, Stored, Turn, Verdict};
+use crate::passwords::{self, QueueSlot, Stored, Verdict};
 use crate::record::Event;
 use crate::recovery::bad_token;
 use crate::shape;
 use crate::users::{self, Email};
 
-/// A user asked for another address.
+/// A user asked for another email.
 pub const ASKED: Event =
-    Event { name: "recovery.address_asked", says: "A user requested a change of email address" };
-/// A user's address was changed.
+    Event { name: "recovery.email_asked", summary: "A user requested a change of email address" };
+/// A user's email was changed.
 pub const CHANGED: Event =
-    Event { name: "recovery.address_changed", says: "The email address of a user was changed" };
-/// A change of address was undone from the old address.
+    Event { name: "recovery.email_changed", summary: "The email address of a user was changed" };
+/// A change of email was undone from the old email.
 pub const RESTORED: Event =
-    Event { name: "recovery.address_restored", says: "A change of email address was undone" };
+    Event { name: "recovery.email_restored", summary: "A change of email address was undone" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -53,7 +53,7 @@ pub const MODULE: Module = Module {
     routes: http::routes,
     limits: &[&http::EMAIL_CHANGE, &http::EMAIL_LINK],
     events: &[ASKED, CHANGED, RESTORED],
-    letters: &[&CONFIRM, &ANNOUNCE],
+    email_templates: &[&CONFIRM, &ANNOUNCE],
     jobs: &[Job {
         name: "email_change.prune",
         every: Duration::from_secs(3600),
@@ -80,7 +80,7 @@ pub const MODULE: Module = Module {
             },
         },
     ],
-    tables: &["address_changes"],
+    tables: &["email_changes"],
     answers: Answers {
         email_is_reserved: Some(|change, key| Box::pin(is_reserved(change, key, None))),
         ..Answers::NONE
@@ -95,24 +95,24 @@ const UNDO_PREFIX: &str = "pal_un_";
 const LIVES: Duration = Duration::from_secs(24 * 3600);
 const UNDONE_WITHIN: Duration = Duration::from_secs(7 * 24 * 3600);
 
-static CONFIRM: Letter = Letter {
-    name: "recovery_confirm_address",
-    text: include_str!("letters/confirm_address.txt"),
-    html: include_str!("letters/confirm_address.html"),
-    prepare: confirm_letter,
+static CONFIRM: EmailTemplate = EmailTemplate {
+    name: "recovery_confirm_email",
+    text: include_str!("emails/confirm_email.txt"),
+    html: include_str!("emails/confirm_email.html"),
+    prepare: prepare_confirmation,
 };
 
-static ANNOUNCE: Letter = Letter {
-    name: "recovery_address_changed",
-    text: include_str!("letters/address_changed.txt"),
-    html: include_str!("letters/address_changed.html"),
-    prepare: announce_letter,
+static ANNOUNCE: EmailTemplate = EmailTemplate {
+    name: "recovery_email_changed",
+    text: include_str!("emails/email_changed.txt"),
+    html: include_str!("emails/email_changed.html"),
+    prepare: prepare_announcement,
 };
 
-/// The value of a letter that names the change of address.
+/// The value of the template that names the change of email.
 const CHANGE: &str = "change";
 
-/// Notes that a user wants another address, and writes to it. Says nothing about whether it has an account.
+/// Notes that a user wants another email, and writes to it. Says nothing about whether it has an account.
 ///
 /// # Errors
 /// `mail.off`; not found; or the database fails.
@@ -120,35 +120,35 @@ pub async fn ask(app: &App, actor: &Actor, user: UserId, email: &Email) -> Resul
     mail::needed(app)?;
     let mut change = app.change(actor).await?;
     let (id, now) = (app.new_id(), change.now());
-    // SECURITY: a link in an earlier mail, perhaps to a mistyped address, opens nothing any more
+    // SECURITY: a link in an earlier mail, perhaps to a mistyped email, opens nothing any more
     // (test: a_newer_link_replaces_the_older_ones).
     users::hold(&mut change, user).await?;
     change
-        .run("delete from address_changes where user_id = $1 and confirmed_at is null", args![user])
+        .run("delete from email_changes where user_id = $1 and confirmed_at is null", args![user])
         .await?;
     let asked = change
         .run(
-            "insert into address_changes (id, user_id, email, old_email, old_key, created_at, expires_at,
+            "insert into email_changes (id, user_id, email, old_email, old_key, created_at, expires_at,
                 password_generation)
              select $1, id, $3, email, email_key, $4, $5,
                 coalesce((select generation from passwords where user_id = $2), 0)
              from users where id = $2",
-            args![id, user, email.address(), now, now.plus(LIVES)],
+            args![id, user, email.as_str(), now, now.plus(LIVES)],
         )
         .await?;
     if asked != 1 {
         return Err(Error::not_found());
     }
-    let content = Content::to(email.address()).with(CHANGE, id.to_string());
-    mail::post(&mut change, &CONFIRM, content).await?;
-    change.commit(ASKED.about(user).personal("email", email.address())).await
+    let content = Content::to(email.as_str()).with(CHANGE, id.to_string());
+    mail::enqueue(&mut change, &CONFIRM, content).await?;
+    change.commit(ASKED.about(user).personal("email", email.as_str())).await
 }
 
 fn named(content: &Content) -> Option<Uuid> {
     content.values.get(CHANGE).and_then(|id| id.parse().ok())
 }
 
-fn confirm_letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
+fn prepare_confirmation(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
     Box::pin(async move {
         let (Some(id), Some(to)) = (named(&content), content.to.clone()) else { return Ok(None) };
         let taken = match Email::parse(&to) {
@@ -162,42 +162,38 @@ fn confirm_letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Co
         let mut change = app.change(&Actor::system()).await?;
         let stored = change
             .run(
-                "update address_changes set digest = $2 where id = $1 and confirmed_at is null",
+                "update email_changes set digest = $2 where id = $1 and confirmed_at is null",
                 args![id, opaque::digest(CONFIRM_PREFIX, token.expose())],
             )
             .await?;
-        change
-            .commit_quietly("a link for a change of address; what it leads to is an event")
-            .await?;
+        change.commit_quietly("a link for a change of email; what it leads to is an event").await?;
         Ok((stored == 1).then(|| Content::to(&to).with_link(app, "email", &token)))
     })
 }
 
-fn announce_letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
+fn prepare_announcement(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
     Box::pin(async move {
         let (Some(id), Some(to)) = (named(&content), content.to.clone()) else {
-            // An administrator's change: whoever reads the old mail can't undo it.
+            // An administrator's change: anyone who reads the old mail can't undo it.
             return Ok(Some(content.with("link", "")));
         };
         let token = opaque::generate(UNDO_PREFIX, &*app.random);
         let mut change = app.change(&Actor::system()).await?;
         let stored = change
             .run(
-                "update address_changes set undo_digest = $2 where id = $1 and undone_at is null",
+                "update email_changes set undo_digest = $2 where id = $1 and undone_at is null",
                 args![id, opaque::digest(UNDO_PREFIX, token.expose())],
             )
             .await?;
-        change
-            .commit_quietly("a link for a change of address; what it leads to is an event")
-            .await?;
+        change.commit_quietly("a link for a change of email; what it leads to is an event").await?;
         Ok((stored == 1).then(|| Content::to(&to).with_link(app, "undo", &token)))
     })
 }
 
 /// A stored change of email address, as exported for its owner.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-#[schemars(rename = "AddressChange")]
-pub struct AddressChange {
+#[schemars(rename = "EmailChange")]
+pub struct EmailChange {
     /// The requested email address.
     pub email: String,
     /// The previous email address.
@@ -210,20 +206,20 @@ pub struct AddressChange {
     pub confirmed_at: Option<Timestamp>,
 }
 
-/// The changes of address of a user that are kept: those that wait, and those that can be undone.
+/// The changes of email of a user that are kept: those that wait, and those that can be undone.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn kept_changes(app: &App, user: UserId) -> Result<Vec<AddressChange>> {
+pub async fn kept_changes(app: &App, user: UserId) -> Result<Vec<EmailChange>> {
     let rows: Vec<(String, String, Timestamp, Option<Timestamp>)> = app
         .db
         .all(
-            "select email, old_email, created_at, confirmed_at from address_changes
+            "select email, old_email, created_at, confirmed_at from email_changes
              where user_id = $1 order by created_at, id",
             args![user],
         )
         .await?;
-    let view = |(email, old_email, created_at, confirmed_at)| AddressChange {
+    let view = |(email, old_email, created_at, confirmed_at)| EmailChange {
         email,
         old_email,
         created_at,
@@ -232,7 +228,7 @@ pub async fn kept_changes(app: &App, user: UserId) -> Result<Vec<AddressChange>>
     Ok(rows.into_iter().map(view).collect())
 }
 
-/// A change of address whose link somebody has.
+/// A change of email whose link someone has.
 struct Pending {
     id: Uuid,
     user: UserId,
@@ -243,14 +239,14 @@ struct Pending {
 
 type Row = (Uuid, UserId, String, String, Vec<u8>, i64);
 
-/// The change that a link belongs to: not after the password or the address was changed.
+/// The change that a link belongs to: not after the password or the email was changed.
 async fn pending(app: &App, token: &SecretString) -> Result<Pending> {
     let digest = opaque::digest(CONFIRM_PREFIX, token.expose()).ok_or_else(bad_token)?;
     let row: Option<Row> = app
         .db
         .maybe(
             "select a.id, a.user_id, a.email, a.old_email, p.sealed, p.generation
-             from address_changes a
+             from email_changes a
                 join users u on u.id = a.user_id and u.email_key = a.old_key
                 join passwords p on p.user_id = a.user_id and p.generation = a.password_generation
              where a.digest = $1 and a.confirmed_at is null and a.expires_at > $2
@@ -259,11 +255,11 @@ async fn pending(app: &App, token: &SecretString) -> Result<Pending> {
         )
         .await?;
     let (id, user, email, old_email, sealed, generation) = row.ok_or_else(bad_token)?;
-    let email = Email::parse(&email).map_err(|_| Error::internal("a stored address"))?;
+    let email = Email::parse(&email).map_err(|_| Error::internal("a stored email"))?;
     Ok(Pending { id, user, email, old_email, stored: Stored::new(user, sealed, generation) })
 }
 
-/// Changes the address with the token that was sent to the new one and the account's password.
+/// Changes the email with the token that was sent to the new one and the account's password.
 ///
 /// # Errors
 /// `recovery.bad_token`; `passwords.wrong`; `lockout.locked`; `users.email_taken`; 503 when too many wait; or
@@ -275,89 +271,89 @@ pub async fn confirm(
     password: &SecretString,
 ) -> Result<()> {
     let pending = pending(app, token).await?;
-    // SECURITY: a mistyped address is somebody else's: the link alone must not give them the account
-    // (test: a_change_of_address_needs_the_password_and_can_be_undone).
+    // SECURITY: a mistyped email is someone else's: the link alone must not give them the account
+    // (test: a_change_of_email_needs_the_password_and_can_be_undone).
     let guess = count(app, actor, &pending).await?;
-    let turn = Turn::of(actor.address);
-    let verdict = passwords::verify(app, turn, Some(&pending.stored), password).await?;
+    let slot = QueueSlot::of(actor.ip);
+    let verdict = passwords::verify(app, slot, Some(&pending.stored), password).await?;
     let mut change = app.change_holding(actor, &[Hold::Alone(pending.user)]).await?;
     if let Verdict::Wrong = verdict {
         guess.wrong(&mut change).await?;
         change.commit_quietly("a wrong password for a link; too many of them are an event").await?;
-        let says = "This is not the password of the account.";
-        return Err(Error::bad_field("/password", "passwords.wrong", says));
+        let detail = "This is not the password of the account.";
+        return Err(Error::bad_field("/password", "passwords.wrong", detail));
     }
     let now = change.now();
     // SECURITY: not for a user who was disabled meanwhile (test: a_link_that_waited_for_a_disabling_is_refused).
     let used = change
         .run(
-            "update address_changes set confirmed_at = $2, undo_until = $3
+            "update email_changes set confirmed_at = $2, undo_until = $3
              where id = $1 and confirmed_at is null and expires_at > $2 and exists (select 1 from users u
-                where u.id = address_changes.user_id and u.disabled_at is null)",
+                where u.id = email_changes.user_id and u.disabled_at is null)",
             args![pending.id, now, now.plus(UNDONE_WITHIN)],
         )
         .await?;
     // SECURITY: at most once, and with the password that was compared
-    // (test: a_change_of_address_needs_the_password_and_can_be_undone).
+    // (test: a_change_of_email_needs_the_password_and_can_be_undone).
     if used != 1 || !passwords::unchanged(&mut change, &pending.stored).await? {
         return Err(bad_token());
     }
-    let act = End::of(pending.user, Act::AddressChanged);
+    let act = End::of(pending.user, Act::EmailChanged);
     settle(&mut change, act, &pending.email, true).await?;
     guess.right(&mut change).await?;
-    let letter = Content::to(&pending.old_email).with(CHANGE, pending.id.to_string());
-    mail::post(&mut change, &ANNOUNCE, letter).await?;
-    change.commit(CHANGED.about(pending.user).personal("email", pending.email.address())).await
+    let content = Content::to(&pending.old_email).with(CHANGE, pending.id.to_string());
+    mail::enqueue(&mut change, &ANNOUNCE, content).await?;
+    change.commit(CHANGED.about(pending.user).personal("email", pending.email.as_str())).await
 }
 
-/// Counts a guess at the password for a link: such links of a user share a count of their own, so that whoever
+/// Counts a guess at the password for a link: such links of a user share a count of their own, so that anyone who
 /// got a mistyped one can't lock the account.
 async fn count(app: &App, actor: &Actor, pending: &Pending) -> Result<Guess> {
-    let account = Account::of(app, None, &format!("address change of {}", pending.user));
+    let account = Account::of(app, None, &format!("email change of {}", pending.user));
     lockout::admit(app, actor, account, Client::Unknown).await?.counted(app)
 }
 
-/// Gives a user an address, and ends what ends with it: links that were sent to the one before, and more.
+/// Gives a user an email address, and ends what ends with it: links that were sent to the one before, and more.
 async fn settle(change: &mut Change, act: End, email: &Email, verified: bool) -> Result<()> {
     let user = act.user;
     users::set_email(change, user, email, verified).await?;
-    // SECURITY: asked after the address is theirs: it may have waited for the change that set it free
-    // (test: an_address_is_reserved_while_its_change_commits).
+    // SECURITY: asked after the email is theirs: it may have waited for the change that set it free
+    // (test: an_email_is_reserved_while_its_change_commits).
     if is_reserved(change, email.key(), Some(user)).await? {
         return Err(users::email_taken());
     }
-    // SECURITY: what was sent to the address before works no more
+    // SECURITY: what was sent to the email before works no more
     // (tests: lost_factors_come_back_after_a_time, every_act_ends_what_the_table_says).
     credentials::end(change, act).await.map(drop)
 }
 
-/// Voids changes of address that aren't confirmed. Links aren't counted.
+/// Voids changes of email that aren't confirmed. Links aren't counted.
 async fn void_asked(change: &mut Change, user: UserId) -> Result<usize> {
-    let sql = "delete from address_changes where user_id = $1 and confirmed_at is null";
+    let sql = "delete from email_changes where user_id = $1 and confirmed_at is null";
     change.run(sql, args![user]).await?;
     Ok(0)
 }
 
-/// Voids what undoes changes of address: of those that were asked for after a moment, or all.
+/// Voids what undoes changes of email: of those that were asked for after a moment, or all.
 async fn void_undoing(
     change: &mut Change,
     user: UserId,
     since: Option<Timestamp>,
 ) -> Result<usize> {
-    // SECURITY: whoever moved the account on can't take it back with a link of theirs
-    // (test: an_undone_change_of_address_voids_those_after_it).
-    let sql = "delete from address_changes where user_id = $1 and confirmed_at is not null
+    // SECURITY: anyone who moved the account on can't take it back with a link of theirs
+    // (test: an_undone_change_of_email_voids_those_after_it).
+    let sql = "delete from email_changes where user_id = $1 and confirmed_at is not null
             and undone_at is null and ($2 is null or created_at >= $2)";
     change.run(sql, args![user, since]).await?;
     Ok(0)
 }
 
-/// Whether somebody else than this user may still take an address back.
+/// Whether someone else than this user may still take an email back.
 async fn is_reserved(change: &mut Change, key: &str, user: Option<UserId>) -> Result<bool> {
     let now = change.now();
     let row: Option<(i64,)> = change
         .maybe(
-            "select cast(1 as bigint) from address_changes
+            "select cast(1 as bigint) from email_changes
              where old_key = $1 and ($2 is null or user_id <> $2) and undo_until > $3 and undone_at is null
              limit 1",
             args![key, user.map(|user| user.0), now],
@@ -381,25 +377,25 @@ pub async fn undo(
     let row: Option<(Uuid, UserId, String, Timestamp)> = app
         .db
         .maybe(
-            "select a.id, a.user_id, a.old_email, a.created_at from address_changes a
+            "select a.id, a.user_id, a.old_email, a.created_at from email_changes a
                 join users u on u.id = a.user_id and u.disabled_at is null
              where a.undo_digest = $1 and a.undone_at is null and a.undo_until > $2",
             args![digest, app.clock.now()],
         )
         .await?;
     let (id, user, old_email, asked_at) = row.ok_or_else(bad_token)?;
-    let turn = Turn::of(actor.address);
+    let slot = QueueSlot::of(actor.ip);
     let found = users::find(app, user).await?.ok_or_else(bad_token)?;
-    let hashed = passwords::hash_for(app, turn, &found, "/password", password).await?;
+    let hashed = passwords::hash_for(app, slot, &found, "/password", password).await?;
     let sealed = hashed.seal(app, user);
     let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
     let now = change.now();
     // SECURITY: not for a user who was disabled meanwhile (test: a_link_that_waited_for_a_disabling_is_refused).
     let used = change
         .run(
-            "update address_changes set undone_at = $2
+            "update email_changes set undone_at = $2
              where id = $1 and undone_at is null and undo_until > $2 and exists (select 1 from users u
-                where u.id = address_changes.user_id and u.disabled_at is null)",
+                where u.id = email_changes.user_id and u.disabled_at is null)",
             args![id, now],
         )
         .await?;
@@ -409,21 +405,21 @@ pub async fn undo(
     if users::awaits_proof(&mut change, user).await? {
         mfa::remove_all(&mut change, user).await?;
     }
-    let email = Email::parse(&old_email).map_err(|_| Error::internal("a stored address"))?;
-    // SECURITY: with whatever was set up since (tests: an_undone_change_of_address_removes_later_factors,
-    // an_undone_change_of_address_voids_those_after_it).
-    let act = End { since: Some(asked_at), ..End::of(user, Act::AddressRestored) };
+    let email = Email::parse(&old_email).map_err(|_| Error::internal("a stored email"))?;
+    // SECURITY: with whatever was set up since (tests: an_undone_change_of_email_removes_later_factors,
+    // an_undone_change_of_email_voids_those_after_it).
+    let act = End { since: Some(asked_at), ..End::of(user, Act::EmailRestored) };
     settle(&mut change, act, &email, true).await?;
     users::keep(&mut change, user).await?;
-    users::prove_address(&mut change, user, email.address()).await?;
+    users::prove_email(&mut change, user, email.as_str()).await?;
     passwords::store(&mut change, user, sealed).await?;
     lockout::clear_password(&mut change, user).await?;
-    passwords::tell_owner(&mut change, user).await?;
-    change.commit(RESTORED.about(user).personal("email", email.address())).await
+    passwords::notify_owner(&mut change, user).await?;
+    change.commit(RESTORED.about(user).personal("email", email.as_str())).await
 }
 
 async fn prune(app: &App) -> Result<()> {
-    let sql = "delete from address_changes
+    let sql = "delete from email_changes
          where (confirmed_at is null and expires_at < $1) or undo_until < $1";
     let upkeep = app.upkeep("changes of email that have expired or can't be undone any more");
     upkeep.run(sql, args![app.clock.now()]).await?;

@@ -18,13 +18,13 @@ pub(super) const EXPORT: Rule = Rule {
     burst: 5,
     per: Duration::from_secs(3600),
     key: Key::Account,
-    says: "Too many exports of this account. Try again later.",
+    summary: "Too many exports of this account. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
     Routes::at("/users")
         .get("/me/export", SIGNED_IN, take_out)
-        .says("Exports all data that is stored about the signed-in user.")
+        .summary("Exports all data that is stored about the signed-in user.")
         .or(Kind::TooMany, "request.too_many")
 }
 

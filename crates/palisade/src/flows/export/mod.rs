@@ -16,7 +16,7 @@ use crate::access::Caller;
 use crate::api_keys::{self, KeptKey};
 use crate::app::App;
 use crate::audit_log::{self, EventView, Filter};
-use crate::email_change::{self, AddressChange};
+use crate::email_change::{self, EmailChange};
 use crate::error::{Result, bad_token};
 use crate::grants::{self, GrantView};
 use crate::mfa::{self, PasskeyView};
@@ -27,8 +27,10 @@ use crate::shape;
 use crate::users::{self, UserView};
 
 /// Everything that is kept of a person was given out to them.
-pub const EXPORTED: Event =
-    Event { name: "account.exported", says: "A user exported the data that is stored about them" };
+pub const EXPORTED: Event = Event {
+    name: "account.exported",
+    summary: "A user exported the data that is stored about them",
+};
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -54,7 +56,7 @@ struct Export {
     /// The passkeys.
     passkeys: Vec<PasskeyView>,
     /// The changes of email address that are pending or can be undone.
-    address_changes: Vec<AddressChange>,
+    email_changes: Vec<EmailChange>,
     /// The grants on single resources.
     grants: Vec<GrantView>,
     /// What the user did and what was done to their account, newest first.
@@ -75,7 +77,7 @@ async fn export(app: &App, caller: &Caller) -> Result<Export> {
         sessions: sessions::kept(app, me.user).await?,
         api_keys: api_keys::kept(app, me.user).await?,
         passkeys: mfa::passkeys_of(app, me.user).await?,
-        address_changes: email_change::kept_changes(app, me.user).await?,
+        email_changes: email_change::kept_changes(app, me.user).await?,
         grants: grants::of_user(app, me.user).await?,
         activity: activity(app, caller).await?,
     };

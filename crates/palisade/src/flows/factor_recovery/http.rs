@@ -16,19 +16,19 @@ use crate::limits::{Key, Rule};
 use crate::pages::Page;
 use crate::shape;
 
-/// Attempts to use the link of lost factors, by address.
+/// Attempts to use the link of lost factors, by IP address.
 pub(super) const FACTORS: Rule = Rule {
-    name: "factors_address",
+    name: "factors_ip",
     burst: 20,
     per: Duration::from_secs(3600),
-    key: Key::Address,
-    says: "Too many attempts to use a link. Try again later.",
+    key: Key::Ip,
+    summary: "Too many attempts to use a link. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
     Routes::at("/auth/factors")
         .post("/remove", ANYONE.limit(&FACTORS), remove)
-        .says(
+        .summary(
             "Removes the second factors of an account, with the token of the email and the \
              password, after the waiting period.\n\nEnds every session and does not start one.",
         )
@@ -36,7 +36,7 @@ pub(super) fn routes() -> Routes {
         .or(Kind::TooMany, "lockout.locked")
         .or(Kind::Unavailable, "passwords.busy")
         .post("/keep", ANYONE.limit(&FACTORS), keep)
-        .says("Cancels the removal, with the token of the email.")
+        .summary("Cancels the removal, with the token of the email.")
         .and(Routes::root().get("/account/factors", ANYONE, page))
 }
 

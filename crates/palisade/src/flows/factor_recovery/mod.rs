@@ -1,4 +1,4 @@
-//! The way back for whoever has lost every factor: the password, the mail, and a time in which the owner can say no
+//! The way back for anyone who has lost every factor: the password, the mail, and a time in which the owner can say no
 //! (`mfa.recovery_delay`).
 //!
 //! # Promises
@@ -24,28 +24,28 @@ use crate::credentials::{self, Ending};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::lockout::{self, Account, Client};
-use crate::mail::{self, Content, Letter, for_people};
+use crate::mail::{self, Content, EmailTemplate, for_people};
 use crate::mfa;
 use crate::module::{Job, Module};
-use crate::passwords::{self, Stored, Turn, Verdict};
+use crate::passwords::{self, QueueSlot, Stored, Verdict};
 use crate::record::Event;
 use crate::recovery::bad_token;
 use crate::users;
 
-/// Somebody who knows the password asked for the second factors to be removed.
+/// Someone who knows the password asked for the second factors to be removed.
 pub const ASKED: Event = Event {
     name: "recovery.factors_asked",
-    says: "The removal of the second factors was requested with the password",
+    summary: "The removal of the second factors was requested with the password",
 };
 /// The second factors were removed after the waiting time.
 pub const REMOVED: Event = Event {
     name: "recovery.factors_removed",
-    says: "The second factors were removed after the waiting period",
+    summary: "The second factors were removed after the waiting period",
 };
 /// The removal was called off.
 pub const CANCELLED: Event = Event {
     name: "recovery.factors_kept",
-    says: "The removal of the second factors was cancelled",
+    summary: "The removal of the second factors was cancelled",
 };
 
 /// The slice's table of contents.
@@ -54,7 +54,7 @@ pub const MODULE: Module = Module {
     routes: http::routes,
     limits: &[&http::FACTORS],
     events: &[ASKED, REMOVED, CANCELLED],
-    letters: &[&LETTER],
+    email_templates: &[&EMAIL],
     jobs: &[Job {
         name: "factor_recovery.prune",
         every: Duration::from_secs(3600),
@@ -77,11 +77,11 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-static LETTER: Letter = Letter {
+static EMAIL: EmailTemplate = EmailTemplate {
     name: "recovery_factors",
-    text: include_str!("letters/factors.txt"),
-    html: include_str!("letters/factors.html"),
-    prepare: letter,
+    text: include_str!("emails/factors.txt"),
+    html: include_str!("emails/factors.html"),
+    prepare,
 };
 
 const PREFIX: &str = "pal_fr_";
@@ -100,7 +100,7 @@ macro_rules! unanswered {
     };
 }
 
-/// Notes that whoever proved the password wants the factors of `user` removed, and writes to the owner. Who asked
+/// Notes that the user who proved the password wants the factors of `user` removed, and writes to the owner. Who asked
 /// before goes on waiting as before. `false`, if the challenge ended meanwhile: the password that it rests on may
 /// have been replaced, or the user deleted.
 ///
@@ -139,19 +139,19 @@ pub async fn ask(app: &App, actor: &Actor, user: UserId, challenge: &Challenge) 
     }
     let content = Content::to_user(user).with("from", for_people(ready_at));
     let until = for_people(ready_at.plus(USED_WITHIN));
-    mail::post(&mut change, &LETTER, content.with("until", until)).await?;
+    mail::enqueue(&mut change, &EMAIL, content.with("until", until)).await?;
     change.commit(ASKED.about(user)).await?;
     Ok(true)
 }
 
 fn delay(app: &App) -> Result<Duration> {
     app.settings.mfa.recovery_delay.ok_or_else(|| {
-        let says = "This server does not remove second factors by email. Ask an administrator.";
-        Error::new(Kind::Denied, "recovery.factors_off", says)
+        let detail = "This server does not remove second factors by email. Ask an administrator.";
+        Error::new(Kind::Denied, "recovery.factors_off", detail)
     })
 }
 
-fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
+fn prepare(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
     Box::pin(async move {
         let Some(content) = mail::as_written(app, content).await? else { return Ok(None) };
         let Some(user) = content.user else { return Ok(None) };
@@ -170,7 +170,7 @@ fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>>
 
 type Row = (UserId, Timestamp, Vec<u8>, i64);
 
-/// Removes the factors, with the token of the letter and the password, once the waiting time is over.
+/// Removes the factors, with the token of the email and the password, once the waiting time is over.
 ///
 /// # Errors
 /// `recovery.bad_token`; `recovery.too_early`; `passwords.wrong`; `lockout.locked`; 503 when too many wait; or the
@@ -203,22 +203,22 @@ pub async fn finish(
     let (user, ready_at, sealed, generation) = row.ok_or_else(bad_token)?;
     // SECURITY: the owner has this long to say no (test: lost_factors_come_back_after_a_time).
     if now < ready_at {
-        let says = format!(
+        let detail = format!(
             "The waiting period has not ended. This link works from {}.",
             for_people(ready_at)
         );
-        return Err(Error::bad_field("/token", "recovery.too_early", says));
+        return Err(Error::bad_field("/token", "recovery.too_early", detail));
     }
     let stored = Stored::new(user, sealed, generation);
     let account = Account::of(app, None, &format!("lost factors of {user}"));
     let guess = lockout::admit(app, actor, account, Client::Unknown).await?.counted(app)?;
-    let verdict = passwords::verify(app, Turn::of(actor.address), Some(&stored), password).await?;
+    let verdict = passwords::verify(app, QueueSlot::of(actor.ip), Some(&stored), password).await?;
     let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
     if let Verdict::Wrong = verdict {
         guess.wrong(&mut change).await?;
         change.commit_quietly("a wrong password for a link; too many of them are an event").await?;
-        let says = "This is not the password of the account.";
-        return Err(Error::bad_field("/password", "passwords.wrong", says));
+        let detail = "This is not the password of the account.";
+        return Err(Error::bad_field("/password", "passwords.wrong", detail));
     }
     users::may_sign_in(&mut change, user).await?.ok_or_else(bad_token)?;
     let used = change
@@ -238,7 +238,7 @@ pub async fn finish(
     change.commit(REMOVED.about(user)).await
 }
 
-/// Calls the removal off, with the token of the letter.
+/// Calls the removal off, with the token of the email.
 ///
 /// # Errors
 /// `recovery.bad_token`; or the database fails.

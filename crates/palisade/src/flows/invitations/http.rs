@@ -23,13 +23,13 @@ pub(super) const INVITE: Rule = Rule {
     burst: 100,
     per: Duration::from_secs(3600),
     key: Key::Account,
-    says: "Too many invitations and reset links. Try again later.",
+    summary: "Too many invitations and reset links. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
     Routes::at("/users")
         .post("/", needs(users::WRITE).fresh(), invite_user)
-        .says("Creates a user and sends them a link to choose a password.\n\nThe link \
+        .summary("Creates a user and sends them a link to choose a password.\n\nThe link \
                works for a week, with `POST /auth/password/reset`.\n\nYou must hold all \
                permissions of the roles.")
         .or(Kind::Denied, "access.exceeds_own")
@@ -37,7 +37,7 @@ pub(super) fn routes() -> Routes {
         .or(Kind::TooMany, "request.too_many")
         .or(Kind::Unavailable, "mail.off")
         .post("/{id}/reset-password", needs(users::WRITE).fresh(), send_reset)
-        .says(
+        .summary(
             "Sends a user a link to choose a new password.\n\nThe link is valid for a week. The password and \
              the sessions remain valid until the link is used.",
         )
@@ -97,7 +97,7 @@ async fn send_reset(
     Id(id): Id<UserId>,
 ) -> Result<NoContent> {
     let holds = [Hold::Shared(id)];
-    let (change, _) = users::change_within_reach(&app, &caller, id, &holds).await?;
+    let (change, _) = users::change_manageable(&app, &caller, id, &holds).await?;
     limit(&app, &INVITE, app.limiter.account(&caller.signed_in()?.user.to_string()))?;
     send_link(change, id).await?;
     Ok(NoContent)

@@ -2,7 +2,7 @@
 //!
 //! # Promises
 //!
-//! - An invited account has no password until its owner chooses one with the link that was sent to its address.
+//! - An invited account has no password until its owner chooses one with the link that was sent to its email.
 //! - The link works once, for a week, and not after the password or the email was changed or a newer one was sent.
 //!
 //! Tables: none. The links are those of [`recovery`].
@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use crate::app::{Actor, App, Change};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
-use crate::mail::{self, Content, Letter};
+use crate::mail::{self, Content, EmailTemplate};
 use crate::module::Module;
 use crate::passwords;
 use crate::record::Event;
@@ -27,7 +27,7 @@ use crate::users::{self, Email, NewUser};
 /// A user was invited.
 pub const INVITED: Event = Event {
     name: "recovery.invited",
-    says: "A user was invited, or was sent a link, to choose a password",
+    summary: "A user was invited, or was sent a link, to choose a password",
 };
 
 /// The slice's table of contents.
@@ -36,23 +36,23 @@ pub const MODULE: Module = Module {
     routes: http::routes,
     limits: &[&http::INVITE],
     events: &[INVITED],
-    letters: &[&LETTER],
+    email_templates: &[&EMAIL],
     ..Module::EMPTY
 };
 
 /// An invitation waits for a week.
 const LIVES: Duration = Duration::from_secs(7 * 24 * 3600);
 
-static LETTER: Letter = Letter {
+static EMAIL: EmailTemplate = EmailTemplate {
     name: "recovery_invite",
-    text: include_str!("letters/invite.txt"),
-    html: include_str!("letters/invite.html"),
-    prepare: letter,
+    text: include_str!("emails/invite.txt"),
+    html: include_str!("emails/invite.html"),
+    prepare,
 };
 
 /// The user to invite.
 pub struct Invitation {
-    /// The address.
+    /// The email.
     pub email: Email,
     /// What they are called.
     pub name: Option<String>,
@@ -85,8 +85,8 @@ pub async fn send_link(mut change: Change, user: UserId) -> Result<()> {
     mail::needed(change.app())?;
     let found = users::find_now(&mut change, user).await?.ok_or_else(Error::not_found)?;
     if found.disabled {
-        let says = "This user is disabled. Enable them first.";
-        return Err(Error::new(Kind::Conflict, "users.disabled", says));
+        let detail = "This user is disabled. Enable them first.";
+        return Err(Error::new(Kind::Conflict, "users.disabled", detail));
     }
     if found.service {
         return Err(users::service_account());
@@ -97,10 +97,10 @@ pub async fn send_link(mut change: Change, user: UserId) -> Result<()> {
 
 async fn send(change: &mut Change, user: UserId) -> Result<()> {
     let first = if passwords::has(change, user).await? { "" } else { "yes" };
-    mail::post(change, &LETTER, Content::to_user(user).with("first", first)).await
+    mail::enqueue(change, &EMAIL, Content::to_user(user).with("first", first)).await
 }
 
-fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
+fn prepare(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
     Box::pin(async move {
         let user = match content.user {
             Some(user) => users::find(app, user).await?,
@@ -111,7 +111,7 @@ fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>>
         };
         let token = recovery::store_link(app, &user, Link::Invitation, LIVES).await?;
         let first = content.values.get("first").cloned().unwrap_or_default();
-        let letter = Content::to(&user.email).with("first", first);
-        Ok(token.map(|token| letter.with_link(app, "invite", &token)))
+        let content = Content::to(&user.email).with("first", first);
+        Ok(token.map(|token| content.with_link(app, "invite", &token)))
     })
 }

@@ -1,6 +1,6 @@
 //! The session that every way of signing in ends with.
 
-use super::{LETTER, SIGNED_IN, SignedIn, Wanted};
+use super::{EMAIL, SIGNED_IN, SignedIn, Wanted};
 use crate::app::Change;
 use crate::error::Result;
 use crate::id::UserId;
@@ -9,7 +9,7 @@ use crate::mail::{self, Content, for_people};
 use crate::sessions::{self, NewSession, Proof};
 use crate::users::{self, FirstTime};
 
-/// Somebody who has proved all that is asked of them.
+/// Someone who has proved all that is asked of them.
 pub(super) struct Entering {
     pub(super) device: Device,
     pub(super) is_new_device: bool,
@@ -24,17 +24,17 @@ pub(super) struct Entering {
 pub(super) async fn enter(mut change: Change, entering: Entering) -> Result<SignedIn> {
     let user = entering.device.user;
     if entering.is_new_device && entering.first == FirstTime(false) {
-        tell_owner(&mut change, user).await?;
+        notify_owner(&mut change, user).await?;
     }
     users::signed_in(&mut change, user).await?;
-    let (user_agent, address) = (change.actor().user_agent.clone(), change.actor().address);
+    let (user_agent, ip) = (change.actor().user_agent.clone(), change.actor().ip);
     let new = NewSession {
         user,
         transport: entering.wanted.transport,
         format: entering.wanted.format,
         device_name: entering.wanted.device_name,
         user_agent,
-        address,
+        ip,
         proof: entering.proof,
     };
     let issued = sessions::start(&mut change, new).await?;
@@ -44,16 +44,16 @@ pub(super) async fn enter(mut change: Change, entering: Entering) -> Result<Sign
     Ok(SignedIn { issued, device: entering.device })
 }
 
-/// Tells the owner of a sign-in from a device that nobody has seen here before: not the same software at the
-/// same address either, so that a script that keeps nothing isn't news every time.
-async fn tell_owner(change: &mut Change, user: UserId) -> Result<()> {
+/// Tells the owner of a sign-in from a device that no one has seen here before: not the same software at the
+/// same IP address either, so that a script that keeps nothing isn't a new device every time.
+async fn notify_owner(change: &mut Change, user: UserId) -> Result<()> {
     let actor = change.actor().clone();
-    let address = actor.address.map(|address| address.to_string()).unwrap_or_default();
+    let ip = actor.ip.map(|ip| ip.to_string()).unwrap_or_default();
     let agent = actor.user_agent.unwrap_or_default();
-    if sessions::seen(change, user, &address, &agent).await? {
+    if sessions::seen(change, user, &ip, &agent).await? {
         return Ok(());
     }
     let at = for_people(change.now());
-    let content = Content::to_user(user).with("at", at).with("address", address);
-    mail::post(change, &LETTER, content.with("user_agent", agent)).await
+    let content = Content::to_user(user).with("at", at).with("ip", ip);
+    mail::enqueue(change, &EMAIL, content.with("user_agent", agent)).await
 }

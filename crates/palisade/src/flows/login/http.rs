@@ -28,13 +28,13 @@ use crate::settings::TokenFormat;
 use crate::shape;
 use crate::users::check_name;
 
-/// Sign-ins by address: enough for an office behind one address, too few for guessing.
-pub const PER_ADDRESS: Rule = Rule {
-    name: "login_address",
+/// Sign-ins by IP address: enough for an office behind one of them, too few for guessing.
+pub const PER_IP: Rule = Rule {
+    name: "login_ip",
     burst: 100,
     per: Duration::from_secs(60),
-    key: Key::Address,
-    says: "Too many sign-ins from this IP address. Try again later.",
+    key: Key::Ip,
+    summary: "Too many sign-ins from this IP address. Try again later.",
 };
 
 /// Proofs of identity within sessions, by account.
@@ -43,7 +43,7 @@ pub(super) const REAUTHENTICATE: Rule = Rule {
     burst: 20,
     per: Duration::from_secs(15 * 60),
     key: Key::Account,
-    says: "Too many attempts to confirm the identity for this account. Try again later.",
+    summary: "Too many attempts to confirm the identity for this account. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
@@ -52,8 +52,8 @@ pub(super) fn routes() -> Routes {
 
 fn password_routes() -> Routes {
     Routes::at("/auth")
-        .post("/login", ANYONE.limit(&PER_ADDRESS), login)
-        .says(
+        .post("/login", ANYONE.limit(&PER_IP), login)
+        .summary(
             "Signs in with an email address and a password.\n\nThe error is the same for an \
              unknown email address, a wrong password, a locked account and a disabled account. \
              With `transport: cookie`, the response sets the session's cookie and contains no \
@@ -63,8 +63,8 @@ fn password_routes() -> Routes {
         .or(Kind::NotSignedIn, "login.mfa_required")
         .or(Kind::Denied, "access.cross_site")
         .or(Kind::Unavailable, "passwords.busy")
-        .post("/login/mfa", ANYONE.limit(&PER_ADDRESS), prove_factor)
-        .says(
+        .post("/login/mfa", ANYONE.limit(&PER_IP), prove_factor)
+        .summary(
             "Proves a second factor, after a sign-in that returned `login.mfa_required`.\n\nThe \
              same client sends the `mfa_token` of that response within five minutes, at most five \
              times. The response is that of a sign-in.",
@@ -73,8 +73,8 @@ fn password_routes() -> Routes {
         .or(Kind::NotSignedIn, "login.challenge_over")
         .or(Kind::Denied, "access.cross_site")
         .or(Kind::TooMany, "lockout.locked")
-        .post("/login/mfa/lost", ANYONE.limit(&PER_ADDRESS), lost_factors)
-        .says(
+        .post("/login/mfa/lost", ANYONE.limit(&PER_IP), lost_factors)
+        .summary(
             "Requests the removal of all second factors, with the `mfa_token` of a sign-in and \
              without a proof of a factor.\n\nAfter `mfa.recovery_delay`, they can be removed with \
              the link that the owner receives by email, and the password.",
@@ -84,14 +84,14 @@ fn password_routes() -> Routes {
         .or(Kind::Denied, "access.cross_site")
         .or(Kind::Unavailable, "mail.off")
         .post("/reauthenticate/passkey/begin", SIGNED_IN, begin_again)
-        .says(
+        .summary(
             "Begins to confirm your identity with a passkey.\n\nReturns the options for \
              `navigator.credentials.get`.",
         )
         .or(Kind::Conflict, "mfa.no_factor")
         .or(Kind::TooMany, "request.too_many")
         .post("/reauthenticate", SIGNED_IN.enrolling(), prove_again)
-        .says(
+        .summary(
             "Confirms your identity again, for operations that require a recent proof.\n\nReturns \
              new credentials of the same session. The earlier ones stop working at once.",
         )
@@ -144,14 +144,14 @@ enum Method {
 
 impl FactorBody {
     fn given(self) -> Result<Given> {
-        let missing = |pointer, says: &str| Error::bad_field(pointer, "request.missing", says);
+        let missing = |pointer, detail: &str| Error::bad_field(pointer, "request.missing", detail);
         let code = || self.code.ok_or_else(|| missing("/code", "Send the code."));
         let given = match self.method {
             Method::Totp => Given::Totp(code()?),
             Method::RecoveryCode => Given::RecoveryCode(code()?),
             Method::Passkey => {
-                let says = "Send the response of the passkey.";
-                Given::Passkey(self.credential.ok_or_else(|| missing("/credential", says))?)
+                let detail = "Send the response of the passkey.";
+                Given::Passkey(self.credential.ok_or_else(|| missing("/credential", detail))?)
             }
         };
         given.check()?;
@@ -240,8 +240,8 @@ async fn prove_again(
         (None, Some(code), None) => Shown::Factor(one_of_both(code)),
         (None, None, Some(credential)) => Shown::Factor(Given::Passkey(credential)),
         _ => {
-            let says = "Send exactly one proof: password, code, or credential.";
-            return Err(Error::bad_field("", "request.one_of", says));
+            let detail = "Send exactly one proof: password, code, or credential.";
+            return Err(Error::bad_field("", "request.one_of", detail));
         }
     };
     answer(&app, reauthenticate(&app, &caller, shown).await?, None).await

@@ -11,11 +11,11 @@
 //! # Promises
 //!
 //! - A user with a second factor gets no session without it, on any path; [`Next`] has no third case.
-//! - One refusal for an unknown address, a wrong password, a locked and a disabled account: same status,
+//! - One refusal for an unknown email, a wrong password, a locked and a disabled account: same status,
 //!   same body, same work.
 //! - What was true when the password was compared is still true when the session is written.
 //! - Every refusal of a password or factor that was judged is an event, and the owner is told of a sign-in from a device that is new.
-//! - A new proof of identity answers new credentials; what the session had before is good no more.
+//! - A new proof of identity answers new credentials; what the session had before is no longer valid.
 //!
 //! Tables: none.
 
@@ -30,52 +30,52 @@ mod second_factor;
 use palisade_crypto::mac;
 use palisade_crypto::secret::SecretString;
 
-use crate::access::Strength;
+use crate::access::AuthLevel;
 use crate::app::{Actor, App, Hold};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::lockout::{self, Account, Admission, Client, Device, Guess};
-use crate::mail::{self, Letter};
+use crate::mail::{self, EmailTemplate};
 use crate::mfa;
 use crate::module::Module;
-use crate::passwords::{self, Hashed, Stored, Turn, Verdict};
+use crate::passwords::{self, Hashed, QueueSlot, Stored, Verdict};
 use crate::record::{Entry, Event};
 use crate::sessions::{Issued, Proof, Transport};
 use crate::settings::TokenFormat;
 use crate::users::{self, Email};
 
 use entering::{Entering, enter};
-pub use http::PER_ADDRESS;
+pub use http::PER_IP;
 pub use second_factor::Challenged;
 
 /// A user signed in.
-pub const SIGNED_IN: Event = Event { name: "login.signed_in", says: "A user signed in" };
+pub const SIGNED_IN: Event = Event { name: "login.signed_in", summary: "A user signed in" };
 /// A sign-in was refused.
-pub const DENIED: Event = Event { name: "login.denied", says: "A sign-in was refused" };
+pub const DENIED: Event = Event { name: "login.denied", summary: "A sign-in was refused" };
 
 /// A password was right, and a second factor is asked for.
 pub const CHALLENGED: Event = Event {
     name: "login.challenged",
-    says: "A password was correct, and a second factor was requested",
+    summary: "A password was correct, and a second factor was requested",
 };
 /// A signed-in user confirmed their identity again.
 pub const REAUTHENTICATED: Event =
-    Event { name: "login.reauthenticated", says: "A user confirmed their identity again" };
+    Event { name: "login.reauthenticated", summary: "A user confirmed their identity again" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
     name: "login",
     routes: http::routes,
-    limits: &[&PER_ADDRESS, &http::REAUTHENTICATE],
+    limits: &[&PER_IP, &http::REAUTHENTICATE],
     events: &[SIGNED_IN, DENIED, CHALLENGED, REAUTHENTICATED],
-    letters: &[&LETTER],
+    email_templates: &[&EMAIL],
     ..Module::EMPTY
 };
 
-static LETTER: Letter = Letter {
+static EMAIL: EmailTemplate = EmailTemplate {
     name: "login_new_device",
-    text: include_str!("letters/new_device.txt"),
-    html: include_str!("letters/new_device.html"),
+    text: include_str!("emails/new_device.txt"),
+    html: include_str!("emails/new_device.html"),
     prepare: mail::as_written,
 };
 
@@ -92,7 +92,7 @@ pub struct Wanted {
 
 /// An attempt to sign in with a password.
 pub struct Attempt {
-    /// The address, as it was given.
+    /// The email, as it was given.
     pub email: String,
     /// The password, as it was given.
     pub password: SecretString,
@@ -129,13 +129,13 @@ pub struct SignedIn {
 pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Next> {
     let email = Email::parse(&attempt.email).ok();
     let device = attempt.device_token.as_ref().and_then(|token| Device::open(app, token.expose()));
-    let turn = Turn::of(actor.address);
-    let turn = if device.is_some() { turn.known() } else { turn };
+    let slot = QueueSlot::of(actor.ip);
+    let slot = if device.is_some() { slot.known() } else { slot };
     // SECURITY: in a flood most are refused, and must cost no look-up
     // (test: a_sign_in_without_a_turn_reads_nothing).
-    passwords::room(app, turn)?;
+    passwords::check_capacity(app, slot)?;
     let found = match &email {
-        Some(email) => passwords::of_address(app, email).await?,
+        Some(email) => passwords::of_email(app, email).await?,
         None => None,
     };
     let (user, stored) = match found {
@@ -145,14 +145,14 @@ pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Next>
     // SECURITY: a device is known to the account that it signed in to, and to no other
     // (test: a_device_of_another_account_is_a_stranger).
     let device = device.filter(|device| Some(device.user) == user);
-    let turn = if device.is_some() { turn } else { Turn::of(actor.address) };
-    let address = email.as_ref().map_or(attempt.email.as_str(), Email::key);
-    let account = Account::of(app, user, address);
+    let slot = if device.is_some() { slot } else { QueueSlot::of(actor.ip) };
+    let key = email.as_ref().map_or(attempt.email.as_str(), Email::key);
+    let account = Account::of(app, user, key);
     let client = Client::of_device(device, stored.as_ref().map(|stored| stored.generation));
     let admission = lockout::admit(app, actor, account, client).await?;
     // Who is refused gets the same work for nothing.
     let compared = stored.filter(|_| matches!(admission, Admission::Counted(_)));
-    let verdict = passwords::verify(app, turn, compared.as_ref(), &attempt.password).await?;
+    let verdict = passwords::verify(app, slot, compared.as_ref(), &attempt.password).await?;
     let reason = match (admission, user, compared, verdict) {
         (Admission::Counted(guess), Some(user), Some(stored), Verdict::Right(upgrade)) => {
             let is_new_device = !matches!(client, Client::Known(_));
@@ -163,10 +163,10 @@ pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Next>
             return go_on(app, actor, attempt, right).await;
         }
         (admission @ Admission::Refused(_), ..) => {
-            Reason { about: user, says: "locked", admission }
+            Reason { about: user, cause: "locked", admission }
         }
-        (admission, None, ..) => Reason { about: None, says: "unknown_address", admission },
-        (admission, ..) => Reason { about: user, says: "wrong_password", admission },
+        (admission, None, ..) => Reason { about: None, cause: "unknown_email", admission },
+        (admission, ..) => Reason { about: user, cause: "wrong_password", admission },
     };
     Err(deny(app, actor, email.as_ref(), reason).await)
 }
@@ -190,9 +190,9 @@ async fn go_on(app: &App, actor: &Actor, attempt: Attempt, right: Right) -> Resu
     let same = passwords::unchanged(&mut change, &right.stored).await?;
     let (Some(first), true) = (first, same) else {
         drop(change);
-        let says = "disabled_or_changed";
+        let cause = "disabled_or_changed";
         let admission = Admission::Counted(right.guess);
-        let reason = Reason { about: Some(user), says, admission };
+        let reason = Reason { about: Some(user), cause, admission };
         let email = Email::parse(&attempt.email).ok();
         return Err(deny(app, actor, email.as_ref(), reason).await);
     };
@@ -211,7 +211,7 @@ async fn go_on(app: &App, actor: &Actor, attempt: Attempt, right: Right) -> Resu
         change.commit(CHALLENGED.about(user)).await?;
         return Ok(Next::Prove(challenged));
     }
-    let proof = Proof { amr: "pwd", strength: Strength::Password };
+    let proof = Proof { amr: "pwd", level: AuthLevel::Password };
     let entering =
         Entering { device, is_new_device, first, wanted: attempt.wanted, proof, method: "pwd" };
     enter(change, entering).await.map(Next::In)
@@ -220,7 +220,7 @@ async fn go_on(app: &App, actor: &Actor, attempt: Attempt, right: Right) -> Resu
 /// Why a sign-in is refused: for the audit log alone.
 struct Reason {
     about: Option<UserId>,
-    says: &'static str,
+    cause: &'static str,
     admission: Admission,
 }
 
@@ -240,7 +240,7 @@ async fn deny(app: &App, actor: &Actor, email: Option<&Email>, reason: Reason) -
     }
 }
 
-/// The same for the same address, and for nothing else: who guesses at many addresses can be told from who mistypes one.
+/// The same for the same email, and for nothing else: who guesses at many emails can be told from who mistypes one.
 /// Only with the root key can a guess at it be tried.
 fn digest(app: &App, email: &Email) -> String {
     let secret = app.root.derive_bytes("addresses without an account");
@@ -249,24 +249,24 @@ fn digest(app: &App, email: &Email) -> String {
 }
 
 /// The event of a refusal.
-fn entry(app: &App, about: Option<UserId>, says: &str, email: Option<&Email>) -> Entry {
+fn entry(app: &App, about: Option<UserId>, cause: &str, email: Option<&Email>) -> Entry {
     let entry = match about {
         Some(user) => DENIED.about(user),
         None => DENIED.entry(),
     };
-    let entry = entry.detail("reason", says).detail("method", "pwd");
-    // SECURITY: people type passwords into the field of the address. Only the address of an account is kept; of any
-    // other what tells the same from another one, and of what is no address nothing (test:
-    // what_is_typed_in_place_of_an_address_is_kept_nowhere).
+    let entry = entry.detail("reason", cause).detail("method", "pwd");
+    // SECURITY: people type passwords into the field of the email. Only the email of an account is kept; of any
+    // other what tells the same from another one, and of what is no email nothing (test:
+    // what_is_typed_in_place_of_an_email_is_kept_nowhere).
     match (about, email) {
-        (Some(_), Some(email)) => entry.personal("email", email.address()),
+        (Some(_), Some(email)) => entry.personal("email", email.as_str()),
         (None, Some(email)) => entry.detail("email_digest", digest(app, email)),
         (_, None) => entry,
     }
 }
 
 async fn write(app: &App, actor: &Actor, email: Option<&Email>, reason: Reason) -> Result<()> {
-    // SECURITY: nobody's account too, so that it costs the same where there is none
+    // SECURITY: no one's account too, so that it costs the same where there is none
     // (test: test_time_tells_nobody_who_has_an_account).
     let held = reason.about.unwrap_or(UserId(uuid::Uuid::nil()));
     let mut change = app.change_holding(actor, &[Hold::Shared(held)]).await?;
@@ -277,6 +277,6 @@ async fn write(app: &App, actor: &Actor, email: Option<&Email>, reason: Reason) 
     // SECURITY: the log says nothing new of a user who was erased meanwhile
     // (test: a_refusal_beside_a_deletion_is_about_nobody).
     let about = reason.about.filter(|user| there == Some(*user));
-    let says = if about == reason.about { reason.says } else { "unknown_address" };
-    change.commit(entry(app, about, says, email)).await
+    let cause = if about == reason.about { reason.cause } else { "unknown_email" };
+    change.commit(entry(app, about, cause, email)).await
 }

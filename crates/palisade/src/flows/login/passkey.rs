@@ -46,7 +46,7 @@ pub(super) struct PasskeyAttempt {
     pub(super) wanted: Wanted,
 }
 
-/// Signs in whoever the passkey says and verifies.
+/// Signs in the user whom the passkey names and verifies.
 ///
 /// # Errors
 /// `login.challenge_over`; `login.denied`, whatever is wrong with the passkey or its owner; or the database fails.
@@ -60,7 +60,7 @@ pub(super) async fn finish(app: &App, actor: &Actor, attempt: PasskeyAttempt) ->
     let owner = mfa::owner_of(&attempt.answer);
     let holds: Vec<Hold> = owner.map(Hold::Shared).into_iter().collect();
     let mut change = app.change_holding(actor, &holds).await?;
-    // A lock is of guesses, and here is nothing to guess; whoever is disabled stays outside.
+    // A lock is of guesses, and here is nothing to guess; anyone who is disabled stays outside.
     let first = match owner {
         Some(user) => users::may_sign_in(&mut change, user).await?,
         None => None,
@@ -70,7 +70,7 @@ pub(super) async fn finish(app: &App, actor: &Actor, attempt: PasskeyAttempt) ->
     }
     let judged = match (owner, first) {
         (Some(user), Some(_)) => {
-            mfa::judge_alone(&mut change, user, &attempt.answer, challenge.passkey).await?
+            mfa::verify_passwordless(&mut change, user, &attempt.answer, challenge.passkey).await?
         }
         _ => Judged::Wrong,
     };

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::Wanted;
 use super::cookies::{CHALLENGE, DEVICE, challenge_secret, cookie_value};
-use super::http::{Format, PER_ADDRESS, welcome};
+use super::http::{Format, PER_IP, welcome};
 use super::passkey::{self, PasskeyAttempt};
 use crate::access::{ANYONE, Caller, same_origin};
 use crate::app::App;
@@ -28,15 +28,15 @@ use crate::users::check_name;
 
 pub(super) fn routes() -> Routes {
     Routes::at("/auth/login/passkey")
-        .post("/begin", ANYONE.limit(&PER_ADDRESS), begin)
-        .says(
+        .post("/begin", ANYONE.limit(&PER_IP), begin)
+        .summary(
             "Begins a sign-in with only a passkey.\n\nReturns the options for \
              `navigator.credentials.get` (WebAuthn level 3, \
              PublicKeyCredentialRequestOptionsJSON).",
         )
         .or(Kind::Conflict, "mfa.no_domain")
-        .post("/finish", ANYONE.limit(&PER_ADDRESS), finish)
-        .says(
+        .post("/finish", ANYONE.limit(&PER_IP), finish)
+        .summary(
             "Signs in with only a passkey, which must have verified its user.\n\nNo password or \
              other factor is required. The client that began the sign-in finishes it within five \
              minutes.",

@@ -4,7 +4,7 @@ use palisade_crypto::secret::SecretString;
 use palisade_crypto::webauthn::AuthenticationResponse;
 
 use super::REAUTHENTICATED;
-use crate::access::{Caller, Strength};
+use crate::access::{AuthLevel, Caller};
 use crate::app::{App, Change, Hold};
 use crate::challenges::{self, Challenge, NewChallenge, Purpose};
 use crate::error::{Error, Kind, Result};
@@ -15,7 +15,7 @@ use crate::mfa::{self, Given, Judged};
 use crate::passwords;
 use crate::sessions::{self, Issued, Proof};
 
-/// What somebody shows to prove who they are.
+/// What someone shows to prove who they are.
 pub(super) enum Shown {
     /// The password.
     Password(SecretString),
@@ -23,7 +23,7 @@ pub(super) enum Shown {
     Factor(Given),
 }
 
-/// Asks whoever is signed in for a proof; the session goes on with new credentials alone.
+/// Asks the signed-in user for a proof; the session goes on with new credentials alone.
 ///
 /// # Errors
 /// `login.stronger_needed`; `passwords.wrong`; `mfa.wrong_code`; `lockout.locked`; 503 when too many wait; or the
@@ -32,12 +32,12 @@ pub(super) async fn reauthenticate(app: &App, caller: &Caller, shown: Shown) -> 
     let me = caller.signed_in()?;
     match shown {
         Shown::Password(password) => {
-            strong_enough(Strength::Password, me.strongest)?;
+            must_satisfy(AuthLevel::Password, me.required_level)?;
             let proved = passwords::prove(app, caller, &password, "/password").await?;
             let mut change = begin_alone(app, caller).await?;
-            still_strong_enough(&mut change, me.user, Strength::Password).await?;
+            still_satisfies(&mut change, me.user, AuthLevel::Password).await?;
             proved.hold(&mut change).await?;
-            let proof = Proof { amr: "pwd", strength: Strength::Password };
+            let proof = Proof { amr: "pwd", level: AuthLevel::Password };
             let issued = sessions::renew(&mut change, me.user, me.session()?, proof).await?;
             let entry = REAUTHENTICATED.about(me.user).detail("session", me.session()?.to_string());
             change.commit(entry.detail("method", "pwd")).await?;
@@ -45,7 +45,7 @@ pub(super) async fn reauthenticate(app: &App, caller: &Caller, shown: Shown) -> 
         }
         Shown::Factor(given) => {
             given.check()?;
-            strong_enough(given.strength(), me.strongest)?;
+            must_satisfy(given.level(), me.required_level)?;
             with_factor(app, caller, &given).await
         }
     }
@@ -69,7 +69,7 @@ async fn with_factor(app: &App, caller: &Caller, given: &Given) -> Result<Issued
     let guess =
         lockout::admit(app, &caller.actor, account, Client::SignedIn).await?.counted(app)?;
     let mut change = begin_alone(app, caller).await?;
-    still_strong_enough(&mut change, me.user, given.strength()).await?;
+    still_satisfies(&mut change, me.user, given.level()).await?;
     let judged = judge(&mut change, me.user, given, asked.as_ref()).await?;
     let Judged::Right(proof) = judged else {
         mfa::settle(&mut change, judged, Some(guess), asked.as_ref()).await?;
@@ -114,8 +114,8 @@ pub(super) async fn begin(app: &App, caller: &Caller) -> Result<mfa::Options> {
     let me = caller.signed_in()?;
     let mut change = app.change(&caller.actor).await?;
     let Some(asked) = mfa::ask(&mut change, me.user).await? else {
-        let says = "This account has no passkey.";
-        return Err(Error::new(Kind::Conflict, "mfa.no_factor", says));
+        let detail = "This account has no passkey.";
+        return Err(Error::new(Kind::Conflict, "mfa.no_factor", detail));
     };
     let new = NewChallenge {
         digest: asked.digest,
@@ -134,8 +134,8 @@ pub(super) async fn begin(app: &App, caller: &Caller) -> Result<mfa::Options> {
 async fn asked(app: &App, caller: &Caller, answer: &AuthenticationResponse) -> Result<Challenge> {
     let me = caller.signed_in()?;
     let none = || {
-        let says = "This response belongs to no open challenge of this session. Begin again.";
-        Error::bad_field("/credential", "mfa.wrong_passkey", says)
+        let detail = "This response belongs to no open challenge of this session. Begin again.";
+        Error::bad_field("/credential", "mfa.wrong_passkey", detail)
     };
     let digest = mfa::asked_by(answer).ok_or_else(none)?;
     let client = challenges::Client::within(app, me.session()?);
@@ -146,16 +146,16 @@ async fn asked(app: &App, caller: &Caller, answer: &AuthenticationResponse) -> R
 /// Asks again, within the change that rests on it, whether a proof is strong enough.
 ///
 /// SECURITY: a factor may have been set up since (test: a_proof_beside_a_new_factor_is_made_with_that_factor).
-async fn still_strong_enough(change: &mut Change, user: UserId, shown: Strength) -> Result<()> {
-    strong_enough(shown, mfa::factors(change, user).await?.strongest())
+async fn still_satisfies(change: &mut Change, user: UserId, shown: AuthLevel) -> Result<()> {
+    must_satisfy(shown, mfa::factors(change, user).await?.required_level())
 }
 
 /// SECURITY: (test: a_fresh_proof_is_made_with_the_strongest_factor)
-fn strong_enough(shown: Strength, strongest: Strength) -> Result<()> {
-    if shown >= strongest {
+fn must_satisfy(shown: AuthLevel, required_level: AuthLevel) -> Result<()> {
+    if shown.satisfies(required_level) {
         return Ok(());
     }
-    let says = "This account has a stronger factor. Confirm your identity with that factor.";
-    let error = Error::new(Kind::Denied, "login.stronger_needed", says);
-    Err(error.with("methods", strongest.methods()))
+    let detail = "This account has a stronger factor. Confirm your identity with that factor.";
+    let error = Error::new(Kind::Denied, "login.stronger_needed", detail);
+    Err(error.with("methods", required_level.methods()))
 }

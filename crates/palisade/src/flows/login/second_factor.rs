@@ -85,9 +85,9 @@ pub(super) async fn challenge(
 impl Challenged {
     /// The answer to a sign-in that isn't done.
     pub fn error(&self) -> Error {
-        let says =
+        let detail =
             "The password is correct. Prove a second factor with POST /api/v1/auth/login/mfa.";
-        let error = Error::new(Kind::NotSignedIn, "login.mfa_required", says)
+        let error = Error::new(Kind::NotSignedIn, "login.mfa_required", detail)
             .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
             .with("mfa_token", self.token.expose())
             .with("methods", self.methods.clone())
@@ -119,12 +119,12 @@ pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> R
     let user = challenge.user.ok_or_else(over)?;
     let details: Details = serde_json::from_str(&challenge.details).map_err(Error::internal)?;
     let device = Device { id: details.device, user, password: details.password };
-    // SECURITY: by the account: neither a new challenge nor another address gives more guesses, nor does a device,
-    // of which whoever knew the password before there was a factor may have signed in a thousand
+    // SECURITY: by the account: neither a new challenge nor another IP address gives more guesses, nor does a device,
+    // of which anyone who knew the password before there was a factor may have signed in a thousand
     // (tests: ten_thousand_codes_are_five_guesses, devices_give_no_more_guesses_at_the_factor).
     let account = Account::second_factor(app, user);
     let guess = match attempt.given {
-        // There is nothing to guess, and whoever guesses at codes must not lock it out.
+        // There is nothing to guess, and anyone who guesses at codes must not lock it out.
         Given::Passkey(_) => None,
         _ => {
             let by = lockout::Client::Unknown;
@@ -209,14 +209,14 @@ fn after_password(amr: &'static str) -> &'static str {
 }
 
 pub(super) fn over() -> Error {
-    let says =
+    let detail =
         "This sign-in has expired, was tried too often, or belongs to another client. Begin again.";
-    Error::new(Kind::NotSignedIn, "login.challenge_over", says)
+    Error::new(Kind::NotSignedIn, "login.challenge_over", detail)
         .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
 pub(super) fn wrong() -> Error {
-    let says = "The code is wrong, expired or already used, or the passkey was not accepted.";
-    Error::new(Kind::NotSignedIn, "login.denied", says)
+    let detail = "The code is wrong, expired or already used, or the passkey was not accepted.";
+    Error::new(Kind::NotSignedIn, "login.denied", detail)
         .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }

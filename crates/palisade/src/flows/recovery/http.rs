@@ -17,44 +17,44 @@ use crate::pages::Page;
 use crate::shape;
 use crate::users::Email;
 
-/// Asking for links, by address.
+/// Asking for links, by IP address.
 pub(super) const FORGOT: Rule = Rule {
-    name: "forgot_address",
+    name: "forgot_ip",
     burst: 20,
     per: Duration::from_secs(3600),
-    key: Key::Address,
-    says: "Too many links were requested from this IP address. Try again later.",
+    key: Key::Ip,
+    summary: "Too many links were requested from this IP address. Try again later.",
 };
 
-/// Asking for links to one account, whether it exists or not: each is a letter in somebody's mail.
+/// Requests for links to one account, whether it exists or not: each sends a message.
 pub(super) const FORGOT_ACCOUNT: Rule = Rule {
     name: "forgot_account",
     burst: 5,
     per: Duration::from_secs(3600),
     key: Key::Account,
-    says: "Too many links were requested for this account. Try again later.",
+    summary: "Too many links were requested for this account. Try again later.",
 };
 
-/// Attempts to use a link, by address.
+/// Attempts to use a link, by IP address.
 pub(super) const RESET_LIMIT: Rule = Rule {
-    name: "reset_address",
+    name: "reset_ip",
     burst: 20,
     per: Duration::from_secs(3600),
-    key: Key::Address,
-    says: "Too many attempts to set a new password. Try again later.",
+    key: Key::Ip,
+    summary: "Too many attempts to set a new password. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
     Routes::at("/auth/password")
         .post("/forgot", ANYONE.limit(&FORGOT), ask)
-        .says(
+        .summary(
             "Requests a link to choose a new password.\n\nThe response is the same whether or not \
              the email address has an account. The link is sent by email.",
         )
         .or(Kind::TooMany, "request.too_many")
         .or(Kind::Unavailable, "mail.off")
         .post("/reset", ANYONE.limit(&RESET_LIMIT), use_link)
-        .says(
+        .summary(
             "Sets a new password with the token of the link.\n\nThe link works once, within an \
                hour.\n\nEnds every session and does not start one.",
         )

@@ -1,10 +1,11 @@
-//! Recovery: a new password for whoever can read the account's email.
+//! Recovery: a new password for anyone who can read the account's email.
 //!
 //! # Promises
 //!
-//! - Asking answers alike, after the same work, for every address; who gets a letter is decided when letters are sent.
+//! - Asking answers alike, after the same work, for every email; who gets a message is decided when messages are sent.
 //! - A link works once, for its time, and not after the password or the email was changed. It starts no session.
-//! - A new password ends every session, every API key and every lock. Whatever somebody set up who couldn't read this mail is gone.
+//! - A new password ends every session, every API key and every lock. Whatever someone set up who couldn't read this
+//!   mail is gone.
 //! - No link removes a second factor.
 //!
 //! Tables: `recovery_tokens`, with the links of [`invitations`](crate::invitations), which are used here.
@@ -23,22 +24,22 @@ use crate::credentials::{self, Act, End, Ending, Kind};
 use crate::error::{Error, Result};
 use crate::id::UserId;
 use crate::lockout;
-use crate::mail::{self, Content, Letter};
+use crate::mail::{self, Content, EmailTemplate};
 use crate::mfa;
 use crate::module::{Job, Module};
-use crate::passwords::{self, Turn};
+use crate::passwords::{self, QueueSlot};
 use crate::record::Event;
 use crate::users::{self, Email, User};
 
 /// A link to choose a new password was requested.
 pub const ASKED: Event =
-    Event { name: "recovery.asked", says: "A link to choose a new password was requested" };
+    Event { name: "recovery.asked", summary: "A link to choose a new password was requested" };
 /// Such a link was made for a user.
 pub const LINK_MADE: Event =
-    Event { name: "recovery.link_made", says: "A link to choose a new password was created" };
+    Event { name: "recovery.link_made", summary: "A link to choose a new password was created" };
 /// A user chose a new password with a link.
 pub const RESET: Event =
-    Event { name: "recovery.reset", says: "A new password was chosen with a link" };
+    Event { name: "recovery.reset", summary: "A new password was chosen with a link" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -46,7 +47,7 @@ pub const MODULE: Module = Module {
     routes: http::routes,
     limits: &[&http::FORGOT, &http::FORGOT_ACCOUNT, &http::RESET_LIMIT],
     events: &[ASKED, LINK_MADE, RESET],
-    letters: &[&LETTER],
+    email_templates: &[&EMAIL],
     jobs: &[Job {
         name: "recovery.prune",
         every: Duration::from_secs(3600),
@@ -70,7 +71,7 @@ pub const MODULE: Module = Module {
 /// What a link is for; how its token begins says it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Link {
-    /// A new password for somebody who has forgotten theirs.
+    /// A new password for someone who has forgotten theirs.
     Reset,
     /// The first password, or another one, at the word of an administrator.
     Invitation,
@@ -102,11 +103,11 @@ impl Link {
 
 const LIVES: Duration = Duration::from_secs(3600);
 
-static LETTER: Letter = Letter {
+static EMAIL: EmailTemplate = EmailTemplate {
     name: "recovery_reset",
-    text: include_str!("letters/reset.txt"),
-    html: include_str!("letters/reset.html"),
-    prepare: letter,
+    text: include_str!("emails/reset.txt"),
+    html: include_str!("emails/reset.html"),
+    prepare,
 };
 
 /// Records that a link was requested for this email address.
@@ -116,14 +117,14 @@ static LETTER: Letter = Letter {
 pub async fn forgot(app: &App, actor: &Actor, email: &Email) -> Result<()> {
     mail::needed(app)?;
     let mut change = app.change(actor).await?;
-    // SECURITY: the same rows whoever is asked for (test: asking_for_a_link_tells_nothing).
-    mail::post(&mut change, &LETTER, Content::to(email.address())).await?;
-    // The address isn't written down: it may be that of somebody who is deleted some day.
+    // SECURITY: the same rows no matter who is asked for (test: asking_for_a_link_tells_nothing).
+    mail::enqueue(&mut change, &EMAIL, Content::to(email.as_str())).await?;
+    // The email isn't written down: it may be that of someone who is deleted some day.
     change.commit(ASKED.entry()).await
 }
 
-/// The letter with a link of its own, if there is an account to recover.
-fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
+/// The email with a link of its own, if there is an account to recover.
+fn prepare(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
     Box::pin(async move {
         let Some(email) = content.to.as_deref().and_then(|to| Email::parse(to).ok()) else {
             return Ok(None);
@@ -133,7 +134,7 @@ fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>>
             return Ok(None);
         };
         let token = store_link(app, &user, Link::Reset, LIVES).await?;
-        // To the address as the account has it, not as it was asked for.
+        // To the email as the account has it, not as it was asked for.
         Ok(token.map(|token| Content::to(&user.email).with_link(app, "reset", &token)))
     })
 }
@@ -155,8 +156,8 @@ pub async fn store_link(
     // Held, so that of two that are made at the same moment the later one finds the earlier one.
     users::hold(&mut change, user.id).await?;
     replace(&mut change, user.id, link).await?;
-    // SECURITY: only if the address that it goes to is still the account's, which may have been given back since
-    // (test: an_undone_change_of_address_voids_those_after_it).
+    // SECURITY: only if the email that it goes to is still the account's, which may have been given back since
+    // (test: an_undone_change_of_email_voids_those_after_it).
     let made = change
         .run(
             "insert into recovery_tokens (digest, user_id, created_at, expires_at, kind, password_generation)
@@ -175,7 +176,7 @@ pub async fn store_link(
 
 /// Voids the links that a new one takes the place of.
 async fn replace(change: &mut Change, user: UserId, new: Link) -> Result<()> {
-    // SECURITY: a link that lies in an old mail opens nothing once a newer one was sent. Anybody may ask for a reset:
+    // SECURITY: a link that lies in an old mail opens nothing once a newer one was sent. Anyone may ask for a reset:
     // it leaves an invitation alone (test: a_newer_link_replaces_the_older_ones).
     change
         .run(
@@ -187,7 +188,7 @@ async fn replace(change: &mut Change, user: UserId, new: Link) -> Result<()> {
     Ok(())
 }
 
-/// Voids what was sent to a user's address before. Links aren't counted.
+/// Voids what was sent to a user's email before. Links aren't counted.
 async fn void_links(change: &mut Change, user: UserId) -> Result<usize> {
     change
         .run("delete from recovery_tokens where user_id = $1 and used_at is null", args![user])
@@ -207,8 +208,8 @@ pub async fn reset(
 ) -> Result<()> {
     let (link, digest) = Link::parse(token).ok_or_else(bad_token)?;
     let user = usable(app, digest).await?;
-    let turn = Turn::of(actor.address);
-    let hashed = passwords::hash_for(app, turn, &user, "/password", password).await?;
+    let slot = QueueSlot::of(actor.ip);
+    let hashed = passwords::hash_for(app, slot, &user, "/password", password).await?;
     let sealed = hashed.seal(app, user.id);
     let mut change = app.change_holding(actor, &[Hold::Alone(user.id)]).await?;
     let now = change.now();
@@ -231,21 +232,21 @@ pub async fn reset(
         return Err(bad_token());
     }
     if users::awaits_proof(&mut change, user.id).await? {
-        // SECURITY: whoever set a factor up until now may not have been the owner of the address
-        // (test: what_was_set_up_before_the_address_was_proved_is_gone).
+        // SECURITY: anyone who set a factor up until now may not have been the owner of the email
+        // (test: what_was_set_up_before_the_email_was_proved_is_gone).
         mfa::remove_all(&mut change, user.id).await?;
     }
     let first = !passwords::has(&mut change, user.id).await?;
     passwords::store(&mut change, user.id, sealed).await?;
-    users::prove_address(&mut change, user.id, &user.email).await?;
+    users::prove_email(&mut change, user.id, &user.email).await?;
     // SECURITY: the mail is no second factor: guesses at that stay counted
     // (test: a_new_password_by_mail_gives_no_more_guesses_at_the_factor).
     lockout::clear_password(&mut change, user.id).await?;
-    // SECURITY: whoever had the account before may have made some of it
+    // SECURITY: anyone who had the account before may have made some of it
     // (tests: what_revokes_an_api_key, every_act_ends_what_the_table_says).
     credentials::end(&mut change, End::of(user.id, Act::PasswordReset)).await?;
     if !first {
-        passwords::tell_owner(&mut change, user.id).await?;
+        passwords::notify_owner(&mut change, user.id).await?;
     }
     change.commit(RESET.about(user.id).detail("with", link.as_str())).await
 }
@@ -268,9 +269,9 @@ async fn usable(app: &App, digest: [u8; 32]) -> Result<User> {
 
 /// The token of a link that is good for nothing.
 pub(crate) fn bad_token() -> Error {
-    let says = "This link was used, was replaced by a newer one or has expired, or the password or email has \
+    let detail = "This link was used, was replaced by a newer one or has expired, or the password or email has \
                 changed. Request a new link.";
-    Error::bad_field("/token", "recovery.bad_token", says)
+    Error::bad_field("/token", "recovery.bad_token", detail)
 }
 
 async fn prune(app: &App) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Registration, the proof of its address, the set-up of the first administrator, and the pages behind the links.
+//! Registration, the proof of its email, the set-up of the first administrator, and the pages behind the links.
 
 use std::time::Duration;
 
@@ -17,62 +17,62 @@ use crate::pages::Page;
 use crate::shape;
 use crate::users::{self, Email, UserView, check_name};
 
-/// Registrations by address.
+/// Registrations by IP address.
 pub(super) const REGISTER: Rule = Rule {
-    name: "register_address",
+    name: "register_ip",
     burst: 20,
     per: Duration::from_secs(3600),
-    key: Key::Address,
-    says: "Too many registrations from this IP address. Try again later.",
+    key: Key::Ip,
+    summary: "Too many registrations from this IP address. Try again later.",
 };
 
-/// Attempts to use a set-up link, by address.
+/// Attempts to use a set-up link, by IP address.
 pub(super) const SETUP: Rule = Rule {
-    name: "setup_address",
+    name: "setup_ip",
     burst: 20,
     per: Duration::from_secs(3600),
-    key: Key::Address,
-    says: "Too many attempts to set up the server. Try again later.",
+    key: Key::Ip,
+    summary: "Too many attempts to set up the server. Try again later.",
 };
 
-/// Attempts to prove an address, by the client's.
+/// Attempts to prove an email, by the client's IP address.
 pub(super) const VERIFY: Rule = Rule {
-    name: "verify_address",
+    name: "verify_ip",
     burst: 30,
     per: Duration::from_secs(3600),
-    key: Key::Address,
-    says: "Too many attempts to confirm an email address. Try again later.",
+    key: Key::Ip,
+    summary: "Too many attempts to confirm an email address. Try again later.",
 };
 
-/// Asking for the letter again, by the client's address.
+/// Requests for another message, by the client's IP address.
 pub(super) const RESEND: Rule = Rule {
-    name: "resend_address",
+    name: "resend_ip",
     burst: 20,
     per: Duration::from_secs(3600),
-    key: Key::Address,
-    says: "Too many emails were requested from this IP address. Try again later.",
+    key: Key::Ip,
+    summary: "Too many emails were requested from this IP address. Try again later.",
 };
 
-/// The same by the address that it goes to.
+/// The same by the email that it goes to.
 pub(super) const RESEND_ACCOUNT: Rule = Rule {
     name: "resend_account",
     burst: 5,
     per: Duration::from_secs(3600),
     key: Key::Account,
-    says: "Too many emails were requested for this email address. Try again later.",
+    summary: "Too many emails were requested for this email address. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
     Routes::at("")
         .post("/auth/register", ANYONE.limit(&REGISTER), sign_up)
-        .says(
+        .summary(
             "Registers an account.\n\nThe response is the same whether or not the email address \
              has an account.",
         )
         .or(Kind::Denied, "registration.closed")
         .or(Kind::Unavailable, "passwords.busy")
         .post("/auth/verify-email", ANYONE.limit(&VERIFY), verify_email)
-        .says(
+        .summary(
             "Confirms the email address of a registration, with the token of the link and the \
              password chosen at registration.",
         )
@@ -80,14 +80,14 @@ pub(super) fn routes() -> Routes {
         .or(Kind::TooMany, "lockout.locked")
         .or(Kind::Unavailable, "passwords.busy")
         .post("/auth/verify-email/resend", ANYONE.limit(&RESEND), send_again)
-        .says(
+        .summary(
             "Sends the confirmation email again.\n\nThe response is the same whether or not the \
              email address has an account.",
         )
         .or(Kind::TooMany, "request.too_many")
         .or(Kind::Unavailable, "mail.off")
         .post("/setup", ANYONE.limit(&SETUP), setup)
-        .says("Creates the first administrator, with the token of the set-up link.")
+        .summary("Creates the first administrator, with the token of the set-up link.")
         .or(Kind::Gone, "setup.done")
         .or(Kind::Conflict, "users.email_taken")
         .or(Kind::Unavailable, "passwords.busy")
@@ -115,7 +115,7 @@ const SCRIPT: Asset = Asset {
     media_type: "text/javascript; charset=utf-8",
     body: include_str!("../../pages/setup.js"),
 };
-/// The page behind the link that proves an address.
+/// The page behind the link that proves an email.
 const VERIFY_PAGE: Page = Page {
     title: "Confirm your email address",
     scripts: &["account.js"],

@@ -5,10 +5,10 @@
 //!
 //! - There is no default account. The first administrator is made with a link that only the operator
 //!   was shown, that works once, for 30 minutes, and never again once an administrator exists.
-//! - Registration answers the same, after the same work, whether the address is known or not.
-//! - Where addresses are verified, nothing of an account exists before its address is proved by somebody who
-//!   knows the password that it was registered with: a stranger who registers another's address gains nothing.
-//! - The link that proves an address ends when its account gets another address, and with the account.
+//! - Registration answers the same, after the same work, whether the email is known or not.
+//! - Where emails are verified, nothing of an account exists before its email is proved by someone who
+//!   knows the password that it was registered with: a stranger who registers another's email gains nothing.
+//! - The link that proves an email ends when its account gets another email, and with the account.
 //!
 //! Tables: `setup_links`, `registrations`.
 
@@ -26,7 +26,7 @@ use crate::credentials::{self, Ending};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::module::{Job, Module};
-use crate::passwords::{self, Turn};
+use crate::passwords::{self, QueueSlot};
 use crate::record::Event;
 use crate::settings::EmailVerification;
 use crate::users::{self, ADMIN, Email, NewUser};
@@ -35,28 +35,30 @@ pub use verification::{resend, verify};
 
 /// An account was registered.
 pub const REGISTERED: Event =
-    Event { name: "registration.registered", says: "An account was registered" };
+    Event { name: "registration.registered", summary: "An account was registered" };
 /// A registration with an email address that has an account, or while registration is closed.
 pub const REFUSED: Event =
-    Event { name: "registration.refused", says: "A registration created no account" };
+    Event { name: "registration.refused", summary: "A registration created no account" };
 /// The first administrator was made.
 pub const SET_UP: Event =
-    Event { name: "registration.set_up", says: "The first administrator was created" };
+    Event { name: "registration.set_up", summary: "The first administrator was created" };
 /// A set-up link was made.
 pub const LINK_MADE: Event =
-    Event { name: "registration.link_made", says: "A set-up link was created" };
+    Event { name: "registration.link_made", summary: "A set-up link was created" };
 
 /// A registration whose email address is still to be confirmed.
 pub const REQUESTED: Event = Event {
     name: "registration.requested",
-    says: "A registration awaits the confirmation of its email address",
+    summary: "A registration awaits the confirmation of its email address",
 };
-/// An address was proved.
-pub const VERIFIED: Event =
-    Event { name: "registration.verified", says: "The email address of an account was confirmed" };
+/// An email was proved.
+pub const VERIFIED: Event = Event {
+    name: "registration.verified",
+    summary: "The email address of an account was confirmed",
+};
 /// The confirmation email was requested again.
 pub const RESENT: Event =
-    Event { name: "registration.resent", says: "The confirmation email was requested again" };
+    Event { name: "registration.resent", summary: "The confirmation email was requested again" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -64,7 +66,7 @@ pub const MODULE: Module = Module {
     routes: http::routes,
     limits: &[&http::REGISTER, &http::SETUP, &http::VERIFY, &http::RESEND, &http::RESEND_ACCOUNT],
     events: &[REGISTERED, REFUSED, SET_UP, LINK_MADE, REQUESTED, VERIFIED, RESENT],
-    letters: &[&verification::LETTER],
+    email_templates: &[&verification::EMAIL],
     jobs: &[Job {
         name: "registration.prune",
         every: Duration::from_secs(3600),
@@ -86,7 +88,7 @@ const SETUP_LIVES: Duration = Duration::from_secs(30 * 60);
 
 /// A requested account.
 pub struct Wanted {
-    /// The address.
+    /// The email.
     pub email: Email,
     /// The password, as it was given.
     pub password: SecretString,
@@ -95,13 +97,13 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    async fn hash(&self, app: &App, turn: Turn) -> Result<passwords::Hashed> {
-        let context = [self.email.address(), self.name.as_deref().unwrap_or("")];
-        passwords::hash(app, turn, "/password", &self.password, &context).await
+    async fn hash(&self, app: &App, slot: QueueSlot) -> Result<passwords::Hashed> {
+        let context = [self.email.as_str(), self.name.as_deref().unwrap_or("")];
+        passwords::hash(app, slot, "/password", &self.password, &context).await
     }
 }
 
-/// Registers a person; says nothing about whether the address was known.
+/// Registers a person; says nothing about whether the email was known.
 ///
 /// # Errors
 /// `registration.closed`; a broken rule of the password; or the database fails.
@@ -113,7 +115,7 @@ pub async fn register(app: &App, actor: &Actor, wanted: Wanted) -> Result<()> {
             "Registration is closed. Ask an administrator for an account.",
         ));
     }
-    let hashed = wanted.hash(app, Turn::of(actor.address)).await?;
+    let hashed = wanted.hash(app, QueueSlot::of(actor.ip)).await?;
     let mut change = app.change(actor).await?;
     if app.settings.registration.email_verification == EmailVerification::Required {
         let user = UserId(app.new_id());
@@ -130,7 +132,7 @@ pub async fn register(app: &App, actor: &Actor, wanted: Wanted) -> Result<()> {
     match made {
         Some(user) => change.commit(REGISTERED.about(user)).await,
         None => {
-            let entry = REFUSED.entry().detail("reason", "address_taken");
+            let entry = REFUSED.entry().detail("reason", "email_taken");
             change.commit(entry).await
         }
     }
@@ -151,8 +153,8 @@ pub async fn set_up(
     }
     let digest = opaque::digest(SETUP_PREFIX, token.expose()).ok_or_else(bad_token)?;
     usable(app, digest).await?;
-    let hashed = wanted.hash(app, Turn::of(actor.address)).await?;
-    // SECURITY: whoever is being made an administrator with another link is waited for
+    let hashed = wanted.hash(app, QueueSlot::of(actor.ip)).await?;
+    // SECURITY: anyone who is being made an administrator with another link is waited for
     // (test: set_up_waits_for_another_set_up).
     let mut change = app.change_holding(actor, &[Hold::Administrators]).await?;
     let now = change.now();
@@ -234,7 +236,7 @@ pub async fn create_user(
     wanted: Wanted,
     roles: Vec<String>,
 ) -> Result<UserId> {
-    let hashed = wanted.hash(app, Turn::of(None)).await?;
+    let hashed = wanted.hash(app, QueueSlot::of(None)).await?;
     let mut change = app.change(actor).await?;
     let user =
         create(&mut change, &wanted, &hashed, roles).await?.ok_or_else(users::email_taken)?;
@@ -262,15 +264,15 @@ async fn create(
     Ok(Some(user))
 }
 
-/// How registrations end with their account: what it was made with, whatever its address is by now, and what waits
-/// for its address.
+/// How registrations end with their account: what it was made with, whatever its email is by now, and what waits
+/// for its email.
 const LINKS: Ending = Ending {
     kind: credentials::Kind::VerificationLinks,
     owners: None,
     end: |change, end, _| {
         Box::pin(async move {
             // SECURITY: a registration that is left behind makes a deleted account again, under its own id
-            // (test: a_verification_link_ends_with_its_address_and_its_account).
+            // (test: a_verification_link_ends_with_its_email_and_its_account).
             let sql = "delete from registrations where user_id = $1
                 or email_key = (select email_key from users where id = $1)";
             change.run(sql, args![end.user]).await?;

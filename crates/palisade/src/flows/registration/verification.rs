@@ -1,4 +1,4 @@
-//! Proving the address of a registration: by mail, and by the password that it was registered with.
+//! Proving the email of a registration: by mail, and by the password that it was registered with.
 
 use std::time::Duration;
 
@@ -13,24 +13,24 @@ use crate::app::{Actor, App, Change, Hold};
 use crate::error::{Error, Result};
 use crate::id::UserId;
 use crate::lockout::{self, Account, Client, Guess};
-use crate::mail::{self, Content, Letter};
-use crate::passwords::{self, Hashed, Sealed, Stored, Turn, Verdict};
+use crate::mail::{self, Content, EmailTemplate};
+use crate::passwords::{self, Hashed, QueueSlot, Sealed, Stored, Verdict};
 use crate::users::{self, Email, NewUser};
 
 const PREFIX: &str = "pal_vf_";
 const LIVES: Duration = Duration::from_secs(24 * 3600);
 
-pub(super) static LETTER: Letter = Letter {
+pub(super) static EMAIL: EmailTemplate = EmailTemplate {
     name: "registration_verify",
-    text: include_str!("letters/verify.txt"),
-    html: include_str!("letters/verify.html"),
-    prepare: letter,
+    text: include_str!("emails/verify.txt"),
+    html: include_str!("emails/verify.html"),
+    prepare,
 };
 
-/// The value of a letter that names its registration.
+/// The value of the template that names the registration.
 const REGISTRATION: &str = "registration";
 
-/// Keeps a registration until its address is proved, and writes the letter; the same rows for every address.
+/// Keeps a registration until its email is proved, and queues the message; the same rows for every email.
 pub(super) async fn ask(
     change: &mut Change,
     user: UserId,
@@ -48,7 +48,7 @@ pub(super) async fn ask(
             args![
                 id,
                 user,
-                wanted.email.address(),
+                wanted.email.as_str(),
                 wanted.email.key(),
                 wanted.name.clone(),
                 sealed,
@@ -57,8 +57,8 @@ pub(super) async fn ask(
             ],
         )
         .await?;
-    let content = Content::to(wanted.email.address()).with(REGISTRATION, id.to_string());
-    mail::post(change, &LETTER, content).await
+    let content = Content::to(wanted.email.as_str()).with(REGISTRATION, id.to_string());
+    mail::enqueue(change, &EMAIL, content).await
 }
 
 /// Records that the confirmation email was requested again.
@@ -68,12 +68,12 @@ pub(super) async fn ask(
 pub async fn resend(app: &App, actor: &Actor, email: &Email) -> Result<()> {
     mail::needed(app)?;
     let mut change = app.change(actor).await?;
-    mail::post(&mut change, &LETTER, Content::to(email.address())).await?;
+    mail::enqueue(&mut change, &EMAIL, Content::to(email.as_str())).await?;
     change.commit(RESENT.entry()).await
 }
 
-/// The letter with a link of its own; to an owner whose address has an account already, word of that.
-fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
+/// The message with a link of its own; an owner whose email has an account already is told so.
+fn prepare(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
     Box::pin(async move {
         let Some(email) = content.to.as_deref().and_then(|to| Email::parse(to).ok()) else {
             return Ok(None);
@@ -90,12 +90,10 @@ fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>>
             )
             .await?;
         let owner = users::find_by_email(app, &email).await?;
-        let (id, address) = match (waiting, owner) {
-            (Some((id, _, address)), None) => (id, address),
-            (Some((id, user, address)), Some(owner))
-                if owner.id == user && !owner.email_verified =>
-            {
-                (id, address)
+        let (id, email) = match (waiting, owner) {
+            (Some((id, _, email)), None) => (id, email),
+            (Some((id, user, email)), Some(owner)) if owner.id == user && !owner.email_verified => {
+                (id, email)
             }
             (Some(_), Some(owner)) if !asked_again => {
                 let word = Content::to(&owner.email).with("known", "yes").with("link", "");
@@ -112,13 +110,13 @@ fn letter(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>>
             )
             .await?;
         change.commit_quietly("a link for a registration; what it leads to is an event").await?;
-        let letter = || Content::to(&address).with("known", "").with_link(app, "verify", &token);
+        let content = || Content::to(&email).with("known", "").with_link(app, "verify", &token);
         // It may have ended since it was found.
-        Ok((stored == 1).then(letter))
+        Ok((stored == 1).then(content))
     })
 }
 
-/// A registration whose link somebody has.
+/// A registration whose link someone has.
 struct Waiting {
     id: Uuid,
     user: UserId,
@@ -129,7 +127,7 @@ struct Waiting {
 
 type Row = (Uuid, UserId, String, Option<String>, Vec<u8>);
 
-/// Proves an address: makes the account, or notes that its address is proved.
+/// Proves an email: makes the account, or notes that its email is proved.
 ///
 /// # Errors
 /// `registration.bad_token`; `registration.wrong_password`; `lockout.locked`; `users.email_taken`; 503 when too
@@ -151,19 +149,19 @@ pub async fn verify(
         .await?;
     let (id, user, email, name, sealed) = row.ok_or_else(bad_token)?;
     let waiting = Waiting { id, user, email, name, sealed };
-    // SECURITY: the link alone is not enough: whoever registered must have chosen the password
-    // (test: a_stranger_who_registers_an_address_gains_nothing).
+    // SECURITY: the link alone is not enough: anyone who registered must have chosen the password
+    // (test: a_stranger_who_registers_an_email_gains_nothing).
     let account = Account::of(app, None, &format!("registration {id}"));
     let guess = lockout::admit(app, actor, account, Client::Unknown).await?.counted(app)?;
     let stored = Stored::apart(user, waiting.sealed.clone());
-    let turn = Turn::of(actor.address);
-    let verdict = passwords::verify(app, turn, Some(&stored), password).await?;
+    let slot = QueueSlot::of(actor.ip);
+    let verdict = passwords::verify(app, slot, Some(&stored), password).await?;
     let mut change = app.change_holding(actor, &[Hold::Shared(user)]).await?;
     if let Verdict::Wrong = verdict {
         guess.wrong(&mut change).await?;
         change.commit_quietly("a wrong password for a link; too many of them are an event").await?;
-        let says = "This is not the password chosen at registration.";
-        return Err(Error::bad_field("/password", "registration.wrong_password", says));
+        let detail = "This is not the password chosen at registration.";
+        return Err(Error::bad_field("/password", "registration.wrong_password", detail));
     }
     finish(change, waiting, guess).await
 }
@@ -181,7 +179,7 @@ async fn finish(mut change: Change, waiting: Waiting, guess: Guess) -> Result<()
         return Err(bad_token());
     }
     guess.right(&mut change).await?;
-    let email = Email::parse(&waiting.email).map_err(|_| Error::internal("a stored address"))?;
+    let email = Email::parse(&waiting.email).map_err(|_| Error::internal("a stored email"))?;
     change
         .run(
             "delete from registrations where email_key = $1 and used_at is null",
@@ -189,9 +187,9 @@ async fn finish(mut change: Change, waiting: Waiting, guess: Guess) -> Result<()
         )
         .await?;
     if users::exists(&mut change, waiting.user).await? {
-        // SECURITY: what proves a former address proves nothing
-        // (test: a_verification_link_ends_with_its_address_and_its_account).
-        if !users::prove_address(&mut change, waiting.user, &waiting.email).await? {
+        // SECURITY: what proves a former email proves nothing
+        // (test: a_verification_link_ends_with_its_email_and_its_account).
+        if !users::prove_email(&mut change, waiting.user, &waiting.email).await? {
             return Err(bad_token());
         }
         return change.commit(VERIFIED.about(waiting.user)).await;
@@ -211,9 +209,9 @@ async fn finish(mut change: Change, waiting: Waiting, guess: Guess) -> Result<()
 }
 
 fn bad_token() -> Error {
-    let says =
+    let detail =
         "This link was used, has expired or was replaced. Request a new one, or register again.";
-    Error::bad_field("/token", "registration.bad_token", says)
+    Error::bad_field("/token", "registration.bad_token", detail)
 }
 
 /// Forgets registrations whose time is over.

@@ -29,7 +29,7 @@ use crate::credential::Via;
 use crate::error::{Error, Kind, Result, bad_token, denied, not_signed_in};
 use crate::limits::{Decision, Key, LimitKey, Rule};
 
-pub use crate::app::{Identity, Strength};
+pub use crate::app::{AuthLevel, Identity};
 pub(crate) use lasting::Gate;
 pub use lasting::{Admission, is_recheck};
 
@@ -42,7 +42,7 @@ pub(crate) const ACCOUNT: Rule = Rule {
     burst: 3000,
     per: Duration::from_secs(60),
     key: Key::Account,
-    says: "Too many requests from this account. Slow down.",
+    summary: "Too many requests from this account. Slow down.",
 };
 
 /// Who may call a route.
@@ -50,7 +50,7 @@ pub(crate) const ACCOUNT: Rule = Rule {
 pub struct Access {
     /// Which callers it accepts.
     pub who: Who,
-    /// Rate limits by the client's address, checked before anything else.
+    /// Rate limits by the client's IP address, checked before anything else.
     pub limits: Vec<&'static Rule>,
     /// Whether it asks for proof of identity within `sessions.fresh_for`.
     pub fresh: bool,
@@ -81,7 +81,7 @@ pub struct Permission {
     /// `area:verb`.
     pub name: &'static str,
     /// One sentence, for people.
-    pub says: &'static str,
+    pub summary: &'static str,
 }
 
 /// All callers are accepted; credentials are ignored.
@@ -100,7 +100,7 @@ impl Access {
         Self { who, limits: Vec::new(), fresh, enrolling, keys, counted: true, lasting }
     }
 
-    /// Counts each call against `rule`, by the client's address.
+    /// Counts each call against `rule`, by the client's IP address.
     #[must_use]
     pub fn limit(mut self, rule: &'static Rule) -> Self {
         self.limits.push(rule);
@@ -115,14 +115,14 @@ impl Access {
     }
 
     /// Asks for proof of identity within `sessions.fresh_for`, with the strongest factor that the account has:
-    /// whoever found a device signed in can't do this.
+    /// anyone who found a device signed in can't do this.
     #[must_use]
     pub const fn fresh(mut self) -> Self {
         self.fresh = true;
         self
     }
 
-    /// Lets API keys in too, where no permission decides: whoever is signed in may, whatever signed them in.
+    /// Lets API keys in too, where no permission decides: any signed-in user may, whatever signed them in.
     #[must_use]
     pub const fn keys(mut self) -> Self {
         self.keys = true;
@@ -190,7 +190,7 @@ impl FromRequestParts<App> for Caller {
             kind: if identity.is_some() { ActorKind::User } else { ActorKind::Anyone },
             user: identity.as_ref().map(|identity| identity.user),
             credential: identity.as_ref().map(|identity| identity.credential),
-            address: arrival.map(|arrival| arrival.client.address),
+            ip: arrival.map(|arrival| arrival.client.ip),
             user_agent: user_agent(&parts.headers),
             request: arrival.map(|arrival| arrival.request),
             permission: parts.extensions.get::<Needed>().map(|needed| needed.0),
@@ -227,7 +227,7 @@ pub async fn admit(
     let arrival = parts.extensions.get::<Arrival>().copied();
     if let Some(arrival) = arrival {
         for rule in &access.limits {
-            let key = LimitKey::address(arrival.client.address);
+            let key = LimitKey::ip(arrival.client.ip);
             let decision = limit_at(app, rule, key, arrival.at)?;
             if strictest.is_none_or(|other| decision.remaining < other.remaining) {
                 strictest = Some(decision);
@@ -279,7 +279,7 @@ fn entitled(app: &App, access: &Access, identity: &Identity) -> Result<()> {
     }
     if access.fresh {
         let proved = (identity.authenticated_at, identity.proved_with);
-        fresh_enough(app, proved, identity.strongest)?;
+        fresh_enough(app, proved, identity.required_level)?;
     }
     Ok(())
 }
@@ -302,9 +302,9 @@ fn count(
 }
 
 fn enrol_first() -> Error {
-    let says = "A second factor is required. First set up a passkey or one-time codes, with POST \
+    let detail = "A second factor is required. First set up a passkey or one-time codes, with POST \
                 /api/v1/users/me/passkeys/begin or POST /api/v1/users/me/totp.";
-    Error::new(Kind::Denied, "access.mfa_required", says)
+    Error::new(Kind::Denied, "access.mfa_required", detail)
 }
 
 /// Who calls, and how the credential travelled.

@@ -30,7 +30,7 @@ impl Answers {
 pub struct Rights {
     /// Whether something is open to the first user that isn't open to the second, or not for as long.
     pub open_more: for<'a> fn(&'a mut Change, UserId, UserId) -> BoxFuture<'a, Result<bool>>,
-    /// Whether something is open to whoever holds this role.
+    /// Whether something is open to anyone who holds this role.
     pub open_to_role: for<'a> fn(&'a mut Change, &'a str) -> BoxFuture<'a, Result<bool>>,
     /// The permission that stands for all of them.
     pub managed_by: &'static str,

@@ -4,8 +4,8 @@
 //!
 //! - **No change commits without its audit event.** [`Change::commit`] takes the event; the only other
 //!   way out is [`Change::commit_quietly`], whose uses a test lists. Dropping a change rolls it back. What
-//!   changes nothing for anybody (expired rows, the state of what is sent) is [upkeep](crate::upkeep).
-//! - A commit can't be cancelled by a client that goes away, and what it tells the
+//!   changes nothing for anyone (expired rows, the state of what is sent) is [upkeep](crate::upkeep).
+//! - A commit can't be cancelled by a client that goes away, and what it publishes in the
 //!   [feed](crate::feed) is applied here before the caller learns that it succeeded.
 //! - When the outcome of a commit is unknown, what it touched is forgotten and read again.
 //! - What a change rests on stays as it is until the change ends ([`Hold`]).
@@ -22,7 +22,7 @@ use super::proof::{fresh_enough, not_fresh};
 use crate::actor::Actor;
 use crate::app::App;
 use crate::error::{Error, Result, bad_token, denied};
-use crate::feed::News;
+use crate::feed::Notice;
 use crate::record::{self, Entry, Unchained};
 
 impl App {
@@ -53,7 +53,7 @@ impl App {
             actor: actor.clone(),
             permissions: None,
             holds: holds.to_vec(),
-            news: vec![],
+            notices: vec![],
             entries: vec![],
         };
         still_there(&mut change).await?;
@@ -88,8 +88,8 @@ async fn still_there(change: &mut Change) -> Result<()> {
     }
     if change.actor.fresh {
         // SECURITY: (test: a_factor_set_up_meanwhile_refuses_what_waited_with_a_weaker_proof)
-        let proved = live.proved.ok_or_else(|| not_fresh(account.strongest))?;
-        fresh_enough(&change.app, proved, account.strongest)?;
+        let proved = live.proved.ok_or_else(|| not_fresh(account.required_level))?;
+        fresh_enough(&change.app, proved, account.required_level)?;
     }
     change.permissions = live.permissions;
     Ok(())
@@ -97,8 +97,8 @@ async fn still_there(change: &mut Change) -> Result<()> {
 
 /// A write transaction that knows who acts.
 ///
-/// While it is open, nothing else may be read through [`Ground::db`](crate::app::Ground::db): on PostgreSQL that would take a
-/// second connection while holding a first, and enough of those wait for each other for ever.
+/// While it is open, nothing else may be read through [`Inner::db`](crate::app::Inner::db): on PostgreSQL that would
+/// take a second connection while holding a first, and enough of those wait for each other for ever.
 pub struct Change {
     tx: Tx,
     app: App,
@@ -107,7 +107,7 @@ pub struct Change {
     permissions: Option<BTreeSet<String>>,
     at: Timestamp,
     holds: Vec<Hold>,
-    news: Vec<News>,
+    notices: Vec<Notice>,
     entries: Vec<Entry>,
 }
 
@@ -181,12 +181,12 @@ impl Change {
         self.entries.push(entry);
     }
 
-    /// Adds news for this and every other process, applied after the commit.
-    pub fn tell(&mut self, topic: &'static str, subject: impl Into<Uuid>) {
-        self.news.push(News { topic, subject: subject.into() });
+    /// Adds a notice for this and every other process, applied after the commit.
+    pub fn publish(&mut self, topic: &'static str, subject: impl Into<Uuid>) {
+        self.notices.push(Notice { topic, subject: subject.into() });
     }
 
-    /// Writes the audit event and commits; then applies the news here.
+    /// Writes the audit event and commits; then applies its notices here.
     ///
     /// # Errors
     /// When the database fails; then nothing happened, or, if the outcome is unknown, everything that
@@ -211,7 +211,7 @@ impl Change {
         let committed = self.actor.committed.clone();
         let app = self.app.clone();
         let done = tokio::spawn(self.write_and_commit()).await.map_err(|panicked| {
-            // SECURITY: it may be committed, and its news half applied
+            // SECURITY: it may be committed, and its notices half applied
             // (test: a_panic_in_background_work_does_not_end_it).
             app.forget_all();
             Error::internal(panicked)
@@ -231,12 +231,12 @@ impl Change {
             let keys = &self.app.audit_keys;
             records.push(record::write(&mut self.tx, keys, &self.actor, at, entry).await?);
         }
-        self.app.feed.write(&mut self.tx, &self.news, self.at).await?;
+        self.app.feed.write(&mut self.tx, &self.notices, self.at).await?;
         match self.tx.commit().await {
             Ok(()) => {
-                self.app.part::<Unchained>().wrote(records);
-                for news in &self.news {
-                    self.app.hear(news.topic, news.subject);
+                self.app.state::<Unchained>().wrote(records);
+                for notice in &self.notices {
+                    self.app.apply(notice.topic, notice.subject);
                 }
                 Ok(())
             }

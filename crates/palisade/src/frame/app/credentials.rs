@@ -18,7 +18,7 @@ use futures_util::future::BoxFuture;
 use palisade_db::Timestamp;
 use uuid::Uuid;
 
-use super::{App, Change, Strength};
+use super::{App, AuthLevel, Change};
 use crate::cookie::CookieName;
 use crate::credential::{Credential, CredentialKind, Introspection, TokenShape};
 use crate::error::{Error, Kind, Result};
@@ -38,9 +38,9 @@ pub struct Identity {
     /// When they last proved it with a password or another factor.
     pub authenticated_at: Timestamp,
     /// What they proved it with then.
-    pub proved_with: Strength,
+    pub proved_with: AuthLevel,
     /// The strongest that the account has: what a fresh proof must be made with.
-    pub strongest: Strength,
+    pub required_level: AuthLevel,
     /// Whether they must set up a second factor before they do anything else.
     pub must_enrol: bool,
     /// What is left of the limit that the credential's own use is counted by; none, if it is counted by its account.
@@ -58,8 +58,8 @@ impl Identity {
 }
 
 pub(crate) fn session_needed() -> Error {
-    let says = "This operation requires a session. Sign in; an API key is not accepted.";
-    Error::new(Kind::Denied, "access.session_needed", says)
+    let detail = "This operation requires a session. Sign in; an API key is not accepted.";
+    Error::new(Kind::Denied, "access.session_needed", detail)
 }
 
 /// Says whether a credential of this user is alive, in the change that rests on it: not ended, not expired, and the
@@ -71,7 +71,7 @@ pub type IsAlive =
 /// found, if it isn't alive or not theirs.
 pub type Revoke = for<'a> fn(&'a mut Change, UserId, Uuid) -> BoxFuture<'a, Result<()>>;
 
-/// Proves who sent a token. The request is for what else must fit, such as the client's address; where
+/// Proves who sent a token. The request is for what else must fit, such as the client's IP address; where
 /// [`is_recheck`](crate::access::is_recheck), it is no use of the credential, and not counted as one.
 pub type Prove = for<'a> fn(&'a App, &'a str, &'a RequestParts) -> BoxFuture<'a, Result<Identity>>;
 
@@ -89,7 +89,7 @@ pub struct CredentialMethods {
     pub kind: &'static CredentialKind,
     /// In which forms it travels.
     pub forms: &'static [CredentialForm],
-    /// The topic of the news that one has ended: `sessions.ended`.
+    /// The topic of the notices that one has ended: `sessions.ended`.
     pub ended: &'static str,
     /// Whether one is alive.
     pub is_alive: IsAlive,
@@ -103,10 +103,10 @@ pub struct CredentialForm {
     /// What it is called in the documentation.
     pub name: &'static str,
     /// What it is, for people.
-    pub says: &'static str,
+    pub summary: &'static str,
     /// How it is told from others.
     pub shape: TokenShape,
-    /// How a request is proved by it; none, if it lets nobody in.
+    /// How a request is proved by it; none, if it lets no one in.
     pub prove: Option<Prove>,
     /// What it is worth to other services; none: nothing.
     pub introspect: Option<Introspect>,
@@ -118,7 +118,7 @@ pub struct CredentialForm {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LiveCredential {
     /// When its user last proved who they are, and with what; none, if it can't be a fresh proof.
-    pub proved: Option<(Timestamp, Strength)>,
+    pub proved: Option<(Timestamp, AuthLevel)>,
     /// The permissions that it was made for; none: all of its user's.
     pub permissions: Option<BTreeSet<String>>,
 }
@@ -129,7 +129,7 @@ pub struct AccountState {
     /// Whether the permission is still held that was asked for, if one was.
     pub permitted: bool,
     /// The strongest factor that the account has.
-    pub strongest: Strength,
+    pub required_level: AuthLevel,
 }
 
 /// Looks up an account within a change, and whether it holds a permission; none, if it is gone or disabled.
@@ -152,12 +152,12 @@ impl CredentialList {
             let mut others = all.iter().take(number);
             if others.any(|other| other.kind.name == one.kind.name || other.ended == one.ended) {
                 let name = one.kind.name;
-                let says = format!("two kinds of credential have the name or topic of {name}");
-                return Err(Error::internal(says));
+                let detail = format!("two kinds of credential have the name or topic of {name}");
+                return Err(Error::internal(detail));
             }
             if !one.ended.ends_with(ENDED) {
-                let says = format!("the topic {} does not end in {ENDED}", one.ended);
-                return Err(Error::internal(says));
+                let detail = format!("the topic {} does not end in {ENDED}", one.ended);
+                return Err(Error::internal(detail));
             }
         }
         let list = Self(all);

@@ -19,11 +19,11 @@ pub enum Act {
     /// The operator sets a password.
     PasswordSet,
     /// The owner confirms another email address.
-    AddressChanged,
+    EmailChanged,
     /// An administrator gives the account another email address.
-    AddressMoved,
+    EmailSet,
     /// A change of email address is undone from the old one.
-    AddressRestored,
+    EmailRestored,
     /// The owner adds a second factor.
     FactorAdded,
     /// The owner removes a second factor.
@@ -66,7 +66,7 @@ pub enum Kind {
     /// Recovery codes.
     RecoveryCodes,
     /// The right of a passkey to sign in alone, without the password.
-    PasskeysAlone,
+    PasswordlessPasskeys,
     /// What an application keeps and the table doesn't know.
     Own(&'static OwnKind),
 }
@@ -112,7 +112,7 @@ impl Kind {
         Self::UndoLinks,
         Self::FactorLinks,
         Self::VerificationLinks,
-        Self::PasskeysAlone,
+        Self::PasswordlessPasskeys,
         Self::Factors,
         Self::RecoveryCodes,
         Self::Sessions,
@@ -137,7 +137,7 @@ impl Kind {
             Self::VerificationLinks => "Verification links",
             Self::Factors => "TOTP and passkeys",
             Self::RecoveryCodes => "Recovery codes",
-            Self::PasskeysAlone => "Passkey sign-in without password",
+            Self::PasswordlessPasskeys => "Passkey sign-in without password",
             Self::Own(own) => own.title,
         }
     }

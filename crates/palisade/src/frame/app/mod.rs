@@ -40,12 +40,12 @@ pub use credentials::{
 };
 pub use ending::{Act, End, Ending, EndsWith, Fate, FindOwners, Kind, OwnKind};
 pub use hold::Hold;
-pub use proof::Strength;
+pub use proof::AuthLevel;
 pub(crate) use proof::fresh_enough;
 
 /// A running Palisade. Cheap to clone.
 ///
-/// Whoever has it reads the database, and writes through a [`Change`], which has its audit event, or through
+/// Anyone who has it reads the database, and writes through a [`Change`], which has its audit event, or through
 /// [`App::upkeep`].
 ///
 /// ```
@@ -62,16 +62,16 @@ pub(crate) use proof::fresh_enough;
 /// }
 /// ```
 #[derive(Clone)]
-pub struct App(Arc<Inner>);
+pub struct App(Arc<Shared>);
 
-struct Inner {
-    ground: Ground,
+struct Shared {
+    inner: Inner,
     /// For [`Change`] and [`Upkeep`] alone.
     writer: Db,
 }
 
 /// What [`App`] is made of.
-pub struct Ground {
+pub struct Inner {
     /// The database, to be read.
     pub db: ReadDb,
     /// What time it is.
@@ -84,7 +84,7 @@ pub struct Ground {
     pub root: RootKey,
     /// Keys of the audit log.
     pub audit_keys: AuditKeys,
-    /// News between processes.
+    /// Notices between processes.
     pub feed: Feed,
     /// Rate limits.
     pub limiter: Limiter,
@@ -96,20 +96,20 @@ pub struct Ground {
     pub endings: Vec<Ending>,
     /// What slices answer about their own tables.
     pub answers: Vec<Answers>,
-    /// What to do with news, by topic.
+    /// What to do with notices, by topic.
     pub subscriptions: Vec<Subscription>,
     /// State that belongs to one slice, by its type.
-    pub parts: Parts,
+    pub state: State,
 }
 
-/// What a slice does when it hears of something.
+/// What a slice does with a notice.
 #[derive(Clone, Copy)]
 pub struct Subscription {
-    /// The topic of the news. One that begins with a dot stands for every topic that ends so: `.ended`.
+    /// The topic of the notices. One that begins with a dot stands for every topic that ends so: `.ended`.
     pub topic: &'static str,
     /// Applies one message; must be quick and may be called twice with the same.
     pub apply: fn(&App, Uuid),
-    /// Forgets everything that this topic could have overthrown.
+    /// Forgets everything that this topic could have invalidated.
     pub forget_all: fn(&App),
 }
 
@@ -119,31 +119,31 @@ impl Subscription {
     }
 }
 
-/// State of slices, by type: how a slice keeps a cache without the ground knowing of it.
+/// State of slices, by type: how a slice keeps a cache that the frame knows nothing of.
 #[derive(Default)]
-pub struct Parts(BTreeMap<TypeId, Box<dyn Any + Send + Sync>>);
+pub struct State(BTreeMap<TypeId, Box<dyn Any + Send + Sync>>);
 
-impl Parts {
+impl State {
     /// Adds the state of a slice.
-    pub fn put<T: Any + Send + Sync>(&mut self, part: T) {
-        self.0.insert(TypeId::of::<T>(), Box::new(part));
+    pub fn put<T: Any + Send + Sync>(&mut self, value: T) {
+        self.0.insert(TypeId::of::<T>(), Box::new(value));
     }
 }
 
 impl std::ops::Deref for App {
-    type Target = Ground;
-    fn deref(&self) -> &Ground {
-        &self.0.ground
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0.inner
     }
 }
 
 impl App {
-    /// Starts from its parts; see [`crate::Builder`].
-    pub fn new(ground: Ground, writer: Db) -> Self {
-        Self(Arc::new(Inner { ground, writer }))
+    /// An app of these contents; see [`crate::Builder`].
+    pub fn new(inner: Inner, writer: Db) -> Self {
+        Self(Arc::new(Shared { inner, writer }))
     }
 
-    /// Leave to write outside a change, for this reason: what changes nothing for anybody and is no event. Everything
+    /// Leave to write outside a change, for this reason: what changes nothing for anyone and is no event. Everything
     /// else is a [`Change`].
     pub fn upkeep(&self, reason: &'static str) -> Upkeep<'_> {
         Upkeep::new(&self.0.writer, reason)
@@ -154,10 +154,10 @@ impl App {
     /// # Panics
     /// If the slice isn't part of this app, which is a mistake in its `MODULE`.
     #[expect(clippy::panic, reason = "a slice that asks for a state it never declared")]
-    pub fn part<T: Any + Send + Sync>(&self) -> &T {
-        let part = self.parts.0.get(&TypeId::of::<T>()).and_then(|part| part.downcast_ref());
-        match part {
-            Some(part) => part,
+    pub fn state<T: Any + Send + Sync>(&self) -> &T {
+        let found = self.state.0.get(&TypeId::of::<T>()).and_then(|state| state.downcast_ref());
+        match found {
+            Some(found) => found,
             None => panic!("no module declares {}", std::any::type_name::<T>()),
         }
     }
@@ -167,8 +167,8 @@ impl App {
         uuid_v7(self.clock.now(), &*self.random)
     }
 
-    /// Applies news to what this process remembers.
-    pub fn hear(&self, topic: &str, subject: Uuid) {
+    /// Applies a notice to what this process remembers.
+    pub fn apply(&self, topic: &str, subject: Uuid) {
         for subscription in &self.subscriptions {
             if subscription.is_about(topic) {
                 (subscription.apply)(self, subject);
@@ -176,7 +176,7 @@ impl App {
         }
     }
 
-    /// Forgets everything that news could have overthrown.
+    /// Forgets everything that a notice could have invalidated.
     pub fn forget_all(&self) {
         for subscription in &self.subscriptions {
             (subscription.forget_all)(self);

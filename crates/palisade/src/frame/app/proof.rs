@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 
 /// What an identity was proved with, from the weakest to the strongest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Strength {
+pub enum AuthLevel {
     /// A password alone.
     Password,
     /// A one-time code.
@@ -18,7 +18,12 @@ pub enum Strength {
     RecoveryCode,
 }
 
-impl Strength {
+impl AuthLevel {
+    /// Whether a proof of this level is enough where `required` is asked for.
+    pub fn satisfies(self, required: Self) -> bool {
+        self >= required
+    }
+
     /// The word in the database.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -33,7 +38,7 @@ impl Strength {
     pub fn parse(word: &str) -> Self {
         [Self::Code, Self::Passkey, Self::RecoveryCode]
             .into_iter()
-            .find(|strength| strength.as_str() == word)
+            .find(|level| level.as_str() == word)
             .unwrap_or(Self::Password)
     }
 
@@ -53,18 +58,18 @@ impl Strength {
 /// `access.not_fresh`.
 pub(crate) fn fresh_enough(
     app: &App,
-    (proved_at, proved_with): (Timestamp, Strength),
-    strongest: Strength,
+    (proved_at, proved_with): (Timestamp, AuthLevel),
+    required_level: AuthLevel,
 ) -> Result<()> {
     let age = app.clock.now().since(proved_at);
     // SECURITY: (tests: what_needs_fresh_proof_is_refused_later, a_fresh_proof_is_made_with_the_strongest_factor)
-    if age >= app.settings.sessions.fresh_for || proved_with < strongest {
-        return Err(not_fresh(strongest));
+    if age >= app.settings.sessions.fresh_for || !proved_with.satisfies(required_level) {
+        return Err(not_fresh(required_level));
     }
     Ok(())
 }
 
-pub(super) fn not_fresh(strongest: Strength) -> Error {
-    let says = "Confirm your identity again with POST /api/v1/auth/reauthenticate.";
-    Error::new(Kind::Denied, "access.not_fresh", says).with("methods", strongest.methods())
+pub(super) fn not_fresh(required_level: AuthLevel) -> Error {
+    let detail = "Confirm your identity again with POST /api/v1/auth/reauthenticate.";
+    Error::new(Kind::Denied, "access.not_fresh", detail).with("methods", required_level.methods())
 }

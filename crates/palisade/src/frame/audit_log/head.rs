@@ -94,13 +94,13 @@ pub(super) async fn put(change: &mut Change, head: Head) -> Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) kind: FaultKind,
-    pub(crate) says: &'static str,
+    pub(crate) detail: &'static str,
     pub(crate) position: Option<i64>,
 }
 
 impl Finding {
-    fn new(kind: FaultKind, says: &'static str, position: Option<i64>) -> Self {
-        Self { kind, says, position }
+    fn new(kind: FaultKind, detail: &'static str, position: Option<i64>) -> Self {
+        Self { kind, detail, position }
     }
 }
 
@@ -159,16 +159,16 @@ impl Ending {
             }
             (Some(Some(position)), Some(Some(chain)), Some(Some(mac))) => (*position, *chain, mac),
             _ => {
-                let says = "the head of the log can't be read";
-                return Err(Finding::new(FaultKind::Edited, says, None));
+                let detail = "the head of the log can't be read";
+                return Err(Finding::new(FaultKind::Edited, detail, None));
             }
         };
         let head = Head { position, chain };
         if secret::constant_time_eq(&head.mac(key), mac) {
             Ok(head)
         } else {
-            let says = "the head of the log does not match its MAC";
-            Err(Finding::new(FaultKind::Edited, says, None))
+            let detail = "the head of the log does not match its MAC";
+            Err(Finding::new(FaultKind::Edited, detail, None))
         }
     }
 
@@ -199,17 +199,17 @@ impl Ending {
         // SECURITY: never chain again below a record that is chained
         // (test: records_are_never_chained_again_below_the_head).
         if self.highest() > head.position {
-            let says = "the log has records beyond its head";
-            return (None, Some(Finding::new(FaultKind::RolledBack, says, at)));
+            let detail = "the log has records beyond its head";
+            return (None, Some(Finding::new(FaultKind::RolledBack, detail, at)));
         }
         // SECURITY: (test: a_head_that_goes_back_is_told)
         if seen.is_some_and(|seen| self.went_back(head, seen)) {
-            let says = "the log went back to an earlier state while the server ran";
-            return (Some(head), Some(Finding::new(FaultKind::RolledBack, says, at)));
+            let detail = "the log went back to an earlier state while the server ran";
+            return (Some(head), Some(Finding::new(FaultKind::RolledBack, detail, at)));
         }
         if head.position > 0 && self.last.value() != Some(head.chain) {
-            let says = "the last record of the log is missing or changed";
-            return (Some(head), Some(Finding::new(FaultKind::Cut, says, at)));
+            let detail = "the last record of the log is missing or changed";
+            return (Some(head), Some(Finding::new(FaultKind::Cut, detail, at)));
         }
         (Some(head), None)
     }
@@ -250,7 +250,7 @@ pub(super) struct Watch(Mutex<Watched>);
 #[derive(Default)]
 struct Watched {
     seen: Option<Head>,
-    told: Option<Finding>,
+    reported: Option<Finding>,
     /// Records that don't verify and were told of when they were read.
     shown: BTreeSet<Uuid>,
     /// Rows that are not what was written and were told of when their turn to be chained came.
@@ -292,8 +292,8 @@ impl Watch {
     /// Whether this state of things has yet to be told.
     pub(super) fn is_new(&self, finding: Option<Finding>) -> bool {
         let mut watched = self.lock();
-        let new = finding.is_some() && watched.told != finding;
-        watched.told = finding;
+        let new = finding.is_some() && watched.reported != finding;
+        watched.reported = finding;
         new
     }
 

@@ -102,7 +102,7 @@ pub async fn list(app: &App, filter: Filter, limit: i64) -> Result<Vec<EventView
     for row in &rows {
         let (event, fault) = view(&app.audit_keys, row);
         if let Some(fault) = fault {
-            tell(app, row, &fault);
+            report(app, row, &fault);
         }
         let Some(mut event) = event else { continue };
         // Who looks at their own past doesn't learn where an administrator sits.
@@ -115,9 +115,9 @@ pub async fn list(app: &App, filter: Filter, limit: i64) -> Result<Vec<EventView
 }
 
 /// Says in the server's log that a record doesn't verify, the first time it is read.
-fn tell(app: &App, row: &Stored, fault: &str) {
+fn report(app: &App, row: &Stored, fault: &str) {
     let id = row.id.0.unwrap_or_default();
-    if app.part::<Watch>().shows_first(id) {
+    if app.state::<Watch>().shows_first(id) {
         tracing::error!(record = %id, "a record of the audit log failed verification: {fault}");
     }
 }
@@ -134,7 +134,7 @@ fn view(keys: &AuditKeys, row: &Stored) -> (Option<EventView>, Option<String>) {
     let (personal, fault) = match fault {
         None => match personal(keys, row) {
             Ok(personal) => (personal, None),
-            Err(says) => (BTreeMap::new(), Some(says.to_owned())),
+            Err(detail) => (BTreeMap::new(), Some(detail.to_owned())),
         },
         fault => (BTreeMap::new(), fault),
     };

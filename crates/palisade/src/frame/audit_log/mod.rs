@@ -36,14 +36,16 @@ pub(crate) use stored::{Stored, select_stored};
 
 /// Something is wrong with the end of the log, or with what waits to be chained.
 pub const FAULT_FOUND: Event =
-    Event { name: "audit.fault_found", says: "The audit log was tampered with" };
+    Event { name: "audit.fault_found", summary: "The audit log was tampered with" };
 /// The key of a person was destroyed.
-pub const PERSON_ERASED: Event =
-    Event { name: "audit.person_erased", says: "A person's data in the log was made unreadable" };
+pub const PERSON_ERASED: Event = Event {
+    name: "audit.person_erased",
+    summary: "A person's data in the log was made unreadable",
+};
 /// The operator had the log go on after a fault.
 pub const RESEALED: Event = Event {
     name: "audit.resealed",
-    says: "The operator created a new head for the audit log after a fault",
+    summary: "The operator created a new head for the audit log after a fault",
 };
 
 /// The slice's table of contents.
@@ -59,9 +61,9 @@ pub const MODULE: Module = Module {
         sql: Sql::Both(include_str!("../../../migrations/audit_log/0001_audit_log.sql")),
     }],
     tables: &["audit_head", "person_keys"],
-    parts: |_, parts| {
-        parts.put(head::Watch::default());
-        parts.put(Unchained::default());
+    state: |_, state| {
+        state.put(head::Watch::default());
+        state.put(Unchained::default());
         Ok(())
     },
     ..Module::EMPTY

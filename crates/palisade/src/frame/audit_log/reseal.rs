@@ -15,7 +15,7 @@ use crate::error::Result;
 pub async fn reseal(app: &App) -> Result<Option<(FaultKind, &'static str)>> {
     let ending = Ending::read(&app.db, None).await?;
     let (_, finding) = ending.judge(&app.audit_keys.chain(), None);
-    let Some(Finding { kind, says, .. }) = finding else { return Ok(None) };
+    let Some(Finding { kind, detail, .. }) = finding else { return Ok(None) };
     let mut change = app.change(&Actor::operator()).await?;
     // Held, so that no server chains from the old one meanwhile.
     change.run("update audit_head set position = position where one = 1", args![]).await?;
@@ -28,7 +28,7 @@ pub async fn reseal(app: &App) -> Result<Option<(FaultKind, &'static str)>> {
         .await?;
     let head = last.map_or(Head::START, |(position, chain)| Head { position, chain });
     put(&mut change, head).await?;
-    let entry = RESEALED.entry().detail("kind", kind.as_str()).detail("says", says);
+    let entry = RESEALED.entry().detail("kind", kind.as_str()).detail("detail", detail);
     change.commit(entry.detail("position", head.position.to_string())).await?;
-    Ok(Some((kind, says)))
+    Ok(Some((kind, detail)))
 }

@@ -45,7 +45,7 @@ pub(super) async fn run(app: &App) -> Result<()> {
 /// # Errors
 /// When the database fails.
 pub async fn seal_pending(app: &App) -> Result<usize> {
-    Ok(pass(app, Telling::All).await?.placed)
+    Ok(pass(app, Reporting::All).await?.placed)
 }
 
 /// Puts all records that have no position yet into the chain, before this process ends. It takes
@@ -54,7 +54,7 @@ pub async fn seal_pending(app: &App) -> Result<usize> {
 /// # Errors
 /// When the database fails, or not all could be chained in that time.
 pub async fn seal_all(app: &App) -> Result<()> {
-    seal_before_the_end(app, Telling::All).await
+    seal_before_the_end(app, Reporting::All).await
 }
 
 /// The same if this process has written records that are not chained yet, as far as it knows. For a command: what it
@@ -63,19 +63,19 @@ pub async fn seal_all(app: &App) -> Result<()> {
 /// # Errors
 /// As [`seal_all`].
 pub async fn seal_written(app: &App) -> Result<()> {
-    if !app.part::<Unchained>().is_empty() {
-        seal_before_the_end(app, Telling::Own).await?;
+    if !app.state::<Unchained>().is_empty() {
+        seal_before_the_end(app, Reporting::Own).await?;
     }
     Ok(())
 }
 
-async fn seal_before_the_end(app: &App, telling: Telling) -> Result<()> {
-    let watch = app.part::<Watch>();
+async fn seal_before_the_end(app: &App, reporting: Reporting) -> Result<()> {
+    let watch = app.state::<Watch>();
     watch.look_on_from(Passed::default());
     let all = async {
-        while pass(app, telling).await?.leaves_some {}
+        while pass(app, reporting).await?.leaves_some {}
         // The head is missing or wrong: nothing is chained below it.
-        if !app.part::<Unchained>().is_empty() {
+        if !app.state::<Unchained>().is_empty() {
             return Err(Error::internal(
                 "some records could not be chained; run `palisade audit verify`",
             ));
@@ -86,14 +86,14 @@ async fn seal_before_the_end(app: &App, telling: Telling) -> Result<()> {
     let sealed = tokio::time::timeout(ENDING, all).await.unwrap_or_else(late);
     if sealed.is_err() {
         // It is tried once: the end of the process doesn't wait a second time.
-        drop(app.part::<Unchained>().take());
+        drop(app.state::<Unchained>().take());
     }
     sealed
 }
 
 /// What is told of when it is found.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Telling {
+enum Reporting {
     All,
     /// Only that a record of this process is missing, which no other knows.
     Own,
@@ -108,28 +108,32 @@ struct Pass {
     leaves_some: bool,
 }
 
-async fn pass(app: &App, telling: Telling) -> Result<Pass> {
-    let sealed = seal_batch(app, telling).await;
+async fn pass(app: &App, reporting: Reporting) -> Result<Pass> {
+    let sealed = seal_batch(app, reporting).await;
     if matches!(sealed, Ok(Pass { placed: FULL, .. })) {
         return sealed;
     }
     // Also when the chain stands still: that is when records can be taken away.
-    let due = app.part::<Watch>().looks_for_written();
-    let told = due && look_for(app, app.part::<Unchained>().take()).await?;
-    sealed.map(|pass| Pass { leaves_some: pass.leaves_some || told, ..pass })
+    let due = app.state::<Watch>().looks_for_written();
+    let reported = due && look_for(app, app.state::<Unchained>().take()).await?;
+    sealed.map(|pass| Pass { leaves_some: pass.leaves_some || reported, ..pass })
 }
 
-async fn seal_batch(app: &App, telling: Telling) -> Result<Pass> {
-    let (watch, key) = (app.part::<Watch>(), app.audit_keys.chain());
+async fn seal_batch(app: &App, reporting: Reporting) -> Result<Pass> {
+    let (watch, key) = (app.state::<Watch>(), app.audit_keys.chain());
     // Before the head is read: another task may see a higher one at any moment.
     let seen = watch.seen();
     let ending = Ending::read(&app.db, seen).await?;
     let (head, finding) = ending.judge(&key, seen);
-    let told = watch.is_new(finding) && telling == Telling::All;
-    if let Some(Finding { kind, says, position }) = finding.filter(|_| told) {
-        tracing::error!(kind = kind.as_str(), position, "the audit log was tampered with: {says}");
+    let reported = watch.is_new(finding) && reporting == Reporting::All;
+    if let Some(Finding { kind, detail, position }) = finding.filter(|_| reported) {
+        tracing::error!(
+            kind = kind.as_str(),
+            position,
+            "the audit log was tampered with: {detail}"
+        );
         let place = position.map(|position| ("position", position.to_string()));
-        tell(app, kind, says, place).await?;
+        report(app, kind, detail, place).await?;
     }
     watch.stands_still(head.is_none());
     let Some(head) = head else { return Ok(Pass::default()) };
@@ -137,7 +141,7 @@ async fn seal_batch(app: &App, telling: Telling) -> Result<Pass> {
         Some(Finding { kind: FaultKind::RolledBack, .. }) => watch.accept(head),
         _ => watch.saw(head),
     }
-    if !ending.pending && !told {
+    if !ending.pending && !reported {
         return Ok(Pass::default());
     }
     let waiting = Waiting::read(app, &key).await?;
@@ -145,8 +149,8 @@ async fn seal_batch(app: &App, telling: Telling) -> Result<Pass> {
     let placed = chain(app, head, &waiting.genuine).await?;
     if let Some(placed) = placed {
         watch.look_on_from(waiting.passed);
-        let told = telling == Telling::All && tell_forged(app, waiting.forged).await?;
-        return Ok(Pass { placed, leaves_some: waiting.leaves_some || told });
+        let reported = reporting == Reporting::All && report_forged(app, waiting.forged).await?;
+        return Ok(Pass { placed, leaves_some: waiting.leaves_some || reported });
     }
     // Another process was faster.
     Ok(Pass { placed: 0, leaves_some: true })
@@ -172,7 +176,7 @@ impl Waiting {
     /// (tests: forged_records_keep_no_other_from_being_chained, what_was_never_written_is_never_chained,
     /// a_copy_of_a_record_is_never_chained).
     async fn read(app: &App, key: &[u8; 32]) -> Result<Self> {
-        let passed = app.part::<Watch>().passed();
+        let passed = app.state::<Watch>().passed();
         let mut waiting = Self { passed, leaves_some: true, ..Self::default() };
         for _ in 0..PAGES {
             let wanted = FULL.saturating_sub(waiting.genuine.len());
@@ -221,8 +225,8 @@ async fn page(app: &App, passed: Passed, rows: usize) -> Result<Vec<Stored>> {
 }
 
 /// Tells of rows that wait and are not what was written, the first time they are seen. Whether there were any.
-async fn tell_forged(app: &App, forged: Vec<(Uuid, Unlike)>) -> Result<bool> {
-    let untold = app.part::<Watch>().untold(forged.iter().map(|(id, _)| *id));
+async fn report_forged(app: &App, forged: Vec<(Uuid, Unlike)>) -> Result<bool> {
+    let untold = app.state::<Watch>().untold(forged.iter().map(|(id, _)| *id));
     let Some((id, unlike)) = forged.into_iter().find(|(id, _)| untold.contains(id)) else {
         return Ok(false);
     };
@@ -232,10 +236,10 @@ async fn tell_forged(app: &App, forged: Vec<(Uuid, Unlike)>) -> Result<bool> {
         record = %id,
         "records of the audit log were forged or changed and are not chained; the first: {unlike}"
     );
-    let says = "records are forged or were changed before they were chained";
+    let detail = "records are forged or were changed before they were chained";
     let place = ("records", named(&untold));
-    tell(app, unlike.kind(false), says, Some(place)).await?;
-    app.part::<Watch>().told_of(untold);
+    report(app, unlike.kind(false), detail, Some(place)).await?;
+    app.state::<Watch>().told_of(untold);
     Ok(true)
 }
 
@@ -269,7 +273,7 @@ async fn chain(app: &App, head: Head, records: &[(Uuid, String)]) -> Result<Opti
         before = before.saturating_add(i64::try_from(part.len()).unwrap_or(i64::MAX));
     }
     tx.commit().await?;
-    app.part::<Watch>().saw(end);
+    app.state::<Watch>().saw(end);
     Ok(Some(places.len()))
 }
 
@@ -278,7 +282,7 @@ async fn chain(app: &App, head: Head, records: &[(Uuid, String)]) -> Result<Opti
 /// SECURITY: else a record that is deleted before it is chained leaves no gap
 /// (test: a_record_deleted_before_it_is_chained_is_missed).
 async fn look_for(app: &App, written: Vec<Uuid>) -> Result<bool> {
-    let unchained = app.part::<Unchained>();
+    let unchained = app.state::<Unchained>();
     let mut missing = Vec::new();
     for part in written.chunks(LOOKED_FOR) {
         let mut ids: Vec<Value> = part.iter().map(|id| Value::from(*id)).collect();
@@ -295,8 +299,8 @@ async fn look_for(app: &App, written: Vec<Uuid>) -> Result<bool> {
     let Some(first) = missing.first() else { return Ok(false) };
     let records = missing.len();
     tracing::error!(records, record = %first, "records of the audit log were deleted before they were chained");
-    let says = "records were deleted before they were chained";
-    tell(app, FaultKind::Deleted, says, Some(("records", named(&missing)))).await?;
+    let detail = "records were deleted before they were chained";
+    report(app, FaultKind::Deleted, detail, Some(("records", named(&missing)))).await?;
     Ok(true)
 }
 
@@ -314,13 +318,14 @@ const FIND: &str = "select e.id, e.position is not null from (values
      ) as written join audit_events e on e.id = written.column1";
 
 /// Writes the event of a fault.
-async fn tell(
+async fn report(
     app: &App,
     kind: FaultKind,
-    says: &str,
+    detail: &str,
     place: Option<(&'static str, String)>,
 ) -> Result<()> {
-    let mut entry: Entry = FAULT_FOUND.entry().detail("kind", kind.as_str()).detail("says", says);
+    let mut entry: Entry =
+        FAULT_FOUND.entry().detail("kind", kind.as_str()).detail("detail", detail);
     if let Some((name, value)) = place {
         entry = entry.detail(name, value);
     }

@@ -107,7 +107,7 @@ impl Unlike {
     pub(crate) fn kind(&self, chained: bool) -> FaultKind {
         match self {
             Self::Copied => FaultKind::Inserted,
-            // One that isn't chained can have been put there by anybody: made up, or copied under another id.
+            // One that isn't chained can have been put there by anyone: made up, or copied under another id.
             Self::Record | Self::Column("id") if !chained => FaultKind::Inserted,
             Self::Record | Self::Column(_) => FaultKind::Edited,
         }

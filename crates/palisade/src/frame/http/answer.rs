@@ -289,7 +289,7 @@ fn bare(response: &Response) -> Option<Arc<Error>> {
 
 fn write_problem(response: &mut Response, error: &Error, arrival: &Arrival) {
     let status = error.kind().status();
-    let detail = excerpt(error.says(), LONGEST_DETAIL);
+    let detail = excerpt(error.detail(), LONGEST_DETAIL);
     let problem = Problem {
         kind: "about:blank",
         title: error.kind().title(),

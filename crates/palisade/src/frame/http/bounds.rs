@@ -139,8 +139,8 @@ impl<'de> Visitor<'de> for Walk<'_> {
         // So many bytes hold no more code points.
         let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
         if length > most && text.chars().count() as u64 > most {
-            let says = format!("Use at most {most} characters.");
-            let broken = || FieldError::new(&self.at.to_string(), "request.too_long", says);
+            let detail = format!("Use at most {most} characters.");
+            let broken = || FieldError::new(&self.at.to_string(), "request.too_long", detail);
             self.found.borrow_mut().get_or_insert_with(broken);
         }
         Ok(())

@@ -52,7 +52,7 @@ pub struct Answered {
     /// Its status.
     pub status: StatusCode,
     /// What it means.
-    pub says: &'static str,
+    pub summary: &'static str,
     /// Media type and schema of its body.
     pub body: Option<(&'static str, Value)>,
 }
@@ -100,10 +100,10 @@ impl Description {
     }
 
     /// Adds an answer with a JSON body.
-    pub fn answers_json<T: JsonSchema>(&mut self, status: StatusCode, says: &'static str) {
+    pub fn answers_json<T: JsonSchema>(&mut self, status: StatusCode, summary: &'static str) {
         let schema = self.given.subschema_for::<T>().to_value();
         let body = Some(("application/json", schema));
-        self.answers.push(Answered { status, says, body });
+        self.answers.push(Answered { status, summary, body });
     }
 
     /// Adds an answer.
@@ -212,7 +212,7 @@ impl<T: JsonSchema> Describe for Accepted<T> {
 impl Describe for NoContent {
     fn describe(handler: &mut Description) {
         let status = StatusCode::NO_CONTENT;
-        handler.answers(Answered { status, says: "Done.", body: None });
+        handler.answers(Answered { status, summary: "Done.", body: None });
     }
 }
 
@@ -221,7 +221,7 @@ impl Describe for Elsewhere {
         let status = StatusCode::SEE_OTHER;
         handler.answers(Answered {
             status,
-            says: "The response redirects to `Location`.",
+            summary: "The response redirects to `Location`.",
             body: None,
         });
     }
@@ -242,7 +242,7 @@ impl Describe for Asset {
 impl Describe for &'static str {
     fn describe(handler: &mut Description) {
         let body = Some(("text/plain", serde_json::json!({ "type": "string" })));
-        handler.answers(Answered { status: StatusCode::OK, says: "A line of text.", body });
+        handler.answers(Answered { status: StatusCode::OK, summary: "A line of text.", body });
     }
 }
 

@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 use tower::{Service, ServiceExt as _};
 
 use super::answer::finish;
-use super::client::{Scheme, TrustedProxies, client_address, scheme};
+use super::client::{Scheme, TrustedProxies, client_ip, scheme};
 use super::serve::{Carrier, Connection, Refuse, Refused};
 use super::standing::Standing;
 use super::{Arrival, REQUEST_ID};
@@ -85,7 +85,7 @@ impl Inner {
         Arrival {
             at,
             request,
-            client: client_address(peer, headers, &self.trusted),
+            client: client_ip(peer, headers, &self.trusted),
             scheme: scheme(peer, connection.tls, headers, &self.trusted),
         }
     }
@@ -118,7 +118,7 @@ impl Inner {
         if !self.https_only || PROBES.contains(&request.uri().path()) {
             return None;
         }
-        let says = match arrival.scheme {
+        let detail = match arrival.scheme {
             Scheme::Https | Scheme::Http => return None,
             Scheme::MarkedHttp => {
                 if let Some(location) = self.same_by_https(request) {
@@ -136,7 +136,7 @@ impl Inner {
                  remove Forwarded if it isn't used."
             }
         };
-        Some(Error::new(Kind::Denied, "http.https_required", says).into_response())
+        Some(Error::new(Kind::Denied, "http.https_required", detail).into_response())
     }
 
     /// The same page under the public URL.
@@ -222,7 +222,7 @@ impl Line {
             path = self.path,
             status = status.as_u16(),
             micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-            address = %self.arrival.client.address,
+            ip = %self.arrival.client.ip,
             code = error.map(Error::code),
         );
         let ours = |error: &&Error| matches!(error.kind(), Kind::Internal | Kind::Unavailable);

@@ -67,8 +67,8 @@ impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<App> for Form<T> {
         if !media
             .is_some_and(|media| media.eq_ignore_ascii_case("application/x-www-form-urlencoded"))
         {
-            let says = "Send a form, with Content-Type: application/x-www-form-urlencoded.";
-            return Err(Error::new(Kind::WrongMediaType, "request.wrong_media_type", says));
+            let detail = "Send a form, with Content-Type: application/x-www-form-urlencoded.";
+            return Err(Error::new(Kind::WrongMediaType, "request.wrong_media_type", detail));
         }
         let bytes = whole(request, app).await?;
         let mut fields = serde_json::Map::new();
@@ -116,8 +116,8 @@ impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<App> for MaybeBody<
 }
 
 fn is_json(headers: &HeaderMap) -> Result<()> {
-    let wrong = |says: &'static str| {
-        Err(Error::new(Kind::WrongMediaType, "request.wrong_media_type", says))
+    let wrong = |detail: &'static str| {
+        Err(Error::new(Kind::WrongMediaType, "request.wrong_media_type", detail))
     };
     if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         return wrong("Send the body without Content-Encoding.");
@@ -170,8 +170,8 @@ async fn read(request: Request, limit: usize) -> Result<Bytes> {
     Ok(kept.freeze())
 }
 
-fn malformed(says: impl Into<String>) -> Error {
-    Error::new(Kind::Malformed, "request.malformed", says.into())
+fn malformed(detail: impl Into<String>) -> Error {
+    Error::new(Kind::Malformed, "request.malformed", detail.into())
 }
 
 fn parse<T: DeserializeOwned + JsonSchema + 'static>(bytes: &[u8]) -> Result<T> {
@@ -220,8 +220,8 @@ fn explain(path: &str, text: &str) -> Error {
         Error::bad_field(&below(path, named), "request.missing", "This field is required.")
     } else if text.starts_with("unknown field") {
         let known = if expected.is_empty() { "none" } else { expected };
-        let says = format!("Unknown field. The known fields are: {known}.");
-        Error::bad_field(&below(path, named), "request.unknown", says)
+        let detail = format!("Unknown field. The known fields are: {known}.");
+        Error::bad_field(&below(path, named), "request.unknown", detail)
     } else if text.starts_with("duplicate field") {
         Error::bad_field(
             &below(path, named),
@@ -229,11 +229,11 @@ fn explain(path: &str, text: &str) -> Error {
             "This field appears more than once.",
         )
     } else if expected.is_empty() {
-        let says = format!("This value is not valid: {}.", excerpt(text, LONGEST_ECHO));
-        Error::bad_field(path, "request.wrong_type", says)
+        let detail = format!("This value is not valid: {}.", excerpt(text, LONGEST_ECHO));
+        Error::bad_field(path, "request.wrong_type", detail)
     } else {
-        let says = format!("This value is not valid: expected {expected}.");
-        Error::bad_field(path, "request.wrong_type", says)
+        let detail = format!("This value is not valid: expected {expected}.");
+        Error::bad_field(path, "request.wrong_type", detail)
     }
 }
 

@@ -82,13 +82,13 @@ fn schemes(about: &About<'_>) -> Value {
             Via::Bearer => json!({
                 "type": "http",
                 "scheme": "bearer",
-                "description": form.says,
+                "description": form.summary,
             }),
             Via::Cookie => json!({
                 "type": "apiKey",
                 "in": "cookie",
                 "name": about.cookie,
-                "description": form.says,
+                "description": form.summary,
             }),
         };
         (form.name.to_owned(), scheme)
@@ -98,7 +98,7 @@ fn schemes(about: &About<'_>) -> Value {
 
 fn operation(about: &About<'_>, route: &Route, known: &Description) -> Value {
     let mut operation = Map::new();
-    let (summary, more) = route.says.split_once("\n\n").unwrap_or((route.says, ""));
+    let (summary, more) = route.summary.split_once("\n\n").unwrap_or((route.summary, ""));
     let needs = match route.access.who {
         Who::Anyone | Who::SignedIn => String::new(),
         Who::Holds(permission) => format!("Requires the permission `{}`.", permission.name),
@@ -174,10 +174,10 @@ fn parameters(route: &Route, known: &Description) -> Vec<Value> {
     let query = known.query.as_ref().and_then(|schema| schema["properties"].as_object());
     let in_query = query.into_iter().flatten().map(|(name, schema)| {
         let mut schema = schema.clone();
-        let says = schema.as_object_mut().and_then(|schema| schema.remove("description"));
+        let detail = schema.as_object_mut().and_then(|schema| schema.remove("description"));
         let mut parameter = json!({ "name": name, "in": "query", "schema": schema });
-        if let (Some(says), Some(parameter)) = (says, parameter.as_object_mut()) {
-            parameter.insert("description".to_owned(), says);
+        if let (Some(detail), Some(parameter)) = (detail, parameter.as_object_mut()) {
+            parameter.insert("description".to_owned(), detail);
         }
         parameter
     });
@@ -192,7 +192,7 @@ fn responses(route: &Route, known: &Description) -> Value {
         // One status may come in several forms.
         let response = all
             .entry(answered.status.as_str())
-            .or_insert_with(|| json!({ "description": answered.says }));
+            .or_insert_with(|| json!({ "description": answered.summary }));
         if let Some((media, schema)) = &answered.body {
             response["content"][*media] = json!({ "schema": schema });
         }
@@ -258,14 +258,15 @@ fn refusals(route: &Route, known: &Description) -> Vec<(Kind, &'static str)> {
     all
 }
 
-fn problem(status: u16, says: &str) -> Value {
+fn problem(status: u16, description: &str) -> Value {
     let mut response = json!({
-        "description": says,
+        "description": description,
         "content": {
             "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } },
         },
     });
-    let text = |says: &str| json!({ "description": says, "schema": { "type": "string" } });
+    let text =
+        |description: &str| json!({ "description": description, "schema": { "type": "string" } });
     let headers = match StatusCode::from_u16(status) {
         Ok(StatusCode::UNAUTHORIZED) => {
             json!({ "WWW-Authenticate": text("How to sign in (RFC 6750).") })

@@ -34,7 +34,7 @@ pub struct Route {
     /// Who may call.
     pub access: Access,
     /// What it does: one sentence, and after an empty line perhaps more.
-    pub says: &'static str,
+    pub summary: &'static str,
     /// Refusals that its line and its handler's signature don't show.
     pub refusals: Vec<(Kind, &'static str)>,
     describe: fn(&mut Description),
@@ -143,7 +143,7 @@ impl Routes {
             method,
             path,
             access,
-            says: "",
+            summary: "",
             refusals: Vec::new(),
             describe,
             mount,
@@ -153,9 +153,9 @@ impl Routes {
 
     /// Says what the route just added does: one sentence, and after an empty line perhaps more.
     #[must_use]
-    pub fn says(mut self, text: &'static str) -> Self {
+    pub fn summary(mut self, text: &'static str) -> Self {
         if let Some(route) = self.routes.last_mut() {
-            route.says = text;
+            route.summary = text;
         }
         self
     }

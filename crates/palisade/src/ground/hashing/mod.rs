@@ -10,7 +10,7 @@
 //!   steps in much sooner and doesn't rest.
 //! - The queue is bounded, in total and per group of callers. What does not fit is refused at once
 //!   with an estimate of when to come back; nothing waits without a place in the queue.
-//! - Groups take turns: one address with a hundred waiting attempts delays another by one attempt. Whoever wasn't
+//! - Groups take turns: one IP address with a hundred waiting attempts delays another by one attempt. Anyone who wasn't
 //!   served lately needn't wait for all others' turns either.
 //! - Known devices go first, three to one, and a quarter of the queue is kept for them.
 //! - A caller that gives up leaves the queue; its work is not done.
@@ -54,7 +54,7 @@ pub enum Lane {
 /// On whose behalf work is asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller {
-    /// Callers with the same number share their turns, for example an address prefix.
+    /// Callers with the same number share their turns, for example an IP address prefix.
     pub group: u64,
     /// How the caller is ranked.
     pub lane: Lane,
@@ -140,7 +140,7 @@ struct Shared<S> {
     waiting: Condvar,
     /// Wakes the threads that give way, for the same reason.
     resting: Condvar,
-    /// Scratch values that nobody works with.
+    /// Scratch values that no one works with.
     spare: Mutex<Vec<S>>,
     hashers: load::Hashers,
 }
@@ -189,7 +189,7 @@ impl<S> Shared<S> {
         lock(&self.spare)
     }
 
-    /// Wakes whoever may be concerned with a piece of work that waits now.
+    /// Wakes the threads that may be concerned with a piece of work that waits now.
     fn work_waits(&self) {
         self.changed.notify_one();
         self.waiting.notify_one();
@@ -246,13 +246,13 @@ impl<S: Send + 'static> WorkPool<S> {
     /// Whether there is a place for this caller now: what a request can ask before it costs anything else.
     ///
     /// # Errors
-    /// [`NotDone::Busy`], as [`run`](Self::run) would answer at this moment. Whoever gets
+    /// [`NotDone::Busy`], as [`run`](Self::run) would answer at this moment. Anyone who gets
     /// no answer at once has room: `run` decides.
-    pub fn has_room(&self, caller: Caller) -> Result<(), NotDone> {
-        // A thread that was put aside while it holds the lock must not hold up everybody who only asks.
+    pub fn check_capacity(&self, caller: Caller) -> Result<(), NotDone> {
+        // A thread that was put aside while it holds the lock must not hold up everyone who only asks.
         match self.shared.queue.try_lock() {
-            Ok(queue) => queue.has_room(caller),
-            Err(TryLockError::Poisoned(queue)) => queue.into_inner().has_room(caller),
+            Ok(queue) => queue.check_capacity(caller),
+            Err(TryLockError::Poisoned(queue)) => queue.into_inner().check_capacity(caller),
             Err(TryLockError::WouldBlock) => Ok(()),
         }
     }
@@ -278,14 +278,14 @@ impl<S: Send + 'static> WorkPool<S> {
         let (answer, answered) = oneshot::channel();
         let answer = Mutex::new(Some(answer));
         let job: Job<S> = Arc::new(move |scratch| {
-            // Nobody works for somebody who has gone, nor for an answer that was given.
+            // No one works for someone who has gone, nor for an answer that was given.
             if lock(&answer).as_ref().is_none_or(oneshot::Sender::is_closed) {
                 return Ok(());
             }
             let result = catch_unwind(AssertUnwindSafe(|| work(scratch)));
             let outcome = if result.is_ok() { Ok(()) } else { Err(queue::Panicked) };
             if let Some(answer) = lock(&answer).take() {
-                // The caller may have given up meanwhile; then nobody wants the result.
+                // The caller may have given up meanwhile; then no one wants the result.
                 let _ = answer.send(result.map_err(|_| NotDone::Panicked));
             }
             outcome

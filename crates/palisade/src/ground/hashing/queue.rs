@@ -1,7 +1,7 @@
 //! The waiting work: two lanes, in each the groups in turn, in each group first come, first served.
 //!
-//! Whoever wasn't served lately goes before those who were, every other time, as in fq_codel (RFC 8290, section 4.2,
-//! "new" and "old" queues): an honest sign-in doesn't wait for a round of all addresses that a flood comes from.
+//! Anyone who wasn't served lately goes before those who were, every other time, as in fq_codel (RFC 8290, section 4.2,
+//! "new" and "old" queues): an honest sign-in doesn't wait for a round of all IP addresses that a flood comes from.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// The work inside a job panicked; its scratch value is not to be reused.
 pub(super) struct Panicked;
 
-/// One piece of work, its answer channel included. Done twice, it answers with what was first.
+/// One piece of work, its answer channel included. Done twice, it returns what was first.
 pub(super) type Job<S> = Arc<dyn Fn(&mut S) -> Result<(), Panicked> + Send + Sync>;
 
 /// A job that was taken and isn't finished.
@@ -33,7 +33,7 @@ struct Running<S> {
     done_again: bool,
 }
 
-/// A job to be run, by whoever took it.
+/// A job to be run, by the thread that took it.
 pub(super) struct Taken<S> {
     number: u64,
     pub(super) job: Job<S>,
@@ -142,7 +142,7 @@ pub(super) struct Queue<S> {
     /// How long a job takes, and how much of that a core works for it.
     average: Duration,
     cost: Duration,
-    /// When a job last ended, or the first began to wait after nobody did.
+    /// When a job last ended, or the first began to wait after no one did.
     progress: Instant,
     stopped: bool,
 }
@@ -175,7 +175,7 @@ impl<S> Queue<S> {
     fn room_for(&self, caller: Caller) -> bool {
         let total = match caller.lane {
             Lane::Known => self.limits.total,
-            // SECURITY: a flood of strangers, however many addresses it has, leaves places for
+            // SECURITY: a flood of strangers, however many IP addresses it has, leaves places for
             // known devices (test: a_flood_of_strangers_leaves_room_for_known_devices).
             Lane::Unknown => self.limits.total - self.limits.total / 4,
         };
@@ -183,7 +183,7 @@ impl<S> Queue<S> {
         self.waiting() < total && of_group < self.limits.per_group
     }
 
-    pub(super) fn has_room(&self, caller: Caller) -> Result<(), NotDone> {
+    pub(super) fn check_capacity(&self, caller: Caller) -> Result<(), NotDone> {
         if self.room_for(caller) {
             return Ok(());
         }
@@ -194,7 +194,7 @@ impl<S> Queue<S> {
         if self.stopped {
             return Err(NotDone::Stopped);
         }
-        self.has_room(caller)?;
+        self.check_capacity(caller)?;
         if !self.has_work() {
             self.progress = now();
         }

@@ -78,7 +78,7 @@ fn helps() -> bool {
     std::thread::current().name() == Some("hashing-help")
 }
 
-/// Keeps the pool's only thread busy until the sender is used or dropped. Whoever does it once more ends at once.
+/// Keeps the pool's only thread busy until the sender is used or dropped. Anyone who does it once more ends at once.
 async fn occupied(pool: &WorkPool<Scratch>) -> (mpsc::Sender<()>, Answer<'_, ()>) {
     loop {
         let (release, released) = mpsc::channel();
@@ -156,7 +156,7 @@ fn take(queue: &mut Queue<Scratch>, count: usize) {
 }
 
 #[test]
-fn who_was_not_served_lately_goes_before_a_flood_from_many_addresses() {
+fn who_was_not_served_lately_goes_before_a_flood_from_many_ips() {
     let mut queue = Queue::new(QueueLimits { total: 10_000, per_group: 10_000 }, 1);
     let done = Arc::default();
     for group in (1..=100).cycle().take(500) {
@@ -499,10 +499,10 @@ async fn a_known_device_is_helped_sooner() {
 async fn whoever_has_no_place_can_learn_so_before() {
     let pool = pool(1, 9, 1);
     let (_release, _first) = occupied(&pool).await;
-    assert_eq!(pool.has_room(unknown(1)), Ok(()));
+    assert_eq!(pool.check_capacity(unknown(1)), Ok(()));
     let _waiting = queued(&pool, unknown(1), |_| ());
-    assert!(matches!(pool.has_room(unknown(1)), Err(NotDone::Busy { .. })));
-    assert_eq!(pool.has_room(unknown(2)), Ok(()));
+    assert!(matches!(pool.check_capacity(unknown(1)), Err(NotDone::Busy { .. })));
+    assert_eq!(pool.check_capacity(unknown(2)), Ok(()));
 }
 
 #[cfg(target_os = "linux")]

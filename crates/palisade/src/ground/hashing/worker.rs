@@ -55,7 +55,7 @@ const LOOK: Duration = Duration::from_millis(3);
 
 /// Takes no work until there is time for it, or the pool ends. The helping thread does it meanwhile.
 ///
-/// Who takes work without getting a core keeps somebody waiting for seconds, who would be served
+/// Who takes work without getting a core keeps someone waiting for seconds, who would be served
 /// sooner in the queue.
 fn give_way<S>(shared: &Shared<S>) {
     let mut queue = shared.lock();
@@ -153,7 +153,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// finished, or one that was taken long ago once more.
 ///
 /// SECURITY: at their priority a core that is kept busy by anything else, refusals for example, leaves them next
-/// to nothing, and nobody could sign in (test: work_goes_on_when_the_threads_get_nowhere).
+/// to nothing, and no one could sign in (test: work_goes_on_when_the_threads_get_nowhere).
 pub(super) fn help_out<S>(shared: &Shared<S>, help: Help) {
     leave_core();
     shared.hashers.add_this_thread();
@@ -179,7 +179,7 @@ fn neglected<S>(
     while !queue.is_stopped() {
         // When other programs keep the cores busy, giving way to them gains this process nothing.
         let crowded = load.is_little(&shared.hashers);
-        // Whoever has signed in here before isn't kept waiting by a flood of those who haven't.
+        // Anyone who has signed in here before isn't kept waiting by a flood of those who haven't.
         let sooner = if queue.known_waits() { SOONER_FOR_KNOWN } else { 1 };
         let for_others = help.crowded_after.max(queue.cost() * CROWDED);
         let patience = match (queue.all_give_way(), crowded) {

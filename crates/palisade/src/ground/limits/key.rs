@@ -17,10 +17,10 @@ enum Form {
 }
 
 impl LimitKey {
-    /// The key of an address, grouped as in [`address_group`].
+    /// The key of an IP address, grouped as in [`ip_group`].
     #[must_use]
-    pub fn address(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
+    pub fn ip(ip: IpAddr) -> Self {
+        Self(match ip.to_canonical() {
             IpAddr::V4(v4) => Form::V4(v4.to_bits()),
             // The shift leaves 64 bits, so nothing is cut.
             IpAddr::V6(v6) => Form::V6Network((v6.to_bits() >> HOST_BITS) as u64),
@@ -44,8 +44,8 @@ impl LimitKey {
 /// itself, an IPv6 address's /64 network (what one connection is commonly given), and for an
 /// IPv4-mapped IPv6 address the IPv4 address.
 #[must_use]
-pub fn address_group(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
+pub fn ip_group(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> HOST_BITS << HOST_BITS)),
     }

@@ -1,4 +1,4 @@
-//! Rate limits: how often an address or an account may do something.
+//! Rate limits: how often an IP address or an account may do something.
 //!
 //! The generic cell rate algorithm: each key has one number, the time at which it would have used up
 //! nothing. A rule allows `burst` attempts at once and refills evenly over `per`.
@@ -9,7 +9,7 @@
 //!
 //! - In any span of time no more than the burst plus what the span refills passes.
 //! - Memory is bounded. A caller that rotates through keys can neither exhaust it nor reset
-//!   anybody's count: only keys whose count has run out are forgotten, and when there is no room
+//!   anyone's count: only keys whose count has run out are forgotten, and when there is no room
 //!   new keys share one bucket.
 //! - No arithmetic overflows, whatever the clock or the settings say.
 
@@ -23,7 +23,7 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::time::Duration;
 
 use buckets::Buckets;
-pub use key::{LimitKey, address_group};
+pub use key::{LimitKey, ip_group};
 
 /// The most keys a rule remembers, unless [`Limiter::with_capacity`] says otherwise.
 pub const KEYS_PER_RULE: usize = 100_000;
@@ -31,8 +31,8 @@ pub const KEYS_PER_RULE: usize = 100_000;
 /// What a rule counts by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
-    /// The client's address, IPv6 by its /64 network.
-    Address,
+    /// The client's IP address, IPv6 by its /64 network.
+    Ip,
     /// The account acted on or acting.
     Account,
     /// The API key that is used.
@@ -51,7 +51,7 @@ pub struct Rule {
     /// What is counted by.
     pub key: Key,
     /// What the refused caller is told.
-    pub says: &'static str,
+    pub summary: &'static str,
 }
 
 impl Rule {
@@ -190,7 +190,7 @@ impl Limiter {
     }
 }
 
-/// SECURITY: a rule nobody registered is a mistake in the program; it must show, not open a door
+/// SECURITY: a rule no one registered is a mistake in the program; it must show, not open a door
 /// (test: an_unregistered_rule_refuses).
 fn unknown(rule: &'static Rule) -> Decision {
     Decision {

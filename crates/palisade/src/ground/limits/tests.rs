@@ -9,8 +9,8 @@ static FIVE_A_MINUTE: Rule = Rule {
     name: "test.five",
     burst: 5,
     per: Duration::from_secs(60),
-    key: Key::Address,
-    says: "Too many attempts.",
+    key: Key::Ip,
+    summary: "Too many attempts.",
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -23,12 +23,12 @@ fn with(burst: u32, per: Duration) -> Limiter {
     Limiter::new([EffectiveRule { rule: &FIVE_A_MINUTE, burst, per, enabled: true }])
 }
 
-fn address(text: &str) -> LimitKey {
-    LimitKey::address(text.parse().unwrap())
+fn ip(text: &str) -> LimitKey {
+    LimitKey::ip(text.parse().unwrap())
 }
 
 fn numbered(number: u32) -> LimitKey {
-    LimitKey::address(IpAddr::V4(number.into()))
+    LimitKey::ip(IpAddr::V4(number.into()))
 }
 
 /// How many of `tries` attempts at `now` pass.
@@ -38,7 +38,7 @@ fn passed(limiter: &Limiter, key: LimitKey, now: Duration, tries: u32) -> u32 {
 
 #[test]
 fn the_burst_passes_then_one_per_refill() {
-    let (limiter, key) = (five(), address("192.0.2.1"));
+    let (limiter, key) = (five(), ip("192.0.2.1"));
     assert_eq!(passed(&limiter, key, Duration::ZERO, 20), 5);
     assert_eq!(passed(&limiter, key, SECOND * 11, 20), 0);
     assert_eq!(passed(&limiter, key, SECOND * 12, 20), 1);
@@ -49,7 +49,7 @@ fn the_burst_passes_then_one_per_refill() {
 fn a_rule_that_is_listed_twice_is_counted_once() {
     static AGAIN: Rule = Rule { burst: 5, ..FIVE_A_MINUTE };
     let limiter = Limiter::new([FIVE_A_MINUTE.by_default(), AGAIN.by_default()]);
-    let key = address("192.0.2.1");
+    let key = ip("192.0.2.1");
     assert_eq!(passed(&limiter, key, Duration::ZERO, 3), 3);
     let more = (0..5).filter(|_| limiter.check(&AGAIN, key, Duration::ZERO).allowed).count();
     assert_eq!((more, limiter.rules().len()), (2, 1));
@@ -57,7 +57,7 @@ fn a_rule_that_is_listed_twice_is_counted_once() {
 
 #[test]
 fn a_decision_says_what_is_left_and_when_more_comes() {
-    let (limiter, key) = (five(), address("192.0.2.1"));
+    let (limiter, key) = (five(), ip("192.0.2.1"));
     let first = limiter.check(&FIVE_A_MINUTE, key, SECOND);
     assert_eq!((first.allowed, first.limit, first.remaining), (true, 5, 4));
     assert_eq!((first.retry_after, first.reset_after), (Duration::ZERO, SECOND * 12));
@@ -73,7 +73,7 @@ fn a_decision_says_what_is_left_and_when_more_comes() {
 #[test]
 fn a_policy_name_cannot_leave_its_quotes() {
     static ODD: Rule = Rule { name: "a\"b\\c\r\nd\u{e9}", ..FIVE };
-    const FIVE: Rule = Rule { name: "", burst: 1, per: SECOND, key: Key::Account, says: "" };
+    const FIVE: Rule = Rule { name: "", burst: 1, per: SECOND, key: Key::Account, summary: "" };
     let limiter = Limiter::new([ODD.by_default()]);
     let decision = limiter.check(&ODD, limiter.account("ann"), SECOND);
     assert_eq!(decision.policy_field(), "\"a\\\"b\\\\cd\";q=1;w=1");
@@ -82,11 +82,11 @@ fn a_policy_name_cannot_leave_its_quotes() {
 #[test]
 fn keys_are_counted_apart_and_ipv6_by_network() {
     let limiter = five();
-    assert_eq!(passed(&limiter, address("2001:db8::1"), SECOND, 9), 5);
-    assert_eq!(passed(&limiter, address("2001:db8::ffff:2"), SECOND, 9), 0);
-    assert_eq!(passed(&limiter, address("2001:db8:0:1::1"), SECOND, 9), 5);
-    assert_eq!(passed(&limiter, address("::ffff:192.0.2.1"), SECOND, 9), 5);
-    assert_eq!(passed(&limiter, address("192.0.2.1"), SECOND, 9), 0);
+    assert_eq!(passed(&limiter, ip("2001:db8::1"), SECOND, 9), 5);
+    assert_eq!(passed(&limiter, ip("2001:db8::ffff:2"), SECOND, 9), 0);
+    assert_eq!(passed(&limiter, ip("2001:db8:0:1::1"), SECOND, 9), 5);
+    assert_eq!(passed(&limiter, ip("::ffff:192.0.2.1"), SECOND, 9), 5);
+    assert_eq!(passed(&limiter, ip("192.0.2.1"), SECOND, 9), 0);
     assert_eq!(passed(&limiter, limiter.account("ann"), SECOND, 9), 5);
     assert_eq!(passed(&limiter, limiter.account("bob"), SECOND, 9), 5);
     assert_eq!(passed(&limiter, limiter.account("ann"), SECOND, 9), 0);
@@ -94,7 +94,7 @@ fn keys_are_counted_apart_and_ipv6_by_network() {
 
 #[test]
 fn a_refused_attempt_and_a_look_cost_nothing() {
-    let (limiter, key) = (five(), address("192.0.2.1"));
+    let (limiter, key) = (five(), ip("192.0.2.1"));
     for _ in 0..100 {
         assert_eq!(limiter.peek(&FIVE_A_MINUTE, key, Duration::ZERO).remaining, 5);
     }
@@ -105,7 +105,7 @@ fn a_refused_attempt_and_a_look_cost_nothing() {
 
 #[test]
 fn what_is_given_back_may_be_used_again_but_never_saved_up() {
-    let (limiter, key) = (five(), address("192.0.2.1"));
+    let (limiter, key) = (five(), ip("192.0.2.1"));
     assert_eq!(passed(&limiter, key, SECOND, 9), 5);
     limiter.give_back(&FIVE_A_MINUTE, key);
     assert_eq!(passed(&limiter, key, SECOND, 9), 1);
@@ -113,29 +113,29 @@ fn what_is_given_back_may_be_used_again_but_never_saved_up() {
         limiter.give_back(&FIVE_A_MINUTE, key);
     }
     assert_eq!(passed(&limiter, key, SECOND * 2, 99), 5);
-    limiter.give_back(&FIVE_A_MINUTE, address("192.0.2.99"));
+    limiter.give_back(&FIVE_A_MINUTE, ip("192.0.2.99"));
 }
 
 #[test]
 fn a_switched_off_rule_lets_all_pass_and_an_empty_one_none() {
     let off = EffectiveRule { enabled: false, ..FIVE_A_MINUTE.by_default() };
-    assert_eq!(passed(&Limiter::new([off]), address("192.0.2.1"), SECOND, 99), 99);
+    assert_eq!(passed(&Limiter::new([off]), ip("192.0.2.1"), SECOND, 99), 99);
     let none = with(0, SECOND * 60);
-    assert_eq!(passed(&none, address("192.0.2.1"), SECOND, 9), 0);
-    assert_eq!(none.peek(&FIVE_A_MINUTE, address("192.0.2.1"), SECOND).retry_after, SECOND * 60);
+    assert_eq!(passed(&none, ip("192.0.2.1"), SECOND, 9), 0);
+    assert_eq!(none.peek(&FIVE_A_MINUTE, ip("192.0.2.1"), SECOND).retry_after, SECOND * 60);
 }
 
 #[test]
 fn an_unregistered_rule_refuses() {
     let limiter = Limiter::new([]);
-    assert_eq!(passed(&limiter, address("192.0.2.1"), SECOND, 9), 0);
-    assert!(!limiter.peek(&FIVE_A_MINUTE, address("192.0.2.1"), SECOND).allowed);
+    assert_eq!(passed(&limiter, ip("192.0.2.1"), SECOND, 9), 0);
+    assert!(!limiter.peek(&FIVE_A_MINUTE, ip("192.0.2.1"), SECOND).allowed);
 }
 
 #[test]
 fn rotating_keys_resets_nobody_and_takes_bounded_memory() {
     let limiter = Limiter::with_capacity([FIVE_A_MINUTE.by_default()], 1600);
-    let victim = address("2001:db8::1");
+    let victim = ip("2001:db8::1");
     assert_eq!(passed(&limiter, victim, SECOND, 9), 5);
     let through: u32 = (0..50_000).map(|key| passed(&limiter, numbered(key), SECOND, 1)).sum();
     // Each remembered key once, and the burst of each shard's shared bucket.
@@ -173,7 +173,7 @@ fn many_threads_together_pass_no_more_than_the_burst() {
     let threads: Vec<_> = (0..8)
         .map(|_| {
             let limiter = Arc::clone(&limiter);
-            std::thread::spawn(move || passed(&limiter, address("192.0.2.1"), SECOND, 100))
+            std::thread::spawn(move || passed(&limiter, ip("192.0.2.1"), SECOND, 100))
         })
         .collect();
     let total: u32 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
@@ -181,13 +181,13 @@ fn many_threads_together_pass_no_more_than_the_burst() {
 }
 
 #[test]
-fn address_groups_are_networks() {
+fn ip_groups_are_networks() {
     let network: IpAddr = "2001:db8:1:2::".parse().unwrap();
-    assert_eq!(address_group("2001:db8:1:2:3:4:5:6".parse().unwrap()), network);
-    assert_eq!(address_group(network), network);
+    assert_eq!(ip_group("2001:db8:1:2:3:4:5:6".parse().unwrap()), network);
+    assert_eq!(ip_group(network), network);
     let mapped = IpAddr::V6("192.0.2.1".parse::<std::net::Ipv4Addr>().unwrap().to_ipv6_mapped());
-    assert_eq!(address_group(mapped), "192.0.2.1".parse::<IpAddr>().unwrap());
-    assert_eq!(address_group(Ipv6Addr::LOCALHOST.into()), "::".parse::<IpAddr>().unwrap());
+    assert_eq!(ip_group(mapped), "192.0.2.1".parse::<IpAddr>().unwrap());
+    assert_eq!(ip_group(Ipv6Addr::LOCALHOST.into()), "::".parse::<IpAddr>().unwrap());
 }
 
 /// A bucket with exact fractions: holds `burst * per` units, an attempt takes `per`, and `burst`
@@ -234,7 +234,7 @@ proptest! {
         let limiter = with(burst, per);
         let (units, per) = (u128::from(burst), per.as_nanos());
         let mut naive = Naive { burst: units, per, level: units * per, at: 0 };
-        let (key, mut now) = (address("192.0.2.1"), Duration::ZERO);
+        let (key, mut now) = (ip("192.0.2.1"), Duration::ZERO);
         for step in steps {
             now += Duration::from_millis(step);
             let decision = limiter.check(&FIVE_A_MINUTE, key, now);
@@ -251,7 +251,7 @@ proptest! {
         steps in prop::collection::vec(0u64..8, 1..200),
     ) {
         let limiter = with(burst, Duration::from_nanos(per_ns));
-        let (key, mut now, mut times) = (address("192.0.2.1"), 0u64, Vec::new());
+        let (key, mut now, mut times) = (ip("192.0.2.1"), 0u64, Vec::new());
         for step in steps {
             now += step;
             if limiter.check(&FIVE_A_MINUTE, key, Duration::from_nanos(now)).allowed {
@@ -273,7 +273,7 @@ proptest! {
         tries in 1u32..40,
     ) {
         let limiter = with(burst, Duration::from_nanos(per_ns));
-        let key = address("192.0.2.1");
+        let key = ip("192.0.2.1");
         passed(&limiter, key, SECOND, tries);
         let told = limiter.peek(&FIVE_A_MINUTE, key, SECOND);
         prop_assert!(limiter.peek(&FIVE_A_MINUTE, key, SECOND + told.retry_after).allowed);
@@ -291,7 +291,7 @@ proptest! {
         times in prop::collection::vec(any_duration(), 1..20),
     ) {
         let limiter = with(burst, per);
-        let key = address("2001:db8::1");
+        let key = ip("2001:db8::1");
         for now in times {
             let decision = limiter.check(&FIVE_A_MINUTE, key, now);
             prop_assert!(decision.remaining <= burst);

@@ -53,7 +53,7 @@ pub(super) struct Entry {
     pub(super) expected: &'static str,
     /// How it is written in the configuration file.
     pub(super) shape: Shape,
-    /// What holds when nobody sets it.
+    /// What holds when no one sets it.
     pub(super) preset: Preset,
     /// The least and the greatest value.
     pub(super) bounds: Option<(&'static str, &'static str)>,
@@ -381,10 +381,10 @@ catalogue! {
         required: bool = Fixed("false"),
             "Whether every user must have a second factor. A user without one can only set one up. \
              Service accounts are exempt.";
-        totp_drift: u8 = Fixed("0"),
-            "How many steps of 30 seconds before and after the current one are accepted for a \
-             one-time code.",
-            bounds: Some(("0", "2"));
+        totp_grace: Duration = Fixed("10s"),
+            "How long after the end of a step of 30 seconds its one-time code is still accepted. `0s` \
+             turns this off.",
+            bounds: Some(("0s", "30s"));
         rp_id: Option<String> = Unset("example.com"),
             "The domain that passkeys belong to: the host of `server.public_url`, or a parent \
              domain. Changing it invalidates all passkeys.";
@@ -426,7 +426,7 @@ catalogue! {
         root_certificate: Option<PathBuf> = Unset("/etc/palisade/mail-ca.pem"),
             "The PEM file of a certificate authority that is trusted for the mail server, in \
              addition to the public ones.";
-        templates: Option<PathBuf> = Unset("/etc/palisade/letters"),
+        templates: Option<PathBuf> = Unset("/etc/palisade/emails"),
             "A directory of email templates that replace the built-in ones: `NAME.txt` and \
              `NAME.html`.";
     }

@@ -182,7 +182,7 @@ impl Settings {
         load::load(&sources)
     }
 
-    /// The address of the database that is used.
+    /// The URL of the database that is used.
     pub fn database_url(&self) -> &DatabaseUrl {
         &self.database.url
     }

@@ -31,12 +31,12 @@ impl WebOrigin {
         &self.host
     }
 
-    /// Whether the host is this machine: `localhost`, a name below it, or a loopback address.
+    /// Whether the host is this machine: `localhost`, a name below it, or a loopback IP address.
     pub fn is_loopback(&self) -> bool {
         let host = self.host.trim_matches(['[', ']']);
         host == "localhost"
             || host.ends_with(".localhost")
-            || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+            || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
 
     /// Reads an origin; the error says which part is wrong.
@@ -92,7 +92,7 @@ fn host_and_port(text: &str) -> Result<(String, Option<u16>), String> {
     canonical_host(host).map(|host| (host, port))
 }
 
-/// A port as it stands in an address: digits alone, not zero.
+/// A port as it stands in a URL: digits alone, not zero.
 fn read_port(text: &str) -> Option<u16> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|port| digits && *port != 0)
@@ -103,7 +103,7 @@ fn canonical_host(host: &str) -> Result<String, String> {
     if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         return inner
             .parse::<Ipv6Addr>()
-            .map(|address| format!("[{address}]"))
+            .map(|ip| format!("[{ip}]"))
             .map_err(|_| "has brackets around something that is not an IPv6 address".to_owned());
     }
     if host.is_empty() {

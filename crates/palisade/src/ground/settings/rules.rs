@@ -96,11 +96,11 @@ fn reports(settings: &Settings, reader: &mut Reader<'_>) {
 }
 
 /// The most public addresses that trusted proxies may have: an IPv4 /8 and an IPv6 /20. The largest
-/// public proxy networks hold a fraction of that; a list that says "everybody" in pieces doesn't fit.
+/// public proxy networks hold a fraction of that; a list that says "everyone" in pieces doesn't fit.
 const MOST_PUBLIC_V4: u128 = 1 << (32 - 8);
 const MOST_PUBLIC_V6: u128 = 1 << (128 - 20);
 
-/// Networks that no host on the internet has an address in (RFC 6890): private, shared, loopback and
+/// Networks that no host on the internet has an IP address in (RFC 6890): private, shared, loopback and
 /// link-local ones.
 const NOT_PUBLIC_V4: [([u8; 4], u8); 6] = [
     ([10, 0, 0, 0], 8),
@@ -113,7 +113,7 @@ const NOT_PUBLIC_V4: [([u8; 4], u8); 6] = [
 const NOT_PUBLIC_V6: [(u16, u8); 2] = [(0xfc00, 7), (0xfe80, 10)];
 
 /// Prefixes of IPv6 under which all of IPv4 lies, their length, and the bit where the IPv4 address begins: mapped
-/// addresses (RFC 4291), NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056), and Teredo by its servers (RFC 4380).
+/// IP addresses (RFC 4291), NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056), and Teredo by its servers (RFC 4380).
 const IPV4_WITHIN: [(Ipv6Addr, u8, u8); 5] = [
     (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96, 96),
     (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96, 96),
@@ -122,9 +122,9 @@ const IPV4_WITHIN: [(Ipv6Addr, u8, u8); 5] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, 32),
 ];
 
-/// SECURITY: judges the sum, because everybody can be named by halves as well as at once
+/// SECURITY: judges the sum, because everyone can be named by halves as well as at once
 /// (test: networks_that_cover_everybody_in_pieces_are_refused), and the clients behind a gateway from IPv4 are
-/// everybody too (test: networks_that_hold_ipv4_in_ipv6_count_as_ipv4).
+/// everyone too (test: networks_that_hold_ipv4_in_ipv6_count_as_ipv4).
 fn trusts_the_internet(networks: &[IpNet]) -> bool {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for network in networks {
@@ -138,7 +138,7 @@ fn trusts_the_internet(networks: &[IpNet]) -> bool {
     }
     v4.retain(|network| !is_never_public_v4(network));
     v6.retain(|network| !is_never_public_v6(network));
-    // Aggregated, so that no address counts twice.
+    // Aggregated, so that no IP address counts twice.
     let v4 = Ipv4Net::aggregate(&v4).into_iter().map(|n| 1u128 << (32 - n.prefix_len()));
     let v6 = Ipv6Net::aggregate(&v6)
         .into_iter()
@@ -146,10 +146,10 @@ fn trusts_the_internet(networks: &[IpNet]) -> bool {
     v4.sum::<u128>() > MOST_PUBLIC_V4 || v6.fold(0, u128::saturating_add) > MOST_PUBLIC_V6
 }
 
-/// The IPv4 networks whose clients may come from addresses of `network`.
+/// The IPv4 networks whose clients may come from IP addresses of `network`.
 fn ipv4_within(network: &Ipv6Net) -> impl Iterator<Item = Ipv4Net> {
-    IPV4_WITHIN.iter().filter_map(move |(address, length, begins)| {
-        let all = Ipv6Net::new(*address, *length).ok()?;
+    IPV4_WITHIN.iter().filter_map(move |(ip, length, begins)| {
+        let all = Ipv6Net::new(*ip, *length).ok()?;
         if network.contains(&all) {
             return Some(Ipv4Net::default());
         }
@@ -162,9 +162,8 @@ fn ipv4_within(network: &Ipv6Net) -> impl Iterator<Item = Ipv4Net> {
 }
 
 fn is_never_public_v4(network: &Ipv4Net) -> bool {
-    NOT_PUBLIC_V4.iter().any(|(address, length)| {
-        Ipv4Net::new(Ipv4Addr::from(*address), *length)
-            .is_ok_and(|private| private.contains(network))
+    NOT_PUBLIC_V4.iter().any(|(ip, length)| {
+        Ipv4Net::new(Ipv4Addr::from(*ip), *length).is_ok_and(|private| private.contains(network))
     })
 }
 
@@ -299,7 +298,7 @@ fn transport(settings: &Settings, reader: &mut Reader<'_>) {
         reader.refuse(
             &["server.admin_listen", "server.environment"],
             format!("{} may expose the health endpoints to other machines", server.admin_listen),
-            "Listen on 127.0.0.1, [::1] or a private address of this machine",
+            "Listen on 127.0.0.1, [::1] or a private IP address of this machine",
         );
     }
     if settings.cors.origins.contains(&CorsOrigin::Any) {
@@ -334,11 +333,11 @@ fn passkeys(settings: &Settings, reader: &mut Reader<'_>) {
     }
 }
 
-/// Whether an address is loopback or private (RFC 1918, RFC 4193).
+/// Whether an IP address is loopback or private (RFC 1918, RFC 4193).
 fn is_internal(address: SocketAddr) -> bool {
     match address.ip().to_canonical() {
-        IpAddr::V4(address) => address.is_loopback() || address.is_private(),
-        IpAddr::V6(address) => address.is_loopback() || address.is_unique_local(),
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local(),
     }
 }
 

@@ -27,7 +27,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The address of a database: `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/NAME`.
+/// The URL of a database: `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/NAME`.
 ///
 /// `Display` and `Debug` hide the password.
 #[derive(Clone, PartialEq, Eq)]
@@ -39,12 +39,12 @@ impl DatabaseUrl {
         Self(format!("sqlite:{}", path.display()))
     }
 
-    /// The whole address, password included, for the one place that connects.
+    /// The whole URL, password included, for the one place that connects.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether the address carries a password.
+    /// Whether the URL carries a password.
     pub fn has_password(&self) -> bool {
         self.to_string() != self.0
     }
@@ -152,7 +152,7 @@ const PLACEHOLDERS: [&str; 14] = [
     "yoursecretkey",
 ];
 
-/// Whether `text` is a secret that everybody knows.
+/// Whether `text` is a secret that everyone knows.
 fn is_placeholder(text: &str) -> bool {
     let plain: String = text
         .chars()

@@ -6,7 +6,7 @@ use lettre::message;
 
 use super::value::{Shape, Value};
 
-/// The address of a mail server: `smtps://USER:PASSWORD@HOST:PORT` or, with STARTTLS, `smtp://…`.
+/// The URL of a mail server: `smtps://USER:PASSWORD@HOST:PORT` or, with STARTTLS, `smtp://…`.
 ///
 /// `Display` and `Debug` hide user and password.
 #[derive(Clone, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl SmtpUrl {
         self.login.as_ref().map(|(user, password)| (user.as_str(), password.as_str()))
     }
 
-    /// The host's name or address.
+    /// The host's name or IP address.
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -38,7 +38,7 @@ impl SmtpUrl {
         self.port.unwrap_or(if self.tls_from_the_start { 465 } else { 587 })
     }
 
-    /// Whether the server is on this machine, where letters may go unencrypted.
+    /// Whether the server is on this machine, where emails may go unencrypted.
     pub fn is_loopback(&self) -> bool {
         matches!(self.host.as_str(), "localhost" | "127.0.0.1" | "[::1]" | "::1")
     }
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_taken_apart_and_hides_its_secrets() {
+    fn a_url_is_taken_apart_and_hides_its_secrets() {
         let url = SmtpUrl::parse("smtps://ann%40example.com:p%3Ass@mail.example.com").unwrap();
         assert_eq!(url.login(), Some(("ann@example.com", "p:ss")));
         assert_eq!(

@@ -12,7 +12,7 @@ use super::source::variable;
 use super::*;
 
 const RULES: [LimitDefault; 2] = [
-    LimitDefault { name: "login_address", burst: 10, per: Duration::from_secs(60) },
+    LimitDefault { name: "login_ip", burst: 10, per: Duration::from_secs(60) },
     LimitDefault { name: "register", burst: 5, per: Duration::from_secs(3600) },
 ];
 
@@ -153,8 +153,8 @@ mod defaults {
 
     #[test]
     fn a_rule_keeps_what_is_not_set() {
-        let loaded = loaded("[limits.rules.login_address]\nburst = 3", &[], &[]);
-        let rule = &loaded.settings.limits.rules["login_address"];
+        let loaded = loaded("[limits.rules.login_ip]\nburst = 3", &[], &[]);
+        let rule = &loaded.settings.limits.rules["login_ip"];
         assert_eq!((rule.burst, rule.per, rule.enabled), (3, Duration::from_secs(60), true));
         let other = &loaded.settings.limits.rules["register"];
         assert_eq!((other.burst, other.per), (5, Duration::from_secs(3600)));
@@ -207,12 +207,12 @@ mod precedence {
             variable_refused(&variable(&key), "", &key, "empty");
         }
         let nested = [
-            ("PALISADE_LIMITS__RULES__LOGIN_ADDRESS__BURST", "77"),
+            ("PALISADE_LIMITS__RULES__LOGIN_IP__BURST", "77"),
             ("PALISADE_SERVER__TRUSTED_PROXIES", "10.0.0.0/8, 192.168.1.7/32"),
             ("PATH", "/usr/bin"),
         ];
         let settings = loaded("", &nested, &[]).settings;
-        assert_eq!(settings.limits.rules["login_address"].burst, 77);
+        assert_eq!(settings.limits.rules["login_ip"].burst, 77);
         assert_eq!(settings.server.trusted_proxies.len(), 2);
     }
 
@@ -272,7 +272,7 @@ mod refusals {
         refused("[server]\nlistne = \"x\"", "server.listne", "server.listen;");
         refused("[srever]\nlisten = \"x\"", "srever.listen", "server.listen;");
         let rule = "limits.rules.login_adress.burst";
-        refused(&format!("{rule} = 1"), rule, "limits.rules.login_address.burst;");
+        refused(&format!("{rule} = 1"), rule, "limits.rules.login_ip.burst;");
         let pattern = "limits.rules.NAME.burst";
         refused(&format!("{pattern} = 1"), pattern, "no such setting");
         refused("[unknown]", "unknown", "no such setting");
@@ -605,7 +605,7 @@ mod secrets {
     }
 
     #[test]
-    fn an_address_without_a_password_is_shown_whole() {
+    fn a_url_without_a_password_is_shown_whole() {
         for url in ["sqlite:/srv/p.db", "postgres://db.example/app", "postgresql://ann@h:5432/a"] {
             let loaded = loaded("", &[], &[("database.url", url)]);
             assert_eq!(effective(&loaded, "database.url").value, url);
@@ -620,7 +620,7 @@ mod secrets {
     }
 
     #[test]
-    fn a_wrong_database_address_is_not_repeated() {
+    fn a_wrong_database_url_is_not_repeated() {
         for url in ["mysql://ann:hunter2@h/d", "postgres:hunter2", "sqlite:", "postgres://"] {
             let found = problems("", &[("DATABASE_URL", url)], &[]);
             assert_eq!(found[0].key, "database.url");

@@ -126,9 +126,9 @@ words! {
 words! {
     /// Whether a new user must confirm the email address.
     EmailVerification, "`required`, `optional` or `off`" {
-        /// There is no account before its address is proved.
+        /// There is no account before its email is proved.
         Required = "required",
-        /// The account is there at once; proving the address is up to its owner.
+        /// The account is there at once; proving the email is up to its owner.
         Optional = "optional",
         /// No proof is asked for.
         Off = "off",

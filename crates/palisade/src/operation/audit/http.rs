@@ -18,8 +18,8 @@ use crate::shape;
 pub(super) fn routes() -> Routes {
     Routes::at("/audit")
         .get("/", needs(READ), all)
-        .says("Lists the events of the audit log, newest first.")
-        .and(Routes::at("/users/me").get("/activity", SIGNED_IN, activity).says(
+        .summary("Lists the events of the audit log, newest first.")
+        .and(Routes::at("/users/me").get("/activity", SIGNED_IN, activity).summary(
             "Lists what the signed-in user did and what was done to their account, newest first.",
         ))
 }
@@ -66,8 +66,8 @@ const LONGEST_NAME: usize = 100;
 
 fn event(parameter: &str, name: Option<String>) -> Result<Option<String>> {
     if name.as_ref().is_some_and(|name| name.chars().count() > LONGEST_NAME) {
-        let says = format!("Use at most {LONGEST_NAME} characters.");
-        return Err(Error::bad_field(parameter, "request.too_long", says));
+        let detail = format!("Use at most {LONGEST_NAME} characters.");
+        return Err(Error::bad_field(parameter, "request.too_long", detail));
     }
     Ok(name)
 }
@@ -112,8 +112,8 @@ fn id(name: &str, text: Option<&str>) -> Result<Option<Uuid>> {
 
 fn time(name: &str, text: Option<&str>) -> Result<Option<Timestamp>> {
     let wrong = || {
-        let says = "Use a time like 2026-01-31T12:00:00Z (RFC 3339).";
-        Error::bad_field(name, "request.bad_time", says)
+        let detail = "Use a time like 2026-01-31T12:00:00Z (RFC 3339).";
+        Error::bad_field(name, "request.bad_time", detail)
     };
     text.map(Timestamp::parse_rfc3339).transpose().map_err(|_| wrong())
 }

@@ -2,7 +2,7 @@
 //!
 //! # Promises
 //!
-//! - Verification finds any change, deletion, insertion or swap of records by whoever doesn't hold the root key, and
+//! - Verification finds any change, deletion, insertion or swap of records by a user who doesn't hold the root key, and
 //!   names the first bad one.
 //! - A key of a person that is gone without a record of an erasure is missed.
 //! - Users see what they did and what was done to them, and not where an administrator sits.
@@ -17,7 +17,7 @@ use crate::module::{Module, Permission};
 pub use verify::{Fault, verify};
 
 /// May read the audit log.
-pub const READ: Permission = Permission { name: "audit:read", says: "Read the audit log" };
+pub const READ: Permission = Permission { name: "audit:read", summary: "Read the audit log" };
 
 /// The slice's table of contents.
 pub const MODULE: Module =

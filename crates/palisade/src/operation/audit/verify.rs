@@ -28,7 +28,7 @@ pub struct Fault {
     /// The record, if it is there.
     pub id: Option<Uuid>,
     /// One sentence, for people.
-    pub says: String,
+    pub detail: String,
     /// How many records before it are good.
     pub good: i64,
 }
@@ -86,8 +86,8 @@ impl Walk<'_> {
         {
             return Ok(Some(fault));
         }
-        if let Err(Finding { kind, says, .. }) = head {
-            return Ok(Some(self.fault(kind, None, None, says)));
+        if let Err(Finding { kind, detail, .. }) = head {
+            return Ok(Some(self.fault(kind, None, None, detail)));
         }
         self.pending().await
     }
@@ -116,8 +116,8 @@ impl Walk<'_> {
                 return Ok(Some(if highest > self.at.position {
                     self.fault(FaultKind::Deleted, index, None, "a record is missing")
                 } else {
-                    let says = "the records from here to the end are missing";
-                    self.fault(FaultKind::Cut, index, None, says)
+                    let detail = "the records from here to the end are missing";
+                    self.fault(FaultKind::Cut, index, None, detail)
                 }));
             }
         }
@@ -139,12 +139,12 @@ impl Walk<'_> {
                 )));
             }
             Some(position) => {
-                let says = "two records have the same position";
-                return Ok(Some(self.fault(FaultKind::Inserted, Some(position), id, says)));
+                let detail = "two records have the same position";
+                return Ok(Some(self.fault(FaultKind::Inserted, Some(position), id, detail)));
             }
             None => {
-                let says = "the column position can't be read";
-                return Ok(Some(self.fault(FaultKind::Edited, index, id, says)));
+                let detail = "the column position can't be read";
+                return Ok(Some(self.fault(FaultKind::Edited, index, id, detail)));
             }
         }
         if let Some(fault) = self.content(row, index).await? {
@@ -189,7 +189,7 @@ impl Walk<'_> {
     ) -> Result<Option<Fault>> {
         let id = row.id.0;
         if let Some(person) = record.person() {
-            let says = match &row.wrapped {
+            let detail = match &row.wrapped {
                 Read(Some(Some(wrapped))) => person_key(self.keys, person, wrapped)
                     .is_err()
                     .then_some("the key of the person concerned can't be opened"),
@@ -197,8 +197,8 @@ impl Walk<'_> {
                 Read(Some(None)) if self.is_erased(person).await? => None,
                 _ => Some("the key of the person concerned is gone and no erasure is recorded"),
             };
-            if let Some(says) = says {
-                return Ok(Some(self.fault(FaultKind::KeyMissing, index, id, says)));
+            if let Some(detail) = detail {
+                return Ok(Some(self.fault(FaultKind::KeyMissing, index, id, detail)));
             }
         }
         if record.event == PERSON_ERASED.name {
@@ -208,8 +208,8 @@ impl Walk<'_> {
                 .one("select count(*) from person_keys where user_id = $1", args![about])
                 .await?;
             if keys > 0 {
-                let says = "the key of the person erased by this record has reappeared";
-                return Ok(Some(self.fault(FaultKind::Inserted, index, id, says)));
+                let detail = "the key of the person erased by this record has reappeared";
+                return Ok(Some(self.fault(FaultKind::Inserted, index, id, detail)));
             }
         }
         Ok(None)
@@ -246,20 +246,20 @@ impl Walk<'_> {
                 Some(self.fault(FaultKind::Swapped, index, id, OUT_OF_ORDER))
             }
             (None, false) => {
-                let says = "the head of the log belongs to another chain";
-                Some(self.fault(FaultKind::RolledBack, None, None, says))
+                let detail = "the head of the log belongs to another chain";
+                Some(self.fault(FaultKind::RolledBack, None, None, detail))
             }
         }
     }
 
     fn values_written(&self) -> Option<Fault> {
         let misfit = self.misfit.as_ref()?;
-        let (kind, says) = if misfit.values == 1 {
+        let (kind, detail) = if misfit.values == 1 {
             (FaultKind::Edited, "the column chain was changed")
         } else {
             (FaultKind::Rehashed, "chain values were rewritten from here on")
         };
-        Some(self.fault(kind, Some(misfit.index), misfit.id, says))
+        Some(self.fault(kind, Some(misfit.index), misfit.id, detail))
     }
 
     /// The first bad record, when one was found behind one whose chain value didn't fit.
@@ -271,8 +271,8 @@ impl Walk<'_> {
         let (index, id) = (Some(misfit.index), misfit.id);
         if fault.kind == FaultKind::Cut {
             // As many are missing at the end as were closed up over.
-            let says = "a record is missing before this one";
-            self.fault(FaultKind::Deleted, index, id, says)
+            let detail = "a record is missing before this one";
+            self.fault(FaultKind::Deleted, index, id, detail)
         } else {
             self.fault(FaultKind::Swapped, index, id, OUT_OF_ORDER)
         }
@@ -294,11 +294,11 @@ impl Walk<'_> {
         let next = self.at.after(&self.key, row.record.0.as_deref().unwrap_or_default());
         let goes_on = index == Some(next.position) && row.chain.value() == Some(next.chain);
         Ok(Some(if goes_on {
-            let says = "the head of the log is older than its records";
-            self.fault(FaultKind::RolledBack, index, row.id.0, says)
+            let detail = "the head of the log is older than its records";
+            self.fault(FaultKind::RolledBack, index, row.id.0, detail)
         } else {
-            let says = "the record has a position that the chain does not have";
-            self.fault(FaultKind::Inserted, index, row.id.0, says)
+            let detail = "the record has a position that the chain does not have";
+            self.fault(FaultKind::Inserted, index, row.id.0, detail)
         }))
     }
 
@@ -320,8 +320,8 @@ impl Walk<'_> {
             after = last.id.0;
             for row in &rows {
                 if !matches!(row.chain, Read(Some(None))) {
-                    let says = "a record that is not chained has a chain value";
-                    return Ok(Some(self.fault(FaultKind::Edited, None, row.id.0, says)));
+                    let detail = "a record that is not chained has a chain value";
+                    return Ok(Some(self.fault(FaultKind::Edited, None, row.id.0, detail)));
                 }
                 if let Some(fault) = self.content(row, None).await? {
                     return Ok(Some(fault));
@@ -336,9 +336,9 @@ impl Walk<'_> {
         kind: FaultKind,
         index: Option<i64>,
         id: Option<Uuid>,
-        says: impl ToString,
+        detail: impl ToString,
     ) -> Fault {
-        Fault { kind, index, id, says: says.to_string(), good: self.good }
+        Fault { kind, index, id, detail: detail.to_string(), good: self.good }
     }
 }
 

@@ -58,7 +58,7 @@ const SCRIPT: Asset = Asset {
 const STYLE: Asset =
     Asset { media_type: "text/css; charset=utf-8", body: include_str!("../../pages/docs.css") };
 
-/// The description of the API that this app serves: written when somebody first asks for it, because most
+/// The description of the API that this app serves: written when someone first asks for it, because most
 /// servers start more often than that, and what it takes to write it would stay with the process.
 pub struct Document {
     text: OnceLock<Bytes>,
@@ -89,6 +89,6 @@ impl Describe for Described {
 }
 
 async fn openapi(State(app): State<App>) -> Described {
-    let document = app.part::<Document>();
+    let document = app.state::<Document>();
     Described(document.text.get_or_init(|| (document.write)().into()).clone())
 }

@@ -23,16 +23,16 @@ use crate::users::{self, Authority, User};
 pub(super) fn routes() -> Routes {
     Routes::at("/resources/{type}")
         .get("/", SIGNED_IN.keys(), mine)
-        .says(
+        .summary(
             "Lists the ids of the resources of a type on which you may perform an action, sorted.",
         )
         .get("/{id}/grants", SIGNED_IN.keys(), all)
-        .says(
+        .summary(
             "Lists the grants on a resource.\n\nYou need `share` on the resource, or the \
              permission `resources:read`. Without either, the resource does not exist for you.",
         )
         .put("/{id}/grants/{subject}", SIGNED_IN.keys(), give)
-        .says(
+        .summary(
             "Grants a subject exactly these actions on a resource.\n\nYou need `share` on the \
              resource, and can grant only actions that you hold, for no longer than you hold them. \
              With the permission `resources:write`, you can grant any action.",
@@ -40,12 +40,12 @@ pub(super) fn routes() -> Routes {
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "grants.no_such_subject")
         .delete("/{id}/grants/{subject}", SIGNED_IN.keys(), take)
-        .says("Withdraws every action that a subject was granted on a resource.")
+        .summary("Withdraws every action that a subject was granted on a resource.")
         .or(Kind::Denied, "access.exceeds_own")
         .and(
             Routes::at("/access")
                 .post("/check", SIGNED_IN.keys(), check)
-                .says(
+                .summary(
                     "Checks whether a subject may perform an action on a resource.\n\nTo check \
                      another subject, you need the permission `resources:read`.",
                 )
@@ -123,15 +123,15 @@ struct Grants {
 
 fn word<T>(
     value: std::result::Result<T, ()>,
-    says: &'static str,
+    detail: &'static str,
 ) -> std::result::Result<T, Broken> {
-    value.map_err(|()| Broken::new("grants.bad_word", says))
+    value.map_err(|()| Broken::new("grants.bad_word", detail))
 }
 
 const NAME: &str = "Use 1 to 50 characters: lower-case letters, digits, - and _, starting with a \
                     letter.";
 
-/// Refuses whoever may neither look at grants nor hand them on; to them the resource doesn't exist.
+/// Refuses a caller who may neither look at grants nor hand them on; to them the resource doesn't exist.
 async fn may_look(app: &App, caller: &Caller, resource: &Resource) -> Result<()> {
     let me = caller.signed_in()?;
     let may = me.permissions.contains(READ.name)
@@ -139,13 +139,13 @@ async fn may_look(app: &App, caller: &Caller, resource: &Resource) -> Result<()>
     if may { Ok(()) } else { Err(Error::not_found()) }
 }
 
-/// What somebody wants to give or to take: each action, and until when.
+/// What someone wants to give or to take: each action, and until when.
 struct Handed<'a> {
     actions: Vec<&'a str>,
     until: Option<Timestamp>,
 }
 
-/// Refuses to change what a subject was granted, to whoever may not: decided within the change, with nobody
+/// Refuses to change what a subject was granted, to anyone who may not: decided within the change, with no one
 /// else's in between.
 async fn may_change(
     change: &mut Change,
@@ -176,9 +176,9 @@ async fn may_change(
     {
         return Ok(());
     }
-    let says = "This requires rights that you don't hold, or don't hold for that long. Ask the \
+    let detail = "This requires rights that you don't hold, or don't hold for that long. Ask the \
                 owner of the resource.";
-    Err(Error::new(Kind::Denied, "access.exceeds_own", says))
+    Err(Error::new(Kind::Denied, "access.exceeds_own", detail))
 }
 
 /// Whether what is held until `mine` is held until `until`; none: for ever.
@@ -205,8 +205,8 @@ async fn mine(
         .map_err(|()| Error::bad_field("action", "grants.bad_word", NAME))?;
     let after =
         params.cursor.as_deref().map(str::parse::<ResourceId>).transpose().map_err(|()| {
-            let says = "Use the next_cursor of an earlier page, or omit it.";
-            Error::bad_field("cursor", "request.bad_cursor", says)
+            let detail = "Use the next_cursor of an earlier page, or omit it.";
+            Error::bad_field("cursor", "request.bad_cursor", detail)
         })?;
     let after = after.as_ref().map_or(FIRST, ResourceId::as_str);
     let user = caller.signed_in()?.user;
@@ -226,7 +226,7 @@ async fn all(
     Ok(Json(Grants { items: list(&app, &resource).await?, next_cursor: None }))
 }
 
-/// What a change of somebody's grants holds: it rests on rights, and no permission of its route says so.
+/// What a change of someone's grants holds: it rests on rights, and no permission of its route says so.
 fn held_for(subject: &Subject) -> Vec<Hold> {
     subject.user().map(Hold::Shared).into_iter().chain([Hold::RolesShared]).collect()
 }
@@ -250,8 +250,8 @@ async fn give(
 
 fn checked(app: &App, body: GrantBody) -> Result<(BTreeSet<Action>, Option<Timestamp>)> {
     if body.actions.is_empty() || body.actions.len() > 50 {
-        let says = "Use 1 to 50 actions. To withdraw all of them, DELETE the grant.";
-        return Err(Error::bad_field("/actions", "grants.bad_actions", says));
+        let detail = "Use 1 to 50 actions. To withdraw all of them, DELETE the grant.";
+        return Err(Error::bad_field("/actions", "grants.bad_actions", detail));
     }
     let mut rules = Rules::new();
     let mut actions = BTreeSet::new();
@@ -261,8 +261,8 @@ fn checked(app: &App, body: GrantBody) -> Result<(BTreeSet<Action>, Option<Times
     let time = |text: &str| match Timestamp::parse_rfc3339(text) {
         Ok(at) if at > app.clock.now() => Ok(at),
         _ => {
-            let says = "Use a future time, like 2031-01-31T12:00:00Z (RFC 3339).";
-            Err(Broken::new("grants.bad_expiry", says))
+            let detail = "Use a future time, like 2031-01-31T12:00:00Z (RFC 3339).";
+            Err(Broken::new("grants.bad_expiry", detail))
         }
     };
     let expires_at = rules.check("/expires_at", body.expires_at.as_deref().map(time).transpose());
@@ -304,8 +304,8 @@ async fn check(
         && subject != Subject::Anyone
         && !me.permissions.contains(READ.name)
     {
-        let says = "You are not allowed to check other subjects.";
-        return Err(Error::new(Kind::Denied, "access.denied", says));
+        let detail = "You are not allowed to check other subjects.";
+        return Err(Error::new(Kind::Denied, "access.denied", detail));
     }
     let resource = Resource { kind, id };
     let because = match &subject {

@@ -36,15 +36,16 @@ pub use subject::{Action, Resource, ResourceId, ResourceType, Subject};
 
 /// May see the grants on every resource and check those of all subjects.
 pub const READ: Permission =
-    Permission { name: "resources:read", says: "See the grants on every resource" };
+    Permission { name: "resources:read", summary: "See the grants on every resource" };
 /// May give and withdraw grants on every resource.
 pub const WRITE: Permission =
-    Permission { name: "resources:write", says: "Grant and withdraw actions on every resource" };
+    Permission { name: "resources:write", summary: "Grant and withdraw actions on every resource" };
 
 /// A subject was granted something.
-pub const GIVEN: Event = Event { name: "grants.given", says: "Actions on a resource were granted" };
+pub const GIVEN: Event =
+    Event { name: "grants.given", summary: "Actions on a resource were granted" };
 /// A grant was withdrawn.
-pub const WITHDRAWN: Event = Event { name: "grants.withdrawn", says: "A grant was withdrawn" };
+pub const WITHDRAWN: Event = Event { name: "grants.withdrawn", summary: "A grant was withdrawn" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -110,8 +111,8 @@ pub async fn put(
     expires_at: Option<Timestamp>,
 ) -> Result<()> {
     if !exists(change, subject).await? {
-        let says = "This user or role does not exist.";
-        return Err(Error::new(Kind::Conflict, "grants.no_such_subject", says));
+        let detail = "This user or role does not exist.";
+        return Err(Error::new(Kind::Conflict, "grants.no_such_subject", detail));
     }
     clear(change, resource, subject).await?;
     let (user, role) = (subject.user(), subject.role());
@@ -280,7 +281,7 @@ pub async fn held(app: &App, user: UserId, resource: &Resource) -> Result<Held> 
     Ok(latest(app.db.all(HELD, held_args(user, resource, now)).await?))
 }
 
-/// What a user may do with a resource, as a change sees it that nobody else's change of its grants can come
+/// What a user may do with a resource, as a change sees it that no one else's change of its grants can come
 /// before any more.
 ///
 /// # Errors

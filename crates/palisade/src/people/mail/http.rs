@@ -20,7 +20,7 @@ const PAGE: Page =
     Page { title: "Mailbox", body: include_str!("../../pages/mailbox.html"), ..Page::EMPTY };
 
 async fn mailbox(State(app): State<App>, headers: HeaderMap) -> Result<Html> {
-    let shown = app.part::<Post>().mailbox().ok_or_else(Error::not_found)?;
+    let shown = app.state::<Post>().mailbox().ok_or_else(Error::not_found)?;
     // SECURITY: a foreign name that was made to lead to this machine must not read it
     // (test: the_mailbox_is_there_in_development_alone).
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -32,10 +32,10 @@ async fn mailbox(State(app): State<App>, headers: HeaderMap) -> Result<Html> {
     for shown in shown {
         items.push_str(&format!(
             "<article><h2>{}</h2><p class=\"hint\">To {}, {}</p><pre>{}</pre></article>\n",
-            escaped(&shown.letter.subject),
-            escaped(&shown.letter.to),
+            escaped(&shown.email.subject),
+            escaped(&shown.email.to),
             shown.at,
-            linked(&shown.letter.text),
+            linked(&shown.email.text),
         ));
     }
     if items.is_empty() {

@@ -1,13 +1,13 @@
-//! Mail: a letter is written in the change that causes it, and leaves afterwards.
+//! Mail: an email is written in the change that causes it, and leaves afterwards.
 //!
 //! # Promises
 //!
-//! - A letter and its cause are in the database together or not at all. A mail server that is down, slow
-//!   or refuses neither fails nor delays a request, and loses no letter: it is tried again for three days
+//! - An email and its cause are in the database together or not at all. A mail server that is down, slow
+//!   or refuses neither fails nor delays a request, and loses no email: it is tried again for three days
 //!   and kept afterwards.
-//! - What waits is sealed, and wiped when it was sent: neither addresses nor links can be read from the table.
+//! - What waits is sealed, and wiped when it was sent: neither recipients nor links can be read from the table.
 //! - Links begin with `server.public_url`, whatever a request says.
-//! - One process sends a letter; should it die between sending and noting that, the letter is sent again.
+//! - One process sends an email; should it die between sending and noting that, the email is sent again.
 //!
 //! Tables: `outbox`.
 
@@ -21,18 +21,18 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use palisade_db::{Migration, Sql};
 
-use crate::app::{App, Change, Parts};
+use crate::app::{App, Change, State};
 use crate::error::{Error, Result};
 use crate::module::{Job, Module};
 use crate::record::Event;
 use crate::users;
 
-pub use crate::letter::{Content, Letter, Prepare, for_people};
-pub use render::{Letters, Rendered};
+pub use crate::email_template::{Content, EmailTemplate, Prepare, for_people};
+pub use render::{EmailTemplates, Rendered};
 pub use transport::Post;
 
-/// A letter could not be delivered for three days.
-pub const FAILED: Event = Event { name: "mail.failed", says: "An email could not be delivered" };
+/// An email could not be delivered for three days.
+pub const FAILED: Event = Event { name: "mail.failed", summary: "An email could not be delivered" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -58,8 +58,8 @@ pub const MODULE: Module = Module {
         sql: Sql::Both(include_str!("../../../migrations/mail/0001_mail.sql")),
     }],
     tables: &["outbox"],
-    parts: |settings, parts: &mut Parts| {
-        parts.put(Post::new(settings)?);
+    state: |settings, state: &mut State| {
+        state.put(Post::new(settings)?);
         Ok(())
     },
     ..Module::EMPTY
@@ -77,9 +77,9 @@ pub fn as_written(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Co
     })
 }
 
-/// Whether letters leave this server, or in development reach the mailbox page.
+/// Whether emails leave this server, or in development reach the mailbox page.
 pub fn is_on(app: &App) -> bool {
-    app.part::<Post>().is_on()
+    app.state::<Post>().is_on()
 }
 
 /// Refuses what can't be done without mail.
@@ -90,17 +90,21 @@ pub fn needed(app: &App) -> Result<()> {
     if is_on(app) {
         return Ok(());
     }
-    let says = "This server sends no email. Ask an administrator.";
-    Err(Error::unavailable("mail.off", says))
+    let detail = "This server sends no email. Ask an administrator.";
+    Err(Error::unavailable("mail.off", detail))
 }
 
-/// Writes a letter, in the change that causes it; nothing where no mail is sent.
+/// Writes an email, in the change that causes it; nothing where no mail is sent.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn post(change: &mut Change, letter: &'static Letter, content: Content) -> Result<()> {
+pub async fn enqueue(
+    change: &mut Change,
+    template: &'static EmailTemplate,
+    content: Content,
+) -> Result<()> {
     if !is_on(change.app()) {
         return Ok(());
     }
-    outbox::put(change, letter, &content).await
+    outbox::put(change, template, &content).await
 }

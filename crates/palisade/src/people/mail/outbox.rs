@@ -7,14 +7,14 @@ use palisade_crypto::seal::SealingKey;
 use palisade_db::{Timestamp, args};
 use uuid::Uuid;
 
-use super::{Content, FAILED, Letter, Letters, Post};
+use super::{Content, EmailTemplate, EmailTemplates, FAILED, Post};
 use crate::app::{Actor, App, Change};
 use crate::error::{Error, Result};
 use crate::users;
 
-/// Whoever took a letter has so long to send it.
+/// The process that took an email has so long to send it.
 const LEASE: Duration = Duration::from_secs(5 * 60);
-/// Letters that are under way at the same moment.
+/// Emails that are under way at the same moment.
 const AT_ONCE: usize = 4;
 /// The pauses between tries; the last one repeats.
 const PAUSES: [Duration; 6] = [
@@ -25,7 +25,7 @@ const PAUSES: [Duration; 6] = [
     Duration::from_secs(3 * 3600),
     Duration::from_secs(6 * 3600),
 ];
-/// For so long a letter is tried (RFC 5321 section 4.5.4.1: at least 4 to 5 days for others' mail; ours are stale
+/// For so long an email is tried (RFC 5321 section 4.5.4.1: at least 4 to 5 days for others' mail; ours are stale
 /// sooner).
 const TRIED_FOR: Duration = Duration::from_secs(3 * 24 * 3600);
 /// What was sent, or couldn't be, is kept for so long.
@@ -35,8 +35,12 @@ fn key(app: &App) -> SealingKey {
     app.root.derive("outbox")
 }
 
-/// Writes a letter down.
-pub(super) async fn put(change: &mut Change, letter: &Letter, content: &Content) -> Result<()> {
+/// Writes an email down.
+pub(super) async fn put(
+    change: &mut Change,
+    template: &EmailTemplate,
+    content: &Content,
+) -> Result<()> {
     let app = change.app().clone();
     let id = app.new_id();
     let plain = serde_json::to_vec(content).map_err(Error::internal)?;
@@ -44,9 +48,9 @@ pub(super) async fn put(change: &mut Change, letter: &Letter, content: &Content)
     let now = change.now();
     change
         .run(
-            "insert into outbox (id, letter, sealed, created_at, next_try_at, tries)
+            "insert into outbox (id, template, sealed, created_at, next_try_at, tries)
              values ($1, $2, $3, $4, $4, 0)",
-            args![id, letter.name, sealed, now],
+            args![id, template.name, sealed, now],
         )
         .await?;
     Ok(())
@@ -54,7 +58,7 @@ pub(super) async fn put(change: &mut Change, letter: &Letter, content: &Content)
 
 /// Sends everything that is due.
 pub(super) async fn send_due(app: &App) -> Result<()> {
-    if !app.part::<Post>().is_on() {
+    if !app.state::<Post>().is_on() {
         return Ok(());
     }
     let done = join_all((0..AT_ONCE).map(|_| send_one_by_one(app))).await;
@@ -69,10 +73,10 @@ async fn send_one_by_one(app: &App) -> Result<()> {
     Ok(())
 }
 
-/// A letter that this process sends now.
+/// An email that this process sends now.
 struct Taken {
     id: Uuid,
-    letter: String,
+    template: String,
     sealed: Vec<u8>,
     tries: i64,
     created_at: Timestamp,
@@ -80,7 +84,7 @@ struct Taken {
 
 type Row = (Uuid, String, Option<Vec<u8>>, i64, Timestamp);
 
-/// Takes the letter that has waited longest; two processes never take the same one.
+/// Takes the email that has waited longest; two processes never take the same one.
 async fn take(app: &App) -> Result<Option<Taken>> {
     let now = app.clock.now();
     let row: Option<Row> = app
@@ -89,13 +93,13 @@ async fn take(app: &App) -> Result<Option<Taken>> {
             "update outbox set tries = tries + 1, next_try_at = $2
              where id = (select id from outbox where next_try_at <= $1 order by next_try_at limit 1)
                 and next_try_at <= $1
-             returning id, letter, sealed, tries, created_at",
+             returning id, template, sealed, tries, created_at",
             args![now, now.plus(LEASE)],
         )
         .await?;
-    Ok(row.map(|(id, letter, sealed, tries, created_at)| Taken {
+    Ok(row.map(|(id, template, sealed, tries, created_at)| Taken {
         id,
-        letter,
+        template,
         sealed: sealed.unwrap_or_default(),
         tries,
         created_at,
@@ -109,14 +113,16 @@ async fn send(app: &App, taken: &Taken) -> Result<(), String> {
     let plain = key(app).open(taken.id.as_bytes(), &taken.sealed).map_err(unreadable)?;
     let content: Content =
         serde_json::from_slice(plain.expose()).map_err(|_| "the email can't be read".to_owned())?;
-    let letters = app.part::<Letters>();
-    let letter = letters.find(&taken.letter).ok_or("the template of the email no longer exists")?;
-    let content = (letter.prepare)(app, content).await.map_err(|error| error.code().to_owned())?;
-    // SECURITY: whatever wrote it, nothing is sent where nobody can read it (test: a_service_account_never_signs_in).
+    let templates = app.state::<EmailTemplates>();
+    let template =
+        templates.find(&taken.template).ok_or("the template of the email no longer exists")?;
+    let content =
+        (template.prepare)(app, content).await.map_err(|error| error.code().to_owned())?;
+    // SECURITY: whatever wrote it, nothing is sent where no one can read it (test: a_service_account_never_signs_in).
     let reachable = |content: &Content| !content.to.as_deref().is_some_and(users::unreachable);
     let Some(content) = content.filter(reachable) else { return Ok(()) };
-    let rendered = letters.render(app, letter, &content)?;
-    app.part::<Post>().send(app, taken.id, rendered).await
+    let rendered = templates.render(app, template, &content)?;
+    app.state::<Post>().send(app, taken.id, rendered).await
 }
 
 async fn note(app: &App, taken: &Taken, problem: Option<String>) -> Result<()> {
@@ -129,7 +135,7 @@ async fn note(app: &App, taken: &Taken, problem: Option<String>) -> Result<()> {
         return Ok(());
     };
     tracing::warn!(
-        letter = taken.letter,
+        template = taken.template,
         tries = taken.tries,
         problem,
         "an email was not delivered"
@@ -149,7 +155,7 @@ async fn note(app: &App, taken: &Taken, problem: Option<String>) -> Result<()> {
             args![taken.id, now, problem.clone()],
         )
         .await?;
-    let entry = FAILED.entry().detail("letter", taken.letter.clone());
+    let entry = FAILED.entry().detail("template", taken.template.clone());
     change.commit(entry.detail("problem", problem)).await
 }
 

@@ -1,25 +1,25 @@
-//! Letters from their templates: the built-in ones, or those of the operator's directory.
+//! Emails from their templates: the built-in ones, or those of the operator's directory.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 
-use super::{Content, Letter};
+use super::{Content, EmailTemplate};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 
-/// All letters, their templates read and checked.
-pub struct Letters {
-    letters: Vec<&'static Letter>,
+/// All emails, their templates read and checked.
+pub struct EmailTemplates {
+    all: Vec<&'static EmailTemplate>,
     templates: Environment<'static>,
 }
 
-/// A letter as it leaves.
+/// An email as it leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
-    /// The address.
+    /// The recipient's email address.
     pub to: String,
     /// One line.
     pub subject: String,
@@ -29,24 +29,24 @@ pub struct Rendered {
     pub html: String,
 }
 
-const FRAME: &str = include_str!("letters/frame.html");
+const FRAME: &str = include_str!("emails/frame.html");
 
-impl Letters {
-    /// Reads the templates of these letters.
+impl EmailTemplates {
+    /// Reads the templates of these emails.
     ///
     /// # Errors
     /// When a template can't be read or isn't one.
-    pub fn new(letters: Vec<&'static Letter>, settings: &Settings) -> Result<Self> {
+    pub fn new(all: Vec<&'static EmailTemplate>, settings: &Settings) -> Result<Self> {
         let mut templates = Environment::new();
         templates.set_undefined_behavior(UndefinedBehavior::Strict);
         templates.set_auto_escape_callback(|name| {
             if name.ends_with(".html") { AutoEscape::Html } else { AutoEscape::None }
         });
         let directory = settings.mail.templates.as_deref();
-        let forms = letters.iter().flat_map(|letter| {
+        let forms = all.iter().flat_map(|template| {
             [
-                (format!("{}.txt", letter.name), letter.text),
-                (format!("{}.html", letter.name), letter.html),
+                (format!("{}.txt", template.name), template.text),
+                (format!("{}.html", template.name), template.html),
             ]
         });
         for (name, built_in) in forms.chain([("frame.html".to_owned(), FRAME)]) {
@@ -56,22 +56,22 @@ impl Letters {
                 Error::internal(format!("mail.templates: {name} is not a template: {error}"))
             })?;
         }
-        Ok(Self { letters, templates })
+        Ok(Self { all, templates })
     }
 
-    /// The letter of this name.
-    pub fn find(&self, name: &str) -> Option<&'static Letter> {
-        self.letters.iter().find(|letter| letter.name == name).copied()
+    /// The email of this name.
+    pub fn find(&self, name: &str) -> Option<&'static EmailTemplate> {
+        self.all.iter().find(|template| template.name == name).copied()
     }
 
-    /// Writes a letter; the error is a word for the operator.
+    /// Writes an email; the error is a word for the operator.
     ///
     /// # Errors
     /// When a template asks for what there isn't, or has no subject.
     pub fn render(
         &self,
         app: &App,
-        letter: &Letter,
+        template: &EmailTemplate,
         content: &Content,
     ) -> Result<Rendered, String> {
         let mut values: BTreeMap<String, String> = content.values.clone();
@@ -86,10 +86,10 @@ impl Letters {
                 .and_then(|template| template.render(&values))
                 .map_err(|error| format!("{name}: {error}"))
         };
-        let text = write(format!("{}.txt", letter.name))?;
+        let text = write(format!("{}.txt", template.name))?;
         let (subject, text) = text.split_once('\n').ok_or("the text has no subject")?;
         let subject = subject.strip_prefix("Subject: ").ok_or("the first line is not a Subject")?;
-        let html = write(format!("{}.html", letter.name))?;
+        let html = write(format!("{}.html", template.name))?;
         // A line break would end the header.
         let subject = subject.chars().filter(|c| !c.is_control()).take(200).collect();
         Ok(Rendered { to, subject, text: text.trim_start().to_owned(), html })

@@ -19,10 +19,10 @@ use crate::settings::{Settings, SmtpUrl};
 
 /// How long a mail server may take for one step.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How many letters the mailbox of development shows.
+/// How many emails the mailbox of development shows.
 const SHOWN: usize = 200;
 
-/// Where letters go.
+/// Where emails go.
 pub struct Post(Way);
 
 enum Way {
@@ -31,13 +31,13 @@ enum Way {
     Nowhere,
 }
 
-/// A letter in the mailbox of development.
+/// An email in the mailbox of development.
 #[derive(Clone, Debug)]
 pub struct Shown {
     /// When it would have left.
     pub at: Timestamp,
     /// What it says.
-    pub letter: Rendered,
+    pub email: Rendered,
 }
 
 impl Post {
@@ -56,28 +56,28 @@ impl Post {
         }))
     }
 
-    /// Whether letters get anywhere.
+    /// Whether emails get anywhere.
     pub fn is_on(&self) -> bool {
         !matches!(self.0, Way::Nowhere)
     }
 
-    /// What the mailbox of development holds, the newest first; none where letters really leave.
+    /// What the mailbox of development holds, the newest first; none where emails really leave.
     pub fn mailbox(&self) -> Option<Vec<Shown>> {
         let Way::Mailbox(shown) = &self.0 else { return None };
         let shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
         Some(shown.iter().rev().cloned().collect())
     }
 
-    /// Sends; the error is a word for the operator, without the address.
-    pub(super) async fn send(&self, app: &App, id: Uuid, letter: Rendered) -> Result<(), String> {
+    /// Sends; the error is a word for the operator, without the recipient.
+    pub(super) async fn send(&self, app: &App, id: Uuid, email: Rendered) -> Result<(), String> {
         match &self.0 {
             Way::Server { transport, from } => {
-                let message = message(app, id, from, letter)?;
+                let message = message(app, id, from, email)?;
                 transport.send(message).await.map(drop).map_err(|error| problem(&error))
             }
             Way::Mailbox(shown) => {
                 let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
-                shown.push_back(Shown { at: app.clock.now(), letter });
+                shown.push_back(Shown { at: app.clock.now(), email });
                 if shown.len() > SHOWN {
                     shown.pop_front();
                 }
@@ -89,7 +89,7 @@ impl Post {
 }
 
 /// SECURITY: off loopback nothing is said before TLS is up and the certificate verified; without STARTTLS the
-/// letter waits (test: a_letter_waits_for_a_server_that_offers_no_tls).
+/// email waits (test: an_email_waits_for_a_server_that_offers_no_tls).
 fn transport(url: &SmtpUrl, settings: &Settings) -> Result<AsyncSmtpTransport<Tokio1Executor>> {
     let mut parameters = TlsParameters::builder(url.host().to_owned());
     if let Some(path) = &settings.mail.root_certificate {
@@ -118,7 +118,7 @@ fn unusable(error: &dyn std::error::Error) -> Error {
     Error::internal(format!("the file of mail.root_certificate can't be used: {error}"))
 }
 
-/// `Auto-Submitted` (RFC 3834 section 5): nobody's holiday notice answers.
+/// `Auto-Submitted` (RFC 3834 section 5): no one's holiday notice answers.
 #[derive(Clone)]
 struct AutoSubmitted;
 
@@ -136,23 +136,23 @@ impl Header for AutoSubmitted {
     }
 }
 
-/// The same id in every try, so that a letter sent twice is seen as one.
-fn message(app: &App, id: Uuid, from: &Mailbox, letter: Rendered) -> Result<Message, String> {
+/// The same id in every try, so that an email sent twice is seen as one.
+fn message(app: &App, id: Uuid, from: &Mailbox, email: Rendered) -> Result<Message, String> {
     let to: Address =
-        letter.to.parse().map_err(|_| "the recipient is not a valid email address".to_owned())?;
+        email.to.parse().map_err(|_| "the recipient is not a valid email address".to_owned())?;
     let domain = from.email.domain();
     Message::builder()
         .from(from.clone())
         .to(Mailbox::new(None, to))
-        .subject(letter.subject)
+        .subject(email.subject)
         .message_id(Some(format!("<{id}@{domain}>")))
         .date(std::time::UNIX_EPOCH + app.clock.now().since(Timestamp::from_seconds(0)))
         .header(AutoSubmitted)
-        .multipart(MultiPart::alternative_plain_html(letter.text, letter.html))
+        .multipart(MultiPart::alternative_plain_html(email.text, email.html))
         .map_err(|error| error.to_string())
 }
 
-/// What the server said, as a code: its text may repeat the address.
+/// What the server said, as a code: its text may repeat the email address.
 fn problem(error: &lettre::transport::smtp::Error) -> String {
     match error.status() {
         Some(code) => format!("the mail server replied with {code}"),

@@ -22,37 +22,39 @@ use crate::users::{self, AllPermissions};
 pub(super) fn routes() -> Routes {
     Routes::at("/roles")
         .get("/", needs(READ), all)
-        .says("Lists all roles, by name.")
+        .summary("Lists all roles, by name.")
         .post("/", needs(WRITE).fresh(), make)
-        .says("Creates a role.\n\nYou must hold all its permissions.")
+        .summary("Creates a role.\n\nYou must hold all its permissions.")
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "roles.taken")
         .or(Kind::Conflict, "roles.too_many")
         .get("/{role}", needs(READ), one)
-        .says("Returns a role.")
+        .summary("Returns a role.")
         .patch("/{role}", needs(WRITE).fresh(), alter)
-        .says(
+        .summary(
             "Updates the given fields of a role.\n\nYou must hold every permission that you add or \
              remove.",
         )
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "roles.built_in")
         .delete("/{role}", needs(WRITE).fresh(), remove)
-        .says("Deletes a role and takes it from every user.\n\nYou must hold all its permissions.")
+        .summary(
+            "Deletes a role and takes it from every user.\n\nYou must hold all its permissions.",
+        )
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "roles.built_in")
         .and(
             Routes::at("/permissions")
                 .get("/", needs(READ), permissions)
-                .says("Lists the permissions that exist."),
+                .summary("Lists the permissions that exist."),
         )
         .and(
             Routes::at("/users/{id}/roles")
                 .put("/{role}", needs(users::WRITE).fresh(), give)
-                .says("Gives a user a role.\n\nYou must hold all its permissions.")
+                .summary("Gives a user a role.\n\nYou must hold all its permissions.")
                 .or(Kind::Denied, "access.exceeds_own")
                 .delete("/{role}", needs(users::WRITE).fresh(), take)
-                .says("Takes a role from a user.")
+                .summary("Takes a role from a user.")
                 .or(Kind::Denied, "access.exceeds_own")
                 .or(Kind::Conflict, "roles.built_in")
                 .or(Kind::Conflict, "users.last_admin"),
@@ -98,18 +100,18 @@ struct PermissionView {
 
 fn known(app: &App, names: Vec<String>) -> Result<BTreeSet<String>> {
     if names.len() > MOST_PERMISSIONS {
-        let says = "Use at most 200 permissions.";
-        return Err(Error::bad_field("/permissions", "roles.too_many_permissions", says));
+        let detail = "Use at most 200 permissions.";
+        return Err(Error::bad_field("/permissions", "roles.too_many_permissions", detail));
     }
-    let existing = app.part::<AllPermissions>();
+    let existing = app.state::<AllPermissions>();
     let mut rules = Rules::new();
     let mut good = BTreeSet::new();
     for (number, name) in names.into_iter().enumerate() {
         let there = if existing.0.contains(&name) {
             Ok(name)
         } else {
-            let says = "This permission does not exist. See GET /api/v1/permissions.";
-            Err(Broken::new("roles.unknown_permission", says))
+            let detail = "This permission does not exist. See GET /api/v1/permissions.";
+            Err(Broken::new("roles.unknown_permission", detail))
         };
         good.extend(rules.check(&format!("/permissions/{number}"), there));
     }
@@ -118,8 +120,8 @@ fn known(app: &App, names: Vec<String>) -> Result<BTreeSet<String>> {
 
 fn description(text: Option<&str>) -> Result<Option<String>> {
     text.map(users::check_name).transpose().map_err(|_| {
-        let says = "Use a description of 1 to 200 characters, without control characters.";
-        Error::bad_field("/description", "roles.bad_description", says)
+        let detail = "Use a description of 1 to 200 characters, without control characters.";
+        Error::bad_field("/description", "roles.bad_description", detail)
     })
 }
 
@@ -133,9 +135,9 @@ async fn make(
     Body(body): Body<RoleBody>,
 ) -> Result<Created<Role>> {
     let name: RoleName = body.name.parse().map_err(|()| {
-        let says =
+        let detail =
             "Use 1 to 50 characters: lower-case letters, digits, - and _, starting with a letter.";
-        Error::bad_field("/name", "roles.bad_name", says)
+        Error::bad_field("/name", "roles.bad_name", detail)
     })?;
     let description = description(body.description.as_deref())?.unwrap_or_default();
     let wanted = Wanted { description, permissions: known(&app, body.permissions)? };
@@ -174,9 +176,9 @@ async fn remove(
 async fn permissions(State(app): State<App>) -> Json<List<PermissionView>> {
     let view = |permission: &crate::module::Permission| PermissionView {
         name: permission.name,
-        description: permission.says,
+        description: permission.summary,
     };
-    let items = app.part::<AllPermissions>().1.iter().map(view).collect();
+    let items = app.state::<AllPermissions>().1.iter().map(view).collect();
     Json(List { items, next_cursor: None })
 }
 
@@ -185,7 +187,7 @@ async fn give(
     caller: Caller,
     Segments((id, role)): Segments<(UserId, RoleName)>,
 ) -> Result<NoContent> {
-    let (change, _) = users::change_within_reach(&app, &caller, id, &[Hold::Shared(id)]).await?;
+    let (change, _) = users::change_manageable(&app, &caller, id, &[Hold::Shared(id)]).await?;
     grant(change, id, &role).await?;
     Ok(NoContent)
 }
@@ -196,7 +198,7 @@ async fn take(
     Segments((id, role)): Segments<(UserId, RoleName)>,
 ) -> Result<NoContent> {
     let holds = held_for_revoking(id);
-    let (change, _) = users::change_within_reach(&app, &caller, id, &holds).await?;
+    let (change, _) = users::change_manageable(&app, &caller, id, &holds).await?;
     revoke(change, id, &role).await?;
     Ok(NoContent)
 }

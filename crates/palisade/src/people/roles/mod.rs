@@ -28,17 +28,18 @@ use crate::shape;
 use crate::users::{self, ADMIN, AllPermissions, Authority, Holder, USER};
 
 /// May see roles and permissions.
-pub const READ: Permission = Permission { name: "roles:read", says: "See roles and permissions" };
+pub const READ: Permission =
+    Permission { name: "roles:read", summary: "See roles and permissions" };
 /// May make, change and delete roles.
 pub const WRITE: Permission =
-    Permission { name: "roles:write", says: "Create, change and delete roles" };
+    Permission { name: "roles:write", summary: "Create, change and delete roles" };
 
 /// A role was made.
-pub const CREATED: Event = Event { name: "roles.created", says: "A role was created" };
+pub const CREATED: Event = Event { name: "roles.created", summary: "A role was created" };
 /// A role was changed.
-pub const CHANGED: Event = Event { name: "roles.changed", says: "A role was changed" };
+pub const CHANGED: Event = Event { name: "roles.changed", summary: "A role was changed" };
 /// A role was deleted.
-pub const DELETED: Event = Event { name: "roles.deleted", says: "A role was deleted" };
+pub const DELETED: Event = Event { name: "roles.deleted", summary: "A role was deleted" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -121,7 +122,7 @@ pub struct Wanted {
 type Row = (String, String, Option<String>);
 
 fn role(app: &App, (name, description, permissions): Row) -> Role {
-    let existing = &app.part::<AllPermissions>().0;
+    let existing = &app.state::<AllPermissions>().0;
     let permissions = if name == ADMIN {
         existing.iter().cloned().collect()
     } else {
@@ -187,11 +188,11 @@ const FIND: &str = "select name, description,
 /// `roles.taken`; `roles.too_many`; `access.exceeds_own`; or the database fails.
 pub async fn create(mut change: Change, name: &RoleName, wanted: Wanted) -> Result<()> {
     let authority = Authority::of(&mut change).await?;
-    authority.hands_on(name.as_str(), wanted.permissions.iter().map(String::as_str))?;
+    authority.may_delegate(name.as_str(), wanted.permissions.iter().map(String::as_str))?;
     let (count,): (i64,) = change.one("select count(*) from roles", args![]).await?;
     if count >= MOST {
-        let says = "There are already 1,000 roles. Delete one first.";
-        return Err(Error::new(Kind::Conflict, "roles.too_many", says));
+        let detail = "There are already 1,000 roles. Delete one first.";
+        return Err(Error::new(Kind::Conflict, "roles.too_many", detail));
     }
     let made = change
         .run(
@@ -200,8 +201,8 @@ pub async fn create(mut change: Change, name: &RoleName, wanted: Wanted) -> Resu
         )
         .await?;
     if made == 0 {
-        let says = "A role with this name already exists.";
-        return Err(Error::new(Kind::Conflict, "roles.taken", says));
+        let detail = "A role with this name already exists.";
+        return Err(Error::new(Kind::Conflict, "roles.taken", detail));
     }
     users::set_role_permissions(&mut change, name.as_str(), &wanted.permissions).await?;
     change.commit(entry(CREATED, name, &wanted.permissions)).await
@@ -222,12 +223,12 @@ pub async fn change(
     if role.name == ADMIN {
         return Err(built_in());
     }
-    // SECURITY: what is added must be held, and what is taken away too: else whoever held it could be
+    // SECURITY: what is added must be held, and what is taken away too: else anyone who held it could be
     // reached for a while (test: only_rights_that_are_held_are_given).
     let now: BTreeSet<String> = role.permissions.into_iter().collect();
     let wanted = permissions.unwrap_or_else(|| now.clone());
     let authority = Authority::of(&mut change).await?;
-    authority.hands_on(&role.name, wanted.symmetric_difference(&now).map(String::as_str))?;
+    authority.may_delegate(&role.name, wanted.symmetric_difference(&now).map(String::as_str))?;
     change
         .run(
             "update roles set description = $2 where name = $1",
@@ -253,7 +254,7 @@ pub async fn delete(mut change: Change, name: &RoleName) -> Result<()> {
     }
     change.must_hold(Hold::Roles)?;
     let role = find_now(&mut change, name).await?.ok_or_else(Error::not_found)?;
-    // SECURITY: it is taken from everybody, those above the caller among them
+    // SECURITY: it is taken from everyone, those above the caller among them
     // (test: only_rights_that_are_held_are_given).
     let authority = Authority::of(&mut change).await?;
     may_give(&mut change, &authority, &role).await?;
@@ -308,8 +309,8 @@ pub async fn check_for_new(change: &mut Change, names: &[String]) -> Result<()> 
         return Ok(());
     }
     if names.len() > MOST_OF_A_USER {
-        let says = "Use at most 50 roles.";
-        return Err(Error::bad_field("/roles", "roles.too_many_roles", says));
+        let detail = "Use at most 50 roles.";
+        return Err(Error::bad_field("/roles", "roles.too_many_roles", detail));
     }
     let authority = Authority::of(change).await?;
     // By name, so that two that name the same roles don't wait for each other.
@@ -321,8 +322,8 @@ pub async fn check_for_new(change: &mut Change, names: &[String]) -> Result<()> 
             Err(()) => None,
         };
         let Some(role) = role else {
-            let says = "This role does not exist.";
-            return Err(Error::bad_field(&format!("/roles/{number}"), "roles.unknown", says));
+            let detail = "This role does not exist.";
+            return Err(Error::bad_field(&format!("/roles/{number}"), "roles.unknown", detail));
         };
         may_give(change, &authority, &role).await?;
     }
@@ -332,7 +333,7 @@ pub async fn check_for_new(change: &mut Change, names: &[String]) -> Result<()> 
 /// Refuses to give a role with more than one holds, or to take it from everyone: permissions, or what else is open to
 /// the role.
 async fn may_give(change: &mut Change, authority: &Authority, role: &Role) -> Result<()> {
-    authority.hands_on(&role.name, role.permissions.iter().map(String::as_str))?;
+    authority.may_delegate(&role.name, role.permissions.iter().map(String::as_str))?;
     let app = change.app().clone();
     for rights in app.answers.iter().filter_map(|answers| answers.rights) {
         if (rights.open_to_role)(change, &role.name).await? {

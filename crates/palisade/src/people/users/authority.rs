@@ -1,4 +1,4 @@
-//! Which users may act on which others, and which rights they may hand on.
+//! Which users may act on which others, and which rights they may delegate.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub enum Authority {
 }
 
 impl Authority {
-    /// The authority of whoever makes a change, as of now: the roles are read within the change, which holds what
+    /// The authority of the actor who makes a change, as of now: the roles are read within the change, which holds what
     /// they rest on. What was taken away while the change waited is gone.
     ///
     /// # Errors
@@ -82,13 +82,13 @@ impl Authority {
     ///
     /// # Errors
     /// `access.exceeds_own`.
-    pub fn hands_on<'a>(
+    pub fn may_delegate<'a>(
         &self,
         role: &str,
         permissions: impl IntoIterator<Item = &'a str>,
     ) -> Result<()> {
         let Self::User { admin, permissions: own, .. } = self else { return Ok(()) };
-        // SECURITY: whoever holds every permission of today doesn't hold those of tomorrow
+        // SECURITY: anyone who holds every permission of today doesn't hold those of tomorrow
         // (test: only_rights_that_are_held_are_given).
         let held = role != ADMIN && permissions.into_iter().all(|name| own.contains(name));
         if *admin || held { Ok(()) } else { Err(exceeds_own()) }
@@ -98,7 +98,7 @@ impl Authority {
     ///
     /// # Errors
     /// `access.exceeds_own`.
-    pub fn reaches_everyone(&self) -> Result<()> {
+    pub fn may_act_on_everyone(&self) -> Result<()> {
         match self {
             Self::Operator | Self::User { admin: true, .. } => Ok(()),
             Self::User { .. } => Err(exceeds_own()),
@@ -109,7 +109,7 @@ impl Authority {
     ///
     /// # Errors
     /// `access.exceeds_own`.
-    fn covers_permissions(&self, target: &User) -> Result<()> {
+    fn may_act_on(&self, target: &User) -> Result<()> {
         let Self::User { id, admin, permissions, .. } = self else { return Ok(()) };
         let above = target.is_admin() || !target.permissions.is_subset(permissions);
         if *admin || *id == target.id || !above { Ok(()) } else { Err(exceeds_own()) }
@@ -140,7 +140,7 @@ impl Authority {
 ///
 /// # Errors
 /// Not found; `access.exceeds_own`; or the database fails.
-pub async fn within_reach(change: &mut Change, target: UserId) -> Result<User> {
+pub async fn find_manageable(change: &mut Change, target: UserId) -> Result<User> {
     let (authority, target) = judged(change, target).await?;
     // SECURITY: (test: every_act_on_another_user_asks_for_what_they_hold)
     authority.covers_rights(change, &target).await?;
@@ -154,23 +154,23 @@ async fn judged(change: &mut Change, target: UserId) -> Result<(Authority, User)
     let target = find_now(change, target).await?.ok_or_else(Error::not_found)?;
     let authority = Authority::of(change).await?;
     // SECURITY: (test: an_account_with_more_rights_stays_untouched)
-    authority.covers_permissions(&target)?;
+    authority.may_act_on(&target)?;
     Ok((authority, target))
 }
 
-/// Begins a change of a user who is within reach of the caller ([`within_reach`]). It holds `holds`, among them the
+/// Begins a change of a user whom the caller may manage ([`find_manageable`]). It holds `holds`, among them the
 /// user's account.
 ///
 /// # Errors
 /// Not found; `access.exceeds_own`; as [`App::change`].
-pub async fn change_within_reach(
+pub async fn change_manageable(
     app: &App,
     caller: &Caller,
     target: UserId,
     holds: &[Hold],
 ) -> Result<(Change, User)> {
     let mut change = begin(app, caller, target, holds).await?;
-    let target = within_reach(&mut change, target).await?;
+    let target = find_manageable(&mut change, target).await?;
     Ok((change, target))
 }
 
@@ -178,7 +178,7 @@ pub async fn change_within_reach(
 /// Grants aren't asked for: who stops a stolen account opens nothing with it.
 ///
 /// # Errors
-/// As [`change_within_reach`].
+/// As [`change_manageable`].
 pub async fn change_stoppable(
     app: &App,
     caller: &Caller,
@@ -190,8 +190,8 @@ pub async fn change_stoppable(
     Ok(change)
 }
 
-/// Begins a change of a user whom the caller may stop, as it seems: an account that is out of reach isn't held up.
-/// What counts is judged within the change.
+/// Begins a change of a user whom the caller may stop, as it seems: an account that the caller may not stop isn't held
+/// up. What counts is judged within the change.
 async fn begin(app: &App, caller: &Caller, target: UserId, holds: &[Hold]) -> Result<Change> {
     stoppable(app, caller, target).await?;
     app.change_holding(&caller.actor, holds).await
@@ -209,12 +209,12 @@ pub async fn stoppable(app: &App, caller: &Caller, target: UserId) -> Result<Use
     let authority = Authority::by(&user, Arc::clone(&me.permissions));
     // SECURITY: else the least of them could shut out those who would notice
     // (test: every_act_on_another_user_asks_for_what_they_hold).
-    authority.covers_permissions(&target)?;
+    authority.may_act_on(&target)?;
     Ok(target)
 }
 
 /// What is asked for takes rights that the caller doesn't hold.
 pub fn exceeds_own() -> Error {
-    let says = "This requires rights that you don't hold. Ask an administrator.";
-    Error::new(Kind::Denied, "access.exceeds_own", says)
+    let detail = "This requires rights that you don't hold. Ask an administrator.";
+    Error::new(Kind::Denied, "access.exceeds_own", detail)
 }

@@ -1,9 +1,9 @@
-//! What a user is called, and their address.
+//! What a user is called, and their email.
 
 use palisade_db::args;
 
 use super::email::{self, Email};
-use super::touched;
+use super::invalidate;
 use crate::app::Change;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
@@ -22,11 +22,11 @@ pub async fn set_name(change: &mut Change, id: UserId, name: Option<String>) -> 
     if found == 0 {
         return Err(Error::not_found());
     }
-    touched(change, id);
+    invalidate(change, id);
     Ok(())
 }
 
-/// Gives a user another address.
+/// Gives a user another email address.
 ///
 /// # Errors
 /// Not found; `users.email_taken`; or the database fails.
@@ -46,35 +46,36 @@ pub async fn set_email(
     let found = change
         .run(
             "update users set email = $2, email_key = $3, email_verified_at = $4 where id = $1",
-            args![id, email.address(), email.key(), verified.then_some(now)],
+            args![id, email.as_str(), email.key(), verified.then_some(now)],
         )
         .await?;
     if found == 0 {
         return Err(Error::not_found());
     }
-    touched(change, id);
+    invalidate(change, id);
     Ok(())
 }
 
-/// The address belongs to another account.
+/// The email belongs to another account.
 pub fn email_taken() -> Error {
-    let says = "An account with this email address already exists.";
-    Error::new(Kind::Conflict, "users.email_taken", says)
+    let detail = "An account with this email address already exists.";
+    Error::new(Kind::Conflict, "users.email_taken", detail)
 }
 
-/// Notes that a user has proved to read the mail of this address, if it is still theirs; answers whether it is.
+/// Notes that a user has proved to read the mail that is sent to this email, if it is still theirs; answers whether it
+/// is.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn prove_address(change: &mut Change, id: UserId, address: &str) -> Result<bool> {
+pub async fn prove_email(change: &mut Change, id: UserId, email: &str) -> Result<bool> {
     let now = change.now();
     let proved = change
         .run(
             "update users set email_verified_at = coalesce(email_verified_at, $2), unproven = null
              where id = $1 and email = $3",
-            args![id, now, address],
+            args![id, now, email],
         )
         .await?;
-    touched(change, id);
+    invalidate(change, id);
     Ok(proved == 1)
 }

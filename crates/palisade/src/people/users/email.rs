@@ -1,18 +1,18 @@
-//! E-mail addresses: what is accepted, and when two of them are the same account.
+//! Email addresses: what is accepted, and when two of them are the same account.
 //!
-//! Two forms are kept: the address itself and its `key`, which is unique: the local part in compatibility form
+//! Two forms are kept: the email itself and its `key`, which is unique: the local part in compatibility form
 //! (NFKC) and without case, the domain in its ASCII form (UTS 46).
 //!
 //! # Promises
 //!
-//! - Addresses that a person or a mail system could take for each other are one account or are refused.
-//! - Mail goes only to the address as its owner wrote it.
+//! - Emails that a person or a mail system could take for each other are one account or are refused.
+//! - Mail goes only to the email as its owner wrote it.
 
 use unicode_normalization::UnicodeNormalization as _;
 
 use crate::error::Broken;
 
-/// The longest address (RFC 5321 section 4.5.3.1.3), in bytes.
+/// The longest email (RFC 5321 section 4.5.3.1.3), in bytes.
 const LONGEST: usize = 254;
 /// What is looked at at all: composed, it may be within the limit.
 const MOST_BYTES: usize = 4 * LONGEST;
@@ -22,15 +22,15 @@ const LONGEST_LOCAL: usize = 64;
 /// Letters by their category that show nothing: fillers of Hangul syllables.
 const UNSEEN_LETTERS: [char; 2] = ['\u{115f}', '\u{1160}'];
 
-/// An address that was checked.
+/// An email that was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Email {
-    address: String,
+    written: String,
     key: String,
 }
 
 impl Email {
-    /// Checks an address.
+    /// Checks an email.
     ///
     /// # Errors
     /// `email.invalid`, with the rule that it breaks.
@@ -49,27 +49,27 @@ impl Email {
         };
         check_local(local)?;
         let ascii = ascii_domain(domain)?;
-        let address = format!("{local}@{ascii}");
+        let written = format!("{local}@{ascii}");
         // A domain grows when it is written in ASCII.
-        if address.len() > LONGEST {
+        if written.len() > LONGEST {
             return broken("An email address has at most 254 bytes, with its domain in ASCII.");
         }
-        Ok(Self { key: format!("{}@{ascii}", fold(local)), address })
+        Ok(Self { key: format!("{}@{ascii}", fold(local)), written })
     }
 
-    /// The address, as it was written; the domain in ASCII.
-    pub fn address(&self) -> &str {
-        &self.address
+    /// The email, as it was written; the domain in ASCII.
+    pub fn as_str(&self) -> &str {
+        &self.written
     }
 
-    /// What two addresses have in common when they are the same account.
+    /// What two emails have in common when they are the same account.
     pub fn key(&self) -> &str {
         &self.key
     }
 }
 
-fn broken<T>(says: &str) -> Result<T, Broken> {
-    Err(Broken::new("email.invalid", says))
+fn broken<T>(detail: &str) -> Result<T, Broken> {
+    Err(Broken::new("email.invalid", detail))
 }
 
 fn check_local(local: &str) -> Result<(), Broken> {
@@ -87,7 +87,7 @@ fn check_local(local: &str) -> Result<(), Broken> {
              not allowed.",
         );
     }
-    // A letter that only looks different (full width, ligature, long s) could be another's address.
+    // A letter that only looks different (full width, ligature, long s) could be another's email.
     if !local.nfkc().eq(local.chars()) {
         return broken("Write the part before the @ in plain characters.");
     }
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_that_collide_share_a_key_or_are_refused() {
+    fn emails_that_collide_share_a_key_or_are_refused() {
         let key = |text: &str| Email::parse(text).map(|email| email.key().to_owned());
         let ann = key("ann@example.com").unwrap();
         for same in ["ANN@example.com", " Ann@EXAMPLE.com ", "ann@example.com."] {
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_with_any_character_is_refused_or_is_the_same_in_every_form() {
+    fn an_email_with_any_character_is_refused_or_is_the_same_in_every_form() {
         for c in '\0'..=char::MAX {
             let (local, domain) = (format!("x{c}y"), format!("a{c}b.example"));
             let locals = local_forms(&local).into_iter().map(|form| format!("{form}@example.com"));
@@ -258,7 +258,7 @@ mod tests {
     /// Each form is refused or has the key of the first, and a key is the key of itself.
     fn one_account(text: &str, forms: impl Iterator<Item = String>) {
         let Ok(email) = Email::parse(text) else { return };
-        let again = Email::parse(email.address()).map(|again| again.key().to_owned());
+        let again = Email::parse(email.as_str()).map(|again| again.key().to_owned());
         assert_eq!(again.as_deref(), Ok(email.key()), "{}", text.escape_unicode());
         let (local, domain) = email.key().rsplit_once('@').unwrap();
         assert_eq!(fold(local), local, "{}", text.escape_unicode());
@@ -280,7 +280,7 @@ mod tests {
         #[test]
         fn a_key_is_the_key_of_itself(text in "\\PC{0,20}@[a-z\\u{e0}-\\u{ff}]{1,10}\\.example") {
             if let Ok(email) = Email::parse(&text) {
-                let again = Email::parse(email.address()).expect("an accepted address is accepted again");
+                let again = Email::parse(email.as_str()).expect("an accepted email is accepted again");
                 proptest::prop_assert_eq!(again.key(), email.key());
             }
         }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    CHANGED, READ, UserView, WRITE, change_within_reach, check_name, current, enable, find, page,
+    CHANGED, READ, UserView, WRITE, change_manageable, check_name, current, enable, find, page,
     set_name,
 };
 use crate::access::{Caller, SIGNED_IN, needs};
@@ -19,19 +19,19 @@ use crate::shape;
 pub(super) fn routes() -> Routes {
     Routes::at("/users")
         .get("/me", SIGNED_IN.keys().enrolling(), me)
-        .says("Returns the signed-in user.")
+        .summary("Returns the signed-in user.")
         .patch("/me", SIGNED_IN, change_me)
-        .says("Updates the given fields of the signed-in user.")
+        .summary("Updates the given fields of the signed-in user.")
         .get("/", needs(READ), all)
-        .says(
+        .summary(
             "Lists all users, oldest first.\n\nWith `query`, lists the users whose email address \
              starts with it, by email address, followed by the users whose name starts with it, by \
              name.",
         )
         .get("/{id}", needs(READ), one)
-        .says("Returns a user.")
+        .summary("Returns a user.")
         .post("/{id}/enable", needs(WRITE).fresh(), enable_user)
-        .says("Enables a disabled user.\n\nThe user can sign in again.")
+        .summary("Enables a disabled user.\n\nThe user can sign in again.")
         .or(Kind::Denied, "access.exceeds_own")
 }
 
@@ -84,8 +84,8 @@ async fn all(
 ) -> Result<Json<List<UserView>>> {
     let paging = Paging::new(params.limit.as_deref(), params.cursor.as_deref())?;
     let query = params.query.map(|query| check_name(&query)).transpose().map_err(|_| {
-        let says = "Use the beginning of an email address or a name, 1 to 200 characters.";
-        Error::bad_field("query", "request.bad_query", says)
+        let detail = "Use the beginning of an email address or a name, 1 to 200 characters.";
+        Error::bad_field("query", "request.bad_query", detail)
     })?;
     let now = app.clock.now();
     let found = page(&app, query.as_deref(), &paging).await?;
@@ -102,7 +102,7 @@ async fn enable_user(
     caller: Caller,
     Id(id): Id<UserId>,
 ) -> Result<NoContent> {
-    let (change, _) = change_within_reach(&app, &caller, id, &[Hold::Shared(id)]).await?;
+    let (change, _) = change_manageable(&app, &caller, id, &[Hold::Shared(id)]).await?;
     enable(change, id).await?;
     Ok(NoContent)
 }

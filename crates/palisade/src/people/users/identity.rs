@@ -5,7 +5,7 @@ use std::sync::Arc;
 use palisade_db::{Timestamp, args};
 
 use super::{Factors, current};
-use crate::app::{AccountState, App, Change, Identity, Strength};
+use crate::app::{AccountState, App, AuthLevel, Change, Identity};
 use crate::credential::Credential;
 use crate::error::{Result, bad_token};
 use crate::id::UserId;
@@ -23,8 +23,8 @@ pub async fn identity(app: &App, user: UserId, credential: Credential) -> Result
         permissions: Arc::clone(&user.permissions),
         // Long ago.
         authenticated_at: Timestamp::from_micros(0),
-        proved_with: Strength::Password,
-        strongest: user.factors.strongest(),
+        proved_with: AuthLevel::Password,
+        required_level: user.factors.required_level(),
         must_enrol: user.must_enrol(app),
         limit: None,
     })
@@ -51,6 +51,6 @@ pub async fn find_account(
         .await?;
     Ok(row.map(|(permitting, totp, passkeys)| AccountState {
         permitted: permitting > 0,
-        strongest: Factors { totp, passkeys, recovery_codes_left: 0 }.strongest(),
+        required_level: Factors { totp, passkeys, recovery_codes_left: 0 }.required_level(),
     }))
 }

@@ -2,7 +2,7 @@
 
 use palisade_db::{Timestamp, args};
 
-use super::{Factors, touched};
+use super::{Factors, invalidate};
 use crate::app::Change;
 use crate::error::Result;
 use crate::id::UserId;
@@ -20,7 +20,7 @@ pub async fn set_factors(change: &mut Change, id: UserId, factors: Factors) -> R
             args![id, totp, passkeys, recovery_codes_left],
         )
         .await?;
-    touched(change, id);
+    invalidate(change, id);
     Ok(())
 }
 
@@ -35,6 +35,6 @@ pub async fn set_locked_until(
     until: Option<Timestamp>,
 ) -> Result<()> {
     change.run("update users set locked_until = $2 where id = $1", args![id, until]).await?;
-    touched(change, id);
+    invalidate(change, id);
     Ok(())
 }

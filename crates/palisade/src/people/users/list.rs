@@ -1,4 +1,4 @@
-//! The list of users: all of them, or those whose address or name begins so.
+//! The list of users: all of them, or those whose email or name begins so.
 
 use palisade_db::{Timestamp, args};
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::{Cursor, List, Paging};
 
-/// A page of users, oldest first; with `query` those whose address begins so, by address, and after them
+/// A page of users, oldest first; with `query` those whose email begins so, by email, and after them
 /// those whose name does, by name. Both come out of an index, whatever the number of users.
 ///
 /// # Errors
@@ -65,7 +65,7 @@ impl Prefix {
     }
 }
 
-/// Where a search goes on: behind this address, or behind this name and id.
+/// Where a search goes on: behind this email, or behind this name and id.
 struct After {
     email: Option<String>,
     name: String,
@@ -73,7 +73,7 @@ struct After {
 }
 
 impl After {
-    /// Behind this address; names from the first that fits. PostgreSQL begins to read where a comparison of
+    /// Behind this email; names from the first that fits. PostgreSQL begins to read where a comparison of
     /// rows says, whatever else is asked of the first column.
     fn begin(prefix: &Prefix, email: String) -> Self {
         Self { email: Some(email), name: prefix.from.clone(), id: Uuid::nil() }
@@ -83,7 +83,7 @@ impl After {
 async fn search(app: &App, prefix: &Prefix, paging: &Paging) -> Result<Vec<UserRow>> {
     let after = after(app, prefix, paging).await?;
     let mut rows = match &after.email {
-        Some(email) => by_address(app, prefix, email, paging.rows()).await?,
+        Some(email) => by_email(app, prefix, email, paging.rows()).await?,
         None => Vec::new(),
     };
     let left = paging.rows() - i64::try_from(rows.len()).unwrap_or(0);
@@ -100,8 +100,8 @@ async fn after(app: &App, prefix: &Prefix, paging: &Paging) -> Result<After> {
     let last: Option<(String, Option<String>)> =
         app.db.maybe("select email_key, name_key from users where id = $1", args![id]).await?;
     let Some((email, name)) = last else {
-        let says = "The user at which this page starts no longer exists. Start the search again.";
-        return Err(Error::bad_field("cursor", "request.bad_cursor", says));
+        let detail = "The user at which this page starts no longer exists. Start the search again.";
+        return Err(Error::bad_field("cursor", "request.bad_cursor", detail));
     };
     if email.starts_with(&prefix.from) {
         return Ok(After::begin(prefix, email));
@@ -109,7 +109,7 @@ async fn after(app: &App, prefix: &Prefix, paging: &Paging) -> Result<After> {
     Ok(After { email: None, name: name.unwrap_or_default(), id })
 }
 
-async fn by_address(app: &App, prefix: &Prefix, after: &str, limit: i64) -> Result<Vec<UserRow>> {
+async fn by_email(app: &App, prefix: &Prefix, after: &str, limit: i64) -> Result<Vec<UserRow>> {
     let rows = app
         .db
         .all(

@@ -46,22 +46,22 @@ use palisade_db::{Migration, Sql, Timestamp, args, row_struct};
 use unicode_normalization::UnicodeNormalization as _;
 use uuid::Uuid;
 
-use crate::access::Strength;
-use crate::app::{App, Change, Parts, Subscription};
+use crate::access::AuthLevel;
+use crate::app::{App, Change, State, Subscription};
 use crate::audit_log;
+use crate::cache::{Cached, TombstoneCache};
 use crate::error::{Broken, Result};
 use crate::http::Written;
 use crate::id::UserId;
-use crate::memory::{Recall, Remembered};
 use crate::module::{Module, Permission};
 use crate::record::Event;
 use crate::settings::AdminMfa;
 use crate::visible::is_unseen;
 
 pub use authority::{
-    Authority, change_stoppable, change_within_reach, exceeds_own, stoppable, within_reach,
+    Authority, change_manageable, change_stoppable, exceeds_own, find_manageable, stoppable,
 };
-pub use details::{email_taken, prove_address, set_email, set_name};
+pub use details::{email_taken, prove_email, set_email, set_name};
 pub use email::Email;
 pub use http::absent_or_null;
 pub use identity::{find_account, identity};
@@ -78,30 +78,31 @@ pub use standing::{
 pub use view::UserView;
 
 /// May see all users.
-pub const READ: Permission = Permission { name: "users:read", says: "See all users" };
+pub const READ: Permission = Permission { name: "users:read", summary: "See all users" };
 /// May invite, change, disable and delete users, end their sessions and give them roles.
 pub const WRITE: Permission = Permission {
     name: "users:write",
-    says: "Invite, change, disable, sign out and delete users, and give them roles",
+    summary: "Invite, change, disable, sign out and delete users, and give them roles",
 };
 
 /// A user was made.
-pub const CREATED: Event = Event { name: "users.created", says: "A user was created" };
+pub const CREATED: Event = Event { name: "users.created", summary: "A user was created" };
 /// A user's own details were changed.
-pub const CHANGED: Event = Event { name: "users.changed", says: "A user's details were changed" };
+pub const CHANGED: Event =
+    Event { name: "users.changed", summary: "A user's details were changed" };
 /// A user may no longer sign in.
-pub const DISABLED: Event = Event { name: "users.disabled", says: "A user was disabled" };
+pub const DISABLED: Event = Event { name: "users.disabled", summary: "A user was disabled" };
 /// A user signed in who had asked to be deleted, and stays.
 pub const KEPT: Event =
-    Event { name: "users.kept", says: "A sign-in cancelled a requested deletion" };
+    Event { name: "users.kept", summary: "A sign-in cancelled a requested deletion" };
 /// A user was given a role.
 pub const ROLE_GRANTED: Event =
-    Event { name: "users.role_granted", says: "A user was given a role" };
+    Event { name: "users.role_granted", summary: "A user was given a role" };
 /// A role was taken from a user.
 pub const ROLE_REVOKED: Event =
-    Event { name: "users.role_revoked", says: "A role was taken from a user" };
+    Event { name: "users.role_revoked", summary: "A role was taken from a user" };
 /// A user may sign in again.
-pub const ENABLED: Event = Event { name: "users.enabled", says: "A user was enabled" };
+pub const ENABLED: Event = Event { name: "users.enabled", summary: "A user was enabled" };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -111,14 +112,14 @@ pub const MODULE: Module = Module {
     events: &[CREATED, CHANGED, DISABLED, ENABLED, KEPT, ROLE_GRANTED, ROLE_REVOKED],
     subscriptions: &[
         Subscription {
-            topic: NEWS,
-            apply: |app, user| memory(app).forget(&UserId(user), app.clock.monotonic()),
-            forget_all: |app| memory(app).forget_all(),
+            topic: CHANGED_TOPIC,
+            apply: |app, user| cache(app).forget(&UserId(user), app.clock.monotonic()),
+            forget_all: |app| cache(app).forget_all(),
         },
         Subscription {
-            topic: roles::NEWS,
-            apply: |app, _| memory(app).forget_all(),
-            forget_all: |app| memory(app).forget_all(),
+            topic: roles::CHANGED_TOPIC,
+            apply: |app, _| cache(app).forget_all(),
+            forget_all: |app| cache(app).forget_all(),
         },
     ],
     migrations: &[Migration {
@@ -131,20 +132,20 @@ pub const MODULE: Module = Module {
         },
     }],
     tables: &["users", "user_roles", "role_permissions"],
-    parts: |_, parts: &mut Parts| {
-        parts.put(Known(Remembered::new(100_000)));
+    state: |_, state: &mut State| {
+        state.put(Known(TombstoneCache::new(100_000)));
         Ok(())
     },
     ..Module::EMPTY
 };
 
 /// The topic of everything that changes what a request may believe of a user.
-const NEWS: &str = "users.changed";
+const CHANGED_TOPIC: &str = "users.changed";
 
-struct Known(Remembered<UserId, User>);
+struct Known(TombstoneCache<UserId, User>);
 
-fn memory(app: &App) -> &Remembered<UserId, User> {
-    &app.part::<Known>().0
+fn cache(app: &App) -> &TombstoneCache<UserId, User> {
+    &app.state::<Known>().0
 }
 
 /// The role that holds every permission.
@@ -170,11 +171,11 @@ impl Factors {
     }
 
     /// The strongest of them.
-    pub fn strongest(self) -> Strength {
+    pub fn required_level(self) -> AuthLevel {
         match self {
-            Self { passkeys: 1.., .. } => Strength::Passkey,
-            Self { totp: true, .. } => Strength::Code,
-            _ => Strength::Password,
+            Self { passkeys: 1.., .. } => AuthLevel::Passkey,
+            Self { totp: true, .. } => AuthLevel::Code,
+            _ => AuthLevel::Password,
         }
     }
 }
@@ -184,7 +185,7 @@ impl Factors {
 pub struct User {
     /// The id, which is never reused.
     pub id: UserId,
-    /// The address, as its owner wrote it.
+    /// The email, as its owner wrote it.
     pub email: String,
     /// Whether its owner proved it.
     pub email_verified: bool,
@@ -268,8 +269,8 @@ pub fn check_name(text: &str) -> Result<String, Broken> {
     let name: String = text.trim().nfc().collect();
     let count = name.chars().count();
     if count == 0 || count > 200 || name.contains(is_unseen) {
-        let says = "Use a name of 1 to 200 characters, without control characters.";
-        return Err(Broken::new("name.invalid", says));
+        let detail = "Use a name of 1 to 200 characters, without control characters.";
+        return Err(Broken::new("name.invalid", detail));
     }
     Ok(name)
 }
@@ -278,9 +279,9 @@ pub fn check_name(text: &str) -> Result<String, Broken> {
 pub struct NewUser {
     /// The id, if it was promised before; else a new one.
     pub id: Option<UserId>,
-    /// Whether the owner of the address has proved it.
+    /// Whether the owner of the email has proved it.
     pub verified: bool,
-    /// The address.
+    /// The email.
     pub email: Email,
     /// The name.
     pub name: Option<String>,
@@ -290,7 +291,7 @@ pub struct NewUser {
     pub service: bool,
 }
 
-/// Makes a user; none if the address is taken, or may still be given back to its former owner.
+/// Makes a user; none if the email is taken, or may still be given back to its former owner.
 ///
 /// # Errors
 /// When the database fails.
@@ -305,7 +306,7 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
              on conflict (email_key) do nothing returning id",
             args![
                 id,
-                new.email.address(),
+                new.email.as_str(),
                 new.email.key(),
                 new.name.clone(),
                 new.name.as_deref().map(email::name_key),
@@ -318,8 +319,8 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
     if made.is_none() {
         return Ok(None);
     }
-    // SECURITY: asked after the row is there: the insert may have waited for the change that set the address
-    // free, and its own snapshot is from before (test: an_address_is_reserved_while_its_change_commits).
+    // SECURITY: asked after the row is there: the insert may have waited for the change that set the email
+    // free, and its own snapshot is from before (test: an_email_is_reserved_while_its_change_commits).
     if is_reserved(change, &new.email).await? {
         change.run("delete from users where id = $1", args![id]).await?;
         return Ok(None);
@@ -331,7 +332,7 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
     Ok(Some(id))
 }
 
-/// Whether this address may still go back to a former owner.
+/// Whether this email may still go back to a former owner.
 async fn is_reserved(change: &mut Change, email: &Email) -> Result<bool> {
     let app = change.app().clone();
     for is_reserved in app.answers.iter().filter_map(|answers| answers.email_is_reserved) {
@@ -347,12 +348,12 @@ async fn is_reserved(change: &mut Change, email: &Email) -> Result<bool> {
 /// # Errors
 /// When the database is needed and doesn't answer.
 pub async fn current(app: &App, id: UserId) -> Result<Option<Arc<User>>> {
-    if let Recall::Known(user) = memory(app).recall(&id) {
+    if let Cached::Known(user) = cache(app).get(&id) {
         return Ok(Some(user));
     }
-    let ticket = memory(app).begin(&id, app.clock.monotonic());
+    let ticket = cache(app).begin(&id, app.clock.monotonic());
     let Some(user) = find(app, id).await?.map(Arc::new) else { return Ok(None) };
-    memory(app).fill(ticket, id, Arc::clone(&user), app.clock.monotonic());
+    cache(app).insert_if_unchanged(ticket, id, Arc::clone(&user), app.clock.monotonic());
     Ok(Some(user))
 }
 
@@ -384,7 +385,7 @@ pub async fn exists(change: &mut Change, id: UserId) -> Result<bool> {
     Ok(row.is_some())
 }
 
-/// The user with this address.
+/// The user with this email.
 ///
 /// # Errors
 /// When the database fails.
@@ -423,7 +424,7 @@ fn user(app: &App, row: UserRow) -> User {
         text.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
     };
     let roles = words(row.roles);
-    let existing = &app.part::<AllPermissions>().0;
+    let existing = &app.state::<AllPermissions>().0;
     let permissions = if roles.iter().any(|role| role == ADMIN) {
         Arc::clone(existing)
     } else {
@@ -454,7 +455,7 @@ fn user(app: &App, row: UserRow) -> User {
     }
 }
 
-/// Notes that whoever made this account for themselves is asked to prove its address, and hasn't.
+/// Notes that the user who made this account for themselves is asked to prove its email, and hasn't.
 ///
 /// # Errors
 /// When the database fails.
@@ -463,7 +464,7 @@ pub async fn await_proof(change: &mut Change, id: UserId) -> Result<()> {
     Ok(())
 }
 
-/// Whether nobody has proved yet to be the owner of the address that somebody made this account with.
+/// Whether no one has proved yet to be the owner of the email that someone made this account with.
 ///
 /// # Errors
 /// When the database fails.
@@ -475,6 +476,6 @@ pub async fn awaits_proof(change: &mut Change, id: UserId) -> Result<bool> {
 }
 
 /// Has every process read this user again: something that it believes of them has changed.
-pub fn touched(change: &mut Change, id: UserId) {
-    change.tell(NEWS, id.0);
+pub fn invalidate(change: &mut Change, id: UserId) {
+    change.publish(CHANGED_TOPIC, id.0);
 }

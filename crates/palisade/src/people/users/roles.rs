@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use palisade_db::{Timestamp, args};
 use uuid::Uuid;
 
-use super::{ADMIN, ROLE_GRANTED, ROLE_REVOKED, exists, touched};
+use super::{ADMIN, ROLE_GRANTED, ROLE_REVOKED, exists, invalidate};
 use crate::app::{App, Change, Hold};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 
 /// The topic of changes of what a role allows.
-pub(super) const NEWS: &str = "roles.changed";
+pub(super) const CHANGED_TOPIC: &str = "roles.changed";
 
 /// A role that a user holds or shall hold.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,7 @@ pub(super) async fn add(change: &mut Change, user: UserId, role: &str) -> Result
             args![user, role],
         )
         .await?;
-    touched(change, user);
+    invalidate(change, user);
     Ok(added)
 }
 
@@ -65,7 +65,7 @@ pub async fn revoke_role(change: &mut Change, holder: Holder<'_>) -> Result<()> 
     if taken == 0 {
         return Err(Error::not_found());
     }
-    touched(change, holder.user);
+    invalidate(change, holder.user);
     change.note(ROLE_REVOKED.about(holder.user).detail("role", holder.role));
     Ok(())
 }
@@ -105,7 +105,7 @@ pub async fn strip_role(change: &mut Change, role: &str) -> Result<()> {
 
 /// Has every process read again what its users may do.
 fn roles_changed(change: &mut Change) {
-    change.tell(NEWS, Uuid::nil());
+    change.publish(CHANGED_TOPIC, Uuid::nil());
 }
 
 /// Refuses what would leave no administrator who can sign in.
@@ -123,7 +123,7 @@ pub async fn spare_last_admin(change: &mut Change, id: UserId) -> Result<()> {
             args![ADMIN],
         )
         .await?;
-    // SECURITY: nobody signs in to a service account (test: a_service_account_is_nobodys_last_administrator).
+    // SECURITY: no one signs in to a service account (test: a_service_account_is_nobodys_last_administrator).
     let stays = |row: &Admin| {
         let (id, disabled_at, delete_at, service) = *row;
         (disabled_at.is_none() && delete_at.is_none() && service.is_none()).then_some(id)

@@ -6,12 +6,12 @@ use crate::error::{Error, Kind, Result};
 use crate::http::{List, Paging};
 use crate::id::UserId;
 
-/// The domain of their addresses: reserved, so that no mail can ever reach one (RFC 6761 section 6.4).
+/// The domain of their emails: reserved, so that no mail can ever reach one (RFC 6761 section 6.4).
 const DOMAIN: &str = "service.invalid";
 
-/// Whether an address is one that no mail is ever sent to.
-pub fn unreachable(address: &str) -> bool {
-    address.rsplit_once('@').is_some_and(|(_, domain)| domain.eq_ignore_ascii_case(DOMAIN))
+/// Whether an email is one that no mail is ever sent to.
+pub fn unreachable(email: &str) -> bool {
+    email.rsplit_once('@').is_some_and(|(_, domain)| domain.eq_ignore_ascii_case(DOMAIN))
 }
 
 /// Makes a service account.
@@ -21,7 +21,7 @@ pub fn unreachable(address: &str) -> bool {
 pub async fn create_service(app: &App, actor: &Actor, name: String) -> Result<User> {
     let id = UserId(app.new_id());
     let email = Email::parse(&format!("{id}@{DOMAIN}"))
-        .map_err(|_| Error::internal("the address of a service account"))?;
+        .map_err(|_| Error::internal("the email of a service account"))?;
     let name = Some(name);
     let new =
         NewUser { id: Some(id), verified: false, email, name, roles: Vec::new(), service: true };
@@ -41,6 +41,6 @@ pub async fn service_page(app: &App, paging: &Paging) -> Result<List<User>> {
 
 /// What is asked for is a person's, and this is a service account.
 pub fn service_account() -> Error {
-    let says = "This is a service account. It can't sign in and receives no email.";
-    Error::new(Kind::Conflict, "users.service_account", says)
+    let detail = "This is a service account. It can't sign in and receives no email.";
+    Error::new(Kind::Conflict, "users.service_account", detail)
 }

@@ -2,7 +2,7 @@
 
 use palisade_db::{Timestamp, args};
 
-use super::{ENABLED, KEPT, spare_last_admin, touched};
+use super::{ENABLED, KEPT, invalidate, spare_last_admin};
 use crate::app::Change;
 use crate::audit_log;
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ pub async fn disable(change: &mut Change, id: UserId) -> Result<()> {
     if found == 0 {
         return Err(Error::not_found());
     }
-    touched(change, id);
+    invalidate(change, id);
     Ok(())
 }
 
@@ -37,18 +37,18 @@ pub async fn enable(mut change: Change, id: UserId) -> Result<()> {
     if found == 0 {
         return Err(Error::not_found());
     }
-    touched(&mut change, id);
+    invalidate(&mut change, id);
     change.commit(ENABLED.about(id)).await
 }
 
 /// Whether a user may sign in at this moment, and whether it is the first time; holds them until the change ends.
-/// Nobody signs in to a service account.
+/// No one signs in to a service account.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn may_sign_in(change: &mut Change, id: UserId) -> Result<Option<FirstTime>> {
     let now = change.now();
-    // SECURITY: whatever proves it, nobody signs in to a service account (test: a_service_account_never_signs_in).
+    // SECURITY: whatever proves it, no one signs in to a service account (test: a_service_account_never_signs_in).
     let row: Option<(Option<Timestamp>,)> = change
         .maybe(
             "update users set email = email
@@ -69,7 +69,7 @@ pub async fn signed_in(change: &mut Change, id: UserId) -> Result<()> {
     let now = change.now();
     keep(change, id).await?;
     change.run("update users set last_login_at = $2 where id = $1", args![id, now]).await?;
-    touched(change, id);
+    invalidate(change, id);
     Ok(())
 }
 
@@ -96,7 +96,7 @@ pub async fn delete_later(change: &mut Change, id: UserId, at: Timestamp) -> Res
     if found == 0 {
         return Err(Error::not_found());
     }
-    touched(change, id);
+    invalidate(change, id);
     Ok(())
 }
 
@@ -110,7 +110,7 @@ pub async fn keep(change: &mut Change, id: UserId) -> Result<()> {
         .await?;
     if kept == 1 {
         change.note(KEPT.about(id));
-        touched(change, id);
+        invalidate(change, id);
     }
     Ok(())
 }
@@ -142,6 +142,6 @@ pub async fn delete(change: &mut Change, id: UserId) -> Result<()> {
     }
     // SECURITY: (test: a_deleted_person_is_gone_and_the_log_still_verifies)
     audit_log::forget_person(change, id).await?;
-    touched(change, id);
+    invalidate(change, id);
     Ok(())
 }

@@ -1,16 +1,16 @@
-//! Who is calling, as far as the network can tell: the client's address and scheme behind proxies.
+//! Who is calling, as far as the network can tell: the client's IP address and scheme behind proxies.
 //!
 //! IPv4-mapped IPv6 addresses are treated as the IPv4 addresses they are.
 //!
 //! # Promises
 //!
 //! - Forwarded headers count only when the connection itself comes from a trusted proxy. From
-//!   anybody else they change nothing, whatever they say and however many they are.
+//!   anyone else they change nothing, whatever they say and however many they are.
 //! - `X-Forwarded-For` and `Forwarded` (RFC 7239) are read from the right, the end our own proxies
 //!   write, and only as far as each hop is trusted. An entry that cannot be read ends the walk at
 //!   the last hop that could.
 //! - When both headers are there and do not name the same client, neither is believed and the
-//!   proxy's own address is used: a proxy sets one of them, so the other came from the client.
+//!   proxy's own IP address is used: a proxy sets one of them, so the other came from the client.
 //! - A scheme counts as `https` only where every proxy that says anything says so.
 //! - `X-Real-IP`, `True-Client-IP`, `CF-Connecting-IP` and the like never count.
 
@@ -34,17 +34,17 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
-    /// Trusts every address in `networks`.
+    /// Trusts every IP address in `networks`.
     #[must_use]
     pub fn new(networks: Vec<IpNet>) -> Self {
         Self(networks.into_iter().map(to_canonical).collect())
     }
 
-    /// Whether `address` is a trusted proxy.
+    /// Whether `ip` is a trusted proxy.
     #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.0.iter().any(|network| network.contains(&address))
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.0.iter().any(|network| network.contains(&ip))
     }
 }
 
@@ -52,18 +52,18 @@ impl TrustedProxies {
 fn to_canonical(network: IpNet) -> IpNet {
     const MAPPED: u8 = 96;
     let mapped = match network.addr() {
-        IpAddr::V6(address) if network.prefix_len() >= MAPPED => address.to_ipv4_mapped(),
+        IpAddr::V6(ip) if network.prefix_len() >= MAPPED => ip.to_ipv4_mapped(),
         _ => None,
     };
-    let plain = |address: Ipv4Addr| Ipv4Net::new(address, network.prefix_len() - MAPPED).ok();
+    let plain = |ip: Ipv4Addr| Ipv4Net::new(ip, network.prefix_len() - MAPPED).ok();
     mapped.and_then(plain).map_or(network, IpNet::V4)
 }
 
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClientAddress {
-    /// The nearest address that is not a trusted proxy, or the last one that could be read.
-    pub address: IpAddr,
+pub struct ClientIp {
+    /// The nearest IP address that is not a trusted proxy, or the last one that could be read.
+    pub ip: IpAddr,
     /// Whether a trusted proxy named it; otherwise it is the connection's own peer.
     pub forwarded: bool,
 }
@@ -83,29 +83,25 @@ pub enum Scheme {
     Contradictory,
 }
 
-/// The client's address for a connection from `peer` with these headers.
+/// The client's IP address for a connection from `peer` with these headers.
 #[must_use]
-pub fn client_address(
-    peer: IpAddr,
-    headers: &HeaderMap,
-    trusted: &TrustedProxies,
-) -> ClientAddress {
+pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> ClientIp {
     let peer = peer.to_canonical();
-    let own = ClientAddress { address: peer, forwarded: false };
+    let own = ClientIp { ip: peer, forwarded: false };
     // SECURITY: the peer is judged before any header is looked at
     // (test: forged_headers_from_a_stranger_change_nothing).
     if !trusted.contains(peer) {
         return own;
     }
-    let address = match (
+    let ip = match (
         walk_x_forwarded_for(peer, headers, trusted),
         walk_forwarded(peer, headers, trusted),
     ) {
         (Some(one), Some(other)) if one != other => return own,
-        (Some(address), _) | (None, Some(address)) => address,
+        (Some(ip), _) | (None, Some(ip)) => ip,
         (None, None) => return own,
     };
-    ClientAddress { address, forwarded: address != peer }
+    ClientIp { ip, forwarded: ip != peer }
 }
 
 /// The scheme of a connection from `peer`, `tls` being whether it is encrypted itself.
@@ -154,10 +150,10 @@ fn said(headers: &HeaderMap) -> Option<Said> {
     Some(said)
 }
 
-/// The address all of a client's addresses are counted under: IPv6 by its /64 network.
+/// The IP address all of a client's IP addresses are counted under: IPv6 by its /64 network.
 #[must_use]
-pub fn rate_key(address: IpAddr) -> IpAddr {
-    limits::address_group(address)
+pub fn rate_key(ip: IpAddr) -> IpAddr {
+    limits::ip_group(ip)
 }
 
 /// Walks hops from the nearest on; `None` is one that cannot be read.
@@ -168,9 +164,9 @@ fn walk(
 ) -> IpAddr {
     let mut last_good = peer;
     for hop in hops {
-        let Some(address) = hop else { break };
-        last_good = address;
-        if !trusted.contains(address) {
+        let Some(ip) = hop else { break };
+        last_good = ip;
+        if !trusted.contains(ip) {
             break;
         }
     }
@@ -187,7 +183,7 @@ fn walk_x_forwarded_for(
     }
     let hops = headers.get_all(X_FORWARDED_FOR).iter().rev().flat_map(|line| {
         // A line that is not text is one hop that cannot be read.
-        line.to_str().unwrap_or_default().rsplit(',').map(node_address)
+        line.to_str().unwrap_or_default().rsplit(',').map(node_ip)
     });
     Some(walk(peer, hops, trusted))
 }
@@ -200,9 +196,7 @@ fn walk_forwarded(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -
     for line in headers.get_all(FORWARDED).iter().rev() {
         match line.to_str().ok().and_then(forwarded::parse) {
             Some(line) => {
-                hops.extend(
-                    line.iter().rev().map(|hop| hop.node.as_deref().and_then(node_address)),
-                );
+                hops.extend(line.iter().rev().map(|hop| hop.node.as_deref().and_then(node_ip)));
             }
             None => hops.push(None),
         }
@@ -210,16 +204,16 @@ fn walk_forwarded(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -
     Some(walk(peer, hops.into_iter(), trusted))
 }
 
-/// An address with or without a port, IPv6 with or without brackets (RFC 7239 section 6).
-fn node_address(node: &str) -> Option<IpAddr> {
+/// An IP address with or without a port, IPv6 with or without brackets (RFC 7239 section 6).
+fn node_ip(node: &str) -> Option<IpAddr> {
     let node = node.trim_matches([' ', '\t']);
     let bare = node.strip_prefix('[').and_then(|node| node.strip_suffix(']'));
-    let address = match bare {
+    let ip = match bare {
         Some(bare) => IpAddr::V6(bare.parse().ok()?),
         None => node
             .parse::<IpAddr>()
             .or_else(|_| node.parse::<SocketAddr>().map(|socket| socket.ip()))
             .ok()?,
     };
-    Some(address.to_canonical())
+    Some(ip.to_canonical())
 }

@@ -22,11 +22,11 @@ fn headers(lines: &[(&str, &str)]) -> HeaderMap {
     headers
 }
 
-/// The client's address when the trusted proxy sends these lines.
+/// The client's IP address when the trusted proxy sends these lines.
 fn behind_proxy(lines: &[(&str, &str)]) -> IpAddr {
-    let found = client_address(ip(PROXY), &headers(lines), &trusted());
-    assert_eq!(found.forwarded, found.address != ip(PROXY));
-    found.address
+    let found = client_ip(ip(PROXY), &headers(lines), &trusted());
+    assert_eq!(found.forwarded, found.ip != ip(PROXY));
+    found.ip
 }
 
 fn scheme_behind_proxy(lines: &[(&str, &str)]) -> Scheme {
@@ -74,12 +74,8 @@ fn forged_headers_from_a_stranger_change_nothing() {
             ["127.0.0.1", "10.0.0.1", "for=127.0.0.1;proto=https", "198.51.100.1, 10.0.0.2"]
         {
             let headers = headers(&[(name, value), ("x-forwarded-proto", "https")]);
-            let found = client_address(stranger, &headers, &trusted());
-            assert_eq!(
-                found,
-                ClientAddress { address: stranger, forwarded: false },
-                "{name}: {value}"
-            );
+            let found = client_ip(stranger, &headers, &trusted());
+            assert_eq!(found, ClientIp { ip: stranger, forwarded: false }, "{name}: {value}");
             assert_eq!(scheme(stranger, false, &headers, &trusted()), Scheme::Http);
         }
     }
@@ -177,10 +173,10 @@ fn two_headers_that_disagree_are_both_ignored() {
 #[test]
 fn a_peer_is_recognised_in_its_ipv4_mapped_form() {
     let headers = headers(&[("x-forwarded-for", "198.51.100.1")]);
-    let found = client_address(ip("::ffff:10.0.0.1"), &headers, &trusted());
-    assert_eq!(found.address, ip("198.51.100.1"));
-    let stranger = client_address(ip("::ffff:203.0.113.9"), &headers, &trusted());
-    assert_eq!(stranger, ClientAddress { address: ip("203.0.113.9"), forwarded: false });
+    let found = client_ip(ip("::ffff:10.0.0.1"), &headers, &trusted());
+    assert_eq!(found.ip, ip("198.51.100.1"));
+    let stranger = client_ip(ip("::ffff:203.0.113.9"), &headers, &trusted());
+    assert_eq!(stranger, ClientIp { ip: ip("203.0.113.9"), forwarded: false });
 }
 
 #[test]
@@ -255,7 +251,7 @@ proptest! {
         behind_proxy(&lines);
         scheme_behind_proxy(&lines);
         let stranger = ip("203.0.113.9");
-        let found = client_address(stranger, &headers(&lines), &trusted());
-        prop_assert_eq!(found.address, stranger);
+        let found = client_ip(stranger, &headers(&lines), &trusted());
+        prop_assert_eq!(found.ip, stranger);
     }
 }

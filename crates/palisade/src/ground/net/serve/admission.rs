@@ -1,8 +1,8 @@
-//! How many connections each address and each network has open.
+//! How many connections each IP address and each network has open.
 //!
 //! A network may have a quarter of what is still free: alone it gets a fifth of all, and when dozens of
 //! networks have taken what they can, there is still room. A fixed share would be too small for a large
-//! office, or too large against an attacker with addresses in a few networks.
+//! office, or too large against an attacker with IP addresses in a few networks.
 //!
 //! Of IPv6 one holder may have thousands of networks: all within a /32 together have half of what is still
 //! free.
@@ -14,12 +14,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Exempt, Limits};
-use crate::limits::address_group;
+use crate::limits::ip_group;
 
-/// Counts open connections by address group and by network.
+/// Counts open connections by IP address group and by network.
 pub(super) struct Admission {
     connections: usize,
-    per_address: usize,
+    per_ip: usize,
     exempt: Exempt,
     open: Mutex<Open>,
 }
@@ -27,7 +27,7 @@ pub(super) struct Admission {
 #[derive(Default)]
 struct Open {
     total: usize,
-    by_address: HashMap<IpAddr, usize>,
+    by_ip: HashMap<IpAddr, usize>,
     by_network: HashMap<IpAddr, usize>,
     by_block: HashMap<Ipv6Addr, usize>,
 }
@@ -35,21 +35,21 @@ struct Open {
 /// One counted connection; uncounted when dropped.
 pub(super) struct Seat {
     admission: Arc<Admission>,
-    /// `None` for an exempt address.
-    address: Option<IpAddr>,
+    /// `None` for an exempt IP address.
+    ip: Option<IpAddr>,
 }
 
 /// The network that is commonly in one hand: of IPv4 a /24, of IPv6 a /48.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
+fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << 8))),
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 80))),
     }
 }
 
 /// What is commonly given to one holder of IPv6, a /32; `None` of IPv4, where a network is rarely one of many.
-fn block(address: IpAddr) -> Option<Ipv6Addr> {
-    match address.to_canonical() {
+fn block(ip: IpAddr) -> Option<Ipv6Addr> {
+    match ip.to_canonical() {
         IpAddr::V4(_) => None,
         IpAddr::V6(v6) => Some(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 96))),
     }
@@ -59,33 +59,33 @@ impl Admission {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             connections: limits.connections,
-            per_address: limits.connections_per_address,
+            per_ip: limits.connections_per_ip,
             exempt: Arc::clone(&limits.exempt),
             open: Mutex::default(),
         }
     }
 
-    /// A seat for a connection from `address`; `None` when it or its network has its share already.
-    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Seat> {
-        let address = if (self.exempt)(address) { None } else { Some(address) };
+    /// A seat for a connection from `ip`; `None` when it or its network has its share already.
+    pub(super) fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Seat> {
+        let ip = if (self.exempt)(ip) { None } else { Some(ip) };
         let mut open = self.lock();
-        if let Some(address) = address {
+        if let Some(ip) = ip {
             let free = self.connections.saturating_sub(open.total);
             // SECURITY: (tests: a_network_leaves_room_for_others, many_networks_of_one_holder_leave_room)
-            if count(&open.by_address, address_group(address)) >= self.per_address
-                || count(&open.by_network, network(address)) >= (free / 4).max(1)
-                || block(address).is_some_and(|of| count(&open.by_block, of) >= (free / 2).max(1))
+            if count(&open.by_ip, ip_group(ip)) >= self.per_ip
+                || count(&open.by_network, network(ip)) >= (free / 4).max(1)
+                || block(ip).is_some_and(|of| count(&open.by_block, of) >= (free / 2).max(1))
             {
                 return None;
             }
-            if let Some(block) = block(address) {
+            if let Some(block) = block(ip) {
                 *open.by_block.entry(block).or_default() += 1;
             }
-            *open.by_address.entry(address_group(address)).or_default() += 1;
-            *open.by_network.entry(network(address)).or_default() += 1;
+            *open.by_ip.entry(ip_group(ip)).or_default() += 1;
+            *open.by_network.entry(network(ip)).or_default() += 1;
         }
         open.total += 1;
-        Some(Seat { admission: Arc::clone(self), address })
+        Some(Seat { admission: Arc::clone(self), ip })
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -97,10 +97,10 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut open = self.admission.lock();
         open.total -= 1;
-        if let Some(address) = self.address {
-            leave(&mut open.by_address, address_group(address));
-            leave(&mut open.by_network, network(address));
-            if let Some(block) = block(address) {
+        if let Some(ip) = self.ip {
+            leave(&mut open.by_ip, ip_group(ip));
+            leave(&mut open.by_network, network(ip));
+            if let Some(block) = block(ip) {
                 leave(&mut open.by_block, block);
             }
         }
@@ -128,10 +128,10 @@ mod tests {
         Arc::new(Admission::new(&Limits { connections, ..Limits::default() }))
     }
 
-    /// As many as `address` is given, one after the other.
-    fn fill(admission: &Arc<Admission>, address: &str, seats: &mut Vec<Seat>) -> usize {
+    /// As many as `ip` is given, one after the other.
+    fn fill(admission: &Arc<Admission>, ip: &str, seats: &mut Vec<Seat>) -> usize {
         let before = seats.len();
-        while let Some(seat) = admission.admit(address.parse().unwrap()) {
+        while let Some(seat) = admission.admit(ip.parse().unwrap()) {
             seats.push(seat);
         }
         seats.len() - before
@@ -154,7 +154,7 @@ mod tests {
         assert!(admission.admit("100.64.0.1".parse().unwrap()).is_some());
         drop(seats);
         let open = admission.lock();
-        assert_eq!((open.total, open.by_address.len(), open.by_network.len()), (0, 0, 0));
+        assert_eq!((open.total, open.by_ip.len(), open.by_network.len()), (0, 0, 0));
         assert_eq!(open.by_block.len(), 0);
     }
 
@@ -170,14 +170,14 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_a_share_of_its_own() {
+    fn an_ip_has_a_share_of_its_own() {
         let (admission, mut seats) = (admission(10_000), Vec::new());
         assert_eq!(fill(&admission, "192.0.2.1", &mut seats), 512);
         assert_eq!(fill(&admission, "192.0.2.2", &mut seats), 512);
     }
 
     #[test]
-    fn exempt_addresses_have_no_share_and_are_counted() {
+    fn exempt_ips_have_no_share_and_are_counted() {
         let (admission, mut seats) = (admission(100), Vec::new());
         for _ in 0..80 {
             seats.push(admission.admit("127.0.0.1".parse().unwrap()).unwrap());

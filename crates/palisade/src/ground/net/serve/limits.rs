@@ -13,7 +13,7 @@ const SMALLEST_BUFFER: usize = 8 * 1024;
 /// The number of header lines for which the parser needs no memory of its own.
 const HEADERS_ON_STACK: usize = 100;
 
-/// Tells which addresses the limit per address does not hold for.
+/// Tells which IP addresses the limit per IP address does not hold for.
 pub type Exempt = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// What a peer may take.
@@ -22,9 +22,9 @@ pub struct Limits {
     /// Open connections; more wait in the operating system's queue. A network (IPv4 /24, IPv6 /48) may have a
     /// quarter of those that are still free.
     pub connections: usize,
-    /// Open connections of one address, IPv6 by its /64 network; more are closed at once.
-    pub connections_per_address: usize,
-    /// Addresses `connections_per_address` does not hold for. Loopback unless set otherwise.
+    /// Open connections of one IP address, IPv6 by its /64 network; more are closed at once.
+    pub connections_per_ip: usize,
+    /// IP addresses `connections_per_ip` does not hold for. Loopback unless set otherwise.
     pub exempt: Exempt,
     /// For a TLS handshake.
     pub tls_handshake_timeout: Duration,
@@ -56,8 +56,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 10_000,
-            connections_per_address: 512,
-            exempt: Arc::new(|address| address.is_loopback()),
+            connections_per_ip: 512,
+            exempt: Arc::new(|ip| ip.is_loopback()),
             tls_handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
@@ -100,7 +100,7 @@ impl fmt::Debug for Limits {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Limits")
             .field("connections", &self.connections)
-            .field("connections_per_address", &self.connections_per_address)
+            .field("connections_per_ip", &self.connections_per_ip)
             .field("header_timeout", &self.header_timeout)
             .field("max_header_bytes", &self.max_header_bytes)
             .field("drain", &self.drain)

@@ -5,9 +5,9 @@
 //! # Promises
 //!
 //! - No peer holds a connection by being slow: the TLS handshake, the request's head, an idle
-//!   HTTP/1.1 connection and a response nobody reads each have a deadline; an HTTP/2 peer must answer
+//!   HTTP/1.1 connection and a response no one reads each have a deadline; an HTTP/2 peer must answer
 //!   pings. (The pace of a request's body is the service's business.)
-//! - No address and no network can take all connections; what it opens beyond its share is closed at once.
+//! - No IP address and no network can take all connections; what it opens beyond its share is closed at once.
 //! - Heads that are too large are refused (431), and HTTP/2 is bounded in streams, header lists and
 //!   resets.
 //! - A request whose end or host could be read in two ways never reaches the service.
@@ -188,7 +188,7 @@ pub async fn serve<S: Handler>(
         }
     }
     drop(listener);
-    // The receivers live in the connections; with none left nobody needs to know.
+    // The receivers live in the connections; with none left no one needs to know.
     let _ = stopping.send(true);
     Ok(finish(connections, drain).await)
 }
@@ -227,7 +227,7 @@ fn note_end(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// The addresses of a connection.
+/// The IP addresses of a connection.
 #[derive(Clone, Copy)]
 struct Ends {
     peer: SocketAddr,

@@ -215,7 +215,7 @@ impl Timer for HeadTimer {
     }
 }
 
-/// A head that is waited for; complete when dropped. Never wakes anybody: the connection's own
+/// A head that is waited for; complete when dropped. Never wakes anyone: the connection's own
 /// check does.
 struct AwaitedHead(Arc<Progress>);
 

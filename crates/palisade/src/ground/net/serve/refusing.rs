@@ -115,16 +115,16 @@ impl<'a> Head<'a> {
         let (_, _, version) = self.request_line();
         match status {
             431 if !in_first_line => {
-                let says = "The headers are larger than the server accepts. Send fewer or shorter headers.";
-                Error::new(Kind::HeadersTooLarge, "request.headers_too_large", says)
+                let detail = "The headers are larger than the server accepts. Send fewer or shorter headers.";
+                Error::new(Kind::HeadersTooLarge, "request.headers_too_large", detail)
             }
             431 | 414 => {
-                let says = "The request URI is longer than the server accepts.";
-                Error::new(Kind::UriTooLong, "request.uri_too_long", says)
+                let detail = "The request URI is longer than the server accepts.";
+                Error::new(Kind::UriTooLong, "request.uri_too_long", detail)
             }
             _ if is_other_version(version) => {
-                let says = "Use HTTP/1.1 or HTTP/2.";
-                Error::new(Kind::WrongVersion, "request.wrong_version", says)
+                let detail = "Use HTTP/1.1 or HTTP/2.";
+                Error::new(Kind::WrongVersion, "request.wrong_version", detail)
             }
             _ => self.bad_coding(version).unwrap_or_else(|| {
                 malformed("The request line or a header breaks the rules of HTTP/1.1.")
@@ -157,13 +157,13 @@ fn is_other_version(word: &str) -> bool {
         && !matches!(word, "HTTP/1.0" | "HTTP/1.1")
 }
 
-fn malformed(says: &'static str) -> Error {
-    Error::new(Kind::Malformed, "request.malformed", says)
+fn malformed(detail: &'static str) -> Error {
+    Error::new(Kind::Malformed, "request.malformed", detail)
 }
 
 fn other_coding() -> Error {
-    let says = "The only supported Transfer-Encoding is a single `chunked`.";
-    Error::new(Kind::NotImplemented, "request.transfer_encoding", says)
+    let detail = "The only supported Transfer-Encoding is a single `chunked`.";
+    Error::new(Kind::NotImplemented, "request.transfer_encoding", detail)
 }
 
 /// A head that didn't come in time.

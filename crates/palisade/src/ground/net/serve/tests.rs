@@ -399,10 +399,10 @@ async fn garbage_does_not_disturb_anybody() {
 }
 
 #[tokio::test]
-async fn one_address_gets_its_share_and_no_more() {
+async fn one_ip_gets_its_share_and_no_more() {
     let limits = Limits {
-        connections_per_address: 3,
-        exempt: Arc::new(|address| address == Ipv4Addr::new(127, 0, 0, 3)),
+        connections_per_ip: 3,
+        exempt: Arc::new(|ip| ip == Ipv4Addr::new(127, 0, 0, 3)),
         ..Limits::default()
     };
     let server = Running::start(limits).await;

@@ -14,7 +14,7 @@ use rustls::{InconsistentKeys, ServerConfig};
 
 /// More than any chain or key needs; what is larger is not one.
 const LARGEST_FILE: u64 = 1024 * 1024;
-/// Permission bits that let anybody but the owner do anything with a file.
+/// Permission bits that let anyone but the owner do anything with a file.
 #[cfg(unix)]
 const OTHERS: u32 = 0o077;
 

@@ -1,4 +1,4 @@
-//! For other services that verify our tokens: what a token is worth now (RFC 7662), its revocation (RFC 7009), and
+//! For other services that verify our tokens: introspection of tokens (RFC 7662), its revocation (RFC 7009), and
 //! a signed feed of what has ended, for those that verify without asking.
 //!
 //! # Promises
@@ -12,32 +12,32 @@
 mod http;
 mod pages;
 mod stream;
-mod worth;
+mod token;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::app::{App, Parts, Subscription};
+use crate::app::{App, State, Subscription};
 use crate::feed::ENDED;
 use crate::id::UserId;
 use crate::module::{Module, Permission};
 
-/// May ask what a token is worth, revoke it, and read the feed of endings.
+/// May introspect a token, revoke it, and read the feed of endings.
 pub const INTROSPECT: Permission = Permission {
     name: "tokens:introspect",
-    says: "Introspect and revoke tokens, and follow the feed of revocations",
+    summary: "Introspect and revoke tokens, and follow the feed of revocations",
 };
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
-    name: "verifiers",
+    name: "introspection",
     routes: http::routes,
     permissions: &[INTROSPECT],
     subscriptions: &[Subscription { topic: ENDED, apply: |app, _| wake(app), forget_all: wake }],
-    parts: |_, parts: &mut Parts| {
-        let (news, _) = watch::channel(());
-        parts.put(Streams { news, seats: Arc::default() });
+    state: |_, state: &mut State| {
+        let (endings, _) = watch::channel(());
+        state.put(Streams { endings, seats: Arc::default() });
         Ok(())
     },
     ..Module::EMPTY
@@ -46,13 +46,13 @@ pub const MODULE: Module = Module {
 /// How many streams of the feed are open at once.
 const MOST_STREAMS: usize = 64;
 
-/// How many of them one user has, so that nobody takes them all.
+/// How many of them one user has, so that no one takes them all.
 const MOST_OF_ONE: usize = 8;
 
 /// What the streams share.
 struct Streams {
     /// Changes when something has ended.
-    news: watch::Sender<()>,
+    endings: watch::Sender<()>,
     /// Whose the open ones are.
     seats: Arc<Mutex<Vec<UserId>>>,
 }
@@ -87,5 +87,5 @@ impl Drop for Seat {
 }
 
 fn wake(app: &App) {
-    app.part::<Streams>().news.send_replace(());
+    app.state::<Streams>().endings.send_replace(());
 }

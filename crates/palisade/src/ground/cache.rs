@@ -2,7 +2,7 @@
 //!
 //! Two shapes:
 //!
-//! - [`Remembered`]: values that a message of the feed may overthrow (sessions, users);
+//! - [`TombstoneCache`]: values that a message of the feed may invalidate (sessions, users);
 //! - [`Bounded`]: values that only grow old (verified tokens).
 //!
 //! Both hold a bounded number of entries, in shards so that readers don't wait for each other. Their keys are ids that
@@ -12,7 +12,7 @@
 //! # Promises
 //!
 //! - **What was ended can't come back.** A value read from the database before an ending may
-//!   arrive here after it; [`Remembered`] notices and refuses it.
+//!   arrive here after it; [`TombstoneCache`] notices and refuses it.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
@@ -23,10 +23,10 @@ use foldhash::quality::RandomState;
 
 const SHARDS: usize = 32;
 /// How long a read of the database may take before its result is too old to be remembered.
-const FILL_LIMIT: Duration = Duration::from_secs(30);
+const READ_LIMIT: Duration = Duration::from_secs(30);
 
 /// Values that stay good until a message of the feed says otherwise.
-pub struct Remembered<K, V> {
+pub struct TombstoneCache<K, V> {
     shards: Vec<RwLock<Shard<K, V>>>,
     hasher: RandomState,
     per_shard: usize,
@@ -34,16 +34,16 @@ pub struct Remembered<K, V> {
 
 struct Shard<K, V> {
     slots: HashMap<K, Slot<V>, RandomState>,
-    /// Goes up with each overthrow and each clean-up of this shard.
+    /// Goes up with each invalidation and each clean-up of this shard.
     generation: u64,
-    /// Fills that began before this generation are refused, whatever their key.
+    /// Insertions whose read began before this generation are refused, whatever their key.
     floor: u64,
 }
 
 struct Slot<V> {
-    /// The shard's generation when this key was last overthrown.
-    overthrown: u64,
-    touched: Duration,
+    /// The shard's generation when this key was last invalidated.
+    invalidated: u64,
+    stored_at: Duration,
     state: State<V>,
 }
 
@@ -54,8 +54,8 @@ enum State<V> {
 }
 
 /// What is remembered of a key.
-pub enum Recall<V> {
-    /// Nothing: read the database, then [`Remembered::fill`].
+pub enum Cached<V> {
+    /// Nothing: read the database, then [`TombstoneCache::insert_if_unchanged`].
     Nothing,
     /// This value.
     Known(Arc<V>),
@@ -70,7 +70,7 @@ pub struct Ticket {
     began: Duration,
 }
 
-impl<K: Hash + Eq + Clone, V> Remembered<K, V> {
+impl<K: Hash + Eq + Clone, V> TombstoneCache<K, V> {
     /// Room for about `capacity` values.
     pub fn new(capacity: usize) -> Self {
         let shards = (0..SHARDS)
@@ -80,11 +80,11 @@ impl<K: Hash + Eq + Clone, V> Remembered<K, V> {
     }
 
     /// What is remembered of `key`.
-    pub fn recall(&self, key: &K) -> Recall<V> {
+    pub fn get(&self, key: &K) -> Cached<V> {
         match self.read(key).slots.get(key).map(|slot| &slot.state) {
-            Some(State::Known(value)) => Recall::Known(Arc::clone(value)),
-            Some(State::Ended { .. }) => Recall::Ended,
-            Some(State::Forgotten) | None => Recall::Nothing,
+            Some(State::Known(value)) => Cached::Known(Arc::clone(value)),
+            Some(State::Ended { .. }) => Cached::Ended,
+            Some(State::Forgotten) | None => Cached::Nothing,
         }
     }
 
@@ -94,21 +94,27 @@ impl<K: Hash + Eq + Clone, V> Remembered<K, V> {
     }
 
     /// Remembers `value`, unless something happened to `key` since `ticket` was taken.
-    pub fn fill(&self, ticket: Ticket, key: K, value: Arc<V>, now: Duration) -> bool {
+    pub fn insert_if_unchanged(
+        &self,
+        ticket: Ticket,
+        key: K,
+        value: Arc<V>,
+        now: Duration,
+    ) -> bool {
         let mut shard = self.write(&key);
-        if now.saturating_sub(ticket.began) > FILL_LIMIT || ticket.generation < shard.floor {
+        if now.saturating_sub(ticket.began) > READ_LIMIT || ticket.generation < shard.floor {
             return false;
         }
         // SECURITY: an ending between the read and this line must win
         // (test: an_ending_beats_a_value_read_before_it).
         if shard.slots.get(&key).is_some_and(|slot| {
-            slot.overthrown > ticket.generation || matches!(slot.state, State::Ended { .. })
+            slot.invalidated > ticket.generation || matches!(slot.state, State::Ended { .. })
         }) {
             return false;
         }
         shard.make_room(self.per_shard, now);
-        let overthrown = shard.slots.get(&key).map_or(0, |slot| slot.overthrown);
-        let slot = Slot { overthrown, touched: now, state: State::Known(value) };
+        let invalidated = shard.slots.get(&key).map_or(0, |slot| slot.invalidated);
+        let slot = Slot { invalidated, stored_at: now, state: State::Known(value) };
         shard.slots.insert(key, slot);
         true
     }
@@ -126,12 +132,12 @@ impl<K: Hash + Eq + Clone, V> Remembered<K, V> {
 
     /// Drops what is remembered of `key`; a read that began earlier can't bring it back.
     pub fn forget(&self, key: &K, now: Duration) {
-        self.overthrow(key, now, State::Forgotten);
+        self.invalidate(key, now, State::Forgotten);
     }
 
     /// Remembers for `keep` that `key` was ended; nothing can bring it back.
     pub fn end(&self, key: &K, keep: Duration, now: Duration) {
-        self.overthrow(key, now, State::Ended { until: now.saturating_add(keep) });
+        self.invalidate(key, now, State::Ended { until: now.saturating_add(keep) });
     }
 
     /// Drops everything but the endings.
@@ -144,10 +150,10 @@ impl<K: Hash + Eq + Clone, V> Remembered<K, V> {
         }
     }
 
-    fn overthrow(&self, key: &K, now: Duration, state: State<V>) {
+    fn invalidate(&self, key: &K, now: Duration, state: State<V>) {
         let mut shard = self.write(key);
         shard.generation += 1;
-        let overthrown = shard.generation;
+        let invalidated = shard.generation;
         let state = match shard.slots.get(key).map(|slot| &slot.state) {
             Some(State::Ended { until }) if matches!(state, State::Forgotten) => {
                 State::Ended { until: *until }
@@ -155,7 +161,7 @@ impl<K: Hash + Eq + Clone, V> Remembered<K, V> {
             _ => state,
         };
         shard.make_room(self.per_shard, now);
-        shard.slots.insert(key.clone(), Slot { overthrown, touched: now, state });
+        shard.slots.insert(key.clone(), Slot { invalidated, stored_at: now, state });
     }
 
     fn index(&self, key: &K) -> usize {
@@ -180,10 +186,10 @@ impl<K: Hash + Eq + Clone, V> Shard<K, V> {
         }
         self.generation += 1;
         self.floor = self.generation;
-        let half = now.saturating_sub(FILL_LIMIT);
+        let half = now.saturating_sub(READ_LIMIT);
         self.slots.retain(|_, slot| match slot.state {
             State::Ended { until } => until > now,
-            State::Known(_) => slot.touched > half,
+            State::Known(_) => slot.stored_at > half,
             State::Forgotten => false,
         });
         if self.slots.len() >= limit {
@@ -250,90 +256,90 @@ mod tests {
 
     #[test]
     fn an_ending_beats_a_value_read_before_it() {
-        let memory = Remembered::new(100);
-        let ticket = memory.begin(&1, NOW);
-        memory.end(&1, Duration::from_secs(60), NOW);
-        assert!(!memory.fill(ticket, 1, Arc::new("alive"), NOW));
-        assert!(matches!(memory.recall(&1), Recall::Ended));
+        let cache = TombstoneCache::new(100);
+        let ticket = cache.begin(&1, NOW);
+        cache.end(&1, Duration::from_secs(60), NOW);
+        assert!(!cache.insert_if_unchanged(ticket, 1, Arc::new("alive"), NOW));
+        assert!(matches!(cache.get(&1), Cached::Ended));
     }
 
     #[test]
     fn an_ending_beats_a_value_read_after_it() {
-        let memory = Remembered::new(100);
-        memory.end(&1, Duration::from_secs(60), NOW);
-        let ticket = memory.begin(&1, NOW);
-        assert!(!memory.fill(ticket, 1, Arc::new("alive"), NOW));
+        let cache = TombstoneCache::new(100);
+        cache.end(&1, Duration::from_secs(60), NOW);
+        let ticket = cache.begin(&1, NOW);
+        assert!(!cache.insert_if_unchanged(ticket, 1, Arc::new("alive"), NOW));
     }
 
     #[test]
     fn a_forgotten_value_comes_back_only_from_a_later_read() {
-        let memory = Remembered::new(100);
-        let early = memory.begin(&1, NOW);
-        memory.forget(&1, NOW);
-        assert!(!memory.fill(early, 1, Arc::new("old"), NOW));
-        let late = memory.begin(&1, NOW);
-        assert!(memory.fill(late, 1, Arc::new("new"), NOW));
-        assert!(matches!(memory.recall(&1), Recall::Known(value) if *value == "new"));
+        let cache = TombstoneCache::new(100);
+        let early = cache.begin(&1, NOW);
+        cache.forget(&1, NOW);
+        assert!(!cache.insert_if_unchanged(early, 1, Arc::new("old"), NOW));
+        let late = cache.begin(&1, NOW);
+        assert!(cache.insert_if_unchanged(late, 1, Arc::new("new"), NOW));
+        assert!(matches!(cache.get(&1), Cached::Known(value) if *value == "new"));
     }
 
     #[test]
     fn only_what_is_remembered_is_replaced() {
-        let memory = Remembered::new(100);
+        let cache = TombstoneCache::new(100);
         let old = Arc::new("old");
-        memory.fill(memory.begin(&1, NOW), 1, Arc::clone(&old), NOW);
-        assert!(memory.replace(&1, &old, Arc::new("extended")));
-        assert!(!memory.replace(&1, &old, Arc::new("late")), "something else is remembered");
-        assert!(matches!(memory.recall(&1), Recall::Known(value) if *value == "extended"));
-        let Recall::Known(extended) = memory.recall(&1) else { panic!("remembered") };
-        memory.forget(&1, NOW);
-        assert!(!memory.replace(&1, &extended, Arc::new("late")), "it was forgotten");
-        assert!(matches!(memory.recall(&1), Recall::Nothing));
-        memory.end(&1, Duration::from_secs(60), NOW);
-        assert!(!memory.replace(&1, &extended, Arc::new("late")));
-        assert!(matches!(memory.recall(&1), Recall::Ended));
+        cache.insert_if_unchanged(cache.begin(&1, NOW), 1, Arc::clone(&old), NOW);
+        assert!(cache.replace(&1, &old, Arc::new("extended")));
+        assert!(!cache.replace(&1, &old, Arc::new("late")), "something else is remembered");
+        assert!(matches!(cache.get(&1), Cached::Known(value) if *value == "extended"));
+        let Cached::Known(extended) = cache.get(&1) else { panic!("remembered") };
+        cache.forget(&1, NOW);
+        assert!(!cache.replace(&1, &extended, Arc::new("late")), "it was forgotten");
+        assert!(matches!(cache.get(&1), Cached::Nothing));
+        cache.end(&1, Duration::from_secs(60), NOW);
+        assert!(!cache.replace(&1, &extended, Arc::new("late")));
+        assert!(matches!(cache.get(&1), Cached::Ended));
     }
 
     #[test]
     fn forgetting_does_not_undo_an_ending() {
-        let memory: Remembered<i32, &str> = Remembered::new(100);
-        memory.end(&1, Duration::from_secs(60), NOW);
-        memory.forget(&1, NOW);
-        memory.forget_all();
-        assert!(matches!(memory.recall(&1), Recall::Ended));
+        let cache: TombstoneCache<i32, &str> = TombstoneCache::new(100);
+        cache.end(&1, Duration::from_secs(60), NOW);
+        cache.forget(&1, NOW);
+        cache.forget_all();
+        assert!(matches!(cache.get(&1), Cached::Ended));
     }
 
     #[test]
     fn a_flood_of_keys_neither_grows_for_ever_nor_drops_an_ending() {
-        let memory = Remembered::new(640);
-        memory.end(&u64::MAX, Duration::from_secs(600), NOW);
+        let cache = TombstoneCache::new(640);
+        cache.end(&u64::MAX, Duration::from_secs(600), NOW);
         for key in 0..100_000u64 {
-            let ticket = memory.begin(&key, NOW);
-            memory.fill(ticket, key, Arc::new(key), NOW);
+            let ticket = cache.begin(&key, NOW);
+            cache.insert_if_unchanged(ticket, key, Arc::new(key), NOW);
         }
-        let held: usize = memory.shards.iter().map(|s| s.read().unwrap().slots.len()).sum();
+        let held: usize = cache.shards.iter().map(|s| s.read().unwrap().slots.len()).sum();
         assert!(held <= 640 + SHARDS, "{held}");
-        assert!(matches!(memory.recall(&u64::MAX), Recall::Ended));
+        assert!(matches!(cache.get(&u64::MAX), Cached::Ended));
     }
 
     #[test]
     fn a_clean_up_refuses_reads_that_began_before_it() {
-        let memory = Remembered::new(16 * SHARDS);
-        let tickets: Vec<_> = (0..10_000u64).map(|key| (key, memory.begin(&key, NOW))).collect();
+        let cache = TombstoneCache::new(16 * SHARDS);
+        let tickets: Vec<_> = (0..10_000u64).map(|key| (key, cache.begin(&key, NOW))).collect();
         for key in 0..10_000u64 {
-            memory.forget(&key, NOW);
+            cache.forget(&key, NOW);
         }
         let back = tickets
             .into_iter()
-            .filter(|(key, ticket)| memory.fill(*ticket, *key, Arc::new(0), NOW))
+            .filter(|(key, ticket)| cache.insert_if_unchanged(*ticket, *key, Arc::new(0), NOW))
             .count();
         assert_eq!(back, 0);
     }
 
     #[test]
     fn a_bounded_value_ends_at_its_time() {
-        let memory = Bounded::new(100);
-        memory.put(1, "one", NOW + Duration::from_secs(5), NOW);
-        assert_eq!(memory.get(&1, NOW + Duration::from_secs(4)), Some("one"));
-        assert_eq!(memory.get(&1, NOW + Duration::from_secs(5)), None);
+        let cache = Bounded::new(100);
+        cache.put(1, "one", NOW + Duration::from_secs(5), NOW);
+        assert_eq!(cache.get(&1, NOW + Duration::from_secs(4)), Some("one"));
+        assert_eq!(cache.get(&1, NOW + Duration::from_secs(5)), None);
     }
 }

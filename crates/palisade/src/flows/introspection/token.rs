@@ -1,11 +1,11 @@
-//! What a token is worth at this moment, and its revocation.
+//! The state of a token at this moment, and its revocation.
 
 use crate::app::{Actor, App, Hold};
 use crate::credential::Introspection;
 use crate::error::{Kind, Result};
 use crate::users;
 
-/// A token that isn't ours, or no longer good, is worth nothing; everything else stays an error.
+/// A token that isn't ours, or no longer good, isn't active; everything else stays an error.
 fn good<T>(result: Result<Option<T>>) -> Result<Option<T>> {
     match result {
         Err(error) if error.kind() == Kind::NotSignedIn => Ok(None),
@@ -13,7 +13,7 @@ fn good<T>(result: Result<Option<T>>) -> Result<Option<T>> {
     }
 }
 
-/// What a token is worth.
+/// The state of a token.
 ///
 /// # Errors
 /// When the database is needed and doesn't answer.
@@ -31,7 +31,7 @@ async fn worth(app: &App, token: &str) -> Result<Option<Introspection>> {
     Ok(user.map(|_| Introspection { active: true, ..found }))
 }
 
-/// Ends the session of an access or refresh token, or revokes an API key. A token that is worth nothing stays so.
+/// Ends the session of an access or refresh token, or revokes an API key. A token that isn't active stays so.
 ///
 /// # Errors
 /// When the database fails.
@@ -41,7 +41,7 @@ pub(super) async fn revoke(app: &App, actor: &Actor, token: &str) -> Result<()> 
     let Some((user, id)) = good(locate(app, token).await)? else { return Ok(()) };
     let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
     match (methods.revoke)(&mut change, user, id).await {
-        // Ended by somebody else in the same moment.
+        // Ended by someone else in the same moment.
         Err(error) if error.kind() == Kind::NotFound => Ok(()),
         ended => {
             ended?;

@@ -2,7 +2,7 @@
 //!
 //! PostgreSQL lets one notifying transaction at a time commit, and the next waits until its sync to disk is
 //! done: a transaction that notified itself would take the shared commit away from all others. So a
-//! transaction only says that it has news, and one task sends one notification for all that committed
+//! transaction only says that it has notices, and one task sends one notification for all that committed
 //! since the last. Two notifications are at least [`GATHERED_FOR`] apart. What is lost with the process or the
 //! connection, readers find at their next poll. The sender is named, so that it doesn't wake itself.
 
@@ -19,41 +19,41 @@ use crate::DbError;
 
 /// The channel on which processes wake each other.
 pub(super) const CHANNEL: &str = "palisade_feed";
-/// What is committed so soon after a notification is told with the next.
+/// What is committed so soon after a notification is announced with the next.
 const GATHERED_FOR: Duration = Duration::from_millis(5);
 
 /// Sends notifications over a connection of its own; ends with its last owner.
-pub(super) struct Herald {
+pub(super) struct Notifier {
     /// Who sends them: another name for each open database.
     pub(super) sender: String,
-    news: Arc<Notify>,
+    pending: Arc<Notify>,
     pool: PgPool,
     task: AbortHandle,
 }
 
-impl Herald {
+impl Notifier {
     pub(super) fn start(pool: PgPool, limit: Duration) -> Self {
-        let news = Arc::new(Notify::new());
+        let pending = Arc::new(Notify::new());
         // Random keys of the standard library's hashes: hexadecimal digits, which need no quoting.
         let random = || RandomState::new().build_hasher().finish();
         let sender = format!("{:016x}{:016x}", random(), random());
         let notify = format!("select pg_notify('{CHANNEL}', '{sender}')");
-        let (heard, sending) = (Arc::clone(&news), pool.clone());
+        let (woken, sending) = (Arc::clone(&pending), pool.clone());
         let task = tokio::spawn(async move {
             loop {
-                heard.notified().await;
+                woken.notified().await;
                 if let Err(cause) = send(&sending, limit, &notify).await {
                     tracing::debug!(%cause, "other processes will learn of a change by themselves");
                 }
                 tokio::time::sleep(GATHERED_FOR).await;
             }
         });
-        Self { sender, news, pool, task: task.abort_handle() }
+        Self { sender, pending, pool, task: task.abort_handle() }
     }
 
-    /// Has the listeners woken soon; told several times before that, they are woken once.
-    pub(super) fn tell(&self) {
-        self.news.notify_one();
+    /// Wakes the listeners soon; calls before that count as one.
+    pub(super) fn wake(&self) {
+        self.pending.notify_one();
     }
 
     pub(super) async fn close(&self) {
@@ -66,7 +66,7 @@ async fn send(pool: &PgPool, limit: Duration, notify: &str) -> Result<(), DbErro
     Pooled::take(pool, limit).await?.control(notify).await
 }
 
-impl Drop for Herald {
+impl Drop for Notifier {
     fn drop(&mut self) {
         self.task.abort();
     }

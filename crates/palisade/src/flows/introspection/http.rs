@@ -13,7 +13,7 @@ use serde_json::json;
 use super::INTROSPECT;
 use super::pages::{Cursor, read};
 use super::stream;
-use super::worth::{introspect, revoke};
+use super::token::{introspect, revoke};
 use crate::access::{Admission, Caller, needs};
 use crate::app::App;
 use crate::credential::Introspection;
@@ -25,18 +25,18 @@ use crate::shape;
 
 pub(super) fn routes() -> Routes {
     Routes::at("/auth")
-        .post("/introspect", needs(INTROSPECT), worth_of)
-        .says(
+        .post("/introspect", needs(INTROSPECT), introspect_token)
+        .summary(
             "Introspects a token (RFC 7662): an access token, a refresh token or an API \
              key.\n\nIntrospection does not use up a refresh token.",
         )
         .post("/revoke", needs(INTROSPECT), end)
-        .says(
+        .summary(
             "Revokes a token (RFC 7009).\n\nAn access or refresh token ends its session; an API \
              key stops working.\n\nAn unknown token is not an error.",
         )
         .get("/revocations", needs(INTROSPECT).lasting(), feed)
-        .says(
+        .summary(
             "Returns, in order and as signed pages, what has ended and has not yet expired, for \
              services that verify access tokens themselves.\n\nWith `Accept: text/event-stream`, \
              returns a stream. Its events are such pages, at least one every five seconds.",
@@ -75,7 +75,7 @@ struct AfterShape(
     String,
 );
 
-async fn worth_of(
+async fn introspect_token(
     State(app): State<App>,
     Form(form): Form<TokenForm>,
 ) -> Result<Json<Introspection>> {
@@ -93,7 +93,7 @@ impl IntoResponse for Revoked {
 
 impl Describe for Revoked {
     fn describe(handler: &mut Description) {
-        handler.answers(Answered { status: StatusCode::OK, says: "Done.", body: None });
+        handler.answers(Answered { status: StatusCode::OK, summary: "Done.", body: None });
     }
 }
 
@@ -121,11 +121,11 @@ impl IntoResponse for Feed {
 
 impl Describe for Feed {
     fn describe(handler: &mut Description) {
-        let says =
+        let summary =
             "A compact JWS (RFC 7515) of `typ` `revocations+jwt`, or events whose data is one.";
         for media in [JOSE, EVENTS] {
             let body = Some((media, json!({ "type": "string" })));
-            handler.answers(Answered { status: StatusCode::OK, says, body });
+            handler.answers(Answered { status: StatusCode::OK, summary, body });
         }
     }
 }
@@ -138,8 +138,8 @@ async fn feed(
     Params(params): Params<FeedParams>,
 ) -> Result<Feed> {
     let after = params.after.as_deref().map(str::parse::<Cursor>).transpose().map_err(|()| {
-        let says = "Use the next of an earlier page, or omit it.";
-        Error::bad_field("after", "request.bad_cursor", says)
+        let detail = "Use the next of an earlier page, or omit it.";
+        Error::bad_field("after", "request.bad_cursor", detail)
     })?;
     let cursor = after.unwrap_or_default();
     if !wants_events(admission.headers()) {

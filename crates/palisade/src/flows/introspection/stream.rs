@@ -19,12 +19,12 @@ use crate::id::UserId;
 
 /// How often the caller's right to the stream is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// After so many looks without news a page is sent all the same: every three seconds.
+/// After so many looks without anything new a page is sent all the same: every three seconds.
 const HEARTBEAT: u8 = 3;
 /// Endings come in bursts; so long they are gathered.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// Somebody who follows the feed.
+/// Someone who follows the feed.
 struct Follower {
     app: App,
     /// The request that the gate admitted.
@@ -34,7 +34,7 @@ struct Follower {
     place: Place,
     /// What was sent above the cursor's `low`, and needn't be sent again.
     sent: BTreeSet<i64>,
-    news: watch::Receiver<()>,
+    endings: watch::Receiver<()>,
     stopping: Stopping,
     /// Looks since the last page.
     quiet: u8,
@@ -52,10 +52,10 @@ pub(super) fn open(
     cursor: Cursor,
     stopping: Stopping,
 ) -> Result<Body> {
-    let streams = app.part::<Streams>();
+    let streams = app.state::<Streams>();
     let seat = streams.seat(caller).ok_or_else(|| {
-        let says = "Too many streams are open. Request pages instead, or try again later.";
-        Error::unavailable("verifiers.too_many_streams", says)
+        let detail = "Too many streams are open. Request pages instead, or try again later.";
+        Error::unavailable("verifiers.too_many_streams", detail)
     })?;
     let follower = Follower {
         app: app.clone(),
@@ -63,7 +63,7 @@ pub(super) fn open(
         cursor,
         place: Place { id: app.new_id(), page: 0 },
         sent: BTreeSet::new(),
-        news: streams.news.subscribe(),
+        endings: streams.endings.subscribe(),
         stopping,
         quiet: HEARTBEAT,
         _seat: seat,
@@ -90,10 +90,10 @@ impl Follower {
             tokio::select! {
                 biased;
                 () = self.stopping.wait() => return None,
-                changed = self.news.changed() => {
+                changed = self.endings.changed() => {
                     changed.ok()?;
                     sleep(GATHER).await;
-                    self.news.mark_unchanged();
+                    self.endings.mark_unchanged();
                     self.quiet = HEARTBEAT;
                 }
                 () = sleep(LOOK_EVERY) => self.quiet += 1,
@@ -120,7 +120,7 @@ impl Follower {
             self.sent = self.sent.split_off(&(self.cursor.low + 1));
             self.quiet = 0;
         }
-        // SECURITY: numbered, so that nobody on the way can leave one out unseen
+        // SECURITY: numbered, so that no one on the way can leave one out unseen
         // (test: test_a_verifier_refuses_ended_sessions_and_a_withheld_feed).
         let signed = page.sign(&self.app, Some(self.place)).await?;
         self.place.page += 1;

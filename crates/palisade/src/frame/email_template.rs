@@ -1,4 +1,4 @@
-//! Letters as the slices that write them declare them; the slice `mail` sends them.
+//! Emails as the slices that write them declare them; the slice `mail` sends them.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,9 @@ use crate::app::App;
 use crate::error::Result;
 use crate::id::UserId;
 
-/// A kind of letter, declared by the slice that writes it.
+/// A kind of email, declared by the slice that writes it.
 #[derive(Clone, Copy, Debug)]
-pub struct Letter {
+pub struct EmailTemplate {
     /// `slice_what`: the name of its files.
     pub name: &'static str,
     /// The template of its text; the first line is `Subject: …`.
@@ -25,24 +25,24 @@ pub struct Letter {
     pub prepare: Prepare,
 }
 
-/// See [`Letter::prepare`].
+/// See [`EmailTemplate::prepare`].
 pub type Prepare = for<'a> fn(&'a App, Content) -> BoxFuture<'a, Result<Option<Content>>>;
 
 /// The content and the recipient of an email.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Content {
-    /// The address, as its owner wrote it.
+    /// The email address, as its owner wrote it.
     pub to: Option<String>,
-    /// The user whose present address it goes to, unless `to` names one.
+    /// The user whose present email it goes to, unless `to` names one.
     pub user: Option<UserId>,
     /// What the template may use.
     pub values: BTreeMap<String, String>,
 }
 
 impl Content {
-    /// To an address.
-    pub fn to(address: &str) -> Self {
-        Self { to: Some(address.to_owned()), ..Self::default() }
+    /// To an email address.
+    pub fn to(email: &str) -> Self {
+        Self { to: Some(email.to_owned()), ..Self::default() }
     }
 
     /// To a user, wherever their mail goes when it is sent.
@@ -57,7 +57,7 @@ impl Content {
         self
     }
 
-    /// With `link`: a page of ours that takes a token, in the part of the address that browsers keep to themselves.
+    /// With `link`: a page of ours that takes a token, in the part of the URL that browsers keep to themselves.
     #[must_use]
     pub fn with_link(self, app: &App, page: &str, token: &SecretString) -> Self {
         let url = &app.settings.server.public_url;
@@ -66,7 +66,7 @@ impl Content {
     }
 }
 
-/// A time as letters say it, to the minute.
+/// A time as emails write it, to the minute.
 pub fn for_people(at: Timestamp) -> String {
     at.to_string().replace('T', " ").chars().take(16).chain(" UTC".chars()).collect()
 }

@@ -1,95 +1,60 @@
-//! Invitations and changes of address.
+//! Changes of email: confirmed from the new one, undone from the old one.
 
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use futures_util::future::join_all;
 use palisade::app::{Actor, Hold};
-use palisade::id::UserId;
 use palisade::sessions;
-use palisade::testing::mailbox::{letters, token};
-use palisade::testing::{Answer, Client, On, PASSWORD, Plan, TestApp, patch, place, unlimited};
+use palisade::testing::mailbox::{emails, token};
+use palisade::testing::{Answer, Client, On, PASSWORD, TestApp, place, unlimited};
 use palisade::users::{self, Email, NewUser};
-use palisade::{audit, audit_log};
 use palisade_db::args;
 use palisade_db::testing::until_one_waits;
 use serde_json::json;
 
 palisade::on_both! {
-    an_invited_person_chooses_a_password => |on| super::inviting(on);
-    a_change_of_address_needs_the_password_and_can_be_undone => |on| super::moving(on);
-    an_undone_change_of_address_voids_those_after_it => |on| super::undoing(on);
-    a_link_dies_with_the_password_and_the_address => |on| super::dying(on);
-    an_address_is_reserved_while_its_change_commits => |on| super::racing(on);
+    a_change_of_email_needs_the_password_and_can_be_undone => |on| super::moving(on);
+    an_undone_change_of_email_voids_those_after_it => |on| super::undoing(on);
+    a_link_dies_with_the_password_and_the_email => |on| super::dying(on);
+    an_email_is_reserved_while_its_change_commits => |on| super::racing(on);
     a_link_that_waited_for_a_disabling_is_refused => |on| super::disabling(on);
-    a_verification_link_ends_with_its_address_and_its_account => |on| super::verifying(on);
 }
 
-const NEW: &str = "five green kettles whistle";
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub const NEW: &str = "five green kettles whistle";
+pub const DAY: Duration = Duration::from_secs(24 * 3600);
 
-async fn reset(app: &TestApp, token: &str, password: &str) -> Answer {
+pub async fn reset(app: &TestApp, token: &str, password: &str) -> Answer {
     let body = json!({ "token": token, "password": password });
     app.anyone().post("/api/v1/auth/password/reset", body).await
 }
 
-async fn confirm(app: &TestApp, token: &str, password: &str) -> Answer {
+pub async fn confirm(app: &TestApp, token: &str, password: &str) -> Answer {
     let body = json!({ "token": token, "password": password });
     app.anyone().post("/api/v1/auth/email/confirm", body).await
 }
 
-async fn undo(app: &TestApp, token: &str, password: &str) -> Answer {
+pub async fn undo(app: &TestApp, token: &str, password: &str) -> Answer {
     let body = json!({ "token": token, "password": password });
     app.anyone().post("/api/v1/auth/email/undo", body).await
 }
 
-async fn sign_in(app: &TestApp, email: &str, password: &str) -> StatusCode {
+pub async fn sign_in(app: &TestApp, email: &str, password: &str) -> StatusCode {
     let body = json!({ "email": email, "password": password });
     app.anyone().post("/api/v1/auth/login", body).await.status
 }
 
-async fn ask(client: &Client<'_>, email: &str) {
+pub async fn ask(client: &Client<'_>, email: &str) {
     let answer = client.post("/api/v1/users/me/email", json!({ "email": email })).await;
     assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.raw);
 }
 
-/// The token of the newest letter to an address that holds a link to this page.
-async fn link(app: &TestApp, to: &str, page: &str) -> String {
+/// The token of the newest email for a recipient that holds a link to this page.
+pub async fn link(app: &TestApp, to: &str, page: &str) -> String {
     let page = format!("/account/{page}#");
-    let all = letters(app).await;
-    let found = all.iter().rev().find(|letter| letter.to == to && letter.text.contains(&page));
+    let all = emails(app).await;
+    let found = all.iter().rev().find(|mail| mail.to == to && mail.text.contains(&page));
     token(found.unwrap_or_else(|| panic!("no {page} for {to} in {all:?}")))
-}
-
-async fn inviting(on: On) {
-    let app = TestApp::with(on, unlimited()).await;
-    app.admin("root@example.com").await;
-    let root = app.token("root@example.com").await;
-    let body = json!({ "email": "ann@example.com", "name": "Ann", "roles": ["admin"] });
-    let made = root.post("/api/v1/users", body.clone()).await;
-    assert_eq!(made.status, StatusCode::CREATED, "{}", made.raw);
-    assert_eq!(made.body["roles"], json!(["admin", "user"]));
-    assert_eq!(made.body["email_verified"], false);
-    assert_eq!(root.post("/api/v1/users", body).await.code(), "users.email_taken");
-    for password in ["", PASSWORD] {
-        assert_eq!(sign_in(&app, "ann@example.com", password).await, StatusCode::UNAUTHORIZED);
-    }
-    let link = link(&app, "ann@example.com", "invite").await;
-    assert!(link.starts_with("pal_in_"));
-    assert_eq!(place(&reset(&app, &link, "short").await).2, "password.too_short");
-    let uses = join_all((0..16).map(|_| reset(&app, &link, NEW))).await;
-    let done = uses.iter().filter(|answer| answer.status == StatusCode::NO_CONTENT).count();
-    assert_eq!(done, 1);
-    assert_eq!(sign_in(&app, "ann@example.com", NEW).await, StatusCode::OK);
-    let id = made.text("id");
-    assert_eq!(root.get(&format!("/api/v1/users/{id}")).await.body["email_verified"], true);
-
-    // A week, and no longer.
-    root.post("/api/v1/users", json!({ "email": "bob@example.com" })).await;
-    let late = self::link(&app, "bob@example.com", "invite").await;
-    app.advance(7 * DAY).await;
-    assert_eq!(place(&reset(&app, &late, NEW).await), (422, "/token", "recovery.bad_token"));
-    app.stop().await;
 }
 
 async fn moving(on: On) {
@@ -101,8 +66,8 @@ async fn moving(on: On) {
     let unknown = json!({ "email": "ann@new.example" });
     let path = "/api/v1/users/me/email";
     assert_eq!(ann.post(path, known).await.body, ann.post(path, unknown).await.body);
-    let all = letters(&app).await;
-    assert!(all.iter().all(|letter| letter.to == "ann@new.example"), "{all:?}");
+    let all = emails(&app).await;
+    assert!(all.iter().all(|mail| mail.to == "ann@new.example"), "{all:?}");
     let good = link(&app, "ann@new.example", "email").await;
 
     // Nothing has changed yet, and the link alone changes nothing.
@@ -119,7 +84,7 @@ async fn moving(on: On) {
     assert_eq!(sign_in(&app, "ann@example.com", PASSWORD).await, StatusCode::UNAUTHORIZED);
     assert_eq!(sign_in(&app, "ann@new.example", PASSWORD).await, StatusCode::OK);
 
-    // The old address waits for its former owner for a week.
+    // The old email waits for its former owner for a week.
     let undoing = link(&app, "ann@example.com", "undo").await;
     let body = json!({ "email": "ann@example.com", "password": NEW });
     app.anyone().post("/api/v1/auth/register", body.clone()).await;
@@ -141,14 +106,13 @@ async fn moving(on: On) {
     assert_eq!(sign_in(&app, "ann@example.com", NEW).await, StatusCode::OK);
     assert_eq!(place(&confirm(&app, &good, NEW).await).2, "recovery.bad_token");
     let events = app.events().await;
-    for event in ["recovery.address_asked", "recovery.address_changed", "recovery.address_restored"]
-    {
+    for event in ["recovery.email_asked", "recovery.email_changed", "recovery.email_restored"] {
         assert!(events.contains(&event.to_owned()), "{event}");
     }
     app.stop().await;
 }
 
-/// Ann's account is moved to two addresses in turn; she takes it back from the first.
+/// Ann's account is moved to two emails in turn; she takes it back from the first.
 async fn undoing(on: On) {
     let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
@@ -170,7 +134,7 @@ async fn undoing(on: On) {
     }
     assert_eq!(thief.get("/api/v1/users/me").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(sign_in(&app, "ann@example.com", NEW).await, StatusCode::OK);
-    // Without an undoing in time the address is free again.
+    // Without an undoing in time the email is free again.
     app.advance(8 * DAY).await;
     let body = json!({ "email": "one@evil.example", "password": PASSWORD });
     app.anyone().post("/api/v1/auth/register", body).await;
@@ -182,7 +146,7 @@ async fn dying(on: On) {
     let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
-    // A reset link that was sent to the old address.
+    // A reset link that was sent to the old email.
     app.anyone().post("/api/v1/auth/password/forgot", json!({ "email": "ann@example.com" })).await;
     let old = link(&app, "ann@example.com", "reset").await;
     ask(&ann, "ann@new.example").await;
@@ -190,7 +154,7 @@ async fn dying(on: On) {
     confirm(&app, &confirming, PASSWORD).await;
     assert_eq!(place(&reset(&app, &old, NEW).await).2, "recovery.bad_token");
 
-    // A change of address from before a change of the password.
+    // A change of email from before a change of the password.
     ask(&ann, "third@new.example").await;
     let confirming = link(&app, "third@new.example", "email").await;
     app.advance(Duration::from_secs(1)).await;
@@ -210,22 +174,7 @@ async fn dying(on: On) {
     app.stop().await;
 }
 
-#[tokio::test]
-async fn without_mail_nobody_is_invited_and_no_address_is_changed() {
-    let settings = vec![("server.environment", "development"), ("limits.enabled", "false")];
-    let app = TestApp::with(On::Sqlite, Plan { settings, ..Plan::default() }).await;
-    app.admin("root@example.com").await;
-    let root = app.token("root@example.com").await;
-    for (path, body) in [
-        ("/api/v1/users", json!({ "email": "no address" })),
-        ("/api/v1/users/me/email", json!({ "email": "no address" })),
-    ] {
-        assert_eq!(place(&root.post(path, body).await), (422, "/email", "email.invalid"), "{path}");
-    }
-    app.stop().await;
-}
-
-/// Whoever moved an account on waits at the same moment to take the address that it leaves.
+/// Anyone who moved an account on waits at the same moment to take the email that it leaves.
 async fn racing(on: On) {
     let app = TestApp::with(on, unlimited()).await;
     app.user("ann@example.com").await;
@@ -240,7 +189,7 @@ async fn racing(on: On) {
     let now = change.now();
     change
         .run(
-            "insert into address_changes (id, user_id, email, old_email, old_key, created_at, expires_at, undo_until)
+            "insert into email_changes (id, user_id, email, old_email, old_key, created_at, expires_at, undo_until)
              select $1, id, $2, $3, $3, $4, $5, $5 from users where email_key = $2",
             args![
                 app.app.new_id(),
@@ -297,7 +246,7 @@ async fn disabling(on: On) {
                 asked
             }
         };
-        // Only now: whichever process sends a letter keeps it.
+        // Only now: whichever process sends an email keeps it.
         let other = app.second().await;
         let holds = [Hold::Alone(id), Hold::Administrators];
         let change = other.app.change_holding(&Actor::operator(), &holds).await.unwrap();
@@ -322,74 +271,5 @@ async fn disabling(on: On) {
         assert_eq!(kept, if page == "undo" { to } else { email }, "{page}");
         other.stop().await;
     }
-    app.stop().await;
-}
-
-/// An account is made at once, and its address waits to be proved. Answers the account and the link.
-async fn registered(app: &TestApp, email: &str) -> (UserId, String) {
-    let body = json!({ "email": email, "password": PASSWORD });
-    app.anyone().post("/api/v1/auth/register", body).await;
-    let sql = "select id from users where email = $1";
-    let (id,): (UserId,) = app.app.db.one(sql, args![email]).await.unwrap();
-    (id, link(app, email, "verify").await)
-}
-
-async fn prove(app: &TestApp, token: &str) -> Answer {
-    let body = json!({ "token": token, "password": PASSWORD });
-    app.anyone().post("/api/v1/auth/verify-email", body).await
-}
-
-/// How many registrations wait for their address to be proved.
-async fn waiting(app: &TestApp) -> i64 {
-    let (count,): (i64,) =
-        app.app.db.one("select count(*) from registrations", args![]).await.unwrap();
-    count
-}
-
-async fn verifying(on: On) {
-    let settings =
-        vec![("limits.enabled", "false"), ("registration.email_verification", "optional")];
-    let app = TestApp::with(on, Plan { settings, ..Plan::default() }).await;
-    app.admin("root@example.com").await;
-    let root = app.token("root@example.com").await;
-    let refused = (422, "/token", "registration.bad_token");
-
-    // An administrator gives the account another address.
-    let (id, of_ann) = registered(&app, "ann@example.com").await;
-    let path = format!("/api/v1/users/{id}");
-    let moved = patch(&root, &path, json!({ "email": "ann@new.example" })).await;
-    assert_eq!(moved.status, StatusCode::OK, "{}", moved.raw);
-    assert_eq!(waiting(&app).await, 0);
-    assert_eq!(place(&prove(&app, &of_ann).await), refused);
-
-    // Its owner does, and takes it back from a thief. Whoever registers the address meanwhile gains nothing.
-    let (_, of_bob) = registered(&app, "bob@example.com").await;
-    ask(&app.token("bob@example.com").await, "bob@new.example").await;
-    let confirming = link(&app, "bob@new.example", "email").await;
-    assert_eq!(confirm(&app, &confirming, PASSWORD).await.status, StatusCode::NO_CONTENT);
-    assert_eq!(waiting(&app).await, 0);
-    assert_eq!(place(&prove(&app, &of_bob).await), refused);
-    let body = json!({ "email": "bob@example.com", "password": PASSWORD });
-    app.anyone().post("/api/v1/auth/register", body).await;
-    assert_eq!(waiting(&app).await, 1);
-    let undoing = link(&app, "bob@example.com", "undo").await;
-    assert_eq!(undo(&app, &undoing, NEW).await.status, StatusCode::NO_CONTENT);
-    assert_eq!(waiting(&app).await, 0);
-
-    // However an account came to another address: the link proves nothing, and doesn't outlive the account.
-    let (id, of_dan) = registered(&app, "dan@example.com").await;
-    let mut change = app.app.change(&Actor::system()).await.unwrap();
-    let sql = "update users set email = $2, email_key = $2 where id = $1";
-    change.run(sql, args![id, "dan@new.example"]).await.unwrap();
-    change.commit_quietly("a test").await.unwrap();
-    assert_eq!(place(&prove(&app, &of_dan).await), refused);
-    assert!(!app.events().await.contains(&"registration.verified".to_owned()));
-    let path = format!("/api/v1/users/{id}");
-    assert_eq!(root.delete(&path).await.status, StatusCode::NO_CONTENT);
-    assert_eq!(place(&prove(&app, &of_dan).await), refused);
-    assert_eq!(root.get(&path).await.status, StatusCode::NOT_FOUND);
-    audit_log::seal_pending(&app.app).await.unwrap();
-    let verified = audit::verify(&app.app.db, &app.app.audit_keys).await.unwrap();
-    assert!(verified.is_ok(), "{verified:?}");
     app.stop().await;
 }

@@ -1,22 +1,19 @@
-//! What must not outlive a new password, an ending, or a factor.
+//! Second factors: what must not outlive a new password, an ending, or a factor; and what gives no more guesses.
 
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
-use bytes::Bytes;
 use palisade::app::{Actor, Hold};
-use palisade::credentials::{self, Act, End};
 use palisade::testing::mailbox::link;
 use palisade::testing::passkey::{ORIGIN, key, register};
 use palisade::testing::phone::{MFA, answer_with, challenge, enrol, sign_in, with_phone};
 use palisade::testing::{Answer, Call, Client, On, PASSWORD, Plan, TestApp, place, unlimited};
-use palisade::{roles, sessions, users};
+use palisade::{roles, users};
 use palisade_db::args;
 use palisade_db::testing::until_one_waits;
 use serde_json::{Value, json};
 
 palisade::on_both! {
-    a_request_that_waited_does_nothing_after_its_session_has_ended => |on| super::waiting(on);
     a_planted_passkey_does_not_outlive_the_password_alone => |on| super::planting(on);
     a_new_password_by_mail_gives_no_more_guesses_at_the_factor => |on| super::guessing(on);
     devices_give_no_more_guesses_at_the_factor => |on| super::minting(on);
@@ -35,7 +32,7 @@ async fn login(app: &TestApp, email: &str, password: &str) -> Answer {
     app.anyone().post("/api/v1/auth/login", body).await
 }
 
-/// Sets a new password as whoever reads the mail.
+/// Sets a new password as a person who reads the mail.
 async fn reset(app: &TestApp, email: &str, password: &str) {
     let body = json!({ "email": email });
     app.anyone().post("/api/v1/auth/password/forgot", body).await;
@@ -45,61 +42,7 @@ async fn reset(app: &TestApp, email: &str, password: &str) {
     assert_eq!(done.status, StatusCode::NO_CONTENT, "{}", done.raw);
 }
 
-async fn keys(app: &TestApp) -> i64 {
-    let (count,): (i64,) = app
-        .app
-        .db
-        .one("select count(*) from api_keys where revoked_at is null", args![])
-        .await
-        .unwrap();
-    count
-}
-
-async fn waiting(on: On) {
-    let app = TestApp::with(on, unlimited()).await;
-    let id = app.user("ann@example.com").await;
-    let body = json!({ "name": "mine", "permissions": [] }).to_string();
-    let (sender, receiver) = tokio::sync::mpsc::channel::<std::io::Result<Bytes>>(4);
-    let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|part| (part, receiver))
-    });
-    // SECURITY: let in, and its body comes only after the session has ended.
-    let ann = app.token("ann@example.com").await;
-    let call = Call::new(Method::POST, "/api/v1/users/me/api-keys")
-        .header("content-type", "application/json")
-        .body(axum::body::Body::from_stream(stream));
-    let end = async {
-        let (first, rest) = body.as_bytes().split_at(5);
-        sender.send(Ok(Bytes::copy_from_slice(first))).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let holds = [Hold::Alone(id)];
-        let change = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
-        sessions::revoke_all(change, id).await.unwrap();
-        sender.send(Ok(Bytes::copy_from_slice(rest))).await.unwrap();
-        drop(sender);
-    };
-    let (answer, ()) = tokio::join!(ann.send(call), end);
-    assert_eq!(place(&answer), (401, "", "access.invalid_token"), "{}", answer.raw);
-    assert_eq!(keys(&app).await, 0);
-
-    // SECURITY: let in, and waiting for the user whom the ending holds.
-    let ann = app.token("ann@example.com").await;
-    let holds = [Hold::Alone(id)];
-    let mut change = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
-    assert!(users::hold(&mut change, id).await.unwrap());
-    credentials::end(&mut change, End::of(id, Act::Revoked)).await.unwrap();
-    let body = json!({ "name": "mine", "permissions": [] });
-    let end = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        change.commit_quietly("a test").await.unwrap();
-    };
-    let (answer, ()) = tokio::join!(ann.post("/api/v1/users/me/api-keys", body), end);
-    assert_eq!(place(&answer), (401, "", "access.invalid_token"), "{}", answer.raw);
-    assert_eq!(keys(&app).await, 0);
-    app.stop().await;
-}
-
-async fn alone(
+async fn passwordless(
     app: &TestApp,
     key: &mut palisade_crypto::webauthn::testing::SoftAuthenticator,
 ) -> Answer {
@@ -113,11 +56,11 @@ async fn planting(on: On) {
     for by_undoing in [false, true] {
         let app = TestApp::with(on, unlimited()).await;
         app.user("ann@example.com").await;
-        // Whoever knows the password makes a passkey, and later moves the account on.
+        // Anyone who knows the password makes a passkey, and later moves the account on.
         let thief = app.token("ann@example.com").await;
         let mut planted = key();
         register(&thief, &mut planted).await;
-        assert_eq!(alone(&app, &mut planted).await.status, StatusCode::OK);
+        assert_eq!(passwordless(&app, &mut planted).await.status, StatusCode::OK);
         app.advance(Duration::from_secs(60)).await;
         if by_undoing {
             let body = json!({ "email": "thief@evil.example" });
@@ -132,7 +75,7 @@ async fn planting(on: On) {
         } else {
             reset(&app, "ann@example.com", NEW).await;
         }
-        let refused = alone(&app, &mut planted).await;
+        let refused = passwordless(&app, &mut planted).await;
         assert_eq!(place(&refused), (401, "", "login.denied"), "{}", refused.raw);
         // Beside the new password it is a factor as before, and from then on good alone again.
         let asked = login(&app, "ann@example.com", NEW).await;
@@ -140,7 +83,7 @@ async fn planting(on: On) {
         let body = json!({ "mfa_token": asked.text("mfa_token"), "method": "passkey",
             "credential": planted.authenticate(options, ORIGIN) });
         assert_eq!(app.anyone().post(MFA, body).await.status, StatusCode::OK);
-        assert_eq!(alone(&app, &mut planted).await.status, StatusCode::OK);
+        assert_eq!(passwordless(&app, &mut planted).await.status, StatusCode::OK);
         app.stop().await;
     }
 }
@@ -219,7 +162,7 @@ async fn swapping(on: On) {
     .await
     .unwrap();
     tx.commit().await.unwrap();
-    // Whoever can write to the database can't make Bob's app out of Ann's.
+    // Anyone who can write to the database can't make Bob's app out of Ann's.
     let asked = challenge(&app.anyone(), "bob@example.com").await;
     let refused = answer_with(&app.anyone(), &asked, "totp", &hers.code(&app)).await;
     assert_eq!(refused.status, StatusCode::INTERNAL_SERVER_ERROR, "{}", refused.raw);
@@ -229,7 +172,7 @@ async fn swapping(on: On) {
     app.stop().await;
 }
 
-/// Whatever somebody has who has everything but the factor, it opens nothing.
+/// Whatever someone has who has everything but the factor, it opens nothing.
 async fn coming_in(on: On) {
     let settings = vec![("limits.enabled", "false"), ("compat.login_form", "true")];
     let app = TestApp::with(on, Plan { settings, ..Plan::default() }).await;
@@ -272,13 +215,13 @@ async fn coming_in(on: On) {
         .header("content-type", "application/x-www-form-urlencoded")
         .body(form);
     assert_eq!(app.anyone().send(call).await.code(), "login.mfa_required");
-    // Somebody else's passkey, and one that says it is hers.
+    // Someone else's passkey, and one that says it is hers.
     app.user("bob@example.com").await;
     let mut theirs = key();
     register(&app.token("bob@example.com").await, &mut theirs).await;
     theirs.user_handle = id.0.as_bytes().to_vec();
-    assert_eq!(place(&alone(&app, &mut theirs).await), (401, "", "login.denied"));
-    // Links: a new password by mail, and by the operator's letter; each signs nobody in and leaves the factor.
+    assert_eq!(place(&passwordless(&app, &mut theirs).await), (401, "", "login.denied"));
+    // Links: a new password by mail, and by the operator's email; each signs no one in and leaves the factor.
     reset(&app, "ann@example.com", NEW).await;
     assert_eq!(login(&app, "ann@example.com", NEW).await.code(), "login.mfa_required");
     let holds = [Hold::Shared(id)];
@@ -438,7 +381,7 @@ async fn every_bad_member_is_named(app: &TestApp) {
     }
 }
 
-/// An access token of somebody without a factor.
+/// An access token of someone without a factor.
 async fn inside(app: &TestApp) -> String {
     app.user("bob@example.com").await;
     app.token("bob@example.com").await.bearer.unwrap()

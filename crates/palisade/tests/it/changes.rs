@@ -1,0 +1,70 @@
+//! Changes that waited: what ended meanwhile ends them.
+
+use std::time::Duration;
+
+use axum::http::Method;
+use bytes::Bytes;
+use palisade::app::{Actor, Hold};
+use palisade::credentials::{self, Act, End};
+use palisade::testing::{Call, On, TestApp, place, unlimited};
+use palisade::{sessions, users};
+use palisade_db::args;
+use serde_json::json;
+
+palisade::on_both! {
+    a_request_that_waited_does_nothing_after_its_session_has_ended => |on| super::waiting(on);
+}
+
+async fn keys(app: &TestApp) -> i64 {
+    let (count,): (i64,) = app
+        .app
+        .db
+        .one("select count(*) from api_keys where revoked_at is null", args![])
+        .await
+        .unwrap();
+    count
+}
+
+async fn waiting(on: On) {
+    let app = TestApp::with(on, unlimited()).await;
+    let id = app.user("ann@example.com").await;
+    let body = json!({ "name": "mine", "permissions": [] }).to_string();
+    let (sender, receiver) = tokio::sync::mpsc::channel::<std::io::Result<Bytes>>(4);
+    let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|part| (part, receiver))
+    });
+    // SECURITY: let in, and its body comes only after the session has ended.
+    let ann = app.token("ann@example.com").await;
+    let call = Call::new(Method::POST, "/api/v1/users/me/api-keys")
+        .header("content-type", "application/json")
+        .body(axum::body::Body::from_stream(stream));
+    let end = async {
+        let (first, rest) = body.as_bytes().split_at(5);
+        sender.send(Ok(Bytes::copy_from_slice(first))).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let holds = [Hold::Alone(id)];
+        let change = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
+        sessions::revoke_all(change, id).await.unwrap();
+        sender.send(Ok(Bytes::copy_from_slice(rest))).await.unwrap();
+        drop(sender);
+    };
+    let (answer, ()) = tokio::join!(ann.send(call), end);
+    assert_eq!(place(&answer), (401, "", "access.invalid_token"), "{}", answer.raw);
+    assert_eq!(keys(&app).await, 0);
+
+    // SECURITY: let in, and waiting for the user whom the ending holds.
+    let ann = app.token("ann@example.com").await;
+    let holds = [Hold::Alone(id)];
+    let mut change = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
+    assert!(users::hold(&mut change, id).await.unwrap());
+    credentials::end(&mut change, End::of(id, Act::Revoked)).await.unwrap();
+    let body = json!({ "name": "mine", "permissions": [] });
+    let end = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        change.commit_quietly("a test").await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(ann.post("/api/v1/users/me/api-keys", body), end);
+    assert_eq!(place(&answer), (401, "", "access.invalid_token"), "{}", answer.raw);
+    assert_eq!(keys(&app).await, 0);
+    app.stop().await;
+}
