@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use palisade_db::testing::{Cluster, TestDb, options};
 use palisade_db::{Db, DbError, DbErrorKind, Options, args};
+use sqlx::{Connection as _, PgConnection};
 use tokio::time::{Instant, sleep};
 
 use crate::transactions::{INSERT, count, insert, with_numbers};
@@ -180,9 +181,12 @@ async fn a_database_that_takes_no_writes_is_known_without_writing() {
     }
 }
 
-async fn set(db: &Db, sql: &'static str) {
-    db.all::<(bool,)>(sql, args![]).await.unwrap();
-    db.all::<(bool,)>("select pg_reload_conf()", args![]).await.unwrap();
+/// What an operator does beside the server.
+async fn set(cluster: &Cluster, sql: &'static str) {
+    let mut operator = PgConnection::connect(&cluster.url()).await.unwrap();
+    for sql in [sql, "select pg_reload_conf()"] {
+        sqlx::raw_sql(sql).execute(&mut operator).await.unwrap();
+    }
 }
 
 async fn write(db: &Db, number: i64) -> Result<(), DbError> {
@@ -200,7 +204,7 @@ async fn a_change_that_was_not_stored_is_followed_by_a_try() {
     with_numbers(&db).await;
     assert!(db.takes_writes().await.unwrap());
     // Commits wait for a standby that isn't there. The server takes a moment to begin with it.
-    set(&db, "alter system set synchronous_standby_names = 'nobody'").await;
+    set(&cluster, "alter system set synchronous_standby_names = 'nobody'").await;
     let mut number = 0;
     let error = loop {
         number += 1;
@@ -222,23 +226,23 @@ async fn a_change_that_was_not_stored_is_followed_by_a_try() {
         let (waiting,) = db.one::<(i64,)>(sql, args![]).await.unwrap();
         assert_eq!(waiting, 2, "the change, and one try");
     }
-    set(&db, "alter system reset synchronous_standby_names").await;
+    set(&cluster, "alter system reset synchronous_standby_names").await;
     eventually(&db).await;
     write(&db, 1000).await.unwrap();
 
     let of_owner = cluster.url();
-    set(&db, "create role limited login").await;
-    set(&db, "grant all on numbers, schema_migrations to limited").await;
+    set(&cluster, "create role limited login").await;
+    set(&cluster, "grant all on numbers, schema_migrations to limited").await;
     let limited = Db::open(options(&of_owner.replace("palisade@", "limited@"))).await.unwrap();
     write(&limited, 1001).await.unwrap();
-    set(&db, "revoke insert, update on numbers, schema_migrations from limited").await;
+    set(&cluster, "revoke insert, update on numbers, schema_migrations from limited").await;
     assert!(limited.takes_writes().await.unwrap());
     let error = write(&limited, 1002).await.unwrap_err();
     assert_eq!(error.kind(), DbErrorKind::Unavailable, "{error:?}");
     for _ in 0..2 {
         assert!(!limited.takes_writes().await.unwrap());
     }
-    set(&db, "grant insert, update on numbers, schema_migrations to limited").await;
+    set(&cluster, "grant insert, update on numbers, schema_migrations to limited").await;
     eventually(&limited).await;
     write(&limited, 1002).await.unwrap();
 }
