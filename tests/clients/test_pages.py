@@ -80,7 +80,7 @@ def use_link(browser, server, to, password, message):
     assert "token" not in page.url, "the token stays in the address bar"
     page.locator("input[name=password]").fill(password)
     page.keyboard.press("Enter")
-    page.get_by_text(text).wait_for()
+    page.get_by_text(message).wait_for()
     browser.is_clean(server)
     # It was good once.
     page.goto("about:blank")

@@ -210,7 +210,7 @@ fn networks(texts: &[String]) -> Result<Vec<IpNet>, Broken> {
         network.or_else(|_| text.parse::<std::net::IpAddr>().map(|a| a.to_canonical().into()))
     };
     let detail = "Use 1 to 50 networks, such as 192.0.2.0/24 or 2001:db8::/32, or omit the field.";
-    let bad = || Broken::new("api_keys.bad_network", detail);
+    let bad = || Broken::new("api_keys.bad_address", detail);
     if texts.is_empty() || texts.len() > MOST_NETWORKS {
         return Err(bad());
     }
