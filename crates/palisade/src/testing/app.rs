@@ -100,8 +100,20 @@ impl TestApp {
 
     /// The same, with other settings.
     pub async fn second_with(&self, settings: Vec<(&'static str, &'static str)>) -> Self {
-        let (root, modules) = (Some(self.root.clone()), self.modules.clone());
-        let plan = Plan { root, settings, modules, ..Plan::default() };
+        self.second_of(settings, self.modules.clone()).await
+    }
+
+    /// The same, without the modules beside Palisade's own.
+    pub async fn second_without_modules(&self) -> Self {
+        self.second_of(self.chosen.clone(), Vec::new()).await
+    }
+
+    async fn second_of(
+        &self,
+        settings: Vec<(&'static str, &'static str)>,
+        modules: Vec<Module>,
+    ) -> Self {
+        let plan = Plan { root: Some(self.root.clone()), settings, modules, ..Plan::default() };
         Self::over(Arc::clone(&self.database), plan, self.clock.clone()).await
     }
 

@@ -90,7 +90,7 @@ async fn switched_off(on: On) {
     let status = app.database.db().migrations(&off.migrations()).await.unwrap();
     assert_eq!((status.missing(), status.unknown_modules), (0, vec!["notes".to_owned()]));
     // And one that doesn't have the module at all.
-    let other = app.second().await;
+    let other = app.second_without_modules().await;
     assert_eq!(count(&other).await, 1);
     let deleting = palisade::app::Hold::Alone(ann);
     let holds = [deleting, palisade::app::Hold::Administrators];
