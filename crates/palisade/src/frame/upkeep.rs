@@ -1,7 +1,9 @@
 //! Writing outside a change: upkeep, which changes nothing for anyone.
 //!
-//! Promises: **who writes without a change says why** ([`App::upkeep`](crate::app::App::upkeep)). The test
-//! `every_upkeep_is_known` lists the reasons.
+//! # Promises
+//!
+//! - **Who writes without a change says why** ([`App::upkeep`](crate::app::App::upkeep)). The test
+//!   `every_upkeep_is_known` lists the reasons.
 //!
 //! Tables: none.
 
