@@ -3,7 +3,8 @@
 //! # Promises
 //!
 //! - A user with a factor has no session that was begun without one: setting up the first ends all others.
-//! - A one-time code is good in its step and works once, across restarts, nodes and requests at the same moment;
+//! - A one-time code is good in its step and for `mfa.totp_grace` after it, and works once, across restarts, nodes
+//!   and requests at the same moment;
 //!   a recovery code works once; a passkey's answer belongs to one challenge.
 //! - Guesses are counted by the account, whatever they come through.
 //! - Secrets of one-time codes and public keys of passkeys are sealed for their user; recovery codes are stored as

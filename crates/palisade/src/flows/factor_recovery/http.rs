@@ -29,14 +29,14 @@ pub(super) fn routes() -> Routes {
     Routes::at("/auth/factors")
         .post("/remove", ANYONE.limit(&FACTORS), remove)
         .summary(
-            "Removes the second factors of an account, with the token of the email and the \
-             password, after the waiting period.\n\nEnds every session and does not start one.",
+            "Removes the second factors of an account, with the token of the \
+             emailed link and the password, after the waiting period.\n\nEnds every session and does not start one.",
         )
         .or(Kind::Denied, "recovery.factors_off")
         .or(Kind::TooMany, "lockout.locked")
         .or(Kind::Unavailable, "passwords.busy")
         .post("/keep", ANYONE.limit(&FACTORS), keep)
-        .summary("Cancels the removal, with the token of the email.")
+        .summary("Cancels the removal, with the token of the emailed link.")
         .and(Routes::root().get("/account/factors", ANYONE, page))
 }
 

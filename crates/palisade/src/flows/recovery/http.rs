@@ -32,7 +32,7 @@ pub(super) const FORGOT_ACCOUNT: Rule = Rule {
     burst: 5,
     per: Duration::from_secs(3600),
     key: Key::Account,
-    summary: "Too many links were requested for this account. Try again later.",
+    summary: "Too many links were requested for this email address. Try again later.",
 };
 
 /// Attempts to use a link, by IP address.

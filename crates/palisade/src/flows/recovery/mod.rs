@@ -269,8 +269,8 @@ async fn usable(app: &App, digest: [u8; 32]) -> Result<User> {
 
 /// The token of a link that is good for nothing.
 pub(crate) fn bad_token() -> Error {
-    let detail = "This link was used, was replaced by a newer one or has expired, or the password or email has \
-                changed. Request a new link.";
+    let detail = "This link was used, was replaced by a newer one or has expired, or the password or \
+                the email address has changed. Request a new link.";
     Error::bad_field("/token", "recovery.bad_token", detail)
 }
 
