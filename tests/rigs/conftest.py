@@ -70,8 +70,8 @@ def serve():
 @pytest.fixture(scope="session")
 def unsynced_binary():
     """A build of these sources that doesn't wait for the disk."""
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"), "palisade")
-    target = cache / "weakened-target"
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "palisade")
+    target = cache / "unsynced-target"
     with tempfile.TemporaryDirectory() as copy:
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],

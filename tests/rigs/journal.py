@@ -63,8 +63,6 @@ class Writer:
         self.count = 0
         self.acked_name, self.tried_names = None, []
         self.session = None
-        # A refresh that got no answer: its token may be used up, and its holder gets the same successor again.
-        self.doubtful = None
         self.used = []
         self.successors = {}
         # Sessions that were ended, with the answer 204.
@@ -110,7 +108,6 @@ class Writer:
 
     def refresh(self, client):
         parent = self.session["refresh_token"]
-        self.doubtful = parent
         status, answer = client.call("POST", "/auth/refresh", {"refresh_token": parent})
         if self.expect("a refresh", status, 200):
             self.took(parent, answer)
@@ -121,10 +118,9 @@ class Writer:
             raise Broken(f"{self.email}: one refresh token had two successors")
         self.used.append(parent)
         self.session = answer
-        self.doubtful = None
 
     def sign_out(self, client):
-        ended, self.session, self.doubtful = self.session, None, None
+        ended, self.session = self.session, None
         status, _ = client.call("POST", "/auth/logout", token=ended["access_token"])
         # 401: an earlier attempt without an answer had ended it.
         if status != 401 and self.expect("a sign-out", status, 204):

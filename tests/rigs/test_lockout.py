@@ -21,7 +21,7 @@ CLIENTS, BUDGET, PATIENCE = 500, 5, 2.0
 EMAIL = "ann@example.com"
 
 
-def email():
+def ip():
     if random.random() < 0.5:
         return f"203.0.{random.randrange(4)}.{random.randrange(250)}"
     return f"2001:db8:{random.randrange(1000):x}:1::{random.randrange(65535):x}"
@@ -32,7 +32,7 @@ def login(port, password, device=None, source=None):
     body = {"email": EMAIL, "password": password}
     if device:
         body["device_token"] = device
-    headers = {"Content-Type": "application/json", "X-Forwarded-For": source or email()}
+    headers = {"Content-Type": "application/json", "X-Forwarded-For": source or ip()}
     connection.request("POST", "/api/v1/auth/login", json.dumps(body), headers)
     answer = connection.getresponse()
     text = answer.read()

@@ -160,15 +160,28 @@ fn parameters(sql: &str) -> Result<usize, DbError> {
     Err(DbError::wrong("the parameters of the statement are not numbered without a gap"))
 }
 
-/// Whether a statement may change rows or tables: all but plain reads.
+/// Whether a statement may change rows, tables, sequences or settings: all but plain reads. A guard against mistakes in
+/// statements that are part of the program.
 fn may_change(sql: &str) -> bool {
     const READS: [&str; 3] = ["select", "with", "pragma"];
-    const CHANGES: [&str; 5] = ["insert", "update", "delete", "merge", "into"];
+    const CHANGES: [&str; 9] = [
+        "insert",
+        "update",
+        "delete",
+        "merge",
+        "into",
+        "setval",
+        "nextval",
+        "set_config",
+        "pg_notify",
+    ];
     let among = |list: &[&str], word: &str| list.iter().any(|own| own.eq_ignore_ascii_case(word));
     let mut words =
         sql.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty());
-    let reads = words.next().is_some_and(|first| among(&READS, first));
-    !reads || words.any(|word| among(&CHANGES, word))
+    let first = words.next().unwrap_or_default();
+    // With a value it sets something.
+    let sets = first.eq_ignore_ascii_case("pragma") && sql.contains(['=', '(']);
+    !among(&READS, first) || sets || words.any(|word| among(&CHANGES, word))
 }
 
 fn controls_transaction(sql: &str) -> bool {
@@ -210,6 +223,12 @@ mod tests {
             "select a into other from t",
             "select a from t for update",
             "create table t (a text)",
+            "select setval('s', 1)",
+            "select nextval('s')",
+            "select set_config('statement_timeout', '0', false)",
+            "select pg_notify('c', '')",
+            "pragma query_only = off",
+            "PRAGMA query_only(0)",
             "",
         ] {
             assert!(may_change(sql), "{sql}");

@@ -16,7 +16,7 @@ use crate::app::{App, CredentialList, CredentialMethods, Inner, State};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::feed::Feed;
-use crate::http::{About, Frame, HostCookie, Route, Routes, openapi};
+use crate::http::{About, Frame, Route, Routes, openapi};
 use crate::id::uuid_v7;
 use crate::limits::{EffectiveRule, Limiter};
 use crate::mail::EmailTemplates;
@@ -113,16 +113,28 @@ impl Builder {
 
     /// The API's description (OpenAPI 3.1.1), made from the routes.
     pub fn openapi(&self) -> serde_json::Value {
-        let about = About {
-            server: self.settings.server.public_url.as_str(),
-            cookie: HostCookie::new(sessions::COOKIE, &self.settings).name(),
-            credentials: &self.credentials(),
-        };
+        let about = About { settings: &self.settings, credentials: &self.credentials() };
         openapi(&about, &self.routes())
     }
 
     fn credentials(&self) -> Vec<CredentialMethods> {
         self.modules.iter().flat_map(|module| module.credentials).copied().collect()
+    }
+
+    /// The kinds of credential, if each module that brings one says how its credentials end.
+    fn ending_credentials(&self) -> Result<Vec<CredentialMethods>> {
+        let endless =
+            |module: &&Module| !module.credentials.is_empty() && module.endings.is_empty();
+        // SECURITY: else an application's credential outlives the account that it belongs to
+        // (test: a_credential_that_nothing_ends_is_refused).
+        match self.modules.iter().find(endless) {
+            None => Ok(self.credentials()),
+            Some(module) => {
+                let name = module.name;
+                let detail = format!("the module {name} has credentials but no endings for them");
+                Err(Error::internal(detail))
+            }
+        }
     }
 
     /// The modules.
@@ -148,7 +160,7 @@ impl Builder {
         for module in &self.modules {
             (module.state)(&self.settings, &mut state)?;
         }
-        let ground = Inner {
+        let inner = Inner {
             db: db.read_only(),
             clock: self.clock.clone(),
             random: Arc::clone(&self.random),
@@ -156,7 +168,7 @@ impl Builder {
             root,
             feed: Feed::new(uuid_v7(self.clock.now(), &*self.random)),
             limiter: Limiter::new(self.limits_in_force()),
-            credentials: CredentialList::new(self.credentials())?,
+            credentials: CredentialList::new(self.ending_credentials()?)?,
             find_account: |change, user, permission| {
                 Box::pin(users::find_account(change, user, permission))
             },
@@ -168,7 +180,7 @@ impl Builder {
             settings: Arc::clone(&self.settings),
             state,
         };
-        let app = App::new(ground, db);
+        let app = App::new(inner, db);
         keys::prepare(&app).await?;
         Ok(app)
     }

@@ -5,8 +5,6 @@
 //!
 //! - A panic in background work doesn't end it.
 //! - What this process wrote to the audit log is chained before it stops.
-//!
-//! Tables: none.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -30,8 +28,8 @@ const GATHERED_FOR: Duration = Duration::from_millis(5);
 /// How long a job that failed waits longer than usual.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(1);
 
-/// Work that belongs to the ground and not to a slice.
-const GROUND_JOBS: &[Job] = &[Job {
+/// Work that belongs to the frame and not to a slice.
+const FRAME_JOBS: &[Job] = &[Job {
     name: "feed.prune",
     every: Duration::from_secs(60),
     run: |app| {
@@ -49,7 +47,7 @@ pub(crate) async fn start(app: &App, jobs: impl Iterator<Item = &'static Job>) -
     catch_up(app, false, false).await?;
     let (stop, stopped) = watch::channel(false);
     let mut tasks = vec![tokio::spawn(until(stopped.clone(), read_feed(app.clone())))];
-    for job in jobs.chain(GROUND_JOBS) {
+    for job in jobs.chain(FRAME_JOBS) {
         tasks.push(tokio::spawn(until(stopped.clone(), repeat(app.clone(), *job))));
     }
     Ok(Running { app: app.clone(), stop, tasks })

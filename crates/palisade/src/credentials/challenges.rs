@@ -193,7 +193,7 @@ pub async fn attempt(
 ///
 /// # Errors
 /// When the database fails.
-pub async fn hold(change: &mut Change, challenge: &Challenge) -> Result<bool> {
+pub async fn lock_row(change: &mut Change, challenge: &Challenge) -> Result<bool> {
     // SECURITY: what comes beside the right answer isn't judged at all: neither a second time nor as a guess
     // (test: duplicates_of_a_right_code_are_no_guesses).
     let held = change

@@ -8,8 +8,6 @@
 //!
 //! - Every act that ends credentials of an account ends them here, by [`TABLE`], which `docs/sessions.md` prints.
 //! - Nothing ends while another change rests on it: the account is held alone.
-//!
-//! Tables: none.
 
 pub mod api_keys;
 pub mod challenges;
@@ -73,7 +71,7 @@ pub const TABLE: [Line; 14] = [
             (Kind::FactorLinks, Fate::Ended),
             (Kind::VerificationLinks, Fate::Ended),
         ],
-        because: "Links that were sent to the old email end. The undo link, sent to the old email, still works.",
+        because: "Links sent to the old email address end, except the undo link.",
     },
     Line {
         act: Act::EmailSet,

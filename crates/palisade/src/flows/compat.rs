@@ -3,8 +3,6 @@
 //! # Promises
 //!
 //! - Such a sign-in obeys everything that `POST /auth/login` obeys; it is the same one.
-//!
-//! Tables: none.
 
 use axum::extract::State;
 use palisade_crypto::secret::SecretString;

@@ -3,8 +3,6 @@
 //!
 //! Actors, identities and audit records carry the kind and the id of a credential, whatever kind it is: an
 //! application brings kinds of its own.
-//!
-//! Tables: none.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -19,7 +17,7 @@ pub struct CredentialKind {
     /// The word in the audit log: `session`, `api_key`. With `_id` behind it, the field in the feed of endings.
     pub name: &'static str,
     /// Whether it is a session: a person is behind it, who can give a fresh proof of identity. Routes about sessions,
-    /// passwords and factors take nothing else.
+    /// passwords and factors take nothing else. Only one kind is: that of [`sessions`](crate::sessions).
     pub session: bool,
 }
 

@@ -21,7 +21,7 @@ pub use crate::access::Permission;
 /// A slice's table of contents.
 #[derive(Clone, Copy)]
 pub struct Module {
-    /// The slice's name, a plural noun.
+    /// The slice's name.
     pub name: &'static str,
     /// Whether it is part of a server with these settings.
     pub when: fn(&Settings) -> bool,

@@ -3,8 +3,6 @@
 //! # Promises
 //!
 //! - A page loads nothing from another host, and runs its own scripts alone: each carries the nonce of its policy.
-//!
-//! Tables: none.
 
 use crate::access::ANYONE;
 use crate::app::App;

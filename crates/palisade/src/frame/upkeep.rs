@@ -4,8 +4,6 @@
 //!
 //! - **Who writes without a change says why** ([`App::upkeep`](crate::app::App::upkeep)). The test
 //!   `every_upkeep_is_known` lists the reasons.
-//!
-//! Tables: none.
 
 use palisade_db::{Args, Db, FromRow, Tx};
 

@@ -1,6 +1,4 @@
 //! What the server says of itself: `/livez`, `/readyz`, `/api/v1/whoami`, `/api/v1/limits`.
-//!
-//! Tables: none.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -173,7 +171,7 @@ struct LimitView {
 enum KeyView {
     /// The IP address of the client; for IPv6 its /64 network.
     Ip,
-    /// The account that acts or is acted on.
+    /// The account that acts or is acted on; for an email address without an account, that email address.
     Account,
     /// The API key of the request.
     #[serde(rename = "api_key")]

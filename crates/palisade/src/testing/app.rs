@@ -49,7 +49,8 @@ pub struct TestApp {
     pub(super) service: Frame,
     pub(super) description: Arc<Description>,
     running: Option<Running>,
-    root: String,
+    /// Its root key.
+    pub root: String,
     chosen: Vec<(&'static str, &'static str)>,
     modules: Vec<Module>,
 }

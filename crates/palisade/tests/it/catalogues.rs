@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use axum::http::{Method, StatusCode};
 use palisade::MODULES;
+use palisade::limits::{Key, Rule};
 use palisade::testing::{Answer, Call, On, PASSWORD, Plan, TestApp};
 use palisade_db::testing::{TableShape, TestDb, schema};
 use palisade_db::{Backend, Migration, args};
@@ -333,6 +334,32 @@ fn every_event_of_a_slice_is_in_its_module() {
     }
 }
 
+/// How the row of a limit in docs/http.md begins; `…` stands for more of what it counts by.
+fn limit_row(rule: &Rule) -> String {
+    let by = match (rule.key, rule.name) {
+        (Key::Ip, _) => "IP address",
+        (Key::ApiKey, _) => "API key",
+        (Key::Account, "resend_account" | "forgot_account") => {
+            "email address, with or without an account"
+        }
+        (Key::Account, "account") => {
+            "account: requests from all its sessions; not from its API keys, and not requests that end its own \
+             sessions or keys"
+        }
+        (Key::Account, _) => "account",
+    };
+    let burst = match rule.burst {
+        many @ 1000.. => format!("{},{:03}", many / 1000, many % 1000),
+        few => few.to_string(),
+    };
+    let per = match rule.per.as_secs() {
+        60 => "a minute".to_owned(),
+        3600 => "an hour".to_owned(),
+        other => format!("in {} minutes", other / 60),
+    };
+    format!("| `{}` | {by} | {burst} {per}", rule.name)
+}
+
 #[test]
 fn every_limit_event_and_code_is_documented() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
@@ -340,7 +367,8 @@ fn every_limit_event_and_code_is_documented() {
     let (http, audit) = (read("http.md"), read("audit.md"));
     for module in MODULES {
         for rule in module.limits {
-            assert!(http.contains(&format!("| `{}` |", rule.name)), "docs/http.md: {}", rule.name);
+            let row = limit_row(rule);
+            assert!(http.contains(&row), "docs/http.md: {row}");
         }
         for event in module.events {
             let row = format!("| `{}` | {} |", event.name, event.summary);

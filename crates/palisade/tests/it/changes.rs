@@ -11,8 +11,11 @@ use palisade::{sessions, users};
 use palisade_db::args;
 use serde_json::json;
 
+use crate::racing::{actor_of, session_of};
+
 palisade::on_both! {
     a_request_that_waited_does_nothing_after_its_session_has_ended => |on| super::waiting(on);
+    a_request_that_waited_past_the_end_of_its_session_is_refused => |on| super::past_the_end(on);
 }
 
 async fn keys(app: &TestApp) -> i64 {
@@ -56,7 +59,7 @@ async fn waiting(on: On) {
     let ann = app.token("ann@example.com").await;
     let holds = [Hold::Alone(id)];
     let mut change = app.app.change_holding(&Actor::operator(), &holds).await.unwrap();
-    assert!(users::hold(&mut change, id).await.unwrap());
+    assert!(users::lock_row(&mut change, id).await.unwrap());
     credentials::end(&mut change, End::of(id, Act::Revoked)).await.unwrap();
     let body = json!({ "name": "mine", "permissions": [] });
     let end = async {
@@ -66,5 +69,17 @@ async fn waiting(on: On) {
     let (answer, ()) = tokio::join!(ann.post("/api/v1/users/me/api-keys", body), end);
     assert_eq!(place(&answer), (401, "", "access.invalid_token"), "{}", answer.raw);
     assert_eq!(keys(&app).await, 0);
+    app.stop().await;
+}
+
+async fn past_the_end(on: On) {
+    let app = TestApp::with(on, unlimited()).await;
+    let id = app.user("ann@example.com").await;
+    app.token("ann@example.com").await;
+    let actor = actor_of(id, session_of(&app, id).await);
+    app.app.change(&actor).await.map(drop).unwrap();
+    app.advance(app.app.settings.sessions.absolute_timeout).await;
+    let refused = app.app.change(&actor).await.map(drop).unwrap_err();
+    assert_eq!(refused.code(), "access.invalid_token");
     app.stop().await;
 }

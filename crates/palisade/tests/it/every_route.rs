@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Method, StatusCode};
 use palisade::access::{AuthLevel, Identity, Who};
-use palisade::app::{App, CredentialForm, CredentialMethods};
+use palisade::app::{App, CredentialForm, CredentialMethods, Ending, EndsWith, Kind, OwnKind};
 use palisade::credential::{Credential, CredentialKind, SecretRef, TokenShape};
 use palisade::error::Result;
 use palisade::id::UserId;
@@ -20,11 +20,20 @@ use uuid::Uuid;
 
 /// A credential that proves the first user there is, with the permissions that the token names:
 /// `test-a+b`; as an API key would with `test-key-a+b`.
-const TEST: Module = Module { name: "test_credentials", credentials: &[METHODS], ..Module::EMPTY };
+const TEST: Module = Module {
+    name: "test_credentials",
+    credentials: &[METHODS],
+    endings: &[Ending {
+        kind: Kind::Own(&OwnKind { title: "Tests", ends_with: EndsWith::Either }),
+        owners: Some(|_, _, _| Box::pin(async { Ok(Vec::new()) })),
+        end: |_, _, _| Box::pin(async { Ok(0) }),
+    }],
+    ..Module::EMPTY
+};
 
 /// What it proves is a session or an API key, so that the slices find one.
 const METHODS: CredentialMethods = CredentialMethods {
-    kind: &CredentialKind { name: "test", session: true },
+    kind: &CredentialKind { name: "test", session: false },
     forms: &[CredentialForm {
         name: "test",
         summary: "A test.",

@@ -6,13 +6,14 @@ use axum::http::StatusCode;
 use futures_util::future::join_all;
 use palisade::app::Actor;
 use palisade::id::UserId;
-use palisade::lockout::{self, Device};
+use palisade::lockout::{self, Account, Admission, Device, Guess};
 use palisade::login;
 use palisade::sessions::Transport;
 use palisade::settings::TokenFormat;
 use palisade::testing::{Answer, Call, Client, On, PASSWORD, Plan, TestApp, unlimited};
 use palisade_db::args;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 palisade::on_both! {
     parallel_guesses_get_no_more_than_the_budget => |on| super::parallel(on);
@@ -23,6 +24,8 @@ palisade::on_both! {
     an_administrator_sees_and_lifts_a_lock => |on| super::unlocking(on);
     a_hundred_in_a_row_lock_for_good => |on| super::for_good(on);
     a_guess_that_was_never_judged_is_given_back => |on| super::given_back(on);
+    the_guess_that_reaches_the_bound_locks => |on| super::at_the_bound(on);
+    a_lock_for_good_outlives_the_memory_of_devices => |on| super::outlives(on);
 }
 
 const LOGIN: &str = "/api/v1/auth/login";
@@ -356,5 +359,83 @@ async fn guesses_at_the_current_password_are_counted_too() {
     let body = json!({ "current_password": PASSWORD, "new_password": WRONG });
     let answer = ann.post("/api/v1/users/me/password", body).await;
     assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.raw);
+    app.stop().await;
+}
+
+/// Guesses in two processes: the fourth is judged after the fifth was counted, and locks nothing; the fifth does.
+async fn at_the_bound(on: On) {
+    let app = TestApp::with(on, unlimited()).await;
+    let other = app.second().await;
+    let third = app.second().await;
+    let id = app.user("ann@example.com").await;
+    for _ in 0..3 {
+        guess(&app.anyone(), "ann@example.com", WRONG).await;
+    }
+    let fourth = admitted(&app, id).await.unwrap();
+    let fifth = admitted(&other, id).await.unwrap();
+    for (guess, at, locks) in [(fourth, &app, 0), (fifth, &other, 1)] {
+        // In a process in which no guess waits to be judged.
+        assert!(admitted(&third, id).await.is_none(), "no sixth is judged");
+        let mut change = at.app.change(&Actor::default()).await.unwrap();
+        assert_eq!(guess.wrong(&mut change).await.unwrap(), Some(id));
+        change.commit_quietly("a test").await.unwrap();
+        let sql = "select count(*) from users where locked_until is not null";
+        let (shown,): (i64,) = app.app.db.one(sql, args![]).await.unwrap();
+        let told = app.events().await.into_iter().filter(|event| event == "lockout.locked").count();
+        assert_eq!((shown, told), (locks, usize::try_from(locks).unwrap()));
+    }
+    third.stop().await;
+    other.stop().await;
+    app.stop().await;
+}
+
+async fn admitted(app: &TestApp, user: UserId) -> Option<Guess> {
+    let account = Account::of(&app.app, Some(user), "ann@example.com");
+    let client = lockout::Client::Unknown;
+    match lockout::admit(&app.app, &Actor::default(), account, client).await.unwrap() {
+        Admission::Counted(guess) => Some(guess),
+        Admission::Refused(_) => None,
+    }
+}
+
+/// What forgets the counts of devices that aren't known any more forgets nothing else of an account.
+async fn outlives(on: On) {
+    let app = TestApp::with(on, unlimited()).await;
+    let id = app.user("ann@example.com").await;
+    let device = Device { id: Uuid::from_u128(7), user: id, password: 1 };
+    let of = |second: bool| match second {
+        true => Account::second_factor(&app.app, id),
+        false => Account::of(&app.app, Some(id), "ann@example.com"),
+    };
+    for second in [true, false] {
+        for client in [
+            lockout::Client::Unknown,
+            lockout::Client::Known(device),
+            lockout::Client::Former,
+            lockout::Client::SignedIn,
+        ] {
+            let admitted = lockout::admit(&app.app, &Actor::default(), of(second), client).await;
+            let guess = admitted.unwrap().counted(&app.app).unwrap();
+            let mut change = app.app.change(&Actor::default()).await.unwrap();
+            guess.wrong(&mut change).await.unwrap();
+            change.commit_quietly("a test").await.unwrap();
+        }
+    }
+    app.advance(lockout::KNOWN_FOR * 2).await;
+    let prune = lockout::MODULE.jobs.iter().find(|job| job.name == "lockout.prune").unwrap();
+    (prune.run)(&app.app).await.unwrap();
+    let left: Vec<(String,)> =
+        app.app.db.all("select client from lockout_counts order by client", args![]).await.unwrap();
+    let mut left: Vec<String> = left.into_iter().map(|(client,)| client).collect();
+    left.sort();
+    let kept = [
+        "",
+        "former",
+        "second factor ",
+        "second factor former",
+        "second factor signed in",
+        "signed in",
+    ];
+    assert_eq!(left, kept);
     app.stop().await;
 }

@@ -9,19 +9,19 @@ use palisade::app::{
 use palisade::credential::{Credential, CredentialKind, Introspection, SecretRef, TokenShape};
 use palisade::credentials::{self, Act, End, Ending, EndsWith, Fate, Kind, OwnKind, TABLE};
 use palisade::error::{Error, Result, bad_token};
-use palisade::http::{NoContent, Routes};
+use palisade::http::{CookieName, NoContent, Routes};
 use palisade::id::UserId;
 use palisade::module::Module;
 use palisade::record::Event;
 use palisade::{sessions, users};
 use palisade_crypto::opaque;
-use palisade_db::testing::until_one_waits;
+use palisade_db::testing::{options, until_one_waits};
 use palisade_db::{Migration, Sql, args};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::verifying::{form, introspect, is_nothing, page, verifier};
-use palisade::testing::{Client, On, Plan, TestApp, unlimited};
+use palisade::testing::{Call, Client, On, PASSWORD, Plan, TestApp, unlimited};
 
 palisade::on_both! {
     an_applications_credential_signs_in_and_is_on_record => |on| super::on_record(on);
@@ -30,10 +30,14 @@ palisade::on_both! {
     an_applications_credential_ends_with_every_act_that_should_end_it => |on| super::walk(on);
     an_applications_credential_ends_with_everyones => |on| super::everyones(on);
     a_change_that_waited_while_its_credential_ended_is_refused => |on| super::waited(on);
+    a_credential_that_lost_a_permission_refuses_what_waited_for_it => |on| super::narrowed(on);
+    cookies_of_two_kinds_are_refused => |on| super::two_cookies(on);
+    a_credential_that_nothing_ends_is_refused => |on| super::endless(on);
 }
 
 const PREFIX: &str = "toy_";
 const ENDED_TOPIC: &str = "toys.ended";
+const COOKIE: CookieName = CookieName { secure: "__Host-toy", plain: "toy" };
 const USED: Event = Event { name: "toys.used", summary: "A toy was used" };
 const ENDED: Event = Event { name: "toys.ended", summary: "A toy was taken away" };
 
@@ -56,6 +60,7 @@ const TOYS: Module = Module {
                 id id not null primary key,
                 user_id id not null references users (id) on delete cascade,
                 digest bytes not null,
+                permissions text,
                 ended_at instant
             )",
         ),
@@ -68,14 +73,24 @@ static KIND: CredentialKind = CredentialKind { name: "toy", session: false };
 
 const METHODS: CredentialMethods = CredentialMethods {
     kind: &KIND,
-    forms: &[CredentialForm {
-        name: "toy",
-        summary: "A toy: `toy_…`.",
-        shape: TokenShape::Prefix(PREFIX),
-        prove: Some(|app, token, _| Box::pin(prove(app, token))),
-        introspect: Some(|app, token| Box::pin(worth(app, token))),
-        locate: Some(|app, token| Box::pin(find(app, token))),
-    }],
+    forms: &[
+        CredentialForm {
+            name: "toy",
+            summary: "A toy: `toy_…`.",
+            shape: TokenShape::Prefix(PREFIX),
+            prove: Some(|app, token, _| Box::pin(prove(app, token))),
+            introspect: Some(|app, token| Box::pin(worth(app, token))),
+            locate: Some(|app, token| Box::pin(find(app, token))),
+        },
+        CredentialForm {
+            name: "toy_cookie",
+            summary: "The cookie of a toy.",
+            shape: TokenShape::Cookie(COOKIE),
+            prove: Some(|app, token, _| Box::pin(prove(app, token))),
+            introspect: None,
+            locate: None,
+        },
+    ],
     ended: ENDED_TOPIC,
     is_alive: |change, user, credential| Box::pin(is_alive(change, user, credential)),
     revoke: |change, user, id| Box::pin(end(change, user, id)),
@@ -108,9 +123,10 @@ async fn is_alive(
     user: UserId,
     credential: Credential,
 ) -> Result<Option<LiveCredential>> {
-    let sql = "select id from toys where id = $1 and user_id = $2 and ended_at is null";
-    let row: Option<(Uuid,)> = change.maybe(sql, args![credential.id, user]).await?;
-    Ok(row.map(|_| LiveCredential::default()))
+    let sql = "select permissions from toys where id = $1 and user_id = $2 and ended_at is null";
+    let row: Option<(Option<String>,)> = change.maybe(sql, args![credential.id, user]).await?;
+    let own = |text: String| text.split_whitespace().map(str::to_owned).collect();
+    Ok(row.map(|(text,)| LiveCredential { proved: None, permissions: text.map(own) }))
 }
 
 fn tell(change: &mut Change, user: UserId, id: Uuid) {
@@ -191,6 +207,7 @@ async fn on_record(on: On) {
     assert_eq!((answer.status.as_u16(), answer.code()), (401, "access.invalid_token"));
     let described = app.builder.openapi();
     assert_eq!(described["components"]["securitySchemes"]["toy"]["scheme"], "bearer");
+    assert_eq!(described["components"]["securitySchemes"]["toy_cookie"]["name"], COOKIE.plain);
     let security = &described["paths"]["/api/v1/toys/use"]["post"]["security"];
     assert!(security.as_array().unwrap().contains(&json!({ "toy": [] })), "{security}");
     let verified = palisade::audit::verify(&app.app.db, &app.app.audit_keys).await.unwrap();
@@ -301,6 +318,68 @@ async fn waited(on: On) {
     app.stop().await;
 }
 
+async fn narrowed(on: On) {
+    let app = start(on).await;
+    let root = app.admin("root@example.com").await;
+    let (id, _) = give(&app, root).await;
+    let credential = Some(Credential { kind: &KIND, id, secret: SecretRef::Only });
+    let permission = Some("users:write");
+    let actor = Actor { user: Some(root), credential, permission, ..Actor::default() };
+    for (own, allowed) in [(None, true), (Some("users:write"), true), (Some("users:read"), false)] {
+        let mut change = app.app.change(&Actor::operator()).await.unwrap();
+        let sql = "update toys set permissions = $2 where id = $1";
+        change.run(sql, args![id, own.map(str::to_owned)]).await.unwrap();
+        change.commit_quietly("a test").await.unwrap();
+        let waited = app.app.change(&actor).await.map(drop);
+        assert_eq!(waited.is_ok(), allowed, "{own:?}");
+        assert!(waited.err().is_none_or(|error| error.code() == "access.denied"));
+    }
+    app.stop().await;
+}
+
+async fn two_cookies(on: On) {
+    let app = start(on).await;
+    let ann = app.user("ann@example.com").await;
+    let body = json!({ "email": "ann@example.com", "password": PASSWORD, "transport": "cookie" });
+    let session =
+        app.anyone().send(Call::post("/api/v1/auth/login", body).same_origin()).await.cookie();
+    let (_, toy) = give(&app, ann).await;
+    let toy = format!("{}={}", COOKIE.plain, toy.bearer.unwrap());
+    for alone in [&session, &toy] {
+        let answer = app.anyone().with_cookie(alone).get("/api/v1/users/me").await;
+        assert_eq!(answer.status, StatusCode::OK, "{alone}: {}", answer.raw);
+    }
+    let nonsense = format!("{}=nonsense", COOKIE.plain);
+    for both in [
+        format!("{session}; {toy}"),
+        format!("{toy}; {session}"),
+        format!("{session}; {nonsense}"),
+        format!("{toy}; {nonsense}"),
+    ] {
+        let answer = app.anyone().with_cookie(&both).get("/api/v1/users/me").await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.code()),
+            (401, "access.invalid_token"),
+            "{both}"
+        );
+    }
+    app.stop().await;
+}
+
+async fn endless(on: On) {
+    let app = TestApp::with(on, unlimited()).await;
+    let credentials: &'static [_] =
+        Vec::leak(vec![kind("other", "others.ended", TokenShape::Prefix("other_"))]);
+    for endings in [TOYS.endings, &[]] {
+        let other = Module { name: "others", credentials, endings, ..Module::EMPTY };
+        let builder = app.builder.clone().module(other);
+        let root = palisade_crypto::root::RootKey::parse(&app.root).unwrap();
+        let db = palisade_db::Db::open(options(app.database.url())).await.unwrap();
+        assert_eq!(builder.app(db, root).await.is_ok(), !endings.is_empty());
+    }
+    app.stop().await;
+}
+
 /// A kind with one form.
 fn kind(name: &'static str, ended: &'static str, shape: TokenShape) -> CredentialMethods {
     let (summary, prove, introspect, locate) = ("A test.", None, None, None);
@@ -314,7 +393,12 @@ fn credentials_that_can_not_be_told_apart_are_refused() {
     let own = palisade::MODULES.iter().flat_map(|module| module.credentials).copied();
     let own: Vec<CredentialMethods> = own.chain([METHODS]).collect();
     let with = |other| CredentialList::new(own.iter().copied().chain([other]).collect());
-    assert!(with(kind("other", "others.ended", TokenShape::Prefix("other_"))).is_ok());
+    let good = || kind("other", "others.ended", TokenShape::Prefix("other_"));
+    assert!(with(good()).is_ok());
+    let session = &CredentialKind { name: "other", session: true };
+    assert!(with(CredentialMethods { kind: session, ..good() }).is_err(), "a second session");
+    let form = CredentialForm { name: "toy_cookie", ..good().forms[0] };
+    assert!(with(CredentialMethods { forms: Vec::leak(vec![form]), ..good() }).is_err(), "a name");
     for (name, ended, shape) in [
         ("toy", "others.ended", TokenShape::Prefix("other_")),
         ("other", "toys.ended", TokenShape::Prefix("other_")),
@@ -324,6 +408,7 @@ fn credentials_that_can_not_be_told_apart_are_refused() {
         ("other", "others.ended", TokenShape::Prefix("")),
         ("other", "others.ended", TokenShape::Signed),
         ("other", "others.ended", TokenShape::Cookie(sessions::COOKIE)),
+        ("other", "others.ended", TokenShape::Cookie(CookieName { secure: "other", plain: "o" })),
     ] {
         assert!(with(kind(name, ended, shape)).is_err(), "{name} {ended} {shape:?}");
     }

@@ -184,7 +184,7 @@ fn words<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
 async fn create(mut change: Change, new: NewKey) -> Result<(ApiKeyId, SecretString)> {
     let app = change.app().clone();
     // One after the other, so that two at once don't both find room.
-    if !users::hold(&mut change, new.owner).await? {
+    if !users::lock_row(&mut change, new.owner).await? {
         return Err(Error::not_found());
     }
     let (id, now) = (ApiKeyId(app.new_id()), change.now());

@@ -18,12 +18,13 @@ mod account;
 mod count;
 mod device;
 mod http;
+mod rows;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use palisade_db::{Migration, Sql, Timestamp, args, row_struct};
+use palisade_db::{Migration, Sql, Timestamp, args};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::app::{Actor, App, Change, State};
@@ -38,6 +39,7 @@ use account::SECOND_FACTOR;
 pub use account::{Account, Client};
 use count::{Count, Policy};
 pub use device::{Device, KNOWN_FOR};
+use rows::{lock_row, refuse, save};
 
 /// Too many guesses: the account refuses clients that it doesn't know, or one that it does.
 pub const LOCKED: Event = Event {
@@ -129,7 +131,7 @@ impl Refused {
     /// When the database fails.
     pub async fn as_if_wrong(self, change: &mut Change) -> Result<Option<UserId>> {
         // SECURITY: (test: test_time_tells_nobody_who_has_an_account)
-        let (_, user) = hold(change, &self.account, self.client).await?;
+        let (_, user) = lock_row(change, &self.account, self.client).await?;
         Ok(user)
     }
 }
@@ -138,8 +140,10 @@ impl Refused {
 pub struct Guess {
     app: App,
     user: Option<UserId>,
-    /// Whether it locks if it is wrong, as far as is known when it is counted.
+    /// Whether it reaches the bound, and so locks if it is wrong.
     locks: bool,
+    /// Whether the row of the user shows a lock that doesn't count.
+    outdated: bool,
     place: Option<Place>,
 }
 
@@ -187,27 +191,24 @@ pub async fn admit(
             app: app.clone(),
             user: account.user,
             locks: false,
+            outdated: false,
             place: None,
         }));
     }
     let turn = app.state::<Turns>().take(&account, client).await?;
     let mut change = app.change(actor).await?;
     let now = change.now();
-    let (before, user) = hold(&mut change, &account, client).await?;
+    let (before, user) = lock_row(&mut change, &account, client).await?;
     // SECURITY: committed before the password is compared, whatever comes of it. A refusal writes too: its time
     // doesn't tell that the account is locked (test: parallel_guesses_get_no_more_than_the_budget).
     let admission = if let Some(after) = before.guess(policy(app), now) {
         save(&mut change, &account, client, after).await?;
-        if before.locked_until.is_some_and(|until| until > now)
-            && let Some(user) = shown(&account, client)
-        {
-            // It was made when the clock was wrong, and doesn't count.
-            users::set_locked_until(&mut change, user, None).await?;
-        }
+        // It was made when the clock was wrong, and doesn't count.
+        let outdated = before.locked_until.is_some_and(|until| until > now);
         let locks = after.wrong(policy(app), now).locked_until.is_some();
         // Made before the commit, which a client that goes away can't stop: what it counted is given back.
         let place = Some(Place { account, client, _turn: turn });
-        Admission::Counted(Guess { app: app.clone(), user, locks, place })
+        Admission::Counted(Guess { app: app.clone(), user, locks, outdated, place })
     } else {
         refuse(&mut change, &account, client).await?;
         let window_ends = before.window_began_at.plus(app.settings.lockout.window);
@@ -242,9 +243,9 @@ impl Guess {
                 args![place.account.key.clone(), place.account.count_of(place.client)],
             )
             .await?;
-        let lock = ended.and_then(|(lock,)| lock);
-        if let (Some(user), Some(_)) = (shown(&place.account, place.client), lock) {
-            // Other guesses were wrong since this one was counted.
+        // Other guesses may have been wrong since this one was counted.
+        let locked = ended.is_some_and(|(lock,)| lock.is_some());
+        if let (Some(user), true) = (shown(&place.account, place.client), locked || self.outdated) {
             users::set_locked_until(change, user, None).await?;
         }
         Ok(())
@@ -259,25 +260,32 @@ impl Guess {
         give_back(change, &place).await
     }
 
-    /// It was wrong; one too many locks. Answers whose account it was at, if they are still there.
+    /// It was wrong; the one that reaches the bound locks. Answers whose account it was at, if they are still there.
     ///
     /// # Errors
     /// When the database fails; it stays counted.
     pub async fn wrong(mut self, change: &mut Change) -> Result<Option<UserId>> {
         let Some(place) = self.place.take() else { return there(change, self.user).await };
         let now = change.now();
-        if let (true, Some(user)) = (self.locks, shown(&place.account, place.client)) {
+        let writes = self.locks || self.outdated;
+        if let (true, Some(user)) = (writes, shown(&place.account, place.client)) {
             // The row of the user before that of the count, as in a sign-in.
-            users::hold(change, user).await?;
+            users::lock_row(change, user).await?;
+            if self.outdated {
+                users::set_locked_until(change, user, None).await?;
+            }
         }
-        let (found, user) = hold(change, &place.account, place.client).await?;
+        let (found, user) = lock_row(change, &place.account, place.client).await?;
         // SECURITY: forgotten since, with a new password or after a right one: it is counted again
         // (test: a_guess_beside_a_new_password_stays_counted).
         let before = match found.in_window {
             0 => found.guess(policy(change.app()), now).unwrap_or(found),
             _ => found,
         };
-        let after = before.wrong(policy(change.app()), now);
+        // SECURITY: the guess that reaches the bound locks, and holds the row of the user for it. Where one that was
+        // counted later has reached it, in another process, that one locks if it is wrong; until then no further
+        // guess is judged (tests: the_guess_that_reaches_the_bound_locks, a_lock_beside_a_sign_in_meets_no_deadlock).
+        let after = if self.locks { before.wrong(policy(change.app()), now) } else { before };
         if after != found {
             save(change, &place.account, place.client, after).await?;
         }
@@ -359,7 +367,7 @@ async fn there(change: &mut Change, user: Option<UserId>) -> Result<Option<UserI
 }
 
 async fn give_back(change: &mut Change, place: &Place) -> Result<()> {
-    let (before, _) = hold(change, &place.account, place.client).await?;
+    let (before, _) = lock_row(change, &place.account, place.client).await?;
     save(change, &place.account, place.client, before.unjudged()).await
 }
 
@@ -406,90 +414,15 @@ pub async fn clear_password(change: &mut Change, user: UserId) -> Result<()> {
     Ok(())
 }
 
-row_struct! {
-    /// A count, as it is stored.
-    struct CountRow {
-        window_began_at: Timestamp,
-        in_window: i64,
-        in_a_row: i64,
-        locks: i64,
-        locked_until: Option<Timestamp>,
-        last_at: Timestamp,
-        user: Option<UserId>,
-    }
-}
-
-/// The count, its row held until the change ends, and the user if they are still there; one of nothing if there was
-/// none.
-async fn hold(
-    change: &mut Change,
-    account: &Account,
-    client: Client,
-) -> Result<(Count, Option<UserId>)> {
-    let now = change.now();
-    let row: CountRow = change
-        .one(
-            "insert into lockout_counts (account, client, user_id, window_began_at, in_window, in_a_row,
-                locks, refused, last_at)
-             values ($1, $2, (select id from users where id = $3), $4, 0, 0, 0, 0, $4)
-             on conflict (account, client) do update set account = excluded.account
-             returning window_began_at, in_window, in_a_row, locks, locked_until, last_at, user_id",
-            args![
-                account.key.clone(),
-                account.count_of(client),
-                account.user.map(|user| user.0),
-                now
-            ],
-        )
-        .await?;
-    let count = Count {
-        window_began_at: row.window_began_at,
-        in_window: row.in_window,
-        in_a_row: row.in_a_row,
-        locks: row.locks,
-        locked_until: row.locked_until,
-        last_at: row.last_at,
-    };
-    Ok((count, row.user))
-}
-
-async fn save(change: &mut Change, account: &Account, client: Client, count: Count) -> Result<()> {
-    change
-        .run(
-            "update lockout_counts set window_began_at = $3, in_window = $4, in_a_row = $5, locks = $6,
-                locked_until = $7, last_at = $8
-             where account = $1 and client = $2",
-            args![
-                account.key.clone(),
-                account.count_of(client),
-                count.window_began_at,
-                count.in_window,
-                count.in_a_row,
-                count.locks,
-                count.locked_until,
-                count.last_at,
-            ],
-        )
-        .await?;
-    Ok(())
-}
-
-async fn refuse(change: &mut Change, account: &Account, client: Client) -> Result<()> {
-    change
-        .run(
-            "update lockout_counts set refused = refused + 1 where account = $1 and client = $2",
-            args![account.key.clone(), account.count_of(client)],
-        )
-        .await?;
-    Ok(())
-}
-
 /// Forgets counts that can't matter any more: of emails without an account after a calm day, of devices
 /// that aren't known any more. What is in a row at an account stays until it is broken.
+///
+/// SECURITY: only the name of a device is as long as an id
+/// (test: a_lock_for_good_outlives_the_memory_of_devices).
 async fn prune(app: &App) -> Result<()> {
     let now = app.clock.now();
     let sql = "delete from lockout_counts
-         where (user_id is null and last_at < $1) or (client <> '' and last_at < $2)";
+         where (user_id is null and last_at < $1) or (length(client) >= 32 and last_at < $2)";
     let args = args![now.minus(count::LONGEST_LOCK * 2), now.minus(KNOWN_FOR)];
     app.upkeep("counts of guesses that can't matter any more").run(sql, args).await?;
     Ok(())

@@ -234,7 +234,7 @@ pub async fn factors(change: &mut Change, user: UserId) -> Result<Factors> {
 async fn recount(change: &mut Change, user: UserId) -> Result<Factors> {
     // SECURITY: of two changes at the same moment the second one counts what the first one left
     // (test: two_recovery_codes_at_the_same_moment_leave_eight).
-    users::hold(change, user).await?;
+    users::lock_row(change, user).await?;
     let factors = factors(change, user).await?;
     users::set_factors(change, user, factors).await?;
     Ok(factors)

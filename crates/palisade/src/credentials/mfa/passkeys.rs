@@ -304,7 +304,7 @@ pub(super) async fn rename(
 pub(super) async fn remove(app: &App, caller: &Caller, id: PasskeyId) -> Result<()> {
     let me = caller.signed_in()?;
     let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
-    users::hold(&mut change, me.user).await?;
+    users::lock_row(&mut change, me.user).await?;
     let gone = change
         .run("delete from passkeys where id = $2 and user_id = $1", args![me.user, id])
         .await?;

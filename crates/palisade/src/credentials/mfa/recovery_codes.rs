@@ -41,7 +41,7 @@ pub(super) async fn make(change: &mut Change, user: UserId) -> Result<Vec<Secret
 pub(super) async fn renew(app: &App, caller: &Caller) -> Result<Vec<SecretString>> {
     let me = caller.signed_in()?;
     let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
-    users::hold(&mut change, me.user).await?;
+    users::lock_row(&mut change, me.user).await?;
     if !factors(&mut change, me.user).await?.any() {
         let detail = "Recovery codes replace a second factor. Set one up first.";
         return Err(Error::new(Kind::Conflict, "mfa.no_factor", detail));

@@ -108,7 +108,7 @@ pub(super) async fn confirm(app: &App, caller: &Caller, code: &str) -> Result<Ve
 pub(super) async fn remove(app: &App, caller: &Caller) -> Result<()> {
     let me = caller.signed_in()?;
     let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
-    users::hold(&mut change, me.user).await?;
+    users::lock_row(&mut change, me.user).await?;
     let gone = change.run("delete from totp_secrets where user_id = $1", args![me.user]).await?;
     if gone == 0 {
         return Err(Error::not_found());

@@ -96,7 +96,7 @@ pub async fn renew(
     change.must_hold(Hold::Alone(user))?;
     let app = change.app().clone();
     let now = change.now();
-    let mut session = hold(change, user, id).await?;
+    let mut session = lock_row(change, user, id).await?;
     // A number, since a clock can't tell two moments of the same second apart.
     session.generation += 1;
     session.authenticated_at = now;
@@ -129,7 +129,7 @@ pub async fn raise_level(
     id: SessionId,
     proof: Proof,
 ) -> Result<()> {
-    let mut session = hold(change, user, id).await?;
+    let mut session = lock_row(change, user, id).await?;
     session.proved_with = session.proved_with.max(proof.level);
     add_proof(change, &mut session, proof).await?;
     change.publish(RENEWED_TOPIC, id.0);
@@ -137,7 +137,7 @@ pub async fn raise_level(
 }
 
 /// A live session of a user, its row held until the change ends.
-async fn hold(change: &mut Change, user: UserId, id: SessionId) -> Result<Session> {
+async fn lock_row(change: &mut Change, user: UserId, id: SessionId) -> Result<Session> {
     let row: Option<SessionRow> = change
         .maybe(
             "update sessions set amr = amr

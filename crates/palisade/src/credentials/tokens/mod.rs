@@ -6,7 +6,7 @@
 //! - A verified signature is remembered only until the token expires, and says nothing about whether
 //!   its session is alive: that is asked on every request, see [`crate::sessions`].
 //!
-//! Tables: none; the keys belong to [`crate::keys`].
+//! The keys belong to [`crate::keys`].
 
 mod http;
 

@@ -6,8 +6,6 @@
 //!   before; a user whom an administrator deletes is deleted at once.
 //! - Gone means gone: no row of theirs is left but the events of the audit log, where an id stands for them and
 //!   what was personal can't be read any more.
-//!
-//! Tables: none.
 
 mod http;
 

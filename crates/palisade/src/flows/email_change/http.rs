@@ -96,7 +96,7 @@ async fn confirm_page(State(app): State<App>) -> Html {
     CONFIRM_PAGE.show(&app)
 }
 
-/// The page behind the link to the old email.
+/// The page behind the link to the old email address.
 const UNDO_PAGE: Page = Page {
     title: "Restore your account",
     scripts: &["account.js"],

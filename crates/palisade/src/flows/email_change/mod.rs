@@ -6,7 +6,7 @@
 //! - Asking answers alike for every email, whether it has an account or not.
 //! - An email is changed by anyone who reads the new mail **and** knows the password; anyone who reads the old mail
 //!   can undo it for a week, and no one else can have that email meanwhile.
-//! - An administrator's change can't be undone from the old email, and the new one counts as unproven.
+//! - An administrator's change can't be undone from the old email address, and the new one counts as unproven.
 //!
 //! Tables: `email_changes`.
 
@@ -43,7 +43,7 @@ pub const ASKED: Event =
 /// A user's email was changed.
 pub const CHANGED: Event =
     Event { name: "recovery.email_changed", summary: "The email address of a user was changed" };
-/// A change of email was undone from the old email.
+/// A change of email was undone from the old email address.
 pub const RESTORED: Event =
     Event { name: "recovery.email_restored", summary: "A change of email address was undone" };
 
@@ -122,7 +122,7 @@ pub async fn ask(app: &App, actor: &Actor, user: UserId, email: &Email) -> Resul
     let (id, now) = (app.new_id(), change.now());
     // SECURITY: a link in an earlier mail, perhaps to a mistyped email, opens nothing any more
     // (test: a_newer_link_replaces_the_older_ones).
-    users::hold(&mut change, user).await?;
+    users::lock_row(&mut change, user).await?;
     change
         .run("delete from email_changes where user_id = $1 and confirmed_at is null", args![user])
         .await?;

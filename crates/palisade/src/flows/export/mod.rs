@@ -3,8 +3,6 @@
 //! # Promises
 //!
 //! - The export holds everything that is kept of a person.
-//!
-//! Tables: none.
 
 mod http;
 

@@ -110,7 +110,7 @@ pub async fn ask(app: &App, actor: &Actor, user: UserId, challenge: &Challenge) 
     let delay = delay(app)?;
     mail::needed(app)?;
     let mut change = app.change_holding(actor, &[Hold::Shared(user)]).await?;
-    if !challenges::hold(&mut change, challenge).await? {
+    if !challenges::lock_row(&mut change, challenge).await? {
         return Ok(false);
     }
     let now = change.now();

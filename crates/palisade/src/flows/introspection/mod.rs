@@ -7,7 +7,7 @@
 //! - The feed leaves out no ending that was answered before the time it names. Each page is signed and says when
 //!   it was made, so that a verifier that is cut off from the feed notices.
 //!
-//! Tables: none; the feed's rows belong to [`crate::feed`].
+//! The feed's rows belong to [`crate::feed`].
 
 mod http;
 mod pages;

@@ -1,9 +1,11 @@
 //! The state of a token at this moment, and its revocation.
 
+use std::sync::Arc;
+
 use crate::app::{Actor, App, Hold};
 use crate::credential::Introspection;
 use crate::error::{Kind, Result};
-use crate::users;
+use crate::users::{self, User};
 
 /// A token that isn't ours, or no longer good, isn't active; everything else stays an error.
 fn good<T>(result: Result<Option<T>>) -> Result<Option<T>> {
@@ -23,11 +25,16 @@ pub(super) async fn introspect(app: &App, token: &str) -> Result<Introspection> 
 
 async fn worth(app: &App, token: &str) -> Result<Option<Introspection>> {
     let form = app.credentials.of_token(token).map(|(_, form)| form);
-    let Some(introspect) = form.and_then(|form| form.introspect) else { return Ok(None) };
+    let Some(form) = form else { return Ok(None) };
+    let Some(introspect) = form.introspect else { return Ok(None) };
     let Some(found) = good(introspect(app, token).await)? else { return Ok(None) };
-    // SECURITY: whatever its kind says (test: an_applications_credential_is_worth_nothing_without_its_user).
+    // SECURITY: whatever its kind says, and what would open nothing here isn't active
+    // (tests: an_applications_credential_is_worth_nothing_without_its_user, a_token_that_must_enrol_is_not_active).
     let Some(user) = found.sub else { return Ok(None) };
-    let user = users::current(app, user).await?.filter(|user| !user.disabled);
+    let user = users::current(app, user).await?;
+    let lets_in = form.prove.is_some();
+    let barred = |user: &Arc<User>| user.disabled || (lets_in && user.must_enrol(app));
+    let user = user.filter(|user| !barred(user));
     Ok(user.map(|_| Introspection { active: true, ..found }))
 }
 

@@ -5,7 +5,7 @@
 //! - An invited account has no password until its owner chooses one with the link that was sent to its email.
 //! - The link works once, for a week, and not after the password or the email was changed or a newer one was sent.
 //!
-//! Tables: none. The links are those of [`recovery`].
+//! The links are those of [`recovery`].
 
 mod http;
 

@@ -16,8 +16,6 @@
 //! - What was true when the password was compared is still true when the session is written.
 //! - Every refusal of a password or factor that was judged is an event, and the owner is told of a sign-in from a device that is new.
 //! - A new proof of identity answers new credentials; what the session had before is no longer valid.
-//!
-//! Tables: none.
 
 mod cookies;
 mod entering;

@@ -65,7 +65,7 @@ pub(super) async fn finish(app: &App, actor: &Actor, attempt: PasskeyAttempt) ->
         Some(user) => users::may_sign_in(&mut change, user).await?,
         None => None,
     };
-    if !challenges::hold(&mut change, &challenge).await? {
+    if !challenges::lock_row(&mut change, &challenge).await? {
         return Err(over());
     }
     let judged = match (owner, first) {

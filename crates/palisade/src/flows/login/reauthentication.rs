@@ -93,7 +93,7 @@ async fn judge(
     asked: Option<&Challenge>,
 ) -> Result<Judged> {
     let Some(asked) = asked else { return mfa::judge(change, user, given, None).await };
-    if !challenges::hold(change, asked).await? {
+    if !challenges::lock_row(change, asked).await? {
         // This answer came twice at the same moment, and the other one was right.
         return Ok(Judged::Used);
     }

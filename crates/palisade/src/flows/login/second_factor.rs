@@ -133,7 +133,7 @@ pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> R
     };
     let mut change = app.change_holding(actor, &[Hold::Shared(user)]).await?;
     let first = users::may_sign_in(&mut change, user).await?.ok_or_else(over)?;
-    if !challenges::hold(&mut change, &challenge).await? {
+    if !challenges::lock_row(&mut change, &challenge).await? {
         return Err(over());
     }
     let judged = mfa::judge(&mut change, user, &attempt.given, challenge.passkey).await?;

@@ -154,7 +154,7 @@ pub async fn store_link(
     let mut change = app.change_holding(&Actor::system(), &[Hold::Shared(user.id)]).await?;
     let now = change.now();
     // Held, so that of two that are made at the same moment the later one finds the earlier one.
-    users::hold(&mut change, user.id).await?;
+    users::lock_row(&mut change, user.id).await?;
     replace(&mut change, user.id, link).await?;
     // SECURITY: only if the email that it goes to is still the account's, which may have been given back since
     // (test: an_undone_change_of_email_voids_those_after_it).
@@ -213,7 +213,7 @@ pub async fn reset(
     let sealed = hashed.seal(app, user.id);
     let mut change = app.change_holding(actor, &[Hold::Alone(user.id)]).await?;
     let now = change.now();
-    users::hold(&mut change, user.id).await?;
+    users::lock_row(&mut change, user.id).await?;
     // SECURITY: at most once, also for two requests at the same moment, and not with a link from before the
     // password was last changed (test: a_link_works_once_and_dies_with_the_password), nor for a user who was
     // disabled meanwhile (test: a_link_that_waited_for_a_disabling_is_refused).

@@ -5,9 +5,11 @@
 //! # Promises
 //!
 //! - A route without an access value doesn't compile.
-//! - A credential that is present and bad is refused; it is never overlooked in favour of another.
+//! - On a route that asks for a credential, one that is present and bad is refused; it is never overlooked in favour
+//!   of another.
 //! - An unsafe request that rests on a cookie needs proof of its origin.
-//! - A process that doesn't know what was ended within the last second refuses every request.
+//! - A process that doesn't know what was ended within the last second refuses every request that needs a
+//!   credential.
 
 mod lasting;
 
@@ -100,9 +102,13 @@ impl Access {
         Self { who, limits: Vec::new(), fresh, enrolling, keys, counted: true, lasting }
     }
 
-    /// Counts each call against `rule`, by the client's IP address.
+    /// Counts each call against `rule`, which counts by the client's IP address.
+    ///
+    /// # Panics
+    /// When the rule counts by something else: count it in the handler, with [`limit`](crate::arrival::limit).
     #[must_use]
     pub fn limit(mut self, rule: &'static Rule) -> Self {
+        assert!(rule.key == Key::Ip, "{} doesn't count by IP address", rule.name);
         self.limits.push(rule);
         self
     }
@@ -325,14 +331,17 @@ async fn prove(app: &App, parts: &RequestParts) -> Result<(Via, Identity)> {
         let prove = form.and_then(|form| form.prove).ok_or_else(bad_token)?;
         return Ok((Via::Bearer, prove(app, token, parts).await?));
     }
+    // SECURITY: of cookies of two kinds none is overlooked (test: cookies_of_two_kinds_are_refused).
+    let mut only = None;
     for (name, prove) in app.credentials.cookies() {
         match HostCookie::new(name, &app.settings).get(&parts.headers) {
             Found::None => {}
-            Found::Several => return Err(bad_token()),
-            Found::One(value) => return Ok((Via::Cookie, prove(app, value, parts).await?)),
+            Found::One(value) if only.is_none() => only = Some((value, prove)),
+            Found::One(_) | Found::Several => return Err(bad_token()),
         }
     }
-    Err(not_signed_in())
+    let (value, prove) = only.ok_or_else(not_signed_in)?;
+    Ok((Via::Cookie, prove(app, value, parts).await?))
 }
 
 /// Refuses an unsafe request that another site may have made a browser send: it needs

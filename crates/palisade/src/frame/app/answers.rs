@@ -2,8 +2,6 @@
 //!
 //! A slice of a lower level knows neither the table nor its owner. It asks everyone who answers, through the
 //! functions that the owners name in their `MODULE`.
-//!
-//! Tables: none.
 
 use futures_util::future::BoxFuture;
 

@@ -82,8 +82,10 @@ async fn still_there(change: &mut Change) -> Result<()> {
     let live = live.ok_or_else(bad_token)?;
     let (find_account, permission) = (change.app.find_account, change.actor.permission);
     let account = find_account(change, user, permission).await?.ok_or_else(bad_token)?;
-    // SECURITY: (test: a_role_taken_away_refuses_what_waited_for_it)
-    if !account.permitted {
+    // SECURITY: (tests: a_role_taken_away_refuses_what_waited_for_it,
+    // a_credential_that_lost_a_permission_refuses_what_waited_for_it)
+    let lost = |own: &BTreeSet<String>| permission.is_some_and(|needed| !own.contains(needed));
+    if !account.permitted || live.permissions.as_ref().is_some_and(lost) {
         return Err(denied());
     }
     if change.actor.fresh {
@@ -205,8 +207,8 @@ impl Change {
         self.finish().await
     }
 
-    /// Runs in a task of its own: a client that goes away can't stop it between the commit and the
-    /// news.
+    /// Runs in a task of its own: a client that goes away can't stop it between the commit and
+    /// its notices.
     async fn finish(self) -> Result<()> {
         let committed = self.actor.committed.clone();
         let app = self.app.clone();

@@ -7,8 +7,6 @@
 //!
 //! - Which kind a token belongs to is decided here alone, and a token belongs to one kind at most.
 //! - A change rests on a credential that its own kind calls alive, with the secret that was presented.
-//!
-//! Tables: none.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -67,7 +65,7 @@ pub(crate) fn session_needed() -> Error {
 pub type IsAlive =
     for<'a> fn(&'a mut Change, UserId, Credential) -> BoxFuture<'a, Result<Option<LiveCredential>>>;
 
-/// Ends one credential of a user, in a change that holds the account alone, and notes the event and the news. Not
+/// Ends one credential of a user, in a change that holds the account alone, and notes the event and the notice. Not
 /// found, if it isn't alive or not theirs.
 pub type Revoke = for<'a> fn(&'a mut Change, UserId, Uuid) -> BoxFuture<'a, Result<()>>;
 
@@ -115,7 +113,7 @@ pub struct CredentialForm {
 }
 
 /// What a change must know of the credential that it rests on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveCredential {
     /// When its user last proved who they are, and with what; none, if it can't be a fresh proof.
     pub proved: Option<(Timestamp, AuthLevel)>,
@@ -146,7 +144,8 @@ impl CredentialList {
     /// The list, if nothing in it is ambiguous.
     ///
     /// # Errors
-    /// Internal, naming what stands twice or can't be told apart: a mistake of the module that brings it.
+    /// Internal: a mistake of the module that brings the kind. Two kinds or forms have one name, topic or shape, or are
+    /// sessions; a topic doesn't end as one of an ending does; another host could set a cookie.
     pub fn new(all: Vec<CredentialMethods>) -> Result<Self> {
         for (number, one) in all.iter().enumerate() {
             let mut others = all.iter().take(number);
@@ -155,14 +154,41 @@ impl CredentialList {
                 let detail = format!("two kinds of credential have the name or topic of {name}");
                 return Err(Error::internal(detail));
             }
+            // SECURITY: an id of another kind would be taken for that of a session
+            // (test: credentials_that_can_not_be_told_apart_are_refused).
+            if one.kind.session && all.iter().take(number).any(|other| other.kind.session) {
+                let detail = format!("{} is a second kind of session", one.kind.name);
+                return Err(Error::internal(detail));
+            }
             if !one.ended.ends_with(ENDED) {
                 let detail = format!("the topic {} does not end in {ENDED}", one.ended);
                 return Err(Error::internal(detail));
+            }
+            for form in one.forms {
+                // SECURITY: no other host can set such a cookie, and no page without HTTPS
+                // (test: credentials_that_can_not_be_told_apart_are_refused).
+                if let TokenShape::Cookie(name) = form.shape
+                    && !name.secure.starts_with("__Host-")
+                {
+                    let detail = format!(
+                        "the name of the cookie {} does not start with __Host-",
+                        name.secure
+                    );
+                    return Err(Error::internal(detail));
+                }
             }
         }
         let list = Self(all);
         // SECURITY: one kind judges a token, whatever the order of the modules
         // (test: credentials_that_can_not_be_told_apart_are_refused).
+        let names: Vec<&str> = list.forms().map(|(_, form)| form.name).collect();
+        if let Some((_, name)) = names
+            .iter()
+            .enumerate()
+            .find(|(number, name)| names.iter().take(*number).any(|n| n == *name))
+        {
+            return Err(Error::internal(format!("two forms of credentials have the name {name}")));
+        }
         let shapes: Vec<TokenShape> = list.forms().map(|(_, form)| form.shape).collect();
         for (number, shape) in shapes.iter().enumerate() {
             if shapes.iter().take(number).any(|other| overlap(*shape, *other)) {

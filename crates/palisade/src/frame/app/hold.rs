@@ -9,10 +9,14 @@
 //!
 //! 1. [`Hold`]s, before anything is looked at, in the order of their keys: [`Hold::Administrators`],
 //!    [`Hold::Roles`], then accounts. [`Db::begin_holding`](palisade_db::Db::begin_holding) sorts them.
-//! 2. Rows of `roles` (by name), then `users`, `passwords`, `challenges`, `totp_secrets`, `passkeys`,
+//! 2. The row of a link or a registration that is used up (`recovery_tokens`, `email_changes`, `registrations`,
+//!    `setup_links`): one change has it, whatever the others wait for.
+//! 3. Rows of `roles` (by name), then `users`, `passwords`, `challenges`, `totp_secrets`, `passkeys`,
 //!    `recovery_codes`, `lockout_counts`, `factor_recoveries`, `sessions`, `session_secrets`, `api_keys`, `grants`.
-//!    It matters to changes that share an account; one that holds it alone has no other beside it.
-//! 3. Rows that are inserted and never waited for: `outbox`, `audit_events`, `feed`.
+//!    It matters to changes that share an account; one that holds it alone has no other beside it. Nothing keeps it
+//!    but the order of the statements; `./test rigs pairs` finds a deadlock. Endings write in the order of
+//!    [`Kind::ALL`](super::Kind::ALL), holding the account alone.
+//! 4. Rows that are inserted and never waited for: `outbox`, `audit_events`, `feed`.
 //!
 //! What `users` keeps for other slices (factors, a lock) is written with their own rows, while the row of the user is
 //! held.

@@ -3,7 +3,7 @@
 //! [`App`] holds the database, the clock, randomness, the settings and the root key, and hands out
 //! [`Change`]: a write transaction that knows who acts.
 //!
-//! The files of this folder know each other: an app hands out changes, a change applies its news to the app, and what
+//! The files of this folder know each other: an app hands out changes, a change applies its notices to the app, and what
 //! ends in a change is listed in the app. Nothing else of the frame is part of that circle.
 
 mod answers;

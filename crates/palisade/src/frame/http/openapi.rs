@@ -11,15 +11,15 @@ use super::describe::Description;
 use super::routes::Route;
 use crate::access::Who;
 use crate::app::{CredentialForm, CredentialMethods};
-use crate::credential::{CredentialKind, Via};
+use crate::cookie::HostCookie;
+use crate::credential::{CredentialKind, TokenShape};
 use crate::error::Kind;
+use crate::settings::Settings;
 
 /// What the description says of the whole API.
 pub struct About<'a> {
-    /// Where the server is reached.
-    pub server: &'a str,
-    /// The name of the session cookie there.
-    pub cookie: &'a str,
+    /// The settings: where the server is reached, and so what cookies are called.
+    pub settings: &'a Settings,
     /// The kinds of credential.
     pub credentials: &'a [CredentialMethods],
 }
@@ -57,7 +57,7 @@ pub fn openapi(about: &About<'_>, routes: &[Route]) -> Value {
             "description": INTRODUCTION,
             "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
         },
-        "servers": [{ "url": about.server }],
+        "servers": [{ "url": about.settings.server.public_url.as_str() }],
         "paths": paths,
         "components": {
             "schemas": schemas,
@@ -78,16 +78,16 @@ const FORM: &str = "application/x-www-form-urlencoded";
 
 fn schemes(about: &About<'_>) -> Value {
     let schemes = about.proofs().map(|(_, form)| {
-        let scheme = match form.shape.via() {
-            Via::Bearer => json!({
+        let scheme = match form.shape {
+            TokenShape::Prefix(_) | TokenShape::Signed => json!({
                 "type": "http",
                 "scheme": "bearer",
                 "description": form.summary,
             }),
-            Via::Cookie => json!({
+            TokenShape::Cookie(name) => json!({
                 "type": "apiKey",
                 "in": "cookie",
-                "name": about.cookie,
+                "name": HostCookie::new(name, about.settings).name(),
                 "description": form.summary,
             }),
         };

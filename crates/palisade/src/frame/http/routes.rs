@@ -199,7 +199,7 @@ where
     fn call(self, request: Request, app: App) -> Self::Future {
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
-            // SECURITY: the gate comes before the body (test: every_route).
+            // SECURITY: the gate comes before the body (test: every_gate_decides_before_the_body_is_read).
             match admit(&app, &self.access, &mut parts).await {
                 Ok(limit) => {
                     if self.access.lasting {

@@ -114,6 +114,7 @@ impl Buckets {
         })
     }
 
+    #[cfg(test)]
     pub(super) fn peek(&self, key: LimitKey, now: Duration) -> Decision {
         let now = nanos(now).min(LATEST);
         if !self.pace.enabled {
@@ -121,12 +122,6 @@ impl Buckets {
         }
         let clear_at = self.shard(key).known_count_of(key);
         self.pace.decision(self.pace.charge(clear_at, now).is_some(), clear_at, now)
-    }
-
-    pub(super) fn give_back(&self, key: LimitKey) {
-        if let Some(clear_at) = self.shard(key).clear_at.get_mut(&key) {
-            *clear_at = clear_at.saturating_sub(self.pace.cost);
-        }
     }
 
     #[cfg(test)]
@@ -177,6 +172,7 @@ impl Shard {
         use_it(self.clear_at.entry(key).or_insert(0))
     }
 
+    #[cfg(test)]
     fn known_count_of(&self, key: LimitKey) -> Nanos {
         let full = self.clear_at.len() >= self.room;
         let otherwise = if full { self.overflow } else { 0 };

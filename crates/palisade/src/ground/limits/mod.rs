@@ -42,7 +42,7 @@ pub enum Key {
 /// A rate limit as its slice defines it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
-    /// Unique name, `area.subject`, also the policy name in the answer's headers.
+    /// Unique name, such as `login_ip`, also the policy name in the answer's headers.
     pub name: &'static str,
     /// How many attempts may come at once.
     pub burst: u32,
@@ -175,18 +175,9 @@ impl Limiter {
     }
 
     /// What [`check`](Self::check) would say, without counting.
-    #[must_use]
-    pub fn peek(&self, rule: &'static Rule, key: LimitKey, now: Duration) -> Decision {
+    #[cfg(test)]
+    fn peek(&self, rule: &'static Rule, key: LimitKey, now: Duration) -> Decision {
         self.buckets(rule).map_or_else(|| unknown(rule), |buckets| buckets.peek(key, now))
-    }
-
-    /// Takes back one counted attempt that was never judged.
-    ///
-    /// Without effect when the attempt was counted in the shared bucket of a full limiter.
-    pub fn give_back(&self, rule: &'static Rule, key: LimitKey) {
-        if let Some(buckets) = self.buckets(rule) {
-            buckets.give_back(key);
-        }
     }
 }
 

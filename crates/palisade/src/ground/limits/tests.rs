@@ -104,19 +104,6 @@ fn a_refused_attempt_and_a_look_cost_nothing() {
 }
 
 #[test]
-fn what_is_given_back_may_be_used_again_but_never_saved_up() {
-    let (limiter, key) = (five(), ip("192.0.2.1"));
-    assert_eq!(passed(&limiter, key, SECOND, 9), 5);
-    limiter.give_back(&FIVE_A_MINUTE, key);
-    assert_eq!(passed(&limiter, key, SECOND, 9), 1);
-    for _ in 0..100 {
-        limiter.give_back(&FIVE_A_MINUTE, key);
-    }
-    assert_eq!(passed(&limiter, key, SECOND * 2, 99), 5);
-    limiter.give_back(&FIVE_A_MINUTE, ip("192.0.2.99"));
-}
-
-#[test]
 fn a_switched_off_rule_lets_all_pass_and_an_empty_one_none() {
     let off = EffectiveRule { enabled: false, ..FIVE_A_MINUTE.by_default() };
     assert_eq!(passed(&Limiter::new([off]), ip("192.0.2.1"), SECOND, 99), 99);
@@ -298,7 +285,6 @@ proptest! {
             prop_assert!(!decision.allowed || burst > 0);
             prop_assert!(decision.limit_field().starts_with('"'));
             prop_assert!(decision.policy_field().starts_with('"'));
-            limiter.give_back(&FIVE_A_MINUTE, key);
         }
     }
 }

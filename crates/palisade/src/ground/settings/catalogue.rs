@@ -382,7 +382,7 @@ catalogue! {
             "Whether every user must have a second factor. A user without one can only set one up. \
              Service accounts are exempt.";
         totp_grace: Duration = Fixed("10s"),
-            "How long after the end of a step of 30 seconds its one-time code is still accepted. `0s` \
+            "How long a one-time code is still accepted after its step of 30 seconds has ended. `0s` \
              turns this off.",
             bounds: Some(("0s", "30s"));
         rp_id: Option<String> = Unset("example.com"),

@@ -7,7 +7,7 @@
 //! - A key of a person that is gone without a record of an erasure is missed.
 //! - Users see what they did and what was done to them, and not where an administrator sits.
 //!
-//! Tables: none. The log is kept by [`audit_log`](crate::audit_log).
+//! The log is kept by [`audit_log`](crate::audit_log).
 
 mod http;
 mod verify;

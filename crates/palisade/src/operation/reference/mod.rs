@@ -5,8 +5,6 @@
 //! - The description is made from the routes that are served; there is no second list.
 //! - The page loads nothing from another host, runs under the strict policy of every page, and keeps
 //!   what it is given (tokens) in memory alone.
-//!
-//! Tables: none.
 
 use std::sync::OnceLock;
 

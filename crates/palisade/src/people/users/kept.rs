@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::id::UserId;
 
 /// Writes down which factors a user has: for the slice of factors, in the change that adds or removes one, while the
-/// user is held ([`hold`](super::hold)).
+/// user is held ([`lock_row`](super::lock_row)).
 ///
 /// # Errors
 /// When the database fails.

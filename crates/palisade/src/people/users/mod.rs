@@ -73,7 +73,8 @@ pub use roles::{
 };
 pub use service::{create_service, service_account, service_page, unreachable};
 pub use standing::{
-    FirstTime, delete, delete_later, disable, enable, hold, is_due, keep, may_sign_in, signed_in,
+    FirstTime, delete, delete_later, disable, enable, is_due, keep, lock_row, may_sign_in,
+    signed_in,
 };
 pub use view::UserView;
 

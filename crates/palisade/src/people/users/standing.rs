@@ -81,7 +81,7 @@ pub struct FirstTime(pub bool);
 ///
 /// # Errors
 /// When the database fails.
-pub async fn hold(change: &mut Change, id: UserId) -> Result<bool> {
+pub async fn lock_row(change: &mut Change, id: UserId) -> Result<bool> {
     let held = change.run("update users set email = email where id = $1", args![id]).await?;
     Ok(held == 1)
 }
