@@ -49,7 +49,7 @@ async fn measure(name: &str, url: String) -> Result<()> {
         .await
         .map_err(|error| format!("the app doesn't start: {error:?}"))?;
     say(
-        "| database | accounts | sign-in µs | growth | bare look-up µs | growth | sign-in's by bare's |",
+        "| database | accounts | sign-in µs | growth | bare lookup µs | growth | sign-in's by bare's |",
     )?;
     say("|---|---|---|---|---|---|---|")?;
     let mut filled = 0;

@@ -1,6 +1,6 @@
 """A service that verifies Palisade's access tokens by itself and still refuses those of ended sessions.
 
-It needs PyJWT and cryptography. It fetches the public keys, follows the signed feed of endings, and refuses
+It needs PyJWT and cryptography. It fetches the public keys, follows the signed revocation feed, and refuses
 everything once the newest page of that feed is older than it can bear: anyone who cuts it off from the feed gains
 nothing.
 
@@ -54,11 +54,11 @@ class Verifier:
         self.stopping.set()
 
     def verify(self, token):
-        """The claims of a good token of a session that lives."""
-        # First of all: who doesn't know what has ended knows nothing of any token.
+        """Returns the claims of a valid token of an active session."""
+        # First of all: without a current list of endings, no token can be trusted.
         head = self.head
         if head is None or time.time() - head > self.bound:
-            raise Refused("the feed of endings is late")
+            raise Refused("the revocation feed is late")
         claims = self._signed(token, "at+jwt", self.audience, ["exp", "iat", "sub", "sid"])
         if claims["sid"] in self.ended:
             raise Refused("the session has ended")

@@ -102,7 +102,7 @@ def ended_and_withheld(server):
     until(session, 10, lambda: verdict(far, token))
     between.silent.set()
     server.request("POST", "/api/v1/auth/logout", token=token)
-    took = until("the feed of endings is late", BOUND + 2, lambda: verdict(far, token))
+    took = until("the revocation feed is late", BOUND + 2, lambda: verdict(far, token))
     assert took <= BOUND + 1, took
     # When it comes again, what was missed is there.
     between.silent.clear()
@@ -120,7 +120,7 @@ def ended_and_withheld(server):
     # Who may no longer follow is late soon.
     status, _ = server.request("DELETE", f"/api/v1/users/{account}/api-keys/{made['id']}", token=root)
     assert status == 204, status
-    until("the feed of endings is late", BOUND + 2, lambda: verdict(direct, server.sign_in()["access_token"]))
+    until("the revocation feed is late", BOUND + 2, lambda: verdict(direct, server.sign_in()["access_token"]))
     for verifier in (direct, far):
         verifier.stop()
 

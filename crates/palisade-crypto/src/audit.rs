@@ -2,10 +2,9 @@
 //!
 //! # Promises
 //!
-//! - Who does not hold the key can neither continue a chain nor rewrite one, however much of it
-//!   they can read.
-//! - A chain digest never passes for a record's own tag or for the tag of a head, nor the other way
-//!   round.
+//! - Without the key, a chain can be neither continued nor rewritten, no matter how much of it is
+//!   readable.
+//! - A chain digest is never accepted as a record's own tag or as the tag of a head, or vice versa.
 
 use crate::mac::hmac_sha256;
 
@@ -20,7 +19,7 @@ pub fn chain_digest(key: &[u8; 32], previous: &[u8; 32], record: &[u8]) -> [u8; 
     hmac_sha256(key, &[CHAIN, previous, record])
 }
 
-/// The tag of one record by itself, wherever it stands: HMAC-SHA256 over a versioned label and the
+/// The tag of one record, independent of its position: HMAC-SHA256 over a versioned label and the
 /// record's canonical bytes.
 #[must_use]
 pub fn record_mac(key: &[u8; 32], record: &[u8]) -> [u8; 32] {
@@ -34,7 +33,8 @@ pub fn head_mac(key: &[u8; 32], position: i64, chain: &[u8; 32]) -> [u8; 32] {
     hmac_sha256(key, &[HEAD, &position.to_be_bytes(), chain])
 }
 
-/// SHA-256 of something that stands beside a record, in hexadecimal: what the record holds of it.
+/// The SHA-256 of content that is stored next to a record, in hexadecimal. The record contains only
+/// this digest.
 #[must_use]
 pub fn content_digest(content: &[u8]) -> String {
     use sha2::{Digest as _, Sha256};

@@ -1,4 +1,4 @@
-//! Digests by which lists of known passwords are kept. They find a password in a list and protect nothing.
+//! Digests for looking up passwords in a list of known passwords. They do not protect the passwords.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 

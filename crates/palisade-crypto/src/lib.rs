@@ -5,10 +5,10 @@
 //! - Nothing here reads a file, a socket, the environment or a clock. What is needed comes in as an
 //!   argument: the time in seconds, randomness as [`random::Random`].
 //! - A secret does not show in `Debug`, is wiped when dropped and is compared in constant time.
-//! - Text from outside (tokens, password hashes, keys, sealed bytes) is judged by size and cost
-//!   before work is spent on it, and no input makes this crate panic.
-//! - Every derived key, digest and tag carries a label of its own, so that a value made for one
-//!   purpose is worthless for another.
+//! - External input (tokens, password hashes, keys, sealed bytes) is checked for size and cost
+//!   before any work is done on it, and no input makes this crate panic.
+//! - Every derived key, digest and tag carries a label of its own, so that a value created for one
+//!   purpose is useless for another.
 //!
 //! # Example
 //!

@@ -6,8 +6,7 @@ use sha2::Sha256;
 
 use crate::secret::SecretBytes;
 
-/// What stands for `text` where anyone who reads it shall not learn the text: HMAC-SHA256 (RFC 2104) under
-/// `key`, which must hold full entropy.
+/// A stand-in for `text` that does not reveal it: HMAC-SHA256 (RFC 2104) under `key`, which must hold full entropy.
 #[must_use]
 pub fn keyed_digest(key: &SecretBytes, text: &[u8]) -> [u8; 32] {
     hmac_sha256(key.expose(), &[text])

@@ -2,11 +2,11 @@
 //!
 //! # Promises
 //!
-//! - What is stored is [`digest`], from which the token cannot be had back. 256 random bits need no
-//!   slow hash.
+//! - What is stored is [`digest`], from which the token cannot be recovered. 256 random bits need
+//!   no slow hash.
 //! - One token has one spelling; every other text has no digest.
-//! - The same random part under another prefix has another digest, so kinds of token cannot be
-//!   exchanged.
+//! - The same random part under another prefix has another digest, so a token of one kind is never
+//!   accepted as another.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -49,8 +49,8 @@ pub fn digest(prefix: &'static str, text: &str) -> Option<[u8; 32]> {
     Some(hasher.finalize().into())
 }
 
-/// BLAKE3 of `bytes`: the key under which something is remembered in memory without remembering
-/// the thing itself. Not for storage.
+/// BLAKE3 of `bytes`: a cache key for a value that must not itself be kept in memory. Not for
+/// storage.
 #[must_use]
 pub fn fingerprint(bytes: &[u8]) -> [u8; 32] {
     blake3::hash(bytes).into()

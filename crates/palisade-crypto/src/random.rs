@@ -1,8 +1,8 @@
 //! Where randomness comes from: one trait, the operating system's source, and a seeded stream for
 //! tests.
 //!
-//! Everything random in Palisade is asked of a [`Random`] that was handed in, so that a test can
-//! repeat itself.
+//! All randomness in Palisade comes from a [`Random`] that is passed in, so that tests are
+//! reproducible.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -33,7 +33,8 @@ impl Random for OsRandom {
 
 /// A stream that is the same for the same seed (BLAKE3 in extendable-output mode).
 ///
-/// For tests only, never for production: who knows the seed knows every secret made from it.
+/// For tests only, never for production: anyone who knows the seed knows every secret derived from
+/// it.
 pub struct SeededRandom(Mutex<blake3::OutputReader>);
 
 impl SeededRandom {

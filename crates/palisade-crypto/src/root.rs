@@ -3,8 +3,8 @@
 //! # Promises
 //!
 //! - It has one text form, `palisade-root-key-v1.` and 43 characters of base64url.
-//! - A key that a person made up (repeated or counting bytes, text, a placeholder) is refused, in a
-//!   sentence that says how to get a good one.
+//! - A key that a person made up (repeated or counting bytes, text, a placeholder) is refused, with
+//!   an error that explains how to create one.
 //! - Keys derived for different purposes have nothing in common.
 
 use std::{error, fmt};
@@ -36,11 +36,11 @@ impl RootKey {
         Self(bytes)
     }
 
-    /// Reads the text form; white space around it is ignored.
+    /// Reads the text form; whitespace around it is ignored.
     ///
     /// # Errors
     ///
-    /// If the text is empty, not of this form, or not a key that came from a random source.
+    /// If the text is empty, not of this form, or not from a random source.
     pub fn parse(text: &str) -> Result<Self, RootKeyError> {
         let text = text.trim();
         if text.is_empty() {
@@ -99,10 +99,10 @@ fn is_made_up(bytes: &[u8; 32]) -> bool {
     different < FEWEST_DIFFERENT_BYTES || counting || printable
 }
 
-/// Why a text is no root key. The message never repeats the text.
+/// Why a text is not a root key. The message never repeats the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RootKeyError {
-    /// There is nothing but white space.
+    /// The text contains only whitespace.
     Empty,
     /// Not `palisade-root-key-v1.` followed by 43 characters of base64url.
     WrongForm,

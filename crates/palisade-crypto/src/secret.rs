@@ -23,7 +23,7 @@ pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
 pub struct SecretString(Zeroizing<String>);
 
 impl SecretString {
-    /// The text itself. Keep what is made of it as short-lived as possible.
+    /// The text itself. Keep copies of it as short-lived as possible.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -67,7 +67,7 @@ impl Eq for SecretString {}
 pub struct SecretBytes(Zeroizing<Vec<u8>>);
 
 impl SecretBytes {
-    /// The bytes themselves. Keep what is made of them as short-lived as possible.
+    /// The bytes themselves. Keep copies of them as short-lived as possible.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0

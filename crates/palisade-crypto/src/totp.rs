@@ -1,12 +1,12 @@
 //! Time-based one-time passwords (RFC 6238): SHA-1, steps of 30 seconds and six digits, which every
 //! authenticator app knows.
 //!
-//! SHA-1 stands inside of HMAC, where its collisions don't matter (RFC 4226 appendix B).
+//! SHA-1 is used inside HMAC, where its collisions don't matter (RFC 4226 appendix B).
 //!
 //! # Promises
 //!
-//! - A code is compared in constant time, and a good one names its step, so that the caller can see to it that
-//!   a step is used once (RFC 6238 section 5.2). Nothing here remembers anything.
+//! - A code is compared in constant time, and a correct one yields its step, so that the caller can ensure that each
+//!   step is used once (RFC 6238 section 5.2). This module keeps no state.
 //! - A secret has 160 random bits (RFC 4226 section 4).
 
 use std::time::Duration;
@@ -17,13 +17,13 @@ use zeroize::Zeroizing;
 use crate::random::Random;
 use crate::secret::{SecretBytes, SecretString};
 
-/// How long a code is good, in seconds.
+/// How long a code is valid, in seconds.
 pub const STEP_SECONDS: u64 = 30;
 /// How many digits a code has.
 pub const DIGITS: u8 = 6;
 const LENGTH: usize = 20;
 
-/// What a server and an authenticator app share.
+/// The secret that a server and an authenticator app share.
 #[derive(Clone, Debug)]
 pub struct TotpSecret(SecretBytes);
 
@@ -36,7 +36,7 @@ impl TotpSecret {
         Self(bytes.into())
     }
 
-    /// A secret that was stored; none if it has not the length of one.
+    /// Restores a stored secret. Returns `None` if its length is wrong.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         (bytes.len() == LENGTH).then(|| Self(bytes.to_vec().into()))
@@ -76,8 +76,8 @@ impl TotpSecret {
         self.builder().build_noncompliant().generate(now).to_string().into()
     }
 
-    /// What an authenticator app reads, mostly as a QR code: `otpauth://totp/…`. None if issuer or account
-    /// can't stand in it: they must not be empty.
+    /// What an authenticator app reads, mostly as a QR code: `otpauth://totp/…`. Returns `None` if the issuer or the
+    /// account can't be used: they must not be empty.
     #[must_use]
     pub fn otpauth_uri(&self, issuer: &str, account: &str) -> Option<SecretString> {
         // The colon parts the two.

@@ -20,10 +20,10 @@ const RECONNECT: Duration = Duration::from_millis(100);
 /// What ended a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Woken {
-    /// Something may have been changed, or the time is over.
+    /// Something may have been changed, or the wait timed out.
     Changed,
-    /// The whole content may have been replaced by another: a copy was brought back into the open SQLite file.
-    /// (PostgreSQL doesn't tell: [`ReadDb::epoch`] does.)
+    /// The whole content may have been replaced: a copy was restored into the open SQLite file. (On PostgreSQL,
+    /// [`ReadDb::epoch`] reports this.)
     Replaced,
 }
 
@@ -45,8 +45,8 @@ struct Seen {
 }
 
 impl ReadDb {
-    /// Watches for changes by other processes, over a connection of its own that is made (and made
-    /// again) when needed.
+    /// Watches for changes by other processes, over a separate connection that is opened (and
+    /// reopened) when needed.
     pub fn changes(&self) -> Changes {
         Changes(match &self.engine {
             Engine::Sqlite(sqlite) => Watch::Sqlite {
@@ -62,11 +62,11 @@ impl ReadDb {
 }
 
 impl Changes {
-    /// Returns when the database may have been changed: at once when this is the first call or the
-    /// connection was lost meanwhile, and at the latest after `max`.
+    /// Returns when the database may have been changed: at once when this is the first call or the connection was lost
+    /// in the meantime, and at the latest after `max`.
     ///
-    /// Waking is a hint: it may come without a change, and on SQLite this process's own changes wake it too. So
-    /// it never fails; a database that cannot be reached shows when it is read.
+    /// Waking is a hint: it may come without a change, and on SQLite this process's own changes wake it too. It never
+    /// fails: an unreachable database becomes apparent when it is read.
     pub async fn wait(&mut self, max: Duration) -> Woken {
         let deadline = Instant::now() + max;
         let watched = match &mut self.0 {

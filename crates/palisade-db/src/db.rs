@@ -1,7 +1,7 @@
 //! The open database and its transactions.
 //!
-//! What a driver needs while it waits is large. It is boxed here, so that it isn't part of every future
-//! that may ask the database: most requests are answered from memory and would copy it for nothing.
+//! The state of a waiting driver is large. It is boxed here, so that it isn't part of every future that may query the
+//! database: most requests are served from memory and would copy it needlessly.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +18,8 @@ use crate::{Args, DbError, FromRow, Lock, args, lock};
 pub struct Options {
     /// `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`.
     pub url: String,
-    /// The most connections in use at once (on SQLite: for reading, beside the one that writes).
+    /// The most connections in use at once (on SQLite: for reading, in addition to the one that
+    /// writes).
     pub max_connections: u32,
     /// The longest a single statement may take. A transaction on SQLite may be open for twice as long.
     pub statement_timeout: Duration,
@@ -33,7 +34,7 @@ pub enum Backend {
     Postgres,
 }
 
-/// An open database. Clones are cheap and share the connections. What it reads, it reads as [`ReadDb`].
+/// An open database. Clones are cheap and share the connections. Reads go through [`ReadDb`].
 #[derive(Clone)]
 pub struct Db(ReadDb);
 
@@ -65,13 +66,13 @@ pub(crate) enum Engine {
 }
 
 impl Db {
-    /// Opens the database; a SQLite file that is missing is made.
+    /// Opens the database. A missing SQLite file is created.
     ///
     /// Must be called inside a Tokio runtime that lives as long as the database is used.
     ///
     /// # Errors
-    /// `Wrong` when the URL is malformed or asks for too little TLS, `Unavailable` when the database
-    /// cannot be reached.
+    /// `Wrong` when the URL is malformed or its TLS mode is too weak, `Unavailable` when the database cannot be
+    /// reached.
     pub async fn open(options: Options) -> Result<Self, DbError> {
         let engine = match options.url.split_once(':') {
             Some(("sqlite", path)) => {
@@ -85,24 +86,23 @@ impl Db {
         Ok(Self(ReadDb { engine, doubts: Arc::default() }))
     }
 
-    /// The same database for those who only read it.
+    /// A read-only handle to the same database.
     pub fn read_only(&self) -> ReadDb {
         self.0.clone()
     }
 
-    /// Starts a writing transaction. On SQLite there is one at a time, in the order of asking.
+    /// Starts a writing transaction. On SQLite there is one at a time, in the order of the calls.
     ///
     /// # Errors
-    /// `Unavailable` when the database or a turn cannot be had in time.
+    /// `Unavailable` when the database or the writer is not available in time.
     pub async fn begin(&self) -> Result<Tx, DbError> {
         self.begin_holding(Vec::new()).await
     }
 
-    /// Starts a writing transaction that holds locks until its end. It has them before its first statement
-    /// looks at anything, and took them in the order of their keys, whatever the order they are given in: two
-    /// transactions that begin so never wait for each other in a circle.
+    /// Starts a writing transaction that holds locks until its end. It takes them before its first statement, in the
+    /// order of their keys, whatever order they are given in: two transactions that begin this way never deadlock.
     ///
-    /// On SQLite, where one transaction writes at a time, there is nothing to take.
+    /// On SQLite, where one transaction writes at a time, no lock is taken.
     ///
     /// # Errors
     /// As [`Db::begin`]; `Timeout` when others hold a lock for longer than a statement may take.
@@ -131,7 +131,7 @@ impl ReadDb {
     /// Reads exactly one row, outside a transaction.
     ///
     /// # Errors
-    /// `Wrong` when there is none or more than one; otherwise as the database says.
+    /// `Wrong` when there is none or more than one; otherwise the error of the database.
     pub async fn one<T: FromRow>(&self, sql: &'static str, args: Args) -> Result<T, DbError> {
         self.read(sql, args).await?.one()
     }
@@ -139,7 +139,7 @@ impl ReadDb {
     /// Reads at most one row, outside a transaction.
     ///
     /// # Errors
-    /// `Wrong` when there is more than one; otherwise as the database says.
+    /// `Wrong` when there is more than one; otherwise the error of the database.
     pub async fn maybe<T: FromRow>(
         &self,
         sql: &'static str,
@@ -151,7 +151,7 @@ impl ReadDb {
     /// Reads all rows, outside a transaction.
     ///
     /// # Errors
-    /// As the database says.
+    /// The error of the database.
     pub async fn all<T: FromRow>(&self, sql: &'static str, args: Args) -> Result<Vec<T>, DbError> {
         self.read(sql, args).await?.all()
     }
@@ -164,9 +164,9 @@ impl ReadDb {
         }
     }
 
-    /// Names the present content of a table: another name means that the table was made again (restored), or that
-    /// the server was started again or another one took over. None on SQLite, where
-    /// [`Changes::wait`](crate::Changes::wait) tells of it.
+    /// Identifies the current content of a table. A different value means that the table was recreated (restored), that
+    /// the server was restarted, or that a standby took over. `None` on SQLite, where
+    /// [`Changes::wait`](crate::Changes::wait) reports this.
     ///
     /// # Errors
     /// When the database doesn't answer.
@@ -181,9 +181,9 @@ impl ReadDb {
         }
     }
 
-    /// Whether changes can be made right now: not on a standby, a database that is told to read only, or a full
-    /// or read-only disk. It is found out without a write; but once a change wasn't stored, or not in time, only
-    /// a write that is tried counts. It changes nothing, and takes a second at most.
+    /// Whether the database accepts writes right now. It doesn't on a standby, in a read-only database, or on a full or
+    /// read-only disk. Normally no write is needed to find out. Once a change wasn't stored, or not in time, only a
+    /// test write counts, which changes nothing and takes a second at most.
     ///
     /// # Errors
     /// When the database doesn't answer.
@@ -206,12 +206,12 @@ impl ReadDb {
 
     /// Waits until every commit that others share right now is on disk.
     ///
-    /// An answer that rests on rows seen inside a transaction that was then dropped ("this name is
-    /// taken") must wait for it: on SQLite those rows may belong to a member of the same group that is
-    /// not stored yet. Drop the transaction first. On PostgreSQL there is nothing to wait for.
+    /// A response that depends on rows seen inside a transaction that was then dropped ("this name is taken") must wait
+    /// for it: on SQLite those rows may belong to a member of the same group that is not stored yet. Drop the
+    /// transaction first. On PostgreSQL there is nothing to wait for.
     ///
     /// # Errors
-    /// `Unavailable` when the group failed: what was seen is gone, ask again.
+    /// `Unavailable` when the group failed: the rows that were seen are gone; try again.
     pub async fn settled(&self) -> Result<(), DbError> {
         match &self.engine {
             Engine::Sqlite(sqlite) => Box::pin(sqlite.settled()).await,
@@ -219,7 +219,7 @@ impl ReadDb {
         }
     }
 
-    /// Closes all connections after the changes that wait already; later calls fail as `Unavailable`.
+    /// Closes all connections once pending changes are done. Later calls fail as `Unavailable`.
     pub async fn close(&self) {
         match &self.engine {
             Engine::Sqlite(sqlite) => sqlite.close().await,
@@ -228,11 +228,11 @@ impl ReadDb {
     }
 }
 
-/// Whether [`Db::open`] would take this URL; nothing is connected to.
+/// Checks whether [`Db::open`] would accept this URL, without connecting.
 ///
 /// # Errors
 /// What is wrong with it: another kind of database, malformed, or TLS that doesn't protect the
-/// connection to another host. The text holds nothing of the URL.
+/// connection to another host. The message contains no part of the URL.
 pub fn check_url(url: &str) -> Result<(), DbError> {
     match url.split_once(':') {
         Some(("sqlite", path)) => sqlite_path(path).map(drop),
@@ -253,11 +253,11 @@ fn sqlite_path(path: &str) -> Result<PathBuf, DbError> {
     Ok(PathBuf::from(path))
 }
 
-/// A writing transaction. Dropped without [`commit`](Self::commit), it leaves nothing behind.
+/// A writing transaction. Dropping it without [`commit`](Self::commit) rolls it back.
 ///
-/// After a statement failed in the database, or was cancelled half-way, the transaction can only be
-/// dropped (PostgreSQL works like that, SQLite is held to it): to meet a conflict and go on, write
-/// `on conflict do nothing` and look at the rows.
+/// After a statement failed in the database, or was cancelled halfway, the transaction can only be
+/// dropped (PostgreSQL works this way, and SQLite is made to). To continue after a conflict, write
+/// `on conflict do nothing` and check the rows.
 pub struct Tx {
     open: Open,
     state: State,
@@ -280,7 +280,7 @@ impl Tx {
     /// Runs a statement that yields exactly one row.
     ///
     /// # Errors
-    /// `Wrong` when there is none or more than one; otherwise as the database says.
+    /// `Wrong` when there is none or more than one; otherwise the error of the database.
     pub async fn one<T: FromRow>(&mut self, sql: &'static str, args: Args) -> Result<T, DbError> {
         self.statement(sql, args).await?.one()
     }
@@ -288,7 +288,7 @@ impl Tx {
     /// Runs a statement that yields at most one row.
     ///
     /// # Errors
-    /// `Wrong` when there is more than one; otherwise as the database says.
+    /// `Wrong` when there is more than one; otherwise the error of the database.
     pub async fn maybe<T: FromRow>(
         &mut self,
         sql: &'static str,
@@ -300,7 +300,7 @@ impl Tx {
     /// Runs a statement and reads all its rows.
     ///
     /// # Errors
-    /// As the database says.
+    /// The error of the database.
     pub async fn all<T: FromRow>(
         &mut self,
         sql: &'static str,
@@ -309,16 +309,16 @@ impl Tx {
         self.statement(sql, args).await?.all()
     }
 
-    /// Runs a statement and says how many rows it inserted, updated or deleted.
+    /// Runs a statement and returns how many rows it inserted, updated or deleted.
     ///
     /// # Errors
-    /// As the database says.
+    /// The error of the database.
     pub async fn run(&mut self, sql: &'static str, args: Args) -> Result<u64, DbError> {
         self.statement(sql, args).await.map(|answer| answer.changed())
     }
 
-    /// Makes the change last. It is on disk when this returns `Ok`. Once called, the commit is carried
-    /// out even if its future is dropped.
+    /// Commits the transaction. It is on disk when this returns `Ok`. Once called, the commit is carried out even if
+    /// its future is dropped.
     ///
     /// # Errors
     /// `Unavailable`, `Timeout`: nothing is stored. `OutcomeUnknown`: it may be stored.

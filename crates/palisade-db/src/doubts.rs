@@ -1,7 +1,7 @@
-//! Whether changes can be stored, once one couldn't be: only a write that is tried tells.
+//! Whether changes can be stored again after one couldn't be: only a test write can tell.
 //!
-//! A database whose disk is full, whose role lost its privileges or whose synchronous standby is gone still
-//! answers every question, and says of itself that it takes writes.
+//! A database whose disk is full, whose role lost its privileges or whose synchronous standby is gone still answers
+//! every query, and reports that it accepts writes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -17,9 +17,8 @@ pub enum DbErrorKind {
     /// The database cannot be used right now: unreachable, overloaded, out of disk, shutting down,
     /// locked by another process. Nothing of the transaction is stored; trying again later may work.
     Unavailable,
-    /// The database broke the transaction off to let another one through (a deadlock, a failure to
-    /// serialise), or because its tables were made again meanwhile. Nothing of it is stored; the same
-    /// again may work at once.
+    /// The database aborted the transaction to let another one through (a deadlock, a serialization failure), or
+    /// because its tables were recreated in the meantime. Nothing of it is stored; a retry may succeed at once.
     BrokenOff,
     /// A unique constraint does not allow the row.
     Conflict,
@@ -29,7 +28,7 @@ pub enum DbErrorKind {
     Check,
     /// The statement or the transaction took longer than allowed. Nothing of it is stored.
     Timeout,
-    /// The commit was sent and its result never came: the change may be stored or not.
+    /// The commit was sent and its result was never received: the change may or may not be stored.
     OutcomeUnknown,
     /// The program is wrong: bad SQL, values that do not fit, a migration that was edited.
     Wrong,
@@ -81,7 +80,7 @@ impl DbError {
         )
     }
 
-    /// The same error with what led to it.
+    /// Adds the cause of the error.
     #[must_use]
     pub fn caused_by(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
         self.cause = Some(Arc::new(cause));

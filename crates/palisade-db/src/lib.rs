@@ -1,4 +1,4 @@
-//! SQLite and PostgreSQL behind one small interface and one SQL text, for Palisade.
+//! SQLite and PostgreSQL behind one small interface and with the same SQL, for Palisade.
 //!
 //! The common part of both dialects is what statements may use: `$1` parameters, `insert … on conflict
 //! … returning`, `update … returning`, row values, common table expressions, window functions, partial
@@ -38,17 +38,17 @@
 //!
 //! # Promises
 //!
-//! - **Acknowledged is stored.** A commit that returned `Ok` is on disk. One whose result never came is
-//!   told apart (`OutcomeUnknown`). On SQLite changes that arrive together share one sync to disk, and
-//!   none is acknowledged before it.
-//! - **All or nothing.** A transaction that is dropped, cancelled half-way or open for too long leaves
-//!   nothing behind and blocks no other caller.
+//! - **Acknowledged is stored.** A commit that returned `Ok` is on disk. One whose result was lost is reported as
+//!   `OutcomeUnknown`. On SQLite changes that arrive together share one sync to disk, and none is acknowledged before
+//!   it.
+//! - **All or nothing.** A transaction that is dropped, cancelled halfway or open for too long leaves nothing behind
+//!   and blocks no other caller.
 //! - **No forgotten value.** Statement and values are matched before the database sees either; SQL text
 //!   is `&'static str`, so no input becomes SQL.
-//! - **Bounded waiting.** Every call ends within the statement timeout and a grace; that PostgreSQL is
-//!   gone is said within a second, and its return is noticed without a restart.
-//! - **No eavesdropping.** Off this machine PostgreSQL is spoken to under `verify-full` or not at all;
-//!   SQLite's files belong to their owner alone.
+//! - **Bounded waiting.** Every call ends within the statement timeout and a grace period. An outage of PostgreSQL is
+//!   reported within a second, and its return is noticed without a restart.
+//! - **No eavesdropping.** PostgreSQL on another machine is reached with `verify-full` or not at all; SQLite's files
+//!   are accessible only to their owner.
 
 mod changes;
 mod db;

@@ -5,7 +5,7 @@
 pub struct Lock {
     /// What is locked.
     pub key: i64,
-    /// Whether one transaction alone may hold it. Otherwise any number may share it.
+    /// Whether it is exclusive to one transaction. Otherwise any number may share it.
     pub alone: bool,
 }
 

@@ -1,11 +1,11 @@
 //! Bringing the tables up to date.
 //!
-//! Each migration is applied once, whole or not at all. It belongs to a module and has a number within it:
-//! modules come in the order of the list, the migrations of one in the order of their numbers. Its text is kept
-//! in `schema_migrations`, so that one edited after it was applied is noticed. Every step takes its lock first
-//! and then looks again at what is applied: two runners at once do the work once.
+//! Each migration is applied once, completely or not at all. It belongs to a module and has a number within it: modules
+//! come in the order of the list, the migrations of one in the order of their numbers. Its text is kept in
+//! `schema_migrations`, so that an edit after it was applied is noticed. Every step takes its lock first and then
+//! checks again what is applied: two concurrent runs do the work once.
 //!
-//! What a module applied that isn't in the list stays as it is.
+//! Migrations of modules that aren't in the list are left as they are.
 
 use std::collections::BTreeMap;
 
@@ -69,7 +69,7 @@ pub struct Status {
     pub applied_at: Option<Timestamp>,
 }
 
-/// What a database has of a list of migrations.
+/// Which migrations of a list a database has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchemaStatus {
     /// Every migration of the list, in order.
@@ -143,7 +143,7 @@ type AppliedRow = (String, i64, String, String, Timestamp);
 type Applied = BTreeMap<(String, i64), (String, String, Timestamp)>;
 
 impl Db {
-    /// Applies what is missing of `migrations`, and tells what that was. `now` is recorded with it.
+    /// Applies the missing ones of `migrations`, and returns them. Records `now` as their time.
     ///
     /// # Errors
     /// `Wrong` when an applied migration was edited, when the database knows a migration of one of the modules

@@ -10,8 +10,8 @@ use crate::sqlite::{no_link, open_file};
 /// The lock file inside the directory.
 const FILE: &str = "server.lock";
 
-/// The sole right to serve from a directory, until dropped. The operating system gives it back when the
-/// process ends, however it ends: a lock file that is left over locks no one out.
+/// The sole right to serve from a directory, until dropped. The operating system gives it back when the process ends,
+/// however it ends: a leftover lock file blocks no server.
 #[derive(Debug)]
 pub struct ServerLock {
     file: File,
@@ -35,7 +35,7 @@ impl ServerLock {
     /// Takes the lock of `directory`, which must exist, without waiting.
     ///
     /// # Errors
-    /// `Held` when another process (or this one) has it, `Io` when the file cannot be made or written.
+    /// `Held` when another process (or this one) has it, `Io` when the file cannot be created or written.
     pub fn acquire(directory: &Path) -> Result<Self, ServerLockError> {
         let mut options = no_link();
         options.create(true).truncate(false).read(true).write(true);

@@ -37,7 +37,7 @@ impl Timestamp {
         self.0
     }
 
-    /// The instant `seconds` seconds after 1970, cut at the ends of the representable range.
+    /// The instant `seconds` seconds after 1970, clamped to the representable range.
     pub const fn from_seconds(seconds: i64) -> Self {
         Self(seconds.saturating_mul(MICROS_PER_SECOND))
     }
@@ -47,13 +47,13 @@ impl Timestamp {
         self.0.div_euclid(MICROS_PER_SECOND)
     }
 
-    /// This instant moved forward, cut at the end of the representable range.
+    /// This instant moved forward, clamped to the representable range.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(whole_micros(by)))
     }
 
-    /// This instant moved back, cut at the start of the representable range.
+    /// This instant moved back, clamped to the representable range.
     #[must_use]
     pub fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(whole_micros(by)))

@@ -16,7 +16,7 @@ pub enum Type {
     Flag,
     /// Octets (`bytes`): `bytea` on PostgreSQL, a blob on SQLite.
     Bytes,
-    /// A UUID (`id`): `uuid` on PostgreSQL, hyphenated lower-case text on SQLite.
+    /// A UUID (`id`): `uuid` on PostgreSQL, hyphenated lowercase text on SQLite.
     Id,
     /// An instant (`instant`): `timestamptz` on PostgreSQL, integer microseconds on SQLite.
     Instant,

@@ -29,7 +29,7 @@ async fn verify(app: &App, output: Output) -> Result<ExitCode, Failure> {
     match audit::verify(&app.db, &app.audit_keys).await? {
         Ok(records) => {
             let result = json!({ "intact": true, "records": records, "first_bad": null });
-            output.result(&result, || format!("The audit log is intact: {records} records."));
+            output.result(&result, || format!("The audit log is intact. Records: {records}."));
             Ok(ExitCode::SUCCESS)
         }
         Err(fault) => {

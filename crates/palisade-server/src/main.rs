@@ -1,7 +1,6 @@
 //! The binary `palisade`: the server and its command line.
 //!
-//! Everything that it does is done by the library; here stand reading the settings and the root key,
-//! printing, logging and the exit code.
+//! The library does the work. This crate reads the settings and the root key, prints, logs and sets the exit code.
 
 mod audit;
 mod cli;

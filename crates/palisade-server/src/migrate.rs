@@ -24,7 +24,7 @@ pub(crate) async fn run(
         let applied = db.migrate(&migrations, Clock::system().now()).await?;
         output.result(&json!({ "applied": items(&applied) }), || match applied.len() {
             0 => "The schema is up to date.".to_owned(),
-            count => format!("Applied {count} migrations."),
+            count => format!("Migrations applied: {count}."),
         });
         db.close().await;
         return Ok(ExitCode::SUCCESS);

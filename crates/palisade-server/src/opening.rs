@@ -163,8 +163,8 @@ pub(crate) async fn close(app: &App) -> Result<(), Failure> {
         tracing::warn!("the database did not close its connections in time; they are cut");
     }
     sealed.map_err(|error| {
-        let detail = "the newest records of the audit log are not chained yet; what the command did \
-                    stays done";
+        let detail = "the newest records of the audit log are not chained yet; the changes \
+                    that the command made remain";
         Failure { details: error.causes().into_iter().collect(), ..Failure::failed(detail) }
     })
 }
@@ -178,7 +178,7 @@ async fn schema(settings: &Settings, builder: &Builder, db: &Db) -> Result<(), F
     let missing = db.migrations(&migrations).await?.missing();
     if missing > 0 {
         return Err(Failure::failed(format!(
-            "the database lacks {missing} migrations; apply them with: palisade migrate up"
+            "migrations missing in the database: {missing}; apply them with: palisade migrate up"
         )));
     }
     Ok(())
@@ -284,7 +284,7 @@ fn is_within(path: &Path, data: &Path) -> std::io::Result<bool> {
         let is_link = |folder: &&Path| folder.symlink_metadata().is_ok_and(|it| it.is_symlink());
         return match below.into_iter().find(is_link) {
             Some(link) => Err(std::io::Error::other(format!(
-                "{} in the data directory is a symbolic link; use a folder",
+                "{} in the data directory is a symbolic link; use a directory",
                 link.display()
             ))),
             None => Ok(true),

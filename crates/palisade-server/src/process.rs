@@ -1,4 +1,5 @@
-//! What the operating system allows this process, and what it must not do for others.
+//! Limits of the process: no core dumps, no access to its memory by other processes, and more open
+//! files.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

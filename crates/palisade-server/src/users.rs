@@ -101,7 +101,7 @@ async fn act(app: &App, user: &User, action: &UserAction) -> Result<String, Fail
         UserAction::RevokeSessions { .. } => {
             let ended =
                 sessions::revoke_all(app.change_holding(&operator, &alone).await?, user.id).await?;
-            format!("is signed out of {} sessions", ended.0)
+            format!("is signed out; sessions ended: {}", ended.0)
         }
         UserAction::ResetMfa { .. } => {
             mfa::reset(app.change_holding(&operator, &alone).await?, user.id).await?;
@@ -135,9 +135,7 @@ async fn revoke_everyone(app: &App, output: Output, yes: bool) -> Result<(), Fai
     let ended = sessions::revoke_everyone(app, &Actor::operator()).await?;
     let (accounts, sessions) = (ended.accounts, ended.sessions);
     output.result(&json!({ "accounts": accounts, "sessions": sessions }), || {
-        format!(
-            "Ended {sessions} sessions; revoked the API keys and sessions of {accounts} accounts."
-        )
+        format!("Sessions ended: {sessions}. Accounts whose credentials were ended: {accounts}.")
     });
     Ok(())
 }

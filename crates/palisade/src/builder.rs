@@ -1,4 +1,4 @@
-//! Putting a Palisade together: an app and its services, from modules.
+//! Builds a Palisade server: an app and its services, from modules.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ const FEED: Migration = Migration {
     },
 };
 
-/// Puts an [`App`] together from its modules.
+/// Builds an [`App`] from its modules.
 #[derive(Clone)]
 pub struct Builder {
     modules: Vec<Module>,
@@ -99,19 +99,19 @@ impl Builder {
         self
     }
 
-    /// The whole schema, in order: the feed's, then module by module. A module that is no part of this
-    /// server has none here; what it left in a database stays there.
+    /// The whole schema, in order: the feed's, then module by module. A module that is not part of this server
+    /// contributes none; its tables in an existing database stay there.
     pub fn migrations(&self) -> Vec<Migration> {
         let slices = self.modules.iter().flat_map(|module| module.migrations);
         std::iter::once(&FEED).chain(slices).copied().collect()
     }
 
-    /// All routes, as their lines say.
+    /// All routes, as their route lines declare them.
     pub fn routes(&self) -> Vec<Route> {
         self.modules.iter().flat_map(|module| (module.routes)().into_list()).collect()
     }
 
-    /// The API's description (OpenAPI 3.1.1), made from the routes.
+    /// The API's description (OpenAPI 3.1.1), generated from the routes.
     pub fn openapi(&self) -> serde_json::Value {
         let about = About { settings: &self.settings, credentials: &self.credentials() };
         openapi(&about, &self.routes())
@@ -224,10 +224,10 @@ impl Builder {
         router.with_state(app.clone())
     }
 
-    /// Starts reading the feed and the work that is done by the clock.
+    /// Starts reading the feed and running the scheduled jobs.
     ///
     /// # Errors
-    /// When the feed can't be read a first time.
+    /// When the feed can't be read for the first time.
     pub async fn run(&self, app: &App) -> Result<Running> {
         running::start(app, self.modules.iter().flat_map(|module| module.jobs)).await
     }

@@ -1,10 +1,10 @@
 //! Palisade as a library: accounts, sign-in, sessions, tokens and an audit log, inside an axum server.
 //!
-//! A running Palisade is an [`App`], made by [`Builder`] from [`Settings`](settings::Settings) and a
-//! list of [`Module`](module::Module)s: Palisade's own and those of the application.
+//! A running Palisade is an [`App`], built by [`Builder`] from [`Settings`](settings::Settings) and a list of
+//! [`Module`](module::Module)s: Palisade's own and those of the application.
 //!
-//! Where to look: `ARCHITECTURE.md` draws the house; each module's front page says what it is for, the
-//! promises it keeps and the tables it owns.
+//! Where to look: `ARCHITECTURE.md` describes the structure; each module's front page states its purpose, the promises
+//! it keeps and the tables it owns.
 
 mod builder;
 pub mod credentials;

@@ -1,5 +1,4 @@
-//! What a running Palisade does on its own: it follows what other processes did, and does the work that is done by the
-//! clock.
+//! The background work of a running Palisade: it reads the feed, and runs the scheduled jobs.
 //!
 //! # Promises
 //!
@@ -61,8 +60,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// Stops the work and waits until it has. Then it chains the records of the audit log that wait for it, which
-    /// takes three seconds at most.
+    /// Stops the work and waits until it has. Then it chains the pending records of the audit log, which takes three
+    /// seconds at most.
     pub async fn stop(self) {
         self.stop.send_replace(true);
         join_all(self.tasks).await;

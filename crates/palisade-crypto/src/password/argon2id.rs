@@ -16,17 +16,17 @@ const SALT_LENGTH: usize = 16;
 const OUTPUT_LENGTH: usize = 32;
 const SHORTEST_IMPORTED_OUTPUT: usize = 16;
 
-/// The memory of Argon2, kept from one password to the next because asking the operating system
-/// for it anew takes about as long as filling it. One for each hash that is made at the same time.
+/// The memory of Argon2, kept from one password to the next because requesting it from the
+/// operating system again takes about as long as filling it. Each concurrent hash needs its own.
 ///
-/// It grows to the dearest cost it was used for and holds nothing but zeros between two uses.
+/// It grows to the highest cost that it was used for and contains only zeros between uses.
 #[derive(Default)]
 pub struct Memory {
     blocks: Vec<Block>,
 }
 
 impl Memory {
-    /// No memory yet; it is taken at the first use.
+    /// Creates a value without memory, which is allocated on first use.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -37,7 +37,7 @@ impl Memory {
         self.blocks = Vec::new();
     }
 
-    /// How many bytes are held.
+    /// The number of bytes that are allocated.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.blocks.capacity() * Block::SIZE

@@ -1,4 +1,4 @@
-//! bcrypt, of a keyed digest of the password; and plain bcrypt for hashes made elsewhere.
+//! bcrypt, of a keyed digest of the password; and plain bcrypt for hashes from other systems.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;

@@ -8,7 +8,7 @@ pub(super) const MOST_PASSES: u32 = 16;
 pub(super) const MOST_LANES: u32 = 16;
 pub(super) const BCRYPT_COSTS: RangeInclusive<u32> = 10..=15;
 
-/// How a password is hashed, and how dear it is.
+/// How a password is hashed, and at what cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cost {
     /// Argon2id, version 1.3 (RFC 9106).
@@ -36,8 +36,8 @@ impl Cost {
 
     /// Checks the bounds named at the fields.
     ///
-    /// These are the bounds of the algorithms and of what one sign-in may take. A floor for
-    /// production ([`Cost::LIGHT`]) is the settings' to demand: tests need less.
+    /// These are the bounds of the algorithms and of what one sign-in may take. The settings
+    /// enforce a minimum for production ([`Cost::LIGHT`]): tests need less.
     ///
     /// # Errors
     ///

@@ -1,13 +1,13 @@
 //! Password hashes: Argon2id (RFC 9106) by default, bcrypt where a site wants it.
 //!
-//! Unicode normalisation (NFC) is the caller's. So is the pepper: the encoded hash is meant to be
-//! sealed before it is stored.
+//! Unicode normalization (NFC) is the caller's responsibility. So is the pepper: the encoded hash
+//! is meant to be sealed before it is stored.
 //!
 //! # Promises
 //!
 //! - Every byte of a password counts, whatever its length and whatever bytes it holds: bcrypt is
 //!   given a keyed digest of the password, so nothing is cut at 72 bytes or at a zero byte.
-//! - What an encoded hash asks for is capped before any work is done for it.
+//! - The cost that an encoded hash requests is limited before any work is done.
 //! - Hashes are compared in constant time, and the memory of Argon2 is wiped after each use.
 //! - [`dummy`] costs exactly what a real hash of the same [`Cost`] costs to verify.
 //!
@@ -17,7 +17,7 @@
 //! |---|---|
 //! | `$argon2id$v=19$m=…,t=…,p=…$salt$hash` | PHC string |
 //! | `$palisade-bcrypt-v1$2b$12$…` | bcrypt of the keyed digest of the password |
-//! | `$2a$`, `$2b$`, `$2y$…` | plain bcrypt, made elsewhere: verified, never made |
+//! | `$2a$`, `$2b$`, `$2y$…` | plain bcrypt from other systems: verified, never created |
 
 mod argon2id;
 mod bcrypt;
@@ -34,16 +34,16 @@ use crate::secret::SecretString;
 /// Longer texts are no encoded hash. The longest form this module knows takes about 200 bytes.
 const LONGEST_ENCODED: usize = 512;
 
-/// Why a password was neither hashed nor judged.
+/// Why a password was neither hashed nor verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PasswordError {
     /// The cost to hash at is out of bounds.
     Cost(CostError),
-    /// The encoded text is no hash in a form this module knows.
+    /// The encoded text is not a hash in a form that this module knows.
     Malformed,
-    /// The encoded hash asks for more work than this module ever does.
+    /// The encoded hash requests more work than this module allows.
     TooCostly,
-    /// The memory that the cost asks for could not be had.
+    /// The memory that the cost requires could not be allocated.
     OutOfMemory,
 }
 
@@ -74,7 +74,7 @@ impl From<CostError> for PasswordError {
 ///
 /// # Errors
 ///
-/// If the cost is out of bounds or its memory cannot be had.
+/// If the cost is out of bounds or its memory cannot be allocated.
 pub fn hash(
     cost: &Cost,
     password: &SecretString,
@@ -92,15 +92,15 @@ pub fn hash(
     }
 }
 
-/// Whether `password` is the one that `encoded` was made of.
+/// Returns whether `password` matches `encoded`.
 ///
-/// A plain bcrypt hash made elsewhere matches no password over 72 bytes: bcrypt looked at the
-/// first 72 only, and whatever follows them would go unjudged.
+/// A plain bcrypt hash from another system matches no password over 72 bytes: bcrypt used only the
+/// first 72, and the rest would not be checked.
 ///
 /// # Errors
 ///
-/// If `encoded` has no known form, asks for too much work, or its memory cannot be had. What a
-/// wrong password gets is `Ok(false)`.
+/// If `encoded` has no known form, asks for too much work, or its memory cannot be allocated. A
+/// wrong password returns `Ok(false)`.
 pub fn verify(
     encoded: &str,
     password: &SecretString,
@@ -112,8 +112,8 @@ pub fn verify(
     }
 }
 
-/// Whether `encoded` was made by this module at exactly `cost`. If not, the password is hashed
-/// anew the next time it is known.
+/// Returns whether `encoded` was created by this module at exactly `cost`. If not, the password is
+/// hashed again the next time it is known.
 #[must_use]
 pub fn is_at_cost(encoded: &str, cost: &Cost) -> bool {
     match Encoded::parse(encoded) {
@@ -124,7 +124,7 @@ pub fn is_at_cost(encoded: &str, cost: &Cost) -> bool {
 }
 
 /// An encoded hash that no password matches and that costs exactly `cost` to verify, for accounts
-/// that do not exist. It is made without hashing.
+/// that do not exist. Creating it computes no hash.
 #[must_use]
 pub fn dummy(cost: &Cost) -> String {
     match *cost {

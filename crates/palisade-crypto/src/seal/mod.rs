@@ -7,12 +7,12 @@
 //! # Promises
 //!
 //! - Sealed bytes open only with the same key, the same key version and the same context.
-//! - Any other bytes, changed, cut, extended or put together, are refused without a panic and
-//!   without a hint at what was wrong with them.
+//! - All other bytes (changed, truncated, extended or assembled from parts) are refused without a
+//!   panic and without revealing what is wrong with them.
 //!
 //! # Format
 //!
-//! | made by | bytes |
+//! | created by | bytes |
 //! |---|---|
 //! | [`SealingKey`] | `1`, nonce (24), ciphertext, tag (16) |
 //! | [`KeyRing`] | `2`, key version (4, big endian), nonce (24), ciphertext, tag (16) |
@@ -84,7 +84,7 @@ impl SealingKey {
         self.seal_after(&[SINGLE], random, context, plaintext)
     }
 
-    /// Opens what [`SealingKey::seal`] made for the same `context`.
+    /// Opens a value that [`SealingKey::seal`] created for the same `context`.
     ///
     /// # Errors
     ///

@@ -46,7 +46,8 @@ impl KeyRing {
         self.keys[&self.current].seal_after(&header(self.current), random, context, plaintext)
     }
 
-    /// Opens what [`KeyRing::seal`] made for the same `context`, under whichever version.
+    /// Opens a value that [`KeyRing::seal`] created for the same `context`, under any version in
+    /// the ring.
     ///
     /// # Errors
     ///
@@ -58,7 +59,8 @@ impl KeyRing {
         key.open_after(&header(version), context, body)
     }
 
-    /// The key version that `sealed` claims: enough to find what should be sealed anew, no proof.
+    /// The key version that `sealed` claims: enough to find values that should be sealed again, but
+    /// not authenticated.
     #[must_use]
     pub fn version_of(sealed: &[u8]) -> Option<u32> {
         split(sealed).map(|(version, _)| version)
@@ -77,7 +79,7 @@ fn split(sealed: &[u8]) -> Option<(u32, &[u8])> {
     }
 }
 
-/// Why keys make no ring.
+/// Why keys do not form a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyRingError {
     /// No key was given.

@@ -1,4 +1,4 @@
-//! What an access token says, and the rules its claims have to keep.
+//! The claims of an access token, and the rules that they must satisfy.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -28,13 +28,13 @@ pub struct AccessClaims {
     pub sid: String,
     /// The token's own id.
     pub jti: String,
-    /// When the token was made.
+    /// When the token was issued.
     pub iat: i64,
-    /// When the token ends. At this second it is over.
+    /// When the token expires. It is no longer valid at this second.
     pub exp: i64,
     /// When the user last proved who they are.
     pub auth_time: i64,
-    /// By which methods they did (RFC 8176).
+    /// The methods that were used for it (RFC 8176).
     pub amr: Vec<String>,
     /// Which generation of the session's credentials the token belongs to. A later one replaces it.
     #[serde(rename = "gen")]

@@ -1,4 +1,4 @@
-//! Token keys: made, stored, named, published.
+//! Token keys: how they are created, stored, named and published.
 
 use std::{error, fmt};
 
@@ -16,7 +16,7 @@ use super::{AccessClaims, Algorithm, LONGEST_TOKEN, jwt, paseto, signature};
 use crate::random::Random;
 use crate::secret::SecretBytes;
 
-/// A key that makes tokens, of one algorithm.
+/// A key that creates tokens with one algorithm.
 ///
 /// Its private half is 32 bytes for every algorithm: the seed of Ed25519 (RFC 8032), the scalar of
 /// P-256 (big endian), or the key of `v4.local`.
@@ -33,8 +33,8 @@ pub(super) enum Signing {
     PasetoV4Local(SymmetricKey<V4>),
 }
 
-/// What judges the tokens of one [`TokenKey`]. For `v4.local` this is the secret key itself, so
-/// treat every value of this type as secret.
+/// The key that verifies the tokens of one [`TokenKey`]. For `v4.local` this is the secret key
+/// itself, so treat every value of this type as secret.
 #[derive(Clone)]
 pub struct VerificationKey {
     kid: String,
@@ -51,11 +51,12 @@ pub(super) enum Verifying {
 }
 
 impl TokenKey {
-    /// A new key, of bytes from `random`.
+    /// Creates a key from `random`.
     ///
     /// # Errors
     ///
-    /// If `random` gives no usable key in eight tries, which a source of randomness does not do.
+    /// If `random` yields no usable key in eight attempts, which does not happen with a real source
+    /// of randomness.
     pub fn generate(algorithm: Algorithm, random: &dyn Random) -> Result<Self, TokenKeyError> {
         for _ in 0..8 {
             let mut bytes = Zeroizing::new([0; 32]);
@@ -67,11 +68,11 @@ impl TokenKey {
         Err(TokenKeyError::BadKey)
     }
 
-    /// The key of the bytes that [`TokenKey::private`] gave.
+    /// Restores a key from the bytes that [`TokenKey::private`] returned.
     ///
     /// # Errors
     ///
-    /// If they are not 32 bytes, all zero, or no scalar of P-256.
+    /// If they are not 32 bytes, all zero, or not a P-256 scalar.
     pub fn from_private(algorithm: Algorithm, private: &[u8]) -> Result<Self, TokenKeyError> {
         let bytes: [u8; 32] = private.try_into().map_err(|_| TokenKeyError::BadKey)?;
         let private = Zeroizing::new(bytes);
@@ -106,20 +107,20 @@ impl TokenKey {
         self.verification.algorithm()
     }
 
-    /// What judges this key's tokens.
+    /// The key that verifies this key's tokens.
     #[must_use]
     pub fn verification(&self) -> VerificationKey {
         self.verification.clone()
     }
 
-    /// Makes a token of these claims.
+    /// Creates a token with these claims.
     ///
     /// EdDSA and `v4.public` need no randomness to sign. The libraries for ES256 and `v4.local`
-    /// draw theirs from the operating system and take no other, so `_random` is never read.
+    /// obtain theirs only from the operating system, so `_random` is never read.
     ///
     /// # Errors
     ///
-    /// If a verifier would refuse the claims whatever the time, or the token gets too long.
+    /// If a verifier would refuse the claims at any time, or the token gets too long.
     pub fn sign(
         &self,
         claims: &AccessClaims,
@@ -134,11 +135,11 @@ impl TokenKey {
         if token.len() > LONGEST_TOKEN { Err(TokenKeyError::BadClaims) } else { Ok(token) }
     }
 
-    /// Signs something that is no access token, as a compact JWS of this `typ`.
+    /// Signs a statement that is not an access token, as a compact JWS of this `typ`.
     ///
     /// # Errors
     ///
-    /// If the type is that of access tokens, or the key is no JWT key.
+    /// If the type is that of access tokens, or the key is not a JWT key.
     pub fn sign_statement(&self, typ: &str, claims: &Value) -> Result<String, TokenKeyError> {
         jwt::sign_statement(self, typ, claims)
     }
@@ -265,10 +266,10 @@ fn paseto_local(key: &[u8; 32]) -> Result<(Signing, Verifying), TokenKeyError> {
     Ok((Signing::PasetoV4Local(key.clone()), Verifying::PasetoV4Local(key)))
 }
 
-/// Why there is no key, or no token.
+/// Why a key or a token could not be created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKeyError {
-    /// The bytes are no private key of the algorithm.
+    /// The bytes are not a private key of the algorithm.
     BadKey,
     /// The claims break a rule that every verifier checks, or make the token too long.
     BadClaims,

@@ -1,16 +1,16 @@
-//! Access tokens: JWT (RFC 9068) and PASETO version 4, made and judged.
+//! Access tokens: JWT (RFC 9068) and PASETO version 4, created and verified.
 //!
 //! # Promises
 //!
 //! - A key has one algorithm for life. A token names a key by its exact id; the key, never the
-//!   token, says which algorithm judges it (RFC 8725 3.1).
+//!   token, determines the algorithm (RFC 8725 3.1).
 //! - Keys come from the [`Verifier`]'s own set and from nowhere else: header members that bring or
 //!   point to keys are refused, as is every member Palisade does not write itself.
-//! - No claim is read before the signature has been found good.
+//! - No claim is read before the signature has been verified.
 //! - Claims are strictly typed; a token with a claim missing, repeated, unknown or of another type
 //!   is refused. Expiry has no leeway.
-//! - A token says who signed in, not that the session still lives: that is asked elsewhere, on
-//!   every request.
+//! - A token states who signed in, not that the session is still active: that is checked elsewhere,
+//!   on every request.
 
 mod claims;
 mod jwt;
@@ -25,7 +25,7 @@ pub use claims::AccessClaims;
 pub use key::{TokenKey, TokenKeyError, VerificationKey};
 pub use verifier::Verifier;
 
-/// Longer texts are no access token. In bytes.
+/// The maximum length of an access token, in bytes.
 pub const LONGEST_TOKEN: usize = 4096;
 
 /// How a token is signed or sealed. Each key has exactly one.
@@ -68,19 +68,19 @@ impl Algorithm {
     }
 }
 
-/// Why a token is refused. For logs and decisions; a client learns only that it is.
+/// Why a token is refused. For logs and decisions; a client learns only that it was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenError {
-    /// Not a token of a kind Palisade makes: size, shape, encoding, header or footer.
+    /// Not a kind of token that Palisade creates: size, shape, encoding, header or footer.
     Malformed,
-    /// It names no key, or none in the verifier's set. The caller may load keys anew, once.
+    /// It names no key, or none in the verifier's set. The caller may reload the keys, once.
     UnknownKey,
     /// The signature is wrong, or the token's algorithm is not that of its key.
     BadSignature,
     /// Well signed, but a claim is missing, unknown, of another type or of an unacceptable value;
     /// the text names it.
     BadClaim(&'static str),
-    /// Everything is in order but the time is over.
+    /// The token is valid in every other respect, but has expired.
     Expired,
 }
 

@@ -7,11 +7,11 @@ use super::cbor::{self, Map};
 use super::certificate::{self, Certificate};
 use super::{Algorithm, LONGEST_ATTESTATION_OBJECT, PublicKey, WebauthnError};
 
-/// Which statements of attestation are believed.
+/// Which attestation statements are trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttestationPolicy<'a> {
-    /// None is required and none is believed: what comes must be well formed, and a statement that
-    /// the credential made over itself must be right.
+    /// None is required and none is trusted. A statement must still be well formed, and self
+    /// attestation must be correct.
     None,
     /// The statement must be `packed` with certificates, or `fido-u2f`, and lead to a root.
     Trusted {
@@ -27,7 +27,7 @@ pub enum AttestationPolicy<'a> {
 pub enum AttestationFormat {
     /// No statement.
     None,
-    /// The format made for WebAuthn, with certificates or by the credential over itself.
+    /// The format that WebAuthn defines, with certificates or as self attestation.
     Packed,
     /// Of authenticators for FIDO U2F.
     FidoU2f,

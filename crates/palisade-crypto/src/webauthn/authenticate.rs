@@ -1,4 +1,4 @@
-//! A sign-in judged: section 7.2.
+//! Verification of a sign-in: section 7.2.
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -7,10 +7,10 @@ use super::authenticator_data::AuthenticatorData;
 use super::client_data::{self, Ceremony};
 use super::{AuthenticationResponse, PublicKey, RelyingParty, UserVerification, WebauthnError};
 
-/// What a sign-in must answer.
+/// What a sign-in must match.
 #[derive(Clone, Copy, Debug)]
 pub struct AuthenticationExpectation<'a> {
-    /// The challenge that was sent, 16 bytes or more, used for this sign-in alone.
+    /// The challenge that was sent, 16 bytes or more, used only for this sign-in.
     pub challenge: &'a [u8],
     /// What was asked of the authenticator.
     pub user_verification: UserVerification,
@@ -28,24 +28,25 @@ pub struct StoredCredential<'a> {
     pub sign_count: u32,
     /// As it was at registration.
     pub backup_eligible: bool,
-    /// The owner's user handle: what stood in `user.id` at registration.
+    /// The owner's user handle: the value of `user.id` at registration.
     pub user_handle: &'a [u8],
 }
 
-/// A sign-in that is the credential's.
+/// A verified sign-in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Authenticated {
     /// The counter, to be stored.
     pub sign_count: u32,
-    /// Whether the authenticator verified its user: something they know or are, beside the key.
+    /// Whether the authenticator verified its user: something they know or are, in addition to the
+    /// key.
     pub user_verified: bool,
     /// Whether the credential is backed up now, to be stored.
     pub backed_up: bool,
 }
 
-/// Judges a sign-in. The caller has looked the ceremony up by
-/// [`AuthenticationResponse::challenge`] and used it up, and has seen to it that the credential is
-/// one of those the ceremony was for.
+/// Verifies a sign-in. The caller must already have looked up the ceremony by
+/// [`AuthenticationResponse::challenge`], marked it as used, and checked that the credential is one
+/// of those that the ceremony was for.
 ///
 /// # Errors
 ///

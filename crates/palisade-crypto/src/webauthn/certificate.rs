@@ -1,6 +1,6 @@
-//! The certificates of authenticators (section 8.2.1) and their way to a root (RFC 5280 6.1).
+//! The certificates of authenticators (section 8.2.1) and their path to a root (RFC 5280 6.1).
 //!
-//! `x509-parser` takes them apart; every signature is judged by aws-lc-rs.
+//! `x509-parser` parses them; aws-lc-rs verifies every signature.
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P256_SHA512_ASN1, ECDSA_P384_SHA256_ASN1,

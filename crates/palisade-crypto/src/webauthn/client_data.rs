@@ -1,4 +1,4 @@
-//! `clientDataJSON`: what the browser says of the page (section 5.8.1).
+//! `clientDataJSON`: what the browser states about the page (section 5.8.1).
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -41,7 +41,7 @@ impl Ceremony {
     }
 }
 
-/// The challenge inside `clientDataJSON`, unproven: for looking the ceremony up by it.
+/// The challenge in `clientDataJSON`, not yet verified: for looking up the ceremony.
 ///
 /// # Errors
 ///

@@ -3,7 +3,7 @@
 use std::{error, fmt};
 
 /// Why a registration or an authentication is refused. For logs and decisions; a client learns only
-/// that it is.
+/// that it was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WebauthnError {
     /// A part is longer than its bound.
@@ -48,17 +48,17 @@ pub enum WebauthnError {
     NoCredentialData,
     /// An authentication that carries a new credential.
     UnexpectedCredentialData,
-    /// Flagged to have extension data, but there is none, or it is no map.
+    /// Flagged to have extension data, but there is none, or it is not a map.
     BadExtensions,
     /// The credential's id is too short or too long.
     BadCredentialId,
     /// The authenticator's id for the credential isn't the response's.
     CredentialIdMismatch,
-    /// The response is of another credential than the stored one.
+    /// The response belongs to a credential other than the stored one.
     WrongCredential,
-    /// The credential is of another user.
+    /// The credential belongs to another user.
     WrongUser,
-    /// No public key of its algorithm: type, curve, length or point don't fit.
+    /// Not a public key of its algorithm: the type, curve, length or point is wrong.
     BadKey,
     /// An algorithm that isn't supported.
     UnsupportedAlgorithm,
@@ -70,7 +70,7 @@ pub enum WebauthnError {
     CounterWentBack,
     /// An attestation format that isn't known.
     UnknownAttestation,
-    /// A statement of attestation that is malformed or wrong.
+    /// An attestation statement that is malformed or wrong.
     BadAttestation,
     /// The attestation's certificate breaks the rules for its format.
     BadAttestationCertificate,

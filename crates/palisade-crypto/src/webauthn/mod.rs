@@ -1,20 +1,20 @@
-//! WebAuthn (passkeys and security keys): options made, registrations and sign-ins judged, as W3C
-//! Web Authentication Level 3 says in sections 7.1 and 7.2.
+//! WebAuthn (passkeys and security keys): creates options and verifies registrations and sign-ins,
+//! as specified in W3C Web Authentication Level 3, sections 7.1 and 7.2.
 //!
 //! # Promises
 //!
-//! - Nothing here keeps a ceremony. The caller makes the challenge, looks its ceremony up by
-//!   [`RegistrationResponse::challenge`] or [`AuthenticationResponse::challenge`], uses it up, and
-//!   hands the expected bytes in; they are compared in constant time.
+//! - This module stores no ceremony. The caller creates the challenge, looks up its ceremony by
+//!   [`RegistrationResponse::challenge`] or [`AuthenticationResponse::challenge`], marks it as
+//!   used, and passes in the expected bytes; they are compared in constant time.
 //! - Origins are compared as whole texts. Frames of other origins (`crossOrigin`, `topOrigin`) are
 //!   refused.
 //! - Every input is bounded before it is decoded. CBOR is nested eight levels at most, no map has
 //!   a key twice, nothing follows what was read, and base64url has one spelling.
 //! - A key is checked when it is registered: type, curve, algorithm and point agree, and the
 //!   algorithm is one that was offered.
-//! - A statement of attestation counts for nothing unless the caller asks for
-//!   [`AttestationPolicy::Trusted`]; then only `packed` and `fido-u2f` with a chain to one of the
-//!   given roots are accepted, and self attestation, TPM, Android and Apple are refused.
+//! - An attestation statement is ignored unless the caller requests [`AttestationPolicy::Trusted`];
+//!   then only `packed` and `fido-u2f` with a chain to one of the given roots are accepted, and
+//!   self attestation, TPM, Android and Apple are refused.
 //! - Each refusal has a variant of [`WebauthnError`] of its own.
 //!
 //! # Example
@@ -60,11 +60,11 @@ pub use public_key::{Algorithm, PublicKey};
 pub use register::{NewCredential, RegistrationExpectation, verify_registration};
 pub use response::{AuthenticationResponse, RegistrationResponse};
 
-/// Longer `clientDataJSON` is refused. In bytes.
+/// The maximum length of `clientDataJSON`, in bytes.
 pub const LONGEST_CLIENT_DATA: usize = 4 * 1024;
-/// Longer attestation objects are refused. In bytes.
+/// The maximum length of an attestation object, in bytes.
 pub const LONGEST_ATTESTATION_OBJECT: usize = 64 * 1024;
-/// Longer authenticator data is refused. In bytes.
+/// The maximum length of authenticator data, in bytes.
 pub const LONGEST_AUTHENTICATOR_DATA: usize = 32 * 1024;
 /// The shortest id a new credential may have, in bytes (section 4, credential ID).
 pub const SHORTEST_CREDENTIAL_ID: usize = 16;
@@ -73,7 +73,7 @@ pub const LONGEST_CREDENTIAL_ID: usize = 1023;
 /// The longest user handle, in bytes (section 5.4.3).
 pub const LONGEST_USER_HANDLE: usize = 64;
 
-/// Who asks for credentials: this service.
+/// The relying party: this service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelyingParty {
     /// The RP ID, a domain without scheme and port (section 4). Credentials are bound to it for
@@ -83,7 +83,7 @@ pub struct RelyingParty {
     pub origins: Vec<String>,
 }
 
-/// Whether the authenticator must see who is there, by PIN or biometry (section 5.8.6).
+/// Whether the authenticator must verify the user, by PIN or biometrics (section 5.8.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UserVerification {

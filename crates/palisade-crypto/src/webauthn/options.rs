@@ -1,4 +1,4 @@
-//! What browsers are asked: the JSON of `PublicKeyCredentialCreationOptionsJSON` and
+//! What is requested from browsers: the JSON of `PublicKeyCredentialCreationOptionsJSON` and
 //! `PublicKeyCredentialRequestOptionsJSON` (sections 5.4 and 5.5), for
 //! `PublicKeyCredential.parseCreationOptionsFromJSON()` and its sibling.
 
@@ -11,10 +11,10 @@ use super::{Algorithm, RelyingParty, UserVerification};
 /// The account that a credential will be for.
 #[derive(Clone, Copy, Debug)]
 pub struct UserEntity<'a> {
-    /// The user handle: 1 to 64 bytes that name the account and tell nothing of the person
+    /// The user handle: 1 to 64 bytes that identify the account and reveal nothing about the person
     /// (section 14.6.1).
     pub id: &'a [u8],
-    /// What tells the account from others: an email.
+    /// A name that distinguishes the account from others: an email address.
     pub name: &'a str,
     /// What the person is called.
     pub display_name: &'a str,
@@ -43,15 +43,15 @@ impl CredentialDescriptor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ResidentKey {
-    /// It must be.
+    /// It is required.
     Required,
-    /// If that can be done.
+    /// It is preferred.
     Preferred,
-    /// If possible not.
+    /// It is discouraged.
     Discouraged,
 }
 
-/// Which statement of attestation is asked for (section 5.4.7).
+/// Which attestation statement is requested (section 5.4.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AttestationConveyance {
@@ -140,7 +140,7 @@ impl CreationOptions {
         }
     }
 
-    /// With a time limit that browsers may keep, in milliseconds.
+    /// With a time limit in milliseconds, which browsers may ignore.
     #[must_use]
     pub fn timeout(mut self, milliseconds: u32) -> Self {
         self.timeout = Some(milliseconds);
@@ -154,7 +154,7 @@ impl CreationOptions {
         self
     }
 
-    /// With these demands on the authenticator.
+    /// With these requirements for the authenticator.
     #[must_use]
     pub fn select(mut self, resident_key: ResidentKey, verification: UserVerification) -> Self {
         self.authenticator_selection = SelectionJson {
@@ -165,14 +165,14 @@ impl CreationOptions {
         self
     }
 
-    /// With a statement of attestation asked for.
+    /// With a request for an attestation statement.
     #[must_use]
     pub fn attestation(mut self, conveyance: AttestationConveyance) -> Self {
         self.attestation = conveyance;
         self
     }
 
-    /// With hints for the browser's dialogue: `security-key`, `client-device`, `hybrid`.
+    /// With hints for the browser's dialog: `security-key`, `client-device`, `hybrid`.
     #[must_use]
     pub fn hints(mut self, hints: Vec<String>) -> Self {
         self.hints = hints;
@@ -208,28 +208,28 @@ impl RequestOptions {
         }
     }
 
-    /// With a time limit that browsers may keep, in milliseconds.
+    /// With a time limit in milliseconds, which browsers may ignore.
     #[must_use]
     pub fn timeout(mut self, milliseconds: u32) -> Self {
         self.timeout = Some(milliseconds);
         self
     }
 
-    /// With the credentials that may answer; none means any passkey.
+    /// With the credentials that are allowed. An empty list allows any passkey.
     #[must_use]
     pub fn allow(mut self, credentials: Vec<CredentialDescriptor>) -> Self {
         self.allow_credentials = credentials;
         self
     }
 
-    /// With this demand on the authenticator.
+    /// With this requirement for user verification.
     #[must_use]
     pub fn user_verification(mut self, verification: UserVerification) -> Self {
         self.user_verification = verification;
         self
     }
 
-    /// With hints for the browser's dialogue: `security-key`, `client-device`, `hybrid`.
+    /// With hints for the browser's dialog: `security-key`, `client-device`, `hybrid`.
     #[must_use]
     pub fn hints(mut self, hints: Vec<String>) -> Self {
         self.hints = hints;

@@ -106,14 +106,13 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    /// Reads a COSE key that fills `bytes`: what an authenticator sent, or what
-    /// [`PublicKey::as_bytes`] gave to be stored.
+    /// Reads a COSE key that fills `bytes`: what an authenticator sent, or what [`PublicKey::as_bytes`] returned for
+    /// storage.
     ///
     /// # Errors
     ///
-    /// If it isn't such a key, its members contradict each other, its point isn't on P-256, P-384 or
-    /// P-521 (Ed25519's is judged with each signature), its RSA modulus isn't of 2048 to 4096 bits,
-    /// or its algorithm isn't supported.
+    /// If it isn't such a key, its members contradict each other, its point isn't on P-256, P-384 or P-521 (Ed25519's
+    /// is checked with each signature), its RSA modulus isn't of 2048 to 4096 bits, or its algorithm isn't supported.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WebauthnError> {
         let map = cbor::whole_map(bytes)?;
         let number = integer(&map, ALGORITHM)?;

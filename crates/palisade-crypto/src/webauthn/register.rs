@@ -1,4 +1,4 @@
-//! A registration judged: section 7.1.
+//! Verification of a registration: section 7.1.
 
 use sha2::{Digest, Sha256};
 
@@ -12,16 +12,16 @@ use super::{
 /// The ways to reach an authenticator that options may name (section 5.8.4).
 const TRANSPORTS: [&str; 6] = ["ble", "hybrid", "internal", "nfc", "smart-card", "usb"];
 
-/// What a registration must answer.
+/// What a registration must match.
 #[derive(Clone, Copy, Debug)]
 pub struct RegistrationExpectation<'a> {
-    /// The challenge that was sent, 16 bytes or more, used for this registration alone.
+    /// The challenge that was sent, 16 bytes or more, used only for this registration.
     pub challenge: &'a [u8],
     /// What was asked of the authenticator.
     pub user_verification: UserVerification,
     /// The algorithms that were offered.
     pub algorithms: &'a [Algorithm],
-    /// Which statements of attestation are believed.
+    /// Which attestation statements are trusted.
     pub attestation: &'a AttestationPolicy<'a>,
 }
 
@@ -44,14 +44,14 @@ pub struct NewCredential {
     pub backed_up: bool,
     /// The model of the authenticator, which is only proven under [`AttestationPolicy::Trusted`].
     pub aaguid: [u8; 16],
-    /// The format of the statement of attestation.
+    /// The format of the attestation statement.
     pub attestation: AttestationFormat,
     /// How it can be reached, as the browser says: known words, each once.
     pub transports: Vec<String>,
 }
 
-/// Judges a registration. The caller has looked the ceremony up by
-/// [`RegistrationResponse::challenge`] and used it up.
+/// Verifies a registration. The caller must already have looked up the ceremony by
+/// [`RegistrationResponse::challenge`] and marked it as used.
 ///
 /// # Errors
 ///

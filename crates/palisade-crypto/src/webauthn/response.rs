@@ -61,7 +61,7 @@ struct AssertionPart {
 }
 
 impl RegistrationResponse {
-    /// The challenge that the response answers, unproven: for looking the ceremony up.
+    /// The challenge that the response answers, not yet verified: for looking up the ceremony.
     ///
     /// # Errors
     ///
@@ -70,7 +70,7 @@ impl RegistrationResponse {
         client_challenge(&self.client_data_json()?)
     }
 
-    /// The first member that is malformed, whatever it says: its place in the response, and why.
+    /// The first malformed member: its position in the response, and the reason.
     #[must_use]
     pub fn malformed(&self) -> Option<(&'static str, WebauthnError)> {
         bad_id(self.credential_id())
@@ -96,7 +96,7 @@ impl RegistrationResponse {
 }
 
 impl AuthenticationResponse {
-    /// The challenge that the response answers, unproven: for looking the ceremony up.
+    /// The challenge that the response answers, not yet verified: for looking up the ceremony.
     ///
     /// # Errors
     ///
@@ -105,7 +105,7 @@ impl AuthenticationResponse {
         client_challenge(&self.client_data_json()?)
     }
 
-    /// The first member that is malformed, whatever it says: its place in the response, and why.
+    /// The first malformed member: its position in the response, and the reason.
     #[must_use]
     pub fn malformed(&self) -> Option<(&'static str, WebauthnError)> {
         bad_id(self.credential_id())
@@ -115,7 +115,7 @@ impl AuthenticationResponse {
             .or_else(|| bad("/response/userHandle", self.user_handle()))
     }
 
-    /// The id of the credential that the response names, unproven: for looking it up.
+    /// The id of the credential that the response names, not yet verified: for looking it up.
     ///
     /// # Errors
     ///
@@ -124,8 +124,8 @@ impl AuthenticationResponse {
         credential_id(&self.kind, &self.id, &self.raw_id)
     }
 
-    /// The user handle that the response names, unproven. A sign-in without a name needs one
-    /// (section 7.2, step 6); [`super::verify_authentication`] compares it with the owner's.
+    /// The user handle that the response names, not yet verified. A sign-in without a name needs
+    /// one (section 7.2, step 6); [`super::verify_authentication`] compares it with the owner's.
     ///
     /// # Errors
     ///

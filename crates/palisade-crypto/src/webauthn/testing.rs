@@ -1,8 +1,8 @@
 //! An authenticator in software, for tests, behind the feature `testing`.
 //!
-//! [`SoftAuthenticator::register`] and [`SoftAuthenticator::authenticate`] answer options as a
-//! browser and a passkey together would. The other functions give the parts of an answer, so that
-//! a test can bend one of them.
+//! [`SoftAuthenticator::register`] and [`SoftAuthenticator::authenticate`] respond to options as a
+//! browser and a passkey together would. The other functions return the parts of a response, so
+//! that a test can alter one of them.
 
 #![expect(
     clippy::expect_used,

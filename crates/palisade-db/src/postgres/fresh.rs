@@ -1,8 +1,8 @@
-//! Which failures belong to one connection, so that the same on a fresh one may work.
+//! Which failures are specific to one connection, so that a retry on a fresh one may succeed.
 //!
-//! A connection keeps prepared statements, and the server keeps plans for them. After `pg_restore --clean`,
-//! a migration or another change of the tables they don't fit any more; behind a pooler they may be another
-//! server connection's. Such a connection is closed, and so is every older one: they all hold the same.
+//! A connection keeps prepared statements, and the server keeps plans for them. After `pg_restore --clean`, a migration
+//! or another change of the tables they are no longer valid; behind a pooler they may belong to another server
+//! connection. Such a connection is closed, and so is every older one, which has the same problem.
 
 use sqlx::postgres::PgDatabaseError;
 

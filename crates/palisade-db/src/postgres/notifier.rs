@@ -1,10 +1,10 @@
 //! Waking the processes that listen for changes.
 //!
-//! PostgreSQL lets one notifying transaction at a time commit, and the next waits until its sync to disk is
-//! done: a transaction that notified itself would take the shared commit away from all others. So a
-//! transaction only says that it has notices, and one task sends one notification for all that committed
-//! since the last. Two notifications are at least [`GATHERED_FOR`] apart. What is lost with the process or the
-//! connection, readers find at their next poll. The sender is named, so that it doesn't wake itself.
+//! PostgreSQL lets one notifying transaction at a time commit, and the next waits until its sync to disk is done: a
+//! transaction that notified itself would take the shared commit away from all others. So a transaction only says that
+//! it has notices, and one task sends one notification for all that committed since the last. Two notifications are at
+//! least [`GATHERED_FOR`] apart. If a notification is lost with the process or the connection, readers find the change
+//! at their next poll. The notification names its sender, so that a process doesn't wake itself.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;

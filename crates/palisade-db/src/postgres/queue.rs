@@ -1,8 +1,8 @@
 //! Where changes of this process wait for each other's locks, before they take a connection.
 //!
-//! SECURITY: a change that waits for a lock in the database keeps a connection meanwhile. A client that sends many
-//! changes of one account would so take all connections from everyone else
-//! (test: changes_that_wait_for_a_lock_take_no_connection).
+//! SECURITY: a change that waits for a lock in the database keeps a connection while it waits. A client that sends many
+//! changes of one account could take all connections from everyone else (test:
+//! changes_that_wait_for_a_lock_take_no_connection).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,8 +1,8 @@
-//! Who may read the files, and that they are the files they were made as.
+//! Checks who may read the files, and that no other file has been put in their place.
 //!
-//! SECURITY: none of them is ever reached through a link. Another user who may write to the directory, or
-//! an unpacked archive, could make us read, overwrite or open to others a file somewhere else. (The directory
-//! itself may be a link; the operator names it.) (test: a_database_that_is_a_link_is_neither_opened_nor_made)
+//! SECURITY: none of them is ever reached through a link. Another user who may write to the directory, or an unpacked
+//! archive, could make us read, overwrite or expose a file somewhere else. (The directory itself may be a link; the
+//! operator names it.) (test: a_database_that_is_a_link_is_neither_opened_nor_made)
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};

@@ -1,4 +1,4 @@
-//! SQLite: one writer with a shared commit, several readers, files for the owner alone.
+//! SQLite: one writer with a shared commit, several readers, files that only the owner can access.
 
 mod connection;
 mod files;

@@ -5,8 +5,8 @@
 //! after the other, in the order they asked. The group commits when no one waits or after
 //! [`GROUP_LIMIT`] members, and only then does any member learn that it is stored.
 //!
-//! A task owns the connection, so nothing a caller does (drop, cancellation, panic) can leave it
-//! half-way: a member's handle is a channel, and a closed channel means "roll back".
+//! A task owns the connection, so nothing a caller does (drop, cancellation, panic) can leave it halfway: a member's
+//! handle is a channel, and a closed channel means "roll back".
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -94,7 +94,7 @@ impl Cluster {
         self.port
     }
 
-    /// Makes a database as a copy of `template` and gives its URL.
+    /// Creates a database as a copy of `template` and returns its URL.
     ///
     /// # Panics
     /// When PostgreSQL refuses.

@@ -1,4 +1,4 @@
-//! Throw-away databases for tests, behind the feature `testing`.
+//! Throwaway databases for tests, behind the feature `testing`.
 //!
 //! [`TestDb`] is a fresh, empty database: a SQLite file in a directory of its own, or a database of its
 //! own in a PostgreSQL cluster that the test process starts when the first test asks for it.
@@ -37,8 +37,8 @@ pub fn committed_groups(db: &ReadDb) -> u64 {
     }
 }
 
-/// Comes back once a change waits for another one: on SQLite one of this process for its turn to write, on
-/// PostgreSQL any of this database for a lock.
+/// Returns once a change waits for another one: on SQLite one of this process for its turn to write, on PostgreSQL any
+/// of this database for a lock.
 ///
 /// # Panics
 /// When none does for ten seconds.

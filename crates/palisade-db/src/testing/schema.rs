@@ -57,7 +57,7 @@ const POSTGRES_UNIQUE: &str = "select cast(t.relname as text), cast(x.relname as
 /// The tables by name. Two databases made by the same migrations give equal answers.
 ///
 /// # Errors
-/// As the database says.
+/// The error of the database.
 pub async fn schema(db: &ReadDb) -> Result<Vec<TableShape>, DbError> {
     let (columns, unique) = match db.backend() {
         Backend::Sqlite => (SQLITE_COLUMNS, SQLITE_UNIQUE),

@@ -1,7 +1,7 @@
 //! A log event as a line of JSON: the time, level and target, then the event's own fields.
 //!
-//! Every request writes such a line, so it is put together in one piece, without the detours of a
-//! formatter that can do more.
+//! Every request writes such a line, so it is built in one pass, without the overhead of a general
+//! formatter.
 
 use std::fmt::{self, Debug};
 

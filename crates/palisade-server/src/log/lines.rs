@@ -1,8 +1,8 @@
 //! Lines on their way to standard error.
 //!
-//! SECURITY: who logs never waits for who reads. A collector that stands still would otherwise stop every
-//! request, `/livez` and the end of the process with it. What finds no room is dropped and counted, and the
-//! count is told when the reader is back (test: a_reader_that_stands_still_stops_nobody).
+//! SECURITY: code that logs never waits for the reader. A stalled collector would otherwise block every request,
+//! `/livez` and the end of the process. Lines that don't fit are dropped and counted, and the count is logged when the
+//! reader resumes (test: a_reader_that_stands_still_stops_nobody).
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -1,8 +1,8 @@
-//! The fields of an event as text for people: one line, whatever stands in it.
+//! The fields of an event as text for people: one line, whatever it contains.
 //!
 //! # Promises
 //!
-//! - No value ends the line, steers the terminal or turns the direction of what is read.
+//! - No value can end the line, control the terminal or change the direction of the text.
 
 use std::fmt::{self, Debug};
 

@@ -2,10 +2,10 @@
 //!
 //! # Promises
 //!
-//! - A challenge is no session: it opens nothing but the step that it was made for.
-//! - It belongs to the client that it was made for, lives five minutes, is answered right at most once, and
-//!   survives five attempts, which are counted before they are judged (a code that was accepted before is none): neither attempts at the same moment nor
-//!   another process nor a restart get more.
+//! - A challenge is not a session: it allows only the step that it was created for.
+//! - It belongs to the client that it was created for, is valid for five minutes, accepts one correct response at most,
+//!   and allows five attempts. Attempts are counted before they are checked (a code that was accepted before doesn't
+//!   count). Simultaneous attempts, other processes and restarts get no more.
 //! - Whatever ends all sessions of a user voids their challenges.
 //!
 //! Tables: `challenges`.
@@ -40,7 +40,7 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-/// How long a challenge lives.
+/// How long a challenge is valid.
 pub const LIVES: Duration = Duration::from_secs(300);
 /// How many attempts it survives.
 const ATTEMPTS: i64 = 5;
@@ -69,7 +69,7 @@ impl Purpose {
     }
 }
 
-/// The client that a challenge was made for, as far as a request shows it.
+/// The client that a challenge was created for, as far as a request shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client([u8; 32]);
 
@@ -90,19 +90,19 @@ impl Client {
     }
 }
 
-/// A challenge to be made.
+/// A challenge to be created.
 pub struct NewChallenge {
-    /// What stands for it in the table: the digest of the secret that its client holds.
+    /// The stored digest of the secret that its client holds.
     pub digest: [u8; 32],
     /// What it is for.
     pub purpose: Purpose,
     /// Who must answer it, if that is known.
     pub user: Option<UserId>,
-    /// The client that it was made for.
+    /// The client that it was created for.
     pub client: Client,
     /// The digest of the bytes that a passkey must sign, if one may.
     pub passkey: Option<[u8; 32]>,
-    /// What its maker wants back.
+    /// Details that are returned when it is answered.
     pub details: String,
 }
 
@@ -114,25 +114,25 @@ pub struct Challenge {
     pub user: Option<UserId>,
     /// The digest of the bytes that a passkey must sign, if one may.
     pub passkey: Option<[u8; 32]>,
-    /// What its maker wanted back.
+    /// The details that were given when it was created.
     pub details: String,
 }
 
 /// What the bytes of a passkey's challenge begin with.
 const PASSKEY_PREFIX: &str = "pal_pc_";
 
-/// Bytes for a passkey to sign, and what stands for them in the table.
+/// Bytes for a passkey to sign, and their stored digest.
 pub fn passkey_bytes(app: &App) -> (Vec<u8>, Option<[u8; 32]>) {
     let text = opaque::generate(PASSKEY_PREFIX, &*app.random);
     (text.expose().as_bytes().to_vec(), opaque::digest(PASSKEY_PREFIX, text.expose()))
 }
 
-/// What stands in the table for bytes that a passkey signed; none if they aren't ours.
+/// The stored digest of bytes that a passkey signed. `None` if they aren't ours.
 pub fn passkey_digest(bytes: &[u8]) -> Option<[u8; 32]> {
     opaque::digest(PASSKEY_PREFIX, std::str::from_utf8(bytes).ok()?)
 }
 
-/// Makes a challenge.
+/// Creates a challenge.
 ///
 /// # Errors
 /// When the database fails.
@@ -159,7 +159,8 @@ pub async fn open(change: &mut Change, new: NewChallenge) -> Result<()> {
 
 type Row = (Option<UserId>, Option<[u8; 32]>, String);
 
-/// Counts an attempt to answer a challenge; none if there is no such challenge for this client, or no attempt left.
+/// Counts an attempt to answer a challenge. Returns `None` if there is no such challenge for this client, or no attempt
+/// is left.
 ///
 /// # Errors
 /// When the database fails.
@@ -189,7 +190,8 @@ pub async fn attempt(
     Ok(Some(Challenge { digest, user, passkey, details }))
 }
 
-/// Holds a challenge while its answer is judged; false if it was answered or voided meanwhile.
+/// Holds a challenge while its response is checked. Returns `false` if it was answered or voided in
+/// the meantime.
 ///
 /// # Errors
 /// When the database fails.
@@ -205,7 +207,7 @@ pub async fn lock_row(change: &mut Change, challenge: &Challenge) -> Result<bool
     Ok(held == 1)
 }
 
-/// Gives an attempt back that was no guess.
+/// Gives back an attempt that was not a guess.
 ///
 /// # Errors
 /// When the database fails.
@@ -219,8 +221,8 @@ pub async fn give_back(change: &mut Change, challenge: &Challenge) -> Result<()>
     Ok(())
 }
 
-/// Notes, in the change that rests on it, that a challenge was answered right; false if it was answered or voided
-/// meanwhile.
+/// Records, in the change that depends on it, that a challenge was answered correctly. Returns `false` if it was
+/// answered or voided in the meantime.
 ///
 /// # Errors
 /// When the database fails.

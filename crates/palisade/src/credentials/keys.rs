@@ -2,9 +2,9 @@
 //!
 //! # Promises
 //!
-//! - The root key never lies in the database. A database that was made under another root key is
-//!   refused when the server starts; new keys are never made in silence over old data.
-//! - Rotation needs no pause: a retired key goes on verifying until everything it signed has expired.
+//! - The root key is never stored in the database. A database that was created under another root key is refused when
+//!   the server starts; new keys are never created silently for existing data.
+//! - Rotation needs no pause: a retired key keeps verifying until everything it signed has expired.
 //!
 //! Tables: `keys`.
 
@@ -24,10 +24,10 @@ use crate::module::{Job, Module};
 use crate::record::Event;
 use crate::settings::{Paseto, Settings, TokenAlgorithm, TokenFormat};
 
-/// A signing key was made and is used from now on.
+/// A signing key was created and is used from now on.
 pub const ROTATED: Event = Event { name: "keys.rotated", summary: "A signing key was replaced" };
 
-/// Keys were made at a first start, or for a format that had none.
+/// Keys were created at the first start, or for a format that had none.
 pub const CREATED: Event = Event { name: "keys.created", summary: "Keys were created" };
 
 /// The slice's table of contents.
@@ -115,22 +115,22 @@ row_struct! {
     /// One key, without its secret.
     #[derive(Clone, Debug, Serialize)]
     pub struct KeyView {
-        /// The key id, as it stands in tokens.
+        /// The key id, as it appears in tokens.
         pub kid: String,
         /// `token` or `pepper`.
         pub purpose: String,
         /// `EdDSA`, `ES256`, `v4.public`, `v4.local`; for the pepper `XChaCha20-Poly1305`.
         pub algorithm: String,
-        /// Counts up with each rotation.
+        /// Increases with each rotation.
         pub version: i64,
-        /// When it was made.
+        /// When it was created.
         pub created_at: Timestamp,
         /// When it stopped signing.
         pub retired_at: Option<Timestamp>,
     }
 }
 
-/// Whether the database already has keys, and so needs the root key that made them.
+/// Whether the database already has keys, and so needs the root key under which they were created.
 ///
 /// # Errors
 /// When the database fails.
@@ -139,7 +139,7 @@ pub async fn any(db: &ReadDb) -> Result<bool> {
     Ok(count > 0)
 }
 
-/// Makes what is missing, once; refuses a database of another root key.
+/// Creates missing keys, once. Refuses a database of another root key.
 ///
 /// # Errors
 /// `keys.wrong_root` when the root key doesn't fit; or the database fails.
@@ -211,7 +211,8 @@ async fn create_missing(change: &mut Change) -> Result<Vec<String>> {
     Ok(made)
 }
 
-/// Replaces the signing keys in force; tokens signed by the old ones stay good until they expire.
+/// Replaces the signing keys in force; tokens signed with the old ones stay valid until they
+/// expire.
 ///
 /// # Errors
 /// When the database fails.

@@ -1,13 +1,13 @@
-//! What ends with what: one table, and the one operation that carries it out.
+//! Which act ends which credentials: one table, and the one operation that carries it out.
 //!
-//! Each slice brings the endings of its own kinds ([`Ending`], in its `MODULE`). A single session or API key that
-//! is ended by itself isn't here: `sessions::end`, `api_keys::revoke`. A kind that an application brings
-//! ([`OwnKind`]) has no place in the table: it ends with sessions, API keys or either.
+//! Each slice lists the endings of its own kinds ([`Ending`], in its `MODULE`). Ending a single session or API key
+//! isn't done here: see `sessions::end` and `api_keys::revoke`. A kind that an application adds ([`OwnKind`]) is not in
+//! the table: it ends with sessions, API keys or either.
 //!
 //! # Promises
 //!
 //! - Every act that ends credentials of an account ends them here, by [`TABLE`], which `docs/sessions.md` prints.
-//! - Nothing ends while another change rests on it: the account is held alone.
+//! - Nothing ends while another change depends on it: the account is held exclusively.
 
 pub mod api_keys;
 pub mod challenges;
@@ -29,13 +29,13 @@ pub struct Line {
     pub act: Act,
     /// What happens, for people.
     pub summary: &'static str,
-    /// What doesn't stay.
+    /// What ends.
     pub ends: &'static [(Kind, Fate)],
     /// Why these end and the others stay.
     pub because: &'static str,
 }
 
-/// What ends with what. A kind that a line doesn't name stays.
+/// Which act ends which kinds. A kind that a line doesn't name stays.
 pub const TABLE: [Line; 14] = [
     Line {
         act: Act::PasswordChanged,
@@ -71,7 +71,7 @@ pub const TABLE: [Line; 14] = [
             (Kind::FactorLinks, Fate::Ended),
             (Kind::VerificationLinks, Fate::Ended),
         ],
-        because: "Links sent to the old email address end, except the undo link.",
+        because: "Links sent to the old email address stop working, except the undo link.",
     },
     Line {
         act: Act::EmailSet,
@@ -83,7 +83,7 @@ pub const TABLE: [Line; 14] = [
             (Kind::FactorLinks, Fate::Ended),
             (Kind::VerificationLinks, Fate::Ended),
         ],
-        because: "Every link that was sent to an earlier email address ends.",
+        because: "Every link that was sent to an earlier email address stops working.",
     },
     Line {
         act: Act::EmailRestored,
@@ -101,7 +101,7 @@ pub const TABLE: [Line; 14] = [
             (Kind::RecoveryCodes, Fate::Since),
             (Kind::PasswordlessPasskeys, Fate::Ended),
         ],
-        because: "The account was taken over. What was set up since the change was asked for is the attacker's.",
+        because: "The account was taken over. Everything set up since the change was requested may belong to the attacker.",
     },
     Line {
         act: Act::FactorAdded,
@@ -117,7 +117,7 @@ pub const TABLE: [Line; 14] = [
         act: Act::FactorRemoved,
         summary: "The owner removes a second factor",
         ends: &[(Kind::Sessions, Fate::Others), (Kind::Challenges, Fate::Ended)],
-        because: "Other sessions may depend on the removed factor. Recovery codes end with the last factor.",
+        because: "Other sessions may depend on the removed factor. Recovery codes are removed with the last factor.",
     },
     Line {
         act: Act::FactorsReset,
@@ -189,8 +189,8 @@ const SIGNED_OUT: &[(Kind, Fate)] =
     &[(Kind::Sessions, Fate::Ended), (Kind::ApiKeys, Fate::Ended), (Kind::Challenges, Fate::Ended)];
 
 impl Line {
-    /// What becomes of a kind. One of an application ends completely with every act that ends some of what it ends
-    /// with.
+    /// What happens to a kind. A kind that an application adds ends completely with every act that ends some of the
+    /// kinds it is tied to.
     pub fn fate(&self, kind: Kind) -> Fate {
         let named = |kind: Kind| self.ends.iter().find(|(ended, _)| *ended == kind);
         match kind {
@@ -203,10 +203,10 @@ impl Line {
     }
 }
 
-/// Ends what ends with an act, by the table; answers how many sessions ended.
+/// Ends the credentials that an act ends, according to the table. Returns how many sessions ended.
 ///
 /// # Errors
-/// Internal, if the change doesn't hold the account alone; or the database fails.
+/// Internal, if the change doesn't hold the account exclusively; or the database fails.
 pub async fn end(change: &mut Change, end: End) -> Result<usize> {
     // SECURITY: (test: an_ending_that_does_not_hold_the_account_is_refused)
     change.must_hold(Hold::Alone(end.user))?;
@@ -230,7 +230,7 @@ pub async fn end(change: &mut Change, end: End) -> Result<usize> {
 /// The endings of an app, in the order in which they are carried out.
 ///
 /// # Errors
-/// Internal: the ending of everyone's credentials couldn't find who has what one of them ends.
+/// Internal: a kind that ends with everyone's credentials has no function that finds its owners.
 pub fn in_order(mut endings: Vec<Ending>) -> Result<Vec<Ending>> {
     endings.sort_by_key(|ending| ending.kind.order());
     for line in TABLE.iter().filter(|line| line.act == Act::Revoked) {

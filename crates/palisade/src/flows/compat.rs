@@ -1,8 +1,9 @@
-//! Requests as other servers take them, for clients that were written for those.
+//! Request formats of other servers, for clients that were written for them.
 //!
 //! # Promises
 //!
-//! - Such a sign-in obeys everything that `POST /auth/login` obeys; it is the same one.
+//! - Such a sign-in is subject to everything that applies to `POST /auth/login`; it runs the same
+//!   code.
 
 use axum::extract::State;
 use palisade_crypto::secret::SecretString;

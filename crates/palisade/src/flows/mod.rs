@@ -1,4 +1,4 @@
-//! What people do over several steps, made of people and credentials.
+//! Operations that take several steps, built on `people` and `credentials`.
 
 pub mod compat;
 pub mod deletion;

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use crate::credential::Credential;
 use crate::id::{RequestId, UserId};
 
-/// Who acts, from where: what the audit log says of a change.
+/// Who acts, and from where, as the audit log records it.
 #[derive(Clone, Debug, Default)]
 pub struct Actor {
     /// What kind of actor it is.
@@ -22,10 +22,10 @@ pub struct Actor {
     pub user_agent: Option<String>,
     /// The request.
     pub request: Option<RequestId>,
-    /// The permission that lets them, if one was asked for; the name of the role `admin`, which no permission has,
-    /// asks for that role.
+    /// The permission that is required, if any. The name of the role `admin`, which is not a permission, requires that
+    /// role.
     pub permission: Option<&'static str>,
-    /// Whether what they do asks for a fresh proof of identity.
+    /// Whether the operation requires a fresh proof of identity.
     pub fresh: bool,
     /// Becomes true once something of the request is committed: from then on it can't be run again.
     pub committed: Option<Arc<AtomicBool>>,

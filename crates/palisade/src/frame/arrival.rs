@@ -13,7 +13,7 @@ use crate::net::client;
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// What is known of a request before anything of it is believed.
+/// What is known about a request before anything in it is trusted.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
     /// When, on the monotonic clock.

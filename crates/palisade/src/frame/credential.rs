@@ -1,8 +1,8 @@
-//! Credentials: what a request comes with. What a kind of credential can do is
+//! The credentials of requests. What a kind of credential can do is
 //! [`CredentialMethods`](crate::app::CredentialMethods).
 //!
-//! Actors, identities and audit records carry the kind and the id of a credential, whatever kind it is: an
-//! application brings kinds of its own.
+//! Actors, identities and audit records carry the kind and the id of a credential, whatever kind it is: an application
+//! can add its own kinds.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -14,7 +14,7 @@ use crate::id::{SessionId, UserId};
 /// A kind of credential.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CredentialKind {
-    /// The word in the audit log: `session`, `api_key`. With `_id` behind it, the field in the feed of endings.
+    /// The word in the audit log: `session`, `api_key`. With the suffix `_id`, the field in the revocation feed.
     pub name: &'static str,
     /// Whether it is a session: a person is behind it, who can give a fresh proof of identity. Routes about sessions,
     /// passwords and factors take nothing else. Only one kind is: that of [`sessions`](crate::sessions).
@@ -39,10 +39,10 @@ impl Credential {
     }
 }
 
-/// Names a secret of a credential, as far as it takes to find out later whether it is still a good one.
+/// Identifies a secret of a credential, so that a later check can tell whether it is still valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretRef {
-    /// The credential has one secret, for as long as it lives.
+    /// The credential has one secret for its whole lifetime.
     Only,
     /// Secrets of this generation: a new proof of identity begins the next.
     Generation(i64),
@@ -71,7 +71,7 @@ impl SecretRef {
 /// How the forms of credentials are told apart.
 #[derive(Clone, Copy, Debug)]
 pub enum TokenShape {
-    /// A token that begins so: `pal_ak_`.
+    /// A token with this prefix: `pal_ak_`.
     Prefix(&'static str),
     /// A signed token: any other that has a dot in it, as JWT and PASETO have.
     Signed,

@@ -20,8 +20,8 @@ pub struct EmailTemplate {
     pub text: &'static str,
     /// The template of its HTML form.
     pub html: &'static str,
-    /// Decides, when it is about to leave, what it says and to whom; none: it isn't sent. Here a slice looks up
-    /// what a request may not take time for.
+    /// Decides its content and recipient just before it is sent. `None` means that it isn't sent. Lookups that must not
+    /// delay a request belong here.
     pub prepare: Prepare,
 }
 
@@ -33,7 +33,7 @@ pub type Prepare = for<'a> fn(&'a App, Content) -> BoxFuture<'a, Result<Option<C
 pub struct Content {
     /// The email address, as its owner wrote it.
     pub to: Option<String>,
-    /// The user whose present email it goes to, unless `to` names one.
+    /// The user to whose current email address it goes, unless `to` names one.
     pub user: Option<UserId>,
     /// What the template may use.
     pub values: BTreeMap<String, String>,

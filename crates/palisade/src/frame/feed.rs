@@ -1,20 +1,20 @@
 //! What other processes must know, in the order of their commits.
 //!
-//! A change writes its notices into the table `feed` in its own transaction. The process that made it
-//! applies it before it answers; every other process (another node, the command line) reads the table
-//! when the database wakes it and every 100 ms in any case.
+//! A change writes its notices into the table `feed` in its own transaction. The process that made it applies it before
+//! it responds; every other process (another node, the command line) reads the table when the database wakes it and
+//! every 100 ms in any case.
 //!
-//! A database that was restored, or a standby that took over before it had everything, gives numbers a second time.
-//! Each read therefore begins with the last row that was read before, which must be there unchanged, and asks for the
-//! table's epoch ([`ReadDb::epoch`]). Where either differs, [`FeedPoll::changed`] says so, and everything that the
-//! process remembers is forgotten.
+//! A restored database, or a standby that took over before it had everything, assigns numbers a second time. Each read
+//! therefore begins with the last row that was read before, which must be there unchanged, and asks for the table's
+//! epoch ([`ReadDb::epoch`]). Where either differs, [`FeedPoll::changed`] says so, and the process discards all its
+//! caches.
 //!
 //! # Promises
 //!
 //! - Notices are applied everywhere within 250 ms of their commit.
-//! - **A process that could not read the feed for one second says so** ([`Feed::is_current`]) and serves no remembered
+//! - **A process that could not read the feed for one second reports this** ([`Feed::is_current`]) and serves no cached
 //!   identity.
-//! - **A process under which the history changed notices.**
+//! - **A process notices when the history of its database changes.**
 //!
 //! Tables: `feed`.
 
@@ -54,7 +54,7 @@ pub struct Notice {
     pub subject: Uuid,
 }
 
-/// Tells a row from another that was given the same number: its content, mixed into one word.
+/// Distinguishes a row from another with the same number: a hash of its content, in one word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark(pub u64);
 
@@ -92,36 +92,36 @@ pub struct Feed {
 /// Older numbers are all there or will never be: no transaction lasts so long, and no two clocks differ so much.
 const CERTAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// What the topics of endings end in: what is told to readers outside.
+/// The suffix of the topics of endings, which are reported to external readers.
 pub const ENDED: &str = ".ended";
 
-/// Which endings a reader outside asks for.
+/// The endings that an external reader requests.
 pub struct Asked {
-    /// Behind this number.
+    /// After this number.
     pub from: i64,
     /// What the row of that number was when it was read.
     pub mark: Mark,
     /// Up to here the reader knows everything.
     pub low: i64,
-    /// Only what is younger.
+    /// Only newer endings.
     pub not_before: Timestamp,
-    /// So many at most.
+    /// The maximum number.
     pub limit: i64,
-    /// The present time.
+    /// The current time.
     pub now: Timestamp,
 }
 
-/// What a reader outside gets.
+/// What an external reader gets.
 pub struct Since {
     /// In the order of the numbers.
     pub rows: Vec<Told>,
     /// The highest number there is.
     pub highest: i64,
-    /// The row up to which nothing will be added any more, if there is one.
+    /// The row up to which no more rows will be added, if there is one.
     pub certain: Option<Place>,
     /// The row [`Asked::low`], if it is there.
     pub low: Option<Place>,
-    /// Whether the history that the reader knows is this one. If it isn't, `rows` begins with the oldest.
+    /// Whether the database still has the history that the reader knows. If not, `rows` begins with the oldest row.
     pub known: bool,
 }
 
@@ -134,7 +134,7 @@ pub struct Place {
     pub mark: Mark,
 }
 
-/// One row for a reader outside.
+/// One row for an external reader.
 pub struct Told {
     /// Its number and content.
     pub place: Place,
@@ -152,8 +152,8 @@ pub struct FeedPoll {
     pub notices: Vec<(String, Uuid)>,
     /// Whether so much time passed that some notices may have been pruned unseen.
     pub lost: bool,
-    /// Whether the table has another history than the one read so far. Then there are no notices; go on with
-    /// [`Feed::start`] and forget everything.
+    /// Whether the table has another history than the one read so far. Then there are no notices; continue with
+    /// [`Feed::start`] and discard all caches.
     pub changed: bool,
 }
 
@@ -178,7 +178,7 @@ impl Feed {
     /// Writes one row, above every other.
     ///
     /// SECURITY: readers never look again below what they have read, so a row below others reaches no one. Numbers are
-    /// given in order, but a sequence can fall behind its table: a fail-over by logical replication leaves it where
+    /// given in order, but a sequence can fall behind its table: a failover by logical replication leaves it where
     /// it was made, and so does a restore of the rows alone. On SQLite it can't: a number is always above every row's
     /// (test: a_sign_out_is_heard_after_the_sequence_went_back).
     async fn write_one(&self, tx: &mut Tx, notice: &Notice, at: Timestamp) -> Result<()> {
@@ -201,7 +201,7 @@ impl Feed {
                 None => {}
             }
             tracing::warn!(
-                "the sequence of the table feed is behind its rows, as after a fail-over by logical replication; it \
+                "the sequence of the table feed is behind its rows, as after a failover by logical replication; it \
                  is advanced"
             );
             // At once and for everyone, whatever becomes of this transaction. Two at once may set it back a little: the
@@ -223,8 +223,8 @@ impl Feed {
         last != 0 && now.saturating_sub(Duration::from_millis(last)) <= STALE_AFTER
     }
 
-    /// Starts, or starts again in another history, a minute back: what was numbered earlier but commits
-    /// later is still seen.
+    /// Starts reading, or restarts in another history, one minute back, so that rows that were numbered earlier but
+    /// commit later are still seen.
     ///
     /// # Errors
     /// When the database doesn't answer.
@@ -291,14 +291,15 @@ impl Feed {
         }
     }
 
-    /// Notes that everything committed before `began` has been applied.
+    /// Records that everything committed before `began` has been applied.
     pub fn read_at(&self, began: Duration) {
         let ms = u64::try_from(began.as_millis()).unwrap_or(u64::MAX).max(1);
         self.last_read_ms.fetch_max(ms, Ordering::AcqRel);
     }
 
-    /// Deletes notices that every reader has seen or must forget everything over, and that no one outside needs
-    /// for longer than `needed`. The newest of it stays: readers that have read everything stand there.
+    /// Deletes notices that every reader has either seen or missed (and must then discard its caches), and that
+    /// external readers no longer need (`needed`). The newest notice stays: it is the position of readers that have
+    /// read everything.
     ///
     /// # Errors
     /// When the database doesn't answer.
@@ -309,7 +310,7 @@ impl Feed {
         Ok(())
     }
 
-    /// Endings for readers outside, which come back with `from`, whenever they like.
+    /// Endings for external readers, which return with `from` at any time.
     ///
     /// # Errors
     /// When the database doesn't answer.

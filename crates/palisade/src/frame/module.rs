@@ -1,7 +1,7 @@
-//! What a slice is made of: one constant that lists everything it brings.
+//! The parts of a slice: one constant that lists everything it contributes.
 //!
-//! An application on the library writes the same constant. Router, limits, tests and documentation are
-//! derived from these lists; there is no second plug-in mechanism.
+//! An application that uses the library writes the same constant. Router, limits, tests and documentation are derived
+//! from these lists; there is no second plug-in mechanism.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub struct Module {
     pub when: fn(&Settings) -> bool,
     /// Its routes.
     pub routes: fn() -> Routes,
-    /// Permissions that its routes ask for.
+    /// Permissions that its routes require.
     pub permissions: &'static [Permission],
     /// Its rate limits.
     pub limits: &'static [&'static Rule],
@@ -35,27 +35,27 @@ pub struct Module {
     pub events: &'static [Event],
     /// The emails that it sends.
     pub email_templates: &'static [&'static EmailTemplate],
-    /// Work that it does by the clock.
+    /// Its scheduled jobs.
     pub jobs: &'static [Job],
-    /// What the kinds of credential can do that it keeps and requests come with.
+    /// The kinds of credential that it stores, and what they can do.
     pub credentials: &'static [CredentialMethods],
-    /// How what it keeps ends with an act on its account: credentials, links, factors.
+    /// How its credentials, links and factors end with an act on their account.
     pub endings: &'static [Ending],
     /// Notices that it listens to.
     pub subscriptions: &'static [Subscription],
-    /// Its part of the database's schema, each under the module's name. Its tables refer to those of modules that
-    /// stand before it in the list.
+    /// Its part of the database's schema, each under the module's name. Its tables refer to those of modules that come
+    /// before it in the list.
     pub migrations: &'static [Migration],
     /// Tables that only this slice writes.
     pub tables: &'static [&'static str],
-    /// What it answers about its tables to slices of lower levels.
+    /// What it answers about its tables, to slices of lower levels.
     pub answers: Answers,
     /// Puts the slice's own state into the app that is being built.
     pub state: fn(&Settings, &mut State) -> Result<()>,
 }
 
 impl Module {
-    /// A module that brings nothing: the base for `..Module::EMPTY`.
+    /// An empty module: the base for `..Module::EMPTY`.
     pub const EMPTY: Self = Self {
         name: "",
         when: |_| true,
@@ -75,7 +75,7 @@ impl Module {
     };
 }
 
-/// Work that is done by the clock.
+/// Scheduled work.
 #[derive(Clone, Copy)]
 pub struct Job {
     /// `slice.what`.

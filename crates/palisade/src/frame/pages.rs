@@ -1,8 +1,8 @@
-//! Pages for people: what differs from one to another, in the shell of all (`pages/shell.html`).
+//! Pages for people: the parts that differ, inside the shared shell (`pages/shell.html`).
 //!
 //! # Promises
 //!
-//! - A page loads nothing from another host, and runs its own scripts alone: each carries the nonce of its policy.
+//! - A page loads nothing from another host, and runs only its own scripts: each carries the nonce of its policy.
 
 use crate::access::ANYONE;
 use crate::app::App;
@@ -19,7 +19,7 @@ const SHELL: &str = include_str!("../pages/shell.html");
 pub struct Page {
     /// Its title, as HTML.
     pub title: &'static str,
-    /// Style sheets in `/assets`, beside the one of all pages.
+    /// Style sheets in `/assets`, in addition to the shared one.
     pub styles: &'static [&'static str],
     /// Scripts in `/assets`, in the order in which they run.
     pub scripts: &'static [&'static str],
@@ -28,7 +28,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// A page of nothing: the base for `..Page::EMPTY`.
+    /// An empty page: the base for `..Page::EMPTY`.
     pub const EMPTY: Self = Self { title: "", styles: &[], scripts: &[], body: "" };
 
     /// The page.

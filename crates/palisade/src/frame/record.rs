@@ -1,12 +1,12 @@
-//! One record of the audit log: its form, its keys, what is personal beside it, and how it is written.
+//! One record of the audit log: its form, its keys, its personal part, and how it is written.
 //!
 //! # Promises
 //!
-//! - An event is written in the transaction of the change that it tells of.
-//! - Its form is lasting: `record` is canonical JSON (keys sorted, strings and integers only, RFC 8785)
-//!   of version 1, authenticated by `mac` under a key derived from the root key.
-//! - What is personal (IP address, user agent, email) stands beside the record, sealed under a key of the
-//!   person concerned; the record holds its SHA-256.
+//! - An event is written in the transaction of the change that it records.
+//! - Its form is stable: `record` is canonical JSON (keys sorted, strings and integers only, RFC 8785) of version 1,
+//!   authenticated by `mac` under a key derived from the root key.
+//! - Its personal part (IP address, user agent, email) is stored next to the record, sealed under a key of the person
+//!   concerned; the record contains its SHA-256.
 //!
 //! Tables: `audit_events`.
 
@@ -65,14 +65,14 @@ impl Entry {
         self
     }
 
-    /// A detail that says nothing about a person.
+    /// Adds a detail that identifies no person.
     #[must_use]
     pub fn detail(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.details.insert(name, value.into());
         self
     }
 
-    /// A detail that is erased with the person: an IP address, a name.
+    /// Adds a detail that is erased with the person: an IP address, a name.
     #[must_use]
     pub fn personal(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.personal.insert(name, value.into());

@@ -1,15 +1,15 @@
-//! Writing outside a change: upkeep, which changes nothing for anyone.
+//! Writing outside a change: upkeep, which has no effect for users.
 //!
 //! # Promises
 //!
-//! - **Who writes without a change says why** ([`App::upkeep`](crate::app::App::upkeep)). The test
-//!   `every_upkeep_is_known` lists the reasons.
+//! - **Every write without a change states its reason** ([`App::upkeep`](crate::app::App::upkeep)).
+//!   The test `every_upkeep_is_known` lists the reasons.
 
 use palisade_db::{Args, Db, FromRow, Tx};
 
 use crate::error::Result;
 
-/// Leave to write what is no event: expired rows, the state of what is sent, the order of the audit log.
+/// Permission to write what is not an event: deleting expired rows, recording what was sent, ordering the audit log.
 #[derive(Clone, Copy)]
 pub struct Upkeep<'a>(&'a Db);
 
@@ -20,7 +20,7 @@ impl Upkeep<'_> {
         Upkeep(db)
     }
 
-    /// Runs one statement in a transaction of its own; answers how many rows it touched.
+    /// Runs one statement in its own transaction. Returns how many rows it affected.
     ///
     /// # Errors
     /// When the database fails.
@@ -31,7 +31,7 @@ impl Upkeep<'_> {
         Ok(touched)
     }
 
-    /// Runs one statement in a transaction of its own; answers its row, if it has one.
+    /// Runs one statement in its own transaction. Returns its row, if it has one.
     ///
     /// # Errors
     /// When it has more, or the database fails.

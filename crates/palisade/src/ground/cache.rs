@@ -1,13 +1,13 @@
-//! What a process remembers of the database, so that a warm request reads none of it.
+//! Caches of database values, so that a request whose values are cached reads nothing from the database.
 //!
 //! Two shapes:
 //!
 //! - [`TombstoneCache`]: values that a message of the feed may invalidate (sessions, users);
-//! - [`Bounded`]: values that only grow old (verified tokens).
+//! - [`Bounded`]: values that only expire (verified tokens).
 //!
 //! Both hold a bounded number of entries, in shards so that readers don't wait for each other. Their keys are ids that
-//! the server makes and digests of secrets that it made: no client can choose keys that meet in one place, so the hash
-//! of keys need not resist that and costs a fraction of `std`'s, several times a request.
+//! the server generates and digests of secrets that it generated. Clients can't choose colliding keys, so the hash
+//! function need not resist collisions, and costs a fraction of `std`'s, several times a request.
 //!
 //! # Promises
 //!
@@ -25,7 +25,7 @@ const SHARDS: usize = 32;
 /// How long a read of the database may take before its result is too old to be remembered.
 const READ_LIMIT: Duration = Duration::from_secs(30);
 
-/// Values that stay good until a message of the feed says otherwise.
+/// Values that stay valid until a message of the feed invalidates them.
 pub struct TombstoneCache<K, V> {
     shards: Vec<RwLock<Shard<K, V>>>,
     hasher: RandomState,
@@ -53,7 +53,7 @@ enum State<V> {
     Ended { until: Duration },
 }
 
-/// What is remembered of a key.
+/// What is cached for a key.
 pub enum Cached<V> {
     /// Nothing: read the database, then [`TombstoneCache::insert_if_unchanged`].
     Nothing,
@@ -79,7 +79,7 @@ impl<K: Hash + Eq + Clone, V> TombstoneCache<K, V> {
         Self { shards, hasher: RandomState::default(), per_shard: (capacity / SHARDS).max(16) }
     }
 
-    /// What is remembered of `key`.
+    /// What is cached for `key`.
     pub fn get(&self, key: &K) -> Cached<V> {
         match self.read(key).slots.get(key).map(|slot| &slot.state) {
             Some(State::Known(value)) => Cached::Known(Arc::clone(value)),
@@ -88,12 +88,12 @@ impl<K: Hash + Eq + Clone, V> TombstoneCache<K, V> {
         }
     }
 
-    /// To be called before the database is read for `key`.
+    /// Call this before reading the database for `key`.
     pub fn begin(&self, key: &K, now: Duration) -> Ticket {
         Ticket { generation: self.read(key).generation, began: now }
     }
 
-    /// Remembers `value`, unless something happened to `key` since `ticket` was taken.
+    /// Caches `value`, unless something happened to `key` since `ticket` was taken.
     pub fn insert_if_unchanged(
         &self,
         ticket: Ticket,
@@ -119,7 +119,7 @@ impl<K: Hash + Eq + Clone, V> TombstoneCache<K, V> {
         true
     }
 
-    /// Puts `new` in the place of `old`, if that is what is still remembered of `key`.
+    /// Replaces `old` with `new`, if `old` is still cached for `key`.
     pub fn replace(&self, key: &K, old: &Arc<V>, new: Arc<V>) -> bool {
         match self.write(key).slots.get_mut(key).map(|slot| &mut slot.state) {
             Some(State::Known(known)) if Arc::ptr_eq(known, old) => {
@@ -200,7 +200,7 @@ impl<K: Hash + Eq + Clone, V> Shard<K, V> {
 
 type Slots<K, V> = HashMap<K, (Duration, V), RandomState>;
 
-/// Values that are good until a moment that is known when they are stored.
+/// Values whose expiry is known when they are stored.
 pub struct Bounded<K, V> {
     shards: Vec<Mutex<Slots<K, V>>>,
     hasher: RandomState,
@@ -217,13 +217,13 @@ impl<K: Hash + Eq, V: Clone> Bounded<K, V> {
         }
     }
 
-    /// The value of `key`, if it is still good.
+    /// The value of `key`, if it is still valid.
     pub fn get(&self, key: &K, now: Duration) -> Option<V> {
         let shard = self.shard(key);
         shard.get(key).filter(|(until, _)| *until > now).map(|(_, value)| value.clone())
     }
 
-    /// Remembers `value` until `until`.
+    /// Caches `value` until `until`.
     pub fn put(&self, key: K, value: V, until: Duration, now: Duration) {
         let mut shard = self.shard(&key);
         if shard.len() >= self.per_shard {

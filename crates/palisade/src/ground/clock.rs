@@ -25,8 +25,8 @@ impl Clock {
         Self(Source::System { started: Instant::now() })
     }
 
-    /// A clock that stands still until [`Clock::advance`] moves it, but for a microsecond each time
-    /// it is read: what happens later has a later time.
+    /// A clock that moves only with [`Clock::advance`], and by a microsecond each time it is read,
+    /// so that later events have later times.
     pub fn by_hand(start: Timestamp) -> Self {
         let micros = start.as_micros();
         let (micros, started) = (Arc::new(AtomicI64::new(micros)), micros);
@@ -48,7 +48,8 @@ impl Clock {
         }
     }
 
-    /// Time since this clock was made; never goes back, whatever happens to the time of day.
+    /// The time since this clock was created. It never goes back, whatever happens to the time of
+    /// day.
     pub fn monotonic(&self) -> Duration {
         match &self.0 {
             Source::System { started } => started.elapsed(),
@@ -59,7 +60,7 @@ impl Clock {
         }
     }
 
-    /// Moves a clock made by [`Clock::by_hand`]; does nothing to the system's.
+    /// Moves a clock created by [`Clock::by_hand`]; does nothing to the system's.
     pub fn advance(&self, by: Duration) {
         if let Source::ByHand { micros, .. } = &self.0 {
             let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
@@ -67,8 +68,8 @@ impl Clock {
         }
     }
 
-    /// Sets the time of day of a clock made by [`Clock::by_hand`] ahead, as someone does who sets the
-    /// system's, or a machine that slept: [`Clock::monotonic`] doesn't notice.
+    /// Sets the time of day of a clock created by [`Clock::by_hand`] ahead, as happens when the system's clock is set
+    /// or the machine has slept: [`Clock::monotonic`] doesn't notice.
     pub fn set_ahead(&self, by: Duration) {
         if let Source::ByHand { ahead, .. } = &self.0 {
             let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);

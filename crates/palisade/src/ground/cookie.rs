@@ -16,8 +16,8 @@ pub struct CookieName {
     pub plain: &'static str,
 }
 
-/// A cookie of this host alone, closed to scripts (RFC 6265bis section 4.1.3.2): with `__Host-` and
-/// `Secure`, except over plain HTTP on loopback, where browsers would refuse it.
+/// A cookie that only this host can set and scripts can't read (RFC 6265bis section 4.1.3.2): with
+/// `__Host-` and `Secure`, except over plain HTTP on loopback, where browsers would refuse it.
 pub struct HostCookie {
     name: CookieName,
     secure: bool,
@@ -55,7 +55,8 @@ impl HostCookie {
         Some(header)
     }
 
-    /// The value in a request; two of them are none (a sibling host may have planted one).
+    /// The value in a request; two of the same name count as none (a sibling host may have planted
+    /// one).
     pub fn get<'a>(&self, headers: &'a HeaderMap) -> Found<'a> {
         let mut values = headers
             .get_all(COOKIE)

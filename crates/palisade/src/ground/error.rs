@@ -29,17 +29,17 @@ pub enum Kind {
     BadInput,
     /// The caller is not signed in, or the credential is no longer valid.
     NotSignedIn,
-    /// Who is signed in may not do this.
+    /// The signed-in caller may not do this.
     Denied,
-    /// There is no such thing, or none that the caller may see.
+    /// The object does not exist, or the caller may not see it.
     NotFound,
     /// The route exists, the method doesn't.
     WrongMethod,
     /// The client took too long to send its request.
     TooSlow,
-    /// The state of things doesn't allow it.
+    /// The current state does not allow the request.
     Conflict,
-    /// It was there once and won't come back.
+    /// It existed and will not come back.
     Gone,
     /// The body is larger than is accepted.
     TooLarge,
@@ -47,17 +47,17 @@ pub enum Kind {
     HeadersTooLarge,
     /// The URI is longer than is accepted.
     UriTooLong,
-    /// The request needs something of HTTP that isn't built.
+    /// The request needs a feature of HTTP that isn't implemented.
     NotImplemented,
-    /// A version of HTTP that isn't spoken.
+    /// A version of HTTP that isn't supported.
     WrongVersion,
     /// The body has a media type that isn't accepted.
     WrongMediaType,
     /// Too many requests.
     TooMany,
-    /// A fault of ours.
+    /// An internal error.
     Internal,
-    /// Something that we need is away or overloaded; trying again later may help.
+    /// A dependency is unavailable or overloaded; trying again later may help.
     Unavailable,
 }
 
@@ -123,7 +123,7 @@ const LONGEST_DETAIL: usize = 600;
 const MOST_FIELDS: usize = 50;
 
 impl FieldError {
-    /// A broken rule. What comes from outside in its pointer and its detail is cut and made visible: the answer is
+    /// A broken rule. External text in its pointer and its detail is truncated and escaped, so that the response is
     /// short and harmless, whatever was sent.
     pub fn new(pointer: &str, code: &'static str, detail: impl AsRef<str>) -> Self {
         Self {
@@ -165,17 +165,18 @@ impl Error {
         }))
     }
 
-    /// The unexpected: the caller sees a sentence and a request id, the log sees the cause.
+    /// An unexpected error: the caller gets a sentence and a request id, and the log gets the
+    /// cause.
     pub fn internal(cause: impl Into<Cause>) -> Self {
         Self::new(Kind::Internal, "server.internal", "An internal error occurred.").because(cause)
     }
 
-    /// Something that we need is away; the caller is asked to come back after a second.
+    /// A dependency is unavailable; the caller is asked to try again after a second.
     pub fn unavailable(code: &'static str, detail: &'static str) -> Self {
         Self::new(Kind::Unavailable, code, detail).retry_after(Duration::from_secs(1))
     }
 
-    /// There is no such thing, or none that the caller may see: always the same answer.
+    /// The object does not exist, or the caller may not see it: always the same response.
     pub fn not_found() -> Self {
         Self::new(Kind::NotFound, "request.not_found", "Not found.")
     }
@@ -216,7 +217,7 @@ impl Error {
         self
     }
 
-    /// With one more header on the answer.
+    /// With one more header in the response.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.push((name, value));
@@ -248,7 +249,7 @@ impl Error {
         &self.0.extensions
     }
 
-    /// Headers that the answer carries beside the usual ones.
+    /// Headers that the response carries in addition to the usual ones.
     pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         &self.0.headers
     }
@@ -258,7 +259,8 @@ impl Error {
         self.0.retry_after.map(|d| d.as_secs() + u64::from(d.subsec_nanos() > 0)).map(|s| s.max(1))
     }
 
-    /// Whether nothing happened because others were at the same rows: the same again may work at once.
+    /// Whether the request failed without effect because of a concurrent change of the same rows, so that a retry may
+    /// succeed at once.
     pub fn may_be_repeated(&self) -> bool {
         self.0.may_be_repeated
     }
@@ -343,7 +345,7 @@ impl Rules {
         Self::default()
     }
 
-    /// Takes the good value, or notes the broken rule at `pointer`.
+    /// Returns the valid value, or records the broken rule at `pointer`.
     pub fn check<T>(&mut self, pointer: &str, value: std::result::Result<T, Broken>) -> Option<T> {
         value
             .map_err(|broken| {
@@ -364,7 +366,7 @@ impl Rules {
     }
 }
 
-/// A rule that a value breaks; where the value stood is known by the code that reads the request.
+/// A rule that a value breaks; the code that reads the request knows the position of the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
     /// Which rule, stable.
@@ -391,7 +393,7 @@ pub fn not_signed_in() -> Error {
         .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
-/// A credential is there and not good: ended, expired, forged, of another kind (RFC 6750 section 3.1).
+/// The credential is not valid: ended, expired, forged, or of another kind (RFC 6750 section 3.1).
 pub fn bad_token() -> Error {
     Error::new(
         Kind::NotSignedIn,
@@ -402,7 +404,7 @@ pub fn bad_token() -> Error {
     .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""))
 }
 
-/// Who is signed in may not do this.
+/// The signed-in caller may not do this.
 pub fn denied() -> Error {
     Error::new(Kind::Denied, "access.denied", "You are not allowed to do this.")
 }

@@ -1,6 +1,6 @@
 //! Identifiers: UUID version 7 (RFC 9562 section 5.7), one type per kind of thing.
 //!
-//! An id says when a thing was made and nothing else. It is never a secret.
+//! An id reveals when an object was created, and nothing else. It is never a secret.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +8,7 @@ use palisade_crypto::random::Random;
 use palisade_db::Timestamp;
 use uuid::Uuid;
 
-/// Makes a version 7 UUID from a time and 74 random bits.
+/// Creates a version 7 UUID from a time and 74 random bits.
 pub fn uuid_v7(at: Timestamp, random: &dyn Random) -> Uuid {
     let mut bytes = [0u8; 10];
     random.fill(&mut bytes);
@@ -16,9 +16,9 @@ pub fn uuid_v7(at: Timestamp, random: &dyn Random) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid()
 }
 
-/// Makes the ids of requests, one after the other: a random start for each process, then counting
+/// Generates the ids of requests, one after another: a random start for each process, then counting
 /// (RFC 9562 section 6.2), because every request needs one and asking for randomness costs a system
-/// call. Who knows one id can guess the next; nothing rests on their being secret.
+/// call. Anyone who knows one id can guess the next; nothing depends on their secrecy.
 #[derive(Debug)]
 pub struct RequestIds {
     start: [u8; 10],

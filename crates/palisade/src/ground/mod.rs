@@ -1,4 +1,4 @@
-//! What everything stands on: no users, no database rows, no HTTP routes.
+//! The foundation of everything else. It knows no users, no database rows and no HTTP routes.
 
 pub mod cache;
 pub mod clock;

@@ -3,8 +3,8 @@
 //! # Promises
 //!
 //! - Two workers never take turns on one core while another has time. On Linux a core counts as busy while a hashing
-//!   thread has it, although that thread gives way to everyone: nothing pulls a waiting worker over, and
-//!   requests wait for milliseconds (`docs/decisions/0013`).
+//!   thread has it, although that thread yields to every other: no other core takes over a waiting worker, and requests
+//!   wait for milliseconds (`docs/decisions/0013`).
 //! - Only workers are kept on a core. The runtime's threads for blocking work may use every core; any other thread that
 //!   a worker starts stays on the worker's until it calls [`leave_core`].
 //! - Where there are fewer workers than cores, as in a container with a quota, or where `TOKIO_WORKER_THREADS` says how many
@@ -21,7 +21,7 @@ thread_local! {
     static SETTLED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A multi-threaded runtime with everything on, as `palisade serve` uses it.
+/// A multi-threaded runtime with all features enabled, as `palisade serve` uses it.
 ///
 /// # Errors
 /// When the operating system refuses a thread.
@@ -47,7 +47,7 @@ pub fn new() -> io::Result<Runtime> {
     builder.build()
 }
 
-/// Lets this thread use every core again that the process may use: a thread starts where the one stays that
+/// Lets this thread use every core again that the process may use. A new thread inherits the cores of the thread that
 /// starts it.
 pub fn leave_core() {
     cores::leave();

@@ -57,11 +57,11 @@ shape! {
     Uuid, { "type": "string", "format": "uuid", "maxLength": 36 }
 }
 shape! {
-    /// How many things a page of a list holds.
+    /// How many items a page of a list contains.
     PageSize, { "type": "integer", "minimum": 1, "maximum": 200, "default": 50 }
 }
 shape! {
-    /// Where a list goes on.
+    /// Where a list continues.
     PageCursor, { "type": "string", "maxLength": 32, "pattern": "^A[A-Za-z0-3][A-Za-z0-9_-]{30}$" }
 }
 
@@ -75,7 +75,7 @@ shape! {
 }
 
 shape! {
-    /// What a browser answers to a new passkey: RegistrationResponseJSON of WebAuthn level 3.
+    /// What a browser returns for a new passkey: RegistrationResponseJSON of WebAuthn level 3.
     NewCredential, {
         "type": "object",
         "properties": {
@@ -96,7 +96,8 @@ shape! {
 }
 
 shape! {
-    /// What a browser returns a passkey: AuthenticationResponseJSON of WebAuthn level 3.
+    /// What a browser returns for a sign-in with a passkey: AuthenticationResponseJSON of WebAuthn
+    /// level 3.
     Credential, {
         "type": "object",
         "properties": {
@@ -144,7 +145,7 @@ shape! {
 }
 
 shape! {
-    /// What a person or device is called: something to see, nothing that hides or steers.
+    /// The name of a person or device: visible text without control characters.
     Label, {
         "type": "string",
         "minLength": 1,

@@ -1,4 +1,4 @@
-//! Text from outside where people or terminals read it: cut, and without what isn't seen but obeyed.
+//! External text that people or terminals read: truncated, and with invisible and control characters escaped.
 //!
 //! # Promises
 //!
@@ -11,8 +11,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-/// Whether a character isn't seen where it stands: a control, one that changes the direction or the joins of a line, or
-/// a mark without a width. The pattern of [`crate::shape::Label`] says the same.
+/// Whether a character is invisible: a control, one that changes the direction or the joins of a line, or a mark
+/// without a width. The pattern of [`crate::shape::Label`] says the same.
 pub fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -20,7 +20,7 @@ pub fn is_unseen(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// The text with everything unseen written as `\u{…}`.
+/// The text with every invisible character written as `\u{…}`.
 pub fn visible(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unseen) {
         return Cow::Borrowed(text);
@@ -36,7 +36,8 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// The beginning of a text, made visible: at most so many of its characters, and `…` where some are missing.
+/// The beginning of a text, with invisible characters escaped: at most `most` of its characters, followed by `…` if
+/// some are missing.
 pub fn excerpt(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         None => visible(text).into_owned(),
@@ -44,7 +45,7 @@ pub fn excerpt(text: &str, most: usize) -> String {
     }
 }
 
-/// A value as JSON with everything unseen escaped: what is read back is the same, what is shown is seen.
+/// A value as JSON with every invisible character escaped. Parsing it returns the same value.
 ///
 /// # Errors
 /// When it has no JSON form.
@@ -60,8 +61,8 @@ pub fn pretty_json(value: &(impl Serialize + ?Sized)) -> serde_json::Result<Stri
     serde_json::to_string_pretty(value).map(visible_json)
 }
 
-/// JSON text with everything unseen escaped. Outside of its strings JSON holds only ASCII, and there only line breaks
-/// are unseen; within them controls below U+0020 are escaped already (RFC 8259 section 7).
+/// JSON text with every invisible character escaped. Outside of its strings JSON contains only ASCII, and there only
+/// line breaks are invisible; within them controls below U+0020 are escaped already (RFC 8259 section 7).
 pub fn visible_json(text: String) -> String {
     // Most text is plain, and each request has a line in the log: a look at every byte, without an early end, is
     // done many bytes at a time.

@@ -1,4 +1,4 @@
-//! What the server says of itself: `/livez`, `/readyz`, `/api/v1/whoami`, `/api/v1/limits`.
+//! What the server reports about itself: `/livez`, `/readyz`, `/api/v1/whoami`, `/api/v1/limits`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,7 +33,7 @@ pub const MODULE: Module = Module {
 #[derive(Default)]
 struct ReadOnly(AtomicBool);
 
-/// May see how the server is set up and how it is.
+/// May see the configuration and the status of the server.
 pub const READ: Permission = Permission {
     name: "system:read",
     summary: "See the configuration and the status of the server",

@@ -1,4 +1,4 @@
-//! Who there is and what they may do: users, roles, grants, and how email reaches them.
+//! People and what they may do: users, roles, grants and mail.
 
 pub mod grants;
 pub mod mail;

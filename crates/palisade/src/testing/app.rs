@@ -1,4 +1,5 @@
-//! A whole Palisade for a test: clock and randomness in hand, a real database, clients.
+//! A whole Palisade for a test: a controlled clock and controlled randomness, a real database, and
+//! clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,7 +61,7 @@ pub struct TestApp {
 pub struct Plan {
     /// Settings, by their dotted names.
     pub settings: Vec<(&'static str, &'static str)>,
-    /// Modules beside Palisade's own.
+    /// Modules in addition to Palisade's own.
     pub modules: Vec<Module>,
     /// The root key; a new one otherwise.
     pub root: Option<String>,
@@ -104,7 +105,7 @@ impl TestApp {
         self.second_of(settings, self.modules.clone()).await
     }
 
-    /// The same, without the modules beside Palisade's own.
+    /// The same, without the modules in addition to Palisade's own.
     pub async fn second_without_modules(&self) -> Self {
         self.second_of(self.chosen.clone(), Vec::new()).await
     }
@@ -162,7 +163,7 @@ impl TestApp {
         test
     }
 
-    /// Waits until the feed has been read at the clock's present time.
+    /// Waits until the feed has been read at the clock's current time.
     pub async fn catch_up(&self) {
         for _ in 0..400 {
             if self.app.feed.is_current(self.clock.monotonic()) {
@@ -185,7 +186,7 @@ impl TestApp {
         self.stop_reading_the_feed().await;
     }
 
-    /// Ends the background work: what other processes do isn't heard of any more.
+    /// Ends the background work: what other processes do is no longer noticed.
     pub async fn stop_reading_the_feed(&mut self) {
         if let Some(running) = self.running.take() {
             running.stop().await;
@@ -202,12 +203,12 @@ impl TestApp {
         }
     }
 
-    /// Makes a user.
+    /// Creates a user.
     pub async fn user(&self, email: &str) -> UserId {
         self.create(email, None).await
     }
 
-    /// Makes an administrator.
+    /// Creates an administrator.
     pub async fn admin(&self, email: &str) -> UserId {
         self.create(email, Some(ADMIN)).await
     }

@@ -71,7 +71,7 @@ impl Client<'_> {
         self.send(Call::new(Method::DELETE, path).same_origin()).await
     }
 
-    /// Sends a request and answers the answer as it begins: its body may have no end.
+    /// Sends a request and returns the response as it begins: its body may have no end.
     pub async fn open(&self, call: Call) -> Response {
         let mut request = Request::builder().method(call.method).uri(call.path);
         let headers = request.headers_mut().unwrap();
@@ -90,7 +90,7 @@ impl Client<'_> {
         self.app.service.clone().oneshot(request).await.unwrap()
     }
 
-    /// Sends a request, and holds the answer against the API's description.
+    /// Sends a request, and checks the response against the API's description.
     pub async fn send(&self, call: Call) -> Answer {
         let (method, path) = (call.method.clone(), call.path.clone());
         let response = self.open(call).await;
@@ -163,7 +163,7 @@ pub struct Answer {
     pub status: StatusCode,
     /// Its headers.
     pub headers: HeaderMap,
-    /// Its body; null where that is no JSON.
+    /// Its body. Null if it is not JSON.
     pub body: Value,
     /// Its body as text.
     pub raw: String,
@@ -180,7 +180,7 @@ impl Answer {
         self.body["code"].as_str().unwrap_or("")
     }
 
-    /// Every byte that a client can learn something from: answers that must look the same are equal in it.
+    /// Every byte that a client can learn something from: responses that must look the same are equal in it.
     pub fn shown(&self) -> (StatusCode, String, Vec<String>) {
         let request = self.headers["x-request-id"].to_str().unwrap();
         let mut headers: Vec<String> = self

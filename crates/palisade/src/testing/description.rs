@@ -1,4 +1,4 @@
-//! The API's description, which every answer that a test gets is held against.
+//! The API's description, against which every response that a test gets is checked.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -73,7 +73,7 @@ impl Description {
         paths.filter(|template| fits(template)).min_by_key(|template| template.matches('{').count())
     }
 
-    /// Holds an answer against the description: the status, the problem's code, the body.
+    /// Checks a response against the description: the status, the problem's code, the body.
     pub fn check(&self, method: &Method, path: &str, answer: &Answer) {
         let Some(template) = self.template(path) else { return };
         let name = method.as_str().to_ascii_lowercase();

@@ -1,9 +1,8 @@
-//! What tests of Palisade, and of applications on it, are made with, behind the feature `testing`.
+//! Helpers for tests of Palisade and of applications that use it, behind the feature `testing`.
 //!
-//! [`TestApp`] is a whole Palisade over a fresh database, with the clock in the test's hands. A
-//! [`Client`] sends requests to it from outside, as programs and browsers do, and every answer is held
-//! against the API's description. [`phone`] and [`passkey`] are second factors, and [`mailbox`] reads
-//! what would have been sent.
+//! [`TestApp`] is a whole Palisade over a fresh database, with the clock in the test's hands. A [`Client`] sends
+//! requests to it from outside, as programs and browsers do, and every response is checked against the API's
+//! description. [`phone`] and [`passkey`] are second factors, and [`mailbox`] reads what would have been sent.
 //!
 //! An application names the feature among its dev-dependencies, and its own modules in a [`Plan`]:
 //!

@@ -45,7 +45,7 @@ impl Phone {
         self.0.code(now).expose().to_owned()
     }
 
-    /// A code that is none of any step near to this one.
+    /// A code that is wrong for every step near the current one.
     pub fn wrong(&self, app: &TestApp) -> String {
         let now = u64::try_from(app.app.clock.now().as_seconds()).unwrap();
         let near: Vec<_> = (0..5).map(|step| self.0.code(now + 30 * step - 60)).collect();
@@ -56,7 +56,7 @@ impl Phone {
     }
 }
 
-/// Sets up an app for the signed-in user; answers the recovery codes too.
+/// Sets up an app for the signed-in user. Returns the recovery codes too.
 pub async fn enrol(client: &Client<'_>) -> (Phone, Vec<String>) {
     let made = client.act("/api/v1/users/me/totp").await;
     assert_eq!(made.status, StatusCode::OK, "{}", made.raw);
@@ -76,7 +76,7 @@ pub async fn with_phone(app: &TestApp, email: &str) -> (Phone, Vec<String>) {
     enrolled
 }
 
-/// The password is right: what stands for the sign-in so far.
+/// Signs in with the correct password. Returns the token of the challenge.
 pub async fn challenge(client: &Client<'_>, email: &str) -> String {
     let answer = client.login(email).await;
     assert_eq!(place(&answer), (401, "", "login.mfa_required"), "{}", answer.raw);

@@ -1,4 +1,4 @@
-//! What the rows of users say that other slices keep there, counted again from the tables of these slices.
+//! Checks the facts that other slices store in the rows of users against the tables of those slices.
 
 use palisade_db::{Timestamp, args};
 

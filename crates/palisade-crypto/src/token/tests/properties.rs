@@ -1,4 +1,4 @@
-//! No bytes make the verifier panic, and none but ours make it say yes.
+//! No input makes the verifier panic, and it accepts only our own tokens.
 
 use std::sync::LazyLock;
 

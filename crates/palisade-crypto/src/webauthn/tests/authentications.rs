@@ -1,4 +1,4 @@
-//! Sign-ins with one thing bent each, and the exact refusal.
+//! Sign-ins that are altered in one detail each, and the exact error.
 
 use super::super::testing::{
     HAS_CREDENTIAL, HAS_EXTENSIONS, USER_PRESENT, USER_VERIFIED, cbor, encode,

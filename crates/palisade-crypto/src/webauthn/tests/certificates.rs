@@ -1,4 +1,4 @@
-//! Certificates of authenticators that break a rule each, and ways to a root that are none.
+//! Authenticator certificates that each break one rule, and invalid paths to a root.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};

@@ -1,4 +1,4 @@
-//! Public keys that are none.
+//! Invalid public keys.
 
 use ciborium::Value as Cbor;
 

@@ -1,5 +1,5 @@
-//! Ceremonies as they should be. The other files hold the W3C's vectors, bent answers, certificates
-//! and properties.
+//! Valid ceremonies. The other files contain the W3C's vectors, altered responses, certificates and
+//! properties.
 
 mod authentications;
 mod certificates;

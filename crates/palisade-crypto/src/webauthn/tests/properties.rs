@@ -1,4 +1,4 @@
-//! No bytes make the verification panic, and none but the authenticator's own make it say yes.
+//! No input makes the verification panic, and it accepts only the authenticator's own responses.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,4 @@
-//! Registrations with one thing bent each, and the exact refusal.
+//! Registrations that are altered in one detail each, and the exact error.
 
 use ciborium::Value as Cbor;
 

@@ -1,4 +1,4 @@
-//! How API keys end, who is told before, and the sweeping up afterwards.
+//! How API keys end, the notice before they expire, and the cleanup afterwards.
 
 use std::time::Duration;
 
@@ -20,9 +20,9 @@ pub enum Why {
     Revoked,
     /// The account has a new password, by a link or the operator.
     PasswordReset,
-    /// The email was given back to its former owner.
+    /// The email address went back to its former owner.
     EmailRestored,
-    /// The user is deleted, or asked for it.
+    /// The user was deleted, or requested deletion.
     Deleted,
 }
 

@@ -1,12 +1,12 @@
-//! API keys: what programs send instead of signing in. People make them for themselves, administrators for service
+//! API keys: what programs send instead of signing in. People create them for themselves, administrators for service
 //! accounts.
 //!
 //! # Promises
 //!
 //! - A key is shown once; what is stored of it is a digest.
-//! - A key may do what it was made for **and** its owner may do at this moment, whichever is less. It never counts
-//!   as a fresh proof of identity, and opens no route about sessions, passwords or keys.
-//! - **Revoked means revoked**: after the answer it opens nothing on this node, and on no other within 250 ms;
+//! - A key may do what both its permissions **and** the current rights of its owner allow. It never counts as a fresh
+//!   proof of identity, and is not accepted on routes about sessions, passwords or keys.
+//! - **Revoked means revoked**: after the response it is refused in this process, and within 250 ms in every other;
 //!   checked from memory, on every request.
 //! - Every key expires, within 366 days.
 //!
@@ -44,11 +44,11 @@ pub use credential::KIND;
 pub use ending::{Why, revoke};
 pub use prove::{allowed, live, of_secret};
 
-/// An API key was made.
+/// An API key was created.
 pub const CREATED: Event = Event { name: "api_keys.created", summary: "An API key was created" };
 /// An API key was revoked.
 pub const REVOKED: Event = Event { name: "api_keys.revoked", summary: "An API key was revoked" };
-/// An email about the end of an API key was written.
+/// An email announced that an API key is about to expire.
 pub const EXPIRING: Event = Event {
     name: "api_keys.expiring",
     summary: "An email announced that an API key is about to expire",
@@ -105,7 +105,7 @@ pub const MODULE: Module = Module {
 
 /// The topic of endings.
 pub const ENDED_TOPIC: &str = "api_keys.ended";
-/// What a key begins with.
+/// The prefix of a key.
 pub const PREFIX: &str = "pal_ak_";
 /// Longer than a read of the database may take; afterwards the table says that the key is revoked.
 const TOMBSTONE: Duration = Duration::from_secs(600);
@@ -142,11 +142,11 @@ fn cache(app: &App) -> &TombstoneCache<ApiKeyId, ApiKey> {
 pub struct ApiKey {
     /// The id of the key.
     pub id: ApiKeyId,
-    /// Whose.
+    /// The owner of the key.
     pub user: UserId,
-    /// What it was made for.
+    /// The permissions of the key.
     pub permissions: Arc<BTreeSet<String>>,
-    /// Where it may be used from; none: anywhere.
+    /// The networks from which it may be used. `None` means any.
     pub allowed_networks: Option<Vec<IpNet>>,
     /// When the key was created.
     pub created_at: Timestamp,
@@ -308,7 +308,7 @@ fn kept_key(row: KeyRow) -> KeptKey {
     KeptKey { key, revoked_at: row.revoked_at, revoked_because: row.revoked_because }
 }
 
-/// Every key of a user that is kept, newest first.
+/// Every stored key of a user, newest first.
 ///
 /// # Errors
 /// When the database fails.
@@ -325,7 +325,7 @@ pub async fn kept(app: &App, user: UserId) -> Result<Vec<KeptKey>> {
     Ok(rows.into_iter().map(kept_key).collect())
 }
 
-/// The keys of a user that work, newest first.
+/// The active keys of a user, newest first.
 ///
 /// # Errors
 /// When the database fails.

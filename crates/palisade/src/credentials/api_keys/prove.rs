@@ -1,4 +1,4 @@
-//! Who calls, by API key: from memory when it is warm.
+//! Identifies the caller by API key, from memory if the key is cached.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub(super) async fn bearer(app: &App, token: &str, parts: &Parts) -> Result<Iden
     Ok(identity)
 }
 
-/// What a key may do now: what it was made for, as far as its owner may. None: its owner is disabled.
+/// The current permissions of a key: its own, as far as its owner holds them. `None` if its owner is disabled.
 ///
 /// # Errors
 /// When the database is needed and doesn't answer.
@@ -70,7 +70,7 @@ fn as_far_as(
     Arc::new(key.permissions.intersection(held).cloned().collect())
 }
 
-/// The key of this text, if it works.
+/// The key with this secret, if it is active.
 ///
 /// # Errors
 /// When the database is needed and doesn't answer.

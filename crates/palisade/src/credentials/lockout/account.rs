@@ -41,7 +41,7 @@ impl Account {
 const PASSWORD: &str = "";
 pub(super) const SECOND_FACTOR: &str = "second factor ";
 
-/// Who guesses, as far as it is proved.
+/// The guessing client, as far as its identity is proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {
     /// Any client.
@@ -49,14 +49,14 @@ pub enum Client {
     /// A device that has signed in to this account before, with the password that it has now.
     Known(Device),
     /// Any of the devices that signed in with an earlier password: they share one count. An attacker who knew that
-    /// password may have signed in a thousand of them.
+    /// password may have registered a thousand of them.
     Former,
     /// A client that is signed in to this account and is asked for the password again.
     SignedIn,
 }
 
 impl Client {
-    /// What a device is to an account whose password is of that generation, if it has one.
+    /// Classifies a device for an account whose password has this generation, if it has a password.
     ///
     /// SECURITY: (test: devices_of_an_earlier_password_share_one_count)
     pub fn of_device(device: Option<Device>, password: Option<i64>) -> Self {

@@ -1,4 +1,4 @@
-//! The rule: when one more guess is judged, and for how long none is. No clock and no database here.
+//! The rule: when another guess is checked, and for how long guesses are refused. Uses no clock and no database.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ pub(super) const MOST_IN_A_ROW: i64 = 100;
 pub(super) const LONGEST_LOCK: Duration = Duration::from_secs(24 * 3600);
 /// After so long without a guess the next lock is a short one again.
 const CALM_AFTER: Duration = Duration::from_secs(24 * 3600);
-/// 9999-12-31T23:59:59Z: until someone with the right to do so unlocks the account or its password is new.
+/// 9999-12-31T23:59:59Z: until someone with the right to do so unlocks the account, or it gets a new password.
 pub const FOR_GOOD: Timestamp = Timestamp::from_seconds(253_402_300_799);
 
 /// What the settings ask for.
@@ -92,7 +92,8 @@ impl Count {
 
 /// Until when guesses are refused, if they are.
 ///
-/// A lock that seems to last longer than any was made when the clock was wrong, and doesn't count.
+/// A lock that seems to last longer than any lock can was set while the clock was wrong, and
+/// doesn't count.
 pub fn locked_until(until: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
     until.filter(|until| *until == FOR_GOOD || (*until > now && until.since(now) <= LONGEST_LOCK))
 }

@@ -1,8 +1,8 @@
 //! Devices that have signed in before: what they prove it with (OWASP, "Device cookies").
 //!
-//! A device token holds a user's id, the device's, the time and the generation of the password, sealed: it is good for that account
-//! alone, and tells its holder nothing. It is no credential: it opens nothing, it only has guesses
-//! counted apart from everyone else's.
+//! A device token holds a user's id, the device's, the time and the generation of the password, sealed: it is valid
+//! only for that account, and reveals nothing to its holder. It is not a credential: it gives no access, and only makes
+//! guesses count separately.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub struct Device {
     pub id: Uuid,
     /// The account.
     pub user: UserId,
-    /// Which of the account's passwords it last signed in beside.
+    /// The generation of the account's password when it last signed in.
     pub password: i64,
 }
 
@@ -44,7 +44,8 @@ impl Device {
         Self { id: app.new_id(), user, password }
     }
 
-    /// What a client presents; none if it isn't ours, was changed, or is too old.
+    /// Reads the token that a client presents. Returns `None` if it isn't ours, was altered, or is
+    /// too old.
     pub fn open(app: &App, token: &str) -> Option<Self> {
         let encoded = token.strip_prefix(PREFIX).filter(|_| token.len() <= LONGEST)?;
         let sealed = URL_SAFE_NO_PAD.decode(encoded).ok()?;
@@ -59,7 +60,7 @@ impl Device {
         (now < made.plus(KNOWN_FOR)).then_some(Self { id, user, password })
     }
 
-    /// What the client keeps, to be known for [`KNOWN_FOR`].
+    /// The token that the client keeps, which is valid for [`KNOWN_FOR`].
     pub fn token(&self, app: &App) -> SecretString {
         let made = app.clock.now().as_micros().to_be_bytes();
         let password = self.password.to_be_bytes();

@@ -2,15 +2,15 @@
 //!
 //! # Promises
 //!
-//! - A guess is counted in the database before it is judged: neither guesses at the same moment, nor other
-//!   IP addresses, nor another process, nor a restart get more of them. What was never judged is given back.
-//! - A lock is no weapon: a device that has signed in to the account before has a count of its own (OWASP,
-//!   "Device cookies"), and so has a signed-in user.
-//! - After 100 failures in a row no waiting helps (NIST SP 800-63B-4, section 3.2.2): known devices still
-//!   sign in, others need a new password or an administrator.
+//! - A guess is counted in the database before it is checked: simultaneous guesses, other IP addresses, other processes
+//!   and restarts get no more of them. A guess that was never checked is given back.
+//! - A lock can't be used against the owner: a device that has signed in to the account before has a separate count
+//!   (OWASP, "Device cookies"), and so does a signed-in user.
+//! - After 100 failures in a row, waiting no longer helps (NIST SP 800-63B-4, section 3.2.2): known devices still sign
+//!   in, others need a new password or an administrator.
 //! - Unknown emails are counted like known ones, with the same work.
 //!
-//! Until when clients that aren't known are refused stands in the row of the user too, where every request reads it.
+//! The end of the lock for unknown clients is also stored in the row of the user, where every request reads it.
 //!
 //! Tables: `lockout_counts`.
 
@@ -41,7 +41,7 @@ use count::{Count, Policy};
 pub use device::{Device, KNOWN_FOR};
 use rows::{lock_row, refuse, save};
 
-/// Too many guesses: the account refuses clients that it doesn't know, or one that it does.
+/// Too many guesses: the account refuses unknown clients, or one known device.
 pub const LOCKED: Event = Event {
     name: "lockout.locked",
     summary: "Too many wrong passwords or codes: sign-in is refused for a while",
@@ -88,16 +88,16 @@ static FACTOR_EMAIL: EmailTemplate = EmailTemplate {
     prepare: mail::as_written,
 };
 
-/// Whether a guess may be judged.
+/// Whether a guess may be checked.
 pub enum Admission {
-    /// It is counted; what becomes of it must be said.
+    /// It is counted; its outcome must be reported.
     Counted(Guess),
-    /// It may not.
+    /// It may not be checked.
     Refused(Refused),
 }
 
 impl Admission {
-    /// The guess, where a refusal may be told from a wrong one.
+    /// The guess, for callers that may reveal that it was refused.
     ///
     /// # Errors
     /// `lockout.locked`.
@@ -109,9 +109,9 @@ impl Admission {
     }
 }
 
-/// A guess that isn't judged.
+/// A guess that is refused unchecked.
 pub struct Refused {
-    /// Until when none is.
+    /// Until when guesses are refused.
     pub until: Timestamp,
     account: Account,
     client: Client,
@@ -125,7 +125,7 @@ impl Refused {
         Error::new(Kind::TooMany, "lockout.locked", detail).retry_after(wait)
     }
 
-    /// Takes as long as [`Guess::wrong`] does, in the change that writes the refusal down, and answers the same.
+    /// Takes as long as [`Guess::wrong`], in the change that records the refusal, and returns the same.
     ///
     /// # Errors
     /// When the database fails.
@@ -136,7 +136,7 @@ impl Refused {
     }
 }
 
-/// A guess that is counted and not judged yet. Dropped, it is given back.
+/// A guess that is counted but not yet checked. Dropping it gives it back.
 pub struct Guess {
     app: App,
     user: Option<UserId>,
@@ -176,7 +176,7 @@ impl Turns {
     }
 }
 
-/// Counts a guess, if one more may be judged.
+/// Counts a guess, if another one may be checked.
 ///
 /// # Errors
 /// When the database fails.
@@ -231,7 +231,7 @@ fn policy(app: &App) -> Policy {
 }
 
 impl Guess {
-    /// It was right: the count begins anew.
+    /// The guess was correct: resets the count.
     ///
     /// # Errors
     /// When the database fails.
@@ -251,7 +251,7 @@ impl Guess {
         Ok(())
     }
 
-    /// It was none: what was given had been accepted before.
+    /// It was not a guess: what was given had been accepted before.
     ///
     /// # Errors
     /// When the database fails; it stays counted.
@@ -260,7 +260,8 @@ impl Guess {
         give_back(change, &place).await
     }
 
-    /// It was wrong; the one that reaches the bound locks. Answers whose account it was at, if they are still there.
+    /// The guess was wrong. The one that reaches the threshold locks the account. Returns the user of the account, if
+    /// it still exists.
     ///
     /// # Errors
     /// When the database fails; it stays counted.
@@ -399,7 +400,7 @@ pub async fn clear(change: &mut Change, user: UserId) -> Result<()> {
     Ok(())
 }
 
-/// Forgets failures at the password of a user, in the change in which a person who reads their mail sets a new one.
+/// Forgets wrong passwords of a user, in the change in which someone with access to their mailbox sets a new one.
 ///
 /// # Errors
 /// When the database fails.

@@ -1,4 +1,4 @@
-//! The makers of passkeys that are taken, where `mfa.attestation_roots` names some.
+//! The manufacturers whose passkeys are accepted, if `mfa.attestation_roots` names some.
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -14,7 +14,8 @@ impl Makers {
     pub(super) fn read(settings: &Settings) -> Result<Self> {
         let Some(path) = &settings.mfa.attestation_roots else { return Ok(Self(Vec::new())) };
         let unusable = |why: &dyn std::fmt::Display| {
-            let detail = "The file of mfa.attestation_roots can't be read as PEM certificates.";
+            let detail =
+                "The file that mfa.attestation_roots names can't be read as PEM certificates.";
             Error::unavailable("mfa.attestation_roots_unreadable", detail)
                 .because(format!("{}: {why}", path.display()))
         };

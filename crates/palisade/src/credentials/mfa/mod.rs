@@ -3,13 +3,12 @@
 //! # Promises
 //!
 //! - A user with a factor has no session that was begun without one: setting up the first ends all others.
-//! - A one-time code is good in its step and for `mfa.totp_grace` after it, and works once, across restarts, nodes
-//!   and requests at the same moment;
-//!   a recovery code works once; a passkey's answer belongs to one challenge.
-//! - Guesses are counted by the account, whatever they come through.
+//! - A one-time code is valid during its step and for `mfa.totp_grace` after it, and works once, across restarts,
+//!   processes and simultaneous requests; a recovery code works once; a passkey's response belongs to one challenge.
+//! - Guesses are counted per account, whichever route they use.
 //! - Secrets of one-time codes and public keys of passkeys are sealed for their user; recovery codes are stored as
-//!   keyed digests that hold their user.
-//! - The owner is told of every change of their factors.
+//!   keyed digests that include their user.
+//! - The owner is notified of every change of their factors.
 //!
 //! Tables: `totp_secrets`, `totp_enrolments`, `recovery_codes`, `passkeys`.
 
@@ -48,7 +47,7 @@ pub use passkeys::{
 pub const ADDED: Event = Event { name: "mfa.added", summary: "A second factor was set up" };
 /// A user removed a factor.
 pub const REMOVED: Event = Event { name: "mfa.removed", summary: "A second factor was removed" };
-/// A user made new recovery codes.
+/// A user created new recovery codes.
 pub const CODES_MADE: Event =
     Event { name: "mfa.recovery_codes_made", summary: "New recovery codes were created" };
 /// A recovery code was used.
@@ -131,7 +130,7 @@ impl Given {
         }
     }
 
-    /// Refuses what can't be a proof, no matter who gives it: it is no guess.
+    /// Refuses input that can't be a proof for any user. It doesn't count as a guess.
     ///
     /// # Errors
     /// `mfa.bad_code`, `mfa.bad_passkey`, at what is wrong with it.
@@ -149,7 +148,7 @@ impl Given {
         }
     }
 
-    /// How strong a proof it is, if it is right.
+    /// The level of the proof, if it is correct.
     pub fn level(&self) -> AuthLevel {
         match self {
             Self::Totp(_) => AuthLevel::Code,
@@ -159,27 +158,27 @@ impl Given {
     }
 }
 
-/// What a proof of a factor came to.
+/// The result of checking a proof of a factor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judged {
-    /// Right, and used from now on.
+    /// Correct, and now used up.
     Right(Proof),
-    /// The one that was accepted before: refused, since each works once, but no guess. A client that sends its request
-    /// twice must not lock its owner out.
+    /// Already accepted before: refused, because each proof works once, but not counted as a guess. A client that sends
+    /// its request twice must not lock its owner out.
     Used,
     /// Wrong.
     Wrong,
 }
 
 impl Judged {
-    /// The word in the audit log for what was refused.
+    /// The reason for the refusal in the audit log.
     pub fn refusal(self) -> &'static str {
         if self == Self::Used { "used_factor" } else { "wrong_factor" }
     }
 }
 
 /// Settles what was counted for a proof that is refused: the guess, where one was admitted, and the attempt at the
-/// challenge that it answers. What was accepted before is neither.
+/// challenge that it answers. A proof that was accepted before counts as neither.
 ///
 /// # Errors
 /// When the database fails; it stays counted.
@@ -240,7 +239,7 @@ async fn recount(change: &mut Change, user: UserId) -> Result<Factors> {
     Ok(factors)
 }
 
-/// By which methods a user with these factors can prove one.
+/// The methods by which a user with these factors can prove one.
 pub fn methods(factors: Factors) -> Vec<&'static str> {
     [
         (factors.passkeys > 0, "passkey"),
@@ -252,7 +251,7 @@ pub fn methods(factors: Factors) -> Vec<&'static str> {
     .collect()
 }
 
-/// Judges a proof of a factor, in the change that rests on it. `asked` is what a passkey was to sign.
+/// Checks a proof of a factor, in the change that depends on it. `asked` is what a passkey was asked to sign.
 ///
 /// # Errors
 /// When the database fails.
@@ -277,7 +276,7 @@ pub async fn judge(
     }
 }
 
-/// Judges a passkey that shall be the only factor: it must have verified its user.
+/// Checks a passkey that is used as the only factor: it must have verified its user.
 ///
 /// # Errors
 /// When the database fails.
@@ -409,7 +408,7 @@ const PASSWORDLESS_PASSKEYS: Ending = Ending {
     },
 };
 
-/// Removes every factor of a user at the word of an administrator or the operator.
+/// Removes every factor of a user on behalf of an administrator or the operator.
 ///
 /// # Errors
 /// Not found; or the database fails.

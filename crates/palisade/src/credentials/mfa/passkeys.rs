@@ -316,8 +316,8 @@ pub(super) async fn remove(app: &App, caller: &Caller, id: PasskeyId) -> Result<
     change.commit(entry.detail("passkey", id.to_string())).await
 }
 
-/// What a user's passkeys are asked to sign, for a challenge that someone else makes; none if they have none, or
-/// this server can't have any.
+/// What a user's passkeys are asked to sign, for a challenge that the caller creates. `None` if the user has no
+/// passkeys, or this server can't have any.
 ///
 /// # Errors
 /// When the database fails.
@@ -334,7 +334,7 @@ pub async fn ask(change: &mut Change, user: UserId) -> Result<Option<Asked>> {
     Ok(Some(Asked { options: written(&options)?, digest }))
 }
 
-/// What any passkey is asked to sign that knows whose it is.
+/// What any discoverable passkey is asked to sign.
 ///
 /// # Errors
 /// `mfa.no_domain`.
@@ -351,11 +351,11 @@ pub fn ask_anybody(app: &App) -> Result<Asked> {
 pub struct Asked {
     /// For the browser.
     pub options: Options,
-    /// What stands for the bytes in the table of challenges.
+    /// The digest of the bytes, for the table of challenges.
     pub digest: [u8; 32],
 }
 
-/// Refuses what can't be a passkey's answer, no matter who sends it.
+/// Refuses input that can't be the response of any passkey.
 ///
 /// # Errors
 /// `mfa.bad_passkey`, at the member that is wrong.
@@ -366,12 +366,12 @@ pub fn check_answer(answer: &AuthenticationResponse) -> Result<()> {
     }
 }
 
-/// Which challenge a passkey's answer is for; none if it is none of ours.
+/// The challenge that a passkey's response is for. `None` if it isn't one of ours.
 pub fn asked_by(answer: &AuthenticationResponse) -> Option<[u8; 32]> {
     challenges::passkey_digest(&answer.challenge().ok()?)
 }
 
-/// Whose passkey an answer says it is: what it carries when no name was asked for.
+/// The owner that a passkey's response names, in a sign-in without an email address.
 pub fn owner_of(answer: &AuthenticationResponse) -> Option<UserId> {
     let handle = answer.user_handle().ok()??;
     Some(UserId(Uuid::from_bytes(handle.try_into().ok()?)))

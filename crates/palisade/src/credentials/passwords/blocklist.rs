@@ -27,8 +27,8 @@ pub struct Blocklist {
 }
 
 impl Blocklist {
-    /// The common passwords, and those of a file: one a line, or the public breach corpora's form, lines
-    /// `SHA1:COUNT` in the order of the hashes. That form is searched where it lies, whatever its size.
+    /// The common passwords, and those of a file: one a line, or the public breach corpora's form, lines `SHA1:COUNT`
+    /// in the order of the hashes. Such a file is searched on disk, whatever its size.
     ///
     /// # Errors
     /// When the file can't be read, or its first two hashes are out of order.

@@ -1,4 +1,4 @@
-//! Earlier passwords, where `passwords.history` asks for them.
+//! Earlier passwords, if `passwords.history` is set.
 
 use palisade_crypto::secret::SecretString;
 use palisade_db::args;

@@ -4,9 +4,9 @@
 //!
 //! - A hash is sealed under the versioned pepper with the user's id before it is stored: anyone who reads
 //!   the database can neither guess against it nor swap it between users.
-//! - Hashing runs on threads of its own, at low priority, with a bounded queue; beyond it the answer is
-//!   503 and every other route stays fast.
-//! - An unknown user costs what a known one costs.
+//! - Hashing runs on separate threads, at low priority, with a bounded queue. If the queue is full, the response is
+//!   503, and every other route stays fast.
+//! - A sign-in of an unknown user costs as much as that of a known one.
 //!
 //! Tables: `passwords`, `password_history`.
 
@@ -79,7 +79,7 @@ static EMAIL: EmailTemplate = EmailTemplate {
     prepare: mail::as_written,
 };
 
-/// Tells the owner, in the change that gives the account a new password.
+/// Notifies the owner, in the change that gives the account a new password.
 ///
 /// # Errors
 /// When the database fails.
@@ -91,7 +91,7 @@ pub async fn notify_owner(change: &mut Change, user: UserId) -> Result<()> {
 pub struct Sealed(Vec<u8>);
 
 impl Sealed {
-    /// What was sealed for a user who is only promised yet.
+    /// A password that was sealed for a user who doesn't exist yet.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
@@ -146,7 +146,7 @@ pub async fn hash(
     Ok(Hashed { hash: hash.into(), ring })
 }
 
-/// Checks a new password of a user who is there, its history too, and hashes it.
+/// Checks a new password of an existing user, including the history, and hashes it.
 ///
 /// # Errors
 /// The broken rule, as input at `pointer`; 503 when too many wait; or the database fails.
@@ -177,7 +177,7 @@ impl Stored {
         Self { user, sealed, generation }
     }
 
-    /// What is stored beside the user's password: to be compared with, and nothing more.
+    /// A stored password other than the user's current one, only for comparison.
     pub fn apart(user: UserId, sealed: Vec<u8>) -> Self {
         Self { user, sealed, generation: NO_PASSWORD }
     }
@@ -186,11 +186,11 @@ impl Stored {
 /// The generation of the password of a user who has none.
 const NO_PASSWORD: i64 = 0;
 
-/// What a check of a password came to.
+/// The result of checking a password.
 pub enum Verdict {
     /// Wrong, or there was nothing to compare it with.
     Wrong,
-    /// Right; with the hash at today's cost if the stored one was made at another.
+    /// Correct, with a hash at the current cost if the stored one has another cost.
     Right(Option<Hashed>),
 }
 
@@ -233,7 +233,7 @@ pub struct Found {
     pub stored: Option<Stored>,
 }
 
-/// Which of a user's passwords is the present one.
+/// Which of a user's passwords is the current one.
 ///
 /// # Errors
 /// When the database fails.
@@ -243,7 +243,7 @@ pub async fn generation(change: &mut Change, user: UserId) -> Result<i64> {
     Ok(row.map_or(NO_PASSWORD, |(generation,)| generation))
 }
 
-/// Compares a password with a stored one; with none, does the same work for nothing.
+/// Compares a password with a stored one. With `None`, does the same work and reports it as wrong.
 ///
 /// # Errors
 /// 503 when too many wait; or the stored hash can't be opened.
@@ -316,8 +316,8 @@ pub async fn has(change: &mut Change, user: UserId) -> Result<bool> {
     Ok(row.is_some())
 }
 
-/// Sets a user's password at the word of the operator, ends all their sessions and revokes
-/// their API keys.
+/// Sets a user's password on behalf of the operator, ends all their sessions and revokes their API
+/// keys.
 ///
 /// # Errors
 /// Not found; a broken rule of the password; or the database fails.
@@ -339,8 +339,8 @@ pub async fn reset(app: &App, actor: &Actor, user: UserId, password: &SecretStri
     change.commit(RESET.about(user)).await
 }
 
-/// Whether the user's password is still the one that was compared: it may have been changed while the
-/// hash was computed. The same one hashed anew is the same. Takes the row, so that no change can come in between.
+/// Whether the user's password is still the one that was compared: it may have been changed while the hash was
+/// computed. A new hash of the same password counts as unchanged. Locks the row, so that no change can come in between.
 ///
 /// # Errors
 /// When the database fails.
@@ -354,7 +354,7 @@ pub async fn unchanged(change: &mut Change, stored: &Stored) -> Result<bool> {
     Ok(held == 1)
 }
 
-/// Replaces the stored hash by one at today's cost; the password itself stays.
+/// Replaces the stored hash with one at the current cost. The password itself stays the same.
 ///
 /// # Errors
 /// When the database fails.

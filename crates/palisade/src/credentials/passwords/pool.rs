@@ -1,4 +1,4 @@
-//! The threads that hash, what they are set up with, and whose turn it is.
+//! The hashing threads, their configuration, and their queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,7 +83,7 @@ fn blocklist(settings: &Settings) -> Result<Blocklist> {
 }
 
 pub(super) fn unreadable(error: std::io::Error) -> Error {
-    let detail = "The file of passwords.blocklist_path can't be read.";
+    let detail = "The file that passwords.blocklist_path names can't be read.";
     Error::unavailable("passwords.blocklist_unreadable", detail).because(error)
 }
 
@@ -104,7 +104,7 @@ impl QueueSlot {
         Self { group: hasher.finish(), lane: Lane::Unknown }
     }
 
-    /// The slot of a client that has shown that it belongs here: it waits in a lane of its own.
+    /// The slot of a client that is signed in or is a known device. It waits in a separate lane.
     #[must_use]
     pub fn known(self) -> Self {
         Self { lane: Lane::Known, ..self }
@@ -119,8 +119,8 @@ pub fn check_capacity(app: &App, slot: QueueSlot) -> Result<()> {
     app.state::<Hashing>().pool.check_capacity(caller(slot)).map_err(not_done)
 }
 
-/// How many hashes this process has been asked for since its start, for accounts that don't exist too. What was
-/// refused because too many waited isn't counted.
+/// How many hashes this process has been asked for since its start, including those for accounts that don't exist.
+/// Hashes that were refused because the queue was full aren't counted.
 pub fn hashes_asked_for(app: &App) -> u64 {
     app.state::<Hashing>().pool.accepted()
 }

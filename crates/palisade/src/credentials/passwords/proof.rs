@@ -8,7 +8,7 @@ use crate::app::{App, Change};
 use crate::error::{Error, Result};
 use crate::lockout::{self, Account, Client, Guess};
 
-/// A current password that was right a moment ago; [`Proved::hold`] within the change that rests on it.
+/// A current password that was just verified. Call [`Proved::hold`] within the change that depends on it.
 pub struct Proved {
     guess: Guess,
     stored: Stored,
@@ -48,7 +48,7 @@ impl Proved {
     /// Makes sure, within a change, that the password is still the one that was compared.
     ///
     /// # Errors
-    /// `passwords.wrong` if it was changed meanwhile; or the database fails.
+    /// `passwords.wrong` if it was changed in the meantime; or the database fails.
     pub async fn hold(self, change: &mut Change) -> Result<()> {
         // SECURITY: (test: a_sign_in_that_races_with_a_change_is_refused)
         if !unchanged(change, &self.stored).await? {

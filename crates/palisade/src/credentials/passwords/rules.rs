@@ -46,8 +46,8 @@ pub(super) fn fold(text: &str) -> String {
 }
 
 impl Rules {
-    /// Checks a password that someone wants to set. `context` are words that belong to the person:
-    /// email, name. Costs CPU, up to some milliseconds.
+    /// Checks a password that someone wants to set. `context` contains words that belong to the
+    /// person: email, name. Costs CPU, up to some milliseconds.
     ///
     /// # Errors
     /// The first rule that it breaks.

@@ -1,15 +1,15 @@
-//! How hard a password is to guess, for an amount of work that no input raises.
+//! Estimates how hard a password is to guess, with a bounded amount of work for any input.
 //!
 //! The estimator's work grows with the square of the length, and with the product of all ways to read signs as letters
-//! (`4` and `@` for a, `(`, `{`, `[` and `<` for c …): 100 characters with all of them take it seconds. It also fails on
-//! walks over the keyboard of more than 28 keys. So it sees stretches:
+//! (`4` and `@` for a, `(`, `{`, `[` and `<` for c …): 100 characters with all of them take it seconds. It also fails
+//! on walks over the keyboard of more than 28 keys. Therefore it sees only sections:
 //!
-//! - Of a text that repeats a unit, whole units from its beginning. A part of a unit at the end would look like something
-//!   new, though it is nothing new to anyone who tries repetitions.
-//! - Of any other text, stretches of 28 characters, the last one ending where the text ends. Anyone who guesses the
-//!   whole guesses each of them, so the text is as strong as the strongest of them at least.
-//! - In a stretch that could be read in too many ways the rarest of those signs stand for themselves alone: the others
-//!   are still read as letters. Digits always are.
+//! - Of a text that repeats a unit, whole units from its beginning. A partial unit at the end would look like new text,
+//!   but costs an attacker who tries repetitions nothing.
+//! - Of any other text, sections of 28 characters. The last one ends where the text ends. Guessing the whole includes
+//!   guessing each section, so the text is at least as strong as its strongest section.
+//! - In a section that could be read in too many ways, the rarest symbols are taken literally. The others, and all
+//!   digits, are still read as letters.
 //!
 //! A text that holds words of the person or the site must be strong without them, too.
 //!

@@ -1,4 +1,4 @@
-//! All ways in which sessions end, and the sweeping up afterwards.
+//! All ways in which sessions end, and the cleanup afterwards.
 
 use std::time::Duration;
 
@@ -31,9 +31,9 @@ pub enum Why {
     PasswordChanged,
     /// A used refresh token was used again.
     Replayed,
-    /// The email was given back to its former owner.
+    /// The email address went back to its former owner.
     EmailRestored,
-    /// The user is deleted, or asked for it.
+    /// The user was deleted, or requested deletion.
     Deleted,
     /// The user set up a second factor, without which it was begun.
     FactorAdded,
@@ -78,7 +78,7 @@ pub struct Ended(pub usize);
 /// Ends one session of a user.
 ///
 /// # Errors
-/// Not found, if it isn't alive or not theirs; or the database fails.
+/// Not found, if it has ended or belongs to another user; or the database fails.
 pub async fn end(change: &mut Change, user: UserId, id: SessionId, why: Why) -> Result<()> {
     change.must_hold(Hold::Alone(user))?;
     let now = change.now();
@@ -172,7 +172,7 @@ pub async fn disable(mut change: Change, user: UserId) -> Result<()> {
     change.commit(users::DISABLED.about(user)).await
 }
 
-/// Ends all sessions of a user and revokes all their API keys, at the word of an administrator or the operator.
+/// Ends all sessions of a user and revokes all their API keys, on behalf of an administrator or the operator.
 ///
 /// # Errors
 /// Not found; or the database fails.

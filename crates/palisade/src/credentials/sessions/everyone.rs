@@ -18,7 +18,7 @@ pub const ALL_REVOKED: Event =
 /// So many accounts are looked up at a time.
 const PAGE: i64 = 200;
 
-/// What an ending of everyone's sessions ended.
+/// The result of ending the sessions of every user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndedAll {
     /// How many accounts had something to end.
@@ -58,7 +58,7 @@ pub(super) async fn revoke_for(app: &App, caller: &Caller) -> Result<()> {
             ),
             Err(error) => tracing::warn!(
                 code = error.code(),
-                "ending the sessions of every user stopped half-way; repeat the request to continue, \
+                "ending the sessions of every user stopped halfway; repeat the request to continue, \
                  after a new sign-in if your session has ended"
             ),
         }
@@ -67,9 +67,9 @@ pub(super) async fn revoke_for(app: &App, caller: &Caller) -> Result<()> {
     work.await.map_err(Error::internal)?.map(|_| ())
 }
 
-/// Ends all sessions, API keys and challenges of every user, as [`revoke_all`] does for one: a change for each
-/// account, so that no one waits for all of them. After a failure, what has ended stays ended, and the next call
-/// goes on with the rest.
+/// Ends all sessions, API keys and challenges of every user, as [`revoke_all`] does for one: a change for each account,
+/// so that no one waits for all of them. After a failure, what has ended stays ended, and the next call continues with
+/// the rest.
 ///
 /// The session of `actor` ends last, with the event that sums it up. Service accounts come after people, and once more
 /// after the caller: a session that is still alive could give them a key.

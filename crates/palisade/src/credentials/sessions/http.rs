@@ -91,7 +91,7 @@ struct TokenAnswer {
     /// Seconds until the refresh token expires.
     refresh_expires_in: u64,
     session_id: SessionId,
-    /// After a sign-in: send this token with the next sign-in, so that the device is recognised.
+    /// After a sign-in: send this token with the next sign-in, so that the device is recognized.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     device_token: Option<String>,
@@ -106,7 +106,7 @@ struct CookieAnswer {
     expires_in: u64,
 }
 
-/// What a client gets when a session starts or goes on.
+/// What a client gets when a session starts or is renewed.
 pub struct Answer(Response);
 
 impl Answer {
@@ -138,7 +138,7 @@ impl Describe for Answer {
     }
 }
 
-/// What a client gets when a session starts or goes on; a new session of tokens comes with the device's.
+/// What a client gets when a session starts or is renewed. A new token session also gets a device token.
 ///
 /// # Errors
 /// When the keys can't be read.

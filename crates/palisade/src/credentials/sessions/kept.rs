@@ -1,4 +1,4 @@
-//! What is kept of a user's sessions: for the user to take out, and to know a device again.
+//! The stored sessions of a user: for the export, and for recognizing a device.
 
 use palisade_db::{Timestamp, args, row_struct};
 use schemars::JsonSchema;
@@ -36,7 +36,7 @@ row_struct! {
     }
 }
 
-/// Every session of a user that is kept, newest first.
+/// Every stored session of a user, newest first.
 ///
 /// # Errors
 /// When the database fails.
@@ -47,7 +47,7 @@ pub async fn kept(app: &App, user: UserId) -> Result<Vec<KeptSession>> {
     Ok(app.db.all(sql, args![user]).await?)
 }
 
-/// Whether this software has signed this user in from this IP address before, as far as the table remembers.
+/// Whether this software has signed this user in from this IP address before, as far as the stored sessions show.
 ///
 /// # Errors
 /// When the database fails.

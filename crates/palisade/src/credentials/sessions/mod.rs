@@ -2,8 +2,8 @@
 //!
 //! # Promises
 //!
-//! - **Ended means ended.** After the answer to an ending, no token of the session is good on this
-//!   node, and on no other within 250 ms; checked from memory, on every request.
+//! - **Ended means ended.** After the response to an ending, every token of the session is refused in this process, and
+//!   within 250 ms in every other; checked from memory, on every request.
 //! - A refresh token is used once ([`refresh`]). A repeat by its holder within the grace gets the same
 //!   successor; any other repeat ends the session.
 //! - Nothing in the database is a credential: secrets are stored as digests.
@@ -183,15 +183,15 @@ impl Transport {
 pub struct Session {
     /// The id of the session.
     pub id: SessionId,
-    /// Whose.
+    /// The user of the session.
     pub user: UserId,
     /// How its credentials travel.
     pub transport: Transport,
-    /// The form of its access tokens.
+    /// The format of its access tokens.
     pub format: TokenFormat,
     /// What proved the user (RFC 8176), separated by spaces.
     pub amr: String,
-    /// Which generation of its credentials is the present one: a new proof of identity begins the next.
+    /// The current generation of its credentials. A new proof of identity starts the next one.
     pub generation: i64,
     /// When the user last proved who they are.
     pub authenticated_at: Timestamp,
@@ -208,7 +208,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Whether it rests on more than one factor (RFC 8176: `mfa`).
+    /// Whether more than one factor was proved in it (RFC 8176: `mfa`).
     pub fn has_mfa(&self) -> bool {
         self.amr.split(' ').any(|method| method == "mfa")
     }
@@ -220,11 +220,11 @@ impl Session {
 
 /// A session to be started.
 pub struct NewSession {
-    /// Whose.
+    /// The user of the session.
     pub user: UserId,
     /// How its credentials travel.
     pub transport: Transport,
-    /// The form of its access tokens.
+    /// The format of its access tokens.
     pub format: TokenFormat,
     /// What the client calls itself.
     pub device_name: Option<String>,
@@ -245,7 +245,7 @@ pub struct Proof {
     pub level: AuthLevel,
 }
 
-/// A session and the secret that goes on with it: shown once.
+/// A session and the secret that continues it, which is shown once.
 pub struct Issued {
     /// The session.
     pub session: Session,
@@ -310,7 +310,8 @@ fn idle_end(app: &App, transport: Transport, now: Timestamp) -> Timestamp {
     })
 }
 
-/// The session, if it is alive; from memory when it is warm. An ended one is never alive again.
+/// The session, if it is active; from memory if it is cached. An ended session never becomes active
+/// again.
 ///
 /// # Errors
 /// When the database is needed and doesn't answer.

@@ -1,4 +1,4 @@
-//! Who calls, by access token or cookie: the hot path of every request.
+//! Identifies the caller by access token or cookie: the hot path of every request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const COOKIE_REMEMBERED_FOR: Duration = Duration::from_secs(15 * 60);
 /// A cookie session is extended at most this often.
 const EXTEND_AFTER: Duration = Duration::from_secs(60);
 
-/// Who is behind an access token, and that its session is alive.
+/// The caller behind an access token, if its session is active.
 ///
 /// # Errors
 /// `access.invalid_token`; or the database is needed and doesn't answer.

@@ -25,7 +25,8 @@ use crate::{keys, users};
 /// Replaces a secret by its successor.
 ///
 /// # Errors
-/// `sessions.ended` for a secret that is unknown, used up, or whose session or user is over.
+/// `sessions.ended` for a secret that is unknown, used up, or whose session has ended or user is
+/// disabled.
 pub async fn refresh(
     app: &App,
     actor: &Actor,
@@ -61,8 +62,8 @@ pub async fn refresh(
     Ok(Issued { session, secret: successor })
 }
 
-/// The live session of a refresh token, which stays unused. One that was used already is `spent`; anyone who only
-/// asks for the session may still name it so.
+/// The live session of a refresh token, without using up the token. With `spent`, a token that was used already is
+/// accepted too.
 ///
 /// # Errors
 /// When the database fails.
@@ -81,8 +82,7 @@ pub async fn of_refresh_token(app: &App, token: &str, spent: bool) -> Result<Opt
     Ok(user.is_some().then_some(session).filter(|session| session.transport == Transport::Token))
 }
 
-/// Goes on with a session whose user has proved again who they are: every credential that it had before is
-/// no longer valid.
+/// Renews a session whose user has proved their identity again: its earlier credentials are no longer valid.
 ///
 /// # Errors
 /// `sessions.ended`; or the database fails.
@@ -119,7 +119,7 @@ pub async fn renew(
     Ok(Issued { session, secret })
 }
 
-/// Notes within a session what its user has proved beside what they proved before.
+/// Records in a session what its user has proved in addition to earlier proofs.
 ///
 /// # Errors
 /// `sessions.ended`; or the database fails.

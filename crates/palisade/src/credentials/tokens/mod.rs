@@ -3,8 +3,8 @@
 //! # Promises
 //!
 //! - A token is JWT (RFC 9068) or PASETO v4; its key decides the algorithm, never its header.
-//! - A verified signature is remembered only until the token expires, and says nothing about whether
-//!   its session is alive: that is asked on every request, see [`crate::sessions`].
+//! - A verified signature is remembered only until the token expires, and says nothing about whether its session is
+//!   active: that is checked on every request, see [`crate::sessions`].
 //!
 //! The keys belong to [`crate::keys`].
 
@@ -44,7 +44,7 @@ pub const MODULE: Module = Module {
 
 struct Verified(Bounded<[u8; 32], Arc<AccessToken>>);
 
-/// What a good access token says.
+/// The contents of a valid access token.
 #[derive(Clone, Debug)]
 pub struct AccessToken {
     /// Who signed in.
@@ -53,13 +53,13 @@ pub struct AccessToken {
     pub session: SessionId,
     /// Which generation of its credentials it belongs to (`gen`).
     pub generation: i64,
-    /// When they proved it (`auth_time`).
+    /// When the user proved their identity (`auth_time`).
     pub authenticated_at: Timestamp,
     /// When it expires (`exp`).
     pub expires_at: Timestamp,
 }
 
-/// What an access token is to say.
+/// The contents of an access token to be issued.
 #[derive(Clone, Debug)]
 pub struct Grant {
     /// The user.
@@ -68,17 +68,17 @@ pub struct Grant {
     pub session: SessionId,
     /// JWT or PASETO.
     pub format: TokenFormat,
-    /// The present generation of the session's credentials.
+    /// The current generation of the session's credentials.
     pub generation: i64,
     /// When the user proved who they are.
     pub authenticated_at: Timestamp,
-    /// By which methods (RFC 8176).
+    /// The methods that were used for it (RFC 8176).
     pub amr: Vec<String>,
     /// The session's absolute end, which no token outlives.
     pub session_ends_at: Timestamp,
 }
 
-/// Signs an access token; answers it with its life in seconds.
+/// Signs an access token. Returns it with its lifetime in seconds.
 ///
 /// # Errors
 /// When the keys can't be read or the session has less than a second to live.
@@ -134,7 +134,7 @@ pub async fn verify(app: &App, token: &str) -> Result<Arc<AccessToken>> {
     Ok(good)
 }
 
-/// Everything that a good access token says.
+/// All claims of a valid access token.
 ///
 /// # Errors
 /// `access.invalid_token`; or the keys can't be read.
@@ -153,7 +153,7 @@ fn read(claims: &AccessClaims) -> Option<AccessToken> {
     })
 }
 
-/// How long an ending must be remembered: no token lives longer.
+/// How long an ending must be remembered: no token is valid for longer.
 pub fn longest_life(app: &App) -> Duration {
     app.settings.tokens.access_ttl + Duration::from_secs(60)
 }

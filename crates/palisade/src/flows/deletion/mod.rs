@@ -1,11 +1,11 @@
-//! The end of an account: at its owner's wish, after a time of grace, or at an administrator's word.
+//! Deletion of an account: at its owner's request, after a grace period, or by an administrator.
 //!
 //! # Promises
 //!
 //! - A user who requests deletion is signed out at once and deleted after `users.deletion_grace`, unless they sign in
 //!   before; a user whom an administrator deletes is deleted at once.
-//! - Gone means gone: no row of theirs is left but the events of the audit log, where an id stands for them and
-//!   what was personal can't be read any more.
+//! - No row of theirs is left except the events of the audit log, which refer to them by id and whose personal parts
+//!   can no longer be read.
 
 mod http;
 
@@ -51,7 +51,8 @@ static EMAIL: EmailTemplate = EmailTemplate {
     prepare: mail::as_written,
 };
 
-/// Signs a user out everywhere and deletes them when the grace is over; at once if there is none.
+/// Signs a user out everywhere and deletes them after the grace period, or at once if there is
+/// none.
 ///
 /// # Errors
 /// Not found; `users.last_admin`; or the database fails.
@@ -69,7 +70,7 @@ pub async fn ask_for_deletion(app: &App, actor: &Actor, user: &User) -> Result<(
     change.commit(DELETION_ASKED.about(user.id)).await
 }
 
-/// What a change holds that deletes a user.
+/// What a change that deletes a user holds.
 pub fn held_for_deletion(user: UserId) -> [Hold; 2] {
     [Hold::Alone(user), Hold::Administrators]
 }

@@ -1,4 +1,4 @@
-//! What an administrator changes of a user, the email included.
+//! Changes to a user by an administrator, including the email address.
 
 use super::{ANNOUNCE, CHANGED, settle};
 use crate::app::Change;
@@ -8,15 +8,15 @@ use crate::id::UserId;
 use crate::mail::{self, Content};
 use crate::users::{self, Email, User};
 
-/// What an administrator changes of a user; absent: unchanged.
+/// The changes that an administrator makes to a user. `None` leaves a field unchanged.
 pub struct Changes {
-    /// What they are called; inner none: nothing.
+    /// The name. An inner `None` removes it.
     pub name: Option<Option<String>>,
-    /// Another email, which counts as unproven.
+    /// Another email address, which counts as unverified.
     pub email: Option<Email>,
 }
 
-/// Changes a user at the word of an administrator.
+/// Changes a user on behalf of an administrator.
 ///
 /// # Errors
 /// Not found; `users.email_taken`; `users.service_account`; or the database fails.

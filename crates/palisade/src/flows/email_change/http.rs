@@ -1,4 +1,4 @@
-//! Changing an email address: the owner's way with its links and their pages, and the administrators'.
+//! Changing an email address: by the owner, with links and their pages, and by administrators.
 
 use std::time::Duration;
 

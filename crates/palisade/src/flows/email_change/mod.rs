@@ -1,12 +1,12 @@
-//! A change of email address: asked for by the user, confirmed from the new email, and undone from the old one for a
+//! A change of email address: requested by the user, confirmed from the new mailbox, and undone from the old one for a
 //! week; or made by an administrator.
 //!
 //! # Promises
 //!
-//! - Asking answers alike for every email, whether it has an account or not.
-//! - An email is changed by anyone who reads the new mail **and** knows the password; anyone who reads the old mail
-//!   can undo it for a week, and no one else can have that email meanwhile.
-//! - An administrator's change can't be undone from the old email address, and the new one counts as unproven.
+//! - The response to a request is the same for every email address, whether or not it has an account.
+//! - A change requires access to the new mailbox **and** the password. Anyone with access to the old mailbox can undo
+//!   it for a week, and no other account can take the old email address in the meantime.
+//! - An administrator's change can't be undone from the old email address, and the new one counts as unverified.
 //!
 //! Tables: `email_changes`.
 
@@ -37,7 +37,7 @@ use crate::recovery::bad_token;
 use crate::shape;
 use crate::users::{self, Email};
 
-/// A user asked for another email.
+/// A user requested a change of email address.
 pub const ASKED: Event =
     Event { name: "recovery.email_asked", summary: "A user requested a change of email address" };
 /// A user's email was changed.
@@ -112,7 +112,8 @@ static ANNOUNCE: EmailTemplate = EmailTemplate {
 /// The value of the template that names the change of email.
 const CHANGE: &str = "change";
 
-/// Notes that a user wants another email, and writes to it. Says nothing about whether it has an account.
+/// Records that a user requested another email address, and sends a link to it. Doesn't reveal whether it has an
+/// account.
 ///
 /// # Errors
 /// `mail.off`; not found; or the database fails.
@@ -206,7 +207,7 @@ pub struct EmailChange {
     pub confirmed_at: Option<Timestamp>,
 }
 
-/// The changes of email of a user that are kept: those that wait, and those that can be undone.
+/// The stored email changes of a user: those that are pending, and those that can be undone.
 ///
 /// # Errors
 /// When the database fails.

@@ -1,8 +1,9 @@
-//! The export: everything that is kept of a person, as one JSON object (GDPR articles 15 and 20).
+//! The export: everything that is stored about a person, as one JSON object (GDPR articles 15 and
+//! 20).
 //!
 //! # Promises
 //!
-//! - The export holds everything that is kept of a person.
+//! - The export contains everything that is stored about a person.
 
 mod http;
 
@@ -24,7 +25,7 @@ use crate::sessions::{self, KeptSession};
 use crate::shape;
 use crate::users::{self, UserView};
 
-/// Everything that is kept of a person was given out to them.
+/// A user exported the data that is stored about them.
 pub const EXPORTED: Event = Event {
     name: "account.exported",
     summary: "A user exported the data that is stored about them",

@@ -1,11 +1,11 @@
-//! The way back for anyone who has lost every factor: the password, the mail, and a time in which the owner can say no
-//! (`mfa.recovery_delay`).
+//! Recovery for users who have lost every factor: with the password, access to the mailbox, and a waiting period in
+//! which the owner can cancel (`mfa.recovery_delay`).
 //!
 //! # Promises
 //!
-//! - No link removes a second factor, but one that needs the password, the mail and a waiting time, where
-//!   `mfa.recovery_delay` is set.
-//! - The owner can cancel it until then with the link, and does by proving a factor or by a new password.
+//! - No link removes a second factor, except one that requires the password, access to the mailbox and a waiting
+//!   period, if `mfa.recovery_delay` is set.
+//! - The owner can cancel it until then with the link. Proving a factor or setting a new password also cancels it.
 //!
 //! Tables: `factor_recoveries`.
 
@@ -37,12 +37,12 @@ pub const ASKED: Event = Event {
     name: "recovery.factors_asked",
     summary: "The removal of the second factors was requested with the password",
 };
-/// The second factors were removed after the waiting time.
+/// The second factors were removed after the waiting period.
 pub const REMOVED: Event = Event {
     name: "recovery.factors_removed",
     summary: "The second factors were removed after the waiting period",
 };
-/// The removal was called off.
+/// The removal was cancelled.
 pub const CANCELLED: Event = Event {
     name: "recovery.factors_kept",
     summary: "The removal of the second factors was cancelled",
@@ -100,9 +100,9 @@ macro_rules! unanswered {
     };
 }
 
-/// Notes that the user who proved the password wants the factors of `user` removed, and writes to the owner. Who asked
-/// before goes on waiting as before. `false`, if the challenge ended meanwhile: the password that it rests on may
-/// have been replaced, or the user deleted.
+/// Records that a user who proved the password requested the removal of the factors of `user`, and notifies the owner.
+/// An earlier request stays pending unchanged. Returns `false` if the challenge ended in the meantime: the password
+/// that it depends on may have been replaced, or the user deleted.
 ///
 /// # Errors
 /// `recovery.factors_off`; `mail.off`; or the database fails.
@@ -170,7 +170,7 @@ fn prepare(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>
 
 type Row = (UserId, Timestamp, Vec<u8>, i64);
 
-/// Removes the factors, with the token of the email and the password, once the waiting time is over.
+/// Removes the factors, with the token of the email and the password, once the waiting period has passed.
 ///
 /// # Errors
 /// `recovery.bad_token`; `recovery.too_early`; `passwords.wrong`; `lockout.locked`; 503 when too many wait; or the
@@ -238,7 +238,7 @@ pub async fn finish(
     change.commit(REMOVED.about(user)).await
 }
 
-/// Calls the removal off, with the token of the email.
+/// Cancels the removal, with the token of the email.
 ///
 /// # Errors
 /// `recovery.bad_token`; or the database fails.
@@ -258,7 +258,7 @@ async fn void(change: &mut Change, user: UserId) -> Result<usize> {
     Ok(0)
 }
 
-/// Calls the removal off, in the change in which its owner proves a factor: they haven't lost it.
+/// Cancels the removal, in the change in which the owner proves a factor: they haven't lost it.
 ///
 /// # Errors
 /// When the database fails.

@@ -37,7 +37,7 @@ pub(super) fn routes() -> Routes {
         )
         .get("/revocations", needs(INTROSPECT).lasting(), feed)
         .summary(
-            "Returns, in order and as signed pages, what has ended and has not yet expired, for \
+            "Returns the revocation feed: signed, ordered pages of what has ended but not yet expired, for \
              services that verify access tokens themselves.\n\nWith `Accept: text/event-stream`, \
              returns a stream. Its events are such pages, at least one every five seconds.",
         )
@@ -49,7 +49,7 @@ pub(super) fn routes() -> Routes {
 struct TokenForm {
     #[schemars(with = "shape::Secret")]
     token: SecretString,
-    /// Ignored: the type of a token is recognised from the token.
+    /// Ignored: the type of a token is recognized from the token.
     #[serde(rename = "token_type_hint")]
     #[schemars(length(max = 100))]
     _token_type_hint: Option<String>,

@@ -1,11 +1,11 @@
-//! For other services that verify our tokens: introspection of tokens (RFC 7662), its revocation (RFC 7009), and
-//! a signed feed of what has ended, for those that verify without asking.
+//! For other services that verify our tokens: introspection (RFC 7662) and revocation (RFC 7009) of tokens, and a
+//! signed revocation feed for those that verify tokens themselves.
 //!
 //! # Promises
 //!
-//! - A token is called active only while a request with it would be let in here.
-//! - The feed leaves out no ending that was answered before the time it names. Each page is signed and says when
-//!   it was made, so that a verifier that is cut off from the feed notices.
+//! - A token is reported as active only while this server would accept a request with it.
+//! - The feed omits no ending that was confirmed before the time that it states. Each page is signed and states when it
+//!   was created, so that a verifier that is cut off from the feed notices.
 //!
 //! The feed's rows belong to [`crate::feed`].
 
@@ -23,10 +23,10 @@ use crate::feed::ENDED;
 use crate::id::UserId;
 use crate::module::{Module, Permission};
 
-/// May introspect a token, revoke it, and read the feed of endings.
+/// May introspect a token, revoke it, and read the revocation feed.
 pub const INTROSPECT: Permission = Permission {
     name: "tokens:introspect",
-    summary: "Introspect and revoke tokens, and follow the feed of revocations",
+    summary: "Introspect and revoke tokens, and follow the revocation feed",
 };
 
 /// The slice's table of contents.

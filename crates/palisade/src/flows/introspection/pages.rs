@@ -1,12 +1,12 @@
-//! Pages of the feed of endings, as signed statements.
+//! Pages of the revocation feed, as signed statements.
 //!
-//! On PostgreSQL commits become visible out of the order of their numbers, so a number that was read is no proof
-//! that those below it were. A [`Cursor`] therefore has two parts: up to `low` everything is certain, and `at` is
-//! how far this pass has come. When a pass is through, the next one begins again from `low`, and shows what is
-//! above it a second time; an ending that is applied twice is applied.
+//! On PostgreSQL commits become visible out of the order of their numbers, so a number that was read doesn't prove that
+//! all lower ones were. A [`Cursor`] therefore has two parts: up to `low` everything is certain, and `at` is how far
+//! this pass has come. When a pass is complete, the next one begins again from `low` and repeats what is above it.
+//! Applying an ending twice is harmless.
 //!
-//! A cursor also carries the [`Mark`] of the row `at`. A database that was restored gives numbers again; the mark
-//! doesn't fit then, and the page says that it begins anew.
+//! A cursor also carries the [`Mark`] of the row `at`. A restored database assigns numbers again. The mark then doesn't
+//! match, and the page states that it starts over.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! The feed of endings as a stream of events (WHATWG HTML, section 9.2).
+//! The revocation feed as a stream of events (WHATWG HTML, section 9.2).
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;

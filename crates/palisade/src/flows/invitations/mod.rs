@@ -54,13 +54,13 @@ static EMAIL: EmailTemplate = EmailTemplate {
 pub struct Invitation {
     /// The email.
     pub email: Email,
-    /// What they are called.
+    /// The name.
     pub name: Option<String>,
     /// Roles in addition to the one that all users have.
     pub roles: Vec<String>,
 }
 
-/// Makes a user without a password and sends them a link to choose one.
+/// Creates a user without a password and sends them a link to choose one.
 ///
 /// # Errors
 /// `mail.off`; `users.email_taken`; `roles.unknown`; `access.exceeds_own`; or the database fails.
@@ -77,7 +77,7 @@ pub async fn invite(app: &App, actor: &Actor, invitation: Invitation) -> Result<
     Ok(user)
 }
 
-/// Sends a link to choose a password with, at the word of an administrator or the operator.
+/// Sends a link to choose a password, on behalf of an administrator or the operator.
 ///
 /// # Errors
 /// `mail.off`; not found; `users.disabled`; or the database fails.

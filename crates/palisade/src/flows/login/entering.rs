@@ -1,4 +1,4 @@
-//! The session that every way of signing in ends with.
+//! Starts the session at the end of every kind of sign-in.
 
 use super::{EMAIL, SIGNED_IN, SignedIn, Wanted};
 use crate::app::Change;

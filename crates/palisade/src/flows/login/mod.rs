@@ -14,8 +14,9 @@
 //! - One refusal for an unknown email, a wrong password, a locked and a disabled account: same status,
 //!   same body, same work.
 //! - What was true when the password was compared is still true when the session is written.
-//! - Every refusal of a password or factor that was judged is an event, and the owner is told of a sign-in from a device that is new.
-//! - A new proof of identity answers new credentials; what the session had before is no longer valid.
+//! - Every refusal of a password or factor that was checked is recorded as an event, and the owner is notified of a
+//!   sign-in from a new device.
+//! - A new proof of identity returns new credentials; the session's earlier ones are no longer valid.
 
 mod cookies;
 mod entering;
@@ -51,7 +52,7 @@ pub const SIGNED_IN: Event = Event { name: "login.signed_in", summary: "A user s
 /// A sign-in was refused.
 pub const DENIED: Event = Event { name: "login.denied", summary: "A sign-in was refused" };
 
-/// A password was right, and a second factor is asked for.
+/// A password was correct, and a second factor was requested.
 pub const CHALLENGED: Event = Event {
     name: "login.challenged",
     summary: "A password was correct, and a second factor was requested",
@@ -94,7 +95,7 @@ pub struct Attempt {
     pub email: String,
     /// The password, as it was given.
     pub password: SecretString,
-    /// What a device shows that has signed in before.
+    /// The token of a device that has signed in before.
     pub device_token: Option<SecretString>,
     /// The session.
     pub wanted: Wanted,
@@ -104,7 +105,7 @@ pub struct Attempt {
     pub browser: bool,
 }
 
-/// What follows when a password was right.
+/// What follows a correct password.
 pub enum Next {
     /// A second factor must be proved.
     Prove(Challenged),
@@ -112,7 +113,7 @@ pub enum Next {
     In(SignedIn),
 }
 
-/// A session, and what the device shows the next time.
+/// A session, and the token that the device presents at the next sign-in.
 pub struct SignedIn {
     /// The session's first credentials.
     pub issued: Issued,

@@ -1,4 +1,4 @@
-//! Signing in with a passkey alone: it names its owner and verifies them.
+//! Signing in with only a passkey, which identifies and verifies its owner.
 
 use palisade_crypto::secret::SecretString;
 use palisade_crypto::webauthn::AuthenticationResponse;

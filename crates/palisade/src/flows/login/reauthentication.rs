@@ -1,4 +1,4 @@
-//! Proving again who one is, within a session: with the strongest factor that the account has.
+//! Confirming the user's identity again within a session, with the strongest factor of the account.
 
 use palisade_crypto::secret::SecretString;
 use palisade_crypto::webauthn::AuthenticationResponse;

@@ -24,9 +24,9 @@ const PREFIX: &str = "pal_mf_";
 
 /// What a client needs to prove a second factor.
 pub struct Challenged {
-    /// Stands for the sign-in so far; opens nothing else.
+    /// The token for this sign-in, which gives no other access.
     pub token: SecretString,
-    /// By which methods a factor can be proved.
+    /// The methods by which a factor can be proved.
     pub methods: Vec<&'static str>,
     /// What passkeys are asked to sign, if there are any.
     pub passkey_options: Option<mfa::Options>,
@@ -83,7 +83,7 @@ pub(super) async fn challenge(
 }
 
 impl Challenged {
-    /// The answer to a sign-in that isn't done.
+    /// The response to a sign-in that still requires a second factor.
     pub fn error(&self) -> Error {
         let detail =
             "The password is correct. Prove a second factor with POST /api/v1/auth/login/mfa.";

@@ -2,10 +2,11 @@
 //!
 //! # Promises
 //!
-//! - Asking answers alike, after the same work, for every email; who gets a message is decided when messages are sent.
+//! - The response to a request is the same, after the same work, for every email address; whether anyone gets a message
+//!   is decided when messages are sent.
 //! - A link works once, for its time, and not after the password or the email was changed. It starts no session.
-//! - A new password ends every session, every API key and every lock. Whatever someone set up who couldn't read this
-//!   mail is gone.
+//! - A new password ends every session, every API key and every lock. Whatever was set up by someone without access to
+//!   this mailbox is gone.
 //! - No link removes a second factor.
 //!
 //! Tables: `recovery_tokens`, with the links of [`invitations`](crate::invitations), which are used here.
@@ -34,7 +35,7 @@ use crate::users::{self, Email, User};
 /// A link to choose a new password was requested.
 pub const ASKED: Event =
     Event { name: "recovery.asked", summary: "A link to choose a new password was requested" };
-/// Such a link was made for a user.
+/// Such a link was created for a user.
 pub const LINK_MADE: Event =
     Event { name: "recovery.link_made", summary: "A link to choose a new password was created" };
 /// A user chose a new password with a link.
@@ -68,12 +69,12 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-/// What a link is for; how its token begins says it.
+/// The purpose of a link, which the prefix of its token encodes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Link {
     /// A new password for someone who has forgotten theirs.
     Reset,
-    /// The first password, or another one, at the word of an administrator.
+    /// The first password, or another one, on behalf of an administrator.
     Invitation,
 }
 
@@ -139,7 +140,7 @@ fn prepare(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>
     })
 }
 
-/// Makes a link for a user; none, if the account can't use it any more.
+/// Creates a link for a user. `None` if the account can no longer use it.
 ///
 /// # Errors
 /// When the database fails.

@@ -1,4 +1,5 @@
-//! Registration, the proof of its email, the set-up of the first administrator, and the pages behind the links.
+//! Registration, the verification of its email address, the setup of the first administrator, and the pages behind the
+//! links.
 
 use std::time::Duration;
 
@@ -87,7 +88,7 @@ pub(super) fn routes() -> Routes {
         .or(Kind::TooMany, "request.too_many")
         .or(Kind::Unavailable, "mail.off")
         .post("/setup", ANYONE.limit(&SETUP), setup)
-        .summary("Creates the first administrator, with the token of the set-up link.")
+        .summary("Creates the first administrator, with the token of the setup link.")
         .or(Kind::Gone, "setup.done")
         .or(Kind::Conflict, "users.email_taken")
         .or(Kind::Unavailable, "passwords.busy")
@@ -143,7 +144,7 @@ struct RegisterBody {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SetupBody {
-    /// The part of the set-up link after `token=`.
+    /// The part of the setup link after `token=`.
     #[schemars(with = "shape::Secret")]
     token: SecretString,
     #[schemars(with = "shape::EmailAddress")]

@@ -1,14 +1,13 @@
-//! How accounts come into being: the set-up link for the first administrator, registration, and the
-//! operator's command line.
+//! How accounts are created: the setup link for the first administrator, registration, and the operator's command line.
 //!
 //! # Promises
 //!
-//! - There is no default account. The first administrator is made with a link that only the operator
-//!   was shown, that works once, for 30 minutes, and never again once an administrator exists.
-//! - Registration answers the same, after the same work, whether the email is known or not.
-//! - Where emails are verified, nothing of an account exists before its email is proved by someone who
-//!   knows the password that it was registered with: a stranger who registers another's email gains nothing.
-//! - The link that proves an email ends when its account gets another email, and with the account.
+//! - There is no default account. The first administrator is created with a link that is shown only to the operator and
+//!   works once, within 30 minutes, and only while no administrator exists.
+//! - Registration gives the same response, after the same work, whether or not the email address is known.
+//! - Where emails are verified, no account exists before its email address is verified by someone who knows the
+//!   password of the registration: a stranger who registers another person's email address gains nothing.
+//! - The link that verifies an email address stops working when its account gets another email address or is deleted.
 //!
 //! Tables: `setup_links`, `registrations`.
 
@@ -39,19 +38,19 @@ pub const REGISTERED: Event =
 /// A registration with an email address that has an account, or while registration is closed.
 pub const REFUSED: Event =
     Event { name: "registration.refused", summary: "A registration created no account" };
-/// The first administrator was made.
+/// The first administrator was created.
 pub const SET_UP: Event =
     Event { name: "registration.set_up", summary: "The first administrator was created" };
-/// A set-up link was made.
+/// A setup link was created.
 pub const LINK_MADE: Event =
-    Event { name: "registration.link_made", summary: "A set-up link was created" };
+    Event { name: "registration.link_made", summary: "A setup link was created" };
 
 /// A registration whose email address is still to be confirmed.
 pub const REQUESTED: Event = Event {
     name: "registration.requested",
     summary: "A registration awaits the confirmation of its email address",
 };
-/// An email was proved.
+/// An email address was verified.
 pub const VERIFIED: Event = Event {
     name: "registration.verified",
     summary: "The email address of an account was confirmed",
@@ -103,7 +102,7 @@ impl Wanted {
     }
 }
 
-/// Registers a person; says nothing about whether the email was known.
+/// Registers a person. Doesn't reveal whether the email address was known.
 ///
 /// # Errors
 /// `registration.closed`; a broken rule of the password; or the database fails.
@@ -138,7 +137,7 @@ pub async fn register(app: &App, actor: &Actor, wanted: Wanted) -> Result<()> {
     }
 }
 
-/// Makes the first administrator with a set-up token.
+/// Creates the first administrator with a setup token.
 ///
 /// # Errors
 /// `setup.done` once an administrator exists; `setup.bad_token`; a broken rule of the password.
@@ -192,7 +191,7 @@ async fn usable(app: &App, digest: [u8; 32]) -> Result<()> {
     row.map(drop).ok_or_else(bad_token)
 }
 
-/// Whether there is no administrator yet, and a set-up link would be of use.
+/// Whether there is no administrator yet, and a setup link can be used.
 ///
 /// # Errors
 /// When the database fails.
@@ -200,7 +199,7 @@ pub async fn needs_setup(app: &App) -> Result<bool> {
     Ok(!users::has_admin(app).await?)
 }
 
-/// Makes a set-up token; every earlier one is void.
+/// Creates a setup token. Every earlier one is void.
 ///
 /// # Errors
 /// `setup.done` once an administrator exists; or the database fails.
@@ -226,7 +225,7 @@ pub async fn setup_link(app: &App, actor: &Actor) -> Result<SecretString> {
     Ok(link.into())
 }
 
-/// Makes a user at the word of the operator.
+/// Creates a user on behalf of the operator.
 ///
 /// # Errors
 /// `users.email_taken`; a broken rule of the password; or the database fails.
@@ -285,7 +284,7 @@ fn done() -> Error {
     Error::new(
         Kind::Gone,
         "setup.done",
-        "This server already has an administrator. Set-up is complete.",
+        "This server already has an administrator. Setup is complete.",
     )
 }
 
@@ -293,7 +292,7 @@ fn bad_token() -> Error {
     Error::bad_field(
         "/token",
         "setup.bad_token",
-        "This set-up link was used, has expired or was replaced. Print a new one with `palisade \
+        "This setup link was used, has expired or was replaced. Print a new one with `palisade \
          setup-link`.",
     )
 }

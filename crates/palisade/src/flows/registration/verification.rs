@@ -1,4 +1,5 @@
-//! Proving the email of a registration: by mail, and by the password that it was registered with.
+//! Verifying the email address of a registration: with an emailed link and the password of the
+//! registration.
 
 use std::time::Duration;
 
@@ -127,7 +128,7 @@ struct Waiting {
 
 type Row = (Uuid, UserId, String, Option<String>, Vec<u8>);
 
-/// Proves an email: makes the account, or notes that its email is proved.
+/// Verifies an email address: creates the account, or records that its email address is verified.
 ///
 /// # Errors
 /// `registration.bad_token`; `registration.wrong_password`; `lockout.locked`; `users.email_taken`; 503 when too

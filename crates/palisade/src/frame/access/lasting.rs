@@ -50,7 +50,7 @@ impl Admission {
     /// or must set up a second factor.
     ///
     /// # Errors
-    /// As the gate would refuse the request now; that limits are used up is no reason.
+    /// As the gate would refuse the request now; exhausted limits are not a reason.
     pub async fn recheck(&self, app: &App) -> Result<()> {
         let (_, identity) = prove(app, &self.parts).await?;
         entitled(app, &self.gate.0, &identity)

@@ -1,13 +1,12 @@
-//! Who calls, and whether they may: decided before the body is read.
+//! Identifies the caller and decides whether the call is allowed, before the body is read.
 //!
 //! The route line says who may call ([`ANYONE`], [`SIGNED_IN`], [`needs`]); the [gate](admit) proves it.
 //!
 //! # Promises
 //!
 //! - A route without an access value doesn't compile.
-//! - On a route that asks for a credential, one that is present and bad is refused; it is never overlooked in favour
-//!   of another.
-//! - An unsafe request that rests on a cookie needs proof of its origin.
+//! - On a route that requires a credential, an invalid one is refused; it is never ignored in favor of another.
+//! - An unsafe request that is authenticated by a cookie needs proof of its origin.
 //! - A process that doesn't know what was ended within the last second refuses every request that needs a
 //!   credential.
 
@@ -58,11 +57,12 @@ pub struct Access {
     pub fresh: bool,
     /// Whether it is open to a user who must set up a second factor first.
     pub enrolling: bool,
-    /// Whether an API key may call it: asked where no permission is; see [`Access::takes_keys`].
+    /// Whether an API key may call it, if no permission is required; see [`Access::takes_keys`].
     pub keys: bool,
     /// Whether a session's request is counted by its account; see [`Access::uncounted`].
     pub counted: bool,
-    /// Whether its answer goes on, and so may outlive the right to it; see [`Access::lasting`].
+    /// Whether its response is streamed, and so may outlast the caller's right to it; see
+    /// [`Access::lasting`].
     pub lasting: bool,
 }
 
@@ -128,15 +128,15 @@ impl Access {
         self
     }
 
-    /// Lets API keys in too, where no permission decides: any signed-in user may, whatever signed them in.
+    /// Accepts API keys too, on a route that requires no permission.
     #[must_use]
     pub const fn keys(mut self) -> Self {
         self.keys = true;
         self
     }
 
-    /// Leaves requests out of the limit of their account: the endings, which must work while a stolen session uses
-    /// that limit up.
+    /// Excludes requests from the limit of their account. For endings, which must work even while a stolen session uses
+    /// up that limit.
     #[must_use]
     pub const fn uncounted(mut self) -> Self {
         self.counted = false;
@@ -166,7 +166,7 @@ struct NeedsFresh;
 #[derive(Clone, Default)]
 pub struct Committed(pub Arc<AtomicBool>);
 
-/// Who calls a route: what every handler that changes or shows anything is handed.
+/// Who calls a route: what every handler that changes or shows anything receives.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// For the audit log.
@@ -219,8 +219,8 @@ fn user_agent(headers: &HeaderMap) -> Option<String> {
     Some(if usual { text.to_owned() } else { cut() })
 }
 
-/// The gate: lets a request through to its handler, or says why not. Answers the limit that was nearest to
-/// being used up, if there was one.
+/// The gate: lets a request through to its handler, or refuses it. Returns the limit that is closest to being used up,
+/// if there is one.
 ///
 /// # Errors
 /// Too many requests, not signed in, not allowed, of unproven origin.
@@ -345,7 +345,7 @@ async fn prove(app: &App, parts: &RequestParts) -> Result<(Via, Identity)> {
 }
 
 /// Refuses an unsafe request that another site may have made a browser send: it needs
-/// `Sec-Fetch-Site: same-origin`, or an `Origin` that is ours. Neither: refused.
+/// `Sec-Fetch-Site: same-origin`, or an `Origin` equal to the server's own.
 ///
 /// # Errors
 /// `access.cross_site`.

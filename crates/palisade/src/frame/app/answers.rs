@@ -1,7 +1,7 @@
 //! What a slice answers about its own tables to slices below it, which may not read them.
 //!
-//! A slice of a lower level knows neither the table nor its owner. It asks everyone who answers, through the
-//! functions that the owners name in their `MODULE`.
+//! A slice of a lower level knows neither the table nor its owner. It asks every slice that answers, through the
+//! functions that the owners list in their `MODULE`.
 
 use futures_util::future::BoxFuture;
 
@@ -12,9 +12,10 @@ use crate::id::UserId;
 /// The questions that a slice answers.
 #[derive(Clone, Copy)]
 pub struct Answers {
-    /// What it opens to users and roles, beside permissions.
+    /// The rights that it gives to users and roles in addition to permissions.
     pub rights: Option<Rights>,
-    /// Whether an email address is kept for a former owner: no new account gets it meanwhile.
+    /// Whether an email address is reserved for a former owner, so that no new account gets it in
+    /// the meantime.
     pub email_is_reserved: Option<EmailIsReserved>,
 }
 
@@ -23,14 +24,14 @@ impl Answers {
     pub const NONE: Self = Self { rights: None, email_is_reserved: None };
 }
 
-/// Rights that a slice gives out beside permissions.
+/// Rights that a slice gives in addition to permissions.
 #[derive(Clone, Copy)]
 pub struct Rights {
-    /// Whether something is open to the first user that isn't open to the second, or not for as long.
+    /// Whether the first user holds a right that the second doesn't hold, or doesn't hold for as long.
     pub open_more: for<'a> fn(&'a mut Change, UserId, UserId) -> BoxFuture<'a, Result<bool>>,
-    /// Whether something is open to anyone who holds this role.
+    /// Whether this role gives its holders such a right.
     pub open_to_role: for<'a> fn(&'a mut Change, &'a str) -> BoxFuture<'a, Result<bool>>,
-    /// The permission that stands for all of them.
+    /// The permission that covers all of these rights.
     pub managed_by: &'static str,
 }
 

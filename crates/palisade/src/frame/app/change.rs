@@ -2,13 +2,13 @@
 //!
 //! # Promises
 //!
-//! - **No change commits without its audit event.** [`Change::commit`] takes the event; the only other
-//!   way out is [`Change::commit_quietly`], whose uses a test lists. Dropping a change rolls it back. What
-//!   changes nothing for anyone (expired rows, the state of what is sent) is [upkeep](crate::upkeep).
-//! - A commit can't be cancelled by a client that goes away, and what it publishes in the
-//!   [feed](crate::feed) is applied here before the caller learns that it succeeded.
+//! - **No change commits without its audit event.** [`Change::commit`] takes the event; the only other way out is
+//!   [`Change::commit_quietly`], whose uses a test lists. Dropping a change rolls it back. Writes that have no effect
+//!   for users (deleting expired rows, recording what was sent) are [upkeep](crate::upkeep).
+//! - A commit can't be cancelled by a client that disconnects, and what it publishes in the [feed](crate::feed) is
+//!   applied here before the caller learns that it succeeded.
 //! - When the outcome of a commit is unknown, what it touched is forgotten and read again.
-//! - What a change rests on stays as it is until the change ends ([`Hold`]).
+//! - What a change depends on stays as it is until the change ends ([`Hold`]).
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -26,9 +26,9 @@ use crate::feed::Notice;
 use crate::record::{self, Entry, Unchained};
 
 impl App {
-    /// Starts a change made by `actor`, whose credential must still be alive, and the secret that was presented still a
-    /// good one: either may have ended since the request was let in, while its body was read. From here on it can't
-    /// end before the change does.
+    /// Starts a change made by `actor`, whose credential must still be active, and the presented secret still valid:
+    /// either may have ended since the request was let in, while its body was read. From here on it can't end before
+    /// the change does.
     ///
     /// # Errors
     /// `access.invalid_token`; `access.denied`, if the permission is lost; `access.not_fresh`, if the proof has become
@@ -37,8 +37,8 @@ impl App {
         self.change_holding(actor, &[]).await
     }
 
-    /// Starts a change that also holds what it rests on, or what it ends, beside the account of `actor`. What was
-    /// read before it is to be read again within it.
+    /// Starts a change that also holds what it depends on, or what it ends, in addition to the account of `actor`.
+    /// Whatever was read earlier must be read again within the change.
     ///
     /// # Errors
     /// As [`App::change`].
@@ -100,7 +100,7 @@ async fn still_there(change: &mut Change) -> Result<()> {
 /// A write transaction that knows who acts.
 ///
 /// While it is open, nothing else may be read through [`Inner::db`](crate::app::Inner::db): on PostgreSQL that would
-/// take a second connection while holding a first, and enough of those wait for each other for ever.
+/// take a second connection while holding a first, and enough of those deadlock.
 pub struct Change {
     tx: Tx,
     app: App,
@@ -124,7 +124,8 @@ impl Change {
         &self.actor
     }
 
-    /// The permissions that the actor's credential was made for; none: all of its user's.
+    /// The permissions that the actor's credential was created with. `None` means all of its
+    /// user's.
     pub fn permissions(&self) -> Option<&BTreeSet<String>> {
         self.permissions.as_ref()
     }
@@ -134,10 +135,10 @@ impl Change {
         self.at
     }
 
-    /// Makes sure that this change holds something: what it is about to do must not be done beside others.
+    /// Makes sure that this change holds something: what it is about to do must not run concurrently with others.
     ///
     /// # Errors
-    /// Internal: the change was begun without it, which is a mistake of the code.
+    /// Internal: the change was begun without it, which is a bug.
     pub fn must_hold(&self, hold: Hold) -> Result<()> {
         // SECURITY: (test: an_ending_that_does_not_hold_the_account_is_refused)
         if self.holds.contains(&hold) {
@@ -170,7 +171,7 @@ impl Change {
         Ok(self.tx.all(sql, args).await?)
     }
 
-    /// Runs a statement; answers how many rows it touched.
+    /// Runs a statement. Returns how many rows it affected.
     ///
     /// # Errors
     /// When the database fails.
@@ -198,7 +199,7 @@ impl Change {
         self.finish().await
     }
 
-    /// Commits a change that is no event of its own. The reason is for the reader of the code.
+    /// Commits a change without an audit event. The reason is for the reader of the code.
     ///
     /// # Errors
     /// As [`Change::commit`].

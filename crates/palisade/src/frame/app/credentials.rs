@@ -1,12 +1,12 @@
-//! What a kind of credential can do: how its tokens are told from others, proved, introspected and revoked.
+//! What a kind of credential can do: how its tokens are recognized, verified, introspected and revoked.
 //!
 //! A slice declares it once ([`CredentialMethods`], in its `MODULE`), and an application does it in the same way: the
-//! gate, changes, introspection, revocation and the feed of endings all ask one list ([`CredentialList`]).
+//! gate, changes, introspection, revocation and the revocation feed all use one list ([`CredentialList`]).
 //!
 //! # Promises
 //!
-//! - Which kind a token belongs to is decided here alone, and a token belongs to one kind at most.
-//! - A change rests on a credential that its own kind calls alive, with the secret that was presented.
+//! - Which kind a token belongs to is decided only here, and a token belongs to one kind at most.
+//! - A change depends on a credential that its own kind reports as active, with the secret that was presented.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,11 +37,11 @@ pub struct Identity {
     pub authenticated_at: Timestamp,
     /// What they proved it with then.
     pub proved_with: AuthLevel,
-    /// The strongest that the account has: what a fresh proof must be made with.
+    /// The strongest factor of the account, with which a fresh proof must be made.
     pub required_level: AuthLevel,
     /// Whether they must set up a second factor before they do anything else.
     pub must_enrol: bool,
-    /// What is left of the limit that the credential's own use is counted by; none, if it is counted by its account.
+    /// What is left of the credential's own limit. `None` if it counts against its account's limit.
     pub limit: Option<Decision>,
 }
 
@@ -60,27 +60,28 @@ pub(crate) fn session_needed() -> Error {
     Error::new(Kind::Denied, "access.session_needed", detail)
 }
 
-/// Says whether a credential of this user is alive, in the change that rests on it: not ended, not expired, and the
-/// presented secret not replaced. Whether the user is disabled is asked elsewhere.
+/// Returns whether a credential of this user is active, in the change that depends on it: not ended, not expired, and
+/// the presented secret not replaced. Whether the user is disabled is checked elsewhere.
 pub type IsAlive =
     for<'a> fn(&'a mut Change, UserId, Credential) -> BoxFuture<'a, Result<Option<LiveCredential>>>;
 
-/// Ends one credential of a user, in a change that holds the account alone, and notes the event and the notice. Not
-/// found, if it isn't alive or not theirs.
+/// Ends one credential of a user, in a change that holds the account exclusively, and records the event and the notice.
+/// Not found, if it has ended or belongs to another user.
 pub type Revoke = for<'a> fn(&'a mut Change, UserId, Uuid) -> BoxFuture<'a, Result<()>>;
 
-/// Proves who sent a token. The request is for what else must fit, such as the client's IP address; where
-/// [`is_recheck`](crate::access::is_recheck), it is no use of the credential, and not counted as one.
+/// Authenticates the sender of a token. The request is for what else must match, such as the client's IP address. In a
+/// recheck ([`is_recheck`](crate::access::is_recheck)), this doesn't count as a use of the credential.
 pub type Prove = for<'a> fn(&'a App, &'a str, &'a RequestParts) -> BoxFuture<'a, Result<Identity>>;
 
-/// Says what a token is worth, without using it up; none, or `access.invalid_token`, for nothing.
+/// Returns the state of a token, without using it up. `None` or `access.invalid_token` if it is not
+/// active.
 pub type Introspect = for<'a> fn(&'a App, &'a str) -> BoxFuture<'a, Result<Option<Introspection>>>;
 
 /// Finds whose credential a token belongs to, and its id, so that it can be revoked.
 pub type Locate = for<'a> fn(&'a App, &'a str) -> BoxFuture<'a, Result<Option<(UserId, Uuid)>>>;
 
-/// What a kind of credential can do, declared by the slice that keeps it. What acts on an account end of it is
-/// declared beside it, in `MODULE.endings`.
+/// What a kind of credential can do, declared by the slice that keeps it. Which acts on an account end it is declared
+/// separately, in `MODULE.endings`.
 #[derive(Clone, Copy)]
 pub struct CredentialMethods {
     /// The kind.
@@ -89,7 +90,7 @@ pub struct CredentialMethods {
     pub forms: &'static [CredentialForm],
     /// The topic of the notices that one has ended: `sessions.ended`.
     pub ended: &'static str,
-    /// Whether one is alive.
+    /// Whether one is active.
     pub is_alive: IsAlive,
     /// Ends one.
     pub revoke: Revoke,
@@ -102,35 +103,35 @@ pub struct CredentialForm {
     pub name: &'static str,
     /// What it is, for people.
     pub summary: &'static str,
-    /// How it is told from others.
+    /// How it is distinguished from others.
     pub shape: TokenShape,
-    /// How a request is proved by it; none, if it lets no one in.
+    /// How a request is authenticated with it. `None` if it doesn't authenticate requests.
     pub prove: Option<Prove>,
-    /// What it is worth to other services; none: nothing.
+    /// How it is introspected. `None` if it is never reported as active.
     pub introspect: Option<Introspect>,
-    /// How its credential is found, to be revoked; none, if it can't be by this form.
+    /// How its credential is found for revocation. `None` if it can't be revoked by this form.
     pub locate: Option<Locate>,
 }
 
-/// What a change must know of the credential that it rests on.
+/// What a change must know about the credential that it depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveCredential {
-    /// When its user last proved who they are, and with what; none, if it can't be a fresh proof.
+    /// When its user last proved who they are, and with what. `None` if it can't be a fresh proof.
     pub proved: Option<(Timestamp, AuthLevel)>,
-    /// The permissions that it was made for; none: all of its user's.
+    /// The permissions that it was created with. `None` means all of its user's.
     pub permissions: Option<BTreeSet<String>>,
 }
 
-/// What a change must know of the account that it rests on.
+/// What a change must know about the account that it depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccountState {
-    /// Whether the permission is still held that was asked for, if one was.
+    /// Whether the required permission is still held, if one is required.
     pub permitted: bool,
     /// The strongest factor that the account has.
     pub required_level: AuthLevel,
 }
 
-/// Looks up an account within a change, and whether it holds a permission; none, if it is gone or disabled.
+/// Looks up an account within a change, and whether it holds a permission. Returns `None` if it is deleted or disabled.
 pub type FindAccount = for<'a> fn(
     &'a mut Change,
     UserId,
@@ -144,8 +145,8 @@ impl CredentialList {
     /// The list, if nothing in it is ambiguous.
     ///
     /// # Errors
-    /// Internal: a mistake of the module that brings the kind. Two kinds or forms have one name, topic or shape, or are
-    /// sessions; a topic doesn't end as one of an ending does; another host could set a cookie.
+    /// Internal: a bug in the module that adds the kind. Two kinds or forms have the same name, topic or shape, or two
+    /// kinds are sessions; a topic doesn't have the suffix of endings; or another host could set a cookie.
     pub fn new(all: Vec<CredentialMethods>) -> Result<Self> {
         for (number, one) in all.iter().enumerate() {
             let mut others = all.iter().take(number);
@@ -202,12 +203,12 @@ impl CredentialList {
         self.0.iter().flat_map(|methods| methods.forms.iter().map(move |form| (methods, form)))
     }
 
-    /// What a kind can do; none, if no module brings it.
+    /// What a kind can do. `None` if no module adds it.
     pub fn of(&self, kind: &CredentialKind) -> Option<&CredentialMethods> {
         self.0.iter().find(|methods| methods.kind.name == kind.name)
     }
 
-    /// What a token is that was sent as text: in the `Authorization` header, or to be introspected or revoked.
+    /// The form of a token that was sent as text: in the `Authorization` header, or to be introspected or revoked.
     pub fn of_token(&self, token: &str) -> Option<(&CredentialMethods, &'static CredentialForm)> {
         let begins = |form: &CredentialForm| match form.shape {
             TokenShape::Prefix(prefix) => token.starts_with(prefix),
@@ -219,7 +220,7 @@ impl CredentialList {
             .or_else(|| self.forms().find(|(_, form)| signed(form)).filter(|_| token.contains('.')))
     }
 
-    /// The cookies that let requests in, and how they are proved.
+    /// The cookies that authenticate requests, and how they are verified.
     pub fn cookies(&self) -> impl Iterator<Item = (CookieName, Prove)> {
         self.forms().filter_map(|(_, form)| match form.shape {
             TokenShape::Cookie(name) => form.prove.map(|prove| (name, prove)),

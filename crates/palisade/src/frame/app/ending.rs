@@ -1,4 +1,4 @@
-//! The words of an ending: acts, kinds of credential, and what becomes of them. The table is in
+//! The vocabulary of endings: acts, kinds of credential, and what happens to them. The table is in
 //! [`credentials`](crate::credentials).
 
 use futures_util::future::BoxFuture;
@@ -9,7 +9,7 @@ use super::change::Change;
 use crate::error::Result;
 use crate::id::{SessionId, UserId};
 
-/// What happens to an account that credentials of it may end with.
+/// An act on an account that may end its credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
     /// The owner changes the password.
@@ -42,14 +42,14 @@ pub enum Act {
     Deleted,
 }
 
-/// A kind of what ends.
+/// A kind of credential, link or factor that can end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Sessions, with their access tokens, refresh tokens and cookies.
     Sessions,
     /// API keys.
     ApiKeys,
-    /// What a sign-in or a fresh proof is waiting for.
+    /// Challenges, which a sign-in or a fresh proof is waiting for.
     Challenges,
     /// Links to choose a password: for a reset, or of an invitation.
     PasswordLinks,
@@ -67,11 +67,11 @@ pub enum Kind {
     RecoveryCodes,
     /// The right of a passkey to sign in alone, without the password.
     PasswordlessPasskeys,
-    /// What an application keeps and the table doesn't know.
+    /// A kind that an application adds and the table doesn't know.
     Own(&'static OwnKind),
 }
 
-/// A kind of what ends that an application brings.
+/// A kind that an application adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnKind {
     /// What it is called.
@@ -80,7 +80,8 @@ pub struct OwnKind {
     pub ends_with: EndsWith,
 }
 
-/// What an application's own kind ends with: all of it ends with every act that ends some of these.
+/// What an application's own kind ends with: its credentials all end with every act that ends some
+/// of these kinds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EndsWith {
     /// Sessions or API keys, whichever end.
@@ -119,7 +120,7 @@ impl Kind {
         Self::ApiKeys,
     ];
 
-    /// Where it stands in the order in which kinds end: those of applications come last.
+    /// Its position in the order in which kinds end: those of applications come last.
     pub fn order(self) -> usize {
         Self::ALL.iter().position(|kind| *kind == self).unwrap_or(Self::ALL.len())
     }
@@ -143,7 +144,7 @@ impl Kind {
     }
 }
 
-/// What becomes of the credentials of a kind.
+/// What happens to the credentials of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// They stay.
@@ -152,9 +153,9 @@ pub enum Fate {
     Ended,
     /// All end but the session that acts.
     Others,
-    /// Those end that rest on a password alone.
+    /// Those that were started with only a password end.
     WithoutFactor,
-    /// Those end that were set up since a moment.
+    /// Those that were set up after a given time end.
     Since,
 }
 
@@ -177,28 +178,28 @@ pub struct End {
     pub user: UserId,
     /// What happens.
     pub act: Act,
-    /// The session that acts and goes on.
+    /// The session that acts, which stays.
     pub keeping: Option<SessionId>,
-    /// Since when something is no longer the owner's.
+    /// The time after which changes are not the owner's.
     pub since: Option<Timestamp>,
 }
 
 impl End {
-    /// An act after which no session goes on.
+    /// An act that no session survives.
     pub fn of(user: UserId, act: Act) -> Self {
         Self { user, act, keeping: None, since: None }
     }
 }
 
-/// How what is of a kind ends: what a slice brings. Answers how many ended.
+/// How the credentials of a kind end, declared by a slice. Returns how many ended.
 #[derive(Clone, Copy)]
 pub struct Ending {
     /// The kind.
     pub kind: Kind,
     /// Ends them, in the change of the act; never called to keep them.
     pub end: for<'a> fn(&'a mut Change, End, Fate) -> BoxFuture<'a, Result<usize>>,
-    /// Finds who has some, for the ending of everyone's: the users behind this one in the order of their ids, so many
-    /// at most. None for what doesn't end there.
+    /// Finds users who have some, for ending everyone's: the users after the given one, in the order of their ids, up
+    /// to the given number. `None` for a kind that doesn't end there.
     pub owners: Option<FindOwners>,
 }
 

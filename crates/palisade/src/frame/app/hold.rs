@@ -1,31 +1,31 @@
 //! What a change holds while it is open, and the one order in which it is taken.
 //!
-//! A change rests on something that others may end meanwhile: the session that asked for it, the account that
-//! signs in, the role that allows it. What it rests on it holds, shared with other changes; an ending holds the
-//! same thing alone. So a change either comes before the ending and is ended with the rest, or comes after it,
-//! looks again, and is refused.
+//! A change depends on something that others may end in the meantime: the session that requested it, the account that
+//! signs in, the role that allows it. It holds what it depends on, shared with other changes; an ending holds the same
+//! thing exclusively. So a change either comes before the ending, which then also ends what the change created, or
+//! comes after it, checks again, and is refused.
 //!
 //! **The order of locks**, for the whole product:
 //!
-//! 1. [`Hold`]s, before anything is looked at, in the order of their keys: [`Hold::Administrators`],
-//!    [`Hold::Roles`], then accounts. [`Db::begin_holding`](palisade_db::Db::begin_holding) sorts them.
+//! 1. [`Hold`]s, before anything is read, in the order of their keys: [`Hold::Administrators`], [`Hold::Roles`], then
+//!    accounts. [`Db::begin_holding`](palisade_db::Db::begin_holding) sorts them.
 //! 2. The row of a link or a registration that is used up (`recovery_tokens`, `email_changes`, `registrations`,
 //!    `setup_links`): one change has it, whatever the others wait for.
-//! 3. Rows of `roles` (by name), then `users`, `passwords`, `challenges`, `totp_secrets`, `passkeys`,
-//!    `recovery_codes`, `lockout_counts`, `factor_recoveries`, `sessions`, `session_secrets`, `api_keys`, `grants`.
-//!    It matters to changes that share an account; one that holds it alone has no other beside it. Nothing keeps it
-//!    but the order of the statements; `./test rigs pairs` finds a deadlock. Endings write in the order of
-//!    [`Kind::ALL`](super::Kind::ALL), holding the account alone.
+//! 3. Rows of `roles` (by name), then `users`, `passwords`, `challenges`, `totp_secrets`, `passkeys`, `recovery_codes`,
+//!    `lockout_counts`, `factor_recoveries`, `sessions`, `session_secrets`, `api_keys`, `grants`. It matters to changes
+//!    that share an account; one that holds it exclusively has no concurrent changes. Only the order of the statements
+//!    enforces it; `./test rigs pairs` finds a deadlock. Endings write in the order of [`Kind::ALL`](super::Kind::ALL),
+//!    holding the account exclusively.
 //! 4. Rows that are inserted and never waited for: `outbox`, `audit_events`, `feed`.
 //!
 //! What `users` keeps for other slices (factors, a lock) is written with their own rows, while the row of the user is
 //! held.
 //!
-//! A change that writes rows of an account, or refers to it, holds it: the deletion of the account takes all of
-//! them at once. Changes that touch a single row and rest on no credential hold nothing: counting a guess or an
-//! attempt, noting that a session or an API key was used, and asking for a link.
+//! A change that writes rows of an account, or refers to it, holds it: the deletion of the account takes all of them at
+//! once. Changes that touch a single row and don't depend on a credential hold nothing: counting a guess or an attempt,
+//! recording that a session or an API key was used, and requesting a link.
 //!
-//! On SQLite, where one change is written at a time, nothing is taken and the same things are refused.
+//! On SQLite, where one change is written at a time, no lock is taken, and the same requests are refused.
 
 use palisade_db::Lock;
 
@@ -34,17 +34,17 @@ use crate::id::UserId;
 /// Something that a change holds until its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
-    /// An account that the change rests on or writes about, shared with other changes: meanwhile none of its
-    /// credentials ends.
+    /// An account that the change depends on or writes about, shared with other changes: none of its credentials ends
+    /// during the change.
     Shared(UserId),
-    /// An account whose credentials the change ends: no other change touches it meanwhile.
+    /// An account whose credentials the change ends: no other change touches it during the change.
     Alone(UserId),
     /// Who is an administrator: for changes after which there may be one less, or the first one.
     Administrators,
     /// What roles allow: for changes of roles.
     Roles,
-    /// What roles allow, shared with other changes: for those that rest on rights. A change by a permission holds it
-    /// by itself.
+    /// What roles allow, shared with other changes: for those that depend on rights. A change that requires a
+    /// permission holds it automatically.
     RolesShared,
 }
 

@@ -1,4 +1,4 @@
-//! What every part of a running Palisade stands on.
+//! The foundation of every part of a running Palisade.
 //!
 //! [`App`] holds the database, the clock, randomness, the settings and the root key, and hands out
 //! [`Change`]: a write transaction that knows who acts.
@@ -90,7 +90,7 @@ pub struct Inner {
     pub limiter: Limiter,
     /// What each kind of credential can do, and which token is whose.
     pub credentials: CredentialList,
-    /// How a change looks up the account that it rests on.
+    /// How a change looks up the account that it depends on.
     pub find_account: FindAccount,
     /// How credentials end, in the order in which they do.
     pub endings: Vec<Ending>,
@@ -105,7 +105,7 @@ pub struct Inner {
 /// What a slice does with a notice.
 #[derive(Clone, Copy)]
 pub struct Subscription {
-    /// The topic of the notices. One that begins with a dot stands for every topic that ends so: `.ended`.
+    /// The topic of the notices. One that begins with a dot matches every topic with that suffix: `.ended`.
     pub topic: &'static str,
     /// Applies one message; must be quick and may be called twice with the same.
     pub apply: fn(&App, Uuid),
@@ -143,8 +143,8 @@ impl App {
         Self(Arc::new(Shared { inner, writer }))
     }
 
-    /// Leave to write outside a change, for this reason: what changes nothing for anyone and is no event. Everything
-    /// else is a [`Change`].
+    /// Permission to write outside a change, for this reason: only for writes that have no effect for users and are not
+    /// events. Everything else is a [`Change`].
     pub fn upkeep(&self, reason: &'static str) -> Upkeep<'_> {
         Upkeep::new(&self.0.writer, reason)
     }

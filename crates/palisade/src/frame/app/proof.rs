@@ -1,4 +1,4 @@
-//! What a caller proved, and whether it is enough for what asks for a fresh proof.
+//! What a caller proved, and whether it is enough where a fresh proof is required.
 
 use palisade_db::Timestamp;
 
@@ -34,7 +34,7 @@ impl AuthLevel {
         }
     }
 
-    /// What a word in the database means; the weakest, if nothing.
+    /// The level that a word in the database names. An unknown word gives the weakest.
     pub fn parse(word: &str) -> Self {
         [Self::Code, Self::Passkey, Self::RecoveryCode]
             .into_iter()
@@ -42,7 +42,7 @@ impl AuthLevel {
             .unwrap_or(Self::Password)
     }
 
-    /// By which methods at least this much is proved.
+    /// The methods that prove at least this level.
     pub fn methods(self) -> &'static [&'static str] {
         match self {
             Self::Password => &["password"],

@@ -1,12 +1,11 @@
 //! The head of the log: how many records the chain has and its last value, authenticated.
 //!
-//! The chain alone shows what is missing before a record, never what is missing after the last. The head does:
-//! it moves in the transaction that adds to the chain, and the chain goes on from the head, not from the last
-//! record that is there.
+//! The chain alone shows what is missing before a record, never what is missing after the last. The head does: it moves
+//! in the transaction that adds to the chain, and the chain continues from the head, not from the last existing record.
 //!
-//! An older head is as authentic as the newest. [`Watch`] remembers the highest that this process has seen, so
-//! that a head that goes back is noticed while a process lives; what was put back while none ran is shown by a copy
-//! kept elsewhere alone.
+//! An older head is as authentic as the newest. [`Watch`] remembers the highest that this process has seen, so that a
+//! head that goes back is noticed while a process lives; only a copy kept elsewhere reveals an older head that was
+//! restored while none ran.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -59,7 +58,7 @@ impl Head {
     }
 }
 
-/// Makes the head of an empty log, in the change that makes the database's first keys. A head that is there stays.
+/// Creates the head of an empty log, in the change that creates the database's first keys. An existing head stays.
 ///
 /// # Errors
 /// When the database fails.

@@ -1,15 +1,15 @@
-//! The audit log as it is kept: who did what, to which user or object, from where, when. The changes write its
-//! [records](crate::record); here they are chained, and read.
+//! The stored audit log: who did what, to which user or object, from where, when. Changes write its
+//! [records](crate::record); this module chains and reads them.
 //!
 //! # Promises
 //!
-//! - Records are authenticated, in order, by `chain`, HMAC-SHA256 under a key derived from the root key, so that the
-//!   owner of the database alone can't rewrite the log unseen. Every other column repeats the record and is compared
-//!   with it.
-//! - The end of the chain is authenticated too (`audit_head`), and the chain only ever goes on from there.
+//! - Records are authenticated, in order, by `chain`, HMAC-SHA256 under a key derived from the root key, so that an
+//!   attacker who controls only the database can't rewrite the log undetected. Every other column repeats the record
+//!   and is compared with it.
+//! - The end of the chain is authenticated too (`audit_head`), and the chain continues only from there.
 //! - A row that isn't what was written is shown as such, and keeps no other row from being read or chained.
-//! - Destroying the key of a person erases what the log holds of them, an event tells of it, and the log still
-//!   verifies; a key that is gone without such an event is missed.
+//! - Destroying the key of a person erases what the log contains about them, an event records it, and the log still
+//!   verifies. A key that is missing without such an event is reported.
 //!
 //! Tables: `audit_head`, `person_keys`.
 
@@ -42,7 +42,7 @@ pub const PERSON_ERASED: Event = Event {
     name: "audit.person_erased",
     summary: "A person's data in the log was made unreadable",
 };
-/// The operator had the log go on after a fault.
+/// The operator resumed the log after a fault.
 pub const RESEALED: Event = Event {
     name: "audit.resealed",
     summary: "The operator created a new head for the audit log after a fault",
@@ -69,8 +69,8 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-/// Destroys the key of a person: what the log holds of them can't be read any more, and still verifies. An event
-/// tells of it; without one, the key is missed.
+/// Destroys the key of a person: what the log contains about them can no longer be read, and the log still verifies. An
+/// event records it; without one, the key is reported as missing.
 ///
 /// # Errors
 /// When the database fails.
@@ -80,7 +80,7 @@ pub async fn forget_person(change: &mut Change, person: UserId) -> Result<()> {
     Ok(())
 }
 
-/// Makes the key that a person's part of the log is sealed under.
+/// Creates the key under which a person's part of the log is sealed.
 ///
 /// # Errors
 /// When the database fails.
@@ -92,29 +92,29 @@ pub async fn create_person_key(change: &mut Change, person: UserId) -> Result<()
     Ok(())
 }
 
-/// What was done to a record, as far as it can be told.
+/// What was done to a record, as far as it can be determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
-    /// It isn't what was written.
+    /// It differs from what was written.
     Edited,
     /// It is missing, and later ones are there.
     Deleted,
-    /// It doesn't belong there: it was never written, or stands there a second time.
+    /// It doesn't belong there: it was never written, or occurs a second time.
     Inserted,
     /// It was written, and not in this place.
     Swapped,
     /// It is missing, and so is all that came after it.
     Cut,
-    /// Values of the chain were written anew.
+    /// Values of the chain were rewritten.
     Rehashed,
     /// An older head was put back.
     RolledBack,
-    /// The key of the person concerned is gone, and no record tells of an erasure.
+    /// The key of the person concerned is missing, and no erasure is recorded.
     KeyMissing,
 }
 
 impl FaultKind {
-    /// Its name, which is lasting.
+    /// Its stable name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Edited => "edited",

@@ -1,4 +1,4 @@
-//! Letting the log go on after a fault.
+//! Resuming the log after a fault.
 
 use palisade_db::args;
 
@@ -7,8 +7,8 @@ use super::{FaultKind, RESEALED};
 use crate::app::{Actor, App};
 use crate::error::Result;
 
-/// Makes a new head from the last record of the chain, if the head is gone or doesn't fit the records; answers what
-/// was wrong. An event of the log tells of it. What is wrong with records that are there stays to be found.
+/// Creates a new head from the last record of the chain, if the head is missing or doesn't match the records. Returns
+/// what was wrong, and records it as an event. Faults in existing records can still be found.
 ///
 /// # Errors
 /// When the database fails.

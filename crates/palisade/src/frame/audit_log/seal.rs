@@ -1,9 +1,9 @@
 //! The chain: every record is given a position and a digest that covers all before it.
 //!
-//! Records are authenticated when they are written; a job puts them in order moments later, so that
-//! writers on many connections don't wait for each other. Deleting, changing, moving or inserting a
-//! record breaks the chain at its place. Until a record is chained, the process that wrote it remembers it and
-//! misses it. Before that process ends, it chains what waits.
+//! Records are authenticated when they are written; a job puts them in order moments later, so that writers on many
+//! connections don't wait for each other. Deleting, changing, moving or inserting a record breaks the chain at its
+//! place. Until a record is chained, the process that wrote it remembers it and reports if it is gone. Before that
+//! process ends, it chains what is pending.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -37,8 +37,8 @@ pub(super) async fn run(app: &App) -> Result<()> {
     Ok(())
 }
 
-/// Puts records that have no position yet into the chain; answers how many. What is wrong with the end of the log,
-/// and with what waits for the chain, is told in the log of the server and by an event, once.
+/// Puts records that have no position yet into the chain. Returns how many. Faults at the end of the log, and in
+/// records that are not chained yet, are reported once, in the server's log and by an event.
 ///
 /// Two processes may try at once: one of them moves the head, and the other changes nothing.
 ///
@@ -57,8 +57,8 @@ pub async fn seal_all(app: &App) -> Result<()> {
     seal_before_the_end(app, Reporting::All).await
 }
 
-/// The same if this process has written records that are not chained yet, as far as it knows. For a command: what it
-/// finds of others is left for a server to tell.
+/// The same if this process has written records that are not chained yet, as far as it knows. For a command: reporting
+/// faults in other processes' records is left to a server.
 ///
 /// # Errors
 /// As [`seal_all`].

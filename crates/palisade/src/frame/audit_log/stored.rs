@@ -1,7 +1,7 @@
-//! A row of the log as it stands in the database, and whether it is what was written.
+//! A row of the log as it is stored, and whether it is what was written.
 //!
-//! Who owns the database may have put anything there, so no value is taken for granted: what can't be read is a
-//! fault of its row, never an error of the reader.
+//! Anyone who controls the database may have put anything there, so no value is trusted: what can't be read is a fault
+//! of its row, never an error of the reader.
 
 use palisade_crypto::{audit as digest, secret};
 use palisade_db::{DbError, FromRow, Row, Timestamp};

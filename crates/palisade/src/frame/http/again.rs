@@ -1,4 +1,4 @@
-//! Runs a request again whose change the database broke off, or that met another at the same rows.
+//! Runs a request again if the database aborted its change, or if it conflicted with another change of the same rows.
 //!
 //! It is safe as long as nothing of the request is committed: [`Committed`] says so. What the handler took from
 //! the request is kept for that long.

@@ -1,4 +1,4 @@
-//! Answers: problem documents, pages, and the headers that every answer carries.
+//! Responses: problem documents, pages, and the headers that every response carries.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -61,7 +61,7 @@ static ALWAYS: LazyLock<HeaderMap> = LazyLock::new(|| {
     headers
 });
 
-/// 200 with JSON of a `T` that was written before and is given out again and again.
+/// 200 with the JSON of a `T` that was serialized once and is reused.
 #[derive(Debug)]
 pub struct Written<T> {
     json: Bytes,
@@ -69,7 +69,7 @@ pub struct Written<T> {
 }
 
 impl<T: Serialize> Written<T> {
-    /// Writes it.
+    /// Serializes the value.
     ///
     /// # Errors
     /// When it has no JSON form.
@@ -91,7 +91,7 @@ impl<T> IntoResponse for Written<T> {
     }
 }
 
-/// 201 with the thing that was made.
+/// 201 with the object that was created.
 pub struct Created<T>(pub T);
 
 impl<T: Serialize> IntoResponse for Created<T> {
@@ -100,7 +100,7 @@ impl<T: Serialize> IntoResponse for Created<T> {
     }
 }
 
-/// 202 with what was taken; what came of it isn't said.
+/// 202: accepted. The response does not reveal the outcome.
 pub struct Accepted<T>(pub T);
 
 impl<T: Serialize> IntoResponse for Accepted<T> {
@@ -123,7 +123,7 @@ impl Default for Taken {
     }
 }
 
-/// 204: done, and there is nothing to say.
+/// 204: done, without a body.
 #[derive(Clone, Copy, Debug)]
 pub struct NoContent;
 
@@ -133,7 +133,7 @@ impl IntoResponse for NoContent {
     }
 }
 
-/// 303: what is asked for is there.
+/// 303: redirects to this path.
 #[derive(Clone, Copy, Debug)]
 pub struct Elsewhere(pub &'static str);
 

@@ -1,8 +1,8 @@
-//! The longest texts that the description of a body allows, held against a body before it is read as its type: what
-//! `/openapi.json` says is what is enforced.
+//! Enforces the maximum text lengths of a body's description before the body is deserialized, so that `/openapi.json`
+//! states exactly what is enforced.
 //!
-//! A text with a pattern is left to the type that reads it: it refuses what is too long with a code of its own. So are
-//! lists and numbers. `every_bound_is_described_and_enforced` in `tests/it/bounds.rs` holds all of them to it.
+//! Texts with a pattern, lists and numbers are left to the types that read them, which refuse what is too long with
+//! their own codes. `every_bound_is_described_and_enforced` in `tests/it/bounds.rs` checks all of them.
 
 use std::any::TypeId;
 use std::cell::RefCell;

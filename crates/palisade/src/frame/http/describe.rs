@@ -1,7 +1,7 @@
-//! What a handler's signature says of its route, for the API's description (OpenAPI 3.1).
+//! What a handler's signature says about its route, for the API's description (OpenAPI 3.1).
 //!
-//! Every type that a handler takes or answers says here what it means on the wire, so a description
-//! can't differ from the code: change the body's type, and the description has changed.
+//! Every type that a handler takes or returns declares here what it means on the wire, so a
+//! description can't differ from the code: changing the body's type changes the description.
 
 use axum::Json;
 use axum::extract::{Extension, State};
@@ -16,19 +16,19 @@ use super::serve::Stopping;
 use crate::access::{Admission, Caller};
 use crate::error::Error;
 
-/// A type that a handler takes or answers, and what it means on the wire.
+/// A type that a handler takes or returns, and what it means on the wire.
 pub trait Describe {
     /// Adds it to the description of the handler.
     fn describe(handler: &mut Description);
 }
 
-/// A handler whose signature says what it takes and answers.
+/// A handler whose signature states what it takes and returns.
 pub trait Described<T> {
     /// Describes the handler.
     fn describe(description: &mut Description);
 }
 
-/// What is known of a handler by its signature. The schemas of all handlers share their definitions.
+/// What is known about a handler from its signature. The schemas of all handlers share their definitions.
 pub struct Description {
     /// Schemas of the segments of the path that vary, in their order.
     pub(super) path: Vec<Value>,
@@ -46,7 +46,7 @@ pub struct Description {
     pub(super) given: SchemaGenerator,
 }
 
-/// An answer that a handler may give.
+/// A response that a handler may return.
 #[derive(Clone, Debug)]
 pub struct Answered {
     /// Its status.
@@ -94,19 +94,19 @@ impl Description {
         all
     }
 
-    /// Leaves the route out of the description: what it answers is for people.
+    /// Leaves the route out of the description: its response is for people.
     pub fn for_people(&mut self) {
         self.page = true;
     }
 
-    /// Adds an answer with a JSON body.
+    /// Adds a response with a JSON body.
     pub fn answers_json<T: JsonSchema>(&mut self, status: StatusCode, summary: &'static str) {
         let schema = self.given.subschema_for::<T>().to_value();
         let body = Some(("application/json", schema));
         self.answers.push(Answered { status, summary, body });
     }
 
-    /// Adds an answer.
+    /// Adds a response.
     pub fn answers(&mut self, answered: Answered) {
         self.answers.push(answered);
     }

@@ -39,8 +39,8 @@ impl<T: DeserializeOwned + JsonSchema + 'static> Body<T> {
     /// Reads a body that has arrived whole.
     ///
     /// # Errors
-    /// `request.malformed` if it is no JSON in UTF-8; `request.invalid`, with the place, if it isn't a `T`, or a text in
-    /// it is longer than the description of `T` allows.
+    /// `request.malformed` if it is not JSON in UTF-8; `request.invalid`, with the position, if it isn't a `T`, or a
+    /// text in it is longer than the description of `T` allows.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         parse(bytes).map(Body)
     }
@@ -263,7 +263,7 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
     }
 }
 
-/// An id in the path. What isn't an id names nothing: 404, as for an unknown one.
+/// An id in the path. A malformed id gets 404, like an unknown one.
 pub struct Id<T>(pub T);
 
 impl<T: FromStr + Send> FromRequestParts<App> for Id<T> {
@@ -276,7 +276,7 @@ impl<T: FromStr + Send> FromRequestParts<App> for Id<T> {
     }
 }
 
-/// Several segments of the path, in their order. What isn't well formed doesn't exist.
+/// Several segments of the path, in order. A malformed segment gets 404.
 pub struct Segments<T>(pub T);
 
 async fn segments<const N: usize>(parts: &mut Parts, app: &App) -> Result<[String; N]> {
@@ -312,14 +312,14 @@ impl<A: FromStr + Send, B: FromStr + Send, C: FromStr + Send> FromRequestParts<A
 /// One page of a list.
 #[derive(Debug, Serialize)]
 pub struct List<T> {
-    /// The things on this page.
+    /// The items on this page.
     pub items: Vec<T>,
-    /// Where the next page starts; none on the last.
+    /// Where the next page starts. `None` on the last page.
     pub next_cursor: Option<Cursor>,
 }
 
 impl<T> List<T> {
-    /// A page out of `limit + 1` things that were asked for.
+    /// Builds a page from the `limit + 1` items that were queried.
     pub fn page(mut items: Vec<T>, paging: &Paging, cursor: impl Fn(&T) -> Cursor) -> Self {
         let more = items.len() > paging.size();
         items.truncate(paging.size());
@@ -327,7 +327,7 @@ impl<T> List<T> {
         Self { items, next_cursor }
     }
 
-    /// The same page of other things.
+    /// The same page with other items.
     pub fn map<U>(self, f: impl Fn(T) -> U) -> List<U> {
         List { items: self.items.into_iter().map(f).collect(), next_cursor: self.next_cursor }
     }
@@ -336,7 +336,7 @@ impl<T> List<T> {
 /// The end of the year 9999, in microseconds since 1970.
 const LATEST: i64 = 253_402_300_799_999_999;
 
-/// Where a list goes on: after this time and id.
+/// Where a list continues: after this time and id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor(pub Timestamp, pub Uuid);
 
@@ -371,7 +371,7 @@ impl FromStr for Cursor {
 #[derive(Clone, Copy, Debug)]
 pub struct Paging {
     limit: u16,
-    /// Where to go on.
+    /// Where to continue.
     pub after: Option<Cursor>,
 }
 
@@ -395,7 +395,7 @@ impl Paging {
         Ok(Self { limit, after })
     }
 
-    /// How many things are on a page.
+    /// How many items are on a page.
     pub fn size(&self) -> usize {
         usize::from(self.limit)
     }

@@ -1,4 +1,4 @@
-//! The HTTP frame: everything that is true of every request and every answer.
+//! The HTTP frame: everything that applies to every request and every response.
 //!
 //! Slices write route lines ([`Routes`]) and handlers of about five lines; size, time, headers, errors,
 //! request ids and the log are decided here, once.
@@ -7,9 +7,9 @@
 //!
 //! # Promises
 //!
-//! - Every answer has the security headers and an `X-Request-Id`, errors and timeouts included.
+//! - Every response has the security headers and an `X-Request-Id`, errors and timeouts included.
 //! - Every error is RFC 9457 `application/problem+json`, and no cause leaves the process.
-//! - A refusal that rests on what another request wrote waits until that is on disk.
+//! - A refusal that depends on what another request wrote waits until that is on disk.
 
 mod again;
 mod answer;

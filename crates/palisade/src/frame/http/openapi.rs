@@ -1,4 +1,5 @@
-//! The API's description (OpenAPI 3.1.1), made from the route lines and the handlers' signatures.
+//! The API's description (OpenAPI 3.1.1), generated from the route lines and the handlers'
+//! signatures.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,7 @@ use crate::credential::{CredentialKind, TokenShape};
 use crate::error::Kind;
 use crate::settings::Settings;
 
-/// What the description says of the whole API.
+/// What the description says about the whole API.
 pub struct About<'a> {
     /// The settings: where the server is reached, and so what cookies are called.
     pub settings: &'a Settings,

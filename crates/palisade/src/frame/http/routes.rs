@@ -91,7 +91,7 @@ impl Routes {
         self.add((Method::POST, MethodFilter::POST), path, access, handler)
     }
 
-    /// `PUT`: makes it so, whatever it was before.
+    /// `PUT`: sets the state, whatever it was before.
     #[must_use]
     pub fn put<H, T>(self, path: &str, access: Access, handler: H) -> Self
     where

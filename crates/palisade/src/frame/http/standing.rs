@@ -1,4 +1,4 @@
-//! Headers that stand for a whole server: what its settings say to every browser.
+//! Headers that are the same for the whole server and follow from its settings.
 
 use axum::http::header::{
     CONTENT_SECURITY_POLICY, HeaderMap, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY,

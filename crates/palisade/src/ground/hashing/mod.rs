@@ -1,20 +1,20 @@
-//! Work that costs processor time, on threads of its own: password hashing above all.
+//! Work that costs processor time, on separate threads: mainly password hashing.
 //!
 //! # Promises
 //!
 //! - The threads run at low priority, so every other request stays fast while passwords are hashed.
-//! - A flood of other requests doesn't end all sign-ins: when nothing gets done for a time, one more thread
-//!   does a piece of work at normal priority, and then rests four times as long. A thread that hardly gets a
-//!   core takes no more work until it would, and what it is stuck with is done once more by the one that helps.
-//! - Other programs on the same cores don't end all sign-ins either: while this process does little else, that thread
+//! - A flood of other requests doesn't stop all sign-ins: when no work is finished for a time, a helper thread does one
+//!   piece of work at normal priority, and then rests four times as long. A thread that hardly gets a core takes no
+//!   more work until it would, and the helper repeats the work that it is stuck on.
+//! - Other programs on the same cores don't stop all sign-ins either: while this process does little else, the helper
 //!   steps in much sooner and doesn't rest.
-//! - The queue is bounded, in total and per group of callers. What does not fit is refused at once
-//!   with an estimate of when to come back; nothing waits without a place in the queue.
-//! - Groups take turns: one IP address with a hundred waiting attempts delays another by one attempt. Anyone who wasn't
-//!   served lately needn't wait for all others' turns either.
+//! - The queue is bounded, in total and per group of callers. Work that does not fit is refused at once, with an
+//!   estimate of when to try again; nothing waits without a place in the queue.
+//! - Groups take turns: one IP address with a hundred waiting attempts delays another by one attempt. A group that
+//!   wasn't served recently needn't wait for all the others either.
 //! - Known devices go first, three to one, and a quarter of the queue is kept for them.
 //! - A caller that gives up leaves the queue; its work is not done.
-//! - Every accepted piece of work gets an answer, also when it panics or the pool goes away.
+//! - Every accepted piece of work gets an answer, even when it panics or the pool is dropped.
 //! - Memory is one scratch value for each thread, the helping one included, and is given back after a time
 //!   without work.
 

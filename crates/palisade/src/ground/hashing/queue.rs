@@ -1,7 +1,8 @@
 //! The waiting work: two lanes, in each the groups in turn, in each group first come, first served.
 //!
-//! Anyone who wasn't served lately goes before those who were, every other time, as in fq_codel (RFC 8290, section 4.2,
-//! "new" and "old" queues): an honest sign-in doesn't wait for a round of all IP addresses that a flood comes from.
+//! A group that wasn't served recently goes before those that were, every other time, as in fq_codel (RFC 8290, section
+//! 4.2, "new" and "old" queues): an honest sign-in doesn't wait for a round of all IP addresses that a flood comes
+//! from.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What the answer's headers say about a limit, after draft-ietf-httpapi-ratelimit-headers.
+//! What the response's headers say about a limit, after draft-ietf-httpapi-ratelimit-headers.
 
 use std::fmt::Write as _;
 use std::time::Duration;

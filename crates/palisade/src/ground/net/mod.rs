@@ -1,4 +1,4 @@
-//! Connections: the listener, and whose they are.
+//! Connections: the listener, and the clients behind them.
 
 pub mod client;
 pub mod serve;

@@ -1,8 +1,8 @@
 //! Every setting, once: key, type, default, bounds and help.
 //!
 //! The typed [`Settings`](super::Settings), validation, `config show`, the commented
-//! `palisade.toml`, `.env.example` and the reference page are all made from this list. To add a
-//! setting, add its line here and use the field that comes of it.
+//! `palisade.toml`, `.env.example` and the reference page are all generated from this list. To add
+//! a setting, add its line here and use the resulting field.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -126,7 +126,7 @@ macro_rules! catalogue {
 catalogue! {
     /// Every setting of the server, checked.
     Settings at "" {
-        /// How the server listens and what it believes.
+        /// How the server listens and which proxies it trusts.
         part server: Server = Server::read;
         /// The API's description.
         part reference: Reference = Reference::read;
@@ -146,13 +146,13 @@ catalogue! {
         part limits: Limits = Limits::read;
         /// Wrong passwords.
         part lockout: Lockout = Lockout::read;
-        /// What administrators must have.
+        /// Requirements for administrators.
         part access: Access = Access::read;
         /// Second factors.
         part mfa: Mfa = Mfa::read;
         /// Users.
         part users: Users = Users::read;
-        /// Forms of requests that other servers take.
+        /// Request formats of other servers.
         part compat: Compat = Compat::read;
         /// Mail.
         part mail: Mail = Mail::read;
@@ -164,7 +164,7 @@ catalogue! {
         part telemetry: Telemetry = Telemetry::read;
     }
 
-    /// How the server listens and what it believes.
+    /// How the server listens and which proxies it trusts.
     Server at "server." {
         listen: SocketAddr = Fixed("127.0.0.1:8000"),
             "The IP address and port of the API and the pages. In development it must be loopback.";
@@ -369,7 +369,7 @@ catalogue! {
             bounds: Some(("1m", "1d"));
     }
 
-    /// What administrators must have.
+    /// Requirements for administrators.
     Access at "access." {
         admin_mfa: AdminMfa = ByEnvironment { development: "optional", production: "required" },
             "Whether users with power over other accounts must have a second factor. Without one, \
@@ -408,7 +408,7 @@ catalogue! {
             bounds: Some(("0s", "90d"));
     }
 
-    /// Forms of requests that other servers take.
+    /// Request formats of other servers.
     Compat at "compat." {
         login_form: bool = Fixed("false"),
             "Whether `POST /api/v1/login/access-token` accepts a form, as the common FastAPI \

@@ -6,12 +6,12 @@
 //!
 //! # Promises
 //!
-//! - A mistake never becomes a default. An unknown key, an empty variable, a value that can't be
-//!   read or lies outside its bounds stops the start.
+//! - A mistake never becomes a default. An unknown key, an empty variable, a value that can't be read or lies outside
+//!   its bounds prevents the start.
 //! - All problems are reported at once; each names the setting, where it was set and what to do.
 //! - No secret is repeated in a problem, by `Debug`, or in what is shown.
-//! - What is essential in production can't be left out there, and what is for development alone
-//!   can't be reached from elsewhere.
+//! - Settings that are essential in production can't be left out there, and a development server can't be reached from
+//!   other machines.
 //!
 //! # Example
 //!

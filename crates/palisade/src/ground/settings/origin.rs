@@ -159,7 +159,7 @@ impl Item for WebOrigin {
 pub enum CorsOrigin {
     /// `*`: every origin. Development only.
     Any,
-    /// This origin alone.
+    /// Only this origin.
     Exact(WebOrigin),
 }
 

@@ -1,4 +1,4 @@
-//! Settings that are secret, or that may hold a secret: no way of showing them shows it.
+//! Settings that are secret, or that may contain a secret, which is never displayed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::value::{Shape, Value};
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes `text` in.
+    /// Wraps `text`.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }

@@ -1,4 +1,4 @@
-//! What the sources say, as text by key, the strongest source winning.
+//! The values from all sources, as text by key. The source with the highest precedence wins.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

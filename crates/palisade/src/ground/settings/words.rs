@@ -46,7 +46,7 @@ words! {
     Environment, "`development` or `production`" {
         /// One machine, loopback only; protections may be switched off.
         Development = "development",
-        /// Serving people; nothing essential may be missing.
+        /// Real use; nothing essential may be missing.
         Production = "production",
     }
 }
@@ -108,7 +108,7 @@ words! {
         Standard = "standard",
         /// The least that OWASP's password storage sheet accepts.
         Light = "light",
-        /// What the three `passwords.argon2_…` settings say.
+        /// As set by the three `passwords.argon2_…` settings.
         Custom = "custom",
     }
 }
@@ -126,11 +126,11 @@ words! {
 words! {
     /// Whether a new user must confirm the email address.
     EmailVerification, "`required`, `optional` or `off`" {
-        /// There is no account before its email is proved.
+        /// An account is created only once its email address is verified.
         Required = "required",
-        /// The account is there at once; proving the email is up to its owner.
+        /// The account is created at once; verifying the email address is optional.
         Optional = "optional",
-        /// No proof is asked for.
+        /// No verification is requested.
         Off = "off",
     }
 }
@@ -140,17 +140,18 @@ words! {
     AdminMfa, "`required` or `optional`" {
         /// Without one they can do nothing but set one up.
         Required = "required",
-        /// It is up to them.
+        /// A second factor is optional.
         Optional = "optional",
     }
 }
 
 words! {
-    /// What a passkey must say of the device that made it (WebAuthn level 3, section 5.4.7).
+    /// What a passkey must prove about the device that created it (WebAuthn level 3, section
+    /// 5.4.7).
     Attestation, "`none` or `direct`" {
         /// Nothing.
         None = "none",
-        /// That it comes from a maker whose certificate is known.
+        /// That it comes from a manufacturer whose certificate is known.
         Direct = "direct",
     }
 }
@@ -168,7 +169,7 @@ words! {
 }
 
 words! {
-    /// The least important log lines that are written.
+    /// The least severe level that is logged.
     LogLevel, "`error`, `warn`, `info`, `debug` or `trace`" {
         /// Failures.
         Error = "error",

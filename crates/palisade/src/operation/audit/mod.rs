@@ -4,8 +4,9 @@
 //!
 //! - Verification finds any change, deletion, insertion or swap of records by a user who doesn't hold the root key, and
 //!   names the first bad one.
-//! - A key of a person that is gone without a record of an erasure is missed.
-//! - Users see what they did and what was done to them, and not where an administrator sits.
+//! - A missing key of a person without a recorded erasure is reported.
+//! - Users see what they did and what was done to them, but not the personal details of others, such as the IP address
+//!   of an administrator.
 //!
 //! The log is kept by [`audit_log`](crate::audit_log).
 

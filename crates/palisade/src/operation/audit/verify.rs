@@ -1,4 +1,4 @@
-//! Looking through the whole log for what isn't as it was written.
+//! Verification of the whole log.
 //!
 //! The records are read page by page outside any transaction, so a log of any length is checked in little memory
 //! and nothing waits for it. What is chained while it runs lies above the head that it began with.
@@ -23,17 +23,17 @@ const REMEMBERED: usize = 10_000;
 pub struct Fault {
     /// What was done.
     pub kind: FaultKind,
-    /// The record's place in the chain, counted from 1; none for one that isn't chained and for the head.
+    /// The record's place in the chain, counted from 1. `None` for a record that isn't chained and for the head.
     pub index: Option<i64>,
     /// The record, if it is there.
     pub id: Option<Uuid>,
     /// One sentence, for people.
     pub detail: String,
-    /// How many records before it are good.
+    /// How many records before it are valid.
     pub good: i64,
 }
 
-/// Walks the whole log; answers how many records are good, or the first bad one.
+/// Verifies the whole log. Returns how many records are valid, or the first bad one.
 ///
 /// # Errors
 /// When the database fails.

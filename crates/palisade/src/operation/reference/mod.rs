@@ -2,9 +2,9 @@
 //!
 //! # Promises
 //!
-//! - The description is made from the routes that are served; there is no second list.
-//! - The page loads nothing from another host, runs under the strict policy of every page, and keeps
-//!   what it is given (tokens) in memory alone.
+//! - The description is generated from the routes that are served; there is no second list.
+//! - The page loads nothing from another host, runs under the strict policy of every page, and keeps what it is given
+//!   (tokens) only in memory.
 
 use std::sync::OnceLock;
 
@@ -56,15 +56,15 @@ const SCRIPT: Asset = Asset {
 const STYLE: Asset =
     Asset { media_type: "text/css; charset=utf-8", body: include_str!("../../pages/docs.css") };
 
-/// The description of the API that this app serves: written when someone first asks for it, because most
-/// servers start more often than that, and what it takes to write it would stay with the process.
+/// The description of the API that this app serves: generated when it is first requested, because most servers start
+/// more often than that, and the memory that generating it takes would stay with the process.
 pub struct Document {
     text: OnceLock<Bytes>,
     write: Box<dyn Fn() -> String + Send + Sync>,
 }
 
 impl Document {
-    /// The description that `write` will write.
+    /// The description that `write` will generate.
     pub fn new(write: impl Fn() -> String + Send + Sync + 'static) -> Self {
         Self { text: OnceLock::new(), write: Box::new(write) }
     }

@@ -128,7 +128,7 @@ fn word<T>(
     value.map_err(|()| Broken::new("grants.bad_word", detail))
 }
 
-const NAME: &str = "Use 1 to 50 characters: lower-case letters, digits, - and _, starting with a \
+const NAME: &str = "Use 1 to 50 characters: lowercase letters, digits, - and _, starting with a \
                     letter.";
 
 /// Refuses a caller who may neither look at grants nor hand them on; to them the resource doesn't exist.

@@ -1,13 +1,13 @@
 //! Grants: who may do what with a single resource.
 //!
-//! A resource is named by its type and id, both the application's own words; Palisade keeps nothing else of it.
-//! A grant gives an action to a user, to all users with a role, or to anyone, without or with a time limit.
+//! A resource is named by its type and id, both the application's own words; Palisade stores nothing else about it. A
+//! grant gives an action to a user, to all users with a role, or to anyone, without or with a time limit.
 //!
 //! # Promises
 //!
 //! - What isn't granted isn't allowed, and what has expired isn't granted.
-//! - Who holds `share` on a resource may hand on what they hold there themselves, for no longer than they hold
-//!   it, and nothing else; nor do they take away what they don't hold for as long.
+//! - A holder of `share` on a resource can grant only what they hold there themselves, for no longer than they hold it,
+//!   and can withdraw only what they hold for at least as long.
 //! - A resource that the caller may not see looks like one that doesn't exist.
 //! - Grants end with their user or role.
 //! - "What may I see" is one statement that an index answers ([`visible`]).
@@ -69,7 +69,7 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-/// The action that lets one hand on what one holds.
+/// The action that allows a subject to grant what it holds.
 pub const SHARE: &str = "share";
 
 /// An action that a subject may perform on a resource.
@@ -236,8 +236,8 @@ pub async fn of_user(app: &App, user: UserId) -> Result<Vec<GrantView>> {
     Ok(rows.into_iter().map(view).collect())
 }
 
-/// Who allows a user to do something with a resource: the first of their grants, none if there is none.
-/// Without a user, what anyone may.
+/// The subject whose grant allows a user to perform an action on a resource. `None` if no grant does. Without a user,
+/// only grants to `anyone` count.
 ///
 /// # Errors
 /// When the database fails.
@@ -269,7 +269,7 @@ pub async fn because(
     Ok(row.map(|(subject,)| subject))
 }
 
-/// What a user may do with a resource, and until when; none: for ever.
+/// What a user may do with a resource, and until when. `None` means without a time limit.
 pub type Held = BTreeMap<String, Option<Timestamp>>;
 
 /// What a user may do with a resource.
@@ -281,8 +281,7 @@ pub async fn held(app: &App, user: UserId, resource: &Resource) -> Result<Held> 
     Ok(latest(app.db.all(HELD, held_args(user, resource, now)).await?))
 }
 
-/// What a user may do with a resource, as a change sees it that no one else's change of its grants can come
-/// before any more.
+/// What a user may do with a resource, as a change sees it while it holds the grants of the resource.
 ///
 /// # Errors
 /// When the database fails.
@@ -343,7 +342,7 @@ pub async fn given_now(
 pub struct Looked<'a> {
     /// Their kind.
     pub kind: &'a ResourceType,
-    /// What shall be done with them.
+    /// The action to perform on them.
     pub action: &'a Action,
     /// Only ids after this one.
     pub after: &'a str,

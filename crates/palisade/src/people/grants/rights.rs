@@ -1,4 +1,4 @@
-//! What is open to whom by grants, for slices that judge who may act on whom.
+//! The rights that grants give, for slices that decide which users may act on which others.
 
 use palisade_db::args;
 

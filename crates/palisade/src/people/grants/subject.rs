@@ -45,15 +45,16 @@ macro_rules! name_type {
 }
 
 name_type! {
-    /// A kind of resource, in the application's words: `document`.
+    /// A type of resource, named by the application: `document`.
     ResourceType
 }
 name_type! {
-    /// What can be done with a resource, in the application's words: `read`. `share` means to hand on.
+    /// What can be done with a resource, named by the application: `read`. `share` allows granting.
     Action
 }
 
-/// Which resource of its kind: 1 to 200 of `A-Z a-z 0-9 - . _ ~`, as they stand in a path (RFC 3986), not beginning with a dot.
+/// The id of a resource within its type: 1 to 200 of `A-Z a-z 0-9 - . _ ~`, as a path allows (RFC 3986), not beginning
+/// with a dot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceId(String);
 

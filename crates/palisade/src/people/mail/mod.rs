@@ -5,9 +5,9 @@
 //! - An email and its cause are in the database together or not at all. A mail server that is down, slow
 //!   or refuses neither fails nor delays a request, and loses no email: it is tried again for three days
 //!   and kept afterwards.
-//! - What waits is sealed, and wiped when it was sent: neither recipients nor links can be read from the table.
+//! - A queued email is sealed, and erased once it is sent: neither recipients nor links can be read from the table.
 //! - Links begin with `server.public_url`, whatever a request says.
-//! - One process sends an email; should it die between sending and noting that, the email is sent again.
+//! - One process sends an email; if it dies between sending it and recording that, the email is sent again.
 //!
 //! Tables: `outbox`.
 

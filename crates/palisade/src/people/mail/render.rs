@@ -35,7 +35,7 @@ impl EmailTemplates {
     /// Reads the templates of these emails.
     ///
     /// # Errors
-    /// When a template can't be read or isn't one.
+    /// When a template can't be read or is invalid.
     pub fn new(all: Vec<&'static EmailTemplate>, settings: &Settings) -> Result<Self> {
         let mut templates = Environment::new();
         templates.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -67,7 +67,7 @@ impl EmailTemplates {
     /// Writes an email; the error is a word for the operator.
     ///
     /// # Errors
-    /// When a template asks for what there isn't, or has no subject.
+    /// When a template uses a value that doesn't exist, or has no subject.
     pub fn render(
         &self,
         app: &App,

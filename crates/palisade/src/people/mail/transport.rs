@@ -1,4 +1,4 @@
-//! The way out: a mail server, or in development a mailbox that only shows.
+//! Delivery: to a mail server, or in development to a mailbox page.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -34,14 +34,14 @@ enum Way {
 /// An email in the mailbox of development.
 #[derive(Clone, Debug)]
 pub struct Shown {
-    /// When it would have left.
+    /// When it would have been sent.
     pub at: Timestamp,
-    /// What it says.
+    /// The email.
     pub email: Rendered,
 }
 
 impl Post {
-    /// As the settings say.
+    /// Configures delivery according to the settings.
     ///
     /// # Errors
     /// When the certificate of `mail.root_certificate` can't be read.
@@ -56,12 +56,12 @@ impl Post {
         }))
     }
 
-    /// Whether emails get anywhere.
+    /// Whether emails are delivered or shown.
     pub fn is_on(&self) -> bool {
         !matches!(self.0, Way::Nowhere)
     }
 
-    /// What the mailbox of development holds, the newest first; none where emails really leave.
+    /// The contents of the development mailbox, newest first. `None` where emails are really sent.
     pub fn mailbox(&self) -> Option<Vec<Shown>> {
         let Way::Mailbox(shown) = &self.0 else { return None };
         let shown = shown.lock().unwrap_or_else(PoisonError::into_inner);

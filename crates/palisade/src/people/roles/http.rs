@@ -136,7 +136,7 @@ async fn make(
 ) -> Result<Created<Role>> {
     let name: RoleName = body.name.parse().map_err(|()| {
         let detail =
-            "Use 1 to 50 characters: lower-case letters, digits, - and _, starting with a letter.";
+            "Use 1 to 50 characters: lowercase letters, digits, - and _, starting with a letter.";
         Error::bad_field("/name", "roles.bad_name", detail)
     })?;
     let description = description(body.description.as_deref())?.unwrap_or_default();

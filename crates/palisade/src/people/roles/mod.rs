@@ -3,10 +3,12 @@
 //! # Promises
 //!
 //! - `admin` holds every permission there is and can't be changed; all users have `user`.
-//! - Users can put into a role, or give a user a role with, only permissions that they hold themselves.
-//! - A change takes effect on the next request on this node, on others within the bound of the feed.
+//! - Users can add to a role only permissions that they hold themselves, and can give only roles whose permissions they
+//!   all hold.
+//! - A change takes effect on the next request in this process, and within 250 ms in every other.
 //!
-//! What a role allows is read with every user, and written down there (`users::set_role_permissions`).
+//! The permissions of a role are read with every user. They are stored by the slice `users`
+//! (`users::set_role_permissions`).
 //!
 //! Tables: `roles`.
 
@@ -30,11 +32,11 @@ use crate::users::{self, ADMIN, AllPermissions, Authority, Holder, USER};
 /// May see roles and permissions.
 pub const READ: Permission =
     Permission { name: "roles:read", summary: "See roles and permissions" };
-/// May make, change and delete roles.
+/// May create, change and delete roles.
 pub const WRITE: Permission =
     Permission { name: "roles:write", summary: "Create, change and delete roles" };
 
-/// A role was made.
+/// A role was created.
 pub const CREATED: Event = Event { name: "roles.created", summary: "A role was created" };
 /// A role was changed.
 pub const CHANGED: Event = Event { name: "roles.changed", summary: "A role was changed" };
@@ -62,7 +64,7 @@ const MOST_OF_A_USER: usize = 50;
 /// So many roles there can be.
 const MOST: i64 = 1000;
 
-/// The name of a role: lower-case letters, digits, `-` and `_`, 50 characters at most.
+/// The name of a role: lowercase letters, digits, `-` and `_`, 50 characters at most.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RoleName(String);
 
@@ -111,7 +113,7 @@ pub struct Role {
     pub permissions: Vec<String>,
 }
 
-/// What a role shall be.
+/// The properties of a role to be created or changed.
 pub struct Wanted {
     /// What the role is for.
     pub description: String,
@@ -182,7 +184,7 @@ const FIND: &str = "select name, description,
             where p.role = r.name)
      from roles r where name = $1";
 
-/// Makes a role.
+/// Creates a role.
 ///
 /// # Errors
 /// `roles.taken`; `roles.too_many`; `access.exceeds_own`; or the database fails.
@@ -208,7 +210,7 @@ pub async fn create(mut change: Change, name: &RoleName, wanted: Wanted) -> Resu
     change.commit(entry(CREATED, name, &wanted.permissions)).await
 }
 
-/// Changes a role; what isn't given stays.
+/// Changes a role. Fields that aren't given stay unchanged.
 ///
 /// # Errors
 /// Not found; `roles.built_in`; `access.exceeds_own` if it adds or takes away what isn't held; or the database fails.
@@ -282,7 +284,7 @@ pub async fn grant(mut change: Change, user: UserId, name: &RoleName) -> Result<
     change.commit_quietly("giving a role noted its own event").await
 }
 
-/// What a change holds that takes a role from a user: with it go the rights of whatever they are doing.
+/// What a change that takes a role from a user holds, so that requests in progress lose the role's rights.
 pub fn held_for_revoking(user: UserId) -> [Hold; 2] {
     [Hold::Alone(user), Hold::Administrators]
 }
@@ -300,7 +302,7 @@ pub async fn revoke(mut change: Change, user: UserId, name: &RoleName) -> Result
     change.commit_quietly("taking a role noted its own event").await
 }
 
-/// Checks names of roles that a user shall be made with.
+/// Checks the names of roles for a user to be created.
 ///
 /// # Errors
 /// `roles.unknown`, with the place; `roles.too_many_roles`; `access.exceeds_own`; or the database fails.

@@ -29,7 +29,7 @@ pub enum Authority {
 
 impl Authority {
     /// The authority of the actor who makes a change, as of now: the roles are read within the change, which holds what
-    /// they rest on. What was taken away while the change waited is gone.
+    /// they depend on. Rights that were taken away while the change waited don't count.
     ///
     /// # Errors
     /// The caller is not signed in; or the database fails.
@@ -66,8 +66,8 @@ impl Authority {
         }
     }
 
-    /// Refuses to give or delete a role to which something is open beside permissions, unless the caller holds the
-    /// role or manages all of that.
+    /// Refuses to give or delete a role that has rights in addition to permissions, unless the caller holds the role or
+    /// the permission that covers all such rights.
     ///
     /// # Errors
     /// `access.exceeds_own`.
@@ -78,7 +78,7 @@ impl Authority {
         if *admin || held { Ok(()) } else { Err(exceeds_own()) }
     }
 
-    /// Refuses to hand on what isn't held.
+    /// Refuses to delegate permissions that the caller doesn't hold.
     ///
     /// # Errors
     /// `access.exceeds_own`.
@@ -94,7 +94,7 @@ impl Authority {
         if *admin || held { Ok(()) } else { Err(exceeds_own()) }
     }
 
-    /// Refuses to act on every user at once, unless nothing is above the caller.
+    /// Refuses to act on every user at once, unless the caller is an administrator or the operator.
     ///
     /// # Errors
     /// `access.exceeds_own`.
@@ -135,8 +135,8 @@ impl Authority {
     }
 }
 
-/// The user that a change acts on, if its actor holds everything that the user holds: each permission, and each
-/// grant on a single resource. For every act but those that only stop something.
+/// The user that a change acts on, if its actor holds everything that the user holds: each permission, and each grant
+/// on a single resource. For every act except those that only stop an account.
 ///
 /// # Errors
 /// Not found; `access.exceeds_own`; or the database fails.
@@ -175,7 +175,7 @@ pub async fn change_manageable(
 }
 
 /// Begins a change that stops the sessions, keys or sign-ins of a user, each of whose permissions the caller holds.
-/// Grants aren't asked for: who stops a stolen account opens nothing with it.
+/// Grants aren't required: stopping a stolen account gives no access to it.
 ///
 /// # Errors
 /// As [`change_manageable`].
@@ -197,8 +197,8 @@ async fn begin(app: &App, caller: &Caller, target: UserId, holds: &[Hold]) -> Re
     app.change_holding(&caller.actor, holds).await
 }
 
-/// The user whose keys a caller may see, if the caller holds each of the user's permissions. For reading: a change
-/// is judged within itself.
+/// The user whose keys a caller may see, if the caller holds each of the user's permissions. For reading only: a change
+/// checks this within its transaction.
 ///
 /// # Errors
 /// Not found; `access.exceeds_own`; or the database fails.
@@ -213,7 +213,7 @@ pub async fn stoppable(app: &App, caller: &Caller, target: UserId) -> Result<Use
     Ok(target)
 }
 
-/// What is asked for takes rights that the caller doesn't hold.
+/// The request requires rights that the caller doesn't hold.
 pub fn exceeds_own() -> Error {
     let detail = "This requires rights that you don't hold. Ask an administrator.";
     Error::new(Kind::Denied, "access.exceeds_own", detail)

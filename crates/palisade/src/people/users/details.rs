@@ -1,4 +1,4 @@
-//! What a user is called, and their email.
+//! A user's name and email address.
 
 use palisade_db::args;
 
@@ -8,7 +8,7 @@ use crate::app::Change;
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 
-/// Changes what a person is called.
+/// Changes a user's name.
 ///
 /// # Errors
 /// Not found; or the database fails.
@@ -62,8 +62,7 @@ pub fn email_taken() -> Error {
     Error::new(Kind::Conflict, "users.email_taken", detail)
 }
 
-/// Notes that a user has proved to read the mail that is sent to this email, if it is still theirs; answers whether it
-/// is.
+/// Records that a user has verified this email address, if it is still theirs. Returns whether it is.
 ///
 /// # Errors
 /// When the database fails.

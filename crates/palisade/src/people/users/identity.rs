@@ -1,4 +1,4 @@
-//! A user as the one who acts: what a credential makes of them.
+//! The identity of a user who calls with a credential.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::credential::Credential;
 use crate::error::{Result, bad_token};
 use crate::id::UserId;
 
-/// Who is behind a credential of this user: everything that they may do, and no fresh proof of who they are. A kind of
-/// credential that proves more or may do less changes that.
+/// The identity behind a credential of this user, with all of their permissions and without a fresh proof of identity.
+/// A kind of credential that proves more or may do less adjusts it.
 ///
 /// # Errors
 /// `access.invalid_token`, if there is no such user or they are disabled; or the database is needed and doesn't answer.
@@ -30,7 +30,8 @@ pub async fn identity(app: &App, user: UserId, credential: Credential) -> Result
     })
 }
 
-/// What a change must know of the account that it rests on; none, if it is gone or disabled.
+/// What a change must know about the account that it depends on. `None` if it is deleted or
+/// disabled.
 ///
 /// # Errors
 /// When the database fails.

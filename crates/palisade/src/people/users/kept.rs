@@ -1,4 +1,5 @@
-//! What other slices keep of a user and every request must know: written here with the change of their own rows.
+//! Facts about a user that other slices own and every request needs. They are written here in the change of the slices'
+//! own rows.
 
 use palisade_db::{Timestamp, args};
 
@@ -7,8 +8,8 @@ use crate::app::Change;
 use crate::error::Result;
 use crate::id::UserId;
 
-/// Writes down which factors a user has: for the slice of factors, in the change that adds or removes one, while the
-/// user is held ([`lock_row`](super::lock_row)).
+/// Stores which factors a user has. The slice `mfa` calls it in the change that adds or removes one, while the user is
+/// held ([`lock_row`](super::lock_row)).
 ///
 /// # Errors
 /// When the database fails.
@@ -24,8 +25,8 @@ pub async fn set_factors(change: &mut Change, id: UserId, factors: Factors) -> R
     Ok(())
 }
 
-/// Writes down until when clients that aren't known are refused: for the slice of lockout, in the change that locks
-/// or unlocks. A lock that is over by itself may stay.
+/// Stores until when unknown clients are refused. The slice `lockout` calls it in the change that locks or unlocks. An
+/// expired lock may stay stored.
 ///
 /// # Errors
 /// When the database fails.

@@ -1,4 +1,4 @@
-//! The list of users: all of them, or those whose email or name begins so.
+//! The list of users: all of them, or those whose email address or name begins with a given text.
 
 use palisade_db::{Timestamp, args};
 use uuid::Uuid;
@@ -8,11 +8,11 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::{Cursor, List, Paging};
 
-/// A page of users, oldest first; with `query` those whose email begins so, by email, and after them
-/// those whose name does, by name. Both come out of an index, whatever the number of users.
+/// A page of users, oldest first; with `query`, those whose email address begins with it, by email address, followed by
+/// those whose name begins with it, by name. Both come out of an index, whatever the number of users.
 ///
 /// # Errors
-/// `request.bad_cursor` when the search can't go on there; or the database fails.
+/// `request.bad_cursor` when the search can't continue there; or the database fails.
 pub async fn page(app: &App, query: Option<&str>, paging: &Paging) -> Result<List<User>> {
     let rows = match query {
         None => oldest_first(app, paging).await?,

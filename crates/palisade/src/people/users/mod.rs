@@ -2,12 +2,12 @@
 //!
 //! # Promises
 //!
-//! - What a request believes of its user is at most one message of the feed old, on every node.
-//! - The last administrator who can sign in can't be disabled, stripped or deleted.
-//! - Who acts on another user holds what that user holds, and hands on only what they hold ([`Authority`]).
+//! - What a request knows about its user is out of date by at most one message of the feed, in every process.
+//! - The last administrator who can sign in can't be disabled, deleted or deprived of the role.
+//! - A user who acts on another holds everything that the other holds, and gives only what they hold ([`Authority`]).
 //! - A service account never signs in, receives no email and doesn't count as the last administrator.
 //!
-//! What other slices keep of a user and every request must know stands in the row of the user ([`set_factors`],
+//! Facts that other slices own and every request needs are stored in the row of the user ([`set_factors`],
 //! [`set_locked_until`]).
 //!
 //! Tables: `users`, `user_roles`, `role_permissions`.
@@ -86,14 +86,14 @@ pub const WRITE: Permission = Permission {
     summary: "Invite, change, disable, sign out and delete users, and give them roles",
 };
 
-/// A user was made.
+/// A user was created.
 pub const CREATED: Event = Event { name: "users.created", summary: "A user was created" };
 /// A user's own details were changed.
 pub const CHANGED: Event =
     Event { name: "users.changed", summary: "A user's details were changed" };
 /// A user may no longer sign in.
 pub const DISABLED: Event = Event { name: "users.disabled", summary: "A user was disabled" };
-/// A user signed in who had asked to be deleted, and stays.
+/// A sign-in cancelled a requested deletion.
 pub const KEPT: Event =
     Event { name: "users.kept", summary: "A sign-in cancelled a requested deletion" };
 /// A user was given a role.
@@ -154,14 +154,14 @@ pub const ADMIN: &str = "admin";
 /// The role of all users; it begins with no permission.
 pub const USER: &str = "user";
 
-/// What proves a user beside a password.
+/// The factors of a user in addition to the password.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Factors {
     /// Whether an app makes one-time codes.
     pub totp: bool,
     /// How many passkeys.
     pub passkeys: i64,
-    /// How many recovery codes are left. They stand in for the others, and are no factor of their own.
+    /// How many recovery codes are left. They replace other factors, and are not a factor themselves.
     pub recovery_codes_left: i64,
 }
 
@@ -198,17 +198,17 @@ pub struct User {
     pub permissions: Arc<BTreeSet<String>>,
     /// Whether signing in is refused.
     pub disabled: bool,
-    /// Until when clients that aren't known are refused; may be past.
+    /// Until when unknown clients are refused; may be in the past.
     pub locked_until: Option<Timestamp>,
     /// Whether it is a service account, which can't sign in.
     pub service: bool,
-    /// When the account was made.
+    /// When the account was created.
     pub created_at: Timestamp,
     /// When the user last signed in.
     pub last_login_at: Option<Timestamp>,
-    /// When it is deleted, at its owner's wish.
+    /// When it will be deleted, at its owner's request.
     pub delete_at: Option<Timestamp>,
-    /// What proves them beside a password.
+    /// The factors in addition to the password.
     pub factors: Factors,
     /// What the API shows of them, written when it is first asked for.
     written: OnceLock<Written<UserView>>,
@@ -245,7 +245,7 @@ impl User {
     /// What the API shows.
     ///
     /// # Errors
-    /// When it can't be written, which would be a mistake of ours.
+    /// When it can't be serialized, which would be a bug.
     pub fn written(&self, now: Timestamp) -> Result<Written<UserView>> {
         if let Some(written) = self.written.get() {
             return Ok(written.clone());
@@ -259,7 +259,7 @@ impl User {
     }
 }
 
-/// The permissions that exist: those of all modules, their names and themselves.
+/// The permissions of all modules, by name.
 pub struct AllPermissions(pub Arc<BTreeSet<String>>, pub Vec<Permission>);
 
 /// What a person may call themselves: 1 to 200 characters, none of them a control character.
@@ -276,9 +276,9 @@ pub fn check_name(text: &str) -> Result<String, Broken> {
     Ok(name)
 }
 
-/// A user to be made.
+/// A user to be created.
 pub struct NewUser {
-    /// The id, if it was promised before; else a new one.
+    /// The id, if it was assigned earlier; otherwise a new one is generated.
     pub id: Option<UserId>,
     /// Whether the owner of the email has proved it.
     pub verified: bool,
@@ -286,13 +286,13 @@ pub struct NewUser {
     pub email: Email,
     /// The name.
     pub name: Option<String>,
-    /// Roles beside [`USER`]; they exist.
+    /// Roles in addition to [`USER`]. They must exist.
     pub roles: Vec<String>,
     /// Whether it is a program's account.
     pub service: bool,
 }
 
-/// Makes a user; none if the email is taken, or may still be given back to its former owner.
+/// Creates a user. `None` if the email address is taken, or may still go back to its former owner.
 ///
 /// # Errors
 /// When the database fails.
@@ -344,7 +344,7 @@ async fn is_reserved(change: &mut Change, email: &Email) -> Result<bool> {
     Ok(false)
 }
 
-/// What is believed of a user now; from memory when it is warm.
+/// The current state of a user, from memory if it is cached.
 ///
 /// # Errors
 /// When the database is needed and doesn't answer.
@@ -456,7 +456,7 @@ fn user(app: &App, row: UserRow) -> User {
     }
 }
 
-/// Notes that the user who made this account for themselves is asked to prove its email, and hasn't.
+/// Records that the user who registered this account has not yet verified its email address.
 ///
 /// # Errors
 /// When the database fails.
@@ -465,7 +465,7 @@ pub async fn await_proof(change: &mut Change, id: UserId) -> Result<()> {
     Ok(())
 }
 
-/// Whether no one has proved yet to be the owner of the email that someone made this account with.
+/// Whether the email address with which this account was registered is still unverified.
 ///
 /// # Errors
 /// When the database fails.
@@ -476,7 +476,8 @@ pub async fn awaits_proof(change: &mut Change, id: UserId) -> Result<bool> {
     Ok(row.is_some())
 }
 
-/// Has every process read this user again: something that it believes of them has changed.
+/// Makes every process read this user again, because something that it has cached about them has
+/// changed.
 pub fn invalidate(change: &mut Change, id: UserId) {
     change.publish(CHANGED_TOPIC, id.0);
 }

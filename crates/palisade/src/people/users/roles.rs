@@ -1,4 +1,4 @@
-//! Which roles a user holds, and what these allow. Which roles there are is the slice `roles`' to say.
+//! Which roles a user holds, and what these allow. The slice `roles` decides which roles there are.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::id::UserId;
 /// The topic of changes of what a role allows.
 pub(super) const CHANGED_TOPIC: &str = "roles.changed";
 
-/// A role that a user holds or shall hold.
+/// A role that a user holds or will hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Holder<'a> {
     /// The user.
@@ -34,7 +34,7 @@ pub(super) async fn add(change: &mut Change, user: UserId, role: &str) -> Result
     Ok(added)
 }
 
-/// Gives a role that exists to a user; nothing if they have it.
+/// Gives a role that exists to a user. Does nothing if they have it.
 ///
 /// # Errors
 /// Not found; or the database fails.
@@ -70,7 +70,7 @@ pub async fn revoke_role(change: &mut Change, holder: Holder<'_>) -> Result<()> 
     Ok(())
 }
 
-/// Has a role allow exactly this, whatever it allowed before.
+/// Sets the permissions of a role, whatever it allowed before.
 ///
 /// # Errors
 /// When the database fails.
@@ -92,7 +92,7 @@ pub async fn set_role_permissions(
     Ok(())
 }
 
-/// Takes a deleted role from all users; it allows nothing any more.
+/// Takes a deleted role from all users. It no longer allows anything.
 ///
 /// # Errors
 /// When the database fails.

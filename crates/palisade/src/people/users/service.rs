@@ -14,7 +14,7 @@ pub fn unreachable(email: &str) -> bool {
     email.rsplit_once('@').is_some_and(|(_, domain)| domain.eq_ignore_ascii_case(DOMAIN))
 }
 
-/// Makes a service account.
+/// Creates a service account.
 ///
 /// # Errors
 /// When the database fails.
@@ -39,7 +39,7 @@ pub async fn service_page(app: &App, paging: &Paging) -> Result<List<User>> {
     list::services(app, paging).await
 }
 
-/// What is asked for is a person's, and this is a service account.
+/// The operation applies only to people, and this is a service account.
 pub fn service_account() -> Error {
     let detail = "This is a service account. It can't sign in and receives no email.";
     Error::new(Kind::Conflict, "users.service_account", detail)

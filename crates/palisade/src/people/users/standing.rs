@@ -61,7 +61,7 @@ pub async fn may_sign_in(change: &mut Change, id: UserId) -> Result<Option<First
     Ok(row.map(|(last_login_at,)| FirstTime(last_login_at.is_none())))
 }
 
-/// Notes the sign-in of a user who may, which takes back a wish to be deleted.
+/// Records the sign-in of a user who may sign in, which cancels a requested deletion.
 ///
 /// # Errors
 /// When the database fails.
@@ -77,7 +77,8 @@ pub async fn signed_in(change: &mut Change, id: UserId) -> Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FirstTime(pub bool);
 
-/// Holds a user until the change ends, so that two changes about them come one after the other; whether there is one.
+/// Holds a user until the change ends, so that two changes about them come one after the other. Returns whether the
+/// user exists.
 ///
 /// # Errors
 /// When the database fails.
@@ -86,7 +87,7 @@ pub async fn lock_row(change: &mut Change, id: UserId) -> Result<bool> {
     Ok(held == 1)
 }
 
-/// Notes that a user wants to be deleted at that time.
+/// Records that a user requested to be deleted at that time.
 ///
 /// # Errors
 /// Not found; `users.last_admin`; or the database fails.
@@ -100,7 +101,7 @@ pub async fn delete_later(change: &mut Change, id: UserId, at: Timestamp) -> Res
     Ok(())
 }
 
-/// Takes back a user's wish to be deleted.
+/// Cancels a user's requested deletion.
 ///
 /// # Errors
 /// When the database fails.
@@ -115,7 +116,7 @@ pub async fn keep(change: &mut Change, id: UserId) -> Result<()> {
     Ok(())
 }
 
-/// Whether the time has come that a user wanted to be deleted at; holds them until the change ends.
+/// Whether a user's requested deletion is due. Holds the user until the change ends.
 ///
 /// # Errors
 /// When the database fails.
@@ -130,7 +131,7 @@ pub async fn is_due(change: &mut Change, id: UserId) -> Result<bool> {
     Ok(due == 1)
 }
 
-/// Deletes a user with everything that hangs on them; what the log says of them can't be read any more.
+/// Deletes a user with everything that belongs to them. What the log contains about them can no longer be read.
 ///
 /// # Errors
 /// Not found; `users.last_admin`; or the database fails.

@@ -1,4 +1,4 @@
-//! What the API shows of a user.
+//! What the API shows about a user.
 
 use palisade_db::Timestamp;
 use schemars::JsonSchema;
@@ -55,7 +55,7 @@ pub(super) struct FactorsView {
 }
 
 impl UserView {
-    /// What the API shows of a user at this moment.
+    /// What the API shows about a user at this moment.
     pub fn new(user: &User, now: Timestamp) -> Self {
         Self {
             id: user.id,

@@ -13,7 +13,7 @@ const SMALLEST_BUFFER: usize = 8 * 1024;
 /// The number of header lines for which the parser needs no memory of its own.
 const HEADERS_ON_STACK: usize = 100;
 
-/// Tells which IP addresses the limit per IP address does not hold for.
+/// Decides which IP addresses are exempt from the limit per IP address.
 pub type Exempt = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// What a peer may take.
@@ -24,7 +24,7 @@ pub struct Limits {
     pub connections: usize,
     /// Open connections of one IP address, IPv6 by its /64 network; more are closed at once.
     pub connections_per_ip: usize,
-    /// IP addresses `connections_per_ip` does not hold for. Loopback unless set otherwise.
+    /// IP addresses that are exempt from `connections_per_ip`. Loopback by default.
     pub exempt: Exempt,
     /// For a TLS handshake.
     pub tls_handshake_timeout: Duration,

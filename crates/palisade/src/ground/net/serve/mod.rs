@@ -4,9 +4,9 @@
 //!
 //! # Promises
 //!
-//! - No peer holds a connection by being slow: the TLS handshake, the request's head, an idle
-//!   HTTP/1.1 connection and a response no one reads each have a deadline; an HTTP/2 peer must answer
-//!   pings. (The pace of a request's body is the service's business.)
+//! - No peer holds a connection by being slow: the TLS handshake, the request's head, an idle HTTP/1.1 connection and a
+//!   response that is not read each have a deadline; an HTTP/2 peer must answer pings. (The pace of a request's body is
+//!   the service's business.)
 //! - No IP address and no network can take all connections; what it opens beyond its share is closed at once.
 //! - Heads that are too large are refused (431), and HTTP/2 is bounded in streams, header lists and
 //!   resets.

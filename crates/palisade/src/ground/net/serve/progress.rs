@@ -1,11 +1,10 @@
 //! Deadlines of a connection, kept with one timer per connection rather than one per request.
 //!
-//! HTTP/1.1 has four phases: *opening* (the protocol is not known yet), *head* (a request's head is
-//! coming in), *waiting* (for the first byte of the next head) and *busy*. The parser asks for a
-//! timer whenever it starts to wait for a head and drops it when the head is complete, which marks
-//! the phases; the stream sees the first byte and writes that get stuck. It keeps the bytes of the head,
-//! for what must be judged by them, and exchanges the parser's own answers. HTTP/2 is busy from its
-//! preface on; pings watch it.
+//! HTTP/1.1 has four phases: *opening* (the protocol is not known yet), *head* (a request's head is coming in),
+//! *waiting* (for the first byte of the next head) and *busy*. The parser asks for a timer whenever it starts to wait
+//! for a head and drops it when the head is complete, which marks the phases; the stream sees the first byte and writes
+//! that get stuck. It keeps the bytes of the head, for what must be checked in them, and replaces the parser's own
+//! responses. HTTP/2 is busy from its preface on; pings watch it.
 
 use std::io;
 use std::pin::Pin;

@@ -1,9 +1,8 @@
 //! What the listener refuses by itself, before a request reaches the service.
 //!
-//! The parser answers a head that it can't read with a bare status. Such an answer is exchanged for the
-//! service's own ([`Refuse`]), and heads that the parser lets pass are judged a second time: what two
-//! readers could understand in two ways is refused (RFC 9112 sections 3.2 and 6.1, RFC 9113 section
-//! 8.3.1).
+//! The parser answers a head that it can't read with a bare status. Such a response is replaced with the service's own
+//! ([`Refuse`]), and heads that the parser accepts are checked again: whatever two readers could understand in two ways
+//! is refused (RFC 9112 sections 3.2 and 6.1, RFC 9113 section 8.3.1).
 
 use std::borrow::Cow;
 
@@ -33,7 +32,7 @@ pub struct Refused<'a> {
     pub method: Method,
     /// Its path; empty if it has none that can be read.
     pub path: String,
-    /// Its headers; none if they can't be read.
+    /// Its headers. Empty if they can't be read.
     pub headers: &'a HeaderMap,
 }
 
