@@ -220,7 +220,8 @@ async fn a_full_pool_is_said_at_once_and_is_over_with_the_load() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_writer_that_is_held_is_said_in_time_and_is_over_with_the_holder() {
     let settings = vec![("limits.enabled", "false")];
-    let statement_timeout = Some(Duration::from_secs(1));
+    // A change may be open for twice as long: on a busy machine too the last request has waited before it ends.
+    let statement_timeout = Some(Duration::from_secs(3));
     let plan = Plan { settings, statement_timeout, ..Plan::default() };
     let app = TestApp::with(On::Sqlite, plan).await;
     app.user("ann@example.com").await;
@@ -231,7 +232,7 @@ async fn a_writer_that_is_held_is_said_in_time_and_is_over_with_the_holder() {
         // The guesses at one account wait for each other.
         let accounts: Vec<String> = (0..20).map(|n| format!("user-{n}@example.com")).collect();
         let asked = join_all(accounts.iter().map(|email| anyone.login(email)));
-        tokio::time::timeout(Duration::from_secs(5), asked).await.expect("an answer in time")
+        tokio::time::timeout(Duration::from_secs(15), asked).await.expect("an answer in time")
     };
     // What only reads is served all the while.
     let read = async {
