@@ -63,7 +63,7 @@ impl ReadDb {
 
 impl Changes {
     /// Returns when the database may have been changed: at once when this is the first call or the connection was lost
-    /// in the meantime, and at the latest after `max`.
+    /// in the meantime, and after `max` in any case.
     ///
     /// Waking is a hint: it may come without a change, and on SQLite this process's own changes wake it too. It never
     /// fails: an unreachable database becomes apparent when it is read.

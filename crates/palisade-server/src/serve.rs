@@ -163,7 +163,7 @@ const OWN_FILES: usize = 64;
 /// So few connections are served even where the system allows hardly any files.
 const FEWEST_CONNECTIONS: usize = 16;
 
-/// What clients may take of the public listener, where so many files may be open.
+/// The limits of the public listener, for this limit of open files.
 fn limits(settings: &Settings, open_files: usize) -> Limits {
     // A connection of SQLite has the database and its log open.
     let database = usize::try_from(settings.database.max_connections).unwrap_or(usize::MAX);

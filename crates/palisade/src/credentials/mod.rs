@@ -171,7 +171,7 @@ pub const TABLE: [Line; 14] = [
             (Kind::RecoveryCodes, Fate::Ended),
             (Kind::PasswordlessPasskeys, Fate::Ended),
         ],
-        because: "Nothing of the account is left.",
+        because: "Nothing remains of the account.",
     },
 ];
 
@@ -211,9 +211,9 @@ pub async fn end(change: &mut Change, end: End) -> Result<usize> {
     // SECURITY: (test: an_ending_that_does_not_hold_the_account_is_refused)
     change.must_hold(Hold::Alone(end.user))?;
     let line = TABLE.iter().find(|line| line.act == end.act);
-    let line = line.ok_or_else(|| Error::internal("an act that the table doesn't know"))?;
+    let line = line.ok_or_else(|| Error::internal("the act is missing from the table"))?;
     if end.since.is_none() && line.ends.iter().any(|(_, fate)| *fate == Fate::Since) {
-        return Err(Error::internal("an act that ends what is newer names no moment"));
+        return Err(Error::internal("an act that ends newer credentials has no start time"));
     }
     let app = change.app().clone();
     let mut sessions = 0;
@@ -237,7 +237,7 @@ pub fn in_order(mut endings: Vec<Ending>) -> Result<Vec<Ending>> {
         let found = |kind| endings.iter().any(|other| other.kind == kind && other.owners.is_some());
         let lost = endings.iter().find(|e| line.fate(e.kind) != Fate::Kept && !found(e.kind));
         if let Some(ending) = lost {
-            let detail = format!("the ending of {} lacks its owners", ending.kind.title());
+            let detail = format!("the ending of {} has no `owners`", ending.kind.title());
             return Err(Error::internal(detail));
         }
     }

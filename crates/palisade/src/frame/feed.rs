@@ -214,7 +214,7 @@ impl Feed {
                 )
                 .await?;
         }
-        Err(Error::internal("the sequence of the table feed goes back again and again"))
+        Err(Error::internal("the sequence of the table feed keeps going back"))
     }
 
     /// Whether the table was read within the last second.

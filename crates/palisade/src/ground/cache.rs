@@ -2,7 +2,7 @@
 //!
 //! Two shapes:
 //!
-//! - [`TombstoneCache`]: values that a message of the feed may invalidate (sessions, users);
+//! - [`TombstoneCache`]: values that a notice from the feed may invalidate (sessions, users);
 //! - [`Bounded`]: values that only expire (verified tokens).
 //!
 //! Both hold a bounded number of entries, in shards so that readers don't wait for each other. Their keys are ids that
@@ -25,7 +25,7 @@ const SHARDS: usize = 32;
 /// How long a read of the database may take before its result is too old to be remembered.
 const READ_LIMIT: Duration = Duration::from_secs(30);
 
-/// Values that stay valid until a message of the feed invalidates them.
+/// Values that stay valid until a notice from the feed invalidates them.
 pub struct TombstoneCache<K, V> {
     shards: Vec<RwLock<Shard<K, V>>>,
     hasher: RandomState,

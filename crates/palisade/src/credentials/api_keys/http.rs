@@ -21,7 +21,7 @@ use crate::limits::{Key, Rule};
 use crate::shape;
 use crate::users::{self, AllPermissions, Authority, User, UserView, exceeds_own};
 
-/// API keys that a user creates: each sends a message.
+/// API keys that a user creates: each sends an email.
 pub(super) const MAKE: Rule = Rule {
     name: "api_key_create_account",
     burst: 100,

@@ -6,7 +6,7 @@ use super::Device;
 use crate::app::App;
 use crate::id::UserId;
 
-/// What is guessed: the password of a user, or of an email without an account; or a user's second factor.
+/// What is guessed: the password of a user, or of an email address without an account; or a user's second factor.
 #[derive(Clone, Debug)]
 pub struct Account {
     pub(super) key: Vec<u8>,

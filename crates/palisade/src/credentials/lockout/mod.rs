@@ -8,7 +8,7 @@
 //!   (OWASP, "Device cookies"), and so does a signed-in user.
 //! - After 100 failures in a row, waiting no longer helps (NIST SP 800-63B-4, section 3.2.2): known devices still sign
 //!   in, others need a new password or an administrator.
-//! - Unknown emails are counted like known ones, with the same work.
+//! - Unknown email addresses are counted like known ones, with the same work.
 //!
 //! The end of the lock for unknown clients is also stored in the row of the user, where every request reads it.
 //!
@@ -170,8 +170,10 @@ impl Turns {
     async fn take(&self, account: &Account, client: Client) -> Result<OwnedMutexGuard<()>> {
         let hash =
             usize::try_from(self.hash.hash_one((&account.key, account.count_of(client))) % 4096);
-        let stripe =
-            self.stripes.get(hash.unwrap_or(0)).ok_or_else(|| Error::internal("no stripe"))?;
+        let stripe = self
+            .stripes
+            .get(hash.unwrap_or(0))
+            .ok_or_else(|| Error::internal("the account has no stripe of locks"))?;
         Ok(Arc::clone(stripe).lock_owned().await)
     }
 }

@@ -128,7 +128,7 @@ pub(super) async fn begin(app: &App, caller: &Caller) -> Result<Options> {
     let mut change = app.change(&caller.actor).await?;
     let had = descriptors(&mut change, me.user).await?;
     room(i64::try_from(had.len()).unwrap_or(MOST))?;
-    let digest = digest.ok_or_else(|| Error::internal("bytes of our own"))?;
+    let digest = digest.ok_or_else(|| Error::internal("a new challenge has no digest"))?;
     let new = NewChallenge {
         digest,
         purpose: Purpose::Registration,
@@ -330,7 +330,7 @@ pub async fn ask(change: &mut Change, user: UserId) -> Result<Option<Asked>> {
         .timeout(lives_in_milliseconds())
         .allow(allowed)
         .user_verification(UserVerification::Preferred);
-    let digest = digest.ok_or_else(|| Error::internal("bytes of our own"))?;
+    let digest = digest.ok_or_else(|| Error::internal("a new challenge has no digest"))?;
     Ok(Some(Asked { options: written(&options)?, digest }))
 }
 
@@ -343,7 +343,7 @@ pub fn ask_anybody(app: &App) -> Result<Asked> {
     let options = RequestOptions::new(&relying_party(app)?, &bytes)
         .timeout(lives_in_milliseconds())
         .user_verification(UserVerification::Required);
-    let digest = digest.ok_or_else(|| Error::internal("bytes of our own"))?;
+    let digest = digest.ok_or_else(|| Error::internal("a new challenge has no digest"))?;
     Ok(Asked { options: written(&options)?, digest })
 }
 

@@ -43,7 +43,7 @@ pub(super) async fn renew(app: &App, caller: &Caller) -> Result<Vec<SecretString
     let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
     users::lock_row(&mut change, me.user).await?;
     if !factors(&mut change, me.user).await?.any() {
-        let detail = "Recovery codes replace a second factor. Set one up first.";
+        let detail = "This account has no second factor. Set one up first.";
         return Err(Error::new(Kind::Conflict, "mfa.no_factor", detail));
     }
     let codes = make(&mut change, me.user).await?;

@@ -34,7 +34,7 @@ pub(super) async fn enrol(app: &App, caller: &Caller) -> Result<Enrolment> {
     let user = users::current(app, me.user).await?.ok_or_else(bad_token)?;
     let secret = TotpSecret::generate(&*app.random);
     let uri = secret.otpauth_uri(site(app), &user.email);
-    let uri = uri.ok_or_else(|| Error::internal("an email that can't stand in a URI"))?;
+    let uri = uri.ok_or_else(|| Error::internal("the email address can't be part of a URI"))?;
     let sealed = key(app).seal(&*app.random, me.user.0.as_bytes(), secret.as_bytes());
     let mut change = app.change(&caller.actor).await?;
     let now = change.now();
@@ -194,5 +194,6 @@ fn key(app: &App) -> SealingKey {
 /// (test: a_secret_opens_for_its_user_alone).
 fn open(app: &App, user: UserId, sealed: &[u8]) -> Result<TotpSecret> {
     let opened = key(app).open(user.0.as_bytes(), sealed).map_err(Error::internal)?;
-    TotpSecret::from_bytes(opened.expose()).ok_or_else(|| Error::internal("a stored TOTP secret"))
+    TotpSecret::from_bytes(opened.expose())
+        .ok_or_else(|| Error::internal("a stored TOTP secret has the wrong length"))
 }

@@ -206,7 +206,7 @@ pub async fn stored(app: &App, user: UserId) -> Result<Option<Stored>> {
     Ok(row.map(|(sealed, generation)| Stored { user, sealed, generation }))
 }
 
-/// Whose email this is, and their stored password: all that a sign-in looks up, in one statement.
+/// The user with this email address, and their stored password: all that a sign-in looks up, in one statement.
 ///
 /// # Errors
 /// When the database fails.
@@ -225,7 +225,7 @@ pub async fn of_email(app: &App, email: &Email) -> Result<Option<Found>> {
     }))
 }
 
-/// Whose email it is, and their password.
+/// The user with an email address, and their password.
 pub struct Found {
     /// The user.
     pub user: UserId,

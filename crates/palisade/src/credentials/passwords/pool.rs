@@ -34,7 +34,7 @@ impl Hashing {
         let cost = cost(settings);
         // Else every hash would be refused, at the first sign-in.
         cost.validate()
-            .map_err(|wrong| Error::internal(format!("the password cost: {wrong:?}")))?;
+            .map_err(|wrong| Error::internal(format!("the password cost is invalid: {wrong:?}")))?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let total = threads * QUEUE_PER_THREAD;
         let pool = WorkPool::start(hashing::Setup {

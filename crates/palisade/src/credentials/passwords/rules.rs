@@ -47,7 +47,7 @@ pub(super) fn fold(text: &str) -> String {
 
 impl Rules {
     /// Checks a password that someone wants to set. `context` contains words that belong to the
-    /// person: email, name. Costs CPU, up to some milliseconds.
+    /// person: email address, name. Takes up to a few milliseconds of CPU time.
     ///
     /// # Errors
     /// The first rule that it breaks.

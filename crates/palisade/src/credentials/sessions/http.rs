@@ -43,7 +43,10 @@ pub(super) fn routes() -> Routes {
         .or(Kind::NotSignedIn, "sessions.ended")
         .or(Kind::Denied, "access.cross_site")
         .post("/logout", SIGNED_IN.enrolling().uncounted(), logout)
-        .summary("Signs out.\n\nThe session ends everywhere.")
+        .summary(
+            "Signs out.\n\nEnds the current session and no other. Its tokens or cookie stop \
+             working at once.",
+        )
         .and(
             Routes::at("/users/me/sessions")
                 .get("/", SIGNED_IN, mine)
@@ -153,7 +156,7 @@ pub async fn answer(
         // The browser keeps it to the absolute end; the server decides when it was idle too long.
         let kept = session.expires_at.since(app.clock.now());
         let cookie = super::cookie(app).set(issued.secret.expose(), kept);
-        let cookie = cookie.ok_or_else(|| Error::internal("the cookie is no header value"))?;
+        let cookie = cookie.ok_or_else(|| Error::internal("the cookie is not a header value"))?;
         let body = CookieAnswer { session_id: session.id, expires_in: left.as_secs() };
         return Ok(Answer(([(SET_COOKIE, cookie)], Json(body)).into_response()));
     }

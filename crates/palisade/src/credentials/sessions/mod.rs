@@ -201,7 +201,7 @@ pub struct Session {
     pub last_used_at: Timestamp,
     /// When it ends unless it is used.
     pub idle_expires_at: Timestamp,
-    /// When the session ends at the latest.
+    /// When the session ends even if it is in use.
     pub expires_at: Timestamp,
     /// Which of this process's reads it comes from.
     read: u64,
@@ -402,7 +402,7 @@ pub struct SessionView {
     /// When the session was last extended.
     #[schemars(with = "shape::DateTime")]
     pub last_used_at: Timestamp,
-    /// When the session ends at the latest.
+    /// When the session ends even if it is in use.
     #[schemars(with = "shape::DateTime")]
     pub expires_at: Timestamp,
 }

@@ -50,17 +50,17 @@ pub(super) fn routes() -> Routes {
         .or(Kind::Unavailable, "mail.off")
         .post("/auth/email/confirm", ANYONE.limit(&EMAIL_LINK), confirm_change)
         .summary(
-            "Changes the email address, with the token of the link that was sent to the new one \
-             and the account's password.",
+            "Changes the email address.\n\nRequires the account's password, and the token of the \
+             link that was sent to the new email address.",
         )
         .or(Kind::Conflict, "users.email_taken")
         .or(Kind::TooMany, "lockout.locked")
         .or(Kind::Unavailable, "passwords.busy")
         .post("/auth/email/undo", ANYONE.limit(&EMAIL_LINK), undo_change)
         .summary(
-            "Restores the previous email address, with the token of the link that was sent to it \
-             and a new password.\n\nThe link works once, within a week.\n\nEnds every session and \
-             does not start one.",
+            "Restores the previous email address and sets a new password.\n\nRequires the token of \
+             the link that was sent to the previous email address. The link works once, within a \
+             week.\n\nEnds every session and does not start one.",
         )
         .or(Kind::Conflict, "users.email_taken")
         .or(Kind::Unavailable, "passwords.busy")

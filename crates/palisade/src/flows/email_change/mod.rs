@@ -1,5 +1,5 @@
-//! A change of email address: requested by the user, confirmed from the new mailbox, and undone from the old one for a
-//! week; or made by an administrator.
+//! A change of email address: requested by the user and confirmed from the new mailbox, or made by an administrator.
+//! The old mailbox can undo a change that the user requested, for a week.
 //!
 //! # Promises
 //!
@@ -40,7 +40,7 @@ use crate::users::{self, Email};
 /// A user requested a change of email address.
 pub const ASKED: Event =
     Event { name: "recovery.email_asked", summary: "A user requested a change of email address" };
-/// A user's email was changed.
+/// A user's email address was changed.
 pub const CHANGED: Event =
     Event { name: "recovery.email_changed", summary: "The email address of a user was changed" };
 /// A change of email was undone from the old email address.
@@ -207,7 +207,7 @@ pub struct EmailChange {
     pub confirmed_at: Option<Timestamp>,
 }
 
-/// The stored email changes of a user: those that are pending, and those that can be undone.
+/// The stored changes of a user's email address: those that are pending, and those that can be undone.
 ///
 /// # Errors
 /// When the database fails.
@@ -256,11 +256,12 @@ async fn pending(app: &App, token: &SecretString) -> Result<Pending> {
         )
         .await?;
     let (id, user, email, old_email, sealed, generation) = row.ok_or_else(bad_token)?;
-    let email = Email::parse(&email).map_err(|_| Error::internal("a stored email"))?;
+    let email =
+        Email::parse(&email).map_err(|_| Error::internal("a stored email address is not valid"))?;
     Ok(Pending { id, user, email, old_email, stored: Stored::new(user, sealed, generation) })
 }
 
-/// Changes the email with the token that was sent to the new one and the account's password.
+/// Changes the email address, with the account's password and the token that was sent to the new email address.
 ///
 /// # Errors
 /// `recovery.bad_token`; `passwords.wrong`; `lockout.locked`; `users.email_taken`; 503 when too many wait; or
@@ -406,7 +407,8 @@ pub async fn undo(
     if users::awaits_proof(&mut change, user).await? {
         mfa::remove_all(&mut change, user).await?;
     }
-    let email = Email::parse(&old_email).map_err(|_| Error::internal("a stored email"))?;
+    let email = Email::parse(&old_email)
+        .map_err(|_| Error::internal("a stored email address is not valid"))?;
     // SECURITY: with whatever was set up since (tests: an_undone_change_of_email_removes_later_factors,
     // an_undone_change_of_email_voids_those_after_it).
     let act = End { since: Some(asked_at), ..End::of(user, Act::EmailRestored) };

@@ -56,7 +56,7 @@ struct Export {
     passkeys: Vec<PasskeyView>,
     /// The changes of email address that are pending or can be undone.
     email_changes: Vec<EmailChange>,
-    /// The grants on single resources.
+    /// The grants on individual resources.
     grants: Vec<GrantView>,
     /// What the user did and what was done to their account, newest first.
     activity: Vec<EventView>,

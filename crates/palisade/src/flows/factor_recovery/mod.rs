@@ -170,7 +170,7 @@ fn prepare(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>
 
 type Row = (UserId, Timestamp, Vec<u8>, i64);
 
-/// Removes the factors, with the token of the email and the password, once the waiting period has passed.
+/// Removes the factors, with the token of the emailed link and the password, once the waiting period has passed.
 ///
 /// # Errors
 /// `recovery.bad_token`; `recovery.too_early`; `passwords.wrong`; `lockout.locked`; 503 when too many wait; or the
@@ -238,7 +238,7 @@ pub async fn finish(
     change.commit(REMOVED.about(user)).await
 }
 
-/// Cancels the removal, with the token of the email.
+/// Cancels the removal, with the token of the emailed link.
 ///
 /// # Errors
 /// `recovery.bad_token`; or the database fails.

@@ -2,8 +2,9 @@
 //!
 //! # Promises
 //!
-//! - An invited account has no password until its owner chooses one with the link that was sent to its email.
-//! - The link works once, for a week, and not after the password or the email was changed or a newer one was sent.
+//! - An invited account has no password until its owner chooses one with the link that was sent by email.
+//! - The link works once, for a week, and not after the password or the email address was changed or a newer link was
+//!   sent.
 //!
 //! The links are those of [`recovery`].
 

@@ -77,7 +77,7 @@ fn password_routes() -> Routes {
         .summary(
             "Requests the removal of all second factors, with the `mfa_token` of a sign-in and \
              without a proof of a factor.\n\nAfter `mfa.recovery_delay`, they can be removed with \
-             the link that the owner receives by email, and the password.",
+             the password and the link that the owner receives by email.",
         )
         .or(Kind::NotSignedIn, "login.challenge_over")
         .or(Kind::Denied, "recovery.factors_off")

@@ -11,7 +11,7 @@
 //! # Promises
 //!
 //! - A user with a second factor gets no session without it, on any path; [`Next`] has no third case.
-//! - One refusal for an unknown email, a wrong password, a locked and a disabled account: same status,
+//! - One refusal for an unknown email address, a wrong password, a locked and a disabled account: same status,
 //!   same body, same work.
 //! - What was true when the password was compared is still true when the session is written.
 //! - Every refusal of a password or factor that was checked is recorded as an event, and the owner is notified of a
@@ -91,7 +91,7 @@ pub struct Wanted {
 
 /// An attempt to sign in with a password.
 pub struct Attempt {
-    /// The email, as it was given.
+    /// The email address, as it was given.
     pub email: String,
     /// The password, as it was given.
     pub password: SecretString,

@@ -56,7 +56,7 @@ pub(super) async fn challenge(
     let app = change.app().clone();
     let token = opaque::generate(PREFIX, &*app.random);
     let digest = opaque::digest(PREFIX, token.expose());
-    let digest = digest.ok_or_else(|| Error::internal("a token of our own"))?;
+    let digest = digest.ok_or_else(|| Error::internal("a new token has no digest"))?;
     let cookie = challenge_secret(&app, attempt.browser, attempt.challenge_cookie);
     let details = Details {
         transport: attempt.wanted.transport,

@@ -4,7 +4,8 @@
 //!
 //! - The response to a request is the same, after the same work, for every email address; whether anyone gets a message
 //!   is decided when messages are sent.
-//! - A link works once, for its time, and not after the password or the email was changed. It starts no session.
+//! - A link works once, for its time, and not after the password or the email address was changed. It starts no
+//!   session.
 //! - A new password ends every session, every API key and every lock. Whatever was set up by someone without access to
 //!   this mailbox is gone.
 //! - No link removes a second factor.

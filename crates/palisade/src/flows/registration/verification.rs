@@ -180,7 +180,8 @@ async fn finish(mut change: Change, waiting: Waiting, guess: Guess) -> Result<()
         return Err(bad_token());
     }
     guess.right(&mut change).await?;
-    let email = Email::parse(&waiting.email).map_err(|_| Error::internal("a stored email"))?;
+    let email = Email::parse(&waiting.email)
+        .map_err(|_| Error::internal("a stored email address is not valid"))?;
     change
         .run(
             "delete from registrations where email_key = $1 and used_at is null",

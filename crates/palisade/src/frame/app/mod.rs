@@ -107,7 +107,7 @@ pub struct Inner {
 pub struct Subscription {
     /// The topic of the notices. One that begins with a dot matches every topic with that suffix: `.ended`.
     pub topic: &'static str,
-    /// Applies one message; must be quick and may be called twice with the same.
+    /// Applies one notice. Must be quick, and may be called twice with the same notice.
     pub apply: fn(&App, Uuid),
     /// Forgets everything that this topic could have invalidated.
     pub forget_all: fn(&App),

@@ -302,13 +302,13 @@ catalogue! {
             "The cost of a bcrypt hash, as a power of two.",
             bounds: Some(("10", "15"));
         argon2_memory: Option<u64> = Unset("64MiB"),
-            "The memory of an Argon2id hash, with `cost = \"custom\"`.",
+            "The amount of memory that an Argon2id hash uses, if `passwords.cost` is `custom`.",
             bounds: Some(("7MiB", "1GiB"));
         argon2_passes: Option<u32> = Unset("3"),
-            "The passes of an Argon2id hash, with `cost = \"custom\"`.",
+            "The number of passes of an Argon2id hash, if `passwords.cost` is `custom`.",
             bounds: Some(("1", "16"));
         argon2_lanes: Option<u32> = Unset("1"),
-            "The lanes of an Argon2id hash, with `cost = \"custom\"`.",
+            "The number of lanes of an Argon2id hash, if `passwords.cost` is `custom`.",
             bounds: Some(("1", "16"));
         min_length: u32 = Fixed("15"),
             "The minimum length of a new password, in characters.",

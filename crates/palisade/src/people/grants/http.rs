@@ -29,7 +29,7 @@ pub(super) fn routes() -> Routes {
         .get("/{id}/grants", SIGNED_IN.keys(), all)
         .summary(
             "Lists the grants on a resource.\n\nYou need `share` on the resource, or the \
-             permission `resources:read`. Without either, the resource does not exist for you.",
+             permission `resources:read`. Without either, the response is 404.",
         )
         .put("/{id}/grants/{subject}", SIGNED_IN.keys(), give)
         .summary(

@@ -1,4 +1,4 @@
-//! Grants: who may do what with a single resource.
+//! Grants: who may do what with which resource.
 //!
 //! A resource is named by its type and id, both the application's own words; Palisade stores nothing else about it. A
 //! grant gives an action to a user, to all users with a role, or to anyone, without or with a time limit.

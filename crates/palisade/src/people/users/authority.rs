@@ -136,7 +136,7 @@ impl Authority {
 }
 
 /// The user that a change acts on, if its actor holds everything that the user holds: each permission, and each grant
-/// on a single resource. For every act except those that only stop an account.
+/// on a resource. For every act except those that only stop an account.
 ///
 /// # Errors
 /// Not found; `access.exceeds_own`; or the database fails.

@@ -1,12 +1,12 @@
 //! Email addresses: what is accepted, and when two of them are the same account.
 //!
-//! Two forms are kept: the email itself and its `key`, which is unique: the local part in compatibility form
+//! Two forms are kept: the email address itself and its `key`, which is unique: the local part in compatibility form
 //! (NFKC) and without case, the domain in its ASCII form (UTS 46).
 //!
 //! # Promises
 //!
-//! - Emails that a person or a mail system could take for each other are one account or are refused.
-//! - Mail goes only to the email as its owner wrote it.
+//! - Email addresses that a person or a mail system could take for each other are one account or are refused.
+//! - Mail goes only to the email address as its owner wrote it.
 
 use unicode_normalization::UnicodeNormalization as _;
 
@@ -22,7 +22,7 @@ const LONGEST_LOCAL: usize = 64;
 /// Letters by their category that show nothing: fillers of Hangul syllables.
 const UNSEEN_LETTERS: [char; 2] = ['\u{115f}', '\u{1160}'];
 
-/// An email that was checked.
+/// An email address that was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Email {
     written: String,
@@ -30,7 +30,7 @@ pub struct Email {
 }
 
 impl Email {
-    /// Checks an email.
+    /// Checks an email address.
     ///
     /// # Errors
     /// `email.invalid`, with the rule that it breaks.
@@ -57,12 +57,12 @@ impl Email {
         Ok(Self { key: format!("{}@{ascii}", fold(local)), written })
     }
 
-    /// The email, as it was written; the domain in ASCII.
+    /// The email address, as it was written; the domain in ASCII.
     pub fn as_str(&self) -> &str {
         &self.written
     }
 
-    /// What two emails have in common when they are the same account.
+    /// What two email addresses have in common when they are the same account.
     pub fn key(&self) -> &str {
         &self.key
     }

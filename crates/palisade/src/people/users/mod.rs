@@ -2,7 +2,7 @@
 //!
 //! # Promises
 //!
-//! - What a request knows about its user is out of date by at most one message of the feed, in every process.
+//! - What a request knows about its user is out of date by at most one notice from the feed, in every process.
 //! - The last administrator who can sign in can't be disabled, deleted or deprived of the role.
 //! - A user who acts on another holds everything that the other holds, and gives only what they hold ([`Authority`]).
 //! - A service account never signs in, receives no email and doesn't count as the last administrator.
@@ -186,7 +186,7 @@ impl Factors {
 pub struct User {
     /// The id, which is never reused.
     pub id: UserId,
-    /// The email, as its owner wrote it.
+    /// The email address, as its owner wrote it.
     pub email: String,
     /// Whether its owner proved it.
     pub email_verified: bool,
@@ -280,9 +280,9 @@ pub fn check_name(text: &str) -> Result<String, Broken> {
 pub struct NewUser {
     /// The id, if it was assigned earlier; otherwise a new one is generated.
     pub id: Option<UserId>,
-    /// Whether the owner of the email has proved it.
+    /// Whether the owner of the email address has proved it.
     pub verified: bool,
-    /// The email.
+    /// The email address.
     pub email: Email,
     /// The name.
     pub name: Option<String>,
@@ -386,7 +386,7 @@ pub async fn exists(change: &mut Change, id: UserId) -> Result<bool> {
     Ok(row.is_some())
 }
 
-/// The user with this email.
+/// The user with this email address.
 ///
 /// # Errors
 /// When the database fails.

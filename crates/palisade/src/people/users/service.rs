@@ -9,7 +9,7 @@ use crate::id::UserId;
 /// The domain of their emails: reserved, so that no mail can ever reach one (RFC 6761 section 6.4).
 const DOMAIN: &str = "service.invalid";
 
-/// Whether an email is one that no mail is ever sent to.
+/// Whether an email address is one to which no mail is ever sent.
 pub fn unreachable(email: &str) -> bool {
     email.rsplit_once('@').is_some_and(|(_, domain)| domain.eq_ignore_ascii_case(DOMAIN))
 }
@@ -21,7 +21,7 @@ pub fn unreachable(email: &str) -> bool {
 pub async fn create_service(app: &App, actor: &Actor, name: String) -> Result<User> {
     let id = UserId(app.new_id());
     let email = Email::parse(&format!("{id}@{DOMAIN}"))
-        .map_err(|_| Error::internal("the email of a service account"))?;
+        .map_err(|_| Error::internal("the email address of a service account is not valid"))?;
     let name = Some(name);
     let new =
         NewUser { id: Some(id), verified: false, email, name, roles: Vec::new(), service: true };

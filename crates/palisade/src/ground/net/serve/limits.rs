@@ -1,4 +1,4 @@
-//! What a peer may take of the listener.
+//! The limits of the listener.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ const HEADERS_ON_STACK: usize = 100;
 /// Decides which IP addresses are exempt from the limit per IP address.
 pub type Exempt = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
-/// What a peer may take.
+/// The limits of the listener: connections, deadlines and sizes.
 #[derive(Clone)]
 pub struct Limits {
     /// Open connections; more wait in the operating system's queue. A network (IPv4 /24, IPv6 /48) may have a
@@ -26,13 +26,13 @@ pub struct Limits {
     pub connections_per_ip: usize,
     /// IP addresses that are exempt from `connections_per_ip`. Loopback by default.
     pub exempt: Exempt,
-    /// For a TLS handshake.
+    /// How long a TLS handshake may take.
     pub tls_handshake_timeout: Duration,
-    /// For a request's head, from its first byte (of the first head: from the connection's opening).
+    /// How long a request's head may take, from its first byte (the first head: from the opening of the connection).
     pub header_timeout: Duration,
-    /// For an HTTP/1.1 connection between two requests.
+    /// How long an HTTP/1.1 connection may be idle between two requests.
     pub idle_timeout: Duration,
-    /// For the peer to take any more of a response.
+    /// How long the peer may go without reading any more of a response.
     pub write_timeout: Duration,
     /// Size of a request's head in HTTP/1.1, at least 8 KiB, and of a header list in HTTP/2.
     pub max_header_bytes: u32,
@@ -40,11 +40,11 @@ pub struct Limits {
     pub max_headers: usize,
     /// HTTP/2 requests at the same time on one connection.
     pub h2_concurrent_streams: u32,
-    /// How often a quiet HTTP/2 peer is asked whether it is still there.
+    /// The interval at which a silent HTTP/2 peer is pinged.
     pub h2_ping_interval: Duration,
-    /// How long it may take to answer that.
+    /// How long the peer may take to acknowledge a ping.
     pub h2_ping_timeout: Duration,
-    /// Requests the peer has reset and the service not seen yet ("rapid reset", CVE-2023-44487).
+    /// Requests that the peer has reset and the service has not seen yet ("rapid reset", CVE-2023-44487).
     pub h2_pending_resets: usize,
     /// Streams reset by us because the peer broke the protocol, before the connection ends.
     pub h2_error_resets: usize,
