@@ -67,7 +67,7 @@ async fn measure(name: &str, url: String) -> Result<()> {
             grown / bare_grown
         ))?;
     }
-    say(&format!("\n| {name}, µs at so many accounts | 1,000 | 100,000 | 1,000,000 | times |"))?;
+    say(&format!("\n| {name}, µs at so many accounts | 1,000 | 100,000 | 1,000,000 | ratio |"))?;
     say("|---|---|---|---|---|")?;
     for (number, what) in PAGES.iter().enumerate() {
         let at: Vec<f64> = asked.iter().filter_map(|times| times.get(number)).copied().collect();
@@ -154,9 +154,9 @@ async fn look_up(app: &App, accounts: i64) -> Result<(f64, f64)> {
 /// What administrators ask for, and where its time is said.
 const PAGES: [&str; 7] = [
     "first page of the list",
-    "a page in the middle of it",
-    "search by email, first page",
-    "search by email, a page in the middle",
+    "a page in the middle of the list",
+    "search by email address, first page",
+    "search by email address, a page in the middle",
     "search by name",
     "search that finds nothing",
     "one user",

@@ -254,12 +254,12 @@ fn report_reads(pairs: &[Pair]) -> Result<()> {
         ))
     };
     row("quiet", |pair| &pair.quiet)?;
-    row("in the flood", |pair| &pair.flooded)?;
+    row("during the flood", |pair| &pair.flooded)?;
     row("open loop at half that rate, quiet", |pair| &pair.quiet_open)?;
-    row("open loop at the same rate, in the flood", |pair| &pair.flooded_open)?;
+    row("open loop at the same rate, during the flood", |pair| &pair.flooded_open)?;
     let kept = || pairs.iter().map(|p| 100.0 * p.flooded.per_second() / p.quiet.per_second());
     say(&format!(
-        "\nKept in the flood: {:.0} % of the quiet rate (least {:.0} %, most {:.0} %).\n",
+        "\nKept during the flood: {:.0}% of the quiet rate (lowest {:.0}%, highest {:.0}%).\n",
         median(kept()),
         kept().fold(f64::INFINITY, f64::min),
         kept().fold(0.0, f64::max)
@@ -268,19 +268,19 @@ fn report_reads(pairs: &[Pair]) -> Result<()> {
 
 fn report_sign_ins(alone: &[Alone], pairs: &[Pair], answers: &BTreeMap<u16, usize>) -> Result<()> {
     let bound = median(alone.iter().map(|alone| alone.bound));
-    say("| sign-ins | per second | of the bound |\n|---|---|---|")?;
+    say("| sign-ins | per second | share of the bound |\n|---|---|---|")?;
     say(&format!("| bare hashing on all cores (the bound) | {bound:.1} | |"))?;
     let rate = median(alone.iter().map(|alone| alone.sign_ins));
     let shares = || alone.iter().map(|alone| 100.0 * alone.sign_ins / alone.bound);
     say(&format!(
-        "| 64 concurrent, no reads | {rate:.1} | {:.0} % (least {:.0} %, most {:.0} %) |",
+        "| 64 concurrent, no reads | {rate:.1} | {:.0}% (lowest {:.0}%, highest {:.0}%) |",
         median(shares()),
         shares().fold(f64::INFINITY, f64::min),
         shares().fold(0.0, f64::max)
     ))?;
     let rate = median(pairs.iter().map(|pair| pair.sign_ins));
     let share = 100.0 * rate / bound;
-    say(&format!("| 64 concurrent, reads at full rate | {rate:.1} | {share:.0} % |"))?;
+    say(&format!("| 64 concurrent, reads at full rate | {rate:.1} | {share:.0}% |"))?;
     let answers: Vec<String> =
         answers.iter().map(|(status, count)| format!("{count} times {status}")).collect();
     let honest: Vec<f64> = pairs.iter().flat_map(|pair| pair.honest.iter().copied()).collect();
@@ -297,6 +297,6 @@ fn report_sign_ins(alone: &[Alone], pairs: &[Pair], answers: &BTreeMap<u16, usiz
 fn report_memory(resident: &Resident) -> Result<()> {
     say("| resident memory | MiB |\n|---|---|")?;
     say(&format!("| idle after the start | {:.0} |", resident.idle))?;
-    say(&format!("| in the flood | {:.0} |", resident.flood))?;
-    say(&format!("| a minute after | {:.0} |", resident.minute_after))
+    say(&format!("| during the flood | {:.0} |", resident.flood))?;
+    say(&format!("| a minute after the flood | {:.0} |", resident.minute_after))
 }

@@ -90,14 +90,14 @@ fn report(plan: &Plan, subjects: &[Subject<'_>], rounds: &[Vec<Sample>]) -> Resu
         rounds.len()
     ))?;
     say(
-        "| | CPU µs per request | times the bare route (least to most) | requests/s | core busy | p99 |",
+        "| | CPU µs per request | relative to the bare route (lowest to highest) | requests/s | core busy | p99 |",
     )?;
     say("|---|---|---|---|---|---|")?;
     for (at, subject) in subjects.iter().enumerate() {
         let of = |value: fn(&Sample) -> f64| median(rounds.iter().map(|round| value(&round[at])));
         let ratios = || rounds.iter().map(|r| r[at].micros_per_request / r[0].micros_per_request);
         say(&format!(
-            "| {} | {:.2} | {:.2} ({:.2} to {:.2}) | {:.0} | {:.0} % | {:.2} ms |",
+            "| {} | {:.2} | {:.2} ({:.2} to {:.2}) | {:.0} | {:.0}% | {:.2} ms |",
             subject.name,
             of(|sample| sample.micros_per_request),
             median(ratios()),

@@ -34,7 +34,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<()> {
         plan.window.as_secs()
     ))?;
     say(
-        "| database | change | 1 writer | 64 writers | times | CPU µs per change, 1 writer | 64 writers |\n\
+        "| database | change | 1 writer | 64 writers | ratio | CPU µs per change, 1 writer | 64 writers |\n\
          |---|---|---|---|---|---|---|",
     )?;
     measure(plan, "SQLite", Scene::start(&plan.server, None)?).await?;

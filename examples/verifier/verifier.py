@@ -1,10 +1,9 @@
-"""A service that verifies Palisade's access tokens by itself and still refuses those of ended sessions.
+"""A service that verifies Palisade's access tokens itself and still refuses the tokens of ended sessions.
 
-It needs PyJWT and cryptography. It fetches the public keys, follows the signed revocation feed, and refuses
-everything once the newest page of that feed is older than it can bear: anyone who cuts it off from the feed gains
-nothing.
+It requires PyJWT and cryptography. It fetches the public keys and follows the signed revocation feed. When the newest
+page of the feed is older than a bound, it refuses every token, so an attacker who blocks the feed gains nothing.
 
-Usage: PALISADE_API_KEY=pal_ak_… verifier.py URL, with one token a line on standard input.
+Usage: PALISADE_API_KEY=pal_ak_… verifier.py URL, with one token per line on standard input.
 """
 
 import datetime
@@ -21,14 +20,14 @@ ALGORITHMS = ["EdDSA", "ES256"]
 
 
 class Refused(Exception):
-    """The token lets no one in."""
+    """The token is not accepted."""
 
 
 class Verifier:
     """Verifies access tokens of the server at `url`.
 
-    `api_key` is of a service account with the permission `tokens:introspect`. `bound`: for how many seconds
-    without news of the feed tokens are still taken; a page comes every three seconds.
+    `api_key` belongs to a service account with the permission `tokens:introspect`. `bound` is how many seconds old
+    the newest page of the feed may be. The server sends a page at least every three seconds.
     """
 
     def __init__(self, url, api_key, audience=None, issuer=None, bound=15.0):
@@ -46,7 +45,7 @@ class Verifier:
         self.stopping = threading.Event()
 
     def start(self):
-        """Follows the feed from now on, in a thread of its own."""
+        """Starts to follow the feed, in a separate thread."""
         threading.Thread(target=self._follow, daemon=True).start()
         return self
 
@@ -55,23 +54,23 @@ class Verifier:
 
     def verify(self, token):
         """Returns the claims of a valid token of an active session."""
-        # First of all: without a current list of endings, no token can be trusted.
+        # This check is first: without a current revocation feed, no token can be trusted.
         head = self.head
         if head is None or time.time() - head > self.bound:
-            raise Refused("the revocation feed is late")
+            raise Refused("the revocation feed is out of date")
         claims = self._signed(token, "at+jwt", self.audience, ["exp", "iat", "sub", "sid"])
         if claims["sid"] in self.ended:
             raise Refused("the session has ended")
         return claims
 
     def _signed(self, text, kind, audience, require, leeway=0):
-        """What our keys signed as a thing of this kind, and for no other purpose."""
+        """Returns the claims of a JWT that the server signed, if its type is `kind`."""
         try:
             header = jwt.get_unverified_header(text)
             if header.get("typ") != kind:
-                raise Refused(f"no {kind}")
+                raise Refused(f"the type is not {kind}")
             key = self._key(header.get("kid"))
-            # A token from a second ahead of our clock is no forgery; one that is over is over.
+            # `iat` is not verified, because the server's clock may be slightly ahead. `exp` always is.
             options = {"require": ["iss", *require], "verify_aud": audience is not None, "verify_iat": False}
             return jwt.decode(
                 text, key, algorithms=ALGORITHMS, issuer=self.issuer, audience=audience, options=options,
@@ -81,13 +80,13 @@ class Verifier:
             raise Refused(str(error)) from error
 
     def _key(self, kid):
-        """Our key of this name. Made-up names make no one fetch the keys again and again."""
+        """Returns the server's key with this id. Unknown ids cause at most one fetch every five seconds."""
         known = {key.key_id: key for key in self.keys.get_signing_keys()}
         if kid not in known and time.monotonic() - self.looked >= 5:
             self.looked = time.monotonic()
             known = {key.key_id: key for key in self.keys.get_signing_keys(refresh=True)}
         if kid not in known:
-            raise Refused("no key of ours")
+            raise Refused("the key is unknown")
         return known[kid]
 
     def _follow(self):
@@ -95,7 +94,8 @@ class Verifier:
             try:
                 self._stream()
             except (OSError, Refused, ValueError):
-                # Refused, cut off or spoken to by someone else: what matters is how old the head gets.
+                # The request was refused, the connection was lost, or the page was invalid. Only the age of
+                # `head` matters.
                 pass
             self.stopping.wait(0.5)
 
@@ -112,9 +112,9 @@ class Verifier:
                     self._take(line[len(b"data: "):].strip().decode())
 
     def _take(self, page):
-        # The clocks may differ a little.
+        # The clocks may differ slightly.
         claims = self._signed(page, "revocations+jwt", None, ["exp", "iat"], leeway=5)
-        # A page that was left out on the way must not be passed over: then all begins again from `after`.
+        # If a page is missing, the client starts again from `after`.
         place = claims["stream"]
         if self.place is None:
             follows = place["page"] == 0 and claims["after"] == (self.after or "0.0")
@@ -125,13 +125,13 @@ class Verifier:
         self.place = place
         now = time.time()
         for item in claims["items"]:
-            # The same one may come twice.
+            # The same item may arrive twice.
             (ended,) = (value for field, value in item.items() if field.endswith("_id"))
             self.ended[ended] = seconds(item["until"])
         for gone in [name for name, until in self.ended.items() if until < now]:
             del self.ended[gone]
         self.after = claims["next"]
-        # Only at the end of what there is does the head say that nothing is missing; it never goes back.
+        # Only the last available page shows that nothing is missing. `head` never goes back.
         if not claims["more"]:
             self.head = max(self.head or 0.0, seconds(claims["head"]["time"]))
 
@@ -144,7 +144,7 @@ def main():
     verifier = Verifier(sys.argv[1], os.environ["PALISADE_API_KEY"]).start()
     for line in sys.stdin:
         try:
-            print("good   ", verifier.verify(line.strip())["sub"], flush=True)
+            print("valid  ", verifier.verify(line.strip())["sub"], flush=True)
         except Refused as why:
             print("refused", why, flush=True)
 

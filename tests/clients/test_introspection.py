@@ -102,14 +102,14 @@ def ended_and_withheld(server):
     until(session, 10, lambda: verdict(far, token))
     between.silent.set()
     server.request("POST", "/api/v1/auth/logout", token=token)
-    took = until("the revocation feed is late", BOUND + 2, lambda: verdict(far, token))
+    took = until("the revocation feed is out of date", BOUND + 2, lambda: verdict(far, token))
     assert took <= BOUND + 1, took
     # When it comes again, what was missed is there.
     between.silent.clear()
     until("the session has ended", 30, lambda: verdict(far, token))
     # A page is no access token, and an access token is no page.
     page = page_of(server, made["api_key"])
-    assert verdict(direct, page).startswith("no at+jwt"), verdict(direct, page)
+    assert verdict(direct, page).startswith("the type is not at+jwt"), verdict(direct, page)
     for text in [page[:-4] + "AAAA", held["access_token"]]:
         try:
             direct._take(text)
@@ -120,7 +120,8 @@ def ended_and_withheld(server):
     # Who may no longer follow is late soon.
     status, _ = server.request("DELETE", f"/api/v1/users/{account}/api-keys/{made['id']}", token=root)
     assert status == 204, status
-    until("the revocation feed is late", BOUND + 2, lambda: verdict(direct, server.sign_in()["access_token"]))
+    outdated = "the revocation feed is out of date"
+    until(outdated, BOUND + 2, lambda: verdict(direct, server.sign_in()["access_token"]))
     for verifier in (direct, far):
         verifier.stop()
 

@@ -155,7 +155,7 @@ def test_an_authenticator_app_is_set_up_and_asked_for_by_keyboard_alone(server, 
     right = app.code()
     page.keyboard.type(f"{(int(right) + 1) % 1_000_000:06}")
     page.keyboard.press("Enter")
-    page.get_by_text("This code is wrong or expired").wait_for()
+    page.get_by_text("This code is wrong or has expired").wait_for()
     page.keyboard.type(right)
     page.keyboard.press("Enter")
     codes = recovery_codes(page)

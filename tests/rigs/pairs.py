@@ -3,8 +3,9 @@
 Every pair of the changing routes of /openapi.json is called at the same moment, one at each process, by a user and an
 administrator who have everything that the two need (scenes.py). What came of it, the answers, which credentials and
 passwords work at both processes, and the rows of that user, must be what came of the two one after the other, in one
-order or the other. No answer is a 5xx, and PostgreSQL sees no deadlock. Pairs that write a common table beside those
-that every change writes, or of which one ends a credential, are tried 20 times, all others twice.
+order or the other. No answer is a 5xx, and PostgreSQL sees no deadlock. Pairs that write to the same table (not
+counting the tables that every change writes to), and pairs in which one call ends a credential, are tried 20 times. All
+others are tried twice.
 """
 
 import collections

@@ -119,7 +119,7 @@ def asks(server, client):
         "register": lambda email: client.post("/api/v1/auth/register", {"email": email, "password": PASSWORD}),
         "forgot": lambda email: client.post("/api/v1/auth/password/forgot", {"email": email}),
         "resend": lambda email: client.post("/api/v1/auth/verify-email/resend", {"email": email}),
-        "change of email": lambda email: client.post("/api/v1/users/me/email", {"email": email}, token),
+        "change of email address": lambda email: client.post("/api/v1/users/me/email", {"email": email}, token),
     }
 
 
@@ -175,7 +175,7 @@ def run(server, rounds):
         bad = apart > SLACK or smallest < alpha or not same
         tells += bad
         print(
-            f"| {name} | {1000 * min(medians.values()):.2f} | {100 * apart:.1f} % | "
+            f"| {name} | {1000 * min(medians.values()):.2f} | {100 * apart:.1f}% | "
             f"{smallest:.4f} ({pair[0]}, {pair[1]}) | {'alike' if same else shown} |{' TELLS' if bad else ''}",
             flush=True,
         )

@@ -1,7 +1,7 @@
 """Faults on purpose, against the real binary under 64 writers: what was acknowledged must outlive them.
 
-`--count` says how often each fault is caused. Cutting off and filling a disk needs root: it is an ext4 on a loop
-device.
+`--count` says how often each fault is caused. Power cuts and full disks need root: they use an ext4 file system on a
+loop device.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-//! The keyed digests under the audit log.
+//! The keyed digests that protect the audit log.
 //!
 //! # Promises
 //!

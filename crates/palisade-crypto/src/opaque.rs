@@ -1,10 +1,10 @@
-//! Opaque tokens: a prefix that says what they are, and 256 random bits.
+//! Opaque tokens: a prefix that states their kind, and 256 random bits.
 //!
 //! # Promises
 //!
 //! - What is stored is [`digest`], from which the token cannot be recovered. 256 random bits need
 //!   no slow hash.
-//! - One token has one spelling; every other text has no digest.
+//! - Each token has exactly one encoding; any other text has no digest.
 //! - The same random part under another prefix has another digest, so a token of one kind is never
 //!   accepted as another.
 
@@ -32,8 +32,8 @@ pub fn generate(prefix: &'static str, random: &dyn Random) -> SecretString {
 
 /// What is stored of a token: SHA-256 over a versioned label, the prefix and the random bits.
 ///
-/// None if `text` is not a token of this `prefix`: another prefix, another length, another
-/// alphabet, padding, or unused bits that are not zero.
+/// Returns `None` if `text` is not a token with this `prefix`: the prefix, the length or the alphabet is wrong, there
+/// is padding, or unused bits are not zero.
 #[must_use]
 pub fn digest(prefix: &'static str, text: &str) -> Option<[u8; 32]> {
     let encoded = text.strip_prefix(prefix)?;

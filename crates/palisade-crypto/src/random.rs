@@ -1,5 +1,4 @@
-//! Where randomness comes from: one trait, the operating system's source, and a seeded stream for
-//! tests.
+//! Sources of randomness: one trait, the operating system's source, and a seeded stream for tests.
 //!
 //! All randomness in Palisade comes from a [`Random`] that is passed in, so that tests are
 //! reproducible.
@@ -20,8 +19,8 @@ pub struct OsRandom;
 impl Random for OsRandom {
     /// # Panics
     ///
-    /// If the operating system has no randomness to give: every key and token made from then on
-    /// would be guessable, so there is nothing to go on with.
+    /// If the operating system provides no randomness. Every key and token created afterward would be guessable, so
+    /// continuing would not be safe.
     #[expect(clippy::disallowed_methods, reason = "the one place that asks the operating system")]
     #[expect(clippy::panic, reason = "without randomness no key, token or nonce can be made")]
     fn fill(&self, bytes: &mut [u8]) {

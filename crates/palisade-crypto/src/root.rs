@@ -3,8 +3,8 @@
 //! # Promises
 //!
 //! - It has one text form, `palisade-root-key-v1.` and 43 characters of base64url.
-//! - A key that a person made up (repeated or counting bytes, text, a placeholder) is refused, with
-//!   an error that explains how to create one.
+//! - A key that a person made up (repeated or sequential bytes, text, a placeholder) is refused, with an error that
+//!   explains how to create one.
 //! - Keys derived for different purposes have nothing in common.
 
 use std::{error, fmt};
@@ -20,7 +20,7 @@ use crate::secret::{SecretBytes, SecretString};
 
 const PREFIX: &str = "palisade-root-key-v1.";
 
-/// Fewer different byte values than this among 32 random bytes is less likely than 2⁻⁵⁰.
+/// The probability that 32 random bytes contain fewer different values than this is below 2⁻⁵⁰.
 const FEWEST_DIFFERENT_BYTES: usize = 16;
 
 /// The root key: 32 random bytes, wiped when dropped.
@@ -85,8 +85,8 @@ impl fmt::Debug for RootKey {
     }
 }
 
-/// Whether the bytes look like someone's idea of a key: few different values (one byte repeated,
-/// a short pattern), a constant step (counting up or down), or nothing but printable text.
+/// Whether the bytes look made up: few different values (one byte repeated, a short pattern), a constant step (counting
+/// up or down), or only printable text.
 fn is_made_up(bytes: &[u8; 32]) -> bool {
     let mut seen = [false; 256];
     for byte in bytes {
@@ -106,7 +106,7 @@ pub enum RootKeyError {
     Empty,
     /// Not `palisade-root-key-v1.` followed by 43 characters of base64url.
     WrongForm,
-    /// Well formed, but made up by a person: repeated or counting bytes, or text.
+    /// Well formed, but made up by a person: repeated or sequential bytes, or text.
     NotRandom,
 }
 

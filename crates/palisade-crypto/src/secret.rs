@@ -1,10 +1,10 @@
-//! Secrets that can be held without being shown: text and bytes.
+//! Secret text and secret bytes that can be held without being shown.
 //!
 //! # Promises
 //!
 //! - `Debug` prints `[secret]`; there is no `Display` and no `Serialize`.
-//! - The memory is wiped when the value is dropped (copies made by `expose` are the caller's).
-//! - `==` takes the same time wherever the first difference lies.
+//! - The memory is wiped when the value is dropped (the caller is responsible for copies of an exposed value).
+//! - `==` takes the same time no matter where the first difference is.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// Whether `a` and `b` are equal, in a time that depends on their lengths only.
+/// Whether `a` and `b` are equal, in a time that depends only on their lengths.
 #[must_use]
 pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()

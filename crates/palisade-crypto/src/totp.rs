@@ -1,5 +1,5 @@
-//! Time-based one-time passwords (RFC 6238): SHA-1, steps of 30 seconds and six digits, which every
-//! authenticator app knows.
+//! Time-based one-time passwords (RFC 6238): SHA-1, steps of 30 seconds and six digits, which every authenticator app
+//! supports.
 //!
 //! SHA-1 is used inside HMAC, where its collisions don't matter (RFC 4226 appendix B).
 //!
@@ -48,14 +48,14 @@ impl TotpSecret {
         self.0.expose()
     }
 
-    /// The secret for typing instead of scanning: base32 without padding (RFC 4648 section 6).
+    /// The secret in a form for typing instead of scanning: base32 without padding (RFC 4648 section 6).
     #[must_use]
     pub fn base32(&self) -> SecretString {
         Secret::from(self.0.expose()).to_base32().into()
     }
 
-    /// The step that `code` belongs to, if that is the step at `now` (seconds since 1970), or the one before it and
-    /// no more than `grace` of the step at `now` has passed (RFC 6238 section 5.2).
+    /// Returns the step that `code` belongs to. It must be the step at `now` (seconds since 1970), or the one before it
+    /// if no more than `grace` of the step at `now` has passed (RFC 6238 section 5.2).
     #[must_use]
     pub fn step_of(&self, code: &str, now: i64, grace: Duration) -> Option<i64> {
         if code.len() != usize::from(DIGITS) || !code.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -76,8 +76,8 @@ impl TotpSecret {
         self.builder().build_noncompliant().generate(now).to_string().into()
     }
 
-    /// What an authenticator app reads, mostly as a QR code: `otpauth://totp/…`. Returns `None` if the issuer or the
-    /// account can't be used: they must not be empty.
+    /// The URI that an authenticator app reads, usually as a QR code: `otpauth://totp/…`. Returns `None` if the issuer
+    /// or the account can't be used: they must not be empty.
     #[must_use]
     pub fn otpauth_uri(&self, issuer: &str, account: &str) -> Option<SecretString> {
         // The colon parts the two.

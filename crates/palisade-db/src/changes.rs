@@ -1,4 +1,4 @@
-//! Learning that another process changed the database.
+//! Detects changes that other processes make to the database.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::sqlite::{Connection, Source, Use};
 use crate::statement::Statement;
 use crate::{Args, DbError};
 
-/// How often SQLite is asked whether someone committed.
+/// How often SQLite is checked for commits of others.
 const POLL: Duration = Duration::from_millis(50);
 
-/// How long a lost connection is left alone before the next attempt.
+/// How long to wait after a lost connection before the next attempt.
 const RECONNECT: Duration = Duration::from_millis(100);
 
-/// What ended a wait.
+/// Why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Woken {
     /// Something may have been changed, or the wait timed out.
@@ -27,7 +27,7 @@ pub enum Woken {
     Replaced,
 }
 
-/// Tells when another process may have changed the database. See [`ReadDb::changes`].
+/// Reports when another process may have changed the database. See [`ReadDb::changes`].
 pub struct Changes(Watch);
 
 enum Watch {
@@ -35,12 +35,12 @@ enum Watch {
     Postgres { database: Postgres, listener: Option<Box<PgListener>> },
 }
 
-/// What SQLite's counters stood at.
+/// The values of SQLite's counters.
 #[derive(Clone, Copy, Default)]
 struct Seen {
     /// Changes whenever another connection commits; counts for one connection (sqlite.org/pragma.html).
     data: Option<i64>,
-    /// Changes with each migration, and when a copy is brought back (sqlite.org/c3ref/backup_finish.html).
+    /// Changes with each migration, and when a copy is restored (sqlite.org/c3ref/backup_finish.html).
     schema: Option<i64>,
 }
 
@@ -62,10 +62,10 @@ impl ReadDb {
 }
 
 impl Changes {
-    /// Returns when the database may have been changed: at once when this is the first call or the connection was lost
-    /// in the meantime, and after `max` in any case.
+    /// Returns when the database may have been changed: immediately if this is the first call or the connection was
+    /// lost in the meantime, and after `max` in any case.
     ///
-    /// Waking is a hint: it may come without a change, and on SQLite this process's own changes wake it too. It never
+    /// Waking is a hint: it may occur without a change, and on SQLite this process's own changes wake it too. It never
     /// fails: an unreachable database becomes apparent when it is read.
     pub async fn wait(&mut self, max: Duration) -> Woken {
         let deadline = Instant::now() + max;

@@ -13,13 +13,12 @@ use crate::sqlite::{Member, Sqlite};
 use crate::statement::{Answer, Statement};
 use crate::{Args, DbError, FromRow, Lock, args, lock};
 
-/// How to reach a database.
+/// How to connect to a database.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`.
     pub url: String,
-    /// The most connections in use at once (on SQLite: for reading, in addition to the one that
-    /// writes).
+    /// The maximum number of connections in use at once (on SQLite: for reading, in addition to the one that writes).
     pub max_connections: u32,
     /// The longest a single statement may take. A transaction on SQLite may be open for twice as long.
     pub statement_timeout: Duration,
@@ -38,8 +37,8 @@ pub enum Backend {
 #[derive(Clone)]
 pub struct Db(ReadDb);
 
-/// An open database that is only read: it has no way to begin a change, and refuses a statement that may be one.
-/// Clones are cheap and share the connections.
+/// An open database that can only be read: it can't begin a change, and it refuses statements that may change
+/// something. Clones are cheap and share the connections.
 ///
 /// ```compile_fail
 /// # async fn shown(db: &palisade_db::ReadDb) -> Result<(), palisade_db::DbError> {
@@ -91,7 +90,7 @@ impl Db {
         self.0.clone()
     }
 
-    /// Starts a writing transaction. On SQLite there is one at a time, in the order of the calls.
+    /// Starts a write transaction. On SQLite there is one at a time, in the order of the calls.
     ///
     /// # Errors
     /// `Unavailable` when the database or the writer is not available in time.
@@ -99,8 +98,9 @@ impl Db {
         self.begin_holding(Vec::new()).await
     }
 
-    /// Starts a writing transaction that holds locks until its end. It takes them before its first statement, in the
-    /// order of their keys, whatever order they are given in: two transactions that begin this way never deadlock.
+    /// Starts a write transaction that holds locks until its end. It takes them before its first statement, in the
+    /// order of their keys, regardless of the order in which they are given: two transactions that begin this way never
+    /// deadlock.
     ///
     /// On SQLite, where one transaction writes at a time, no lock is taken.
     ///
@@ -182,8 +182,8 @@ impl ReadDb {
     }
 
     /// Whether the database accepts writes right now. It doesn't on a standby, in a read-only database, or on a full or
-    /// read-only disk. Normally no write is needed to find out. Once a change wasn't stored, or not in time, only a
-    /// test write counts, which changes nothing and takes a second at most.
+    /// read-only disk. Normally no write is needed to find out. Once a change could not be stored, or not in time, only
+    /// a test write decides. It changes nothing and takes one second at most.
     ///
     /// # Errors
     /// When the database doesn't answer.
@@ -204,11 +204,11 @@ impl ReadDb {
         Ok(Box::pin(self.doubts.settle(write)).await)
     }
 
-    /// Waits until every commit that others share right now is on disk.
+    /// Waits until the group of changes that currently share a commit is on disk.
     ///
     /// A response that depends on rows seen inside a transaction that was then dropped ("this name is taken") must wait
-    /// for it: on SQLite those rows may belong to a member of the same group that is not stored yet. Drop the
-    /// transaction first. On PostgreSQL there is nothing to wait for.
+    /// for it: on SQLite those rows may belong to a change in that group, which is not stored yet. Drop the transaction
+    /// first. On PostgreSQL there is nothing to wait for.
     ///
     /// # Errors
     /// `Unavailable` when the group failed: the rows that were seen are gone; try again.
@@ -219,7 +219,7 @@ impl ReadDb {
         }
     }
 
-    /// Closes all connections once pending changes are done. Later calls fail as `Unavailable`.
+    /// Closes all connections once pending changes are done. Later calls fail with `Unavailable`.
     pub async fn close(&self) {
         match &self.engine {
             Engine::Sqlite(sqlite) => sqlite.close().await,
@@ -253,11 +253,11 @@ fn sqlite_path(path: &str) -> Result<PathBuf, DbError> {
     Ok(PathBuf::from(path))
 }
 
-/// A writing transaction. Dropping it without [`commit`](Self::commit) rolls it back.
+/// A write transaction. Dropping it without [`commit`](Self::commit) rolls it back.
 ///
-/// After a statement failed in the database, or was cancelled halfway, the transaction can only be
-/// dropped (PostgreSQL works this way, and SQLite is made to). To continue after a conflict, write
-/// `on conflict do nothing` and check the rows.
+/// After a statement fails in the database or is canceled halfway, the transaction can only be dropped. (PostgreSQL
+/// works this way; on SQLite, this crate enforces it.) To continue after a conflict, write `on conflict do nothing` and
+/// check the rows.
 pub struct Tx {
     open: Open,
     state: State,
@@ -333,8 +333,8 @@ impl Tx {
         stored.inspect_err(|error| self.doubts.note(error))
     }
 
-    /// Wakes the other processes that wait in [`Changes::wait`](crate::Changes::wait), soon after this
-    /// transaction is committed. A hint: it may get lost with this process or its connection.
+    /// Wakes the other processes that wait in [`Changes::wait`](crate::Changes::wait), soon after this transaction is
+    /// committed. This is a hint, which is lost if this process or its connection fails first.
     pub fn notify(&mut self) {
         match &mut self.open {
             // SQLite itself tells who asks that something was committed.

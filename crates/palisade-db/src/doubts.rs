@@ -11,20 +11,20 @@ use tokio::time::timeout;
 
 use crate::{DbError, DbErrorKind};
 
-/// How long a try may take. A readiness probe asks for it, and probes don't wait long.
+/// How long a test write may take. A readiness probe waits for it, and probes don't wait long.
 pub(crate) const TRY_FOR: Duration = Duration::from_secs(1);
 
-/// The changes that weren't stored, as far as no try has succeeded since.
+/// Counts the changes that could not be stored, until a test write succeeds.
 #[derive(Default)]
 pub(crate) struct Doubts {
     raised: AtomicU64,
-    /// How many there were when the last try began that succeeded.
+    /// The count when the last successful test write began.
     settled: AtomicU64,
     turn: Mutex<()>,
 }
 
 impl Doubts {
-    /// Notes a change that failed, if others may fail for the same reason.
+    /// Records a change that failed, if others may fail for the same reason.
     pub(crate) fn note(&self, error: &DbError) {
         use DbErrorKind::{OutcomeUnknown, Timeout, Unavailable};
         if matches!(error.kind(), Unavailable | Timeout | OutcomeUnknown) {
@@ -32,12 +32,12 @@ impl Doubts {
         }
     }
 
-    /// Whether a change failed since the last try that succeeded began.
+    /// Whether a change has failed since the last successful test write began.
     pub(crate) fn exist(&self) -> bool {
         self.raised.load(Ordering::Acquire) > self.settled.load(Ordering::Acquire)
     }
 
-    /// Whether a write succeeds. One at a time is tried: each may keep a connection until its time is up.
+    /// Whether a test write succeeds. Only one runs at a time, because each may occupy a connection until it times out.
     pub(crate) async fn settle(&self, write: impl Future<Output = Result<(), DbError>>) -> bool {
         let tried = async {
             let _turn = self.turn.lock().await;

@@ -1,4 +1,4 @@
-//! The one error of this crate.
+//! The only error type of this crate.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -17,7 +17,7 @@ pub enum DbErrorKind {
     /// The database cannot be used right now: unreachable, overloaded, out of disk, shutting down,
     /// locked by another process. Nothing of the transaction is stored; trying again later may work.
     Unavailable,
-    /// The database aborted the transaction to let another one through (a deadlock, a serialization failure), or
+    /// The database aborted the transaction to let another one proceed (a deadlock, a serialization failure), or
     /// because its tables were recreated in the meantime. Nothing of it is stored; a retry may succeed at once.
     BrokenOff,
     /// A unique constraint does not allow the row.
@@ -54,7 +54,7 @@ struct Violated {
 }
 
 impl DbError {
-    /// An error of a kind with a sentence for people.
+    /// An error of this kind, with a sentence for people.
     pub(crate) fn new(kind: DbErrorKind, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, detail: detail.into(), violated: None, cause: None, lost_connection: false }
     }
@@ -99,16 +99,16 @@ impl DbError {
 
     /// The name of the violated constraint.
     ///
-    /// PostgreSQL always knows it. SQLite does not name a constraint over plain columns; the answer is
-    /// then the name PostgreSQL gives such a constraint by default (`users_email_key`,
-    /// `sessions_user_id_device_key`; a primary key counts as unique columns too). Where an index has a
-    /// name of its own, ask [`is_conflict_on`](Self::is_conflict_on) instead.
+    /// PostgreSQL always reports it. SQLite does not name a constraint over plain columns; this is then the name that
+    /// PostgreSQL gives such a constraint by default (`users_email_key`, `sessions_user_id_device_key`; a primary key
+    /// counts as unique columns too). If an index has its own name, use [`is_conflict_on`](Self::is_conflict_on)
+    /// instead.
     pub fn constraint(&self) -> Option<&str> {
         self.violated.as_ref().map(|violated| violated.name.as_str())
     }
 
-    /// Whether a unique constraint of `table` that covers `column` refused the row. Works alike on both
-    /// databases, but for an index over an expression: there only [`constraint`](Self::constraint) does.
+    /// Whether a unique constraint of `table` that covers `column` refused the row. Works the same on both databases,
+    /// except for an index over an expression: for that, only [`constraint`](Self::constraint) works.
     pub fn is_conflict_on(&self, table: &str, column: &str) -> bool {
         self.kind == DbErrorKind::Conflict
             && self.violated.as_ref().is_some_and(|violated| {
@@ -116,7 +116,7 @@ impl DbError {
             })
     }
 
-    /// Whether a connection broke or is outdated, so that the same on a fresh one may work.
+    /// Whether a connection broke or is outdated, so that the same operation may succeed on a fresh one.
     pub(crate) fn is_lost_connection(&self) -> bool {
         self.lost_connection
     }
@@ -272,7 +272,7 @@ fn sqlite_violated(message: &str) -> Option<Violated> {
     Some(Violated { name, table: (*table).to_owned(), columns })
 }
 
-/// Whether SQLite undid only the statement, so that the transaction around it can go on.
+/// Whether SQLite undid only the statement, so that the transaction around it can continue.
 pub(crate) fn leaves_sqlite_transaction_whole(error: &sqlx::Error) -> bool {
     match sqlite_result(error) {
         Some(code) => matches!(
@@ -283,7 +283,7 @@ pub(crate) fn leaves_sqlite_transaction_whole(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether SQLite could not read or write its files. A commit that ends so may have reached the disk.
+/// Whether SQLite could not read or write its files. A commit that fails in this way may have reached the disk.
 pub(crate) fn is_sqlite_io(error: &sqlx::Error) -> bool {
     sqlite_result(error).is_some_and(|code| code & 0xff == SQLITE_IOERR)
 }

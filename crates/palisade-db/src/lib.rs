@@ -1,11 +1,11 @@
 //! SQLite and PostgreSQL behind one small interface and with the same SQL, for Palisade.
 //!
-//! The common part of both dialects is what statements may use: `$1` parameters, `insert … on conflict
-//! … returning`, `update … returning`, row values, common table expressions, window functions, partial
-//! indexes. Cast sums to `bigint`; compare text under `lower()`; bind the time. Types are `text`,
-//! `bigint`, and the words of [`Type`]: `id`, `instant`, `bytes`, `flag`.
+//! Statements may use what both dialects have in common: `$1` parameters, `insert … on conflict … returning`, `update …
+//! returning`, row values, common table expressions, window functions, partial indexes. Cast sums to `bigint`; compare
+//! text under `lower()`; bind the time. Column types are `text`, `bigint`, `id`, `instant`, `bytes` and `flag`; see
+//! [`Type`].
 //!
-//! It owns one table, `schema_migrations`.
+//! The crate owns one table, `schema_migrations`.
 //!
 //! ```
 //! # async fn shown() -> Result<(), palisade_db::DbError> {
@@ -38,13 +38,13 @@
 //!
 //! # Promises
 //!
-//! - **Acknowledged is stored.** A commit that returned `Ok` is on disk. One whose result was lost is reported as
-//!   `OutcomeUnknown`. On SQLite changes that arrive together share one sync to disk, and none is acknowledged before
-//!   it.
-//! - **All or nothing.** A transaction that is dropped, cancelled halfway or open for too long leaves nothing behind
-//!   and blocks no other caller.
-//! - **No forgotten value.** Statement and values are matched before the database sees either; SQL text
-//!   is `&'static str`, so no input becomes SQL.
+//! - **Acknowledged changes are stored.** A commit that returned `Ok` is on disk. One whose result was lost is reported
+//!   as `OutcomeUnknown`. On SQLite changes that arrive together share one sync to disk, and none is acknowledged
+//!   before it.
+//! - **All or nothing.** A transaction that is dropped, canceled halfway or open for too long leaves nothing behind and
+//!   blocks no other caller.
+//! - **No missing values.** The parameters of a statement are matched with its values before the database sees either.
+//!   SQL text is `&'static str`, so input never becomes SQL.
 //! - **Bounded waiting.** Every call ends within the statement timeout and a grace period. An outage of PostgreSQL is
 //!   reported within a second, and its return is noticed without a restart.
 //! - **No eavesdropping.** PostgreSQL on another machine is reached with `verify-full` or not at all; SQLite's files

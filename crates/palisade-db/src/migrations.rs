@@ -1,9 +1,9 @@
-//! Bringing the tables up to date.
+//! Migrations, which bring the tables up to date.
 //!
 //! Each migration is applied once, completely or not at all. It belongs to a module and has a number within it: modules
-//! come in the order of the list, the migrations of one in the order of their numbers. Its text is kept in
-//! `schema_migrations`, so that an edit after it was applied is noticed. Every step takes its lock first and then
-//! checks again what is applied: two concurrent runs do the work once.
+//! are migrated in the order of the list, and the migrations of one module in the order of their numbers. The text of
+//! an applied migration is kept in `schema_migrations`, so that a later edit is noticed. Every step first takes its
+//! lock and then checks again which migrations are applied, so two concurrent runs do the work only once.
 //!
 //! Migrations of modules that aren't in the list are left as they are.
 
@@ -20,17 +20,17 @@ use crate::{Args, Backend, DbError, Timestamp, args};
 pub enum Sql {
     /// The same for both databases.
     Both(&'static str),
-    /// One for each, where the dialects have nothing in common.
+    /// One for each database, for what the dialects don't have in common.
     Each {
-        /// What SQLite runs.
+        /// The SQL for SQLite.
         sqlite: &'static str,
-        /// What PostgreSQL runs.
+        /// The SQL for PostgreSQL.
         postgres: &'static str,
     },
 }
 
 impl Sql {
-    /// What this database runs.
+    /// The SQL for this database.
     pub fn on(self, backend: Backend) -> &'static str {
         match (self, backend) {
             (Self::Both(sql), _) => sql,
@@ -42,17 +42,17 @@ impl Sql {
 
 /// One step of a module's schema. Its text must never change once released.
 ///
-/// Constraints must not be `deferrable`: on SQLite they would be checked when the whole group commits,
-/// and one member's mistake would fail the others.
+/// Constraints must not be `deferrable`: on SQLite, they would be checked when the whole group commits, and one
+/// member's violation would fail the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migration {
     /// The module that it belongs to.
     pub module: &'static str,
     /// Its place among the migrations of its module; above zero and unique there.
     pub number: i64,
-    /// What it is about, in a word or two.
+    /// Its subject, in a word or two.
     pub name: &'static str,
-    /// Its text; may hold several statements, but none that ends a transaction.
+    /// Its text. It may contain several statements, but none that ends a transaction.
     pub sql: Sql,
 }
 
@@ -69,12 +69,12 @@ pub struct Status {
     pub applied_at: Option<Timestamp>,
 }
 
-/// Which migrations of a list a database has.
+/// The state of a database's schema, compared with a list of migrations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchemaStatus {
     /// Every migration of the list, in order.
     pub migrations: Vec<Status>,
-    /// The modules, by name, that aren't in the list and have applied migrations to this database.
+    /// The modules that aren't in the list but have applied migrations to this database, by name.
     pub unknown_modules: Vec<String>,
 }
 
@@ -88,7 +88,7 @@ impl SchemaStatus {
 /// The module of this crate's own migration.
 const OWN: &str = "palisade_db";
 
-/// The words that make one schema text do for both databases. SQLite takes any word for a type.
+/// The type names with which the same schema text works on both databases. SQLite accepts any name as a type.
 const WORDS: Migration = Migration {
     module: OWN,
     number: 1,
@@ -143,12 +143,12 @@ type AppliedRow = (String, i64, String, String, Timestamp);
 type Applied = BTreeMap<(String, i64), (String, String, Timestamp)>;
 
 impl Db {
-    /// Applies the missing ones of `migrations`, and returns them. Records `now` as their time.
+    /// Applies those of `migrations` that are missing, and returns them. Records `now` as their time.
     ///
     /// # Errors
-    /// `Wrong` when an applied migration was edited, when the database knows a migration of one of the modules
-    /// that `migrations` does not (a newer version made it), when the database is from before the first release,
-    /// or when a migration fails; those before it stay applied.
+    /// `Wrong` when an applied migration was edited, when the database has a migration of one of these modules that
+    /// `migrations` doesn't contain (a newer version applied it), when the database predates the first release, or when
+    /// a migration fails; the migrations before it stay applied.
     pub async fn migrate(
         &self,
         migrations: &[Migration],
@@ -170,8 +170,8 @@ impl Db {
         Ok(done)
     }
 
-    /// Every one of `migrations` with the time it was applied, in order, and the modules that have applied others.
-    /// Changes nothing.
+    /// Returns every one of `migrations` with the time it was applied, in order, and the other modules that have
+    /// applied migrations. Changes nothing.
     ///
     /// # Errors
     /// As [`migrate`](Self::migrate) for what is applied already.
@@ -274,7 +274,8 @@ fn by_module(rows: Vec<AppliedRow>) -> Applied {
     rows.into_iter().map(entry).collect()
 }
 
-/// Refuses what was edited, and what a newer version of a module made. Modules that aren't wanted are none of ours.
+/// Refuses migrations that were edited, and those of a newer version of a module. Modules that aren't in the list are
+/// ignored.
 fn check(applied: &Applied, wanted: &[Migration], backend: Backend) -> Result<(), DbError> {
     for ((module, number), (name, sql, _)) in applied {
         let mut own = wanted.iter().filter(|migration| migration.module == module).peekable();

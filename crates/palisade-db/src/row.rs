@@ -1,4 +1,4 @@
-//! What comes back: rows, cells and the types that can be read from them.
+//! Results: rows, cells and the types that can be read from them.
 
 use std::str::FromStr as _;
 
@@ -48,8 +48,8 @@ impl<'r> Row<'r> {
         T::from_cell(Cell { source, position: at + 1 })
     }
 
-    /// Reads the whole row. A column that `T` did not read is an error: it means that statement and
-    /// type have drifted apart.
+    /// Reads the whole row. A column that `T` did not read is an error: it means that the statement and the type no
+    /// longer match.
     pub(crate) fn into_whole<T: FromRow>(mut self) -> Result<T, DbError> {
         let value = T::from_row(&mut self)?;
         let columns = match self.cells {
@@ -131,8 +131,8 @@ impl<'r> Cell<'r> {
         }
     }
 
-    /// Refuses a value that is stored as anything but one of the named types, because both drivers
-    /// would convert some of them without a word.
+    /// Refuses a value that is stored as anything but one of the named types, because both drivers would silently
+    /// convert some of them.
     fn stored_as_one_of(
         self,
         wanted: Type,

@@ -10,21 +10,21 @@ use crate::sqlite::{no_link, open_file};
 /// The lock file inside the directory.
 const FILE: &str = "server.lock";
 
-/// The sole right to serve from a directory, until dropped. The operating system gives it back when the process ends,
-/// however it ends: a leftover lock file blocks no server.
+/// The exclusive right to serve from a directory, until dropped. The operating system releases it when the process
+/// ends, no matter how, so a leftover lock file doesn't block a server.
 #[derive(Debug)]
 pub struct ServerLock {
     file: File,
 }
 
-/// Why the directory cannot be served from.
+/// Why a server can't use the directory.
 #[derive(Debug)]
 pub enum ServerLockError {
     /// Another process serves from it.
     Held {
         /// The directory.
         directory: PathBuf,
-        /// What the other process wrote about itself: its process id, if it came to that.
+        /// The process id that the other process wrote into the file, if it has done so.
         process: Option<u32>,
     },
     /// The lock file cannot be used.

@@ -1,5 +1,8 @@
 //! One statement with its values, checked before any database sees it.
 
+use std::collections::HashMap;
+use std::sync::{LazyLock, PoisonError, RwLock};
+
 use sqlx::Arguments as _;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
@@ -15,42 +18,44 @@ pub(crate) struct Statement {
     args: Args,
 }
 
-/// Rows, and how many a changing statement touched.
+/// The rows, and how many rows a statement changed.
 pub(crate) enum Answer {
     Sqlite(Vec<SqliteRow>, u64),
     Postgres(Vec<PgRow>, u64),
 }
 
 impl Statement {
-    /// Refuses what does not mean the same on both databases, and what would break into the group
+    /// Refuses statements that don't mean the same on both databases, and those that would interfere with the group
     /// that shares a commit.
     ///
-    /// SECURITY: SQLite answers as if a parameter without a value were NULL, which opens every
-    /// `$1 is null or …` filter wide (test: a_forgotten_value_is_refused_before_the_database_sees_it).
+    /// SECURITY: SQLite treats a parameter without a value as NULL, which disables every `$1 is null or …` filter
+    /// (test: a_forgotten_value_is_refused_before_the_database_sees_it).
     pub(crate) fn new(sql: &'static str, args: Args) -> Result<Self, DbError> {
-        let wanted = parameters(sql)?;
+        Self::checked(sql, args, facts(sql)?)
+    }
+
+    /// A statement that is run outside a transaction and changes nothing.
+    pub(crate) fn reading(sql: &'static str, args: Args) -> Result<Self, DbError> {
+        let facts = facts(sql)?;
+        // SECURITY: a change has its event, which needs a transaction (test: what_only_reads_changes_nothing).
+        if facts.may_change {
+            return Err(DbError::wrong("outside a transaction, a statement may only read"));
+        }
+        Self::checked(sql, args, facts)
+    }
+
+    fn checked(sql: &'static str, args: Args, facts: Facts) -> Result<Self, DbError> {
+        let wanted = facts.parameters;
         if wanted != args.len() {
             let got = args.len();
             return Err(DbError::wrong(format!(
                 "the statement has {wanted} parameters, got {got}"
             )));
         }
-        if controls_transaction(sql) {
-            return Err(DbError::wrong("transactions are begun and ended by the methods of Tx"));
-        }
         if args.iter().any(|value| matches!(value, Value::Text(text) if text.contains('\0'))) {
             return Err(DbError::new(DbErrorKind::Check, "text cannot hold a NUL character"));
         }
         Ok(Self { sql, args })
-    }
-
-    /// A statement to be run outside a transaction, where nothing is changed.
-    pub(crate) fn reading(sql: &'static str, args: Args) -> Result<Self, DbError> {
-        // SECURITY: a change has its event, which needs a transaction (test: what_only_reads_changes_nothing).
-        if may_change(sql) {
-            return Err(DbError::wrong("outside a transaction a statement only reads"));
-        }
-        Self::new(sql, args)
     }
 
     pub(crate) fn sqlite_arguments(&self) -> Result<SqliteArguments, DbError> {
@@ -126,10 +131,33 @@ impl Answer {
     }
 }
 
+/// What the text of a statement says.
+#[derive(Clone, Copy)]
+struct Facts {
+    parameters: usize,
+    may_change: bool,
+}
+
+/// Reads the text of a statement, once: it is part of the program and stays the same at its place in memory.
+fn facts(sql: &'static str) -> Result<Facts, DbError> {
+    static KNOWN: LazyLock<RwLock<HashMap<(usize, usize), Facts>>> = LazyLock::new(RwLock::default);
+    let place = (sql.as_ptr().addr(), sql.len());
+    let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner).get(&place).copied();
+    if let Some(facts) = known {
+        return Ok(facts);
+    }
+    let facts = Facts { parameters: parameters(sql)?, may_change: may_change(sql) };
+    if controls_transaction(sql) {
+        return Err(DbError::wrong("transactions are begun and ended by the methods of Tx"));
+    }
+    KNOWN.write().unwrap_or_else(PoisonError::into_inner).insert(place, facts);
+    Ok(facts)
+}
+
 /// How many `$n` a statement has, which must be `$1` to `$n` without a gap.
 ///
-/// Only the common part of both dialects gets through: `?`, `:name` and `@name` would be parameters on
-/// SQLite alone, `::` and dollar quotes work on PostgreSQL alone.
+/// Only the common part of both dialects gets through: `?`, `:name` and `@name` would be parameters only on SQLite, and
+/// `::` and dollar quotes work only on PostgreSQL.
 fn parameters(sql: &str) -> Result<usize, DbError> {
     let mut seen = 0_u128;
     let mut rest = sql.bytes().peekable();

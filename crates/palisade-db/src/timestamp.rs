@@ -1,4 +1,4 @@
-//! The one notion of "when": microseconds since 1970, UTC.
+//! The only representation of time: microseconds since 1970, UTC.
 
 use std::fmt;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
 /// An instant: whole microseconds since 1970-01-01T00:00:00Z, leap seconds not counted.
 ///
-/// It is the precision both databases keep, so a value read back equals the value written.
+/// This is the precision that both databases keep, so a value read back equals the value written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
@@ -67,12 +67,12 @@ impl Timestamp {
         }
     }
 
-    /// Reads an RFC 3339 date and time. Any offset is accepted; digits beyond microseconds are cut. A leap second is
-    /// the last microsecond before it.
+    /// Reads an RFC 3339 date and time. Any offset is accepted; digits beyond microseconds are cut. A leap second
+    /// becomes the last microsecond before it.
     ///
     /// # Errors
-    /// `Wrong` when the text is not RFC 3339, or in UTC lies outside the years that RFC 3339 can write: with an offset
-    /// the last hours of 9999 are in the year 10000, which a database may not take.
+    /// `Wrong` when the text is not RFC 3339, or in UTC lies outside the years that RFC 3339 can write: with an offset,
+    /// the last hours of 9999 are in the year 10000, which a database may not accept.
     pub fn parse_rfc3339(text: &str) -> Result<Self, DbError> {
         let at = OffsetDateTime::parse(text, &Rfc3339)
             .map_err(|cause| DbError::wrong("the text is not an RFC 3339 time").caused_by(cause))
@@ -90,7 +90,7 @@ impl Timestamp {
             .map_err(|cause| DbError::wrong("the time is out of range").caused_by(cause))
     }
 
-    /// The instant that PostgreSQL writes as this number of microseconds.
+    /// The instant that PostgreSQL represents by this number of microseconds.
     pub(crate) fn from_postgres(micros: i64) -> Result<Self, DbError> {
         let at = micros.checked_add(POSTGRES_EPOCH);
         at.filter(|at| (SENDABLE.0..=SENDABLE.1).contains(at))

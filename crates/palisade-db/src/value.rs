@@ -1,11 +1,11 @@
-//! What can be bound to a statement.
+//! Values that can be bound to a statement.
 
 use uuid::Uuid;
 
 use crate::Timestamp;
 
-/// The column types of the common schema language. The word in brackets is what a migration writes;
-/// on PostgreSQL the last four are domains that migration 0 creates.
+/// The column types of the common schema language. The name in parentheses is the one that migrations use; on
+/// PostgreSQL the last four are domains that migration 0 creates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
     /// Unicode text (`text`).
@@ -37,7 +37,7 @@ pub enum Value {
     Id(Uuid),
     /// An instant.
     Instant(Timestamp),
-    /// No value, of a known type: PostgreSQL wants to know which.
+    /// No value, of a known type: PostgreSQL requires the type.
     Null(Type),
 }
 
@@ -115,7 +115,7 @@ to_value! {
     Timestamp => Instant(|at| at),
 }
 
-/// The values of a statement, in the order of `$1`, `$2`, … Made with [`args!`](crate::args).
+/// The values of a statement, in the order of `$1`, `$2`, … Created with [`args!`](crate::args).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Args(Vec<Value>);
 

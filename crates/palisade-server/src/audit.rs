@@ -50,7 +50,7 @@ async fn reseal(app: &App, output: Output) -> Result<ExitCode, Failure> {
     output.result(&result, || match detail {
         None => "The end of the audit log is intact. Nothing was changed.".to_owned(),
         Some(detail) => format!(
-            "The audit log has a new head, because {detail}. Check the log again with: palisade audit verify"
+            "The audit log has a new head, because {detail}. Verify the log again with: palisade audit verify"
         ),
     });
     Ok(ExitCode::SUCCESS)

@@ -16,7 +16,7 @@ use clap::{Parser, Subcommand};
 
 Settings, in order of precedence: flag (--set), environment (PALISADE_SECTION__KEY), palisade.toml,
 default.
-Exit codes: 0 success, 1 failure or a problem was found, 2 wrong usage or invalid settings.")]
+Exit codes: 0 success, 1 failure or problem found, 2 wrong usage or invalid settings.")]
 pub(crate) struct Cli {
     /// Read settings from this file instead of palisade.toml.
     #[arg(long, value_name = "FILE", global = true)]
@@ -31,12 +31,12 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// Stands in a usage error for what was given.
+/// Replaces, in a usage error, what was given.
 const UNSAID: &str = "…";
 
 impl Cli {
-    /// Reads the command line. A usage error doesn't repeat what was given: a password may stand where none belongs, and
-    /// errors end up in logs.
+    /// Reads the command line. A usage error doesn't repeat what was given: it may be a password in the wrong place,
+    /// and errors end up in logs.
     pub(crate) fn read(
         words: impl IntoIterator<Item = std::ffi::OsString>,
     ) -> Result<Self, clap::Error> {
@@ -47,11 +47,11 @@ impl Cli {
             let given: &[ContextKind] = if unknown {
                 &[InvalidArg, InvalidSubcommand, InvalidValue]
             } else {
-                // Here the argument is one of ours.
+                // In all other errors, the argument is one that Palisade defines.
                 &[InvalidSubcommand, InvalidValue]
             };
             for kind in given {
-                // Nothing in place of a value says that one is missing.
+                // An empty value means that the value is missing. It stays.
                 if error
                     .get(*kind)
                     .is_some_and(|value| value != &ContextValue::String(String::new()))
@@ -128,7 +128,7 @@ pub(crate) enum Command {
   palisade completions bash > ~/.local/share/bash-completion/completions/palisade
   palisade completions zsh > ~/.zfunc/_palisade")]
     Completions {
-        /// The shell to complete commands in.
+        /// The shell to generate the script for.
         shell: clap_complete::Shell,
     },
     /// Print the manual page.
@@ -136,7 +136,7 @@ pub(crate) enum Command {
         after_help = "Examples:\n  palisade man | man -l -\n  palisade man --directory ~/.local/share/man/man1"
     )]
     Man {
-        /// Write a page for every command into this directory instead.
+        /// Write a manual page for each command to this directory instead of printing one.
         #[arg(long)]
         directory: Option<PathBuf>,
     },
@@ -174,7 +174,7 @@ pub(crate) enum UserAction {
         /// A role in addition to the role `user`. Can be repeated.
         #[arg(long, value_name = "NAME")]
         role: Vec<String>,
-        /// Send a link to choose a password instead.
+        /// Email the user a link to choose a password instead.
         #[arg(long)]
         invite: bool,
     },
@@ -219,7 +219,7 @@ pub(crate) enum UserAction {
         /// The email address or id of the user.
         #[arg(value_name = "EMAIL_OR_ID")]
         user: String,
-        /// Send a link to choose a password instead. The sessions end when the link is used.
+        /// Email the user a link to choose a password instead. The sessions end when the link is used.
         #[arg(long)]
         invite: bool,
     },
@@ -232,7 +232,7 @@ pub(crate) enum UserAction {
         #[arg(long)]
         yes: bool,
     },
-    /// Give a user a role.
+    /// Grant a role to a user.
     GrantRole {
         /// The email address or id of the user.
         #[arg(value_name = "EMAIL_OR_ID")]
@@ -240,7 +240,7 @@ pub(crate) enum UserAction {
         /// The name of the role.
         role: String,
     },
-    /// Take a role from a user.
+    /// Revoke a role from a user.
     RevokeRole {
         /// The email address or id of the user.
         #[arg(value_name = "EMAIL_OR_ID")]
@@ -281,7 +281,7 @@ pub(crate) enum MigrateAction {
 mod tests {
     use super::*;
 
-    /// What a run with these words prints, and its exit code.
+    /// The error message and the exit code of a run with these arguments.
     fn refused(words: &[&str]) -> (String, i32) {
         let words = std::iter::once("palisade").chain(words.iter().copied());
         let error = Cli::read(words.map(Into::into)).err().unwrap();
@@ -326,7 +326,7 @@ mod tests {
         }
     }
 
-    /// The help of a command and of every command below it.
+    /// The help texts of a command and of all its subcommands.
     fn helps(command: &mut clap::Command, found: &mut Vec<String>) {
         found.push(command.render_long_help().to_string());
         found.push(command.render_help().to_string());

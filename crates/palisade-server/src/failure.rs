@@ -1,12 +1,12 @@
-//! Why a command ended without success, and with which exit code.
+//! The failure of a command, with its exit code.
 
 use palisade::error::{Error, FieldError};
 use palisade::settings::Problem;
 use palisade_db::DbError;
 
-/// The command was used wrongly, or the settings can't be used.
+/// The exit code for wrong usage or invalid settings.
 pub(crate) const WRONG_USAGE: u8 = 2;
-/// The command was right and failed, or found something wrong.
+/// The exit code of a command that failed or found a problem.
 pub(crate) const FAILED: u8 = 1;
 
 /// A failed command.
@@ -16,12 +16,12 @@ pub(crate) struct Failure {
     pub(crate) code: String,
     /// What went wrong and what to do.
     pub(crate) detail: String,
-    /// One line per broken rule.
+    /// One line per violated rule or cause.
     pub(crate) details: Vec<String>,
 }
 
 impl Failure {
-    /// Something went wrong.
+    /// The command failed.
     pub(crate) fn failed(detail: impl Into<String>) -> Self {
         Self {
             exit_code: FAILED,
@@ -31,12 +31,12 @@ impl Failure {
         }
     }
 
-    /// The command line doesn't fit.
+    /// The command was used incorrectly.
     pub(crate) fn usage(detail: impl Into<String>) -> Self {
         Self { exit_code: WRONG_USAGE, code: "command.usage".into(), ..Self::failed(detail) }
     }
 
-    /// With the reason.
+    /// Adds the cause.
     pub(crate) fn because(mut self, cause: impl std::error::Error) -> Self {
         self.details.push(cause.to_string());
         self
@@ -62,7 +62,7 @@ impl From<Error> for Failure {
 
 impl From<DbError> for Failure {
     fn from(error: DbError) -> Self {
-        // Here the operator reads it, who may know all of it.
+        // The operator reads this failure and may see every cause.
         let mut cause: &dyn std::error::Error = &error;
         let mut details = Vec::new();
         while let Some(next) = cause.source() {

@@ -1,6 +1,6 @@
-//! `/`: the page for opening the server's URL in a browser.
+//! `/`: what a browser gets when it opens the server's URL.
 //!
-//! Only the binary has it; an application on the library has a front page of its own.
+//! Only the binary has this route. An application that uses the library has its own front page.
 
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
@@ -12,7 +12,7 @@ use palisade::module::Module;
 
 pub(crate) const MODULE: Module = Module {
     name: "front",
-    // Without the page that it leads to, `/` is a path like any other that doesn't exist.
+    // If the page `/docs` is switched off, `/` doesn't exist either.
     when: |settings| settings.reference.enabled,
     routes: || Routes::root().get("/", ANYONE, || async { ToDocs }),
     ..Module::EMPTY
@@ -29,7 +29,7 @@ impl IntoResponse for ToDocs {
 
 impl Describe for ToDocs {
     fn describe(handler: &mut Description) {
-        // It is for people, and no part of the API.
+        // The redirect is for people and not part of the API.
         handler.for_people();
     }
 }

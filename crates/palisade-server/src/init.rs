@@ -1,4 +1,4 @@
-//! `palisade init`: a commented configuration, an example of the environment, a root key.
+//! `palisade init`: writes a commented configuration, an example of the environment variables and a root key.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};
@@ -17,7 +17,7 @@ pub(crate) fn run(cli: &Cli, output: Output, production: bool) -> Result<(), Fai
     let config = cli.config.as_deref().unwrap_or(Path::new("palisade.toml"));
     let example = Path::new(".env.example");
     for path in [config, example] {
-        // A link that leads nowhere is there, too.
+        // A dangling symbolic link counts as an existing file too.
         if path.symlink_metadata().is_ok() {
             return Err(Failure::failed(format!(
                 "{} already exists; nothing was written",
@@ -27,7 +27,7 @@ pub(crate) fn run(cli: &Cli, output: Output, production: bool) -> Result<(), Fai
     }
     write_new(config, &template(production))?;
     write_new(example, &environment_example())?;
-    // The file that was just written decides where the key goes.
+    // The file that was just written determines where the key is stored.
     let settings = opening::settings(cli)?.settings;
     opening::data_directory(&settings.data.directory)?;
     let mut written = vec![config.display().to_string(), example.display().to_string()];

@@ -24,7 +24,7 @@ use cli::{Cli, Command};
 use failure::Failure;
 use output::Output;
 
-/// Gives back what a busy minute took, with a thread of its own, also when nothing is allocated any more
+/// jemalloc returns unused memory to the system from a background thread, even while nothing is allocated
 /// (`docs/decisions/0014`).
 #[cfg(target_os = "linux")]
 #[global_allocator]
@@ -46,9 +46,9 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {
-    // Before anything secret is read.
+    // Before any secret is read.
     process::forbid_core_dumps()?;
-    // Before the first connection: rustls must not have to guess which provider is meant.
+    // Before the first connection, so that rustls doesn't have to guess the provider.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         return Err(Failure::failed("the TLS provider was installed twice"));
     }

@@ -63,6 +63,6 @@ fn text(status: &SchemaStatus) -> String {
     }
     let unknown = visible(&status.unknown_modules.join(", ")).into_owned();
     format!(
-        "{table}\n\nModules that are not part of this server, and whose tables are left as they are: {unknown}"
+        "{table}\n\nModules in the database that are not part of this server (their tables stay unchanged): {unknown}"
     )
 }

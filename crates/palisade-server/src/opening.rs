@@ -1,4 +1,4 @@
-//! From the command line to an open Palisade: settings, data directory, database, root key.
+//! Opens Palisade for a command: settings, data directory, database, root key.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -24,12 +24,12 @@ use crate::front;
 use crate::output::Output;
 
 const DEFAULT_FILE: &str = "palisade.toml";
-/// How long the end of a process waits for the database to close its connections.
+/// How long a process that ends waits for the database to close its connections.
 const CLOSING: Duration = Duration::from_secs(3);
 /// Permissions of the group and of others.
 const OTHERS: u32 = 0o077;
 
-/// Reads the settings from everywhere that they may come from.
+/// Reads the settings from all their sources.
 pub(crate) fn settings(cli: &Cli) -> Result<Loaded, Failure> {
     let rules: Vec<LimitDefault> = MODULES
         .iter()
@@ -48,7 +48,7 @@ pub(crate) fn settings(cli: &Cli) -> Result<Loaded, Failure> {
 
 fn flags(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
     let pair = |text: &String| {
-        // SECURITY: it may be a secret without its key (test: what_set_is_given_is_not_repeated).
+        // SECURITY: the argument may be a secret without its key (test: what_set_is_given_is_not_repeated).
         let pair = text.split_once('=');
         let (key, value) = pair.ok_or_else(|| Failure::usage("--set needs KEY=VALUE"))?;
         Ok((key.trim().to_owned(), value.to_owned()))
@@ -65,7 +65,7 @@ fn environment() -> Result<Vec<(String, String)>, Failure> {
     });
     ours.map(|(name, value)| match value.into_string() {
         Ok(value) => Ok((name, value)),
-        Err(_) => Err(Failure::usage(format!("the variable {name} is not UTF-8"))),
+        Err(_) => Err(Failure::usage(format!("the environment variable {name} is not UTF-8"))),
     })
     .collect()
 }
@@ -83,7 +83,7 @@ fn file(named: Option<&Path>) -> Result<Option<(PathBuf, String)>, Failure> {
     }
 }
 
-/// Makes the data directory, for its owner alone.
+/// Creates the data directory. Only its owner can access it.
 pub(crate) fn data_directory(path: &Path) -> Result<(), Failure> {
     let failed = |error| {
         let detail = format!("the data directory {} can't be created", path.display());
@@ -93,7 +93,7 @@ pub(crate) fn data_directory(path: &Path) -> Result<(), Failure> {
     let mode = std::fs::metadata(path).map_err(failed)?.mode();
     if mode & OTHERS != 0 {
         return Err(Failure::failed(format!(
-            "the data directory {0} is open to other users (mode {1:o}); run: chmod 700 {0}",
+            "the data directory {0} is accessible to other users (mode {1:o}); run: chmod 700 {0}",
             path.display(),
             mode & 0o777
         )));
@@ -101,18 +101,18 @@ pub(crate) fn data_directory(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// An open database with its root key and the app over it.
+/// An app with an open database and the root key, and its builder.
 pub(crate) struct Open {
     pub(crate) app: App,
     pub(crate) builder: Builder,
 }
 
-/// What this binary serves: the library's modules and a front page.
+/// The builder for what this binary serves: the library's modules and a front page.
 pub(crate) fn builder(settings: Settings) -> Builder {
     Builder::new(settings, Clock::system(), Arc::new(OsRandom)).module(front::MODULE)
 }
 
-/// The builder and the open database, whose schema may be out of date.
+/// Opens the database, whose schema may be out of date, and returns it with the builder.
 pub(crate) async fn database(settings: &Settings) -> Result<(Builder, Db), Failure> {
     data_directory(&settings.data.directory)?;
     let db = Db::open(Options {
@@ -124,7 +124,7 @@ pub(crate) async fn database(settings: &Settings) -> Result<(Builder, Db), Failu
     Ok((builder(settings.clone()), db))
 }
 
-/// Opens everything; makes the root key and updates the schema where that is due.
+/// Opens the database and the app. Creates the root key and updates the schema if necessary.
 pub(crate) async fn open(settings: &Settings) -> Result<Open, Failure> {
     let (builder, db) = database(settings).await?;
     schema(settings, &builder, &db).await?;
@@ -133,7 +133,7 @@ pub(crate) async fn open(settings: &Settings) -> Result<Open, Failure> {
     Ok(Open { app, builder })
 }
 
-/// Runs a command on an open Palisade, which is closed whatever becomes of the command.
+/// Runs a command with an open app, and closes the app even if the command fails.
 pub(crate) async fn with_app<T>(
     settings: &Settings,
     output: Output,
@@ -152,15 +152,15 @@ pub(crate) async fn with_app<T>(
     }
 }
 
-/// Closes it, once the audit log is in order as far as this process wrote it.
+/// Closes the app, after the audit records that this process wrote are chained.
 ///
-/// SECURITY: a record that isn't chained can be deleted unseen once the process that wrote it is gone
+/// SECURITY: a record that isn't chained can be deleted unnoticed once the process that wrote it is gone
 /// (test: what_a_command_wrote_is_chained_when_it_ends).
 pub(crate) async fn close(app: &App) -> Result<(), Failure> {
     let sealed = audit_log::seal_written(app).await;
-    // A statement that the database doesn't answer may go on for as long as statements may take.
+    // A statement to which the database doesn't respond can last as long as the statement timeout.
     if timeout(CLOSING, app.db.close()).await.is_err() {
-        tracing::warn!("the database did not close its connections in time; they are cut");
+        tracing::warn!("the database did not close its connections in time; they are dropped");
     }
     sealed.map_err(|error| {
         let detail = "the newest records of the audit log are not chained yet; the changes \
@@ -184,7 +184,7 @@ async fn schema(settings: &Settings, builder: &Builder, db: &Db) -> Result<(), F
     Ok(())
 }
 
-/// The root key; a new one only where no data depends on another.
+/// Reads the root key. Creates a new one only if no data depends on another key.
 async fn root_key(settings: &Settings, db: &Db) -> Result<RootKey, Failure> {
     let path = match &settings.keys.root_key {
         RootKeySetting::Text(text) => return parse(text.expose(), "PALISADE_KEYS__ROOT_KEY"),
@@ -194,7 +194,7 @@ async fn root_key(settings: &Settings, db: &Db) -> Result<RootKey, Failure> {
     if let Some(key) = read_root_key(path, data)? {
         return Ok(key);
     }
-    // SECURITY: new keys over old data would lock everyone out for good and look like a fresh start
+    // SECURITY: a new key with old data would lock everyone out permanently and look like a new installation
     // (test: test_a_lost_or_foreign_root_key_stops_the_start_and_makes_no_new_one).
     if keys::any(db).await? {
         return Err(Failure {
@@ -215,7 +215,7 @@ fn parse(text: &str, from: &str) -> Result<RootKey, Failure> {
     })
 }
 
-/// Reads the file of the root key, if it is there and only its owner can read it. `data` is the data directory.
+/// Reads the root key file, if it exists. A file that other users can read is an error. `data` is the data directory.
 pub(crate) fn read_root_key(path: &Path, data: &Path) -> Result<Option<RootKey>, Failure> {
     let unreadable = |error: std::io::Error| {
         let detail = format!("the root key {} can't be read", path.display());
@@ -226,7 +226,7 @@ pub(crate) fn read_root_key(path: &Path, data: &Path) -> Result<Option<RootKey>,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(error)),
     };
-    // Of what is open, which may be another file than the one at the path by now.
+    // The mode of the open file: by now, there may be another file at the path.
     let mode = file.metadata().map_err(unreadable)?.mode();
     if mode & OTHERS != 0 {
         return Err(Failure::failed(format!(
@@ -241,9 +241,9 @@ pub(crate) fn read_root_key(path: &Path, data: &Path) -> Result<Option<RootKey>,
     parse(text.expose(), &path.display().to_string()).map(Some)
 }
 
-/// SECURITY: in the data directory and below lies what Palisade made itself, never a link, nor, on the way from the
-/// data directory that `path` names, a folder that is one.
-/// A link elsewhere is the operator's, as Kubernetes lays secrets out; what it leads to is held to the same rules
+/// SECURITY: files in the data directory and below it are created by Palisade itself and are never symbolic links.
+/// Neither are the directories between the data directory and the key in `path`. A link elsewhere is the operator's
+/// choice: Kubernetes mounts secrets in this way. The rules for the file apply to the target of such a link
 /// (tests: a_root_key_in_the_data_directory_is_never_a_link, a_root_key_below_the_data_directory_is_never_a_link).
 fn open_key(path: &Path, data: &Path) -> std::io::Result<File> {
     let own = is_within(path, data)?;
@@ -257,8 +257,8 @@ fn open_key(path: &Path, data: &Path) -> std::io::Result<File> {
     };
     match opened {
         Err(error) if own && is_link(&error) => Err(std::io::Error::other(
-            "it is a symbolic link; put the key file itself there, or set keys.root_key to its \
-             path",
+            "it is a symbolic link; put the key file itself there, or set keys.root_key to the \
+             path of the file",
         )),
         Ok(file) if !file.metadata()?.is_file() => {
             Err(std::io::Error::other("it is not a regular file"))
@@ -267,7 +267,7 @@ fn open_key(path: &Path, data: &Path) -> std::io::Result<File> {
     }
 }
 
-/// Whether `path` lies in the data directory, however deep; an error if a folder on the way there is a link.
+/// Whether `path` is in the data directory, at any depth. A directory in between that is a symbolic link is an error.
 fn is_within(path: &Path, data: &Path) -> std::io::Result<bool> {
     let Ok(data) = std::fs::metadata(data) else { return Ok(false) };
     let is_data = |folder: &Path| {
@@ -290,7 +290,7 @@ fn is_within(path: &Path, data: &Path) -> std::io::Result<bool> {
             None => Ok(true),
         };
     }
-    // By another way: from inside it, or over a link.
+    // The path may lead there in another way: relative to a directory inside it, or through a link.
     Ok(parent(path).canonicalize().is_ok_and(|real| real.ancestors().any(is_data)))
 }
 
@@ -299,7 +299,7 @@ fn parent(path: &Path) -> &Path {
     parent.unwrap_or(Path::new("."))
 }
 
-/// Makes a root key, on disk before anything depends on it. `data` is the data directory.
+/// Creates a root key and syncs it to disk before anything depends on it. `data` is the data directory.
 pub(crate) fn create_root_key(path: &Path, data: &Path) -> Result<RootKey, Failure> {
     let key = RootKey::generate(&OsRandom);
     let write = || -> std::io::Result<()> {
@@ -310,9 +310,9 @@ pub(crate) fn create_root_key(path: &Path, data: &Path) -> Result<RootKey, Failu
     };
     match write() {
         Ok(()) => Ok(key),
-        // Another process made it in the same moment.
+        // Another process created it at the same moment.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => read_root_key(path, data)?
-            .ok_or_else(|| Failure::failed("the root key file was removed while it was read")),
+            .ok_or_else(|| Failure::failed("the root key file was removed while being read")),
         Err(error) => {
             let detail = format!("the root key {} can't be written", path.display());
             Err(Failure::failed(detail).because(error))

@@ -16,7 +16,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Prints a result: as JSON, or as the text that `people` makes of it.
+    /// Prints a result: as JSON, or as the text that `people` returns.
     pub(crate) fn result<T: Serialize>(self, value: &T, people: impl FnOnce() -> String) {
         // Results always have a JSON form.
         let text =
@@ -24,7 +24,7 @@ impl Output {
         line(&text);
     }
 
-    /// Says why a command failed.
+    /// Prints why a command failed.
     pub(crate) fn failure(self, failure: &Failure) {
         let text = if self.json {
             let error = serde_json::json!({
@@ -39,14 +39,14 @@ impl Output {
     }
 }
 
-/// How long the end of a command waits for a reader of standard error that stands still.
+/// How long a command that ends waits for a stalled reader of standard error.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Writes to standard error, from a thread that the end of the process doesn't wait for.
+/// Writes to standard error from a separate thread, so that a stalled reader can't keep the process from exiting.
 fn last_words(text: String) {
     let (done, written) = mpsc::channel();
     let write = move || {
-        // Without a reader there is nothing to do about it.
+        // If nothing reads standard error, the failure can't be reported.
         let _ = writeln!(std::io::stderr().lock(), "{text}");
         let _ = done.send(());
     };
@@ -55,19 +55,19 @@ fn last_words(text: String) {
     }
 }
 
-/// Prints a line; a reader that has gone away is no failure of ours.
+/// Prints a line. If the reader has gone away, this is not an error.
 fn line(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{text}");
     let _ = out.flush();
 }
 
-/// A text of several lines without what a terminal would obey.
+/// Escapes what would control a terminal, in a text of several lines.
 pub(crate) fn lines(text: &str) -> String {
     text.split('\n').map(visible).collect::<Vec<_>>().join("\n")
 }
 
-/// Rows as aligned columns, under their names.
+/// Formats rows as aligned columns under their names.
 pub(crate) fn table(names: &[&str], rows: &[Vec<String>]) -> String {
     let mut lines: Vec<Vec<String>> = vec![names.iter().map(|name| (*name).to_owned()).collect()];
     lines

@@ -1,4 +1,4 @@
-//! `palisade openapi`, `completions` and `man`: what documents the server and its command line.
+//! `palisade openapi`, `completions` and `man`: documentation of the server and its command line.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::opening;
 use crate::output::Output;
 
-/// Prints the description of the API; it is JSON with and without `--json`.
+/// Prints the description of the API. It is JSON with or without `--json`.
 pub(crate) fn openapi(cli: &Cli, output: Output) -> Result<(), Failure> {
     let settings = opening::settings(cli)?.settings;
     let document = opening::builder(settings).openapi();
@@ -20,7 +20,7 @@ pub(crate) fn openapi(cli: &Cli, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints the script that completes commands in a shell.
+/// Prints the completion script for a shell.
 pub(crate) fn completions(shell: Shell) {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "palisade", &mut script);
@@ -46,7 +46,7 @@ pub(crate) fn man(output: Output, directory: Option<&Path>) -> Result<(), Failur
     Ok(())
 }
 
-/// Prints bytes as they are; a reader that has gone away is no failure of ours.
+/// Prints bytes unchanged. If the reader has gone away, this is not an error.
 fn print(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(bytes);

@@ -35,7 +35,7 @@ pub(crate) async fn run(cli: &Cli, output: Output) -> Result<(), Failure> {
 }
 
 async fn serve_until_told(settings: &Settings, output: Output) -> Result<(), Failure> {
-    // From here on a signal is a request to stop, not the end.
+    // From here on, a signal requests a graceful shutdown and no longer kills the process.
     let signals = Signals::install()?;
     let limits = limits(settings, process::raise_open_files());
     opening::data_directory(&settings.data.directory)?;
@@ -95,7 +95,7 @@ impl Listeners {
         })
     }
 
-    /// Serves until a signal comes; then finishes what has begun.
+    /// Serves until a signal arrives, then finishes the requests in flight.
     async fn serve(self, open: &Open, limits: Limits, signals: Signals) -> Result<(), Failure> {
         let (stop, stopped) = watch::channel(false);
         let public = open.builder.service(&open.app);
@@ -115,19 +115,19 @@ impl Listeners {
     }
 }
 
-/// Says how a listener ended.
+/// Reports how a listener ended.
 fn note(end: std::io::Result<Drained>) -> Result<(), Failure> {
     match end {
         Ok(Drained::Finished) => Ok(()),
         Ok(Drained::Cut(count)) => {
-            tracing::warn!(count, "connections were cut: they took too long to finish");
+            tracing::warn!(count, "connections were closed because they took too long to finish");
             Ok(())
         }
         Err(error) => Err(Failure::failed("a listener failed").because(error)),
     }
 }
 
-/// SQLite belongs to one server at a time.
+/// Locks the data directory if the database is SQLite: only one server at a time can use it.
 fn lock(settings: &Settings) -> Result<Option<ServerLock>, Failure> {
     let Some(path) = settings.database_url().expose().strip_prefix("sqlite:") else {
         return Ok(None);
@@ -138,7 +138,7 @@ fn lock(settings: &Settings) -> Result<Option<ServerLock>, Failure> {
         Err(ServerLockError::Held { directory, process }) => {
             let who = process.map_or("another process".to_owned(), |id| format!("process {id}"));
             Err(Failure::failed(format!(
-                "{who} already serves from {}; stop it first, or give this server its own \
+                "{who} is already serving from {}; stop it first, or give this server its own \
                  data.directory. Several servers on the same data require PostgreSQL \
                  (database.url).",
                 directory.display()
@@ -156,16 +156,16 @@ async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure
     })
 }
 
-/// Connections of the admin listener, beside all others: health is asked for also in a flood.
+/// Connections of the admin listener, in addition to all others, so that health checks work during a flood too.
 const ADMIN_CONNECTIONS: usize = 64;
-/// Files that are open in any case: the log, the listeners, libraries, mail.
+/// Files that are always open: the log, the listeners, libraries, mail.
 const OWN_FILES: usize = 64;
-/// So few connections are served even where the system allows hardly any files.
+/// The minimum number of connections, even if the system allows very few open files.
 const FEWEST_CONNECTIONS: usize = 16;
 
-/// The limits of the public listener, for this limit of open files.
+/// The limits of the public listener, given this limit on open files.
 fn limits(settings: &Settings, open_files: usize) -> Limits {
-    // A connection of SQLite has the database and its log open.
+    // A SQLite connection has two files open: the database and its write-ahead log.
     let database = usize::try_from(settings.database.max_connections).unwrap_or(usize::MAX);
     let reserved = database.saturating_mul(2).saturating_add(OWN_FILES + ADMIN_CONNECTIONS);
     let by_default = Limits::default();
@@ -174,7 +174,7 @@ fn limits(settings: &Settings, open_files: usize) -> Limits {
         tracing::warn!(
             connections,
             open_files,
-            "fewer connections than usual: the system allows few open files (LimitNOFILE=, ulimit -Hn)"
+            "connections are limited because the system allows few open files (LimitNOFILE=, ulimit -Hn)"
         );
     }
     let trusted = TrustedProxies::new(settings.server.trusted_proxies.clone());
@@ -186,7 +186,7 @@ fn limits(settings: &Settings, open_files: usize) -> Limits {
     }
 }
 
-/// Says where the server is and, while there is no administrator, how to make one.
+/// Prints where the server listens and, as long as there is no administrator, how to create one.
 async fn greet(app: &App, output: Output, listeners: &Listeners) -> Result<(), Failure> {
     let address = listeners.public.local_addr();
     let address = address.map_err(|error| {
@@ -194,7 +194,7 @@ async fn greet(app: &App, output: Output, listeners: &Listeners) -> Result<(), F
     })?;
     let scheme = if listeners.tls.is_some() { "https" } else { "http" };
     let needs_setup = registration::needs_setup(app).await?;
-    // SECURITY: where output is collected, the link would be in more hands than the operator's
+    // SECURITY: where output is collected, people other than the operator could use the link
     // (test: test_the_link_is_not_printed_in_production).
     let link = if needs_setup && !app.settings.is_production() {
         Some(registration::setup_link(app, &Actor::operator()).await?)
@@ -220,7 +220,7 @@ async fn greet(app: &App, output: Output, listeners: &Listeners) -> Result<(), F
         }
         if let Some(link) = &setup_link {
             text.push_str(
-                "\nThere is no administrator yet. Create one, once, within 30 minutes:\n",
+                "\nThere is no administrator yet. To create one, open this link within 30 minutes:\n",
             );
             text.push_str(&format!("  {link}\n"));
         } else if needs_setup {

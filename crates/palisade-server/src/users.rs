@@ -1,4 +1,4 @@
-//! `palisade user …` and `palisade setup-link`: administration from the machine itself.
+//! `palisade user …` and `palisade setup-link`: administration on the server machine.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
@@ -20,14 +20,14 @@ use crate::failure::Failure;
 use crate::opening;
 use crate::output::{Output, table};
 
-/// Prints a fresh set-up link.
+/// Prints a new setup link.
 pub(crate) async fn setup_link(cli: &Cli, output: Output) -> Result<(), Failure> {
     let show = async |app: &App| {
         let link = registration::setup_link(app, &Actor::operator()).await?;
-        // Before the end of the command, which may fail: the earlier links are void already.
+        // Printed before the command ends: its end may fail, and the earlier links are already void.
         output.result(&json!({ "setup_link": link.expose() }), || {
             format!(
-                "This link works once, for 30 minutes. Every earlier link is void:\n{}",
+                "This link works once and expires after 30 minutes. Earlier links no longer work:\n{}",
                 link.expose()
             )
         });
@@ -36,7 +36,7 @@ pub(crate) async fn setup_link(cli: &Cli, output: Output) -> Result<(), Failure>
     with_app(cli, output, show).await
 }
 
-/// Runs one of the commands on users.
+/// Runs a subcommand of `palisade user`.
 pub(crate) async fn run(cli: &Cli, output: Output, action: &UserAction) -> Result<(), Failure> {
     with_app(cli, output, async |app| run_on(app, output, action).await).await
 }
@@ -73,7 +73,7 @@ async fn run_on(app: &App, output: Output, action: &UserAction) -> Result<(), Fa
     Ok(())
 }
 
-/// Acts on a user; answers what became of them.
+/// Performs an action on a user and returns the result as the end of a sentence about the user.
 async fn act(app: &App, user: &User, action: &UserAction) -> Result<String, Failure> {
     let operator = Actor::operator();
     let alone = [Hold::Alone(user.id), Hold::Administrators];
@@ -87,7 +87,7 @@ async fn act(app: &App, user: &User, action: &UserAction) -> Result<String, Fail
                 user.id,
             )
             .await?;
-            "is unlocked; the counts of wrong passwords are reset".to_owned()
+            "is unlocked; the counts of wrong passwords and codes are reset".to_owned()
         }
         UserAction::Disable { .. } => {
             sessions::disable(app.change_holding(&operator, &alone).await?, user.id).await?;
@@ -105,12 +105,12 @@ async fn act(app: &App, user: &User, action: &UserAction) -> Result<String, Fail
         }
         UserAction::ResetMfa { .. } => {
             mfa::reset(app.change_holding(&operator, &alone).await?, user.id).await?;
-            "has no second factor now; all sessions have ended".to_owned()
+            "no longer has a second factor; all sessions have ended".to_owned()
         }
         UserAction::ResetPassword { invite: true, .. } => {
             let shared = [Hold::Shared(user.id)];
             invitations::send_link(app.change_holding(&operator, &shared).await?, user.id).await?;
-            "is sent a link to choose a password, valid for a week".to_owned()
+            "gets an email with a link to choose a password, valid for a week".to_owned()
         }
         UserAction::ResetPassword { invite: false, .. } => {
             passwords::reset(app, &operator, user.id, &new_password()?).await?;
@@ -166,7 +166,7 @@ async fn with_app<T>(
     opening::with_app(&loaded.settings, output, command).await
 }
 
-/// The user that is meant. What was given isn't repeated: it may be a secret in the wrong place.
+/// Finds the named user. Errors don't repeat what was given: it may be a secret in the wrong place.
 async fn find(app: &App, named: &str) -> Result<User, Failure> {
     let user = if let Ok(id) = named.parse::<UserId>() {
         users::find(app, id).await?
@@ -178,7 +178,7 @@ async fn find(app: &App, named: &str) -> Result<User, Failure> {
     user.ok_or_else(|| Failure::failed("there is no user with this email address or id"))
 }
 
-/// A user to be made.
+/// A user to create.
 struct New<'a> {
     email: &'a str,
     name: Option<&'a str>,
@@ -205,7 +205,7 @@ async fn create(app: &App, new: New<'_>) -> Result<User, Failure> {
     made.ok_or_else(|| Failure::failed("the user was created, but no longer exists"))
 }
 
-/// A role that exists. What was given isn't repeated: it may be a secret in the wrong place.
+/// Finds the named role. Errors don't repeat what was given: it may be a secret in the wrong place.
 async fn named_role(app: &App, name: &str) -> Result<RoleName, Failure> {
     let unknown = || async {
         let known = roles::list(app).await?;
@@ -218,7 +218,7 @@ async fn named_role(app: &App, name: &str) -> Result<RoleName, Failure> {
     }
 }
 
-/// Asks a question on a terminal; any answer but `y` is a failure that says what `refused` says.
+/// Asks a question if standard input is a terminal. Any answer except `y` is a failure with the text `refused`.
 fn confirm(question: &str, yes: bool, refused: &'static str) -> Result<(), Failure> {
     if yes || !std::io::stdin().is_terminal() {
         return Ok(());
@@ -234,12 +234,12 @@ fn confirm(question: &str, yes: bool, refused: &'static str) -> Result<(), Failu
     Err(Failure::failed(refused))
 }
 
-/// A password: asked for twice on a terminal, else the first line of standard input.
+/// Reads a password: prompts for it twice on a terminal, otherwise reads the first line of standard input.
 fn new_password() -> Result<SecretString, Failure> {
     let unread = |error| Failure::failed("the password can't be read").because(error);
     if std::io::stdin().is_terminal() {
         let first = SecretString::from(rpassword::prompt_password("Password: ").map_err(unread)?);
-        let again = SecretString::from(rpassword::prompt_password("Again: ").map_err(unread)?);
+        let again = SecretString::from(rpassword::prompt_password("Repeat: ").map_err(unread)?);
         if first != again {
             return Err(Failure::failed("the two passwords differ; nothing was changed"));
         }

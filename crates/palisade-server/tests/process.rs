@@ -264,7 +264,7 @@ fn the_admin_listener_answers_when_the_public_one_is_full() {
     drop(flood);
     assert!(server.get("/livez").starts_with("HTTP/1.1 200"));
     let log = fs::read_to_string(place.path().join("log")).unwrap();
-    assert!(log.contains("fewer connections than usual"), "{log}");
+    assert!(log.contains("connections are limited"), "{log}");
     assert!(!log.contains("can't accept"), "{log}");
 }
 
@@ -388,7 +388,7 @@ fn commands_work_on_a_database_with_a_module_that_the_program_does_not_know() {
         });
         let status = printed(&run(&["migrate", "status"]));
         assert!(status.contains("MODULE") && status.contains("users"), "{status}");
-        let named = "Modules that are not part of this server, and whose tables are left as they are: notes";
+        let named = "Modules in the database that are not part of this server (their tables stay unchanged): notes";
         assert!(status.ends_with(&format!("{named}\n")), "{status}");
         let status = printed(&run(&["--json", "migrate", "status"]));
         let status: serde_json::Value = serde_json::from_str(&status).unwrap();

@@ -84,13 +84,13 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// With Palisade's own modules.
+    /// A builder with Palisade's own modules.
     pub fn new(settings: Settings, clock: Clock, random: Arc<dyn Random>) -> Self {
         let modules = MODULES.iter().filter(|module| (module.when)(&settings)).copied().collect();
         Self { modules, settings: Arc::new(settings), clock, random }
     }
 
-    /// With a module of the application, where it is part of a server with these settings.
+    /// Adds a module of the application, if it is part of a server with these settings.
     #[must_use]
     pub fn module(mut self, module: Module) -> Self {
         if (module.when)(&self.settings) {
@@ -100,7 +100,7 @@ impl Builder {
     }
 
     /// The whole schema, in order: the feed's, then module by module. A module that is not part of this server
-    /// contributes none; its tables in an existing database stay there.
+    /// contributes none; its tables in an existing database remain.
     pub fn migrations(&self) -> Vec<Migration> {
         let slices = self.modules.iter().flat_map(|module| module.migrations);
         std::iter::once(&FEED).chain(slices).copied().collect()
@@ -121,17 +121,17 @@ impl Builder {
         self.modules.iter().flat_map(|module| module.credentials).copied().collect()
     }
 
-    /// The kinds of credential, if each module that brings one says how its credentials end.
+    /// The kinds of credential, if a module has an ending for each of them.
     fn ending_credentials(&self) -> Result<Vec<CredentialMethods>> {
-        let endless =
-            |module: &&Module| !module.credentials.is_empty() && module.endings.is_empty();
+        let credentials = self.credentials();
+        let endings = || self.modules.iter().flat_map(|module| module.endings);
         // SECURITY: else an application's credential outlives the account that it belongs to
         // (test: a_credential_that_nothing_ends_is_refused).
-        match self.modules.iter().find(endless) {
-            None => Ok(self.credentials()),
-            Some(module) => {
-                let name = module.name;
-                let detail = format!("the module {name} has credentials but no endings for them");
+        match credentials.iter().find(|one| !endings().any(|ending| ending.kind == one.ends_as)) {
+            None => Ok(credentials),
+            Some(endless) => {
+                let name = endless.kind.name;
+                let detail = format!("no module has an ending for credentials of the kind {name}");
                 Err(Error::internal(detail))
             }
         }

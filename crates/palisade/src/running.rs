@@ -21,8 +21,8 @@ use crate::feed::POLL;
 use crate::module::Job;
 use crate::{audit_log, tokens};
 
-/// Every change wakes every process; what comes so soon after the feed was read is read together.
-const GATHERED_FOR: Duration = Duration::from_millis(5);
+/// Every change wakes every process. Changes within this time after a read of the feed are read together.
+const GATHERED_FOR: Duration = Duration::from_millis(25);
 
 /// How long a job that failed waits longer than usual.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(1);
@@ -37,10 +37,10 @@ const FRAME_JOBS: &[Job] = &[Job {
     },
 }];
 
-/// Starts reading the feed and doing the jobs.
+/// Starts reading the feed and running the jobs.
 ///
 /// # Errors
-/// When the feed can't be read a first time.
+/// When the feed can't be read for the first time.
 pub(crate) async fn start(app: &App, jobs: impl Iterator<Item = &'static Job>) -> Result<Running> {
     app.feed.start(&app.db, &app.clock).await?;
     catch_up(app, false, false).await?;
@@ -52,7 +52,7 @@ pub(crate) async fn start(app: &App, jobs: impl Iterator<Item = &'static Job>) -
     Ok(Running { app: app.clone(), stop, tasks })
 }
 
-/// Background work of a running app; stops when it is dropped or told to.
+/// Background work of a running app; stops when it is dropped or when [`stop`](Self::stop) is called.
 pub struct Running {
     app: App,
     stop: watch::Sender<bool>,
@@ -60,8 +60,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// Stops the work and waits until it has. Then it chains the pending records of the audit log, which takes three
-    /// seconds at most.
+    /// Stops the work and waits until it has stopped. Then it chains the pending records of the audit log, which takes
+    /// three seconds at most.
     pub async fn stop(self) {
         self.stop.send_replace(true);
         join_all(self.tasks).await;
@@ -81,19 +81,19 @@ async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()
     }
 }
 
-/// Background work goes on after a panic in it; none if there was one.
+/// Lets background work continue after a panic in it. Returns `None` if there was one.
 ///
-/// SECURITY: a task that ends with the panic would leave emails unsent, the audit log unchained, and a process
-/// that hears of no ending and refuses everything (test: a_panic_in_background_work_does_not_end_it).
+/// SECURITY: a task that ends with the panic would leave emails unsent, the audit log unchained, and a process that is
+/// not notified of endings and refuses everything (test: a_panic_in_background_work_does_not_end_it).
 async fn survived<T>(what: &'static str, work: impl Future<Output = T>) -> Option<T> {
     let ended = AssertUnwindSafe(work).catch_unwind().await.ok();
     if ended.is_none() {
-        tracing::error!(what, "background work panicked; it is tried again");
+        tracing::error!(what, "background work panicked; it is retried");
     }
     ended
 }
 
-/// Applies what other processes did, for as long as the app runs.
+/// Applies the changes of other processes, for as long as the app runs.
 async fn read_feed(app: App) {
     let mut changes = app.db.changes();
     let mut reachable = true;
@@ -127,8 +127,8 @@ async fn read_feed(app: App) {
     }
 }
 
-/// Reads the feed once and applies what is new. `moved`: it may be another database than before; `unsure`: not
-/// all that was read before was applied.
+/// Reads the feed once and applies what is new. `moved`: the database may be a different one from before; `unsure`: not
+/// everything that was read before was applied.
 async fn catch_up(app: &App, moved: bool, unsure: bool) -> Result<()> {
     let began = app.clock.monotonic();
     let mut poll = app.feed.poll(&app.db, began).await?;

@@ -1,4 +1,4 @@
-//! Argon2id and the memory it works in.
+//! Argon2id and its working memory.
 
 use std::fmt;
 
@@ -32,7 +32,7 @@ impl Memory {
         Self::default()
     }
 
-    /// Gives the memory back to the operating system.
+    /// Returns the memory to the operating system.
     pub(super) fn release(&mut self) {
         self.blocks = Vec::new();
     }
@@ -43,7 +43,7 @@ impl Memory {
         self.blocks.capacity() * Block::SIZE
     }
 
-    /// `count` blocks that are wiped when the caller is done with them, even by a panic.
+    /// `count` blocks that are wiped when the caller is done with them, even if it panics.
     fn take(&mut self, count: usize) -> Result<Wiped<'_>, PasswordError> {
         if self.blocks.len() < count {
             self.release();
@@ -164,7 +164,7 @@ impl Stored {
         Ok(constant_time_eq(&output, &self.output))
     }
 
-    /// The cost, if salt and output have the lengths that this module makes.
+    /// The cost, if salt and output have the lengths that this module uses.
     pub(super) fn own_cost(&self) -> Option<Cost> {
         let [memory_kib, passes, lanes] = self.parameters;
         (self.salt.len() == SALT_LENGTH && self.output.len() == OUTPUT_LENGTH)

@@ -10,14 +10,14 @@ use super::{Cost, PasswordError};
 use crate::mac::hmac_sha256;
 use crate::secret::{SecretString, constant_time_eq};
 
-/// Stands before the bcrypt text, which begins with `$2b$`.
+/// Precedes the bcrypt text, which begins with `$2b$`.
 const PREFIX: &str = "$palisade-bcrypt-v1";
 
 /// Fixed and public: it keeps the digests apart from unkeyed SHA-256 digests that leaked
 /// elsewhere, which could otherwise be tried here as passwords ("password shucking").
 const DIGEST_KEY: &[u8] = b"palisade bcrypt password digest v1";
 
-/// bcrypt looks at no more bytes than this.
+/// The maximum number of bytes that bcrypt uses.
 const LONGEST_PLAIN: usize = 72;
 
 pub(super) fn hash(
@@ -79,7 +79,7 @@ impl Stored {
         Ok(is_same && text.len() <= LONGEST_PLAIN)
     }
 
-    /// The cost, if this module made the hash.
+    /// The cost, if this module created the hash.
     pub(super) fn own_cost(&self) -> Option<Cost> {
         (!self.is_plain).then(|| Cost::Bcrypt { cost: self.parts.get_cost() })
     }

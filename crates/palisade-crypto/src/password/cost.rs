@@ -1,4 +1,4 @@
-//! What a password hash costs, and the bounds within which a site may choose.
+//! The cost of a password hash, and the bounds within which a site can choose it.
 
 use std::ops::RangeInclusive;
 use std::{error, fmt};
@@ -34,14 +34,14 @@ impl Cost {
     /// 19 MiB, 2 passes, 1 lane: the minimum of the OWASP password storage cheat sheet.
     pub const LIGHT: Self = Self::Argon2id { memory_kib: 19 * 1024, passes: 2, lanes: 1 };
 
-    /// Checks the bounds named at the fields.
+    /// Checks that every field is within its bounds.
     ///
-    /// These are the bounds of the algorithms and of what one sign-in may take. The settings
-    /// enforce a minimum for production ([`Cost::LIGHT`]): tests need less.
+    /// These bounds come from the algorithms and from the resources that one sign-in may use. The settings enforce a
+    /// higher minimum for production ([`Cost::LIGHT`]), because tests use lower costs.
     ///
     /// # Errors
     ///
-    /// Names the first value that is out of bounds.
+    /// The first value that is out of bounds.
     pub fn validate(&self) -> Result<(), CostError> {
         match *self {
             Self::Argon2id { memory_kib, passes, lanes } => {

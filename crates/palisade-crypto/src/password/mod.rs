@@ -1,12 +1,12 @@
-//! Password hashes: Argon2id (RFC 9106) by default, bcrypt where a site wants it.
+//! Password hashes: Argon2id (RFC 9106) by default, bcrypt if a site chooses it.
 //!
 //! Unicode normalization (NFC) is the caller's responsibility. So is the pepper: the encoded hash
 //! is meant to be sealed before it is stored.
 //!
 //! # Promises
 //!
-//! - Every byte of a password counts, whatever its length and whatever bytes it holds: bcrypt is
-//!   given a keyed digest of the password, so nothing is cut at 72 bytes or at a zero byte.
+//! - Every byte of a password counts, whatever its length and whatever bytes it contains: bcrypt receives a keyed
+//!   digest of the password, so nothing is truncated at 72 bytes or at a zero byte.
 //! - The cost that an encoded hash requests is limited before any work is done.
 //! - Hashes are compared in constant time, and the memory of Argon2 is wiped after each use.
 //! - [`dummy`] costs exactly what a real hash of the same [`Cost`] costs to verify.
@@ -31,13 +31,13 @@ pub use cost::{Cost, CostError};
 use crate::random::Random;
 use crate::secret::SecretString;
 
-/// Longer texts are no encoded hash. The longest form this module knows takes about 200 bytes.
+/// Longer text is not an encoded hash. The longest form that this module knows takes about 200 bytes.
 const LONGEST_ENCODED: usize = 512;
 
-/// Why a password was neither hashed nor verified.
+/// Why a password could not be hashed or verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PasswordError {
-    /// The cost to hash at is out of bounds.
+    /// The cost for the new hash is out of bounds.
     Cost(CostError),
     /// The encoded text is not a hash in a form that this module knows.
     Malformed,
@@ -99,8 +99,8 @@ pub fn hash(
 ///
 /// # Errors
 ///
-/// If `encoded` has no known form, asks for too much work, or its memory cannot be allocated. A
-/// wrong password returns `Ok(false)`.
+/// If `encoded` is not in a known form, requests too much work, or its memory cannot be allocated. A wrong password
+/// returns `Ok(false)`.
 pub fn verify(
     encoded: &str,
     password: &SecretString,
@@ -112,8 +112,8 @@ pub fn verify(
     }
 }
 
-/// Returns whether `encoded` was created by this module at exactly `cost`. If not, the password is
-/// hashed again the next time it is known.
+/// Returns whether `encoded` was created by this module at exactly `cost`. If not, the password should be hashed again
+/// the next time it is entered correctly.
 #[must_use]
 pub fn is_at_cost(encoded: &str, cost: &Cost) -> bool {
     match Encoded::parse(encoded) {

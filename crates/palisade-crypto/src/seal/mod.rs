@@ -1,8 +1,8 @@
 //! Sealing: authenticated encryption of small values that are stored elsewhere.
 //!
-//! XChaCha20-Poly1305 with a random 24-byte nonce, which may be drawn without counting (NIST-style
-//! limits on random nonces are out of reach at 192 bits). A `context` says what the value is and
-//! whose (for instance `password-hash:` and a user's id); it is authenticated, not stored.
+//! XChaCha20-Poly1305 with a random 24-byte nonce, which need not be counted: with 192 bits, the limits that NIST sets
+//! for random nonces are never reached. A `context` identifies the value and its owner (for instance `password-hash:`
+//! and a user's id). It is authenticated, not stored.
 //!
 //! # Promises
 //!
@@ -17,8 +17,8 @@
 //! | [`SealingKey`] | `1`, nonce (24), ciphertext, tag (16) |
 //! | [`KeyRing`] | `2`, key version (4, big endian), nonce (24), ciphertext, tag (16) |
 //!
-//! Everything before the nonce is authenticated in front of the context; its length follows from
-//! the first byte, so no two pairs of header and context read the same.
+//! The bytes before the nonce (the header) are authenticated, followed by the context. The first byte determines the
+//! length of the header, so different pairs of header and context never yield the same bytes.
 
 mod ring;
 
@@ -40,9 +40,9 @@ const NONCE_LENGTH: usize = 24;
 /// Why sealed bytes were not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SealError {
-    /// Too short, or of a format this version does not know.
+    /// Too short, or of a format that this version does not know.
     Malformed,
-    /// Sealed under a key version the ring does not hold.
+    /// Sealed under a key version that is not in the ring.
     UnknownVersion,
     /// Another key, another context, or bytes that were changed.
     Refused,
@@ -71,8 +71,8 @@ impl SealingKey {
         Self(Zeroizing::new(bytes))
     }
 
-    /// The key derived from `secret` for `purpose` (HKDF-SHA256). `secret` must hold full entropy:
-    /// a key or a random token, never a password.
+    /// The key derived from `secret` for `purpose` (HKDF-SHA256). `secret` must have full entropy: a key or a random
+    /// token, never a password.
     #[must_use]
     pub fn derived_from(secret: &[u8], purpose: &'static str) -> Self {
         Self::from_bytes(hkdf_sha256(secret, "palisade sealing key v1", purpose))
@@ -96,7 +96,7 @@ impl SealingKey {
         }
     }
 
-    /// `header`, a fresh nonce and the ciphertext; the header is authenticated before the context.
+    /// `header`, a fresh nonce and the ciphertext; the header is authenticated, followed by the context.
     fn seal_after(
         &self,
         header: &[u8],

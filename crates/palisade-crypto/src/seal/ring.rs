@@ -1,4 +1,4 @@
-//! Several versions of a key: the newest seals, all of them open.
+//! Several versions of a key: the newest one seals, and every version opens what it sealed.
 
 use std::collections::BTreeMap;
 use std::{error, fmt};
@@ -22,7 +22,7 @@ impl KeyRing {
     ///
     /// # Errors
     ///
-    /// If there is no key, or two keys of one version.
+    /// If there is no key, or two keys have the same version.
     pub fn new(keys: Vec<(u32, SealingKey)>) -> Result<Self, KeyRingError> {
         let given = keys.len();
         let keys: BTreeMap<_, _> = keys.into_iter().collect();
@@ -39,7 +39,7 @@ impl KeyRing {
         self.current
     }
 
-    /// Seals `plaintext` for `context` under the current version, which is stored in front and
+    /// Seals `plaintext` for `context` under the current version. The version number is stored in the header and
     /// authenticated.
     #[must_use]
     pub fn seal(&self, random: &dyn Random, context: &[u8], plaintext: &[u8]) -> Vec<u8> {
@@ -59,8 +59,8 @@ impl KeyRing {
         key.open_after(&header(version), context, body)
     }
 
-    /// The key version that `sealed` claims: enough to find values that should be sealed again, but
-    /// not authenticated.
+    /// The key version that `sealed` claims. It is not authenticated, but it is enough to find values that should be
+    /// sealed again.
     #[must_use]
     pub fn version_of(sealed: &[u8]) -> Option<u32> {
         split(sealed).map(|(version, _)| version)

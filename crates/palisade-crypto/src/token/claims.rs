@@ -22,7 +22,7 @@ pub struct AccessClaims {
     pub aud: String,
     /// Subject: the user's id.
     pub sub: String,
-    /// The client that asked for the token.
+    /// The client that requested the token.
     pub client_id: String,
     /// The session that the token belongs to and ends with.
     pub sid: String,
@@ -32,17 +32,17 @@ pub struct AccessClaims {
     pub iat: i64,
     /// When the token expires. It is no longer valid at this second.
     pub exp: i64,
-    /// When the user last proved who they are.
+    /// When the user last proved their identity.
     pub auth_time: i64,
-    /// The methods that were used for it (RFC 8176).
+    /// The methods that were used for that proof (RFC 8176).
     pub amr: Vec<String>,
-    /// Which generation of the session's credentials the token belongs to. A later one replaces it.
+    /// The generation of the session's credentials that the token belongs to. A later generation replaces it.
     #[serde(rename = "gen")]
     pub generation: i64,
 }
 
 impl AccessClaims {
-    /// The rules that hold whatever the time and no matter who verifies.
+    /// Checks the rules that depend neither on the time nor on the verifier.
     pub(super) fn check_shape(&self) -> Result<(), TokenError> {
         let texts = [
             ("iss", &self.iss),
@@ -69,7 +69,7 @@ impl AccessClaims {
         }
     }
 
-    /// Every rule: shape, issuer, audience and time.
+    /// Checks every rule: shape, issuer, audience and time.
     pub(super) fn check(&self, issuer: &str, audience: &str, now: i64) -> Result<(), TokenError> {
         self.check_shape()?;
         if self.iss != issuer {
@@ -85,7 +85,7 @@ impl AccessClaims {
     }
 }
 
-/// Reads one JSON object of exactly `T`'s members. serde would take an array for a struct, too.
+/// Reads one JSON object with exactly the members of `T`. serde would also accept an array for a struct.
 pub(super) fn read_object<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
     if json.first() != Some(&b'{') {
         return None;

@@ -12,8 +12,8 @@ use super::{AccessClaims, TokenError, signature};
 /// RFC 9068 2.1.
 const TYPE: &str = "at+jwt";
 
-/// The whole header: three members and no other, so nothing in it can bring a key (`jwk`, `x5c`),
-/// point to one (`jku`, `x5u`) or ask for an extension (`crit`).
+/// The whole header: three members and no other, so nothing in it can provide a key (`jwk`, `x5c`), point to one
+/// (`jku`, `x5u`) or request an extension (`crit`).
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -26,7 +26,7 @@ pub(super) fn sign(key: &TokenKey, claims: &AccessClaims) -> Result<String, Toke
     sign_as(key, TYPE, claims)
 }
 
-/// A statement that is no access token: its type says so, and no verifier of access tokens takes it.
+/// Signs a statement that is not an access token: its type says so, and no verifier of access tokens accepts it.
 pub(super) fn sign_statement(
     key: &TokenKey,
     typ: &str,
@@ -97,8 +97,8 @@ fn is_signed(key: &VerificationKey, message: &[u8], signature: &[u8]) -> bool {
     }
 }
 
-/// base64url without padding and with unused bits zero, so that a token has one spelling. A dot is
-/// outside the alphabet, so a fourth part is refused here.
+/// base64url without padding and with unused bits zero, so that a token has exactly one encoding. A dot is outside the
+/// alphabet, so a fourth part is refused here.
 fn decode(part: &str) -> Result<Vec<u8>, TokenError> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)
 }

@@ -214,7 +214,7 @@ impl fmt::Debug for VerificationKey {
     }
 }
 
-/// The members that make the thumbprint, in the order of RFC 7638 3.3: serde_json sorts them.
+/// The members that make up the thumbprint, in the order of RFC 7638 3.3: serde_json sorts them.
 fn required_members(material: &Verifying) -> Option<Value> {
     let encode = |bytes: &[u8; 32]| URL_SAFE_NO_PAD.encode(bytes);
     match material {

@@ -2,10 +2,10 @@
 //!
 //! # Promises
 //!
-//! - A key has one algorithm for life. A token names a key by its exact id; the key, never the
-//!   token, determines the algorithm (RFC 8725 3.1).
-//! - Keys come from the [`Verifier`]'s own set and from nowhere else: header members that bring or
-//!   point to keys are refused, as is every member Palisade does not write itself.
+//! - A key has one algorithm for its whole lifetime. A token names a key by its exact id; the key, never the token,
+//!   determines the algorithm (RFC 8725 3.1).
+//! - Keys come from the [`Verifier`]'s own set and from nowhere else: header members that contain or refer to keys are
+//!   refused, as is every member that Palisade itself does not write.
 //! - No claim is read before the signature has been verified.
 //! - Claims are strictly typed; a token with a claim missing, repeated, unknown or of another type
 //!   is refused. Expiry has no leeway.
@@ -53,7 +53,7 @@ impl Algorithm {
         }
     }
 
-    /// The algorithm of this exact name.
+    /// The algorithm with this exact name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         [Self::EdDsa, Self::Es256, Self::PasetoV4Public, Self::PasetoV4Local]
@@ -77,8 +77,8 @@ pub enum TokenError {
     UnknownKey,
     /// The signature is wrong, or the token's algorithm is not that of its key.
     BadSignature,
-    /// Well signed, but a claim is missing, unknown, of another type or of an unacceptable value;
-    /// the text names it.
+    /// Correctly signed, but a claim is missing, unknown, of another type or of an unacceptable value; the text names
+    /// it.
     BadClaim(&'static str),
     /// The token is valid in every other respect, but has expired.
     Expired,

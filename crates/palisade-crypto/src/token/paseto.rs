@@ -44,7 +44,7 @@ pub(super) fn sign(key: &TokenKey, claims: &AccessClaims) -> Result<String, Toke
     protect(key.signing(), &payload, Some(&footer))
 }
 
-/// Signs or encrypts `payload`, whichever the key is for.
+/// Signs or encrypts `payload`, depending on the kind of key.
 pub(super) fn protect(
     key: &Signing,
     payload: &[u8],
@@ -70,7 +70,7 @@ pub(super) fn read<'a>(
     claims_of(&untrusted.open(&key.material)?)
 }
 
-/// A token of which only the form is known.
+/// A token of which only the form has been checked.
 pub(super) enum Untrusted {
     Public(UntrustedToken<Public, V4>),
     Local(UntrustedToken<Local, V4>),
@@ -93,7 +93,7 @@ impl Untrusted {
         }
     }
 
-    /// The payload, if `key` is of the token's own kind and made it.
+    /// The payload, if `key` is of the token's own kind and created it.
     pub(super) fn open(&self, key: &Verifying) -> Result<String, TokenError> {
         match (self, key) {
             (Self::Public(token), Verifying::PasetoV4Public(public)) => {
@@ -156,7 +156,7 @@ fn to_rfc3339(seconds: i64) -> Option<String> {
     OffsetDateTime::from_unix_timestamp(seconds).ok()?.format(&Rfc3339).ok()
 }
 
-/// Only the spelling that `to_rfc3339` makes: whole seconds, `Z`.
+/// Accepts only the form that `to_rfc3339` produces: whole seconds, `Z`.
 fn from_rfc3339(text: &str) -> Option<i64> {
     let seconds = OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp();
     (to_rfc3339(seconds)? == text).then_some(seconds)

@@ -15,12 +15,12 @@ const SEC1_BEFORE: [u8; 7] = [0x30, 0x31, 0x02, 0x01, 0x01, 0x04, 0x20];
 const SEC1_AFTER: [u8; 12] =
     [0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 
-/// The Ed25519 pair of a seed (RFC 8032 5.1.5).
+/// The Ed25519 key pair of a seed (RFC 8032 5.1.5).
 pub(super) fn ed25519_pair(seed: &[u8; 32]) -> Result<Ed25519KeyPair, TokenKeyError> {
     Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| TokenKeyError::BadKey)
 }
 
-/// The P-256 pair of a scalar, which must lie between 1 and the order of the curve.
+/// The P-256 key pair of a scalar, which must lie between 1 and the order of the curve.
 pub(super) fn p256_pair(scalar: &[u8; 32]) -> Result<EcdsaKeyPair, TokenKeyError> {
     let mut der = Zeroizing::new(Vec::with_capacity(51));
     der.extend_from_slice(&SEC1_BEFORE);
@@ -30,7 +30,7 @@ pub(super) fn p256_pair(scalar: &[u8; 32]) -> Result<EcdsaKeyPair, TokenKeyError
         .map_err(|_| TokenKeyError::BadKey)
 }
 
-/// The two coordinates of a pair's public point.
+/// The two coordinates of a key pair's public point.
 pub(super) fn p256_coordinates(pair: &EcdsaKeyPair) -> Option<([u8; 32], [u8; 32])> {
     let (&[form], rest) = pair.public_key().as_ref().split_first_chunk()?;
     let (x, y) = rest.split_first_chunk()?;

@@ -13,7 +13,7 @@ pub enum AttestationPolicy<'a> {
     /// None is required and none is trusted. A statement must still be well formed, and self
     /// attestation must be correct.
     None,
-    /// The statement must be `packed` with certificates, or `fido-u2f`, and lead to a root.
+    /// The statement must be `packed` with certificates, or `fido-u2f`, and its certificates must lead to a root.
     Trusted {
         /// The trusted certificates, X.509 in DER.
         roots: &'a [Vec<u8>],
@@ -29,15 +29,15 @@ pub enum AttestationFormat {
     None,
     /// The format that WebAuthn defines, with certificates or as self attestation.
     Packed,
-    /// Of authenticators for FIDO U2F.
+    /// The format of FIDO U2F authenticators.
     FidoU2f,
-    /// Of a Trusted Platform Module.
+    /// The format of Trusted Platform Modules.
     Tpm,
-    /// Of Android's key store.
+    /// The format of Android's key store.
     AndroidKey,
-    /// Of Android's former SafetyNet.
+    /// The format of Android's former SafetyNet.
     AndroidSafetynet,
-    /// Of Apple's devices.
+    /// The format of Apple's devices.
     Apple,
 }
 
@@ -67,14 +67,14 @@ impl AttestationFormat {
     }
 }
 
-/// An attestation object, taken apart.
+/// A parsed attestation object.
 pub(super) struct AttestationObject {
     pub(super) format: AttestationFormat,
     statement: Map,
     pub(super) authenticator_data: Vec<u8>,
 }
 
-/// What a statement is about.
+/// The data that a statement is about.
 pub(super) struct Attested<'a> {
     pub(super) authenticator_data: &'a [u8],
     pub(super) client_data_hash: [u8; 32],
@@ -133,7 +133,7 @@ pub(super) fn verify(
     }
 }
 
-/// Section 8.2, by the credential over itself.
+/// Section 8.2, self attestation: signed with the credential's own key.
 fn verify_self(statement: &Map, attested: &Attested<'_>) -> Result<(), WebauthnError> {
     if algorithm(statement)? != attested.public_key.algorithm() {
         return Err(WebauthnError::BadAttestation);

@@ -7,12 +7,12 @@ use super::authenticator_data::AuthenticatorData;
 use super::client_data::{self, Ceremony};
 use super::{AuthenticationResponse, PublicKey, RelyingParty, UserVerification, WebauthnError};
 
-/// What a sign-in must match.
+/// The values that a sign-in must match.
 #[derive(Clone, Copy, Debug)]
 pub struct AuthenticationExpectation<'a> {
     /// The challenge that was sent, 16 bytes or more, used only for this sign-in.
     pub challenge: &'a [u8],
-    /// What was asked of the authenticator.
+    /// The user verification that was requested.
     pub user_verification: UserVerification,
 }
 
@@ -26,7 +26,7 @@ pub struct StoredCredential<'a> {
     pub public_key: &'a PublicKey,
     /// The last signature counter seen.
     pub sign_count: u32,
-    /// As it was at registration.
+    /// Whether the credential was eligible for backup at registration.
     pub backup_eligible: bool,
     /// The owner's user handle: the value of `user.id` at registration.
     pub user_handle: &'a [u8],
@@ -37,8 +37,7 @@ pub struct StoredCredential<'a> {
 pub struct Authenticated {
     /// The counter, to be stored.
     pub sign_count: u32,
-    /// Whether the authenticator verified its user: something they know or are, in addition to the
-    /// key.
+    /// Whether the authenticator verified its user, by PIN or biometrics, in addition to the use of the key.
     pub user_verified: bool,
     /// Whether the credential is backed up now, to be stored.
     pub backed_up: bool,

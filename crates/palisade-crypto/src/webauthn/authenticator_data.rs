@@ -15,7 +15,7 @@ const BACKED_UP: u8 = 0x10;
 const HAS_CREDENTIAL: u8 = 0x40;
 const HAS_EXTENSIONS: u8 = 0x80;
 
-/// Authenticator data, taken apart. Nothing in it is proven until a signature over the bytes is.
+/// Parsed authenticator data. It can't be trusted until a signature over its bytes is verified.
 pub(super) struct AuthenticatorData<'a> {
     pub(super) rp_id_hash: [u8; 32],
     flags: u8,
@@ -27,7 +27,7 @@ pub(super) struct AuthenticatorData<'a> {
 pub(super) struct AttestedCredential<'a> {
     pub(super) aaguid: [u8; 16],
     pub(super) id: &'a [u8],
-    /// The COSE key, exactly as many bytes as it fills.
+    /// The COSE key, without the bytes that follow it.
     pub(super) public_key: &'a [u8],
 }
 

@@ -1,4 +1,4 @@
-//! CBOR as authenticators write it, read with bounds.
+//! Reads the CBOR that authenticators write, within bounds.
 
 use ciborium::Value;
 use ciborium::de::Error;
@@ -8,19 +8,19 @@ use super::WebauthnError;
 /// How deep arrays and maps may be nested.
 const DEEPEST: usize = 8;
 
-/// No map that authenticators write has more keys; comparing each with each stays cheap.
+/// No map that authenticators write has more keys, and comparing all pairs of keys stays cheap.
 const MOST_KEYS: usize = 64;
 
 /// A map without duplicate keys.
 pub(super) struct Map(Vec<(Value, Value)>);
 
-/// Reads one map that fills `bytes`.
+/// Reads one map, which must fill `bytes`.
 pub(super) fn whole_map(bytes: &[u8]) -> Result<Map, WebauthnError> {
     let (map, rest) = first_map(bytes)?;
     if rest.is_empty() { Ok(map) } else { Err(WebauthnError::TrailingBytes) }
 }
 
-/// Reads the map that `bytes` begin with; what follows it comes back as well.
+/// Reads the map at the beginning of `bytes`. Returns it and the bytes that follow it.
 pub(super) fn first_map(bytes: &[u8]) -> Result<(Map, &[u8]), WebauthnError> {
     let mut rest = bytes;
     // The library counts what is below the outermost item too, scalars excepted.
@@ -43,17 +43,17 @@ impl Map {
         self.0.len()
     }
 
-    /// The value under a text.
+    /// The value of a text key.
     pub(super) fn text_key(&self, key: &str) -> Option<&Value> {
         self.find(|candidate| candidate.as_text() == Some(key))
     }
 
-    /// The value under an integer.
+    /// The value of an integer key.
     pub(super) fn integer_key(&self, key: i64) -> Option<&Value> {
         self.find(|candidate| integer(candidate) == Some(key))
     }
 
-    /// The map under a text.
+    /// The map that is the value of a text key.
     pub(super) fn into_map(self, key: &str) -> Option<Self> {
         let mut entries = self.0.into_iter();
         let found = entries.find(|(candidate, _)| candidate.as_text() == Some(key))?;
@@ -65,13 +65,13 @@ impl Map {
     }
 }
 
-/// The integer, where it is one of 64 bits.
+/// The integer, if it fits into 64 bits.
 pub(super) fn integer(value: &Value) -> Option<i64> {
     value.as_integer().and_then(|integer| i64::try_from(integer).ok())
 }
 
-/// SECURITY: of two values under one key, readers disagree which one counts. Tags have no place in
-/// what authenticators write (CTAP 2.1, section 8) (test: a_map_with_a_key_twice_is_refused_wherever_it_is).
+/// SECURITY: if a key occurs twice, readers disagree on which value counts. Authenticators don't write tags (CTAP 2.1,
+/// section 8) (test: a_map_with_a_key_twice_is_refused_wherever_it_is).
 fn check_keys(value: &Value) -> Result<(), WebauthnError> {
     match value {
         Value::Array(items) => items.iter().try_for_each(check_keys),

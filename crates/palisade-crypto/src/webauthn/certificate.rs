@@ -34,7 +34,7 @@ enum Key {
     Rsa,
 }
 
-/// A certificate, taken apart.
+/// A parsed certificate.
 pub(super) struct Certificate<'a>(X509Certificate<'a>);
 
 impl<'a> Certificate<'a> {
@@ -74,7 +74,7 @@ impl<'a> Certificate<'a> {
             .map_err(|_| WebauthnError::BadAttestation)
     }
 
-    /// Section 8.2.1: what the certificate of a `packed` statement has to look like.
+    /// Section 8.2.1: the requirements for the certificate of a `packed` statement.
     pub(super) fn check_packed(&self, aaguid: &[u8; 16]) -> Result<(), WebauthnError> {
         let subject = self.0.subject();
         let country = only(subject.iter_country());
@@ -92,7 +92,7 @@ impl<'a> Certificate<'a> {
         self.check_aaguid(aaguid)
     }
 
-    /// For `fido-u2f`, whose older certificates don't say whether they are a CA.
+    /// For `fido-u2f`, whose older certificates don't state whether they are a CA.
     pub(super) fn check_is_no_ca(&self) -> Result<(), WebauthnError> {
         match self.0.basic_constraints() {
             Ok(None) => Ok(()),
@@ -117,9 +117,9 @@ impl<'a> Certificate<'a> {
         if valid { Ok(()) } else { Err(WebauthnError::AttestationExpired) }
     }
 
-    /// SECURITY: an extension that is critical and not understood forbids the use of the
-    /// certificate (RFC 5280 4.2). Those named here are checked, or limit nothing on this way
-    /// (test: a_critical_extension_that_is_not_understood_is_refused).
+    /// SECURITY: an extension that is critical and not understood forbids the use of the certificate (RFC 5280 4.2).
+    /// Those named here are checked, or don't limit this use (test:
+    /// a_critical_extension_that_is_not_understood_is_refused).
     fn check_extensions(&self) -> Result<(), WebauthnError> {
         let understood = self.0.iter_extensions().all(|extension| {
             !extension.critical
@@ -190,7 +190,7 @@ pub(super) fn check_chain(
     Err(WebauthnError::UntrustedAttestation)
 }
 
-/// The one attribute of its kind.
+/// The only attribute of its kind.
 fn only<'a>(
     mut attributes: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>,
 ) -> Option<&'a str> {
@@ -215,7 +215,7 @@ fn key(info: &SubjectPublicKeyInfo<'_>) -> Option<Key> {
     }
 }
 
-/// What judges a signature of this algorithm (RFC 5758 3.2, RFC 4055 5, RFC 8410 3) and key.
+/// The implementation that verifies signatures of this algorithm (RFC 5758 3.2, RFC 4055 5, RFC 8410 3) and key.
 fn law(name: &str, key: Key) -> Option<&'static dyn VerificationAlgorithm> {
     Some(match (name, key) {
         ("1.2.840.10045.4.3.2", Key::P256) => &ECDSA_P256_SHA256_ASN1,

@@ -10,8 +10,8 @@ use super::{LONGEST_CLIENT_DATA, RelyingParty, WebauthnError};
 /// In bytes (section 13.4.3).
 const SHORTEST_CHALLENGE: usize = 16;
 
-/// Members that aren't named here are ignored, as the specification asks for; one that is named
-/// here and comes twice is an error.
+/// Members that aren't named here are ignored, as the specification requires; one that is named here and occurs twice
+/// is an error.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ClientData {
@@ -25,7 +25,7 @@ struct ClientData {
     top_origin: Option<String>,
 }
 
-/// The two ceremonies, by the word that the browser writes.
+/// The two ceremonies, each with the `type` that the browser writes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ceremony {
     Create,

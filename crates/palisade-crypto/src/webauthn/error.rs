@@ -6,15 +6,15 @@ use std::{error, fmt};
 /// that it was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WebauthnError {
-    /// A part is longer than its bound.
+    /// A part is longer than allowed.
     TooLarge,
-    /// A part isn't base64url, or not in its one spelling: padding, another alphabet, unused bits.
+    /// A part isn't canonical base64url: padding, another alphabet, unused bits.
     BadEncoding,
     /// The response's `type` isn't `public-key`.
     WrongCredentialType,
     /// `id` and `rawId` differ.
     IdDiffersFromRawId,
-    /// `clientDataJSON` isn't the JSON it should be.
+    /// `clientDataJSON` isn't JSON of the expected form.
     BadClientData,
     /// The response belongs to the other ceremony.
     WrongCeremony,
@@ -30,7 +30,7 @@ pub enum WebauthnError {
     TooDeep,
     /// A CBOR map has a key twice.
     DuplicateKey,
-    /// Something follows where the data should end.
+    /// Bytes follow the end of the data.
     TrailingBytes,
     /// The authenticator data ends too early.
     TruncatedAuthenticatorData,
@@ -42,29 +42,29 @@ pub enum WebauthnError {
     UserNotVerified,
     /// Backed up, but not eligible for backup.
     BackedUpButNotEligible,
-    /// The eligibility for backup isn't what it was at registration.
+    /// The eligibility for backup differs from that at registration.
     BackupEligibilityChanged,
     /// A registration without a credential.
     NoCredentialData,
     /// An authentication that carries a new credential.
     UnexpectedCredentialData,
-    /// Flagged to have extension data, but there is none, or it is not a map.
+    /// The extension flag is set, but there is no extension data, or it is not a map.
     BadExtensions,
     /// The credential's id is too short or too long.
     BadCredentialId,
-    /// The authenticator's id for the credential isn't the response's.
+    /// The credential id in the authenticator data differs from the one in the response.
     CredentialIdMismatch,
     /// The response belongs to a credential other than the stored one.
     WrongCredential,
     /// The credential belongs to another user.
     WrongUser,
-    /// Not a public key of its algorithm: the type, curve, length or point is wrong.
+    /// Not a valid public key for its algorithm: the type, curve, length or point is wrong.
     BadKey,
     /// An algorithm that isn't supported.
     UnsupportedAlgorithm,
     /// A supported algorithm that wasn't offered.
     AlgorithmNotOffered,
-    /// The signature isn't the credential's.
+    /// The signature was not made with the credential's key.
     BadSignature,
     /// The signature counter didn't grow: the authenticator may have been copied.
     CounterWentBack,
@@ -74,11 +74,11 @@ pub enum WebauthnError {
     BadAttestation,
     /// The attestation's certificate breaks the rules for its format.
     BadAttestationCertificate,
-    /// Attestation is required, but there is none, or of a format that isn't accepted as proof.
+    /// Attestation is required, but there is none, or its format isn't accepted as proof.
     AttestationRequired,
     /// The attestation's certificates lead to no trusted root.
     UntrustedAttestation,
-    /// A certificate of the attestation isn't valid yet, or no longer.
+    /// A certificate of the attestation isn't valid yet or has expired.
     AttestationExpired,
 }
 

@@ -3,19 +3,18 @@
 //!
 //! # Promises
 //!
-//! - This module stores no ceremony. The caller creates the challenge, looks up its ceremony by
-//!   [`RegistrationResponse::challenge`] or [`AuthenticationResponse::challenge`], marks it as
-//!   used, and passes in the expected bytes; they are compared in constant time.
-//! - Origins are compared as whole texts. Frames of other origins (`crossOrigin`, `topOrigin`) are
-//!   refused.
-//! - Every input is bounded before it is decoded. CBOR is nested eight levels at most, no map has
-//!   a key twice, nothing follows what was read, and base64url has one spelling.
+//! - This module doesn't store ceremonies. The caller creates the challenge, looks up its ceremony by
+//!   [`RegistrationResponse::challenge`] or [`AuthenticationResponse::challenge`], marks it as used, and passes in the
+//!   expected bytes; they are compared in constant time.
+//! - Origins are compared as whole strings. Frames of other origins (`crossOrigin`, `topOrigin`) are refused.
+//! - Every input is bounded before it is decoded. CBOR is nested eight levels at most, no map has a key twice, no bytes
+//!   follow the data, and only canonical base64url is accepted.
 //! - A key is checked when it is registered: type, curve, algorithm and point agree, and the
 //!   algorithm is one that was offered.
 //! - An attestation statement is ignored unless the caller requests [`AttestationPolicy::Trusted`];
 //!   then only `packed` and `fido-u2f` with a chain to one of the given roots are accepted, and
 //!   self attestation, TPM, Android and Apple are refused.
-//! - Each refusal has a variant of [`WebauthnError`] of its own.
+//! - Each reason for a refusal has its own variant of [`WebauthnError`].
 //!
 //! # Example
 //!
@@ -76,8 +75,7 @@ pub const LONGEST_USER_HANDLE: usize = 64;
 /// The relying party: this service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelyingParty {
-    /// The RP ID, a domain without scheme and port (section 4). Credentials are bound to it for
-    /// life.
+    /// The RP ID, a domain without scheme and port (section 4). Credentials are bound to it for their whole lifetime.
     pub id: String,
     /// The origins that may use its credentials, as browsers write them: `https://host[:port]`.
     pub origins: Vec<String>,
@@ -89,9 +87,9 @@ pub struct RelyingParty {
 pub enum UserVerification {
     /// A response without it is refused.
     Required,
-    /// It is asked for; a response without it is accepted.
+    /// It is requested; a response without it is accepted.
     Preferred,
-    /// It isn't asked for.
+    /// It isn't requested.
     Discouraged,
 }
 

@@ -1,6 +1,6 @@
-//! What is requested from browsers: the JSON of `PublicKeyCredentialCreationOptionsJSON` and
+//! The options that are sent to browsers: the JSON of `PublicKeyCredentialCreationOptionsJSON` and
 //! `PublicKeyCredentialRequestOptionsJSON` (sections 5.4 and 5.5), for
-//! `PublicKeyCredential.parseCreationOptionsFromJSON()` and its sibling.
+//! `PublicKeyCredential.parseCreationOptionsFromJSON()` and `PublicKeyCredential.parseRequestOptionsFromJSON()`.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,11 +16,11 @@ pub struct UserEntity<'a> {
     pub id: &'a [u8],
     /// A name that distinguishes the account from others: an email address.
     pub name: &'a str,
-    /// What the person is called.
+    /// The person's name, for display.
     pub display_name: &'a str,
 }
 
-/// A credential, named to a browser (section 5.8.3).
+/// Identifies a credential to a browser (section 5.8.3).
 #[derive(Clone, Debug, Serialize)]
 pub struct CredentialDescriptor {
     #[serde(rename = "type")]
@@ -31,7 +31,7 @@ pub struct CredentialDescriptor {
 }
 
 impl CredentialDescriptor {
-    /// The credential of this id, and how it can be reached, as it was registered.
+    /// The credential with this id and the transports that were recorded at registration.
     #[must_use]
     pub fn new(id: &[u8], transports: &[String]) -> Self {
         let id = URL_SAFE_NO_PAD.encode(id);
@@ -39,7 +39,7 @@ impl CredentialDescriptor {
     }
 }
 
-/// Whether the credential should be found without its id, as passkeys are (section 5.4.6).
+/// Whether the credential should be discoverable without its id, as passkeys are (section 5.4.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ResidentKey {
@@ -108,8 +108,8 @@ struct SelectionJson {
 }
 
 impl CreationOptions {
-    /// Options with `algorithms` in the order of preference, nothing excluded, no attestation, a
-    /// passkey and user verification preferred.
+    /// Options with `algorithms` in the order of preference. No credential is excluded, no attestation is requested,
+    /// and a passkey and user verification are preferred.
     #[must_use]
     pub fn new(
         rp: &RelyingParty,
@@ -140,21 +140,21 @@ impl CreationOptions {
         }
     }
 
-    /// With a time limit in milliseconds, which browsers may ignore.
+    /// Sets a time limit in milliseconds, which browsers may ignore.
     #[must_use]
     pub fn timeout(mut self, milliseconds: u32) -> Self {
         self.timeout = Some(milliseconds);
         self
     }
 
-    /// With the credentials that the user has already.
+    /// Excludes the credentials that the user already has.
     #[must_use]
     pub fn exclude(mut self, credentials: Vec<CredentialDescriptor>) -> Self {
         self.exclude_credentials = credentials;
         self
     }
 
-    /// With these requirements for the authenticator.
+    /// Sets these requirements for the authenticator.
     #[must_use]
     pub fn select(mut self, resident_key: ResidentKey, verification: UserVerification) -> Self {
         self.authenticator_selection = SelectionJson {
@@ -165,14 +165,14 @@ impl CreationOptions {
         self
     }
 
-    /// With a request for an attestation statement.
+    /// Requests an attestation statement.
     #[must_use]
     pub fn attestation(mut self, conveyance: AttestationConveyance) -> Self {
         self.attestation = conveyance;
         self
     }
 
-    /// With hints for the browser's dialog: `security-key`, `client-device`, `hybrid`.
+    /// Adds hints for the browser's dialog: `security-key`, `client-device`, `hybrid`.
     #[must_use]
     pub fn hints(mut self, hints: Vec<String>) -> Self {
         self.hints = hints;
@@ -195,7 +195,7 @@ pub struct RequestOptions {
 }
 
 impl RequestOptions {
-    /// Options for any passkey of the relying party, user verification preferred.
+    /// Options for any passkey of the relying party, with user verification preferred.
     #[must_use]
     pub fn new(rp: &RelyingParty, challenge: &[u8]) -> Self {
         Self {
@@ -208,28 +208,28 @@ impl RequestOptions {
         }
     }
 
-    /// With a time limit in milliseconds, which browsers may ignore.
+    /// Sets a time limit in milliseconds, which browsers may ignore.
     #[must_use]
     pub fn timeout(mut self, milliseconds: u32) -> Self {
         self.timeout = Some(milliseconds);
         self
     }
 
-    /// With the credentials that are allowed. An empty list allows any passkey.
+    /// Allows only these credentials. An empty list allows any passkey.
     #[must_use]
     pub fn allow(mut self, credentials: Vec<CredentialDescriptor>) -> Self {
         self.allow_credentials = credentials;
         self
     }
 
-    /// With this requirement for user verification.
+    /// Sets this requirement for user verification.
     #[must_use]
     pub fn user_verification(mut self, verification: UserVerification) -> Self {
         self.user_verification = verification;
         self
     }
 
-    /// With hints for the browser's dialog: `security-key`, `client-device`, `hybrid`.
+    /// Adds hints for the browser's dialog: `security-key`, `client-device`, `hybrid`.
     #[must_use]
     pub fn hints(mut self, hints: Vec<String>) -> Self {
         self.hints = hints;

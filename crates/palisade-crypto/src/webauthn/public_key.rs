@@ -37,10 +37,10 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// All that are supported.
+    /// All supported algorithms.
     pub const ALL: [Self; 5] = [Self::EdDsa, Self::Es256, Self::Es384, Self::Es512, Self::Rs256];
 
-    /// What covers every authenticator in use, the preferred one first (section 5.4, L3).
+    /// The algorithms that cover every authenticator in use, the preferred one first (section 5.4, L3).
     pub const OFFERED: [Self; 3] = [Self::EdDsa, Self::Es256, Self::Rs256];
 
     /// Its number in the COSE registry.
@@ -55,7 +55,7 @@ impl Algorithm {
         }
     }
 
-    /// The algorithm of this number; None if it isn't supported.
+    /// The algorithm with this number. `None` if it isn't supported.
     #[must_use]
     pub fn from_number(number: i64) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.number() == number)
@@ -86,7 +86,7 @@ impl Serialize for Algorithm {
     }
 }
 
-/// What a COSE key of an algorithm looks like, and what judges its signatures.
+/// The form of the COSE keys of an algorithm, and the verification of its signatures.
 struct Shape {
     key_type: i64,
     curve: i64,
@@ -95,7 +95,7 @@ struct Shape {
     law: &'static dyn VerificationAlgorithm,
 }
 
-/// The public key of a credential: checked, and in the bytes that the authenticator gave.
+/// The public key of a credential: checked, with the bytes that the authenticator sent.
 #[derive(Clone)]
 pub struct PublicKey {
     cose: Vec<u8>,
@@ -138,7 +138,7 @@ impl PublicKey {
         &self.cose
     }
 
-    /// Its algorithm, which it has for life.
+    /// Its algorithm, which never changes.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
@@ -175,7 +175,7 @@ fn octet_key(map: &Map, shape: &Shape) -> Result<ParsedPublicKey, WebauthnError>
     ParsedPublicKey::new(shape.law, x).map_err(|_| WebauthnError::BadKey)
 }
 
-/// A point, uncompressed as section 5.8.5 demands; the library sees to it that it is on the curve.
+/// A point, uncompressed as section 5.8.5 requires; the library ensures that it is on the curve.
 fn curve_key(map: &Map, shape: &Shape) -> Result<(ParsedPublicKey, Vec<u8>), WebauthnError> {
     let (x, y) = (bytes(map, X)?, bytes(map, Y)?);
     let fits = integer(map, CURVE)? == shape.curve

@@ -12,12 +12,12 @@ use super::{
 /// The ways to reach an authenticator that options may name (section 5.8.4).
 const TRANSPORTS: [&str; 6] = ["ble", "hybrid", "internal", "nfc", "smart-card", "usb"];
 
-/// What a registration must match.
+/// The values that a registration must match.
 #[derive(Clone, Copy, Debug)]
 pub struct RegistrationExpectation<'a> {
     /// The challenge that was sent, 16 bytes or more, used only for this registration.
     pub challenge: &'a [u8],
-    /// What was asked of the authenticator.
+    /// The user verification that was requested.
     pub user_verification: UserVerification,
     /// The algorithms that were offered.
     pub algorithms: &'a [Algorithm],
@@ -34,19 +34,19 @@ pub struct NewCredential {
     pub id: Vec<u8>,
     /// Its key.
     pub public_key: PublicKey,
-    /// The signature counter; 0 where the authenticator has none.
+    /// The signature counter; 0 if the authenticator has none.
     pub sign_count: u32,
     /// Whether the authenticator verified its user.
     pub user_verified: bool,
-    /// Whether it may be backed up: a passkey that several devices share. Never changes.
+    /// Whether the credential may be backed up, like a passkey that several devices share. Never changes.
     pub backup_eligible: bool,
     /// Whether it is backed up now.
     pub backed_up: bool,
-    /// The model of the authenticator, which is only proven under [`AttestationPolicy::Trusted`].
+    /// The model of the authenticator, which is proven only with [`AttestationPolicy::Trusted`].
     pub aaguid: [u8; 16],
     /// The format of the attestation statement.
     pub attestation: AttestationFormat,
-    /// How it can be reached, as the browser says: known words, each once.
+    /// The transports that the browser reports: known values, each once.
     pub transports: Vec<String>,
 }
 

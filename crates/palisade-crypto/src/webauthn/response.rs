@@ -1,4 +1,4 @@
-//! What browsers send: the JSON of `PublicKeyCredential.toJSON()` (section 5.1).
+//! The responses that browsers send: the JSON of `PublicKeyCredential.toJSON()` (section 5.1).
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,7 +15,7 @@ const LONGEST_SIGNATURE: usize = 1024;
 
 /// `RegistrationResponseJSON`: the answer to `navigator.credentials.create()`.
 ///
-/// Members that aren't named here are ignored: browsers add some.
+/// Other members, which some browsers add, are ignored.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RegistrationResponse {
@@ -38,7 +38,7 @@ struct AttestationPart {
 
 /// `AuthenticationResponseJSON`: the answer to `navigator.credentials.get()`.
 ///
-/// Members that aren't named here are ignored: browsers add some.
+/// Other members, which some browsers add, are ignored.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthenticationResponse {
@@ -124,8 +124,8 @@ impl AuthenticationResponse {
         credential_id(&self.kind, &self.id, &self.raw_id)
     }
 
-    /// The user handle that the response names, not yet verified. A sign-in without a name needs
-    /// one (section 7.2, step 6); [`super::verify_authentication`] compares it with the owner's.
+    /// The user handle that the response names, not yet verified. A sign-in without a user name requires one (section
+    /// 7.2, step 6); [`super::verify_authentication`] compares it with the owner's.
     ///
     /// # Errors
     ///
@@ -173,7 +173,7 @@ fn credential_id(kind: &str, id: &str, raw_id: &str) -> Result<Vec<u8>, Webauthn
     }
 }
 
-/// Decodes base64url of at most `longest` bytes, judged by its length before work is spent on it.
+/// Decodes base64url of at most `longest` bytes, checked for its length before any other work is done.
 fn decode(text: &str, longest: usize) -> Result<Vec<u8>, WebauthnError> {
     if text.len() > (longest * 4).div_ceil(3) {
         return Err(WebauthnError::TooLarge);

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use super::Algorithm;
 use crate::random::Random;
 
-/// Flag: someone was present.
+/// Flag: a user was present.
 pub const USER_PRESENT: u8 = 0x01;
 /// Flag: the user was verified.
 pub const USER_VERIFIED: u8 = 0x04;
@@ -43,11 +43,11 @@ pub struct SoftAuthenticator {
     key: Key,
     /// The credential's id, 32 bytes at first.
     pub id: Vec<u8>,
-    /// What options named as the user at registration.
+    /// The user handle in the options of the registration.
     pub user_handle: Vec<u8>,
-    /// The counter: 0 for none; otherwise it grows by one with each sign-in.
+    /// The counter: 0 for none; otherwise, it increases by one with each sign-in.
     pub sign_count: u32,
-    /// The flags of its answers: present and verified at first.
+    /// The flags of its responses: user present and user verified at first.
     pub flags: u8,
     /// Its model.
     pub aaguid: [u8; 16],
@@ -59,7 +59,7 @@ enum Key {
 }
 
 impl SoftAuthenticator {
-    /// One with a new credential of this algorithm, which is ES256 or EdDSA.
+    /// Creates an authenticator with a new credential of this algorithm, which must be ES256 or EdDSA.
     #[must_use]
     pub fn new(algorithm: Algorithm, random: &dyn Random) -> Self {
         let mut secret = [0; 32];
@@ -78,8 +78,7 @@ impl SoftAuthenticator {
         Self { key, id, user_handle: Vec::new(), sign_count: 0, flags, aaguid: [0; 16] }
     }
 
-    /// Answers `PublicKeyCredentialCreationOptionsJSON` from a page of `origin`, without
-    /// attestation.
+    /// Responds to `PublicKeyCredentialCreationOptionsJSON` from a page of `origin`, without attestation.
     pub fn register(&mut self, options: &Value, origin: &str) -> Value {
         self.user_handle = decode(&options["user"]["id"]);
         let rp_id = options["rp"]["id"].as_str().unwrap_or_default();
@@ -88,7 +87,7 @@ impl SoftAuthenticator {
         self.registration(&client_data, &attestation_object("none", vec![], &data))
     }
 
-    /// Answers `PublicKeyCredentialRequestOptionsJSON` from a page of `origin`.
+    /// Responds to `PublicKeyCredentialRequestOptionsJSON` from a page of `origin`.
     pub fn authenticate(&mut self, options: &Value, origin: &str) -> Value {
         if self.sign_count != 0 {
             self.sign_count += 1;
@@ -130,13 +129,13 @@ impl SoftAuthenticator {
         [hash.as_slice(), &[self.flags], &self.sign_count.to_be_bytes()].concat()
     }
 
-    /// Authenticator data of a registration: the same and the credential.
+    /// Authenticator data of a registration: that of a sign-in, and the credential.
     #[must_use]
     pub fn registration_data(&self, rp_id: &str) -> Vec<u8> {
         self.registration_data_of(rp_id, &self.cose_key())
     }
 
-    /// The same with another key, for tests of keys.
+    /// Authenticator data of a registration with another key, for tests of keys.
     #[must_use]
     pub fn registration_data_of(&self, rp_id: &str, cose_key: &[u8]) -> Vec<u8> {
         let mut data = self.authenticator_data(rp_id);
@@ -150,7 +149,7 @@ impl SoftAuthenticator {
         data
     }
 
-    /// A signature over authenticator data and client data, as sign-ins and self attestation have.
+    /// A signature over authenticator data and client data, as used by sign-ins and self attestation.
     #[must_use]
     pub fn sign(&self, client_data: &[u8], authenticator_data: &[u8]) -> Vec<u8> {
         let hash: [u8; 32] = Sha256::digest(client_data).into();
@@ -163,7 +162,7 @@ impl SoftAuthenticator {
         }
     }
 
-    /// `RegistrationResponseJSON` of these parts.
+    /// `RegistrationResponseJSON` from these parts.
     #[must_use]
     pub fn registration(&self, client_data: &[u8], attestation_object: &[u8]) -> Value {
         let response = json!({
@@ -174,7 +173,7 @@ impl SoftAuthenticator {
         self.credential(&response)
     }
 
-    /// `AuthenticationResponseJSON` of these parts, signed.
+    /// `AuthenticationResponseJSON` from these parts, signed.
     #[must_use]
     pub fn authentication(&self, client_data: &[u8], authenticator_data: &[u8]) -> Value {
         let response = json!({

@@ -6,7 +6,8 @@
 
 use sqlx::postgres::PgDatabaseError;
 
-/// Whether a fresh connection may do what this one failed to do (SQLSTATE: PostgreSQL manual, appendix A).
+/// Whether an operation that failed on this connection may succeed on a fresh one (SQLSTATE: PostgreSQL manual,
+/// appendix A).
 pub(crate) fn is_of_the_connection(reported: &PgDatabaseError) -> bool {
     match reported.code() {
         // connection failure, shutdown, crash, a session that was idle for too long
@@ -15,7 +16,7 @@ pub(crate) fn is_of_the_connection(reported: &PgDatabaseError) -> bool {
     }
 }
 
-/// Whether a prepared statement, or what the server remembers of it, doesn't fit the tables any more.
+/// Whether a prepared statement, or what the server remembers of it, no longer fits the tables.
 pub(crate) fn is_outdated(reported: &PgDatabaseError) -> bool {
     match reported.code() {
         // no such prepared statement; one that exists already

@@ -1,4 +1,4 @@
-//! The transaction a migration runs in: a connection of its own, without time limits.
+//! The transaction that a migration runs in, on a separate connection without time limits.
 
 use sqlx::postgres::PgConnection;
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _};

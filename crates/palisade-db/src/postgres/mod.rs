@@ -33,17 +33,16 @@ use crate::{Args, DbError, DbErrorKind, Lock, Options};
 use notifier::Notifier;
 use queue::{Held, LockQueue};
 
-/// How long one waits for a connection. Below one second, so that "the database is gone" is said
-/// within one.
+/// How long to wait for a connection. Less than one second, so that an outage is reported within one second.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// How long the first connection may take: start-up can wait, and its error should be the real one.
 const FIRST_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A pooled connection that lay idle for longer is tried before use.
+/// A pooled connection that was idle for longer is tested before use.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
-/// How much longer than the server the client waits: normally the server's own limit strikes first.
+/// How much longer than the server the client waits: normally, the server's own limit is reached first.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// An open PostgreSQL database.
@@ -122,8 +121,8 @@ impl Postgres {
         })
     }
 
-    /// Whether changes can be made: not on a standby, nor where the server or the role is told to read only.
-    /// Nothing is written to find out.
+    /// Whether changes can be made. They can't on a standby, or if the server or the role is set to read-only. Nothing
+    /// is written to find out.
     pub(crate) async fn takes_writes(&self) -> Result<bool, DbError> {
         let sql = "select current_setting('transaction_read_only') = 'off' and reset_val = 'off'
                    from pg_settings where name = 'default_transaction_read_only'";
@@ -136,9 +135,9 @@ impl Postgres {
         Ok(takes_writes)
     }
 
-    /// Makes a change that leaves everything as it was, but goes the way of every change: to the disk, and to the
-    /// standby that commits wait for. Nothing ends that wait, not even when the client is gone. Until it is
-    /// over the row is locked, and another try ends at the lock: no more than one of them waits.
+    /// Makes a change that has no effect, but takes the same path as every change: to the disk, and to the standby that
+    /// commits wait for. Nothing ends that wait, not even a client that disconnects. Until it ends, the row is locked,
+    /// and another test write stops at the lock, so at most one of them waits.
     pub(crate) async fn try_to_write(&self) -> Result<(), DbError> {
         let mut connection = Pooled::take(&self.pool, self.limit).await?;
         let change = format!(
@@ -164,8 +163,8 @@ impl Postgres {
         Ok(connection)
     }
 
-    /// Whether the error means that a pooled connection is dead or outdated; from then on the pool gives out none
-    /// that is as old.
+    /// Whether the error means that a pooled connection is dead or outdated; from then on, the pool hands out no
+    /// connection that is as old.
     fn lost(&self, error: &DbError) -> bool {
         let lost = error.is_lost_connection();
         if lost {
@@ -178,7 +177,7 @@ impl Postgres {
         PgConnectOptions::clone(&self.pool.connect_options())
     }
 
-    /// A connection of its own that hears of other processes' changes, until it is lost.
+    /// A separate connection that receives notifications of other processes' changes, until it is lost.
     pub(crate) async fn listen(&self) -> Result<PgListener, DbError> {
         let pool = one_connection(self.connect_options());
         let mut listener = PgListener::connect_with(&pool).await?;
@@ -198,7 +197,7 @@ impl Postgres {
     }
 }
 
-/// A connection beside those that requests share, made when it is needed.
+/// A pool of one connection, separate from those that requests share, opened when it is needed.
 fn one_connection(connect: PgConnectOptions) -> PgPool {
     PgPoolOptions::new()
         .max_connections(1)
@@ -236,10 +235,10 @@ impl Losses {
 
 /// Begins a transaction and takes its locks, in one round trip.
 ///
-/// SECURITY: the locks are statements of their own: each statement that follows sees what was committed while
-/// they were waited for. The level is named, because a database may have another as its default, under which
-/// every statement would see the database as it was before the wait
-/// (tests: a_lock_is_taken_before_anything_is_looked_at, a_default_of_the_database_changes_no_level).
+/// SECURITY: the locks are statements of their own: each statement that follows sees what was committed while they were
+/// waited for. The isolation level is specified, because a database may have another as its default, under which every
+/// statement would see the database as it was before the wait (tests: a_lock_is_taken_before_anything_is_looked_at,
+/// a_default_of_the_database_changes_no_level).
 fn begin(locks: &[Lock]) -> String {
     let mut sql = String::from("begin isolation level read committed");
     for (number, lock) in locks.iter().enumerate() {
@@ -267,8 +266,8 @@ async fn set_limits(connection: &mut PgConnection, limit: Duration) -> Result<()
     .map(drop)
 }
 
-/// A connection out of the pool. It goes back only when it is known to be in order; in any other case,
-/// cancellation half-way included, it is closed.
+/// A connection from the pool. It is returned only if it is known to be intact; in any other case, including
+/// cancellation halfway, it is closed.
 struct Pooled {
     connection: PoolConnection<Driver>,
     in_order: bool,
@@ -329,7 +328,7 @@ async fn collect(
     Ok(Answer::Postgres(rows, changed))
 }
 
-/// An open transaction. Dropped, it is rolled back by a task of its own.
+/// An open transaction. If it is dropped, a separate task rolls it back.
 pub(crate) struct PgTransaction {
     connection: Option<Pooled>,
     /// Its locks, as other changes of this process see them.
@@ -370,7 +369,7 @@ impl PgTransaction {
         self.has_notices = true;
     }
 
-    /// Commits in a task of its own, so that a caller who stops waiting does not stop the commit.
+    /// Commits in a separate task, so that a caller who stops waiting does not stop the commit.
     pub(crate) async fn commit(mut self) -> Result<(), DbError> {
         let Some(mut connection) = self.connection.take() else {
             return Err(DbError::wrong("the transaction has ended"));
@@ -396,8 +395,8 @@ impl PgTransaction {
     }
 }
 
-/// Whether a failed commit leaves open what became of it. A server that names a reason of its own has
-/// rolled back; silence, a lost connection or a server going down proves nothing.
+/// Whether the outcome of a failed commit is unknown. A server that states its own reason has rolled back; silence, a
+/// lost connection or a server that is shutting down proves nothing.
 fn may_be_stored(error: &DbError) -> bool {
     matches!(error.kind(), DbErrorKind::Unavailable | DbErrorKind::Timeout)
 }

@@ -1,10 +1,11 @@
-//! Waking the processes that listen for changes.
+//! Wakes the processes that listen for changes.
 //!
 //! PostgreSQL lets one notifying transaction at a time commit, and the next waits until its sync to disk is done: a
-//! transaction that notified itself would take the shared commit away from all others. So a transaction only says that
-//! it has notices, and one task sends one notification for all that committed since the last. Two notifications are at
-//! least [`GATHERED_FOR`] apart. If a notification is lost with the process or the connection, readers find the change
-//! at their next poll. The notification names its sender, so that a process doesn't wake itself.
+//! transaction that sent its own notification would keep all others from sharing a commit. So a transaction only
+//! records that it has notices, and one task sends one notification for all transactions that have committed since the
+//! last one. Two notifications are at least [`GATHERED_FOR`] apart. If a notification is lost with the process or the
+//! connection, readers find the change at their next poll. The notification names its sender, so that a process doesn't
+//! wake itself.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
@@ -19,12 +20,12 @@ use crate::DbError;
 
 /// The channel on which processes wake each other.
 pub(super) const CHANNEL: &str = "palisade_feed";
-/// What is committed so soon after a notification is announced with the next.
+/// Changes that are committed within this time after a notification are announced with the next one.
 const GATHERED_FOR: Duration = Duration::from_millis(5);
 
-/// Sends notifications over a connection of its own; ends with its last owner.
+/// Sends notifications over a separate connection; stops when its last owner is dropped.
 pub(super) struct Notifier {
-    /// Who sends them: another name for each open database.
+    /// The sender: a different name for each open database.
     pub(super) sender: String,
     pending: Arc<Notify>,
     pool: PgPool,

@@ -1,7 +1,7 @@
-//! Where changes of this process wait for each other's locks, before they take a connection.
+//! The queue in which changes of this process wait for each other's locks, before they take a connection.
 //!
 //! SECURITY: a change that waits for a lock in the database keeps a connection while it waits. A client that sends many
-//! changes of one account could take all connections from everyone else (test:
+//! changes of one account could take all connections away from everyone else (test:
 //! changes_that_wait_for_a_lock_take_no_connection).
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use crate::{DbError, Lock};
 #[derive(Default)]
 pub(super) struct LockQueue(Mutex<HashMap<i64, Arc<RwLock<()>>>>);
 
-/// What a change holds in this process, until it is dropped.
+/// The locks that a change holds in this process, until this value is dropped.
 pub(super) struct Held {
     /// In the order of their keys; the last one may still be waited for.
     guards: Vec<(i64, Option<Guard>)>,

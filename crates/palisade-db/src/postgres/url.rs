@@ -1,4 +1,4 @@
-//! Reading a PostgreSQL URL, and what it must say about TLS.
+//! Reads a PostgreSQL URL, and checks what it requests for TLS.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -11,9 +11,9 @@ use crate::DbError;
 /// Statements kept prepared per connection.
 const PREPARED_STATEMENTS: usize = 256;
 
-/// SECURITY: the driver's own default, `prefer`, goes on in the clear when the server (or someone in
-/// between) offers no TLS, and `require` takes any certificate. Off this machine only `verify-full`
-/// will do (test: off_this_machine_anything_below_verify_full_is_refused).
+/// SECURITY: the driver's own default, `prefer`, continues without encryption if the server (or someone in between)
+/// offers no TLS, and `require` accepts any certificate. For other machines, only `verify-full` is accepted (test:
+/// off_this_machine_anything_below_verify_full_is_refused).
 pub(super) fn connect_options(url: &str) -> Result<PgConnectOptions, DbError> {
     let options = PgConnectOptions::from_str(url)
         .map_err(|cause| DbError::wrong("the database URL is malformed").caused_by(cause))?
@@ -37,12 +37,12 @@ pub(super) fn connect_options(url: &str) -> Result<PgConnectOptions, DbError> {
     }
 }
 
-/// Whether a URL can be used; nothing is connected to.
+/// Whether a URL can be used. Doesn't connect.
 pub(crate) fn check_url(url: &str) -> Result<(), DbError> {
     connect_options(url).map(drop)
 }
 
-/// The `sslmode` that the URL itself asks for; the last one counts, as in the driver.
+/// The `sslmode` that the URL itself requests; the last one counts, as in the driver.
 fn asked_mode(url: &str) -> Option<String> {
     let (_, query) = url.split_once('?')?;
     let query = query.split('#').next().unwrap_or_default();

@@ -29,7 +29,7 @@ const PAGE_CACHE: &str = "-512";
 /// Statements kept prepared per connection.
 const PREPARED_STATEMENTS: usize = 256;
 
-/// Where the database is and how long one may wait for it.
+/// The location of the database, and how long to wait for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) path: PathBuf,
@@ -38,7 +38,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// The database whose file lies at `path` now.
+    /// The database whose file is at `path` now.
     pub(crate) fn new(path: PathBuf, statement_timeout: Duration) -> io::Result<Self> {
         let file = identity(&path)?;
         Ok(Self { path, statement_timeout, file })
@@ -46,10 +46,10 @@ impl Source {
 
     /// Whether the file at the path is still the one that was opened first.
     ///
-    /// SECURITY: one that was replaced would go on to be read and written where no one finds it, and
-    /// what other processes end in the new one would never be heard of. Opening the new one beside the old
-    /// could mix the two (sqlite.org/howtocorrupt.html), so nothing is done until the process is started
-    /// again (test: a_file_that_was_replaced_is_not_used_any_more).
+    /// SECURITY: a replaced file would continue to be read and written where no one finds it, and what other processes
+    /// end in the new file would never be noticed here. Opening the new file while the old one is open could mix the
+    /// two (sqlite.org/howtocorrupt.html), so the database can't be used until the process is restarted (test:
+    /// a_file_that_was_replaced_is_not_used_any_more).
     ///
     /// # Errors
     /// When it isn't.
@@ -73,7 +73,7 @@ async fn apart(options: SqliteConnectOptions) -> Result<SqliteConnection, sqlx::
         .map_err(|_| sqlx::Error::WorkerCrashed)?
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Use {
     Reading,
@@ -118,7 +118,7 @@ impl Connection {
         Arc::clone(&self.stop)
     }
 
-    /// Runs one statement to its end; stopped when it takes longer than the statement timeout.
+    /// Runs one statement to completion. It is stopped if it takes longer than the statement timeout.
     pub(crate) async fn run(&mut self, statement: &Statement) -> Result<Answer, Failure> {
         let bound = statement.sqlite_arguments().map_err(Failure::Statement)?;
         let query = sqlx::query_with(statement.sql, bound);
@@ -132,7 +132,7 @@ impl Connection {
         answer.map_err(Failure::from)
     }
 
-    /// Runs one statement of our own without values and without a time limit.
+    /// Runs one internal statement, without values and without a time limit.
     pub(crate) async fn control(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
         self.inner.execute(sql).await.map(drop)
     }
@@ -142,7 +142,7 @@ impl Connection {
         sqlx::raw_sql(sql).execute(&mut self.inner).await.map(drop)
     }
 
-    /// Closes the connection; what was not committed is gone.
+    /// Closes the connection. Uncommitted changes are lost.
     pub(crate) async fn close(self) {
         if let Err(cause) = self.inner.close().await {
             tracing::warn!(%cause, "a SQLite connection did not close cleanly");
@@ -166,11 +166,11 @@ where
     Ok(Answer::Sqlite(rows, changed))
 }
 
-/// A statement that failed, and what that means for the transaction around it.
+/// A failed statement, and its effect on the transaction around it.
 pub(crate) enum Failure {
     /// Only the statement was undone.
     Statement(DbError),
-    /// The transaction cannot be trusted any more.
+    /// The transaction can no longer be trusted.
     Transaction(DbError),
 }
 

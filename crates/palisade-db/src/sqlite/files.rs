@@ -1,8 +1,8 @@
 //! Checks who may read the files, and that no other file has been put in their place.
 //!
-//! SECURITY: none of them is ever reached through a link. Another user who may write to the directory, or an unpacked
-//! archive, could make us read, overwrite or expose a file somewhere else. (The directory itself may be a link; the
-//! operator names it.) (test: a_database_that_is_a_link_is_neither_opened_nor_made)
+//! SECURITY: these files are never opened through a link. Another user who may write to the directory, or an unpacked
+//! archive, could make the process read, overwrite or expose a file somewhere else. (The directory itself may be a
+//! link; the operator names it.) (test: a_database_that_is_a_link_is_neither_opened_nor_made)
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
@@ -16,7 +16,7 @@ use rustix::process::geteuid;
 const OWNER_ONLY_FILE: u32 = 0o600;
 const OWNER_ONLY_DIRECTORY: u32 = 0o700;
 
-/// Options for opening a file without following a link, nor waiting where it is a pipe.
+/// Options for opening a file without following a link and without blocking on a pipe.
 pub(crate) fn no_link() -> OpenOptions {
     let mut options = OpenOptions::new();
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits();
@@ -24,7 +24,7 @@ pub(crate) fn no_link() -> OpenOptions {
     options
 }
 
-/// Opens a file that has to be one, and makes it for its owner alone where `options` say so.
+/// Opens a file, which must be a regular file. If `options` say so, creates it, accessible only to its owner.
 pub(crate) fn open_file(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let file = options.mode(OWNER_ONLY_FILE).open(path).map_err(|error| {
         // What O_NOFOLLOW is told of a link (open(2)).
@@ -47,12 +47,11 @@ fn not_a_file(path: &Path) -> io::Error {
     io::Error::new(ErrorKind::InvalidInput, detail)
 }
 
-/// Makes sure that the database file exists and that it and its companions are readable and writable
-/// for their owner alone. A directory that had to be made is closed to others too; one that was there
-/// is left as it is.
+/// Ensures that the database file exists, and that it and its companion files are readable and writable only by their
+/// owner. A directory that has to be created is closed to others too; an existing one is left as it is.
 ///
-/// SECURITY: the file is made before SQLite sees it, because SQLite would make it with the process's
-/// umask; it gives `-wal` and `-shm` the mode of the database (test: nobody_but_the_owner_can_read_the_files).
+/// SECURITY: the file is created before SQLite opens it, because SQLite would create it with the process's umask.
+/// SQLite gives `-wal` and `-shm` the mode of the database (test: nobody_but_the_owner_can_read_the_files).
 pub(crate) fn prepare(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         make_directory(parent)?;
@@ -69,14 +68,14 @@ pub(crate) fn prepare(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Which file it is.
+/// Identifies a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileId {
     device: u64,
     inode: u64,
 }
 
-/// Which file lies at `path`, which has to be a file.
+/// Identifies the file at `path`, which must be a regular file.
 pub(crate) fn identity(path: &Path) -> io::Result<FileId> {
     let found: Metadata = fs::symlink_metadata(path)?;
     if !found.is_file() {
@@ -85,10 +84,10 @@ pub(crate) fn identity(path: &Path) -> io::Result<FileId> {
     Ok(FileId { device: found.dev(), inode: found.ino() })
 }
 
-/// With less space than this a disk is full: a change takes some pages in the log and in the file.
+/// A disk with less space than this counts as full: a change takes some pages in the log and in the file.
 const FULL: u64 = 1024 * 1024;
 
-/// Whether the file may be written and its disk has room.
+/// Whether the file can be written and its disk has space.
 pub(crate) fn can_be_written(path: &Path) -> bool {
     if access(path, Access::WRITE_OK).is_err() {
         return false;

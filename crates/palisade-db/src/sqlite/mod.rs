@@ -17,14 +17,14 @@ use crate::{Args, DbError, Options};
 use readers::Readers;
 use writer::Writer;
 
-/// An open SQLite database.
-/// How many readers are of use: a read of SQLite is work for a core and no waiting, and each connection keeps a
+/// How many readers are useful: a read of SQLite is processor work without waiting, and each connection keeps a
 /// thread, pages and prepared statements.
 fn useful() -> u32 {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     u32::try_from(cores.max(2)).unwrap_or(u32::MAX)
 }
 
+/// An open SQLite database.
 #[derive(Clone)]
 pub(crate) struct Sqlite {
     pub(crate) source: Source,
@@ -52,7 +52,7 @@ impl Sqlite {
         self.writer.begin().await
     }
 
-    /// Whether changes can be made, as far as the file and its disk tell.
+    /// Whether changes can be made, as far as the file and its disk show.
     pub(crate) async fn takes_writes(&self) -> Result<bool, DbError> {
         let read = Statement::new("select count(*) from sqlite_schema", Args::default())?;
         self.read(&read).await?;

@@ -1,4 +1,4 @@
-//! The connections that only read.
+//! The read-only connections.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,13 +11,14 @@ use super::connection::{Connection, Failure, Source, Use};
 use crate::DbError;
 use crate::statement::{Answer, Statement};
 
-/// A connection that no one used for so long is closed: each holds a thread and a cache of pages.
+/// A connection that is unused for this long is closed: each holds a thread and a cache of pages.
 const KEPT_FOR: Duration = Duration::from_secs(15);
 
 /// A bounded set of read connections, opened when needed.
 pub(crate) struct Readers {
     source: Source,
-    /// With the time of their last use, the latest at the end, where they are taken from.
+    /// The idle connections with the time of their last use. Connections are taken from the end, where the most
+    /// recently used one is.
     idle: Mutex<Vec<(Instant, Connection)>>,
     permits: Semaphore,
     kept_for: Duration,
@@ -51,7 +52,7 @@ impl Readers {
         answer.map_err(Failure::into_error)
     }
 
-    /// Keeps a connection for the next read; answers one that no one needed for long.
+    /// Keeps a connection for the next read; returns one that hasn't been needed for a while.
     fn put_back(&self, connection: Connection) -> Option<Connection> {
         let now = Instant::now();
         let mut idle = self.lock_idle();
@@ -77,7 +78,7 @@ fn closed() -> DbError {
     DbError::unavailable("the database is being closed")
 }
 
-/// Stops the statement of a reader that was cancelled half-way; its connection is given up.
+/// Stops the statement of a reader that was canceled halfway. Its connection is not reused.
 struct Borrowed {
     stop: Arc<AtomicBool>,
     finished: bool,

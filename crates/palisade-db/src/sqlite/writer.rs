@@ -1,9 +1,9 @@
-//! The one connection that writes, and the commit its users share.
+//! The only connection that writes, and the commits that its users share.
 //!
-//! A sync to disk costs milliseconds, a savepoint microseconds. So changes that arrive together become
-//! members of one group: an outer transaction in which each member runs in a savepoint of its own, one
-//! after the other, in the order they asked. The group commits when no one waits or after
-//! [`GROUP_LIMIT`] members, and only then does any member learn that it is stored.
+//! A sync to disk costs milliseconds, a savepoint microseconds. So changes that arrive together become members of one
+//! group: an outer transaction in which each member runs in a savepoint of its own, one after the other, in the order
+//! of their requests. The group commits when no change is waiting or after [`GROUP_LIMIT`] members, and its members are
+//! acknowledged only after that.
 //!
 //! A task owns the connection, so nothing a caller does (drop, cancellation, panic) can leave it halfway: a member's
 //! handle is a channel, and a closed channel means "roll back".
@@ -23,7 +23,7 @@ use crate::{Args, DbError, DbErrorKind};
 /// The most members a group has.
 const GROUP_LIMIT: usize = 64;
 
-/// Where changes queue for the writer.
+/// The queue of changes that wait for the writer.
 #[derive(Clone)]
 pub(crate) struct Writer {
     queue: mpsc::UnboundedSender<Request>,
@@ -92,7 +92,7 @@ impl Writer {
         })
     }
 
-    /// Waits for a turn, in the order of asking.
+    /// Waits for a turn, in the order of the calls.
     pub(crate) async fn begin(&self) -> Result<Member, DbError> {
         #[cfg(feature = "testing")]
         let _waiting = Waiting::new(&self.waiting);
@@ -115,7 +115,7 @@ impl Writer {
         if ended.last_failed >= open { Err(group_failed()) } else { Ok(()) }
     }
 
-    /// Makes a change that leaves everything as it was, but goes through the disk.
+    /// Makes a change that has no effect, but is written to disk.
     pub(crate) async fn try_to_write(&self) -> Result<(), DbError> {
         let mut member = self.begin().await?;
         // A page that is what it was isn't written: it has to change and change back.
@@ -140,7 +140,7 @@ impl Writer {
         self.waiting.load(Ordering::Acquire)
     }
 
-    /// Ends the task after the changes that wait already.
+    /// Ends the task once the changes that are already waiting are done.
     pub(crate) async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.queue.send(Request::Close(done)).is_ok() && closed.await.is_err() {
@@ -188,7 +188,7 @@ impl Member {
         answer.await.map_err(|_| ended())?
     }
 
-    /// Waits until the group is on disk. The commit goes on when the caller does not wait for it.
+    /// Waits until the group is on disk. The commit continues even if the caller stops waiting.
     pub(crate) async fn commit(self) -> Result<(), DbError> {
         let (acknowledge, acknowledged) = oneshot::channel();
         self.send(Command::Commit(acknowledge)).await?;
@@ -313,7 +313,7 @@ impl Task {
     /// that commits is acknowledged at the end of the group.
     ///
     /// # Errors
-    /// When the outer transaction cannot be trusted any more.
+    /// When the outer transaction can no longer be trusted.
     async fn serve(&mut self, grant: Grant) -> Result<Option<Acknowledgement>, DbError> {
         let (commands, mut received) = mpsc::channel(1);
         if grant.send(Ok(Member { commands })).is_ok() {
@@ -355,9 +355,9 @@ impl Task {
         }
     }
 
-    /// SECURITY: after a failed commit the transaction may still be open; were it left so, the next
-    /// group's commit would store what its members were told is lost
-    /// (test: a_group_that_cannot_commit_tells_every_member_and_stores_nothing).
+    /// SECURITY: after a failed commit the transaction may still be open; if it were left open, the next group's commit
+    /// would store what this group's members were told is lost (test:
+    /// a_group_that_cannot_commit_tells_every_member_and_stores_nothing).
     async fn reset(&mut self) {
         if let Some(mut connection) = self.connection.take() {
             if let Err(cause) = connection.control("rollback").await {

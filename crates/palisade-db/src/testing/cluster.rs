@@ -17,8 +17,8 @@ const SETTINGS: &str = "\
     synchronous_commit = on\n\
     shared_buffers = 32MB\n";
 
-/// A PostgreSQL cluster on a free loopback port, with the C locale and without passwords. Ended and
-/// removed when dropped.
+/// A PostgreSQL cluster on a free loopback port, with the C locale and without passwords. Stopped and removed when
+/// dropped.
 pub struct Cluster {
     port: u16,
     keeper: Mutex<Keeper>,
@@ -40,8 +40,8 @@ impl Cluster {
         Self::start_with("", &[])
     }
 
-    /// Starts a cluster with more lines in `postgresql.conf`, and with files (name, content) in the
-    /// directory above its data directory: `ssl_key_file = '../server.key'`.
+    /// Starts a cluster with additional lines in `postgresql.conf`, and with files (name, content) in the directory
+    /// above its data directory: `ssl_key_file = '../server.key'`.
     ///
     /// # Panics
     /// When PostgreSQL is not installed or does not start.
@@ -68,7 +68,7 @@ impl Cluster {
         Self { port, keeper: Mutex::new(keeper) }
     }
 
-    /// Stops the server at once, as a crash would. Does nothing to the files.
+    /// Stops the server at once, as a crash would. Leaves the files unchanged.
     ///
     /// # Panics
     /// When it does not stop.

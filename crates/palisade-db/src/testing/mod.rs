@@ -1,9 +1,8 @@
 //! Throwaway databases for tests, behind the feature `testing`.
 //!
-//! [`TestDb`] is a fresh, empty database: a SQLite file in a directory of its own, or a database of its
-//! own in a PostgreSQL cluster that the test process starts when the first test asks for it.
-//! [`Cluster`] is a whole cluster for a test that stops it. What is started here ends with the test
-//! process, even when that is killed.
+//! [`TestDb`] is a fresh, empty database: a SQLite file in a directory of its own, or a database of its own in a
+//! PostgreSQL cluster that the test process starts when the first test needs it. [`Cluster`] is a whole cluster for a
+//! test that stops it. What is started here ends with the test process, even when that is killed.
 
 #![expect(
     clippy::expect_used,
@@ -28,8 +27,8 @@ pub use schema::{ColumnShape, TableShape, schema};
 use crate::db::Engine;
 use crate::{Db, Options, ReadDb};
 
-/// How many changes have been committed together so far, counted in groups. On PostgreSQL nothing is
-/// shared and the answer is zero.
+/// The number of groups of changes that have been committed so far. Zero on PostgreSQL, where changes don't share a
+/// commit.
 pub fn committed_groups(db: &ReadDb) -> u64 {
     match &db.engine {
         Engine::Sqlite(sqlite) => sqlite.committed_groups(),
@@ -37,11 +36,11 @@ pub fn committed_groups(db: &ReadDb) -> u64 {
     }
 }
 
-/// Returns once a change waits for another one: on SQLite one of this process for its turn to write, on PostgreSQL any
-/// of this database for a lock.
+/// Returns once a change waits for another one: on SQLite, a change of this process for its turn to write; on
+/// PostgreSQL, any change of this database for a lock.
 ///
 /// # Panics
-/// When none does for ten seconds.
+/// When no change waits within ten seconds.
 pub async fn until_one_waits(db: &ReadDb) {
     for _ in 0..2000 {
         let waiting = match &db.engine {
@@ -95,8 +94,8 @@ impl TestDb {
         Self::postgres_copy("template0").await
     }
 
-    /// A copy of the template `name`, which `prepare` fills the first time it is asked for in this
-    /// process. Copying is much faster than migrating.
+    /// A copy of the template `name`, which `prepare` fills the first time it is requested in this process. Copying is
+    /// much faster than migrating.
     pub async fn postgres_from<F, Fut>(name: &str, prepare: F) -> Self
     where
         F: FnOnce(Db) -> Fut,
@@ -147,7 +146,7 @@ impl TestDb {
         &self.db
     }
 
-    /// Its URL, to open it once more.
+    /// Its URL, for opening it again.
     pub fn url(&self) -> &str {
         &self.url
     }

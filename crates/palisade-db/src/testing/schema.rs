@@ -1,10 +1,10 @@
-//! What the tables look like, in words that mean the same on both databases.
+//! The structure of the tables, in terms that mean the same on both databases.
 
 use std::collections::BTreeMap;
 
 use crate::{Backend, DbError, ReadDb, args};
 
-/// A table, without the migration table and what the database keeps for itself.
+/// A table. The migration table and the database's internal tables are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableShape {
     /// Its name.
@@ -20,7 +20,7 @@ pub struct TableShape {
 pub struct ColumnShape {
     /// Its name.
     pub name: String,
-    /// The type word of the migration.
+    /// The column type, as migrations write it.
     pub type_word: String,
     /// Whether NULL is refused. On SQLite a primary key does not imply it: write `not null`.
     pub not_null: bool,
@@ -54,7 +54,7 @@ const POSTGRES_UNIQUE: &str = "select cast(t.relname as text), cast(x.relname as
     where i.indisunique and n.nspname = 'public'
     order by t.relname, x.relname, k.place";
 
-/// The tables by name. Two databases made by the same migrations give equal answers.
+/// The tables by name. Two databases with the same migrations give equal results.
 ///
 /// # Errors
 /// The error of the database.

@@ -14,7 +14,7 @@ use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Room for the line of a request.
+/// The usual length of a request's line, in bytes.
 const USUAL_LENGTH: usize = 512;
 
 /// Writes events as JSON, with the time of this clock.
@@ -55,7 +55,7 @@ impl Line {
     }
 
     fn json(&mut self, value: &(impl Serialize + ?Sized)) {
-        // Numbers and text always have a JSON form, and memory takes whatever is written.
+        // Numbers and text always have a JSON form, and a write to memory can't fail.
         let _ = serde_json::to_writer(&mut self.0, value);
     }
 }
@@ -95,7 +95,7 @@ mod tests {
     use super::super::tests::written_by;
     use super::*;
 
-    /// What is written when `log` runs.
+    /// Returns what is written when `log` runs.
     fn written(log: impl FnOnce()) -> String {
         written_by(|writer| {
             let subscriber = tracing_subscriber::fmt()

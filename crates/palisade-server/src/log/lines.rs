@@ -1,4 +1,4 @@
-//! Lines on their way to standard error.
+//! The buffer between code that logs and standard error.
 //!
 //! SECURITY: code that logs never waits for the reader. A stalled collector would otherwise block every request,
 //! `/livez` and the end of the process. Lines that don't fit are dropped and counted, and the count is logged when the
@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How long lines are gathered.
+/// How long lines are gathered before they are written.
 const WRITE_EVERY: Duration = Duration::from_millis(50);
-/// So much waits at most.
+/// The maximum number of bytes that wait.
 const FULL: usize = 1024 * 1024;
-/// Lines are gathered in pieces of this size. One buffer that grows to a megabyte is copied at each doubling,
-/// and the allocator keeps the space of the smaller ones after a burst.
+/// Lines are gathered in pieces of this size. A single buffer that grows to a megabyte would be copied at each
+/// doubling, and the allocator would keep the space of the smaller buffers after a burst.
 const PIECE: usize = 64 * 1024;
-/// How long the end of the process waits for a reader.
+/// How long a process that ends waits for a stalled reader.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Lines that wait to be written.
@@ -27,7 +27,7 @@ pub(crate) struct Lines(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     waiting: Mutex<Waiting>,
-    /// A caller waits until everything is written.
+    /// Signals that a caller waits until everything is written.
     asked: Condvar,
     written: Condvar,
 }
@@ -37,9 +37,9 @@ struct Waiting {
     /// Whole lines; the last piece is being filled.
     pieces: Vec<Vec<u8>>,
     bytes: usize,
-    /// Lines that were never written, since the start.
+    /// The number of lines since the start that were never written.
     dropped: u64,
-    /// How often everything was asked for, and up to which of those it was written.
+    /// The number of flushes that were requested, and how many of them are complete.
     asked: u64,
     done: u64,
 }
@@ -59,7 +59,7 @@ impl Waiting {
 }
 
 impl Lines {
-    /// Starts the thread that writes.
+    /// Starts the thread that writes the lines to `out`.
     pub(crate) fn write_to(&self, mut out: impl Write + Send + 'static) -> io::Result<()> {
         let lines = self.clone();
         let run = move || {
@@ -76,7 +76,7 @@ impl Lines {
         self.waiting().dropped
     }
 
-    /// Waits until everything that was logged before is written, or a reader that stands still has had its time.
+    /// Waits until everything that was logged before is written, but at most for `LAST_WORDS`.
     pub(crate) fn flush(&self) {
         let mut waiting = self.waiting();
         waiting.asked += 1;
@@ -86,7 +86,7 @@ impl Lines {
         drop(self.0.written.wait_timeout_while(waiting, LAST_WORDS, unwritten));
     }
 
-    /// Writes what has gathered. No lock is held meanwhile.
+    /// Writes the lines that have gathered. No lock is held during the write.
     fn turn(&self, out: &mut impl Write, told: &mut u64) {
         let (pieces, asked) = {
             let quiet = |waiting: &mut Waiting| waiting.asked == waiting.done;
@@ -99,7 +99,7 @@ impl Lines {
         for piece in pieces {
             match write_whole(out, &piece) {
                 Ok(()) => read = true,
-                // The reader is gone, or its disk is full: nowhere to say so, but for the count.
+                // The reader is gone or its disk is full. This can't be logged, only counted.
                 Err(_) => self.waiting().dropped += count_lines(&piece),
             }
         }
@@ -108,7 +108,7 @@ impl Lines {
             let lines = dropped - *told;
             *told = dropped;
             tracing::error!(lines, "log lines were dropped: standard error was not read in time");
-            // This line belongs to what was asked for.
+            // The next turn writes this line too before it completes the flush.
             return;
         }
         self.waiting().done = asked;
@@ -124,7 +124,7 @@ fn count_lines(piece: &[u8]) -> u64 {
     piece.iter().map(|byte| u64::from(*byte == b'\n')).sum()
 }
 
-/// Standard error may be set to not wait, by another process that shares it.
+/// Writes a whole piece, even if another process that shares standard error has made it non-blocking.
 fn write_whole(out: &mut impl Write, mut piece: &[u8]) -> io::Result<()> {
     while !piece.is_empty() {
         match out.write(piece) {
@@ -162,7 +162,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes what is written only when the other end asks for it.
+    /// A writer that accepts bytes only when the other end receives them.
     struct Slow(SyncSender<Vec<u8>>);
 
     impl Write for Slow {
@@ -190,10 +190,10 @@ mod tests {
         for _ in 0..4_000 {
             lines.clone().write_all(&line).unwrap();
         }
-        // Two times what may wait: one is in the writer's hands at most.
+        // Twice the limit at most is not dropped: the waiting lines, and those that the writer holds.
         assert!(lines.dropped() >= 1_900, "{}", lines.dropped());
         assert!(lines.waiting().bytes <= FULL);
-        // The last words are bounded too.
+        // The last flush has a time limit too.
         lines.flush();
         let written = 4_000 - lines.dropped();
         let mut read = 0;

@@ -1,8 +1,7 @@
 //! The log: one line per event on standard error, as text for people or as JSON.
 //!
-//! Lines are gathered in memory and written every 50 ms by a thread of its own, so that a request
-//! doesn't pay for a system call and never waits for the reader; a crash of the whole process may lose the
-//! last lines.
+//! Lines are gathered in memory and written every 50 ms by a separate thread, so that a request doesn't pay for a
+//! system call and never waits for the reader. A crash of the whole process may lose the last lines.
 
 mod json;
 mod lines;
@@ -22,7 +21,7 @@ use json::JsonLines;
 pub(crate) use lines::Lines;
 use pretty::VisibleFields;
 
-/// Starts logging as the settings say.
+/// Starts logging according to the settings.
 pub(crate) fn start(settings: &Settings) -> Result<Lines, Failure> {
     let log = Lines::default();
     let level = match settings.telemetry.log_level {
@@ -46,10 +45,10 @@ pub(crate) fn start(settings: &Settings) -> Result<Lines, Failure> {
     };
     started.map_err(|error| Failure::failed(format!("can't start the log: {error}")))?;
     let failed = |error| Failure::failed("can't start the log thread").because(error);
-    // A handle of its own: the lock of the standard one would be held while a reader stands still.
+    // A separate handle, because the lock of the standard one would be held while a reader is stalled.
     let out = io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
     log.write_to(File::from(out)).map_err(failed)?;
-    // Written at once to standard error, as it is by default, a panic would wait for the reader.
+    // The default hook writes directly to standard error, so a panic would wait for the reader.
     std::panic::set_hook(Box::new(note_panic));
     Ok(log)
 }
@@ -67,7 +66,7 @@ mod tests {
 
     use super::*;
 
-    /// What a subscriber writes.
+    /// The output of a subscriber.
     #[derive(Clone, Default)]
     pub(super) struct Written(Arc<Mutex<Vec<u8>>>);
 
@@ -81,7 +80,7 @@ mod tests {
         }
     }
 
-    /// What is written when `log` runs.
+    /// Returns what is written when `log` runs.
     pub(super) fn written_by(log: impl FnOnce(Written)) -> String {
         let written = Written::default();
         log(written.clone());

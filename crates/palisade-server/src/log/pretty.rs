@@ -11,7 +11,7 @@ use tracing::field::{Field, Visit};
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::{FormatFields, Writer};
 
-/// Writes the message as it is, other fields as `name=value`.
+/// Writes the message as it is, and other fields as `name=value`.
 pub(super) struct VisibleFields;
 
 impl<'w> FormatFields<'w> for VisibleFields {
@@ -37,7 +37,7 @@ impl Line<'_> {
         let value = visible(value);
         match name {
             "message" => self.writer.write_str(&value),
-            // Italic, as the names of fields are on a terminal.
+            // Field names are italic on a terminal.
             _ if self.writer.has_ansi_escapes() => {
                 write!(self.writer, "\u{1b}[3m{name}\u{1b}[0m={value}")
             }
@@ -90,7 +90,7 @@ mod tests {
         for part in ["said a\\u{a}", "text=\"a\\n", "shown=a\\u{a}", "\\u{202e}b", "\\u{9b}31m"] {
             assert!(line.contains(part), "{part} in {line}");
         }
-        // On a terminal the only sequences are those of the line's own colours.
+        // On a terminal, the only escape sequences are those of the line's own colors.
         let coloured = written(true, log);
         let escapes = coloured.matches('\u{1b}').count();
         assert!(escapes > 0 && escapes == coloured.matches("\u{1b}[").count());

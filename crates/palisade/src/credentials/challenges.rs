@@ -5,8 +5,8 @@
 //! - A challenge is not a session: it allows only the step that it was created for.
 //! - It belongs to the client that it was created for, is valid for five minutes, accepts one correct response at most,
 //!   and allows five attempts. Attempts are counted before they are checked (a code that was accepted before doesn't
-//!   count). Simultaneous attempts, other processes and restarts get no more.
-//! - Whatever ends all sessions of a user voids their challenges.
+//!   count). Simultaneous attempts, other processes and restarts give no additional attempts.
+//! - Every act that ends all sessions of a user also voids the user's challenges.
 //!
 //! Tables: `challenges`.
 
@@ -45,7 +45,7 @@ pub const LIVES: Duration = Duration::from_secs(300);
 /// How many attempts it survives.
 const ATTEMPTS: i64 = 5;
 
-/// What a challenge is for.
+/// The purpose of a challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// A second factor, after a correct password.
@@ -69,18 +69,19 @@ impl Purpose {
     }
 }
 
-/// The client that a challenge was created for, as far as a request shows it.
+/// The client that a challenge was created for, as far as a request identifies it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client([u8; 32]);
 
 impl Client {
-    /// A client that isn't signed in: its software, and in a browser a cookie that was set with the challenge.
+    /// A client that isn't signed in, identified by its software and, in a browser, by a cookie that was set with the
+    /// challenge.
     pub fn outside(app: &App, user_agent: Option<&str>, cookie: Option<&str>) -> Self {
         let (agent, cookie) = (user_agent.unwrap_or(""), cookie.unwrap_or(""));
         Self::named(app, &format!("client\0{cookie}\0{agent}"))
     }
 
-    /// A session.
+    /// A signed-in client, identified by its session.
     pub fn within(app: &App, session: SessionId) -> Self {
         Self::named(app, &format!("session\0{session}"))
     }
@@ -94,15 +95,15 @@ impl Client {
 pub struct NewChallenge {
     /// The stored digest of the secret that its client holds.
     pub digest: [u8; 32],
-    /// What it is for.
+    /// The purpose.
     pub purpose: Purpose,
-    /// Who must answer it, if that is known.
+    /// The user who must answer it, if that user is known.
     pub user: Option<UserId>,
     /// The client that it was created for.
     pub client: Client,
-    /// The digest of the bytes that a passkey must sign, if one may.
+    /// The digest of the bytes that a passkey must sign, if a passkey can answer the challenge.
     pub passkey: Option<[u8; 32]>,
-    /// Details that are returned when it is answered.
+    /// Details that are returned when the challenge is answered.
     pub details: String,
 }
 
@@ -110,9 +111,9 @@ pub struct NewChallenge {
 #[derive(Debug)]
 pub struct Challenge {
     digest: [u8; 32],
-    /// Who must answer it, if that is known.
+    /// The user who must answer it, if that user is known.
     pub user: Option<UserId>,
-    /// The digest of the bytes that a passkey must sign, if one may.
+    /// The digest of the bytes that a passkey must sign, if a passkey can answer the challenge.
     pub passkey: Option<[u8; 32]>,
     /// The details that were given when it was created.
     pub details: String,
@@ -121,13 +122,13 @@ pub struct Challenge {
 /// What the bytes of a passkey's challenge begin with.
 const PASSKEY_PREFIX: &str = "pal_pc_";
 
-/// Bytes for a passkey to sign, and their stored digest.
+/// Creates bytes for a passkey to sign, and the digest of them that is stored.
 pub fn passkey_bytes(app: &App) -> (Vec<u8>, Option<[u8; 32]>) {
     let text = opaque::generate(PASSKEY_PREFIX, &*app.random);
     (text.expose().as_bytes().to_vec(), opaque::digest(PASSKEY_PREFIX, text.expose()))
 }
 
-/// The stored digest of bytes that a passkey signed. `None` if they aren't ours.
+/// The digest under which bytes that a passkey signed are stored. `None` if Palisade didn't create them.
 pub fn passkey_digest(bytes: &[u8]) -> Option<[u8; 32]> {
     opaque::digest(PASSKEY_PREFIX, std::str::from_utf8(bytes).ok()?)
 }

@@ -1,9 +1,9 @@
-//! The key ring: signing keys of tokens and the pepper, wrapped under the root key.
+//! The key ring: the keys that sign tokens, and the pepper. They are sealed under the root key.
 //!
 //! # Promises
 //!
 //! - The root key is never stored in the database. A database that was created under another root key is refused when
-//!   the server starts; new keys are never created silently for existing data.
+//!   the server starts. New keys are never created silently for existing data.
 //! - Rotation needs no pause: a retired key keeps verifying until everything it signed has expired.
 //!
 //! Tables: `keys`.
@@ -72,10 +72,10 @@ pub struct Keys {
     ring: RwLock<Option<Arc<Ring>>>,
 }
 
-/// Everything that signs, verifies and peppers at one moment.
+/// The keys that are in use at one time, for signing, verifying and sealing password hashes.
 pub struct Ring {
     tokens: Vec<Arc<TokenKey>>,
-    /// Verifies tokens signed by any key that isn't too long retired.
+    /// Verifies tokens that were signed with a current key or a recently retired one.
     pub verifier: Verifier,
     /// Seals password hashes.
     pub pepper: KeyRing,
@@ -86,7 +86,7 @@ impl Ring {
     /// The key that signs tokens of this format.
     ///
     /// # Errors
-    /// When there is none, which start-up prevents.
+    /// When there is no such key, which startup prevents.
     pub fn signing(&self, app: &App, format: TokenFormat) -> Result<Arc<TokenKey>> {
         let algorithm = algorithm(&app.settings, format);
         self.tokens
@@ -96,7 +96,7 @@ impl Ring {
             .ok_or_else(|| Error::internal("there is no key for this token format"))
     }
 
-    /// All keys that verify, the newest of each algorithm first.
+    /// All keys that verify tokens, the newest of each algorithm first.
     pub fn tokens(&self) -> &[Arc<TokenKey>] {
         &self.tokens
     }
@@ -139,10 +139,10 @@ pub async fn any(db: &ReadDb) -> Result<bool> {
     Ok(count > 0)
 }
 
-/// Creates missing keys, once. Refuses a database of another root key.
+/// Creates missing keys, once. Refuses a database that was created under another root key.
 ///
 /// # Errors
-/// `keys.wrong_root` when the root key doesn't fit; or the database fails.
+/// `keys.wrong_root` if the database was created under another root key; or the database fails.
 pub async fn prepare(app: &App) -> Result<()> {
     if create(app).await.is_err() {
         // Another process may have made them in the same moment; then there is nothing left to make.
@@ -211,8 +211,7 @@ async fn create_missing(change: &mut Change) -> Result<Vec<String>> {
     Ok(made)
 }
 
-/// Replaces the signing keys in force; tokens signed with the old ones stay valid until they
-/// expire.
+/// Replaces the current signing keys. Tokens that were signed with the old ones stay valid until they expire.
 ///
 /// # Errors
 /// When the database fails.
@@ -248,7 +247,7 @@ pub async fn list(db: &ReadDb) -> Result<Vec<KeyView>> {
     Ok(db.all(sql, args![ROOT]).await?)
 }
 
-/// The keys in force.
+/// The current keys.
 ///
 /// # Errors
 /// When they aren't in memory and the database doesn't answer.
@@ -259,7 +258,7 @@ pub async fn ring(app: &App) -> Result<Arc<Ring>> {
     }
 }
 
-/// The keys, read again unless that was done a moment ago: for a token with an unknown key id.
+/// The current keys, read again unless they were read a moment ago. This is for a token with an unknown key id.
 ///
 /// # Errors
 /// When the database doesn't answer.

@@ -1,13 +1,15 @@
-//! Which act ends which credentials: one table, and the one operation that carries it out.
+//! The table of acts and the credentials that they end, and the operation that carries it out.
 //!
-//! Each slice lists the endings of its own kinds ([`Ending`], in its `MODULE`). Ending a single session or API key
-//! isn't done here: see `sessions::end` and `api_keys::revoke`. A kind that an application adds ([`OwnKind`]) is not in
-//! the table: it ends with sessions, API keys or either.
+//! Each slice lists the endings of its own kinds ([`Ending`], in its `MODULE`). A single session or API key is not
+//! ended here: see `sessions::end` and `api_keys::revoke`. A kind that an application adds ([`OwnKind`]) is not in the
+//! table. It ends with sessions, with API keys or with either.
 //!
 //! # Promises
 //!
-//! - Every act that ends credentials of an account ends them here, by [`TABLE`], which `docs/sessions.md` prints.
-//! - Nothing ends while another change depends on it: the account is held exclusively.
+//! - Every act that ends credentials of an account ends them here, according to [`TABLE`], which `docs/sessions.md`
+//!   shows.
+//! - No credential ends while another change depends on it, because the change that ends it holds the account
+//!   exclusively.
 
 pub mod api_keys;
 pub mod challenges;
@@ -23,19 +25,19 @@ use crate::error::{Error, Result};
 
 pub use crate::app::{Act, End, Ending, EndsWith, Fate, Kind, OwnKind};
 
-/// What ends with an act, and why.
+/// A line of the table: an act, the credentials that it ends, and the reason.
 pub struct Line {
     /// The act.
     pub act: Act,
-    /// What happens, for people.
+    /// The description of the act, for people.
     pub summary: &'static str,
-    /// What ends.
+    /// The kinds of credentials that end.
     pub ends: &'static [(Kind, Fate)],
-    /// Why these end and the others stay.
+    /// The reason why these kinds end and the others stay.
     pub because: &'static str,
 }
 
-/// Which act ends which kinds. A kind that a line doesn't name stays.
+/// The acts, and the kinds of credentials that each act ends. A kind that a line doesn't name stays.
 pub const TABLE: [Line; 14] = [
     Line {
         act: Act::PasswordChanged,
@@ -60,7 +62,7 @@ pub const TABLE: [Line; 14] = [
         act: Act::PasswordSet,
         summary: "The operator sets a password",
         ends: RECOVERED,
-        because: "Same as with a link.",
+        because: "The same applies as for a new password that is chosen with a link.",
     },
     Line {
         act: Act::EmailChanged,
@@ -111,7 +113,7 @@ pub const TABLE: [Line; 14] = [
             (Kind::Challenges, Fate::Ended),
             (Kind::FactorLinks, Fate::Ended),
         ],
-        because: "No session without a proven factor survives.",
+        because: "No session without a proven factor stays active.",
     },
     Line {
         act: Act::FactorRemoved,
@@ -135,25 +137,27 @@ pub const TABLE: [Line; 14] = [
         act: Act::OthersEnded,
         summary: "The owner ends all other sessions",
         ends: &[(Kind::Sessions, Fate::Others), (Kind::Challenges, Fate::Ended)],
-        because: "API keys are listed and revoked one by one.",
+        because: "API keys stay valid: the owner lists and revokes them individually.",
     },
     Line {
         act: Act::Revoked,
         summary: "An administrator or the operator ends all sessions",
         ends: SIGNED_OUT,
-        because: "Every credential that an attacker may hold stops working. Links belong to the owner of the mailbox.",
+        because: "Every credential that an attacker may hold stops working. Only the owner of the mailbox \
+                  receives links.",
     },
     Line {
         act: Act::Disabled,
         summary: "The user is disabled",
         ends: &[(Kind::Sessions, Fate::Ended), (Kind::Challenges, Fate::Ended)],
-        because: "A disabled user can use nothing. What stays works again once the user is enabled.",
+        because: "A disabled user can't use any credential. Those that stay work again once the user is enabled.",
     },
     Line {
         act: Act::DeletionAsked,
-        summary: "The owner asks for deletion",
+        summary: "The owner requests deletion of the account",
         ends: SIGNED_OUT,
-        because: "A later sign-in cancels the request, so what a sign-in needs stays until the deletion.",
+        because: "A later sign-in cancels the request, so the password and the factors stay until the \
+                  deletion.",
     },
     Line {
         act: Act::Deleted,
@@ -189,8 +193,8 @@ const SIGNED_OUT: &[(Kind, Fate)] =
     &[(Kind::Sessions, Fate::Ended), (Kind::ApiKeys, Fate::Ended), (Kind::Challenges, Fate::Ended)];
 
 impl Line {
-    /// What happens to a kind. A kind that an application adds ends completely with every act that ends some of the
-    /// kinds it is tied to.
+    /// What the act does to a kind. A kind that an application adds ends completely with every act that ends some of
+    /// the kinds it is tied to.
     pub fn fate(&self, kind: Kind) -> Fate {
         let named = |kind: Kind| self.ends.iter().find(|(ended, _)| *ended == kind);
         match kind {
@@ -230,7 +234,7 @@ pub async fn end(change: &mut Change, end: End) -> Result<usize> {
 /// The endings of an app, in the order in which they are carried out.
 ///
 /// # Errors
-/// Internal: a kind that ends with everyone's credentials has no function that finds its owners.
+/// Internal, if a kind that ends with everyone's credentials has no function that finds its owners.
 pub fn in_order(mut endings: Vec<Ending>) -> Result<Vec<Ending>> {
     endings.sort_by_key(|ending| ending.kind.order());
     for line in TABLE.iter().filter(|line| line.act == Act::Revoked) {

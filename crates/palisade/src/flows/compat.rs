@@ -2,7 +2,7 @@
 //!
 //! # Promises
 //!
-//! - Such a sign-in is subject to everything that applies to `POST /auth/login`; it runs the same
+//! - A sign-in in such a format is subject to everything that applies to `POST /auth/login`, because it runs the same
 //!   code.
 
 use axum::extract::State;
@@ -27,8 +27,8 @@ fn routes() -> Routes {
     Routes::at("/login")
         .post("/access-token", ANYONE.limit(&login::PER_IP), access_token)
         .summary(
-            "Signs in with a form, as clients of the common FastAPI template do (RFC 6749 section \
-             4.3).\n\nIn all other respects it works like `POST /api/v1/auth/login`.",
+            "Signs in with a form, as clients of the Full Stack FastAPI Template do (RFC 6749 \
+             section 4.3).\n\nIn all other respects it works like `POST /api/v1/auth/login`.",
         )
         .or(Kind::NotSignedIn, "login.denied")
         .or(Kind::NotSignedIn, "login.mfa_required")

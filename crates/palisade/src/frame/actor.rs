@@ -14,7 +14,7 @@ pub struct Actor {
     pub kind: ActorKind,
     /// The signed-in user, if there is one.
     pub user: Option<UserId>,
-    /// The credential it came with.
+    /// The credential that was used.
     pub credential: Option<Credential>,
     /// The client's IP address.
     pub ip: Option<IpAddr>,
@@ -27,7 +27,7 @@ pub struct Actor {
     pub permission: Option<&'static str>,
     /// Whether the operation requires a fresh proof of identity.
     pub fresh: bool,
-    /// Becomes true once something of the request is committed: from then on it can't be run again.
+    /// Becomes true once any part of the request is committed. From then on, the request can't be run again.
     pub committed: Option<Arc<AtomicBool>>,
 }
 
@@ -41,7 +41,7 @@ pub enum ActorKind {
     User,
     /// The operator of the machine, through the command line.
     Operator,
-    /// The server, on its own account.
+    /// The server itself.
     System,
 }
 
@@ -63,7 +63,7 @@ impl Actor {
         Self { kind: ActorKind::Operator, ..Self::default() }
     }
 
-    /// The server, on its own account.
+    /// The server itself.
     pub fn system() -> Self {
         Self { kind: ActorKind::System, ..Self::default() }
     }

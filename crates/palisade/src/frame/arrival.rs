@@ -1,4 +1,4 @@
-//! The arrival of a request, and what counts it against a limit.
+//! The arrival of a request, and the functions that count it against a limit.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy")
 /// What is known about a request before anything in it is trusted.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
-    /// When, on the monotonic clock.
+    /// When it arrived, on the monotonic clock.
     pub at: Duration,
     /// The request's id.
     pub request: RequestId,
-    /// Where it came from, proxies taken into account.
+    /// The client that sent it, with proxies taken into account.
     pub client: client::ClientIp,
-    /// How the client's request came: over HTTPS, to us or to a trusted proxy, or in plain text.
+    /// How the client sent it: over HTTPS, to this server or to a trusted proxy, or in plain text.
     pub scheme: client::Scheme,
 }
 
@@ -34,7 +34,7 @@ pub fn limit(app: &App, rule: &'static Rule, key: LimitKey) -> Result<Decision> 
     limit_at(app, rule, key, app.clock.monotonic())
 }
 
-/// As [`limit`], at a moment that was looked up before.
+/// As [`limit`], at a time that the caller has already read.
 ///
 /// # Errors
 /// As [`limit`].
@@ -47,7 +47,7 @@ pub(crate) fn limit_at(
     counted(app.limiter.check(rule, key, at), rule)
 }
 
-/// Refuses what a limit doesn't let through.
+/// Refuses a request that a limit doesn't allow.
 ///
 /// # Errors
 /// As [`limit`].
@@ -63,7 +63,7 @@ pub fn counted(decision: Decision, rule: &'static Rule) -> Result<Decision> {
     Err(error)
 }
 
-/// What an answer says of a limit that was applied.
+/// The response headers for a limit that was applied.
 pub(crate) fn limit_headers(decision: &Decision) -> [(HeaderName, HeaderValue); 2] {
     let value = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
     [(RATELIMIT, value(decision.limit_field())), (RATELIMIT_POLICY, value(decision.policy_field()))]

@@ -1,4 +1,4 @@
-//! The credentials of requests. What a kind of credential can do is
+//! The credentials of requests. The methods of a kind are declared as
 //! [`CredentialMethods`](crate::app::CredentialMethods).
 //!
 //! Actors, identities and audit records carry the kind and the id of a credential, whatever kind it is: an application
@@ -16,17 +16,17 @@ use crate::id::{SessionId, UserId};
 pub struct CredentialKind {
     /// The word in the audit log: `session`, `api_key`. With the suffix `_id`, the field in the revocation feed.
     pub name: &'static str,
-    /// Whether it is a session: a person is behind it, who can give a fresh proof of identity. Routes about sessions,
-    /// passwords and factors take nothing else. Only one kind is: that of [`sessions`](crate::sessions).
+    /// Whether it is a session, which belongs to a person who can give a fresh proof of identity. Routes about
+    /// sessions, passwords and factors accept no other kind. Only the kind of [`sessions`](crate::sessions) is one.
     pub session: bool,
 }
 
-/// A credential that was used: of which kind, which one, and with which of its secrets.
+/// A credential that was used: its kind, its id, and the secret that was presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credential {
     /// The kind.
     pub kind: &'static CredentialKind,
-    /// The id of the session, key or whatever else the kind keeps.
+    /// The id of the session, the API key, or another object that the kind stores.
     pub id: Uuid,
     /// The secret that was presented.
     pub secret: SecretRef,
@@ -51,7 +51,7 @@ pub enum SecretRef {
 }
 
 impl SecretRef {
-    /// The generation, where that names it.
+    /// The generation, if it identifies the secret.
     pub fn generation(self) -> Option<i64> {
         match self {
             Self::Generation(generation) => Some(generation),
@@ -59,7 +59,7 @@ impl SecretRef {
         }
     }
 
-    /// The digest, where that names it.
+    /// The digest, if it identifies the secret.
     pub fn digest(self) -> Option<[u8; 32]> {
         match self {
             Self::Digest(digest) => Some(digest),
@@ -68,19 +68,20 @@ impl SecretRef {
     }
 }
 
-/// How the forms of credentials are told apart.
+/// How the forms of credentials are distinguished.
 #[derive(Clone, Copy, Debug)]
 pub enum TokenShape {
     /// A token with this prefix: `pal_ak_`.
     Prefix(&'static str),
-    /// A signed token: any other that has a dot in it, as JWT and PASETO have.
+    /// A signed token: any other token that contains a dot, as JWTs and PASETOs do.
     Signed,
-    /// The value of this cookie.
+    /// The value of this cookie. A request with cookies of two kinds is refused. A sign-in to a cookie session removes
+    /// those of other kinds; another kind removes its cookie when it ends.
     Cookie(CookieName),
 }
 
 impl TokenShape {
-    /// How it travels.
+    /// How it is sent.
     pub fn via(self) -> Via {
         match self {
             Self::Prefix(_) | Self::Signed => Via::Bearer,
@@ -89,7 +90,7 @@ impl TokenShape {
     }
 }
 
-/// How a credential travels.
+/// How a credential is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
     /// In the `Authorization` header: never sent by a browser on its own.
@@ -104,7 +105,7 @@ pub enum Via {
 pub struct Introspection {
     /// Whether this server accepts the token now.
     pub active: bool,
-    /// `Bearer` for a token that is sent with requests.
+    /// `Bearer` for an access token or an API key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_type: Option<&'static str>,
     /// The user.
@@ -140,8 +141,8 @@ pub struct Introspection {
     /// The current permissions of an API key, separated by spaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// The networks from which an API key can be used, if they are restricted. The caller must
-    /// check where a request came from.
+    /// The networks from which an API key can be used, if they are restricted. The service that
+    /// introspects the key must check the IP address from which it received the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed_networks: Option<Vec<String>>,
 }

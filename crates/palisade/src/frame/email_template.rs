@@ -1,4 +1,4 @@
-//! Emails as the slices that write them declare them; the slice `mail` sends them.
+//! Emails, declared by the slices that write them. The slice `mail` sends them.
 
 use std::collections::BTreeMap;
 
@@ -35,29 +35,30 @@ pub struct Content {
     pub to: Option<String>,
     /// The user to whose current email address it goes, unless `to` names one.
     pub user: Option<UserId>,
-    /// What the template may use.
+    /// The values that the template may use.
     pub values: BTreeMap<String, String>,
 }
 
 impl Content {
-    /// To an email address.
+    /// Content for an email address.
     pub fn to(email: &str) -> Self {
         Self { to: Some(email.to_owned()), ..Self::default() }
     }
 
-    /// To a user, wherever their mail goes when it is sent.
+    /// Content for a user, sent to the user's email address at the time of sending.
     pub fn to_user(user: UserId) -> Self {
         Self { user: Some(user), ..Self::default() }
     }
 
-    /// With a value for the template.
+    /// Adds a value for the template.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.values.insert(name.to_owned(), value.into());
         self
     }
 
-    /// With `link`: a page of ours that takes a token, in the part of the URL that browsers keep to themselves.
+    /// Adds `link`: the URL of a page that takes a token, with the token in the fragment, which browsers don't send to
+    /// servers.
     #[must_use]
     pub fn with_link(self, app: &App, page: &str, token: &SecretString) -> Self {
         let url = &app.settings.server.public_url;
@@ -66,7 +67,7 @@ impl Content {
     }
 }
 
-/// A time as emails write it, to the minute.
+/// A time as it is shown in emails, to the minute.
 pub fn for_people(at: Timestamp) -> String {
     at.to_string().replace('T', " ").chars().take(16).chain(" UTC".chars()).collect()
 }

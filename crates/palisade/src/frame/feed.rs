@@ -1,13 +1,12 @@
-//! What other processes must know, in the order of their commits.
+//! Notices for other processes, in the order of their commits.
 //!
 //! A change writes its notices into the table `feed` in its own transaction. The process that made it applies it before
 //! it responds; every other process (another node, the command line) reads the table when the database wakes it and
 //! every 100 ms in any case.
 //!
 //! A restored database, or a standby that took over before it had everything, assigns numbers a second time. Each read
-//! therefore begins with the last row that was read before, which must be there unchanged, and asks for the table's
-//! epoch ([`ReadDb::epoch`]). Where either differs, [`FeedPoll::changed`] says so, and the process discards all its
-//! caches.
+//! therefore begins with the last row that was read before, which must still exist unchanged, and checks the table's
+//! epoch ([`ReadDb::epoch`]). If either differs, [`FeedPoll::changed`] is set, and the process discards all its caches.
 //!
 //! # Promises
 //!
@@ -30,15 +29,15 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::upkeep::Upkeep;
 
-/// How often the table is read when nothing wakes us.
+/// How often the table is read if nothing wakes the reader.
 pub const POLL: Duration = Duration::from_millis(100);
-/// How old the last good read may be.
+/// How long ago the last successful read may be.
 pub const STALE_AFTER: Duration = Duration::from_secs(1);
-/// How long notices are kept for readers that were away.
+/// How long notices are kept for readers that could not read.
 pub const KEPT_FOR: Duration = Duration::from_secs(30 * 60);
-/// After being away this long, a reader can't be sure that nothing was pruned, and forgets everything.
+/// After not reading for this long, a reader can't be sure that nothing was pruned, and discards everything.
 const LOST_AFTER: Duration = Duration::from_secs(10 * 60);
-/// How long a missing number is waited for: longer than any transaction may last.
+/// How long to wait for a missing number: longer than any transaction may last.
 const GAP_LASTS: Duration = Duration::from_secs(20);
 /// How often a row is given another number, where others advance the sequence at the same moment.
 const TRIES: usize = 8;
@@ -54,7 +53,7 @@ pub struct Notice {
     pub subject: Uuid,
 }
 
-/// Distinguishes a row from another with the same number: a hash of its content, in one word.
+/// Distinguishes a row from another with the same number: a 64-bit hash of its content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark(pub u64);
 
@@ -69,13 +68,13 @@ impl Mark {
     }
 }
 
-/// Where the reader stands. On PostgreSQL commits become visible out of the order of their numbers, so
-/// numbers above `low` that were seen are kept, and reading starts again from `low` every time.
+/// The position of the reader. On PostgreSQL commits become visible out of the order of their numbers, so numbers above
+/// `low` that were seen are kept, and reading starts again from `low` every time.
 #[derive(Default)]
 struct Window {
     epoch: Option<String>,
     low: i64,
-    /// Of the row `low`; none before the first row.
+    /// The mark of the row `low`. `None` before the first row.
     low_mark: Option<Mark>,
     seen: BTreeMap<i64, Mark>,
     gap_since: Option<Duration>,
@@ -89,7 +88,8 @@ pub struct Feed {
     last_read_ms: AtomicU64,
 }
 
-/// Older numbers are all there or will never be: no transaction lasts so long, and no two clocks differ so much.
+/// All numbers older than this exist already or never will: no transaction lasts that long, and no two clocks differ by
+/// that much.
 const CERTAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// The suffix of the topics of endings, which are reported to external readers.
@@ -97,29 +97,29 @@ pub const ENDED: &str = ".ended";
 
 /// The endings that an external reader requests.
 pub struct Asked {
-    /// After this number.
+    /// Only endings after this number.
     pub from: i64,
-    /// What the row of that number was when it was read.
+    /// The mark that the row with that number had when it was read.
     pub mark: Mark,
-    /// Up to here the reader knows everything.
+    /// The number up to which the reader has seen every row.
     pub low: i64,
     /// Only newer endings.
     pub not_before: Timestamp,
-    /// The maximum number.
+    /// The maximum number of endings.
     pub limit: i64,
     /// The current time.
     pub now: Timestamp,
 }
 
-/// What an external reader gets.
+/// The endings for an external reader.
 pub struct Since {
     /// In the order of the numbers.
     pub rows: Vec<Told>,
-    /// The highest number there is.
+    /// The highest number in the table.
     pub highest: i64,
     /// The row up to which no more rows will be added, if there is one.
     pub certain: Option<Place>,
-    /// The row [`Asked::low`], if it is there.
+    /// The row [`Asked::low`], if it still exists.
     pub low: Option<Place>,
     /// Whether the database still has the history that the reader knows. If not, `rows` begins with the oldest row.
     pub known: bool,
@@ -142,7 +142,7 @@ pub struct Told {
     pub topic: String,
     /// The user or object that it concerns.
     pub subject: Uuid,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
@@ -150,9 +150,9 @@ pub struct Told {
 pub struct FeedPoll {
     /// Notices not applied before, oldest first.
     pub notices: Vec<(String, Uuid)>,
-    /// Whether so much time passed that some notices may have been pruned unseen.
+    /// Whether so much time has passed that some notices may have been pruned unseen.
     pub lost: bool,
-    /// Whether the table has another history than the one read so far. Then there are no notices; continue with
+    /// Whether the table has a different history from the one read so far. Then there are no notices; continue with
     /// [`Feed::start`] and discard all caches.
     pub changed: bool,
 }
@@ -164,7 +164,7 @@ impl Feed {
         Self { origin, window: Mutex::default(), last_read_ms: AtomicU64::new(0) }
     }
 
-    /// Writes notices, in the transaction of the change that they tell of.
+    /// Writes notices, in the transaction of the change that they announce.
     pub(crate) async fn write(&self, tx: &mut Tx, notices: &[Notice], at: Timestamp) -> Result<()> {
         for notice in notices {
             self.write_one(tx, notice, at).await?;
@@ -177,10 +177,10 @@ impl Feed {
 
     /// Writes one row, above every other.
     ///
-    /// SECURITY: readers never look again below what they have read, so a row below others reaches no one. Numbers are
-    /// given in order, but a sequence can fall behind its table: a failover by logical replication leaves it where
-    /// it was made, and so does a restore of the rows alone. On SQLite it can't: a number is always above every row's
-    /// (test: a_sign_out_is_heard_after_the_sequence_went_back).
+    /// SECURITY: readers never look again below what they have read, so a row with a lower number would reach no
+    /// reader. Numbers are given in order, but a sequence can fall behind its table: a failover by logical replication
+    /// leaves it at its initial value, and so does a restore of the rows alone. On SQLite it can't: a number is always
+    /// above every row's (test: a_sign_out_is_heard_after_the_sequence_went_back).
     async fn write_one(&self, tx: &mut Tx, notice: &Notice, at: Timestamp) -> Result<()> {
         for _ in 0..TRIES {
             // What others have committed when a statement begins was numbered before it. SQLite's subquery sees the new
@@ -310,7 +310,7 @@ impl Feed {
         Ok(())
     }
 
-    /// Endings for external readers, which return with `from` at any time.
+    /// Returns endings for an external reader, which may come back with its last `from` at any time.
     ///
     /// # Errors
     /// When the database doesn't answer.
@@ -380,8 +380,8 @@ impl Window {
             && self.seen.iter().all(|(seq, mark)| found(*seq) == Some(*mark))
     }
 
-    /// Takes what wasn't seen before and came from another process: what this one did it applied
-    /// before any other process did.
+    /// Takes the rows that weren't seen before and came from another process. The process that makes a change applies
+    /// its notices itself.
     fn take(&mut self, rows: Vec<Row>, own: Uuid, notices: &mut Vec<(String, Uuid)>) {
         for row in rows {
             let Place { seq, mark } = row.place;

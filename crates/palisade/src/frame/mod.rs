@@ -1,4 +1,4 @@
-//! What every slice is built with: the app, changes and their audit events, the gate, HTTP, the feed.
+//! The parts that every slice is built on: the app, changes and their audit events, the gate, HTTP, the feed.
 
 pub mod access;
 pub mod actor;

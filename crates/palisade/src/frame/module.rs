@@ -1,7 +1,7 @@
 //! The parts of a slice: one constant that lists everything it contributes.
 //!
 //! An application that uses the library writes the same constant. Router, limits, tests and documentation are derived
-//! from these lists; there is no second plug-in mechanism.
+//! from these lists; there is no second plugin mechanism.
 
 use std::time::Duration;
 
@@ -48,9 +48,9 @@ pub struct Module {
     pub migrations: &'static [Migration],
     /// Tables that only this slice writes.
     pub tables: &'static [&'static str],
-    /// What it answers about its tables, to slices of lower levels.
+    /// Its answers about its tables, for slices of lower levels.
     pub answers: Answers,
-    /// Puts the slice's own state into the app that is being built.
+    /// Adds the slice's own state to the app that is being built.
     pub state: fn(&Settings, &mut State) -> Result<()>,
 }
 

@@ -23,7 +23,7 @@ pub struct Page {
     pub styles: &'static [&'static str],
     /// Scripts in `/assets`, in the order in which they run.
     pub scripts: &'static [&'static str],
-    /// What its body holds, as HTML.
+    /// The contents of its body, as HTML.
     pub body: &'static str,
 }
 
@@ -62,7 +62,7 @@ fn routes() -> Routes {
     )
 }
 
-/// What every page behind a link runs.
+/// The script of every page behind a link.
 const ACCOUNT_SCRIPT: Asset = Asset {
     media_type: "text/javascript; charset=utf-8",
     body: include_str!("../pages/account.js"),

@@ -3,10 +3,10 @@
 //! # Promises
 //!
 //! - An event is written in the transaction of the change that it records.
-//! - Its form is stable: `record` is canonical JSON (keys sorted, strings and integers only, RFC 8785) of version 1,
-//!   authenticated by `mac` under a key derived from the root key.
-//! - Its personal part (IP address, user agent, email) is stored next to the record, sealed under a key of the person
-//!   concerned; the record contains its SHA-256.
+//! - The form of a record is stable: `record` is canonical JSON (keys sorted, strings and integers only, RFC 8785) of
+//!   version 1, authenticated by `mac` under a key derived from the root key.
+//! - Its personal part (IP address, user agent, email address) is stored next to the record, sealed under a key of the
+//!   person concerned; the record contains its SHA-256.
 //!
 //! Tables: `audit_events`.
 
@@ -37,12 +37,12 @@ pub struct Event {
 }
 
 impl Event {
-    /// The event, concerning no user in particular.
+    /// An entry for this event that concerns no particular user.
     pub fn entry(self) -> Entry {
         Entry { event: self.name, about: None, details: BTreeMap::new(), personal: BTreeMap::new() }
     }
 
-    /// The event, about a user.
+    /// An entry for this event about a user.
     pub fn about(self, user: UserId) -> Entry {
         self.entry().concerning("user", user.0)
     }
@@ -58,7 +58,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The user or object that it concerns.
+    /// Sets the user or object that it concerns.
     #[must_use]
     pub fn concerning(mut self, kind: &'static str, id: Uuid) -> Self {
         self.about = Some((kind, id));
@@ -89,7 +89,7 @@ pub struct AuditKeys {
 }
 
 impl AuditKeys {
-    /// Derives them; what is sealed under them takes its randomness from `random`.
+    /// Derives the keys. Sealing takes its randomness from `random`.
     pub fn new(root: &RootKey, random: Arc<dyn Random>) -> Self {
         Self {
             chain: root.derive_bytes("palisade audit chain v1"),
@@ -105,7 +105,7 @@ impl AuditKeys {
         key
     }
 
-    /// A new key for what the log holds of a person, wrapped.
+    /// A new, wrapped key for the part of the log about a person.
     pub(crate) fn new_person_key(&self, person: UserId) -> Vec<u8> {
         let mut key = [0; 32];
         self.random.fill(&mut key);
@@ -131,7 +131,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// The person under whose key the personal part is sealed: who acted, else whom it is about.
+    /// The person under whose key the personal part is sealed: the actor, or else the user whom the event is about.
     pub(crate) fn person(&self) -> Option<UserId> {
         let about = self.about.as_ref().filter(|about| about.kind == "user");
         self.actor.id.or(about.and_then(|about| about.id)).map(UserId)
@@ -160,7 +160,7 @@ pub struct PartyCredential {
     pub kind: String,
 }
 
-/// Writes one event into a transaction; answers its record.
+/// Writes one event into a transaction; returns its record.
 pub(crate) async fn write(
     tx: &mut Tx,
     keys: &AuditKeys,
@@ -230,8 +230,8 @@ fn personal_fields(actor: &Actor, entry: &Entry) -> BTreeMap<&'static str, Strin
     fields
 }
 
-/// Seals what is personal under the key of the person, or under that for records about no user. A person whose key
-/// was destroyed or can't be opened leaves nothing personal behind any more.
+/// Seals the personal part under the key of the person, or under the key for records about no user. If the key of a
+/// person was destroyed or can't be opened, nothing personal is stored.
 async fn seal_personal(
     tx: &mut Tx,
     keys: &AuditKeys,
@@ -273,7 +273,7 @@ pub(crate) fn person_key(keys: &AuditKeys, person: UserId, wrapped: &[u8]) -> Re
     Ok(SealingKey::from_bytes(bytes))
 }
 
-/// A value, unless something else stands in its place.
+/// A value, or nothing if the stored value can't be read.
 pub(crate) struct Read<T>(pub(crate) Option<T>);
 
 impl<T: Column> Column for Read<T> {
@@ -291,23 +291,23 @@ impl<T: PartialEq> Read<T> {
 }
 
 impl<T: Clone> Read<Option<T>> {
-    /// The value; none where there is none or it can't be read.
+    /// The value. `None` if there is none or it can't be read.
     pub(crate) fn value(&self) -> Option<T> {
         self.0.clone().flatten()
     }
 }
 
-/// How many records one statement gives their places.
+/// How many records one statement places in the chain.
 pub(crate) const PLACED: usize = 60;
 
-/// Gives records their places in the chain, with its values: one after the other, after position `before`. Answers how
-/// many of them were there to be placed.
+/// Places records in the chain, with their chain values, one after the other, after position `before`. Returns how many
+/// of them were found.
 pub(crate) async fn place(tx: &mut Tx, before: i64, part: &[(Uuid, [u8; 32])]) -> Result<u64> {
     Ok(tx.run(PLACE, placing(before, part)).await?)
 }
 
-/// Gives records their places, in order, after position `$1`. The plus keeps SQLite from walking the index of all
-/// records that wait, once for each statement, where it should look up the sixty by their ids.
+/// Places records in order after position `$1`. The plus keeps SQLite from scanning the index of all pending records in
+/// each statement, instead of looking up the sixty records by their ids.
 const PLACE: &str = "update audit_events set position = $1 + place.column1, chain = place.column3
      from (values
                 (1, $2, $3), (2, $4, $5), (3, $6, $7), (4, $8, $9), (5, $10, $11), (6, $12, $13),
@@ -342,7 +342,7 @@ fn placing(before: i64, part: &[(Uuid, [u8; 32])]) -> Args {
 #[derive(Default)]
 pub struct Unchained(Mutex<Vec<Uuid>>);
 
-/// So many are remembered at most, while the chain stands still.
+/// The maximum number of records that are remembered while the chain can't continue.
 const REMEMBERED: usize = 10_000;
 
 impl Unchained {
@@ -362,7 +362,7 @@ impl Unchained {
         self.lock().is_empty()
     }
 
-    /// The records, which are forgotten here.
+    /// Returns the records and forgets them.
     pub(crate) fn take(&self) -> Vec<Uuid> {
         std::mem::take(&mut self.lock())
     }

@@ -42,7 +42,7 @@ impl Upkeep<'_> {
         Ok(row)
     }
 
-    /// Starts a transaction, for what takes several statements.
+    /// Starts a transaction, for work that takes several statements.
     ///
     /// # Errors
     /// When the database fails.

@@ -1,13 +1,13 @@
 //! Caches of database values, so that a request whose values are cached reads nothing from the database.
 //!
-//! Two shapes:
+//! There are two kinds:
 //!
 //! - [`TombstoneCache`]: values that a notice from the feed may invalidate (sessions, users);
 //! - [`Bounded`]: values that only expire (verified tokens).
 //!
 //! Both hold a bounded number of entries, in shards so that readers don't wait for each other. Their keys are ids that
 //! the server generates and digests of secrets that it generated. Clients can't choose colliding keys, so the hash
-//! function need not resist collisions, and costs a fraction of `std`'s, several times a request.
+//! function need not resist collisions. It runs several times per request and costs a fraction of `std`'s.
 //!
 //! # Promises
 //!
@@ -34,7 +34,7 @@ pub struct TombstoneCache<K, V> {
 
 struct Shard<K, V> {
     slots: HashMap<K, Slot<V>, RandomState>,
-    /// Goes up with each invalidation and each clean-up of this shard.
+    /// Goes up with each invalidation and each cleanup of this shard.
     generation: u64,
     /// Insertions whose read began before this generation are refused, whatever their key.
     floor: u64,
@@ -71,7 +71,7 @@ pub struct Ticket {
 }
 
 impl<K: Hash + Eq + Clone, V> TombstoneCache<K, V> {
-    /// Room for about `capacity` values.
+    /// A cache with room for about `capacity` values.
     pub fn new(capacity: usize) -> Self {
         let shards = (0..SHARDS)
             .map(|_| RwLock::new(Shard { slots: HashMap::default(), generation: 1, floor: 0 }))
@@ -93,7 +93,7 @@ impl<K: Hash + Eq + Clone, V> TombstoneCache<K, V> {
         Ticket { generation: self.read(key).generation, began: now }
     }
 
-    /// Caches `value`, unless something happened to `key` since `ticket` was taken.
+    /// Caches `value`, unless `key` was invalidated since `ticket` was taken.
     pub fn insert_if_unchanged(
         &self,
         ticket: Ticket,
@@ -130,7 +130,7 @@ impl<K: Hash + Eq + Clone, V> TombstoneCache<K, V> {
         }
     }
 
-    /// Drops what is remembered of `key`; a read that began earlier can't bring it back.
+    /// Drops what is cached for `key`; a read that began earlier can't bring it back.
     pub fn forget(&self, key: &K, now: Duration) {
         self.invalidate(key, now, State::Forgotten);
     }
@@ -140,7 +140,7 @@ impl<K: Hash + Eq + Clone, V> TombstoneCache<K, V> {
         self.invalidate(key, now, State::Ended { until: now.saturating_add(keep) });
     }
 
-    /// Drops everything but the endings.
+    /// Drops everything except the endings.
     pub fn forget_all(&self) {
         for shard in &self.shards {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
@@ -208,7 +208,7 @@ pub struct Bounded<K, V> {
 }
 
 impl<K: Hash + Eq, V: Clone> Bounded<K, V> {
-    /// Room for about `capacity` values.
+    /// A cache with room for about `capacity` values.
     pub fn new(capacity: usize) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),

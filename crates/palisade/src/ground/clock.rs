@@ -1,6 +1,6 @@
-//! The one place that knows what time it is.
+//! The only source of the current time.
 //!
-//! Everything else is handed a [`Clock`], so that a test can move time instead of waiting.
+//! All other code receives a [`Clock`], so that a test can move time instead of waiting.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -69,7 +69,7 @@ impl Clock {
     }
 
     /// Sets the time of day of a clock created by [`Clock::by_hand`] ahead, as happens when the system's clock is set
-    /// or the machine has slept: [`Clock::monotonic`] doesn't notice.
+    /// or the machine was suspended: [`Clock::monotonic`] doesn't notice.
     pub fn set_ahead(&self, by: Duration) {
         if let Source::ByHand { ahead, .. } = &self.0 {
             let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);

@@ -24,7 +24,7 @@ pub struct HostCookie {
 }
 
 impl HostCookie {
-    /// As the public URL in these settings demands.
+    /// The cookie for the public URL in these settings.
     pub fn new(name: CookieName, settings: &Settings) -> Self {
         Self { name, secure: settings.server.public_url.is_https() }
     }
@@ -55,8 +55,7 @@ impl HostCookie {
         Some(header)
     }
 
-    /// The value in a request; two of the same name count as none (a sibling host may have planted
-    /// one).
+    /// The value in a request; two of the same name count as none (a sibling host may have set one).
     pub fn get<'a>(&self, headers: &'a HeaderMap) -> Found<'a> {
         let mut values = headers
             .get_all(COOKIE)

@@ -1,8 +1,7 @@
-//! The one error type: a kind, a stable code, a sentence for the caller, a private cause.
+//! The only error type: a kind, a stable code, a sentence for the caller, a private cause.
 //!
-//! What a caller may learn is in [`Error::detail`]; what only the operator may learn is the cause,
-//! which is logged once at the edge ([`crate::http`]) and never leaves the process. The wire form is
-//! RFC 9457 `application/problem+json`.
+//! The caller sees [`Error::detail`]. Only the operator sees the cause, which is logged once in the outermost layer
+//! ([`crate::http`]) and never leaves the process. The wire form is RFC 9457 `application/problem+json`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -39,13 +38,13 @@ pub enum Kind {
     TooSlow,
     /// The current state does not allow the request.
     Conflict,
-    /// It existed and will not come back.
+    /// The object existed and is permanently gone.
     Gone,
-    /// The body is larger than is accepted.
+    /// The body is larger than allowed.
     TooLarge,
-    /// The headers are larger than is accepted.
+    /// The headers are larger than allowed.
     HeadersTooLarge,
-    /// The URI is longer than is accepted.
+    /// The URI is longer than allowed.
     UriTooLong,
     /// The request needs a feature of HTTP that isn't implemented.
     NotImplemented,
@@ -115,11 +114,11 @@ pub struct FieldError {
     pub detail: String,
 }
 
-/// So much of a pointer is repeated: none of ours is longer.
+/// How much of a pointer is repeated. None of Palisade's own is longer.
 const LONGEST_POINTER: usize = 128;
-/// So much of what is said about a field.
+/// How much of a field's detail is repeated.
 const LONGEST_DETAIL: usize = 600;
-/// So many broken rules are named at once.
+/// How many broken rules are named at once.
 const MOST_FIELDS: usize = 50;
 
 impl FieldError {
@@ -196,28 +195,28 @@ impl Error {
         Self::bad_input(vec![FieldError::new(pointer, code, detail.into())])
     }
 
-    /// With the private reason, for the log.
+    /// Adds the private cause, for the log.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Cause>) -> Self {
         self.0.cause = Some(cause.into());
         self
     }
 
-    /// With a `Retry-After` (RFC 9110 section 10.2.3), rounded up to whole seconds, at least one.
+    /// Adds a `Retry-After` header (RFC 9110 section 10.2.3), rounded up to whole seconds, at least one.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.0.retry_after = Some(after);
         self
     }
 
-    /// With a member of its own in the problem document (RFC 9457 section 3.2).
+    /// Adds a member to the problem document (RFC 9457 section 3.2).
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<serde_json::Value>) -> Self {
         self.0.extensions.insert(name, value.into());
         self
     }
 
-    /// With one more header in the response.
+    /// Adds a header to the response.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.push((name, value));
@@ -239,12 +238,12 @@ impl Error {
         &self.0.detail
     }
 
-    /// The broken rules, if it is about input.
+    /// The broken rules, if the error is about input.
     pub fn fields(&self) -> &[FieldError] {
         &self.0.fields
     }
 
-    /// Members of its own in the problem document.
+    /// Additional members of the problem document.
     pub fn extensions(&self) -> &BTreeMap<&'static str, serde_json::Value> {
         &self.0.extensions
     }
@@ -265,7 +264,7 @@ impl Error {
         self.0.may_be_repeated
     }
 
-    /// The private reason and its own reasons, outermost first.
+    /// The private cause and the causes behind it, outermost first.
     pub fn causes(&self) -> Option<String> {
         let mut cause: &dyn std::error::Error = self.0.cause.as_deref()?;
         let mut text = cause.to_string();
@@ -340,7 +339,7 @@ impl From<palisade_db::DbError> for Error {
 pub struct Rules(Vec<FieldError>);
 
 impl Rules {
-    /// No rule broken yet.
+    /// A collection without broken rules.
     pub fn new() -> Self {
         Self::default()
     }
@@ -381,7 +380,7 @@ impl Broken {
         Self { code, detail: detail.into() }
     }
 
-    /// As an error about the input at `pointer`.
+    /// Converts it to an error about the input at `pointer`.
     pub fn at(self, pointer: &str) -> Error {
         Error::bad_field(pointer, self.code, self.detail)
     }

@@ -26,7 +26,7 @@ pub struct RequestIds {
 }
 
 impl RequestIds {
-    /// Starts at a random place.
+    /// Starts at a random value.
     pub fn new(random: &dyn Random) -> Self {
         let mut start = [0u8; 10];
         random.fill(&mut start);
@@ -91,27 +91,27 @@ macro_rules! id_type {
 }
 
 id_type! {
-    /// Names a person or a service account; never used again after it is deleted.
+    /// Identifies a person or a service account. Never used again after the user is deleted.
     UserId
 }
 id_type! {
-    /// Names one sign-in of one user and all its tokens (the `sid` claim).
+    /// Identifies one sign-in of one user and all its tokens (the `sid` claim).
     SessionId
 }
 id_type! {
-    /// Names one API key of one user.
+    /// Identifies one API key of one user.
     ApiKeyId
 }
 id_type! {
-    /// Names one passkey of one user.
+    /// Identifies one passkey of one user.
     PasskeyId
 }
 id_type! {
-    /// Names one record of the audit log.
+    /// Identifies one record of the audit log.
     EventId
 }
 id_type! {
-    /// Names one HTTP request, in its answer, the log and the audit log.
+    /// Identifies one HTTP request, in its response, the log and the audit log.
     RequestId
 }
 

@@ -1,14 +1,14 @@
-//! The runtime that a server runs on: one worker per core, and each stays on its own.
+//! The runtime that a server runs on: one worker per core, and each worker stays on its core.
 //!
 //! # Promises
 //!
-//! - Two workers never take turns on one core while another has time. On Linux a core counts as busy while a hashing
-//!   thread has it, although that thread yields to every other: no other core takes over a waiting worker, and requests
-//!   wait for milliseconds (`docs/decisions/0013`).
+//! - Two workers never take turns on one core while another core is idle. On Linux a core counts as busy while a
+//!   hashing thread has it, although that thread yields to every other: no other core takes over a waiting worker, and
+//!   requests wait for milliseconds (`docs/decisions/0013`).
 //! - Only workers are kept on a core. The runtime's threads for blocking work may use every core; any other thread that
-//!   a worker starts stays on the worker's until it calls [`leave_core`].
-//! - Where there are fewer workers than cores, as in a container with a quota, or where `TOKIO_WORKER_THREADS` says how many
-//!   there are, nothing is kept anywhere.
+//!   a worker starts stays on that worker's core until it calls [`leave_core`].
+//! - If there are fewer workers than cores, as in a container with a quota, or if `TOKIO_WORKER_THREADS` sets their
+//!   number, no worker is kept on a core.
 
 use std::cell::Cell;
 use std::io;
@@ -47,8 +47,7 @@ pub fn new() -> io::Result<Runtime> {
     builder.build()
 }
 
-/// Lets this thread use every core again that the process may use. A new thread inherits the cores of the thread that
-/// starts it.
+/// Lets this thread use all cores of the process again. A new thread inherits the cores of the thread that starts it.
 pub fn leave_core() {
     cores::leave();
 }
@@ -57,7 +56,7 @@ pub fn leave_core() {
 mod cores {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-    /// The cores that the process may use: those of its first thread, which is no worker.
+    /// The cores that the process may use: those of its first thread, which is not a worker.
     pub(super) fn of_process() -> Vec<usize> {
         let first = Some(rustix::process::getpid());
         let Ok(set) = sched_getaffinity(first) else { return Vec::new() };

@@ -1,8 +1,8 @@
-//! Types that stand in for others in the API's description: `#[schemars(with = "shape::DateTime")]`.
+//! Types that replace others in the API's description: `#[schemars(with = "shape::DateTime")]`.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-/// Characters that aren't seen: controls, and what changes the direction or joins of a line.
+/// Invisible characters: controls, and those that change the direction of text or how characters join.
 macro_rules! unseen {
     () => {
         concat!(
@@ -12,7 +12,7 @@ macro_rules! unseen {
     };
 }
 
-/// Declares a stand-in.
+/// Declares such a type.
 macro_rules! shape {
     ($(#[$doc:meta])* $name:ident, $schema:tt) => {
         $(#[$doc])*
@@ -57,16 +57,16 @@ shape! {
     Uuid, { "type": "string", "format": "uuid", "maxLength": 36 }
 }
 shape! {
-    /// How many items a page of a list contains.
+    /// The maximum number of items on a page.
     PageSize, { "type": "integer", "minimum": 1, "maximum": 200, "default": 50 }
 }
 shape! {
-    /// Where a list continues.
+    /// A cursor: the position at which a list continues.
     PageCursor, { "type": "string", "maxLength": 32, "pattern": "^A[A-Za-z0-3][A-Za-z0-9_-]{30}$" }
 }
 
 shape! {
-    /// Options of a WebAuthn ceremony in their JSON form.
+    /// The options of a WebAuthn ceremony in their JSON form.
     WebauthnOptions, {
         "type": "object",
         "properties": { "challenge": { "type": "string" } },
@@ -120,7 +120,7 @@ shape! {
 }
 
 shape! {
-    /// A name in requests and paths: of a role, a kind of resource, an action.
+    /// The name of a role, a resource type or an action, as used in requests and paths.
     Name, { "type": "string", "maxLength": 50, "pattern": "^[a-z][a-z0-9_-]{0,49}$", "examples": ["editors"] }
 }
 

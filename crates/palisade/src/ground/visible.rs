@@ -2,17 +2,17 @@
 //!
 //! # Promises
 //!
-//! - What is shown holds no control character and none that changes the direction or the joins of a line: no one can
-//!   end a log line, steer a terminal, or let a name read as another.
-//! - What an error repeats is short, whatever came.
+//! - The result contains no control character and none that changes the direction of text or how characters join, so no
+//!   one can end a log line, control a terminal, or make a name look like another.
+//! - The part of the input that an error repeats is short.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
-/// Whether a character is invisible: a control, one that changes the direction or the joins of a line, or a mark
-/// without a width. The pattern of [`crate::shape::Label`] says the same.
+/// Whether a character is invisible: a control, one that changes the direction of text or how characters join, or a
+/// mark without a width. The pattern of [`crate::shape::Label`] is equivalent.
 pub fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c,

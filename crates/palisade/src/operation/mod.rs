@@ -1,4 +1,4 @@
-//! What operators and developers look at.
+//! Slices for operators and developers: the audit log, the API reference, and the state of the server.
 
 pub mod audit;
 pub mod reference;

@@ -1,4 +1,4 @@
-//! What the server reports about itself: `/livez`, `/readyz`, `/api/v1/whoami`, `/api/v1/limits`.
+//! Routes with which the server reports about itself: `/livez`, `/readyz`, `/api/v1/whoami`, `/api/v1/limits`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,7 +33,7 @@ pub const MODULE: Module = Module {
 #[derive(Default)]
 struct ReadOnly(AtomicBool);
 
-/// May see the configuration and the status of the server.
+/// Allows seeing the configuration and the status of the server.
 pub const READ: Permission = Permission {
     name: "system:read",
     summary: "See the configuration and the status of the server",
@@ -49,7 +49,7 @@ fn routes() -> Routes {
     )
 }
 
-/// The health routes alone: what the admin listener serves too.
+/// Only the health routes, which the admin listener serves too.
 pub fn health() -> Routes {
     Routes::root()
         .get("/livez", ANYONE, || async { "alive\n" })
@@ -114,8 +114,8 @@ async fn takes_writes(app: &App) -> bool {
         } else {
             tracing::error!(
                 "the database accepts no writes: it is a standby or set to read-only, its disk is full or \
-                 read-only, the role lacks a privilege, a synchronous standby is gone, or changes take \
-                 longer than a second"
+                 read-only, the role lacks a privilege, a synchronous standby is unavailable, or \
+                 changes take longer than a second"
             );
         }
     }
@@ -160,11 +160,11 @@ struct LimitView {
     key: KeyView,
     /// Whether the limit is applied.
     enabled: bool,
-    /// The error message of a refused request.
+    /// The error message that a refused request gets.
     description: &'static str,
 }
 
-/// What a limit counts by.
+/// The key by which a limit counts requests.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]

@@ -41,7 +41,7 @@ async function end() {
 }
 
 async function enter({ email, current_password }) {
-  const login = { email, password: current_password, device_name: "Change of password" };
+  const login = { email, password: current_password, device_name: "Password change" };
   const answer = await factors.signIn(send, login);
   session = answer && await answer.json();
 }

@@ -155,7 +155,7 @@ async function look() {
   byId("totp-remove").hidden = !mfa.totp;
   const any = mfa.totp || mfa.passkeys > 0;
   const left = mfa.recovery_codes_left === 1 ? "1 code remains." : `${mfa.recovery_codes_left} codes remain.`;
-  show("recovery-state", any ? left : "You receive recovery codes with your first passkey or authenticator app. A recovery code replaces a factor that you have lost.");
+  show("recovery-state", any ? left : "You receive recovery codes with your first passkey or authenticator app. A recovery code works once, in place of a factor that you have lost.");
   byId("recovery-renew").hidden = !any;
   byId("signed-out").hidden = true;
   byId("signed-in").hidden = false;
@@ -208,7 +208,7 @@ function passkeyRenaming({ id, name }, view) {
 }
 
 async function removePasskey({ id, name }) {
-  if (!await sure(`Remove the passkey ${name}?`, "It can't be used to sign in afterwards. All other devices are signed out.")) return;
+  if (!await sure(`Remove the passkey ${name}?`, "You can no longer sign in with it. All other devices are signed out.")) return;
   await ask("DELETE", `/users/me/passkeys/${id}`);
   await look();
   show("state", "The passkey was removed.");

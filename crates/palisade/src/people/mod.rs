@@ -1,4 +1,4 @@
-//! People and what they may do: users, roles, grants and mail.
+//! Users and their rights: users, roles, grants and mail.
 
 pub mod grants;
 pub mod mail;

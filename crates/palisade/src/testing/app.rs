@@ -25,7 +25,7 @@ use crate::settings::{LimitDefault, Settings, Sources};
 use crate::users::{ADMIN, Email};
 use crate::{Builder, MODULES, Running};
 
-/// The password of every user that [`TestApp`] makes.
+/// The password of every user that [`TestApp`] creates.
 pub const PASSWORD: &str = "seven purple teapots orbit";
 
 /// Which database a test runs on.
@@ -33,7 +33,7 @@ pub const PASSWORD: &str = "seven purple teapots orbit";
 pub enum On {
     /// A SQLite file in a directory of its own.
     Sqlite,
-    /// A database of its own on a PostgreSQL of this process.
+    /// A database of its own on this process's PostgreSQL.
     Postgres,
 }
 
@@ -43,7 +43,7 @@ pub struct TestApp {
     pub app: App,
     /// Its clock, which the test moves.
     pub clock: Clock,
-    /// What made it.
+    /// The builder that created it.
     pub builder: Builder,
     /// Its database.
     pub database: Arc<TestDb>,
@@ -56,31 +56,31 @@ pub struct TestApp {
     modules: Vec<Module>,
 }
 
-/// What a test wants different from the defaults.
+/// The differences from the defaults that a test needs.
 #[derive(Default)]
 pub struct Plan {
     /// Settings, by their dotted names.
     pub settings: Vec<(&'static str, &'static str)>,
     /// Modules in addition to Palisade's own.
     pub modules: Vec<Module>,
-    /// The root key; a new one otherwise.
+    /// The root key. If `None`, a new one is generated.
     pub root: Option<String>,
     /// How long a statement may take, and a change may wait for its turn.
     pub statement_timeout: Option<Duration>,
 }
 
-/// Without limits.
+/// A plan without limits.
 pub fn unlimited() -> Plan {
     Plan { settings: vec![("limits.enabled", "false")], ..Plan::default() }
 }
 
 impl TestApp {
-    /// With the defaults, on a fresh database.
+    /// Starts an app with the defaults, on a fresh database.
     pub async fn on(on: On) -> Self {
         Self::with(on, Plan::default()).await
     }
 
-    /// With this plan, on a fresh database.
+    /// Starts an app with this plan, on a fresh database.
     pub async fn with(on: On, plan: Plan) -> Self {
         let database = match on {
             On::Sqlite => TestDb::sqlite().await,
@@ -89,7 +89,7 @@ impl TestApp {
         Self::over(Arc::new(database), plan, Clock::by_hand(start())).await
     }
 
-    /// On the database at this URL, which is empty.
+    /// Starts an app on the database at this URL, which must be empty.
     pub async fn at(url: &str) -> Self {
         let database = TestDb::at(url).await;
         Self::over(Arc::new(database), Plan::default(), Clock::by_hand(start())).await
@@ -100,12 +100,12 @@ impl TestApp {
         self.second_with(self.chosen.clone()).await
     }
 
-    /// The same, with other settings.
+    /// As [`TestApp::second`], with other settings.
     pub async fn second_with(&self, settings: Vec<(&'static str, &'static str)>) -> Self {
         self.second_of(settings, self.modules.clone()).await
     }
 
-    /// The same, without the modules in addition to Palisade's own.
+    /// As [`TestApp::second`], with only Palisade's own modules.
     pub async fn second_without_modules(&self) -> Self {
         self.second_of(self.chosen.clone(), Vec::new()).await
     }
@@ -174,19 +174,19 @@ impl TestApp {
         panic!("the feed is not read");
     }
 
-    /// Moves the clock and lets the feed catch up with it.
+    /// Moves the clock and waits until the feed has caught up with it.
     pub async fn advance(&self, by: Duration) {
         self.clock.advance(by);
         self.catch_up().await;
     }
 
-    /// Ends the background work, and waits for its end.
+    /// Stops the background work and waits until it has stopped.
     pub async fn stop(mut self) {
         recount(&self).await;
         self.stop_reading_the_feed().await;
     }
 
-    /// Ends the background work: what other processes do is no longer noticed.
+    /// Stops the background work: changes by other processes are no longer noticed.
     pub async fn stop_reading_the_feed(&mut self) {
         if let Some(running) = self.running.take() {
             running.stop().await;

@@ -1,4 +1,4 @@
-//! Requests from outside, and what comes back.
+//! Requests from outside, and their responses.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use tower::ServiceExt as _;
 use super::{PASSWORD, TestApp};
 use crate::http::serve::{Carrier, Connection, Stopping};
 
-/// Someone who sends requests.
+/// A client that sends requests.
 #[derive(Clone)]
 pub struct Client<'a> {
     /// The app that it calls.
@@ -22,24 +22,24 @@ pub struct Client<'a> {
     pub bearer: Option<String>,
     /// Its cookies.
     pub cookie: Option<String>,
-    /// Where it calls from.
+    /// The IP address and port that it calls from.
     pub peer: SocketAddr,
 }
 
 impl Client<'_> {
-    /// The same with this access token or API key.
+    /// The same client with this access token or API key.
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
         self.bearer = Some(token.into());
         self
     }
 
-    /// The same with these cookies.
+    /// The same client with these cookies.
     pub fn with_cookie(mut self, cookie: impl Into<String>) -> Self {
         self.cookie = Some(cookie.into());
         self
     }
 
-    /// The same from this IP address.
+    /// The same client with this IP address.
     pub fn from(mut self, ip: &str) -> Self {
         self.peer = format!("{ip}:50000").parse().unwrap();
         self
@@ -121,7 +121,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// Without headers and body.
+    /// A request without headers or a body.
     pub fn new(method: Method, path: &str) -> Self {
         Self { method, path: path.to_owned(), headers: HeaderMap::new(), body: Body::empty() }
     }
@@ -131,32 +131,32 @@ impl Call {
         Self::new(Method::POST, path).json(body)
     }
 
-    /// With this body, as JSON.
+    /// Sets the body, as JSON.
     pub fn json(mut self, body: Value) -> Self {
         self.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         self.body = Body::from(body.to_string());
         self
     }
 
-    /// With this body, as it is.
+    /// Sets the body, unchanged.
     pub fn body(mut self, body: impl Into<Body>) -> Self {
         self.body = body.into();
         self
     }
 
-    /// With this header too.
+    /// Adds this header.
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.append(HeaderName::from_static(name), value.parse().unwrap());
         self
     }
 
-    /// As a browser sends it from a page of our own.
+    /// The request as a browser sends it from one of the server's own pages.
     pub fn same_origin(self) -> Self {
         self.header("sec-fetch-site", "same-origin")
     }
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub struct Answer {
     /// Its status.
@@ -180,7 +180,7 @@ impl Answer {
         self.body["code"].as_str().unwrap_or("")
     }
 
-    /// Every byte that a client can learn something from: responses that must look the same are equal in it.
+    /// Everything that a client can learn something from: two responses that must look the same are equal in this.
     pub fn shown(&self) -> (StatusCode, String, Vec<String>) {
         let request = self.headers["x-request-id"].to_str().unwrap();
         let mut headers: Vec<String> = self
@@ -218,7 +218,7 @@ pub fn place(answer: &Answer) -> (u16, &str, &str) {
     (answer.status.as_u16(), pointer, field["code"].as_str().unwrap_or(answer.code()))
 }
 
-/// What an access token in the form of a JWT says.
+/// The claims of an access token that is a JWT.
 pub fn claims(token: &str) -> Value {
     use base64::Engine as _;
     let body = token.split('.').nth(1).unwrap();

@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use super::Answer;
 use crate::Builder;
 
-/// What a server with these routes says about itself.
+/// The API's description of a server with these routes.
 pub struct Description {
     document: Value,
-    /// Made once each: a schema with everything it refers to.
+    /// Created once for each schema, with everything that it refers to.
     validators: Mutex<HashMap<String, Arc<Validator>>>,
 }
 
-/// One for each set of routes: they are costly to make, and most tests have the same.
+/// One for each set of routes: descriptions are costly to create, and most tests have the same routes.
 static MADE: LazyLock<Mutex<HashMap<Vec<String>, Arc<Description>>>> =
     LazyLock::new(Mutex::default);
 
@@ -61,7 +61,7 @@ impl Description {
         assert!(broken.is_empty(), "{what} doesn't fit its description: {broken:?}\n{value}");
     }
 
-    /// The path's template in the description. A fixed segment is better than one that varies.
+    /// The path's template in the description. A fixed segment takes precedence over a variable one.
     fn template(&self, path: &str) -> Option<&str> {
         let path = path.split('?').next().unwrap();
         let fits = |template: &str| {

@@ -1,4 +1,4 @@
-//! What would have been sent.
+//! The emails that would have been sent.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use palisade_db::args;
 use super::TestApp;
 use crate::mail::{Post, Rendered};
 
-/// Waits until everything that is due was sent, and empties the mailbox: the oldest first.
+/// Waits until all emails that are due have been sent, and returns those in the mailbox, oldest first.
 pub async fn emails(app: &TestApp) -> Vec<Rendered> {
     for _ in 0..400 {
         let (due,): (i64,) = app
@@ -31,13 +31,13 @@ pub async fn newest_email(app: &TestApp) -> Rendered {
     emails(app).await.pop().expect("an email")
 }
 
-/// What the link in an email carries.
+/// The token in the link of an email.
 pub fn token(mail: &Rendered) -> String {
     let after = mail.text.split_once("#token=").unwrap_or_else(|| panic!("{mail:?}")).1;
     after.split_whitespace().next().unwrap().to_owned()
 }
 
-/// What the last link to this page under `/account` carries.
+/// The token in the last link to this page under `/account`.
 pub async fn link(app: &TestApp, page: &str) -> String {
     let page = format!("/account/{page}#");
     let all = emails(app).await;

@@ -1,17 +1,18 @@
 //! Helpers for tests of Palisade and of applications that use it, behind the feature `testing`.
 //!
-//! [`TestApp`] is a whole Palisade over a fresh database, with the clock in the test's hands. A [`Client`] sends
+//! [`TestApp`] is a whole Palisade over a fresh database, with a clock that the test controls. A [`Client`] sends
 //! requests to it from outside, as programs and browsers do, and every response is checked against the API's
-//! description. [`phone`] and [`passkey`] are second factors, and [`mailbox`] reads what would have been sent.
+//! description. [`phone`] and [`passkey`] are second factors, and [`mailbox`] reads the emails that would have been
+//! sent.
 //!
-//! An application names the feature among its dev-dependencies, and its own modules in a [`Plan`]:
+//! An application enables the feature in its dev-dependencies, and lists its own modules in a [`Plan`]:
 //!
 //! ```toml
 //! [dev-dependencies]
 //! palisade = { version = "0.1", features = ["testing"] }
 //! ```
 //!
-//! Everything here panics on what a test does not expect: that is how a test fails.
+//! Everything here panics if a result is unexpected, so that the test fails.
 
 #![expect(
     clippy::expect_used,

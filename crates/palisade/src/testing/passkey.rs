@@ -1,4 +1,4 @@
-//! Passkeys in software: set up, and signing in.
+//! Passkeys in software: setup and sign-in.
 
 use axum::http::{Method, StatusCode};
 use palisade_crypto::random::OsRandom;
@@ -9,16 +9,16 @@ pub use palisade_crypto::webauthn::testing::SoftAuthenticator;
 
 use super::{Answer, Call, Client, TestApp};
 
-/// Where the pages of a [`TestApp`] come from, as a browser says it.
+/// The origin of the pages of a [`TestApp`], as a browser states it.
 pub const ORIGIN: &str = "http://localhost:8000";
-/// Where a sign-in with a passkey begins.
+/// The path at which a sign-in with a passkey begins.
 pub const BEGIN: &str = "/api/v1/auth/login/passkey/begin";
-/// Where it ends.
+/// The path at which a sign-in with a passkey is finished.
 pub const FINISH: &str = "/api/v1/auth/login/passkey/finish";
-/// The passkeys of the signed-in user.
+/// The path of the signed-in user's passkeys.
 pub const MINE: &str = "/api/v1/users/me/passkeys";
 
-/// A new passkey, which no one knows yet.
+/// A new passkey, which is not registered yet.
 pub fn key() -> SoftAuthenticator {
     SoftAuthenticator::new(Algorithm::Es256, &OsRandom)
 }
@@ -31,7 +31,7 @@ pub async fn register(client: &Client<'_>, key: &mut SoftAuthenticator) -> Answe
     client.post(&format!("{MINE}/finish"), body).await
 }
 
-/// A user with a passkey, and no one signed in.
+/// Creates a user with a passkey, without signing in.
 pub async fn with_key(app: &TestApp, email: &str) -> SoftAuthenticator {
     app.user(email).await;
     let mut key = key();
@@ -40,14 +40,14 @@ pub async fn with_key(app: &TestApp, email: &str) -> SoftAuthenticator {
     key
 }
 
-/// Asks for the options of a sign-in with a passkey.
+/// Requests the options of a sign-in with a passkey.
 pub async fn begin(client: &Client<'_>) -> Value {
     let options = client.send(Call::new(Method::POST, BEGIN)).await;
     assert_eq!(options.status, StatusCode::OK, "{}", options.raw);
     options.body
 }
 
-/// Signs in with what a passkey made of the options.
+/// Signs in with a passkey's response to the options.
 pub async fn finish(client: &Client<'_>, credential: Value) -> Answer {
     client.post(FINISH, json!({ "credential": credential })).await
 }

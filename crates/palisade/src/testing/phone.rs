@@ -1,4 +1,4 @@
-//! An authenticator app for one-time codes, and the sign-ins that ask for it.
+//! An authenticator app for one-time codes, and the sign-ins that require it.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use serde_json::json;
 
 use super::{Answer, Client, TestApp, place};
 
-/// How long a code is shown.
+/// How long a code is valid.
 pub const STEP: Duration = Duration::from_secs(30);
-/// Where challenges are answered.
+/// The path at which challenges are answered.
 pub const MFA: &str = "/api/v1/auth/login/mfa";
 
-/// An authenticator app, as someone set it up by typing the secret.
+/// An authenticator app that was set up by typing the secret.
 pub struct Phone(TotpSecret);
 
 impl Phone {
-    /// What an app makes of the secret: base32 (RFC 4648 section 6).
+    /// An app with this secret, in base32 (RFC 4648 section 6).
     pub fn new(secret: &str) -> Self {
         let mut bits = 0u32;
         let (mut count, mut bytes) = (0, Vec::new());
@@ -68,7 +68,7 @@ pub async fn enrol(client: &Client<'_>) -> (Phone, Vec<String>) {
     (phone, codes.iter().map(|code| code.as_str().unwrap().to_owned()).collect())
 }
 
-/// A user with an app, whose first code is past.
+/// Creates a user with an app, and moves the clock past the app's first code.
 pub async fn with_phone(app: &TestApp, email: &str) -> (Phone, Vec<String>) {
     app.user(email).await;
     let enrolled = enrol(&app.token(email).await).await;

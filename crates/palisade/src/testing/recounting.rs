@@ -6,7 +6,8 @@ use super::TestApp;
 
 type Row = (String, bool, i64, i64, Option<Timestamp>, i64, i64, i64, Option<Timestamp>);
 
-/// Asserts that every row of a user says what the owners' tables say at this moment. Every test does it at its end.
+/// Asserts that every row of `users` agrees with the tables of the other slices at this moment. Every test calls this
+/// at its end.
 pub async fn recount(app: &TestApp) {
     // A test may have closed the app's own.
     let db = app.database.db();

@@ -439,6 +439,7 @@ fn every_quiet_commit_is_known() {
             "introspection: revoking a token noted its own event",
             "lockout: a guess is counted before it is judged; what comes of it is an event",
             "lockout: a guess that was never judged is given back",
+            "lockout: a lock is an event of its own",
             "login: a proof that is still to come; it is an event",
             "mfa: a passkey that isn't made yet; what becomes of it is an event",
             "mfa: a secret that doesn't count yet; what makes it count is an event",

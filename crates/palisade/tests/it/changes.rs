@@ -5,9 +5,10 @@ use std::time::Duration;
 use axum::http::Method;
 use bytes::Bytes;
 use palisade::app::{Actor, Hold};
+use palisade::credential::{Credential, SecretRef};
 use palisade::credentials::{self, Act, End};
 use palisade::testing::{Call, On, TestApp, place, unlimited};
-use palisade::{sessions, users};
+use palisade::{api_keys, sessions, users};
 use palisade_db::args;
 use serde_json::json;
 
@@ -16,6 +17,7 @@ use crate::racing::{actor_of, session_of};
 palisade::on_both! {
     a_request_that_waited_does_nothing_after_its_session_has_ended => |on| super::waiting(on);
     a_request_that_waited_past_the_end_of_its_session_is_refused => |on| super::past_the_end(on);
+    a_change_of_a_disabled_account_is_refused => |on| super::disabled(on);
 }
 
 async fn keys(app: &TestApp) -> i64 {
@@ -81,5 +83,30 @@ async fn past_the_end(on: On) {
     app.advance(app.app.settings.sessions.absolute_timeout).await;
     let refused = app.app.change(&actor).await.map(drop).unwrap_err();
     assert_eq!(refused.code(), "access.invalid_token");
+    app.stop().await;
+}
+
+/// Whether or not its credentials have ended with it.
+async fn disabled(on: On) {
+    let app = TestApp::with(on, unlimited()).await;
+    let id = app.user("ann@example.com").await;
+    let ann = app.token("ann@example.com").await;
+    let made = ann.post("/api/v1/users/me/api-keys", json!({ "name": "CI", "permissions": [] }));
+    let key = made.await.text("id").parse().unwrap();
+    let by_session = actor_of(id, session_of(&app, id).await);
+    let secret = SecretRef::Only;
+    let credential = Some(Credential { kind: &api_keys::KIND, id: key, secret });
+    let by_key = Actor { credential, ..by_session.clone() };
+    for disabled in [false, true] {
+        let now = disabled.then(|| app.clock.now());
+        let mut tx = app.app.upkeep("a test").begin().await.unwrap();
+        tx.run("update users set disabled_at = $2 where id = $1", args![id, now]).await.unwrap();
+        tx.commit().await.unwrap();
+        for actor in [&by_session, &by_key] {
+            let begun = app.app.change(actor).await.map(drop);
+            assert_eq!(begun.is_ok(), !disabled);
+            assert!(begun.err().is_none_or(|error| error.code() == "access.invalid_token"));
+        }
+    }
     app.stop().await;
 }

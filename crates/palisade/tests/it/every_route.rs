@@ -20,11 +20,13 @@ use uuid::Uuid;
 
 /// A credential that proves the first user there is, with the permissions that the token names:
 /// `test-a+b`; as an API key would with `test-key-a+b`.
+const TEST_KIND: Kind = Kind::Own(&OwnKind { title: "Tests", ends_with: EndsWith::Either });
+
 const TEST: Module = Module {
     name: "test_credentials",
     credentials: &[METHODS],
     endings: &[Ending {
-        kind: Kind::Own(&OwnKind { title: "Tests", ends_with: EndsWith::Either }),
+        kind: TEST_KIND,
         owners: Some(|_, _, _| Box::pin(async { Ok(Vec::new()) })),
         end: |_, _, _| Box::pin(async { Ok(0) }),
     }],
@@ -42,6 +44,7 @@ const METHODS: CredentialMethods = CredentialMethods {
         introspect: None,
         locate: None,
     }],
+    ends_as: TEST_KIND,
     ended: "test.ended",
     is_alive: |_, _, _| Box::pin(async { Ok(None) }),
     revoke: |_, _, _| Box::pin(async { Ok(()) }),

@@ -26,6 +26,9 @@ palisade::on_both! {
     a_guess_that_was_never_judged_is_given_back => |on| super::given_back(on);
     the_guess_that_reaches_the_bound_locks => |on| super::at_the_bound(on);
     a_lock_for_good_outlives_the_memory_of_devices => |on| super::outlives(on);
+    a_lock_of_a_wrong_clock_is_not_shown => |on| super::wrong_clock(on);
+    a_guess_that_reached_the_bound_and_was_lost_locks => |on| super::lost(on);
+    no_sign_in_reaches_the_count_of_a_link => |on| super::links(on);
 }
 
 const LOGIN: &str = "/api/v1/auth/login";
@@ -437,5 +440,73 @@ async fn outlives(on: On) {
         "signed in",
     ];
     assert_eq!(left, kept);
+    app.stop().await;
+}
+
+async fn locked_until(app: &TestApp, user: UserId) -> Option<palisade_db::Timestamp> {
+    let sql = "select locked_until from users where id = $1";
+    app.app.db.one::<(Option<_>,)>(sql, args![user]).await.unwrap().0
+}
+
+/// The lock of a clock that was years ahead.
+async fn wrong_clock(on: On) {
+    let app = TestApp::with(on, unlimited()).await;
+    let id = app.user("ann@example.com").await;
+    for password in [WRONG, PASSWORD] {
+        guess(&app.anyone(), "ann@example.com", WRONG).await;
+        let far = app.clock.now().plus(lockout::KNOWN_FOR);
+        let mut tx = app.app.upkeep("a test").begin().await.unwrap();
+        for sql in [
+            "update users set locked_until = $2 where id = $1",
+            "update lockout_counts set locked_until = $2 where user_id = $1",
+        ] {
+            assert_eq!(tx.run(sql, args![id, far]).await.unwrap(), 1);
+        }
+        tx.commit().await.unwrap();
+        let answer = guess(&app.anyone(), "ann@example.com", password).await;
+        assert_eq!(answer.status.is_success(), password == PASSWORD, "{}", answer.raw);
+        assert_eq!(locked_until(&app, id).await, None);
+    }
+    app.stop().await;
+}
+
+/// The process of the fifth guess ended before it was known to be wrong.
+async fn lost(on: On) {
+    let app = TestApp::with(on, unlimited()).await;
+    let other = app.second().await;
+    let id = app.user("ann@example.com").await;
+    for _ in 0..4 {
+        guess(&app.anyone(), "ann@example.com", WRONG).await;
+    }
+    std::mem::forget(admitted(&other, id).await.unwrap());
+    let told = || async {
+        let events = app.events().await;
+        events.into_iter().filter(|event| event == "lockout.locked").count()
+    };
+    assert!(admitted(&app, id).await.is_none());
+    assert_eq!((locked_until(&app, id).await, told().await), (None, 0));
+    app.advance(MINUTE * 5).await;
+    for _ in 0..2 {
+        assert!(admitted(&app, id).await.is_none());
+        assert!(locked_until(&app, id).await.is_some_and(|until| until > app.clock.now()));
+        assert_eq!(told().await, 1);
+    }
+    other.stop().await;
+    app.stop().await;
+}
+
+async fn links(on: On) {
+    let app = TestApp::with(on, unlimited()).await;
+    let id = app.user("ann@example.com").await;
+    for link in ["lost factors of", "email change of", "registration"] {
+        let link = format!("{link} {id}");
+        for _ in 0..6 {
+            guess(&app.anyone(), &link, WRONG).await;
+        }
+        let account = Account::of_link(&app.app, &link);
+        let client = lockout::Client::Unknown;
+        let admission = lockout::admit(&app.app, &Actor::default(), account, client).await.unwrap();
+        assert!(admission.counted(&app.app).is_ok(), "{link}");
+    }
     app.stop().await;
 }

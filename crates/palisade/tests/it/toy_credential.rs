@@ -1,7 +1,7 @@
 //! A kind of credential that an application brings: what Palisade does for it without knowing it.
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use palisade::access::{Caller, Identity, SIGNED_IN};
 use palisade::app::{
     Actor, App, Change, CredentialForm, CredentialList, CredentialMethods, Hold, LiveCredential,
@@ -13,6 +13,7 @@ use palisade::http::{CookieName, NoContent, Routes};
 use palisade::id::UserId;
 use palisade::module::Module;
 use palisade::record::Event;
+use palisade::testing::phone::{enrol, sign_in};
 use palisade::{sessions, users};
 use palisade_crypto::opaque;
 use palisade_db::testing::{options, until_one_waits};
@@ -27,6 +28,7 @@ palisade::on_both! {
     an_applications_credential_signs_in_and_is_on_record => |on| super::on_record(on);
     an_applications_credential_is_introspected_and_revoked => |on| super::outside(on);
     an_applications_credential_is_worth_nothing_without_its_user => |on| super::disabled(on);
+    no_credential_of_a_user_who_must_enrol_is_active => |on| super::enrolling(on);
     an_applications_credential_ends_with_every_act_that_should_end_it => |on| super::walk(on);
     an_applications_credential_ends_with_everyones => |on| super::everyones(on);
     a_change_that_waited_while_its_credential_ended_is_refused => |on| super::waited(on);
@@ -41,13 +43,15 @@ const COOKIE: CookieName = CookieName { secure: "__Host-toy", plain: "toy" };
 const USED: Event = Event { name: "toys.used", summary: "A toy was used" };
 const ENDED: Event = Event { name: "toys.ended", summary: "A toy was taken away" };
 
+const TOY_KIND: Kind = Kind::Own(&OwnKind { title: "Toys", ends_with: EndsWith::Either });
+
 const TOYS: Module = Module {
     name: "toys",
     routes: || Routes::at("/toys").post("/use", SIGNED_IN.keys(), use_toy).summary("Uses a toy."),
     events: &[USED, ENDED],
     credentials: &[METHODS],
     endings: &[Ending {
-        kind: Kind::Own(&OwnKind { title: "Toys", ends_with: EndsWith::Either }),
+        kind: TOY_KIND,
         owners: Some(|app, after, limit| Box::pin(owners(app, after, limit))),
         end: |change, end, _| Box::pin(end_all(change, end.user)),
     }],
@@ -91,6 +95,7 @@ const METHODS: CredentialMethods = CredentialMethods {
             locate: None,
         },
     ],
+    ends_as: TOY_KIND,
     ended: ENDED_TOPIC,
     is_alive: |change, user, credential| Box::pin(is_alive(change, user, credential)),
     revoke: |change, user, id| Box::pin(end(change, user, id)),
@@ -126,7 +131,11 @@ async fn is_alive(
     let sql = "select permissions from toys where id = $1 and user_id = $2 and ended_at is null";
     let row: Option<(Option<String>,)> = change.maybe(sql, args![credential.id, user]).await?;
     let own = |text: String| text.split_whitespace().map(str::to_owned).collect();
-    Ok(row.map(|(text,)| LiveCredential { proved: None, permissions: text.map(own) }))
+    Ok(row.map(|(text,)| LiveCredential {
+        proved: None,
+        permissions: text.map(own),
+        required_level: None,
+    }))
 }
 
 fn tell(change: &mut Change, user: UserId, id: Uuid) {
@@ -258,6 +267,40 @@ async fn disabled(on: On) {
     app.stop().await;
 }
 
+/// Whatever its kind, but for what lets no one in: a refresh token is worth what it was.
+async fn enrolling(on: On) {
+    let settings = vec![("limits.enabled", "false"), ("access.admin_mfa", "required")];
+    let app = TestApp::with(on, Plan { modules: vec![TOYS], settings, ..Plan::default() }).await;
+    app.admin("root@example.com").await;
+    let (phone, _) = enrol(&app.token("root@example.com").await).await;
+    app.advance(std::time::Duration::from_secs(30)).await;
+    let root = sign_in(&app, "root@example.com", &phone).await;
+    let gateway = verifier(&app, &root).await;
+    let ann = app.user("ann@example.com").await;
+    let (_, toy) = give(&app, ann).await;
+    let session = app.anyone().login("ann@example.com").await;
+    let client = app.anyone().with_token(session.text("access_token"));
+    let made = client.post("/api/v1/users/me/api-keys", json!({ "name": "CI", "permissions": [] }));
+    let key = made.await.text("api_key");
+    let tokens = [toy.bearer.clone().unwrap(), key, session.text("access_token")];
+    let active = |token: String| {
+        let gateway = &gateway;
+        async move { introspect(gateway, &token).await["active"].clone() }
+    };
+    let role = format!("/api/v1/users/{ann}/roles/admin");
+    for (must_enrol, method) in [(false, None), (true, Some(Method::PUT))] {
+        if let Some(method) = method {
+            let given = root.send(Call::new(method, &role)).await;
+            assert_eq!(given.status, StatusCode::NO_CONTENT, "{}", given.raw);
+        }
+        for token in &tokens {
+            assert_eq!(active(token.clone()).await, !must_enrol, "{token}");
+        }
+        assert_eq!(active(session.text("refresh_token")).await, true);
+    }
+    app.stop().await;
+}
+
 async fn walk(on: On) {
     let app = start(on).await;
     let (mut ending, mut staying) = (0, 0);
@@ -370,12 +413,15 @@ async fn endless(on: On) {
     let app = TestApp::with(on, unlimited()).await;
     let credentials: &'static [_] =
         Vec::leak(vec![kind("other", "others.ended", TokenShape::Prefix("other_"))]);
-    for endings in [TOYS.endings, &[]] {
+    let another = OwnKind { title: "Others", ends_with: EndsWith::Either };
+    let another = Kind::Own(Box::leak(Box::new(another)));
+    let another: &'static [_] = Vec::leak(vec![Ending { kind: another, ..TOYS.endings[0] }]);
+    for (endings, good) in [(TOYS.endings, true), (&[], false), (another, false)] {
         let other = Module { name: "others", credentials, endings, ..Module::EMPTY };
         let builder = app.builder.clone().module(other);
         let root = palisade_crypto::root::RootKey::parse(&app.root).unwrap();
         let db = palisade_db::Db::open(options(app.database.url())).await.unwrap();
-        assert_eq!(builder.app(db, root).await.is_ok(), !endings.is_empty());
+        assert_eq!(builder.app(db, root).await.is_ok(), good);
     }
     app.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Tokens made to deceive (RFC 8725, RFC 9068 4, published attacks on other libraries).
+//! Tokens as an attacker would forge them (RFC 8725, RFC 9068 4, published attacks on other libraries).
 
 use aws_lc_rs::hmac;
 

@@ -1,8 +1,8 @@
-//! Correctly signed tokens whose claims are not what they should be.
+//! Correctly signed tokens with invalid claims.
 
 use super::*;
 
-/// What is answered to correctly signed claims, which must be the same for every key of a kind.
+/// The result for correctly signed claims, which must be the same for every key of a kind.
 fn verdict_on_claims(json: &str, paseto: bool) -> Result<AccessClaims, TokenError> {
     let make = |algorithm| {
         let key = key(algorithm);

@@ -1,4 +1,4 @@
-//! Answers that others have published: RFC 8037, RFC 7515, the PASETO test vectors, Wycheproof.
+//! Published test vectors: RFC 8037, RFC 7515, the PASETO test vectors, Wycheproof.
 
 use pasetors::keys::{AsymmetricPublicKey, SymmetricKey};
 use serde::Deserialize;

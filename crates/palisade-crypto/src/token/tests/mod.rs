@@ -1,4 +1,4 @@
-//! Tokens as they should be. The other files hold known answers, attacks and properties.
+//! Valid tokens. The other files contain known answers, attacks and properties.
 
 mod attacks;
 mod claim_attacks;
@@ -58,7 +58,7 @@ fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// A JWT of any header and claims, correctly signed by `key`.
+/// A JWT with any header and claims, correctly signed by `key`.
 fn forge_jwt(key: &TokenKey, header: &str, claims: &str) -> String {
     let message = format!("{}.{}", encode(header), encode(claims));
     let signature = match key.signing() {
@@ -69,7 +69,7 @@ fn forge_jwt(key: &TokenKey, header: &str, claims: &str) -> String {
     format!("{message}.{}", encode(signature))
 }
 
-/// A PASETO of any payload and footer, correctly made by `key`.
+/// A PASETO with any payload and footer, correctly created by `key`.
 fn forge_paseto(key: &TokenKey, footer: &str, payload: &str) -> String {
     paseto::protect(key.signing(), payload.as_bytes(), Some(footer.as_bytes())).unwrap()
 }

@@ -1,5 +1,5 @@
-//! The test vectors of the specification (W3C Web Authentication Level 3, section "Test Vectors").
-//! Their file's README says where they come from.
+//! The test vectors of the specification (W3C Web Authentication Level 3, section "Test Vectors"). The README next to
+//! their file states where they come from.
 
 use serde_json::Value;
 

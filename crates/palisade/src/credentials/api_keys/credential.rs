@@ -3,15 +3,16 @@
 use palisade_db::args;
 
 use super::{ENDED_TOPIC, PREFIX, Why, allowed, of_secret, prove, revoke, split};
-use crate::app::{App, Change, CredentialForm, CredentialMethods, LiveCredential};
+use crate::app::{App, Change, CredentialForm, CredentialMethods, Kind, LiveCredential};
 use crate::credential::{Credential, CredentialKind, Introspection, TokenShape};
 use crate::error::Result;
 use crate::id::{ApiKeyId, UserId};
+use crate::users::Factors;
 
-/// The kind.
+/// The kind of API keys.
 pub static KIND: CredentialKind = CredentialKind { name: "api_key", session: false };
 
-/// What it can do.
+/// The methods of this kind.
 pub(super) const METHODS: CredentialMethods = CredentialMethods {
     kind: &KIND,
     forms: &[CredentialForm {
@@ -27,6 +28,7 @@ pub(super) const METHODS: CredentialMethods = CredentialMethods {
             })
         }),
     }],
+    ends_as: Kind::ApiKeys,
     ended: ENDED_TOPIC,
     is_alive: |change, user, credential| Box::pin(is_alive(change, user, credential)),
     revoke: |change, user, id| Box::pin(revoke(change, user, ApiKeyId(id), Why::Revoked)),
@@ -38,17 +40,19 @@ async fn is_alive(
     credential: Credential,
 ) -> Result<Option<LiveCredential>> {
     let now = change.now();
-    let row: Option<(String,)> = change
+    let row: Option<(String, bool, i64)> = change
         .maybe(
-            "select permissions from api_keys
-             where id = $1 and user_id = $2 and revoked_at is null and expires_at > $3",
+            "select k.permissions, u.has_totp, u.passkeys
+             from api_keys k join users u on u.id = k.user_id and u.disabled_at is null
+             where k.id = $1 and k.user_id = $2 and k.revoked_at is null and k.expires_at > $3",
             args![credential.id, user, now],
         )
         .await?;
-    Ok(row.map(|(permissions,)| LiveCredential {
+    Ok(row.map(|(permissions, totp, passkeys)| LiveCredential {
         // No proof of who its owner is, however fresh it is.
         proved: None,
         permissions: Some(split(&permissions).into_iter().collect()),
+        required_level: Some(Factors { totp, passkeys, ..Factors::default() }.required_level()),
     }))
 }
 

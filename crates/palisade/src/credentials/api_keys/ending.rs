@@ -11,14 +11,14 @@ use crate::error::{Error, Result};
 use crate::id::{ApiKeyId, UserId};
 use crate::mail::{self, Content, for_people};
 
-/// Why a key was revoked; the word in the table and the audit log.
+/// Why a key was revoked, as the table and the audit log state it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// Its owner revoked it.
     RevokedByUser,
     /// An administrator, the operator or another service revoked it.
     Revoked,
-    /// The account has a new password, by a link or the operator.
+    /// The account got a new password, with a link or from the operator.
     PasswordReset,
     /// The email address went back to its former owner.
     EmailRestored,
@@ -55,7 +55,7 @@ impl Why {
 /// Revokes a key of a user.
 ///
 /// # Errors
-/// Not found, if it is revoked already or not theirs; or the database fails.
+/// Not found, if the key is already revoked or belongs to another user; or the database fails.
 pub async fn revoke(change: &mut Change, user: UserId, id: ApiKeyId, why: Why) -> Result<()> {
     change.must_hold(Hold::Alone(user))?;
     let now = change.now();
@@ -73,7 +73,7 @@ pub async fn revoke(change: &mut Change, user: UserId, id: ApiKeyId, why: Why) -
     Ok(())
 }
 
-/// How keys end with an act on their account.
+/// How an act on an account ends its API keys.
 pub(super) const BY_ACT: Ending = Ending {
     kind: Kind::ApiKeys,
     end: |change, end, _| Box::pin(revoke_all(change, end.user, Why::of(end.act))),
@@ -116,14 +116,14 @@ fn publish(change: &mut Change, user: UserId, id: ApiKeyId, why: Why) {
     change.note(entry.detail("because", why.as_str()));
 }
 
-/// So long before its end the user who made a key is told.
+/// How long before a key expires its creator is notified.
 pub(super) const WARNED_BEFORE: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How long the row of a key that is over is kept, for its owner to ask about.
+/// How long the row of an ended key is kept, so that its owner can see it.
 const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
 type Soon = (ApiKeyId, UserId, UserId, String, Timestamp);
 
-/// Tells the user who made a key that it is about to expire, once.
+/// Notifies the creator of each key that is about to expire, once per key.
 pub(super) async fn warn(app: &App) -> Result<()> {
     let now = app.clock.now();
     let soon: Vec<Soon> = app
@@ -157,7 +157,7 @@ pub(super) async fn warn(app: &App) -> Result<()> {
     Ok(())
 }
 
-/// Deletes keys that are long over.
+/// Deletes keys that expired or were revoked long ago.
 pub(super) async fn prune(app: &App) -> Result<()> {
     let before = app.clock.now().minus(KEPT_FOR);
     let sql = "delete from api_keys where expires_at < $1 or revoked_at < $1";

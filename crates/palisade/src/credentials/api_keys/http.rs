@@ -1,4 +1,4 @@
-//! `/users/me/api-keys`, and the administrators' `/users/{id}/api-keys` and `/service-accounts`.
+//! `/users/me/api-keys`, and for administrators `/users/{id}/api-keys` and `/service-accounts`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::limits::{Key, Rule};
 use crate::shape;
 use crate::users::{self, AllPermissions, Authority, User, UserView, exceeds_own};
 
-/// API keys that a user creates: each sends an email.
+/// Limits the API keys that a user creates, because each one sends an email.
 pub(super) const MAKE: Rule = Rule {
     name: "api_key_create_account",
     burst: 100,
@@ -67,8 +67,8 @@ pub(super) fn routes() -> Routes {
                 .summary("Lists all service accounts, oldest first.")
                 .post("/", needs(users::WRITE).fresh(), make_service)
                 .summary(
-                    "Creates a service account: a user that is a program.\n\nA service account \
-                     holds roles and API keys.",
+                    "Creates a service account: a user for a program.\n\nA service account has \
+                     roles and API keys, and can't sign in.",
                 ),
         )
 }
@@ -78,22 +78,22 @@ pub(super) fn routes() -> Routes {
 struct ApiKeyBody {
     #[schemars(with = "shape::Label")]
     name: String,
-    /// The permissions of the key: names from `GET /permissions`. An empty list allows only what
-    /// requires no permission.
+    /// The permissions of the key: names from `GET /permissions`. A key with an empty list can only
+    /// perform operations that require no permission.
     #[schemars(with = "Vec<shape::Permission>", length(max = 200))]
     permissions: Vec<String>,
-    /// When the key expires: at most 366 days ahead. Defaults to 90 days if `expires_in` is absent
-    /// too.
+    /// When the key expires, at most 366 days from now. Defaults to 90 days from now if
+    /// `expires_in` is also omitted.
     #[schemars(with = "Option<shape::DateTime>")]
     expires_at: Option<String>,
-    /// The number of seconds until the key expires, instead of `expires_at`.
+    /// The number of seconds until the key expires. Can be sent instead of `expires_at`.
     #[schemars(range(min = 1, max = 31_622_400))]
     expires_in: Option<u64>,
     /// The networks (`192.0.2.0/24`) or IP addresses from which the key can be used. Omit to allow
     /// any.
     #[schemars(with = "Option<Vec<shape::Network>>", length(min = 1, max = 50))]
     allowed_networks: Option<Vec<String>>,
-    /// The maximum number of requests a minute. Only a service account's key may exceed the
+    /// The maximum number of requests per minute. Only a service account's key may exceed the
     /// server's limit `api_key`. Defaults to that limit.
     #[schemars(range(min = 1, max = 60_000))]
     requests_per_minute: Option<u32>,
@@ -199,7 +199,7 @@ fn expiry(app: &App, body: &ApiKeyBody) -> Result<Timestamp, Broken> {
     };
     at.filter(|at| *at > now && at.since(now) <= LONGEST_LIFE).ok_or_else(|| {
         let detail =
-            "Use either a future time (RFC 3339) or a number of seconds, at most 366 days ahead.";
+            "Use either a future time (RFC 3339) or a number of seconds, up to 366 days ahead.";
         Broken::new("api_keys.bad_expiry", detail)
     })
 }

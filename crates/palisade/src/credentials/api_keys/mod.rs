@@ -1,14 +1,14 @@
-//! API keys: what programs send instead of signing in. People create them for themselves, administrators for service
-//! accounts.
+//! API keys: the credentials that programs send instead of signing in. Users create them for themselves, and
+//! administrators create them for service accounts.
 //!
 //! # Promises
 //!
-//! - A key is shown once; what is stored of it is a digest.
-//! - A key may do what both its permissions **and** the current rights of its owner allow. It never counts as a fresh
-//!   proof of identity, and is not accepted on routes about sessions, passwords or keys.
-//! - **Revoked means revoked**: after the response it is refused in this process, and within 250 ms in every other;
-//!   checked from memory, on every request.
-//! - Every key expires, within 366 days.
+//! - A key is shown once. Only a digest of it is stored.
+//! - A key may do only what both its permissions **and** the current rights of its owner allow. It never counts as a
+//!   fresh proof of identity, and is not accepted on routes for sessions, passwords or keys.
+//! - **Revoked means revoked.** After the response to the revocation, the key is refused in this process, and within
+//!   250 ms in every other one. Every request checks this, from memory.
+//! - Every key expires within 366 days.
 //!
 //! Tables: `api_keys`.
 
@@ -54,7 +54,7 @@ pub const EXPIRING: Event = Event {
     summary: "An email announced that an API key is about to expire",
 };
 
-/// Requests with one API key.
+/// Limits requests with one API key.
 pub(crate) const USE: Rule = Rule {
     name: "api_key",
     burst: 600,
@@ -103,7 +103,7 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-/// The topic of endings.
+/// The topic for revoked keys.
 pub const ENDED_TOPIC: &str = "api_keys.ended";
 /// The prefix of a key.
 pub const PREFIX: &str = "pal_ak_";
@@ -245,7 +245,7 @@ pub struct ApiKeyView {
     pub permissions: Vec<String>,
     /// The networks from which the key can be used; null means any.
     pub allowed_networks: Option<Vec<String>>,
-    /// The maximum number of requests a minute; null means the server's limit `api_key`.
+    /// The maximum number of requests per minute; null means the server's limit `api_key`.
     pub requests_per_minute: Option<i64>,
     /// When the key was created.
     #[schemars(with = "shape::DateTime")]

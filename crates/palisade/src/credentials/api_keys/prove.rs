@@ -25,7 +25,7 @@ const DIGEST_REMEMBERED_FOR: Duration = Duration::from_secs(3600);
 /// A use is written down at most this often.
 const NOTE_AFTER: Duration = Duration::from_secs(60);
 
-/// Proves an API key. Whatever is wrong with it, the answer is the same.
+/// Identifies the caller by API key. The refusal is the same, whatever is wrong with the key.
 pub(super) async fn bearer(app: &App, token: &str, parts: &Parts) -> Result<Identity> {
     let key = of_secret(app, token).await?.ok_or_else(bad_token)?;
     let ip = parts.extensions.get::<Arrival>().map(|arrival| arrival.client.ip);
@@ -42,7 +42,8 @@ pub(super) async fn bearer(app: &App, token: &str, parts: &Parts) -> Result<Iden
     Ok(identity)
 }
 
-/// The current permissions of a key: its own, as far as its owner holds them. `None` if its owner is disabled.
+/// The current permissions of a key: those of its own permissions that its owner also holds. `None` if the owner is
+/// disabled, or must set up a second factor first.
 ///
 /// # Errors
 /// When the database is needed and doesn't answer.
@@ -91,7 +92,7 @@ pub async fn of_secret(app: &App, secret: &str) -> Result<Option<Arc<ApiKey>>> {
     live(app, id).await
 }
 
-/// The key, if it is neither revoked nor expired. A revoked one never works again.
+/// The key, if it is neither revoked nor expired. A revoked key never works again.
 ///
 /// # Errors
 /// When the database is needed and doesn't answer.

@@ -1,4 +1,4 @@
-//! What is guessed, and by which client.
+//! The target of a guess, and the client that guesses.
 
 use palisade_crypto::mac;
 
@@ -6,25 +6,34 @@ use super::Device;
 use crate::app::App;
 use crate::id::UserId;
 
-/// What is guessed: the password of a user, or of an email address without an account; or a user's second factor.
+/// The target of a guess: the password of a user or of an email address without an account, or a user's second factor.
 #[derive(Clone, Debug)]
 pub struct Account {
     pub(super) key: Vec<u8>,
     pub(super) user: Option<UserId>,
-    /// Stands before the client's name, so that a lock of the factor isn't one of the password.
+    /// A prefix of the client's name, so that a lock of the second factor doesn't lock the password.
     pub(super) part: &'static str,
 }
 
 impl Account {
     /// The account of a user, or of `email` if there is none.
     pub fn of(app: &App, user: Option<UserId>, email: &str) -> Self {
-        let named = match &user {
-            Some(user) => user.0.as_bytes(),
-            None => email.as_bytes(),
-        };
-        // An email without an account can't be read from the table.
-        let secret = app.root.derive_bytes("lockout accounts");
-        Self { key: mac::keyed_digest(&secret, named).to_vec(), user, part: PASSWORD }
+        match user {
+            Some(user) => Self::named(app, "lockout accounts", user.0.as_bytes(), Some(user)),
+            None => Self::named(app, "lockout emails", email.as_bytes(), None),
+        }
+    }
+
+    /// The password that a link requires. It has a separate count, which can't be reached without the link.
+    pub fn of_link(app: &App, link: &str) -> Self {
+        Self::named(app, "lockout links", link.as_bytes(), None)
+    }
+
+    /// SECURITY: each kind has a separate key, because an email that was typed may be any text
+    /// (test: no_sign_in_reaches_the_count_of_a_link). An email without an account can't be read from the table.
+    fn named(app: &App, kind: &'static str, name: &[u8], user: Option<UserId>) -> Self {
+        let secret = app.root.derive_bytes(kind);
+        Self { key: mac::keyed_digest(&secret, name).to_vec(), user, part: PASSWORD }
     }
 
     /// The second factor of a user, guessed by a client that knows the password.
@@ -32,7 +41,7 @@ impl Account {
         Self { part: SECOND_FACTOR, ..Self::of(app, Some(user), "") }
     }
 
-    /// The count of a client at it, as the table names it.
+    /// The name of a client's count for this account in the table.
     pub(super) fn count_of(&self, client: Client) -> String {
         format!("{}{}", self.part, client.text())
     }
@@ -46,9 +55,9 @@ pub(super) const SECOND_FACTOR: &str = "second factor ";
 pub enum Client {
     /// Any client.
     Unknown,
-    /// A device that has signed in to this account before, with the password that it has now.
+    /// A device that has signed in to this account before, with the account's current password.
     Known(Device),
-    /// Any of the devices that signed in with an earlier password: they share one count. An attacker who knew that
+    /// Any device that signed in with an earlier password. All of them share one count. An attacker who knew that
     /// password may have registered a thousand of them.
     Former,
     /// A client that is signed in to this account and is asked for the password again.

@@ -1,37 +1,39 @@
-//! The rule: when another guess is checked, and for how long guesses are refused. Uses no clock and no database.
+//! The rule for when another guess is checked, and for how long guesses are refused. It uses no clock and no database.
 
 use std::time::Duration;
 
 use palisade_db::Timestamp;
 
-/// Failures in a row after which waiting doesn't help any more (NIST SP 800-63B-4, section 3.2.2).
+/// The number of consecutive failures after which waiting no longer helps (NIST SP 800-63B-4, section 3.2.2).
 pub(super) const MOST_IN_A_ROW: i64 = 100;
 /// The longest lock that ends by itself.
 pub(super) const LONGEST_LOCK: Duration = Duration::from_secs(24 * 3600);
 /// After so long without a guess the next lock is a short one again.
 const CALM_AFTER: Duration = Duration::from_secs(24 * 3600);
-/// 9999-12-31T23:59:59Z: until someone with the right to do so unlocks the account, or it gets a new password.
+/// Longer than any request lasts in which a guess is checked.
+const CHECKED_WITHIN: Duration = Duration::from_secs(300);
+/// 9999-12-31T23:59:59Z: the end of a lock that lasts until the account is unlocked or gets a new password.
 pub const FOR_GOOD: Timestamp = Timestamp::from_seconds(253_402_300_799);
 
-/// What the settings ask for.
+/// The policy that the settings define.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Policy {
-    /// Wrong guesses within the window that lock.
+    /// The number of wrong guesses within the window that locks the account.
     pub(super) threshold: i64,
     pub(super) window: Duration,
-    /// The first lock; each further one is twice as long.
+    /// The duration of the first lock. Each further lock is twice as long.
     pub(super) duration: Duration,
 }
 
-/// What is known of the guesses of one client, or of all unknown ones, at one account.
+/// The guesses of one client, or of all unknown clients, at one account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Count {
     pub(super) window_began_at: Timestamp,
-    /// Guesses in the window that were wrong or aren't judged yet.
+    /// The number of guesses in the window that were wrong or are not checked yet.
     pub(super) in_window: i64,
-    /// The same since the last right one.
+    /// The number of such guesses since the last correct one.
     pub(super) in_a_row: i64,
-    /// Locks one after the other.
+    /// The number of consecutive locks.
     pub(super) locks: i64,
     pub(super) locked_until: Option<Timestamp>,
     /// When the last guess was counted.
@@ -39,7 +41,7 @@ pub(super) struct Count {
 }
 
 impl Count {
-    /// Counts a guess that is about to be judged; none if it may not be.
+    /// Counts a guess that is about to be checked. `None` if it may not be checked.
     pub(super) fn guess(mut self, policy: Policy, now: Timestamp) -> Option<Self> {
         if self.locked_until(now).is_some() {
             return None;
@@ -63,7 +65,7 @@ impl Count {
         Some(self)
     }
 
-    /// What a counted guess that was wrong leads to.
+    /// The count after a counted guess was wrong.
     pub(super) fn wrong(mut self, policy: Policy, now: Timestamp) -> Self {
         if self.in_a_row >= MOST_IN_A_ROW {
             self.locked_until = Some(FOR_GOOD);
@@ -77,23 +79,34 @@ impl Count {
         self
     }
 
-    /// Takes a guess back that was never judged.
+    /// Takes back a guess that was never checked.
     pub(super) fn unjudged(mut self) -> Self {
         self.in_window = (self.in_window - 1).max(0);
         self.in_a_row = (self.in_a_row - 1).max(0);
         self
     }
 
-    /// Until when guesses are refused, if they are.
+    /// Whether the count has a lock that was set while the clock was wrong, and so doesn't count.
+    pub(super) fn is_outdated(&self, now: Timestamp) -> bool {
+        self.locked_until.is_some_and(|until| until > now) && self.locked_until(now).is_none()
+    }
+
+    /// Whether guesses are refused without a lock, although the guess that reached the threshold can no longer be
+    /// settled: no request lasts that long.
+    pub(super) fn is_lost(&self, now: Timestamp) -> bool {
+        self.locked_until(now).is_none() && now >= self.last_at.plus(CHECKED_WITHIN)
+    }
+
+    /// The end of the active lock, if there is one.
     pub(super) fn locked_until(&self, now: Timestamp) -> Option<Timestamp> {
         locked_until(self.locked_until, now)
     }
 }
 
-/// Until when guesses are refused, if they are.
+/// The end of the active lock, if there is one.
 ///
-/// A lock that seems to last longer than any lock can was set while the clock was wrong, and
-/// doesn't count.
+/// A lock that seems to last longer than the longest possible lock was set while the clock was wrong, and doesn't
+/// count.
 pub fn locked_until(until: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
     until.filter(|until| *until == FOR_GOOD || (*until > now && until.since(now) <= LONGEST_LOCK))
 }

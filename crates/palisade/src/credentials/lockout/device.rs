@@ -1,8 +1,8 @@
-//! Devices that have signed in before: what they prove it with (OWASP, "Device cookies").
+//! Devices that have signed in before, and the tokens that prove it (OWASP, "Device cookies").
 //!
-//! A device token holds a user's id, the device's, the time and the generation of the password, sealed: it is valid
-//! only for that account, and reveals nothing to its holder. It is not a credential: it gives no access, and only makes
-//! guesses count separately.
+//! A device token contains the ids of the user and the device, the time and the generation of the password. It is
+//! sealed, is valid only for that account, and reveals nothing to its holder. It is not a credential: it gives no
+//! access, and its only effect is that guesses count separately.
 
 use std::time::Duration;
 
@@ -26,11 +26,11 @@ const LONGEST: usize = 200;
 /// A device that has signed in to an account before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// The device.
+    /// The id of the device.
     pub id: Uuid,
-    /// The account.
+    /// The user of the account.
     pub user: UserId,
-    /// The generation of the account's password when it last signed in.
+    /// The generation of the account's password when the device last signed in.
     pub password: i64,
 }
 

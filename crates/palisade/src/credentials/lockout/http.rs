@@ -1,4 +1,4 @@
-//! The administrators' way to lift a lock.
+//! The route with which administrators lift a lock.
 
 use axum::extract::State;
 

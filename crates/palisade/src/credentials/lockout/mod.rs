@@ -3,12 +3,12 @@
 //! # Promises
 //!
 //! - A guess is counted in the database before it is checked: simultaneous guesses, other IP addresses, other processes
-//!   and restarts get no more of them. A guess that was never checked is given back.
+//!   and restarts give no additional guesses. A guess that was never checked is given back.
 //! - A lock can't be used against the owner: a device that has signed in to the account before has a separate count
 //!   (OWASP, "Device cookies"), and so does a signed-in user.
-//! - After 100 failures in a row, waiting no longer helps (NIST SP 800-63B-4, section 3.2.2): known devices still sign
-//!   in, others need a new password or an administrator.
-//! - Unknown email addresses are counted like known ones, with the same work.
+//! - After 100 failures in a row, waiting no longer helps (NIST SP 800-63B-4, section 3.2.2): known devices can still
+//!   sign in, and other clients need a new password or an administrator.
+//! - Guesses at unknown email addresses are counted like those at known ones, with the same work.
 //!
 //! The end of the lock for unknown clients is also stored in the row of the user, where every request reads it.
 //!
@@ -41,7 +41,7 @@ use count::{Count, Policy};
 pub use device::{Device, KNOWN_FOR};
 use rows::{lock_row, refuse, save};
 
-/// Too many guesses: the account refuses unknown clients, or one known device.
+/// After too many wrong guesses, the account refuses unknown clients, or one known device.
 pub const LOCKED: Event = Event {
     name: "lockout.locked",
     summary: "Too many wrong passwords or codes: sign-in is refused for a while",
@@ -90,9 +90,9 @@ static FACTOR_EMAIL: EmailTemplate = EmailTemplate {
 
 /// Whether a guess may be checked.
 pub enum Admission {
-    /// It is counted; its outcome must be reported.
+    /// The guess is counted, and its outcome must be reported.
     Counted(Guess),
-    /// It may not be checked.
+    /// The guess must not be checked.
     Refused(Refused),
 }
 
@@ -109,9 +109,9 @@ impl Admission {
     }
 }
 
-/// A guess that is refused unchecked.
+/// A guess that is refused without being checked.
 pub struct Refused {
-    /// Until when guesses are refused.
+    /// The time until which guesses are refused.
     pub until: Timestamp,
     account: Account,
     client: Client,
@@ -142,8 +142,6 @@ pub struct Guess {
     user: Option<UserId>,
     /// Whether it reaches the bound, and so locks if it is wrong.
     locks: bool,
-    /// Whether the row of the user shows a lock that doesn't count.
-    outdated: bool,
     place: Option<Place>,
 }
 
@@ -173,7 +171,7 @@ impl Turns {
         let stripe = self
             .stripes
             .get(hash.unwrap_or(0))
-            .ok_or_else(|| Error::internal("the account has no stripe of locks"))?;
+            .ok_or_else(|| Error::internal("the account maps to no lock"))?;
         Ok(Arc::clone(stripe).lock_owned().await)
     }
 }
@@ -193,24 +191,45 @@ pub async fn admit(
             app: app.clone(),
             user: account.user,
             locks: false,
-            outdated: false,
             place: None,
         }));
     }
     let turn = app.state::<Turns>().take(&account, client).await?;
     let mut change = app.change(actor).await?;
+    let (mut before, mut user) = lock_row(&mut change, &account, client).await?;
+    if before.is_outdated(change.now())
+        && let Some(shown) = shown(&account, client)
+    {
+        // The row of the user before that of the count, as in a sign-in: everything once more in this order.
+        drop(change);
+        change = app.change(actor).await?;
+        users::lock_row(&mut change, shown).await?;
+        (before, user) = lock_row(&mut change, &account, client).await?;
+        if before.is_outdated(change.now()) {
+            users::set_locked_until(&mut change, shown, None).await?;
+        }
+    }
     let now = change.now();
-    let (before, user) = lock_row(&mut change, &account, client).await?;
     // SECURITY: committed before the password is compared, whatever comes of it. A refusal writes too: its time
     // doesn't tell that the account is locked (test: parallel_guesses_get_no_more_than_the_budget).
     let admission = if let Some(after) = before.guess(policy(app), now) {
         save(&mut change, &account, client, after).await?;
-        // It was made when the clock was wrong, and doesn't count.
-        let outdated = before.locked_until.is_some_and(|until| until > now);
         let locks = after.wrong(policy(app), now).locked_until.is_some();
         // Made before the commit, which a client that goes away can't stop: what it counted is given back.
         let place = Some(Place { account, client, _turn: turn });
-        Admission::Counted(Guess { app: app.clone(), user, locks, outdated, place })
+        Admission::Counted(Guess { app: app.clone(), user, locks, place })
+    } else if before.is_lost(now) {
+        // The process ended, or the database failed, before the guess that reached the bound was known to be wrong: it
+        // counts as wrong now.
+        drop(change);
+        let place = Some(Place { account: account.clone(), client, _turn: turn });
+        let lost = Guess { app: app.clone(), user, locks: true, place };
+        let mut change = app.change(actor).await?;
+        lost.wrong(&mut change).await?;
+        let (after, _) = lock_row(&mut change, &account, client).await?;
+        let until = after.locked_until(now).unwrap_or(now);
+        change.commit_quietly("a lock is an event of its own").await?;
+        return Ok(Admission::Refused(Refused { until, account, client }));
     } else {
         refuse(&mut change, &account, client).await?;
         let window_ends = before.window_began_at.plus(app.settings.lockout.window);
@@ -247,36 +266,32 @@ impl Guess {
             .await?;
         // Other guesses may have been wrong since this one was counted.
         let locked = ended.is_some_and(|(lock,)| lock.is_some());
-        if let (Some(user), true) = (shown(&place.account, place.client), locked || self.outdated) {
+        if let (Some(user), true) = (shown(&place.account, place.client), locked) {
             users::set_locked_until(change, user, None).await?;
         }
         Ok(())
     }
 
-    /// It was not a guess: what was given had been accepted before.
+    /// Takes the guess back: the proof had been accepted before, so it was not a guess.
     ///
     /// # Errors
-    /// When the database fails; it stays counted.
+    /// When the database fails. The guess then stays counted.
     pub async fn give_back(mut self, change: &mut Change) -> Result<()> {
         let Some(place) = self.place.take() else { return Ok(()) };
         give_back(change, &place).await
     }
 
-    /// The guess was wrong. The one that reaches the threshold locks the account. Returns the user of the account, if
+    /// The guess was wrong. The guess that reaches the threshold locks the account. Returns the user of the account, if
     /// it still exists.
     ///
     /// # Errors
-    /// When the database fails; it stays counted.
+    /// When the database fails. The guess then stays counted.
     pub async fn wrong(mut self, change: &mut Change) -> Result<Option<UserId>> {
         let Some(place) = self.place.take() else { return there(change, self.user).await };
         let now = change.now();
-        let writes = self.locks || self.outdated;
-        if let (true, Some(user)) = (writes, shown(&place.account, place.client)) {
+        if let (true, Some(user)) = (self.locks, shown(&place.account, place.client)) {
             // The row of the user before that of the count, as in a sign-in.
             users::lock_row(change, user).await?;
-            if self.outdated {
-                users::set_locked_until(change, user, None).await?;
-            }
         }
         let (found, user) = lock_row(change, &place.account, place.client).await?;
         // SECURITY: forgotten since, with a new password or after a right one: it is counted again
@@ -302,21 +317,18 @@ impl Guess {
 impl Place {
     /// Tells of a lock: the log, and the owner who is still there.
     async fn locked(&self, change: &mut Change, user: Option<UserId>, after: Count) -> Result<()> {
-        let entry = match user {
-            Some(user) => {
-                if shown(&self.account, self.client).is_some() {
-                    users::set_locked_until(change, user, after.locked_until).await?;
-                }
-                if self.account.part == SECOND_FACTOR {
-                    mail::enqueue(change, &FACTOR_EMAIL, Content::to_user(user)).await?;
-                } else if self.client == Client::Unknown {
-                    let content = Content::to_user(user).with("until", end_of(after.locked_until));
-                    mail::enqueue(change, &EMAIL, content).await?;
-                }
-                LOCKED.about(user)
-            }
-            None => LOCKED.entry(),
-        };
+        // SECURITY: the same rows where there is no account (test: test_time_tells_nobody_who_has_an_account).
+        let whose = user.unwrap_or(NO_ONE);
+        if shown(&self.account, self.client).is_some() {
+            users::set_locked_until(change, whose, after.locked_until).await?;
+        }
+        if self.account.part == SECOND_FACTOR {
+            mail::enqueue(change, &FACTOR_EMAIL, Content::to_user(whose)).await?;
+        } else if self.client == Client::Unknown {
+            let content = Content::to_user(whose).with("until", end_of(after.locked_until));
+            mail::enqueue(change, &EMAIL, content).await?;
+        }
+        let entry = user.map_or_else(|| LOCKED.entry(), |user| LOCKED.about(user));
         let until = after.locked_until.map(|until| until.to_string()).unwrap_or_default();
         let whom = match self.client {
             Client::Unknown => "unknown_clients",
@@ -332,8 +344,12 @@ impl Place {
 
 /// Whose lock it is that the user's row shows: one of clients that aren't known, at the password.
 fn shown(account: &Account, client: Client) -> Option<UserId> {
-    account.user.filter(|_| account.part != SECOND_FACTOR && client == Client::Unknown)
+    let shows = account.part != SECOND_FACTOR && client == Client::Unknown;
+    shows.then(|| account.user.unwrap_or(NO_ONE))
 }
+
+/// The id of no user: what is done for an account is done for this where there is none.
+const NO_ONE: UserId = UserId(uuid::Uuid::nil());
 
 /// The end of a lock as an email says it.
 fn end_of(until: Option<Timestamp>) -> String {
@@ -365,7 +381,7 @@ impl Drop for Guess {
 async fn there(change: &mut Change, user: Option<UserId>) -> Result<Option<UserId>> {
     // SECURITY: also looked up where there is no account, so that it costs the same
     // (test: test_time_tells_nobody_who_has_an_account).
-    let found = users::exists(change, user.unwrap_or(UserId(uuid::Uuid::nil()))).await?;
+    let found = users::exists(change, user.unwrap_or(NO_ONE)).await?;
     Ok(user.filter(|_| found))
 }
 
@@ -380,7 +396,7 @@ async fn never_judged(app: &App, place: &Place) -> Result<()> {
     change.commit_quietly("a guess that was never judged is given back").await
 }
 
-/// Lifts every lock of a user and forgets all failures.
+/// Lifts every lock of a user and clears all wrong guesses.
 ///
 /// # Errors
 /// Not found; or the database fails.
@@ -392,7 +408,7 @@ pub async fn unlock(mut change: Change, user: UserId) -> Result<()> {
     change.commit(UNLOCKED.about(user)).await
 }
 
-/// Forgets all failures of a user, in the change that gives them a new password.
+/// Clears all wrong guesses at a user's account, in the change that gives them a new password.
 ///
 /// # Errors
 /// When the database fails.
@@ -402,7 +418,7 @@ pub async fn clear(change: &mut Change, user: UserId) -> Result<()> {
     Ok(())
 }
 
-/// Forgets wrong passwords of a user, in the change in which someone with access to their mailbox sets a new one.
+/// Clears the wrong guesses at a user's password, in the change that sets a new one with access to their mailbox.
 ///
 /// # Errors
 /// When the database fails.

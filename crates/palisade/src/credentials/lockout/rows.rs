@@ -1,4 +1,4 @@
-//! Counts as they are stored.
+//! The stored form of counts.
 
 use palisade_db::{Timestamp, args, row_struct};
 
@@ -21,8 +21,8 @@ row_struct! {
     }
 }
 
-/// The count, its row held until the change ends, and the user if they are still there; one of nothing if there was
-/// none.
+/// The count and, if the user still exists, the user. Creates an empty count if there is none, and holds its row until
+/// the change ends.
 pub(super) async fn lock_row(
     change: &mut Change,
     account: &Account,

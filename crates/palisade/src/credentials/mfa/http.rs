@@ -1,4 +1,4 @@
-//! The caller's own factors, and how administrators remove those of others.
+//! The routes for the caller's own factors, and for administrators to remove the factors of others.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::pages::Page;
 use crate::shape;
 use crate::users::{self, check_name};
 
-/// Setting up factors, by account.
+/// Limits attempts to set up factors, by account.
 pub(super) const CHANGE: Rule = Rule {
     name: "mfa_change_account",
     burst: 30,
@@ -41,8 +41,8 @@ pub(super) fn routes() -> Routes {
         .post("/totp/confirm", SIGNED_IN.fresh().enrolling(), confirm)
         .summary(
             "Confirms the secret with its first code.\n\nFrom then on, a password alone is not \
-             enough, and every session that began without a second factor ends, except the current \
-             one.",
+             enough to sign in. Every session that began without a second factor ends, except the \
+             current one.",
         )
         .or(Kind::TooMany, "request.too_many")
         .delete("/totp", SIGNED_IN.fresh(), remove)
@@ -77,8 +77,8 @@ fn passkey_routes() -> Routes {
         .or(Kind::TooMany, "request.too_many")
         .post("/finish", SIGNED_IN.fresh().enrolling(), finish)
         .summary(
-            "Registers the new passkey.\n\nFrom then on, a password alone is not enough, and every \
-             session that began without a second factor ends, except the current one.",
+            "Registers the new passkey.\n\nFrom then on, a password alone is not enough to sign \
+             in. Every session that began without a second factor ends, except the current one.",
         )
         .or(Kind::Conflict, "mfa.no_domain")
         .or(Kind::Conflict, "mfa.passkey_taken")
@@ -201,7 +201,8 @@ async fn reset_mfa(
     Id(id): Id<UserId>,
 ) -> Result<NoContent> {
     if caller.signed_in()?.user == id {
-        let detail = "Remove your own factors one by one, with DELETE /api/v1/users/me/totp and /passkeys/{id}.";
+        let detail = "Remove your own factors individually, with DELETE /api/v1/users/me/totp and \
+                      DELETE /api/v1/users/me/passkeys/{id}.";
         return Err(Error::new(Kind::Denied, "mfa.own_factors", detail));
     }
     let (change, _) = users::change_manageable(&app, &caller, id, &[Hold::Alone(id)]).await?;
@@ -263,7 +264,7 @@ struct NameBody {
 struct MadeAnswer {
     #[serde(flatten)]
     passkey: PasskeyView,
-    /// Ten recovery codes, shown only once, if no valid ones were left.
+    /// Ten new recovery codes, shown only once. Empty if the account still has unused codes.
     recovery_codes: Vec<String>,
 }
 

@@ -6,7 +6,7 @@ use rustls::pki_types::pem::PemObject as _;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 
-/// Whom a passkey may come from.
+/// The certificates of the accepted manufacturers.
 pub(super) struct Makers(pub(super) Vec<Vec<u8>>);
 
 impl Makers {

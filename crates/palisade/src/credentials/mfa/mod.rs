@@ -1,13 +1,14 @@
-//! Second factors: one-time codes, passkeys, and the recovery codes that stand in for them.
+//! Second factors: one-time codes, passkeys, and the recovery codes that can be used in place of them.
 //!
 //! # Promises
 //!
-//! - A user with a factor has no session that was begun without one: setting up the first ends all others.
-//! - A one-time code is valid during its step and for `mfa.totp_grace` after it, and works once, across restarts,
-//!   processes and simultaneous requests; a recovery code works once; a passkey's response belongs to one challenge.
-//! - Guesses are counted per account, whichever route they use.
-//! - Secrets of one-time codes and public keys of passkeys are sealed for their user; recovery codes are stored as
-//!   keyed digests that include their user.
+//! - A user with a factor has no session that was started without one: setting up the first factor ends all such
+//!   sessions.
+//! - A one-time code is valid during its step and for `mfa.totp_grace` after it. It works once, across restarts,
+//!   processes and simultaneous requests. A recovery code works once. A passkey's response belongs to one challenge.
+//! - Guesses are counted per account, whichever route they are sent to.
+//! - Secrets of one-time codes and public keys of passkeys are sealed for their user. Recovery codes are stored as
+//!   keyed digests that include the user's id.
 //! - The owner is notified of every change of their factors.
 //!
 //! Tables: `totp_secrets`, `totp_enrolments`, `recovery_codes`, `passkeys`.
@@ -53,7 +54,7 @@ pub const CODES_MADE: Event =
 /// A recovery code was used.
 pub const CODE_USED: Event =
     Event { name: "mfa.recovery_code_used", summary: "A recovery code was used" };
-/// The counter of a passkey went back: there may be a copy of it.
+/// The counter of a passkey decreased: the passkey may have been copied.
 pub const COPIED: Event = Event {
     name: "mfa.passkey_copied",
     summary: "The signature counter of a passkey went backwards: the passkey may have been copied",
@@ -63,7 +64,7 @@ pub const ALTERED: Event = Event {
     name: "mfa.passkey_altered",
     summary: "A stored passkey differs from the one that its user registered: its row was changed in the database",
 };
-/// A signed-in user gave a wrong proof of a factor.
+/// A signed-in user gave a wrong code or passkey.
 pub const WRONG: Event =
     Event { name: "mfa.wrong", summary: "A wrong code or passkey was given within a session" };
 /// All factors of a user were removed by an administrator or the operator.
@@ -116,7 +117,7 @@ pub enum Given {
     Totp(SecretString),
     /// A recovery code.
     RecoveryCode(SecretString),
-    /// What a passkey signed.
+    /// The response of a passkey.
     Passkey(Box<AuthenticationResponse>),
 }
 
@@ -133,7 +134,7 @@ impl Given {
     /// Refuses input that can't be a proof for any user. It doesn't count as a guess.
     ///
     /// # Errors
-    /// `mfa.bad_code`, `mfa.bad_passkey`, at what is wrong with it.
+    /// `mfa.bad_code` or `mfa.bad_passkey`, with a pointer to the invalid field.
     pub fn check(&self) -> Result<()> {
         match self {
             Self::Totp(code) if !totp::is_code(code.expose()) => {
@@ -177,11 +178,11 @@ impl Judged {
     }
 }
 
-/// Settles what was counted for a proof that is refused: the guess, where one was admitted, and the attempt at the
-/// challenge that it answers. A proof that was accepted before counts as neither.
+/// Settles the counts for a proof that is refused: the guess, if one was admitted, and the attempt at the challenge
+/// that the proof answers. A proof that was accepted before counts as neither.
 ///
 /// # Errors
-/// When the database fails; it stays counted.
+/// When the database fails. The proof then stays counted.
 pub async fn settle(
     change: &mut Change,
     judged: Judged,
@@ -200,7 +201,7 @@ pub async fn settle(
     }
 }
 
-/// A proof was wrong.
+/// The error for a wrong proof.
 pub fn wrong(given: &Given) -> Error {
     if let Given::Passkey(_) = given {
         return Error::bad_field(
@@ -213,7 +214,7 @@ pub fn wrong(given: &Given) -> Error {
     Error::bad_field("/code", "mfa.wrong_code", detail)
 }
 
-/// The factors of a user, as a change sees them.
+/// The factors of a user, read within a change.
 ///
 /// # Errors
 /// When the database fails.
@@ -251,7 +252,8 @@ pub fn methods(factors: Factors) -> Vec<&'static str> {
     .collect()
 }
 
-/// Checks a proof of a factor, in the change that depends on it. `asked` is what a passkey was asked to sign.
+/// Checks a proof of a factor, in the change that depends on it. `asked` is the digest of the bytes that a passkey was
+/// asked to sign.
 ///
 /// # Errors
 /// When the database fails.
@@ -276,7 +278,7 @@ pub async fn judge(
     }
 }
 
-/// Checks a passkey that is used as the only factor: it must have verified its user.
+/// Checks a passkey that is used as the only factor. It must have verified its user.
 ///
 /// # Errors
 /// When the database fails.
@@ -330,7 +332,7 @@ async fn notify_owner(change: &mut Change, user: UserId, what: &str) -> Result<(
     mail::enqueue(change, &CHANGED_EMAIL, Content::to_user(user).with("what", what)).await
 }
 
-/// Removes every factor of a user and ends all their sessions, in a change that says why.
+/// Removes every factor of a user and ends all their sessions, in a change that states the reason.
 ///
 /// # Errors
 /// When the database fails.
@@ -339,7 +341,7 @@ pub async fn remove_all(change: &mut Change, user: UserId) -> Result<()> {
     notify_owner(change, user, "all second factors were removed").await
 }
 
-/// How factors end with an act on their account; a change that ends every session.
+/// How an act on an account ends its factors, in a change that ends every session.
 const FACTORS: Ending = Ending {
     kind: credentials::Kind::Factors,
     owners: None,

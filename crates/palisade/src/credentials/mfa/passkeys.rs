@@ -1,4 +1,5 @@
-//! Passkeys (W3C Web Authentication, level 3): as a second factor, and as the only one when they verified their user.
+//! Passkeys (W3C Web Authentication, level 3): as a second factor, or as the only factor if the passkey verified its
+//! user.
 
 use palisade_crypto::seal::SealingKey;
 use palisade_crypto::webauthn::{
@@ -34,15 +35,16 @@ fn relying_party(app: &App) -> Result<RelyingParty> {
     let server = &app.settings.server.public_url;
     let id = app.settings.mfa.rp_id.clone().unwrap_or_else(|| server.host().to_owned());
     if id.starts_with('[') || id.parse::<std::net::Ipv4Addr>().is_ok() {
-        let detail = "Passkeys require a domain name, and this server is reached by an IP address.";
+        let detail =
+            "Passkeys require a domain name, but the public URL of this server has an IP address.";
         return Err(Error::new(Kind::Conflict, "mfa.no_domain", detail));
     }
     let related = app.settings.mfa.related_origins.iter().map(ToString::to_string);
     Ok(RelyingParty { id, origins: std::iter::once(server.to_string()).chain(related).collect() })
 }
 
-/// Options for a browser's `navigator.credentials`: an object of the WebAuthn specification, in its
-/// JSON form.
+/// Options for `navigator.credentials` in a browser, in the JSON form that the WebAuthn
+/// specification defines.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(rename = "WebauthnOptions")]
@@ -119,7 +121,7 @@ fn room(count: i64) -> Result<()> {
     Err(Error::new(Kind::Conflict, "mfa.too_many_passkeys", detail))
 }
 
-/// Asks for a new passkey of the signed-in user.
+/// Begins the registration of a new passkey for the signed-in user.
 pub(super) async fn begin(app: &App, caller: &Caller) -> Result<Options> {
     let me = caller.signed_in()?;
     let party = relying_party(app)?;
@@ -153,13 +155,13 @@ pub(super) async fn begin(app: &App, caller: &Caller) -> Result<Options> {
     written(&options)
 }
 
-/// A passkey that was made, and recovery codes, if there were none.
+/// A newly registered passkey, and recovery codes if there were none.
 pub(super) struct Made {
     pub(super) passkey: PasskeyView,
     pub(super) codes: Vec<SecretString>,
 }
 
-/// Takes a new passkey.
+/// Registers a new passkey.
 pub(super) async fn finish(
     app: &App,
     caller: &Caller,
@@ -279,7 +281,7 @@ fn open(app: &App, user: UserId, credential: &[u8], sealed: &[u8]) -> Option<Pub
     PublicKey::from_bytes(opened.expose()).ok()
 }
 
-/// Gives a passkey another name.
+/// Renames a passkey.
 pub(super) async fn rename(
     app: &App,
     caller: &Caller,
@@ -316,8 +318,8 @@ pub(super) async fn remove(app: &App, caller: &Caller, id: PasskeyId) -> Result<
     change.commit(entry.detail("passkey", id.to_string())).await
 }
 
-/// What a user's passkeys are asked to sign, for a challenge that the caller creates. `None` if the user has no
-/// passkeys, or this server can't have any.
+/// A request for a signature by one of a user's passkeys, for a challenge that the caller creates. `None` if the user
+/// has no passkeys, or this server can't have any.
 ///
 /// # Errors
 /// When the database fails.
@@ -334,7 +336,7 @@ pub async fn ask(change: &mut Change, user: UserId) -> Result<Option<Asked>> {
     Ok(Some(Asked { options: written(&options)?, digest }))
 }
 
-/// What any discoverable passkey is asked to sign.
+/// A request for a signature by any discoverable passkey.
 ///
 /// # Errors
 /// `mfa.no_domain`.
@@ -347,18 +349,18 @@ pub fn ask_anybody(app: &App) -> Result<Asked> {
     Ok(Asked { options: written(&options)?, digest })
 }
 
-/// What passkeys are asked to sign.
+/// A request for a passkey's signature.
 pub struct Asked {
-    /// For the browser.
+    /// The options for the browser.
     pub options: Options,
-    /// The digest of the bytes, for the table of challenges.
+    /// The digest of the bytes to sign, for the table of challenges.
     pub digest: [u8; 32],
 }
 
 /// Refuses input that can't be the response of any passkey.
 ///
 /// # Errors
-/// `mfa.bad_passkey`, at the member that is wrong.
+/// `mfa.bad_passkey`, with a pointer to the invalid member.
 pub fn check_answer(answer: &AuthenticationResponse) -> Result<()> {
     match answer.malformed() {
         Some((member, why)) => Err(bad_member(member, why)),
@@ -366,12 +368,12 @@ pub fn check_answer(answer: &AuthenticationResponse) -> Result<()> {
     }
 }
 
-/// The challenge that a passkey's response is for. `None` if it isn't one of ours.
+/// The digest of the challenge that a passkey's response is for. `None` if Palisade didn't create the challenge.
 pub fn asked_by(answer: &AuthenticationResponse) -> Option<[u8; 32]> {
     challenges::passkey_digest(&answer.challenge().ok()?)
 }
 
-/// The owner that a passkey's response names, in a sign-in without an email address.
+/// The owner whom a passkey's response identifies, in a sign-in without an email address.
 pub fn owner_of(answer: &AuthenticationResponse) -> Option<UserId> {
     let handle = answer.user_handle().ok()??;
     Some(UserId(Uuid::from_bytes(handle.try_into().ok()?)))
@@ -379,7 +381,8 @@ pub fn owner_of(answer: &AuthenticationResponse) -> Option<UserId> {
 
 type StoredRow = (PasskeyId, Vec<u8>, i64, bool, bool);
 
-/// Judges a passkey's answer, in the change that rests on it; `asked` is the challenge that was made.
+/// Checks a passkey's response, in the change that depends on it. `asked` is the digest of the challenge that was
+/// created.
 pub(super) async fn judge(
     change: &mut Change,
     user: UserId,
@@ -462,7 +465,7 @@ fn note_refusal(change: &mut Change, user: UserId, row: PasskeyId, why: &Webauth
     tracing::debug!(%why, "a passkey was refused");
 }
 
-/// Lets no passkey of a user sign in alone until it was proved beside the password, which is new.
+/// Stops each passkey of a user from signing in as the only factor until it is proved together with the new password.
 pub(super) async fn require_password(change: &mut Change, user: UserId) -> Result<()> {
     change
         .run("update passkeys set passwordless = $2 where user_id = $1", args![user, false])

@@ -1,4 +1,4 @@
-//! Recovery codes: ten that are shown once and work once each, for users who have lost every factor.
+//! Recovery codes: ten codes that are shown once and work once each, for users who have lost every factor.
 
 use palisade_crypto::mac;
 use palisade_crypto::secret::SecretString;
@@ -20,7 +20,7 @@ const LENGTH: usize = 24;
 /// Digits and letters that aren't taken for each other (Crockford's base32).
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
-/// Makes ten new codes; those before are no longer valid.
+/// Creates ten new codes. Earlier codes are no longer valid.
 pub(super) async fn make(change: &mut Change, user: UserId) -> Result<Vec<SecretString>> {
     let (app, now) = (change.app().clone(), change.now());
     forget(change, user).await?;
@@ -37,7 +37,7 @@ pub(super) async fn make(change: &mut Change, user: UserId) -> Result<Vec<Secret
     Ok(codes)
 }
 
-/// Makes ten new codes for anyone who has a factor that they can stand in for.
+/// Creates ten new codes for a user who has a factor.
 pub(super) async fn renew(app: &App, caller: &Caller) -> Result<Vec<SecretString>> {
     let me = caller.signed_in()?;
     let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
@@ -52,7 +52,8 @@ pub(super) async fn renew(app: &App, caller: &Caller) -> Result<Vec<SecretString
     Ok(codes)
 }
 
-/// Judges a code: right is one of the user's that wasn't used yet; it is from now on, and its owner is told.
+/// Checks a code. A code of the user that was not used before is correct. It is then marked as used, and the user is
+/// notified.
 pub(super) async fn use_code(
     change: &mut Change,
     user: UserId,
@@ -84,13 +85,13 @@ pub(super) async fn use_code(
     Ok(Judged::Right(proof))
 }
 
-/// Forgets all codes of a user.
+/// Deletes all codes of a user.
 pub(super) async fn forget(change: &mut Change, user: UserId) -> Result<()> {
     change.run("delete from recovery_codes where user_id = $1", args![user]).await?;
     Ok(())
 }
 
-/// Forgets codes that were made since a moment.
+/// Deletes the codes of a user that were created at `since` or later.
 pub(super) async fn forget_since(
     change: &mut Change,
     user: UserId,
@@ -118,7 +119,7 @@ fn generate(app: &App) -> SecretString {
     text.into()
 }
 
-/// Whether a text can be a code at all.
+/// Whether a text has the form of a code.
 pub(super) fn is_code(text: &str) -> bool {
     let plain = plain(text);
     plain.len() == LENGTH && plain.bytes().all(|byte| ALPHABET.contains(&byte))

@@ -20,15 +20,15 @@ const CONFIRMED_WITHIN: Duration = Duration::from_secs(15 * 60);
 
 /// A secret that is shown once.
 pub(super) struct Enrolment {
-    /// For a person who types it.
+    /// The secret, to be typed.
     pub(super) secret: SecretString,
-    /// For a person who follows a link.
+    /// The URI, to be opened as a link.
     pub(super) uri: SecretString,
-    /// For a person who scans it: an SVG image.
+    /// The URI as a QR code, an SVG image.
     pub(super) qr_svg: String,
 }
 
-/// Makes a secret, which counts once a code of it was given.
+/// Creates a secret, which takes effect when it is confirmed with a code.
 pub(super) async fn enrol(app: &App, caller: &Caller) -> Result<Enrolment> {
     let me = caller.signed_in()?;
     let user = users::current(app, me.user).await?.ok_or_else(bad_token)?;
@@ -62,7 +62,7 @@ fn qr_svg(text: &str) -> Result<String> {
         .build())
 }
 
-/// Makes the secret count with its first code; it takes the place of an earlier one. Answers new recovery codes.
+/// Confirms the secret with its first code. It replaces an earlier secret. Returns new recovery codes.
 pub(super) async fn confirm(app: &App, caller: &Caller, code: &str) -> Result<Vec<SecretString>> {
     let me = caller.signed_in()?;
     let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
@@ -77,15 +77,15 @@ pub(super) async fn confirm(app: &App, caller: &Caller, code: &str) -> Result<Ve
         )
         .await?;
     let Some((sealed,)) = row else {
-        let detail = "Request a secret first, with POST /api/v1/users/me/totp. A secret waits 15 \
-                    minutes for its confirmation.";
+        let detail = "Request a secret first, with POST /api/v1/users/me/totp. It \
+                    must be confirmed within 15 minutes.";
         return Err(Error::bad_field("/code", "mfa.no_enrolment", detail));
     };
     let grace = app.settings.mfa.totp_grace;
     let step = open(app, me.user, &sealed)?.step_of(code, now.as_seconds(), grace);
     let Some(step) = step else {
-        let detail = "This code is wrong or expired. Check the app again, and the clock of its \
-                    device.";
+        let detail = "This code is wrong or has expired. Check the code in the app and the clock \
+                    of its device.";
         return Err(Error::bad_field("/code", "mfa.wrong_code", detail));
     };
     change
@@ -117,12 +117,12 @@ pub(super) async fn remove(app: &App, caller: &Caller) -> Result<()> {
     change.commit(REMOVED.about(me.user).detail("factor", "totp")).await
 }
 
-/// Whether a text can be a code at all.
+/// Whether a text has the form of a code.
 pub(super) fn is_code(text: &str) -> bool {
     text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Judges a code: right is that of a step which wasn't used yet; it is from now on.
+/// Checks a code. The code of a step that is later than the last used one is correct. The step is then marked as used.
 pub(super) async fn use_code(
     change: &mut Change,
     user: UserId,
@@ -159,14 +159,14 @@ pub(super) async fn use_code(
     Ok(if same.is_some() { Judged::Used } else { Judged::Wrong })
 }
 
-/// Forgets the secret of a user, and one that waits for its first code.
+/// Deletes the secret of a user, and one that is not confirmed yet.
 pub(super) async fn forget(change: &mut Change, user: UserId) -> Result<()> {
     change.run("delete from totp_secrets where user_id = $1", args![user]).await?;
     change.run("delete from totp_enrolments where user_id = $1", args![user]).await?;
     Ok(())
 }
 
-/// Forgets a secret that was set up since a moment.
+/// Deletes a secret that was set up at `since` or later, and one that is not confirmed yet.
 pub(super) async fn forget_since(
     change: &mut Change,
     user: UserId,
@@ -178,7 +178,7 @@ pub(super) async fn forget_since(
         .await
 }
 
-/// Forgets secrets that no one confirmed in time.
+/// Deletes secrets that were not confirmed in time.
 pub(super) async fn prune(app: &App) -> Result<()> {
     let before = app.clock.now().minus(CONFIRMED_WITHIN);
     let upkeep = app.upkeep("authenticator apps that were not confirmed in time");

@@ -1,4 +1,4 @@
-//! Passwords that can't be chosen: the common ones, and those of a file of the operator's.
+//! Passwords that can't be chosen: common passwords, and those in a file that the operator provides.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -19,7 +19,7 @@ const DIGITS: usize = 40;
 /// No line of a file of hashes is longer: the digits, a colon, a count, the end.
 const LONGEST_LINE: usize = 64;
 
-/// The lists.
+/// The lists of refused passwords.
 #[derive(Clone, Debug, Default)]
 pub struct Blocklist {
     words: HashSet<String>,
@@ -27,8 +27,9 @@ pub struct Blocklist {
 }
 
 impl Blocklist {
-    /// The common passwords, and those of a file: one a line, or the public breach corpora's form, lines `SHA1:COUNT`
-    /// in the order of the hashes. Such a file is searched on disk, whatever its size.
+    /// Opens the list of common passwords and, if there is one, the operator's file. The file contains one password per
+    /// line, or lines in the form `SHA1:COUNT`, sorted by hash, as in public breach corpora. A file of hashes is
+    /// searched on disk, whatever its size.
     ///
     /// # Errors
     /// When the file can't be read, or its first two hashes are out of order.
@@ -135,7 +136,7 @@ fn line_at_or_after(file: &mut File, at: u64) -> io::Result<Option<(u64, [u8; 20
     match hash {
         Some(hash) => Ok(Some((start + skipped as u64, hash))),
         None if line.is_empty() => Ok(None),
-        None => Err(io::Error::other("a line is no SHA-1 in hexadecimal digits")),
+        None => Err(io::Error::other("a line is not a SHA-1 hash in hexadecimal digits")),
     }
 }
 

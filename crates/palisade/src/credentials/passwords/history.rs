@@ -8,10 +8,10 @@ use crate::app::{App, Change};
 use crate::error::{Error, Result};
 use crate::id::UserId;
 
-/// Refuses a password that was one of the user's last ones. Costs a hash for each.
+/// Refuses a password that is one of the user's most recent ones. Computes one hash for each of them.
 ///
 /// # Errors
-/// `password.reused` at `pointer`; 503 when too many wait; or the database fails.
+/// `password.reused` at `pointer`; 503 if the hashing queue is full; or the database fails.
 pub(super) async fn refuse_earlier(
     app: &App,
     slot: QueueSlot,
@@ -44,7 +44,8 @@ pub(super) async fn refuse_earlier(
     Ok(())
 }
 
-/// Keeps the password that is about to be replaced, as long as it counts.
+/// Keeps the password that is about to be replaced, if `passwords.history` is set, and deletes those that no longer
+/// count.
 pub(super) async fn keep(change: &mut Change, user: UserId) -> Result<()> {
     let kept = i64::from(change.app().settings.passwords.history);
     if kept == 0 {

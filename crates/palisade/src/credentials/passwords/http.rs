@@ -1,4 +1,4 @@
-//! `POST /users/me/password`: the change of the caller's password.
+//! `POST /users/me/password`, which changes the caller's password, and its page.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::pages::Page;
 use crate::shape;
 use crate::users;
 
-/// Guesses at the current password, by account.
+/// Limits guesses at the current password, by account.
 pub(super) const CHANGE: Rule = Rule {
     name: "password_change_account",
     burst: 10,

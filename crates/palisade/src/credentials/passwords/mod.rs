@@ -1,12 +1,12 @@
-//! Passwords: which are accepted, how they are hashed, and their change.
+//! Passwords: which ones are accepted, how they are hashed, and how they are changed.
 //!
 //! # Promises
 //!
-//! - A hash is sealed under the versioned pepper with the user's id before it is stored: anyone who reads
-//!   the database can neither guess against it nor swap it between users.
+//! - A hash is sealed under the versioned pepper, with the user's id, before it is stored: anyone with access to the
+//!   database can neither test guesses against the hash nor swap it between users.
 //! - Hashing runs on separate threads, at low priority, with a bounded queue. If the queue is full, the response is
 //!   503, and every other route stays fast.
-//! - A sign-in of an unknown user costs as much as that of a known one.
+//! - A sign-in costs as much work for an unknown user as for a known one.
 //!
 //! Tables: `passwords`, `password_history`.
 
@@ -96,20 +96,20 @@ impl Sealed {
         Self(bytes)
     }
 
-    /// The bytes, to be stored.
+    /// The bytes to store.
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
 }
 
-/// A password that passed the rules and was hashed; sealed once its user is known.
+/// A password that passed the rules and was hashed. It is sealed once its user is known.
 pub struct Hashed {
     hash: SecretString,
     ring: Arc<Ring>,
 }
 
 impl Hashed {
-    /// Seals it for a user. Reads nothing: it is called within changes.
+    /// Seals the hash for a user. It doesn't read the database, because it is called within changes.
     pub fn seal(&self, app: &App, user: UserId) -> Sealed {
         let hash = self.hash.expose().as_bytes();
         Sealed(self.ring.pepper.seal(&*app.random, user.0.as_bytes(), hash))
@@ -119,7 +119,7 @@ impl Hashed {
 /// Checks a new password against the rules and hashes it.
 ///
 /// # Errors
-/// The broken rule, as input at `pointer`; 503 when too many wait.
+/// The broken rule, as an input error at `pointer`; 503 if the hashing queue is full.
 pub async fn hash(
     app: &App,
     slot: QueueSlot,
@@ -149,7 +149,7 @@ pub async fn hash(
 /// Checks a new password of an existing user, including the history, and hashes it.
 ///
 /// # Errors
-/// The broken rule, as input at `pointer`; 503 when too many wait; or the database fails.
+/// The broken rule, as an input error at `pointer`; 503 if the hashing queue is full; or the database fails.
 pub async fn hash_for(
     app: &App,
     slot: QueueSlot,
@@ -163,21 +163,21 @@ pub async fn hash_for(
     Ok(hashed)
 }
 
-/// What is stored of a user's password.
+/// The stored form of a user's password.
 pub struct Stored {
     user: UserId,
     sealed: Vec<u8>,
-    /// Which of the user's passwords it is: each new one has the next number.
+    /// The generation of the password. It increases with each new password.
     pub generation: i64,
 }
 
 impl Stored {
-    /// What is stored of the user's password of that generation.
+    /// The stored form of the user's password of this generation.
     pub fn new(user: UserId, sealed: Vec<u8>, generation: i64) -> Self {
         Self { user, sealed, generation }
     }
 
-    /// A stored password other than the user's current one, only for comparison.
+    /// A stored password that need not be the user's current one, only for comparison.
     pub fn apart(user: UserId, sealed: Vec<u8>) -> Self {
         Self { user, sealed, generation: NO_PASSWORD }
     }
@@ -206,7 +206,7 @@ pub async fn stored(app: &App, user: UserId) -> Result<Option<Stored>> {
     Ok(row.map(|(sealed, generation)| Stored { user, sealed, generation }))
 }
 
-/// The user with this email address, and their stored password: all that a sign-in looks up, in one statement.
+/// The user with this email address, and their stored password: everything that a sign-in looks up, in one statement.
 ///
 /// # Errors
 /// When the database fails.
@@ -233,7 +233,7 @@ pub struct Found {
     pub stored: Option<Stored>,
 }
 
-/// Which of a user's passwords is the current one.
+/// The generation of a user's current password.
 ///
 /// # Errors
 /// When the database fails.
@@ -246,7 +246,7 @@ pub async fn generation(change: &mut Change, user: UserId) -> Result<i64> {
 /// Compares a password with a stored one. With `None`, does the same work and reports it as wrong.
 ///
 /// # Errors
-/// 503 when too many wait; or the stored hash can't be opened.
+/// 503 if the hashing queue is full; or the stored hash can't be unsealed.
 pub async fn verify(
     app: &App,
     slot: QueueSlot,
@@ -288,7 +288,7 @@ fn open(ring: &Ring, stored: &Stored) -> Result<SecretString> {
     Ok(std::str::from_utf8(hash.expose()).map_err(Error::internal)?.into())
 }
 
-/// Stores a password, in the change that it belongs to.
+/// Stores a password, in the change to which it belongs.
 ///
 /// # Errors
 /// When the database fails.
@@ -320,7 +320,7 @@ pub async fn has(change: &mut Change, user: UserId) -> Result<bool> {
 /// keys.
 ///
 /// # Errors
-/// Not found; a broken rule of the password; or the database fails.
+/// Not found; a broken password rule; or the database fails.
 pub async fn reset(app: &App, actor: &Actor, user: UserId, password: &SecretString) -> Result<()> {
     let found = users::find(app, user).await?.ok_or_else(Error::not_found)?;
     if found.service {

@@ -21,7 +21,7 @@ const MEMORY_KEPT_FOR: Duration = Duration::from_secs(10);
 /// How many hashes may wait per thread: some seconds of work.
 const QUEUE_PER_THREAD: usize = 64;
 
-/// The threads that hash, and the rules.
+/// The hashing threads, and the password rules.
 pub(super) struct Hashing {
     pool: WorkPool<Memory>,
     pub(super) cost: Cost,
@@ -87,8 +87,8 @@ pub(super) fn unreadable(error: std::io::Error) -> Error {
     Error::unavailable("passwords.blocklist_unreadable", detail).because(error)
 }
 
-/// The place of a piece of work in the queue: clients take turns by IP address, so that a flood from one of them
-/// leaves room for the others.
+/// The place of a client's work in the queue. IP addresses take turns, so that a flood from one of them leaves room for
+/// the others.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueSlot {
     group: u64,
@@ -111,24 +111,24 @@ impl QueueSlot {
     }
 }
 
-/// Refuses a client that would get no slot, before anything is looked up for them.
+/// Refuses a client that would get no slot, before anything is looked up for it.
 ///
 /// # Errors
-/// 503 when too many wait.
+/// 503 if the hashing queue is full.
 pub fn check_capacity(app: &App, slot: QueueSlot) -> Result<()> {
     app.state::<Hashing>().pool.check_capacity(caller(slot)).map_err(not_done)
 }
 
-/// How many hashes this process has been asked for since its start, including those for accounts that don't exist.
-/// Hashes that were refused because the queue was full aren't counted.
+/// The number of hashes that were requested from this process since it started, including those for accounts that don't
+/// exist. Hashes that were refused because the queue was full aren't counted.
 pub fn hashes_asked_for(app: &App) -> u64 {
     app.state::<Hashing>().pool.accepted()
 }
 
-/// Does `work` when it is this caller's turn.
+/// Runs `work` when it is this caller's turn.
 ///
 /// # Errors
-/// 503 when too many wait.
+/// 503 if the hashing queue is full.
 pub(super) async fn run<T: Send + 'static>(
     app: &App,
     slot: QueueSlot,

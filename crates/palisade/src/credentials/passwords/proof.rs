@@ -1,4 +1,4 @@
-//! Asking a signed-in user for the password once more.
+//! Asking a signed-in user for the password again.
 
 use palisade_crypto::secret::SecretString;
 
@@ -15,10 +15,11 @@ pub struct Proved {
     pointer: &'static str,
 }
 
-/// Compares the current password of the signed-in user; a wrong one is counted and is an event.
+/// Compares a password with the current one of the signed-in user. A wrong password is counted as a guess and recorded
+/// as an event.
 ///
 /// # Errors
-/// `passwords.wrong` at `pointer`; `lockout.locked`; 503 when too many wait; or the database fails.
+/// `passwords.wrong` at `pointer`; `lockout.locked`; 503 if the hashing queue is full; or the database fails.
 pub async fn prove(
     app: &App,
     caller: &Caller,

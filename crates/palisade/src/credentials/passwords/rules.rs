@@ -1,7 +1,7 @@
-//! Which passwords are accepted (NIST SP 800-63B-4 section 3.1.1.2).
+//! The rules for passwords (NIST SP 800-63B-4 section 3.1.1.2).
 //!
-//! Length, a blocklist and an estimate of how hard it is to guess; no composition rules. Every refusal
-//! says which rule was broken and how to fix it.
+//! A password is accepted or refused by its length, by a blocklist, and by an estimate of how hard it is to guess.
+//! There are no composition rules. Every refusal states which rule was broken and how to fix it.
 
 use palisade_crypto::secret::SecretString;
 use unicode_normalization::UnicodeNormalization as _;
@@ -10,27 +10,27 @@ use super::Blocklist;
 use super::strength::{self, Weak};
 use crate::error::Broken;
 
-/// The most Unicode code points that are accepted; NIST asks for at least 64.
+/// The maximum number of Unicode code points. NIST requires that at least 64 are accepted.
 pub const LONGEST: usize = 128;
 /// The most bytes that are looked at at all.
 const MOST_BYTES: usize = 512;
 /// Words that are too easy to guess here, whatever the site.
 const OUR_WORDS: [&str; 2] = ["palisade", "password"];
 
-/// The rules in force.
+/// The current rules.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// The fewest code points.
+    /// The minimum number of code points.
     pub min_length: usize,
     /// The lowest accepted score of the strength estimate, 0 to 4.
     pub min_strength: u8,
-    /// Passwords that are refused in any case.
+    /// Passwords that are always refused.
     pub blocklist: Blocklist,
-    /// Words of the site's own name.
+    /// The words of the site's name.
     pub site: Vec<String>,
 }
 
-/// A password in the form in which it is hashed: NFC, and nothing else changed.
+/// A password in the form in which it is hashed: normalized to NFC, and otherwise unchanged.
 pub(super) fn normalized(password: &SecretString) -> Option<SecretString> {
     let text = password.expose();
     if text.len() > MOST_BYTES {
@@ -40,17 +40,17 @@ pub(super) fn normalized(password: &SecretString) -> Option<SecretString> {
     (normal.chars().count() <= LONGEST && normal.len() <= MOST_BYTES).then(|| normal.into())
 }
 
-/// How the blocklist compares: without case.
+/// The form in which passwords are compared with the blocklist: NFKC, in lower case.
 pub(super) fn fold(text: &str) -> String {
     text.nfkc().flat_map(char::to_lowercase).collect()
 }
 
 impl Rules {
-    /// Checks a password that someone wants to set. `context` contains words that belong to the
-    /// person: email address, name. Takes up to a few milliseconds of CPU time.
+    /// Checks a new password. `context` contains words that belong to the person: email address, name. Takes up to a
+    /// few milliseconds of CPU time.
     ///
     /// # Errors
-    /// The first rule that it breaks.
+    /// The first rule that the password breaks.
     pub fn check(&self, password: &SecretString, context: &[&str]) -> Result<SecretString, Broken> {
         let Some(normal) = normalized(password) else {
             let detail = "Use at most 128 characters (512 bytes).";

@@ -1,8 +1,9 @@
 //! Estimates how hard a password is to guess, with a bounded amount of work for any input.
 //!
-//! The estimator's work grows with the square of the length, and with the product of all ways to read signs as letters
-//! (`4` and `@` for a, `(`, `{`, `[` and `<` for c …): 100 characters with all of them take it seconds. It also fails
-//! on walks over the keyboard of more than 28 keys. Therefore it sees only sections:
+//! The estimator's work grows with the square of the length, and with the number of combinations in which symbols can
+//! be read as letters (`4` and `@` for a, `(`, `{`, `[` and `<` for c …): a text of 100 characters with all of these
+//! symbols takes seconds. The estimator also fails on keyboard walks of more than 28 keys. Therefore it gets only
+//! sections:
 //!
 //! - Of a text that repeats a unit, whole units from its beginning. A partial unit at the end would look like new text,
 //!   but costs an attacker who tries repetitions nothing.
@@ -11,9 +12,9 @@
 //! - In a section that could be read in too many ways, the rarest symbols are taken literally. The others, and all
 //!   digits, are still read as letters.
 //!
-//! A text that holds words of the person or the site must be strong without them, too.
+//! A text that contains words of the person or the site must also be strong without them.
 //!
-//! `docs/decisions/0017` says what else was tried.
+//! `docs/decisions/0017` describes the alternatives that were tried.
 
 use std::cmp::Reverse;
 
@@ -64,14 +65,14 @@ const WORD: &str = "\u{e280}";
 /// Why a password is too weak.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Weak {
-    /// It is one entry of a list of common or personal words.
+    /// It is an entry in a list of common or personal words.
     Listed,
     /// It takes too few guesses, for this reason.
     Guessable(Option<String>),
 }
 
-/// Whether a text has a strength of `enough` (0 to 4), where `words` belong to the person or the site, in the form
-/// of [`fold`]. Up to some milliseconds of work, whatever the text.
+/// Whether a text has a strength of at least `enough` (0 to 4). `words` belong to the person or the site, and have the
+/// form that [`fold`] returns. Takes up to a few milliseconds, whatever the text.
 pub(super) fn judge(text: &str, words: &[String], enough: u8) -> Result<(), Weak> {
     let short = words.iter().filter(|word| word.chars().count() <= LONGEST_WORD);
     let short: Vec<&str> = short.map(String::as_str).collect();

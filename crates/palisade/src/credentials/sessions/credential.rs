@@ -7,19 +7,21 @@ use super::{
     COOKIE, ENDED_TOPIC, REFRESH_PREFIX, Why, end, of_access_token, of_refresh_token, prove,
 };
 use crate::access::AuthLevel;
-use crate::app::{App, Change, CredentialForm, CredentialMethods, LiveCredential};
+use crate::app::{App, Change, CredentialForm, CredentialMethods, Kind, LiveCredential};
 use crate::credential::{Credential, CredentialKind, Introspection, TokenShape};
 use crate::error::Result;
 use crate::id::{SessionId, UserId};
 use crate::tokens;
+use crate::users::Factors;
 
-/// The kind.
+/// The kind of sessions.
 pub static KIND: CredentialKind = CredentialKind { name: "session", session: true };
 
-/// What it can do.
+/// The methods of this kind.
 pub(super) const METHODS: CredentialMethods = CredentialMethods {
     kind: &KIND,
     forms: &[ACCESS_TOKEN, SESSION_COOKIE, REFRESH_TOKEN],
+    ends_as: Kind::Sessions,
     ended: ENDED_TOPIC,
     is_alive: |change, user, credential| Box::pin(is_alive(change, user, credential)),
     revoke: |change, user, id| Box::pin(end(change, user, SessionId(id), Why::Revoked)),
@@ -37,7 +39,7 @@ const ACCESS_TOKEN: CredentialForm = CredentialForm {
 const SESSION_COOKIE: CredentialForm = CredentialForm {
     name: "cookie",
     summary: "The cookie of a session. Unsafe methods require a proof of origin: \
-           `Sec-Fetch-Site: same-origin`, or an `Origin` that is the server's own.",
+           `Sec-Fetch-Site: same-origin`, or an `Origin` that is the server's origin.",
     shape: TokenShape::Cookie(COOKIE),
     prove: Some(|app, value, parts| Box::pin(prove::cookie(app, value, parts))),
     introspect: None,
@@ -64,9 +66,10 @@ async fn is_alive(
     // SECURITY: a session that was idle for too long when the request came was refused there
     // (tests: a_new_proof_refuses_what_waited_with_the_credentials_before_it,
     // a_request_that_waited_past_the_end_of_its_session_is_refused).
-    let row: Option<(Timestamp, String)> = change
+    let row: Option<(Timestamp, String, bool, i64)> = change
         .maybe(
-            "select authenticated_at, proved_with from sessions s
+            "select s.authenticated_at, s.proved_with, u.has_totp, u.passkeys
+             from sessions s join users u on u.id = s.user_id and u.disabled_at is null
              where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $5
                 and (s.generation = $3 or exists (select 1 from session_secrets x
                     where x.digest = $4 and x.session_id = s.id
@@ -74,9 +77,10 @@ async fn is_alive(
             args![credential.id, user, generation, digest, now],
         )
         .await?;
-    Ok(row.map(|(at, with)| LiveCredential {
+    Ok(row.map(|(at, with, totp, passkeys)| LiveCredential {
         proved: Some((at, AuthLevel::parse(&with))),
         permissions: None,
+        required_level: Some(Factors { totp, passkeys, ..Factors::default() }.required_level()),
     }))
 }
 

@@ -16,7 +16,7 @@ use crate::{credentials, users};
 pub const REVOKED: Event =
     Event { name: "sessions.revoked", summary: "All sessions of a user were ended" };
 
-/// Why a session ended; the word in the table and the audit log.
+/// Why a session ended, as the table and the audit log state it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// The user signed out.
@@ -35,7 +35,7 @@ pub enum Why {
     EmailRestored,
     /// The user was deleted, or requested deletion.
     Deleted,
-    /// The user set up a second factor, without which it was begun.
+    /// The user set up a second factor, and the session was started without one.
     FactorAdded,
     /// A second factor was removed.
     FactorRemoved,
@@ -71,7 +71,7 @@ impl Why {
     }
 }
 
-/// How many sessions an ending ended.
+/// The number of sessions that were ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended(pub usize);
 
@@ -96,7 +96,7 @@ pub async fn end(change: &mut Change, user: UserId, id: SessionId, why: Why) -> 
     Ok(())
 }
 
-/// How sessions end with an act on their account.
+/// How an act on an account ends its sessions.
 pub(super) const BY_ACT: Ending = Ending {
     kind: credentials::Kind::Sessions,
     end: |change, end, fate| {
@@ -185,7 +185,7 @@ pub async fn revoke_all(mut change: Change, user: UserId) -> Result<Ended> {
     Ok(Ended(ended))
 }
 
-/// As [`revoke_all`], within a change that has more to do.
+/// Like [`revoke_all`], within a change that does more.
 pub(super) async fn revoke_within(change: &mut Change, user: UserId) -> Result<Ended> {
     let ended = credentials::end(change, End::of(user, Act::Revoked)).await?;
     change.note(revoked(user, ended));
@@ -202,10 +202,10 @@ fn publish(change: &mut Change, user: UserId, id: SessionId, why: Why) {
     change.note(entry.detail("because", why.as_str()));
 }
 
-/// How long the row of a session that is over is kept, for the owner to ask about.
+/// How long the row of an ended session is kept, so that the owner can see it.
 const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Wipes sealed successors whose grace is over and deletes sessions that are long over.
+/// Wipes sealed successors after their grace, and deletes sessions that expired long ago.
 pub(super) async fn prune(app: &App) -> Result<()> {
     let now = app.clock.now();
     let grace_over = now.minus(app.settings.sessions.refresh_grace);

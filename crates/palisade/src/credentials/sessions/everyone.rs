@@ -21,9 +21,9 @@ const PAGE: i64 = 200;
 /// The result of ending the sessions of every user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndedAll {
-    /// How many accounts had something to end.
+    /// The number of accounts that had something to end.
     pub accounts: usize,
-    /// How many sessions ended.
+    /// The number of sessions that were ended.
     pub sessions: usize,
 }
 
@@ -34,8 +34,8 @@ impl EndedAll {
     }
 }
 
-/// Ends everyone's sessions for an administrator. The work is a task of its own: it goes on when the client goes
-/// away or the request has taken too long.
+/// Ends the sessions of every user on behalf of an administrator. The work runs in a separate task, which continues if
+/// the client disconnects or the request times out.
 ///
 /// # Errors
 /// `access.exceeds_own`, unless the caller is an administrator; or as [`revoke_everyone`].
@@ -67,16 +67,16 @@ pub(super) async fn revoke_for(app: &App, caller: &Caller) -> Result<()> {
     work.await.map_err(Error::internal)?.map(|_| ())
 }
 
-/// Ends all sessions, API keys and challenges of every user, as [`revoke_all`] does for one: a change for each account,
-/// so that no one waits for all of them. After a failure, what has ended stays ended, and the next call continues with
-/// the rest.
+/// Ends all sessions, API keys and challenges of every user, as [`revoke_all`] does for one user. Each account has a
+/// separate change, so that no request waits for all of them. After a failure, what has ended stays ended, and the next
+/// call continues with the rest.
 ///
-/// The session of `actor` ends last, with the event that sums it up. Service accounts come after people, and once more
-/// after the caller: a session that is still alive could give them a key.
+/// The session of `actor` ends last, in the same change as the event that summarizes the operation. Service accounts
+/// come after people, and again after the caller, because a session that is still active could create keys for them.
 ///
 /// # Errors
-/// The session of `actor` has ended, or the role is lost; or the database fails. A failure after the caller's
-/// session has ended leaves only the newest keys of service accounts.
+/// If the session of `actor` has ended, or the actor has lost the role; or the database fails. After a failure that
+/// follows the end of the caller's session, only the newest keys of service accounts remain.
 pub async fn revoke_everyone(app: &App, actor: &Actor) -> Result<EndedAll> {
     let mut all = EndedAll::default();
     for service in [false, true] {

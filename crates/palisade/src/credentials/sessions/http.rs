@@ -1,4 +1,4 @@
-//! Refreshing, signing out, and listing the caller's sessions; the administrators' endings.
+//! Refreshing, signing out and listing the caller's sessions, and the routes with which administrators end sessions.
 
 use std::time::Duration;
 
@@ -6,25 +6,25 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header::{HeaderName, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::{AppendHeaders, IntoResponse, Response};
 use palisade_crypto::secret::SecretString;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Issued, SessionView, Transport, Why, end, everyone, list};
+use super::{COOKIE, Issued, SessionView, Transport, Why, end, everyone, list};
 use crate::access::{ANYONE, Caller, SIGNED_IN, needs, same_origin};
 use crate::app::{App, Hold};
 use crate::credentials::{self, Act, End};
 use crate::error::{Error, Kind, Result};
 use crate::http::describe::{Describe, Description};
-use crate::http::{Found, Id, List, MaybeBody, NoContent, Routes};
+use crate::http::{Found, HostCookie, Id, List, MaybeBody, NoContent, Routes};
 use crate::id::{SessionId, UserId};
 use crate::limits::{Key, Rule};
 use crate::shape;
 use crate::tokens::{self, Grant};
 use crate::users;
 
-/// Refreshing, by IP address: each costs a write.
+/// Limits refreshes by IP address, because each one costs a write.
 pub(super) const REFRESH: Rule = Rule {
     name: "refresh_ip",
     burst: 120,
@@ -61,9 +61,9 @@ pub(super) fn routes() -> Routes {
                 .post("/revoke-sessions", needs(users::WRITE).fresh(), revoke_everyones)
                 .summary(
                     "Ends all sessions of every user, your own last, and revokes all API \
-                     keys.\n\nFor administrators only. After a response with status 503, the work \
-                     may still be running. It is complete when your session has ended; a repeated \
-                     call continues with what is left.",
+                     keys.\n\nFor administrators only. After a response with status 503, the \
+                     operation may still be running. It is complete when your session has ended. A \
+                     repeated call continues with the rest.",
                 )
                 .or(Kind::Denied, "access.exceeds_own"),
         )
@@ -87,11 +87,11 @@ struct TokenAnswer {
     access_token: String,
     /// Always `Bearer`.
     token_type: &'static str,
-    /// Seconds until the access token expires.
+    /// The number of seconds until the access token expires.
     expires_in: i64,
-    /// Works for one refresh.
+    /// Works once, with `POST /auth/refresh`.
     refresh_token: String,
-    /// Seconds until the refresh token expires.
+    /// The number of seconds until the refresh token expires.
     refresh_expires_in: u64,
     session_id: SessionId,
     /// After a sign-in: send this token with the next sign-in, so that the device is recognized.
@@ -109,11 +109,11 @@ struct CookieAnswer {
     expires_in: u64,
 }
 
-/// What a client gets when a session starts or is renewed.
+/// The response when a session starts or is renewed.
 pub struct Answer(Response);
 
 impl Answer {
-    /// With one more cookie.
+    /// Adds a cookie to the response.
     #[must_use]
     pub fn with_cookie(mut self, cookie: HeaderValue) -> Self {
         self.0.headers_mut().append(SET_COOKIE, cookie);
@@ -129,7 +129,7 @@ impl IntoResponse for Answer {
 
 impl Describe for Answer {
     fn describe(handler: &mut Description) {
-        /// Tokens or, with `transport: cookie`, a cookie.
+        /// Tokens, or a cookie if the session uses one.
         #[derive(JsonSchema)]
         #[schemars(untagged, inline)]
         #[expect(dead_code, reason = "only its schema is used")]
@@ -141,7 +141,7 @@ impl Describe for Answer {
     }
 }
 
-/// What a client gets when a session starts or is renewed. A new token session also gets a device token.
+/// The response when a session starts or is renewed. A new token session also gets a device token.
 ///
 /// # Errors
 /// When the keys can't be read.
@@ -158,7 +158,11 @@ pub async fn answer(
         let cookie = super::cookie(app).set(issued.secret.expose(), kept);
         let cookie = cookie.ok_or_else(|| Error::internal("the cookie is not a header value"))?;
         let body = CookieAnswer { session_id: session.id, expires_in: left.as_secs() };
-        return Ok(Answer(([(SET_COOKIE, cookie)], Json(body)).into_response()));
+        // A request with cookies of two kinds is refused, so what is left of another kind is removed.
+        let others = app.credentials.cookies().filter(|(name, _)| name.secure != COOKIE.secure);
+        let cleared = others.filter_map(|(name, _)| HostCookie::new(name, &app.settings).clear());
+        let set = std::iter::once(cookie).chain(cleared).map(|value| (SET_COOKIE, value));
+        return Ok(Answer((AppendHeaders(set.collect::<Vec<_>>()), Json(body)).into_response()));
     }
     let grant = Grant {
         user: session.user,
@@ -185,7 +189,7 @@ pub async fn answer(
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RefreshBody {
-    /// Omit when the session's cookie is sent.
+    /// The refresh token. Omit it if the request sends the session's cookie.
     #[schemars(with = "Option<shape::Secret>")]
     refresh_token: Option<SecretString>,
 }

@@ -47,7 +47,7 @@ pub async fn kept(app: &App, user: UserId) -> Result<Vec<KeptSession>> {
     Ok(app.db.all(sql, args![user]).await?)
 }
 
-/// Whether this software has signed this user in from this IP address before, as far as the stored sessions show.
+/// Whether the user has signed in with this software from this IP address before, according to the stored sessions.
 ///
 /// # Errors
 /// When the database fails.

@@ -3,9 +3,9 @@
 //! # Promises
 //!
 //! - **Ended means ended.** After the response to an ending, every token of the session is refused in this process, and
-//!   within 250 ms in every other; checked from memory, on every request.
-//! - A refresh token is used once ([`refresh`]). A repeat by its holder within the grace gets the same
-//!   successor; any other repeat ends the session.
+//!   within 250 ms in every other one. Every request checks this, from memory.
+//! - A refresh token works once ([`refresh`]). If its holder repeats the refresh within the grace, the response
+//!   contains the same successor. Any other repeat ends the session.
 //! - Nothing in the database is a credential: secrets are stored as digests.
 //!
 //! Tables: `sessions`, `session_secrets`.
@@ -51,7 +51,7 @@ pub use refresh::{of_refresh_token, raise_level, refresh, renew};
 
 /// A session was ended.
 pub const ENDED: Event = Event { name: "sessions.ended", summary: "A session was ended" };
-/// A refresh token or cookie was used again after its successor had been: it was copied.
+/// A used refresh token or cookie was used again outside its grace, so it was copied.
 pub const REPLAYED: Event =
     Event { name: "sessions.replayed", summary: "A used refresh token was used again" };
 
@@ -104,10 +104,10 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-/// The cookie that a browser's session travels in.
+/// The cookie that carries a browser's session.
 pub const COOKIE: CookieName = CookieName { secure: "__Host-palisade", plain: "palisade" };
 
-/// The topic of endings.
+/// The topic for ended sessions.
 pub const ENDED_TOPIC: &str = "sessions.ended";
 /// The topic of credentials that were replaced: who remembers the session must look again.
 const RENEWED_TOPIC: &str = "sessions.renewed";
@@ -178,28 +178,28 @@ impl Transport {
     }
 }
 
-/// A live session.
+/// An active session.
 #[derive(Clone, Debug)]
 pub struct Session {
     /// The id of the session.
     pub id: SessionId,
     /// The user of the session.
     pub user: UserId,
-    /// How its credentials travel.
+    /// How its credentials are transmitted.
     pub transport: Transport,
     /// The format of its access tokens.
     pub format: TokenFormat,
-    /// What proved the user (RFC 8176), separated by spaces.
+    /// The methods with which the user proved their identity (RFC 8176), separated by spaces.
     pub amr: String,
     /// The current generation of its credentials. A new proof of identity starts the next one.
     pub generation: i64,
-    /// When the user last proved who they are.
+    /// When the user last proved their identity.
     pub authenticated_at: Timestamp,
-    /// What they proved it with then.
+    /// The level of that proof.
     pub proved_with: AuthLevel,
     /// When the session was last extended.
     pub last_used_at: Timestamp,
-    /// When it ends unless it is used.
+    /// When the session ends if it is not used.
     pub idle_expires_at: Timestamp,
     /// When the session ends even if it is in use.
     pub expires_at: Timestamp,
@@ -208,7 +208,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Whether more than one factor was proved in it (RFC 8176: `mfa`).
+    /// Whether more than one factor was proved in this session (RFC 8176: `mfa`).
     pub fn has_mfa(&self) -> bool {
         self.amr.split(' ').any(|method| method == "mfa")
     }
@@ -222,21 +222,21 @@ impl Session {
 pub struct NewSession {
     /// The user of the session.
     pub user: UserId,
-    /// How its credentials travel.
+    /// How its credentials are transmitted.
     pub transport: Transport,
     /// The format of its access tokens.
     pub format: TokenFormat,
-    /// What the client calls itself.
+    /// The name that the client gave itself.
     pub device_name: Option<String>,
-    /// What the client's software calls itself.
+    /// The `User-Agent` of the client.
     pub user_agent: Option<String>,
     /// The IP address from which the user signed in.
     pub ip: Option<IpAddr>,
-    /// What proved the user.
+    /// The proof of the user's identity.
     pub proof: Proof,
 }
 
-/// What a user proved who they are with.
+/// A proof of a user's identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proof {
     /// The methods (RFC 8176), separated by spaces.
@@ -421,7 +421,7 @@ row_struct! {
     }
 }
 
-/// The live sessions of a user, newest first, at most 1,000.
+/// The active sessions of a user, newest first, at most 1,000.
 ///
 /// # Errors
 /// When the database fails.

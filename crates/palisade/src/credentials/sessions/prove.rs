@@ -46,7 +46,7 @@ pub async fn of_access_token(app: &App, token: &str) -> Result<Identity> {
     identity(app, session, Some(token.authenticated_at), secret).await
 }
 
-/// Proves the value of a session cookie.
+/// Identifies the caller by the value of a session cookie.
 pub(super) async fn cookie(app: &App, value: &str, parts: &Parts) -> Result<Identity> {
     let digest = opaque::digest(COOKIE_PREFIX, value).ok_or_else(bad_token)?;
     let owner = owner_of(app, digest).await?.ok_or_else(bad_token)?;

@@ -1,10 +1,10 @@
 //! Refresh: a secret is used once and replaced by its successor.
 //!
-//! A client may lose the answer to its refresh and send the same secret again. Within
-//! `sessions.refresh_grace`, and while the successor is unused, it gets the same successor: it is kept
-//! sealed under a key derived from the parent secret, so that only the parent's holder can have it
-//! again, and it is wiped on first use or after the grace. Any other repeat means that two parties
-//! hold the secret: the session ends, and the audit log says so (RFC 9700 section 4.14.2).
+//! A client may not receive the response to its refresh, and send the same secret again. Within
+//! `sessions.refresh_grace`, and while the successor is unused, the client gets the same successor. The successor is
+//! sealed under a key derived from the parent secret, so that only the parent's holder can get it again. It is wiped
+//! when it is first used, or after the grace. Any other repeat means that two parties hold the secret: the session
+//! ends, and the audit log records this (RFC 9700 section 4.14.2).
 
 use std::sync::Arc;
 
@@ -22,11 +22,10 @@ use crate::error::{Error, Kind, Result};
 use crate::id::{SessionId, UserId};
 use crate::{keys, users};
 
-/// Replaces a secret by its successor.
+/// Replaces a secret with its successor.
 ///
 /// # Errors
-/// `sessions.ended` for a secret that is unknown, used up, or whose session has ended or user is
-/// disabled.
+/// `sessions.ended` if the secret is unknown or used up, its session has ended, or its user is disabled.
 pub async fn refresh(
     app: &App,
     actor: &Actor,
@@ -62,8 +61,8 @@ pub async fn refresh(
     Ok(Issued { session, secret: successor })
 }
 
-/// The live session of a refresh token, without using up the token. With `spent`, a token that was used already is
-/// accepted too.
+/// The active session of a refresh token, without using up the token. If `spent` is true, a token that was already used
+/// is accepted too.
 ///
 /// # Errors
 /// When the database fails.
@@ -82,7 +81,7 @@ pub async fn of_refresh_token(app: &App, token: &str, spent: bool) -> Result<Opt
     Ok(user.is_some().then_some(session).filter(|session| session.transport == Transport::Token))
 }
 
-/// Renews a session whose user has proved their identity again: its earlier credentials are no longer valid.
+/// Renews a session whose user has proved their identity again. Its earlier credentials are no longer valid.
 ///
 /// # Errors
 /// `sessions.ended`; or the database fails.
@@ -119,7 +118,7 @@ pub async fn renew(
     Ok(Issued { session, secret })
 }
 
-/// Records in a session what its user has proved in addition to earlier proofs.
+/// Records in a session a proof that its user has given in addition to earlier ones.
 ///
 /// # Errors
 /// `sessions.ended`; or the database fails.

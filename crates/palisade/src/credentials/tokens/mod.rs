@@ -1,10 +1,10 @@
-//! Access tokens: short-lived, signed, verified once and then remembered by their digest.
+//! Access tokens: short-lived and signed. A token is verified once and then cached by its digest.
 //!
 //! # Promises
 //!
-//! - A token is JWT (RFC 9068) or PASETO v4; its key decides the algorithm, never its header.
-//! - A verified signature is remembered only until the token expires, and says nothing about whether its session is
-//!   active: that is checked on every request, see [`crate::sessions`].
+//! - A token is a JWT (RFC 9068) or a PASETO v4. Its key determines the algorithm, never its header.
+//! - A verified signature is cached only until the token expires, and doesn't show that the session is active. Every
+//!   request checks that, see [`crate::sessions`].
 //!
 //! The keys belong to [`crate::keys`].
 
@@ -47,11 +47,11 @@ struct Verified(Bounded<[u8; 32], Arc<AccessToken>>);
 /// The contents of a valid access token.
 #[derive(Clone, Debug)]
 pub struct AccessToken {
-    /// Who signed in.
+    /// The user who signed in.
     pub user: UserId,
-    /// Through which session.
+    /// The session of the token.
     pub session: SessionId,
-    /// Which generation of its credentials it belongs to (`gen`).
+    /// The generation of the session's credentials to which the token belongs (`gen`).
     pub generation: i64,
     /// When the user proved their identity (`auth_time`).
     pub authenticated_at: Timestamp,
@@ -70,9 +70,9 @@ pub struct Grant {
     pub format: TokenFormat,
     /// The current generation of the session's credentials.
     pub generation: i64,
-    /// When the user proved who they are.
+    /// When the user proved their identity.
     pub authenticated_at: Timestamp,
-    /// The methods that were used for it (RFC 8176).
+    /// The methods with which the user proved it (RFC 8176).
     pub amr: Vec<String>,
     /// The session's absolute end, which no token outlives.
     pub session_ends_at: Timestamp,
@@ -81,7 +81,7 @@ pub struct Grant {
 /// Signs an access token. Returns it with its lifetime in seconds.
 ///
 /// # Errors
-/// When the keys can't be read or the session has less than a second to live.
+/// When the keys can't be read, or the session ends in less than a second.
 pub async fn issue(app: &App, grant: Grant) -> Result<(SecretString, i64)> {
     let now = app.clock.now();
     let life = app.settings.tokens.access_ttl.min(grant.session_ends_at.since(now));
@@ -153,7 +153,7 @@ fn read(claims: &AccessClaims) -> Option<AccessToken> {
     })
 }
 
-/// How long an ending must be remembered: no token is valid for longer.
+/// The longest time that a token is valid, and so the time for which an ending must be remembered.
 pub fn longest_life(app: &App) -> Duration {
     app.settings.tokens.access_ttl + Duration::from_secs(60)
 }

@@ -1,4 +1,4 @@
-//! `DELETE /users/me`, and the administrators' deletion of users.
+//! `DELETE /users/me`, and the deletion of users by administrators.
 
 use axum::extract::State;
 

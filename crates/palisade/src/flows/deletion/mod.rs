@@ -3,9 +3,9 @@
 //! # Promises
 //!
 //! - A user who requests deletion is signed out at once and deleted after `users.deletion_grace`, unless they sign in
-//!   before; a user whom an administrator deletes is deleted at once.
-//! - No row of theirs is left except the events of the audit log, which refer to them by id and whose personal parts
-//!   can no longer be read.
+//!   before then. A user whom an administrator deletes is deleted at once.
+//! - No rows of a deleted user remain except the events of the audit log, which refer to the user by id and whose
+//!   personal parts can no longer be read.
 
 mod http;
 
@@ -22,7 +22,7 @@ use crate::module::{Job, Module};
 use crate::record::Event;
 use crate::users::{self, User};
 
-/// A user asked for their account to be deleted.
+/// A user requested the deletion of their account.
 pub const DELETION_ASKED: Event = Event {
     name: "account.deletion_asked",
     summary: "A user requested the deletion of their account",
@@ -70,7 +70,7 @@ pub async fn ask_for_deletion(app: &App, actor: &Actor, user: &User) -> Result<(
     change.commit(DELETION_ASKED.about(user.id)).await
 }
 
-/// What a change that deletes a user holds.
+/// The holds of a change that deletes a user.
 pub fn held_for_deletion(user: UserId) -> [Hold; 2] {
     [Hold::Alone(user), Hold::Administrators]
 }
@@ -87,7 +87,7 @@ pub async fn delete(mut change: Change, user: &User) -> Result<()> {
     change.commit(DELETED.about(user.id)).await
 }
 
-/// Deletes the users who asked for it and didn't come back.
+/// Deletes the users who requested it and didn't sign in again.
 async fn delete_due(app: &App) -> Result<()> {
     let due: Vec<(UserId,)> = app
         .db

@@ -12,7 +12,7 @@ use crate::users::{self, Email, User};
 pub struct Changes {
     /// The name. An inner `None` removes it.
     pub name: Option<Option<String>>,
-    /// Another email address, which counts as unverified.
+    /// The new email address, which counts as unverified.
     pub email: Option<Email>,
 }
 

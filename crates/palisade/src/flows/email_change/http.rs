@@ -1,4 +1,4 @@
-//! Changing an email address: by the owner, with links and their pages, and by administrators.
+//! Changing an email address: by the owner, with emailed links and the pages behind them, and by administrators.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::pages::Page;
 use crate::shape;
 use crate::users::{self, Email, UserView, absent_or_null, check_name};
 
-/// Requests for a change of email, by account: each sends a message.
+/// Limits requests for a change of email address, by account, because each one sends an email.
 pub(super) const EMAIL_CHANGE: Rule = Rule {
     name: "email_change_account",
     burst: 5,
@@ -29,7 +29,7 @@ pub(super) const EMAIL_CHANGE: Rule = Rule {
     summary: "Too many changes of email address for this account. Try again later.",
 };
 
-/// Attempts to use a link of a change of email, by IP address.
+/// Limits attempts to use a link for a change of email address, by IP address.
 pub(super) const EMAIL_LINK: Rule = Rule {
     name: "email_link_ip",
     burst: 30,
@@ -42,15 +42,15 @@ pub(super) fn routes() -> Routes {
     Routes::at("")
         .post("/users/me/email", SIGNED_IN.fresh(), change_email)
         .summary(
-            "Requests a change of email address.\n\nThe email address changes once the link that \
-             is sent to the new one is used. The response is the same whether or not the new one \
-             has an account.",
+            "Requests a change of email address.\n\nThe change takes effect when the link that is \
+             sent to the new email address is used. The response is the same whether or not that \
+             email address already has an account.",
         )
         .or(Kind::TooMany, "request.too_many")
         .or(Kind::Unavailable, "mail.off")
         .post("/auth/email/confirm", ANYONE.limit(&EMAIL_LINK), confirm_change)
         .summary(
-            "Changes the email address.\n\nRequires the account's password, and the token of the \
+            "Changes the email address.\n\nRequires the account's password, and the token from the \
              link that was sent to the new email address.",
         )
         .or(Kind::Conflict, "users.email_taken")
@@ -58,9 +58,9 @@ pub(super) fn routes() -> Routes {
         .or(Kind::Unavailable, "passwords.busy")
         .post("/auth/email/undo", ANYONE.limit(&EMAIL_LINK), undo_change)
         .summary(
-            "Restores the previous email address and sets a new password.\n\nRequires the token of \
-             the link that was sent to the previous email address. The link works once, within a \
-             week.\n\nEnds every session and does not start one.",
+            "Restores the previous email address and sets a new password.\n\nRequires the token \
+             from the link that was sent to the previous email address. The link works once, \
+             within a week.\n\nEnds every session and does not start one.",
         )
         .or(Kind::Conflict, "users.email_taken")
         .or(Kind::Unavailable, "passwords.busy")

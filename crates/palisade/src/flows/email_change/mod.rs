@@ -1,12 +1,13 @@
 //! A change of email address: requested by the user and confirmed from the new mailbox, or made by an administrator.
-//! The old mailbox can undo a change that the user requested, for a week.
+//! Within a week, a change that the user requested can be undone from the old mailbox.
 //!
 //! # Promises
 //!
 //! - The response to a request is the same for every email address, whether or not it has an account.
-//! - A change requires access to the new mailbox **and** the password. Anyone with access to the old mailbox can undo
-//!   it for a week, and no other account can take the old email address in the meantime.
-//! - An administrator's change can't be undone from the old email address, and the new one counts as unverified.
+//! - A change requires access to the new mailbox **and** the password. Within a week, anyone with access to the old
+//!   mailbox can undo it. In that week, no other account can take the old email address.
+//! - An administrator's change can't be undone from the old email address, and the new email address counts as
+//!   unverified.
 //!
 //! Tables: `email_changes`.
 
@@ -43,7 +44,7 @@ pub const ASKED: Event =
 /// A user's email address was changed.
 pub const CHANGED: Event =
     Event { name: "recovery.email_changed", summary: "The email address of a user was changed" };
-/// A change of email was undone from the old email address.
+/// A change of email address was undone with the link that was sent to the old one.
 pub const RESTORED: Event =
     Event { name: "recovery.email_restored", summary: "A change of email address was undone" };
 
@@ -112,8 +113,8 @@ static ANNOUNCE: EmailTemplate = EmailTemplate {
 /// The value of the template that names the change of email.
 const CHANGE: &str = "change";
 
-/// Records that a user requested another email address, and sends a link to it. Doesn't reveal whether it has an
-/// account.
+/// Records that a user requested another email address, and sends a link to it. Doesn't reveal whether the email
+/// address has an account.
 ///
 /// # Errors
 /// `mail.off`; not found; or the database fails.
@@ -264,7 +265,7 @@ async fn pending(app: &App, token: &SecretString) -> Result<Pending> {
 /// Changes the email address, with the account's password and the token that was sent to the new email address.
 ///
 /// # Errors
-/// `recovery.bad_token`; `passwords.wrong`; `lockout.locked`; `users.email_taken`; 503 when too many wait; or
+/// `recovery.bad_token`; `passwords.wrong`; `lockout.locked`; `users.email_taken`; 503 if the hashing queue is full; or
 /// the database fails.
 pub async fn confirm(
     app: &App,
@@ -311,7 +312,7 @@ pub async fn confirm(
 /// Counts a guess at the password for a link: such links of a user share a count of their own, so that anyone who
 /// got a mistyped one can't lock the account.
 async fn count(app: &App, actor: &Actor, pending: &Pending) -> Result<Guess> {
-    let account = Account::of(app, None, &format!("email change of {}", pending.user));
+    let account = Account::of_link(app, &format!("email change of {}", pending.user));
     lockout::admit(app, actor, account, Client::Unknown).await?.counted(app)
 }
 
@@ -367,8 +368,8 @@ async fn is_reserved(change: &mut Change, key: &str, user: Option<UserId>) -> Re
 /// Restores the account's previous email address, with a new password. No session is started.
 ///
 /// # Errors
-/// `recovery.bad_token`; a broken rule of the password; `users.email_taken`; 503 when too many wait; or the
-/// database fails.
+/// `recovery.bad_token`; a broken password rule; `users.email_taken`; 503 if the hashing queue is full; or the database
+/// fails.
 pub async fn undo(
     app: &App,
     actor: &Actor,

@@ -58,7 +58,7 @@ struct Export {
     email_changes: Vec<EmailChange>,
     /// The grants on individual resources.
     grants: Vec<GrantView>,
-    /// What the user did and what was done to their account, newest first.
+    /// The events that the user caused or that concern them, newest first.
     activity: Vec<EventView>,
 }
 

@@ -1,4 +1,4 @@
-//! Removing lost factors with a link, or keeping them, and the page behind the link.
+//! Removing lost factors with a link, or cancelling the removal, and the page behind the link.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::limits::{Key, Rule};
 use crate::pages::Page;
 use crate::shape;
 
-/// Attempts to use the link of lost factors, by IP address.
+/// Limits attempts to use a link for lost factors, by IP address.
 pub(super) const FACTORS: Rule = Rule {
     name: "factors_ip",
     burst: 20,
@@ -29,14 +29,14 @@ pub(super) fn routes() -> Routes {
     Routes::at("/auth/factors")
         .post("/remove", ANYONE.limit(&FACTORS), remove)
         .summary(
-            "Removes the second factors of an account, with the token of the \
+            "Removes the second factors of an account, with the token from the \
              emailed link and the password, after the waiting period.\n\nEnds every session and does not start one.",
         )
         .or(Kind::Denied, "recovery.factors_off")
         .or(Kind::TooMany, "lockout.locked")
         .or(Kind::Unavailable, "passwords.busy")
         .post("/keep", ANYONE.limit(&FACTORS), keep)
-        .summary("Cancels the removal, with the token of the emailed link.")
+        .summary("Cancels the removal of the second factors, with the token from the emailed link.")
         .and(Routes::root().get("/account/factors", ANYONE, page))
 }
 

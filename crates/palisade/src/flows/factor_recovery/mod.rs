@@ -3,9 +3,10 @@
 //!
 //! # Promises
 //!
-//! - No link removes a second factor, except one that requires the password, access to the mailbox and a waiting
-//!   period, if `mfa.recovery_delay` is set.
-//! - The owner can cancel it until then with the link. Proving a factor or setting a new password also cancels it.
+//! - No link removes a second factor, with one exception: if `mfa.recovery_delay` is set, a link does so after a
+//!   waiting period, and requires the password and access to the mailbox.
+//! - Until the factors are removed, the owner can cancel the removal with the link. Proving a factor or setting a new
+//!   password also cancels it.
 //!
 //! Tables: `factor_recoveries`.
 
@@ -32,7 +33,7 @@ use crate::record::Event;
 use crate::recovery::bad_token;
 use crate::users;
 
-/// Someone who knows the password asked for the second factors to be removed.
+/// Someone who knows the password requested the removal of the second factors.
 pub const ASKED: Event = Event {
     name: "recovery.factors_asked",
     summary: "The removal of the second factors was requested with the password",
@@ -42,10 +43,10 @@ pub const REMOVED: Event = Event {
     name: "recovery.factors_removed",
     summary: "The second factors were removed after the waiting period",
 };
-/// The removal was cancelled.
+/// The removal was canceled.
 pub const CANCELLED: Event = Event {
     name: "recovery.factors_kept",
-    summary: "The removal of the second factors was cancelled",
+    summary: "The removal of the second factors was canceled",
 };
 
 /// The slice's table of contents.
@@ -85,7 +86,7 @@ static EMAIL: EmailTemplate = EmailTemplate {
 };
 
 const PREFIX: &str = "pal_fr_";
-/// How long the link works once the waiting time is over.
+/// How long the link works after the waiting period.
 const USED_WITHIN: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What makes a request one that may still be used: no new password, no new factor and no proof of one since.
@@ -100,9 +101,9 @@ macro_rules! unanswered {
     };
 }
 
-/// Records that a user who proved the password requested the removal of the factors of `user`, and notifies the owner.
-/// An earlier request stays pending unchanged. Returns `false` if the challenge ended in the meantime: the password
-/// that it depends on may have been replaced, or the user deleted.
+/// Records that a client that proved the password requested the removal of the factors of `user`, and notifies the
+/// owner. An earlier request stays pending unchanged. Returns `false` if the challenge ended in the meantime: the
+/// password that it depends on may have been replaced, or the user deleted.
 ///
 /// # Errors
 /// `recovery.factors_off`; `mail.off`; or the database fails.
@@ -173,8 +174,8 @@ type Row = (UserId, Timestamp, Vec<u8>, i64);
 /// Removes the factors, with the token of the emailed link and the password, once the waiting period has passed.
 ///
 /// # Errors
-/// `recovery.bad_token`; `recovery.too_early`; `passwords.wrong`; `lockout.locked`; 503 when too many wait; or the
-/// database fails.
+/// `recovery.bad_token`; `recovery.too_early`; `passwords.wrong`; `lockout.locked`; 503 if the hashing queue is full;
+/// or the database fails.
 pub async fn finish(
     app: &App,
     actor: &Actor,
@@ -204,13 +205,13 @@ pub async fn finish(
     // SECURITY: the owner has this long to say no (test: lost_factors_come_back_after_a_time).
     if now < ready_at {
         let detail = format!(
-            "The waiting period has not ended. This link works from {}.",
+            "The waiting period has not ended. You can use this link after {}.",
             for_people(ready_at)
         );
         return Err(Error::bad_field("/token", "recovery.too_early", detail));
     }
     let stored = Stored::new(user, sealed, generation);
-    let account = Account::of(app, None, &format!("lost factors of {user}"));
+    let account = Account::of_link(app, &format!("lost factors of {user}"));
     let guess = lockout::admit(app, actor, account, Client::Unknown).await?.counted(app)?;
     let verdict = passwords::verify(app, QueueSlot::of(actor.ip), Some(&stored), password).await?;
     let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
@@ -258,7 +259,7 @@ async fn void(change: &mut Change, user: UserId) -> Result<usize> {
     Ok(0)
 }
 
-/// Cancels the removal, in the change in which the owner proves a factor: they haven't lost it.
+/// Cancels the removal when the owner proves a factor, in the same change, because the factor isn't lost.
 ///
 /// # Errors
 /// When the database fails.

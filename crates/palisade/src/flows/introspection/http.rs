@@ -37,9 +37,11 @@ pub(super) fn routes() -> Routes {
         )
         .get("/revocations", needs(INTROSPECT).lasting(), feed)
         .summary(
-            "Returns the revocation feed: signed, ordered pages of what has ended but not yet expired, for \
-             services that verify access tokens themselves.\n\nWith `Accept: text/event-stream`, \
-             returns a stream. Its events are such pages, at least one every five seconds.",
+            "Returns the revocation feed: signed, ordered pages of ended sessions and API keys, \
+             for services that verify access tokens themselves.\n\nAn entry is listed until \
+             all access tokens that were issued before it have expired. With \
+             `Accept: text/event-stream`, returns a stream of events, each with one page, at least \
+             one every five seconds.",
         )
         .or(Kind::Unavailable, "verifiers.too_many_streams")
 }
@@ -49,7 +51,7 @@ pub(super) fn routes() -> Routes {
 struct TokenForm {
     #[schemars(with = "shape::Secret")]
     token: SecretString,
-    /// Ignored: the type of a token is recognized from the token.
+    /// Ignored. The server recognizes the type from the token itself.
     #[serde(rename = "token_type_hint")]
     #[schemars(length(max = 100))]
     _token_type_hint: Option<String>,
@@ -93,7 +95,7 @@ impl IntoResponse for Revoked {
 
 impl Describe for Revoked {
     fn describe(handler: &mut Description) {
-        handler.answers(Answered { status: StatusCode::OK, summary: "Done.", body: None });
+        handler.answers(Answered { status: StatusCode::OK, summary: "Success.", body: None });
     }
 }
 
@@ -122,7 +124,7 @@ impl IntoResponse for Feed {
 impl Describe for Feed {
     fn describe(handler: &mut Description) {
         let summary =
-            "A compact JWS (RFC 7515) of `typ` `revocations+jwt`, or events whose data is one.";
+            "A compact JWS (RFC 7515) with `typ` `revocations+jwt`, or events that contain one.";
         for media in [JOSE, EVENTS] {
             let body = Some((media, json!({ "type": "string" })));
             handler.answers(Answered { status: StatusCode::OK, summary, body });
@@ -138,7 +140,7 @@ async fn feed(
     Params(params): Params<FeedParams>,
 ) -> Result<Feed> {
     let after = params.after.as_deref().map(str::parse::<Cursor>).transpose().map_err(|()| {
-        let detail = "Use the next of an earlier page, or omit it.";
+        let detail = "Use the value of next from an earlier page, or omit it.";
         Error::bad_field("after", "request.bad_cursor", detail)
     })?;
     let cursor = after.unwrap_or_default();

@@ -1,11 +1,11 @@
-//! For other services that verify our tokens: introspection (RFC 7662) and revocation (RFC 7009) of tokens, and a
-//! signed revocation feed for those that verify tokens themselves.
+//! Routes for other services that receive Palisade's tokens: introspection (RFC 7662) and revocation (RFC 7009) of
+//! tokens, and a signed revocation feed for services that verify tokens themselves.
 //!
 //! # Promises
 //!
 //! - A token is reported as active only while this server would accept a request with it.
 //! - The feed omits no ending that was confirmed before the time that it states. Each page is signed and states when it
-//!   was created, so that a verifier that is cut off from the feed notices.
+//!   was created, so that a verifier notices when it is cut off from the feed.
 //!
 //! The feed's rows belong to [`crate::feed`].
 
@@ -23,7 +23,7 @@ use crate::feed::ENDED;
 use crate::id::UserId;
 use crate::module::{Module, Permission};
 
-/// May introspect a token, revoke it, and read the revocation feed.
+/// Allows introspecting and revoking tokens, and reading the revocation feed.
 pub const INTROSPECT: Permission = Permission {
     name: "tokens:introspect",
     summary: "Introspect and revoke tokens, and follow the revocation feed",

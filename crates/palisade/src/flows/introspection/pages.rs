@@ -1,12 +1,12 @@
 //! Pages of the revocation feed, as signed statements.
 //!
-//! On PostgreSQL commits become visible out of the order of their numbers, so a number that was read doesn't prove that
-//! all lower ones were. A [`Cursor`] therefore has two parts: up to `low` everything is certain, and `at` is how far
-//! this pass has come. When a pass is complete, the next one begins again from `low` and repeats what is above it.
-//! Applying an ending twice is harmless.
+//! On PostgreSQL commits become visible out of the order of their numbers, so reading a number doesn't prove that all
+//! lower ones were visible. A [`Cursor`] therefore has two parts: every number up to `low` is certain to have been
+//! read, and `at` is the position that the current pass has reached. When a pass is complete, the next one begins again
+//! from `low` and repeats everything above it. Applying an ending twice is harmless.
 //!
-//! A cursor also carries the [`Mark`] of the row `at`. A restored database assigns numbers again. The mark then doesn't
-//! match, and the page states that it starts over.
+//! A cursor also carries the [`Mark`] of the row `at`. A restored database assigns the same numbers again. The mark
+//! then doesn't match, and the page states that it starts over.
 
 use std::fmt;
 use std::str::FromStr;
@@ -31,12 +31,12 @@ const BELIEVED_FOR: i64 = 10;
 /// How many endings stand on a page.
 const PAGE: i64 = 500;
 
-/// Where a reader stands.
+/// The position of a reader in the feed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cursor {
     pub(super) low: i64,
     pub(super) at: i64,
-    /// Of the row `at`.
+    /// The mark of the row `at`.
     mark: Mark,
 }
 
@@ -82,12 +82,12 @@ pub(super) struct EndedCredential {
     kind: &'static CredentialKind,
     id: Uuid,
     ended_at: Timestamp,
-    /// Until when a token of it could be taken for good.
+    /// The time at which all access tokens that were issued before the ending have expired.
     until: Timestamp,
 }
 
 impl Serialize for EndedCredential {
-    /// The id stands in a field of its kind: `session_id`.
+    /// The id is in a field that is named after the kind, such as `session_id`.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut item = serializer.serialize_map(Some(4))?;
         item.serialize_entry("sequence", &self.sequence)?;
@@ -98,19 +98,20 @@ impl Serialize for EndedCredential {
     }
 }
 
-/// Which stream a page belongs to, and the how many-th of it it is, so that one that was dropped on the way is missed.
+/// The stream that a page belongs to, and the page's number in it, so that the reader notices a page that was lost on
+/// the way.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Place {
     pub(super) id: Uuid,
     pub(super) page: u64,
 }
 
-/// One page.
+/// A page of the feed.
 pub(super) struct Page {
-    /// Where it begins.
+    /// The position after which the page begins.
     after: Cursor,
     pub(super) items: Vec<EndedCredential>,
-    /// Everything that was answered before is on this page or one before it, unless there are `more`.
+    /// Every ending that was confirmed before this time is on this page or an earlier one, unless `more` is set.
     pub(super) time: Timestamp,
     highest: i64,
     pub(super) next: Cursor,
@@ -119,7 +120,7 @@ pub(super) struct Page {
     pub(super) restarted: bool,
 }
 
-/// What has ended since `cursor` and could still be taken for alive.
+/// The credentials that have ended since `cursor` and that a verifier could still take for active.
 ///
 /// # Errors
 /// When the database doesn't answer.

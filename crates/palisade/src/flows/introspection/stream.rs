@@ -41,7 +41,7 @@ struct Follower {
     _seat: Seat,
 }
 
-/// The stream, from `cursor` on.
+/// Opens a stream of the feed, from `cursor` on.
 ///
 /// # Errors
 /// `verifiers.too_many_streams`.

@@ -1,4 +1,4 @@
-//! The state of a token at this moment, and its revocation.
+//! The current state of a token, and its revocation.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ fn good<T>(result: Result<Option<T>>) -> Result<Option<T>> {
     }
 }
 
-/// The state of a token.
+/// The current state of a token.
 ///
 /// # Errors
 /// When the database is needed and doesn't answer.
@@ -38,7 +38,7 @@ async fn worth(app: &App, token: &str) -> Result<Option<Introspection>> {
     Ok(user.map(|_| Introspection { active: true, ..found }))
 }
 
-/// Ends the session of an access or refresh token, or revokes an API key. A token that isn't active stays so.
+/// Ends the session of an access or refresh token, or revokes an API key. Does nothing if the token isn't active.
 ///
 /// # Errors
 /// When the database fails.

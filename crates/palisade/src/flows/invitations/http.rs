@@ -1,4 +1,4 @@
-//! The administrators' ways to let a user choose a password, and the page behind the link.
+//! The routes with which administrators let a user choose a password, and the page behind the link.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::pages::Page;
 use crate::shape;
 use crate::users::{self, Email, UserView};
 
-/// Inviting users and sending them links, by the administrator who does.
+/// Limits invitations and links to choose a password, by the account of the administrator who sends them.
 pub(super) const INVITE: Rule = Rule {
     name: "invite_account",
     burst: 100,
@@ -30,8 +30,8 @@ pub(super) fn routes() -> Routes {
     Routes::at("/users")
         .post("/", needs(users::WRITE).fresh(), invite_user)
         .summary("Creates a user and sends them a link to choose a password.\n\nThe link \
-               works for a week, with `POST /auth/password/reset`.\n\nYou must hold all \
-               permissions of the roles.")
+               is valid for a week. `POST /auth/password/reset` takes its token.\n\nYou must hold \
+               all permissions of the roles.")
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "users.email_taken")
         .or(Kind::TooMany, "request.too_many")
@@ -69,7 +69,7 @@ struct InviteBody {
     /// The name of the user.
     #[schemars(with = "Option<shape::Label>")]
     name: Option<String>,
-    /// Roles in addition to `user`.
+    /// The roles that the user gets in addition to `user`.
     #[serde(default)]
     #[schemars(with = "Vec<shape::Name>", length(max = 50))]
     roles: Vec<String>,

@@ -3,10 +3,10 @@
 //! # Promises
 //!
 //! - An invited account has no password until its owner chooses one with the link that was sent by email.
-//! - The link works once, for a week, and not after the password or the email address was changed or a newer link was
-//!   sent.
+//! - The link works once, within a week. It stops working when the password or the email address is changed, or when a
+//!   newer link is sent.
 //!
-//! The links are those of [`recovery`].
+//! The links are implemented in [`recovery`].
 
 mod http;
 
@@ -28,7 +28,7 @@ use crate::users::{self, Email, NewUser};
 /// A user was invited.
 pub const INVITED: Event = Event {
     name: "recovery.invited",
-    summary: "A user was invited, or was sent a link, to choose a password",
+    summary: "A user was sent an invitation or a link to choose a new password",
 };
 
 /// The slice's table of contents.
@@ -53,7 +53,7 @@ static EMAIL: EmailTemplate = EmailTemplate {
 
 /// The user to invite.
 pub struct Invitation {
-    /// The email.
+    /// The email address.
     pub email: Email,
     /// The name.
     pub name: Option<String>,

@@ -1,4 +1,4 @@
-//! The cookies of a sign-in: of a known device, and of a challenge that waits for its answer.
+//! The cookies of a sign-in: one for a known device, and one for a challenge that waits for its response.
 
 use axum::http::HeaderMap;
 use palisade_crypto::opaque;
@@ -7,17 +7,18 @@ use palisade_crypto::secret::SecretString;
 use crate::app::App;
 use crate::http::{CookieName, Found, HostCookie};
 
-/// What a browser shows that has signed in before.
+/// The cookie of a browser that has signed in before.
 pub(super) const DEVICE: CookieName =
     CookieName { secure: "__Host-palisade-device", plain: "palisade-device" };
 
-/// What a browser's challenge is bound to.
+/// The cookie to which a browser's challenge is bound.
 pub(super) const CHALLENGE: CookieName =
     CookieName { secure: "__Host-palisade-challenge", plain: "palisade-challenge" };
 
 const CHALLENGE_PREFIX: &str = "pal_cc_";
 
-/// What a challenge is bound to beside the client's software: in a browser the cookie that it has, or a new one.
+/// The secret to which a challenge is bound, in addition to the client's software. In a browser, it is the value of the
+/// browser's cookie, or a new one.
 pub(super) fn challenge_secret(
     app: &App,
     browser: bool,

@@ -9,18 +9,18 @@ use crate::mail::{self, Content, for_people};
 use crate::sessions::{self, NewSession, Proof};
 use crate::users::{self, FirstTime};
 
-/// Someone who has proved all that is asked of them.
+/// A user who has proved everything that the sign-in requires.
 pub(super) struct Entering {
     pub(super) device: Device,
     pub(super) is_new_device: bool,
     pub(super) first: FirstTime,
     pub(super) wanted: Wanted,
     pub(super) proof: Proof,
-    /// The word in the audit log.
+    /// The name of the method in the audit log.
     pub(super) method: &'static str,
 }
 
-/// Starts the session of a user who is held and may sign in, and commits.
+/// Starts the session of a user who may sign in and whom the change holds, and commits the change.
 pub(super) async fn enter(mut change: Change, entering: Entering) -> Result<SignedIn> {
     let user = entering.device.user;
     if entering.is_new_device && entering.first == FirstTime(false) {

@@ -1,4 +1,4 @@
-//! `POST /auth/login`.
+//! `POST /auth/login`, `/auth/login/mfa` and `/auth/reauthenticate`.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use crate::settings::TokenFormat;
 use crate::shape;
 use crate::users::check_name;
 
-/// Sign-ins by IP address: enough for an office behind one of them, too few for guessing.
+/// Limits sign-ins by IP address: enough for an office that shares one IP address, too few for guessing.
 pub const PER_IP: Rule = Rule {
     name: "login_ip",
     burst: 100,
@@ -37,13 +37,13 @@ pub const PER_IP: Rule = Rule {
     summary: "Too many sign-ins from this IP address. Try again later.",
 };
 
-/// Proofs of identity within sessions, by account.
+/// Limits reauthentication by account.
 pub(super) const REAUTHENTICATE: Rule = Rule {
     name: "reauthenticate_account",
     burst: 20,
     per: Duration::from_secs(15 * 60),
     key: Key::Account,
-    summary: "Too many attempts to confirm the identity for this account. Try again later.",
+    summary: "Too many attempts to confirm your identity. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
@@ -66,8 +66,8 @@ fn password_routes() -> Routes {
         .post("/login/mfa", ANYONE.limit(&PER_IP), prove_factor)
         .summary(
             "Proves a second factor, after a sign-in that returned `login.mfa_required`.\n\nThe \
-             same client sends the `mfa_token` of that response within five minutes, at most five \
-             times. The response is that of a sign-in.",
+             same client must send the `mfa_token` of that response within five minutes, and has \
+             five attempts. The response is the same as for a sign-in.",
         )
         .or(Kind::NotSignedIn, "login.denied")
         .or(Kind::NotSignedIn, "login.challenge_over")
@@ -85,7 +85,7 @@ fn password_routes() -> Routes {
         .or(Kind::Unavailable, "mail.off")
         .post("/reauthenticate/passkey/begin", SIGNED_IN, begin_again)
         .summary(
-            "Begins to confirm your identity with a passkey.\n\nReturns the options for \
+            "Begins a confirmation of your identity with a passkey.\n\nReturns the options for \
              `navigator.credentials.get`.",
         )
         .or(Kind::Conflict, "mfa.no_factor")
@@ -124,11 +124,11 @@ struct FactorBody {
     mfa_token: SecretString,
     /// One of the `methods` of that response.
     method: Method,
-    /// The code, with `totp` and `recovery_code`.
+    /// The code, if `method` is `totp` or `recovery_code`.
     #[schemars(with = "Option<shape::Code>")]
     code: Option<SecretString>,
-    /// With `passkey`: the result of `navigator.credentials.get` for the `passkey_options` of that
-    /// response.
+    /// If `method` is `passkey`: the result of `navigator.credentials.get` for the
+    /// `passkey_options` of that response.
     #[schemars(with = "Option<shape::Credential>")]
     credential: Option<Box<AuthenticationResponse>>,
 }
@@ -150,7 +150,7 @@ impl FactorBody {
             Method::Totp => Given::Totp(code()?),
             Method::RecoveryCode => Given::RecoveryCode(code()?),
             Method::Passkey => {
-                let detail = "Send the response of the passkey.";
+                let detail = "Send the response from the passkey.";
                 Given::Passkey(self.credential.ok_or_else(|| missing("/credential", detail))?)
             }
         };
@@ -206,7 +206,7 @@ async fn prove_factor(
     welcome(&app, signed_in).await
 }
 
-/// The answer to a sign-in that is done.
+/// The response to a completed sign-in.
 pub(super) async fn welcome(app: &App, signed_in: SignedIn) -> Result<Answer> {
     let token = signed_in.device.token(app);
     let transport = signed_in.issued.session.transport;
@@ -316,7 +316,7 @@ async fn login(
     }
 }
 
-/// The answer to a sign-in that isn't done, with the cookie that goes on with it.
+/// The response to a sign-in that requires a second factor, with the cookie of its challenge.
 pub(super) fn ask(app: &App, challenged: &Challenged) -> Error {
     let cookie = HostCookie::new(CHALLENGE, &app.settings);
     let value = challenged.cookie.as_ref().and_then(|secret| cookie.set(secret.expose(), LIVES));

@@ -11,12 +11,13 @@
 //! # Promises
 //!
 //! - A user with a second factor gets no session without it, on any path; [`Next`] has no third case.
-//! - One refusal for an unknown email address, a wrong password, a locked and a disabled account: same status,
-//!   same body, same work.
-//! - What was true when the password was compared is still true when the session is written.
+//! - The refusal is the same for an unknown email address, a wrong password, a locked account and a disabled account:
+//!   same status, same body, same work.
+//! - A session starts only if the password that was compared is still current, and the user may still sign in, when the
+//!   session is stored.
 //! - Every refusal of a password or factor that was checked is recorded as an event, and the owner is notified of a
 //!   sign-in from a new device.
-//! - A new proof of identity returns new credentials; the session's earlier ones are no longer valid.
+//! - A new proof of identity gives the session new credentials. Its earlier ones are no longer valid.
 
 mod cookies;
 mod entering;
@@ -81,11 +82,11 @@ static EMAIL: EmailTemplate = EmailTemplate {
 /// The properties of a session that is about to start.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// What the client calls itself.
+    /// The name that the client gives itself.
     pub device_name: Option<String>,
-    /// The form of access tokens.
+    /// The format of the access tokens.
     pub format: TokenFormat,
-    /// How the session's credentials travel.
+    /// How the session's credentials are transmitted.
     pub transport: Transport,
 }
 
@@ -97,7 +98,7 @@ pub struct Attempt {
     pub password: SecretString,
     /// The token of a device that has signed in before.
     pub device_token: Option<SecretString>,
-    /// The session.
+    /// The requested session.
     pub wanted: Wanted,
     /// The cookie that a browser's challenge is bound to, if it has one.
     pub challenge_cookie: Option<SecretString>,
@@ -105,7 +106,7 @@ pub struct Attempt {
     pub browser: bool,
 }
 
-/// What follows a correct password.
+/// The step after a correct password.
 pub enum Next {
     /// A second factor must be proved.
     Prove(Challenged),
@@ -124,7 +125,7 @@ pub struct SignedIn {
 /// Signs in with a password.
 ///
 /// # Errors
-/// `login.denied`; 503 when too many wait.
+/// `login.denied`; 503 if the hashing queue is full.
 pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Next> {
     let email = Email::parse(&attempt.email).ok();
     let device = attempt.device_token.as_ref().and_then(|token| Device::open(app, token.expose()));

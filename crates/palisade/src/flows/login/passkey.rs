@@ -13,7 +13,8 @@ use crate::lockout::Device;
 use crate::mfa::{self, Judged};
 use crate::{factor_recovery, passwords, users};
 
-/// Begins: what `navigator.credentials.get` is called with. `cookie` is what the challenge is bound to in a browser.
+/// Begins a sign-in with a passkey. Returns the options for `navigator.credentials.get`. In a browser, the challenge is
+/// bound to `cookie`.
 ///
 /// # Errors
 /// `mfa.no_domain`; or the database fails.
@@ -46,7 +47,7 @@ pub(super) struct PasskeyAttempt {
     pub(super) wanted: Wanted,
 }
 
-/// Signs in the user whom the passkey names and verifies.
+/// Signs in the user whom the passkey identifies and verifies.
 ///
 /// # Errors
 /// `login.challenge_over`; `login.denied`, whatever is wrong with the passkey or its owner; or the database fails.

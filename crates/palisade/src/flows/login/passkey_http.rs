@@ -37,8 +37,8 @@ pub(super) fn routes() -> Routes {
         .or(Kind::Conflict, "mfa.no_domain")
         .post("/finish", ANYONE.limit(&PER_IP), finish)
         .summary(
-            "Signs in with only a passkey, which must have verified its user.\n\nNo password or \
-             other factor is required. The client that began the sign-in finishes it within five \
+            "Signs in with only a passkey, which must verify the user.\n\nNo password or other \
+             factor is required. The client that began the sign-in must finish it within five \
              minutes.",
         )
         .or(Kind::NotSignedIn, "login.denied")

@@ -15,7 +15,7 @@ use crate::mfa::{self, Given, Judged};
 use crate::passwords;
 use crate::sessions::{self, Issued, Proof};
 
-/// What someone shows to prove who they are.
+/// A proof of identity that a signed-in user gives.
 pub(super) enum Shown {
     /// The password.
     Password(SecretString),
@@ -23,11 +23,11 @@ pub(super) enum Shown {
     Factor(Given),
 }
 
-/// Asks the signed-in user for a proof; the session goes on with new credentials alone.
+/// Checks a proof of identity from the signed-in user. The session then continues with new credentials only.
 ///
 /// # Errors
-/// `login.stronger_needed`; `passwords.wrong`; `mfa.wrong_code`; `lockout.locked`; 503 when too many wait; or the
-/// database fails.
+/// `login.stronger_needed`; `passwords.wrong`; `mfa.wrong_code`; `lockout.locked`; 503 if the hashing queue is full; or
+/// the database fails.
 pub(super) async fn reauthenticate(app: &App, caller: &Caller, shown: Shown) -> Result<Issued> {
     let me = caller.signed_in()?;
     match shown {
@@ -106,7 +106,7 @@ async fn judge(
     Ok(judged)
 }
 
-/// Begins a proof with a passkey: what `navigator.credentials.get` is called with.
+/// Begins a proof with a passkey. Returns the options for `navigator.credentials.get`.
 ///
 /// # Errors
 /// `mfa.no_factor`, if there is no passkey; or the database fails.
@@ -134,7 +134,7 @@ pub(super) async fn begin(app: &App, caller: &Caller) -> Result<mfa::Options> {
 async fn asked(app: &App, caller: &Caller, answer: &AuthenticationResponse) -> Result<Challenge> {
     let me = caller.signed_in()?;
     let none = || {
-        let detail = "This response belongs to no open challenge of this session. Begin again.";
+        let detail = "This response does not match an open challenge of this session. Begin again.";
         Error::bad_field("/credential", "mfa.wrong_passkey", detail)
     };
     let digest = mfa::asked_by(answer).ok_or_else(none)?;

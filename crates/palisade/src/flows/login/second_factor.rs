@@ -28,7 +28,7 @@ pub struct Challenged {
     pub token: SecretString,
     /// The methods by which a factor can be proved.
     pub methods: Vec<&'static str>,
-    /// What passkeys are asked to sign, if there are any.
+    /// The options for a passkey, if the user has any.
     pub passkey_options: Option<mfa::Options>,
     /// The cookie that the challenge is bound to, in a browser.
     pub cookie: Option<SecretString>,
@@ -46,7 +46,7 @@ struct Details {
     is_new_device: bool,
 }
 
-/// Makes a challenge for a user whose password was right.
+/// Creates a challenge for a user whose password was correct.
 pub(super) async fn challenge(
     change: &mut Change,
     attempt: Attempt,
@@ -106,7 +106,7 @@ pub(super) struct FactorAttempt {
     pub(super) cookie: Option<SecretString>,
 }
 
-/// Proves a second factor; the session begins.
+/// Checks a second factor, and starts the session.
 ///
 /// # Errors
 /// `login.challenge_over`; `login.denied` for a wrong proof; `lockout.locked`; or the database fails.
@@ -160,7 +160,7 @@ pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> R
     enter(change, entering).await
 }
 
-/// Writes down that a proof was refused.
+/// Records that a proof was refused.
 async fn refuse(
     mut change: Change,
     challenge: &Challenge,
@@ -180,7 +180,8 @@ async fn refuse(
     }
 }
 
-/// Asks, with a challenge instead of its answer, for the factors to be removed after a time.
+/// Requests the removal of the factors after the waiting period, with the token of a challenge instead of a response to
+/// it.
 ///
 /// # Errors
 /// `login.challenge_over`; `recovery.factors_off`; `mail.off`; or the database fails.
@@ -210,7 +211,7 @@ fn after_password(amr: &'static str) -> &'static str {
 
 pub(super) fn over() -> Error {
     let detail =
-        "This sign-in has expired, was tried too often, or belongs to another client. Begin again.";
+        "This sign-in expired, had too many attempts, or belongs to another client. Begin again.";
     Error::new(Kind::NotSignedIn, "login.challenge_over", detail)
         .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }

@@ -1,4 +1,4 @@
-//! Asking for a new password, and setting it with a link.
+//! Requesting a link to choose a new password, and setting the password with it.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::pages::Page;
 use crate::shape;
 use crate::users::Email;
 
-/// Asking for links, by IP address.
+/// Limits requests for links, by IP address.
 pub(super) const FORGOT: Rule = Rule {
     name: "forgot_ip",
     burst: 20,
@@ -26,7 +26,7 @@ pub(super) const FORGOT: Rule = Rule {
     summary: "Too many links were requested from this IP address. Try again later.",
 };
 
-/// Requests for links to one account, whether it exists or not: each sends a message.
+/// Limits requests for links by account, whether or not the account exists, because each one sends an email.
 pub(super) const FORGOT_ACCOUNT: Rule = Rule {
     name: "forgot_account",
     burst: 5,
@@ -35,7 +35,7 @@ pub(super) const FORGOT_ACCOUNT: Rule = Rule {
     summary: "Too many links were requested for this email address. Try again later.",
 };
 
-/// Attempts to use a link, by IP address.
+/// Limits attempts to use a link, by IP address.
 pub(super) const RESET_LIMIT: Rule = Rule {
     name: "reset_ip",
     burst: 20,
@@ -55,7 +55,7 @@ pub(super) fn routes() -> Routes {
         .or(Kind::Unavailable, "mail.off")
         .post("/reset", ANYONE.limit(&RESET_LIMIT), use_link)
         .summary(
-            "Sets a new password with the token of the link.\n\nThe link works once, within an \
+            "Sets a new password with the token from the link.\n\nThe link works once, within an \
                hour.\n\nEnds every session and does not start one.",
         )
         .or(Kind::Unavailable, "passwords.busy")

@@ -2,15 +2,14 @@
 //!
 //! # Promises
 //!
-//! - The response to a request is the same, after the same work, for every email address; whether anyone gets a message
-//!   is decided when messages are sent.
-//! - A link works once, for its time, and not after the password or the email address was changed. It starts no
-//!   session.
-//! - A new password ends every session, every API key and every lock. Whatever was set up by someone without access to
-//!   this mailbox is gone.
+//! - The response to a request is the same, after the same work, for every email address; whether an email is sent is
+//!   decided later, outside the request.
+//! - A link works once, until it expires or the password or the email address is changed. It starts no session.
+//! - A new password ends every session, every API key and every lock of the password. If the email address of the
+//!   account was not verified yet, the new password also removes every second factor.
 //! - No link removes a second factor.
 //!
-//! Tables: `recovery_tokens`, with the links of [`invitations`](crate::invitations), which are used here.
+//! Tables: `recovery_tokens`, which also contains the links of [`invitations`](crate::invitations).
 
 mod http;
 
@@ -36,7 +35,7 @@ use crate::users::{self, Email, User};
 /// A link to choose a new password was requested.
 pub const ASKED: Event =
     Event { name: "recovery.asked", summary: "A link to choose a new password was requested" };
-/// Such a link was created for a user.
+/// A link to choose a new password was created for a user.
 pub const LINK_MADE: Event =
     Event { name: "recovery.link_made", summary: "A link to choose a new password was created" };
 /// A user chose a new password with a link.
@@ -73,9 +72,9 @@ pub const MODULE: Module = Module {
 /// The purpose of a link, which the prefix of its token encodes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Link {
-    /// A new password for someone who has forgotten theirs.
+    /// A new password for a user who has forgotten the old one.
     Reset,
-    /// The first password, or another one, on behalf of an administrator.
+    /// The first password or a new one, on behalf of an administrator.
     Invitation,
 }
 
@@ -198,10 +197,10 @@ async fn void_links(change: &mut Change, user: UserId) -> Result<usize> {
     Ok(0)
 }
 
-/// Sets a new password with the token of a link; with an invitation's, the first one.
+/// Sets a new password with the token of a link, or the first password with the token of an invitation.
 ///
 /// # Errors
-/// `recovery.bad_token`; a broken rule of the password; 503 when too many wait; or the database fails.
+/// `recovery.bad_token`; a broken password rule; 503 if the hashing queue is full; or the database fails.
 pub async fn reset(
     app: &App,
     actor: &Actor,
@@ -269,7 +268,7 @@ async fn usable(app: &App, digest: [u8; 32]) -> Result<User> {
     user.filter(|user| !user.disabled).ok_or_else(bad_token)
 }
 
-/// The token of a link that is good for nothing.
+/// The error for a token of a link that can't be used.
 pub(crate) fn bad_token() -> Error {
     let detail = "This link was used, was replaced by a newer one or has expired, or the password or \
                 the email address has changed. Request a new link.";

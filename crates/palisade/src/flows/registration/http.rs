@@ -18,7 +18,7 @@ use crate::pages::Page;
 use crate::shape;
 use crate::users::{self, Email, UserView, check_name};
 
-/// Registrations by IP address.
+/// Limits registrations, by IP address.
 pub(super) const REGISTER: Rule = Rule {
     name: "register_ip",
     burst: 20,
@@ -27,7 +27,7 @@ pub(super) const REGISTER: Rule = Rule {
     summary: "Too many registrations from this IP address. Try again later.",
 };
 
-/// Attempts to use a set-up link, by IP address.
+/// Limits attempts to use a setup link, by IP address.
 pub(super) const SETUP: Rule = Rule {
     name: "setup_ip",
     burst: 20,
@@ -36,7 +36,7 @@ pub(super) const SETUP: Rule = Rule {
     summary: "Too many attempts to set up the server. Try again later.",
 };
 
-/// Attempts to prove an email, by the client's IP address.
+/// Limits attempts to verify an email address, by the client's IP address.
 pub(super) const VERIFY: Rule = Rule {
     name: "verify_ip",
     burst: 30,
@@ -45,7 +45,7 @@ pub(super) const VERIFY: Rule = Rule {
     summary: "Too many attempts to confirm an email address. Try again later.",
 };
 
-/// Requests for another message, by the client's IP address.
+/// Limits requests for another confirmation email, by the client's IP address.
 pub(super) const RESEND: Rule = Rule {
     name: "resend_ip",
     burst: 20,
@@ -54,7 +54,7 @@ pub(super) const RESEND: Rule = Rule {
     summary: "Too many emails were requested from this IP address. Try again later.",
 };
 
-/// The same by the email that it goes to.
+/// Limits requests for another confirmation email, by its recipient.
 pub(super) const RESEND_ACCOUNT: Rule = Rule {
     name: "resend_account",
     burst: 5,
@@ -74,7 +74,7 @@ pub(super) fn routes() -> Routes {
         .or(Kind::Unavailable, "passwords.busy")
         .post("/auth/verify-email", ANYONE.limit(&VERIFY), verify_email)
         .summary(
-            "Confirms the email address of a registration, with the token of the link and the \
+            "Confirms the email address of a registration, with the token from the link and the \
              password chosen at registration.",
         )
         .or(Kind::Conflict, "users.email_taken")
@@ -88,7 +88,7 @@ pub(super) fn routes() -> Routes {
         .or(Kind::TooMany, "request.too_many")
         .or(Kind::Unavailable, "mail.off")
         .post("/setup", ANYONE.limit(&SETUP), setup)
-        .summary("Creates the first administrator, with the token of the setup link.")
+        .summary("Creates the first administrator, with the token from the setup link.")
         .or(Kind::Gone, "setup.done")
         .or(Kind::Conflict, "users.email_taken")
         .or(Kind::Unavailable, "passwords.busy")
@@ -100,7 +100,7 @@ pub(super) fn routes() -> Routes {
         )
 }
 
-/// The page behind the set-up link.
+/// The page behind the setup link.
 const SETUP_PAGE: Page = Page {
     title: "Set up Palisade",
     scripts: &["setup.js"],
@@ -116,7 +116,7 @@ const SCRIPT: Asset = Asset {
     media_type: "text/javascript; charset=utf-8",
     body: include_str!("../../pages/setup.js"),
 };
-/// The page behind the link that proves an email.
+/// The page behind the link that verifies an email address.
 const VERIFY_PAGE: Page = Page {
     title: "Confirm your email address",
     scripts: &["account.js"],

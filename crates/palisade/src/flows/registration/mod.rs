@@ -5,8 +5,8 @@
 //! - There is no default account. The first administrator is created with a link that is shown only to the operator and
 //!   works once, within 30 minutes, and only while no administrator exists.
 //! - Registration gives the same response, after the same work, whether or not the email address is known.
-//! - Where emails are verified, no account exists before its email address is verified by someone who knows the
-//!   password of the registration: a stranger who registers another person's email address gains nothing.
+//! - Where email addresses are verified, no account exists before its email address is verified by someone who knows
+//!   the password of the registration: a stranger who registers another person's email address gains nothing.
 //! - The link that verifies an email address stops working when its account gets another email address or is deleted.
 //!
 //! Tables: `setup_links`, `registrations`.
@@ -35,7 +35,7 @@ pub use verification::{resend, verify};
 /// An account was registered.
 pub const REGISTERED: Event =
     Event { name: "registration.registered", summary: "An account was registered" };
-/// A registration with an email address that has an account, or while registration is closed.
+/// A registration was refused: the email address already has an account, or registration is closed.
 pub const REFUSED: Event =
     Event { name: "registration.refused", summary: "A registration created no account" };
 /// The first administrator was created.
@@ -45,7 +45,7 @@ pub const SET_UP: Event =
 pub const LINK_MADE: Event =
     Event { name: "registration.link_made", summary: "A setup link was created" };
 
-/// A registration whose email address is still to be confirmed.
+/// An account was requested, and its email address is still to be confirmed.
 pub const REQUESTED: Event = Event {
     name: "registration.requested",
     summary: "A registration awaits the confirmation of its email address",
@@ -87,7 +87,7 @@ const SETUP_LIVES: Duration = Duration::from_secs(30 * 60);
 
 /// A requested account.
 pub struct Wanted {
-    /// The email.
+    /// The email address.
     pub email: Email,
     /// The password, as it was given.
     pub password: SecretString,
@@ -105,7 +105,7 @@ impl Wanted {
 /// Registers a person. Doesn't reveal whether the email address was known.
 ///
 /// # Errors
-/// `registration.closed`; a broken rule of the password; or the database fails.
+/// `registration.closed`; a broken password rule; or the database fails.
 pub async fn register(app: &App, actor: &Actor, wanted: Wanted) -> Result<()> {
     if app.settings.registration.mode != crate::settings::RegistrationMode::Open {
         return Err(Error::new(
@@ -140,7 +140,7 @@ pub async fn register(app: &App, actor: &Actor, wanted: Wanted) -> Result<()> {
 /// Creates the first administrator with a setup token.
 ///
 /// # Errors
-/// `setup.done` once an administrator exists; `setup.bad_token`; a broken rule of the password.
+/// `setup.done` once an administrator exists; `setup.bad_token`; a broken password rule.
 pub async fn set_up(
     app: &App,
     actor: &Actor,
@@ -191,7 +191,7 @@ async fn usable(app: &App, digest: [u8; 32]) -> Result<()> {
     row.map(drop).ok_or_else(bad_token)
 }
 
-/// Whether there is no administrator yet, and a setup link can be used.
+/// Whether a setup link can be used, because there is no administrator yet.
 ///
 /// # Errors
 /// When the database fails.
@@ -199,7 +199,7 @@ pub async fn needs_setup(app: &App) -> Result<bool> {
     Ok(!users::has_admin(app).await?)
 }
 
-/// Creates a setup token. Every earlier one is void.
+/// Creates a setup link. Every earlier one stops working.
 ///
 /// # Errors
 /// `setup.done` once an administrator exists; or the database fails.
@@ -228,7 +228,7 @@ pub async fn setup_link(app: &App, actor: &Actor) -> Result<SecretString> {
 /// Creates a user on behalf of the operator.
 ///
 /// # Errors
-/// `users.email_taken`; a broken rule of the password; or the database fails.
+/// `users.email_taken`; a broken password rule; or the database fails.
 pub async fn create_user(
     app: &App,
     actor: &Actor,

@@ -31,7 +31,8 @@ pub(super) static EMAIL: EmailTemplate = EmailTemplate {
 /// The value of the template that names the registration.
 const REGISTRATION: &str = "registration";
 
-/// Keeps a registration until its email is proved, and queues the message; the same rows for every email.
+/// Stores a registration until its email address is verified, and queues the email. Writes the same rows for every
+/// email address.
 pub(super) async fn ask(
     change: &mut Change,
     user: UserId,
@@ -131,8 +132,8 @@ type Row = (Uuid, UserId, String, Option<String>, Vec<u8>);
 /// Verifies an email address: creates the account, or records that its email address is verified.
 ///
 /// # Errors
-/// `registration.bad_token`; `registration.wrong_password`; `lockout.locked`; `users.email_taken`; 503 when too
-/// many wait; or the database fails.
+/// `registration.bad_token`; `registration.wrong_password`; `lockout.locked`; `users.email_taken`; 503 if the hashing
+/// queue is full; or the database fails.
 pub async fn verify(
     app: &App,
     actor: &Actor,
@@ -152,7 +153,7 @@ pub async fn verify(
     let waiting = Waiting { id, user, email, name, sealed };
     // SECURITY: the link alone is not enough: anyone who registered must have chosen the password
     // (test: a_stranger_who_registers_an_email_gains_nothing).
-    let account = Account::of(app, None, &format!("registration {id}"));
+    let account = Account::of_link(app, &format!("registration {id}"));
     let guess = lockout::admit(app, actor, account, Client::Unknown).await?.counted(app)?;
     let stored = Stored::apart(user, waiting.sealed.clone());
     let slot = QueueSlot::of(actor.ip);
@@ -216,7 +217,7 @@ fn bad_token() -> Error {
     Error::bad_field("/token", "registration.bad_token", detail)
 }
 
-/// Forgets registrations whose time is over.
+/// Deletes registrations that have expired.
 pub(super) async fn prune(app: &App) -> Result<()> {
     let upkeep = app.upkeep("registrations that have expired");
     upkeep.run("delete from registrations where expires_at < $1", args![app.clock.now()]).await?;

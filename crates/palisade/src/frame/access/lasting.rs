@@ -1,4 +1,4 @@
-//! Responses that are streamed, and end with the caller's right to them.
+//! Streamed responses, which end when the caller loses the right to them.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::app::App;
 use crate::error::{Error, Result};
 
 impl Access {
-    /// For a response that is streamed: its handler takes an [`Admission`], and lets the gate check it again while the
-    /// stream is open.
+    /// For a streamed response: its handler takes an [`Admission`], and has the gate check it again while the stream is
+    /// open.
     #[must_use]
     pub const fn lasting(mut self) -> Self {
         self.lasting = true;
@@ -20,22 +20,22 @@ impl Access {
     }
 }
 
-/// What the line of a [lasting](Access::lasting) route says, for its gate.
+/// The access rules of a [lasting](Access::lasting) route, for its gate.
 #[derive(Clone)]
 pub(crate) struct Gate(pub(crate) Arc<Access>);
 
-/// A request that the gate admitted, to be checked again while its response is streamed: what would be refused now
-/// must not be sent.
+/// A request that the gate admitted, to be checked again while its response is streamed, so that nothing is sent that
+/// would be refused now.
 pub struct Admission {
     gate: Gate,
     parts: RequestParts,
 }
 
-/// The credential isn't used, only looked at again.
+/// Marks a recheck, which doesn't count as a use of the credential.
 #[derive(Clone, Copy)]
 struct Again;
 
-/// Whether a credential was proved before, and its request is still being answered.
+/// Whether this is a recheck: the credential was verified before, and its request is still being answered.
 pub fn is_recheck(parts: &RequestParts) -> bool {
     parts.extensions.get::<Again>().is_some()
 }
@@ -46,11 +46,11 @@ impl Admission {
         &self.parts.headers
     }
 
-    /// Checks all that the gate checked: a credential that ended, expired or was replaced, a user who lost the permission
-    /// or must set up a second factor.
+    /// Repeats the checks of the gate. Refuses a credential that has ended, expired or been replaced, and a user who
+    /// has lost the permission or must set up a second factor.
     ///
     /// # Errors
-    /// As the gate would refuse the request now; exhausted limits are not a reason.
+    /// The error with which the gate would refuse the request now. Exhausted limits are not a reason to refuse.
     pub async fn recheck(&self, app: &App) -> Result<()> {
         let (_, identity) = prove(app, &self.parts).await?;
         entitled(app, &self.gate.0, &identity)
@@ -61,7 +61,7 @@ impl FromRequestParts<App> for Admission {
     type Rejection = Error;
     async fn from_request_parts(parts: &mut RequestParts, _: &App) -> Result<Self> {
         let gate = parts.extensions.get::<Gate>().cloned();
-        let gate = gate.ok_or_else(|| Error::internal("the route's line must be `lasting`"))?;
+        let gate = gate.ok_or_else(|| Error::internal("the route line must be `lasting`"))?;
         let mut parts = parts.clone();
         parts.extensions.insert(Again);
         Ok(Self { gate, parts })

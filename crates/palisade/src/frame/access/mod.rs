@@ -1,14 +1,13 @@
 //! Identifies the caller and decides whether the call is allowed, before the body is read.
 //!
-//! The route line says who may call ([`ANYONE`], [`SIGNED_IN`], [`needs`]); the [gate](admit) proves it.
+//! The route line states who may call ([`ANYONE`], [`SIGNED_IN`], [`needs`]); the [gate](admit) enforces it.
 //!
 //! # Promises
 //!
 //! - A route without an access value doesn't compile.
 //! - On a route that requires a credential, an invalid one is refused; it is never ignored in favor of another.
 //! - An unsafe request that is authenticated by a cookie needs proof of its origin.
-//! - A process that doesn't know what was ended within the last second refuses every request that needs a
-//!   credential.
+//! - A process that has not read the feed within the last second refuses every request that requires a credential.
 
 mod lasting;
 
@@ -34,10 +33,10 @@ pub use crate::app::{AuthLevel, Identity};
 pub(crate) use lasting::Gate;
 pub use lasting::{Admission, is_recheck};
 
-/// Fetch metadata: where a browser says that a request comes from.
+/// Fetch metadata: the browser's statement about the origin of a request.
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
-/// Requests of an account's sessions, all of them together.
+/// Limits the requests of all sessions of an account together.
 pub(crate) const ACCOUNT: Rule = Rule {
     name: "account",
     burst: 3000,
@@ -53,13 +52,13 @@ pub struct Access {
     pub who: Who,
     /// Rate limits by the client's IP address, checked before anything else.
     pub limits: Vec<&'static Rule>,
-    /// Whether it asks for proof of identity within `sessions.fresh_for`.
+    /// Whether it requires a proof of identity within `sessions.fresh_for`.
     pub fresh: bool,
     /// Whether it is open to a user who must set up a second factor first.
     pub enrolling: bool,
     /// Whether an API key may call it, if no permission is required; see [`Access::takes_keys`].
     pub keys: bool,
-    /// Whether a session's request is counted by its account; see [`Access::uncounted`].
+    /// Whether a session's request counts against the limit of its account; see [`Access::uncounted`].
     pub counted: bool,
     /// Whether its response is streamed, and so may outlast the caller's right to it; see
     /// [`Access::lasting`].
@@ -77,7 +76,7 @@ pub enum Who {
     Holds(Permission),
 }
 
-/// A right that a role may carry: `users:read`.
+/// A right that a role can hold: `users:read`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Permission {
     /// `area:verb`.
@@ -113,15 +112,15 @@ impl Access {
         self
     }
 
-    /// Lets a user in who must set up a second factor before anything else (`mfa.required`, `access.admin_mfa`).
+    /// Also accepts a user who must set up a second factor before anything else (`mfa.required`, `access.admin_mfa`).
     #[must_use]
     pub const fn enrolling(mut self) -> Self {
         self.enrolling = true;
         self
     }
 
-    /// Asks for proof of identity within `sessions.fresh_for`, with the strongest factor that the account has:
-    /// anyone who found a device signed in can't do this.
+    /// Requires a proof of identity within `sessions.fresh_for`, with the strongest factor of the account, so that a
+    /// person who finds a signed-in device can't call the route.
     #[must_use]
     pub const fn fresh(mut self) -> Self {
         self.fresh = true;
@@ -143,8 +142,8 @@ impl Access {
         self
     }
 
-    /// Whether an API key may call: where a permission decides, or the line says so; never where fresh proof
-    /// of identity is asked for, which a key can't give.
+    /// Whether an API key may call. It may if the route requires a permission or its line says so, but never if a fresh
+    /// proof of identity is required, which a key can't give.
     pub const fn takes_keys(&self) -> bool {
         match self.who {
             Who::Anyone => true,
@@ -154,15 +153,15 @@ impl Access {
     }
 }
 
-/// The permission that a route asks for: looked at again in each change of the request.
+/// The permission that a route requires: checked again in each change of the request.
 #[derive(Clone, Copy)]
 struct Needed(&'static str);
 
-/// The route asks for a fresh proof: looked at again in each change of the request.
+/// The route requires a fresh proof: checked again in each change of the request.
 #[derive(Clone, Copy)]
 struct NeedsFresh;
 
-/// Whether something of the request is committed.
+/// Whether any part of the request is committed.
 #[derive(Clone, Default)]
 pub struct Committed(pub Arc<AtomicBool>);
 
@@ -175,7 +174,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Who is signed in.
+    /// Returns the signed-in caller.
     ///
     /// # Errors
     /// The caller is not signed in; can't happen behind [`SIGNED_IN`] or [`needs`].
@@ -223,7 +222,7 @@ fn user_agent(headers: &HeaderMap) -> Option<String> {
 /// if there is one.
 ///
 /// # Errors
-/// Too many requests, not signed in, not allowed, of unproven origin.
+/// There are too many requests, the caller is not signed in or not allowed, or the origin is unproven.
 pub async fn admit(
     app: &App,
     access: &Access,
@@ -264,7 +263,7 @@ pub async fn admit(
     Ok(strictest)
 }
 
-/// Whether an identity that was proved may call a route.
+/// Checks whether an authenticated identity may call a route.
 ///
 /// # Errors
 /// As the gate refuses it.
@@ -290,7 +289,8 @@ fn entitled(app: &App, access: &Access, identity: &Identity) -> Result<()> {
     Ok(())
 }
 
-/// Counts a request by its account, unless the credential was counted by itself where it was proved, as an API key is.
+/// Counts a request against the limit of its account, unless it was counted against the credential's own limit when the
+/// credential was verified, as for an API key.
 fn count(
     app: &App,
     access: &Access,
@@ -313,7 +313,7 @@ fn enrol_first() -> Error {
     Error::new(Kind::Denied, "access.mfa_required", detail)
 }
 
-/// Who calls, and how the credential travelled.
+/// Identifies the caller, and how the credential was sent.
 async fn prove(app: &App, parts: &RequestParts) -> Result<(Via, Identity)> {
     // SECURITY: without a current feed an ended session could look alive
     // (test: a_process_that_cannot_read_the_feed_lets_nobody_in).

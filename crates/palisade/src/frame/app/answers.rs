@@ -1,4 +1,4 @@
-//! What a slice answers about its own tables to slices below it, which may not read them.
+//! The answers of a slice about its own tables, for slices of lower levels, which may not read them.
 //!
 //! A slice of a lower level knows neither the table nor its owner. It asks every slice that answers, through the
 //! functions that the owners list in their `MODULE`.
@@ -35,5 +35,5 @@ pub struct Rights {
     pub managed_by: &'static str,
 }
 
-/// Whether the email address of this key may still go back to a former owner.
+/// Whether the email address with this key may still be restored to a former owner.
 pub type EmailIsReserved = for<'a> fn(&'a mut Change, &'a str) -> BoxFuture<'a, Result<bool>>;

@@ -2,12 +2,12 @@
 //!
 //! # Promises
 //!
-//! - **No change commits without its audit event.** [`Change::commit`] takes the event; the only other way out is
+//! - **No change commits without its audit event.** [`Change::commit`] takes the event; the only alternative is
 //!   [`Change::commit_quietly`], whose uses a test lists. Dropping a change rolls it back. Writes that have no effect
 //!   for users (deleting expired rows, recording what was sent) are [upkeep](crate::upkeep).
-//! - A commit can't be cancelled by a client that disconnects, and what it publishes in the [feed](crate::feed) is
+//! - A commit can't be canceled by a client that disconnects, and what it publishes in the [feed](crate::feed) is
 //!   applied here before the caller learns that it succeeded.
-//! - When the outcome of a commit is unknown, what it touched is forgotten and read again.
+//! - When the outcome of a commit is unknown, everything that it touched is dropped from memory and read again.
 //! - What a change depends on stays as it is until the change ends ([`Hold`]).
 
 use std::collections::BTreeSet;
@@ -26,9 +26,9 @@ use crate::feed::Notice;
 use crate::record::{self, Entry, Unchained};
 
 impl App {
-    /// Starts a change made by `actor`, whose credential must still be active, and the presented secret still valid:
-    /// either may have ended since the request was let in, while its body was read. From here on it can't end before
-    /// the change does.
+    /// Starts a change made by `actor`. The actor's credential must still be active, and the presented secret still
+    /// valid: either may have ended after the request was admitted, while its body was being read. From here on, the
+    /// credential can't end before the change does.
     ///
     /// # Errors
     /// `access.invalid_token`; `access.denied`, if the permission is lost; `access.not_fresh`, if the proof has become
@@ -61,15 +61,15 @@ impl App {
     }
 }
 
-/// What a change holds: what it names, and what its actor rests on.
+/// What a change holds: what it names, and what its actor depends on.
 fn locks(actor: &Actor, holds: &[Hold]) -> Vec<Lock> {
     let own = actor.user.map(|user| Hold::Shared(user).lock());
     let roles = actor.permission.map(|_| Hold::RolesShared.lock());
     holds.iter().map(|hold| hold.lock()).chain(own).chain(roles).collect()
 }
 
-/// Refuses what is asked for with a credential that has ended, by a permission that is lost, or with a proof that has
-/// become too old or too weak.
+/// Refuses a change that is requested with a credential that has ended, under a permission that is lost, or with a
+/// proof that has become too old or too weak.
 async fn still_there(change: &mut Change) -> Result<()> {
     let Some(credential) = change.actor.credential else { return Ok(()) };
     let user = change.actor.user.ok_or_else(bad_token)?;
@@ -80,18 +80,26 @@ async fn still_there(change: &mut Change) -> Result<()> {
     let is_alive = methods.map(|methods| methods.is_alive).ok_or_else(bad_token)?;
     let live = is_alive(change, user, credential).await?;
     let live = live.ok_or_else(bad_token)?;
-    let (find_account, permission) = (change.app.find_account, change.actor.permission);
-    let account = find_account(change, user, permission).await?.ok_or_else(bad_token)?;
-    // SECURITY: (tests: a_role_taken_away_refuses_what_waited_for_it,
-    // a_credential_that_lost_a_permission_refuses_what_waited_for_it)
-    let lost = |own: &BTreeSet<String>| permission.is_some_and(|needed| !own.contains(needed));
-    if !account.permitted || live.permissions.as_ref().is_some_and(lost) {
-        return Err(denied());
-    }
+    let required_level = match (live.required_level, change.actor.permission) {
+        // SECURITY: one statement has read the credential and its account
+        // (test: a_change_of_a_disabled_account_is_refused).
+        (Some(level), None) => level,
+        (_, permission) => {
+            let find_account = change.app.find_account;
+            let account = find_account(change, user, permission).await?.ok_or_else(bad_token)?;
+            // SECURITY: (tests: a_role_taken_away_refuses_what_waited_for_it,
+            // a_credential_that_lost_a_permission_refuses_what_waited_for_it)
+            let lost = |own: &BTreeSet<String>| permission.is_some_and(|it| !own.contains(it));
+            if !account.permitted || live.permissions.as_ref().is_some_and(lost) {
+                return Err(denied());
+            }
+            account.required_level
+        }
+    };
     if change.actor.fresh {
         // SECURITY: (test: a_factor_set_up_meanwhile_refuses_what_waited_with_a_weaker_proof)
-        let proved = live.proved.ok_or_else(|| not_fresh(account.required_level))?;
-        fresh_enough(&change.app, proved, account.required_level)?;
+        let proved = live.proved.ok_or_else(|| not_fresh(required_level))?;
+        fresh_enough(&change.app, proved, required_level)?;
     }
     change.permissions = live.permissions;
     Ok(())
@@ -105,7 +113,7 @@ pub struct Change {
     tx: Tx,
     app: App,
     actor: Actor,
-    /// Those that the actor's credential was made for, if not all of its user's.
+    /// The permissions that the actor's credential was created with, if not all of its user's.
     permissions: Option<BTreeSet<String>>,
     at: Timestamp,
     holds: Vec<Hold>,
@@ -130,12 +138,12 @@ impl Change {
         self.permissions.as_ref()
     }
 
-    /// When it began; every row of it carries this time.
+    /// When it began. Every row that it writes carries this time.
     pub fn now(&self) -> Timestamp {
         self.at
     }
 
-    /// Makes sure that this change holds something: what it is about to do must not run concurrently with others.
+    /// Checks that this change holds `hold`, because its next step must not run concurrently with other changes.
     ///
     /// # Errors
     /// Internal: the change was begun without it, which is a bug.
@@ -147,23 +155,23 @@ impl Change {
         Err(Error::internal(format!("a change must be begun with {hold:?}")))
     }
 
-    /// Exactly one row.
+    /// Runs a statement that yields exactly one row.
     ///
     /// # Errors
-    /// When there is none or more, or the database fails.
+    /// When there is none or more than one, or the database fails.
     pub async fn one<T: FromRow>(&mut self, sql: &'static str, args: Args) -> Result<T> {
         Ok(self.tx.one(sql, args).await?)
     }
 
-    /// One row or none.
+    /// Runs a statement that yields at most one row.
     ///
     /// # Errors
-    /// When there are more, or the database fails.
+    /// When there is more than one, or the database fails.
     pub async fn maybe<T: FromRow>(&mut self, sql: &'static str, args: Args) -> Result<Option<T>> {
         Ok(self.tx.maybe(sql, args).await?)
     }
 
-    /// All rows.
+    /// Runs a statement and returns all its rows.
     ///
     /// # Errors
     /// When the database fails.
@@ -208,8 +216,7 @@ impl Change {
         self.finish().await
     }
 
-    /// Runs in a task of its own: a client that goes away can't stop it between the commit and
-    /// its notices.
+    /// Runs in a separate task: a client that disconnects can't stop it between the commit and its notices.
     async fn finish(self) -> Result<()> {
         let committed = self.actor.committed.clone();
         let app = self.app.clone();

@@ -1,12 +1,13 @@
-//! What a kind of credential can do: how its tokens are recognized, verified, introspected and revoked.
+//! The methods of a kind of credential: how its tokens are recognized, verified, introspected and revoked.
 //!
-//! A slice declares it once ([`CredentialMethods`], in its `MODULE`), and an application does it in the same way: the
-//! gate, changes, introspection, revocation and the revocation feed all use one list ([`CredentialList`]).
+//! A slice declares them once ([`CredentialMethods`], in its `MODULE`), and so does an application. The gate, changes,
+//! introspection, revocation and the revocation feed all use one list ([`CredentialList`]).
 //!
 //! # Promises
 //!
 //! - Which kind a token belongs to is decided only here, and a token belongs to one kind at most.
-//! - A change depends on a credential that its own kind reports as active, with the secret that was presented.
+//! - A change that is requested with a credential starts only if the credential's kind reports it as active, with the
+//!   secret that was presented.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use futures_util::future::BoxFuture;
 use palisade_db::Timestamp;
 use uuid::Uuid;
 
-use super::{App, AuthLevel, Change};
+use super::{App, AuthLevel, Change, ending};
 use crate::cookie::CookieName;
 use crate::credential::{Credential, CredentialKind, Introspection, TokenShape};
 use crate::error::{Error, Kind, Result};
@@ -29,17 +30,17 @@ use crate::limits::Decision;
 pub struct Identity {
     /// The user.
     pub user: UserId,
-    /// The credential that proved it.
+    /// The credential that authenticated the caller.
     pub credential: Credential,
-    /// What they may do, as of now.
+    /// The current permissions.
     pub permissions: Arc<BTreeSet<String>>,
-    /// When they last proved it with a password or another factor.
+    /// When the user last proved their identity with a password or another factor.
     pub authenticated_at: Timestamp,
-    /// What they proved it with then.
+    /// The level of that proof.
     pub proved_with: AuthLevel,
-    /// The strongest factor of the account, with which a fresh proof must be made.
+    /// The strongest factor of the account, which a fresh proof requires.
     pub required_level: AuthLevel,
-    /// Whether they must set up a second factor before they do anything else.
+    /// Whether the user must set up a second factor before they do anything else.
     pub must_enrol: bool,
     /// What is left of the credential's own limit. `None` if it counts against its account's limit.
     pub limit: Option<Decision>,
@@ -66,42 +67,45 @@ pub type IsAlive =
     for<'a> fn(&'a mut Change, UserId, Credential) -> BoxFuture<'a, Result<Option<LiveCredential>>>;
 
 /// Ends one credential of a user, in a change that holds the account exclusively, and records the event and the notice.
-/// Not found, if it has ended or belongs to another user.
+/// The error is "not found" if it has ended or belongs to another user.
 pub type Revoke = for<'a> fn(&'a mut Change, UserId, Uuid) -> BoxFuture<'a, Result<()>>;
 
-/// Authenticates the sender of a token. The request is for what else must match, such as the client's IP address. In a
-/// recheck ([`is_recheck`](crate::access::is_recheck)), this doesn't count as a use of the credential.
+/// Authenticates the sender of a token. The request is passed for other conditions that must match, such as the
+/// client's IP address. In a recheck ([`is_recheck`](crate::access::is_recheck)), this doesn't count as a use of the
+/// credential.
 pub type Prove = for<'a> fn(&'a App, &'a str, &'a RequestParts) -> BoxFuture<'a, Result<Identity>>;
 
 /// Returns the state of a token, without using it up. `None` or `access.invalid_token` if it is not
 /// active.
 pub type Introspect = for<'a> fn(&'a App, &'a str) -> BoxFuture<'a, Result<Option<Introspection>>>;
 
-/// Finds whose credential a token belongs to, and its id, so that it can be revoked.
+/// Finds the user and the id of the credential that a token belongs to, so that it can be revoked.
 pub type Locate = for<'a> fn(&'a App, &'a str) -> BoxFuture<'a, Result<Option<(UserId, Uuid)>>>;
 
-/// What a kind of credential can do, declared by the slice that keeps it. Which acts on an account end it is declared
+/// The methods of a kind of credential, declared by the slice that stores it. The acts that end it are declared
 /// separately, in `MODULE.endings`.
 #[derive(Clone, Copy)]
 pub struct CredentialMethods {
     /// The kind.
     pub kind: &'static CredentialKind,
-    /// In which forms it travels.
+    /// The forms in which it is sent.
     pub forms: &'static [CredentialForm],
-    /// The topic of the notices that one has ended: `sessions.ended`.
+    /// The kind as which it ends, and so the acts that end it. A module of the app must list the ending.
+    pub ends_as: ending::Kind,
+    /// The topic of the notices of its endings: `sessions.ended`.
     pub ended: &'static str,
-    /// Whether one is active.
+    /// Checks whether a credential of this kind is active.
     pub is_alive: IsAlive,
-    /// Ends one.
+    /// Ends a credential of this kind.
     pub revoke: Revoke,
 }
 
-/// A form in which a credential travels.
+/// A form in which a credential is sent.
 #[derive(Clone, Copy)]
 pub struct CredentialForm {
-    /// What it is called in the documentation.
+    /// Its name in the documentation.
     pub name: &'static str,
-    /// What it is, for people.
+    /// Its description, for people.
     pub summary: &'static str,
     /// How it is distinguished from others.
     pub shape: TokenShape,
@@ -116,10 +120,13 @@ pub struct CredentialForm {
 /// What a change must know about the credential that it depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveCredential {
-    /// When its user last proved who they are, and with what. `None` if it can't be a fresh proof.
+    /// When its user last proved their identity, and at which level. `None` if it can't be a fresh proof.
     pub proved: Option<(Timestamp, AuthLevel)>,
     /// The permissions that it was created with. `None` means all of its user's.
     pub permissions: Option<BTreeSet<String>>,
+    /// The strongest factor that its user's account has, if it was read together with the account, which exists and is
+    /// not disabled. `None` if the account must still be read.
+    pub required_level: Option<AuthLevel>,
 }
 
 /// What a change must know about the account that it depends on.
@@ -131,7 +138,8 @@ pub struct AccountState {
     pub required_level: AuthLevel,
 }
 
-/// Looks up an account within a change, and whether it holds a permission. Returns `None` if it is deleted or disabled.
+/// Looks up an account within a change, and checks whether it holds a permission. Returns `None` if it is deleted or
+/// disabled.
 pub type FindAccount = for<'a> fn(
     &'a mut Change,
     UserId,
@@ -203,7 +211,7 @@ impl CredentialList {
         self.0.iter().flat_map(|methods| methods.forms.iter().map(move |form| (methods, form)))
     }
 
-    /// What a kind can do. `None` if no module adds it.
+    /// The methods of a kind. `None` if no module adds it.
     pub fn of(&self, kind: &CredentialKind) -> Option<&CredentialMethods> {
         self.0.iter().find(|methods| methods.kind.name == kind.name)
     }

@@ -36,7 +36,7 @@ pub enum Act {
     Revoked,
     /// The user is disabled.
     Disabled,
-    /// The owner asks for the account to be deleted.
+    /// The owner requests the deletion of the account.
     DeletionAsked,
     /// The account is deleted.
     Deleted,
@@ -51,7 +51,7 @@ pub enum Kind {
     ApiKeys,
     /// Challenges, which a sign-in or a fresh proof is waiting for.
     Challenges,
-    /// Links to choose a password: for a reset, or of an invitation.
+    /// Links for choosing a password, for a reset or from an invitation.
     PasswordLinks,
     /// Links that confirm another email address.
     EmailLinks,
@@ -65,7 +65,7 @@ pub enum Kind {
     Factors,
     /// Recovery codes.
     RecoveryCodes,
-    /// The right of a passkey to sign in alone, without the password.
+    /// The right of a passkey to sign in without the password.
     PasswordlessPasskeys,
     /// A kind that an application adds and the table doesn't know.
     Own(&'static OwnKind),
@@ -76,15 +76,15 @@ pub enum Kind {
 pub struct OwnKind {
     /// What it is called.
     pub title: &'static str,
-    /// What it ends with.
+    /// The kinds that it ends with.
     pub ends_with: EndsWith,
 }
 
-/// What an application's own kind ends with: its credentials all end with every act that ends some
-/// of these kinds.
+/// The kinds that an application's own kind ends with: all its credentials end with every act that ends credentials of
+/// these kinds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EndsWith {
-    /// Sessions or API keys, whichever end.
+    /// Sessions or API keys, if either ends.
     #[default]
     Either,
     /// Sessions.
@@ -151,7 +151,7 @@ pub enum Fate {
     Kept,
     /// All end.
     Ended,
-    /// All end but the session that acts.
+    /// All end except the session that acts.
     Others,
     /// Those that were started with only a password end.
     WithoutFactor,
@@ -160,18 +160,18 @@ pub enum Fate {
 }
 
 impl Fate {
-    /// Which of them, as the documentation says it.
+    /// Which credentials end, in the words of the documentation.
     pub fn which(self) -> &'static str {
         match self {
             Self::Kept | Self::Ended => "",
-            Self::Others => " (all but the one that acts)",
+            Self::Others => " (all except the current one)",
             Self::WithoutFactor => " (those without a factor)",
             Self::Since => " (those newer than the change)",
         }
     }
 }
 
-/// An act on an account, with what its line in the table needs to know.
+/// An act on an account, with the values that its line in the table requires.
 #[derive(Clone, Copy, Debug)]
 pub struct End {
     /// Whose credentials.
@@ -180,7 +180,7 @@ pub struct End {
     pub act: Act,
     /// The session that acts, which stays.
     pub keeping: Option<SessionId>,
-    /// The time after which changes are not the owner's.
+    /// The time after which changes are treated as not made by the owner.
     pub since: Option<Timestamp>,
 }
 
@@ -198,8 +198,8 @@ pub struct Ending {
     pub kind: Kind,
     /// Ends them, in the change of the act; never called to keep them.
     pub end: for<'a> fn(&'a mut Change, End, Fate) -> BoxFuture<'a, Result<usize>>,
-    /// Finds users who have some, for ending everyone's: the users after the given one, in the order of their ids, up
-    /// to the given number. `None` for a kind that doesn't end there.
+    /// Finds users who have such credentials, for ending those of all users: the users after the given one, in the
+    /// order of their ids, up to the given number. `None` for a kind that isn't ended in that way.
     pub owners: Option<FindOwners>,
 }
 

@@ -10,12 +10,12 @@
 //! 1. [`Hold`]s, before anything is read, in the order of their keys: [`Hold::Administrators`], [`Hold::Roles`], then
 //!    accounts. [`Db::begin_holding`](palisade_db::Db::begin_holding) sorts them.
 //! 2. The row of a link or a registration that is used up (`recovery_tokens`, `email_changes`, `registrations`,
-//!    `setup_links`): one change has it, whatever the others wait for.
+//!    `setup_links`): one change holds it, no matter what the others wait for.
 //! 3. Rows of `roles` (by name), then `users`, `passwords`, `challenges`, `totp_secrets`, `passkeys`, `recovery_codes`,
-//!    `lockout_counts`, `factor_recoveries`, `sessions`, `session_secrets`, `api_keys`, `grants`. It matters to changes
-//!    that share an account; one that holds it exclusively has no concurrent changes. Only the order of the statements
-//!    enforces it; `./test rigs pairs` finds a deadlock. Endings write in the order of [`Kind::ALL`](super::Kind::ALL),
-//!    holding the account exclusively.
+//!    `lockout_counts`, `factor_recoveries`, `sessions`, `session_secrets`, `api_keys`, `grants`. This order matters to
+//!    changes that share an account; one that holds it exclusively has no concurrent changes. Only the order of the
+//!    statements enforces it; `./test rigs pairs` detects deadlocks. Endings write in the order of
+//!    [`Kind::ALL`](super::Kind::ALL), holding the account exclusively.
 //! 4. Rows that are inserted and never waited for: `outbox`, `audit_events`, `feed`.
 //!
 //! What `users` keeps for other slices (factors, a lock) is written with their own rows, while the row of the user is
@@ -39,11 +39,11 @@ pub enum Hold {
     Shared(UserId),
     /// An account whose credentials the change ends: no other change touches it during the change.
     Alone(UserId),
-    /// Who is an administrator: for changes after which there may be one less, or the first one.
+    /// The set of administrators: for changes that may remove an administrator or add the first one.
     Administrators,
-    /// What roles allow: for changes of roles.
+    /// The permissions of roles: for changes to roles.
     Roles,
-    /// What roles allow, shared with other changes: for those that depend on rights. A change that requires a
+    /// The permissions of roles, shared with other changes: for changes that depend on rights. A change that requires a
     /// permission holds it automatically.
     RolesShared,
 }
@@ -65,7 +65,8 @@ impl Hold {
     }
 }
 
-/// The random half of the id. Should two accounts ever have the same, they wait for each other, and that is all.
+/// The random half of the id. If two accounts ever have the same one, their changes wait for each other, without
+/// further effect.
 fn account(user: UserId) -> i64 {
     let (_, random) = user.0.as_u64_pair();
     i64::from_ne_bytes(random.to_ne_bytes())

@@ -3,8 +3,8 @@
 //! [`App`] holds the database, the clock, randomness, the settings and the root key, and hands out
 //! [`Change`]: a write transaction that knows who acts.
 //!
-//! The files of this folder know each other: an app hands out changes, a change applies its notices to the app, and what
-//! ends in a change is listed in the app. Nothing else of the frame is part of that circle.
+//! The files of this folder depend on each other: an app hands out changes, a change applies its notices to the app,
+//! and the app lists what a change can end. Nothing else in the frame is part of that cycle.
 
 mod answers;
 pub mod change;
@@ -45,7 +45,7 @@ pub(crate) use proof::fresh_enough;
 
 /// A running Palisade. Cheap to clone.
 ///
-/// Anyone who has it reads the database, and writes through a [`Change`], which has its audit event, or through
+/// Code that has it can read the database, and write through a [`Change`], which has its audit event, or through
 /// [`App::upkeep`].
 ///
 /// ```
@@ -66,21 +66,21 @@ pub struct App(Arc<Shared>);
 
 struct Shared {
     inner: Inner,
-    /// For [`Change`] and [`Upkeep`] alone.
+    /// Only for [`Change`] and [`Upkeep`].
     writer: Db,
 }
 
-/// What [`App`] is made of.
+/// The contents of an [`App`].
 pub struct Inner {
-    /// The database, to be read.
+    /// The database, for reading.
     pub db: ReadDb,
-    /// What time it is.
+    /// The clock.
     pub clock: Clock,
-    /// Where randomness comes from.
+    /// The source of randomness.
     pub random: Arc<dyn Random>,
     /// The settings in force.
     pub settings: Arc<Settings>,
-    /// The key that everything else is derived from or wrapped under.
+    /// The key that all other keys are derived from or sealed under.
     pub root: RootKey,
     /// Keys of the audit log.
     pub audit_keys: AuditKeys,
@@ -88,21 +88,21 @@ pub struct Inner {
     pub feed: Feed,
     /// Rate limits.
     pub limiter: Limiter,
-    /// What each kind of credential can do, and which token is whose.
+    /// The kinds of credential, with their methods.
     pub credentials: CredentialList,
     /// How a change looks up the account that it depends on.
     pub find_account: FindAccount,
-    /// How credentials end, in the order in which they do.
+    /// How credentials end, in the order in which they end.
     pub endings: Vec<Ending>,
-    /// What slices answer about their own tables.
+    /// The answers of slices about their own tables.
     pub answers: Vec<Answers>,
-    /// What to do with notices, by topic.
+    /// How notices are handled, by topic.
     pub subscriptions: Vec<Subscription>,
     /// State that belongs to one slice, by its type.
     pub state: State,
 }
 
-/// What a slice does with a notice.
+/// How a slice handles a notice.
 #[derive(Clone, Copy)]
 pub struct Subscription {
     /// The topic of the notices. One that begins with a dot matches every topic with that suffix: `.ended`.
@@ -119,7 +119,7 @@ impl Subscription {
     }
 }
 
-/// State of slices, by type: how a slice keeps a cache that the frame knows nothing of.
+/// State of slices, by type: how a slice keeps a cache that the frame knows nothing about.
 #[derive(Default)]
 pub struct State(BTreeMap<TypeId, Box<dyn Any + Send + Sync>>);
 
@@ -138,7 +138,7 @@ impl std::ops::Deref for App {
 }
 
 impl App {
-    /// An app of these contents; see [`crate::Builder`].
+    /// An app with these contents; see [`crate::Builder`].
     pub fn new(inner: Inner, writer: Db) -> Self {
         Self(Arc::new(Shared { inner, writer }))
     }
@@ -149,7 +149,7 @@ impl App {
         Upkeep::new(&self.0.writer, reason)
     }
 
-    /// The state that a slice put there when the app was built.
+    /// The state that a slice added when the app was built.
     ///
     /// # Panics
     /// If the slice isn't part of this app, which is a mistake in its `MODULE`.
@@ -167,7 +167,7 @@ impl App {
         uuid_v7(self.clock.now(), &*self.random)
     }
 
-    /// Applies a notice to what this process remembers.
+    /// Applies a notice to the caches of this process.
     pub fn apply(&self, topic: &str, subject: Uuid) {
         for subscription in &self.subscriptions {
             if subscription.is_about(topic) {

@@ -5,21 +5,21 @@ use palisade_db::Timestamp;
 use super::App;
 use crate::error::{Error, Kind, Result};
 
-/// What an identity was proved with, from the weakest to the strongest.
+/// How an identity was proved, from the weakest to the strongest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AuthLevel {
-    /// A password alone.
+    /// Only a password.
     Password,
     /// A one-time code.
     Code,
     /// A passkey, which can't be phished.
     Passkey,
-    /// A recovery code: it stands in for whatever else was lost.
+    /// A recovery code, which replaces a lost factor.
     RecoveryCode,
 }
 
 impl AuthLevel {
-    /// Whether a proof of this level is enough where `required` is asked for.
+    /// Whether a proof of this level is enough where `required` is required.
     pub fn satisfies(self, required: Self) -> bool {
         self >= required
     }
@@ -52,7 +52,7 @@ impl AuthLevel {
     }
 }
 
-/// Whether a proof is young enough, and made with the strongest factor that the account has.
+/// Checks that a proof is recent enough, and was given with the strongest factor of the account.
 ///
 /// # Errors
 /// `access.not_fresh`.

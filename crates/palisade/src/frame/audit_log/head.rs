@@ -1,11 +1,12 @@
 //! The head of the log: how many records the chain has and its last value, authenticated.
 //!
-//! The chain alone shows what is missing before a record, never what is missing after the last. The head does: it moves
-//! in the transaction that adds to the chain, and the chain continues from the head, not from the last existing record.
+//! The chain alone reveals records that are missing before another record, but not those that are missing at the end.
+//! The head reveals those too: it advances in the transaction that adds to the chain, and the chain continues from the
+//! head, not from the last existing record.
 //!
 //! An older head is as authentic as the newest. [`Watch`] remembers the highest that this process has seen, so that a
-//! head that goes back is noticed while a process lives; only a copy kept elsewhere reveals an older head that was
-//! restored while none ran.
+//! head that goes back is noticed while a process runs; only a copy kept elsewhere reveals an older head that was
+//! restored while no process was running.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,7 +21,7 @@ use crate::app::Change;
 use crate::error::Result;
 use crate::record::Read;
 
-/// Where the chain ends.
+/// The end of the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     /// How many records there are, which is the position of the last.
@@ -30,10 +31,10 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Of an empty log.
+    /// The head of an empty log.
     pub(crate) const START: Self = Self { position: 0, chain: [0; 32] };
 
-    /// The head once this record is added.
+    /// The head after this record is added.
     pub(crate) fn after(self, key: &[u8; 32], record: &str) -> Self {
         let chain = digest::chain_digest(key, &self.chain, record.as_bytes());
         Self { position: self.position.saturating_add(1), chain }
@@ -43,7 +44,7 @@ impl Head {
         digest::head_mac(key, self.position, &self.chain)
     }
 
-    /// Moves the head on; answers false if it isn't where it was.
+    /// Advances the head. Returns false if the stored head has changed in the meantime.
     pub(super) async fn advance(self, tx: &mut Tx, key: &[u8; 32], to: Self) -> Result<bool> {
         // SECURITY: a process that chains from an older head changes nothing, so the chain never forks. The unique
         // position refuses it too, as long as that index is there (test: two_processes_make_one_chain).
@@ -75,7 +76,7 @@ pub async fn create_head(change: &mut Change) -> Result<()> {
     Ok(())
 }
 
-/// Puts a head in the place of what is there.
+/// Replaces the stored head, whatever it is.
 pub(super) async fn put(change: &mut Change, head: Head) -> Result<()> {
     let mac = head.mac(&change.app().audit_keys.chain());
     change
@@ -89,7 +90,7 @@ pub(super) async fn put(change: &mut Change, head: Head) -> Result<()> {
     Ok(())
 }
 
-/// What is wrong with the end of the log.
+/// A fault at the end of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) kind: FaultKind,
@@ -134,7 +135,7 @@ impl FromRow for Ending {
 }
 
 impl Ending {
-    /// Reads it, in one statement: head and records of the same moment.
+    /// Reads it in one statement, so that head and records are from the same moment.
     pub(crate) async fn read(db: &ReadDb, seen: Option<Head>) -> Result<Self> {
         Ok(db
             .one(
@@ -150,7 +151,7 @@ impl Ending {
             .await?)
     }
 
-    /// The head, if it is there and authentic.
+    /// The head, if it exists and is authentic.
     pub(crate) fn head(&self, key: &[u8; 32]) -> std::result::Result<Head, Finding> {
         let (position, chain, mac) = match (&self.position.0, &self.chain.0, &self.mac.0) {
             (Some(None), Some(None), Some(None)) => {
@@ -171,7 +172,7 @@ impl Ending {
         }
     }
 
-    /// The highest position of a record; the highest there is, if that can't be read.
+    /// The highest position of a record, or the highest possible number if it can't be read.
     pub(crate) fn highest(&self) -> i64 {
         match self.highest.0 {
             Some(highest) => highest.unwrap_or(0),
@@ -179,12 +180,12 @@ impl Ending {
         }
     }
 
-    /// Whether records have positions that no chain gives: below its start, or above `end`.
+    /// Whether records have positions that the chain can't have assigned: below its start, or above `end`.
     pub(crate) fn reaches_beyond(&self, end: i64) -> bool {
         self.highest() > end || self.lowest.value().is_some_and(|lowest| lowest < 1)
     }
 
-    /// The head to go on from, if there is one, and what is wrong.
+    /// The head to continue from, if there is one, and the fault that was found.
     pub(super) fn judge(
         &self,
         key: &[u8; 32],
@@ -203,7 +204,7 @@ impl Ending {
         }
         // SECURITY: (test: a_head_that_goes_back_is_told)
         if seen.is_some_and(|seen| self.went_back(head, seen)) {
-            let detail = "the log went back to an earlier state while the server ran";
+            let detail = "the log went back to an earlier state while the server was running";
             return (Some(head), Some(Finding::new(FaultKind::RolledBack, detail, at)));
         }
         if head.position > 0 && self.last.value() != Some(head.chain) {
@@ -221,17 +222,17 @@ impl Ending {
     }
 }
 
-/// How far a look through the records that wait has come, in the order of `(at, id)`: nowhere yet by default.
+/// How far the scan of the pending records has come, in the order of `(at, id)`. The default is the beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Passed {
     /// The last row whose place in that order can be read.
     pub(super) after: Option<(Timestamp, Uuid)>,
-    /// How many rows were passed behind it.
+    /// How many rows after it were scanned.
     pub(super) beyond: i64,
 }
 
 impl Passed {
-    /// Once these rows are passed, too.
+    /// The progress after these rows, too.
     pub(super) fn over(self, rows: &[Stored]) -> Self {
         let place = |(beyond, row): (i64, &Stored)| {
             row.at.0.zip(row.id.0).map(|place| Self { after: Some(place), beyond })
@@ -242,7 +243,7 @@ impl Passed {
     }
 }
 
-/// What this process remembers of the log.
+/// What this process remembers about the log.
 #[derive(Default)]
 pub(super) struct Watch(Mutex<Watched>);
 
@@ -250,19 +251,19 @@ pub(super) struct Watch(Mutex<Watched>);
 struct Watched {
     seen: Option<Head>,
     reported: Option<Finding>,
-    /// Records that don't verify and were told of when they were read.
+    /// Records that don't verify and were reported when they were read.
     shown: BTreeSet<Uuid>,
-    /// Rows that are not what was written and were told of when their turn to be chained came.
+    /// Rows that are not what was written and were reported when they were to be chained.
     forged: BTreeSet<Uuid>,
-    /// How far the look through the records that wait has come.
+    /// How far the scan of the pending records has come.
     passed: Passed,
     /// How many passes found no head to chain from, one after the other.
     still: usize,
 }
 
-/// So many records that were told of are remembered at most.
+/// The maximum number of reported records that are remembered.
 const REMEMBERED: usize = 10_000;
-/// While the chain stands still, records are looked for in one pass of so many: every half a minute.
+/// While the chain can't continue, only one pass in this many looks for records: one every half minute.
 const PASSES_STILL: usize = 60;
 
 impl Watch {
@@ -283,12 +284,12 @@ impl Watch {
         }
     }
 
-    /// Remembers a head that went back, once that is told.
+    /// Accepts a head that went back, once this has been reported.
     pub(super) fn accept(&self, head: Head) {
         self.lock().seen = Some(head);
     }
 
-    /// Whether this state of things has yet to be told.
+    /// Whether this finding has not been reported yet.
     pub(super) fn is_new(&self, finding: Option<Finding>) -> bool {
         let mut watched = self.lock();
         let new = finding.is_some() && watched.reported != finding;
@@ -296,13 +297,13 @@ impl Watch {
         new
     }
 
-    /// Whether it has yet to be told that this record doesn't verify.
+    /// Whether it has not been reported yet that this record doesn't verify.
     pub(super) fn shows_first(&self, id: Uuid) -> bool {
         let mut watched = self.lock();
         watched.shown.len() < REMEMBERED && watched.shown.insert(id)
     }
 
-    /// Those of these rows that have yet to be told of as forged.
+    /// Those of these rows that have not been reported as forged yet.
     pub(super) fn untold(&self, rows: impl IntoIterator<Item = Uuid>) -> BTreeSet<Uuid> {
         let watched = self.lock();
         if watched.forged.len() >= REMEMBERED {
@@ -311,29 +312,30 @@ impl Watch {
         rows.into_iter().filter(|id| !watched.forged.contains(id)).collect()
     }
 
-    /// Remembers that it was told that these rows are forged.
+    /// Remembers that these rows were reported as forged.
     pub(super) fn told_of(&self, rows: BTreeSet<Uuid>) {
         self.lock().forged.extend(rows);
     }
 
-    /// Where to look on for records to chain.
+    /// Where the scan for records to chain continues.
     pub(super) fn passed(&self) -> Passed {
         self.lock().passed
     }
 
-    /// Remembers where to look on for records to chain.
+    /// Remembers where the scan for records to chain continues.
     pub(super) fn look_on_from(&self, passed: Passed) {
         self.lock().passed = passed;
     }
 
-    /// Whether this pass found nothing to chain from.
+    /// Records whether this pass found no head to chain from.
     pub(super) fn stands_still(&self, still: bool) {
         let mut watched = self.lock();
         watched.still = if still { watched.still.saturating_add(1) } else { 0 };
     }
 
-    /// Whether to look now for the records that were committed and not yet seen in the chain. Not in most passes while
-    /// the chain stands still: that is told, lasts until someone acts, and they only grow in number.
+    /// Whether to look now for records that were committed but not yet seen in the chain. While the chain can't
+    /// continue, most passes skip this: the fault is reported and lasts until someone acts, and the number of records
+    /// only grows.
     pub(super) fn looks_for_written(&self) -> bool {
         let watched = self.lock();
         watched.still == 0 || watched.still % PASSES_STILL == 1

@@ -36,8 +36,8 @@ pub struct EventView {
     pub request_id: Option<String>,
     /// Details that identify no person.
     pub details: BTreeMap<String, String>,
-    /// Personal details, such as the IP address and the user agent. Empty once the person was
-    /// erased.
+    /// Personal details, such as the IP address and the user agent. Empty once the person has
+    /// been erased.
     pub personal: BTreeMap<String, String>,
     /// Whether the record is unaltered. If false, don't rely on it; the personal details are left
     /// out.
@@ -63,7 +63,7 @@ pub struct Filter {
     pub before: Option<(Timestamp, Uuid)>,
 }
 
-/// Times that can be written down; what stands outside has no place in a list.
+/// The times that can be written (years 1 to 9999); events at other times can't be listed.
 const WRITABLE: (Timestamp, Timestamp) =
     (Timestamp::from_seconds(-62_135_596_800), Timestamp::from_micros(253_402_300_799_999_999));
 
@@ -114,7 +114,7 @@ pub async fn list(app: &App, filter: Filter, limit: i64) -> Result<Vec<EventView
     Ok(events)
 }
 
-/// Says in the server's log that a record doesn't verify, the first time it is read.
+/// Writes to the server's log that a record doesn't verify, the first time it is read.
 fn report(app: &App, row: &Stored, fault: &str) {
     let id = row.id.0.unwrap_or_default();
     if app.state::<Watch>().shows_first(id) {
@@ -122,7 +122,7 @@ fn report(app: &App, row: &Stored, fault: &str) {
     }
 }
 
-/// A row as it is shown, and what is wrong with it. One without a readable time has no place among others.
+/// A row as it is shown, and what is wrong with it. A row without a readable time can't be placed in the list.
 fn view(keys: &AuditKeys, row: &Stored) -> (Option<EventView>, Option<String>) {
     let (record, fault) = match row.record(&keys.chain()) {
         Ok(record) => (Some(record), None),
@@ -154,7 +154,7 @@ fn view(keys: &AuditKeys, row: &Stored) -> (Option<EventView>, Option<String>) {
     (Some(event), fault)
 }
 
-/// What the columns say, where the record can't be read.
+/// The contents of the columns, for a row whose record can't be read.
 fn from_columns(row: &Stored, at: Timestamp) -> Record {
     let about = row.about_kind.value().map(|kind| Party {
         id: row.about_id.value(),

@@ -34,7 +34,7 @@ pub use reseal::reseal;
 pub use seal::{seal_all, seal_pending, seal_written};
 pub(crate) use stored::{Stored, select_stored};
 
-/// Something is wrong with the end of the log, or with what waits to be chained.
+/// Something is wrong with the end of the log, or with records that wait to be chained.
 pub const FAULT_FOUND: Event =
     Event { name: "audit.fault_found", summary: "The audit log was tampered with" };
 /// The key of a person was destroyed.
@@ -101,13 +101,13 @@ pub enum FaultKind {
     Deleted,
     /// It doesn't belong there: it was never written, or occurs a second time.
     Inserted,
-    /// It was written, and not in this place.
+    /// It was written, but not in this place.
     Swapped,
     /// It is missing, and so is all that came after it.
     Cut,
     /// Values of the chain were rewritten.
     Rehashed,
-    /// An older head was put back.
+    /// An older head was restored.
     RolledBack,
     /// The key of the person concerned is missing, and no erasure is recorded.
     KeyMissing,

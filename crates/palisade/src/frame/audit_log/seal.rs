@@ -1,8 +1,8 @@
-//! The chain: every record is given a position and a digest that covers all before it.
+//! The chain: every record is given a position and a digest that covers all records before it.
 //!
 //! Records are authenticated when they are written; a job puts them in order moments later, so that writers on many
-//! connections don't wait for each other. Deleting, changing, moving or inserting a record breaks the chain at its
-//! place. Until a record is chained, the process that wrote it remembers it and reports if it is gone. Before that
+//! connections don't wait for each other. Deleting, changing, moving or inserting a record breaks the chain at that
+//! point. Until a record is chained, the process that wrote it remembers it and reports if it is gone. Before that
 //! process ends, it chains what is pending.
 
 use std::collections::BTreeMap;
@@ -21,11 +21,11 @@ use crate::record::{self, Entry, PLACED, Unchained};
 
 /// How often new records are put into the chain.
 pub(super) const EVERY: Duration = Duration::from_millis(500);
-/// How many records one transaction puts into the chain: whole statements.
+/// How many records one transaction puts into the chain: a multiple of what one statement places.
 const FULL: usize = 480;
-/// How many pages of `FULL` rows one pass reads at most, where forged ones are among them.
+/// How many pages of `FULL` rows one pass reads at most, if forged ones are among them.
 const PAGES: usize = 10;
-/// How long the end of a process waits for its records to be chained.
+/// How long a process that ends waits for its records to be chained.
 const ENDING: Duration = Duration::from_secs(3);
 /// How many records one statement looks for.
 const LOOKED_FOR: usize = 100;
@@ -57,8 +57,8 @@ pub async fn seal_all(app: &App) -> Result<()> {
     seal_before_the_end(app, Reporting::All).await
 }
 
-/// The same if this process has written records that are not chained yet, as far as it knows. For a command: reporting
-/// faults in other processes' records is left to a server.
+/// As [`seal_all`], but only if this process knows of records that it wrote and that are not chained yet. For commands:
+/// reporting faults in other processes' records is left to servers.
 ///
 /// # Errors
 /// As [`seal_all`].
@@ -82,7 +82,7 @@ async fn seal_before_the_end(app: &App, reporting: Reporting) -> Result<()> {
         }
         Ok(())
     };
-    let late = |_| Err(Error::internal("the records were not all chained in time"));
+    let late = |_| Err(Error::internal("some records were not chained in time"));
     let sealed = tokio::time::timeout(ENDING, all).await.unwrap_or_else(late);
     if sealed.is_err() {
         // It is tried once: the end of the process doesn't wait a second time.
@@ -91,11 +91,11 @@ async fn seal_before_the_end(app: &App, reporting: Reporting) -> Result<()> {
     sealed
 }
 
-/// What is told of when it is found.
+/// Which faults are reported when they are found.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reporting {
     All,
-    /// Only that a record of this process is missing, which no other knows.
+    /// Only missing records of this process, which no other process knows about.
     Own,
 }
 
@@ -161,19 +161,19 @@ async fn seal_batch(app: &App, reporting: Reporting) -> Result<Pass> {
 struct Waiting {
     /// Id and record of those to be chained next.
     genuine: Vec<(Uuid, String)>,
-    /// Rows among them that are not what was written: they are left as they are, for `verify` to name.
+    /// Rows among them that are not what was written: they are left as they are, for `verify` to report.
     forged: Vec<(Uuid, Unlike)>,
     /// How far these go.
     passed: Passed,
-    /// Whether there are more behind.
+    /// Whether more rows follow.
     leaves_some: bool,
 }
 
 impl Waiting {
-    /// Reads what a transaction chains, from where the last look ended. At the end it begins again from the start.
+    /// Reads what a transaction chains, from where the last scan ended. At the end, it restarts from the beginning.
     ///
-    /// SECURITY: forged rows, however many, are passed; a row is genuine if all its columns are
-    /// (tests: forged_records_keep_no_other_from_being_chained, what_was_never_written_is_never_chained,
+    /// SECURITY: forged rows, however many, are skipped; a row is genuine if all its columns are (tests:
+    /// forged_records_keep_no_other_from_being_chained, what_was_never_written_is_never_chained,
     /// a_copy_of_a_record_is_never_chained).
     async fn read(app: &App, key: &[u8; 32]) -> Result<Self> {
         let passed = app.state::<Watch>().passed();
@@ -224,7 +224,7 @@ async fn page(app: &App, passed: Passed, rows: usize) -> Result<Vec<Stored>> {
     Ok(page)
 }
 
-/// Tells of rows that wait and are not what was written, the first time they are seen. Whether there were any.
+/// Reports pending rows that are not what was written, the first time they are seen. Returns whether there were any.
 async fn report_forged(app: &App, forged: Vec<(Uuid, Unlike)>) -> Result<bool> {
     let untold = app.state::<Watch>().untold(forged.iter().map(|(id, _)| *id));
     let Some((id, unlike)) = forged.into_iter().find(|(id, _)| untold.contains(id)) else {
@@ -249,7 +249,7 @@ fn named<'a>(records: impl IntoIterator<Item = &'a Uuid>) -> String {
     named.join(" ")
 }
 
-/// Chains these records after `head`; answers how many, and nothing if another process was faster.
+/// Chains these records after `head`. Returns how many, or `None` if another process was faster.
 async fn chain(app: &App, head: Head, records: &[(Uuid, String)]) -> Result<Option<usize>> {
     if records.is_empty() {
         return Ok(Some(0));
@@ -277,10 +277,10 @@ async fn chain(app: &App, head: Head, records: &[(Uuid, String)]) -> Result<Opti
     Ok(Some(places.len()))
 }
 
-/// Looks for records that this process has committed, until they are chained. Whether it told of some.
+/// Looks for records that this process has committed, until they are chained. Returns whether it reported any.
 ///
-/// SECURITY: else a record that is deleted before it is chained leaves no gap
-/// (test: a_record_deleted_before_it_is_chained_is_missed).
+/// SECURITY: otherwise, a record that is deleted before it is chained leaves no gap (test:
+/// a_record_deleted_before_it_is_chained_is_missed).
 async fn look_for(app: &App, written: Vec<Uuid>) -> Result<bool> {
     let unchained = app.state::<Unchained>();
     let mut missing = Vec::new();

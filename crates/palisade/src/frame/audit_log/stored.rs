@@ -86,7 +86,7 @@ impl FromRow for Stored {
 pub(crate) enum Unlike {
     /// Other rows have its id.
     Copied,
-    /// Its MAC doesn't fit its record: this text was never written, or was changed.
+    /// Its MAC doesn't match its record: this text was never written, or was changed.
     Record,
     /// This column differs from the record.
     Column(&'static str),
@@ -95,7 +95,7 @@ pub(crate) enum Unlike {
 impl std::fmt::Display for Unlike {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Copied => f.write_str("the record is there more than once"),
+            Self::Copied => f.write_str("the record exists more than once"),
             Self::Record => f.write_str("the record does not match its MAC"),
             Self::Column(name) => write!(f, "the column {name} differs from the record"),
         }
@@ -120,7 +120,7 @@ fn is_authentic(key: &[u8; 32], record: &str, mac: &[u8; 32]) -> bool {
 }
 
 impl Stored {
-    /// The record, if the row is what was written and is there once.
+    /// The record, if the row is what was written and exists only once.
     pub(crate) fn genuine(&self, key: &[u8; 32]) -> Result<Record, Unlike> {
         if self.copies > 1 {
             return Err(Unlike::Copied);
@@ -128,7 +128,7 @@ impl Stored {
         self.record(key)
     }
 
-    /// The record, if the row is what was written. Its place in the chain is not looked at.
+    /// The record, if the row is what was written. Its place in the chain is not checked.
     pub(crate) fn record(&self, key: &[u8; 32]) -> Result<Record, Unlike> {
         let text = self.record.0.as_deref().ok_or(Unlike::Record)?;
         let mac = self.mac.0.as_ref().ok_or(Unlike::Record)?;

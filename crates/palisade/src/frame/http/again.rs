@@ -1,6 +1,6 @@
 //! Runs a request again if the database aborted its change, or if it conflicted with another change of the same rows.
 //!
-//! It is safe as long as nothing of the request is committed: [`Committed`] says so. What the handler took from
+//! This is safe as long as no part of the request is committed, which [`Committed`] records. What the handler took from
 //! the request is kept for that long.
 
 use std::sync::atomic::Ordering;
@@ -21,7 +21,7 @@ use crate::access::Committed;
 use crate::app::App;
 use crate::error::Error;
 
-/// So often a request is run at most.
+/// The maximum number of times that a request is run.
 const TRIES: u32 = 4;
 /// The longest pause before the second try; it doubles from there.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -41,7 +41,8 @@ impl Kept {
     }
 }
 
-/// Calls the handler of a request that may change something; again, a few times, if nothing came of it.
+/// Calls the handler of a request that may change something. Calls it again, a few times at most, if a concurrent
+/// change made it fail and nothing was committed.
 pub(super) async fn call<H, T>(handler: H, mut parts: Parts, body: Body, app: App) -> Response
 where
     H: Handler<T, App>,
@@ -73,7 +74,7 @@ fn may_be_repeated(response: &Response) -> bool {
     response.extensions().get::<Arc<Error>>().is_some_and(|error| error.may_be_repeated())
 }
 
-/// A random part of the longest pause, so that two that met don't meet again.
+/// A random part of the longest pause, so that two conflicting requests don't conflict again.
 fn pause(random: &dyn Random, tried: u32) -> Duration {
     let mut byte = [0];
     random.fill(&mut byte);

@@ -27,17 +27,17 @@ use crate::visible::{excerpt, json};
 
 const API_POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox");
-/// What a page may do, but for its scripts, which carry a nonce.
+/// The policy of a page, except for its scripts, which carry a nonce.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     form-action 'none'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
-/// So much a problem says in its `detail`, whatever it repeats of the request.
+/// The maximum length of a problem's `detail`, whatever it repeats of the request.
 const LONGEST_DETAIL: usize = 1000;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// Room for the headers of an answer; the copies of a map have as much.
+/// Space for the headers of a response; the copies of a map have as much.
 const USUAL_HEADERS: usize = 20;
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// The headers of every answer; a header that a handler set stays as it was set.
+/// The headers of every response; a header that a handler set stays as it was set.
 static ALWAYS: LazyLock<HeaderMap> = LazyLock::new(|| {
     let permissions = "accelerometer=(), camera=(), display-capture=(), geolocation=(), \
                        gyroscope=(), magnetometer=(), microphone=(), midi=(), payment=(), usb=()";
@@ -143,8 +143,8 @@ impl IntoResponse for Elsewhere {
     }
 }
 
-/// A page of the binary itself. Its scripts run because they carry this answer's nonce (CSP level 3,
-/// section 7.1), and no other script does.
+/// A page that is part of the binary. Its scripts run because they carry this response's nonce (CSP level 3, section
+/// 7.1), and no other script does.
 #[derive(Clone, Debug)]
 pub struct Html {
     text: String,
@@ -152,7 +152,7 @@ pub struct Html {
 }
 
 impl Html {
-    /// The page that `write` makes, whose scripts carry the fresh nonce that it is given.
+    /// The page that `write` returns. `write` receives a fresh nonce, which the page's scripts must carry.
     pub fn new(random: &dyn Random, write: impl FnOnce(&str) -> String) -> Self {
         let mut bytes = [0u8; 16];
         random.fill(&mut bytes);
@@ -161,7 +161,7 @@ impl Html {
     }
 }
 
-/// The policy of the page that an answer holds; the frame completes it and writes it down.
+/// The policy of the page in a response. The frame completes it and writes the header.
 #[derive(Clone, Debug)]
 struct PagePolicy(String);
 
@@ -173,7 +173,7 @@ impl IntoResponse for Html {
     }
 }
 
-/// A script or style sheet of the binary itself.
+/// A script or style sheet that is part of the binary.
 #[derive(Clone, Copy)]
 pub struct Asset {
     /// Its media type, with charset.
@@ -188,7 +188,7 @@ impl IntoResponse for Asset {
     }
 }
 
-/// An error travels to the edge as itself and is written down once the request's id is known.
+/// An error reaches the outermost layer as it is, and is converted to a response once the request's id is known.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = self.kind().status().into_response();
@@ -248,7 +248,7 @@ pub(super) struct Problem<'a> {
     extensions: &'a BTreeMap<&'static str, serde_json::Value>,
 }
 
-/// Completes an answer: problem body, headers, request id. Answers the error it carried, for the log.
+/// Completes a response: problem body, headers, request id. Returns the error that it carried, for the log.
 pub(super) fn finish(
     response: &mut Response,
     arrival: &Arrival,
@@ -275,7 +275,7 @@ pub(super) fn finish(
     error
 }
 
-/// An error status that the router made by itself.
+/// The error for a status that the router set by itself.
 fn bare(response: &Response) -> Option<Arc<Error>> {
     match response.status() {
         StatusCode::METHOD_NOT_ALLOWED => Some(Arc::new(Error::new(

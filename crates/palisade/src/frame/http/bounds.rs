@@ -28,11 +28,11 @@ pub(super) struct Bounds {
     members: HashMap<String, Self>,
 }
 
-/// Made once for each type of body.
+/// Created once for each type of body.
 static KNOWN: LazyLock<RwLock<HashMap<TypeId, Arc<Bounds>>>> = LazyLock::new(RwLock::default);
 
 impl Bounds {
-    /// What the schema of this type says.
+    /// The bounds in the schema of this type.
     pub(super) fn of<T: JsonSchema + 'static>() -> Arc<Self> {
         let id = TypeId::of::<T>();
         let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
@@ -64,7 +64,7 @@ impl Bounds {
         bounds
     }
 
-    /// The first place where a JSON text goes beyond them. What is wrong with it in another way isn't said here.
+    /// The first place where a JSON text exceeds its bounds. Other errors are not reported here.
     pub(super) fn broken(&self, json: &str) -> Option<FieldError> {
         let found = RefCell::new(None);
         let walk = Walk { bounds: self, at: &At::Root, found: &found };

@@ -1,4 +1,4 @@
-//! What a handler's signature says about its route, for the API's description (OpenAPI 3.1).
+//! Derives the description of a route (OpenAPI 3.1) from the signature of its handler.
 //!
 //! Every type that a handler takes or returns declares here what it means on the wire, so a
 //! description can't differ from the code: changing the body's type changes the description.
@@ -30,17 +30,17 @@ pub trait Described<T> {
 
 /// What is known about a handler from its signature. The schemas of all handlers share their definitions.
 pub struct Description {
-    /// Schemas of the segments of the path that vary, in their order.
+    /// Schemas of the variable segments of the path, in order.
     pub(super) path: Vec<Value>,
     /// The query parameters, as an object's schema.
     pub(super) query: Option<Value>,
     /// The body's schema, and whether there must be one.
     pub(super) body: Option<(Value, bool)>,
-    /// The body is a form and no JSON.
+    /// Whether the body is a form, not JSON.
     pub(super) form: bool,
-    /// Answers that are no errors.
+    /// Responses that are not errors.
     pub(super) answers: Vec<Answered>,
-    /// It answers a page for people, which is no part of the API.
+    /// Whether it returns a page for people, which is not part of the API.
     pub(super) page: bool,
     pub(super) taken: SchemaGenerator,
     pub(super) given: SchemaGenerator,
@@ -112,7 +112,7 @@ impl Description {
     }
 }
 
-/// Says nothing: taken from elsewhere than the parts of a request that a client chooses.
+/// Adds nothing to the description: for values that don't come from the parts of a request that a client chooses.
 macro_rules! silent {
     ($([$($generic:ident)?] $type:ty,)+) => {$(
         impl$(<$generic>)? Describe for $type {
@@ -184,7 +184,7 @@ impl<T: Describe> Describe for Result<T, Error> {
 
 impl<T: JsonSchema> Describe for Json<T> {
     fn describe(handler: &mut Description) {
-        handler.answers_json::<T>(StatusCode::OK, "Done.");
+        handler.answers_json::<T>(StatusCode::OK, "Success.");
     }
 }
 
@@ -196,7 +196,7 @@ impl<T: JsonSchema> Describe for Written<T> {
 
 impl<T: JsonSchema> Describe for Created<T> {
     fn describe(handler: &mut Description) {
-        handler.answers_json::<T>(StatusCode::CREATED, "Made.");
+        handler.answers_json::<T>(StatusCode::CREATED, "Created.");
     }
 }
 
@@ -212,7 +212,7 @@ impl<T: JsonSchema> Describe for Accepted<T> {
 impl Describe for NoContent {
     fn describe(handler: &mut Description) {
         let status = StatusCode::NO_CONTENT;
-        handler.answers(Answered { status, summary: "Done.", body: None });
+        handler.answers(Answered { status, summary: "Success, without a body.", body: None });
     }
 }
 

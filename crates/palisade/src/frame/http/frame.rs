@@ -25,15 +25,15 @@ use crate::app::App;
 use crate::error::{Error, Kind};
 use crate::id::{RequestId, RequestIds};
 
-/// What probes ask without a proxy's headers.
+/// The paths of probes, which arrive without a proxy's headers.
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
 
-/// How to mend a proxy that doesn't say how its clients came.
+/// Advice for a proxy that doesn't state how the client sent its request.
 const UNMARKED: &str = "A trusted proxy did not state whether the client used HTTPS. Configure it to set \
     X-Forwarded-Proto. nginx: proxy_set_header X-Forwarded-Proto $scheme; HAProxy: http-request \
     set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]. Caddy and Traefik set it by default.";
 
-/// Where a request comes from that no listener brought.
+/// The connection of a request that came through no listener.
 const NOWHERE: Connection = {
     let unspecified = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
     Connection { peer: unspecified, local: unspecified, tls: false }
@@ -49,7 +49,7 @@ struct Inner {
     trusted: TrustedProxies,
     ids: RequestIds,
     standing: Standing,
-    /// Whether people reach this listener by HTTPS alone.
+    /// Whether people reach this listener only over HTTPS.
     https_only: bool,
 }
 
@@ -60,7 +60,7 @@ impl Frame {
         Self::with(app, router, https_only)
     }
 
-    /// Puts the frame around routes for the operator's own network, which no public URL leads to.
+    /// Puts the frame around routes for the operator's own network, which have no public URL.
     pub fn internal(app: App, router: Router) -> Self {
         Self::with(app, router, false)
     }
@@ -111,7 +111,7 @@ impl Inner {
         response
     }
 
-    /// What a request gets that came through a trusted proxy, but not provably by HTTPS.
+    /// The response to a request that came through a trusted proxy, but not provably over HTTPS.
     fn without_https(&self, arrival: &Arrival, request: &Request<Body>) -> Option<Response> {
         // SECURITY: before anything else of the request is used
         // (test: plain_http_behind_a_trusted_proxy_is_redirected_or_refused).
@@ -165,7 +165,7 @@ impl Inner {
         }
     }
 
-    /// A refusal may rest on rows that another request wrote and that aren't on disk yet.
+    /// A refusal may depend on rows that another request wrote and that aren't on disk yet.
     async fn settle(&self, response: &mut Response) {
         if let Err(error) = self.app.db.settled().await {
             *response = Error::from(error).into_response();
@@ -173,7 +173,7 @@ impl Inner {
     }
 }
 
-/// What the listener refuses gets the headers, the problem document and the log line of any answer.
+/// A request that the listener refuses gets the same headers, problem document and log line as any other.
 impl Refuse for Frame {
     fn refuse(&self, connection: &Connection, refused: Refused<'_>) -> Response {
         let inner = &self.0;
@@ -204,7 +204,7 @@ where
     }
 }
 
-/// What the log says of a request.
+/// The contents of a request's log line.
 struct Line {
     arrival: Arrival,
     method: Method,
@@ -212,7 +212,7 @@ struct Line {
 }
 
 impl Line {
-    /// One line per request; a failure of ours is told once, here, with its cause.
+    /// One line per request; an internal failure is logged once, here, with its cause.
     fn write(&self, now: Duration, status: StatusCode, error: Option<&Error>) {
         let took = now.saturating_sub(self.arrival.at);
         tracing::info!(

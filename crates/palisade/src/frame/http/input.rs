@@ -1,7 +1,7 @@
-//! What a handler takes from a request: a JSON body, query parameters, an id in the path.
+//! The inputs of a handler: a JSON body, query parameters, an id in the path.
 //!
-//! Every refusal names the field and the fix. A JSON body is UTF-8, an object, within the size and
-//! depth limits, without unknown or repeated members.
+//! Every refusal names the field and the fix. A JSON body must be a UTF-8 object within the size and depth limits,
+//! without unknown or repeated members.
 
 use std::str::FromStr;
 
@@ -26,17 +26,17 @@ use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::visible::excerpt;
 
-/// How much of a body that is too large is still read, so that the client can read the answer.
+/// How much of a body that is too large is still read, so that the client can read the response.
 const DRAIN: usize = 8 * 1024 * 1024;
 
-/// So much of what was sent an error repeats.
+/// How much of the input an error repeats.
 const LONGEST_ECHO: usize = 64;
 
 /// A JSON body.
 pub struct Body<T>(pub T);
 
 impl<T: DeserializeOwned + JsonSchema + 'static> Body<T> {
-    /// Reads a body that has arrived whole.
+    /// Parses a complete body.
     ///
     /// # Errors
     /// `request.malformed` if it is not JSON in UTF-8; `request.invalid`, with the position, if it isn't a `T`, or a
@@ -87,7 +87,7 @@ impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<App> for Form<T> {
     }
 }
 
-/// The whole body, within the limits of size and time.
+/// Reads the whole body, within the limits of size and time.
 async fn whole(request: Request, app: &App) -> Result<Bytes> {
     let kept = request.extensions().get::<Kept>().cloned();
     let limit = usize::try_from(app.settings.server.max_body).unwrap_or(usize::MAX);
@@ -209,8 +209,8 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
         .collect()
 }
 
-/// Turns the parser's words about a value into a pointer, a code and a sentence of ours. What was sent isn't repeated,
-/// but for the beginning of a name: a password may have been sent as a number.
+/// Converts the parser's message about a value to a pointer, a code and a sentence of ours. The input isn't repeated,
+/// except for the beginning of a name: a password may have been sent as a number.
 fn explain(path: &str, text: &str) -> Error {
     let text = text.rsplit_once(" at line ").map_or(text, |(text, _)| text);
     let (found, expected) = text.rsplit_once(", expected ").unwrap_or((text, ""));
@@ -376,7 +376,7 @@ pub struct Paging {
 }
 
 impl Paging {
-    /// Checks the two parameters: `limit` from 1 to 200 (default 50), `cursor` as it was given out.
+    /// Checks the two parameters: `limit` from 1 to 200 (default 50), `cursor` as an earlier page returned it.
     ///
     /// # Errors
     /// `request.invalid`, naming the parameter.
@@ -400,7 +400,7 @@ impl Paging {
         usize::from(self.limit)
     }
 
-    /// How many rows to ask for: one more, to know whether there is a next page.
+    /// How many rows to query: one more, to know whether there is a next page.
     pub fn rows(&self) -> i64 {
         i64::from(self.limit) + 1
     }

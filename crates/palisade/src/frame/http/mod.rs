@@ -1,7 +1,7 @@
 //! The HTTP frame: everything that applies to every request and every response.
 //!
-//! Slices write route lines ([`Routes`]) and handlers of about five lines; size, time, headers, errors,
-//! request ids and the log are decided here, once.
+//! Slices write route lines ([`Routes`]) and handlers of about five lines; size, time, headers, errors, request ids and
+//! the log are handled here, once.
 //!
 //! The contract is `docs/http.md`.
 //!

@@ -17,16 +17,16 @@ use crate::credential::{CredentialKind, TokenShape};
 use crate::error::Kind;
 use crate::settings::Settings;
 
-/// What the description says about the whole API.
+/// The parts of the description that concern the whole API.
 pub struct About<'a> {
-    /// The settings: where the server is reached, and so what cookies are called.
+    /// The settings, which determine the URL of the server and the names of cookies.
     pub settings: &'a Settings,
     /// The kinds of credential.
     pub credentials: &'a [CredentialMethods],
 }
 
 impl About<'_> {
-    /// The forms of credentials that let requests in.
+    /// The forms of credentials that authenticate requests.
     fn proofs(&self) -> impl Iterator<Item = (&CredentialKind, &CredentialForm)> {
         let all = self.credentials.iter();
         let forms = all.flat_map(|one| one.forms.iter().map(|form| (one.kind, form)));
@@ -132,8 +132,8 @@ fn operation(about: &About<'_>, route: &Route, known: &Description) -> Value {
     Value::Object(operation)
 }
 
-/// Method and path in one word: `post_auth_login`, `get_users_by_id`. Clients are generated from it, so
-/// it changes only with the route.
+/// Method and path as one identifier: `post_auth_login`, `get_users_by_id`. Clients are generated from it, so it
+/// changes only with the route.
 fn operation_id(route: &Route) -> String {
     let path = route.path.strip_prefix("/api/v1").unwrap_or(&route.path);
     let words = path.split('/').filter(|word| !word.is_empty()).map(|word| {
@@ -145,7 +145,7 @@ fn operation_id(route: &Route) -> String {
     std::iter::once(method).chain(words).collect::<Vec<_>>().join("_")
 }
 
-/// The heading that a route stands under.
+/// The heading under which a route is listed.
 fn tag(path: &str) -> &str {
     match path.strip_prefix("/api/v1/") {
         None | Some("whoami") => "server",
@@ -185,8 +185,8 @@ fn parameters(route: &Route, known: &Description) -> Vec<Value> {
     in_path.chain(in_query).collect()
 }
 
-/// The answers of a route: what the handler says, what the gate and the frame may answer before it, and
-/// what the route line names.
+/// The responses of a route: those of the handler, those that the gate and the frame may return before it, and those
+/// that the route line names.
 fn responses(route: &Route, known: &Description) -> Value {
     let mut all = Map::new();
     for answered in &known.answers {
@@ -270,12 +270,12 @@ fn problem(status: u16, description: &str) -> Value {
         |description: &str| json!({ "description": description, "schema": { "type": "string" } });
     let headers = match StatusCode::from_u16(status) {
         Ok(StatusCode::UNAUTHORIZED) => {
-            json!({ "WWW-Authenticate": text("How to sign in (RFC 6750).") })
+            json!({ "WWW-Authenticate": text("The scheme and the error (RFC 6750).") })
         }
         Ok(StatusCode::TOO_MANY_REQUESTS) => json!({
             "Retry-After": text("How many seconds to wait before trying again."),
-            "RateLimit": text("What remains of the limit."),
-            "RateLimit-Policy": text("The limit."),
+            "RateLimit": text("The remaining quota."),
+            "RateLimit-Policy": text("The quota and its window in seconds."),
         }),
         Ok(StatusCode::SERVICE_UNAVAILABLE) => {
             json!({ "Retry-After": text("How many seconds to wait before trying again.") })

@@ -29,11 +29,11 @@ pub struct Routes {
 pub struct Route {
     /// The method.
     pub method: Method,
-    /// The whole path, with `{name}` for a segment that varies.
+    /// The whole path, with `{name}` for a variable segment.
     pub path: String,
     /// Who may call.
     pub access: Access,
-    /// What it does: one sentence, and after an empty line perhaps more.
+    /// What it does: one sentence, and optionally more after an empty line.
     pub summary: &'static str,
     /// Refusals that its line and its handler's signature don't show.
     pub refusals: Vec<(Kind, &'static str)>,
@@ -151,7 +151,7 @@ impl Routes {
         self
     }
 
-    /// Says what the route just added does: one sentence, and after an empty line perhaps more.
+    /// Describes the route that was just added: one sentence, and optionally more after an empty line.
     #[must_use]
     pub fn summary(mut self, text: &'static str) -> Self {
         if let Some(route) = self.routes.last_mut() {
@@ -160,7 +160,7 @@ impl Routes {
         self
     }
 
-    /// Names a refusal of the route just added that its line and signature don't show.
+    /// Names a refusal of the route that was just added, if its line and signature don't show it.
     #[must_use]
     pub fn or(mut self, kind: Kind, code: &'static str) -> Self {
         if let Some(route) = self.routes.last_mut() {
@@ -169,7 +169,7 @@ impl Routes {
         self
     }
 
-    /// What the routes are, one by one.
+    /// Returns the routes, one by one.
     pub fn into_list(self) -> Vec<Route> {
         self.routes
     }
@@ -182,7 +182,7 @@ impl Routes {
     }
 }
 
-/// A handler behind its gate: the body isn't touched before the gate has opened.
+/// A handler behind its gate: the body isn't read before the gate has admitted the request.
 #[derive(Clone)]
 struct Gated<H> {
     access: Arc<Access>,

@@ -7,12 +7,12 @@ use axum::http::header::{
 use crate::settings::{Hsts, Settings};
 
 const REPORTING_ENDPOINTS: HeaderName = HeaderName::from_static("reporting-endpoints");
-/// What the endpoint for reports is called in the two headers that name it.
+/// The name of the endpoint for reports in the two headers that name it.
 const ENDPOINT: &str = "csp";
 
-/// What the settings add to answers.
+/// The headers that the settings add to responses.
 pub(super) struct Standing {
-    /// `Strict-Transport-Security`, where people reach the server by HTTPS.
+    /// `Strict-Transport-Security`, if people reach the server by HTTPS.
     hsts: Option<HeaderValue>,
     reports: Option<Reports>,
 }
@@ -27,7 +27,7 @@ struct Reports {
 }
 
 impl Standing {
-    /// What these settings say.
+    /// The headers for these settings.
     pub(super) fn new(settings: &Settings) -> Self {
         let server = &settings.server;
         let hsts = server.public_url.is_https().then(|| hsts(&server.hsts));
@@ -42,8 +42,8 @@ impl Standing {
         Self { hsts: hsts.and_then(|text| HeaderValue::from_str(&text).ok()), reports }
     }
 
-    /// Writes what every answer has. Browsers pass over HSTS that comes in plain text (RFC 6797,
-    /// section 8.1), so it may stand there; a proxy that ends TLS passes it on.
+    /// Writes the headers of every response. Browsers ignore HSTS in a plain-text response (RFC 6797, section 8.1), so
+    /// it does no harm there, and a proxy that terminates TLS forwards it.
     pub(super) fn write(&self, headers: &mut HeaderMap) {
         if let Some(hsts) = &self.hsts {
             headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());

@@ -1,4 +1,4 @@
-//! Whether this process keeps the cores busy, or other programs do.
+//! Determines whether this process or other programs keep the cores busy.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use super::lock;
 use super::worker::{CoreTime, now};
 
-/// Below one part in this many of all cores, what the process does beside hashing needs no protection from it.
+/// Below one part in this many of all cores, the other work of the process needs no protection from hashing.
 const LITTLE: u32 = 8;
 /// How long one measurement lasts at least: shorter ones say little.
 const MEASURED_OVER: Duration = Duration::from_millis(100);
 
-/// The threads that hash, by the numbers that the system gave them.
+/// The threads that hash, by their thread ids.
 #[derive(Default)]
 pub(super) struct Hashers(Mutex<Vec<i32>>);
 
@@ -22,18 +22,18 @@ impl Hashers {
         lock(&self.0).push(rustix::thread::gettid().as_raw_pid());
     }
 
-    /// What all of them have had of the cores so far, unfinished work included; `None` where the system doesn't tell,
-    /// and nothing beyond Linux, where all counts as other work.
+    /// The core time of all of them so far, including unfinished work. `None` if the system doesn't report it. Always
+    /// zero on systems other than Linux, where all work counts as other work.
     pub(super) fn ran(&self) -> Option<Duration> {
         let of = |thread: &i32| CoreTime::of(&thread.to_string()).map(|had| had.ran);
         lock(&self.0).iter().map(of).sum()
     }
 }
 
-/// What this process asks of the cores beside hashing.
+/// The core time that this process uses for work other than hashing.
 pub(super) struct OwnLoad {
     cores: u32,
-    /// The core time that the whole process has had so far; `None` where the system doesn't tell.
+    /// The core time that the whole process has had so far; `None` if the system doesn't report it.
     used: fn() -> Option<Duration>,
     at: Instant,
     before: Option<Duration>,
@@ -46,7 +46,7 @@ impl OwnLoad {
         Self { cores, used, at: now(), before: used(), is_little: false }
     }
 
-    /// Whether the process has done little beside hashing since the last measurement.
+    /// Whether the process has done little besides hashing since the last measurement.
     pub(super) fn is_little(&mut self, hashers: &Hashers) -> bool {
         let lasted = now().saturating_duration_since(self.at);
         if lasted >= MEASURED_OVER {

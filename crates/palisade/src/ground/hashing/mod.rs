@@ -3,9 +3,9 @@
 //! # Promises
 //!
 //! - The threads run at low priority, so every other request stays fast while passwords are hashed.
-//! - A flood of other requests doesn't stop all sign-ins: when no work is finished for a time, a helper thread does one
-//!   piece of work at normal priority, and then rests four times as long. A thread that hardly gets a core takes no
-//!   more work until it would, and the helper repeats the work that it is stuck on.
+//! - A flood of other requests doesn't stop all sign-ins: if no work is finished for a time, a helper thread does one
+//!   piece of work at normal priority, and then rests four times as long. A thread that gets hardly any core time takes
+//!   no more work until it can get enough, and the helper repeats the work that the thread is stuck on.
 //! - Other programs on the same cores don't stop all sign-ins either: while this process does little else, the helper
 //!   steps in much sooner and doesn't rest.
 //! - The queue is bounded, in total and per group of callers. Work that does not fit is refused at once, with an
@@ -15,8 +15,8 @@
 //! - Known devices go first, three to one, and a quarter of the queue is kept for them.
 //! - A caller that gives up leaves the queue; its work is not done.
 //! - Every accepted piece of work gets an answer, even when it panics or the pool is dropped.
-//! - Memory is one scratch value for each thread, the helping one included, and is given back after a time
-//!   without work.
+//! - Memory is limited to one scratch value for each thread, including the helper, and is released after a time without
+//!   work.
 
 mod load;
 mod queue;
@@ -36,13 +36,13 @@ use queue::{Job, Queue, Slot};
 /// How many pieces of work may wait.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueLimits {
-    /// Over all groups and lanes. Callers of the [`Lane::Unknown`] lane may fill three quarters.
+    /// In all groups and lanes. Callers of the [`Lane::Unknown`] lane may fill three quarters.
     pub total: usize,
-    /// In one group, over both lanes.
+    /// In one group, in both lanes together.
     pub per_group: usize,
 }
 
-/// Whether the caller has shown that it belongs here before it asked for work.
+/// Whether the caller proved to be a known device before it requested work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
     /// A device that has signed in before; served three times as often when both lanes wait.
@@ -51,12 +51,12 @@ pub enum Lane {
     Unknown,
 }
 
-/// On whose behalf work is asked for.
+/// On whose behalf work is requested.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller {
     /// Callers with the same number share their turns, for example an IP address prefix.
     pub group: u64,
-    /// How the caller is ranked.
+    /// The lane of the caller.
     pub lane: Lane,
 }
 
@@ -90,30 +90,30 @@ impl std::fmt::Display for NotDone {
 
 impl std::error::Error for NotDone {}
 
-/// How a pool is set up. `S` is the scratch value that each piece of work gets, used before or new.
+/// The configuration of a pool. `S` is the scratch value that each piece of work gets. It may have been used before.
 #[derive(Debug)]
 pub struct Setup<S> {
     /// Number of threads, usually one per core.
     pub threads: usize,
-    /// How much may wait.
+    /// How much work may wait.
     pub queue: QueueLimits,
-    /// When the helping thread steps in. Without it there is no such thread.
+    /// When the helper thread steps in. `None` means that there is no helper.
     pub help: Option<Help>,
     /// After this long without work all scratch values are dropped.
     pub idle_release: Duration,
-    /// Makes a scratch value.
+    /// Creates a scratch value.
     pub scratch: fn() -> S,
 }
 
-/// When one more thread, at normal priority, does what the others don't get to.
+/// When an additional thread, at normal priority, does work that the others can't get to.
 #[derive(Debug, Clone, Copy)]
 pub struct Help {
-    /// When work waits and none was finished for so long (a quarter of it while a known device waits, at once when
-    /// all threads give way), and when a thread has been at one piece for so long.
+    /// The helper steps in when work waits and none was finished for this long (a quarter of it while a known device
+    /// waits, immediately when all threads give way), and when a thread has worked on one piece for this long.
     pub starved_after: Duration,
-    /// The same while other programs keep the cores busy and this process does little but hashing.
+    /// The same, while other programs keep the cores busy and this process does little besides hashing.
     pub crowded_after: Duration,
-    /// The core time that this process has had so far; `None` when it is not known.
+    /// The core time that this process has had so far; `None` if it is not known.
     pub core_time: fn() -> Option<Duration>,
 }
 
@@ -126,8 +126,8 @@ impl Help {
 
 /// A fixed number of low-priority threads behind a bounded, fair queue.
 ///
-/// Dropping the pool refuses what waits with [`NotDone::Stopped`]; work that has begun is finished
-/// and answered, then its thread ends.
+/// Dropping the pool refuses waiting work with [`NotDone::Stopped`]. Work that has begun is finished and answered, and
+/// then its thread ends.
 pub struct WorkPool<S> {
     shared: Arc<Shared<S>>,
 }
@@ -136,11 +136,11 @@ struct Shared<S> {
     setup: Setup<S>,
     queue: Mutex<Queue<S>>,
     changed: Condvar,
-    /// Wakes the thread that helps out: work waits that didn't a moment ago.
+    /// Wakes the helper thread: new work is waiting.
     waiting: Condvar,
     /// Wakes the threads that give way, for the same reason.
     resting: Condvar,
-    /// Scratch values that no one works with.
+    /// Scratch values that are not in use.
     spare: Mutex<Vec<S>>,
     hashers: load::Hashers,
 }
@@ -150,7 +150,7 @@ fn lock<T>(behind: &Mutex<T>) -> Guard<'_, T> {
     behind.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until `woken`, or for so long.
+/// Waits until `woken`, or until the time is up.
 fn wait<'a, T>(woken: &Condvar, guard: Guard<'a, T>, at_most: Option<Duration>) -> Guard<'a, T> {
     match at_most {
         None => woken.wait(guard).unwrap_or_else(PoisonError::into_inner),
@@ -163,7 +163,7 @@ impl<S> Shared<S> {
         lock(&self.queue)
     }
 
-    /// Whether there is a thread that does what the others don't get to.
+    /// Whether there is a helper thread.
     fn has_help(&self) -> bool {
         self.setup.help.is_some()
     }
@@ -196,7 +196,7 @@ impl<S> Shared<S> {
         self.resting.notify_all();
     }
 
-    /// Wakes who keeps an eye on the spare scratch values: there may be more of them now.
+    /// Wakes the thread that watches the spare scratch values: there may be more of them now.
     fn nothing_waits(&self) {
         self.changed.notify_one();
         self.resting.notify_one();
@@ -243,11 +243,11 @@ impl<S: Send + 'static> WorkPool<S> {
         Ok(pool)
     }
 
-    /// Whether there is a place for this caller now: what a request can ask before it costs anything else.
+    /// Checks whether there is a place for this caller now, which a request can do before it costs anything else.
     ///
     /// # Errors
-    /// [`NotDone::Busy`], as [`run`](Self::run) would answer at this moment. Anyone who gets
-    /// no answer at once has room: `run` decides.
+    /// [`NotDone::Busy`], as [`run`](Self::run) would return at this moment. If the queue can't be checked immediately,
+    /// this returns `Ok`, and `run` decides.
     pub fn check_capacity(&self, caller: Caller) -> Result<(), NotDone> {
         // A thread that was put aside while it holds the lock must not hold up everyone who only asks.
         match self.shared.queue.try_lock() {
@@ -257,14 +257,14 @@ impl<S: Send + 'static> WorkPool<S> {
         }
     }
 
-    /// How many pieces of work were given a place in the queue since the start. What was refused isn't counted.
+    /// How many pieces of work were accepted into the queue since the start. Refused work isn't counted.
     pub fn accepted(&self) -> u64 {
         self.shared.lock().accepted()
     }
 
-    /// Does `work` on one of the threads and answers its result.
+    /// Does `work` on one of the threads and returns its result.
     ///
-    /// Work that a thread is stuck with is done once more by the helping thread, so it must change nothing but its scratch
+    /// If a thread gets stuck, the helper thread repeats its work, so `work` must change nothing except its scratch
     /// value. Dropping the returned future before the work has begun takes it out of the queue.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The waiting work: two lanes, in each the groups in turn, in each group first come, first served.
+//! The waiting work, in two lanes. In each lane, groups take turns, and each group is served in the order of arrival.
 //!
 //! A group that wasn't served recently goes before those that were, every other time, as in fq_codel (RFC 8290, section
 //! 4.2, "new" and "old" queues): an honest sign-in doesn't wait for a round of all IP addresses that a flood comes
@@ -11,19 +11,19 @@ use std::time::{Duration, Instant};
 use super::worker::now;
 use super::{Caller, Lane, NotDone, QueueLimits};
 
-/// So many from the known lane, then one from the unknown lane, while both have work.
+/// This many from the known lane, then one from the unknown lane, while both have work.
 const KNOWN_PER_UNKNOWN: u32 = 3;
-/// What a piece of work is taken to last before one has been measured.
+/// The assumed duration of a piece of work before one has been measured.
 const FIRST_GUESS: Duration = Duration::from_millis(100);
 /// A measured duration moves the average by one part in this many.
 const AVERAGE_OVER: u32 = 8;
-/// Bounds of the advice when to come back: HTTP counts whole seconds, and a busy minute passes.
+/// Bounds of the advised wait before a retry: HTTP counts in whole seconds, and a busy minute passes.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// The work inside a job panicked; its scratch value is not to be reused.
 pub(super) struct Panicked;
 
-/// One piece of work, its answer channel included. Done twice, it returns what was first.
+/// One piece of work, including its answer channel. If it is done twice, the first result is returned.
 pub(super) type Job<S> = Arc<dyn Fn(&mut S) -> Result<(), Panicked> + Send + Sync>;
 
 /// A job that was taken and isn't finished.
@@ -104,7 +104,7 @@ impl<S> LaneQueue<S> {
         Some(waiting)
     }
 
-    /// The next group that had a turn and has work; those before it that have none are forgotten.
+    /// The next group that had a turn and has work; those before it that have no work are forgotten.
     fn next_in_turn(&mut self) -> Option<u64> {
         while let Some(group) = self.turns.pop_front() {
             if self.len(group) > 0 {
@@ -218,12 +218,12 @@ impl<S> Queue<S> {
         Some(Taken { number, job })
     }
 
-    /// Since when the longest running job is under way that isn't being done again.
+    /// When the longest-running job that isn't being repeated was started.
     pub(super) fn oldest_running(&self) -> Option<Instant> {
         self.running.iter().filter(|running| !running.done_again).map(|running| running.since).min()
     }
 
-    /// That job, to be done again: who took it may be stuck for long.
+    /// Takes that job again, because the thread that took it may be stuck for a long time.
     pub(super) fn take_again(&mut self) -> Option<Taken<S>> {
         let oldest = self
             .running
@@ -234,12 +234,12 @@ impl<S> Queue<S> {
         Some(Taken { number: oldest.number, job: Arc::clone(&oldest.job) })
     }
 
-    /// Takes a job out that has not begun; the caller drops it outside the lock.
+    /// Removes a job that has not begun; the caller drops it outside the lock.
     pub(super) fn remove(&mut self, slot: Slot) -> Option<Job<S>> {
         self.lane(slot.caller.lane).remove(slot.caller.group, slot.number)
     }
 
-    /// Notes that a job has ended after `took`, the first time or again, and had a core for `ran`.
+    /// Records that a job has ended after `took`, the first time or again, and had a core for `ran`.
     pub(super) fn finished(&mut self, taken: &Taken<S>, took: Duration, ran: Duration) {
         self.running.retain(|running| running.number != taken.number);
         self.progress = now();
@@ -250,17 +250,17 @@ impl<S> Queue<S> {
         self.cost = moved(self.cost, ran);
     }
 
-    /// How many jobs were given a place so far.
+    /// How many jobs were accepted into the queue so far.
     pub(super) fn accepted(&self) -> u64 {
         self.next_number
     }
 
-    /// How long a core works for a job, on the average.
+    /// How long a core works for a job, on average.
     pub(super) fn cost(&self) -> Duration {
         self.cost
     }
 
-    /// A thread takes no work until it [goes on](Self::goes_on).
+    /// Records that a thread takes no work until it [goes on](Self::goes_on).
     pub(super) fn gives_way(&mut self) {
         self.giving_way += 1;
     }
@@ -273,7 +273,7 @@ impl<S> Queue<S> {
         self.giving_way == self.threads
     }
 
-    /// How long nothing has been done; no time at all while something is.
+    /// How long no work has been done; zero while some is being done.
     pub(super) fn idle_for(&self) -> Duration {
         if self.running.is_empty() {
             now().saturating_duration_since(self.progress)

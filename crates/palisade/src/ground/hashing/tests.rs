@@ -101,7 +101,7 @@ async fn occupied(pool: &WorkPool<Scratch>) -> (mpsc::Sender<()>, Answer<'_, ()>
     }
 }
 
-/// Queues work for each caller while the thread is busy and answers the order it was done in.
+/// Queues work for each caller while the thread is busy and returns the order in which it was done.
 async fn order_of(callers: &[Caller]) -> Vec<usize> {
     let pool = pool(1, 1000, 1000);
     let (release, gate) = occupied(&pool).await;

@@ -7,8 +7,8 @@ use super::queue::Taken;
 use super::{Help, Shared, wait};
 use crate::runtime::leave_core;
 
-/// How much nicer than the rest of the process the threads are, which counts where the policy below can't be had:
-/// the most there is.
+/// How much nicer than the rest of the process the threads are, which matters if the policy below isn't available: the
+/// maximum.
 const NICENESS: i32 = 19;
 
 /// Runs jobs until the pool is stopped.
@@ -24,7 +24,7 @@ pub(super) fn work<S>(shared: &Shared<S>) {
     }
 }
 
-/// Does one job with memory that another has used before, if there is any. Answers what it took of a core.
+/// Does one job, with memory that was used before, if there is any. Returns the core time that it took.
 ///
 /// The job ends here, and with it the password that it holds.
 fn run<S>(shared: &Shared<S>, taken: Taken<S>) -> CoreTime {
@@ -46,17 +46,17 @@ fn run<S>(shared: &Shared<S>, taken: Taken<S>) -> CoreTime {
 
 /// A thread that got less than a fifth of a core for its work doesn't take more.
 const LEAST: u32 = 5;
-/// A thread goes on when it gets a third of a core again.
+/// A thread continues when it gets a third of a core again.
 const ENOUGH: u32 = 3;
-/// How often a thread that gives way looks whether it would get enough.
+/// How often a thread that gives way checks whether it would get enough.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How much time of a core a look takes.
+/// How much core time a check takes.
 const LOOK: Duration = Duration::from_millis(3);
 
-/// Takes no work until there is time for it, or the pool ends. The helping thread does it meanwhile.
+/// Takes no work until there is time for it, or the pool ends. The helper thread does it in the meantime.
 ///
-/// Who takes work without getting a core keeps someone waiting for seconds, who would be served
-/// sooner in the queue.
+/// A thread that takes work without getting a core keeps a caller waiting for seconds who would be served sooner in the
+/// queue.
 fn give_way<S>(shared: &Shared<S>) {
     let mut queue = shared.lock();
     queue.gives_way();
@@ -81,7 +81,7 @@ fn give_way<S>(shared: &Shared<S>) {
     queue.goes_on();
 }
 
-/// Keeps a core busy for a moment; whether this thread got enough of it.
+/// Keeps a core busy for a moment. Returns whether this thread got enough of it.
 fn look() -> bool {
     let Some(before) = CoreTime::of_this_thread() else { return true };
     let began = now();
@@ -91,7 +91,7 @@ fn look() -> bool {
     !before.so_far().is_less_than_a(ENOUGH)
 }
 
-/// What a thread has had of a core, and how long it has waited for one although it had something to do.
+/// The core time of a thread, and how long it has waited for a core while it had work to do.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CoreTime {
     pub(super) ran: Duration,
@@ -99,17 +99,17 @@ pub(super) struct CoreTime {
 }
 
 impl CoreTime {
-    /// Of the calling thread since it began; `None` where the system doesn't tell.
+    /// The core time of the calling thread since it began. `None` if the system doesn't report it.
     pub(super) fn of_this_thread() -> Option<Self> {
         Self::at("/proc/thread-self/schedstat")
     }
 
-    /// Of a thread of this process, by the number that the system gave it.
+    /// The core time of a thread of this process, by its thread id.
     pub(super) fn of(thread: &str) -> Option<Self> {
         Self::at(&format!("/proc/self/task/{thread}/schedstat"))
     }
 
-    /// The first two numbers of what Linux tells of a thread.
+    /// The first two numbers that Linux reports about a thread.
     fn at(path: &str) -> Option<Self> {
         let told = std::fs::read_to_string(path).ok()?;
         let mut nanos = told.split_ascii_whitespace().map_while(|number| number.parse().ok());
@@ -117,7 +117,7 @@ impl CoreTime {
         Some(Self { ran: Duration::from_nanos(ran), waited: Duration::from_nanos(waited) })
     }
 
-    /// What has come to this thread's account since.
+    /// The core time since then.
     pub(super) fn so_far(self) -> Self {
         let now = Self::of_this_thread().unwrap_or(self);
         Self {
@@ -126,12 +126,12 @@ impl CoreTime {
         }
     }
 
-    /// Whether it was long enough to tell anything: a thread that wakes another is often put aside for a moment.
+    /// Whether the time is long enough to be meaningful: a thread that wakes another is often suspended for a moment.
     pub(super) fn tells(self) -> bool {
         self.ran + self.waited > LOOK
     }
 
-    /// Whether the thread had less than a `part`th of a core while it wanted one.
+    /// Whether the thread had less than a `part`th of a core while it had work.
     pub(super) fn is_less_than_a(self, part: u32) -> bool {
         self.ran * part < self.ran + self.waited
     }
@@ -146,14 +146,14 @@ const SOONER_FOR_KNOWN: u32 = 4;
 /// How much longer than usual a piece of work takes when other programs are in its way.
 const CROWDED: u32 = 2;
 
-/// How long the helping thread waits at most before it looks again who keeps the cores busy.
+/// How long the helping thread waits at most before it checks again what keeps the cores busy.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Does a piece of work at normal priority whenever the others get nowhere: one that waits while nothing is
-/// finished, or one that was taken long ago once more.
+/// Does a piece of work at normal priority whenever the other threads make no progress: one that waits while nothing is
+/// finished, or again one that was taken long ago.
 ///
-/// SECURITY: at their priority a core that is kept busy by anything else, refusals for example, leaves them next
-/// to nothing, and no one could sign in (test: work_goes_on_when_the_threads_get_nowhere).
+/// SECURITY: at their low priority, the other threads get hardly any time on a core that other work, such as refusals,
+/// keeps busy, and no one could sign in (test: work_goes_on_when_the_threads_get_nowhere).
 pub(super) fn help_out<S>(shared: &Shared<S>, help: Help) {
     leave_core();
     shared.hashers.add_this_thread();
@@ -232,10 +232,9 @@ pub(super) fn now() -> Instant {
 
 /// On Linux policy and niceness belong to the thread; elsewhere niceness would slow down the whole process.
 ///
-/// `SCHED_IDLE` (sched(7)): whatever else wakes up takes the core at once. A thread that is only nice keeps it for
-/// some milliseconds, and a busy server wakes up and falls asleep all the time. Measured beside a flood of
-/// sign-ins: reads kept 66 % of their rate with niceness 19, 88 % with this, before workers stayed on
-/// their cores.
+/// `SCHED_IDLE` (sched(7)): whatever else wakes up takes the core at once. A thread that is only nice keeps it for some
+/// milliseconds, and a busy server wakes up and falls asleep all the time. Measured during a flood of sign-ins: reads
+/// kept 66 % of their rate with niceness 19, 88 % with this, before workers stayed on their cores.
 #[cfg(target_os = "linux")]
 fn lower_priority() {
     use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
@@ -253,5 +252,5 @@ fn lower_priority() {
 
 #[cfg(not(target_os = "linux"))]
 fn lower_priority() {
-    tracing::debug!(niceness = NICENESS, "this system has no priorities for single threads");
+    tracing::debug!(niceness = NICENESS, "this system has no priorities for individual threads");
 }

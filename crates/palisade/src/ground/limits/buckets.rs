@@ -14,7 +14,7 @@ const SHARDS: usize = 16;
 const SWEPT_PER_NEW_KEY: usize = 4;
 /// 100 years in nanoseconds: the longest window, so that sums of times stay far from overflow.
 const LONGEST_WINDOW: u64 = 100 * 365 * 24 * 3600 * 1_000_000_000;
-/// The latest clock reading told apart, some 290 years.
+/// The latest clock reading that is distinguished, some 290 years.
 const LATEST: u64 = u64::MAX / 2;
 
 /// A point in time or a span, in nanoseconds.
@@ -94,7 +94,7 @@ impl Buckets {
         self.take_pace(&self.pace, key, now)
     }
 
-    /// With a burst of the key's own, which refills in a minute.
+    /// As [`take`](Self::take), with the key's own burst, which refills in a minute.
     pub(super) fn take_at(&self, key: LimitKey, burst: u32, now: Duration) -> Decision {
         let minute = Duration::from_secs(60);
         self.take_pace(&Pace::of(self.pace.name, self.pace.enabled, burst, minute), key, now)
@@ -154,7 +154,7 @@ impl Shard {
         Self { room, clear_at: HashMap::new(), to_sweep: VecDeque::new(), overflow: 0 }
     }
 
-    /// Hands out the key's count, made if there is room, else the one it shares.
+    /// Passes on the key's count, which is created if there is room, or else the shared one.
     fn with_count<T>(
         &mut self,
         key: LimitKey,
@@ -179,7 +179,7 @@ impl Shard {
         self.clear_at.get(&key).copied().unwrap_or(otherwise)
     }
 
-    /// Forgets some of the keys that owe nothing any more.
+    /// Forgets some of the keys that no longer owe anything.
     fn sweep(&mut self, now: Nanos) {
         for _ in 0..SWEPT_PER_NEW_KEY {
             let Some(key) = self.to_sweep.pop_front() else { return };

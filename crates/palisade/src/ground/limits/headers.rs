@@ -1,4 +1,4 @@
-//! What the response's headers say about a limit, after draft-ietf-httpapi-ratelimit-headers.
+//! The response headers about a limit, following draft-ietf-httpapi-ratelimit-headers.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -17,7 +17,7 @@ impl Decision {
 
     /// The `RateLimit` field: what is left, and for how many seconds that holds, `"name";r=0;t=12`.
     ///
-    /// With nothing left the time is that of `Retry-After`, so that the two never disagree.
+    /// If nothing is left, the time is that of `Retry-After`, so that the two never disagree.
     #[must_use]
     pub fn limit_field(&self) -> String {
         let time = if self.remaining == 0 { self.retry_after } else { self.reset_after };
@@ -31,14 +31,14 @@ impl Decision {
     }
 }
 
-/// Rounded up: a client that comes back after so long is not too early.
+/// Rounded up: a client that comes back after that time is not too early.
 fn seconds(span: Duration) -> u64 {
     let whole = span.as_secs().saturating_add(u64::from(span.subsec_nanos() > 0));
     whole.min(LARGEST_INTEGER)
 }
 
-/// A string with parameters (RFC 9651 sections 3.1.2 and 3.3.3). Only printable ASCII can stand in it. Most
-/// answers to signed-in clients have two of these, so the text is put together without detours.
+/// A string with parameters (RFC 9651 sections 3.1.2 and 3.3.3). It can contain only printable ASCII. Most responses to
+/// signed-in clients have two of these, so the text is built directly.
 fn field(name: &str, parameters: [(char, u64); 2]) -> String {
     let mut out = String::with_capacity(64);
     out.push('"');

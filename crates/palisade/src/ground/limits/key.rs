@@ -1,11 +1,11 @@
-//! What attempts are counted under.
+//! The keys under which attempts are counted.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Everything but the network part of an IPv6 address.
 const HOST_BITS: u32 = 64;
 
-/// One caller as a rule counts it.
+/// The key under which a rule counts a caller's attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LimitKey(Form);
 
@@ -31,7 +31,7 @@ impl LimitKey {
         Self(Form::Account(hash))
     }
 
-    /// The keyed hash that an account's key is.
+    /// The hash inside the key of an account.
     pub(super) fn account_hash(self) -> Option<u64> {
         match self.0 {
             Form::Account(hash) => Some(hash),
@@ -40,9 +40,8 @@ impl LimitKey {
     }
 }
 
-/// The IP address that stands for all clients that could be the same caller: an IPv4 address
-/// itself, an IPv6 address's /64 network (what one connection is commonly given), and for an
-/// IPv4-mapped IPv6 address the IPv4 address.
+/// The IP address that stands for all clients that could be the same caller: an IPv4 address itself, an IPv6 address's
+/// /64 network (commonly assigned to one connection), and for an IPv4-mapped IPv6 address the IPv4 address.
 #[must_use]
 pub fn ip_group(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {

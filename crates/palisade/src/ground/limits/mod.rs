@@ -1,16 +1,15 @@
 //! Rate limits: how often an IP address or an account may do something.
 //!
-//! The generic cell rate algorithm: each key has one number, the time at which it would have used up
-//! nothing. A rule allows `burst` attempts at once and refills evenly over `per`.
+//! The generic cell rate algorithm: each key has one number, the time at which its limit is fully available again. A
+//! rule allows `burst` attempts at once and refills evenly over `per`.
 //!
 //! Counts are per process and end with it.
 //!
 //! # Promises
 //!
-//! - In any span of time no more than the burst plus what the span refills passes.
-//! - Memory is bounded. A caller that rotates through keys can neither exhaust it nor reset
-//!   anyone's count: only keys whose count has run out are forgotten, and when there is no room
-//!   new keys share one bucket.
+//! - In any period, no more attempts pass than the burst plus the refill of that period.
+//! - Memory is bounded. A caller that rotates through keys can neither exhaust it nor reset anyone's count: only keys
+//!   whose limit is fully available again are forgotten, and when there is no room, new keys share one bucket.
 //! - No arithmetic overflows, whatever the clock or the settings say.
 
 mod buckets;
@@ -25,7 +24,7 @@ use std::time::Duration;
 use buckets::Buckets;
 pub use key::{LimitKey, ip_group};
 
-/// The most keys a rule remembers, unless [`Limiter::with_capacity`] says otherwise.
+/// The maximum number of keys that a rule remembers, unless [`Limiter::with_capacity`] sets another number.
 pub const KEYS_PER_RULE: usize = 100_000;
 
 /// What a rule counts by.
@@ -42,27 +41,27 @@ pub enum Key {
 /// A rate limit as its slice defines it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
-    /// Unique name, such as `login_ip`, also the policy name in the answer's headers.
+    /// Unique name, such as `login_ip`, also the policy name in the response headers.
     pub name: &'static str,
     /// How many attempts may come at once.
     pub burst: u32,
     /// The time in which the whole burst refills.
     pub per: Duration,
-    /// What is counted by.
+    /// What it counts by.
     pub key: Key,
-    /// What the refused caller is told.
+    /// The message for a refused caller.
     pub summary: &'static str,
 }
 
 impl Rule {
-    /// The rule with its own numbers, switched on.
+    /// The rule with its own numbers, enabled.
     #[must_use]
     pub const fn by_default(&'static self) -> EffectiveRule {
         EffectiveRule { rule: self, burst: self.burst, per: self.per, enabled: true }
     }
 }
 
-/// A rule with the numbers the settings give it.
+/// A rule with the values that the settings give it.
 #[derive(Debug, Clone, Copy)]
 pub struct EffectiveRule {
     /// The rule.
@@ -75,12 +74,12 @@ pub struct EffectiveRule {
     pub enabled: bool,
 }
 
-/// What a limit says about one attempt.
+/// The result of checking one attempt against a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
     /// The rule's name.
     pub rule: &'static str,
-    /// Whether the attempt may go on.
+    /// Whether the attempt is allowed.
     pub allowed: bool,
     /// The burst of the rule.
     pub limit: u32,
@@ -90,7 +89,7 @@ pub struct Decision {
     pub remaining: u32,
     /// How long until an attempt passes; zero while some remain.
     pub retry_after: Duration,
-    /// How long until the whole burst is there again.
+    /// How long until the whole burst is available again.
     pub reset_after: Duration,
 }
 
@@ -147,17 +146,17 @@ impl Limiter {
         self.buckets.get(self.place(rule)?)
     }
 
-    /// The key of an account, by a name or id. Keyed with a secret of this process, so that no client
-    /// can pick a name that shares another account's count.
+    /// The key of an account, from a name or id. It is hashed under a secret of this process, so that no client can
+    /// pick a name that shares another account's count.
     #[must_use]
     pub fn account(&self, account: &(impl Hash + ?Sized)) -> LimitKey {
         LimitKey::from_account_hash(self.accounts.hash_one(account))
     }
 
-    /// Counts an attempt and says whether it may go on. A refused attempt costs nothing.
+    /// Counts an attempt and returns whether it is allowed. A refused attempt costs nothing.
     ///
-    /// `now` is time on a clock that never goes back, from any starting point. A rule this limiter
-    /// was not made with refuses everything.
+    /// `now` is time on a clock that never goes back, from any starting point. A rule that this limiter was not created
+    /// with refuses everything.
     pub fn check(&self, rule: &'static Rule, key: LimitKey, now: Duration) -> Decision {
         self.buckets(rule).map_or_else(|| unknown(rule), |buckets| buckets.take(key, now))
     }
@@ -174,15 +173,15 @@ impl Limiter {
         buckets.map_or_else(|| unknown(rule), |buckets| buckets.take_at(key, burst, now))
     }
 
-    /// What [`check`](Self::check) would say, without counting.
+    /// What [`check`](Self::check) would return, without counting.
     #[cfg(test)]
     fn peek(&self, rule: &'static Rule, key: LimitKey, now: Duration) -> Decision {
         self.buckets(rule).map_or_else(|| unknown(rule), |buckets| buckets.peek(key, now))
     }
 }
 
-/// SECURITY: a rule no one registered is a mistake in the program; it must show, not open a door
-/// (test: an_unregistered_rule_refuses).
+/// SECURITY: a rule that is not registered is a mistake in the program, which must become visible and not remove a
+/// limit (test: an_unregistered_rule_refuses).
 fn unknown(rule: &'static Rule) -> Decision {
     Decision {
         rule: rule.name,

@@ -23,22 +23,22 @@ use super::words::{
 
 use Preset::{ByEnvironment, Fixed, IfSet, InDataDirectory, OfRule, SameAs, Unset};
 
-/// What holds when no source names a setting.
+/// The default of a setting, used if no source names it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Preset {
     /// This value.
     Fixed(&'static str),
     /// One value for each `server.environment`.
     ByEnvironment { development: &'static str, production: &'static str },
-    /// What another setting says.
+    /// The value of another setting.
     SameAs(&'static str),
     /// A file in the data directory, behind a prefix.
     InDataDirectory { prefix: &'static str, file: &'static str },
     /// One value when another setting is set, another when it isn't.
     IfSet { key: &'static str, then: &'static str, otherwise: &'static str },
-    /// What the limit rule itself was made with; the text is an example.
+    /// The value of the limit rule itself; the text is an example.
     OfRule(&'static str),
-    /// Nothing; the text is an example.
+    /// No value; the text is an example.
     Unset(&'static str),
 }
 
@@ -53,18 +53,18 @@ pub(super) struct Entry {
     pub(super) expected: &'static str,
     /// How it is written in the configuration file.
     pub(super) shape: Shape,
-    /// What holds when no one sets it.
+    /// The default.
     pub(super) preset: Preset,
-    /// The least and the greatest value.
+    /// The minimum and the maximum.
     pub(super) bounds: Option<(&'static str, &'static str)>,
     /// Whether its value, or a part of it, must never be shown.
     pub(super) secret: bool,
-    /// What the configuration file for production sets it to.
+    /// Its value in the configuration file for production.
     pub(super) in_production: Option<&'static str>,
 }
 
 impl Entry {
-    /// What every entry has that says nothing more.
+    /// The base for entries: the values of optional fields.
     const PLAIN: Self = Self {
         key: "",
         help: "",
@@ -77,7 +77,7 @@ impl Entry {
     };
 }
 
-/// Makes the typed structs, the functions that read them and the [`CATALOGUE`].
+/// Creates the typed structs, the functions that read them and the [`CATALOGUE`].
 macro_rules! catalogue {
     ($(
         $(#[$about:meta])*
@@ -172,16 +172,17 @@ catalogue! {
             "The IP address and port of the health endpoints, for the operator only. In production \
              it must be a loopback or private IP address.";
         public_url: WebOrigin = Fixed("http://localhost:8000"),
-            "The origin under which users reach the server. Links are built from it. `http` is \
-             accepted only for this machine.",
+            "The origin at which users reach the server. Links are built from it. `http` is \
+             accepted only if the host is this machine.",
             in_production: Some("https://app.example.com");
         environment: Environment = Fixed("development"),
-            "What the server is used for. `production` refuses to start while an essential setting \
-             is missing. `development` refuses to listen on anything but loopback.",
+            "The environment that the server runs in. In `production`, the server refuses to start \
+             while an essential setting is missing. In `development`, it refuses to listen on \
+             anything but loopback.",
             in_production: Some("production");
         trusted_proxies: Vec<IpNet> = Fixed(""),
             "The networks of the reverse proxies in front of the server. Forwarded headers are \
-             accepted only from them. Where `server.public_url` is `https`, a proxy must set \
+             accepted only from them. If `server.public_url` uses `https`, a proxy must set \
              `X-Forwarded-Proto`.",
             in_production: Some("127.0.0.1/32");
         max_body: u64 = Fixed("1MiB"),
@@ -205,8 +206,8 @@ catalogue! {
     /// How long browsers insist on HTTPS.
     Hsts at "server.hsts." {
         max_age: Duration = Fixed("730d"),
-            "How long browsers require HTTPS after a response (`Strict-Transport-Security`), where \
-             `server.public_url` is `https`. With `0s`, browsers forget the requirement.",
+            "How long browsers require HTTPS after a response (`Strict-Transport-Security`), if \
+             `server.public_url` uses `https`. With `0s`, browsers forget the requirement.",
             bounds: Some(("0s", "3650d"));
         include_subdomains: bool = Fixed("true"),
             "Whether browsers require HTTPS for the subdomains of the host too.";
@@ -240,7 +241,8 @@ catalogue! {
     Database at "database." {
         url: DatabaseUrl = InDataDirectory { prefix: "sqlite:", file: "palisade.db" },
             "The URL of the database, `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/NAME`. \
-             `DATABASE_URL` is also read. Keep a password in the environment.",
+             `DATABASE_URL` is also read. If the URL contains a password, set it in the \
+             environment.",
             secret: true;
         max_connections: u32 = Fixed("10"),
             "The maximum number of open connections.",
@@ -329,15 +331,16 @@ catalogue! {
             "Whether anyone may register.";
         email_verification: EmailVerification =
             IfSet { key: "mail.smtp_url", then: "required", otherwise: "off" },
-            "Whether a new user must confirm the email address: before signing in, at some time, \
-             or never. Production refuses open registration while this is `off`.";
+            "Whether a new user confirms the email address: before signing in (`required`), at any \
+             time (`optional`) or not at all (`off`). Production refuses open registration while \
+             this is `off`.";
     }
 
     /// Rate limits.
     Limits at "limits." {
         enabled: bool = Fixed("true"),
             "Whether requests are rate limited. Can be switched off in development only.";
-        /// The rules by their names: every one that the loader was told of.
+        /// The rules by name: every rule that was passed to the loader.
         part rules: BTreeMap<&'static str, LimitRule> = Reader::limit_rules;
     }
 
@@ -382,8 +385,8 @@ catalogue! {
             "Whether every user must have a second factor. A user without one can only set one up. \
              Service accounts are exempt.";
         totp_grace: Duration = Fixed("10s"),
-            "How long a one-time code is still accepted after its step of 30 seconds has ended. `0s` \
-             turns this off.",
+            "How long a one-time code is still accepted after its 30-second time step has ended. \
+             `0s` turns this off.",
             bounds: Some(("0s", "30s"));
         rp_id: Option<String> = Unset("example.com"),
             "The domain that passkeys belong to: the host of `server.public_url`, or a parent \
@@ -393,10 +396,11 @@ catalogue! {
         attestation: Attestation = Fixed("none"),
             "Whether a new passkey must prove which type of device it comes from.";
         attestation_roots: Option<PathBuf> = Unset("/etc/palisade/attestation.pem"),
-            "The PEM file of the root certificates that such a proof must lead to.";
+            "The PEM file of the root certificates that this proof must chain to.";
         recovery_delay: Option<Duration> = Unset("72h"),
-            "How long a user who lost every factor waits for their removal, after proving the \
-             password and the email address. If unset, only an administrator can remove them.",
+            "How long a user who lost every factor waits for the removal of these factors, after \
+             proving the password and the email address. If unset, only an administrator can remove \
+             them.",
             bounds: Some(("1h", "30d"));
     }
 
@@ -404,22 +408,23 @@ catalogue! {
     Users at "users." {
         deletion_grace: Duration = Fixed("14d"),
             "How long a user who requested the deletion of their account can cancel it by signing \
-             in. With `0s`, it can't be cancelled.",
+             in. With `0s`, it can't be canceled.",
             bounds: Some(("0s", "90d"));
     }
 
     /// Request formats of other servers.
     Compat at "compat." {
         login_form: bool = Fixed("false"),
-            "Whether `POST /api/v1/login/access-token` accepts a form, as the common FastAPI \
-             template does.";
+            "Whether `POST /api/v1/login/access-token` accepts a form, as the Full Stack FastAPI \
+             Template does.";
     }
 
     /// Mail.
     Mail at "mail." {
         smtp_url: Option<SmtpUrl> = Unset("smtps://mail.example.com"),
             "The mail server: `smtps://USER:PASSWORD@HOST` (port 465) or \
-             `smtp://USER:PASSWORD@HOST` with STARTTLS (port 587). `SMTP_URL` is also read. Keep a password in the environment.",
+             `smtp://USER:PASSWORD@HOST` with STARTTLS (port 587). `SMTP_URL` is also read. \
+             If the URL contains a password, set it in the environment.",
             secret: true;
         from: Option<Mailbox> = Unset("Example <no-reply@example.com>"),
             "The sender of outgoing email.";
@@ -434,8 +439,8 @@ catalogue! {
     /// The root key.
     Keys at "keys." {
         root_key: RootKey = InDataDirectory { prefix: "", file: "root.key" },
-            "The path of the root key file, whose key encrypts all other keys. In the environment \
-             only, it can be the key itself.",
+            "The path of the file with the root key, which encrypts all other keys. In the \
+             environment only, the value can be the key itself.",
             secret: true;
     }
 

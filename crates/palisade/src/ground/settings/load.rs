@@ -1,4 +1,4 @@
-//! From the sources' texts to typed settings.
+//! Converts the texts of the sources to typed settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use super::{
     rules,
 };
 
-/// Reads everything, then judges it as a whole.
+/// Reads all settings, then checks them together.
 pub(super) fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<Problem>> {
     let mut problems = Vec::new();
     let given = source::gather(sources, &mut problems);
@@ -36,7 +36,7 @@ pub(super) fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<Problem>> {
     }
 }
 
-/// Hands out the settings one by one and remembers what was wrong.
+/// Hands out the settings one by one and records the problems.
 pub(super) struct Reader<'a> {
     given: BTreeMap<String, Given>,
     limit_rules: &'a [LimitDefault],
@@ -51,8 +51,8 @@ pub(super) struct Reader<'a> {
 impl Reader<'_> {
     /// The value of the setting that the catalogue calls `pattern`.
     ///
-    /// A value that can't be used becomes a problem, and its default stands in, so that the rest can
-    /// be judged. `None` only where there is no default either.
+    /// A value that can't be used becomes a problem and is replaced by its default, so that the rest can be checked.
+    /// Returns `None` only if there is no default either.
     pub(super) fn read<T: Value>(&mut self, pattern: &str) -> Option<T> {
         let entry = CATALOGUE.iter().find(|entry| entry.key == pattern)?;
         let key = self.key(entry);
@@ -88,9 +88,9 @@ impl Reader<'_> {
         Some(rules)
     }
 
-    /// Records that the settings `keys` don't go together; the first is the one to change.
+    /// Records that the settings `keys` can't be combined; the first is the one to change.
     ///
-    /// Says nothing if one of them couldn't be read: its default stands in for it.
+    /// Records nothing if one of them couldn't be read, because its default replaces it.
     pub(super) fn refuse(&mut self, keys: &[&str], wrong: impl Into<String>, mend: &str) {
         let Some(key) = keys.first() else { return };
         if keys.iter().any(|key| self.failed.contains(*key)) {
@@ -216,7 +216,7 @@ fn parse<T: Value>(entry: &Entry, text: &str) -> Result<T, String> {
     }
 }
 
-/// What may not be given in the source that it comes from.
+/// Returns what is wrong and how to fix it, if a value is not allowed in the source that it comes from.
 pub(super) fn refused_place(key: &str, given: &Given) -> Option<(&'static str, String)> {
     let by_environment = matches!(given.origin, Origin::Environment(_));
     match key {

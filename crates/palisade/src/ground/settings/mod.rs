@@ -60,14 +60,14 @@ pub use words::{
 
 /// Everything that settings may come from.
 pub struct Sources<'a> {
-    /// Keys such as `server.listen` with their values; of two for one key the later counts.
+    /// Keys such as `server.listen` with their values; of two values for one key, the later one counts.
     pub flags: Vec<(String, String)>,
-    /// The environment. Of it, names that begin `PALISADE_`, `DATABASE_URL` and `SMTP_URL` are read; variables
-    /// with that beginning that aren't settings are left out by the caller.
+    /// The environment. Variables that begin with `PALISADE_` are read, and `DATABASE_URL` and `SMTP_URL`. The caller
+    /// leaves out variables that begin with `PALISADE_` but are not settings.
     pub environment: Vec<(String, String)>,
     /// The path of the configuration file, for messages, and its text.
     pub file: Option<(PathBuf, String)>,
-    /// The limit rules that exist, with what holds unless it is set.
+    /// The limit rules that exist, with their defaults.
     pub limit_rules: &'a [LimitDefault],
     /// How a file that a variable ending in `_FILE` names is read.
     pub read_file: &'a dyn Fn(&Path) -> io::Result<String>,
@@ -86,12 +86,12 @@ impl Default for Sources<'_> {
     }
 }
 
-/// A limit rule as it is when no setting changes it.
+/// A limit rule with its default values.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitDefault {
     /// The name in `limits.rules.NAME`: lower-case letters, digits and `_`.
     pub name: &'static str,
-    /// How often in a row.
+    /// How many attempts are allowed at once.
     pub burst: u32,
     /// The time in which the whole burst becomes available again.
     pub per: Duration,
@@ -106,12 +106,12 @@ pub struct Loaded {
     pub effective: Vec<Effective>,
 }
 
-/// One setting as it holds now.
+/// The value of one setting that is in effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective {
     /// The full key.
     pub key: String,
-    /// The value, its secrets hidden.
+    /// The value, with secrets hidden.
     pub value: String,
     /// Where it was set.
     pub origin: Origin,
@@ -122,7 +122,7 @@ pub struct Effective {
 /// Where a value was set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Nowhere.
+    /// Not set: the default applies.
     Default,
     /// In the configuration file.
     File {
@@ -148,10 +148,10 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Something that stops the start.
+/// A problem that prevents the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The setting, or the unknown name, or nothing where the file can't be read at all.
+    /// The setting, or the unknown name, or empty if the file can't be read at all.
     pub key: String,
     /// Where it was set.
     pub origin: Origin,
@@ -177,7 +177,7 @@ impl Settings {
     /// Reads, checks and types the settings.
     ///
     /// # Errors
-    /// Everything that is wrong with what the sources say; never an empty list.
+    /// All problems in the sources. The list is never empty.
     pub fn load(sources: Sources<'_>) -> Result<Loaded, Vec<Problem>> {
         load::load(&sources)
     }
@@ -187,7 +187,7 @@ impl Settings {
         &self.database.url
     }
 
-    /// Whether the server serves people and nothing essential may be missing.
+    /// Whether the server is in real use, where nothing essential may be missing.
     pub fn is_production(&self) -> bool {
         self.server.environment == Environment::Production
     }

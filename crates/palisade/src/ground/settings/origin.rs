@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::value::{Item, Shape, Value};
 
-/// A web origin (RFC 6454): `http` or `https`, a host and perhaps a port; nothing else.
+/// A web origin (RFC 6454): `http` or `https`, a host and optionally a port; nothing else.
 ///
 /// Held in the form that browsers send: lower case, without the default port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -92,7 +92,7 @@ fn host_and_port(text: &str) -> Result<(String, Option<u16>), String> {
     canonical_host(host).map(|host| (host, port))
 }
 
-/// A port as it stands in a URL: digits alone, not zero.
+/// A port as it is written in a URL: only digits, not zero.
 fn read_port(text: &str) -> Option<u16> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|port| digits && *port != 0)
@@ -113,7 +113,7 @@ fn canonical_host(host: &str) -> Result<String, String> {
         return Ok(host.to_owned());
     }
     if !host.is_ascii() {
-        return Err("has a host with letters beyond ASCII; write its `xn--` form".to_owned());
+        return Err("has a host with non-ASCII characters; write its `xn--` form".to_owned());
     }
     let label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -183,7 +183,7 @@ impl Item for CorsOrigin {
     const LIST: &'static str = "a list of origins, such as `https://app.example.com`";
 }
 
-/// Where browsers send reports: a URL with an origin, and perhaps a path and a query.
+/// Where browsers send reports: a URL with an origin, and optionally a path and a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportUrl {
     text: String,
@@ -217,7 +217,7 @@ impl Value for ReportUrl {
         // What would end a directive of the policy or the string of a header.
         let plain = |letter: char| letter.is_ascii_graphic() && !";,\"'<>\\^`{|}".contains(letter);
         if !rest.chars().all(plain) {
-            return Err("has a character that a URL must write as %XX".to_owned());
+            return Err("has a character that must be percent-encoded, as %XX".to_owned());
         }
         let slash = if rest.starts_with('/') { "" } else { "/" };
         Ok(Self { text: format!("{origin}{slash}{rest}"), origin })

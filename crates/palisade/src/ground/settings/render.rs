@@ -6,7 +6,7 @@ use super::value::Shape;
 
 /// A commented `palisade.toml` with every setting.
 ///
-/// For `production`, what must be set there is set, so that the file loads as it stands.
+/// If `production` is true, the settings that production requires are set, so that the file loads unchanged.
 pub fn template(production: bool) -> String {
     let mut text = "# The configuration of Palisade. Each commented line with a key shows a \
                     default or an example;\n# remove the `#` to set it. `palisade config check` \
@@ -53,12 +53,12 @@ pub fn environment_example() -> String {
 /// The reference page of all settings, in Markdown.
 pub fn settings_markdown() -> String {
     let mut text = "# Settings\n\nA setting is taken from a command-line flag, the environment, \
-                    `palisade.toml` or its default, in this\norder of precedence. The variable of \
-                    `section.key` is `PALISADE_SECTION__KEY`; lists are separated by\ncommas. With \
-                    the suffix `_FILE`, the variable contains the path of a file that holds the \
-                    value.\n`DATABASE_URL` and `SMTP_URL` are also read and rank below \
-                    `PALISADE_DATABASE__URL` and\n`PALISADE_MAIL__SMTP_URL`. `palisade config \
-                    show` lists the effective values and their origins.\n"
+                    `palisade.toml` or its default, in\nthis order of precedence. The environment \
+                    variable for `section.key` is `PALISADE_SECTION__KEY`;\nlists are separated by \
+                    commas. With the suffix `_FILE`, the variable contains the path of a \
+                    file\nthat holds the value. `DATABASE_URL` and `SMTP_URL` are also read and \
+                    rank below\n`PALISADE_DATABASE__URL` and `PALISADE_MAIL__SMTP_URL`. `palisade \
+                    config show` lists the effective\nvalues and their origins.\n"
         .to_owned();
     let mut section = "";
     for entry in CATALOGUE {

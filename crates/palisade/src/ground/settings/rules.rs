@@ -1,4 +1,4 @@
-//! What must hold between settings, and what development and production refuse.
+//! Rules that combine several settings, and the settings that development and production refuse.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::{
     Settings,
 };
 
-/// Judges settings that are right one by one.
+/// Checks the combination of settings that are valid individually.
 pub(super) fn check(settings: &Settings, reader: &mut Reader<'_>) {
     server(settings, reader);
     database(settings, reader);
@@ -30,8 +30,8 @@ fn server(settings: &Settings, reader: &mut Reader<'_>) {
     if trusts_the_internet(&server.trusted_proxies) {
         reader.refuse(
             &["server.trusted_proxies"],
-            "this trusts the forwarded headers of almost anyone: together, these networks contain \
-             more public IP addresses than any proxy needs (the limit is an IPv4 /8, an IPv6 /20)",
+            "this trusts forwarded headers from almost anyone: together, these networks contain \
+             more public IP addresses than any proxy needs (the limit is an IPv4 /8 or IPv6 /20)",
             "Name the networks of your own proxies, such as 10.0.0.0/8",
         );
     }
@@ -53,7 +53,7 @@ fn server(settings: &Settings, reader: &mut Reader<'_>) {
     if server.listen == server.admin_listen && server.listen.port() != 0 {
         reader.refuse(
             &["server.admin_listen", "server.listen"],
-            format!("{} is also the address and port of server.listen", server.admin_listen),
+            format!("{} is also the IP address and port of server.listen", server.admin_listen),
             "Use another port",
         );
     }
@@ -66,7 +66,7 @@ fn server(settings: &Settings, reader: &mut Reader<'_>) {
     }
 }
 
-/// The shortest time for which browser makers take a host into their lists.
+/// The shortest time for which browser makers add a host to their lists.
 const PRELOADED: Duration = Duration::from_secs(365 * 86_400);
 
 fn hsts(settings: &Settings, reader: &mut Reader<'_>) {
@@ -95,13 +95,13 @@ fn reports(settings: &Settings, reader: &mut Reader<'_>) {
     }
 }
 
-/// The most public addresses that trusted proxies may have: an IPv4 /8 and an IPv6 /20. The largest
-/// public proxy networks hold a fraction of that; a list that says "everyone" in pieces doesn't fit.
+/// The maximum number of public IP addresses that trusted proxies may have: an IPv4 /8 and an IPv6 /20. The largest
+/// public proxy networks hold a fraction of that; a list that covers everyone in pieces exceeds it.
 const MOST_PUBLIC_V4: u128 = 1 << (32 - 8);
 const MOST_PUBLIC_V6: u128 = 1 << (128 - 20);
 
-/// Networks that no host on the internet has an IP address in (RFC 6890): private, shared, loopback and
-/// link-local ones.
+/// Networks in which no host on the internet has an IP address (RFC 6890): private, shared, loopback and link-local
+/// ones.
 const NOT_PUBLIC_V4: [([u8; 4], u8); 6] = [
     ([10, 0, 0, 0], 8),
     ([100, 64, 0, 0], 10),
@@ -122,9 +122,9 @@ const IPV4_WITHIN: [(Ipv6Addr, u8, u8); 5] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, 32),
 ];
 
-/// SECURITY: judges the sum, because everyone can be named by halves as well as at once
-/// (test: networks_that_cover_everybody_in_pieces_are_refused), and the clients behind a gateway from IPv4 are
-/// everyone too (test: networks_that_hold_ipv4_in_ipv6_count_as_ipv4).
+/// SECURITY: checks the total, because everyone can be covered in two halves as well as at once (test:
+/// networks_that_cover_everybody_in_pieces_are_refused), and the clients behind a gateway from IPv4 are everyone too
+/// (test: networks_that_hold_ipv4_in_ipv6_count_as_ipv4).
 fn trusts_the_internet(networks: &[IpNet]) -> bool {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for network in networks {
@@ -179,7 +179,8 @@ fn database(settings: &Settings, reader: &mut Reader<'_>) {
         reader.refuse(
             &["database.url"],
             error.to_string(),
-            "Write sqlite:PATH, or postgres://USER:PASSWORD@HOST/NAME with ?sslmode=verify-full off this machine",
+            "Write sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME. A host other than this \
+             machine requires ?sslmode=verify-full",
         );
     }
 }
@@ -204,8 +205,8 @@ fn sessions(settings: &Settings, reader: &mut Reader<'_>) {
 const CUSTOM: [&str; 3] =
     ["passwords.argon2_memory", "passwords.argon2_passes", "passwords.argon2_lanes"];
 
-/// The pairs of memory in MiB and passes that OWASP's password storage sheet takes as equally
-/// strong; each is a minimum.
+/// The pairs of memory in MiB and passes that OWASP's password storage sheet regards as equally strong; each is a
+/// minimum.
 const OWASP_MINIMUM: [(u64, u32); 5] = [(46, 1), (19, 2), (12, 3), (9, 4), (7, 5)];
 
 fn custom_cost(settings: &Settings, reader: &mut Reader<'_>) {
@@ -291,7 +292,7 @@ fn transport(settings: &Settings, reader: &mut Reader<'_>) {
         reader.refuse(
             &["server.public_url", "server.environment"],
             format!("{} is not https, which production requires", server.public_url),
-            "Set the https:// origin under which users reach the server",
+            "Set the https:// origin at which users reach the server",
         );
     }
     if !is_internal(server.admin_listen) {
@@ -319,16 +320,16 @@ fn passkeys(settings: &Settings, reader: &mut Reader<'_>) {
     {
         reader.refuse(
             &["mfa.rp_id", "server.public_url"],
-            format!("browsers refuse passkeys of {id} on {host}"),
+            format!("browsers refuse passkeys for {id} on {host}"),
             "Use the host of server.public_url, or a parent domain",
         );
     }
     if settings.mfa.attestation == Attestation::Direct && settings.mfa.attestation_roots.is_none() {
         reader.refuse(
             &["mfa.attestation_roots", "mfa.attestation"],
-            "mfa.attestation requires a proof, but no certificate is named that it may lead to",
-            "Name a PEM file with the manufacturers' certificates, or leave mfa.attestation at \
-             none",
+            "mfa.attestation requires a proof, but no root certificates are set to verify it",
+            "Set it to a PEM file with the manufacturers' root certificates, or set \
+             mfa.attestation to none",
         );
     }
 }
@@ -361,7 +362,7 @@ fn protections(settings: &Settings, reader: &mut Reader<'_>) {
         reader.refuse(
             &["lockout.enabled", "server.environment"],
             "lockout can't be switched off in production",
-            "Remove it. To lock accounts later, raise lockout.threshold",
+            "Remove it. To allow more wrong passwords, raise lockout.threshold",
         );
     }
     for (name, rule) in &settings.limits.rules {
@@ -387,7 +388,7 @@ fn weak_custom_cost(settings: &Settings, reader: &mut Reader<'_>) {
     if passwords.cost == PasswordCost::Custom && !is_enough {
         reader.refuse(
             &[CUSTOM[0], CUSTOM[1], "passwords.cost", "server.environment"],
-            "with these passes, this is below OWASP's minimum for Argon2id",
+            "this is below OWASP's minimum for Argon2id at this number of passes",
             "The minimum is 46MiB with 1 pass, 19MiB with 2, 12MiB with 3, 9MiB with 4, 7MiB with \
              5",
         );

@@ -71,8 +71,8 @@ impl fmt::Display for DatabaseUrl {
     }
 }
 
-/// Hides the password before the last `@`, wherever a password that holds `/`, `?` or `@` itself
-/// puts it, and splits off the parameters.
+/// Hides the password before the last `@`, even if the password itself contains `/`, `?` or `@`, and splits off the
+/// parameters.
 fn hide_user_info(scheme: &str, rest: &str) -> (String, Option<String>) {
     let (user_info, place) = match rest.rsplit_once('@') {
         Some((user_info, place)) => (Some(user_info), place),
@@ -122,7 +122,7 @@ impl Value for DatabaseUrl {
 /// Where the root key comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RootKey {
-    /// The file that holds it.
+    /// The file that contains it.
     File(PathBuf),
     /// The key itself, in its text form.
     Text(Secret),
@@ -134,7 +134,7 @@ const ROOT_KEY_PREFIX: &str = "palisade-root-key-v1.";
 /// 32 bytes in base64url without padding.
 const ROOT_KEY_CHARACTERS: usize = 43;
 
-/// Secrets that stand in examples and tutorials; compared without case, spaces, `-` and `_`.
+/// Secrets that appear in examples and tutorials; compared without case, spaces, `-` and `_`.
 const PLACEHOLDERS: [&str; 14] = [
     "changeme",
     "changethis",
@@ -164,7 +164,7 @@ fn is_placeholder(text: &str) -> bool {
 
 impl Value for RootKey {
     const EXPECTED: &'static str = "the path of a root key file, with `/` or `.` in it; or, in \
-         the environment only, a root key, which begins `palisade-root-key-v1.`";
+         the environment only, a root key, which begins with `palisade-root-key-v1.`";
     const SHAPE: Shape = Shape::Text;
 
     fn parse(text: &str) -> Result<Self, String> {

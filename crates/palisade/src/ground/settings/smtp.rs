@@ -8,7 +8,7 @@ use super::value::{Shape, Value};
 
 /// The URL of a mail server: `smtps://USER:PASSWORD@HOST:PORT` or, with STARTTLS, `smtp://…`.
 ///
-/// `Display` and `Debug` hide user and password.
+/// `Display` and `Debug` hide the user and the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SmtpUrl {
     tls_from_the_start: bool,
@@ -69,7 +69,7 @@ impl Value for SmtpUrl {
         let tls_from_the_start = match scheme {
             "smtps" => true,
             "smtp" => false,
-            _ => return Err("begins neither smtps:// nor smtp://".to_owned()),
+            _ => return Err("begins with neither smtps:// nor smtp://".to_owned()),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (login, place) = match rest.rsplit_once('@') {
@@ -130,7 +130,7 @@ fn decoded(text: &str) -> Result<String, String> {
 pub struct Mailbox(message::Mailbox);
 
 impl Mailbox {
-    /// As the mail library has it.
+    /// The same, as a type of the mail library.
     pub(crate) fn inner(&self) -> &message::Mailbox {
         &self.0
     }

@@ -12,7 +12,7 @@ use super::load::refused_place;
 use super::value::Shape;
 use super::{LimitDefault, Origin, Problem, Sources};
 
-/// What the name of every variable of ours begins with.
+/// The prefix of all environment variables of Palisade.
 const VARIABLE_PREFIX: &str = "PALISADE_";
 
 /// The ending of a variable that names a file with the value.
@@ -28,7 +28,7 @@ pub(super) struct Given {
 /// The keys that exist, limit rules included, each with its entry.
 type Known = BTreeMap<String, &'static Entry>;
 
-/// Reads all sources, the weakest first; what can't be read at all becomes a problem.
+/// Reads all sources, in the order of increasing precedence. A source that can't be read becomes a problem.
 pub(super) fn gather(
     sources: &Sources<'_>,
     problems: &mut Vec<Problem>,
@@ -74,7 +74,7 @@ pub(super) fn variable(key: &str) -> String {
     format!("{VARIABLE_PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
 }
 
-/// `text` for a message: in backticks, without control characters, cut where it gets long.
+/// `text` for a message: in backticks, without control characters, truncated if it is long.
 pub(super) fn quoted(text: &str) -> String {
     const MOST: usize = 80;
     let mut shown: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();
@@ -88,14 +88,14 @@ pub(super) fn quoted(text: &str) -> String {
 struct Gathering<'a> {
     known: Known,
     given: BTreeMap<String, Given>,
-    /// The keys that a variable was met for, whether its value could be used or not.
+    /// The keys for which a variable was found, whether its value could be used or not.
     named: BTreeSet<String>,
     read_file: &'a dyn Fn(&Path) -> io::Result<String>,
     problems: &'a mut Vec<Problem>,
 }
 
 impl Gathering<'_> {
-    /// Takes a value, unless its source is no place for it.
+    /// Takes a value, unless it is not allowed in its source.
     fn accept(&mut self, key: &str, text: String, origin: Origin) {
         let given = Given { text, origin };
         match refused_place(key, &given) {
@@ -289,7 +289,7 @@ fn text_of(shape: Shape, value: &DeValue<'_>) -> Result<String, String> {
                 items.iter().enumerate().map(|(index, item)| item_of(index, item)).collect();
             items.map(|items| items.join(","))
         }
-        (_, other) => Err(format!("the value is of the type {}", other.type_str())),
+        (_, other) => Err(format!("the value is of type {}", other.type_str())),
     }
 }
 
@@ -298,11 +298,11 @@ fn item_of<'a>(index: usize, item: &'a Spanned<DeValue<'_>>) -> Result<&'a str, 
     let number = index + 1;
     match item.get_ref() {
         DeValue::String(text) if text.contains(',') => {
-            Err(format!("item {number} contains a comma; every item has its own quotes"))
+            Err(format!("item {number} contains a comma; put each item in its own quotes"))
         }
         DeValue::String(text) if text.trim().is_empty() => Err(format!("item {number} is empty")),
         DeValue::String(text) => Ok(text),
-        other => Err(format!("item {number} is of the type {}", other.type_str())),
+        other => Err(format!("item {number} is of type {}", other.type_str())),
     }
 }
 
@@ -316,7 +316,7 @@ fn written(entry: &Entry) -> String {
     }
 }
 
-/// A name from outside for a message, without control characters.
+/// An external name for a message, without control characters.
 fn shown_name(name: &str) -> String {
     quoted(name).trim_matches('`').to_owned()
 }
@@ -334,6 +334,6 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
 fn meant(nearest: Option<&str>) -> String {
     nearest.map_or_else(
         || "Remove it".to_owned(),
-        |nearest| format!("The nearest known setting is {nearest}; use that, or remove this"),
+        |nearest| format!("The most similar setting is {nearest}. Use it, or remove this one"),
     )
 }

@@ -945,7 +945,7 @@ mod texts {
         }));
     }
 
-    /// The page is written from the catalogue. When this fails, run the command that it prints.
+    /// The page is written from the catalogue. If this fails, run the command that it prints.
     #[test]
     fn the_reference_page_is_up_to_date() {
         let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/settings.md");

@@ -17,8 +17,8 @@ pub(super) enum Shape {
 
 /// A type that a setting can have.
 ///
-/// Every source hands over text: the environment and flags by nature, the configuration file after
-/// its own types have been compared with [`Value::SHAPE`]. The items of a list are joined by commas.
+/// Every source hands over text: the environment and flags contain nothing else, and the types in the configuration
+/// file are first compared with [`Value::SHAPE`]. The items of a list are joined by commas.
 pub(super) trait Value: Sized {
     /// What is expected, as it reads after "expected".
     const EXPECTED: &'static str;
@@ -103,7 +103,7 @@ impl Value for bool {
 }
 
 impl Value for String {
-    const EXPECTED: &'static str = "a text";
+    const EXPECTED: &'static str = "a string";
     const SHAPE: Shape = Shape::Text;
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -168,7 +168,7 @@ impl Value for IpNet {
     }
 }
 
-/// A list whose items can be told apart.
+/// A type that can be an item of a list.
 pub(super) trait Item: Value {
     /// What a list of these is called, as it reads after "expected".
     const LIST: &'static str;
@@ -231,7 +231,7 @@ impl Value for Duration {
 const SIZE_UNITS: [(&str, u64); 4] =
     [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
-/// Of the settings, those of this type are numbers of bytes; counts are `u8` or `u32`.
+/// Settings of this type are numbers of bytes; counts are `u8` or `u32`.
 impl Value for u64 {
     const EXPECTED: &'static str = "a size, such as `512B`, `64KiB` or `1MiB`";
     const SHAPE: Shape = Shape::Text;

@@ -173,11 +173,11 @@ words! {
     LogLevel, "`error`, `warn`, `info`, `debug` or `trace`" {
         /// Failures.
         Error = "error",
-        /// And what may lead to one.
+        /// Also what may lead to a failure.
         Warn = "warn",
-        /// And what happens.
+        /// Also what happens in normal operation.
         Info = "info",
-        /// And how.
+        /// Also how it happens.
         Debug = "debug",
         /// Everything.
         Trace = "trace",

@@ -20,7 +20,7 @@ pub(super) fn routes() -> Routes {
         .get("/", needs(READ), all)
         .summary("Lists the events of the audit log, newest first.")
         .and(Routes::at("/users/me").get("/activity", SIGNED_IN, activity).summary(
-            "Lists what the signed-in user did and what was done to their account, newest first.",
+            "Lists the events that the signed-in user caused or that concern them, newest first.",
         ))
 }
 
@@ -107,7 +107,7 @@ async fn page(app: &App, mut filter: Filter, paging: &Paging) -> Result<Json<Lis
 fn id(name: &str, text: Option<&str>) -> Result<Option<Uuid>> {
     text.map(Uuid::try_parse)
         .transpose()
-        .map_err(|_| Error::bad_field(name, "request.bad_id", "Use an id, as the API shows it."))
+        .map_err(|_| Error::bad_field(name, "request.bad_id", "Use an id that the API returned."))
 }
 
 fn time(name: &str, text: Option<&str>) -> Result<Option<Timestamp>> {

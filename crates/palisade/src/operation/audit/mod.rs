@@ -1,10 +1,10 @@
-//! The audit log for those who read it: administrators, users about themselves, and the operator who verifies it.
+//! Reading and verifying the audit log: for administrators, for users about themselves, and for the operator.
 //!
 //! # Promises
 //!
-//! - Verification finds any change, deletion, insertion or swap of records by a user who doesn't hold the root key, and
-//!   names the first bad one.
-//! - A missing key of a person without a recorded erasure is reported.
+//! - Verification finds any change, deletion, insertion or swap of records that was made without the root key, and
+//!   reports the first bad record.
+//! - A personal key that is missing without a recorded erasure is reported.
 //! - Users see what they did and what was done to them, but not the personal details of others, such as the IP address
 //!   of an administrator.
 //!
@@ -17,7 +17,7 @@ use crate::module::{Module, Permission};
 
 pub use verify::{Fault, verify};
 
-/// May read the audit log.
+/// Allows reading the audit log.
 pub const READ: Permission = Permission { name: "audit:read", summary: "Read the audit log" };
 
 /// The slice's table of contents.

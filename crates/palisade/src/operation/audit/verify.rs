@@ -1,7 +1,7 @@
 //! Verification of the whole log.
 //!
-//! The records are read page by page outside any transaction, so a log of any length is checked in little memory
-//! and nothing waits for it. What is chained while it runs lies above the head that it began with.
+//! The records are read page by page outside any transaction, so verifying a log of any length takes little memory and
+//! blocks nothing. Records that are chained in the meantime are above the head with which the verification began.
 
 use std::collections::BTreeSet;
 
@@ -18,22 +18,22 @@ const PAGE: i64 = 500;
 /// So many erased persons are remembered at most.
 const REMEMBERED: usize = 10_000;
 
-/// What is wrong with the log, at the first bad record.
+/// The fault at the first bad record of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// What was done.
+    /// The kind of fault.
     pub kind: FaultKind,
-    /// The record's place in the chain, counted from 1. `None` for a record that isn't chained and for the head.
+    /// The record's position in the chain, counted from 1. `None` for a record that isn't chained and for the head.
     pub index: Option<i64>,
-    /// The record, if it is there.
+    /// The id of the record, if the record exists.
     pub id: Option<Uuid>,
-    /// One sentence, for people.
+    /// A sentence that describes the fault.
     pub detail: String,
-    /// How many records before it are valid.
+    /// The number of valid records before it.
     pub good: i64,
 }
 
-/// Verifies the whole log. Returns how many records are valid, or the first bad one.
+/// Verifies the whole log. Returns the number of valid records, or the first fault.
 ///
 /// # Errors
 /// When the database fails.
@@ -195,7 +195,7 @@ impl Walk<'_> {
                     .then_some("the key of the person concerned can't be opened"),
                 // SECURITY: (test: a_key_of_a_person_is_missed_unless_its_erasure_is_recorded)
                 Read(Some(None)) if self.is_erased(person).await? => None,
-                _ => Some("the key of the person concerned is gone and no erasure is recorded"),
+                _ => Some("the key of the person concerned is missing, but no erasure is recorded"),
             };
             if let Some(detail) = detail {
                 return Ok(Some(self.fault(FaultKind::KeyMissing, index, id, detail)));

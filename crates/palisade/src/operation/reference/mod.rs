@@ -1,10 +1,10 @@
-//! The API's reference: its description at `/openapi.json`, and `/docs`, a page to read and try it.
+//! The API reference: the description of the API at `/openapi.json`, and `/docs`, a page for reading and trying it.
 //!
 //! # Promises
 //!
 //! - The description is generated from the routes that are served; there is no second list.
-//! - The page loads nothing from another host, runs under the strict policy of every page, and keeps what it is given
-//!   (tokens) only in memory.
+//! - The page loads nothing from another host, has the same strict content security policy as every page, and keeps the
+//!   tokens that it is given only in memory.
 
 use std::sync::OnceLock;
 
@@ -37,7 +37,7 @@ fn routes() -> Routes {
         .get("/assets/docs.css", ANYONE, || async { STYLE })
 }
 
-/// The page to read and try the API.
+/// The page with the interactive API reference.
 const PAGE: Page = Page {
     title: "API reference",
     styles: &["docs.css"],
@@ -56,15 +56,15 @@ const SCRIPT: Asset = Asset {
 const STYLE: Asset =
     Asset { media_type: "text/css; charset=utf-8", body: include_str!("../../pages/docs.css") };
 
-/// The description of the API that this app serves: generated when it is first requested, because most servers start
-/// more often than that, and the memory that generating it takes would stay with the process.
+/// The description of the API that this app serves. It is generated when it is first requested, because most servers
+/// start more often than they get such a request, and the process would keep the memory that generating it takes.
 pub struct Document {
     text: OnceLock<Bytes>,
     write: Box<dyn Fn() -> String + Send + Sync>,
 }
 
 impl Document {
-    /// The description that `write` will generate.
+    /// A description that `write` generates when it is first requested.
     pub fn new(write: impl Fn() -> String + Send + Sync + 'static) -> Self {
         Self { text: OnceLock::new(), write: Box::new(write) }
     }

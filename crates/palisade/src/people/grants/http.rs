@@ -33,7 +33,7 @@ pub(super) fn routes() -> Routes {
         )
         .put("/{id}/grants/{subject}", SIGNED_IN.keys(), give)
         .summary(
-            "Grants a subject exactly these actions on a resource.\n\nYou need `share` on the \
+            "Grants a subject exactly the given actions on a resource.\n\nYou need `share` on the \
              resource, and can grant only actions that you hold, for no longer than you hold them. \
              With the permission `resources:write`, you can grant any action.",
         )

@@ -1,16 +1,18 @@
-//! Grants: who may do what with which resource.
+//! Grants: which users may perform which actions on a resource.
 //!
-//! A resource is named by its type and id, both the application's own words; Palisade stores nothing else about it. A
-//! grant gives an action to a user, to all users with a role, or to anyone, without or with a time limit.
+//! A resource is identified by its type and id, which the application chooses. Palisade stores nothing else about it. A
+//! grant allows a user, all users with a role, or anyone to perform an action on a resource, with or without a time
+//! limit.
 //!
 //! # Promises
 //!
-//! - What isn't granted isn't allowed, and what has expired isn't granted.
-//! - A holder of `share` on a resource can grant only what they hold there themselves, for no longer than they hold it,
-//!   and can withdraw only what they hold for at least as long.
+//! - An action is allowed only if it is granted. An expired grant has no effect.
+//! - A user with `share` on a resource can grant only actions that they hold on it themselves, for no longer than they
+//!   hold them, and can withdraw only actions that they hold for at least as long.
 //! - A resource that the caller may not see looks like one that doesn't exist.
-//! - Grants end with their user or role.
-//! - "What may I see" is one statement that an index answers ([`visible`]).
+//! - A grant ends when its user or role is deleted.
+//! - The resources on which a user may perform an action are found with one statement, which uses an index
+//!   ([`visible`]).
 //!
 //! Tables: `grants`.
 
@@ -34,14 +36,14 @@ use crate::shape;
 
 pub use subject::{Action, Resource, ResourceId, ResourceType, Subject};
 
-/// May see the grants on every resource and check those of all subjects.
+/// Allows seeing the grants on every resource and checking those of all subjects.
 pub const READ: Permission =
     Permission { name: "resources:read", summary: "See the grants on every resource" };
-/// May give and withdraw grants on every resource.
+/// Allows giving and withdrawing grants on every resource.
 pub const WRITE: Permission =
     Permission { name: "resources:write", summary: "Grant and withdraw actions on every resource" };
 
-/// A subject was granted something.
+/// Actions on a resource were granted to a subject.
 pub const GIVEN: Event =
     Event { name: "grants.given", summary: "Actions on a resource were granted" };
 /// A grant was withdrawn.
@@ -99,7 +101,7 @@ fn view((resource_type, resource_id, subject, action, expires_at): Row) -> Grant
     GrantView { resource_type, resource_id, subject, action, expires_at }
 }
 
-/// Grants exactly these actions to a subject, whatever it was granted before.
+/// Grants exactly these actions on a resource to a subject. They replace the actions that it was granted before.
 ///
 /// # Errors
 /// `grants.no_such_subject`; or the database fails.
@@ -144,7 +146,7 @@ pub async fn put(
 /// Withdraws everything that a subject was granted on a resource.
 ///
 /// # Errors
-/// Not found, if that is nothing; or the database fails.
+/// Not found, if the subject has no grants on the resource; or the database fails.
 pub async fn withdraw(change: &mut Change, resource: &Resource, subject: &Subject) -> Result<()> {
     if clear(change, resource, subject).await? == 0 {
         return Err(Error::not_found());
@@ -188,7 +190,7 @@ async fn exists(change: &mut Change, subject: &Subject) -> Result<bool> {
     Ok(found.is_some())
 }
 
-/// Deletes every grant on a resource: for applications, with the resource itself.
+/// Deletes every grant on a resource. Applications call it when they delete the resource itself.
 ///
 /// # Errors
 /// When the database fails.
@@ -202,7 +204,7 @@ pub async fn forget(change: &mut Change, resource: &Resource) -> Result<()> {
     Ok(())
 }
 
-/// Every grant on a resource that holds now, by subject and action.
+/// Every unexpired grant on a resource, sorted by subject and action.
 ///
 /// # Errors
 /// When the database fails.
@@ -219,7 +221,7 @@ pub async fn list(app: &App, resource: &Resource) -> Result<Vec<GrantView>> {
     Ok(rows.into_iter().map(view).collect())
 }
 
-/// Every grant that names a user and holds now.
+/// Every unexpired grant whose subject is this user.
 ///
 /// # Errors
 /// When the database fails.
@@ -269,10 +271,10 @@ pub async fn because(
     Ok(row.map(|(subject,)| subject))
 }
 
-/// What a user may do with a resource, and until when. `None` means without a time limit.
+/// The actions that a user may perform on a resource, and when each one expires. `None` means no time limit.
 pub type Held = BTreeMap<String, Option<Timestamp>>;
 
-/// What a user may do with a resource.
+/// The actions that a user may perform on a resource.
 ///
 /// # Errors
 /// When the database fails.
@@ -281,7 +283,8 @@ pub async fn held(app: &App, user: UserId, resource: &Resource) -> Result<Held> 
     Ok(latest(app.db.all(HELD, held_args(user, resource, now)).await?))
 }
 
-/// What a user may do with a resource, as a change sees it while it holds the grants of the resource.
+/// The actions that a user may perform on a resource, read within a change, which then holds the grants on the
+/// resource.
 ///
 /// # Errors
 /// When the database fails.
@@ -317,7 +320,7 @@ fn latest(rows: Vec<(String, Option<Timestamp>)>) -> Held {
     held
 }
 
-/// What a subject was granted on a resource, as a change sees it.
+/// The actions that were granted to a subject on a resource, read within a change.
 ///
 /// # Errors
 /// When the database fails.
@@ -337,18 +340,18 @@ pub async fn given_now(
     Ok(latest(rows))
 }
 
-/// Which resources are looked for.
+/// The criteria of a search for resources.
 #[derive(Clone, Copy, Debug)]
 pub struct Looked<'a> {
-    /// Their kind.
+    /// The type of the resources.
     pub kind: &'a ResourceType,
-    /// The action to perform on them.
+    /// The action to perform on the resources.
     pub action: &'a Action,
     /// Only ids after this one.
     pub after: &'a str,
 }
 
-/// Ids of the resources with which a user may do something, sorted.
+/// The ids of the resources on which a user may perform the action, sorted.
 ///
 /// # Errors
 /// When the database fails.

@@ -1,4 +1,4 @@
-//! The words of grants: resources, actions, subjects.
+//! The types that describe grants: resources, actions and subjects.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use crate::id::UserId;
 use crate::roles::RoleName;
 use crate::shape;
 
-/// Declares a word with the characters of [`RoleName`].
+/// Declares a name type with the characters of [`RoleName`].
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -17,7 +17,7 @@ macro_rules! name_type {
         pub struct $name(RoleName);
 
         impl $name {
-            /// The word.
+            /// The name.
             pub fn as_str(&self) -> &str {
                 self.0.as_str()
             }
@@ -45,16 +45,16 @@ macro_rules! name_type {
 }
 
 name_type! {
-    /// A type of resource, named by the application: `document`.
+    /// A type of resource, named by the application, such as `document`.
     ResourceType
 }
 name_type! {
-    /// What can be done with a resource, named by the application: `read`. `share` allows granting.
+    /// An action on a resource, named by the application, such as `read`. `share` allows granting.
     Action
 }
 
-/// The id of a resource within its type: 1 to 200 of `A-Z a-z 0-9 - . _ ~`, as a path allows (RFC 3986), not beginning
-/// with a dot.
+/// The id of a resource within its type: 1 to 200 of the characters `A-Z a-z 0-9 - . _ ~`, which a path may contain
+/// (RFC 3986). It doesn't begin with a dot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceId(String);
 
@@ -90,13 +90,13 @@ impl JsonSchema for ResourceId {
 /// A resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
-    /// Its kind.
+    /// The type.
     pub kind: ResourceType,
-    /// Which one.
+    /// The id within the type.
     pub id: ResourceId,
 }
 
-/// Who is granted something.
+/// The subject of a grant: the users to whom it applies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// A user.
@@ -108,12 +108,12 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// The user, if it is one.
+    /// The user's id, if the subject is a user.
     pub fn user(&self) -> Option<UserId> {
         if let Self::User(user) = self { Some(*user) } else { None }
     }
 
-    /// The role's name, if it is one.
+    /// The role's name, if the subject is a role.
     pub fn role(&self) -> Option<&str> {
         if let Self::Role(role) = self { Some(role.as_str()) } else { None }
     }

@@ -1,4 +1,4 @@
-//! `/mailbox`: what would have been sent, in development.
+//! `/mailbox`: in development, the emails that would have been sent.
 
 use axum::extract::State;
 use axum::http::HeaderMap;

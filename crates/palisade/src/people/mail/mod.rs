@@ -1,13 +1,15 @@
-//! Mail: an email is written in the change that causes it, and leaves afterwards.
+//! Mail: an email is queued in the change that causes it, and sent after the change commits.
 //!
 //! # Promises
 //!
-//! - An email and its cause are in the database together or not at all. A mail server that is down, slow
-//!   or refuses neither fails nor delays a request, and loses no email: it is tried again for three days
-//!   and kept afterwards.
-//! - A queued email is sealed, and erased once it is sent: neither recipients nor links can be read from the table.
-//! - Links begin with `server.public_url`, whatever a request says.
-//! - One process sends an email; if it dies between sending it and recording that, the email is sent again.
+//! - An email and its cause are in the database together or not at all. A mail server that is down or slow, or that
+//!   refuses an email, causes no request to fail or wait. No email is lost: delivery is retried for three days, and an
+//!   email that could not be delivered is kept after that.
+//! - A queued email is sealed, and its content is erased once it is sent: neither recipients nor links can be read from
+//!   the table.
+//! - Links begin with `server.public_url`, whatever a request contains.
+//! - Each email is sent by one process. If the process dies after sending it and before recording that, the email is
+//!   sent again.
 //!
 //! Tables: `outbox`.
 
@@ -31,7 +33,7 @@ pub use crate::email_template::{Content, EmailTemplate, Prepare, for_people};
 pub use render::{EmailTemplates, Rendered};
 pub use transport::Post;
 
-/// An email could not be delivered for three days.
+/// An email could not be delivered within three days.
 pub const FAILED: Event = Event { name: "mail.failed", summary: "An email could not be delivered" };
 
 /// The slice's table of contents.
@@ -77,12 +79,12 @@ pub fn as_written(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Co
     })
 }
 
-/// Whether emails leave this server, or in development reach the mailbox page.
+/// Whether this server sends emails, or in development shows them on the mailbox page.
 pub fn is_on(app: &App) -> bool {
     app.state::<Post>().is_on()
 }
 
-/// Refuses what can't be done without mail.
+/// Refuses an operation that needs mail if this server sends none.
 ///
 /// # Errors
 /// `mail.off`.
@@ -94,7 +96,7 @@ pub fn needed(app: &App) -> Result<()> {
     Err(Error::unavailable("mail.off", detail))
 }
 
-/// Writes an email, in the change that causes it; nothing where no mail is sent.
+/// Queues an email, in the change that causes it. Does nothing if this server sends no mail.
 ///
 /// # Errors
 /// When the database fails.

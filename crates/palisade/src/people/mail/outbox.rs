@@ -1,4 +1,4 @@
-//! What waits to be sent.
+//! The queue of emails that wait to be sent.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ fn key(app: &App) -> SealingKey {
     app.root.derive("outbox")
 }
 
-/// Writes an email down.
+/// Stores an email in the queue.
 pub(super) async fn put(
     change: &mut Change,
     template: &EmailTemplate,
@@ -56,7 +56,7 @@ pub(super) async fn put(
     Ok(())
 }
 
-/// Sends everything that is due.
+/// Sends all emails that are due.
 pub(super) async fn send_due(app: &App) -> Result<()> {
     if !app.state::<Post>().is_on() {
         return Ok(());
@@ -159,7 +159,7 @@ async fn note(app: &App, taken: &Taken, problem: Option<String>) -> Result<()> {
     change.commit(entry.detail("problem", problem)).await
 }
 
-/// Deletes what is long over.
+/// Deletes emails that were sent or given up long ago.
 pub(super) async fn prune(app: &App) -> Result<()> {
     let before = app.clock.now().minus(KEPT_FOR);
     let sql = "delete from outbox where next_try_at is null and created_at < $1";

@@ -1,4 +1,4 @@
-//! Emails from their templates: the built-in ones, or those of the operator's directory.
+//! Renders emails from templates: the built-in ones, or those in the operator's directory.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,22 +10,22 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 
-/// All emails, their templates read and checked.
+/// The templates of all emails, read and checked.
 pub struct EmailTemplates {
     all: Vec<&'static EmailTemplate>,
     templates: Environment<'static>,
 }
 
-/// An email as it leaves.
+/// A rendered email, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
     /// The recipient's email address.
     pub to: String,
-    /// One line.
+    /// The subject, a single line.
     pub subject: String,
     /// The plain text.
     pub text: String,
-    /// The same as HTML.
+    /// The same text as HTML.
     pub html: String,
 }
 
@@ -59,12 +59,12 @@ impl EmailTemplates {
         Ok(Self { all, templates })
     }
 
-    /// The email of this name.
+    /// The email template with this name.
     pub fn find(&self, name: &str) -> Option<&'static EmailTemplate> {
         self.all.iter().find(|template| template.name == name).copied()
     }
 
-    /// Writes an email; the error is a word for the operator.
+    /// Renders an email. The error is a message for the operator.
     ///
     /// # Errors
     /// When a template uses a value that doesn't exist, or has no subject.
@@ -88,7 +88,7 @@ impl EmailTemplates {
         };
         let text = write(format!("{}.txt", template.name))?;
         let (subject, text) = text.split_once('\n').ok_or("the text has no subject")?;
-        let subject = subject.strip_prefix("Subject: ").ok_or("the first line is not a Subject")?;
+        let subject = subject.strip_prefix("Subject: ").ok_or("the first line has no Subject:")?;
         let html = write(format!("{}.html", template.name))?;
         // A line break would end the header.
         let subject = subject.chars().filter(|c| !c.is_control()).take(200).collect();

@@ -19,10 +19,10 @@ use crate::settings::{Settings, SmtpUrl};
 
 /// How long a mail server may take for one step.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How many emails the mailbox of development shows.
+/// How many emails the development mailbox shows.
 const SHOWN: usize = 200;
 
-/// Where emails go.
+/// The destination of emails: a mail server, the development mailbox, or none.
 pub struct Post(Way);
 
 enum Way {
@@ -31,7 +31,7 @@ enum Way {
     Nowhere,
 }
 
-/// An email in the mailbox of development.
+/// An email in the development mailbox.
 #[derive(Clone, Debug)]
 pub struct Shown {
     /// When it would have been sent.
@@ -56,19 +56,19 @@ impl Post {
         }))
     }
 
-    /// Whether emails are delivered or shown.
+    /// Whether emails are delivered, or shown in the development mailbox.
     pub fn is_on(&self) -> bool {
         !matches!(self.0, Way::Nowhere)
     }
 
-    /// The contents of the development mailbox, newest first. `None` where emails are really sent.
+    /// The contents of the development mailbox, newest first. `None` if this server has no such mailbox.
     pub fn mailbox(&self) -> Option<Vec<Shown>> {
         let Way::Mailbox(shown) = &self.0 else { return None };
         let shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
         Some(shown.iter().rev().cloned().collect())
     }
 
-    /// Sends; the error is a word for the operator, without the recipient.
+    /// Sends an email. The error is a message for the operator that doesn't name the recipient.
     pub(super) async fn send(&self, app: &App, id: Uuid, email: Rendered) -> Result<(), String> {
         match &self.0 {
             Way::Server { transport, from } => {
@@ -115,7 +115,7 @@ fn transport(url: &SmtpUrl, settings: &Settings) -> Result<AsyncSmtpTransport<To
 }
 
 fn unusable(error: &dyn std::error::Error) -> Error {
-    Error::internal(format!("the file of mail.root_certificate can't be used: {error}"))
+    Error::internal(format!("the file that mail.root_certificate names can't be used: {error}"))
 }
 
 /// `Auto-Submitted` (RFC 3834 section 5): no one's holiday notice answers.

@@ -39,7 +39,7 @@ pub(super) fn routes() -> Routes {
         .or(Kind::Conflict, "roles.built_in")
         .delete("/{role}", needs(WRITE).fresh(), remove)
         .summary(
-            "Deletes a role and takes it from every user.\n\nYou must hold all its permissions.",
+            "Deletes a role and removes it from every user.\n\nYou must hold all its permissions.",
         )
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "roles.built_in")
@@ -54,7 +54,7 @@ pub(super) fn routes() -> Routes {
                 .summary("Gives a user a role.\n\nYou must hold all its permissions.")
                 .or(Kind::Denied, "access.exceeds_own")
                 .delete("/{role}", needs(users::WRITE).fresh(), take)
-                .summary("Takes a role from a user.")
+                .summary("Removes a role from a user.")
                 .or(Kind::Denied, "access.exceeds_own")
                 .or(Kind::Conflict, "roles.built_in")
                 .or(Kind::Conflict, "users.last_admin"),

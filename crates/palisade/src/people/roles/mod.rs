@@ -2,10 +2,10 @@
 //!
 //! # Promises
 //!
-//! - `admin` holds every permission there is and can't be changed; all users have `user`.
-//! - Users can add to a role only permissions that they hold themselves, and can give only roles whose permissions they
-//!   all hold.
-//! - A change takes effect on the next request in this process, and within 250 ms in every other.
+//! - The role `admin` holds every permission and can't be changed. All users have the role `user`.
+//! - Users can add to a role only permissions that they hold themselves, and can give only roles of which they hold
+//!   every permission.
+//! - A change takes effect on the next request in this process, and within 250 ms in every other one.
 //!
 //! The permissions of a role are read with every user. They are stored by the slice `users`
 //! (`users::set_role_permissions`).
@@ -29,10 +29,10 @@ use crate::record::Event;
 use crate::shape;
 use crate::users::{self, ADMIN, AllPermissions, Authority, Holder, USER};
 
-/// May see roles and permissions.
+/// Allows seeing roles and permissions.
 pub const READ: Permission =
     Permission { name: "roles:read", summary: "See roles and permissions" };
-/// May create, change and delete roles.
+/// Allows creating, changing and deleting roles.
 pub const WRITE: Permission =
     Permission { name: "roles:write", summary: "Create, change and delete roles" };
 
@@ -117,7 +117,7 @@ pub struct Role {
 pub struct Wanted {
     /// What the role is for.
     pub description: String,
-    /// What its holders may do; all of them exist.
+    /// The permissions of the role. All of them must exist.
     pub permissions: BTreeSet<String>,
 }
 
@@ -138,7 +138,7 @@ fn role(app: &App, (name, description, permissions): Row) -> Role {
     Role { name, description, permissions }
 }
 
-/// All roles, by name.
+/// All roles, sorted by name.
 ///
 /// # Errors
 /// When the database fails.
@@ -156,7 +156,7 @@ pub async fn list(app: &App) -> Result<Vec<Role>> {
     Ok(rows.into_iter().map(|row| role(app, row)).collect())
 }
 
-/// A role.
+/// The role with this name.
 ///
 /// # Errors
 /// When the database fails.
@@ -165,7 +165,7 @@ pub async fn find(app: &App, name: &RoleName) -> Result<Option<Role>> {
     Ok(row.map(|row| role(app, row)))
 }
 
-/// A role, as a change sees it.
+/// The role with this name, read within a change.
 ///
 /// # Errors
 /// When the database fails.
@@ -213,7 +213,8 @@ pub async fn create(mut change: Change, name: &RoleName, wanted: Wanted) -> Resu
 /// Changes a role. Fields that aren't given stay unchanged.
 ///
 /// # Errors
-/// Not found; `roles.built_in`; `access.exceeds_own` if it adds or takes away what isn't held; or the database fails.
+/// Not found; `roles.built_in`; `access.exceeds_own` if it adds or removes permissions that the caller doesn't hold; or
+/// the database fails.
 pub async fn change(
     mut change: Change,
     name: &RoleName,
@@ -284,7 +285,7 @@ pub async fn grant(mut change: Change, user: UserId, name: &RoleName) -> Result<
     change.commit_quietly("giving a role noted its own event").await
 }
 
-/// What a change that takes a role from a user holds, so that requests in progress lose the role's rights.
+/// The holds of a change that takes a role from a user. They make requests in progress lose the role's rights.
 pub fn held_for_revoking(user: UserId) -> [Hold; 2] {
     [Hold::Alone(user), Hold::Administrators]
 }
@@ -292,7 +293,7 @@ pub fn held_for_revoking(user: UserId) -> [Hold; 2] {
 /// Takes a role from a user.
 ///
 /// # Errors
-/// Not found; `roles.built_in` for the one that all users have; `users.last_admin`; or the database fails.
+/// Not found; `roles.built_in` for the role that all users have; `users.last_admin`; or the database fails.
 pub async fn revoke(mut change: Change, user: UserId, name: &RoleName) -> Result<()> {
     if name.as_str() == USER {
         return Err(built_in());
@@ -305,7 +306,7 @@ pub async fn revoke(mut change: Change, user: UserId, name: &RoleName) -> Result
 /// Checks the names of roles for a user to be created.
 ///
 /// # Errors
-/// `roles.unknown`, with the place; `roles.too_many_roles`; `access.exceeds_own`; or the database fails.
+/// `roles.unknown`, with the position in the list; `roles.too_many_roles`; `access.exceeds_own`; or the database fails.
 pub async fn check_for_new(change: &mut Change, names: &[String]) -> Result<()> {
     if names.is_empty() {
         return Ok(());
@@ -332,8 +333,8 @@ pub async fn check_for_new(change: &mut Change, names: &[String]) -> Result<()> 
     Ok(())
 }
 
-/// Refuses to give a role with more than one holds, or to take it from everyone: permissions, or what else is open to
-/// the role.
+/// Refuses to give a role, or to take it from everyone, if it has permissions or other rights that the caller doesn't
+/// hold.
 async fn may_give(change: &mut Change, authority: &Authority, role: &Role) -> Result<()> {
     authority.may_delegate(&role.name, role.permissions.iter().map(String::as_str))?;
     let app = change.app().clone();

@@ -9,30 +9,31 @@ use crate::app::{ActorKind, App, Change, Hold, Rights};
 use crate::error::{Error, Kind, Result, bad_token};
 use crate::id::UserId;
 
-/// The extent of a caller's authority: what they hold themselves, and no more.
+/// The authority of a caller. It covers the rights that the caller holds, and no others.
 #[derive(Clone, Debug)]
 pub enum Authority {
-    /// The operator of the machine: everything.
+    /// The operator, who may do everything.
     Operator,
     /// A signed-in user.
     User {
-        /// Who.
+        /// The user's id.
         id: UserId,
-        /// Whether they hold the role [`ADMIN`]: whatever may ever be done.
+        /// Whether the user holds the role [`ADMIN`], which allows everything, including permissions that are added
+        /// later.
         admin: bool,
-        /// Roles that they hold.
+        /// The roles that the user holds.
         roles: Vec<String>,
-        /// What they may do.
+        /// The permissions that the user has with the credential in use.
         permissions: Arc<BTreeSet<String>>,
     },
 }
 
 impl Authority {
-    /// The authority of the actor who makes a change, as of now: the roles are read within the change, which holds what
-    /// they depend on. Rights that were taken away while the change waited don't count.
+    /// The current authority of the actor of a change. The roles are read within the change, which holds what they
+    /// depend on. Rights that were taken away while the change waited don't count.
     ///
     /// # Errors
-    /// The caller is not signed in; or the database fails.
+    /// If the caller is not signed in; or the database fails.
     pub async fn of(change: &mut Change) -> Result<Self> {
         if matches!(change.actor().kind, ActorKind::Operator | ActorKind::System) {
             return Ok(Self::Operator);
@@ -58,7 +59,7 @@ impl Authority {
         Self::User { id: user.id, admin, roles: user.roles.clone(), permissions }
     }
 
-    /// Whether a permission is held.
+    /// Whether the caller holds a permission.
     pub fn holds(&self, permission: &str) -> bool {
         match self {
             Self::Operator => true,
@@ -115,7 +116,7 @@ impl Authority {
         if *admin || *id == target.id || !above { Ok(()) } else { Err(exceeds_own()) }
     }
 
-    /// Refuses to act on a user to whom something is open beside permissions that isn't open to the caller.
+    /// Refuses to act on a user who has rights, in addition to permissions, that the caller doesn't have.
     ///
     /// # Errors
     /// `access.exceeds_own`; or the database fails.
@@ -136,7 +137,7 @@ impl Authority {
 }
 
 /// The user that a change acts on, if its actor holds everything that the user holds: each permission, and each grant
-/// on a resource. For every act except those that only stop an account.
+/// on a resource. It is for every act except those that only stop an account.
 ///
 /// # Errors
 /// Not found; `access.exceeds_own`; or the database fails.
@@ -158,11 +159,11 @@ async fn judged(change: &mut Change, target: UserId) -> Result<(Authority, User)
     Ok((authority, target))
 }
 
-/// Begins a change of a user whom the caller may manage ([`find_manageable`]). It holds `holds`, among them the
-/// user's account.
+/// Begins a change of a user whom the caller may manage ([`find_manageable`]). The change holds `holds`, which must
+/// include the user's account.
 ///
 /// # Errors
-/// Not found; `access.exceeds_own`; as [`App::change`].
+/// Not found; `access.exceeds_own`; or an error of [`App::change`].
 pub async fn change_manageable(
     app: &App,
     caller: &Caller,
@@ -174,11 +175,11 @@ pub async fn change_manageable(
     Ok((change, target))
 }
 
-/// Begins a change that stops the sessions, keys or sign-ins of a user, each of whose permissions the caller holds.
-/// Grants aren't required: stopping a stolen account gives no access to it.
+/// Begins a change that only stops an account: its sessions, API keys or sign-ins. The caller must hold each of the
+/// user's permissions. Grants aren't required: stopping a stolen account gives no access to it.
 ///
 /// # Errors
-/// As [`change_manageable`].
+/// The same as [`change_manageable`].
 pub async fn change_stoppable(
     app: &App,
     caller: &Caller,
@@ -197,8 +198,8 @@ async fn begin(app: &App, caller: &Caller, target: UserId, holds: &[Hold]) -> Re
     app.change_holding(&caller.actor, holds).await
 }
 
-/// The user whose keys a caller may see, if the caller holds each of the user's permissions. For reading only: a change
-/// checks this within its transaction.
+/// The user whose API keys a caller may see, if the caller holds each of the user's permissions. It is for reading
+/// only: a change checks the permissions within its transaction.
 ///
 /// # Errors
 /// Not found; `access.exceeds_own`; or the database fails.
@@ -213,7 +214,7 @@ pub async fn stoppable(app: &App, caller: &Caller, target: UserId) -> Result<Use
     Ok(target)
 }
 
-/// The request requires rights that the caller doesn't hold.
+/// The error for a request that requires rights that the caller doesn't hold.
 pub fn exceeds_own() -> Error {
     let detail = "This requires rights that you don't hold. Ask an administrator.";
     Error::new(Kind::Denied, "access.exceeds_own", detail)

@@ -56,7 +56,7 @@ pub async fn set_email(
     Ok(())
 }
 
-/// The email address belongs to another account.
+/// The error for an email address that belongs to another account.
 pub fn email_taken() -> Error {
     let detail = "An account with this email address already exists.";
     Error::new(Kind::Conflict, "users.email_taken", detail)

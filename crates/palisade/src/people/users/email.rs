@@ -1,11 +1,12 @@
-//! Email addresses: what is accepted, and when two of them are the same account.
+//! Email addresses: which ones are accepted, and when two of them belong to the same account.
 //!
-//! Two forms are kept: the email address itself and its `key`, which is unique: the local part in compatibility form
-//! (NFKC) and without case, the domain in its ASCII form (UTS 46).
+//! Two forms are stored: the email address itself and its `key`, which is unique. The key consists of the case-folded
+//! local part in compatibility form (NFKC) and the domain in its ASCII form (UTS 46).
 //!
 //! # Promises
 //!
-//! - Email addresses that a person or a mail system could take for each other are one account or are refused.
+//! - Email addresses that a person or a mail system could confuse with each other belong to the same account or are
+//!   refused.
 //! - Mail goes only to the email address as its owner wrote it.
 
 use unicode_normalization::UnicodeNormalization as _;
@@ -22,7 +23,7 @@ const LONGEST_LOCAL: usize = 64;
 /// Letters by their category that show nothing: fillers of Hangul syllables.
 const UNSEEN_LETTERS: [char; 2] = ['\u{115f}', '\u{1160}'];
 
-/// An email address that was checked.
+/// A valid email address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Email {
     written: String,
@@ -33,7 +34,7 @@ impl Email {
     /// Checks an email address.
     ///
     /// # Errors
-    /// `email.invalid`, with the rule that it breaks.
+    /// `email.invalid`, with the rule that the email address breaks.
     pub fn parse(text: &str) -> Result<Self, Broken> {
         let text = text.trim_matches(' ');
         // Looked at before any work that grows with it.
@@ -57,12 +58,12 @@ impl Email {
         Ok(Self { key: format!("{}@{ascii}", fold(local)), written })
     }
 
-    /// The email address, as it was written; the domain in ASCII.
+    /// The email address as it was written, with the domain in ASCII.
     pub fn as_str(&self) -> &str {
         &self.written
     }
 
-    /// What two email addresses have in common when they are the same account.
+    /// The key of the email address, which is the same for all email addresses that belong to the same account.
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -83,13 +84,15 @@ fn check_local(local: &str) -> Result<(), Broken> {
     let other = |c: char| c.is_alphanumeric() && !UNSEEN_LETTERS.contains(&c);
     if !local.chars().all(|c| if c.is_ascii() { ascii(c) } else { other(c) }) {
         return broken(
-            "Before the @, use letters, digits and . _ + - and the like. Spaces, quotes and @ are \
-             not allowed.",
+            "Before the @, use letters, digits, and characters such as . _ + and -. Spaces, quotes \
+             and @ are not allowed.",
         );
     }
     // A letter that only looks different (full width, ligature, long s) could be another's email.
     if !local.nfkc().eq(local.chars()) {
-        return broken("Write the part before the @ in plain characters.");
+        return broken(
+            "Before the @, use plain characters, not variants like ligatures or full-width forms.",
+        );
     }
     Ok(())
 }
@@ -114,7 +117,7 @@ fn ascii_domain(domain: &str) -> Result<String, Broken> {
     }
 }
 
-/// Without case, in the way that also joins what only differs in upper case (ı and i, ß and ss).
+/// Folds the case of a text. Texts that are the same in upper case become the same, such as ı and i, or ß and ss.
 pub(super) fn fold(text: &str) -> String {
     let mut folded = text.to_owned();
     // SECURITY: ẞ becomes ß first and only then ss: what could be folded further would be an account of its own beside
@@ -139,7 +142,8 @@ fn fold_once(text: &str) -> String {
     lower.nfkc().filter(|c| *c != '\u{307}').collect()
 }
 
-/// What a person is searched by who is called so. Some characters become 18 of them; an index has no room for that.
+/// The form of a name by which a person is searched for. It is cut off, because some characters become 18 characters,
+/// for which an index has no room.
 pub(super) fn name_key(name: &str) -> String {
     fold(name).chars().take(200).collect()
 }

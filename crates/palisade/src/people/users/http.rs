@@ -1,4 +1,4 @@
-//! `/users/me` and the administrators' view of users.
+//! `/users/me`, and the routes with which administrators see users.
 
 use axum::Json;
 use axum::extract::State;
@@ -24,9 +24,9 @@ pub(super) fn routes() -> Routes {
         .summary("Updates the given fields of the signed-in user.")
         .get("/", needs(READ), all)
         .summary(
-            "Lists all users, oldest first.\n\nWith `query`, lists the users whose email address \
-             starts with it, by email address, followed by the users whose name starts with it, by \
-             name.",
+            "Lists all users, oldest first.\n\nIf `query` is set, lists the users whose email \
+             address starts with it, sorted by email address, and then the users whose name starts \
+             with it, sorted by name.",
         )
         .get("/{id}", needs(READ), one)
         .summary("Returns a user.")
@@ -111,10 +111,10 @@ async fn view(app: &App, user: UserId) -> Result<Written<UserView>> {
     current(app, user).await?.ok_or_else(bad_token)?.written(app.clock.now())
 }
 
-/// Tells a field that is absent from one that is null.
+/// Distinguishes an absent field from a field that is null.
 ///
 /// # Errors
-/// When it is neither null nor text.
+/// When the field is neither null nor text.
 pub fn absent_or_null<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<Option<Option<String>>, D::Error> {

@@ -11,10 +11,10 @@ use crate::error::{Result, bad_token};
 use crate::id::UserId;
 
 /// The identity behind a credential of this user, with all of their permissions and without a fresh proof of identity.
-/// A kind of credential that proves more or may do less adjusts it.
+/// A kind of credential that proves more or allows less adjusts the result.
 ///
 /// # Errors
-/// `access.invalid_token`, if there is no such user or they are disabled; or the database is needed and doesn't answer.
+/// `access.invalid_token`, if the user doesn't exist or is disabled; or the database is needed and doesn't answer.
 pub async fn identity(app: &App, user: UserId, credential: Credential) -> Result<Identity> {
     let user = current(app, user).await?.filter(|user| !user.disabled).ok_or_else(bad_token)?;
     Ok(Identity {
@@ -30,8 +30,7 @@ pub async fn identity(app: &App, user: UserId, credential: Credential) -> Result
     })
 }
 
-/// What a change must know about the account that it depends on. `None` if it is deleted or
-/// disabled.
+/// The state of the account on which a change depends. `None` if the account is deleted or disabled.
 ///
 /// # Errors
 /// When the database fails.

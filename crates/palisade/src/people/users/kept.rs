@@ -1,5 +1,5 @@
-//! Facts about a user that other slices own and every request needs. They are written here in the change of the slices'
-//! own rows.
+//! Facts about a user that other slices own and every request needs. They are written here, in the same change as the
+//! rows of those slices.
 
 use palisade_db::{Timestamp, args};
 
@@ -8,7 +8,7 @@ use crate::app::Change;
 use crate::error::Result;
 use crate::id::UserId;
 
-/// Stores which factors a user has. The slice `mfa` calls it in the change that adds or removes one, while the user is
+/// Stores the factors of a user. The slice `mfa` calls this in the change that adds or removes one, while the user is
 /// held ([`lock_row`](super::lock_row)).
 ///
 /// # Errors
@@ -25,8 +25,8 @@ pub async fn set_factors(change: &mut Change, id: UserId, factors: Factors) -> R
     Ok(())
 }
 
-/// Stores until when unknown clients are refused. The slice `lockout` calls it in the change that locks or unlocks. An
-/// expired lock may stay stored.
+/// Stores the time until which unknown clients are refused. The slice `lockout` calls this in the change that locks or
+/// unlocks the account. An expired lock may stay stored.
 ///
 /// # Errors
 /// When the database fails.

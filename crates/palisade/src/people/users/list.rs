@@ -8,11 +8,12 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::{Cursor, List, Paging};
 
-/// A page of users, oldest first; with `query`, those whose email address begins with it, by email address, followed by
-/// those whose name begins with it, by name. Both come out of an index, whatever the number of users.
+/// A page of users, oldest first. With `query`, the page lists the users whose email address begins with it, sorted by
+/// email address, followed by the users whose name begins with it, sorted by name. Both searches use an index, whatever
+/// the number of users.
 ///
 /// # Errors
-/// `request.bad_cursor` when the search can't continue there; or the database fails.
+/// `request.bad_cursor` if the search can't continue from the cursor; or the database fails.
 pub async fn page(app: &App, query: Option<&str>, paging: &Paging) -> Result<List<User>> {
     let rows = match query {
         None => oldest_first(app, paging).await?,

@@ -1,10 +1,12 @@
-//! Users: who they are, what they may do, whether they may sign in at all.
+//! Users: their details, their rights, and whether they may sign in.
 //!
 //! # Promises
 //!
-//! - What a request knows about its user is out of date by at most one notice from the feed, in every process.
+//! - In every process, the data that a request has about its user is outdated at most until the next notice from the
+//!   feed arrives.
 //! - The last administrator who can sign in can't be disabled, deleted or deprived of the role.
-//! - A user who acts on another holds everything that the other holds, and gives only what they hold ([`Authority`]).
+//! - A user can act on another user only while holding everything that the other user holds, and can give only rights
+//!   that they hold themselves ([`Authority`]).
 //! - A service account never signs in, receives no email and doesn't count as the last administrator.
 //!
 //! Facts that other slices own and every request needs are stored in the row of the user ([`set_factors`],
@@ -78,9 +80,9 @@ pub use standing::{
 };
 pub use view::UserView;
 
-/// May see all users.
+/// Allows seeing all users.
 pub const READ: Permission = Permission { name: "users:read", summary: "See all users" };
-/// May invite, change, disable and delete users, end their sessions and give them roles.
+/// Allows inviting, changing, disabling and deleting users, ending their sessions and giving them roles.
 pub const WRITE: Permission = Permission {
     name: "users:write",
     summary: "Invite, change, disable, sign out and delete users, and give them roles",
@@ -93,15 +95,15 @@ pub const CHANGED: Event =
     Event { name: "users.changed", summary: "A user's details were changed" };
 /// A user may no longer sign in.
 pub const DISABLED: Event = Event { name: "users.disabled", summary: "A user was disabled" };
-/// A sign-in cancelled a requested deletion.
+/// A sign-in canceled a requested deletion.
 pub const KEPT: Event =
-    Event { name: "users.kept", summary: "A sign-in cancelled a requested deletion" };
+    Event { name: "users.kept", summary: "A sign-in canceled a requested deletion" };
 /// A user was given a role.
 pub const ROLE_GRANTED: Event =
     Event { name: "users.role_granted", summary: "A user was given a role" };
 /// A role was taken from a user.
 pub const ROLE_REVOKED: Event =
-    Event { name: "users.role_revoked", summary: "A role was taken from a user" };
+    Event { name: "users.role_revoked", summary: "A role was removed from a user" };
 /// A user may sign in again.
 pub const ENABLED: Event = Event { name: "users.enabled", summary: "A user was enabled" };
 
@@ -140,7 +142,7 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-/// The topic of everything that changes what a request may believe of a user.
+/// The topic for changes to what processes have cached about a user.
 const CHANGED_TOPIC: &str = "users.changed";
 
 struct Known(TombstoneCache<UserId, User>);
@@ -151,27 +153,28 @@ fn cache(app: &App) -> &TombstoneCache<UserId, User> {
 
 /// The role that holds every permission.
 pub const ADMIN: &str = "admin";
-/// The role of all users; it begins with no permission.
+/// The role of all users. It has no permissions at first.
 pub const USER: &str = "user";
 
 /// The factors of a user in addition to the password.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Factors {
-    /// Whether an app makes one-time codes.
+    /// Whether an authenticator app is set up.
     pub totp: bool,
-    /// How many passkeys.
+    /// The number of passkeys.
     pub passkeys: i64,
-    /// How many recovery codes are left. They replace other factors, and are not a factor themselves.
+    /// The number of unused recovery codes. They can be used in place of other factors, and are not a factor
+    /// themselves.
     pub recovery_codes_left: i64,
 }
 
 impl Factors {
-    /// Whether a password alone isn't enough.
+    /// Whether there is any factor, so that the password alone isn't enough.
     pub fn any(self) -> bool {
         self.totp || self.passkeys > 0
     }
 
-    /// The strongest of them.
+    /// The level of the strongest factor.
     pub fn required_level(self) -> AuthLevel {
         match self {
             Self { passkeys: 1.., .. } => AuthLevel::Passkey,
@@ -181,54 +184,54 @@ impl Factors {
     }
 }
 
-/// A person with an account.
+/// A person or a program with an account.
 #[derive(Debug)]
 pub struct User {
     /// The id, which is never reused.
     pub id: UserId,
     /// The email address, as its owner wrote it.
     pub email: String,
-    /// Whether its owner proved it.
+    /// Whether the owner has verified it.
     pub email_verified: bool,
-    /// What the person wants to be called.
+    /// The name that the person has chosen.
     pub name: Option<String>,
-    /// Roles, sorted.
+    /// The names of the roles, sorted.
     pub roles: Vec<String>,
-    /// What the roles allow.
+    /// The permissions of the roles.
     pub permissions: Arc<BTreeSet<String>>,
-    /// Whether signing in is refused.
+    /// Whether the user is disabled.
     pub disabled: bool,
-    /// Until when unknown clients are refused; may be in the past.
+    /// The time until which unknown clients are refused. It may be in the past.
     pub locked_until: Option<Timestamp>,
-    /// Whether it is a service account, which can't sign in.
+    /// Whether this is a service account, which can't sign in.
     pub service: bool,
     /// When the account was created.
     pub created_at: Timestamp,
     /// When the user last signed in.
     pub last_login_at: Option<Timestamp>,
-    /// When it will be deleted, at its owner's request.
+    /// When the account will be deleted, at its owner's request.
     pub delete_at: Option<Timestamp>,
     /// The factors in addition to the password.
     pub factors: Factors,
-    /// What the API shows of them, written when it is first asked for.
+    /// The API's view of the user, serialized when it is first requested.
     written: OnceLock<Written<UserView>>,
 }
 
 impl User {
-    /// Whether they hold the role that holds every permission.
+    /// Whether the user holds the role [`ADMIN`].
     pub fn is_admin(&self) -> bool {
         self.roles.iter().any(|role| role == ADMIN)
     }
 
-    /// Whether they have power over other accounts: those who must have a second factor where
-    /// `access.admin_mfa` is `required`.
+    /// Whether the user has rights over other accounts. Such users must have a second factor if `access.admin_mfa` is
+    /// `required`.
     pub fn is_administrator(&self) -> bool {
         let over_others = [WRITE.name, "roles:write"];
         self.is_admin() || over_others.iter().any(|name| self.permissions.contains(*name))
     }
 
-    /// Whether they must have a second factor: everyone where `mfa.required` says so, else administrators where
-    /// `access.admin_mfa` does. A service account can't have one and is never asked for it.
+    /// Whether the user must have a second factor. Every user must if `mfa.required` is set, and administrators must if
+    /// `access.admin_mfa` is `required`. A service account can't have a second factor and is never asked for one.
     pub fn needs_factor(&self, app: &App) -> bool {
         let settings = &app.settings;
         let of_administrators = settings.access.admin_mfa == AdminMfa::Required;
@@ -237,15 +240,15 @@ impl User {
         required && !self.service
     }
 
-    /// Whether they may do nothing before they have a second factor.
+    /// Whether the user must set up a second factor before they can do anything else.
     pub fn must_enrol(&self, app: &App) -> bool {
         !self.factors.any() && self.needs_factor(app)
     }
 
-    /// What the API shows.
+    /// The API's view of the user, serialized.
     ///
     /// # Errors
-    /// When it can't be serialized, which would be a bug.
+    /// When the view can't be serialized, which would be a bug.
     pub fn written(&self, now: Timestamp) -> Result<Written<UserView>> {
         if let Some(written) = self.written.get() {
             return Ok(written.clone());
@@ -262,7 +265,7 @@ impl User {
 /// The permissions of all modules, by name.
 pub struct AllPermissions(pub Arc<BTreeSet<String>>, pub Vec<Permission>);
 
-/// What a person may call themselves: 1 to 200 characters, none of them a control character.
+/// Checks the name of a person: 1 to 200 characters, none of them a control character.
 ///
 /// # Errors
 /// `name.invalid`.
@@ -280,7 +283,7 @@ pub fn check_name(text: &str) -> Result<String, Broken> {
 pub struct NewUser {
     /// The id, if it was assigned earlier; otherwise a new one is generated.
     pub id: Option<UserId>,
-    /// Whether the owner of the email address has proved it.
+    /// Whether the email address is verified.
     pub verified: bool,
     /// The email address.
     pub email: Email,
@@ -288,11 +291,12 @@ pub struct NewUser {
     pub name: Option<String>,
     /// Roles in addition to [`USER`]. They must exist.
     pub roles: Vec<String>,
-    /// Whether it is a program's account.
+    /// Whether this is a service account.
     pub service: bool,
 }
 
-/// Creates a user. `None` if the email address is taken, or may still go back to its former owner.
+/// Creates a user. `None` if the email address is taken, or is reserved because it may still go back to its former
+/// owner.
 ///
 /// # Errors
 /// When the database fails.
@@ -333,7 +337,7 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
     Ok(Some(id))
 }
 
-/// Whether this email may still go back to a former owner.
+/// Whether this email address may still go back to a former owner.
 async fn is_reserved(change: &mut Change, email: &Email) -> Result<bool> {
     let app = change.app().clone();
     for is_reserved in app.answers.iter().filter_map(|answers| answers.email_is_reserved) {
@@ -367,7 +371,7 @@ pub async fn find(app: &App, id: UserId) -> Result<Option<User>> {
     Ok(row.map(|row| user(app, row)))
 }
 
-/// A user, as a change sees them.
+/// A user, read within a change.
 ///
 /// # Errors
 /// When the database fails.
@@ -376,7 +380,7 @@ pub async fn find_now(change: &mut Change, id: UserId) -> Result<Option<User>> {
     Ok(row.map(|row| user(change.app(), row)))
 }
 
-/// Whether there is such a user, as a change sees it.
+/// Whether the user exists, read within a change.
 ///
 /// # Errors
 /// When the database fails.

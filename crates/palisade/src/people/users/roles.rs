@@ -1,4 +1,4 @@
-//! Which roles a user holds, and what these allow. The slice `roles` decides which roles there are.
+//! The roles that users hold, and the permissions of these roles. The slice `roles` defines which roles exist.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::app::{App, Change, Hold};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 
-/// The topic of changes of what a role allows.
+/// The topic for changes to the permissions of a role.
 pub(super) const CHANGED_TOPIC: &str = "roles.changed";
 
 /// A role that a user holds or will hold.
@@ -34,7 +34,7 @@ pub(super) async fn add(change: &mut Change, user: UserId, role: &str) -> Result
     Ok(added)
 }
 
-/// Gives a role that exists to a user. Does nothing if they have it.
+/// Gives an existing role to a user. Does nothing if the user already has it.
 ///
 /// # Errors
 /// Not found; or the database fails.
@@ -51,7 +51,7 @@ pub async fn grant_role(change: &mut Change, holder: Holder<'_>) -> Result<()> {
 /// Takes a role from a user.
 ///
 /// # Errors
-/// Not found, if they don't hold it; `users.last_admin`; or the database fails.
+/// Not found, if the user doesn't hold it; `users.last_admin`; or the database fails.
 pub async fn revoke_role(change: &mut Change, holder: Holder<'_>) -> Result<()> {
     if holder.role == ADMIN {
         spare_last_admin(change, holder.user).await?;
@@ -70,7 +70,7 @@ pub async fn revoke_role(change: &mut Change, holder: Holder<'_>) -> Result<()> 
     Ok(())
 }
 
-/// Sets the permissions of a role, whatever it allowed before.
+/// Sets the permissions of a role. They replace the ones that it had before.
 ///
 /// # Errors
 /// When the database fails.
@@ -92,7 +92,7 @@ pub async fn set_role_permissions(
     Ok(())
 }
 
-/// Takes a deleted role from all users. It no longer allows anything.
+/// Takes a deleted role from all users, and removes its permissions.
 ///
 /// # Errors
 /// When the database fails.
@@ -108,7 +108,7 @@ fn roles_changed(change: &mut Change) {
     change.publish(CHANGED_TOPIC, Uuid::nil());
 }
 
-/// Refuses what would leave no administrator who can sign in.
+/// Refuses a change that would leave no administrator who can sign in.
 ///
 /// # Errors
 /// `users.last_admin`; or the database fails.
@@ -148,7 +148,7 @@ pub async fn has_admin(app: &App) -> Result<bool> {
     Ok(row.is_some())
 }
 
-/// Whether there is an administrator, as a change sees it.
+/// Whether there is an administrator, read within a change.
 ///
 /// # Errors
 /// When the database fails.

@@ -1,4 +1,4 @@
-//! Service accounts: users that are programs. They hold roles and API keys, and nothing else of a person.
+//! Service accounts: users for programs. They have roles and API keys, and cannot sign in.
 
 use super::{CREATED, Email, NewUser, User, create, find, list};
 use crate::app::{Actor, App};
@@ -39,7 +39,7 @@ pub async fn service_page(app: &App, paging: &Paging) -> Result<List<User>> {
     list::services(app, paging).await
 }
 
-/// The operation applies only to people, and this is a service account.
+/// The error for an operation that doesn't apply to service accounts.
 pub fn service_account() -> Error {
     let detail = "This is a service account. It can't sign in and receives no email.";
     Error::new(Kind::Conflict, "users.service_account", detail)

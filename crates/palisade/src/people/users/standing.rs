@@ -1,4 +1,4 @@
-//! Whether a user may sign in, and whether they stay.
+//! Disabling, enabling and deleting users, and recording their sign-ins.
 
 use palisade_db::{Timestamp, args};
 
@@ -28,7 +28,7 @@ pub async fn disable(change: &mut Change, id: UserId) -> Result<()> {
     Ok(())
 }
 
-/// Lets a disabled user sign in again; ended sessions stay ended.
+/// Lets a disabled user sign in again. Ended sessions stay ended.
 ///
 /// # Errors
 /// Not found.
@@ -41,8 +41,8 @@ pub async fn enable(mut change: Change, id: UserId) -> Result<()> {
     change.commit(ENABLED.about(id)).await
 }
 
-/// Whether a user may sign in at this moment, and whether it is the first time; holds them until the change ends.
-/// No one signs in to a service account.
+/// Whether a user may sign in now, and whether it is their first sign-in. `None` if they may not, as for every service
+/// account. Holds the user until the change ends.
 ///
 /// # Errors
 /// When the database fails.
@@ -73,12 +73,12 @@ pub async fn signed_in(change: &mut Change, id: UserId) -> Result<()> {
     Ok(())
 }
 
-/// Whether a user signs in for the first time.
+/// Whether this is the user's first sign-in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FirstTime(pub bool);
 
-/// Holds a user until the change ends, so that two changes about them come one after the other. Returns whether the
-/// user exists.
+/// Holds a user until the change ends, so that two changes to the same user run one after the other. Returns whether
+/// the user exists.
 ///
 /// # Errors
 /// When the database fails.
@@ -87,7 +87,7 @@ pub async fn lock_row(change: &mut Change, id: UserId) -> Result<bool> {
     Ok(held == 1)
 }
 
-/// Records that a user requested to be deleted at that time.
+/// Records a user's request for deletion, which is due at `at`.
 ///
 /// # Errors
 /// Not found; `users.last_admin`; or the database fails.
@@ -131,7 +131,7 @@ pub async fn is_due(change: &mut Change, id: UserId) -> Result<bool> {
     Ok(due == 1)
 }
 
-/// Deletes a user with everything that belongs to them. What the log contains about them can no longer be read.
+/// Deletes a user and everything that belongs to them. Their personal data in the audit log can no longer be read.
 ///
 /// # Errors
 /// Not found; `users.last_admin`; or the database fails.

@@ -26,8 +26,8 @@ pub struct UserView {
     service: bool,
     /// A disabled user can't sign in and has no sessions.
     disabled: bool,
-    /// Until when only known devices can sign in, after too many wrong passwords. 9999-12-31 means
-    /// until an administrator unlocks the account or its password is changed.
+    /// The time until which only known devices can sign in, after too many wrong passwords.
+    /// 9999-12-31 means until an administrator unlocks the account or its password is changed.
     #[schemars(with = "Option<shape::DateTime>")]
     locked_until: Option<Timestamp>,
     #[schemars(with = "shape::DateTime")]

@@ -9,8 +9,8 @@ pub(super) struct Hop {
     pub(super) proto: Option<String>,
 }
 
-/// The elements of one header line in the order they stand; `None` when the line breaks the grammar
-/// or an element names a parameter twice.
+/// The elements of one header line in order; `None` if the line breaks the grammar or an element names a parameter
+/// twice.
 pub(super) fn parse(line: &str) -> Option<Vec<Hop>> {
     let mut hops = Vec::new();
     let mut hop = Hop::default();
@@ -32,7 +32,7 @@ pub(super) fn parse(line: &str) -> Option<Vec<Hop>> {
 
 const BLANK: [char; 2] = [' ', '\t'];
 
-/// Reads `name=value` into `hop` and answers what follows.
+/// Reads `name=value` into `hop` and returns what follows.
 fn pair<'a>(text: &'a str, hop: &mut Hop) -> Option<&'a str> {
     let (name, text) = text.split_once('=')?;
     if name.is_empty() || !name.chars().all(is_token) {

@@ -4,14 +4,13 @@
 //!
 //! # Promises
 //!
-//! - Forwarded headers count only when the connection itself comes from a trusted proxy. From
-//!   anyone else they change nothing, whatever they say and however many they are.
-//! - `X-Forwarded-For` and `Forwarded` (RFC 7239) are read from the right, the end our own proxies
-//!   write, and only as far as each hop is trusted. An entry that cannot be read ends the walk at
-//!   the last hop that could.
-//! - When both headers are there and do not name the same client, neither is believed and the
-//!   proxy's own IP address is used: a proxy sets one of them, so the other came from the client.
-//! - A scheme counts as `https` only where every proxy that says anything says so.
+//! - Forwarded headers count only when the connection itself comes from a trusted proxy. From anyone else they change
+//!   nothing, whatever they say and however many there are.
+//! - `X-Forwarded-For` and `Forwarded` (RFC 7239) are read from the right, the end that trusted proxies write, and only
+//!   as far as each hop is trusted. An entry that cannot be read ends the walk at the last hop that could be read.
+//! - If both headers are present and do not name the same client, neither is believed and the proxy's own IP address is
+//!   used: a proxy sets one of them, so the other came from the client.
+//! - A scheme counts as `https` only if every proxy that states a scheme states `https`.
 //! - `X-Real-IP`, `True-Client-IP`, `CF-Connecting-IP` and the like never count.
 
 mod forwarded;
@@ -68,16 +67,16 @@ pub struct ClientIp {
     pub forwarded: bool,
 }
 
-/// How the client's request came, as far as we can tell.
+/// How the client sent its request, as far as can be determined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
-    /// TLS up to us or up to a trusted proxy.
+    /// Over TLS, up to this server or a trusted proxy.
     Https,
     /// In plain text, from a peer that isn't a trusted proxy.
     Http,
     /// A trusted proxy says that the client sent it in plain text.
     MarkedHttp,
-    /// It came from a trusted proxy in plain text, and the proxy doesn't say how it got there.
+    /// A trusted proxy sent it in plain text and doesn't say how it received it.
     Unmarked,
     /// What trusted proxies say contradicts itself or can't be read.
     Contradictory,
@@ -104,11 +103,11 @@ pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) ->
     ClientIp { ip, forwarded: ip != peer }
 }
 
-/// The scheme of a connection from `peer`, `tls` being whether it is encrypted itself.
+/// The scheme of a request over a connection from `peer`; `tls` states whether the connection itself is encrypted.
 ///
-/// A trusted proxy must say `https` without contradiction: in every value of every
-/// `X-Forwarded-Proto` line and in every `proto` of `Forwarded`. What it says counts also where the
-/// proxy itself came over TLS: the client may not have.
+/// A trusted proxy must say `https` without contradiction: in every value of every `X-Forwarded-Proto` line and in
+/// every `proto` of `Forwarded`. This also applies if the proxy itself connects over TLS, because the client may not
+/// have used it.
 #[must_use]
 pub fn scheme(peer: IpAddr, tls: bool, headers: &HeaderMap, trusted: &TrustedProxies) -> Scheme {
     let said = if trusted.contains(peer) { said(headers) } else { Some(Said::default()) };
@@ -130,7 +129,7 @@ struct Said {
     http: bool,
 }
 
-/// `None` where a header can't be read or names another scheme.
+/// `None` if a header can't be read or names another scheme.
 fn said(headers: &HeaderMap) -> Option<Said> {
     let mut said = Said::default();
     let mut note = |scheme: &str| {
@@ -150,7 +149,7 @@ fn said(headers: &HeaderMap) -> Option<Said> {
     Some(said)
 }
 
-/// The IP address all of a client's IP addresses are counted under: IPv6 by its /64 network.
+/// The IP address under which all of a client's IP addresses are counted: IPv6 by its /64 network.
 #[must_use]
 pub fn rate_key(ip: IpAddr) -> IpAddr {
     limits::ip_group(ip)

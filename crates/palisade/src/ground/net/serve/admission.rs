@@ -1,11 +1,11 @@
-//! How many connections each IP address and each network has open.
+//! Counts the open connections of each IP address and each network.
 //!
-//! A network may have a quarter of what is still free: alone it gets a fifth of all, and when dozens of
-//! networks have taken what they can, there is still room. A fixed share would be too small for a large
-//! office, or too large against an attacker with IP addresses in a few networks.
+//! A network may have a quarter of what is still free: a single network gets a fifth of all, and when dozens of
+//! networks have taken what they can, there is still room. A fixed share would be too small for a large office, or too
+//! large against an attacker with IP addresses in a few networks.
 //!
-//! Of IPv6 one holder may have thousands of networks: all within a /32 together have half of what is still
-//! free.
+//! A holder of IPv6 addresses may have thousands of networks: all networks within a /32 together may have half of what
+//! is still free.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -39,7 +39,7 @@ pub(super) struct Seat {
     ip: Option<IpAddr>,
 }
 
-/// The network that is commonly in one hand: of IPv4 a /24, of IPv6 a /48.
+/// The network that commonly has one holder: a /24 for IPv4, a /48 for IPv6.
 fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << 8))),
@@ -47,7 +47,8 @@ fn network(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// What is commonly given to one holder of IPv6, a /32; `None` of IPv4, where a network is rarely one of many.
+/// The block that one holder of IPv6 addresses commonly has, a /32; `None` for IPv4, where a holder rarely has many
+/// networks.
 fn block(ip: IpAddr) -> Option<Ipv6Addr> {
     match ip.to_canonical() {
         IpAddr::V4(_) => None,
@@ -65,7 +66,7 @@ impl Admission {
         }
     }
 
-    /// A seat for a connection from `ip`; `None` when it or its network has its share already.
+    /// A seat for a connection from `ip`; `None` if it or its network has its share already.
     pub(super) fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Seat> {
         let ip = if (self.exempt)(ip) { None } else { Some(ip) };
         let mut open = self.lock();

@@ -75,7 +75,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What speaks HTTP within these limits.
+    /// The HTTP implementation, configured with these limits.
     pub(super) fn builder(&self) -> auto::Builder<TokioExecutor> {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         let head = usize::try_from(self.max_header_bytes).unwrap_or(usize::MAX);

@@ -5,16 +5,16 @@
 //! # Promises
 //!
 //! - No peer holds a connection by being slow: the TLS handshake, the request's head, an idle HTTP/1.1 connection and a
-//!   response that is not read each have a deadline; an HTTP/2 peer must answer pings. (The pace of a request's body is
-//!   the service's business.)
+//!   response that is not read each have a deadline; an HTTP/2 peer must answer pings. (The service is responsible for
+//!   the pace of a request's body.)
 //! - No IP address and no network can take all connections; what it opens beyond its share is closed at once.
 //! - Heads that are too large are refused (431), and HTTP/2 is bounded in streams, header lists and
 //!   resets.
 //! - A request whose end or host could be read in two ways never reaches the service.
-//! - What the listener refuses by itself is answered by the service ([`Refuse`]), as anything else is. The one
+//! - What the listener refuses by itself is answered by the service ([`Refuse`]), like any other request. The one
 //!   exception is an HTTP/2 header list of more than four times the limit.
-//! - Nothing a peer or the operating system does on accepting ends the server.
-//! - On stopping, no new connection is taken, idle ones are closed, and requests that have begun are
+//! - No failure to accept a connection, whether a peer or the operating system causes it, ends the server.
+//! - When the server stops, no new connection is accepted, idle ones are closed, and requests that have begun are
 //!   finished within the drain time.
 
 mod admission;
@@ -54,14 +54,14 @@ pub use limits::{Exempt, Limits};
 use refusing::{Head, not_tls, written};
 pub use refusing::{Refuse, Refused};
 
-/// How long to leave the operating system alone after it could not accept a connection, for
-/// example because the process has no file descriptors left.
+/// How long to wait after the operating system could not accept a connection, for example because the process has no
+/// file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How much a peer that should have spoken TLS may still send.
 const LARGEST_REST: u64 = 1024 * 1024;
 
-/// Which connection a request came over.
+/// The connection that a request came over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connection {
     /// The other end: the client or a proxy. IPv4-mapped IPv6 is given as IPv4.
@@ -72,12 +72,12 @@ pub struct Connection {
     pub tls: bool,
 }
 
-/// What brought a request. Cheap to clone.
+/// The connection of a request, and the signal that the server stops. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Carrier(Arc<(Connection, Stopping)>);
 
 impl Carrier {
-    /// A connection, and the word that the server stops.
+    /// A connection, and the signal that the server stops.
     #[must_use]
     pub fn new(connection: Connection, stopping: Stopping) -> Self {
         Self(Arc::new((connection, stopping)))
@@ -90,12 +90,12 @@ impl Carrier {
     }
 }
 
-/// Tells a request that the server stops: an answer without an end has to find one then.
+/// Tells a request that the server stops, so that a response without an end can end then.
 #[derive(Clone, Debug, Default)]
 pub struct Stopping(Option<watch::Receiver<bool>>);
 
 impl Stopping {
-    /// Waits until the server stops; for ever, where no listener brought the request.
+    /// Waits until the server stops. Never returns if the request came through no listener.
     pub async fn wait(&mut self) {
         match &mut self.0 {
             // Without a sender the server has stopped already.
@@ -119,11 +119,11 @@ impl<S: Sync> FromRequestParts<S> for Stopping {
 pub enum Drained {
     /// Every request that had begun was answered.
     Finished,
-    /// So many connections were still busy when the drain time was over, and were cut.
+    /// This many connections were still busy at the end of the drain time and were closed.
     Cut(usize),
 }
 
-/// A service that answers every request, those that the listener refuses too, and never fails.
+/// A service that answers every request, including those that the listener refuses, and never fails.
 pub trait Handler:
     Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>
     + Refuse
@@ -148,8 +148,8 @@ impl<S> Handler for S where
 /// the requests that have begun.
 ///
 /// # Errors
-/// When the listener's socket is not usable at all. Failures to accept single connections are
-/// logged and survived.
+/// When the listener's socket is not usable at all. Failures to accept individual connections are logged and don't stop
+/// the server.
 pub async fn serve<S: Handler>(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
@@ -193,11 +193,11 @@ pub async fn serve<S: Handler>(
     Ok(finish(connections, drain).await)
 }
 
-/// HTTP/2 takes longer header lists than are served: its own refusal of them has no headers, and up to four times the
-/// limit the service refuses them instead. Beyond that its own stands, and beyond four times as much again it ends the
-/// connection. More can't be taken: a header costs one byte on the wire, up to 80 in memory, and a connection may send
-/// a hundred lists before the service sees the first
-/// (test: an_http2_header_list_is_never_kept_beyond_four_times_the_limit).
+/// The HTTP/2 implementation accepts longer header lists than are served, because its own refusal has no headers: up to
+/// four times the limit, the service refuses them instead. Beyond that, the implementation refuses them, and beyond
+/// another four times as much, it ends the connection. More can't be accepted: a header costs one byte on the wire, up
+/// to 80 in memory, and a connection may send a hundred lists before the service sees the first (test:
+/// an_http2_header_list_is_never_kept_beyond_four_times_the_limit).
 fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     let mut builder = limits.builder();
     builder.http2().max_header_list_size(limits.max_header_bytes.saturating_mul(4));
@@ -234,7 +234,7 @@ struct Ends {
     local: SocketAddr,
 }
 
-/// What all connections share.
+/// The state that all connections share.
 struct Front {
     builder: auto::Builder<TokioExecutor>,
     tls: Option<TlsAcceptor>,

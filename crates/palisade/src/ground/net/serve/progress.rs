@@ -1,7 +1,7 @@
 //! Deadlines of a connection, kept with one timer per connection rather than one per request.
 //!
 //! HTTP/1.1 has four phases: *opening* (the protocol is not known yet), *head* (a request's head is coming in),
-//! *waiting* (for the first byte of the next head) and *busy*. The parser asks for a timer whenever it starts to wait
+//! *waiting* (for the first byte of the next head) and *busy*. The parser requests a timer whenever it starts to wait
 //! for a head and drops it when the head is complete, which marks the phases; the stream sees the first byte and writes
 //! that get stuck. It keeps the bytes of the head, for what must be checked in them, and replaces the parser's own
 //! responses. HTTP/2 is busy from its preface on; pings watch it.
@@ -21,8 +21,7 @@ use tokio::time::Instant;
 use super::Limits;
 use super::refusing::{Head, automatic};
 
-/// Length of the HTTP/2 connection preface (RFC 9113 section 3.4); with so many bytes the protocol
-/// is decided.
+/// Length of the HTTP/2 connection preface (RFC 9113 section 3.4); after this many bytes, the protocol is known.
 const PREFACE_BYTES: u64 = 24;
 
 const OPENING: u64 = 0;
@@ -56,8 +55,7 @@ impl Patience {
     }
 }
 
-/// Where a connection is. All writers run in the connection's own task, so plain loads and stores
-/// are enough.
+/// The state of a connection. All writers run in the connection's own task, so plain loads and stores are enough.
 pub(super) struct Progress {
     opened: Instant,
     phase: AtomicU64,
@@ -67,7 +65,7 @@ pub(super) struct Progress {
     stuck: AtomicU64,
     /// What was read since a head is waited for; empty for one that came with the request before.
     head: Mutex<Vec<u8>>,
-    /// The head's time is over, and its sender is told.
+    /// The time for the head has passed, and its sender has been told.
     expired: AtomicBool,
     /// The last answer was a refusal, and more may come that nothing will read.
     refused: AtomicBool,
@@ -86,12 +84,12 @@ impl Progress {
         }
     }
 
-    /// Looks at the bytes of the last head.
+    /// Passes the bytes of the last head to `look`.
     pub(super) fn with_head<T>(&self, look: impl FnOnce(Head<'_>) -> T) -> T {
         look(Head(&self.head.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// Ends the wait for a head that has begun; `false` where there is none to end.
+    /// Ends the wait for a head that has begun; `false` if there is none to end.
     pub(super) fn expire(&self) -> bool {
         let begun = self.phase() == HEAD
             && self.stuck.load(Ordering::Relaxed) == FLOWING
@@ -101,15 +99,15 @@ impl Progress {
         begun
     }
 
-    /// The answer under way is the last one, and the request may not have been read to its end.
+    /// Records that the current response is the last one, and that the request may not have been read to its end.
     pub(super) fn refused(&self) {
         self.refused.store(true, Ordering::Relaxed);
     }
 
-    /// When to look again; `None` when a deadline has passed.
+    /// When to check again; `None` if a deadline has passed.
     ///
-    /// No deadline that comes up after `now` can be nearer than the shortest patience, so looking
-    /// that often finds each one on time.
+    /// No deadline that is set after `now` can be nearer than the shortest one of `patience`, so checking that often
+    /// finds each one on time.
     pub(super) fn next_check(&self, patience: &Patience, now: Instant) -> Option<Instant> {
         let word = self.phase.load(Ordering::Relaxed);
         let since = word >> PHASE_BITS;
@@ -234,10 +232,10 @@ impl Drop for AwaitedHead {
     }
 }
 
-/// Why the listener itself answers.
+/// Why the listener itself responds.
 #[derive(Clone, Copy)]
 pub(super) enum Why {
-    /// The parser has this status for the head.
+    /// The parser refused the head with this status.
     Parser(u16),
     /// The head took too long.
     TooSlow,
@@ -246,7 +244,7 @@ pub(super) enum Why {
 /// Writes the answer to the head that was read last.
 pub(super) type Answering = Box<dyn Fn(Why) -> Bytes + Send>;
 
-/// A stream that reports its progress and speaks for the parser.
+/// A stream that reports its progress and replaces the parser's own responses.
 pub(super) struct Watched<I> {
     stream: I,
     progress: Arc<Progress>,
@@ -263,8 +261,8 @@ impl<I> Watched<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
-    /// Tells a peer that its head's time is over. One attempt: an answer this short finds room, and
-    /// a peer that is slow in reading too is owed nothing.
+    /// Tells a peer that the time for its head has passed. One attempt is enough: so short a response fits into the
+    /// buffer, and a peer that also reads slowly needn't get it.
     fn give_up(&mut self, cx: &mut Context<'_>) -> io::Error {
         let answer = (self.answering)(Why::TooSlow);
         if Pin::new(&mut self.stream).poll_write(cx, &answer).is_ready() {

@@ -1,8 +1,8 @@
-//! What the listener refuses by itself, before a request reaches the service.
+//! The refusals of the listener itself, before a request reaches the service.
 //!
-//! The parser answers a head that it can't read with a bare status. Such a response is replaced with the service's own
-//! ([`Refuse`]), and heads that the parser accepts are checked again: whatever two readers could understand in two ways
-//! is refused (RFC 9112 sections 3.2 and 6.1, RFC 9113 section 8.3.1).
+//! When the parser can't read a head, it returns a bare status. That response is replaced with the service's own
+//! ([`Refuse`]). Heads that the parser accepts are checked again, and any that two parsers could interpret differently
+//! are refused (RFC 9112 sections 3.2 and 6.1, RFC 9113 section 8.3.1).
 
 use std::borrow::Cow;
 
@@ -20,13 +20,13 @@ use crate::error::{Error, Kind};
 
 /// More of a path than this isn't logged.
 const LONGEST_PATH: usize = 1024;
-/// What a header costs beside its name and value (RFC 9113 section 6.5.2).
+/// The size of a header in addition to its name and value (RFC 9113 section 6.5.2).
 const HEADER_OVERHEAD: usize = 32;
 
 /// A request that the listener refuses.
 #[derive(Debug)]
 pub struct Refused<'a> {
-    /// Why.
+    /// The reason.
     pub error: Error,
     /// Its method; `-` if it has none that can be read.
     pub method: Method,
@@ -36,9 +36,9 @@ pub struct Refused<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// Answers what the listener refuses.
+/// Responds to requests that the listener refuses.
 pub trait Refuse {
-    /// The complete answer to a refused request on this connection.
+    /// The complete response to a refused request on this connection.
     fn refuse(&self, connection: &Connection, refused: Refused<'_>) -> Response;
 }
 
@@ -52,7 +52,7 @@ impl<'a> Head<'a> {
         self.begun().split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end)
     }
 
-    /// Without the blank lines that may stand before a request line.
+    /// The head without blank lines that may precede a request line.
     fn begun(self) -> &'a [u8] {
         let blank = self.0.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         self.0.get(blank..).unwrap_or_default()
@@ -92,7 +92,7 @@ impl<'a> Head<'a> {
         self.0.starts_with(&[0x16, 0x03])
     }
 
-    /// What is refused, with its method and path for the log.
+    /// The refused request, with its method and path for the log.
     pub(super) fn refused(self, error: Error, headers: &HeaderMap) -> Refused<'_> {
         let (method, target, _) = self.request_line();
         let path = target.split('?').next().unwrap_or_default();
@@ -175,10 +175,10 @@ pub(super) fn not_tls() -> Error {
     malformed("This port accepts only TLS, and the request is plain HTTP. Use https://.")
 }
 
-/// Judges a request that the parser let pass.
+/// Checks a request that the parser accepted.
 ///
 /// # Errors
-/// What the client is told.
+/// The error that the client receives.
 pub(super) fn judge<B>(request: &Request<B>, head: Head<'_>, most: usize) -> Result<(), Error> {
     match request.version() {
         Version::HTTP_2 => {
@@ -219,8 +219,8 @@ fn framing<B>(request: &Request<B>, head: Head<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// SECURITY: a proxy may have judged by one name what is answered under another
-/// (test: a_request_names_one_host).
+/// SECURITY: a proxy may have checked a request by one name while it is answered under another (test:
+/// a_request_names_one_host).
 fn host<B>(request: &Request<B>) -> Result<(), Error> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let named = request.uri().authority();
@@ -277,7 +277,7 @@ fn plain(authority: &Authority) -> Result<(), Error> {
     Ok(())
 }
 
-/// In lower case and without the port that goes without saying for this scheme.
+/// In lower case and without the default port of this scheme.
 ///
 /// SECURITY: the default port of the other scheme is another server
 /// (test: an_http2_request_names_one_host_too).
@@ -296,7 +296,7 @@ fn canonical<'a>(authority: &'a Authority, scheme: Option<&str>) -> Cow<'a, str>
     }
 }
 
-/// An answer of the parser's own: where it begins in what is written, and its status.
+/// A response that the parser itself wrote: where it begins in what is written, and its status.
 pub(super) fn automatic(written: &[u8]) -> Option<(usize, u16)> {
     /// No such answer is longer.
     const LONGEST: usize = 200;
@@ -312,7 +312,7 @@ pub(super) fn automatic(written: &[u8]) -> Option<(usize, u16)> {
     (bare && matches!(status, 400 | 414 | 431)).then_some((from + at, status))
 }
 
-/// An answer as it goes over an HTTP/1.1 connection that ends with it.
+/// A response as it is sent over an HTTP/1.1 connection that ends with it.
 pub(super) fn written(response: Response, bodiless: bool) -> Bytes {
     let (parts, body) = response.into_parts();
     let status = parts.status;

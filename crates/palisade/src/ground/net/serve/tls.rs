@@ -1,4 +1,4 @@
-//! The certificate and key a listener shows, and how it speaks TLS.
+//! The certificate and key of a listener, and its TLS configuration.
 
 use std::fmt;
 use std::fs::File;
@@ -25,9 +25,9 @@ pub enum TlsError {
     Unreadable(PathBuf, io::Error),
     /// The key file is open to other users of the system; these are its permission bits.
     KeyOpenToOthers(PathBuf, u32),
-    /// A file does not hold what it should in PEM form.
+    /// A file does not contain valid PEM of the expected kind.
     NotPem(PathBuf, pem::Error),
-    /// The certificate file holds no certificate.
+    /// The certificate file contains no certificate.
     NoCertificate(PathBuf),
     /// The key does not belong to the chain's first certificate.
     Mismatch(PathBuf, PathBuf),
@@ -76,8 +76,8 @@ impl std::error::Error for TlsError {
 /// 1.2 and 1.3 for HTTP/2 and HTTP/1.1.
 ///
 /// # Errors
-/// When a file cannot be read or is not what it should be, when other users of the system may read
-/// the key, and when key and certificate do not belong together.
+/// When a file cannot be read or is not of the expected kind, when other users of the system may read the key, or when
+/// key and certificate do not match.
 pub fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
     let chain = CertificateDer::pem_slice_iter(&read(certificate, false)?)
         .collect::<Result<Vec<_>, _>>()
@@ -114,8 +114,8 @@ fn read(path: &Path, secret: bool) -> Result<Vec<u8>, TlsError> {
     Ok(content)
 }
 
-/// SECURITY: asks the opened file, not its path, so that what is judged is what is read
-/// (test: a_key_open_to_others_is_refused).
+/// SECURITY: checks the opened file, not its path, so that the file that is checked is the one that is read (test:
+/// a_key_open_to_others_is_refused).
 #[cfg(unix)]
 fn refuse_if_open_to_others(path: &Path, file: &File) -> Result<(), TlsError> {
     use std::os::unix::fs::PermissionsExt;
