@@ -269,10 +269,10 @@ mod refusals {
     #[test]
     fn an_unknown_key_is_refused_with_its_line_and_the_nearest_known_one() {
         refused("\n[server]\nlistne = \"x\"", "server.listne", "line 3");
-        refused("[server]\nlistne = \"x\"", "server.listne", "server.listen;");
-        refused("[srever]\nlisten = \"x\"", "srever.listen", "server.listen;");
+        refused("[server]\nlistne = \"x\"", "server.listne", "server.listen. Use");
+        refused("[srever]\nlisten = \"x\"", "srever.listen", "server.listen. Use");
         let rule = "limits.rules.login_adress.burst";
-        refused(&format!("{rule} = 1"), rule, "limits.rules.login_ip.burst;");
+        refused(&format!("{rule} = 1"), rule, "limits.rules.login_ip.burst. Use");
         let pattern = "limits.rules.NAME.burst";
         refused(&format!("{pattern} = 1"), pattern, "no such setting");
         refused("[unknown]", "unknown", "no such setting");
@@ -288,7 +288,7 @@ mod refusals {
     #[test]
     fn an_unknown_variable_or_flag_is_refused_with_the_nearest_known_one() {
         for name in ["PALISADE_SERVER__LISTNE", "PALISADE_SERVER_LISTEN"] {
-            variable_refused(name, "x", name, "PALISADE_SERVER__LISTEN;");
+            variable_refused(name, "x", name, "PALISADE_SERVER__LISTEN. Use");
         }
         variable_refused("PALISADE_", "x", "PALISADE_", "no such setting");
         let problems = problems("", &[], &[("server.lisen", "x")]);
@@ -305,8 +305,8 @@ mod refusals {
     #[test]
     fn a_value_of_the_wrong_type_is_refused() {
         for (key, value, what) in [
-            ("server.listen", "8000", "of the type integer"),
-            ("server.listen", "{ port = 1 }", "of the type table"),
+            ("server.listen", "8000", "of type integer"),
+            ("server.listen", "{ port = 1 }", "of type table"),
             ("limits.enabled", "\"true\"", "without quotes"),
             ("database.max_connections", "\"10\"", "without quotes"),
             ("database.max_connections", "-1", "negative"),
