@@ -274,6 +274,20 @@ async fn every_limit_limits_and_can_be_set_and_switched_off() {
     }
 }
 
+/// Counted by IP address, a limit of an account would be none.
+#[test]
+#[should_panic(expected = "doesn't count by IP address")]
+fn a_limit_of_an_account_stands_on_no_route_line() {
+    static OF_ACCOUNTS: Rule = Rule {
+        name: "test_account",
+        burst: 1,
+        per: std::time::Duration::from_secs(60),
+        key: Key::Account,
+        summary: "A test.",
+    };
+    let _ = palisade::access::SIGNED_IN.limit(&OF_ACCOUNTS);
+}
+
 #[tokio::test]
 async fn an_ip_in_another_network_has_a_limit_of_its_own() {
     let plan = Plan { settings: vec![("limits.rules.setup_ip.burst", "1")], ..Plan::default() };
