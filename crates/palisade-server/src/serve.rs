@@ -216,7 +216,7 @@ async fn greet(app: &App, output: Output, listeners: &Listeners) -> Result<(), F
         let mut text = format!("Palisade is running on {listening} ({database}).\n");
         text.push_str(&format!("Public URL: {url}\n"));
         if app.settings.reference.enabled {
-            text.push_str(&format!("Read and try the API: {url}/docs\n"));
+            text.push_str(&format!("API reference: {url}/docs\n"));
         }
         if let Some(link) = &setup_link {
             text.push_str(
