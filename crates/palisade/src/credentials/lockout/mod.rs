@@ -371,7 +371,10 @@ impl Drop for Guess {
         runtime.spawn(async move {
             if let Err(error) = never_judged(&app, &place).await {
                 // It stays counted, which is the safe side.
-                tracing::debug!(code = error.code(), "a guess that was never checked stays counted");
+                tracing::debug!(
+                    code = error.code(),
+                    "a guess that was never checked stays counted"
+                );
             }
         });
     }
