@@ -10,7 +10,7 @@
 //!
 //! Tables: `audit_events`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use palisade_crypto::audit as digest;
@@ -340,13 +340,13 @@ fn placing(before: i64, part: &[(Uuid, [u8; 32])]) -> Args {
 
 /// The records that this process has committed and not yet seen in the chain.
 #[derive(Default)]
-pub struct Unchained(Mutex<Vec<Uuid>>);
+pub struct Unchained(Mutex<HashSet<Uuid>>);
 
 /// The maximum number of records that are remembered while the chain can't continue.
 const REMEMBERED: usize = 10_000;
 
 impl Unchained {
-    fn lock(&self) -> MutexGuard<'_, Vec<Uuid>> {
+    fn lock(&self) -> MutexGuard<'_, HashSet<Uuid>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -357,13 +357,23 @@ impl Unchained {
         written.extend(records.into_iter().take(room).map(|record| record.0));
     }
 
+    /// Forgets records that are now in the chain.
+    pub(crate) fn chained<'a>(&self, records: impl IntoIterator<Item = &'a Uuid>) {
+        let mut written = self.lock();
+        for record in records {
+            written.remove(record);
+        }
+    }
+
     /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         self.lock().is_empty()
     }
 
-    /// Returns the records and forgets them.
+    /// Returns the records, oldest first, and forgets them.
     pub(crate) fn take(&self) -> Vec<Uuid> {
-        std::mem::take(&mut self.lock())
+        let mut records: Vec<Uuid> = std::mem::take(&mut *self.lock()).into_iter().collect();
+        records.sort_unstable();
+        records
     }
 }

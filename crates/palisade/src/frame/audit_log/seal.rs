@@ -274,6 +274,7 @@ async fn chain(app: &App, head: Head, records: &[(Uuid, String)]) -> Result<Opti
     }
     tx.commit().await?;
     app.state::<Watch>().saw(end);
+    app.state::<Unchained>().chained(places.iter().map(|(id, _)| id));
     Ok(Some(places.len()))
 }
 
