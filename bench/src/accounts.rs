@@ -1,5 +1,6 @@
-//! What a sign-in looks up before it hashes, with few and with very many accounts, beside a bare look-up of a
-//! row by an index in a table of as many rows. In this process: over the network the hash would hide it.
+//! Measures what a sign-in looks up before it hashes the password, with few and with very many accounts, compared with
+//! a bare index lookup of one row in a table with as many rows. Everything runs in this process, because over the
+//! network the hash would hide the lookups.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,15 +20,16 @@ use tempfile::TempDir;
 use crate::{Result, median, now, say};
 
 const ACCOUNTS: [i64; 3] = [1_000, 100_000, 1_000_000];
-/// Look-ups in a row before the other kind has its turn.
+/// The number of consecutive lookups before the other kind takes its turn.
 const IN_A_ROW: usize = 200;
 const TURNS: usize = 40;
-/// Filling a table takes longer than any request may.
+/// The statement timeout for filling a table, which takes longer than any request may.
 const FILLING: Duration = Duration::from_secs(600);
 
 pub(crate) async fn run() -> Result<()> {
     say(&format!(
-        "What a sign-in reads before it hashes, one after the other, medians of {TURNS} turns of {IN_A_ROW}:\n"
+        "Lookups of a sign-in before it hashes the password, one after the other, medians of \
+         {TURNS} turns of {IN_A_ROW}:\n"
     ))?;
     let directory = TempDir::new()?;
     let file = directory.path().join("palisade.db");
@@ -38,7 +40,8 @@ pub(crate) async fn run() -> Result<()> {
 
 async fn measure(name: &str, url: String) -> Result<()> {
     let db = Db::open(Options { url, max_connections: 10, statement_timeout: FILLING }).await?;
-    let loaded = Settings::load(Sources::default()).map_err(|_| "the defaults don't load")?;
+    let loaded =
+        Settings::load(Sources::default()).map_err(|_| "the default settings can't be loaded")?;
     let builder = Builder::new(loaded.settings, Clock::system(), Arc::new(OsRandom));
     db.migrate(&builder.migrations(), Clock::system().now()).await?;
     change(&db, "create table bare (email text not null, found text not null)", Args::default())
@@ -49,7 +52,8 @@ async fn measure(name: &str, url: String) -> Result<()> {
         .await
         .map_err(|error| format!("the app doesn't start: {error:?}"))?;
     say(
-        "| database | accounts | sign-in µs | growth | bare lookup µs | growth | sign-in's by bare's |",
+        "| database | accounts | sign-in µs | growth | bare lookup µs | growth | growth relative \
+         to the bare lookup |",
     )?;
     say("|---|---|---|---|---|---|---|")?;
     let mut filled = 0;
@@ -67,7 +71,7 @@ async fn measure(name: &str, url: String) -> Result<()> {
             grown / bare_grown
         ))?;
     }
-    say(&format!("\n| {name}, µs at so many accounts | 1,000 | 100,000 | 1,000,000 | ratio |"))?;
+    say(&format!("\n| {name}, µs by number of accounts | 1,000 | 100,000 | 1,000,000 | ratio |"))?;
     say("|---|---|---|---|---|")?;
     for (number, what) in PAGES.iter().enumerate() {
         let at: Vec<f64> = asked.iter().filter_map(|times| times.get(number)).copied().collect();
@@ -125,7 +129,7 @@ async fn change(db: &Db, sql: &'static str, args: Args) -> Result<()> {
     Ok(tx.commit().await?)
 }
 
-/// µs for what a sign-in reads, and for a bare look-up: medians of turns that alternate.
+/// Measures what a sign-in reads and a bare lookup, each in µs: medians of alternating turns.
 async fn look_up(app: &App, accounts: i64) -> Result<(f64, f64)> {
     let mut numbers = Numbers { state: 1, below: accounts };
     let (mut sign_ins, mut bares) = (Vec::new(), Vec::new());
@@ -151,7 +155,7 @@ async fn look_up(app: &App, accounts: i64) -> Result<(f64, f64)> {
     Ok((median(sign_ins), median(bares)))
 }
 
-/// What administrators ask for, and where its time is said.
+/// The queries of administrators, in the order in which `pages` returns their times.
 const PAGES: [&str; 7] = [
     "first page of the list",
     "a page in the middle of the list",
@@ -162,7 +166,7 @@ const PAGES: [&str; 7] = [
     "one user",
 ];
 
-/// µs for each of [`PAGES`]: medians of single calls.
+/// Measures each of [`PAGES`] in µs: medians of single calls.
 async fn pages(app: &App, accounts: i64) -> Result<Vec<f64>> {
     let middle: UserId = format!("01900000-0000-7000-8000-{:012x}", accounts / 2).parse()?;
     let found = users::find(app, middle).await.map_err(|error| format!("{error:?}"))?;
@@ -192,7 +196,7 @@ async fn pages(app: &App, accounts: i64) -> Result<Vec<f64>> {
     Ok(times.into_iter().map(median).collect())
 }
 
-/// Keeps a time, but for the first two turns, which only warm the caches.
+/// Records a time, except in the first two turns, which only warm the caches.
 fn keep(times: &mut [Vec<f64>], turn: usize, number: usize, took: Duration) {
     if let Some(times) = times.get_mut(number).filter(|_| turn >= 2) {
         times.push(took.as_secs_f64() * 1e6);
@@ -205,8 +209,8 @@ async fn sign_in(app: &App, email: &str) -> Result<()> {
     found.and_then(|found| found.stored).map(drop).ok_or_else(|| "an account is missing".into())
 }
 
-/// Numbers from 1 to `below`, without order but the same in every run (a linear congruential generator
-/// with Knuth's constants).
+/// Pseudorandom numbers from 1 to `below`, the same in every run (a linear congruential generator with Knuth's
+/// constants).
 struct Numbers {
     state: u64,
     below: i64,

@@ -1,5 +1,5 @@
-//! The least HTTP/1.1 client that can tell an answer from the next: a request is written as prepared
-//! bytes and its answer is only cut out, so that the load costs less than what it measures.
+//! A minimal HTTP/1.1 client that can tell where a response ends. Requests are prepared in advance, and responses are
+//! parsed only as far as needed to find their end, so that the load costs less than what it measures.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,19 +9,19 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::Result;
 
-/// More than any answer that is measured here.
+/// A size that no measured response exceeds, in bytes.
 const LONGEST_ANSWER: usize = 64 * 1024;
 
 /// A request, ready to be written.
 pub(crate) struct Request(Vec<u8>);
 
 impl Request {
-    /// `GET` with these header lines, each ended by `\r\n`.
+    /// Builds a `GET` request with these header lines, each terminated by `\r\n`.
     pub(crate) fn get(path: &str, headers: &str) -> Self {
         Self(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n").into_bytes())
     }
 
-    /// `PATCH` of JSON with a bearer token.
+    /// Builds a `PATCH` request with a JSON body and a bearer token.
     pub(crate) fn patch(path: &str, token: &str, body: &serde_json::Value) -> Self {
         let body = body.to_string();
         let length = body.len();
@@ -32,7 +32,7 @@ impl Request {
         Self((head + &body).into_bytes())
     }
 
-    /// `POST` of JSON, as a browser sends it from a page of the server's own.
+    /// Builds a `POST` request with a JSON body, as a browser sends it from one of the server's own pages.
     pub(crate) fn post(path: &str, body: &serde_json::Value) -> Self {
         let body = body.to_string();
         let length = body.len();
@@ -44,15 +44,15 @@ impl Request {
     }
 }
 
-/// An answer as it came.
+/// A response as it was received.
 pub(crate) struct Answer<'a> {
     pub(crate) status: u16,
-    /// Status line and header lines.
+    /// The status line and header lines.
     pub(crate) head: &'a str,
     pub(crate) body: &'a [u8],
 }
 
-/// A connection that is kept.
+/// A persistent connection.
 pub(crate) struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
@@ -65,7 +65,7 @@ impl Connection {
         Ok(Self { stream, received: Vec::with_capacity(LONGEST_ANSWER) })
     }
 
-    /// The same from this IP address of our own.
+    /// Opens a connection from this local IP address.
     pub(crate) async fn open_from(from: IpAddr, address: SocketAddr) -> Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.bind((from, 0).into())?;
@@ -73,7 +73,7 @@ impl Connection {
         Ok(Self { stream, received: Vec::with_capacity(LONGEST_ANSWER) })
     }
 
-    /// Sends a request and waits for its answer.
+    /// Sends a request and waits for the response.
     pub(crate) async fn exchange(&mut self, request: &Request) -> Result<Answer<'_>> {
         self.stream.write_all(&request.0).await?;
         self.received.clear();
@@ -86,14 +86,14 @@ impl Connection {
             }
         };
         if self.received.len() != extent.end {
-            return Err("the server sent more than was asked for".into());
+            return Err("the server sent more than the response".into());
         }
         let head = std::str::from_utf8(&self.received[..extent.head])?;
         Ok(Answer { status: extent.status, head, body: &self.received[extent.head..] })
     }
 }
 
-/// Where the parts of a whole answer end.
+/// Where the parts of a complete response end.
 struct Extent {
     status: u16,
     head: usize,
@@ -101,7 +101,7 @@ struct Extent {
 }
 
 impl Extent {
-    /// None while the answer isn't whole.
+    /// Returns `None` while the response is incomplete.
     fn of(received: &[u8]) -> Result<Option<Self>> {
         let Some(head) = memmem::find(received, b"\r\n\r\n").map(|at| at + 4) else {
             return Ok(None);
@@ -119,7 +119,7 @@ impl Extent {
     }
 }
 
-/// The digits at the beginning.
+/// Parses the digits at the beginning.
 fn number(bytes: &[u8]) -> Result<usize> {
     let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
     Ok(std::str::from_utf8(&bytes[..digits])?.parse()?)

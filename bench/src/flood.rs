@@ -1,4 +1,4 @@
-//! Reads while 64 people sign in at once, on all cores; how many sign-ins get through; memory.
+//! Measures, on all cores, reads while 64 people sign in concurrently, how many sign-ins succeed, and memory.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,35 +16,35 @@ use crate::load::{Outcome, Pace, READERS, read};
 use crate::scene::{Scene, sign_in};
 use crate::{Plan, Result, median, now, say};
 
-/// Sign-ins that are kept under way.
+/// The number of sign-ins that a flood keeps in flight.
 const SIGN_INS: usize = 64;
-/// A flood runs for so long before anything is measured in it.
+/// How long a flood runs before anything is measured.
 const SETTLING: Duration = Duration::from_secs(1);
-/// How long sign-ins alone, and bare hashing, are counted each time.
+/// How long sign-ins without reads, and bare hashing, are counted each time.
 const COUNTING: Duration = Duration::from_secs(5);
 const READER: &str = "reader@example.com";
-/// Someone who signs in now and then from an IP address that the flood doesn't come from.
+/// The email address of a legitimate user, who signs in from an IP address that the flood doesn't use.
 const HONEST: &str = "honest@example.com";
 const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
-/// The open loop's share of what the closed one reached when it was quiet.
+/// The rate of the open loop, as a share of what the closed loop reached without the flood.
 const OPEN_SHARE: f64 = 0.5;
 
-/// What is resident at each moment, in MiB.
+/// The resident memory at each stage, in MiB.
 struct Resident {
     idle: f64,
     flood: f64,
     minute_after: f64,
 }
 
-/// Quiet windows and windows in the flood, right after each other.
+/// Windows without the flood and windows during it, taken one right after the other.
 struct Pair {
     quiet: Outcome,
     flooded: Outcome,
     quiet_open: Outcome,
     flooded_open: Outcome,
-    /// How long each honest sign-in took during the flood, in seconds.
+    /// How long each legitimate sign-in took during the flood, in seconds.
     honest: Vec<f64>,
-    /// Sign-ins that were answered during the reads, per second.
+    /// Successful sign-ins during the reads, per second.
     sign_ins: f64,
 }
 
@@ -92,14 +92,14 @@ pub(crate) async fn run(plan: &Plan) -> Result<()> {
     report_memory(&resident)
 }
 
-/// What all cores do when there is nothing else, per second.
+/// The rates that all cores reach without other load, per second.
 struct Alone {
-    /// Passwords hashed and nothing more.
+    /// Passwords hashed, without signing in.
     bound: f64,
     sign_ins: f64,
 }
 
-/// One who signs in again and again, but only ever waits for one answer.
+/// A legitimate user who signs in repeatedly, with one request at a time.
 struct Honest {
     stop: Arc<AtomicBool>,
     task: JoinHandle<Result<Vec<f64>>>,
@@ -117,7 +117,7 @@ impl Honest {
                 let mut connection = Connection::open_from(ELSEWHERE, address).await?;
                 let status = connection.exchange(&request).await?.status;
                 if status != 200 {
-                    return Err(format!("an honest sign-in was answered {status}").into());
+                    return Err(format!("a legitimate sign-in returned {status}").into());
                 }
                 took.push((now() - began).as_secs_f64());
             }
@@ -132,7 +132,7 @@ impl Honest {
     }
 }
 
-/// Connections that sign in again and again.
+/// Connections that sign in repeatedly.
 struct Flood {
     stop: Arc<AtomicBool>,
     signed_in: Arc<AtomicUsize>,
@@ -173,7 +173,7 @@ impl Flood {
         self.signed_in.load(Ordering::Relaxed)
     }
 
-    /// Lets what is under way finish; adds up the answers by status.
+    /// Waits for the requests in flight, and adds up the responses by status.
     async fn end(mut self, answers: &mut BTreeMap<u16, usize>) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         while let Some(connection) = self.connections.join_next().await {
@@ -187,7 +187,7 @@ impl Flood {
     }
 }
 
-/// Sign-ins per second when no one reads.
+/// Measures sign-ins per second without reads.
 async fn sign_ins_alone(scene: &Scene, people: &[String]) -> Result<f64> {
     let flood = Flood::start(scene.process.address, people);
     tokio::time::sleep(SETTLING).await;
@@ -205,18 +205,18 @@ pub(crate) fn last_core() -> usize {
         .unwrap_or(0)
 }
 
-/// Keeps this thread, and those that it starts from now on, on these cores: where the load runs would
-/// otherwise decide what is measured.
+/// Pins this thread, and the threads that it starts from now on, to these cores, because otherwise the placement of the
+/// load would decide what is measured.
 ///
 /// # Errors
-/// When the system refuses.
+/// Returns an error if the operating system refuses.
 pub(crate) fn stay_on(cores: &[usize]) -> Result<()> {
     let mut set = rustix::thread::CpuSet::new();
     cores.iter().for_each(|core| set.set(*core));
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
-/// How many passwords all cores can hash when they do nothing else: the most sign-ins there can be.
+/// Measures how many passwords all cores can hash per second without other load, which is an upper bound for sign-ins.
 fn hashes_per_second() -> f64 {
     let began = now();
     let count = AtomicUsize::new(0);
@@ -240,8 +240,8 @@ fn hashes_per_second() -> f64 {
 
 fn report_reads(pairs: &[Pair]) -> Result<()> {
     say(&format!(
-        "Reads with {READERS} connections, without and with {SIGN_INS} concurrent sign-ins, server on \
-         all cores, load on the last, medians of {} pairs:\n",
+        "Reads with {READERS} connections, without and with {SIGN_INS} concurrent sign-ins, server \
+         on all cores, load on the last core, medians of {} pairs:\n",
         pairs.len()
     ))?;
     say("| | requests/s | p50 | p99 |\n|---|---|---|---|")?;
@@ -285,13 +285,13 @@ fn report_sign_ins(alone: &[Alone], pairs: &[Pair], answers: &BTreeMap<u16, usiz
         answers.iter().map(|(status, count)| format!("{count} times {status}")).collect();
     let honest: Vec<f64> = pairs.iter().flat_map(|pair| pair.honest.iter().copied()).collect();
     say(&format!(
-        "\nAn honest sign-in from another IP address in the flood, reads at full or half rate beside it: median \
-         {:.2} s, slowest {:.2} s of {}.",
+        "\nA legitimate sign-in from another IP address during the flood, with reads at full or \
+         half rate: median {:.2} s, slowest {:.2} s of {}.",
         median(honest.iter().copied()),
         honest.iter().copied().fold(0.0, f64::max),
         honest.len()
     ))?;
-    say(&format!("\nAnswers to the sign-ins during the pairs: {}.\n", answers.join(", ")))
+    say(&format!("\nResponses to the sign-ins during the pairs: {}.\n", answers.join(", ")))
 }
 
 fn report_memory(resident: &Resident) -> Result<()> {

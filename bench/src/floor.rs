@@ -1,4 +1,4 @@
-//! The floor: a bare axum route that answers the bytes of a recorded answer, and does nothing else.
+//! The floor: a bare axum route that returns the bytes of a recorded response, and does nothing else.
 
 use std::path::Path;
 
@@ -15,14 +15,14 @@ use crate::{Result, say};
 /// The route that is measured on both servers.
 pub(crate) const PATH: &str = "/api/v1/users/me";
 
-/// What every request is answered.
+/// The recorded response that is returned to every request.
 #[derive(Clone)]
 struct Recorded {
     headers: HeaderMap,
     body: Bytes,
 }
 
-/// Serves the answer recorded in a file until the process is ended.
+/// Serves the response recorded in a file until the process is stopped.
 pub(crate) fn run(answer: &Path) -> Result<()> {
     let recorded = Recorded::parse(&std::fs::read(answer)?)?;
     let runtime = palisade::runtime::new()?;
@@ -41,12 +41,12 @@ async fn answer_recorded(State(recorded): State<Recorded>) -> Response {
 }
 
 impl Recorded {
-    /// Keeps all header lines but those that the HTTP library writes by itself.
+    /// Parses a recorded response. Keeps all header lines except those that the HTTP library adds itself.
     fn parse(answer: &[u8]) -> Result<Self> {
         let head = memchr::memmem::find(answer, b"\r\n\r\n").ok_or("no head")?;
         let mut headers = HeaderMap::new();
         for line in std::str::from_utf8(&answer[..head])?.lines().skip(1) {
-            let (name, value) = line.split_once(": ").ok_or("no header line")?;
+            let (name, value) = line.split_once(": ").ok_or("invalid header line")?;
             if !matches!(name, "date" | "content-length") {
                 headers.append(name.parse::<HeaderName>()?, HeaderValue::from_str(value)?);
             }

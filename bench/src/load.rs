@@ -1,5 +1,5 @@
-//! Reads over a fixed number of kept connections: as fast as the answers come (a closed loop), or at a set rate
-//! whether they come or not (an open loop).
+//! Reads over a fixed number of persistent connections: as fast as the responses arrive (a closed loop), or at a set
+//! rate regardless of the responses (an open loop).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use tokio::task::JoinSet;
 use crate::client::{Connection, Request};
 use crate::{Result, now};
 
-/// Connections that read at the same time.
+/// The number of connections that read concurrently.
 pub(crate) const READERS: usize = 32;
 
-/// What a load came to.
+/// The result of running a load.
 pub(crate) struct Outcome {
     pub(crate) elapsed: Duration,
-    /// Of each request in microseconds, ascending.
+    /// The latency of each request in microseconds, ascending.
     latencies: Vec<u32>,
 }
 
@@ -29,7 +29,7 @@ impl Outcome {
         self.requests() / self.elapsed.as_secs_f64()
     }
 
-    /// In milliseconds; `share` is 0.5 for the median.
+    /// Returns the latency at a quantile, in milliseconds. `share` is 0.5 for the median.
     pub(crate) fn latency_ms(&self, share: f64) -> f64 {
         let last = self.latencies.len().saturating_sub(1);
         let at = (last as f64 * share).round() as usize;
@@ -40,14 +40,14 @@ impl Outcome {
 /// When a connection sends its next request.
 #[derive(Clone, Copy)]
 pub(crate) enum Pace {
-    /// As soon as the answer to the one before is there.
+    /// As soon as the response to the previous request arrives.
     Full,
-    /// So many per second from all connections together, in even steps. A request that has to wait for
-    /// the answer before it counts from when it was due, so that a stall isn't hidden by sending less.
+    /// This many requests per second from all connections together, at even intervals. If a request has to wait for the
+    /// previous response, its latency counts from when it was due, so that a stall isn't hidden by sending less.
     PerSecond(f64),
 }
 
-/// Reads for `window` over [`READERS`] connections. An answer other than 200 ends the measurement.
+/// Reads for `window` over [`READERS`] connections. A response other than 200 ends the measurement.
 pub(crate) async fn read(
     address: SocketAddr,
     request: &Arc<Request>,
@@ -81,7 +81,7 @@ pub(crate) async fn read(
     Ok(Outcome { elapsed, latencies })
 }
 
-/// `due` is when the first request is to be sent and how long it is from one to the next.
+/// Reads until `until`. `due` is the time of the first request and the interval between requests.
 async fn read_until(
     mut connection: Connection,
     request: Arc<Request>,
@@ -106,7 +106,7 @@ async fn read_until(
         }
         let answer = connection.exchange(&request).await?;
         if answer.status != 200 {
-            return Err(format!("a read was answered {}", answer.status).into());
+            return Err(format!("a read returned {}", answer.status).into());
         }
         let ended = now();
         latencies.push(u32::try_from((ended - began).as_micros())?);

@@ -1,11 +1,11 @@
-//! Measures a Palisade server from outside, over loopback. `bench/run` builds and starts it;
-//! `docs/benchmarks.md` tells the method and what was measured.
+//! Measures a Palisade server from outside, over loopback. `bench/run` builds and starts it; `docs/benchmarks.md`
+//! describes the method and the results.
 //!
 //! - `palisade-bench requests SERVER ROUNDS SECONDS`: processor time per request against a bare route.
 //! - `palisade-bench flood SERVER ROUNDS SECONDS`: reads while 64 people sign in, and memory.
 //! - `palisade-bench writes SERVER ROUNDS SECONDS`: changes per second on SQLite and PostgreSQL.
 //! - `palisade-bench starts SERVER ROUNDS SECONDS`: how long a start takes, and the program's size.
-//! - `palisade-bench accounts`: what a sign-in looks up, with up to a million accounts.
+//! - `palisade-bench accounts`: the lookups of a sign-in, with up to a million accounts.
 //! - `palisade-bench floor ANSWER`: the bare route itself.
 
 mod accounts;
@@ -23,18 +23,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// The same as the server's, for the floor's sake.
+/// The same allocator as in the server, so that the floor is comparable.
 #[cfg(target_os = "linux")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Whatever went wrong ends the measurement.
+/// The result of a step. Any error ends the measurement.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 const USAGE: &str =
     "usage: palisade-bench requests|flood|writes|starts SERVER ROUNDS SECONDS, or accounts";
 
-/// What is measured, how often, how long each time.
+/// The server to measure, the number of rounds, and the length of each window.
 struct Plan {
     server: PathBuf,
     rounds: usize,
@@ -81,7 +81,7 @@ fn run() -> Result<()> {
     }
 }
 
-/// The load runs in one thread, which is enough to keep a core of the server busy.
+/// Creates the runtime of the load. It has one thread, which is enough to keep a core of the server busy.
 fn load_runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
@@ -97,7 +97,7 @@ fn say(line: &str) -> Result<()> {
     Ok(())
 }
 
-/// The value in the middle, of at least one.
+/// Returns the median, or NaN if there are no values.
 fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! A server in a process of its own, and what the kernel says of it (proc(5)).
+//! A server in a separate process, and what the kernel reports about it (proc(5)).
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -11,16 +11,16 @@ use crate::Result;
 /// `USER_HZ`, the unit of the times in `/proc/PID/stat`: 100 on every Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// A running server; it ends with this value.
+/// A running server, which is stopped when this value is dropped.
 pub(crate) struct Process {
     child: Child,
-    /// Where it listens.
+    /// The address on which it listens.
     pub(crate) address: SocketAddr,
 }
 
 impl Process {
-    /// Starts a server, on the named cores if any, with its log in a file, and waits until it has said
-    /// where it listens: a line with `"listening": "http://ADDRESS"`.
+    /// Starts a server, on the named cores if any, with its log in a file, and waits until it prints the address on
+    /// which it listens: a line with `"listening": "http://ADDRESS"`.
     pub(crate) fn start(
         cores: Option<&str>,
         program: &Path,
@@ -46,7 +46,7 @@ impl Process {
         }
     }
 
-    /// Processor time used so far by all its threads, in its own code and in the kernel, in seconds.
+    /// Returns the processor time used so far by all its threads, in its own code and in the kernel, in seconds.
     pub(crate) fn cpu_seconds(&self) -> Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         // The program's name, in parentheses, may hold anything; the state is the third field.
@@ -57,7 +57,7 @@ impl Process {
         Ok((ticks(14)? + ticks(15)?) / TICKS_PER_SECOND)
     }
 
-    /// Resident memory in MiB.
+    /// Returns the resident memory in MiB.
     pub(crate) fn resident_mib(&self) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,4 +1,4 @@
-//! Processor time per request, against a bare route that answers the same bytes on the same core.
+//! Measures processor time per request, compared with a bare route that returns the same bytes on the same core.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,22 +9,22 @@ use crate::process::Process;
 use crate::scene::Scene;
 use crate::{Plan, Result, median, say};
 
-/// The core that both servers run on; the load is kept off it by the person who starts this program.
+/// The core that both servers run on. The caller of this program must keep the load off it.
 pub(crate) const SERVER_CORE: &str = "0";
 
-/// Something that is measured in each round.
+/// A server and a request that are measured in each round.
 struct Subject<'a> {
     name: &'static str,
     process: &'a Process,
     request: Arc<Request>,
 }
 
-/// One window of one subject.
+/// The measurements of one subject in one window.
 #[derive(Clone, Copy)]
 struct Sample {
     micros_per_request: f64,
     per_second: f64,
-    /// The server's share of its core: near 1 when it and not the load was the limit.
+    /// The server's utilization of its core: near 1 if the server, not the load, was the limit.
     busy: f64,
     p99_ms: f64,
 }
@@ -54,7 +54,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<()> {
     report(plan, &subjects, &rounds)
 }
 
-/// Starts the floor with the answer that the server gives now.
+/// Starts the floor with the current response of the server.
 async fn start_floor(scene: &Scene, request: &Request) -> Result<Process> {
     let answer = record(scene.process.address, request).await?;
     let file = scene.directory.path().join("answer");

@@ -1,4 +1,4 @@
-//! A Palisade server as it is shipped, with an empty database of its own and people in it.
+//! A Palisade server as it is shipped, with its own new database, and the users that the benchmarks create.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,24 +12,24 @@ use crate::floor::PATH;
 use crate::process::Process;
 
 const PASSWORD: &str = "seven purple teapots orbit";
-/// Rules that this load from one IP address would run into. They are widened, not switched off: they
-/// are looked up and counted as ever.
+/// Rate limits that this load from one IP address would exceed. They are raised, not switched off: requests are still
+/// counted against them.
 const WIDENED: [&str; 4] = ["login_ip", "register_ip", "refresh_ip", "account"];
 
-/// A running server and the directory it lives in.
+/// A running server and its directory.
 pub(crate) struct Scene {
     pub(crate) process: Process,
     pub(crate) directory: TempDir,
 }
 
 impl Scene {
-    /// Starts the server, on the named cores if any, with default settings but for [`WIDENED`]: SQLite,
-    /// the default password cost, JSON log lines into a file.
+    /// Starts the server, on the named cores if any, with default settings except for [`WIDENED`]: SQLite, the default
+    /// password cost, and JSON log lines written to a file.
     pub(crate) fn start(program: &Path, cores: Option<&str>) -> Result<Self> {
         Self::start_with(program, cores, &[])
     }
 
-    /// The same with more settings, `KEY=VALUE`; of two for one key the later counts.
+    /// Starts the server with more settings, as `KEY=VALUE`. If a key occurs twice, the later value applies.
     pub(crate) fn start_with(program: &Path, cores: Option<&str>, more: &[String]) -> Result<Self> {
         let directory = TempDir::new()?;
         let data = directory.path().join("data");
@@ -51,14 +51,14 @@ impl Scene {
         Ok(Self { process, directory })
     }
 
-    /// Makes a user.
+    /// Creates a user.
     pub(crate) async fn register(&self, email: &str) -> Result<()> {
         let body = json!({ "email": email, "password": PASSWORD });
         self.post("/api/v1/auth/register", &body, 202).await?;
         Ok(())
     }
 
-    /// A read of oneself with a bearer token of this format.
+    /// Signs in, and returns a request for the user's own data with a bearer token of this format.
     pub(crate) async fn bearer(&self, email: &str, format: &str) -> Result<Arc<Request>> {
         let body = json!({ "email": email, "password": PASSWORD, "token_format": format });
         let (_, body) = self.post("/api/v1/auth/login", &body, 200).await?;
@@ -67,7 +67,7 @@ impl Scene {
         Ok(Arc::new(Request::get(PATH, &format!("authorization: Bearer {token}\r\n"))))
     }
 
-    /// A read of oneself with a session cookie.
+    /// Signs in, and returns a request for the user's own data with a session cookie.
     pub(crate) async fn cookie(&self, email: &str) -> Result<Arc<Request>> {
         let body = json!({ "email": email, "password": PASSWORD, "transport": "cookie" });
         let (head, _) = self.post("/api/v1/auth/login", &body, 200).await?;
@@ -81,13 +81,13 @@ impl Scene {
         let answer = connection.exchange(&Request::post(path, body)).await?;
         let text = String::from_utf8_lossy(answer.body).into_owned();
         if answer.status != status {
-            return Err(format!("{path} was answered {}: {text}", answer.status).into());
+            return Err(format!("{path} returned {}: {text}", answer.status).into());
         }
         Ok((answer.head.to_owned(), text))
     }
 }
 
-/// A sign-in with the right password.
+/// Builds a sign-in request with the correct password.
 pub(crate) fn sign_in(email: &str) -> Request {
     Request::post("/api/v1/auth/login", &json!({ "email": email, "password": PASSWORD }))
 }

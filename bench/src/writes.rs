@@ -13,17 +13,17 @@ use crate::process::Process;
 use crate::scene::{Scene, sign_in};
 use crate::{Plan, Result, median, now, say};
 
-/// Writers at the same time.
+/// The numbers of concurrent writers.
 const WRITERS: [usize; 2] = [1, 64];
-/// What the tests' PostgreSQL leaves out, switched on again.
+/// Settings for durability that the tests' PostgreSQL switches off.
 const DURABLE: &str = "fsync = on\nfull_page_writes = on\n";
 
-/// What a writer does over and over.
+/// The change that a writer makes repeatedly.
 #[derive(Clone, Copy)]
 enum Work {
-    /// One row changed, one event written.
+    /// A new name: one row changed, one event written.
     Name,
-    /// A refresh token used up and replaced.
+    /// A refresh: one refresh token used and replaced.
     Refresh,
 }
 
@@ -71,11 +71,11 @@ async fn measure(plan: &Plan, database: &str, scene: Scene) -> Result<()> {
     Ok(())
 }
 
-/// One window of changes.
+/// The measurements of one window of changes.
 #[derive(Clone, Copy)]
 struct Sample {
     per_second: f64,
-    /// Of the server; a database in a process of its own is not in it.
+    /// The processor time of the server, in µs. A database in a separate process is not included.
     micros_per_change: f64,
 }
 
@@ -137,12 +137,12 @@ async fn answer(connection: &mut Connection, request: &Request, status: u16) -> 
     let answer = connection.exchange(request).await?;
     if answer.status != status {
         let text = String::from_utf8_lossy(answer.body);
-        return Err(format!("a change was answered {}: {text}", answer.status).into());
+        return Err(format!("a change returned {}: {text}", answer.status).into());
     }
     Ok(serde_json::from_slice(answer.body)?)
 }
 
-/// How long a start takes, and the program's size.
+/// Measures how long a start takes, and the size of the program.
 pub(crate) fn starts(plan: &Plan) -> Result<()> {
     let first = (0..plan.rounds).map(|_| start(&plan.server, None)).collect::<Result<Vec<_>>>()?;
     let kept = tempfile::TempDir::new()?;

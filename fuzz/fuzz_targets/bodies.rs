@@ -1,5 +1,5 @@
 #![no_main]
-//! JSON bodies: a value or a refusal that names its place, never a failure of ours.
+//! JSON bodies: parsing returns a value or a refusal that names the position, never an internal error.
 
 use libfuzzer_sys::fuzz_target;
 use palisade::http::Body;

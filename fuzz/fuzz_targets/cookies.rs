@@ -1,5 +1,5 @@
 #![no_main]
-//! The session cookie among whatever else a browser or someone else sends.
+//! The session cookie among anything else that a browser or an attacker sends.
 
 use axum::http::header::COOKIE;
 use axum::http::{HeaderMap, HeaderValue};

@@ -1,5 +1,5 @@
 #![no_main]
-//! Cursors, ids, times and emails, as they stand in paths and queries.
+//! Cursors, ids, times and email addresses, as they appear in paths and queries.
 
 use libfuzzer_sys::fuzz_target;
 use palisade::http::{Cursor, Paging};

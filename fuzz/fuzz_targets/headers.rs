@@ -1,5 +1,5 @@
 #![no_main]
-//! Forwarded headers, from a trusted proxy and from a stranger.
+//! Forwarded headers, from a trusted proxy and from an untrusted client.
 
 use std::net::IpAddr;
 

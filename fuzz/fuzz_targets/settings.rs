@@ -1,5 +1,5 @@
 #![no_main]
-//! A configuration file and an environment: settings, or problems that name a key.
+//! A configuration file and environment variables: loading returns settings, or problems that name a key.
 
 use libfuzzer_sys::fuzz_target;
 use palisade::settings::{Settings, Sources};

@@ -1,5 +1,5 @@
 #![no_main]
-//! What comes back from the database and from files: hashes, sealed values, root keys, opaque tokens.
+//! Values read from the database and from files: hashes, sealed values, root keys, opaque tokens.
 
 use libfuzzer_sys::fuzz_target;
 use palisade_crypto::opaque;

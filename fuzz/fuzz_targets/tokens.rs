@@ -1,5 +1,5 @@
 #![no_main]
-//! Access tokens from outside: nothing but a verdict may come of any text.
+//! Access tokens from outside: any text must be refused, without a panic.
 
 use std::sync::LazyLock;
 

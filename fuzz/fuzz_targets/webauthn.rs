@@ -1,6 +1,6 @@
 #![no_main]
-//! Registrations and sign-ins with passkeys: nothing but the authenticator's own answers, unchanged,
-//! may be accepted. The first byte chooses the part that the others become.
+//! Registrations and sign-ins with passkeys: only the authenticator's own unchanged responses may be accepted. The
+//! first byte selects the part that the other bytes replace.
 
 use std::sync::LazyLock;
 
@@ -35,7 +35,7 @@ static AUTHENTICATION: LazyLock<Value> = LazyLock::new(|| {
 static KEY: LazyLock<PublicKey> =
     LazyLock::new(|| PublicKey::from_bytes(&AUTHENTICATOR.cose_key()).expect("a key"));
 
-/// Registers under a policy; whether it was accepted.
+/// Registers under a policy and returns whether the registration was accepted.
 fn registers(answer: &Value, attestation: &AttestationPolicy<'_>) -> bool {
     let expected = RegistrationExpectation {
         challenge: &CHALLENGE,

@@ -220,8 +220,9 @@ class Watch:
             if table == "lockout_counts" and not any(isinstance(n, int) and n for n in row.values()):
                 # Nothing is counted.
                 continue
-            if table == "challenges" and row["used_at"]:
-                # Attempts are counted before they are judged; what was answered right takes no more.
+            if table == "challenges" and (row["used_at"] or self.ended_meanwhile()):
+                # Attempts are counted before they are checked, in a commit of their own: what was answered right takes
+                # no more, and what was refused because its session ended after that commit stays counted.
                 del row["attempts"]
             found[f"{table} {plain(row, names)}"] += 1
         if self.refused_beside_a_change():
@@ -229,6 +230,11 @@ class Watch:
         if any(recipe.everybody for recipe in self.pair):
             found = {row: count for row, count in found.items() if not REVOKED.match(row)}
         return dict(sorted(found.items()))
+
+    def ended_meanwhile(self):
+        """Whether one of the two was refused because the other ended its session."""
+        said = [(status, (body or {}).get("code")) for status, body in self.answers]
+        return any(said[slot] == (401, "access.invalid_token") and said[1 - slot][0] < 400 for slot in (0, 1))
 
     def refused_beside_a_change(self):
         said = [(status, (body or {}).get("code")) for status, body in self.answers]

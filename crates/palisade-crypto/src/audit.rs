@@ -12,29 +12,29 @@ const CHAIN: &[u8] = b"palisade audit chain v1\0";
 const RECORD: &[u8] = b"palisade audit record v1\0";
 const HEAD: &[u8] = b"palisade audit head v1\0";
 
-/// The digest that ties `record` to everything before it: HMAC-SHA256 over a versioned label,
-/// the `previous` digest (all zero before the first record) and the record's canonical bytes.
+/// Returns the digest that ties `record` to everything before it: HMAC-SHA256 over a versioned label, the `previous`
+/// digest (all zero before the first record) and the record's canonical bytes.
 #[must_use]
 pub fn chain_digest(key: &[u8; 32], previous: &[u8; 32], record: &[u8]) -> [u8; 32] {
     hmac_sha256(key, &[CHAIN, previous, record])
 }
 
-/// The tag of one record, independent of its position: HMAC-SHA256 over a versioned label and the
-/// record's canonical bytes.
+/// Returns the tag of one record, independent of its position: HMAC-SHA256 over a versioned label and the record's
+/// canonical bytes.
 #[must_use]
 pub fn record_mac(key: &[u8; 32], record: &[u8]) -> [u8; 32] {
     hmac_sha256(key, &[RECORD, record])
 }
 
-/// The tag of the head of a chain: HMAC-SHA256 over a versioned label, the number of records in the
-/// chain (eight bytes, big-endian) and the last chain digest.
+/// Returns the tag of the head of a chain: HMAC-SHA256 over a versioned label, the number of records in the chain
+/// (eight bytes, big-endian) and the last chain digest.
 #[must_use]
 pub fn head_mac(key: &[u8; 32], position: i64, chain: &[u8; 32]) -> [u8; 32] {
     hmac_sha256(key, &[HEAD, &position.to_be_bytes(), chain])
 }
 
-/// The SHA-256 of content that is stored next to a record, in hexadecimal. The record contains only
-/// this digest.
+/// Returns the SHA-256 of content that is stored next to a record, in hexadecimal. The record contains only this
+/// digest.
 #[must_use]
 pub fn content_digest(content: &[u8]) -> String {
     use sha2::{Digest as _, Sha256};

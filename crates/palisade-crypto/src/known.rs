@@ -2,7 +2,7 @@
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 
-/// The first five bytes of the SHA-256 of a text.
+/// Returns the first five bytes of the SHA-256 of a text.
 #[must_use]
 pub fn short(text: &str) -> [u8; 5] {
     let mut short = [0; 5];
@@ -13,7 +13,7 @@ pub fn short(text: &str) -> [u8; 5] {
     short
 }
 
-/// The SHA-1 of a text: public breach corpora are sorted by it.
+/// Returns the SHA-1 of a text, by which public breach corpora are sorted.
 #[must_use]
 pub fn sha1(text: &str) -> [u8; 20] {
     let mut sha1 = [0; 20];

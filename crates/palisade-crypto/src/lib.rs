@@ -2,13 +2,12 @@
 //!
 //! # Promises
 //!
-//! - Nothing here reads a file, a socket, the environment or a clock. What is needed comes in as an
+//! - Nothing here reads a file, a socket, the environment or a clock. Everything that is needed is passed in as an
 //!   argument: the time in seconds, randomness as [`random::Random`].
-//! - A secret does not show in `Debug`, is wiped when dropped and is compared in constant time.
+//! - A secret does not appear in `Debug` output, is wiped when dropped and is compared in constant time.
 //! - External input (tokens, password hashes, keys, sealed bytes) is checked for size and cost
 //!   before any work is done on it, and no input makes this crate panic.
-//! - Every derived key, digest and tag carries a label of its own, so that a value created for one
-//!   purpose is useless for another.
+//! - Every derived key, digest and tag has its own label, so a value created for one purpose is useless for another.
 //!
 //! # Example
 //!

@@ -6,14 +6,15 @@ use sha2::Sha256;
 
 use crate::secret::SecretBytes;
 
-/// A stand-in for `text` that does not reveal it: HMAC-SHA256 (RFC 2104) under `key`, which must have full entropy.
+/// Returns a stand-in for `text` that does not reveal it: HMAC-SHA256 (RFC 2104) under `key`, which must have full
+/// entropy.
 #[must_use]
 pub fn keyed_digest(key: &SecretBytes, text: &[u8]) -> [u8; 32] {
     hmac_sha256(key.expose(), &[text])
 }
 
-/// HMAC-SHA256 (RFC 2104) over the concatenation of `parts`. Callers must ensure that the boundaries between the parts
-/// are unambiguous.
+/// Computes HMAC-SHA256 (RFC 2104) over the concatenation of `parts`. Callers must ensure that the boundaries between
+/// the parts are unambiguous.
 pub(crate) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     let mut context = Context::with_key(&Key::new(HMAC_SHA256, key));
     for part in parts {
@@ -24,8 +25,8 @@ pub(crate) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     output
 }
 
-/// HKDF-SHA256 (RFC 5869) without salt; `info` is the concatenation of `label`, a zero byte and `purpose`. Labels
-/// contain no zero byte, so different pairs never yield the same `info`.
+/// Computes HKDF-SHA256 (RFC 5869) without salt; `info` is the concatenation of `label`, a zero byte and `purpose`.
+/// Labels contain no zero byte, so different pairs never yield the same `info`.
 #[expect(clippy::expect_used, reason = "HKDF refuses only outputs over 8,160 bytes (RFC 5869 2.3)")]
 pub(crate) fn hkdf_sha256(secret: &[u8], label: &str, purpose: &str) -> [u8; 32] {
     let mut output = [0; 32];

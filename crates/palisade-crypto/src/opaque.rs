@@ -2,8 +2,7 @@
 //!
 //! # Promises
 //!
-//! - What is stored is [`digest`], from which the token cannot be recovered. 256 random bits need
-//!   no slow hash.
+//! - Only the [`digest`] is stored, from which the token cannot be recovered. 256 random bits need no slow hash.
 //! - Each token has exactly one encoding; any other text has no digest.
 //! - The same random part under another prefix has another digest, so a token of one kind is never
 //!   accepted as another.
@@ -19,7 +18,7 @@ use crate::secret::SecretString;
 const LABEL: &[u8] = b"palisade opaque token v1\0";
 const ENCODED_LENGTH: usize = 43;
 
-/// A new token: `prefix` and 43 characters of base64url, 256 bits of `random`.
+/// Creates a token: `prefix` and 43 characters of base64url, 256 bits of `random`.
 #[must_use]
 pub fn generate(prefix: &'static str, random: &dyn Random) -> SecretString {
     let mut bytes = Zeroizing::new([0; 32]);
@@ -30,7 +29,7 @@ pub fn generate(prefix: &'static str, random: &dyn Random) -> SecretString {
     SecretString::from(text)
 }
 
-/// What is stored of a token: SHA-256 over a versioned label, the prefix and the random bits.
+/// Returns the digest that is stored for a token: SHA-256 over a versioned label, the prefix and the random bits.
 ///
 /// Returns `None` if `text` is not a token with this `prefix`: the prefix, the length or the alphabet is wrong, there
 /// is padding, or unused bits are not zero.
@@ -49,8 +48,7 @@ pub fn digest(prefix: &'static str, text: &str) -> Option<[u8; 32]> {
     Some(hasher.finalize().into())
 }
 
-/// BLAKE3 of `bytes`: a cache key for a value that must not itself be kept in memory. Not for
-/// storage.
+/// Returns the BLAKE3 hash of `bytes`: a cache key for a value that must not itself be kept in memory. Not for storage.
 #[must_use]
 pub fn fingerprint(bytes: &[u8]) -> [u8; 32] {
     blake3::hash(bytes).into()

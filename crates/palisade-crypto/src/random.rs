@@ -19,13 +19,17 @@ pub struct OsRandom;
 impl Random for OsRandom {
     /// # Panics
     ///
-    /// If the operating system provides no randomness. Every key and token created afterward would be guessable, so
-    /// continuing would not be safe.
-    #[expect(clippy::disallowed_methods, reason = "the one place that asks the operating system")]
-    #[expect(clippy::panic, reason = "without randomness no key, token or nonce can be made")]
+    /// Panics if the operating system provides no randomness. Every key and token created afterward would be guessable,
+    /// so continuing would not be safe.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the only place that requests randomness from \
+                                                   the operating system"
+    )]
+    #[expect(clippy::panic, reason = "without randomness no key, token or nonce can be created")]
     fn fill(&self, bytes: &mut [u8]) {
         if let Err(error) = getrandom::fill(bytes) {
-            panic!("the operating system gave no randomness: {error}");
+            panic!("the operating system provided no randomness: {error}");
         }
     }
 }
@@ -37,7 +41,7 @@ impl Random for OsRandom {
 pub struct SeededRandom(Mutex<blake3::OutputReader>);
 
 impl SeededRandom {
-    /// The stream of `seed`, from its beginning.
+    /// Creates the stream of `seed`, from its beginning.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("palisade seeded randomness for tests v1");

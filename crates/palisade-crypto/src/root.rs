@@ -2,7 +2,7 @@
 //!
 //! # Promises
 //!
-//! - It has one text form, `palisade-root-key-v1.` and 43 characters of base64url.
+//! - It has one text form: `palisade-root-key-v1.` followed by 43 characters of base64url.
 //! - A key that a person made up (repeated or sequential bytes, text, a placeholder) is refused, with an error that
 //!   explains how to create one.
 //! - Keys derived for different purposes have nothing in common.
@@ -40,7 +40,7 @@ impl RootKey {
     ///
     /// # Errors
     ///
-    /// If the text is empty, not of this form, or not from a random source.
+    /// Returns an error if the text is empty, not of this form, or not from a random source.
     pub fn parse(text: &str) -> Result<Self, RootKeyError> {
         let text = text.trim();
         if text.is_empty() {
@@ -57,7 +57,7 @@ impl RootKey {
         if is_made_up(&bytes) { Err(RootKeyError::NotRandom) } else { Ok(Self(bytes)) }
     }
 
-    /// The text form that [`RootKey::parse`] reads.
+    /// Returns the text form that [`RootKey::parse`] reads.
     #[must_use]
     pub fn to_text(&self) -> SecretString {
         let mut text = String::with_capacity(PREFIX.len() + 43);
@@ -66,13 +66,13 @@ impl RootKey {
         SecretString::from(text)
     }
 
-    /// The sealing key for `purpose` (HKDF-SHA256).
+    /// Returns the sealing key for `purpose` (HKDF-SHA256).
     #[must_use]
     pub fn derive(&self, purpose: &'static str) -> SealingKey {
         SealingKey::from_bytes(hkdf_sha256(self.0.as_ref(), "palisade root sealing v1", purpose))
     }
 
-    /// 32 bytes for `purpose` (HKDF-SHA256), unrelated to the sealing key of the same purpose.
+    /// Returns 32 bytes for `purpose` (HKDF-SHA256), unrelated to the sealing key of the same purpose.
     #[must_use]
     pub fn derive_bytes(&self, purpose: &'static str) -> SecretBytes {
         SecretBytes::from(hkdf_sha256(self.0.as_ref(), "palisade root bytes v1", purpose).to_vec())
@@ -85,8 +85,8 @@ impl fmt::Debug for RootKey {
     }
 }
 
-/// Whether the bytes look made up: few different values (one byte repeated, a short pattern), a constant step (counting
-/// up or down), or only printable text.
+/// Returns whether the bytes look made up: few different values (one byte repeated, a short pattern), a constant step
+/// (counting up or down), or only printable text.
 fn is_made_up(bytes: &[u8; 32]) -> bool {
     let mut seen = [false; 256];
     for byte in bytes {
@@ -113,14 +113,18 @@ pub enum RootKeyError {
 impl fmt::Display for RootKeyError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::Empty => "the root key is empty; give the whole line that was generated, palisade-root-key-v1.…",
+            Self::Empty => {
+                "the root key is empty; provide the whole line that was generated, \
+                            palisade-root-key-v1.…"
+            }
             Self::WrongForm => {
-                "this is not a root key; a root key is palisade-root-key-v1. followed by 43 letters, digits, - and _; \
-                 placeholders and other secrets are not accepted, let Palisade generate one"
+                "this is not a root key; a root key is palisade-root-key-v1. followed by 43 \
+                 letters, digits, - and _; placeholders and other secrets are not accepted; let \
+                 Palisade generate one"
             }
             Self::NotRandom => {
-                "this root key was made up, not generated (it repeats, counts or spells something); \
-                 let Palisade generate one"
+                "this root key was made up, not generated (its bytes repeat, count up or down, or \
+                 spell text); let Palisade generate one"
             }
         })
     }

@@ -1,4 +1,4 @@
-//! Secret text and secret bytes that can be held without being shown.
+//! Types for secret text and secret bytes that keep them out of debug output.
 //!
 //! # Promises
 //!
@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// Whether `a` and `b` are equal, in a time that depends only on their lengths.
+/// Returns whether `a` and `b` are equal, in a time that depends only on their lengths.
 #[must_use]
 pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()
@@ -23,7 +23,7 @@ pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
 pub struct SecretString(Zeroizing<String>);
 
 impl SecretString {
-    /// The text itself. Keep copies of it as short-lived as possible.
+    /// Returns the text itself. Keep copies of it as short-lived as possible.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -67,7 +67,7 @@ impl Eq for SecretString {}
 pub struct SecretBytes(Zeroizing<Vec<u8>>);
 
 impl SecretBytes {
-    /// The bytes themselves. Keep copies of them as short-lived as possible.
+    /// Returns the bytes themselves. Keep copies of them as short-lived as possible.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0

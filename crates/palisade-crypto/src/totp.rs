@@ -19,7 +19,7 @@ use crate::secret::{SecretBytes, SecretString};
 
 /// How long a code is valid, in seconds.
 pub const STEP_SECONDS: u64 = 30;
-/// How many digits a code has.
+/// The number of digits in a code.
 pub const DIGITS: u8 = 6;
 const LENGTH: usize = 20;
 
@@ -28,7 +28,7 @@ const LENGTH: usize = 20;
 pub struct TotpSecret(SecretBytes);
 
 impl TotpSecret {
-    /// A new secret of 160 bits.
+    /// Creates a new 160-bit secret.
     #[must_use]
     pub fn generate(random: &dyn Random) -> Self {
         let mut bytes = vec![0; LENGTH];
@@ -42,20 +42,20 @@ impl TotpSecret {
         (bytes.len() == LENGTH).then(|| Self(bytes.to_vec().into()))
     }
 
-    /// The bytes, to be sealed and stored.
+    /// Returns the bytes of the secret, to be sealed and stored.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.0.expose()
     }
 
-    /// The secret in a form for typing instead of scanning: base32 without padding (RFC 4648 section 6).
+    /// Returns the secret as base32 without padding (RFC 4648 section 6), for typing instead of scanning.
     #[must_use]
     pub fn base32(&self) -> SecretString {
         Secret::from(self.0.expose()).to_base32().into()
     }
 
-    /// Returns the step that `code` belongs to. It must be the step at `now` (seconds since 1970), or the one before it
-    /// if no more than `grace` of the step at `now` has passed (RFC 6238 section 5.2).
+    /// Returns the step that `code` belongs to. Accepts codes of the step at `now` (seconds since 1970) and, during the
+    /// first `grace` of that step, of the one before it (RFC 6238 section 5.2).
     #[must_use]
     pub fn step_of(&self, code: &str, now: i64, grace: Duration) -> Option<i64> {
         if code.len() != usize::from(DIGITS) || !code.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -70,14 +70,14 @@ impl TotpSecret {
         i64::try_from(step).ok()
     }
 
-    /// The code of the step at `now` (seconds since 1970).
+    /// Returns the code of the step at `now` (seconds since 1970).
     #[must_use]
     pub fn code(&self, now: u64) -> SecretString {
         self.builder().build_noncompliant().generate(now).to_string().into()
     }
 
-    /// The URI that an authenticator app reads, usually as a QR code: `otpauth://totp/…`. Returns `None` if the issuer
-    /// or the account can't be used: they must not be empty.
+    /// Returns the `otpauth://totp/…` URI that an authenticator app reads, usually as a QR code, or `None` if the
+    /// issuer or the account can't be used (neither may be empty).
     #[must_use]
     pub fn otpauth_uri(&self, issuer: &str, account: &str) -> Option<SecretString> {
         // The colon parts the two.

@@ -11,7 +11,7 @@ use crate::sqlite::{Connection, Source, Use};
 use crate::statement::Statement;
 use crate::{Args, DbError};
 
-/// How often SQLite is checked for commits of others.
+/// How often SQLite is checked for commits by other processes.
 const POLL: Duration = Duration::from_millis(50);
 
 /// How long to wait after a lost connection before the next attempt.
@@ -20,7 +20,7 @@ const RECONNECT: Duration = Duration::from_millis(100);
 /// Why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Woken {
-    /// Something may have been changed, or the wait timed out.
+    /// The database may have changed, or the wait timed out.
     Changed,
     /// The whole content may have been replaced: a copy was restored into the open SQLite file. (On PostgreSQL,
     /// [`ReadDb::epoch`] reports this.)
@@ -38,7 +38,7 @@ enum Watch {
 /// The values of SQLite's counters.
 #[derive(Clone, Copy, Default)]
 struct Seen {
-    /// Changes whenever another connection commits; counts for one connection (sqlite.org/pragma.html).
+    /// Changes whenever another connection commits; comparable only within one connection (sqlite.org/pragma.html).
     data: Option<i64>,
     /// Changes with each migration, and when a copy is restored (sqlite.org/c3ref/backup_finish.html).
     schema: Option<i64>,
@@ -62,11 +62,11 @@ impl ReadDb {
 }
 
 impl Changes {
-    /// Returns when the database may have been changed: immediately if this is the first call or the connection was
-    /// lost in the meantime, and after `max` in any case.
+    /// Returns when the database may have changed: immediately if this is the first call or the connection was lost in
+    /// the meantime, and after `max` at the latest.
     ///
-    /// Waking is a hint: it may occur without a change, and on SQLite this process's own changes wake it too. It never
-    /// fails: an unreachable database becomes apparent when it is read.
+    /// Waking is only a hint: it may happen without a change, and on SQLite it is also triggered by this process's own
+    /// changes. Waiting never fails; if the database is unreachable, reads report it.
     pub async fn wait(&mut self, max: Duration) -> Woken {
         let deadline = Instant::now() + max;
         let watched = match &mut self.0 {

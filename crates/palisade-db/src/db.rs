@@ -13,18 +13,18 @@ use crate::sqlite::{Member, Sqlite};
 use crate::statement::{Answer, Statement};
 use crate::{Args, DbError, FromRow, Lock, args, lock};
 
-/// How to connect to a database.
+/// The options for connecting to a database.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`.
     pub url: String,
     /// The maximum number of connections in use at once (on SQLite: for reading, in addition to the one that writes).
     pub max_connections: u32,
-    /// The longest a single statement may take. A transaction on SQLite may be open for twice as long.
+    /// The maximum duration of a single statement. A transaction on SQLite may be open for twice as long.
     pub statement_timeout: Duration,
 }
 
-/// Which database it is.
+/// The kind of database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// SQLite 3.
@@ -37,8 +37,8 @@ pub enum Backend {
 #[derive(Clone)]
 pub struct Db(ReadDb);
 
-/// An open database that can only be read: it can't begin a change, and it refuses statements that may change
-/// something. Clones are cheap and share the connections.
+/// An open database that can only be read: it can't start a write transaction, and it refuses statements that may
+/// change something. Clones are cheap and share the connections.
 ///
 /// ```compile_fail
 /// # async fn shown(db: &palisade_db::ReadDb) -> Result<(), palisade_db::DbError> {
@@ -70,7 +70,7 @@ impl Db {
     /// Must be called inside a Tokio runtime that lives as long as the database is used.
     ///
     /// # Errors
-    /// `Wrong` when the URL is malformed or its TLS mode is too weak, `Unavailable` when the database cannot be
+    /// Returns `Wrong` if the URL is malformed or its TLS mode is too weak, and `Unavailable` if the database cannot be
     /// reached.
     pub async fn open(options: Options) -> Result<Self, DbError> {
         let engine = match options.url.split_once(':') {
@@ -85,27 +85,27 @@ impl Db {
         Ok(Self(ReadDb { engine, doubts: Arc::default() }))
     }
 
-    /// A read-only handle to the same database.
+    /// Returns a read-only handle to the same database.
     pub fn read_only(&self) -> ReadDb {
         self.0.clone()
     }
 
-    /// Starts a write transaction. On SQLite there is one at a time, in the order of the calls.
+    /// Starts a write transaction. On SQLite, only one runs at a time, in the order of the calls.
     ///
     /// # Errors
-    /// `Unavailable` when the database or the writer is not available in time.
+    /// Returns `Unavailable` if the database or the writer is not available in time.
     pub async fn begin(&self) -> Result<Tx, DbError> {
         self.begin_holding(Vec::new()).await
     }
 
-    /// Starts a write transaction that holds locks until its end. It takes them before its first statement, in the
-    /// order of their keys, regardless of the order in which they are given: two transactions that begin this way never
-    /// deadlock.
+    /// Starts a write transaction that holds locks until it ends. The locks are taken before its first statement, in
+    /// the order of their keys, regardless of the order in which they are given, so two transactions that are started
+    /// this way never deadlock.
     ///
     /// On SQLite, where one transaction writes at a time, no lock is taken.
     ///
     /// # Errors
-    /// As [`Db::begin`]; `Timeout` when others hold a lock for longer than a statement may take.
+    /// Returns the errors of [`Db::begin`], and `Timeout` if others hold a lock for longer than a statement may take.
     pub async fn begin_holding(&self, locks: Vec<Lock>) -> Result<Tx, DbError> {
         let open = match &self.engine {
             Engine::Sqlite(sqlite) => Box::pin(sqlite.begin()).await.map(Open::Sqlite),
@@ -120,7 +120,7 @@ impl Db {
 }
 
 impl ReadDb {
-    /// Which database it is.
+    /// The kind of database.
     pub fn backend(&self) -> Backend {
         match self.engine {
             Engine::Sqlite(_) => Backend::Sqlite,
@@ -131,7 +131,7 @@ impl ReadDb {
     /// Reads exactly one row, outside a transaction.
     ///
     /// # Errors
-    /// `Wrong` when there is none or more than one; otherwise the error of the database.
+    /// Returns `Wrong` if there isn't exactly one row; otherwise, the error of the database.
     pub async fn one<T: FromRow>(&self, sql: &'static str, args: Args) -> Result<T, DbError> {
         self.read(sql, args).await?.one()
     }
@@ -139,7 +139,7 @@ impl ReadDb {
     /// Reads at most one row, outside a transaction.
     ///
     /// # Errors
-    /// `Wrong` when there is more than one; otherwise the error of the database.
+    /// Returns `Wrong` if there is more than one row; otherwise, the error of the database.
     pub async fn maybe<T: FromRow>(
         &self,
         sql: &'static str,
@@ -151,7 +151,7 @@ impl ReadDb {
     /// Reads all rows, outside a transaction.
     ///
     /// # Errors
-    /// The error of the database.
+    /// Returns the error of the database.
     pub async fn all<T: FromRow>(&self, sql: &'static str, args: Args) -> Result<Vec<T>, DbError> {
         self.read(sql, args).await?.all()
     }
@@ -164,12 +164,12 @@ impl ReadDb {
         }
     }
 
-    /// Identifies the current content of a table. A different value means that the table was recreated (restored), that
-    /// the server was restarted, or that a standby took over. `None` on SQLite, where
+    /// Returns an identifier of the current content of a table. A different value means that the table was recreated
+    /// (restored), that the server was restarted, or that a standby took over. Returns `None` on SQLite, where
     /// [`Changes::wait`](crate::Changes::wait) reports this.
     ///
     /// # Errors
-    /// When the database doesn't answer.
+    /// Returns an error if the database doesn't respond.
     pub async fn epoch(&self, table: &'static str) -> Result<Option<String>, DbError> {
         // By name, without touching the table: a statement that holds one lock and waits for another could
         // make a restore fail with a deadlock.
@@ -181,12 +181,12 @@ impl ReadDb {
         }
     }
 
-    /// Whether the database accepts writes right now. It doesn't on a standby, in a read-only database, or on a full or
-    /// read-only disk. Normally no write is needed to find out. Once a change could not be stored, or not in time, only
-    /// a test write decides. It changes nothing and takes one second at most.
+    /// Returns whether the database accepts writes right now. It doesn't on a standby, in a read-only database, or on a
+    /// full or read-only disk. Normally, no write is needed to find out. After a change could not be stored, or not in
+    /// time, only a test write decides; it changes nothing and takes at most one second.
     ///
     /// # Errors
-    /// When the database doesn't answer.
+    /// Returns an error if the database doesn't respond.
     pub async fn takes_writes(&self) -> Result<bool, DbError> {
         let takes_writes = match &self.engine {
             Engine::Sqlite(sqlite) => Box::pin(sqlite.takes_writes()).await,
@@ -206,12 +206,12 @@ impl ReadDb {
 
     /// Waits until the group of changes that currently share a commit is on disk.
     ///
-    /// A response that depends on rows seen inside a transaction that was then dropped ("this name is taken") must wait
-    /// for it: on SQLite those rows may belong to a change in that group, which is not stored yet. Drop the transaction
-    /// first. On PostgreSQL there is nothing to wait for.
+    /// A response that depends on rows read in a transaction that was then dropped ("this name is taken") must wait for
+    /// this: on SQLite, those rows may belong to a change in that group, which is not stored yet. Drop the transaction
+    /// first. On PostgreSQL, there is nothing to wait for.
     ///
     /// # Errors
-    /// `Unavailable` when the group failed: the rows that were seen are gone; try again.
+    /// Returns `Unavailable` if the group failed: the rows that were read no longer exist; try again.
     pub async fn settled(&self) -> Result<(), DbError> {
         match &self.engine {
             Engine::Sqlite(sqlite) => Box::pin(sqlite.settled()).await,
@@ -231,8 +231,8 @@ impl ReadDb {
 /// Checks whether [`Db::open`] would accept this URL, without connecting.
 ///
 /// # Errors
-/// What is wrong with it: another kind of database, malformed, or TLS that doesn't protect the
-/// connection to another host. The message contains no part of the URL.
+/// Returns what is wrong with the URL: it is for another kind of database, is malformed, or uses TLS that doesn't
+/// protect the connection to another host. The message contains no part of the URL.
 pub fn check_url(url: &str) -> Result<(), DbError> {
     match url.split_once(':') {
         Some(("sqlite", path)) => sqlite_path(path).map(drop),
@@ -242,13 +242,15 @@ pub fn check_url(url: &str) -> Result<(), DbError> {
 }
 
 fn unknown_kind() -> DbError {
-    DbError::wrong("a database URL starts with sqlite: or postgres://")
+    DbError::wrong("a database URL must start with sqlite: or postgres://")
 }
 
 fn sqlite_path(path: &str) -> Result<PathBuf, DbError> {
     let path = path.strip_prefix("//").unwrap_or(path);
     if path.is_empty() || path.starts_with(':') || path.contains('?') {
-        return Err(DbError::wrong("a SQLite URL is sqlite:PATH, without parameters"));
+        return Err(DbError::wrong(
+            "a SQLite URL must have the form sqlite:PATH, without parameters",
+        ));
     }
     Ok(PathBuf::from(path))
 }
@@ -272,7 +274,7 @@ enum Open {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Whole,
-    /// A statement is running, or was when its future was dropped, or failed.
+    /// A statement is running, has failed, or was running when its future was dropped.
     Broken,
 }
 
@@ -280,7 +282,7 @@ impl Tx {
     /// Runs a statement that yields exactly one row.
     ///
     /// # Errors
-    /// `Wrong` when there is none or more than one; otherwise the error of the database.
+    /// Returns `Wrong` if there isn't exactly one row; otherwise, the error of the database.
     pub async fn one<T: FromRow>(&mut self, sql: &'static str, args: Args) -> Result<T, DbError> {
         self.statement(sql, args).await?.one()
     }
@@ -288,7 +290,7 @@ impl Tx {
     /// Runs a statement that yields at most one row.
     ///
     /// # Errors
-    /// `Wrong` when there is more than one; otherwise the error of the database.
+    /// Returns `Wrong` if there is more than one row; otherwise, the error of the database.
     pub async fn maybe<T: FromRow>(
         &mut self,
         sql: &'static str,
@@ -300,7 +302,7 @@ impl Tx {
     /// Runs a statement and reads all its rows.
     ///
     /// # Errors
-    /// The error of the database.
+    /// Returns the error of the database.
     pub async fn all<T: FromRow>(
         &mut self,
         sql: &'static str,
@@ -312,7 +314,7 @@ impl Tx {
     /// Runs a statement and returns how many rows it inserted, updated or deleted.
     ///
     /// # Errors
-    /// The error of the database.
+    /// Returns the error of the database.
     pub async fn run(&mut self, sql: &'static str, args: Args) -> Result<u64, DbError> {
         self.statement(sql, args).await.map(|answer| answer.changed())
     }
@@ -321,7 +323,7 @@ impl Tx {
     /// its future is dropped.
     ///
     /// # Errors
-    /// `Unavailable`, `Timeout`: nothing is stored. `OutcomeUnknown`: it may be stored.
+    /// With `Unavailable` or `Timeout`, nothing is stored. With `OutcomeUnknown`, the changes may be stored.
     pub async fn commit(self) -> Result<(), DbError> {
         if self.state == State::Broken {
             return Err(broken());
@@ -360,5 +362,5 @@ impl Tx {
 }
 
 fn broken() -> DbError {
-    DbError::wrong("an earlier statement of the transaction failed or was cancelled")
+    DbError::wrong("an earlier statement of the transaction failed or was canceled")
 }

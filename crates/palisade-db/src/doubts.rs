@@ -1,4 +1,4 @@
-//! Whether changes can be stored again after one couldn't be: only a test write can tell.
+//! Determines whether changes can be stored again after one couldn't be, which only a test write can show.
 //!
 //! A database whose disk is full, whose role lost its privileges or whose synchronous standby is gone still answers
 //! every query, and reports that it accepts writes.
@@ -14,7 +14,7 @@ use crate::{DbError, DbErrorKind};
 /// How long a test write may take. A readiness probe waits for it, and probes don't wait long.
 pub(crate) const TRY_FOR: Duration = Duration::from_secs(1);
 
-/// Counts the changes that could not be stored, until a test write succeeds.
+/// A counter of the changes that could not be stored, until a test write succeeds.
 #[derive(Default)]
 pub(crate) struct Doubts {
     raised: AtomicU64,
@@ -32,12 +32,13 @@ impl Doubts {
         }
     }
 
-    /// Whether a change has failed since the last successful test write began.
+    /// Returns whether a change has failed since the last successful test write began.
     pub(crate) fn exist(&self) -> bool {
         self.raised.load(Ordering::Acquire) > self.settled.load(Ordering::Acquire)
     }
 
-    /// Whether a test write succeeds. Only one runs at a time, because each may occupy a connection until it times out.
+    /// Returns whether a test write succeeds. Only one runs at a time, because each may occupy a connection until it
+    /// times out.
     pub(crate) async fn settle(&self, write: impl Future<Output = Result<(), DbError>>) -> bool {
         let tried = async {
             let _turn = self.turn.lock().await;

@@ -11,26 +11,26 @@ use sqlx::sqlite::SqliteError;
 
 use crate::postgres;
 
-/// What went wrong, as far as a caller can act on it.
+/// The kind of failure, as far as a caller can act on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DbErrorKind {
-    /// The database cannot be used right now: unreachable, overloaded, out of disk, shutting down,
-    /// locked by another process. Nothing of the transaction is stored; trying again later may work.
+    /// The database cannot be used right now: unreachable, overloaded, out of disk, shutting down, locked by another
+    /// process. No part of the transaction is stored; trying again later may work.
     Unavailable,
     /// The database aborted the transaction to let another one proceed (a deadlock, a serialization failure), or
-    /// because its tables were recreated in the meantime. Nothing of it is stored; a retry may succeed at once.
+    /// because its tables were recreated in the meantime. No part of it is stored; an immediate retry may succeed.
     BrokenOff,
     /// A unique constraint does not allow the row.
     Conflict,
     /// A foreign key does not allow the change.
     Foreign,
-    /// A check or a `not null` does not allow the row.
+    /// A check or `not null` constraint does not allow the row.
     Check,
-    /// The statement or the transaction took longer than allowed. Nothing of it is stored.
+    /// The statement or the transaction took longer than allowed. No part of it is stored.
     Timeout,
-    /// The commit was sent and its result was never received: the change may or may not be stored.
+    /// The commit was sent, but its result was never received: the change may or may not be stored.
     OutcomeUnknown,
-    /// The program is wrong: bad SQL, values that do not fit, a migration that was edited.
+    /// There is a mistake in the program: bad SQL, values that do not fit, a migration that was edited.
     Wrong,
 }
 
@@ -45,7 +45,7 @@ pub struct DbError {
     lost_connection: bool,
 }
 
-/// Which constraint refused a change.
+/// The constraint that refused a change.
 #[derive(Debug)]
 struct Violated {
     name: String,
@@ -54,13 +54,13 @@ struct Violated {
 }
 
 impl DbError {
-    /// An error of this kind, with a sentence for people.
+    /// Creates an error of this kind, with a human-readable sentence.
     pub(crate) fn new(kind: DbErrorKind, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, detail: detail.into(), violated: None, cause: None, lost_connection: false }
     }
 
-    /// An error of the kind [`DbErrorKind::Wrong`], for implementors of [`Column`](crate::Column) and
-    /// [`FromRow`](crate::FromRow) that find something they cannot read.
+    /// Creates an error of the kind [`DbErrorKind::Wrong`], for implementations of [`Column`](crate::Column) and
+    /// [`FromRow`](crate::FromRow) that find a value they cannot read.
     pub fn wrong(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(DbErrorKind::Wrong, detail)
     }
@@ -76,7 +76,7 @@ impl DbError {
     pub(crate) fn outcome_unknown() -> Self {
         Self::new(
             DbErrorKind::OutcomeUnknown,
-            "the database did not say whether the change was stored",
+            "the database did not report whether the change was stored",
         )
     }
 
@@ -92,23 +92,23 @@ impl DbError {
         self
     }
 
-    /// What went wrong.
+    /// Returns what went wrong.
     pub fn kind(&self) -> DbErrorKind {
         self.kind
     }
 
-    /// The name of the violated constraint.
+    /// Returns the name of the violated constraint.
     ///
-    /// PostgreSQL always reports it. SQLite does not name a constraint over plain columns; this is then the name that
-    /// PostgreSQL gives such a constraint by default (`users_email_key`, `sessions_user_id_device_key`; a primary key
-    /// counts as unique columns too). If an index has its own name, use [`is_conflict_on`](Self::is_conflict_on)
-    /// instead.
+    /// PostgreSQL always reports it. SQLite does not name a constraint over plain columns; in that case, this is the
+    /// name that PostgreSQL gives such a constraint by default (`users_email_key`, `sessions_user_id_device_key`; a
+    /// primary key is named like a unique constraint). If an index has its own name, use
+    /// [`is_conflict_on`](Self::is_conflict_on) instead.
     pub fn constraint(&self) -> Option<&str> {
         self.violated.as_ref().map(|violated| violated.name.as_str())
     }
 
-    /// Whether a unique constraint of `table` that covers `column` refused the row. Works the same on both databases,
-    /// except for an index over an expression: for that, only [`constraint`](Self::constraint) works.
+    /// Returns whether a unique constraint of `table` that covers `column` refused the row. Works the same on both
+    /// databases, except for an index over an expression, for which only [`constraint`](Self::constraint) works.
     pub fn is_conflict_on(&self, table: &str, column: &str) -> bool {
         self.kind == DbErrorKind::Conflict
             && self.violated.as_ref().is_some_and(|violated| {
@@ -116,7 +116,7 @@ impl DbError {
             })
     }
 
-    /// Whether a connection broke or is outdated, so that the same operation may succeed on a fresh one.
+    /// Returns whether a connection broke or is outdated, so that the same operation may succeed on a fresh one.
     pub(crate) fn is_lost_connection(&self) -> bool {
         self.lost_connection
     }
@@ -165,8 +165,8 @@ fn of_kind(kind: DbErrorKind) -> DbError {
     let detail = match kind {
         DbErrorKind::Unavailable => "the database is not available",
         DbErrorKind::BrokenOff => "the database aborted a transaction that conflicted with another",
-        DbErrorKind::Conflict => "such an entry exists already",
-        DbErrorKind::Foreign => "something that this refers to does not exist or is still in use",
+        DbErrorKind::Conflict => "such an entry already exists",
+        DbErrorKind::Foreign => "a referenced entry does not exist, or the entry is still in use",
         DbErrorKind::Check => "a value is missing or not allowed",
         DbErrorKind::Timeout => return DbError::timeout(),
         DbErrorKind::OutcomeUnknown => return DbError::outcome_unknown(),
@@ -192,7 +192,7 @@ fn from_database(reported: &dyn DatabaseError) -> DbError {
     of_kind(DbErrorKind::Wrong)
 }
 
-/// By SQLSTATE (PostgreSQL manual, appendix A).
+/// Maps a SQLSTATE to a kind (PostgreSQL manual, appendix A).
 fn postgres_kind(state: &str) -> DbErrorKind {
     match state {
         "23505" | "23P01" => DbErrorKind::Conflict,
@@ -225,7 +225,7 @@ fn postgres_violated(reported: &PgDatabaseError) -> Option<Violated> {
     Some(Violated { name, table, columns })
 }
 
-/// The extended result code (sqlite.org/rescode.html).
+/// Returns the extended result code (sqlite.org/rescode.html).
 fn sqlite_code(reported: &SqliteError) -> i32 {
     reported.code().and_then(|code| code.parse().ok()).unwrap_or_default()
 }
@@ -272,7 +272,7 @@ fn sqlite_violated(message: &str) -> Option<Violated> {
     Some(Violated { name, table: (*table).to_owned(), columns })
 }
 
-/// Whether SQLite undid only the statement, so that the transaction around it can continue.
+/// Returns whether SQLite undid only the statement, so that the transaction around it can continue.
 pub(crate) fn leaves_sqlite_transaction_whole(error: &sqlx::Error) -> bool {
     match sqlite_result(error) {
         Some(code) => matches!(
@@ -283,7 +283,7 @@ pub(crate) fn leaves_sqlite_transaction_whole(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether SQLite could not read or write its files. A commit that fails in this way may have reached the disk.
+/// Returns whether SQLite could not read or write its files. A commit that fails in this way may have reached the disk.
 pub(crate) fn is_sqlite_io(error: &sqlx::Error) -> bool {
     sqlite_result(error).is_some_and(|code| code & 0xff == SQLITE_IOERR)
 }

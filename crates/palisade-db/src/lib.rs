@@ -1,9 +1,9 @@
 //! SQLite and PostgreSQL behind one small interface and with the same SQL, for Palisade.
 //!
 //! Statements may use what both dialects have in common: `$1` parameters, `insert … on conflict … returning`, `update …
-//! returning`, row values, common table expressions, window functions, partial indexes. Cast sums to `bigint`; compare
-//! text under `lower()`; bind the time. Column types are `text`, `bigint`, `id`, `instant`, `bytes` and `flag`; see
-//! [`Type`].
+//! returning`, row values, common table expressions, window functions, partial indexes. Cast sums to `bigint`, compare
+//! text under `lower()`, and bind the time as a value. Column types are `text`, `bigint`, `id`, `instant`, `bytes` and
+//! `flag`; see [`Type`].
 //!
 //! The crate owns one table, `schema_migrations`.
 //!
@@ -39,14 +39,14 @@
 //! # Promises
 //!
 //! - **Acknowledged changes are stored.** A commit that returned `Ok` is on disk. One whose result was lost is reported
-//!   as `OutcomeUnknown`. On SQLite changes that arrive together share one sync to disk, and none is acknowledged
-//!   before it.
+//!   as `OutcomeUnknown`. On SQLite, changes that arrive together share one sync to disk, and none is acknowledged
+//!   before the sync.
 //! - **All or nothing.** A transaction that is dropped, canceled halfway or open for too long leaves nothing behind and
 //!   blocks no other caller.
 //! - **No missing values.** The parameters of a statement are matched with its values before the database sees either.
 //!   SQL text is `&'static str`, so input never becomes SQL.
 //! - **Bounded waiting.** Every call ends within the statement timeout and a grace period. An outage of PostgreSQL is
-//!   reported within a second, and its return is noticed without a restart.
+//!   reported within a second, and its return is detected without a restart.
 //! - **No eavesdropping.** PostgreSQL on another machine is reached with `verify-full` or not at all; SQLite's files
 //!   are accessible only to their owner.
 

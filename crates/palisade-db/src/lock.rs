@@ -1,15 +1,15 @@
 //! Locks that a transaction takes when it begins.
 
-/// A lock that a transaction holds until its end (PostgreSQL: an advisory lock of the transaction).
+/// A lock that a transaction holds until it ends (on PostgreSQL, a transaction-level advisory lock).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lock {
-    /// What is locked.
+    /// The number that identifies what is locked.
     pub key: i64,
     /// Whether the lock is exclusive. Otherwise, any number of transactions may share it.
     pub alone: bool,
 }
 
-/// Each key once, the lowest first. A key that is requested both shared and exclusive is held exclusively.
+/// Returns each key once, lowest first. A key that is requested both shared and exclusive is held exclusively.
 pub(crate) fn in_order(mut locks: Vec<Lock>) -> Vec<Lock> {
     locks.sort_unstable_by_key(|lock| (lock.key, !lock.alone));
     locks.dedup_by_key(|lock| lock.key);

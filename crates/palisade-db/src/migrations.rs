@@ -2,7 +2,7 @@
 //!
 //! Each migration is applied once, completely or not at all. It belongs to a module and has a number within it: modules
 //! are migrated in the order of the list, and the migrations of one module in the order of their numbers. The text of
-//! an applied migration is kept in `schema_migrations`, so that a later edit is noticed. Every step first takes its
+//! an applied migration is kept in `schema_migrations`, so that a later edit is detected. Every step first takes its
 //! lock and then checks again which migrations are applied, so two concurrent runs do the work only once.
 //!
 //! Migrations of modules that aren't in the list are left as they are.
@@ -20,7 +20,7 @@ use crate::{Args, Backend, DbError, Timestamp, args};
 pub enum Sql {
     /// The same for both databases.
     Both(&'static str),
-    /// One for each database, for what the dialects don't have in common.
+    /// One text per database, for what the dialects don't have in common.
     Each {
         /// The SQL for SQLite.
         sqlite: &'static str,
@@ -30,7 +30,7 @@ pub enum Sql {
 }
 
 impl Sql {
-    /// The SQL for this database.
+    /// Returns the SQL for this database.
     pub fn on(self, backend: Backend) -> &'static str {
         match (self, backend) {
             (Self::Both(sql), _) => sql,
@@ -48,7 +48,7 @@ impl Sql {
 pub struct Migration {
     /// The module that it belongs to.
     pub module: &'static str,
-    /// Its place among the migrations of its module; above zero and unique there.
+    /// Its number within its module: above zero and unique.
     pub number: i64,
     /// Its subject, in a word or two.
     pub name: &'static str,
@@ -65,7 +65,7 @@ pub struct Status {
     pub number: i64,
     /// [`Migration::name`].
     pub name: String,
-    /// When it was applied, if it was.
+    /// The time at which it was applied, or `None` if it wasn't.
     pub applied_at: Option<Timestamp>,
 }
 
@@ -79,7 +79,7 @@ pub struct SchemaStatus {
 }
 
 impl SchemaStatus {
-    /// How many migrations of the list aren't applied.
+    /// Returns how many migrations of the list aren't applied.
     pub fn missing(&self) -> usize {
         self.migrations.iter().filter(|status| status.applied_at.is_none()).count()
     }
@@ -121,7 +121,7 @@ const CREATE_TABLE: Sql = Sql::Each {
                )",
 };
 
-/// How many columns the table has, and how many that only its former layout had.
+/// Counts the columns of the table, and those that only its former layout had.
 const LAYOUT: Sql = Sql::Each {
     sqlite: "select count(*), count(case when name = 'version' then 1 end)
              from pragma_table_info('schema_migrations')",
@@ -139,16 +139,16 @@ const RECORD: &str = "insert into schema_migrations (module, number, name, sql, 
 
 type AppliedRow = (String, i64, String, String, Timestamp);
 
-/// Name, text and time of what is applied, by module and number.
+/// The name, text and time of each applied migration, by module and number.
 type Applied = BTreeMap<(String, i64), (String, String, Timestamp)>;
 
 impl Db {
-    /// Applies those of `migrations` that are missing, and returns them. Records `now` as their time.
+    /// Applies the migrations that are missing, and returns them. Records `now` as the time at which they were applied.
     ///
     /// # Errors
-    /// `Wrong` when an applied migration was edited, when the database has a migration of one of these modules that
-    /// `migrations` doesn't contain (a newer version applied it), when the database predates the first release, or when
-    /// a migration fails; the migrations before it stay applied.
+    /// Returns `Wrong` if an applied migration was edited, if the database has a migration of one of these modules that
+    /// `migrations` doesn't contain (a newer version applied it), if the database predates the first release, or if a
+    /// migration fails; the migrations before it stay applied.
     pub async fn migrate(
         &self,
         migrations: &[Migration],
@@ -170,11 +170,11 @@ impl Db {
         Ok(done)
     }
 
-    /// Returns every one of `migrations` with the time it was applied, in order, and the other modules that have
-    /// applied migrations. Changes nothing.
+    /// Returns all of `migrations` in order, each with the time at which it was applied, and the other modules that
+    /// have applied migrations. Changes nothing.
     ///
     /// # Errors
-    /// As [`migrate`](Self::migrate) for what is applied already.
+    /// Returns the errors of [`migrate`](Self::migrate) that concern applied migrations.
     pub async fn migrations(&self, migrations: &[Migration]) -> Result<SchemaStatus, DbError> {
         let wanted = in_order(migrations)?;
         let applied = if self.has_table().await? {
@@ -197,7 +197,7 @@ impl Db {
         })
     }
 
-    /// Whether migrations were ever applied.
+    /// Returns whether migrations were ever applied.
     async fn has_table(&self) -> Result<bool, DbError> {
         let (columns, former) = self.one::<(i64, i64)>(LAYOUT.on(self.backend()), args![]).await?;
         if former > 0 {
@@ -216,7 +216,7 @@ impl Migration {
         Status { module, number: self.number, name, applied_at }
     }
 
-    /// How errors name it.
+    /// Returns how the migration is named in errors.
     fn title(&self) -> String {
         title(self.module, self.number, self.name)
     }
@@ -226,13 +226,13 @@ fn title(module: &str, number: i64, name: &str) -> String {
     format!("migration {number} of {module} ({name})")
 }
 
-/// All of them in the order in which they are applied: modules as they are listed first, then by number.
+/// Returns all migrations in the order in which they are applied: by module as listed, then by number.
 fn in_order(migrations: &[Migration]) -> Result<Vec<Migration>, DbError> {
     let mut modules = vec![OWN];
     for migration in migrations {
         if migration.module == OWN || migration.module.is_empty() || migration.number <= 0 {
             return Err(DbError::wrong(format!(
-                "{}: modules have a name, which isn't {OWN}, and numbers are above zero",
+                "{}: a module must have a name other than {OWN}, and numbers must be above zero",
                 migration.title()
             )));
         }
@@ -255,7 +255,7 @@ fn in_order(migrations: &[Migration]) -> Result<Vec<Migration>, DbError> {
         if let [before, after] = pair
             && (before.module, before.number) == (after.module, after.number)
         {
-            let detail = "the numbers of a module's migrations are unique";
+            let detail = "the numbers of a module's migrations must be unique";
             return Err(DbError::wrong(format!("{}: {detail}", after.title())));
         }
     }
@@ -285,7 +285,8 @@ fn check(applied: &Applied, wanted: &[Migration], backend: Backend) -> Result<()
         match own.find(|migration| migration.number == *number) {
             None => {
                 return Err(DbError::wrong(format!(
-                    "the database was created by a newer version: it has {}, which this version does not know",
+                    "the database was created by a newer version: it has {}, which this version \
+                     does not contain",
                     title(module, *number, name)
                 )));
             }

@@ -33,8 +33,8 @@ impl<'r> Row<'r> {
     /// Reads the next column.
     ///
     /// # Errors
-    /// `Wrong` when there is no further column or its value is not a `T`.
-    #[expect(clippy::should_implement_trait, reason = "each column has a type of its own")]
+    /// Returns `Wrong` if there is no further column or its value is not a `T`.
+    #[expect(clippy::should_implement_trait, reason = "each column has its own type")]
     pub fn next<T: Column>(&mut self) -> Result<T, DbError> {
         let at = self.read;
         self.read += 1;
@@ -59,7 +59,7 @@ impl<'r> Row<'r> {
         if columns == self.read {
             return Ok(value);
         }
-        Err(DbError::wrong(format!("the row has {columns} columns, {} were read", self.read)))
+        Err(DbError::wrong(format!("the row has {columns} columns, but {} were read", self.read)))
     }
 }
 
@@ -114,7 +114,7 @@ enum Source<'r> {
 }
 
 impl<'r> Cell<'r> {
-    /// Whether the value is NULL.
+    /// Returns whether the value is NULL.
     pub fn is_null(&self) -> bool {
         match &self.source {
             Source::Sqlite(value) => value.is_null(),
@@ -200,7 +200,7 @@ pub trait Column: Sized {
     /// Reads the value.
     ///
     /// # Errors
-    /// `Wrong` when the cell holds something else, NULL included.
+    /// Returns `Wrong` if the cell holds something else, including NULL.
     fn from_cell(cell: Cell<'_>) -> Result<Self, DbError>;
 }
 
@@ -307,7 +307,7 @@ impl Column for Uuid {
             // SECURITY: one spelling only. A row with another can be read and is not found by its id
             // (test: an_id_in_another_spelling_is_refused).
             Decoded::Sqlite(text) if text.bytes().any(|byte| byte.is_ascii_uppercase()) => {
-                Err(DbError::wrong(format!("column {position} is not a UUID in lower case")))
+                Err(DbError::wrong(format!("column {position} is not a lowercase UUID")))
             }
             Decoded::Sqlite(text) => {
                 Hyphenated::from_str(text).map(Hyphenated::into_uuid).map_err(|cause| {
@@ -351,7 +351,7 @@ pub trait FromRow: Sized {
     /// Reads every column of the row, from left to right.
     ///
     /// # Errors
-    /// `Wrong` when a column is missing or of another type.
+    /// Returns `Wrong` if a column is missing or has another type.
     fn from_row(row: &mut Row<'_>) -> Result<Self, DbError>;
 }
 

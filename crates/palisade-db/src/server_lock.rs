@@ -1,4 +1,4 @@
-//! One server per directory.
+//! Ensures that only one server uses a directory.
 
 use std::fmt;
 use std::fs::{File, TryLockError};
@@ -10,17 +10,17 @@ use crate::sqlite::{no_link, open_file};
 /// The lock file inside the directory.
 const FILE: &str = "server.lock";
 
-/// The exclusive right to serve from a directory, until dropped. The operating system releases it when the process
+/// The exclusive right to serve from a directory, held until dropped. The operating system releases it when the process
 /// ends, no matter how, so a leftover lock file doesn't block a server.
 #[derive(Debug)]
 pub struct ServerLock {
     file: File,
 }
 
-/// Why a server can't use the directory.
+/// The reason why a server can't use the directory.
 #[derive(Debug)]
 pub enum ServerLockError {
-    /// Another process serves from it.
+    /// Another process is serving from it.
     Held {
         /// The directory.
         directory: PathBuf,
@@ -32,10 +32,10 @@ pub enum ServerLockError {
 }
 
 impl ServerLock {
-    /// Takes the lock of `directory`, which must exist, without waiting.
+    /// Takes the lock on `directory`, which must exist, without waiting.
     ///
     /// # Errors
-    /// `Held` when another process (or this one) has it, `Io` when the file cannot be created or written.
+    /// Returns `Held` if another process (or this one) has the lock, and `Io` if the file cannot be created or written.
     pub fn acquire(directory: &Path) -> Result<Self, ServerLockError> {
         let mut options = no_link();
         options.create(true).truncate(false).read(true).write(true);
@@ -68,7 +68,7 @@ fn write_process_id(file: &mut File) -> io::Result<()> {
 impl Drop for ServerLock {
     fn drop(&mut self) {
         if let Err(cause) = self.file.unlock() {
-            tracing::debug!(%cause, "the server lock goes with the process");
+            tracing::debug!(%cause, "the server lock was not released; it ends with the process");
         }
     }
 }
@@ -77,7 +77,7 @@ impl fmt::Display for ServerLockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Held { directory, process } => {
-                write!(f, "another server is running on {}", directory.display())?;
+                write!(f, "another server is using {}", directory.display())?;
                 match process {
                     Some(process) => write!(f, " (process {process}); stop it first"),
                     None => f.write_str("; stop it first"),

@@ -18,15 +18,15 @@ pub(crate) struct Statement {
     args: Args,
 }
 
-/// The rows, and how many rows a statement changed.
+/// The result of a statement: its rows, and how many rows it changed.
 pub(crate) enum Answer {
     Sqlite(Vec<SqliteRow>, u64),
     Postgres(Vec<PgRow>, u64),
 }
 
 impl Statement {
-    /// Refuses statements that don't mean the same on both databases, and those that would interfere with the group
-    /// that shares a commit.
+    /// Creates a statement. Refuses statements that don't mean the same on both databases, and those that would
+    /// interfere with the group that shares a commit.
     ///
     /// SECURITY: SQLite treats a parameter without a value as NULL, which disables every `$1 is null or …` filter
     /// (test: a_forgotten_value_is_refused_before_the_database_sees_it).
@@ -34,7 +34,7 @@ impl Statement {
         Self::checked(sql, args, facts(sql)?)
     }
 
-    /// A statement that is run outside a transaction and changes nothing.
+    /// Creates a statement that is run outside a transaction and changes nothing.
     pub(crate) fn reading(sql: &'static str, args: Args) -> Result<Self, DbError> {
         let facts = facts(sql)?;
         // SECURITY: a change has its event, which needs a transaction (test: what_only_reads_changes_nothing).
@@ -49,7 +49,7 @@ impl Statement {
         if wanted != args.len() {
             let got = args.len();
             return Err(DbError::wrong(format!(
-                "the statement has {wanted} parameters, got {got}"
+                "the statement has {wanted} parameters, but {got} values were given"
             )));
         }
         if args.iter().any(|value| matches!(value, Value::Text(text) if text.contains('\0'))) {
@@ -131,14 +131,15 @@ impl Answer {
     }
 }
 
-/// What the text of a statement says.
+/// The properties of a statement, derived from its text.
 #[derive(Clone, Copy)]
 struct Facts {
     parameters: usize,
     may_change: bool,
 }
 
-/// Reads the text of a statement, once: it is part of the program and stays the same at its place in memory.
+/// Derives the properties of a statement from its text, only once: the text is part of the program and stays the same
+/// at its place in memory.
 fn facts(sql: &'static str) -> Result<Facts, DbError> {
     static KNOWN: LazyLock<RwLock<HashMap<(usize, usize), Facts>>> = LazyLock::new(RwLock::default);
     let place = (sql.as_ptr().addr(), sql.len());
@@ -148,16 +149,19 @@ fn facts(sql: &'static str) -> Result<Facts, DbError> {
     }
     let facts = Facts { parameters: parameters(sql)?, may_change: may_change(sql) };
     if controls_transaction(sql) {
-        return Err(DbError::wrong("transactions are begun and ended by the methods of Tx"));
+        return Err(DbError::wrong(
+            "a statement can't begin or end a transaction; use the methods \
+                                   of Db and Tx",
+        ));
     }
     KNOWN.write().unwrap_or_else(PoisonError::into_inner).insert(place, facts);
     Ok(facts)
 }
 
-/// How many `$n` a statement has, which must be `$1` to `$n` without a gap.
+/// Returns how many parameters a statement has, which must be `$1` to `$n` without a gap.
 ///
-/// Only the common part of both dialects gets through: `?`, `:name` and `@name` would be parameters only on SQLite, and
-/// `::` and dollar quotes work only on PostgreSQL.
+/// Only syntax that both dialects have in common is accepted: `?`, `:name` and `@name` would be parameters only on
+/// SQLite, and `::` and dollar quotes work only on PostgreSQL.
 fn parameters(sql: &str) -> Result<usize, DbError> {
     let mut seen = 0_u128;
     let mut rest = sql.bytes().peekable();
@@ -188,8 +192,8 @@ fn parameters(sql: &str) -> Result<usize, DbError> {
     Err(DbError::wrong("the parameters of the statement are not numbered without a gap"))
 }
 
-/// Whether a statement may change rows, tables, sequences or settings: all but plain reads. A guard against mistakes in
-/// statements that are part of the program.
+/// Returns whether a statement may change rows, tables, sequences or settings, as all but plain reads may. A guard
+/// against mistakes in statements that are part of the program.
 fn may_change(sql: &str) -> bool {
     const READS: [&str; 3] = ["select", "with", "pragma"];
     const CHANGES: [&str; 9] = [

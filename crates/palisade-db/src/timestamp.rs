@@ -11,55 +11,55 @@ use crate::DbError;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
-/// The first and last instant that RFC 3339 can write (years 0000 and 9999).
+/// The first and last instant that RFC 3339 can represent (years 0000 and 9999).
 const WRITABLE: (i64, i64) = (-62_167_219_200_000_000, 253_402_300_799_999_999);
 
 /// The first and last instant that can be sent to PostgreSQL (years -9999 and 9999).
 const SENDABLE: (i64, i64) = (-377_705_116_800_000_000, WRITABLE.1);
 
-/// 2000-01-01T00:00:00Z, from which PostgreSQL counts.
+/// The instant from which PostgreSQL counts: 2000-01-01T00:00:00Z.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
-/// An instant: whole microseconds since 1970-01-01T00:00:00Z, leap seconds not counted.
+/// An instant: whole microseconds since 1970-01-01T00:00:00Z, not counting leap seconds.
 ///
 /// This is the precision that both databases keep, so a value read back equals the value written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The instant `micros` microseconds after (or, if negative, before) 1970.
+    /// Returns the instant `micros` microseconds after (or, if negative, before) the start of 1970.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
 
-    /// Microseconds since 1970.
+    /// Returns the microseconds since 1970.
     pub const fn as_micros(self) -> i64 {
         self.0
     }
 
-    /// The instant `seconds` seconds after 1970, clamped to the representable range.
+    /// Returns the instant `seconds` seconds after the start of 1970, clamped to the representable range.
     pub const fn from_seconds(seconds: i64) -> Self {
         Self(seconds.saturating_mul(MICROS_PER_SECOND))
     }
 
-    /// Whole seconds since 1970, rounded down.
+    /// Returns the whole seconds since 1970, rounded down.
     pub const fn as_seconds(self) -> i64 {
         self.0.div_euclid(MICROS_PER_SECOND)
     }
 
-    /// This instant moved forward, clamped to the representable range.
+    /// Returns this instant moved forward, clamped to the representable range.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(whole_micros(by)))
     }
 
-    /// This instant moved back, clamped to the representable range.
+    /// Returns this instant moved back, clamped to the representable range.
     #[must_use]
     pub fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(whole_micros(by)))
     }
 
-    /// The time from `earlier` to this instant; zero if `earlier` is later.
+    /// Returns the time from `earlier` to this instant, or zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         match u64::try_from(i128::from(self.0) - i128::from(earlier.0)) {
             Ok(micros) => Duration::from_micros(micros),
@@ -67,12 +67,12 @@ impl Timestamp {
         }
     }
 
-    /// Reads an RFC 3339 date and time. Any offset is accepted; digits beyond microseconds are cut. A leap second
+    /// Parses an RFC 3339 date and time. Any offset is accepted; digits beyond microseconds are dropped. A leap second
     /// becomes the last microsecond before it.
     ///
     /// # Errors
-    /// `Wrong` when the text is not RFC 3339, or in UTC lies outside the years that RFC 3339 can write: with an offset,
-    /// the last hours of 9999 are in the year 10000, which a database may not accept.
+    /// Returns `Wrong` if the text is not RFC 3339, or if the time in UTC lies outside the years that RFC 3339 can
+    /// represent: with an offset, the last hours of 9999 can fall in the year 10000, which a database may not accept.
     pub fn parse_rfc3339(text: &str) -> Result<Self, DbError> {
         let at = OffsetDateTime::parse(text, &Rfc3339)
             .map_err(|cause| DbError::wrong("the text is not an RFC 3339 time").caused_by(cause))
@@ -90,7 +90,7 @@ impl Timestamp {
             .map_err(|cause| DbError::wrong("the time is out of range").caused_by(cause))
     }
 
-    /// The instant that PostgreSQL represents by this number of microseconds.
+    /// Returns the instant that PostgreSQL represents by this number of microseconds.
     pub(crate) fn from_postgres(micros: i64) -> Result<Self, DbError> {
         let at = micros.checked_add(POSTGRES_EPOCH);
         at.filter(|at| (SENDABLE.0..=SENDABLE.1).contains(at))
@@ -108,8 +108,8 @@ fn whole_micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// RFC 3339 in UTC with `Z`, without trailing zeros in the fraction. Instants before year 0 or after
-/// year 9999, which RFC 3339 cannot write, show as the nearest one it can.
+/// Writes RFC 3339 in UTC with `Z`, without trailing zeros in the fraction. Instants before year 0 or after year 9999,
+/// which RFC 3339 cannot represent, are written as the nearest one it can.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let micros = self.0.clamp(WRITABLE.0, WRITABLE.1);
@@ -137,7 +137,7 @@ fn write_digits(place: &mut [u8], mut number: i64) {
     }
 }
 
-/// As [`Display`](fmt::Display) writes it.
+/// Serializes the instant as [`Display`](fmt::Display) writes it.
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

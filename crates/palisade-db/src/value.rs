@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::Timestamp;
 
 /// The column types of the common schema language. The name in parentheses is the one that migrations use; on
-/// PostgreSQL the last four are domains that migration 0 creates.
+/// PostgreSQL, the last four are domains that this crate's own migration creates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
     /// Unicode text (`text`).
@@ -37,7 +37,7 @@ pub enum Value {
     Id(Uuid),
     /// An instant.
     Instant(Timestamp),
-    /// No value, of a known type: PostgreSQL requires the type.
+    /// NULL of a known type: PostgreSQL requires the type.
     Null(Type),
 }
 
@@ -61,7 +61,7 @@ pub trait ToValue {
     /// The column type it is stored as.
     const TYPE: Type;
 
-    /// The value to bind.
+    /// Returns the value to bind.
     fn to_value(self) -> Value;
 }
 
@@ -120,12 +120,12 @@ to_value! {
 pub struct Args(Vec<Value>);
 
 impl Args {
-    /// How many values there are.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -134,7 +134,7 @@ impl Args {
         self.0.iter()
     }
 
-    /// The values, in order.
+    /// Returns the values, in order.
     pub fn into_values(self) -> Vec<Value> {
         self.0
     }
@@ -146,7 +146,7 @@ impl From<Vec<Value>> for Args {
     }
 }
 
-/// The values of a statement: `args![id, "text", None::<i64>]`.
+/// Creates the values of a statement: `args![id, "text", None::<i64>]`.
 ///
 /// Every value must implement [`ToValue`](crate::ToValue).
 #[macro_export]

@@ -31,12 +31,12 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// Replaces, in a usage error, what was given.
+/// The text that replaces a given argument in a usage error.
 const UNSAID: &str = "…";
 
 impl Cli {
-    /// Reads the command line. A usage error doesn't repeat what was given: it may be a password in the wrong place,
-    /// and errors end up in logs.
+    /// Reads the command line. A usage error doesn't repeat the given arguments: one may be a misplaced password, and
+    /// errors end up in logs.
     pub(crate) fn read(
         words: impl IntoIterator<Item = std::ffi::OsString>,
     ) -> Result<Self, clap::Error> {

@@ -12,7 +12,7 @@ pub(crate) const FAILED: u8 = 1;
 /// A failed command.
 pub(crate) struct Failure {
     pub(crate) exit_code: u8,
-    /// Stable, `area.reason`.
+    /// A stable code of the form `area.reason`.
     pub(crate) code: String,
     /// What went wrong and what to do.
     pub(crate) detail: String,
@@ -21,7 +21,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// The command failed.
+    /// Creates a failure for a command that failed.
     pub(crate) fn failed(detail: impl Into<String>) -> Self {
         Self {
             exit_code: FAILED,
@@ -31,7 +31,7 @@ impl Failure {
         }
     }
 
-    /// The command was used incorrectly.
+    /// Creates a failure for a command that was used incorrectly.
     pub(crate) fn usage(detail: impl Into<String>) -> Self {
         Self { exit_code: WRONG_USAGE, code: "command.usage".into(), ..Self::failed(detail) }
     }

@@ -1,4 +1,4 @@
-//! `/`: what a browser gets when it opens the server's URL.
+//! `/`: the response to a browser that opens the server's URL.
 //!
 //! Only the binary has this route. An application that uses the library has its own front page.
 
@@ -18,7 +18,7 @@ pub(crate) const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-/// 307 to the page that describes the API.
+/// A 307 redirect to the page that describes the API.
 struct ToDocs;
 
 impl IntoResponse for ToDocs {

@@ -24,7 +24,7 @@ use crate::front;
 use crate::output::Output;
 
 const DEFAULT_FILE: &str = "palisade.toml";
-/// How long a process that ends waits for the database to close its connections.
+/// How long an exiting process waits for the database to close its connections.
 const CLOSING: Duration = Duration::from_secs(3);
 /// Permissions of the group and of others.
 const OTHERS: u32 = 0o077;
@@ -107,7 +107,7 @@ pub(crate) struct Open {
     pub(crate) builder: Builder,
 }
 
-/// The builder for what this binary serves: the library's modules and a front page.
+/// Returns the builder for what this binary serves: the library's modules and a front page.
 pub(crate) fn builder(settings: Settings) -> Builder {
     Builder::new(settings, Clock::system(), Arc::new(OsRandom)).module(front::MODULE)
 }
@@ -152,7 +152,7 @@ pub(crate) async fn with_app<T>(
     }
 }
 
-/// Closes the app, after the audit records that this process wrote are chained.
+/// Chains the audit records that this process wrote, then closes the app.
 ///
 /// SECURITY: a record that isn't chained can be deleted unnoticed once the process that wrote it is gone
 /// (test: what_a_command_wrote_is_chained_when_it_ends).
@@ -267,7 +267,8 @@ fn open_key(path: &Path, data: &Path) -> std::io::Result<File> {
     }
 }
 
-/// Whether `path` is in the data directory, at any depth. A directory in between that is a symbolic link is an error.
+/// Returns whether `path` is in the data directory, at any depth. It is an error if a directory between the two is a
+/// symbolic link.
 fn is_within(path: &Path, data: &Path) -> std::io::Result<bool> {
     let Ok(data) = std::fs::metadata(data) else { return Ok(false) };
     let is_data = |folder: &Path| {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 
-/// How to print.
+/// The output format of a command.
 #[derive(Clone, Copy)]
 pub(crate) struct Output {
     pub(crate) json: bool,
@@ -39,7 +39,7 @@ impl Output {
     }
 }
 
-/// How long a command that ends waits for a stalled reader of standard error.
+/// How long an exiting command waits for a stalled reader of standard error.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Writes to standard error from a separate thread, so that a stalled reader can't keep the process from exiting.
@@ -62,7 +62,7 @@ fn line(text: &str) {
     let _ = out.flush();
 }
 
-/// Escapes what would control a terminal, in a text of several lines.
+/// Escapes characters that would control a terminal, in a text of several lines.
 pub(crate) fn lines(text: &str) -> String {
     text.split('\n').map(visible).collect::<Vec<_>>().join("\n")
 }

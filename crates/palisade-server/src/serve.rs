@@ -106,7 +106,7 @@ impl Listeners {
         let told = async {
             signals.received().await;
             tracing::info!(
-                "stopping: no new connections are accepted, requests in flight are finished"
+                "stopping: no new connections are accepted, and requests in flight are finished"
             );
             stop.send_replace(true);
         };
@@ -156,14 +156,15 @@ async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure
     })
 }
 
-/// Connections of the admin listener, in addition to all others, so that health checks work during a flood too.
+/// The number of connections of the admin listener, in addition to all others, so that health checks work during a
+/// flood too.
 const ADMIN_CONNECTIONS: usize = 64;
-/// Files that are always open: the log, the listeners, libraries, mail.
+/// The number of files that are always open: the log, the listeners, libraries, mail.
 const OWN_FILES: usize = 64;
 /// The minimum number of connections, even if the system allows very few open files.
 const FEWEST_CONNECTIONS: usize = 16;
 
-/// The limits of the public listener, given this limit on open files.
+/// Returns the limits of the public listener, given this limit on open files.
 fn limits(settings: &Settings, open_files: usize) -> Limits {
     // A SQLite connection has two files open: the database and its write-ahead log.
     let database = usize::try_from(settings.database.max_connections).unwrap_or(usize::MAX);
@@ -255,7 +256,7 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// Ctrl-C and SIGTERM.
+/// The signals that stop the server: Ctrl-C and SIGTERM.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,

@@ -135,7 +135,7 @@ async fn revoke_everyone(app: &App, output: Output, yes: bool) -> Result<(), Fai
     let ended = sessions::revoke_everyone(app, &Actor::operator()).await?;
     let (accounts, sessions) = (ended.accounts, ended.sessions);
     output.result(&json!({ "accounts": accounts, "sessions": sessions }), || {
-        format!("Sessions ended: {sessions}. Accounts whose credentials were ended: {accounts}.")
+        format!("Sessions ended: {sessions}. Accounts whose credentials were revoked: {accounts}.")
     });
     Ok(())
 }
@@ -166,7 +166,7 @@ async fn with_app<T>(
     opening::with_app(&loaded.settings, output, command).await
 }
 
-/// Finds the named user. Errors don't repeat what was given: it may be a secret in the wrong place.
+/// Finds the named user. Errors don't repeat the argument, which may be a misplaced secret.
 async fn find(app: &App, named: &str) -> Result<User, Failure> {
     let user = if let Ok(id) = named.parse::<UserId>() {
         users::find(app, id).await?
@@ -205,7 +205,7 @@ async fn create(app: &App, new: New<'_>) -> Result<User, Failure> {
     made.ok_or_else(|| Failure::failed("the user was created, but no longer exists"))
 }
 
-/// Finds the named role. Errors don't repeat what was given: it may be a secret in the wrong place.
+/// Finds the named role. Errors don't repeat the argument, which may be a misplaced secret.
 async fn named_role(app: &App, name: &str) -> Result<RoleName, Failure> {
     let unknown = || async {
         let known = roles::list(app).await?;

@@ -84,13 +84,13 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A builder with Palisade's own modules.
+    /// Creates a builder with Palisade's own modules.
     pub fn new(settings: Settings, clock: Clock, random: Arc<dyn Random>) -> Self {
         let modules = MODULES.iter().filter(|module| (module.when)(&settings)).copied().collect();
         Self { modules, settings: Arc::new(settings), clock, random }
     }
 
-    /// Adds a module of the application, if it is part of a server with these settings.
+    /// Adds a module of the application, unless the settings switch it off.
     #[must_use]
     pub fn module(mut self, module: Module) -> Self {
         if (module.when)(&self.settings) {
@@ -99,19 +99,19 @@ impl Builder {
         self
     }
 
-    /// The whole schema, in order: the feed's, then module by module. A module that is not part of this server
-    /// contributes none; its tables in an existing database remain.
+    /// Returns the whole schema, in order: the feed's migrations, then those of each module. A module that is not part
+    /// of this server contributes none; its tables in an existing database remain.
     pub fn migrations(&self) -> Vec<Migration> {
         let slices = self.modules.iter().flat_map(|module| module.migrations);
         std::iter::once(&FEED).chain(slices).copied().collect()
     }
 
-    /// All routes, as their route lines declare them.
+    /// Returns all routes, as their route lines declare them.
     pub fn routes(&self) -> Vec<Route> {
         self.modules.iter().flat_map(|module| (module.routes)().into_list()).collect()
     }
 
-    /// The API's description (OpenAPI 3.1.1), generated from the routes.
+    /// Returns the API's description (OpenAPI 3.1.1), generated from the routes.
     pub fn openapi(&self) -> serde_json::Value {
         let about = About { settings: &self.settings, credentials: &self.credentials() };
         openapi(&about, &self.routes())
@@ -121,7 +121,7 @@ impl Builder {
         self.modules.iter().flat_map(|module| module.credentials).copied().collect()
     }
 
-    /// The kinds of credential, if a module has an ending for each of them.
+    /// Returns the kinds of credential, if a module has an ending for each of them.
     fn ending_credentials(&self) -> Result<Vec<CredentialMethods>> {
         let credentials = self.credentials();
         let endings = || self.modules.iter().flat_map(|module| module.endings);
@@ -137,15 +137,15 @@ impl Builder {
         }
     }
 
-    /// The modules.
+    /// Returns the modules.
     pub fn modules(&self) -> &[Module] {
         &self.modules
     }
 
-    /// The app over a database whose schema is up to date.
+    /// Creates the app on a database whose schema is up to date.
     ///
     /// # Errors
-    /// When the root key doesn't fit the database, a module can't start, or the database fails.
+    /// Returns an error if the root key doesn't fit the database, a module can't start, or the database fails.
     pub async fn app(&self, db: Db, root: RootKey) -> Result<App> {
         let mut state = State::default();
         let permissions: Vec<Permission> =
@@ -185,7 +185,7 @@ impl Builder {
         Ok(app)
     }
 
-    /// The rules of all modules with the numbers that the settings give them.
+    /// Returns the rules of all modules, with the numbers that the settings give them.
     fn limits_in_force(&self) -> impl Iterator<Item = EffectiveRule> {
         let limits = &self.settings.limits;
         self.modules.iter().flat_map(|module| module.limits).map(|rule| {
@@ -203,13 +203,13 @@ impl Builder {
         })
     }
 
-    /// The service of the public listener: every route of every module, in the frame.
+    /// Returns the service of the public listener: every route of every module, in the frame.
     pub fn service(&self, app: &App) -> Frame {
         let routes = self.modules.iter().map(|module| (module.routes)());
         Frame::new(app.clone(), self.router(app, routes.fold(Routes::none(), Routes::and)))
     }
 
-    /// The service of the admin listener.
+    /// Returns the service of the admin listener.
     pub fn admin_service(&self, app: &App) -> Frame {
         Frame::internal(app.clone(), self.router(app, system::health()))
     }
@@ -227,14 +227,14 @@ impl Builder {
     /// Starts reading the feed and running the scheduled jobs.
     ///
     /// # Errors
-    /// When the feed can't be read for the first time.
+    /// Returns an error if the feed can't be read for the first time.
     pub async fn run(&self, app: &App) -> Result<Running> {
         running::start(app, self.modules.iter().flat_map(|module| module.jobs)).await
     }
 }
 
-/// What scripts of the named origins may do (Fetch standard, section 3.2): call the API with a bearer
-/// token. Never with credentials that a browser sends on its own.
+/// Returns the CORS layer (Fetch standard, section 3.2): scripts of the configured origins may call the API with a
+/// bearer token, but never with credentials that a browser sends on its own. Returns `None` if there are no origins.
 fn cors(origins: &[CorsOrigin]) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;

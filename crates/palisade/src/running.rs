@@ -2,8 +2,8 @@
 //!
 //! # Promises
 //!
-//! - A panic in background work doesn't end it.
-//! - What this process wrote to the audit log is chained before it stops.
+//! - Background work continues after a panic in it.
+//! - The records that this process wrote to the audit log are chained before it stops.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -24,7 +24,7 @@ use crate::{audit_log, tokens};
 /// Every change wakes every process. Changes within this time after a read of the feed are read together.
 const GATHERED_FOR: Duration = Duration::from_millis(25);
 
-/// How long a job that failed waits longer than usual.
+/// How much longer than usual a failed job waits before it runs again.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(1);
 
 /// Work that belongs to the frame and not to a slice.
@@ -32,7 +32,7 @@ const FRAME_JOBS: &[Job] = &[Job {
     name: "feed.prune",
     every: Duration::from_secs(60),
     run: |app| {
-        let upkeep = app.upkeep("notices that every reader has seen");
+        let upkeep = app.upkeep("notices that every reader has seen are deleted");
         Box::pin(app.feed.prune(upkeep, app.clock.now(), tokens::longest_life(app)))
     },
 }];
@@ -40,7 +40,7 @@ const FRAME_JOBS: &[Job] = &[Job {
 /// Starts reading the feed and running the jobs.
 ///
 /// # Errors
-/// When the feed can't be read for the first time.
+/// Returns an error if the feed can't be read for the first time.
 pub(crate) async fn start(app: &App, jobs: impl Iterator<Item = &'static Job>) -> Result<Running> {
     app.feed.start(&app.db, &app.clock).await?;
     catch_up(app, false, false).await?;
@@ -81,10 +81,11 @@ async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()
     }
 }
 
-/// Lets background work continue after a panic in it. Returns `None` if there was one.
+/// Catches a panic in background work, so that it can continue. Returns `None` if there was one.
 ///
-/// SECURITY: a task that ends with the panic would leave emails unsent, the audit log unchained, and a process that is
-/// not notified of endings and refuses everything (test: a_panic_in_background_work_does_not_end_it).
+/// SECURITY: if a panic ended a task, emails would stay unsent, the audit log would stay unchained, and the process
+/// would no longer be notified of revocations and would refuse every request (test:
+/// a_panic_in_background_work_does_not_end_it).
 async fn survived<T>(what: &'static str, work: impl Future<Output = T>) -> Option<T> {
     let ended = AssertUnwindSafe(work).catch_unwind().await.ok();
     if ended.is_none() {
@@ -127,8 +128,8 @@ async fn read_feed(app: App) {
     }
 }
 
-/// Reads the feed once and applies what is new. `moved`: the database may be a different one from before; `unsure`: not
-/// everything that was read before was applied.
+/// Reads the feed once and applies the new notices. `moved` means that the database may have been replaced. `unsure`
+/// means that notices read earlier may not have been applied.
 async fn catch_up(app: &App, moved: bool, unsure: bool) -> Result<()> {
     let began = app.clock.monotonic();
     let mut poll = app.feed.poll(&app.db, began).await?;

@@ -37,13 +37,13 @@ impl Memory {
         self.blocks = Vec::new();
     }
 
-    /// The number of bytes that are allocated.
+    /// Returns the number of bytes that are allocated.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.blocks.capacity() * Block::SIZE
     }
 
-    /// `count` blocks that are wiped when the caller is done with them, even if it panics.
+    /// Returns `count` blocks that are wiped when the caller is done with them, even if it panics.
     fn take(&mut self, count: usize) -> Result<Wiped<'_>, PasswordError> {
         if self.blocks.len() < count {
             self.release();
@@ -164,7 +164,7 @@ impl Stored {
         Ok(constant_time_eq(&output, &self.output))
     }
 
-    /// The cost, if salt and output have the lengths that this module uses.
+    /// Returns the cost, if salt and output have the lengths that this module uses.
     pub(super) fn own_cost(&self) -> Option<Cost> {
         let [memory_kib, passes, lanes] = self.parameters;
         (self.salt.len() == SALT_LENGTH && self.output.len() == OUTPUT_LENGTH)

@@ -1,4 +1,4 @@
-//! bcrypt, of a keyed digest of the password; and plain bcrypt for hashes from other systems.
+//! bcrypt of a keyed digest of the password, and plain bcrypt for hashes from other systems.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -10,10 +10,10 @@ use super::{Cost, PasswordError};
 use crate::mac::hmac_sha256;
 use crate::secret::{SecretString, constant_time_eq};
 
-/// Precedes the bcrypt text, which begins with `$2b$`.
+/// The prefix of the bcrypt text, which begins with `$2b$`.
 const PREFIX: &str = "$palisade-bcrypt-v1";
 
-/// Fixed and public: it keeps the digests apart from unkeyed SHA-256 digests that leaked
+/// The key of the digest. It is fixed and public: it keeps the digests apart from unkeyed SHA-256 digests that leaked
 /// elsewhere, which could otherwise be tried here as passwords ("password shucking").
 const DIGEST_KEY: &[u8] = b"palisade bcrypt password digest v1";
 
@@ -33,7 +33,7 @@ pub(super) fn dummy(cost: u32) -> String {
     format!("{PREFIX}$2b${cost:02}${salt}{output}")
 }
 
-/// 43 characters, none of them a zero byte, whatever the password.
+/// Returns the keyed digest of a password: 43 characters, none of them a zero byte, whatever the password.
 fn digest(password: &SecretString) -> Zeroizing<String> {
     let digest = Zeroizing::new(hmac_sha256(DIGEST_KEY, &[password.expose().as_bytes()]));
     Zeroizing::new(STANDARD_NO_PAD.encode(digest.as_ref()))
@@ -79,7 +79,7 @@ impl Stored {
         Ok(is_same && text.len() <= LONGEST_PLAIN)
     }
 
-    /// The cost, if this module created the hash.
+    /// Returns the cost, if this module created the hash.
     pub(super) fn own_cost(&self) -> Option<Cost> {
         (!self.is_plain).then(|| Cost::Bcrypt { cost: self.parts.get_cost() })
     }

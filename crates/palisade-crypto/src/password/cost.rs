@@ -41,7 +41,7 @@ impl Cost {
     ///
     /// # Errors
     ///
-    /// The first value that is out of bounds.
+    /// Returns the first value that is out of bounds.
     pub fn validate(&self) -> Result<(), CostError> {
         match *self {
             Self::Argon2id { memory_kib, passes, lanes } => {
@@ -80,8 +80,8 @@ impl fmt::Display for CostError {
             Self::Memory => {
                 "the Argon2 memory must be at least 8 KiB for each lane and at most 1 GiB"
             }
-            Self::Passes => "Argon2 takes 1 to 16 passes",
-            Self::Lanes => "Argon2 takes 1 to 16 lanes",
+            Self::Passes => "the number of Argon2 passes must be 1 to 16",
+            Self::Lanes => "the number of Argon2 lanes must be 1 to 16",
             Self::Bcrypt => "the bcrypt cost must be 10 to 15",
         })
     }

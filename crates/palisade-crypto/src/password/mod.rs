@@ -31,7 +31,7 @@ pub use cost::{Cost, CostError};
 use crate::random::Random;
 use crate::secret::SecretString;
 
-/// Longer text is not an encoded hash. The longest form that this module knows takes about 200 bytes.
+/// The maximum length of an encoded hash, in bytes. The longest form that this module supports takes about 200 bytes.
 const LONGEST_ENCODED: usize = 512;
 
 /// Why a password could not be hashed or verified.
@@ -39,7 +39,7 @@ const LONGEST_ENCODED: usize = 512;
 pub enum PasswordError {
     /// The cost for the new hash is out of bounds.
     Cost(CostError),
-    /// The encoded text is not a hash in a form that this module knows.
+    /// The encoded text is not a hash in a form that this module supports.
     Malformed,
     /// The encoded hash requests more work than this module allows.
     TooCostly,
@@ -53,7 +53,7 @@ impl fmt::Display for PasswordError {
             Self::Cost(error) => error.fmt(formatter),
             Self::Malformed => formatter.write_str("the stored password hash has an unknown form"),
             Self::TooCostly => {
-                formatter.write_str("the stored password hash asks for too much work")
+                formatter.write_str("the stored password hash requires too much work")
             }
             Self::OutOfMemory => {
                 formatter.write_str("there is not enough memory to hash a password")
@@ -74,7 +74,7 @@ impl From<CostError> for PasswordError {
 ///
 /// # Errors
 ///
-/// If the cost is out of bounds or its memory cannot be allocated.
+/// Returns an error if the cost is out of bounds or its memory cannot be allocated.
 pub fn hash(
     cost: &Cost,
     password: &SecretString,
@@ -99,8 +99,8 @@ pub fn hash(
 ///
 /// # Errors
 ///
-/// If `encoded` is not in a known form, requests too much work, or its memory cannot be allocated. A wrong password
-/// returns `Ok(false)`.
+/// Returns an error if `encoded` is not in a known form, requests too much work, or its memory cannot be allocated. A
+/// wrong password returns `Ok(false)`.
 pub fn verify(
     encoded: &str,
     password: &SecretString,
@@ -123,8 +123,8 @@ pub fn is_at_cost(encoded: &str, cost: &Cost) -> bool {
     }
 }
 
-/// An encoded hash that no password matches and that costs exactly `cost` to verify, for accounts
-/// that do not exist. Creating it computes no hash.
+/// Returns an encoded hash that no password matches and that costs exactly `cost` to verify, for accounts that do not
+/// exist. Creating it computes no hash.
 #[must_use]
 pub fn dummy(cost: &Cost) -> String {
     match *cost {

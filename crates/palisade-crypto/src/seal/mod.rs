@@ -40,7 +40,7 @@ const NONCE_LENGTH: usize = 24;
 /// Why sealed bytes were not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SealError {
-    /// Too short, or of a format that this version does not know.
+    /// Too short, or of a format that this version does not support.
     Malformed,
     /// Sealed under a key version that is not in the ring.
     UnknownVersion,
@@ -53,7 +53,7 @@ impl fmt::Display for SealError {
         formatter.write_str(match self {
             Self::Malformed => "not a sealed value",
             Self::UnknownVersion => "sealed under a key version that is not in the key ring",
-            Self::Refused => "the sealed value was changed, or belongs to another key or place",
+            Self::Refused => "the sealed value was changed, or belongs to another key or context",
         })
     }
 }
@@ -65,13 +65,13 @@ impl error::Error for SealError {}
 pub struct SealingKey(Zeroizing<[u8; 32]>);
 
 impl SealingKey {
-    /// The key of these bytes, which must come from a random source or a key derivation.
+    /// Creates a key from these bytes, which must come from a random source or a key derivation.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
-    /// The key derived from `secret` for `purpose` (HKDF-SHA256). `secret` must have full entropy: a key or a random
+    /// Derives the key for `purpose` from `secret` (HKDF-SHA256). `secret` must have full entropy: a key or a random
     /// token, never a password.
     #[must_use]
     pub fn derived_from(secret: &[u8], purpose: &'static str) -> Self {
@@ -88,7 +88,7 @@ impl SealingKey {
     ///
     /// # Errors
     ///
-    /// If the bytes are not such a value, were changed, or belong to another key or context.
+    /// Returns an error if the bytes are not such a value, were changed, or belong to another key or context.
     pub fn open(&self, context: &[u8], sealed: &[u8]) -> Result<SecretBytes, SealError> {
         match sealed.split_first() {
             Some((&SINGLE, body)) => self.open_after(&[SINGLE], context, body),
@@ -96,7 +96,7 @@ impl SealingKey {
         }
     }
 
-    /// `header`, a fresh nonce and the ciphertext; the header is authenticated, followed by the context.
+    /// Returns `header`, a fresh nonce and the ciphertext. The header is authenticated, followed by the context.
     fn seal_after(
         &self,
         header: &[u8],
@@ -127,7 +127,7 @@ impl fmt::Debug for SealingKey {
     }
 }
 
-/// XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03), tag at the end.
+/// Encrypts with XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03), tag at the end.
 #[expect(
     clippy::expect_used,
     reason = "encryption fails only beyond 256 GiB, which no caller can hold"

@@ -18,11 +18,11 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// A ring of these keys, in any order.
+    /// Creates a ring of these keys, in any order.
     ///
     /// # Errors
     ///
-    /// If there is no key, or two keys have the same version.
+    /// Returns an error if there is no key, or two keys have the same version.
     pub fn new(keys: Vec<(u32, SealingKey)>) -> Result<Self, KeyRingError> {
         let given = keys.len();
         let keys: BTreeMap<_, _> = keys.into_iter().collect();
@@ -33,7 +33,7 @@ impl KeyRing {
         Ok(Self { current, keys })
     }
 
-    /// The version that seals.
+    /// Returns the version that seals.
     #[must_use]
     pub fn current_version(&self) -> u32 {
         self.current
@@ -51,16 +51,16 @@ impl KeyRing {
     ///
     /// # Errors
     ///
-    /// If the bytes are not such a value, were changed, belong to another key or context, or name
-    /// a version that is not in the ring.
+    /// Returns an error if the bytes are not such a value, were changed, belong to another key or context, or name a
+    /// version that is not in the ring.
     pub fn open(&self, context: &[u8], sealed: &[u8]) -> Result<SecretBytes, SealError> {
         let (version, body) = split(sealed).ok_or(SealError::Malformed)?;
         let key = self.keys.get(&version).ok_or(SealError::UnknownVersion)?;
         key.open_after(&header(version), context, body)
     }
 
-    /// The key version that `sealed` claims. It is not authenticated, but it is enough to find values that should be
-    /// sealed again.
+    /// Returns the key version that `sealed` claims. It is not authenticated, but it is enough to find values that
+    /// should be sealed again.
     #[must_use]
     pub fn version_of(sealed: &[u8]) -> Option<u32> {
         split(sealed).map(|(version, _)| version)

@@ -7,7 +7,7 @@ fn key(byte: u8) -> SealingKey {
     SealingKey::from_bytes([byte; 32])
 }
 
-/// Every way to damage `sealed` by one bit, by cutting and by extending it.
+/// Returns `sealed` damaged in every way: one bit flipped, bytes cut off, or bytes appended.
 fn damaged(sealed: &[u8]) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for index in 0..sealed.len() {

@@ -5,14 +5,13 @@ use serde::{Deserialize, Serialize};
 
 use super::TokenError;
 
-/// The longest life of a token, and a margin for rounding. In seconds.
+/// The maximum lifetime of a token, plus a margin for rounding, in seconds.
 const LONGEST_LIFE: i64 = 60 * 60 + 60;
 
-/// How far in the future `iat` may lie, for clocks that differ between nodes. In seconds.
+/// How far in the future `iat` may be, because clocks differ between nodes, in seconds.
 const ISSUED_AHEAD: i64 = 60;
 
-/// The claims of an access token (RFC 9068 2.2). All of them are required, times are in seconds
-/// since 1970.
+/// The claims of an access token (RFC 9068 2.2). All of them are required. Times are in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccessClaims {

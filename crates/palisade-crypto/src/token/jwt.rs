@@ -9,7 +9,7 @@ use super::claims::read_object;
 use super::key::{Signing, TokenKey, TokenKeyError, VerificationKey, Verifying};
 use super::{AccessClaims, TokenError, signature};
 
-/// RFC 9068 2.1.
+/// The type of access tokens (RFC 9068 2.1).
 const TYPE: &str = "at+jwt";
 
 /// The whole header: three members and no other, so nothing in it can provide a key (`jwk`, `x5c`), point to one
@@ -26,7 +26,8 @@ pub(super) fn sign(key: &TokenKey, claims: &AccessClaims) -> Result<String, Toke
     sign_as(key, TYPE, claims)
 }
 
-/// Signs a statement that is not an access token: its type says so, and no verifier of access tokens accepts it.
+/// Signs a statement that is not an access token. Its type distinguishes it, so no verifier of access tokens accepts
+/// it.
 pub(super) fn sign_statement(
     key: &TokenKey,
     typ: &str,
@@ -62,7 +63,7 @@ fn sign_as<T: Serialize>(key: &TokenKey, typ: &str, claims: &T) -> Result<String
     Ok(token)
 }
 
-/// The claims of `token` if a key that `find` knows signed them.
+/// Returns the claims of `token` if they are signed by the key that `find` returns.
 pub(super) fn read<'a>(
     token: &str,
     find: impl FnOnce(&str) -> Option<&'a VerificationKey>,
@@ -97,8 +98,8 @@ fn is_signed(key: &VerificationKey, message: &[u8], signature: &[u8]) -> bool {
     }
 }
 
-/// base64url without padding and with unused bits zero, so that a token has exactly one encoding. A dot is outside the
-/// alphabet, so a fourth part is refused here.
+/// Decodes base64url without padding and with unused bits zero, so that a token has exactly one encoding. A dot is
+/// outside the alphabet, so a fourth part is refused here.
 fn decode(part: &str) -> Result<Vec<u8>, TokenError> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)
 }

@@ -55,8 +55,8 @@ impl TokenKey {
     ///
     /// # Errors
     ///
-    /// If `random` yields no usable key in eight attempts, which does not happen with a real source
-    /// of randomness.
+    /// Returns an error if `random` yields no usable key in eight attempts, which does not happen with a real source of
+    /// randomness.
     pub fn generate(algorithm: Algorithm, random: &dyn Random) -> Result<Self, TokenKeyError> {
         for _ in 0..8 {
             let mut bytes = Zeroizing::new([0; 32]);
@@ -72,7 +72,7 @@ impl TokenKey {
     ///
     /// # Errors
     ///
-    /// If they are not 32 bytes, all zero, or not a P-256 scalar.
+    /// Returns an error if they are all zero, are not 32 bytes long, or are not a P-256 scalar.
     pub fn from_private(algorithm: Algorithm, private: &[u8]) -> Result<Self, TokenKeyError> {
         let bytes: [u8; 32] = private.try_into().map_err(|_| TokenKeyError::BadKey)?;
         let private = Zeroizing::new(bytes);
@@ -88,26 +88,26 @@ impl TokenKey {
         Ok(Self { signing, private, verification: VerificationKey::new(verifying)? })
     }
 
-    /// The private half, 32 bytes, to be sealed and stored.
+    /// Returns the private half, 32 bytes, to be sealed and stored.
     #[must_use]
     pub fn private(&self) -> SecretBytes {
         SecretBytes::from(self.private.to_vec())
     }
 
-    /// The key's id, computed from its public half: for JWT keys the thumbprint of RFC 7638, for
-    /// PASETO the PASERK id (`k4.pid.…`, `k4.lid.…`).
+    /// Returns the key's id, computed from its public half: for JWT keys the thumbprint of RFC 7638, for PASETO the
+    /// PASERK id (`k4.pid.…`, `k4.lid.…`).
     #[must_use]
     pub fn kid(&self) -> &str {
         &self.verification.kid
     }
 
-    /// The one algorithm of this key.
+    /// Returns the one algorithm of this key.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         self.verification.algorithm()
     }
 
-    /// The key that verifies this key's tokens.
+    /// Returns the key that verifies this key's tokens.
     #[must_use]
     pub fn verification(&self) -> VerificationKey {
         self.verification.clone()
@@ -120,7 +120,7 @@ impl TokenKey {
     ///
     /// # Errors
     ///
-    /// If a verifier would refuse the claims at any time, or the token gets too long.
+    /// Returns an error if a verifier would refuse the claims at any time, or the token would be too long.
     pub fn sign(
         &self,
         claims: &AccessClaims,
@@ -139,19 +139,19 @@ impl TokenKey {
     ///
     /// # Errors
     ///
-    /// If the type is that of access tokens, or the key is not a JWT key.
+    /// Returns an error if `typ` is the type of access tokens, or the key is not a JWT key.
     pub fn sign_statement(&self, typ: &str, claims: &Value) -> Result<String, TokenKeyError> {
         jwt::sign_statement(self, typ, claims)
     }
 
-    /// The public half as a JSON Web Key (RFC 7517, RFC 8037); None for PASETO keys.
+    /// Returns the public half as a JSON Web Key (RFC 7517, RFC 8037), or `None` for PASETO keys.
     #[must_use]
     pub fn jwk(&self) -> Option<Value> {
         self.verification.jwk()
     }
 
-    /// The public half as PASERK, `k4.public.…`; None for JWT keys and for `v4.local`, which has
-    /// no public half.
+    /// Returns the public half as PASERK, `k4.public.…`, or `None` for JWT keys and for `v4.local`, which has no public
+    /// half.
     #[must_use]
     pub fn paserk(&self) -> Option<String> {
         match &self.verification.material {
@@ -181,13 +181,13 @@ impl VerificationKey {
         Ok(Self { kid: kid.ok_or(TokenKeyError::BadKey)?, material })
     }
 
-    /// The key's id, as [`TokenKey::kid`].
+    /// Returns the key's id, like [`TokenKey::kid`].
     #[must_use]
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// The one algorithm of this key.
+    /// Returns the one algorithm of this key.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         match self.material {
@@ -214,7 +214,7 @@ impl fmt::Debug for VerificationKey {
     }
 }
 
-/// The members that make up the thumbprint, in the order of RFC 7638 3.3: serde_json sorts them.
+/// Returns the members that make up the thumbprint, in the order of RFC 7638 3.3, because serde_json sorts them.
 fn required_members(material: &Verifying) -> Option<Value> {
     let encode = |bytes: &[u8; 32]| URL_SAFE_NO_PAD.encode(bytes);
     match material {

@@ -42,7 +42,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// The name used in settings, in `alg` and in storage.
+    /// Returns the name used in settings, in `alg` and in storage.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -53,7 +53,7 @@ impl Algorithm {
         }
     }
 
-    /// The algorithm with this exact name.
+    /// Returns the algorithm with this exact name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         [Self::EdDsa, Self::Es256, Self::PasetoV4Public, Self::PasetoV4Local]
@@ -61,21 +61,21 @@ impl Algorithm {
             .find(|algorithm| algorithm.as_str() == name)
     }
 
-    /// Whether tokens of this algorithm are JWTs; the others are PASETOs.
+    /// Returns whether tokens of this algorithm are JWTs. The others are PASETOs.
     #[must_use]
     pub fn is_jwt(self) -> bool {
         matches!(self, Self::EdDsa | Self::Es256)
     }
 }
 
-/// Why a token is refused. For logs and decisions; a client learns only that it was refused.
+/// Why a token is refused. For logs and decisions; the response to a client reveals only that it was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenError {
     /// Not a kind of token that Palisade creates: size, shape, encoding, header or footer.
     Malformed,
-    /// It names no key, or none in the verifier's set. The caller may reload the keys, once.
+    /// It names no key, or none in the verifier's set. The caller may reload the keys once.
     UnknownKey,
-    /// The signature is wrong, or the token's algorithm is not that of its key.
+    /// The signature is wrong, or the token's algorithm is not the algorithm of its key.
     BadSignature,
     /// Correctly signed, but a claim is missing, unknown, of another type or of an unacceptable value; the text names
     /// it.

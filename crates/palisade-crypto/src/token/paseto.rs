@@ -18,7 +18,7 @@ struct Footer {
     kid: Option<String>,
 }
 
-/// The claims as PASETO writes them.
+/// The claims as PASETO encodes them.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Payload {
@@ -58,7 +58,7 @@ pub(super) fn protect(
     .map_err(|_| TokenKeyError::NotSigned)
 }
 
-/// The claims of `token` if a key that `find` knows signed or encrypted them.
+/// Returns the claims of `token` if they are signed or encrypted by the key that `find` returns.
 pub(super) fn read<'a>(
     token: &str,
     find: impl FnOnce(&str) -> Option<&'a VerificationKey>,
@@ -70,7 +70,7 @@ pub(super) fn read<'a>(
     claims_of(&untrusted.open(&key.material)?)
 }
 
-/// A token of which only the form has been checked.
+/// A token whose form has been checked, but not its signature or encryption.
 pub(super) enum Untrusted {
     Public(UntrustedToken<Public, V4>),
     Local(UntrustedToken<Local, V4>),
@@ -93,7 +93,7 @@ impl Untrusted {
         }
     }
 
-    /// The payload, if `key` is of the token's own kind and created it.
+    /// Returns the payload, if `key` is of the token's own kind and created it.
     pub(super) fn open(&self, key: &Verifying) -> Result<String, TokenError> {
         match (self, key) {
             (Self::Public(token), Verifying::PasetoV4Public(public)) => {

@@ -9,18 +9,18 @@ use zeroize::Zeroizing;
 
 use super::key::TokenKeyError;
 
-/// `ECPrivateKey` (RFC 5915) around a scalar on P-256: version 1, then the 32 bytes, then the name
-/// of the curve. The public key is left out, the library computes it.
+/// `ECPrivateKey` (RFC 5915) around a scalar on P-256: version 1, then the 32 bytes, then the name of the curve. The
+/// public key is left out, because the library computes it.
 const SEC1_BEFORE: [u8; 7] = [0x30, 0x31, 0x02, 0x01, 0x01, 0x04, 0x20];
 const SEC1_AFTER: [u8; 12] =
     [0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 
-/// The Ed25519 key pair of a seed (RFC 8032 5.1.5).
+/// Returns the Ed25519 key pair of a seed (RFC 8032 5.1.5).
 pub(super) fn ed25519_pair(seed: &[u8; 32]) -> Result<Ed25519KeyPair, TokenKeyError> {
     Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| TokenKeyError::BadKey)
 }
 
-/// The P-256 key pair of a scalar, which must lie between 1 and the order of the curve.
+/// Returns the P-256 key pair of a scalar, which must be between 1 and the order of the curve.
 pub(super) fn p256_pair(scalar: &[u8; 32]) -> Result<EcdsaKeyPair, TokenKeyError> {
     let mut der = Zeroizing::new(Vec::with_capacity(51));
     der.extend_from_slice(&SEC1_BEFORE);
@@ -30,7 +30,7 @@ pub(super) fn p256_pair(scalar: &[u8; 32]) -> Result<EcdsaKeyPair, TokenKeyError
         .map_err(|_| TokenKeyError::BadKey)
 }
 
-/// The two coordinates of a key pair's public point.
+/// Returns the two coordinates of a key pair's public point.
 pub(super) fn p256_coordinates(pair: &EcdsaKeyPair) -> Option<([u8; 32], [u8; 32])> {
     let (&[form], rest) = pair.public_key().as_ref().split_first_chunk()?;
     let (x, y) = rest.split_first_chunk()?;
@@ -43,12 +43,13 @@ pub(super) fn sign_p256(pair: &EcdsaKeyPair, message: &[u8]) -> Result<Vec<u8>, 
         .map_err(|_| TokenKeyError::NotSigned)
 }
 
-/// Ed25519, 32 bytes of public key, 64 of signature.
+/// Returns whether an Ed25519 signature is valid. The public key has 32 bytes, the signature has 64.
 pub(super) fn is_ed25519_signature(public: &[u8], message: &[u8], signature: &[u8]) -> bool {
     UnparsedPublicKey::new(&ED25519, public).verify(message, signature).is_ok()
 }
 
-/// ECDSA on P-256 with SHA-256, an uncompressed point, 64 bytes of signature (two integers).
+/// Returns whether an ECDSA signature on P-256 with SHA-256 is valid. The public key is an uncompressed point, the
+/// signature has 64 bytes (two integers).
 pub(super) fn is_p256_signature(public: &[u8], message: &[u8], signature: &[u8]) -> bool {
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, public).verify(message, signature).is_ok()
 }

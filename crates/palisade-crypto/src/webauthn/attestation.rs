@@ -10,14 +10,14 @@ use super::{Algorithm, LONGEST_ATTESTATION_OBJECT, PublicKey, WebauthnError};
 /// Which attestation statements are trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttestationPolicy<'a> {
-    /// None is required and none is trusted. A statement must still be well formed, and self
-    /// attestation must be correct.
+    /// No statement is required, and none is trusted. A statement must still be well formed, and self attestation must
+    /// be correct.
     None,
-    /// The statement must be `packed` with certificates, or `fido-u2f`, and its certificates must lead to a root.
+    /// The statement must be `packed` with certificates, or `fido-u2f`, and its certificates must chain to a root.
     Trusted {
-        /// The trusted certificates, X.509 in DER.
+        /// The trusted root certificates, X.509 in DER.
         roots: &'a [Vec<u8>],
-        /// Now, in seconds since 1970, for the certificates' validity.
+        /// The current time, in seconds since 1970, for checking the certificates' validity.
         now: i64,
     },
 }
@@ -33,9 +33,9 @@ pub enum AttestationFormat {
     FidoU2f,
     /// The format of Trusted Platform Modules.
     Tpm,
-    /// The format of Android's key store.
+    /// The format of the Android Keystore.
     AndroidKey,
-    /// The format of Android's former SafetyNet.
+    /// The format of Android's discontinued SafetyNet.
     AndroidSafetynet,
     /// The format of Apple's devices.
     Apple,
@@ -52,7 +52,7 @@ impl AttestationFormat {
         Self::Apple,
     ];
 
-    /// Its name in the registry.
+    /// Returns the format's name in the registry.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -74,7 +74,7 @@ pub(super) struct AttestationObject {
     pub(super) authenticator_data: Vec<u8>,
 }
 
-/// The data that a statement is about.
+/// The data that a statement covers.
 pub(super) struct Attested<'a> {
     pub(super) authenticator_data: &'a [u8],
     pub(super) client_data_hash: [u8; 32],
@@ -102,7 +102,7 @@ impl AttestationObject {
     }
 }
 
-/// Steps 21 to 24 of section 7.1.
+/// Verifies an attestation statement: steps 21 to 24 of section 7.1.
 pub(super) fn verify(
     object: &AttestationObject,
     attested: &Attested<'_>,
@@ -133,7 +133,7 @@ pub(super) fn verify(
     }
 }
 
-/// Section 8.2, self attestation: signed with the credential's own key.
+/// Verifies self attestation (section 8.2): a signature with the credential's own key.
 fn verify_self(statement: &Map, attested: &Attested<'_>) -> Result<(), WebauthnError> {
     if algorithm(statement)? != attested.public_key.algorithm() {
         return Err(WebauthnError::BadAttestation);
@@ -144,7 +144,7 @@ fn verify_self(statement: &Map, attested: &Attested<'_>) -> Result<(), WebauthnE
         .map_err(|_| WebauthnError::BadAttestation)
 }
 
-/// Section 8.2, with certificates.
+/// Verifies a `packed` statement with certificates (section 8.2).
 fn verify_packed(statement: &Map, attested: &Attested<'_>) -> Result<(), WebauthnError> {
     let chain = chain(statement)?;
     let leaf = Certificate::parse(chain.first().ok_or(WebauthnError::BadAttestation)?)?;
@@ -152,7 +152,8 @@ fn verify_packed(statement: &Map, attested: &Attested<'_>) -> Result<(), Webauth
     leaf.check_packed(&attested.credential.aaguid)
 }
 
-/// Section 8.6: one certificate with a key on P-256, and a signature over another message.
+/// Verifies a `fido-u2f` statement (section 8.6): one certificate with a P-256 key, and a signature over a different
+/// message than for `packed`.
 fn verify_fido_u2f(statement: &Map, attested: &Attested<'_>) -> Result<(), WebauthnError> {
     let [leaf] = chain(statement)?[..] else { return Err(WebauthnError::BadAttestation) };
     let point = match (attested.public_key.algorithm(), &attested.public_key.point) {
@@ -186,7 +187,7 @@ fn signature(statement: &Map) -> Result<&[u8], WebauthnError> {
     value.map(Vec::as_slice).ok_or(WebauthnError::BadAttestation)
 }
 
-/// The certificates in DER, the authenticator's first.
+/// Returns the certificates in DER, starting with the authenticator's.
 fn chain(statement: &Map) -> Result<Vec<&[u8]>, WebauthnError> {
     let items = statement.text_key("x5c").and_then(Value::as_array);
     let items = items.ok_or(WebauthnError::BadAttestation)?;

@@ -1,4 +1,4 @@
-//! Verification of a sign-in: section 7.2.
+//! Verification of a sign-in (section 7.2).
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -16,8 +16,7 @@ pub struct AuthenticationExpectation<'a> {
     pub user_verification: UserVerification,
 }
 
-/// The credential as it is stored, which the caller has looked up by
-/// [`AuthenticationResponse::credential_id`].
+/// The stored credential, which the caller has looked up by [`AuthenticationResponse::credential_id`].
 #[derive(Clone, Copy, Debug)]
 pub struct StoredCredential<'a> {
     /// Its id.
@@ -35,21 +34,20 @@ pub struct StoredCredential<'a> {
 /// A verified sign-in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Authenticated {
-    /// The counter, to be stored.
+    /// The signature counter, to be stored.
     pub sign_count: u32,
-    /// Whether the authenticator verified its user, by PIN or biometrics, in addition to the use of the key.
+    /// Whether the authenticator verified its user, by PIN or biometrics, in addition to using the key.
     pub user_verified: bool,
     /// Whether the credential is backed up now, to be stored.
     pub backed_up: bool,
 }
 
-/// Verifies a sign-in. The caller must already have looked up the ceremony by
-/// [`AuthenticationResponse::challenge`], marked it as used, and checked that the credential is one
-/// of those that the ceremony was for.
+/// Verifies a sign-in. The caller must already have looked up the ceremony by [`AuthenticationResponse::challenge`],
+/// marked it as used, and checked that the ceremony allows this credential.
 ///
 /// # Errors
 ///
-/// One variant per reason, see [`WebauthnError`].
+/// Returns the reason for the refusal, as a variant of [`WebauthnError`].
 pub fn verify_authentication(
     rp: &RelyingParty,
     expected: &AuthenticationExpectation<'_>,

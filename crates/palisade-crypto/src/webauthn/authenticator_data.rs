@@ -62,7 +62,7 @@ impl<'a> AuthenticatorData<'a> {
         })
     }
 
-    /// Steps 14 to 18 of section 7.1 and 15 to 19 of 7.2: the RP ID and the flags.
+    /// Checks the RP ID and the flags: steps 14 to 18 of section 7.1 and 15 to 19 of 7.2.
     pub(super) fn check(
         &self,
         rp: &RelyingParty,

@@ -5,10 +5,11 @@ use ciborium::de::Error;
 
 use super::WebauthnError;
 
-/// How deep arrays and maps may be nested.
+/// The maximum depth to which arrays and maps may be nested.
 const DEEPEST: usize = 8;
 
-/// No map that authenticators write has more keys, and comparing all pairs of keys stays cheap.
+/// The maximum number of keys in a map. Authenticators don't write larger maps, and comparing all pairs of keys stays
+/// cheap.
 const MOST_KEYS: usize = 64;
 
 /// A map without duplicate keys.
@@ -43,17 +44,17 @@ impl Map {
         self.0.len()
     }
 
-    /// The value of a text key.
+    /// Returns the value of a text key.
     pub(super) fn text_key(&self, key: &str) -> Option<&Value> {
         self.find(|candidate| candidate.as_text() == Some(key))
     }
 
-    /// The value of an integer key.
+    /// Returns the value of an integer key.
     pub(super) fn integer_key(&self, key: i64) -> Option<&Value> {
         self.find(|candidate| integer(candidate) == Some(key))
     }
 
-    /// The map that is the value of a text key.
+    /// Returns the map that is the value of a text key.
     pub(super) fn into_map(self, key: &str) -> Option<Self> {
         let mut entries = self.0.into_iter();
         let found = entries.find(|(candidate, _)| candidate.as_text() == Some(key))?;
@@ -65,13 +66,13 @@ impl Map {
     }
 }
 
-/// The integer, if it fits into 64 bits.
+/// Returns the integer, if it fits into 64 bits.
 pub(super) fn integer(value: &Value) -> Option<i64> {
     value.as_integer().and_then(|integer| i64::try_from(integer).ok())
 }
 
-/// SECURITY: if a key occurs twice, readers disagree on which value counts. Authenticators don't write tags (CTAP 2.1,
-/// section 8) (test: a_map_with_a_key_twice_is_refused_wherever_it_is).
+/// SECURITY: refuses maps with a duplicate key, because parsers disagree on which value counts, and tags, which
+/// authenticators don't write (CTAP 2.1, section 8) (test: a_map_with_a_key_twice_is_refused_wherever_it_is).
 fn check_keys(value: &Value) -> Result<(), WebauthnError> {
     match value {
         Value::Array(items) => items.iter().try_for_each(check_keys),

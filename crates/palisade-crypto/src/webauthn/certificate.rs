@@ -14,15 +14,15 @@ use x509_parser::x509::{AttributeTypeAndValue, SubjectPublicKeyInfo};
 
 use super::{Algorithm, WebauthnError};
 
-/// Longer chains are refused; authenticators have one or two certificates.
+/// The maximum number of certificates in a chain; authenticators have one or two.
 pub(super) const LONGEST_CHAIN: usize = 6;
 
-/// Longer certificates are refused. In bytes.
+/// The maximum length of a certificate, in bytes.
 const LONGEST_CERTIFICATE: usize = 16 * 1024;
 
 /// `id-fido-gen-ce-aaguid`.
 const AAGUID_EXTENSION: &str = "1.3.6.1.4.1.45724.1.1.4";
-/// What that extension holds: an octet string of 16 bytes.
+/// The beginning of that extension's value, an octet string of 16 bytes.
 const AAGUID_HEADER: [u8; 2] = [0x04, 0x10];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl<'a> Certificate<'a> {
         }
     }
 
-    /// Whether the certificate's key signed `message` by `algorithm`.
+    /// Verifies that the certificate's key signed `message` with `algorithm`.
     pub(super) fn verify(
         &self,
         algorithm: Algorithm,
@@ -74,7 +74,7 @@ impl<'a> Certificate<'a> {
             .map_err(|_| WebauthnError::BadAttestation)
     }
 
-    /// Section 8.2.1: the requirements for the certificate of a `packed` statement.
+    /// Checks the requirements for the certificate of a `packed` statement (section 8.2.1).
     pub(super) fn check_packed(&self, aaguid: &[u8; 16]) -> Result<(), WebauthnError> {
         let subject = self.0.subject();
         let country = only(subject.iter_country());
@@ -92,7 +92,8 @@ impl<'a> Certificate<'a> {
         self.check_aaguid(aaguid)
     }
 
-    /// For `fido-u2f`, whose older certificates don't state whether they are a CA.
+    /// Checks that the certificate isn't marked as a CA. For `fido-u2f`, whose older certificates don't state whether
+    /// they are one.
     pub(super) fn check_is_no_ca(&self) -> Result<(), WebauthnError> {
         match self.0.basic_constraints() {
             Ok(None) => Ok(()),
@@ -117,8 +118,8 @@ impl<'a> Certificate<'a> {
         if valid { Ok(()) } else { Err(WebauthnError::AttestationExpired) }
     }
 
-    /// SECURITY: an extension that is critical and not understood forbids the use of the certificate (RFC 5280 4.2).
-    /// Those named here are checked, or don't limit this use (test:
+    /// SECURITY: a certificate with a critical extension that isn't understood must not be used (RFC 5280 4.2). The
+    /// extensions named here are checked, or don't limit this use (test:
     /// a_critical_extension_that_is_not_understood_is_refused).
     fn check_extensions(&self) -> Result<(), WebauthnError> {
         let understood = self.0.iter_extensions().all(|extension| {
@@ -133,8 +134,8 @@ impl<'a> Certificate<'a> {
         if understood { Ok(()) } else { Err(WebauthnError::BadAttestationCertificate) }
     }
 
-    /// Whether `issuer` may issue and did issue this certificate, with `below` other issuers
-    /// between it and the authenticator's certificate.
+    /// Returns whether `issuer` was allowed to issue this certificate and did so, with `below` other issuers between
+    /// `issuer` and the authenticator's certificate.
     fn is_issued_by(&self, issuer: &Certificate<'_>, below: usize) -> bool {
         let may_issue = match issuer.0.basic_constraints() {
             Ok(Some(constraints)) => {
@@ -164,8 +165,8 @@ impl<'a> Certificate<'a> {
     }
 }
 
-/// Whether the chain, the authenticator's certificate first, leads to one of the roots, all of
-/// them valid now.
+/// Checks that the chain, which starts with the authenticator's certificate, leads to one of the roots, and that every
+/// certificate on the path is valid at `now`.
 pub(super) fn check_chain(
     chain: &[&[u8]],
     roots: &[Vec<u8>],
@@ -190,7 +191,7 @@ pub(super) fn check_chain(
     Err(WebauthnError::UntrustedAttestation)
 }
 
-/// The only attribute of its kind.
+/// Returns the attribute's value if there is exactly one attribute of its kind.
 fn only<'a>(
     mut attributes: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>,
 ) -> Option<&'a str> {
@@ -215,7 +216,8 @@ fn key(info: &SubjectPublicKeyInfo<'_>) -> Option<Key> {
     }
 }
 
-/// The implementation that verifies signatures of this algorithm (RFC 5758 3.2, RFC 4055 5, RFC 8410 3) and key.
+/// Returns the implementation that verifies signatures with this algorithm (RFC 5758 3.2, RFC 4055 5, RFC 8410 3) and
+/// type of key.
 fn law(name: &str, key: Key) -> Option<&'static dyn VerificationAlgorithm> {
     Some(match (name, key) {
         ("1.2.840.10045.4.3.2", Key::P256) => &ECDSA_P256_SHA256_ASN1,

@@ -7,11 +7,11 @@ use subtle::ConstantTimeEq;
 
 use super::{LONGEST_CLIENT_DATA, RelyingParty, WebauthnError};
 
-/// In bytes (section 13.4.3).
+/// The minimum length of a challenge, in bytes (section 13.4.3).
 const SHORTEST_CHALLENGE: usize = 16;
 
-/// Members that aren't named here are ignored, as the specification requires; one that is named here and occurs twice
-/// is an error.
+/// The members of `clientDataJSON` that are checked. Other members are ignored, as the specification requires; a member
+/// that is listed here and occurs twice is an error.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ClientData {
@@ -41,17 +41,16 @@ impl Ceremony {
     }
 }
 
-/// The challenge in `clientDataJSON`, not yet verified: for looking up the ceremony.
+/// Returns the challenge in `clientDataJSON`, not yet verified, for looking up the ceremony.
 ///
 /// # Errors
 ///
-/// If the client data is too large or malformed, or the challenge is not strict base64url.
+/// Returns an error if the client data is too large or malformed, or if the challenge is not strict base64url.
 pub fn client_challenge(client_data_json: &[u8]) -> Result<Vec<u8>, WebauthnError> {
     decode(&parse(client_data_json)?.challenge)
 }
 
-/// Steps 7 to 11 of section 7.1 and 11 to 14 of 7.2: the ceremony, the challenge, the origin, the
-/// frame.
+/// Checks the ceremony, the challenge, the origin and the frame: steps 7 to 11 of section 7.1 and 11 to 14 of 7.2.
 pub(super) fn check(
     client_data_json: &[u8],
     ceremony: Ceremony,

@@ -1,14 +1,14 @@
-//! Why a response is refused.
+//! The reasons for refusing a response.
 
 use std::{error, fmt};
 
-/// Why a registration or an authentication is refused. For logs and decisions; a client learns only
-/// that it was refused.
+/// The reason why a registration or an authentication is refused, for logs and decisions. Clients are told only that it
+/// was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WebauthnError {
     /// A part is longer than allowed.
     TooLarge,
-    /// A part isn't canonical base64url: padding, another alphabet, unused bits.
+    /// A part isn't canonical base64url: it has padding, another alphabet or unused bits.
     BadEncoding,
     /// The response's `type` isn't `public-key`.
     WrongCredentialType,
@@ -24,11 +24,11 @@ pub enum WebauthnError {
     WrongOrigin,
     /// The page was in a frame of another origin.
     CrossOrigin,
-    /// CBOR that can't be read, or isn't of the expected shape.
+    /// The CBOR can't be read or doesn't have the expected structure.
     BadCbor,
-    /// CBOR nested deeper than eight levels.
+    /// The CBOR is nested deeper than eight levels.
     TooDeep,
-    /// A CBOR map has a key twice.
+    /// A CBOR map has a duplicate key.
     DuplicateKey,
     /// Bytes follow the end of the data.
     TrailingBytes,
@@ -36,17 +36,17 @@ pub enum WebauthnError {
     TruncatedAuthenticatorData,
     /// The authenticator data is for another RP ID.
     WrongRelyingParty,
-    /// The authenticator did not confirm that a user was present.
+    /// The authenticator didn't confirm that a user was present.
     UserNotPresent,
-    /// The authenticator didn't verify its user, though that is required.
+    /// The authenticator didn't verify its user, although this is required.
     UserNotVerified,
-    /// Backed up, but not eligible for backup.
+    /// The credential is backed up but not eligible for backup.
     BackedUpButNotEligible,
-    /// The eligibility for backup differs from that at registration.
+    /// The credential's eligibility for backup has changed since registration.
     BackupEligibilityChanged,
-    /// A registration without a credential.
+    /// The registration contains no credential.
     NoCredentialData,
-    /// An authentication that carries a new credential.
+    /// The authentication contains a new credential.
     UnexpectedCredentialData,
     /// The extension flag is set, but there is no extension data, or it is not a map.
     BadExtensions,
@@ -58,25 +58,25 @@ pub enum WebauthnError {
     WrongCredential,
     /// The credential belongs to another user.
     WrongUser,
-    /// Not a valid public key for its algorithm: the type, curve, length or point is wrong.
+    /// The public key isn't valid for its algorithm: the type, curve, length or point is wrong.
     BadKey,
-    /// An algorithm that isn't supported.
+    /// The algorithm isn't supported.
     UnsupportedAlgorithm,
-    /// A supported algorithm that wasn't offered.
+    /// The algorithm is supported but wasn't offered.
     AlgorithmNotOffered,
     /// The signature was not made with the credential's key.
     BadSignature,
-    /// The signature counter didn't grow: the authenticator may have been copied.
+    /// The signature counter didn't increase: the authenticator may have been cloned.
     CounterWentBack,
-    /// An attestation format that isn't known.
+    /// The attestation format is unknown.
     UnknownAttestation,
-    /// An attestation statement that is malformed or wrong.
+    /// The attestation statement is malformed or wrong.
     BadAttestation,
     /// The attestation's certificate breaks the rules for its format.
     BadAttestationCertificate,
     /// Attestation is required, but there is none, or its format isn't accepted as proof.
     AttestationRequired,
-    /// The attestation's certificates lead to no trusted root.
+    /// The attestation's certificates don't chain to a trusted root.
     UntrustedAttestation,
     /// A certificate of the attestation isn't valid yet or has expired.
     AttestationExpired,
@@ -87,8 +87,8 @@ impl fmt::Display for WebauthnError {
         formatter.write_str(match self {
             Self::TooLarge => "a part of the response is too large",
             Self::BadEncoding => "a part of the response isn't base64url without padding",
-            Self::WrongCredentialType => "the response is not of a public key credential",
-            Self::IdDiffersFromRawId => "the response has two different ids",
+            Self::WrongCredentialType => "the response's type isn't public-key",
+            Self::IdDiffersFromRawId => "the response's id and rawId differ",
             Self::BadClientData => "the client data is malformed",
             Self::WrongCeremony => "the response belongs to the other ceremony",
             Self::WrongChallenge => "the challenge isn't the expected one",
@@ -96,32 +96,41 @@ impl fmt::Display for WebauthnError {
             Self::CrossOrigin => "the response comes from a frame of another origin",
             Self::BadCbor => "the CBOR is malformed",
             Self::TooDeep => "the CBOR is nested too deeply",
-            Self::DuplicateKey => "the CBOR has a key twice",
-            Self::TrailingBytes => "something follows the end of the data",
+            Self::DuplicateKey => "the CBOR has a duplicate key",
+            Self::TrailingBytes => "unexpected bytes follow the end of the data",
             Self::TruncatedAuthenticatorData => "the authenticator data ends too early",
             Self::WrongRelyingParty => "the authenticator data is for another relying party",
-            Self::UserNotPresent => "the authenticator did not confirm that a user was present",
+            Self::UserNotPresent => "the authenticator didn't confirm that a user was present",
             Self::UserNotVerified => "the authenticator didn't verify its user",
-            Self::BackedUpButNotEligible => "the credential is backed up but not eligible for it",
+            Self::BackedUpButNotEligible => {
+                "the credential is backed up but not eligible for \
+                                             backup"
+            }
             Self::BackupEligibilityChanged => "the credential's eligibility for backup has changed",
-            Self::NoCredentialData => "the registration has no credential",
-            Self::UnexpectedCredentialData => "the authentication carries a new credential",
+            Self::NoCredentialData => "the registration contains no credential",
+            Self::UnexpectedCredentialData => "the authentication contains a new credential",
             Self::BadExtensions => "the extension data is missing or malformed",
             Self::BadCredentialId => "the credential's id is too short or too long",
-            Self::CredentialIdMismatch => "the authenticator names another credential",
-            Self::WrongCredential => "the response is of another credential",
-            Self::WrongUser => "the credential is of another user",
+            Self::CredentialIdMismatch => "the authenticator data is for another credential",
+            Self::WrongCredential => "the response is from another credential",
+            Self::WrongUser => "the credential belongs to another user",
             Self::BadKey => "the public key is malformed",
             Self::UnsupportedAlgorithm => "the key's algorithm isn't supported",
             Self::AlgorithmNotOffered => "the key's algorithm wasn't offered",
-            Self::BadSignature => "the signature isn't the credential's",
-            Self::CounterWentBack => "the signature counter didn't grow",
-            Self::UnknownAttestation => "the attestation's format isn't known",
+            Self::BadSignature => "the signature wasn't made with the credential's key",
+            Self::CounterWentBack => "the signature counter didn't increase",
+            Self::UnknownAttestation => "the attestation format is unknown",
             Self::BadAttestation => "the attestation is malformed or wrong",
-            Self::BadAttestationCertificate => "the attestation's certificate breaks its rules",
-            Self::AttestationRequired => "an attestation that can be trusted is required",
-            Self::UntrustedAttestation => "the attestation leads to no trusted root",
-            Self::AttestationExpired => "a certificate of the attestation isn't valid now",
+            Self::BadAttestationCertificate => {
+                "the attestation's certificate breaks the rules for \
+                                                its format"
+            }
+            Self::AttestationRequired => "a trusted attestation is required",
+            Self::UntrustedAttestation => {
+                "the attestation's certificates don't chain to a trusted \
+                                           root"
+            }
+            Self::AttestationExpired => "an attestation certificate isn't valid yet or has expired",
         })
     }
 }

@@ -7,10 +7,10 @@
 //!   [`RegistrationResponse::challenge`] or [`AuthenticationResponse::challenge`], marks it as used, and passes in the
 //!   expected bytes; they are compared in constant time.
 //! - Origins are compared as whole strings. Frames of other origins (`crossOrigin`, `topOrigin`) are refused.
-//! - Every input is bounded before it is decoded. CBOR is nested eight levels at most, no map has a key twice, no bytes
-//!   follow the data, and only canonical base64url is accepted.
-//! - A key is checked when it is registered: type, curve, algorithm and point agree, and the
-//!   algorithm is one that was offered.
+//! - Every input is bounded before it is decoded. CBOR may be nested eight levels deep at most, maps must not have
+//!   duplicate keys, no bytes may follow the data, and only canonical base64url is accepted.
+//! - A key is checked when it is registered: its type, curve, algorithm and point must agree, and the algorithm must be
+//!   one that was offered.
 //! - An attestation statement is ignored unless the caller requests [`AttestationPolicy::Trusted`];
 //!   then only `packed` and `fido-u2f` with a chain to one of the given roots are accepted, and
 //!   self attestation, TPM, Android and Apple are refused.
@@ -65,17 +65,17 @@ pub const LONGEST_CLIENT_DATA: usize = 4 * 1024;
 pub const LONGEST_ATTESTATION_OBJECT: usize = 64 * 1024;
 /// The maximum length of authenticator data, in bytes.
 pub const LONGEST_AUTHENTICATOR_DATA: usize = 32 * 1024;
-/// The shortest id a new credential may have, in bytes (section 4, credential ID).
+/// The minimum length of a new credential's id, in bytes (section 4, credential ID).
 pub const SHORTEST_CREDENTIAL_ID: usize = 16;
-/// The longest id a credential may have, in bytes (section 7.1, step 25).
+/// The maximum length of a credential's id, in bytes (section 7.1, step 25).
 pub const LONGEST_CREDENTIAL_ID: usize = 1023;
-/// The longest user handle, in bytes (section 5.4.3).
+/// The maximum length of a user handle, in bytes (section 5.4.3).
 pub const LONGEST_USER_HANDLE: usize = 64;
 
 /// The relying party: this service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelyingParty {
-    /// The RP ID, a domain without scheme and port (section 4). Credentials are bound to it for their whole lifetime.
+    /// The RP ID, a domain without a scheme or port (section 4). Credentials are bound to it for their whole lifetime.
     pub id: String,
     /// The origins that may use its credentials, as browsers write them: `https://host[:port]`.
     pub origins: Vec<String>,
@@ -85,11 +85,11 @@ pub struct RelyingParty {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UserVerification {
-    /// A response without it is refused.
+    /// Verification is required: a response without it is refused.
     Required,
-    /// It is requested; a response without it is accepted.
+    /// Verification is requested, but a response without it is accepted.
     Preferred,
-    /// It isn't requested.
+    /// Verification isn't requested.
     Discouraged,
 }
 

@@ -20,7 +20,7 @@ pub struct UserEntity<'a> {
     pub display_name: &'a str,
 }
 
-/// Identifies a credential to a browser (section 5.8.3).
+/// A descriptor that identifies a credential to a browser (section 5.8.3).
 #[derive(Clone, Debug, Serialize)]
 pub struct CredentialDescriptor {
     #[serde(rename = "type")]
@@ -31,7 +31,7 @@ pub struct CredentialDescriptor {
 }
 
 impl CredentialDescriptor {
-    /// The credential with this id and the transports that were recorded at registration.
+    /// Creates a descriptor from the credential's id and the transports that were recorded at registration.
     #[must_use]
     pub fn new(id: &[u8], transports: &[String]) -> Self {
         let id = URL_SAFE_NO_PAD.encode(id);
@@ -43,11 +43,11 @@ impl CredentialDescriptor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ResidentKey {
-    /// It is required.
+    /// A discoverable credential is required.
     Required,
-    /// It is preferred.
+    /// A discoverable credential is preferred.
     Preferred,
-    /// It is discouraged.
+    /// A discoverable credential is discouraged.
     Discouraged,
 }
 
@@ -57,11 +57,11 @@ pub enum ResidentKey {
 pub enum AttestationConveyance {
     /// None.
     None,
-    /// The authenticator's own: for a policy with trusted roots.
+    /// The authenticator's own statement, for a policy with trusted roots.
     Direct,
 }
 
-/// The options of a registration.
+/// The options for a registration.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CreationOptions {
@@ -108,8 +108,8 @@ struct SelectionJson {
 }
 
 impl CreationOptions {
-    /// Options with `algorithms` in the order of preference. No credential is excluded, no attestation is requested,
-    /// and a passkey and user verification are preferred.
+    /// Creates options with `algorithms` in order of preference. No credential is excluded, no attestation is
+    /// requested, and a passkey and user verification are preferred.
     #[must_use]
     pub fn new(
         rp: &RelyingParty,
@@ -154,7 +154,7 @@ impl CreationOptions {
         self
     }
 
-    /// Sets these requirements for the authenticator.
+    /// Sets the requirements for the authenticator.
     #[must_use]
     pub fn select(mut self, resident_key: ResidentKey, verification: UserVerification) -> Self {
         self.authenticator_selection = SelectionJson {
@@ -180,7 +180,7 @@ impl CreationOptions {
     }
 }
 
-/// The options of a sign-in.
+/// The options for a sign-in.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestOptions {
@@ -195,7 +195,7 @@ pub struct RequestOptions {
 }
 
 impl RequestOptions {
-    /// Options for any passkey of the relying party, with user verification preferred.
+    /// Creates options that allow any passkey of the relying party and prefer user verification.
     #[must_use]
     pub fn new(rp: &RelyingParty, challenge: &[u8]) -> Self {
         Self {
@@ -222,7 +222,7 @@ impl RequestOptions {
         self
     }
 
-    /// Sets this requirement for user verification.
+    /// Sets the requirement for user verification.
     #[must_use]
     pub fn user_verification(mut self, verification: UserVerification) -> Self {
         self.user_verification = verification;

@@ -13,18 +13,18 @@ use super::cbor::{self, Map};
 
 const KEY_TYPE: i64 = 1;
 const ALGORITHM: i64 = 3;
-/// Of octet key pairs and elliptic curves.
+/// The curve parameter of octet key pairs and elliptic curve keys.
 const CURVE: i64 = -1;
 const X: i64 = -2;
 const Y: i64 = -3;
-/// Of RSA (RFC 8230 4).
+/// The modulus parameter of RSA keys (RFC 8230 4).
 const MODULUS: i64 = -1;
 const EXPONENT: i64 = -2;
 
-/// A signature algorithm of credentials, by its COSE number.
+/// A signature algorithm for credentials, identified by its COSE number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Algorithm {
-    /// -8 on Ed25519 (RFC 8032).
+    /// -8: EdDSA on Ed25519 (RFC 8032).
     EdDsa,
     /// -7: ECDSA on P-256 with SHA-256.
     Es256,
@@ -43,7 +43,7 @@ impl Algorithm {
     /// The algorithms that cover every authenticator in use, the preferred one first (section 5.4, L3).
     pub const OFFERED: [Self; 3] = [Self::EdDsa, Self::Es256, Self::Rs256];
 
-    /// Its number in the COSE registry.
+    /// Returns the algorithm's number in the COSE registry.
     #[must_use]
     pub fn number(self) -> i64 {
         match self {
@@ -55,7 +55,7 @@ impl Algorithm {
         }
     }
 
-    /// The algorithm with this number. `None` if it isn't supported.
+    /// Returns the algorithm with this number, or `None` if it isn't supported.
     #[must_use]
     pub fn from_number(number: i64) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.number() == number)
@@ -86,7 +86,7 @@ impl Serialize for Algorithm {
     }
 }
 
-/// The form of the COSE keys of an algorithm, and the verification of its signatures.
+/// The structure of an algorithm's COSE keys, and the implementation that verifies its signatures.
 struct Shape {
     key_type: i64,
     curve: i64,
@@ -95,13 +95,13 @@ struct Shape {
     law: &'static dyn VerificationAlgorithm,
 }
 
-/// The public key of a credential: checked, with the bytes that the authenticator sent.
+/// The checked public key of a credential, with the bytes that the authenticator sent.
 #[derive(Clone)]
 pub struct PublicKey {
     cose: Vec<u8>,
     algorithm: Algorithm,
     parsed: ParsedPublicKey,
-    /// The uncompressed point of a key on a curve.
+    /// The uncompressed point of an ECDSA key.
     pub(super) point: Option<Vec<u8>>,
 }
 
@@ -111,8 +111,9 @@ impl PublicKey {
     ///
     /// # Errors
     ///
-    /// If it isn't such a key, its members contradict each other, its point isn't on P-256, P-384 or P-521 (Ed25519's
-    /// is checked with each signature), its RSA modulus isn't of 2048 to 4096 bits, or its algorithm isn't supported.
+    /// Returns an error if `bytes` isn't such a key, its members contradict each other, its point isn't on P-256, P-384
+    /// or P-521 (an Ed25519 point is checked with each signature), its RSA modulus isn't 2048 to 4096 bits long, or its
+    /// algorithm isn't supported.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WebauthnError> {
         let map = cbor::whole_map(bytes)?;
         let number = integer(&map, ALGORITHM)?;
@@ -132,13 +133,13 @@ impl PublicKey {
         Ok(Self { cose: bytes.to_vec(), algorithm, parsed, point })
     }
 
-    /// The COSE key, to be stored.
+    /// Returns the COSE key, to be stored.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.cose
     }
 
-    /// Its algorithm, which never changes.
+    /// Returns the key's algorithm, which never changes.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
@@ -163,7 +164,7 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// Ed25519 (RFC 8037 2). Ed448 goes by the number -53, or by -8 with another curve.
+/// Parses an Ed25519 key (RFC 8037 2). Ed448 has the number -53, or -8 with another curve.
 fn octet_key(map: &Map, shape: &Shape) -> Result<ParsedPublicKey, WebauthnError> {
     if integer(map, CURVE)? != shape.curve {
         return Err(WebauthnError::UnsupportedAlgorithm);
@@ -175,7 +176,8 @@ fn octet_key(map: &Map, shape: &Shape) -> Result<ParsedPublicKey, WebauthnError>
     ParsedPublicKey::new(shape.law, x).map_err(|_| WebauthnError::BadKey)
 }
 
-/// A point, uncompressed as section 5.8.5 requires; the library ensures that it is on the curve.
+/// Parses an elliptic curve key. Its point is uncompressed, as section 5.8.5 requires; the library ensures that the
+/// point is on the curve.
 fn curve_key(map: &Map, shape: &Shape) -> Result<(ParsedPublicKey, Vec<u8>), WebauthnError> {
     let (x, y) = (bytes(map, X)?, bytes(map, Y)?);
     let fits = integer(map, CURVE)? == shape.curve
@@ -190,7 +192,7 @@ fn curve_key(map: &Map, shape: &Shape) -> Result<(ParsedPublicKey, Vec<u8>), Web
     Ok((parsed, point))
 }
 
-/// 2048 to 4096 bits; an odd exponent from 65537 on, of four bytes at most.
+/// Parses an RSA key: a modulus of 2048 to 4096 bits, and an odd exponent of at least 65537 and at most four bytes.
 fn rsa_key(map: &Map) -> Result<ParsedPublicKey, WebauthnError> {
     let (n, e) = (bytes(map, MODULUS)?, bytes(map, EXPONENT)?);
     let first = n.first().copied().unwrap_or(0);

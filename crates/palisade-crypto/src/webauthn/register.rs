@@ -1,4 +1,4 @@
-//! Verification of a registration: section 7.1.
+//! Verification of a registration (section 7.1).
 
 use sha2::{Digest, Sha256};
 
@@ -9,7 +9,7 @@ use super::{
     Algorithm, PublicKey, RegistrationResponse, RelyingParty, UserVerification, WebauthnError,
 };
 
-/// The ways to reach an authenticator that options may name (section 5.8.4).
+/// The transports that options may name: ways to reach an authenticator (section 5.8.4).
 const TRANSPORTS: [&str; 6] = ["ble", "hybrid", "internal", "nfc", "smart-card", "usb"];
 
 /// The values that a registration must match.
@@ -46,7 +46,7 @@ pub struct NewCredential {
     pub aaguid: [u8; 16],
     /// The format of the attestation statement.
     pub attestation: AttestationFormat,
-    /// The transports that the browser reports: known values, each once.
+    /// The transports that the browser reports: known values only, each listed once.
     pub transports: Vec<String>,
 }
 
@@ -55,7 +55,7 @@ pub struct NewCredential {
 ///
 /// # Errors
 ///
-/// One variant per reason, see [`WebauthnError`].
+/// Returns the reason for the refusal, as a variant of [`WebauthnError`].
 pub fn verify_registration(
     rp: &RelyingParty,
     expected: &RegistrationExpectation<'_>,

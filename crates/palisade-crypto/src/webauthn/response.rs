@@ -10,10 +10,10 @@ use super::{
     LONGEST_CREDENTIAL_ID, LONGEST_USER_HANDLE, WebauthnError,
 };
 
-/// Longer signatures belong to no supported algorithm. In bytes.
+/// The maximum length of a signature, in bytes. No supported algorithm has longer ones.
 const LONGEST_SIGNATURE: usize = 1024;
 
-/// `RegistrationResponseJSON`: the answer to `navigator.credentials.create()`.
+/// `RegistrationResponseJSON`: the result of `navigator.credentials.create()`.
 ///
 /// Other members, which some browsers add, are ignored.
 #[derive(Clone, Debug, Deserialize)]
@@ -36,7 +36,7 @@ struct AttestationPart {
     transports: Option<Vec<String>>,
 }
 
-/// `AuthenticationResponseJSON`: the answer to `navigator.credentials.get()`.
+/// `AuthenticationResponseJSON`: the result of `navigator.credentials.get()`.
 ///
 /// Other members, which some browsers add, are ignored.
 #[derive(Clone, Debug, Deserialize)]
@@ -61,16 +61,16 @@ struct AssertionPart {
 }
 
 impl RegistrationResponse {
-    /// The challenge that the response answers, not yet verified: for looking up the ceremony.
+    /// Returns the challenge that the response answers, not yet verified, for looking up the ceremony.
     ///
     /// # Errors
     ///
-    /// If the client data is too large or malformed.
+    /// Returns an error if the client data is too large or malformed.
     pub fn challenge(&self) -> Result<Vec<u8>, WebauthnError> {
         client_challenge(&self.client_data_json()?)
     }
 
-    /// The first malformed member: its position in the response, and the reason.
+    /// Returns the first malformed member, if any: its position in the response, and the reason.
     #[must_use]
     pub fn malformed(&self) -> Option<(&'static str, WebauthnError)> {
         bad_id(self.credential_id())
@@ -96,16 +96,16 @@ impl RegistrationResponse {
 }
 
 impl AuthenticationResponse {
-    /// The challenge that the response answers, not yet verified: for looking up the ceremony.
+    /// Returns the challenge that the response answers, not yet verified, for looking up the ceremony.
     ///
     /// # Errors
     ///
-    /// If the client data is too large or malformed.
+    /// Returns an error if the client data is too large or malformed.
     pub fn challenge(&self) -> Result<Vec<u8>, WebauthnError> {
         client_challenge(&self.client_data_json()?)
     }
 
-    /// The first malformed member: its position in the response, and the reason.
+    /// Returns the first malformed member, if any: its position in the response, and the reason.
     #[must_use]
     pub fn malformed(&self) -> Option<(&'static str, WebauthnError)> {
         bad_id(self.credential_id())
@@ -115,21 +115,21 @@ impl AuthenticationResponse {
             .or_else(|| bad("/response/userHandle", self.user_handle()))
     }
 
-    /// The id of the credential that the response names, not yet verified: for looking it up.
+    /// Returns the id of the credential that the response names, not yet verified, for looking up the credential.
     ///
     /// # Errors
     ///
-    /// If the id is malformed or too long, or `id` and `rawId` differ.
+    /// Returns an error if the id is malformed or too long, or if `id` and `rawId` differ.
     pub fn credential_id(&self) -> Result<Vec<u8>, WebauthnError> {
         credential_id(&self.kind, &self.id, &self.raw_id)
     }
 
-    /// The user handle that the response names, not yet verified. A sign-in without a user name requires one (section
-    /// 7.2, step 6); [`super::verify_authentication`] compares it with the owner's.
+    /// Returns the user handle that the response names, not yet verified. A sign-in without a username requires one
+    /// (section 7.2, step 6); [`super::verify_authentication`] compares it with the owner's.
     ///
     /// # Errors
     ///
-    /// If the handle is malformed or longer than 64 bytes.
+    /// Returns an error if the handle is malformed or longer than 64 bytes.
     pub fn user_handle(&self) -> Result<Option<Vec<u8>>, WebauthnError> {
         let handle = self.response.user_handle.as_deref();
         handle.map(|text| decode(text, LONGEST_USER_HANDLE)).transpose()
@@ -173,7 +173,7 @@ fn credential_id(kind: &str, id: &str, raw_id: &str) -> Result<Vec<u8>, Webauthn
     }
 }
 
-/// Decodes base64url of at most `longest` bytes, checked for its length before any other work is done.
+/// Decodes base64url into at most `longest` bytes. The length is checked before any other work is done.
 fn decode(text: &str, longest: usize) -> Result<Vec<u8>, WebauthnError> {
     if text.len() > (longest * 4).div_ceil(3) {
         return Err(WebauthnError::TooLarge);

@@ -1,4 +1,4 @@
-//! An authenticator in software, for tests, behind the feature `testing`.
+//! A software authenticator for tests, behind the feature `testing`.
 //!
 //! [`SoftAuthenticator::register`] and [`SoftAuthenticator::authenticate`] respond to options as a
 //! browser and a passkey together would. The other functions return the parts of a response, so
@@ -33,7 +33,7 @@ pub const HAS_CREDENTIAL: u8 = 0x40;
 /// Flag: extension data follows.
 pub const HAS_EXTENSIONS: u8 = 0x80;
 
-/// `ECPrivateKey` (RFC 5915) around a scalar on P-256.
+/// The bytes of an `ECPrivateKey` (RFC 5915) before and after a scalar on P-256.
 const SEC1_BEFORE: [u8; 7] = [0x30, 0x31, 0x02, 0x01, 0x01, 0x04, 0x20];
 const SEC1_AFTER: [u8; 12] =
     [0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
@@ -41,13 +41,13 @@ const SEC1_AFTER: [u8; 12] =
 /// An authenticator with one credential.
 pub struct SoftAuthenticator {
     key: Key,
-    /// The credential's id, 32 bytes at first.
+    /// The credential's id, initially 32 bytes.
     pub id: Vec<u8>,
-    /// The user handle in the options of the registration.
+    /// The user handle from the registration options.
     pub user_handle: Vec<u8>,
-    /// The counter: 0 for none; otherwise, it increases by one with each sign-in.
+    /// The signature counter: 0 for none; otherwise, it increases by one with each sign-in.
     pub sign_count: u32,
-    /// The flags of its responses: user present and user verified at first.
+    /// The flags of its responses, initially user present and user verified.
     pub flags: u8,
     /// Its model.
     pub aaguid: [u8; 16],
@@ -97,7 +97,7 @@ impl SoftAuthenticator {
         self.authentication(&client_data, &self.authenticator_data(rp_id))
     }
 
-    /// The public key as COSE.
+    /// Returns the public key as a COSE key.
     #[must_use]
     pub fn cose_key(&self) -> Vec<u8> {
         let members = match &self.key {
@@ -122,20 +122,20 @@ impl SoftAuthenticator {
         cbor(&Cbor::Map(members))
     }
 
-    /// Authenticator data of a sign-in.
+    /// Returns the authenticator data of a sign-in.
     #[must_use]
     pub fn authenticator_data(&self, rp_id: &str) -> Vec<u8> {
         let hash: [u8; 32] = Sha256::digest(rp_id.as_bytes()).into();
         [hash.as_slice(), &[self.flags], &self.sign_count.to_be_bytes()].concat()
     }
 
-    /// Authenticator data of a registration: that of a sign-in, and the credential.
+    /// Returns the authenticator data of a registration: the data of a sign-in, followed by the credential.
     #[must_use]
     pub fn registration_data(&self, rp_id: &str) -> Vec<u8> {
         self.registration_data_of(rp_id, &self.cose_key())
     }
 
-    /// Authenticator data of a registration with another key, for tests of keys.
+    /// Returns the authenticator data of a registration with another key, for tests of keys.
     #[must_use]
     pub fn registration_data_of(&self, rp_id: &str, cose_key: &[u8]) -> Vec<u8> {
         let mut data = self.authenticator_data(rp_id);
@@ -149,7 +149,7 @@ impl SoftAuthenticator {
         data
     }
 
-    /// A signature over authenticator data and client data, as used by sign-ins and self attestation.
+    /// Signs authenticator data and client data, as for sign-ins and self attestation.
     #[must_use]
     pub fn sign(&self, client_data: &[u8], authenticator_data: &[u8]) -> Vec<u8> {
         let hash: [u8; 32] = Sha256::digest(client_data).into();
@@ -162,7 +162,7 @@ impl SoftAuthenticator {
         }
     }
 
-    /// `RegistrationResponseJSON` from these parts.
+    /// Creates a `RegistrationResponseJSON` from these parts.
     #[must_use]
     pub fn registration(&self, client_data: &[u8], attestation_object: &[u8]) -> Value {
         let response = json!({
@@ -173,7 +173,7 @@ impl SoftAuthenticator {
         self.credential(&response)
     }
 
-    /// `AuthenticationResponseJSON` from these parts, signed.
+    /// Creates a signed `AuthenticationResponseJSON` from these parts.
     #[must_use]
     pub fn authentication(&self, client_data: &[u8], authenticator_data: &[u8]) -> Value {
         let response = json!({
@@ -197,7 +197,7 @@ impl SoftAuthenticator {
     }
 }
 
-/// `clientDataJSON` as browsers write it.
+/// Returns `clientDataJSON` as browsers write it.
 #[must_use]
 pub fn client_data(ceremony: &str, challenge: &[u8], origin: &str) -> Vec<u8> {
     json!({
@@ -210,7 +210,7 @@ pub fn client_data(ceremony: &str, challenge: &[u8], origin: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// An attestation object with a statement of these members.
+/// Returns an attestation object with a statement of these members.
 #[must_use]
 pub fn attestation_object(format: &str, statement: Vec<(Cbor, Cbor)>, data: &[u8]) -> Vec<u8> {
     cbor(&Cbor::Map(vec![
@@ -220,15 +220,15 @@ pub fn attestation_object(format: &str, statement: Vec<(Cbor, Cbor)>, data: &[u8
     ]))
 }
 
-/// The bytes of a CBOR value.
+/// Returns the bytes of a CBOR value.
 #[must_use]
 pub fn cbor(value: &Cbor) -> Vec<u8> {
     let mut bytes = Vec::new();
-    ciborium::into_writer(value, &mut bytes).expect("memory takes all that is written");
+    ciborium::into_writer(value, &mut bytes).expect("a write to memory can't fail");
     bytes
 }
 
-/// Base64url without padding.
+/// Encodes bytes as base64url without padding.
 #[must_use]
 pub fn encode(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)

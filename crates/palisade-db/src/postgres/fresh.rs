@@ -1,12 +1,12 @@
-//! Which failures are specific to one connection, so that a retry on a fresh one may succeed.
+//! Determines which failures are specific to one connection, so that a retry on a fresh one may succeed.
 //!
 //! A connection keeps prepared statements, and the server keeps plans for them. After `pg_restore --clean`, a migration
-//! or another change of the tables they are no longer valid; behind a pooler they may belong to another server
+//! or another change to the tables, they are no longer valid; behind a pooler, they may belong to another server
 //! connection. Such a connection is closed, and so is every older one, which has the same problem.
 
 use sqlx::postgres::PgDatabaseError;
 
-/// Whether an operation that failed on this connection may succeed on a fresh one (SQLSTATE: PostgreSQL manual,
+/// Returns whether an operation that failed on this connection may succeed on a fresh one (SQLSTATE: PostgreSQL manual,
 /// appendix A).
 pub(crate) fn is_of_the_connection(reported: &PgDatabaseError) -> bool {
     match reported.code() {
@@ -16,7 +16,7 @@ pub(crate) fn is_of_the_connection(reported: &PgDatabaseError) -> bool {
     }
 }
 
-/// Whether a prepared statement, or what the server remembers of it, no longer fits the tables.
+/// Returns whether a prepared statement, or what the server keeps for it, no longer fits the tables.
 pub(crate) fn is_outdated(reported: &PgDatabaseError) -> bool {
     match reported.code() {
         // no such prepared statement; one that exists already

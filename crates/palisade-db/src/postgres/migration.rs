@@ -7,8 +7,8 @@ use super::{Postgres, collect};
 use crate::DbError;
 use crate::statement::{Answer, Statement};
 
-/// Taken for the length of the transaction, so that two runners take turns. The number is this
-/// crate's own; it only has to differ from other advisory locks in the same database.
+/// Takes a lock for the duration of the transaction, so that two runners take turns. The number is this crate's own; it
+/// only has to differ from other advisory locks in the same database.
 const LOCK: &str = "select pg_advisory_xact_lock(7233455481904)";
 
 pub(crate) struct PgMigration(PgConnection);

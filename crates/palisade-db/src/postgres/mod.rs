@@ -36,13 +36,13 @@ use queue::{Held, LockQueue};
 /// How long to wait for a connection. Less than one second, so that an outage is reported within one second.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(800);
 
-/// How long the first connection may take: start-up can wait, and its error should be the real one.
+/// How long the first connection may take. Startup can wait, and its error should report the actual cause.
 const FIRST_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A pooled connection that was idle for longer is tested before use.
+/// A pooled connection that has been idle for longer than this is tested before use.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
-/// How much longer than the server the client waits: normally, the server's own limit is reached first.
+/// How much longer the client waits than the server, so that normally the server's own limit is reached first.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// An open PostgreSQL database.
@@ -121,8 +121,8 @@ impl Postgres {
         })
     }
 
-    /// Whether changes can be made. They can't on a standby, or if the server or the role is set to read-only. Nothing
-    /// is written to find out.
+    /// Returns whether changes can be made. They can't on a standby, or if the server or the role is set to read-only.
+    /// Nothing is written to find out.
     pub(crate) async fn takes_writes(&self) -> Result<bool, DbError> {
         let sql = "select current_setting('transaction_read_only') = 'off' and reset_val = 'off'
                    from pg_settings where name = 'default_transaction_read_only'";
@@ -135,9 +135,9 @@ impl Postgres {
         Ok(takes_writes)
     }
 
-    /// Makes a change that has no effect, but takes the same path as every change: to the disk, and to the standby that
-    /// commits wait for. Nothing ends that wait, not even a client that disconnects. Until it ends, the row is locked,
-    /// and another test write stops at the lock, so at most one of them waits.
+    /// Makes a change that has no effect, but takes the same path as every other change: to the disk, and to the
+    /// standby that commits wait for. Nothing cuts that wait short, not even a client that disconnects. Until it ends,
+    /// the row is locked, and another test write blocks on the lock, so at most one of them waits.
     pub(crate) async fn try_to_write(&self) -> Result<(), DbError> {
         let mut connection = Pooled::take(&self.pool, self.limit).await?;
         let change = format!(
@@ -163,8 +163,8 @@ impl Postgres {
         Ok(connection)
     }
 
-    /// Whether the error means that a pooled connection is dead or outdated; from then on, the pool hands out no
-    /// connection that is as old.
+    /// Returns whether the error means that a pooled connection is dead or outdated. If so, the pool no longer hands
+    /// out connections that are as old.
     fn lost(&self, error: &DbError) -> bool {
         let lost = error.is_lost_connection();
         if lost {
@@ -177,7 +177,7 @@ impl Postgres {
         PgConnectOptions::clone(&self.pool.connect_options())
     }
 
-    /// A separate connection that receives notifications of other processes' changes, until it is lost.
+    /// Opens a separate connection that receives notifications of other processes' changes, until it is lost.
     pub(crate) async fn listen(&self) -> Result<PgListener, DbError> {
         let pool = one_connection(self.connect_options());
         let mut listener = PgListener::connect_with(&pool).await?;
@@ -186,7 +186,7 @@ impl Postgres {
         Ok(listener)
     }
 
-    /// Whether a notification comes from this open database, which knows its own changes.
+    /// Returns whether a notification comes from this open database, which needs no notification of its own changes.
     pub(crate) fn sent(&self, notification: &PgNotification) -> bool {
         notification.payload() == self.notifier.sender
     }
@@ -197,7 +197,7 @@ impl Postgres {
     }
 }
 
-/// A pool of one connection, separate from those that requests share, opened when it is needed.
+/// Creates a pool of one connection, separate from those that requests share, which is opened when it is needed.
 fn one_connection(connect: PgConnectOptions) -> PgPool {
     PgPoolOptions::new()
         .max_connections(1)
@@ -207,7 +207,7 @@ fn one_connection(connect: PgConnectOptions) -> PgPool {
         .connect_lazy_with(connect)
 }
 
-/// When a connection was last found dead.
+/// The time at which a connection was last found dead.
 #[derive(Clone)]
 struct Losses {
     start: Instant,
@@ -233,12 +233,12 @@ impl Losses {
     }
 }
 
-/// Begins a transaction and takes its locks, in one round trip.
+/// Returns the SQL that begins a transaction and takes its locks, in one round trip.
 ///
-/// SECURITY: the locks are statements of their own: each statement that follows sees what was committed while they were
-/// waited for. The isolation level is specified, because a database may have another as its default, under which every
-/// statement would see the database as it was before the wait (tests: a_lock_is_taken_before_anything_is_looked_at,
-/// a_default_of_the_database_changes_no_level).
+/// SECURITY: the locks are taken in a separate statement, so that each statement that follows sees what was committed
+/// during the wait. The isolation level is specified, because the database may have a different default, under which
+/// every statement would see the database as it was before the wait (tests:
+/// a_lock_is_taken_before_anything_is_looked_at, a_default_of_the_database_changes_no_level).
 fn begin(locks: &[Lock]) -> String {
     let mut sql = String::from("begin isolation level read committed");
     for (number, lock) in locks.iter().enumerate() {
@@ -331,9 +331,9 @@ async fn collect(
 /// An open transaction. If it is dropped, a separate task rolls it back.
 pub(crate) struct PgTransaction {
     connection: Option<Pooled>,
-    /// Its locks, as other changes of this process see them.
+    /// Its locks in this process, for which other changes wait.
     held: Option<Held>,
-    /// Where to begin again, and with which locks, while the transaction has done nothing.
+    /// The database and the locks for starting again, as long as the transaction has done nothing.
     untouched: Option<Box<(Postgres, Vec<Lock>)>>,
     losses: Losses,
     notifier: Arc<Notifier>,
@@ -395,8 +395,8 @@ impl PgTransaction {
     }
 }
 
-/// Whether the outcome of a failed commit is unknown. A server that states its own reason has rolled back; silence, a
-/// lost connection or a server that is shutting down proves nothing.
+/// Returns whether the outcome of a failed commit is unknown. A server that states its own reason has rolled back; a
+/// timeout, a lost connection or a server that is shutting down proves nothing.
 fn may_be_stored(error: &DbError) -> bool {
     matches!(error.kind(), DbErrorKind::Unavailable | DbErrorKind::Timeout)
 }

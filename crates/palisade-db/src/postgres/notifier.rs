@@ -1,11 +1,11 @@
 //! Wakes the processes that listen for changes.
 //!
-//! PostgreSQL lets one notifying transaction at a time commit, and the next waits until its sync to disk is done: a
-//! transaction that sent its own notification would keep all others from sharing a commit. So a transaction only
-//! records that it has notices, and one task sends one notification for all transactions that have committed since the
-//! last one. Two notifications are at least [`GATHERED_FOR`] apart. If a notification is lost with the process or the
-//! connection, readers find the change at their next poll. The notification names its sender, so that a process doesn't
-//! wake itself.
+//! PostgreSQL commits notifying transactions one at a time, and the next one waits until the previous sync to disk is
+//! done. A transaction that sent its own notification would therefore keep all others from sharing a commit. Instead, a
+//! transaction only records that it has notices, and one task sends one notification for all transactions that have
+//! committed since the last one. Two notifications are at least [`GATHERED_FOR`] apart. If a notification is lost with
+//! the process or the connection, readers find the change at their next poll. The notification names its sender, so
+//! that a process doesn't wake itself.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
@@ -23,9 +23,9 @@ pub(super) const CHANNEL: &str = "palisade_feed";
 /// Changes that are committed within this time after a notification are announced with the next one.
 const GATHERED_FOR: Duration = Duration::from_millis(5);
 
-/// Sends notifications over a separate connection; stops when its last owner is dropped.
+/// A task that sends notifications over a separate connection and stops when its last owner is dropped.
 pub(super) struct Notifier {
-    /// The sender: a different name for each open database.
+    /// The name of the sender, different for each open database.
     pub(super) sender: String,
     pending: Arc<Notify>,
     pool: PgPool,
@@ -44,7 +44,8 @@ impl Notifier {
             loop {
                 woken.notified().await;
                 if let Err(cause) = send(&sending, limit, &notify).await {
-                    tracing::debug!(%cause, "other processes will learn of a change by themselves");
+                    tracing::debug!(%cause, "a notification was not sent; other processes find the \
+                                             change at their next poll");
                 }
                 tokio::time::sleep(GATHERED_FOR).await;
             }
@@ -52,7 +53,7 @@ impl Notifier {
         Self { sender, pending, pool, task: task.abort_handle() }
     }
 
-    /// Wakes the listeners soon; calls before that count as one.
+    /// Wakes the listeners soon; calls made before then count as one.
     pub(super) fn wake(&self) {
         self.pending.notify_one();
     }

@@ -1,7 +1,7 @@
 //! The queue in which changes of this process wait for each other's locks, before they take a connection.
 //!
 //! SECURITY: a change that waits for a lock in the database keeps a connection while it waits. A client that sends many
-//! changes of one account could take all connections away from everyone else (test:
+//! changes to one account could use up the connections of everyone else (test:
 //! changes_that_wait_for_a_lock_take_no_connection).
 
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ pub(super) struct LockQueue(Mutex<HashMap<i64, Arc<RwLock<()>>>>);
 
 /// The locks that a change holds in this process, until this value is dropped.
 pub(super) struct Held {
-    /// In the order of their keys; the last one may still be waited for.
+    /// The locks in the order of their keys; the last one may still be waited for.
     guards: Vec<(i64, Option<Guard>)>,
     queue: Arc<LockQueue>,
 }
@@ -30,7 +30,7 @@ enum Guard {
 }
 
 impl LockQueue {
-    /// Waits for all of `locks`, in their order, first come, first served.
+    /// Waits for all of `locks` in order, first come, first served.
     pub(super) async fn take(
         self: Arc<Self>,
         locks: &[Lock],
@@ -53,7 +53,7 @@ impl LockQueue {
         };
         let in_time = timeout(at_most, all).await;
         in_time.map_err(|_| {
-            DbError::unavailable("the change waits for a lock that another change holds")
+            DbError::unavailable("the change waited too long for a lock that another change holds")
         })?;
         Ok(held)
     }

@@ -8,7 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use crate::DbError;
 
-/// Statements kept prepared per connection.
+/// The number of statements kept prepared per connection.
 const PREPARED_STATEMENTS: usize = 256;
 
 /// SECURITY: the driver's own default, `prefer`, continues without encryption if the server (or someone in between)
@@ -37,12 +37,12 @@ pub(super) fn connect_options(url: &str) -> Result<PgConnectOptions, DbError> {
     }
 }
 
-/// Whether a URL can be used. Doesn't connect.
+/// Checks whether a URL can be used, without connecting.
 pub(crate) fn check_url(url: &str) -> Result<(), DbError> {
     connect_options(url).map(drop)
 }
 
-/// The `sslmode` that the URL itself requests; the last one counts, as in the driver.
+/// Returns the `sslmode` that the URL itself requests; the last one counts, as in the driver.
 fn asked_mode(url: &str) -> Option<String> {
     let (_, query) = url.split_once('?')?;
     let query = query.split('#').next().unwrap_or_default();

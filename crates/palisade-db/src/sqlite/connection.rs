@@ -19,14 +19,15 @@ use super::files::{FileId, identity};
 use crate::DbError;
 use crate::statement::{Answer, Statement};
 
-/// How many steps of SQLite's virtual machine pass between two looks at the stop signal.
+/// The number of steps of SQLite's virtual machine between two checks of the stop signal.
 const STEPS_BETWEEN_CHECKS: i32 = 1000;
 
-/// The page cache of each connection, as SQLite counts it: negative means KiB. SQLite's default is four times
-/// as much; behind it is the system's own cache, and each connection would keep what a busy minute filled.
+/// The size of each connection's page cache, as SQLite counts it: negative means KiB. SQLite's default is four times as
+/// much. The operating system caches the file too, and each connection would keep the memory that it filled in a busy
+/// minute.
 const PAGE_CACHE: &str = "-512";
 
-/// Statements kept prepared per connection.
+/// The number of statements kept prepared per connection.
 const PREPARED_STATEMENTS: usize = 256;
 
 /// The location of the database, and how long to wait for it.
@@ -38,21 +39,21 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// The database whose file is at `path` now.
+    /// Creates a source for the database whose file is at `path` now.
     pub(crate) fn new(path: PathBuf, statement_timeout: Duration) -> io::Result<Self> {
         let file = identity(&path)?;
         Ok(Self { path, statement_timeout, file })
     }
 
-    /// Whether the file at the path is still the one that was opened first.
+    /// Checks that the file at the path is still the one that was opened first.
     ///
-    /// SECURITY: a replaced file would continue to be read and written where no one finds it, and what other processes
-    /// end in the new file would never be noticed here. Opening the new file while the old one is open could mix the
-    /// two (sqlite.org/howtocorrupt.html), so the database can't be used until the process is restarted (test:
-    /// a_file_that_was_replaced_is_not_used_any_more).
+    /// SECURITY: otherwise, a replaced file would continue to be read and written although no one finds it, and what
+    /// other processes revoke in the new file would stay valid here. Opening the new file while the old one is open
+    /// could mix the two (sqlite.org/howtocorrupt.html), so the database can't be used until the process is restarted
+    /// (test: a_file_that_was_replaced_is_not_used_any_more).
     ///
     /// # Errors
-    /// When it isn't.
+    /// Returns an error if the file was replaced.
     pub(crate) fn check(&self) -> Result<(), sqlx::Error> {
         if identity(&self.path)? == self.file {
             return Ok(());
@@ -64,8 +65,8 @@ impl Source {
     }
 }
 
-/// Opens a connection from a thread for blocking work: the connection gets a thread of its own, which may use the
-/// same cores as the one that starts it, and a worker may be kept on one core.
+/// Opens a connection from a thread for blocking work: the connection's own thread may use the same cores as the thread
+/// that starts it, and a worker thread may be pinned to one core.
 async fn apart(options: SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
     let runtime = Handle::current();
     tokio::task::spawn_blocking(move || runtime.block_on(options.connect()))
@@ -115,7 +116,7 @@ impl Connection {
         Ok(Self { inner, stop, limit: source.statement_timeout })
     }
 
-    /// A switch that makes the running statement, and every later one, fail.
+    /// Returns a switch that makes the running statement, and every later one, fail.
     pub(crate) fn stop_switch(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stop)
     }

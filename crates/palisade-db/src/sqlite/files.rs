@@ -1,8 +1,8 @@
 //! Checks who may read the files, and that no other file has been put in their place.
 //!
-//! SECURITY: these files are never opened through a link. Another user who may write to the directory, or an unpacked
-//! archive, could make the process read, overwrite or expose a file somewhere else. (The directory itself may be a
-//! link; the operator names it.) (test: a_database_that_is_a_link_is_neither_opened_nor_made)
+//! SECURITY: these files are never opened through a link. Otherwise, another user who may write to the directory, or an
+//! unpacked archive, could make the process read, overwrite or expose a file somewhere else. (The directory itself may
+//! be a link, because the operator chooses it.) (test: a_database_that_is_a_link_is_neither_opened_nor_made)
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
@@ -16,7 +16,7 @@ use rustix::process::geteuid;
 const OWNER_ONLY_FILE: u32 = 0o600;
 const OWNER_ONLY_DIRECTORY: u32 = 0o700;
 
-/// Options for opening a file without following a link and without blocking on a pipe.
+/// Returns options for opening a file without following a link and without blocking on a pipe.
 pub(crate) fn no_link() -> OpenOptions {
     let mut options = OpenOptions::new();
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits();
@@ -48,7 +48,7 @@ fn not_a_file(path: &Path) -> io::Error {
 }
 
 /// Ensures that the database file exists, and that it and its companion files are readable and writable only by their
-/// owner. A directory that has to be created is closed to others too; an existing one is left as it is.
+/// owner. A directory that has to be created is accessible only to its owner; an existing one is left as it is.
 ///
 /// SECURITY: the file is created before SQLite opens it, because SQLite would create it with the process's umask.
 /// SQLite gives `-wal` and `-shm` the mode of the database (test: nobody_but_the_owner_can_read_the_files).
@@ -68,7 +68,7 @@ pub(crate) fn prepare(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Identifies a file.
+/// The identity of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileId {
     device: u64,
@@ -87,7 +87,7 @@ pub(crate) fn identity(path: &Path) -> io::Result<FileId> {
 /// A disk with less space than this counts as full: a change takes some pages in the log and in the file.
 const FULL: u64 = 1024 * 1024;
 
-/// Whether the file can be written and its disk has space.
+/// Returns whether the file can be written and its disk has space.
 pub(crate) fn can_be_written(path: &Path) -> bool {
     if access(path, Access::WRITE_OK).is_err() {
         return false;

@@ -17,7 +17,7 @@ use crate::{Args, DbError, Options};
 use readers::Readers;
 use writer::Writer;
 
-/// How many readers are useful: a read of SQLite is processor work without waiting, and each connection keeps a
+/// Returns how many readers are useful: reading from SQLite is CPU work without waiting, and each connection keeps a
 /// thread, pages and prepared statements.
 fn useful() -> u32 {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -52,7 +52,7 @@ impl Sqlite {
         self.writer.begin().await
     }
 
-    /// Whether changes can be made, as far as the file and its disk show.
+    /// Returns whether changes can be made, as far as the file and its disk show.
     pub(crate) async fn takes_writes(&self) -> Result<bool, DbError> {
         let read = Statement::new("select count(*) from sqlite_schema", Args::default())?;
         self.read(&read).await?;

@@ -1,12 +1,12 @@
 //! The only connection that writes, and the commits that its users share.
 //!
 //! A sync to disk costs milliseconds, a savepoint microseconds. So changes that arrive together become members of one
-//! group: an outer transaction in which each member runs in a savepoint of its own, one after the other, in the order
-//! of their requests. The group commits when no change is waiting or after [`GROUP_LIMIT`] members, and its members are
+//! group: an outer transaction in which each member runs in its own savepoint, one after the other, in the order of
+//! their requests. The group commits when no change is waiting or after [`GROUP_LIMIT`] members, and its members are
 //! acknowledged only after that.
 //!
-//! A task owns the connection, so nothing a caller does (drop, cancellation, panic) can leave it halfway: a member's
-//! handle is a channel, and a closed channel means "roll back".
+//! A task owns the connection, so nothing a caller does (drop, cancellation, panic) can leave it in an unfinished
+//! state: a member's handle is a channel, and a closed channel means "roll back".
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use crate::error::is_sqlite_io;
 use crate::statement::{Answer, Statement};
 use crate::{Args, DbError, DbErrorKind};
 
-/// The most members a group has.
+/// The maximum number of members in a group.
 const GROUP_LIMIT: usize = 64;
 
 /// The queue of changes that wait for the writer.
@@ -47,7 +47,7 @@ enum Command {
 
 type Acknowledgement = oneshot::Sender<Result<(), DbError>>;
 
-/// Which groups were opened and how they ended.
+/// The groups that were opened, and how they ended.
 struct Groups {
     opened: AtomicU64,
     ended: AtomicU64,
@@ -128,13 +128,13 @@ impl Writer {
         member.commit().await
     }
 
-    /// How many groups have been committed.
+    /// Returns how many groups have been committed.
     #[cfg(feature = "testing")]
     pub(crate) fn committed_groups(&self) -> u64 {
         self.groups.committed.load(Ordering::Acquire)
     }
 
-    /// How many changes wait for their turn.
+    /// Returns how many changes are waiting for their turn.
     #[cfg(feature = "testing")]
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Acquire)
@@ -149,7 +149,7 @@ impl Writer {
     }
 }
 
-/// A change that waits for its turn, counted until it has it or gives up.
+/// A change that waits for its turn, counted until its turn comes or it gives up.
 #[cfg(feature = "testing")]
 struct Waiting(Arc<std::sync::atomic::AtomicUsize>);
 
@@ -188,7 +188,7 @@ impl Member {
         answer.await.map_err(|_| ended())?
     }
 
-    /// Waits until the group is on disk. The commit continues even if the caller stops waiting.
+    /// Commits, and waits until the group is on disk. The commit continues even if the caller stops waiting.
     pub(crate) async fn commit(self) -> Result<(), DbError> {
         let (acknowledge, acknowledged) = oneshot::channel();
         self.send(Command::Commit(acknowledge)).await?;
@@ -207,7 +207,7 @@ fn ended() -> DbError {
 struct Task {
     source: Source,
     requests: mpsc::UnboundedReceiver<Request>,
-    /// The turn after the one that is served, taken from the queue already.
+    /// The turn after the current one, already taken from the queue.
     next: Option<Grant>,
     connection: Option<Connection>,
     /// Members of the open group that are released and wait for its commit.
@@ -309,11 +309,11 @@ impl Task {
         self.connection()?.control(sql).await.map_err(DbError::from)
     }
 
-    /// Runs one member in the open savepoint until it commits, drops its handle or has taken too long. One
-    /// that commits is acknowledged at the end of the group.
+    /// Runs one member in the open savepoint until it commits, drops its handle or has taken too long. A member that
+    /// commits is acknowledged at the end of the group.
     ///
     /// # Errors
-    /// When the outer transaction can no longer be trusted.
+    /// Returns an error if the outer transaction can no longer be trusted.
     async fn serve(&mut self, grant: Grant) -> Result<Option<Acknowledgement>, DbError> {
         let (commands, mut received) = mpsc::channel(1);
         if grant.send(Ok(Member { commands })).is_ok() {
@@ -355,8 +355,8 @@ impl Task {
         }
     }
 
-    /// SECURITY: after a failed commit the transaction may still be open; if it were left open, the next group's commit
-    /// would store what this group's members were told is lost (test:
+    /// SECURITY: after a failed commit, the transaction may still be open. If it were left open, the next group's
+    /// commit would store changes that were reported to this group's members as lost (test:
     /// a_group_that_cannot_commit_tells_every_member_and_stores_nothing).
     async fn reset(&mut self) {
         if let Some(mut connection) = self.connection.take() {

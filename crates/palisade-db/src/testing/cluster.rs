@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-/// Durability is switched off where only a power cut would show it; what tests can observe stays on.
+/// The settings of the server. Durability is switched off if only a power failure would show the difference; what tests
+/// can observe stays on.
 const SETTINGS: &str = "\
     listen_addresses = '127.0.0.1'\n\
     unix_socket_directories = ''\n\
@@ -35,16 +36,16 @@ impl Cluster {
     /// Starts a cluster.
     ///
     /// # Panics
-    /// When PostgreSQL is not installed or does not start.
+    /// Panics if PostgreSQL is not installed or does not start.
     pub fn start() -> Self {
         Self::start_with("", &[])
     }
 
     /// Starts a cluster with additional lines in `postgresql.conf`, and with files (name, content) in the directory
-    /// above its data directory: `ssl_key_file = '../server.key'`.
+    /// above its data directory, as for `ssl_key_file = '../server.key'`.
     ///
     /// # Panics
-    /// When PostgreSQL is not installed or does not start.
+    /// Panics if PostgreSQL is not installed or does not start.
     pub fn start_with(settings: &str, files: &[(&str, &str)]) -> Self {
         let port = free_port();
         let mut command = unprivileged_shell();
@@ -68,28 +69,28 @@ impl Cluster {
         Self { port, keeper: Mutex::new(keeper) }
     }
 
-    /// Stops the server at once, as a crash would. Leaves the files unchanged.
+    /// Stops the server immediately, as a crash would. Leaves the files unchanged.
     ///
     /// # Panics
-    /// When it does not stop.
+    /// Panics if the server does not stop.
     pub fn stop(&self) {
         self.tell("stop");
     }
 
-    /// Starts the server again, on the same port and files.
+    /// Starts the server again, with the same port and files.
     ///
     /// # Panics
-    /// When it does not start.
+    /// Panics if the server does not start.
     pub fn start_again(&self) {
         self.tell("start");
     }
 
-    /// The URL of the database `postgres`.
+    /// Returns the URL of the database `postgres`.
     pub fn url(&self) -> String {
         self.url_of("postgres")
     }
 
-    /// The port on 127.0.0.1.
+    /// Returns the port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -97,7 +98,7 @@ impl Cluster {
     /// Creates a database as a copy of `template` and returns its URL.
     ///
     /// # Panics
-    /// When PostgreSQL refuses.
+    /// Panics if PostgreSQL refuses.
     pub fn create_database(&self, name: &str, template: &str) -> String {
         self.tell(&format!("create {name} {template}"));
         self.url_of(name)
@@ -141,7 +142,7 @@ fn free_port() -> u16 {
         .port()
 }
 
-/// PostgreSQL refuses to run as root.
+/// Returns a shell without root privileges, because PostgreSQL refuses to run as root.
 #[expect(clippy::disallowed_methods, reason = "tests run a real PostgreSQL")]
 fn unprivileged_shell() -> Command {
     if !rustix::process::geteuid().is_root() {
@@ -155,7 +156,7 @@ fn unprivileged_shell() -> Command {
     command
 }
 
-/// The directory of the newest PostgreSQL programs.
+/// Returns the directory with the programs of the newest PostgreSQL version.
 fn programs() -> PathBuf {
     let version = |directory: &PathBuf| {
         let name = directory.parent().and_then(Path::file_name).unwrap_or_default();

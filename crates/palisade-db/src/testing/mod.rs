@@ -1,8 +1,8 @@
 //! Throwaway databases for tests, behind the feature `testing`.
 //!
-//! [`TestDb`] is a fresh, empty database: a SQLite file in a directory of its own, or a database of its own in a
-//! PostgreSQL cluster that the test process starts when the first test needs it. [`Cluster`] is a whole cluster for a
-//! test that stops it. What is started here ends with the test process, even when that is killed.
+//! [`TestDb`] is a fresh, empty database: a SQLite file in its own directory, or a separate database in a PostgreSQL
+//! cluster that the test process starts when the first test needs it. [`Cluster`] is a whole cluster for a test that
+//! stops it. Everything that is started here ends with the test process, even if that process is killed.
 
 #![expect(
     clippy::expect_used,
@@ -27,8 +27,8 @@ pub use schema::{ColumnShape, TableShape, schema};
 use crate::db::Engine;
 use crate::{Db, Options, ReadDb};
 
-/// The number of groups of changes that have been committed so far. Zero on PostgreSQL, where changes don't share a
-/// commit.
+/// Returns the number of groups of changes that have been committed so far. Zero on PostgreSQL, where changes don't
+/// share a commit.
 pub fn committed_groups(db: &ReadDb) -> u64 {
     match &db.engine {
         Engine::Sqlite(sqlite) => sqlite.committed_groups(),
@@ -36,11 +36,11 @@ pub fn committed_groups(db: &ReadDb) -> u64 {
     }
 }
 
-/// Returns once a change waits for another one: on SQLite, a change of this process for its turn to write; on
-/// PostgreSQL, any change of this database for a lock.
+/// Returns once a change waits for another one: on SQLite, a change in this process that waits for its turn to write;
+/// on PostgreSQL, any change in this database that waits for a lock.
 ///
 /// # Panics
-/// When no change waits within ten seconds.
+/// Panics if no change waits within ten seconds.
 pub async fn until_one_waits(db: &ReadDb) {
     for _ in 0..2000 {
         let waiting = match &db.engine {
@@ -62,7 +62,7 @@ async fn waits_for_a_lock(db: &ReadDb) -> bool {
     waiting > 0
 }
 
-/// The options tests use: ten connections, five seconds per statement.
+/// Returns the options that tests use: ten connections, five seconds per statement.
 pub fn options(url: &str) -> Options {
     Options { url: url.to_owned(), max_connections: 10, statement_timeout: Duration::from_secs(5) }
 }
@@ -75,27 +75,27 @@ pub struct TestDb {
 }
 
 impl TestDb {
-    /// A SQLite file in a directory of its own, removed with this value.
+    /// Creates a SQLite file in its own directory, which is removed with this value.
     pub async fn sqlite() -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let directory = tempfile::tempdir().expect("a temporary directory can be created");
         let url = format!("sqlite:{}", directory.path().join("test.db").display());
         let db = Db::open(options(&url)).await.expect("the SQLite file opens");
         Self { db, url, _directory: Some(directory) }
     }
 
-    /// The database at this URL, for example of a [`Cluster`] that the test stops and starts.
+    /// Opens the database at this URL, for example of a [`Cluster`] that the test stops and starts.
     pub async fn at(url: &str) -> Self {
         let db = Db::open(options(url)).await.expect("the database opens");
         Self { db, url: url.to_owned(), _directory: None }
     }
 
-    /// An empty database in this process's PostgreSQL cluster.
+    /// Creates an empty database in this process's PostgreSQL cluster.
     pub async fn postgres() -> Self {
         Self::postgres_copy("template0").await
     }
 
-    /// A copy of the template `name`, which `prepare` fills the first time it is requested in this process. Copying is
-    /// much faster than migrating.
+    /// Creates a copy of the template `name`, which `prepare` fills the first time it is requested in this process.
+    /// Copying is much faster than migrating.
     pub async fn postgres_from<F, Fut>(name: &str, prepare: F) -> Self
     where
         F: FnOnce(Db) -> Fut,
@@ -141,19 +141,18 @@ impl TestDb {
         test(postgres.db.clone()).await;
     }
 
-    /// The open database.
+    /// Returns the open database.
     pub fn db(&self) -> &Db {
         &self.db
     }
 
-    /// Its URL, for opening it again.
+    /// Returns the URL of the database, for opening it again.
     pub fn url(&self) -> &str {
         &self.url
     }
 }
 
-/// The cluster that all tests of this process share. It is never dropped: the end of the process ends
-/// it.
+/// Returns the cluster that all tests of this process share. It is never dropped; it ends with the process.
 fn shared_cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(Cluster::start)

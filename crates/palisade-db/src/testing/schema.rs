@@ -22,7 +22,7 @@ pub struct ColumnShape {
     pub name: String,
     /// The column type, as migrations write it.
     pub type_word: String,
-    /// Whether NULL is refused. On SQLite a primary key does not imply it: write `not null`.
+    /// Whether NULL is refused. On SQLite, a primary key does not imply this: write `not null`.
     pub not_null: bool,
 }
 
@@ -54,10 +54,10 @@ const POSTGRES_UNIQUE: &str = "select cast(t.relname as text), cast(x.relname as
     where i.indisunique and n.nspname = 'public'
     order by t.relname, x.relname, k.place";
 
-/// The tables by name. Two databases with the same migrations give equal results.
+/// Returns the tables by name. Two databases with the same migrations give equal results.
 ///
 /// # Errors
-/// The error of the database.
+/// Returns the error of the database.
 pub async fn schema(db: &ReadDb) -> Result<Vec<TableShape>, DbError> {
     let (columns, unique) = match db.backend() {
         Backend::Sqlite => (SQLITE_COLUMNS, SQLITE_UNIQUE),

@@ -17,7 +17,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// The usual length of a request's line, in bytes.
 const USUAL_LENGTH: usize = 512;
 
-/// Writes events as JSON, with the time of this clock.
+/// A formatter that writes events as JSON, with the time of this clock.
 pub(super) struct JsonLines(pub(super) Clock);
 
 impl<S, N> FormatEvent<S, N> for JsonLines

@@ -12,12 +12,12 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// How long lines are gathered before they are written.
 const WRITE_EVERY: Duration = Duration::from_millis(50);
-/// The maximum number of bytes that wait.
+/// The maximum number of bytes that wait to be written.
 const FULL: usize = 1024 * 1024;
-/// Lines are gathered in pieces of this size. A single buffer that grows to a megabyte would be copied at each
-/// doubling, and the allocator would keep the space of the smaller buffers after a burst.
+/// The size of the pieces in which lines are gathered, in bytes. A single buffer that grows to a megabyte would be
+/// copied at each doubling, and the allocator would keep the space of the smaller buffers after a burst.
 const PIECE: usize = 64 * 1024;
-/// How long a process that ends waits for a stalled reader.
+/// How long an exiting process waits for a stalled reader.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Lines that wait to be written.
@@ -34,7 +34,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Waiting {
-    /// Whole lines; the last piece is being filled.
+    /// Pieces of whole lines; the last piece is still being filled.
     pieces: Vec<Vec<u8>>,
     bytes: usize,
     /// The number of lines since the start that were never written.
@@ -71,12 +71,12 @@ impl Lines {
         std::thread::Builder::new().name("log".into()).spawn(run).map(drop)
     }
 
-    /// How many lines were dropped since the start.
+    /// Returns how many lines were dropped since the start.
     pub(crate) fn dropped(&self) -> u64 {
         self.waiting().dropped
     }
 
-    /// Waits until everything that was logged before is written, but at most for `LAST_WORDS`.
+    /// Waits until everything logged so far is written, but for at most `LAST_WORDS`.
     pub(crate) fn flush(&self) {
         let mut waiting = self.waiting();
         waiting.asked += 1;

@@ -42,7 +42,7 @@ pub const MODULE: Module = Module {
 
 /// How long a challenge is valid.
 pub const LIVES: Duration = Duration::from_secs(300);
-/// How many attempts it survives.
+/// How many attempts a challenge allows.
 const ATTEMPTS: i64 = 5;
 
 /// The purpose of a challenge.
@@ -50,7 +50,7 @@ const ATTEMPTS: i64 = 5;
 pub enum Purpose {
     /// A second factor, after a correct password.
     SecondFactor,
-    /// A sign-in with a passkey, by a user who is not known yet.
+    /// A sign-in with a passkey, by a user who is not identified yet.
     SignIn,
     /// A new passkey, within a session.
     Registration,
@@ -119,16 +119,16 @@ pub struct Challenge {
     pub details: String,
 }
 
-/// What the bytes of a passkey's challenge begin with.
+/// The prefix of the bytes of a passkey's challenge.
 const PASSKEY_PREFIX: &str = "pal_pc_";
 
-/// Creates bytes for a passkey to sign, and the digest of them that is stored.
+/// Creates bytes for a passkey to sign, and their digest, which is stored.
 pub fn passkey_bytes(app: &App) -> (Vec<u8>, Option<[u8; 32]>) {
     let text = opaque::generate(PASSKEY_PREFIX, &*app.random);
     (text.expose().as_bytes().to_vec(), opaque::digest(PASSKEY_PREFIX, text.expose()))
 }
 
-/// The digest under which bytes that a passkey signed are stored. `None` if Palisade didn't create them.
+/// Returns the digest of bytes that a passkey signed, as it is stored. Returns `None` if Palisade didn't create them.
 pub fn passkey_digest(bytes: &[u8]) -> Option<[u8; 32]> {
     opaque::digest(PASSKEY_PREFIX, std::str::from_utf8(bytes).ok()?)
 }
@@ -136,7 +136,7 @@ pub fn passkey_digest(bytes: &[u8]) -> Option<[u8; 32]> {
 /// Creates a challenge.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn open(change: &mut Change, new: NewChallenge) -> Result<()> {
     let now = change.now();
     change
@@ -164,7 +164,7 @@ type Row = (Option<UserId>, Option<[u8; 32]>, String);
 /// is left.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn attempt(
     app: &App,
     actor: &Actor,
@@ -186,16 +186,15 @@ pub async fn attempt(
         .await?;
     let Some((user, passkey, details)) = row else { return Ok(None) };
     change
-        .commit_quietly("an attempt is counted before it is judged; what comes of it is an event")
+        .commit_quietly("an attempt is counted before it is checked; its result is an event")
         .await?;
     Ok(Some(Challenge { digest, user, passkey, details }))
 }
 
-/// Holds a challenge while its response is checked. Returns `false` if it was answered or voided in
-/// the meantime.
+/// Locks a challenge while its response is checked. Returns `false` if it was answered or voided in the meantime.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn lock_row(change: &mut Change, challenge: &Challenge) -> Result<bool> {
     // SECURITY: what comes beside the right answer isn't judged at all: neither a second time nor as a guess
     // (test: duplicates_of_a_right_code_are_no_guesses).
@@ -211,7 +210,7 @@ pub async fn lock_row(change: &mut Change, challenge: &Challenge) -> Result<bool
 /// Gives back an attempt that was not a guess.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn give_back(change: &mut Change, challenge: &Challenge) -> Result<()> {
     change
         .run(
@@ -226,7 +225,7 @@ pub async fn give_back(change: &mut Change, challenge: &Challenge) -> Result<()>
 /// answered or voided in the meantime.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn close(change: &mut Change, challenge: &Challenge) -> Result<bool> {
     let now = change.now();
     // SECURITY: at most once (test: a_right_answer_works_once).
@@ -239,8 +238,8 @@ pub async fn close(change: &mut Change, challenge: &Challenge) -> Result<bool> {
     Ok(closed == 1)
 }
 
-/// SECURITY: what was asked of someone before an ending must not be answered after it
-/// (test: a_challenge_dies_with_the_sessions).
+/// SECURITY: a challenge that was created before an ending must not be answered after it (test:
+/// a_challenge_dies_with_the_sessions).
 const BY_ACT: Ending = Ending {
     kind: Kind::Challenges,
     end: |change, end, _| {
@@ -252,7 +251,7 @@ const BY_ACT: Ending = Ending {
     owners: Some(|app, after, limit| Box::pin(owners(app, after, limit))),
 };
 
-/// Users of whom something is asked.
+/// Returns users who have an outstanding challenge.
 async fn owners(app: &App, after: UserId, limit: i64) -> Result<Vec<UserId>> {
     let rows: Vec<(UserId,)> = app
         .db
@@ -265,7 +264,7 @@ async fn owners(app: &App, after: UserId, limit: i64) -> Result<Vec<UserId>> {
     Ok(rows.into_iter().map(|(user,)| user).collect())
 }
 
-/// Voids what was asked of a user.
+/// Voids all challenges of a user.
 async fn void(change: &mut Change, user: UserId) -> Result<()> {
     change.run("delete from challenges where user_id = $1", args![user]).await?;
     Ok(())
@@ -273,7 +272,7 @@ async fn void(change: &mut Change, user: UserId) -> Result<()> {
 
 async fn prune(app: &App) -> Result<()> {
     let now: Timestamp = app.clock.now();
-    let upkeep = app.upkeep("challenges that have expired");
+    let upkeep = app.upkeep("expired challenges are deleted");
     upkeep.run("delete from challenges where expires_at < $1", args![now]).await?;
     Ok(())
 }

@@ -56,9 +56,9 @@ pub const MODULE: Module = Module {
 
 const CHANGED: &str = "keys.changed";
 const RELOAD_EVERY: Duration = Duration::from_secs(30);
-/// An unknown key id makes us look again, at most this often.
+/// An unknown key ID makes the process reload the keys, at most this often.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// A retired key verifies for the longest life of a token and a margin.
+/// How long a retired key still verifies tokens: the longest life of a token, plus a margin.
 const RETIRED_VERIFIES_FOR: Duration = Duration::from_secs(70 * 60);
 
 const TOKEN: &str = "token";
@@ -75,18 +75,18 @@ pub struct Keys {
 /// The keys that are in use at one time, for signing, verifying and sealing password hashes.
 pub struct Ring {
     tokens: Vec<Arc<TokenKey>>,
-    /// Verifies tokens that were signed with a current key or a recently retired one.
+    /// The verifier of tokens that were signed with a current key or a recently retired one.
     pub verifier: Verifier,
-    /// Seals password hashes.
+    /// The key ring that seals password hashes.
     pub pepper: KeyRing,
     loaded: Duration,
 }
 
 impl Ring {
-    /// The key that signs tokens of this format.
+    /// Returns the key that signs tokens of this format.
     ///
     /// # Errors
-    /// When there is no such key, which startup prevents.
+    /// Returns an error if there is no such key, which startup prevents.
     pub fn signing(&self, app: &App, format: TokenFormat) -> Result<Arc<TokenKey>> {
         let algorithm = algorithm(&app.settings, format);
         self.tokens
@@ -96,7 +96,7 @@ impl Ring {
             .ok_or_else(|| Error::internal("there is no key for this token format"))
     }
 
-    /// All keys that verify tokens, the newest of each algorithm first.
+    /// Returns all keys that verify tokens, the newest of each algorithm first.
     pub fn tokens(&self) -> &[Arc<TokenKey>] {
         &self.tokens
     }
@@ -115,13 +115,13 @@ row_struct! {
     /// One key, without its secret.
     #[derive(Clone, Debug, Serialize)]
     pub struct KeyView {
-        /// The key id, as it appears in tokens.
+        /// The key ID, as it appears in tokens.
         pub kid: String,
-        /// `token` or `pepper`.
+        /// The purpose: `token` or `pepper`.
         pub purpose: String,
-        /// `EdDSA`, `ES256`, `v4.public`, `v4.local`; for the pepper `XChaCha20-Poly1305`.
+        /// The algorithm: `EdDSA`, `ES256`, `v4.public` or `v4.local`; for the pepper, `XChaCha20-Poly1305`.
         pub algorithm: String,
-        /// Increases with each rotation.
+        /// The version, which increases with each rotation.
         pub version: i64,
         /// When it was created.
         pub created_at: Timestamp,
@@ -130,10 +130,10 @@ row_struct! {
     }
 }
 
-/// Whether the database already has keys, and so needs the root key under which they were created.
+/// Returns whether the database already has keys, and so needs the root key under which they were created.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn any(db: &ReadDb) -> Result<bool> {
     let (count,): (i64,) = db.one("select count(*) from keys", args![]).await?;
     Ok(count > 0)
@@ -142,7 +142,7 @@ pub async fn any(db: &ReadDb) -> Result<bool> {
 /// Creates missing keys, once. Refuses a database that was created under another root key.
 ///
 /// # Errors
-/// `keys.wrong_root` if the database was created under another root key; or the database fails.
+/// Returns an error if the database was created under another root key (`keys.wrong_root`), or the database fails.
 pub async fn prepare(app: &App) -> Result<()> {
     if create(app).await.is_err() {
         // Another process may have made them in the same moment; then there is nothing left to make.
@@ -214,7 +214,7 @@ async fn create_missing(change: &mut Change) -> Result<Vec<String>> {
 /// Replaces the current signing keys. Tokens that were signed with the old ones stay valid until they expire.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn rotate(app: &App, actor: &Actor) -> Result<Vec<String>> {
     let mut change = app.change(actor).await?;
     let mut made = Vec::new();
@@ -237,20 +237,20 @@ pub async fn rotate(app: &App, actor: &Actor) -> Result<Vec<String>> {
     Ok(made)
 }
 
-/// All keys, newest first, without their secrets.
+/// Returns all keys, newest first, without their secrets.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn list(db: &ReadDb) -> Result<Vec<KeyView>> {
     let sql = "select kid, purpose, algorithm, version, created_at, retired_at from keys
          where purpose <> $1 order by purpose, algorithm, version desc";
     Ok(db.all(sql, args![ROOT]).await?)
 }
 
-/// The current keys.
+/// Returns the current keys.
 ///
 /// # Errors
-/// When they aren't in memory and the database doesn't answer.
+/// Returns an error if they aren't in memory and the database doesn't respond.
 pub async fn ring(app: &App) -> Result<Arc<Ring>> {
     match in_memory(app) {
         Some(ring) => Ok(ring),
@@ -258,10 +258,11 @@ pub async fn ring(app: &App) -> Result<Arc<Ring>> {
     }
 }
 
-/// The current keys, read again unless they were read a moment ago. This is for a token with an unknown key id.
+/// Returns the current keys, and reads them again unless they were read a moment ago. Used for a token with an unknown
+/// key ID.
 ///
 /// # Errors
-/// When the database doesn't answer.
+/// Returns an error if the database doesn't respond.
 pub async fn look_again(app: &App) -> Result<Arc<Ring>> {
     let now = app.clock.monotonic();
     match in_memory(app) {

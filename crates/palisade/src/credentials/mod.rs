@@ -1,4 +1,4 @@
-//! The table of acts and the credentials that they end, and the operation that carries it out.
+//! The table of acts and the credentials that each act ends, and the operation that applies it.
 //!
 //! Each slice lists the endings of its own kinds ([`Ending`], in its `MODULE`). A single session or API key is not
 //! ended here: see `sessions::end` and `api_keys::revoke`. A kind that an application adds ([`OwnKind`]) is not in the
@@ -29,7 +29,7 @@ pub use crate::app::{Act, End, Ending, EndsWith, Fate, Kind, OwnKind};
 pub struct Line {
     /// The act.
     pub act: Act,
-    /// The description of the act, for people.
+    /// A human-readable description of the act.
     pub summary: &'static str,
     /// The kinds of credentials that end.
     pub ends: &'static [(Kind, Fate)],
@@ -37,7 +37,7 @@ pub struct Line {
     pub because: &'static str,
 }
 
-/// The acts, and the kinds of credentials that each act ends. A kind that a line doesn't name stays.
+/// The acts, and the kinds of credentials that each act ends. A kind that a line doesn't list is kept.
 pub const TABLE: [Line; 14] = [
     Line {
         act: Act::PasswordChanged,
@@ -150,7 +150,8 @@ pub const TABLE: [Line; 14] = [
         act: Act::Disabled,
         summary: "The user is disabled",
         ends: &[(Kind::Sessions, Fate::Ended), (Kind::Challenges, Fate::Ended)],
-        because: "A disabled user can't use any credential. Those that stay work again once the user is enabled.",
+        because: "A disabled user can't use any credential. Those that are kept work again once \
+                  the user is enabled.",
     },
     Line {
         act: Act::DeletionAsked,
@@ -193,8 +194,8 @@ const SIGNED_OUT: &[(Kind, Fate)] =
     &[(Kind::Sessions, Fate::Ended), (Kind::ApiKeys, Fate::Ended), (Kind::Challenges, Fate::Ended)];
 
 impl Line {
-    /// What the act does to a kind. A kind that an application adds ends completely with every act that ends some of
-    /// the kinds it is tied to.
+    /// Returns what the act does to a kind. A kind that an application adds ends completely with every act that ends
+    /// any of the kinds it is tied to.
     pub fn fate(&self, kind: Kind) -> Fate {
         let named = |kind: Kind| self.ends.iter().find(|(ended, _)| *ended == kind);
         match kind {
@@ -210,7 +211,7 @@ impl Line {
 /// Ends the credentials that an act ends, according to the table. Returns how many sessions ended.
 ///
 /// # Errors
-/// Internal, if the change doesn't hold the account exclusively; or the database fails.
+/// Returns an internal error if the change doesn't hold the account exclusively; or if the database fails.
 pub async fn end(change: &mut Change, end: End) -> Result<usize> {
     // SECURITY: (test: an_ending_that_does_not_hold_the_account_is_refused)
     change.must_hold(Hold::Alone(end.user))?;
@@ -231,10 +232,10 @@ pub async fn end(change: &mut Change, end: End) -> Result<usize> {
     Ok(sessions)
 }
 
-/// The endings of an app, in the order in which they are carried out.
+/// Sorts the endings of an app into the order in which they are carried out.
 ///
 /// # Errors
-/// Internal, if a kind that ends with everyone's credentials has no function that finds its owners.
+/// Returns an internal error if a kind that ends with everyone's credentials has no function that finds its owners.
 pub fn in_order(mut endings: Vec<Ending>) -> Result<Vec<Ending>> {
     endings.sort_by_key(|ending| ending.kind.order());
     for line in TABLE.iter().filter(|line| line.act == Act::Revoked) {

@@ -1,4 +1,4 @@
-//! Who acts: a user with a credential, a client that isn't signed in, the operator, the server.
+//! Actors: a user with a credential, a client that isn't signed in, the operator, or the server.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use std::sync::atomic::AtomicBool;
 use crate::credential::Credential;
 use crate::id::{RequestId, UserId};
 
-/// Who acts, and from where, as the audit log records it.
+/// An actor and where it acts from, as recorded in the audit log.
 #[derive(Clone, Debug, Default)]
 pub struct Actor {
-    /// What kind of actor it is.
+    /// The kind of actor.
     pub kind: ActorKind,
     /// The signed-in user, if there is one.
     pub user: Option<UserId>,
@@ -20,10 +20,10 @@ pub struct Actor {
     pub ip: Option<IpAddr>,
     /// The client's own description of itself, cut to 200 characters.
     pub user_agent: Option<String>,
-    /// The request.
+    /// The id of the request.
     pub request: Option<RequestId>,
-    /// The permission that is required, if any. The name of the role `admin`, which is not a permission, requires that
-    /// role.
+    /// The permission that the operation requires, if any. The value `admin`, which is the name of a role and not a
+    /// permission, requires that role.
     pub permission: Option<&'static str>,
     /// Whether the operation requires a fresh proof of identity.
     pub fresh: bool,
@@ -46,7 +46,7 @@ pub enum ActorKind {
 }
 
 impl ActorKind {
-    /// The word in the audit log.
+    /// Returns the name used in the audit log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Anyone => "anyone",

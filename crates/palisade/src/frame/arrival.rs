@@ -29,15 +29,15 @@ pub struct Arrival {
 /// Counts one use of `rule` by `key`.
 ///
 /// # Errors
-/// `request.too_many`, with `Retry-After`, `RateLimit` and `RateLimit-Policy`.
+/// Fails with `request.too_many`, with `Retry-After`, `RateLimit` and `RateLimit-Policy`.
 pub fn limit(app: &App, rule: &'static Rule, key: LimitKey) -> Result<Decision> {
     limit_at(app, rule, key, app.clock.monotonic())
 }
 
-/// As [`limit`], at a time that the caller has already read.
+/// Like [`limit`], at a time that the caller has already read.
 ///
 /// # Errors
-/// As [`limit`].
+/// Fails like [`limit`].
 pub(crate) fn limit_at(
     app: &App,
     rule: &'static Rule,
@@ -50,7 +50,7 @@ pub(crate) fn limit_at(
 /// Refuses a request that a limit doesn't allow.
 ///
 /// # Errors
-/// As [`limit`].
+/// Fails like [`limit`].
 pub fn counted(decision: Decision, rule: &'static Rule) -> Result<Decision> {
     if decision.allowed {
         return Ok(decision);
@@ -63,7 +63,7 @@ pub fn counted(decision: Decision, rule: &'static Rule) -> Result<Decision> {
     Err(error)
 }
 
-/// The response headers for a limit that was applied.
+/// Returns the response headers for a limit that was applied.
 pub(crate) fn limit_headers(decision: &Decision) -> [(HeaderName, HeaderValue); 2] {
     let value = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
     [(RATELIMIT, value(decision.limit_field())), (RATELIMIT_POLICY, value(decision.policy_field()))]

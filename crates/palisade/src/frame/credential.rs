@@ -14,10 +14,12 @@ use crate::id::{SessionId, UserId};
 /// A kind of credential.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CredentialKind {
-    /// The word in the audit log: `session`, `api_key`. With the suffix `_id`, the field in the revocation feed.
+    /// The name in the audit log, such as `session` or `api_key`. With the suffix `_id`, the name of the field in the
+    /// revocation feed.
     pub name: &'static str,
     /// Whether it is a session, which belongs to a person who can give a fresh proof of identity. Routes about
-    /// sessions, passwords and factors accept no other kind. Only the kind of [`sessions`](crate::sessions) is one.
+    /// sessions, passwords and factors accept no other kind. Only the kind of [`sessions`](crate::sessions) is a
+    /// session.
     pub session: bool,
 }
 
@@ -33,25 +35,25 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// The session, if it is one.
+    /// Returns the id of the session, if the credential is a session.
     pub fn session(&self) -> Option<SessionId> {
         self.kind.session.then_some(SessionId(self.id))
     }
 }
 
-/// Identifies a secret of a credential, so that a later check can tell whether it is still valid.
+/// Identifies a secret of a credential, so that a later check can determine whether it is still valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretRef {
     /// The credential has one secret for its whole lifetime.
     Only,
-    /// Secrets of this generation: a new proof of identity begins the next.
+    /// The secrets of this generation. A new proof of identity begins the next generation.
     Generation(i64),
-    /// The secret of this digest.
+    /// The secret with this digest.
     Digest([u8; 32]),
 }
 
 impl SecretRef {
-    /// The generation, if it identifies the secret.
+    /// Returns the generation, if it identifies the secret.
     pub fn generation(self) -> Option<i64> {
         match self {
             Self::Generation(generation) => Some(generation),
@@ -59,7 +61,7 @@ impl SecretRef {
         }
     }
 
-    /// The digest, if it identifies the secret.
+    /// Returns the digest, if it identifies the secret.
     pub fn digest(self) -> Option<[u8; 32]> {
         match self {
             Self::Digest(digest) => Some(digest),
@@ -71,17 +73,17 @@ impl SecretRef {
 /// How the forms of credentials are distinguished.
 #[derive(Clone, Copy, Debug)]
 pub enum TokenShape {
-    /// A token with this prefix: `pal_ak_`.
+    /// A token with this prefix, such as `pal_ak_`.
     Prefix(&'static str),
     /// A signed token: any other token that contains a dot, as JWTs and PASETOs do.
     Signed,
-    /// The value of this cookie. A request with cookies of two kinds is refused. A sign-in to a cookie session removes
-    /// those of other kinds; another kind removes its cookie when it ends.
+    /// The value of this cookie. A request with cookies of two kinds is refused. Signing in to a cookie session removes
+    /// the cookies of other kinds; a credential of another kind removes its cookie when it ends.
     Cookie(CookieName),
 }
 
 impl TokenShape {
-    /// How it is sent.
+    /// Returns how it is sent.
     pub fn via(self) -> Via {
         match self {
             Self::Prefix(_) | Self::Signed => Via::Bearer,
@@ -93,7 +95,7 @@ impl TokenShape {
 /// How a credential is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
-    /// In the `Authorization` header: never sent by a browser on its own.
+    /// In the `Authorization` header, which a browser never sends on its own.
     Bearer,
     /// In a cookie, which a browser sends regardless of the page that caused the request.
     Cookie,

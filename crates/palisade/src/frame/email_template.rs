@@ -14,14 +14,14 @@ use crate::id::UserId;
 /// A kind of email, declared by the slice that writes it.
 #[derive(Clone, Copy, Debug)]
 pub struct EmailTemplate {
-    /// `slice_what`: the name of its files.
+    /// The name of its files, in the form `slice_what`.
     pub name: &'static str,
-    /// The template of its text; the first line is `Subject: …`.
+    /// The template of the plain text. Its first line is `Subject: …`.
     pub text: &'static str,
-    /// The template of its HTML form.
+    /// The template of the HTML version.
     pub html: &'static str,
-    /// Decides its content and recipient just before it is sent. `None` means that it isn't sent. Lookups that must not
-    /// delay a request belong here.
+    /// Determines the content and the recipient of the email just before it is sent. `None` means that it isn't sent.
+    /// Lookups that must not delay a request belong here.
     pub prepare: Prepare,
 }
 
@@ -33,19 +33,19 @@ pub type Prepare = for<'a> fn(&'a App, Content) -> BoxFuture<'a, Result<Option<C
 pub struct Content {
     /// The email address, as its owner wrote it.
     pub to: Option<String>,
-    /// The user to whose current email address it goes, unless `to` names one.
+    /// The user whose current email address receives the email, unless `to` is set.
     pub user: Option<UserId>,
     /// The values that the template may use.
     pub values: BTreeMap<String, String>,
 }
 
 impl Content {
-    /// Content for an email address.
+    /// Creates content for an email address.
     pub fn to(email: &str) -> Self {
         Self { to: Some(email.to_owned()), ..Self::default() }
     }
 
-    /// Content for a user, sent to the user's email address at the time of sending.
+    /// Creates content for a user, sent to the user's email address at the time of sending.
     pub fn to_user(user: UserId) -> Self {
         Self { user: Some(user), ..Self::default() }
     }
@@ -67,7 +67,7 @@ impl Content {
     }
 }
 
-/// A time as it is shown in emails, to the minute.
+/// Formats a time for use in emails, to the minute.
 pub fn for_people(at: Timestamp) -> String {
     at.to_string().replace('T', " ").chars().take(16).chain(" UTC".chars()).collect()
 }

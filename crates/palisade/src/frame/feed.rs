@@ -1,19 +1,20 @@
 //! Notices for other processes, in the order of their commits.
 //!
-//! A change writes its notices into the table `feed` in its own transaction. The process that made it applies it before
-//! it responds; every other process (another node, the command line) reads the table when the database wakes it and
-//! every 100 ms in any case.
+//! A change writes its notices into the table `feed` in its own transaction. The process that made the change applies
+//! them before it responds. Every other process (another node, the command line) reads the table when the database
+//! wakes it, and every 100 ms in any case.
 //!
-//! A restored database, or a standby that took over before it had everything, assigns numbers a second time. Each read
-//! therefore begins with the last row that was read before, which must still exist unchanged, and checks the table's
-//! epoch ([`ReadDb::epoch`]). If either differs, [`FeedPoll::changed`] is set, and the process discards all its caches.
+//! A restored database, or a standby that took over before it had received every commit, assigns the same numbers
+//! again. Each read therefore begins with the last row that was read before, which must still exist unchanged, and
+//! checks the table's epoch ([`ReadDb::epoch`]). If either differs, [`FeedPoll::changed`] is set, and the process
+//! discards all its caches.
 //!
 //! # Promises
 //!
 //! - Notices are applied everywhere within 250 ms of their commit.
-//! - **A process that could not read the feed for one second reports this** ([`Feed::is_current`]) and serves no cached
-//!   identity.
-//! - **A process notices when the history of its database changes.**
+//! - **A process that could not read the feed for one second is no longer current** ([`Feed::is_current`]) and uses no
+//!   cached identity.
+//! - **A process detects that the history of its database has changed.**
 //!
 //! Tables: `feed`.
 
@@ -31,7 +32,7 @@ use crate::upkeep::Upkeep;
 
 /// How often the table is read if nothing wakes the reader.
 pub const POLL: Duration = Duration::from_millis(100);
-/// How long ago the last successful read may be.
+/// How long a reader is still current after its last successful read.
 pub const STALE_AFTER: Duration = Duration::from_secs(1);
 /// How long notices are kept for readers that could not read.
 pub const KEPT_FOR: Duration = Duration::from_secs(30 * 60);
@@ -39,27 +40,28 @@ pub const KEPT_FOR: Duration = Duration::from_secs(30 * 60);
 const LOST_AFTER: Duration = Duration::from_secs(10 * 60);
 /// How long to wait for a missing number: longer than any transaction may last.
 const GAP_LASTS: Duration = Duration::from_secs(20);
-/// How often a row is given another number, where others advance the sequence at the same moment.
+/// The maximum number of times that a row is given another number, if other processes advance the sequence at the same
+/// time.
 const TRIES: usize = 8;
 const PAGE: i64 = 5_000;
 const TABLE: &str = "feed";
 
-/// One notice: something of `topic` happened to `subject`.
+/// A notice: what happened (`topic`) and the user or object to which it happened (`subject`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// What happened, by a name that a slice declares: `sessions.ended`.
+    /// What happened, as a name that a slice declares, such as `sessions.ended`.
     pub topic: &'static str,
     /// The user or object that it concerns.
     pub subject: Uuid,
 }
 
-/// Distinguishes a row from another with the same number: a 64-bit hash of its content.
+/// A 64-bit hash of a row's content, which distinguishes the row from another with the same number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark(pub u64);
 
 impl Mark {
-    /// Where two histories part, the same process may write to the same subject under the same number
-    /// again, but not at the same time.
+    /// Returns the mark of a row. When the database's history changes, the same process may write about the same
+    /// subject under the same number again, but not at the same time.
     fn of(subject: Uuid, origin: Uuid, at: Timestamp) -> Self {
         let mixed = origin.as_u128().rotate_left(29) ^ subject.as_u128();
         let [.., a, b, c, d, e, f, g, h] = (mixed ^ (mixed >> 64)).to_be_bytes();
@@ -68,8 +70,8 @@ impl Mark {
     }
 }
 
-/// The position of the reader. On PostgreSQL commits become visible out of the order of their numbers, so numbers above
-/// `low` that were seen are kept, and reading starts again from `low` every time.
+/// The position of the reader. On PostgreSQL, commits can become visible in a different order than their numbers, so
+/// numbers above `low` that were already read are kept, and every read starts again from `low`.
 #[derive(Default)]
 struct Window {
     epoch: Option<String>,
@@ -82,14 +84,14 @@ struct Window {
 
 /// The reader's state.
 pub struct Feed {
-    /// This process, so that it doesn't apply its own notices twice.
+    /// The id of this process, so that it doesn't apply its own notices twice.
     origin: Uuid,
     window: Mutex<Window>,
     last_read_ms: AtomicU64,
 }
 
-/// All numbers older than this exist already or never will: no transaction lasts that long, and no two clocks differ by
-/// that much.
+/// The age after which a number is certain: all numbers older than this exist already or never will, because no
+/// transaction lasts that long and no two clocks differ by that much.
 const CERTAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// The suffix of the topics of endings, which are reported to external readers.
@@ -103,7 +105,7 @@ pub struct Asked {
     pub mark: Mark,
     /// The number up to which the reader has seen every row.
     pub low: i64,
-    /// Only newer endings.
+    /// Only endings after this time.
     pub not_before: Timestamp,
     /// The maximum number of endings.
     pub limit: i64,
@@ -113,7 +115,7 @@ pub struct Asked {
 
 /// The endings for an external reader.
 pub struct Since {
-    /// In the order of the numbers.
+    /// The endings, in the order of their numbers.
     pub rows: Vec<Told>,
     /// The highest number in the table.
     pub highest: i64,
@@ -121,7 +123,7 @@ pub struct Since {
     pub certain: Option<Place>,
     /// The row [`Asked::low`], if it still exists.
     pub low: Option<Place>,
-    /// Whether the database still has the history that the reader knows. If not, `rows` begins with the oldest row.
+    /// Whether the database still has the history that the reader has read. If not, `rows` begins with the oldest row.
     pub known: bool,
 }
 
@@ -130,7 +132,7 @@ pub struct Since {
 pub struct Place {
     /// Its number.
     pub seq: i64,
-    /// Its content.
+    /// The hash of its content.
     pub mark: Mark,
 }
 
@@ -148,18 +150,17 @@ pub struct Told {
 
 /// What one poll of the table found.
 pub struct FeedPoll {
-    /// Notices not applied before, oldest first.
+    /// The notices that were not applied before, oldest first.
     pub notices: Vec<(String, Uuid)>,
-    /// Whether so much time has passed that some notices may have been pruned unseen.
+    /// Whether so much time has passed that some notices may have been pruned before they were read.
     pub lost: bool,
-    /// Whether the table has a different history from the one read so far. Then there are no notices; continue with
+    /// Whether the table has a different history from the one read so far. If so, there are no notices; continue with
     /// [`Feed::start`] and discard all caches.
     pub changed: bool,
 }
 
 impl Feed {
-    /// A reader that has read nothing yet, and so is not current. `origin` is different for every
-    /// process.
+    /// Creates a reader that has read nothing yet and so is not current. `origin` is different for every process.
     pub fn new(origin: Uuid) -> Self {
         Self { origin, window: Mutex::default(), last_read_ms: AtomicU64::new(0) }
     }
@@ -175,12 +176,13 @@ impl Feed {
         Ok(())
     }
 
-    /// Writes one row, above every other.
+    /// Writes one row, with a higher number than every other row.
     ///
-    /// SECURITY: readers never look again below what they have read, so a row with a lower number would reach no
-    /// reader. Numbers are given in order, but a sequence can fall behind its table: a failover by logical replication
-    /// leaves it at its initial value, and so does a restore of the rows alone. On SQLite it can't: a number is always
-    /// above every row's (test: a_sign_out_is_heard_after_the_sequence_went_back).
+    /// SECURITY: readers never read again below what they have already read, so a row with a lower number would reach
+    /// no reader. Numbers are assigned in order, but a sequence can fall behind its table: a failover by logical
+    /// replication leaves it at its initial value, and so does a restore of the rows alone. On SQLite this can't
+    /// happen: a new number is always higher than that of every row (test:
+    /// a_sign_out_is_heard_after_the_sequence_went_back).
     async fn write_one(&self, tx: &mut Tx, notice: &Notice, at: Timestamp) -> Result<()> {
         for _ in 0..TRIES {
             // What others have committed when a statement begins was numbered before it. SQLite's subquery sees the new
@@ -201,8 +203,8 @@ impl Feed {
                 None => {}
             }
             tracing::warn!(
-                "the sequence of the table feed is behind its rows, as after a failover by logical replication; it \
-                 is advanced"
+                "the sequence of the table feed is behind its rows, for example after a failover \
+                 by logical replication; advancing it"
             );
             // At once and for everyone, whatever becomes of this transaction. Two at once may set it back a little: the
             // number given next is judged again.
@@ -217,17 +219,17 @@ impl Feed {
         Err(Error::internal("the sequence of the table feed keeps going back"))
     }
 
-    /// Whether the table was read within the last second.
+    /// Returns whether the table was read within the last second.
     pub fn is_current(&self, now: Duration) -> bool {
         let last = self.last_read_ms.load(Ordering::Acquire);
         last != 0 && now.saturating_sub(Duration::from_millis(last)) <= STALE_AFTER
     }
 
-    /// Starts reading, or restarts in another history, one minute back, so that rows that were numbered earlier but
-    /// commit later are still seen.
+    /// Starts reading one minute back, or does so again in a different history, so that rows that were numbered earlier
+    /// but commit later are still read.
     ///
     /// # Errors
-    /// When the database doesn't answer.
+    /// Returns an error if the database doesn't respond.
     pub async fn start(&self, db: &ReadDb, clock: &Clock) -> Result<()> {
         let before = clock.now().minus(Duration::from_secs(60));
         let epoch = db.epoch(TABLE).await?;
@@ -244,10 +246,10 @@ impl Feed {
         Ok(())
     }
 
-    /// Reads what is new. The caller applies it, then calls [`Feed::read_at`].
+    /// Reads new notices. The caller applies them, then calls [`Feed::read_at`].
     ///
     /// # Errors
-    /// When the database doesn't answer.
+    /// Returns an error if the database doesn't respond.
     pub async fn poll(&self, db: &ReadDb, now: Duration) -> Result<FeedPoll> {
         let epoch = db.epoch(TABLE).await?;
         let rows = self.rows(db).await?;
@@ -267,7 +269,7 @@ impl Feed {
         Ok(FeedPoll { notices, lost, changed })
     }
 
-    /// All rows from the last certain one on, which itself is among them.
+    /// Returns all rows from the last certain row on, including that row.
     async fn rows(&self, db: &ReadDb) -> Result<Vec<Row>> {
         let mut all = Vec::new();
         let mut behind = self.window().low - 1;
@@ -297,12 +299,12 @@ impl Feed {
         self.last_read_ms.fetch_max(ms, Ordering::AcqRel);
     }
 
-    /// Deletes notices that every reader has either seen or missed (and must then discard its caches), and that
-    /// external readers no longer need (`needed`). The newest notice stays: it is the position of readers that have
-    /// read everything.
+    /// Deletes notices that every reader has either read or missed (a reader that missed them must discard its caches),
+    /// and that external readers no longer need (`needed`). The newest of these notices is kept: it is the position of
+    /// readers that have read everything.
     ///
     /// # Errors
-    /// When the database doesn't answer.
+    /// Returns an error if the database doesn't respond.
     pub async fn prune(&self, upkeep: Upkeep<'_>, now: Timestamp, needed: Duration) -> Result<()> {
         let sql =
             "delete from feed where at < $1 and seq < (select max(seq) from feed where at < $1)";
@@ -310,10 +312,10 @@ impl Feed {
         Ok(())
     }
 
-    /// Returns endings for an external reader, which may come back with its last `from` at any time.
+    /// Returns endings for an external reader, which may request them again with its last `from` at any time.
     ///
     /// # Errors
-    /// When the database doesn't answer.
+    /// Returns an error if the database doesn't respond.
     pub async fn since(&self, db: &ReadDb, asked: Asked) -> Result<Since> {
         let before = asked.now.minus(CERTAIN_AFTER);
         // Before the rows: what is certain now is certain when they are read.
@@ -368,8 +370,8 @@ struct Row {
 }
 
 impl Window {
-    /// Whether this is the history read so far: of the same epoch, and with every row that must still be
-    /// there. Those above `low` are too young to be pruned.
+    /// Returns whether this is the history read so far: it has the same epoch, and every row that must still exist.
+    /// Rows above `low` are too recent to have been pruned.
     fn belongs_to(&self, epoch: Option<&str>, rows: &[Row]) -> bool {
         let found = |seq: i64| {
             let index = rows.binary_search_by_key(&seq, |row| row.place.seq).ok()?;
@@ -380,8 +382,8 @@ impl Window {
             && self.seen.iter().all(|(seq, mark)| found(*seq) == Some(*mark))
     }
 
-    /// Takes the rows that weren't seen before and came from another process. The process that makes a change applies
-    /// its notices itself.
+    /// Adds the notices of rows that weren't read before and came from another process. The process that makes a change
+    /// applies its notices itself.
     fn take(&mut self, rows: Vec<Row>, own: Uuid, notices: &mut Vec<(String, Uuid)>) {
         for row in rows {
             let Place { seq, mark } = row.place;
@@ -391,7 +393,7 @@ impl Window {
         }
     }
 
-    /// Moves `low` over everything that is certain: seen, or missing for longer than any
+    /// Advances `low` past every number that is certain: its row was read, or has been missing for longer than any
     /// transaction may last.
     fn close_gaps(&mut self, now: Duration) {
         while let Some(mark) = self.seen.remove(&(self.low + 1)) {

@@ -23,7 +23,7 @@ pub use crate::access::Permission;
 pub struct Module {
     /// The slice's name.
     pub name: &'static str,
-    /// Whether it is part of a server with these settings.
+    /// Returns whether the slice is part of a server with these settings.
     pub when: fn(&Settings) -> bool,
     /// Its routes.
     pub routes: fn() -> Routes,
@@ -41,14 +41,14 @@ pub struct Module {
     pub credentials: &'static [CredentialMethods],
     /// How its credentials, links and factors end with an act on their account.
     pub endings: &'static [Ending],
-    /// Notices that it listens to.
+    /// The notices that it subscribes to.
     pub subscriptions: &'static [Subscription],
-    /// Its part of the database's schema, each under the module's name. Its tables refer to those of modules that come
-    /// before it in the list.
+    /// The migrations of its part of the database's schema, each under the module's name. Its tables refer to those of
+    /// modules that precede it in the list.
     pub migrations: &'static [Migration],
     /// Tables that only this slice writes.
     pub tables: &'static [&'static str],
-    /// Its answers about its tables, for slices of lower levels.
+    /// The functions through which it answers questions about its tables, for lower-level slices.
     pub answers: Answers,
     /// Adds the slice's own state to the app that is being built.
     pub state: fn(&Settings, &mut State) -> Result<()>,
@@ -82,6 +82,6 @@ pub struct Job {
     pub name: &'static str,
     /// The pause between two runs.
     pub every: Duration,
-    /// The work; must be safe to run on several nodes at once.
+    /// The work; must be safe to run on several nodes at the same time.
     pub run: for<'a> fn(&'a App) -> BoxFuture<'a, Result<()>>,
 }

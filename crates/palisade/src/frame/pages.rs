@@ -36,7 +36,7 @@ impl Page {
         self.with_body(app, self.body)
     }
 
-    /// The page with another body, as HTML.
+    /// Returns the page with another body, given as HTML.
     pub fn with_body(&self, app: &App, body: &str) -> Html {
         Html::new(&*app.random, |nonce| {
             let mut links = String::new();
@@ -62,7 +62,7 @@ fn routes() -> Routes {
     )
 }
 
-/// The script of every page behind a link.
+/// The script of every page that an emailed link opens.
 const ACCOUNT_SCRIPT: Asset = Asset {
     media_type: "text/javascript; charset=utf-8",
     body: include_str!("../pages/account.js"),

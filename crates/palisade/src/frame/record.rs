@@ -32,17 +32,17 @@ use crate::id::{EventId, UserId};
 pub struct Event {
     /// `area.what_happened`.
     pub name: &'static str,
-    /// One sentence, for people.
+    /// A one-sentence description for people.
     pub summary: &'static str,
 }
 
 impl Event {
-    /// An entry for this event that concerns no particular user.
+    /// Creates an entry for this event that concerns no particular user.
     pub fn entry(self) -> Entry {
         Entry { event: self.name, about: None, details: BTreeMap::new(), personal: BTreeMap::new() }
     }
 
-    /// An entry for this event about a user.
+    /// Creates an entry for this event about a user.
     pub fn about(self, user: UserId) -> Entry {
         self.entry().concerning("user", user.0)
     }
@@ -58,21 +58,21 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Sets the user or object that it concerns.
+    /// Sets the user or object that the event concerns.
     #[must_use]
     pub fn concerning(mut self, kind: &'static str, id: Uuid) -> Self {
         self.about = Some((kind, id));
         self
     }
 
-    /// Adds a detail that identifies no person.
+    /// Adds a detail that doesn't identify a person.
     #[must_use]
     pub fn detail(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.details.insert(name, value.into());
         self
     }
 
-    /// Adds a detail that is erased with the person: an IP address, a name.
+    /// Adds a detail that is erased when the person is erased, such as an IP address or a name.
     #[must_use]
     pub fn personal(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.personal.insert(name, value.into());
@@ -105,7 +105,7 @@ impl AuditKeys {
         key
     }
 
-    /// A new, wrapped key for the part of the log about a person.
+    /// Creates a new, wrapped key for a person's part of the log.
     pub(crate) fn new_person_key(&self, person: UserId) -> Vec<u8> {
         let mut key = [0; 32];
         self.random.fill(&mut key);
@@ -113,7 +113,7 @@ impl AuditKeys {
     }
 }
 
-/// Version 1 of a record. Field order is the sorted order of the keys, which is its canonical form.
+/// Version 1 of a record. The fields are in the sorted order of the keys, which is the canonical form.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Record {
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -131,7 +131,8 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// The person under whose key the personal part is sealed: the actor, or else the user whom the event is about.
+    /// Returns the person under whose key the personal part is sealed: the actor, or else the user that the event is
+    /// about.
     pub(crate) fn person(&self) -> Option<UserId> {
         let about = self.about.as_ref().filter(|about| about.kind == "user");
         self.actor.id.or(about.and_then(|about| about.id)).map(UserId)
@@ -141,26 +142,26 @@ impl Record {
 /// A user or an object that an event concerns.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Party {
-    /// The credential with which the actor acted.
+    /// The credential that the actor used.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub credential: Option<PartyCredential>,
     /// The id, if there is one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub id: Option<Uuid>,
-    /// `user`, `session`, `key` …; for actors `anyone`, `user`, `operator`, `system`.
+    /// The kind, such as `user`, `session` or `key`. For actors: `anyone`, `user`, `operator` or `system`.
     pub kind: String,
 }
 
-/// The credential with which an actor acted.
+/// The credential that an actor used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PartyCredential {
     /// The id of the session or API key.
     pub id: Uuid,
-    /// `session`, `api_key`, or a kind that an application adds.
+    /// The kind: `session`, `api_key`, or one that an application adds.
     pub kind: String,
 }
 
-/// Writes one event into a transaction; returns its record.
+/// Writes one event in a transaction and returns the id of its record.
 pub(crate) async fn write(
     tx: &mut Tx,
     keys: &AuditKeys,
@@ -230,8 +231,8 @@ fn personal_fields(actor: &Actor, entry: &Entry) -> BTreeMap<&'static str, Strin
     fields
 }
 
-/// Seals the personal part under the key of the person, or under the key for records about no user. If the key of a
-/// person was destroyed or can't be opened, nothing personal is stored.
+/// Seals the personal part under the person's key, or under the key for records that concern no user. If a person's key
+/// was destroyed or can't be opened, nothing personal is stored.
 async fn seal_personal(
     tx: &mut Tx,
     keys: &AuditKeys,
@@ -255,7 +256,8 @@ async fn seal_personal(
             let key = wrapped.and_then(|wrapped| person_key(keys, person, &wrapped).ok());
             if key.is_none() {
                 // A row that was tampered with stops no other work; `verify` names it.
-                tracing::error!(%person, "the key of a person can't be opened: an event lacks its personal part");
+                tracing::error!(%person, "a person's key can't be opened; the event is stored \
+                                          without its personal part");
             }
             Ok(key.map(|key| key.seal(&*keys.random, context, &text)))
         }
@@ -267,13 +269,13 @@ pub(crate) fn person_key(keys: &AuditKeys, person: UserId, wrapped: &[u8]) -> Re
     let key = keys.persons.open(person.0.as_bytes(), wrapped).map_err(Error::internal)?;
     let mut bytes = [0; 32];
     if key.expose().len() != bytes.len() {
-        return Err(Error::internal("the key of a person has the wrong length"));
+        return Err(Error::internal("a person's key has the wrong length"));
     }
     bytes.copy_from_slice(key.expose());
     Ok(SealingKey::from_bytes(bytes))
 }
 
-/// A value, or nothing if the stored value can't be read.
+/// A stored value, or `None` if it can't be read.
 pub(crate) struct Read<T>(pub(crate) Option<T>);
 
 impl<T: Column> Column for Read<T> {
@@ -291,23 +293,23 @@ impl<T: PartialEq> Read<T> {
 }
 
 impl<T: Clone> Read<Option<T>> {
-    /// The value. `None` if there is none or it can't be read.
+    /// Returns the value, or `None` if there is none or it can't be read.
     pub(crate) fn value(&self) -> Option<T> {
         self.0.clone().flatten()
     }
 }
 
-/// How many records one statement places in the chain.
+/// The number of records that one statement places in the chain.
 pub(crate) const PLACED: usize = 60;
 
-/// Places records in the chain, with their chain values, one after the other, after position `before`. Returns how many
-/// of them were found.
+/// Places records in the chain consecutively, after position `before`, with their chain values. Returns how many of
+/// them were found.
 pub(crate) async fn place(tx: &mut Tx, before: i64, part: &[(Uuid, [u8; 32])]) -> Result<u64> {
     Ok(tx.run(PLACE, placing(before, part)).await?)
 }
 
-/// Places records in order after position `$1`. The plus keeps SQLite from scanning the index of all pending records in
-/// each statement, instead of looking up the sixty records by their ids.
+/// Places records in order after position `$1`. Because of the plus sign, SQLite looks up the sixty records by their
+/// ids instead of scanning the index of all pending records in each statement.
 const PLACE: &str = "update audit_events set position = $1 + place.column1, chain = place.column3
      from (values
                 (1, $2, $3), (2, $4, $5), (3, $6, $7), (4, $8, $9), (5, $10, $11), (6, $12, $13),
@@ -338,11 +340,11 @@ fn placing(before: i64, part: &[(Uuid, [u8; 32])]) -> Args {
     values.into()
 }
 
-/// The records that this process has committed and not yet seen in the chain.
+/// The records that this process has committed but not yet found in the chain.
 #[derive(Default)]
 pub struct Unchained(Mutex<HashSet<Uuid>>);
 
-/// The maximum number of records that are remembered while the chain can't continue.
+/// The maximum number of records to store while the chain can't be extended.
 const REMEMBERED: usize = 10_000;
 
 impl Unchained {
@@ -350,14 +352,14 @@ impl Unchained {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers records that were committed.
+    /// Adds records that were committed.
     pub(crate) fn wrote(&self, records: impl IntoIterator<Item = EventId>) {
         let mut written = self.lock();
         let room = REMEMBERED.saturating_sub(written.len());
         written.extend(records.into_iter().take(room).map(|record| record.0));
     }
 
-    /// Forgets records that are now in the chain.
+    /// Removes records that are now in the chain.
     pub(crate) fn chained<'a>(&self, records: impl IntoIterator<Item = &'a Uuid>) {
         let mut written = self.lock();
         for record in records {
@@ -370,7 +372,7 @@ impl Unchained {
         self.lock().is_empty()
     }
 
-    /// Returns the records, oldest first, and forgets them.
+    /// Removes and returns the records, oldest first.
     pub(crate) fn take(&self) -> Vec<Uuid> {
         let mut records: Vec<Uuid> = std::mem::take(&mut *self.lock()).into_iter().collect();
         records.sort_unstable();

@@ -1,4 +1,4 @@
-//! Caches of database values, so that a request whose values are cached reads nothing from the database.
+//! Caches of database values. A request whose values are cached doesn't read the database.
 //!
 //! There are two kinds:
 //!
@@ -6,13 +6,14 @@
 //! - [`Bounded`]: values that only expire (verified tokens).
 //!
 //! Both hold a bounded number of entries, in shards so that readers don't wait for each other. Their keys are ids that
-//! the server generates and digests of secrets that it generated. Clients can't choose colliding keys, so the hash
-//! function need not resist collisions. It runs several times per request and costs a fraction of `std`'s.
+//! the server generates and digests of secrets that it generates. Clients can't choose colliding keys, so the hash
+//! function doesn't have to resist collisions. It runs several times per request and costs a fraction of what the one
+//! in `std` costs.
 //!
 //! # Promises
 //!
-//! - **What was ended can't come back.** A value read from the database before an ending may
-//!   arrive here after it; [`TombstoneCache`] notices and refuses it.
+//! - **What was ended can't come back.** A value that was read from the database before an ending may arrive here after
+//!   it. [`TombstoneCache`] detects and refuses such a value.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
@@ -22,7 +23,7 @@ use std::time::Duration;
 use foldhash::quality::RandomState;
 
 const SHARDS: usize = 32;
-/// How long a read of the database may take before its result is too old to be remembered.
+/// How long a read of the database may take before its result is too old to be cached.
 const READ_LIMIT: Duration = Duration::from_secs(30);
 
 /// Values that stay valid until a notice from the feed invalidates them.
@@ -34,9 +35,9 @@ pub struct TombstoneCache<K, V> {
 
 struct Shard<K, V> {
     slots: HashMap<K, Slot<V>, RandomState>,
-    /// Goes up with each invalidation and each cleanup of this shard.
+    /// Increases with each invalidation and each cleanup of this shard.
     generation: u64,
-    /// Insertions whose read began before this generation are refused, whatever their key.
+    /// The minimum generation: insertions whose read began earlier are refused, regardless of the key.
     floor: u64,
 }
 
@@ -55,15 +56,15 @@ enum State<V> {
 
 /// What is cached for a key.
 pub enum Cached<V> {
-    /// Nothing: read the database, then [`TombstoneCache::insert_if_unchanged`].
+    /// Nothing. Read the database, then call [`TombstoneCache::insert_if_unchanged`].
     Nothing,
     /// This value.
     Known(Arc<V>),
-    /// It was ended and stays so.
+    /// A tombstone: what the key identifies has ended for good.
     Ended,
 }
 
-/// Proof of when a read of the database began; taken before the read.
+/// A record of when a read of the database began, taken before the read.
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket {
     generation: u64,
@@ -71,7 +72,7 @@ pub struct Ticket {
 }
 
 impl<K: Hash + Eq + Clone, V> TombstoneCache<K, V> {
-    /// A cache with room for about `capacity` values.
+    /// Creates a cache with room for about `capacity` values.
     pub fn new(capacity: usize) -> Self {
         let shards = (0..SHARDS)
             .map(|_| RwLock::new(Shard { slots: HashMap::default(), generation: 1, floor: 0 }))
@@ -79,7 +80,7 @@ impl<K: Hash + Eq + Clone, V> TombstoneCache<K, V> {
         Self { shards, hasher: RandomState::default(), per_shard: (capacity / SHARDS).max(16) }
     }
 
-    /// What is cached for `key`.
+    /// Returns what is cached for `key`.
     pub fn get(&self, key: &K) -> Cached<V> {
         match self.read(key).slots.get(key).map(|slot| &slot.state) {
             Some(State::Known(value)) => Cached::Known(Arc::clone(value)),
@@ -88,7 +89,7 @@ impl<K: Hash + Eq + Clone, V> TombstoneCache<K, V> {
         }
     }
 
-    /// Call this before reading the database for `key`.
+    /// Returns a ticket. Call this before you read the database for `key`.
     pub fn begin(&self, key: &K, now: Duration) -> Ticket {
         Ticket { generation: self.read(key).generation, began: now }
     }
@@ -135,7 +136,7 @@ impl<K: Hash + Eq + Clone, V> TombstoneCache<K, V> {
         self.invalidate(key, now, State::Forgotten);
     }
 
-    /// Remembers for `keep` that `key` was ended; nothing can bring it back.
+    /// Marks `key` as ended for the duration `keep`; nothing can bring it back.
     pub fn end(&self, key: &K, keep: Duration, now: Duration) {
         self.invalidate(key, now, State::Ended { until: now.saturating_add(keep) });
     }
@@ -178,8 +179,8 @@ impl<K: Hash + Eq + Clone, V> TombstoneCache<K, V> {
 }
 
 impl<K: Hash + Eq + Clone, V> Shard<K, V> {
-    /// Makes room when full: old tombstones first, then values, which can be read again. Endings
-    /// that are still needed are never dropped: they are bounded by what the database ended.
+    /// Makes room when the shard is full: drops old tombstones first, then values, which can be read again. Endings
+    /// that are still needed are never dropped; their number is limited by what the database has ended.
     fn make_room(&mut self, limit: usize, now: Duration) {
         if self.slots.len() < limit {
             return;
@@ -208,7 +209,7 @@ pub struct Bounded<K, V> {
 }
 
 impl<K: Hash + Eq, V: Clone> Bounded<K, V> {
-    /// A cache with room for about `capacity` values.
+    /// Creates a cache with room for about `capacity` values.
     pub fn new(capacity: usize) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -217,7 +218,7 @@ impl<K: Hash + Eq, V: Clone> Bounded<K, V> {
         }
     }
 
-    /// The value of `key`, if it is still valid.
+    /// Returns the value of `key`, if it is still valid.
     pub fn get(&self, key: &K, now: Duration) -> Option<V> {
         let shard = self.shard(key);
         shard.get(key).filter(|(until, _)| *until > now).map(|(_, value)| value.clone())

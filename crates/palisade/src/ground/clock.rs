@@ -1,6 +1,6 @@
 //! The only source of the current time.
 //!
-//! All other code receives a [`Clock`], so that a test can move time instead of waiting.
+//! All other code receives a [`Clock`], so a test can advance the time instead of waiting.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use palisade_db::Timestamp;
 
-/// Tells the time: the system's, or one that a test moves by hand.
+/// A source of time: the system clock, or a clock that a test moves by hand.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
@@ -19,21 +19,21 @@ enum Source {
 }
 
 impl Clock {
-    /// The system's clock.
+    /// Creates a clock that reads the system clock.
     #[expect(clippy::disallowed_methods, reason = "the one place where the clock is read")]
     pub fn system() -> Self {
         Self(Source::System { started: Instant::now() })
     }
 
-    /// A clock that moves only with [`Clock::advance`], and by a microsecond each time it is read,
-    /// so that later events have later times.
+    /// Creates a clock that moves only with [`Clock::advance`] and by one microsecond each time it is read, so that
+    /// later events have later times.
     pub fn by_hand(start: Timestamp) -> Self {
         let micros = start.as_micros();
         let (micros, started) = (Arc::new(AtomicI64::new(micros)), micros);
         Self(Source::ByHand { micros, started, ahead: Arc::default() })
     }
 
-    /// The time of day, UTC.
+    /// Returns the time of day in UTC.
     #[expect(clippy::disallowed_methods, reason = "the one place where the clock is read")]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
@@ -48,8 +48,7 @@ impl Clock {
         }
     }
 
-    /// The time since this clock was created. It never goes back, whatever happens to the time of
-    /// day.
+    /// Returns the time since this clock was created. It never goes backward, even if the time of day does.
     pub fn monotonic(&self) -> Duration {
         match &self.0 {
             Source::System { started } => started.elapsed(),
@@ -60,7 +59,7 @@ impl Clock {
         }
     }
 
-    /// Moves a clock created by [`Clock::by_hand`]; does nothing to the system's.
+    /// Advances a clock created by [`Clock::by_hand`]. Has no effect on the system clock.
     pub fn advance(&self, by: Duration) {
         if let Source::ByHand { micros, .. } = &self.0 {
             let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
@@ -68,8 +67,8 @@ impl Clock {
         }
     }
 
-    /// Sets the time of day of a clock created by [`Clock::by_hand`] ahead, as happens when the system's clock is set
-    /// or the machine was suspended: [`Clock::monotonic`] doesn't notice.
+    /// Moves the time of day of a clock created by [`Clock::by_hand`] forward, as happens when the system clock is set
+    /// or the machine is suspended. [`Clock::monotonic`] is not affected.
     pub fn set_ahead(&self, by: Duration) {
         if let Source::ByHand { ahead, .. } = &self.0 {
             let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);

@@ -24,7 +24,7 @@ pub struct HostCookie {
 }
 
 impl HostCookie {
-    /// The cookie for the public URL in these settings.
+    /// Creates the cookie for the public URL in these settings.
     pub fn new(name: CookieName, settings: &Settings) -> Self {
         Self { name, secure: settings.server.public_url.is_https() }
     }
@@ -34,12 +34,12 @@ impl HostCookie {
         if self.secure { self.name.secure } else { self.name.plain }
     }
 
-    /// `Set-Cookie` with this value, to be kept for `max_age`.
+    /// Returns a `Set-Cookie` header with this value, which the browser keeps for `max_age`.
     pub fn set(&self, value: &str, max_age: Duration) -> Option<HeaderValue> {
         self.header(value, max_age.as_secs())
     }
 
-    /// `Set-Cookie` that removes it.
+    /// Returns a `Set-Cookie` header that removes the cookie.
     pub fn clear(&self) -> Option<HeaderValue> {
         self.header("", 0)
     }
@@ -55,7 +55,8 @@ impl HostCookie {
         Some(header)
     }
 
-    /// The value in a request; two of the same name count as none (a sibling host may have set one).
+    /// Finds the cookie in a request. If there are two with the same name, neither is trusted, because a sibling host
+    /// may have set one.
     pub fn get<'a>(&self, headers: &'a HeaderMap) -> Found<'a> {
         let mut values = headers
             .get_all(COOKIE)
@@ -73,7 +74,7 @@ impl HostCookie {
     }
 }
 
-/// The cookies of one name in a request.
+/// The cookies with a given name in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found<'a> {
     /// None.

@@ -1,4 +1,4 @@
-//! The only error type: a kind, a stable code, a sentence for the caller, a private cause.
+//! The only error type: a kind, a stable code, a sentence for the caller and a private cause.
 //!
 //! The caller sees [`Error::detail`]. Only the operator sees the cause, which is logged once in the outermost layer
 //! ([`crate::http`]) and never leaves the process. The wire form is RFC 9457 `application/problem+json`.
@@ -14,17 +14,17 @@ use serde::Serialize;
 
 use crate::visible::excerpt;
 
-/// The result of everything that can fail.
+/// The result of any operation that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// What kind of failure it is. One table maps it to a status and a title.
+/// The kind of a failure. One table maps each kind to a status and a title.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The request can't be read: not JSON, not a valid header.
+    /// The request can't be read, for example because it is not JSON or has an invalid header.
     Malformed,
-    /// The request can be read and breaks a rule that its `errors` name.
+    /// The request can be read but breaks one or more rules, which `errors` lists.
     BadInput,
     /// The caller is not signed in, or the credential is no longer valid.
     NotSignedIn,
@@ -32,7 +32,7 @@ pub enum Kind {
     Denied,
     /// The object does not exist, or the caller may not see it.
     NotFound,
-    /// The route exists, the method doesn't.
+    /// The route exists, but the method doesn't.
     WrongMethod,
     /// The client took too long to send its request.
     TooSlow,
@@ -48,7 +48,7 @@ pub enum Kind {
     UriTooLong,
     /// The request needs a feature of HTTP that isn't implemented.
     NotImplemented,
-    /// A version of HTTP that isn't supported.
+    /// The request uses a version of HTTP that isn't supported.
     WrongVersion,
     /// The body has a media type that isn't accepted.
     WrongMediaType,
@@ -61,12 +61,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The HTTP status of this kind (RFC 9110 section 15).
+    /// Returns the HTTP status of this kind (RFC 9110 section 15).
     pub fn status(self) -> StatusCode {
         self.row().0
     }
 
-    /// The `title` of this kind (RFC 9457 section 3.1.3).
+    /// Returns the `title` of this kind (RFC 9457 section 3.1.3).
     pub fn title(self) -> &'static str {
         self.row().1
     }
@@ -106,7 +106,7 @@ pub struct FieldError {
     /// parameter.
     #[schemars(example = &"/password")]
     pub pointer: String,
-    /// The code of the rule, stable: `password.too_short`.
+    /// The stable code of the rule, such as `password.too_short`.
     #[schemars(example = &"password.too_short")]
     pub code: &'static str,
     /// What is wrong and how to fix it.
@@ -114,16 +114,16 @@ pub struct FieldError {
     pub detail: String,
 }
 
-/// How much of a pointer is repeated. None of Palisade's own is longer.
+/// How many characters of a pointer are repeated. None of Palisade's own pointers is longer.
 const LONGEST_POINTER: usize = 128;
-/// How much of a field's detail is repeated.
+/// How many characters of a field's detail are repeated.
 const LONGEST_DETAIL: usize = 600;
-/// How many broken rules are named at once.
+/// The maximum number of broken rules in a response.
 const MOST_FIELDS: usize = 50;
 
 impl FieldError {
-    /// A broken rule. External text in its pointer and its detail is truncated and escaped, so that the response is
-    /// short and harmless, whatever was sent.
+    /// Creates an entry for a broken rule. External text in its pointer and its detail is truncated and escaped, so
+    /// that the response is short and harmless, no matter what was sent.
     pub fn new(pointer: &str, code: &'static str, detail: impl AsRef<str>) -> Self {
         Self {
             pointer: excerpt(pointer, LONGEST_POINTER),
@@ -133,7 +133,7 @@ impl FieldError {
     }
 }
 
-/// A failure, on its way to the caller.
+/// An error that is returned to the caller.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -149,7 +149,7 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of `kind` with its stable `code` (`area.reason`) and a sentence for the caller.
+    /// Creates an error of `kind` with its stable `code` (`area.reason`) and a sentence for the caller.
     pub fn new(kind: Kind, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
             kind,
@@ -164,23 +164,23 @@ impl Error {
         }))
     }
 
-    /// An unexpected error: the caller gets a sentence and a request id, and the log gets the
-    /// cause.
+    /// Creates an unexpected error. The caller gets a sentence and a request id; the cause goes to the log.
     pub fn internal(cause: impl Into<Cause>) -> Self {
         Self::new(Kind::Internal, "server.internal", "An internal error occurred.").because(cause)
     }
 
-    /// A dependency is unavailable; the caller is asked to try again after a second.
+    /// Creates an error for an unavailable dependency. The caller is asked to try again after a second.
     pub fn unavailable(code: &'static str, detail: &'static str) -> Self {
         Self::new(Kind::Unavailable, code, detail).retry_after(Duration::from_secs(1))
     }
 
-    /// The object does not exist, or the caller may not see it: always the same response.
+    /// Creates the error for an object that does not exist or that the caller may not see. The response is the same in
+    /// both cases.
     pub fn not_found() -> Self {
         Self::new(Kind::NotFound, "request.not_found", "Not found.")
     }
 
-    /// The input breaks the rules that `fields` name.
+    /// Creates an error for input that breaks the rules in `fields`.
     pub fn bad_input(fields: Vec<FieldError>) -> Self {
         let mut error =
             Self::new(Kind::BadInput, "request.invalid", "The request is invalid. See errors.");
@@ -190,7 +190,7 @@ impl Error {
         error
     }
 
-    /// One broken rule, at `pointer`.
+    /// Creates an error for one broken rule at `pointer`.
     pub fn bad_field(pointer: &str, code: &'static str, detail: impl Into<String>) -> Self {
         Self::bad_input(vec![FieldError::new(pointer, code, detail.into())])
     }
@@ -223,48 +223,48 @@ impl Error {
         self
     }
 
-    /// What kind of failure it is.
+    /// Returns the kind of failure.
     pub fn kind(&self) -> Kind {
         self.0.kind
     }
 
-    /// The stable code, `area.reason`.
+    /// Returns the stable code, `area.reason`.
     pub fn code(&self) -> &'static str {
         self.0.code
     }
 
-    /// The sentence for the caller.
+    /// Returns the sentence for the caller.
     pub fn detail(&self) -> &str {
         &self.0.detail
     }
 
-    /// The broken rules, if the error is about input.
+    /// Returns the broken rules, if the error is about input.
     pub fn fields(&self) -> &[FieldError] {
         &self.0.fields
     }
 
-    /// Additional members of the problem document.
+    /// Returns the additional members of the problem document.
     pub fn extensions(&self) -> &BTreeMap<&'static str, serde_json::Value> {
         &self.0.extensions
     }
 
-    /// Headers that the response carries in addition to the usual ones.
+    /// Returns the headers that the response carries in addition to the usual ones.
     pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         &self.0.headers
     }
 
-    /// When the caller may try again, in whole seconds.
+    /// Returns how long the caller must wait before trying again, in whole seconds.
     pub fn retry_after_seconds(&self) -> Option<u64> {
         self.0.retry_after.map(|d| d.as_secs() + u64::from(d.subsec_nanos() > 0)).map(|s| s.max(1))
     }
 
-    /// Whether the request failed without effect because of a concurrent change of the same rows, so that a retry may
-    /// succeed at once.
+    /// Returns whether the request failed without effect because of a concurrent change to the same rows, so that an
+    /// immediate retry may succeed.
     pub fn may_be_repeated(&self) -> bool {
         self.0.may_be_repeated
     }
 
-    /// The private cause and the causes behind it, outermost first.
+    /// Returns the private cause and its underlying causes, outermost first.
     pub fn causes(&self) -> Option<String> {
         let mut cause: &dyn std::error::Error = self.0.cause.as_deref()?;
         let mut text = cause.to_string();
@@ -334,12 +334,12 @@ impl From<palisade_db::DbError> for Error {
     }
 }
 
-/// Broken rules, collected so that the caller learns of all of them at once.
+/// A collection of broken rules, so that one response can report all of them.
 #[derive(Debug, Default)]
 pub struct Rules(Vec<FieldError>);
 
 impl Rules {
-    /// A collection without broken rules.
+    /// Creates an empty collection.
     pub fn new() -> Self {
         Self::default()
     }
@@ -353,10 +353,10 @@ impl Rules {
             .ok()
     }
 
-    /// The values, or all broken rules.
+    /// Returns the values, or an error with all broken rules.
     ///
     /// # Errors
-    /// `request.invalid` if any rule was broken.
+    /// Fails with `request.invalid` if any rule was broken.
     pub fn all<T>(self, values: Option<T>) -> Result<T> {
         match values {
             Some(values) if self.0.is_empty() => Ok(values),
@@ -365,34 +365,35 @@ impl Rules {
     }
 }
 
-/// A rule that a value breaks; the code that reads the request knows the position of the value.
+/// A rule that a value breaks. The code that reads the request supplies the position of the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
-    /// Which rule, stable.
+    /// The stable code of the rule.
     pub code: &'static str,
     /// What is wrong and how to fix it.
     pub detail: String,
 }
 
 impl Broken {
-    /// The rule `code` is broken, for the reason given.
+    /// Creates the broken rule `code` with the reason in `detail`.
     pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into() }
     }
 
-    /// Converts it to an error about the input at `pointer`.
+    /// Converts the broken rule to an error about the input at `pointer`.
     pub fn at(self, pointer: &str) -> Error {
         Error::bad_field(pointer, self.code, self.detail)
     }
 }
 
-/// The caller is not signed in, or the credential is not valid (RFC 6750 section 3).
+/// Returns the error for a caller who is not signed in or whose credential is not valid (RFC 6750 section 3).
 pub fn not_signed_in() -> Error {
     Error::new(Kind::NotSignedIn, "access.not_signed_in", "Sign in first.")
         .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
-/// The credential is not valid: ended, expired, forged, or of another kind (RFC 6750 section 3.1).
+/// Returns the error for a credential that is not valid: ended, expired, forged or of another kind (RFC 6750 section
+/// 3.1).
 pub fn bad_token() -> Error {
     Error::new(
         Kind::NotSignedIn,

@@ -1,4 +1,4 @@
-//! Identifiers: UUID version 7 (RFC 9562 section 5.7), one type per kind of thing.
+//! Identifiers: version 7 UUIDs (RFC 9562 section 5.7), with one type per kind of object.
 //!
 //! An id reveals when an object was created, and nothing else. It is never a secret.
 
@@ -16,9 +16,9 @@ pub fn uuid_v7(at: Timestamp, random: &dyn Random) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid()
 }
 
-/// Generates the ids of requests, one after another: a random start for each process, then counting
-/// (RFC 9562 section 6.2), because every request needs one and asking for randomness costs a system
-/// call. Anyone who knows one id can guess the next; nothing depends on their secrecy.
+/// Generates sequential request ids. Each process starts at a random value and counts from there (RFC 9562 section
+/// 6.2), because every request needs an id and randomness costs a system call. Anyone who knows one id can guess the
+/// next; nothing depends on their secrecy.
 #[derive(Debug)]
 pub struct RequestIds {
     start: [u8; 10],
@@ -26,14 +26,14 @@ pub struct RequestIds {
 }
 
 impl RequestIds {
-    /// Starts at a random value.
+    /// Creates a generator that starts at a random value.
     pub fn new(random: &dyn Random) -> Self {
         let mut start = [0u8; 10];
         random.fill(&mut start);
         Self { start, given: AtomicU64::new(0) }
     }
 
-    /// The next id.
+    /// Returns the next id.
     pub fn next(&self, at: Timestamp) -> RequestId {
         let given = self.given.fetch_add(1, Ordering::Relaxed);
         let mut bytes = self.start;

@@ -1,4 +1,4 @@
-//! The foundation of everything else. It knows no users, no database rows and no HTTP routes.
+//! The foundation of all other code. It doesn't depend on users, database rows or HTTP routes.
 
 pub mod cache;
 pub mod clock;

@@ -2,9 +2,9 @@
 //!
 //! # Promises
 //!
-//! - Two workers never take turns on one core while another core is idle. On Linux a core counts as busy while a
-//!   hashing thread has it, although that thread yields to every other: no other core takes over a waiting worker, and
-//!   requests wait for milliseconds (`docs/decisions/0013`).
+//! - Two workers never take turns on one core while another core is idle. Linux counts a core as busy while a hashing
+//!   thread runs on it, although that thread yields to every other. Without pinning, no other core would take over a
+//!   waiting worker, and requests would wait for milliseconds (`docs/decisions/0013`).
 //! - Only workers are kept on a core. The runtime's threads for blocking work may use every core; any other thread that
 //!   a worker starts stays on that worker's core until it calls [`leave_core`].
 //! - If there are fewer workers than cores, as in a container with a quota, or if `TOKIO_WORKER_THREADS` sets their
@@ -17,17 +17,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::runtime::{Builder, Runtime};
 
 thread_local! {
-    /// Whether this thread is a worker that has found its core.
+    /// Whether this thread is a worker that already has its core.
     static SETTLED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A multi-threaded runtime with all features enabled, as `palisade serve` uses it.
+/// Creates a multi-threaded runtime with all features enabled, as used by `palisade serve`.
 ///
 /// # Errors
-/// When the operating system refuses a thread.
+/// Returns an error if the operating system refuses to start a thread.
 #[expect(
     clippy::disallowed_methods,
-    reason = "tokio reads it, and it isn't a setting of Palisade's"
+    reason = "tokio reads this variable, and it isn't one of Palisade's settings"
 )]
 pub fn new() -> io::Result<Runtime> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -56,14 +56,14 @@ pub fn leave_core() {
 mod cores {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-    /// The cores that the process may use: those of its first thread, which is not a worker.
+    /// Returns the cores that the process may use: those of its first thread, which is not a worker.
     pub(super) fn of_process() -> Vec<usize> {
         let first = Some(rustix::process::getpid());
         let Ok(set) = sched_getaffinity(first) else { return Vec::new() };
         (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
     }
 
-    /// Keeps this thread on the core with this number among those of the process.
+    /// Pins this thread to the core with this number among the cores of the process.
     pub(super) fn stay_on(number: usize) {
         let mut set = CpuSet::new();
         if let Some(core) = of_process().get(number) {
@@ -106,13 +106,13 @@ mod tests {
 
     use super::*;
 
-    /// The cores that the calling thread may use.
+    /// Returns the cores that the calling thread may use.
     fn mine() -> Vec<usize> {
         let set = rustix::thread::sched_getaffinity(None).unwrap();
         (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
     }
 
-    /// The cores of each worker that came to do some of a few tasks.
+    /// Returns the cores of each worker that ran at least one of a few tasks.
     fn of_workers(runtime: &Runtime) -> Vec<Vec<usize>> {
         let (say, said) = mpsc::channel();
         for _ in 0..4 * runtime.metrics().num_workers() {
@@ -133,7 +133,7 @@ mod tests {
     fn each_worker_stays_on_a_core_of_its_own() {
         let runtime = new().unwrap();
         let all = cores::of_process();
-        assert_eq!(mine(), all, "the thread that made it stays free");
+        assert_eq!(mine(), all, "the thread that created the runtime may use every core");
         let workers = runtime.metrics().num_workers();
         let own: Vec<Vec<usize>> = if workers == all.len() {
             all.into_iter().map(|core| vec![core]).collect()

@@ -12,7 +12,7 @@ macro_rules! unseen {
     };
 }
 
-/// Declares such a type.
+/// Declares a replacement type.
 macro_rules! shape {
     ($(#[$doc:meta])* $name:ident, $schema:tt) => {
         $(#[$doc])*

@@ -11,8 +11,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-/// Whether a character is invisible: a control, one that changes the direction of text or how characters join, or a
-/// mark without a width. The pattern of [`crate::shape::Label`] is equivalent.
+/// Returns whether a character is invisible: a control, one that changes the direction of text or how characters join,
+/// or a mark without width. The pattern of [`crate::shape::Label`] is equivalent.
 pub fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -20,7 +20,7 @@ pub fn is_unseen(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// The text with every invisible character written as `\u{…}`.
+/// Returns the text with every invisible character written as `\u{…}`.
 pub fn visible(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unseen) {
         return Cow::Borrowed(text);
@@ -36,8 +36,8 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// The beginning of a text, with invisible characters escaped: at most `most` of its characters, followed by `…` if
-/// some are missing.
+/// Returns the beginning of a text, with invisible characters escaped: at most `most` of its characters, followed by
+/// `…` if some are missing.
 pub fn excerpt(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         None => visible(text).into_owned(),
@@ -45,24 +45,25 @@ pub fn excerpt(text: &str, most: usize) -> String {
     }
 }
 
-/// A value as JSON with every invisible character escaped. Parsing it returns the same value.
+/// Returns a value as JSON with every invisible character escaped. Parsing it returns the same value.
 ///
 /// # Errors
-/// When it has no JSON form.
+/// Returns an error if it has no JSON form.
 pub fn json(value: &(impl Serialize + ?Sized)) -> serde_json::Result<String> {
     serde_json::to_string(value).map(visible_json)
 }
 
-/// The same on several lines, for people.
+/// Like `json`, but on several lines, for people to read.
 ///
 /// # Errors
-/// When it has no JSON form.
+/// Returns an error if it has no JSON form.
 pub fn pretty_json(value: &(impl Serialize + ?Sized)) -> serde_json::Result<String> {
     serde_json::to_string_pretty(value).map(visible_json)
 }
 
-/// JSON text with every invisible character escaped. Outside of its strings JSON contains only ASCII, and there only
-/// line breaks are invisible; within them controls below U+0020 are escaped already (RFC 8259 section 7).
+/// Returns JSON text with every invisible character escaped. Outside strings, JSON contains only ASCII, and its only
+/// invisible characters are line breaks. Within strings, controls below U+0020 are already escaped (RFC 8259 section
+/// 7).
 pub fn visible_json(text: String) -> String {
     // Most text is plain, and each request has a line in the log: a look at every byte, without an early end, is
     // done many bytes at a time.

@@ -1,4 +1,4 @@
-//! Routes with which the server reports about itself: `/livez`, `/readyz`, `/api/v1/whoami`, `/api/v1/limits`.
+//! Routes that report on the server itself: `/livez`, `/readyz`, `/api/v1/whoami`, `/api/v1/limits`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -29,7 +29,7 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-/// Whether the database took no changes when it was last asked.
+/// Whether the database accepted no writes when it was last checked.
 #[derive(Default)]
 struct ReadOnly(AtomicBool);
 
@@ -43,13 +43,13 @@ fn routes() -> Routes {
     health().and(
         Routes::at("")
             .get("/whoami", ANYONE, whoami)
-            .summary("Shows how the server sees the connection of the caller.")
+            .summary("Shows how the server sees the caller's connection.")
             .get("/limits", needs(READ), limits)
             .summary("Lists the rate limits in force, by name."),
     )
 }
 
-/// Only the health routes, which the admin listener serves too.
+/// Returns only the health routes, which the admin listener also serves.
 pub fn health() -> Routes {
     Routes::root()
         .get("/livez", ANYONE, || async { "alive\n" })
@@ -69,8 +69,8 @@ struct Readiness {
 /// The result of each check: `up` or `down`.
 #[derive(Serialize, JsonSchema)]
 struct Checks {
-    /// Also `down` while the database accepts no writes: a standby, a read-only database, or a full
-    /// disk.
+    /// Also `down` while the database accepts no writes, for example because it is a standby, it is read-only, or its
+    /// disk is full.
     database: &'static str,
     feed: &'static str,
     keys: &'static str,
@@ -104,7 +104,7 @@ async fn ready(State(app): State<App>) -> Readiness {
     Readiness { status: if good { READY } else { "not_ready" }, checks }
 }
 
-/// Whether the database answers and takes changes. That it stops or begins to is said once.
+/// Returns whether the database responds and accepts writes. Each change of this state is logged once.
 async fn takes_writes(app: &App) -> bool {
     let Ok(takes) = app.db.takes_writes().await else { return false };
     let told = &app.state::<ReadOnly>().0;
@@ -122,7 +122,7 @@ async fn takes_writes(app: &App) -> bool {
     takes
 }
 
-/// How the server sees the connection of the caller.
+/// The caller's connection as the server sees it.
 #[derive(Serialize, JsonSchema)]
 struct Whoami {
     /// The IP address of the client.
@@ -153,12 +153,12 @@ async fn whoami(Extension(arrival): Extension<Arrival>, headers: HeaderMap) -> J
 struct LimitView {
     /// The name of the limit in `limits.rules` and in response headers.
     name: &'static str,
-    /// How many requests are allowed at once.
+    /// The maximum number of requests in a burst.
     burst: u32,
     /// The number of seconds after which the whole burst is available again.
     per: u64,
     key: KeyView,
-    /// Whether the limit is applied.
+    /// Whether the limit is enforced.
     enabled: bool,
     /// The error message that a refused request gets.
     description: &'static str,
@@ -171,7 +171,7 @@ struct LimitView {
 enum KeyView {
     /// The IP address of the client; for IPv6 its /64 network.
     Ip,
-    /// The account that acts or is acted on; for an email address without an account, that email address.
+    /// The account that acts or is acted on. For an email address without an account, it is the email address.
     Account,
     /// The API key of the request.
     #[serde(rename = "api_key")]

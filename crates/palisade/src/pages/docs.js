@@ -1,13 +1,13 @@
 "use strict";
 
-// Tokens live in this variable and nowhere else: closing the page forgets them.
+// Tokens are kept only in this variable, so closing the page discards them.
 let tokens = null;
 let api = null;
 let schemas = new Map();
 
 const byId = (id) => document.getElementById(id);
 
-// Text only ever becomes text: no part of an answer is read as markup.
+// Text is only ever inserted as text: no part of a response is parsed as markup.
 function element(name, attributes, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes || {})) made.setAttribute(key, value);
@@ -53,7 +53,7 @@ function exampleOf(given) {
   return new Map([["integer", schema.minimum || 0], ["number", 0], ["boolean", false], ["string", ""], ["null", null]]).get(type);
 }
 
-// Descriptions are written in Markdown; of it, only code is used.
+// Descriptions are written in Markdown, but contain no markup other than code.
 const plain = (text) => (text || "").replaceAll("`", "");
 
 function fieldTable(given) {
@@ -237,7 +237,7 @@ function operationView(method, path, operation) {
   const inside = element("div");
   const view = element("details", { class: "operation", id: operation.operationId }, summary, inside);
   view.dataset.words = [method, path, operation.summary, operation.description].join(" ").toLowerCase();
-  // Made when it is first opened: the page is there at once however long the list.
+  // Built when it is first opened, so that the page loads quickly however long the list is.
   view.addEventListener("toggle", () => {
     if (!view.open || inside.hasChildNodes()) return;
     const text = plain(operation.description);
@@ -285,7 +285,7 @@ async function start() {
     api = await (await fetch("/openapi.json")).json();
     schemas = new Map(Object.entries(api.components.schemas));
   } catch {
-    byId("loading").textContent = "The description can't be loaded. Reload the page.";
+    byId("loading").textContent = "The API description can't be loaded. Reload the page.";
     return;
   }
   byId("title").textContent = api.info.title;

@@ -1,14 +1,14 @@
 "use strict";
 
-// Second factors in a browser, for every page that signs a user in. Nothing is kept: what is typed and signed
-// here goes to the server and nowhere else.
+// Second factors in a browser, for every page that signs a user in. Nothing is stored: what the user types and
+// signs here is sent only to the server.
 const factors = (() => {
   const bytes = (text) => Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0));
   const base64url = (buffer) => btoa(String.fromCharCode(...new Uint8Array(buffer)))
     .replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
   const described = (list) => (list || []).map((one) => ({ ...one, id: bytes(one.id) }));
 
-  // The JSON forms of WebAuthn level 3, sections 5.1.8 to 5.1.10; by hand where a browser doesn't know them.
+  // Parses the JSON forms of WebAuthn Level 3, sections 5.1.8 to 5.1.10, by hand if the browser can't.
   function creation(json) {
     if (PublicKeyCredential.parseCreationOptionsFromJSON) return PublicKeyCredential.parseCreationOptionsFromJSON(json);
     const user = { ...json.user, id: bytes(json.user.id) };
@@ -24,7 +24,7 @@ const factors = (() => {
     try {
       return credential.toJSON();
     } catch {
-      // Not there, or a password manager's stand-in that can't.
+      // `toJSON` is missing, or throws because a password manager replaced the credential.
     }
     const { response } = credential;
     const part = { clientDataJSON: base64url(response.clientDataJSON) };
@@ -40,11 +40,11 @@ const factors = (() => {
     return { ...made, clientExtensionResults: credential.getClientExtensionResults() };
   }
 
-  // Makes a passkey; uses one.
+  // Creates a passkey; signs with a passkey.
   const create = async (options) => written(await navigator.credentials.create({ publicKey: creation(options) }));
   const get = async (options, more) => written(await navigator.credentials.get({ publicKey: request(options), ...more }));
 
-  // What went wrong, for people: a problem of the server's, or what the browser threw.
+  // Returns a message for users: from a problem that the server returned, or for an exception from the browser.
   function explain(error) {
     if (error.detail) return error.errors && error.errors.length ? error.errors[0].detail : error.detail;
     if (!(error instanceof DOMException)) return "The server is not responding. Try again.";
@@ -53,7 +53,7 @@ const factors = (() => {
 
   const REASONS = new Map([
     ["InvalidStateError", "This device already has a passkey for this account."],
-    ["SecurityError", "The passkeys of this server can't be used on this page: its host does not match."],
+    ["SecurityError", "The passkeys of this server can't be used on this page, because the page's host does not match."],
   ]);
 
   const WAYS = new Map(Object.entries({
@@ -88,8 +88,8 @@ const factors = (() => {
     return made;
   }
 
-  // Asks for one of `methods`, the first of them first. Answers the response in which `prove` took the proof, null
-  // if it was given up; throws the problem when there is nothing to prove any more.
+  // Requests a proof by one of `methods`, starting with the first. Returns the response in which `prove` accepted the
+  // proof, or null if the user canceled. Throws the problem if a proof can no longer be given.
   function ask({ title, methods, passkeyOptions, prove }) {
     const usable = methods.filter((method) => WAYS.has(method) && (method !== "passkey" || window.PublicKeyCredential));
     if (!usable.length) throw { detail: "This browser supports none of the factors of this account." };
@@ -139,7 +139,7 @@ const factors = (() => {
       }
       dialog.addEventListener("close", () => {
         closed.abort();
-        // A proof that is on its way counts, whatever is closed meanwhile.
+        // A proof that was already sent still counts, even if the dialog is closed in the meantime.
         if (!busy) settle();
       });
       cancel.addEventListener("click", () => dialog.close());
@@ -171,8 +171,8 @@ const factors = (() => {
     });
   }
 
-  // Signs in with a password and whatever is asked for beside it. Answers the response, null if that was given up;
-  // throws the problem.
+  // Signs in with a password and any second factor that is required. Returns the response, or null if the user
+  // canceled. Throws the problem.
   async function signIn(send, body) {
     const answer = await send("POST", "/auth/login", body);
     if (answer.ok) return answer;
@@ -186,7 +186,7 @@ const factors = (() => {
     });
   }
 
-  // Proves again who is signed in. Answers as `ask` does.
+  // Requests a fresh proof of identity from the signed-in user. Returns and throws the same as `ask`.
   function stepUp(send, methods) {
     return ask({
       title: "Confirm your identity",

@@ -16,8 +16,8 @@ function showErrors(problem) {
   if (!placed) show("form-error", factors.explain(problem));
 }
 
-// A session of its own for this one change: it lives in this variable, waits while the new password is corrected, and
-// is ended afterwards.
+// A separate session for this one change. It is stored only in this variable, is kept while the user corrects the new
+// password, and is ended afterwards.
 let session = null;
 
 const send = (method, path, body) => fetch("/api/v1" + path, {
@@ -33,10 +33,10 @@ const send = (method, path, body) => fetch("/api/v1" + path, {
 
 async function end() {
   if (!session) return;
-  // Not a sign-out: another user who is signed in in this browser stays signed in.
+  // This is not a sign-out: another user who is signed in to this browser stays signed in.
   const ended = send("DELETE", "/users/me/sessions/" + session.session_id);
   session = null;
-  // It ends by itself too.
+  // If this fails, the session still expires.
   await ended.catch(() => null);
 }
 
@@ -58,7 +58,7 @@ async function change(fields) {
       throw { detail: "The session has ended. Try again." };
     }
     if (problem.code !== "access.not_fresh") throw problem;
-    // The account has something stronger than what it was signed in with.
+    // The account has a stronger factor than the one that was used to sign in.
     const proved = await factors.stepUp(send, problem.methods);
     if (proved) session = await proved.json();
     else await end();
@@ -92,6 +92,6 @@ form.addEventListener("submit", async (event) => {
   button.removeAttribute("aria-disabled");
 });
 
-// Another email or another password is another sign-in.
+// A different email address or password requires a new sign-in.
 for (const name of ["email", "current_password"]) form.elements.namedItem(name).addEventListener("input", end);
 addEventListener("pagehide", end);

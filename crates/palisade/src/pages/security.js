@@ -10,17 +10,17 @@ const send = (method, path, body) => fetch("/api/v1" + path, {
   body: body && JSON.stringify(body),
 });
 
-// The answer's body; a problem is thrown.
+// Returns the response body, or throws it if it describes a problem.
 async function read(answer) {
   const body = answer.status === 204 ? null : await answer.json();
   if (!answer.ok) throw body;
   return body;
 }
 
-// Thrown when the user decided not to continue: nothing is wrong, and nothing was done.
+// Thrown if the user decided not to continue: there is no error, and nothing was changed.
 const GIVEN_UP = { given_up: true };
 
-// Sends what needs a fresh proof of identity, which is asked for where there is none.
+// Sends a request that requires a fresh proof of identity, and asks the user for the proof if there is none.
 async function ask(method, path, body) {
   for (;;) {
     try {
@@ -32,7 +32,7 @@ async function ask(method, path, body) {
   }
 }
 
-// One thing at a time; what goes wrong with it is said at `place`.
+// Runs one action at a time. If it fails, the error is shown at `place`.
 let busy = false;
 async function attempt(place, action) {
   if (busy) return;
@@ -71,8 +71,8 @@ function element(name, attributes, ...children) {
 
 let offered = null;
 
-// Browsers offer passkeys where the email is typed, if there are any. What they are asked to sign is good for five
-// minutes and once; after that it is asked for anew.
+// Browsers offer any available passkeys in the email field. The challenge to sign is valid for five minutes and works
+// once; after that, a new one is requested.
 async function offerPasskeys() {
   const { PublicKeyCredential: known } = window;
   if (offered || !known || !known.isConditionalMediationAvailable) return;
@@ -84,7 +84,7 @@ async function offerPasskeys() {
     offered = null;
     await attempt("sign-in-error", () => enterWithPasskey(credential));
   } catch {
-    // The user did not ask for it: there is nothing to report.
+    // The user did not request this, so there is nothing to report.
     if (offered === mine) offered = null;
   }
 }
@@ -111,7 +111,7 @@ function showSignedOut(says) {
   offerPasskeys();
 }
 
-// What was shown to one user is not left for the next.
+// Removes what was shown to one user, so that the next user can't see it.
 function forget() {
   hideCodes();
   endSetUp();
@@ -140,7 +140,7 @@ on("sign-out", "click", "state", async () => {
   goTo("email");
 });
 
-// What there is.
+// The current passkeys and second factors.
 
 async function look() {
   const user = await read(await send("GET", "/users/me"));
@@ -202,7 +202,7 @@ function passkeyRenaming({ id, name }, view) {
       goTo("passkeys-title");
     });
   });
-  // Once it is in the page.
+  // Selects the text once the input is in the page.
   queueMicrotask(() => input.select());
   return item;
 }
@@ -230,7 +230,7 @@ on("passkey-new", "submit", "passkeys-error", async () => {
 
 const SVG = "http://www.w3.org/2000/svg";
 
-// The QR code, drawn anew from its outline: what the server wrote is never read as markup.
+// The QR code, redrawn from its outline, so that nothing from the server is parsed as markup.
 function qrCode(text) {
   const [, width, height] = text.match(/ viewBox="0 0 (\d+) (\d+)"/);
   const [, outline] = text.match(/ d="([MhvHV\d ]+)"/);
@@ -325,7 +325,7 @@ on("recovery-renew", "click", "recovery-error", async () => {
   showCodes(recovery_codes);
 });
 
-// Asks before something is gone.
+// Asks the user to confirm an action that can't be undone.
 function sure(title, says) {
   const dialog = byId("sure");
   show("sure-title", title);
@@ -340,7 +340,7 @@ function sure(title, says) {
 byId("sure-yes").addEventListener("click", () => byId("sure").close("yes"));
 byId("sure-no").addEventListener("click", () => byId("sure").close());
 
-// A page that the browser kept may show outdated or private data.
+// A page that the browser restored from its cache may show outdated or private data.
 addEventListener("pageshow", (event) => {
   if (event.persisted) location.reload();
 });

@@ -1,5 +1,4 @@
-//! A whole Palisade for a test: a controlled clock and controlled randomness, a real database, and
-//! clients.
+//! A complete Palisade app for a test: a controlled clock and controlled randomness, a real database, and clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,17 +30,17 @@ pub const PASSWORD: &str = "seven purple teapots orbit";
 /// Which database a test runs on.
 #[derive(Clone, Copy, Debug)]
 pub enum On {
-    /// A SQLite file in a directory of its own.
+    /// A SQLite file in a separate directory.
     Sqlite,
-    /// A database of its own on this process's PostgreSQL.
+    /// A separate database on this process's PostgreSQL server.
     Postgres,
 }
 
-/// A running app; its background work stops when it is dropped.
+/// A running app. Its background work stops when the value is dropped.
 pub struct TestApp {
     /// The app.
     pub app: App,
-    /// Its clock, which the test moves.
+    /// Its clock, which the test controls.
     pub clock: Clock,
     /// The builder that created it.
     pub builder: Builder,
@@ -65,11 +64,11 @@ pub struct Plan {
     pub modules: Vec<Module>,
     /// The root key. If `None`, a new one is generated.
     pub root: Option<String>,
-    /// How long a statement may take, and a change may wait for its turn.
+    /// How long a statement may take, and how long a change may wait for its turn.
     pub statement_timeout: Option<Duration>,
 }
 
-/// A plan without limits.
+/// Returns a plan with rate limits disabled.
 pub fn unlimited() -> Plan {
     Plan { settings: vec![("limits.enabled", "false")], ..Plan::default() }
 }
@@ -95,17 +94,17 @@ impl TestApp {
         Self::over(Arc::new(database), Plan::default(), Clock::by_hand(start())).await
     }
 
-    /// Another process on the same database: a second node, or this one after a restart.
+    /// Starts another process on the same database: a second node, or this one after a restart.
     pub async fn second(&self) -> Self {
         self.second_with(self.chosen.clone()).await
     }
 
-    /// As [`TestApp::second`], with other settings.
+    /// Starts another process like [`TestApp::second`], but with other settings.
     pub async fn second_with(&self, settings: Vec<(&'static str, &'static str)>) -> Self {
         self.second_of(settings, self.modules.clone()).await
     }
 
-    /// As [`TestApp::second`], with only Palisade's own modules.
+    /// Starts another process like [`TestApp::second`], but with only Palisade's own modules.
     pub async fn second_without_modules(&self) -> Self {
         self.second_of(self.chosen.clone(), Vec::new()).await
     }
@@ -171,7 +170,7 @@ impl TestApp {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        panic!("the feed is not read");
+        panic!("the feed was not read in time");
     }
 
     /// Moves the clock and waits until the feed has caught up with it.
@@ -186,7 +185,7 @@ impl TestApp {
         self.stop_reading_the_feed().await;
     }
 
-    /// Stops the background work: changes by other processes are no longer noticed.
+    /// Stops the background work. Changes by other processes are no longer applied.
     pub async fn stop_reading_the_feed(&mut self) {
         if let Some(running) = self.running.take() {
             running.stop().await;
@@ -220,14 +219,14 @@ impl TestApp {
         registration::create_user(&self.app, &Actor::operator(), wanted, roles).await.unwrap()
     }
 
-    /// A client of this user, signed in with tokens.
+    /// Signs in this user with tokens, and returns the client.
     pub async fn token(&self, email: &str) -> Client<'_> {
         let answer = self.anyone().login(email).await;
         assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
         self.anyone().with_token(answer.text("access_token"))
     }
 
-    /// A client of this user, signed in with a cookie.
+    /// Signs in this user with a cookie, and returns the client.
     pub async fn browser(&self, email: &str) -> Client<'_> {
         let body = json!({ "email": email, "password": PASSWORD, "transport": "cookie" });
         let answer = self.anyone().send(Call::post("/api/v1/auth/login", body).same_origin()).await;
@@ -237,7 +236,7 @@ impl TestApp {
         client
     }
 
-    /// The names of the events in the audit log since the start, oldest first.
+    /// Returns the names of the events in the audit log since the start, oldest first.
     pub async fn events(&self) -> Vec<String> {
         let rows: Vec<(String,)> = self
             .app
@@ -256,7 +255,7 @@ fn start() -> Timestamp {
     Timestamp::from_seconds(1_900_000_000)
 }
 
-/// The settings that a test runs with: the defaults, passwords hashed fast, and these changes.
+/// Returns the settings that a test runs with: the defaults, a low cost for password hashes, and these changes.
 pub fn settings(changes: &[(&'static str, &'static str)]) -> Settings {
     settings_of(&[], changes)
 }

@@ -27,19 +27,19 @@ pub struct Client<'a> {
 }
 
 impl Client<'_> {
-    /// The same client with this access token or API key.
+    /// Returns the same client with this access token or API key.
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
         self.bearer = Some(token.into());
         self
     }
 
-    /// The same client with these cookies.
+    /// Returns the same client with these cookies.
     pub fn with_cookie(mut self, cookie: impl Into<String>) -> Self {
         self.cookie = Some(cookie.into());
         self
     }
 
-    /// The same client with this IP address.
+    /// Returns the same client with this IP address.
     pub fn from(mut self, ip: &str) -> Self {
         self.peer = format!("{ip}:50000").parse().unwrap();
         self
@@ -71,7 +71,7 @@ impl Client<'_> {
         self.send(Call::new(Method::DELETE, path).same_origin()).await
     }
 
-    /// Sends a request and returns the response as it begins: its body may have no end.
+    /// Sends a request and returns the response without reading its body, which may be endless.
     pub async fn open(&self, call: Call) -> Response {
         let mut request = Request::builder().method(call.method).uri(call.path);
         let headers = request.headers_mut().unwrap();
@@ -103,7 +103,11 @@ impl Client<'_> {
         // What is sent by mail is never answered to anyone who asks for it.
         let by_mail = ["pal_vf_", "pal_rs_", "pal_in_", "pal_em_", "pal_un_", "pal_fr_"];
         let told = by_mail.iter().any(|prefix| answer.raw.contains(prefix));
-        assert!(!told || path == "/mailbox", "{method} {path} answers what is sent by mail");
+        assert!(
+            !told || path == "/mailbox",
+            "{method} {path} returns a token that is only sent by \
+                                              mail"
+        );
         answer
     }
 }
@@ -121,12 +125,12 @@ pub struct Call {
 }
 
 impl Call {
-    /// A request without headers or a body.
+    /// Creates a request without headers or a body.
     pub fn new(method: Method, path: &str) -> Self {
         Self { method, path: path.to_owned(), headers: HeaderMap::new(), body: Body::empty() }
     }
 
-    /// A `POST` with this body.
+    /// Creates a `POST` request with this body.
     pub fn post(path: &str, body: Value) -> Self {
         Self::new(Method::POST, path).json(body)
     }
@@ -138,7 +142,7 @@ impl Call {
         self
     }
 
-    /// Sets the body, unchanged.
+    /// Sets the body, without conversion.
     pub fn body(mut self, body: impl Into<Body>) -> Self {
         self.body = body.into();
         self
@@ -150,7 +154,7 @@ impl Call {
         self
     }
 
-    /// The request as a browser sends it from one of the server's own pages.
+    /// Marks the request as sent by a browser from one of the server's own pages.
     pub fn same_origin(self) -> Self {
         self.header("sec-fetch-site", "same-origin")
     }
@@ -170,17 +174,18 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The text in this field of the body.
+    /// Returns the text in this field of the body.
     pub fn text(&self, field: &str) -> String {
         self.body[field].as_str().unwrap_or_else(|| panic!("no {field} in {}", self.raw)).to_owned()
     }
 
-    /// The problem's code.
+    /// Returns the problem's code.
     pub fn code(&self) -> &str {
         self.body["code"].as_str().unwrap_or("")
     }
 
-    /// Everything that a client can learn something from: two responses that must look the same are equal in this.
+    /// Returns everything that could reveal something to a client. Two responses that must be indistinguishable have
+    /// the same value.
     pub fn shown(&self) -> (StatusCode, String, Vec<String>) {
         let request = self.headers["x-request-id"].to_str().unwrap();
         let mut headers: Vec<String> = self
@@ -194,7 +199,7 @@ impl Answer {
         (self.status, self.raw.replace(request, ""), headers)
     }
 
-    /// `name=value` of the session cookie that was set.
+    /// Returns the session cookie that was set, as `name=value`.
     pub fn cookie(&self) -> String {
         let set = self.headers.get(SET_COOKIE).expect("a cookie").to_str().unwrap();
         set.split(';').next().unwrap().to_owned()
@@ -211,14 +216,15 @@ pub async fn patch(client: &Client<'_>, path: &str, body: Value) -> Answer {
     client.send(Call::new(Method::PATCH, path).json(body)).await
 }
 
-/// Status, pointer and code of a refusal: those of its first bad field, if it names fields.
+/// Returns the status, pointer and code of a refusal. If it names fields, pointer and code are those of the first bad
+/// field.
 pub fn place(answer: &Answer) -> (u16, &str, &str) {
     let field = &answer.body["errors"][0];
     let pointer = field["pointer"].as_str().unwrap_or("");
     (answer.status.as_u16(), pointer, field["code"].as_str().unwrap_or(answer.code()))
 }
 
-/// The claims of an access token that is a JWT.
+/// Returns the claims of an access token that is a JWT.
 pub fn claims(token: &str) -> Value {
     use base64::Engine as _;
     let body = token.split('.').nth(1).unwrap();

@@ -10,19 +10,20 @@ use serde_json::{Value, json};
 use super::Answer;
 use crate::Builder;
 
-/// The API's description of a server with these routes.
+/// The API's description of a server, against which responses are checked.
 pub struct Description {
     document: Value,
-    /// Created once for each schema, with everything that it refers to.
+    /// The validators, created once for each schema, with everything that the schema refers to.
     validators: Mutex<HashMap<String, Arc<Validator>>>,
 }
 
-/// One for each set of routes: descriptions are costly to create, and most tests have the same routes.
+/// The descriptions created so far, one for each set of routes. They are costly to create, and most tests have the same
+/// routes.
 static MADE: LazyLock<Mutex<HashMap<Vec<String>, Arc<Description>>>> =
     LazyLock::new(Mutex::default);
 
 impl Description {
-    /// The description of a server with these modules.
+    /// Returns the description of a server with these modules.
     pub fn of(builder: &Builder) -> Arc<Self> {
         let routes = builder.routes();
         let key = routes.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
@@ -34,7 +35,7 @@ impl Description {
         Arc::clone(found)
     }
 
-    /// The document (OpenAPI 3.1.1).
+    /// Returns the document (OpenAPI 3.1.1).
     pub fn document(&self) -> &Value {
         &self.document
     }
@@ -50,7 +51,7 @@ impl Description {
         Arc::clone(made)
     }
 
-    /// Where a value breaks a schema, which may refer to the document's.
+    /// Returns where a value violates a schema, which may refer to schemas of the document.
     pub fn broken(&self, schema: &Value, value: &Value) -> Vec<String> {
         let validator = self.validator(schema);
         validator.iter_errors(value).map(|e| format!("{}: {e}", e.instance_path())).collect()
@@ -58,10 +59,11 @@ impl Description {
 
     fn fits(&self, schema: &Value, value: &Value, what: &str) {
         let broken = self.broken(schema, value);
-        assert!(broken.is_empty(), "{what} doesn't fit its description: {broken:?}\n{value}");
+        assert!(broken.is_empty(), "{what} doesn't match its description: {broken:?}\n{value}");
     }
 
-    /// The path's template in the description. A fixed segment takes precedence over a variable one.
+    /// Returns the path template in the description that matches a path. A fixed segment takes precedence over a
+    /// variable one.
     fn template(&self, path: &str) -> Option<&str> {
         let path = path.split('?').next().unwrap();
         let fits = |template: &str| {
@@ -88,15 +90,24 @@ impl Description {
                 Value::Object(content) => {
                     let media = media.unwrap_or_else(|| panic!("{what} has no media type"));
                     let media = media.split(';').next().unwrap();
-                    let schema = content.get(media).unwrap_or_else(|| panic!("{what} is {media}"));
+                    let schema = content.get(media).unwrap_or_else(|| {
+                        panic!(
+                            "{what} has the media type {media}, which \
+                                                                              is not described"
+                        )
+                    });
                     self.fits(&schema["schema"], &body, &what);
                 }
-                _ => assert_eq!(raw, "", "{what} has a body"),
+                _ => assert_eq!(raw, "", "{what} has a body, but none is described"),
             }
             if let Some(code) = body["code"].as_str().filter(|_| !status.is_success()) {
                 let detail = described["description"].as_str().unwrap();
                 let named = detail.contains(&format!("`{code}`"));
-                assert!(named, "{what} has the code {code}, not {detail}");
+                assert!(
+                    named,
+                    "{what} has the code {code}, which its description does not name: \
+                                {detail}"
+                );
             }
         } else {
             let faults = [StatusCode::INTERNAL_SERVER_ERROR, StatusCode::SERVICE_UNAVAILABLE];

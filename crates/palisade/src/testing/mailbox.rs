@@ -23,24 +23,24 @@ pub async fn emails(app: &TestApp) -> Vec<Rendered> {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("the emails aren't sent");
+    panic!("the emails were not sent in time");
 }
 
-/// The last email.
+/// Returns the last email.
 pub async fn newest_email(app: &TestApp) -> Rendered {
     emails(app).await.pop().expect("an email")
 }
 
-/// The token in the link of an email.
+/// Returns the token in the link of an email.
 pub fn token(mail: &Rendered) -> String {
     let after = mail.text.split_once("#token=").unwrap_or_else(|| panic!("{mail:?}")).1;
     after.split_whitespace().next().unwrap().to_owned()
 }
 
-/// The token in the last link to this page under `/account`.
+/// Returns the token in the last link to this page under `/account`.
 pub async fn link(app: &TestApp, page: &str) -> String {
     let page = format!("/account/{page}#");
     let all = emails(app).await;
     let found = all.iter().rev().find(|mail| mail.text.contains(&page));
-    token(found.unwrap_or_else(|| panic!("no {page} in {all:?}")))
+    token(found.unwrap_or_else(|| panic!("no link to {page} in {all:?}")))
 }

@@ -1,6 +1,6 @@
 //! Helpers for tests of Palisade and of applications that use it, behind the feature `testing`.
 //!
-//! [`TestApp`] is a whole Palisade over a fresh database, with a clock that the test controls. A [`Client`] sends
+//! [`TestApp`] is a complete Palisade app on a fresh database, with a clock that the test controls. A [`Client`] sends
 //! requests to it from outside, as programs and browsers do, and every response is checked against the API's
 //! description. [`phone`] and [`passkey`] are second factors, and [`mailbox`] reads the emails that would have been
 //! sent.
@@ -34,8 +34,8 @@ pub use client::{Answer, Call, Client, claims, patch, place, put};
 pub use description::Description;
 pub use recounting::recount;
 
-/// Runs tests on both databases, each with an app of its own: a module for each name, with a test
-/// `sqlite` and a test `postgres`, which call the function with an [`On`](crate::testing::On).
+/// Declares tests that run on both databases, each with its own app: for each name, a module with the tests `sqlite`
+/// and `postgres`, which call the function with an [`On`](crate::testing::On).
 ///
 /// The test's crate needs tokio with the features `macros` and `rt-multi-thread`.
 #[macro_export]

@@ -9,7 +9,7 @@ pub use palisade_crypto::webauthn::testing::SoftAuthenticator;
 
 use super::{Answer, Call, Client, TestApp};
 
-/// The origin of the pages of a [`TestApp`], as a browser states it.
+/// The origin of the pages of a [`TestApp`], as a browser sends it.
 pub const ORIGIN: &str = "http://localhost:8000";
 /// The path at which a sign-in with a passkey begins.
 pub const BEGIN: &str = "/api/v1/auth/login/passkey/begin";
@@ -18,7 +18,7 @@ pub const FINISH: &str = "/api/v1/auth/login/passkey/finish";
 /// The path of the signed-in user's passkeys.
 pub const MINE: &str = "/api/v1/users/me/passkeys";
 
-/// A new passkey, which is not registered yet.
+/// Creates a passkey that is not registered yet.
 pub fn key() -> SoftAuthenticator {
     SoftAuthenticator::new(Algorithm::Es256, &OsRandom)
 }

@@ -17,7 +17,7 @@ pub const MFA: &str = "/api/v1/auth/login/mfa";
 pub struct Phone(TotpSecret);
 
 impl Phone {
-    /// An app with this secret, in base32 (RFC 4648 section 6).
+    /// Creates an app with this secret, in base32 (RFC 4648 section 6).
     pub fn new(secret: &str) -> Self {
         let mut bits = 0u32;
         let (mut count, mut bytes) = (0, Vec::new());
@@ -34,18 +34,18 @@ impl Phone {
         Self(TotpSecret::from_bytes(&bytes).unwrap())
     }
 
-    /// The secret, as bytes.
+    /// Returns the secret, as bytes.
     pub fn secret(&self) -> &[u8] {
         self.0.as_bytes()
     }
 
-    /// The code that it shows now.
+    /// Returns the code that the app shows now.
     pub fn code(&self, app: &TestApp) -> String {
         let now = u64::try_from(app.app.clock.now().as_seconds()).unwrap();
         self.0.code(now).expose().to_owned()
     }
 
-    /// A code that is wrong for every step near the current one.
+    /// Returns a code that is wrong for every step near the current one.
     pub fn wrong(&self, app: &TestApp) -> String {
         let now = u64::try_from(app.app.clock.now().as_seconds()).unwrap();
         let near: Vec<_> = (0..5).map(|step| self.0.code(now + 30 * step - 60)).collect();
@@ -88,7 +88,7 @@ pub async fn answer_with(client: &Client<'_>, token: &str, method: &str, code: &
     client.post(MFA, json!({ "mfa_token": token, "method": method, "code": code })).await
 }
 
-/// Signs in with password and app.
+/// Signs in with the password and a code from the app.
 pub async fn sign_in<'a>(app: &'a TestApp, email: &str, phone: &Phone) -> Client<'a> {
     let anyone = app.anyone();
     let token = challenge(&anyone, email).await;

@@ -357,8 +357,8 @@ fn limit_row(rule: &Rule) -> String {
             "email address, with or without an account"
         }
         (Key::Account, "account") => {
-            "account: requests from all its sessions; not from its API keys, and not requests that end its own \
-             sessions or keys"
+            "account: requests from all its sessions, except requests that end its own sessions or keys; requests \
+             from its API keys are not counted"
         }
         (Key::Account, _) => "account",
     };
@@ -443,28 +443,28 @@ fn every_quiet_commit_is_known() {
     assert_eq!(
         found,
         [
-            "api_keys: revoking an API key noted its own event",
-            "challenges: an attempt is counted before it is judged; what comes of it is an event",
-            "email_change: a link for a change of email; what it leads to is an event",
-            "email_change: a wrong password for a link; too many of them are an event",
-            "factor_recovery: a link for lost factors; what it leads to is an event",
-            "factor_recovery: a wrong password for a link; too many of them are an event",
-            "grants: giving or withdrawing a grant noted its own event",
-            "introspection: revoking a token noted its own event",
-            "lockout: a guess is counted before it is judged; what comes of it is an event",
-            "lockout: a guess that was never judged is given back",
-            "lockout: a lock is an event of its own",
-            "login: a proof that is still to come; it is an event",
-            "mfa: a passkey that isn't made yet; what becomes of it is an event",
-            "mfa: a secret that doesn't count yet; what makes it count is an event",
-            "mfa: what its owner calls a passkey changes nothing that it opens",
-            "registration: a link for a registration; what it leads to is an event",
-            "registration: a wrong password for a link; too many of them are an event",
-            "roles: giving a role noted its own event",
-            "roles: taking a role noted its own event",
-            "sessions: a refresh goes on with a session; its start and end are events",
-            "sessions: a repeat within the grace goes on with the session",
-            "sessions: ending a session noted its own event",
+            "api_keys: revoking an API key records its own event",
+            "challenges: an attempt is counted before it is checked; its result is an event",
+            "email_change: a link to change the email address is created; using it is an event",
+            "email_change: a wrong password for a link is counted; too many of them are an event",
+            "factor_recovery: a link for lost factors is created; using it is an event",
+            "factor_recovery: a wrong password for a link is counted; too many of them are an event",
+            "grants: giving or withdrawing a grant records its own event",
+            "introspection: revoking a token records its own event",
+            "lockout: a guess is counted before it is checked; its result is an event",
+            "lockout: a guess that was never checked is given back",
+            "lockout: a lock records its own event",
+            "login: a challenge is created; its answer is an event",
+            "mfa: a secret is not confirmed yet; its confirmation is an event",
+            "mfa: renaming a passkey does not change what it gives access to",
+            "mfa: the registration of a passkey begins; its completion is an event",
+            "registration: a link for a registration is created; using it is an event",
+            "registration: a wrong password for a link is counted; too many of them are an event",
+            "roles: giving a role records its own event",
+            "roles: taking a role records its own event",
+            "sessions: a refresh continues a session; its start and end are events",
+            "sessions: a repeated refresh within the grace period continues the session",
+            "sessions: ending a session records its own event",
         ]
     );
 }
@@ -561,24 +561,24 @@ fn every_upkeep_is_known() {
     assert_eq!(
         found,
         [
-            "api_keys: API keys that ended long ago",
-            "api_keys: using an API key is no change of it",
-            "audit_log: the order of the audit log, which its records tell",
-            "challenges: challenges that have expired",
-            "email_change: changes of email that have expired or can't be undone any more",
-            "factor_recovery: links for lost factors that have expired",
-            "grants: grants that have expired",
-            "lockout: counts of guesses that can't matter any more",
-            "mail: an email that is tried again later",
-            "mail: an email that this process sends now",
-            "mail: an email that was sent",
-            "mail: emails that were sent long ago",
-            "mfa: authenticator apps that were not confirmed in time",
-            "recovery: links for a password that have expired",
-            "registration: registrations that have expired",
-            "running: notices that every reader has seen",
-            "sessions: sessions that ended long ago",
-            "sessions: using a session is no change of it",
+            "api_keys: API keys that ended long ago are deleted",
+            "api_keys: recording the use of an API key does not change the key",
+            "audit_log: records are put into the chain, which changes no record",
+            "challenges: expired challenges are deleted",
+            "email_change: email changes that have expired or can no longer be undone are deleted",
+            "factor_recovery: expired links for lost factors are deleted",
+            "grants: expired grants are deleted",
+            "lockout: counts of guesses that are no longer needed are deleted",
+            "mail: an email was sent",
+            "mail: an email will be tried again later",
+            "mail: emails that were sent long ago are deleted",
+            "mail: this process takes an email to send it",
+            "mfa: authenticator apps that were not confirmed in time are deleted",
+            "recovery: expired links to reset a password are deleted",
+            "registration: expired registrations are deleted",
+            "running: notices that every reader has seen are deleted",
+            "sessions: recording the use of a session does not change the session",
+            "sessions: sessions that ended long ago are deleted",
         ]
     );
 }

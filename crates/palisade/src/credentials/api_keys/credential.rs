@@ -9,10 +9,10 @@ use crate::error::Result;
 use crate::id::{ApiKeyId, UserId};
 use crate::users::Factors;
 
-/// The kind of API keys.
+/// The credential kind of API keys.
 pub static KIND: CredentialKind = CredentialKind { name: "api_key", session: false };
 
-/// The methods of this kind.
+/// The methods of this credential kind.
 pub(super) const METHODS: CredentialMethods = CredentialMethods {
     kind: &KIND,
     forms: &[CredentialForm {

@@ -11,16 +11,16 @@ use crate::error::{Error, Result};
 use crate::id::{ApiKeyId, UserId};
 use crate::mail::{self, Content, for_people};
 
-/// Why a key was revoked, as the table and the audit log state it.
+/// Why a key was revoked, as stored in the table and the audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// Its owner revoked it.
     RevokedByUser,
     /// An administrator, the operator or another service revoked it.
     Revoked,
-    /// The account got a new password, with a link or from the operator.
+    /// The account got a new password, through a link or from the operator.
     PasswordReset,
-    /// The email address went back to its former owner.
+    /// The email address was restored to its former owner.
     EmailRestored,
     /// The user was deleted, or requested deletion.
     Deleted,
@@ -55,7 +55,7 @@ impl Why {
 /// Revokes a key of a user.
 ///
 /// # Errors
-/// Not found, if the key is already revoked or belongs to another user; or the database fails.
+/// Returns an error if the key is already revoked or belongs to another user (not found), or the database fails.
 pub async fn revoke(change: &mut Change, user: UserId, id: ApiKeyId, why: Why) -> Result<()> {
     change.must_hold(Hold::Alone(user))?;
     let now = change.now();
@@ -80,7 +80,7 @@ pub(super) const BY_ACT: Ending = Ending {
     owners: Some(|app, after, limit| Box::pin(owners(app, after, limit))),
 };
 
-/// Users with a key that works.
+/// Returns users who have an active key.
 async fn owners(app: &App, after: UserId, limit: i64) -> Result<Vec<UserId>> {
     let rows: Vec<(UserId,)> = app
         .db
@@ -161,6 +161,6 @@ pub(super) async fn warn(app: &App) -> Result<()> {
 pub(super) async fn prune(app: &App) -> Result<()> {
     let before = app.clock.now().minus(KEPT_FOR);
     let sql = "delete from api_keys where expires_at < $1 or revoked_at < $1";
-    app.upkeep("API keys that ended long ago").run(sql, args![before]).await?;
+    app.upkeep("API keys that ended long ago are deleted").run(sql, args![before]).await?;
     Ok(())
 }

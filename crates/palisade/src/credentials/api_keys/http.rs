@@ -1,4 +1,4 @@
-//! `/users/me/api-keys`, and for administrators `/users/{id}/api-keys` and `/service-accounts`.
+//! The routes `/users/me/api-keys` and, for administrators, `/users/{id}/api-keys` and `/service-accounts`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -102,7 +102,7 @@ struct ApiKeyBody {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ServiceAccountBody {
-    /// The name of the key.
+    /// The name of the service account.
     #[schemars(with = "shape::Label")]
     name: String,
 }
@@ -130,14 +130,14 @@ struct NewKeyView {
 
 const DEFAULT_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 const LONGEST_LIFE: Duration = Duration::from_secs(366 * 24 * 3600);
-/// How many permissions a key may be given.
+/// The maximum number of permissions of a key.
 const MOST_PERMISSIONS: usize = 200;
-/// How many networks a key may be used from.
+/// The maximum number of networks from which a key may be used.
 const MOST_NETWORKS: usize = 50;
-/// How many requests a minute an administrator may allow a service account.
+/// The maximum number of requests per minute that an administrator may allow a service account.
 const FASTEST: u32 = 60_000;
 
-/// A body that passed the rules; what only the state of things can tell is asked afterwards.
+/// Validates a body and returns the key to create. Checks that depend on the state of the database follow later.
 fn checked(app: &App, owner: &User, body: ApiKeyBody) -> Result<NewKey> {
     let mut rules = Rules::new();
     let name = rules.check("/name", users::check_name(&body.name));
@@ -218,7 +218,7 @@ fn networks(texts: &[String]) -> Result<Vec<IpNet>, Broken> {
     Ok(parsed.map_err(|_| bad())?.iter().map(IpNet::trunc).collect())
 }
 
-/// Makes a key for a user, at the word of those who hold all that it may do.
+/// Creates a key for a user. Both the caller and the user must hold all its permissions.
 async fn make(mut change: Change, owner: &User, new: NewKey) -> Result<Created<NewKeyView>> {
     let app = change.app().clone();
     let authority = Authority::of(&mut change).await?;
@@ -260,7 +260,7 @@ async fn revoke_mine(
     let me = caller.signed_in()?;
     let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
     revoke(&mut change, me.user, id, Why::RevokedByUser).await?;
-    change.commit_quietly("revoking an API key noted its own event").await?;
+    change.commit_quietly("revoking an API key records its own event").await?;
     Ok(NoContent)
 }
 
@@ -298,7 +298,7 @@ async fn revoke_theirs(
     let holds = [Hold::Alone(user)];
     let mut change = users::change_stoppable(&app, &caller, user, &holds).await?;
     revoke(&mut change, user, key, Why::Revoked).await?;
-    change.commit_quietly("revoking an API key noted its own event").await?;
+    change.commit_quietly("revoking an API key records its own event").await?;
     Ok(NoContent)
 }
 

@@ -7,7 +7,7 @@
 //! - A key may do only what both its permissions **and** the current rights of its owner allow. It never counts as a
 //!   fresh proof of identity, and is not accepted on routes for sessions, passwords or keys.
 //! - **Revoked means revoked.** After the response to the revocation, the key is refused in this process, and within
-//!   250 ms in every other one. Every request checks this, from memory.
+//!   250 ms in every other one. This is checked on every request, in memory.
 //! - Every key expires within 366 days.
 //!
 //! Tables: `api_keys`.
@@ -107,9 +107,10 @@ pub const MODULE: Module = Module {
 pub const ENDED_TOPIC: &str = "api_keys.ended";
 /// The prefix of a key.
 pub const PREFIX: &str = "pal_ak_";
-/// Longer than a read of the database may take; afterwards the table says that the key is revoked.
+/// How long a tombstone is kept: longer than a read of the database may take. After that, the table shows that the key
+/// is revoked.
 const TOMBSTONE: Duration = Duration::from_secs(600);
-/// How many keys that work a user may have.
+/// The maximum number of active keys of a user.
 const MOST_KEYS: i64 = 50;
 
 static MADE: EmailTemplate = EmailTemplate {
@@ -126,10 +127,10 @@ static ENDS_SOON: EmailTemplate = EmailTemplate {
     prepare: mail::as_written,
 };
 
-/// What this process remembers.
+/// The caches of this process.
 struct Known {
     keys: TombstoneCache<ApiKeyId, ApiKey>,
-    /// Which key a digest belongs to; never another one.
+    /// The key that each digest belongs to. It never changes.
     digests: Bounded<[u8; 32], ApiKeyId>,
 }
 
@@ -157,7 +158,7 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    /// Whether it may be used from there.
+    /// Returns whether the key may be used from this IP address.
     fn takes(&self, ip: Option<IpAddr>) -> bool {
         let Some(networks) = &self.allowed_networks else { return true };
         // SECURITY: (test: an_api_key_works_from_its_allowed_networks_alone)
@@ -166,7 +167,7 @@ impl ApiKey {
     }
 }
 
-/// A key to be made; everything in it was checked.
+/// A key to be created, with fields that were already validated.
 struct NewKey {
     owner: UserId,
     name: String,
@@ -180,7 +181,7 @@ fn words<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
 }
 
-/// Makes a key; it is shown this once.
+/// Creates a key and returns its secret, which is shown only this once.
 async fn create(mut change: Change, new: NewKey) -> Result<(ApiKeyId, SecretString)> {
     let app = change.app().clone();
     // One after the other, so that two at once don't both find room.
@@ -308,10 +309,10 @@ fn kept_key(row: KeyRow) -> KeptKey {
     KeptKey { key, revoked_at: row.revoked_at, revoked_because: row.revoked_because }
 }
 
-/// Every stored key of a user, newest first.
+/// Returns every stored key of a user, newest first.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn kept(app: &App, user: UserId) -> Result<Vec<KeptKey>> {
     let rows: Vec<KeyRow> = app
         .db
@@ -325,10 +326,10 @@ pub async fn kept(app: &App, user: UserId) -> Result<Vec<KeptKey>> {
     Ok(rows.into_iter().map(kept_key).collect())
 }
 
-/// The active keys of a user, newest first.
+/// Returns the active keys of a user, newest first.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn list(app: &App, user: UserId) -> Result<Vec<ApiKeyView>> {
     let now = app.clock.now();
     let works = |kept: &KeptKey| kept.revoked_at.is_none() && kept.key.expires_at > now;

@@ -20,12 +20,12 @@ use crate::id::{ApiKeyId, UserId};
 use crate::limits::Decision;
 use crate::users;
 
-/// How long a process remembers which key a digest belongs to.
+/// How long a process caches which key a digest belongs to.
 const DIGEST_REMEMBERED_FOR: Duration = Duration::from_secs(3600);
-/// A use is written down at most this often.
+/// The use of a key is recorded at most this often.
 const NOTE_AFTER: Duration = Duration::from_secs(60);
 
-/// Identifies the caller by API key. The refusal is the same, whatever is wrong with the key.
+/// Identifies the caller by API key. The refusal is the same for every invalid key.
 pub(super) async fn bearer(app: &App, token: &str, parts: &Parts) -> Result<Identity> {
     let key = of_secret(app, token).await?.ok_or_else(bad_token)?;
     let ip = parts.extensions.get::<Arrival>().map(|arrival| arrival.client.ip);
@@ -42,11 +42,11 @@ pub(super) async fn bearer(app: &App, token: &str, parts: &Parts) -> Result<Iden
     Ok(identity)
 }
 
-/// The current permissions of a key: those of its own permissions that its owner also holds. `None` if the owner is
-/// disabled, or must set up a second factor first.
+/// Returns the current permissions of a key: those of its own permissions that its owner also holds. Returns `None` if
+/// the owner is disabled, or must set up a second factor first.
 ///
 /// # Errors
-/// When the database is needed and doesn't answer.
+/// Returns an error if the database is needed and doesn't respond.
 pub async fn allowed(app: &App, key: &ApiKey) -> Result<Option<Arc<BTreeSet<String>>>> {
     let owner = users::current(app, key.user).await?.filter(|user| !user.disabled);
     // What its owner can't use yet is worth nothing elsewhere.
@@ -71,10 +71,10 @@ fn as_far_as(
     Arc::new(key.permissions.intersection(held).cloned().collect())
 }
 
-/// The key with this secret, if it is active.
+/// Returns the key with this secret, if it is active.
 ///
 /// # Errors
-/// When the database is needed and doesn't answer.
+/// Returns an error if the database is needed and doesn't respond.
 pub async fn of_secret(app: &App, secret: &str) -> Result<Option<Arc<ApiKey>>> {
     let Some(digest) = opaque::digest(PREFIX, secret) else { return Ok(None) };
     let now = app.clock.monotonic();
@@ -92,10 +92,10 @@ pub async fn of_secret(app: &App, secret: &str) -> Result<Option<Arc<ApiKey>>> {
     live(app, id).await
 }
 
-/// The key, if it is neither revoked nor expired. A revoked key never works again.
+/// Returns the key, if it is neither revoked nor expired. A revoked key never works again.
 ///
 /// # Errors
-/// When the database is needed and doesn't answer.
+/// Returns an error if the database is needed and doesn't respond.
 pub async fn live(app: &App, id: ApiKeyId) -> Result<Option<Arc<ApiKey>>> {
     // SECURITY: (test: an_api_key_expires)
     let works = |key: &Arc<ApiKey>| key.expires_at > app.clock.now();
@@ -161,7 +161,7 @@ fn count(app: &App, key: &ApiKey) -> Result<Decision> {
     )
 }
 
-/// Writes down that a key was used, in the background: the request doesn't wait for it.
+/// Records that a key was used, in the background, so that the request doesn't wait for it.
 fn note_use(app: &App, key: &Arc<ApiKey>) {
     let now = app.clock.now();
     if key.last_used_at.is_some_and(|last| now.since(last) < NOTE_AFTER) {
@@ -185,6 +185,8 @@ fn note_use(app: &App, key: &Arc<ApiKey>) {
 async fn write_use(app: &App, id: ApiKeyId, at: Timestamp) -> Result<()> {
     let sql = "update api_keys set last_used_at = $2
          where id = $1 and (last_used_at is null or last_used_at < $2)";
-    app.upkeep("using an API key is no change of it").run(sql, args![id, at]).await?;
+    app.upkeep("recording the use of an API key does not change the key")
+        .run(sql, args![id, at])
+        .await?;
     Ok(())
 }

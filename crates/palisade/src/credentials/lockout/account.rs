@@ -11,12 +11,12 @@ use crate::id::UserId;
 pub struct Account {
     pub(super) key: Vec<u8>,
     pub(super) user: Option<UserId>,
-    /// A prefix of the client's name, so that a lock of the second factor doesn't lock the password.
+    /// The prefix of the client's name, so that locking the second factor doesn't lock the password.
     pub(super) part: &'static str,
 }
 
 impl Account {
-    /// The account of a user, or of `email` if there is none.
+    /// Returns the account of a user, or of `email` if there is no user.
     pub fn of(app: &App, user: Option<UserId>, email: &str) -> Self {
         match user {
             Some(user) => Self::named(app, "lockout accounts", user.0.as_bytes(), Some(user)),
@@ -24,24 +24,25 @@ impl Account {
         }
     }
 
-    /// The password that a link requires. It has a separate count, which can't be reached without the link.
+    /// Returns the account for guesses at the password that a link requires. It has a separate count, which can't be
+    /// reached without the link.
     pub fn of_link(app: &App, link: &str) -> Self {
         Self::named(app, "lockout links", link.as_bytes(), None)
     }
 
-    /// SECURITY: each kind has a separate key, because an email that was typed may be any text
-    /// (test: no_sign_in_reaches_the_count_of_a_link). An email without an account can't be read from the table.
+    /// SECURITY: each kind has a separate key, because the email that a client enters may be any text (test:
+    /// no_sign_in_reaches_the_count_of_a_link). The table doesn't reveal email addresses without an account.
     fn named(app: &App, kind: &'static str, name: &[u8], user: Option<UserId>) -> Self {
         let secret = app.root.derive_bytes(kind);
         Self { key: mac::keyed_digest(&secret, name).to_vec(), user, part: PASSWORD }
     }
 
-    /// The second factor of a user, guessed by a client that knows the password.
+    /// Returns the account for guesses at the second factor of a user, by a client that knows the password.
     pub fn second_factor(app: &App, user: UserId) -> Self {
         Self { part: SECOND_FACTOR, ..Self::of(app, Some(user), "") }
     }
 
-    /// The name of a client's count for this account in the table.
+    /// Returns the name under which the table stores a client's count for this account.
     pub(super) fn count_of(&self, client: Client) -> String {
         format!("{}{}", self.part, client.text())
     }
@@ -50,22 +51,22 @@ impl Account {
 const PASSWORD: &str = "";
 pub(super) const SECOND_FACTOR: &str = "second factor ";
 
-/// The guessing client, as far as its identity is proved.
+/// The client that makes a guess, as far as its identity has been proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {
     /// Any client.
     Unknown,
     /// A device that has signed in to this account before, with the account's current password.
     Known(Device),
-    /// Any device that signed in with an earlier password. All of them share one count. An attacker who knew that
-    /// password may have registered a thousand of them.
+    /// Any device that signed in with an earlier password. All such devices share one count, because an attacker who
+    /// knew that password may have registered a thousand of them.
     Former,
     /// A client that is signed in to this account and is asked for the password again.
     SignedIn,
 }
 
 impl Client {
-    /// Classifies a device for an account whose password has this generation, if it has a password.
+    /// Classifies a device for an account whose password, if it has one, has this generation.
     ///
     /// SECURITY: (test: devices_of_an_earlier_password_share_one_count)
     pub fn of_device(device: Option<Device>, password: Option<i64>) -> Self {

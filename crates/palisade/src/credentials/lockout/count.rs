@@ -1,4 +1,5 @@
-//! The rule for when another guess is checked, and for how long guesses are refused. It uses no clock and no database.
+//! The rules that decide whether another guess is checked and how long guesses are refused. They use no clock and no
+//! database.
 
 use std::time::Duration;
 
@@ -6,11 +7,11 @@ use palisade_db::Timestamp;
 
 /// The number of consecutive failures after which waiting no longer helps (NIST SP 800-63B-4, section 3.2.2).
 pub(super) const MOST_IN_A_ROW: i64 = 100;
-/// The longest lock that ends by itself.
+/// The duration of the longest lock that ends on its own.
 pub(super) const LONGEST_LOCK: Duration = Duration::from_secs(24 * 3600);
-/// After so long without a guess the next lock is a short one again.
+/// The time without a guess after which the next lock is short again.
 const CALM_AFTER: Duration = Duration::from_secs(24 * 3600);
-/// Longer than any request lasts in which a guess is checked.
+/// Longer than any request that checks a guess can last.
 const CHECKED_WITHIN: Duration = Duration::from_secs(300);
 /// 9999-12-31T23:59:59Z: the end of a lock that lasts until the account is unlocked or gets a new password.
 pub const FOR_GOOD: Timestamp = Timestamp::from_seconds(253_402_300_799);
@@ -25,11 +26,11 @@ pub(super) struct Policy {
     pub(super) duration: Duration,
 }
 
-/// The guesses of one client, or of all unknown clients, at one account.
+/// The guesses at one account by one client, or by all unknown clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Count {
     pub(super) window_began_at: Timestamp,
-    /// The number of guesses in the window that were wrong or are not checked yet.
+    /// The number of guesses in the window that were wrong or have not been checked yet.
     pub(super) in_window: i64,
     /// The number of such guesses since the last correct one.
     pub(super) in_a_row: i64,
@@ -41,7 +42,7 @@ pub(super) struct Count {
 }
 
 impl Count {
-    /// Counts a guess that is about to be checked. `None` if it may not be checked.
+    /// Counts a guess that is about to be checked. Returns `None` if it may not be checked.
     pub(super) fn guess(mut self, policy: Policy, now: Timestamp) -> Option<Self> {
         if self.locked_until(now).is_some() {
             return None;
@@ -65,7 +66,7 @@ impl Count {
         Some(self)
     }
 
-    /// The count after a counted guess was wrong.
+    /// Returns the count after a counted guess turned out to be wrong.
     pub(super) fn wrong(mut self, policy: Policy, now: Timestamp) -> Self {
         if self.in_a_row >= MOST_IN_A_ROW {
             self.locked_until = Some(FOR_GOOD);
@@ -86,27 +87,26 @@ impl Count {
         self
     }
 
-    /// Whether the count has a lock that was set while the clock was wrong, and so doesn't count.
+    /// Returns whether the count has a lock that was set while the clock was wrong and is therefore ignored.
     pub(super) fn is_outdated(&self, now: Timestamp) -> bool {
         self.locked_until.is_some_and(|until| until > now) && self.locked_until(now).is_none()
     }
 
-    /// Whether guesses are refused without a lock, although the guess that reached the threshold can no longer be
-    /// settled: no request lasts that long.
+    /// Returns whether guesses are refused without a lock, although the guess that reached the threshold can no longer
+    /// be settled, because no request lasts that long.
     pub(super) fn is_lost(&self, now: Timestamp) -> bool {
         self.locked_until(now).is_none() && now >= self.last_at.plus(CHECKED_WITHIN)
     }
 
-    /// The end of the active lock, if there is one.
+    /// Returns the end of the active lock, if there is one.
     pub(super) fn locked_until(&self, now: Timestamp) -> Option<Timestamp> {
         locked_until(self.locked_until, now)
     }
 }
 
-/// The end of the active lock, if there is one.
+/// Returns the end of the active lock, if there is one.
 ///
-/// A lock that seems to last longer than the longest possible lock was set while the clock was wrong, and doesn't
-/// count.
+/// A lock that appears to last longer than the longest possible lock was set while the clock was wrong, and is ignored.
 pub fn locked_until(until: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
     until.filter(|until| *until == FOR_GOOD || (*until > now && until.since(now) <= LONGEST_LOCK))
 }

@@ -2,7 +2,7 @@
 //!
 //! A device token contains the ids of the user and the device, the time and the generation of the password. It is
 //! sealed, is valid only for that account, and reveals nothing to its holder. It is not a credential: it gives no
-//! access, and its only effect is that guesses count separately.
+//! access, and its only effect is that the device's guesses are counted separately.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const PREFIX: &str = "pal_dv_";
 const CONTEXT: &[u8] = b"device token v2";
 /// How long a device is known after its last sign-in.
 pub const KNOWN_FOR: Duration = Duration::from_secs(180 * 24 * 3600);
-/// A token is about 120 characters long; nothing much longer is looked at.
+/// The maximum length of a token that is read. A token is about 120 characters long.
 const LONGEST: usize = 200;
 
 /// A device that has signed in to an account before.
@@ -39,7 +39,7 @@ fn key(app: &App) -> SealingKey {
 }
 
 impl Device {
-    /// A device that signs in to an account for the first time.
+    /// Creates a device that signs in to an account for the first time.
     pub fn new(app: &App, user: UserId, password: i64) -> Self {
         Self { id: app.new_id(), user, password }
     }
@@ -60,7 +60,7 @@ impl Device {
         (now < made.plus(KNOWN_FOR)).then_some(Self { id, user, password })
     }
 
-    /// The token that the client keeps, which is valid for [`KNOWN_FOR`].
+    /// Returns the token that the client keeps. It is valid for [`KNOWN_FOR`].
     pub fn token(&self, app: &App) -> SecretString {
         let made = app.clock.now().as_micros().to_be_bytes();
         let password = self.password.to_be_bytes();

@@ -1,4 +1,4 @@
-//! The route with which administrators lift a lock.
+//! The route that administrators use to lift a lock.
 
 use axum::extract::State;
 

@@ -3,7 +3,7 @@
 //! # Promises
 //!
 //! - A guess is counted in the database before it is checked: simultaneous guesses, other IP addresses, other processes
-//!   and restarts give no additional guesses. A guess that was never checked is given back.
+//!   and restarts allow no additional guesses. A guess that was never checked is removed from the count.
 //! - A lock can't be used against the owner: a device that has signed in to the account before has a separate count
 //!   (OWASP, "Device cookies"), and so does a signed-in user.
 //! - After 100 failures in a row, waiting no longer helps (NIST SP 800-63B-4, section 3.2.2): known devices can still
@@ -44,7 +44,7 @@ use rows::{lock_row, refuse, save};
 /// After too many wrong guesses, the account refuses unknown clients, or one known device.
 pub const LOCKED: Event = Event {
     name: "lockout.locked",
-    summary: "Too many wrong passwords or codes: sign-in is refused for a while",
+    summary: "Too many wrong passwords or codes: sign-in is temporarily refused",
 };
 /// Every lock of a user was lifted.
 pub const UNLOCKED: Event = Event { name: "lockout.unlocked", summary: "A user was unlocked" };
@@ -88,7 +88,7 @@ static FACTOR_EMAIL: EmailTemplate = EmailTemplate {
     prepare: mail::as_written,
 };
 
-/// Whether a guess may be checked.
+/// The decision on whether a guess may be checked.
 pub enum Admission {
     /// The guess is counted, and its outcome must be reported.
     Counted(Guess),
@@ -97,10 +97,10 @@ pub enum Admission {
 }
 
 impl Admission {
-    /// The guess, for callers that may reveal that it was refused.
+    /// Returns the counted guess, for callers that may reveal that a guess was refused.
     ///
     /// # Errors
-    /// `lockout.locked`.
+    /// Fails with `lockout.locked`.
     pub fn counted(self, app: &App) -> Result<Guess> {
         match self {
             Self::Counted(guess) => Ok(guess),
@@ -118,17 +118,17 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// The answer, where a refusal may be told from a wrong password.
+    /// Returns the error for callers that may reveal that the guess was refused rather than wrong.
     fn error(&self, app: &App) -> Error {
         let detail = "Too many wrong attempts. Wait before you try again.";
         let wait = self.until.since(app.clock.now());
         Error::new(Kind::TooMany, "lockout.locked", detail).retry_after(wait)
     }
 
-    /// Takes as long as [`Guess::wrong`], in the change that records the refusal, and returns the same.
+    /// Takes as long as [`Guess::wrong`] and returns the same value, in the change that records the refusal.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns an error if the database fails.
     pub async fn as_if_wrong(self, change: &mut Change) -> Result<Option<UserId>> {
         // SECURITY: (test: test_time_tells_nobody_who_has_an_account)
         let (_, user) = lock_row(change, &self.account, self.client).await?;
@@ -136,24 +136,24 @@ impl Refused {
     }
 }
 
-/// A guess that is counted but not yet checked. Dropping it gives it back.
+/// A guess that has been counted but not checked yet. If it is dropped, it is removed from the count.
 pub struct Guess {
     app: App,
     user: Option<UserId>,
-    /// Whether it reaches the bound, and so locks if it is wrong.
+    /// Whether the guess reaches the threshold, and therefore locks the account if it is wrong.
     locks: bool,
     place: Option<Place>,
 }
 
-/// The row of a count, and the turn at it.
+/// The row of a count, and the guard that makes other guesses counted there wait.
 struct Place {
     account: Account,
     client: Client,
     _turn: OwnedMutexGuard<()>,
 }
 
-/// In one process the guesses at one account are judged one after the other, so that many right ones at the
-/// same moment don't look like too many guesses.
+/// The mutexes that serialize the guesses at one account within a process, so that many simultaneous correct guesses
+/// don't look like too many guesses.
 struct Turns {
     stripes: Vec<Arc<Mutex<()>>>,
     hash: RandomState,
@@ -164,7 +164,8 @@ impl Turns {
         Self { stripes: (0..4096).map(|_| Arc::default()).collect(), hash: RandomState::new() }
     }
 
-    /// Keyed, so that no one can pick an email that waits with someone else's.
+    /// Waits for the mutex of this account and client. Its hash is keyed, so that no one can pick an email that shares
+    /// a mutex with someone else's.
     async fn take(&self, account: &Account, client: Client) -> Result<OwnedMutexGuard<()>> {
         let hash =
             usize::try_from(self.hash.hash_one((&account.key, account.count_of(client))) % 4096);
@@ -179,7 +180,7 @@ impl Turns {
 /// Counts a guess, if another one may be checked.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn admit(
     app: &App,
     actor: &Actor,
@@ -228,7 +229,7 @@ pub async fn admit(
         lost.wrong(&mut change).await?;
         let (after, _) = lock_row(&mut change, &account, client).await?;
         let until = after.locked_until(now).unwrap_or(now);
-        change.commit_quietly("a lock is an event of its own").await?;
+        change.commit_quietly("a lock records its own event").await?;
         return Ok(Admission::Refused(Refused { until, account, client }));
     } else {
         refuse(&mut change, &account, client).await?;
@@ -237,7 +238,7 @@ pub async fn admit(
         Admission::Refused(Refused { until, account, client })
     };
     change
-        .commit_quietly("a guess is counted before it is judged; what comes of it is an event")
+        .commit_quietly("a guess is counted before it is checked; its result is an event")
         .await?;
     Ok(admission)
 }
@@ -252,10 +253,10 @@ fn policy(app: &App) -> Policy {
 }
 
 impl Guess {
-    /// The guess was correct: resets the count.
+    /// Resets the count, because the guess was correct.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns an error if the database fails.
     pub async fn right(mut self, change: &mut Change) -> Result<()> {
         let Some(place) = self.place.take() else { return Ok(()) };
         let ended: Option<(Option<Timestamp>,)> = change
@@ -272,20 +273,20 @@ impl Guess {
         Ok(())
     }
 
-    /// Takes the guess back: the proof had been accepted before, so it was not a guess.
+    /// Takes the guess back, because its proof had already been accepted before and so it was not a guess.
     ///
     /// # Errors
-    /// When the database fails. The guess then stays counted.
+    /// Returns an error if the database fails. The guess then stays counted.
     pub async fn give_back(mut self, change: &mut Change) -> Result<()> {
         let Some(place) = self.place.take() else { return Ok(()) };
         give_back(change, &place).await
     }
 
-    /// The guess was wrong. The guess that reaches the threshold locks the account. Returns the user of the account, if
-    /// it still exists.
+    /// Records that the guess was wrong, and locks the account if the guess reached the threshold. Returns the user of
+    /// the account, if the user still exists.
     ///
     /// # Errors
-    /// When the database fails. The guess then stays counted.
+    /// Returns an error if the database fails. The guess then stays counted.
     pub async fn wrong(mut self, change: &mut Change) -> Result<Option<UserId>> {
         let Some(place) = self.place.take() else { return there(change, self.user).await };
         let now = change.now();
@@ -315,7 +316,7 @@ impl Guess {
 }
 
 impl Place {
-    /// Tells of a lock: the log, and the owner who is still there.
+    /// Records a lock in the user's row and the audit log, and notifies the owner if they still exist.
     async fn locked(&self, change: &mut Change, user: Option<UserId>, after: Count) -> Result<()> {
         // SECURITY: the same rows where there is no account (test: test_time_tells_nobody_who_has_an_account).
         let whose = user.unwrap_or(NO_ONE);
@@ -342,16 +343,17 @@ impl Place {
     }
 }
 
-/// Whose lock it is that the user's row shows: one of clients that aren't known, at the password.
+/// Returns the user whose row stores the end of the lock. Only a lock of the password for unknown clients is stored
+/// there.
 fn shown(account: &Account, client: Client) -> Option<UserId> {
     let shows = account.part != SECOND_FACTOR && client == Client::Unknown;
     shows.then(|| account.user.unwrap_or(NO_ONE))
 }
 
-/// The id of no user: what is done for an account is done for this where there is none.
+/// An id that belongs to no user. If there is no account, the same work is done for this id.
 const NO_ONE: UserId = UserId(uuid::Uuid::nil());
 
-/// The end of a lock as an email says it.
+/// Formats the end of a lock for an email.
 fn end_of(until: Option<Timestamp>) -> String {
     match until {
         Some(FOR_GOOD) | None => {
@@ -380,7 +382,7 @@ impl Drop for Guess {
     }
 }
 
-/// A user, if they are still there.
+/// Returns the user, if they still exist.
 async fn there(change: &mut Change, user: Option<UserId>) -> Result<Option<UserId>> {
     // SECURITY: also looked up where there is no account, so that it costs the same
     // (test: test_time_tells_nobody_who_has_an_account).
@@ -396,13 +398,13 @@ async fn give_back(change: &mut Change, place: &Place) -> Result<()> {
 async fn never_judged(app: &App, place: &Place) -> Result<()> {
     let mut change = app.change(&Actor::system()).await?;
     give_back(&mut change, place).await?;
-    change.commit_quietly("a guess that was never judged is given back").await
+    change.commit_quietly("a guess that was never checked is given back").await
 }
 
 /// Lifts every lock of a user and clears all wrong guesses.
 ///
 /// # Errors
-/// Not found; or the database fails.
+/// Fails with 404, or if the database fails.
 pub async fn unlock(mut change: Change, user: UserId) -> Result<()> {
     if !users::exists(&mut change, user).await? {
         return Err(Error::not_found());
@@ -414,17 +416,18 @@ pub async fn unlock(mut change: Change, user: UserId) -> Result<()> {
 /// Clears all wrong guesses at a user's account, in the change that gives them a new password.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn clear(change: &mut Change, user: UserId) -> Result<()> {
     users::set_locked_until(change, user, None).await?;
     change.run("delete from lockout_counts where user_id = $1", args![user]).await?;
     Ok(())
 }
 
-/// Clears the wrong guesses at a user's password, in the change that sets a new one with access to their mailbox.
+/// Clears the wrong guesses at a user's password, in the change that sets a new one after proof of access to their
+/// mailbox.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn clear_password(change: &mut Change, user: UserId) -> Result<()> {
     users::set_locked_until(change, user, None).await?;
     change
@@ -436,17 +439,17 @@ pub async fn clear_password(change: &mut Change, user: UserId) -> Result<()> {
     Ok(())
 }
 
-/// Forgets counts that can't matter any more: of emails without an account after a calm day, of devices
-/// that aren't known any more. What is in a row at an account stays until it is broken.
+/// Deletes counts that no longer matter: those of emails without an account after two days without a counted guess, and
+/// those of devices that are no longer known. Consecutive failures at an account stay counted until the series ends.
 ///
-/// SECURITY: only the name of a device is as long as an id
-/// (test: a_lock_for_good_outlives_the_memory_of_devices).
+/// SECURITY: the length identifies devices, because no other client's name is as long as an id (test:
+/// a_lock_for_good_outlives_the_memory_of_devices).
 async fn prune(app: &App) -> Result<()> {
     let now = app.clock.now();
     let sql = "delete from lockout_counts
          where (user_id is null and last_at < $1) or (length(client) >= 32 and last_at < $2)";
     let args = args![now.minus(count::LONGEST_LOCK * 2), now.minus(KNOWN_FOR)];
-    app.upkeep("counts of guesses that can't matter any more").run(sql, args).await?;
+    app.upkeep("counts of guesses that are no longer needed are deleted").run(sql, args).await?;
     Ok(())
 }
 

@@ -21,8 +21,8 @@ row_struct! {
     }
 }
 
-/// The count and, if the user still exists, the user. Creates an empty count if there is none, and holds its row until
-/// the change ends.
+/// Returns the count and, if the user still exists, the user. Creates an empty count if there is none, and locks its
+/// row until the change ends.
 pub(super) async fn lock_row(
     change: &mut Change,
     account: &Account,

@@ -1,4 +1,4 @@
-//! The routes for the caller's own factors, and for administrators to remove the factors of others.
+//! The routes for managing the caller's own factors, and for administrators to remove the factors of other users.
 
 use std::time::Duration;
 
@@ -107,22 +107,22 @@ fn passkey_routes() -> Routes {
         )
 }
 
-/// The page where people see and change their factors.
+/// The path of the page where users view and change their factors.
 const PATH: &str = "/account/security";
 
 const SCRIPT: Asset = Asset {
     media_type: "text/javascript; charset=utf-8",
     body: include_str!("../../pages/security.js"),
 };
-/// What every page runs that signs someone in.
+/// The script for second factors, used by every page that signs a user in.
 const FACTORS_SCRIPT: Asset = Asset {
     media_type: "text/javascript; charset=utf-8",
     body: include_str!("../../pages/factors.js"),
 };
 
-/// It signs people in by itself, and keeps nothing.
+/// The page for managing factors. It signs users in itself, and stores nothing.
 const PAGE: Page = Page {
-    title: "Security of your account",
+    title: "Account security",
     scripts: &["factors.js", "security.js"],
     body: include_str!("../../pages/security.html"),
     ..Page::EMPTY
@@ -136,11 +136,11 @@ async fn page(State(app): State<App>) -> Html {
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "TotpEnrolment")]
 struct EnrolmentAnswer {
-    /// The secret in base32, for typing.
+    /// The secret in base32, for manual entry.
     secret: String,
     /// The URI for the app: `otpauth://totp/…`.
     otpauth_uri: String,
-    /// The URI as a QR code, an SVG image.
+    /// The URI as a QR code, in SVG format.
     qr_svg: String,
 }
 

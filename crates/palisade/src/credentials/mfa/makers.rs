@@ -1,4 +1,4 @@
-//! The manufacturers whose passkeys are accepted, if `mfa.attestation_roots` names some.
+//! The manufacturers whose passkeys are accepted, if `mfa.attestation_roots` is set.
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -10,12 +10,11 @@ use crate::settings::Settings;
 pub(super) struct Makers(pub(super) Vec<Vec<u8>>);
 
 impl Makers {
-    /// Reads the certificates that the settings name.
+    /// Reads the certificates from the file that is named in the settings.
     pub(super) fn read(settings: &Settings) -> Result<Self> {
         let Some(path) = &settings.mfa.attestation_roots else { return Ok(Self(Vec::new())) };
         let unusable = |why: &dyn std::fmt::Display| {
-            let detail =
-                "The file that mfa.attestation_roots names can't be read as PEM certificates.";
+            let detail = "The file in mfa.attestation_roots can't be read as PEM certificates.";
             Error::unavailable("mfa.attestation_roots_unreadable", detail)
                 .because(format!("{}: {why}", path.display()))
         };

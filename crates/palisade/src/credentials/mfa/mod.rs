@@ -9,7 +9,7 @@
 //! - Guesses are counted per account, whichever route they are sent to.
 //! - Secrets of one-time codes and public keys of passkeys are sealed for their user. Recovery codes are stored as
 //!   keyed digests that include the user's id.
-//! - The owner is notified of every change of their factors.
+//! - The owner is notified of every change to their factors.
 //!
 //! Tables: `totp_secrets`, `totp_enrolments`, `recovery_codes`, `passkeys`.
 
@@ -122,7 +122,7 @@ pub enum Given {
 }
 
 impl Given {
-    /// The method's name in requests and the audit log.
+    /// Returns the method's name in requests and the audit log.
     pub fn method(&self) -> &'static str {
         match self {
             Self::Totp(_) => "totp",
@@ -131,10 +131,10 @@ impl Given {
         }
     }
 
-    /// Refuses input that can't be a proof for any user. It doesn't count as a guess.
+    /// Refuses input that can't be a proof for any user, without counting it as a guess.
     ///
     /// # Errors
-    /// `mfa.bad_code` or `mfa.bad_passkey`, with a pointer to the invalid field.
+    /// Fails with `mfa.bad_code` or `mfa.bad_passkey`, with a pointer to the invalid field.
     pub fn check(&self) -> Result<()> {
         match self {
             Self::Totp(code) if !totp::is_code(code.expose()) => {
@@ -149,7 +149,7 @@ impl Given {
         }
     }
 
-    /// The level of the proof, if it is correct.
+    /// Returns the level that the proof has if it is correct.
     pub fn level(&self) -> AuthLevel {
         match self {
             Self::Totp(_) => AuthLevel::Code,
@@ -172,7 +172,7 @@ pub enum Judged {
 }
 
 impl Judged {
-    /// The reason for the refusal in the audit log.
+    /// Returns the reason for the refusal, for the audit log.
     pub fn refusal(self) -> &'static str {
         if self == Self::Used { "used_factor" } else { "wrong_factor" }
     }
@@ -182,7 +182,7 @@ impl Judged {
 /// that the proof answers. A proof that was accepted before counts as neither.
 ///
 /// # Errors
-/// When the database fails. The proof then stays counted.
+/// Returns an error if the database fails. The proof then stays counted.
 pub async fn settle(
     change: &mut Change,
     judged: Judged,
@@ -201,7 +201,7 @@ pub async fn settle(
     }
 }
 
-/// The error for a wrong proof.
+/// Returns the error for a wrong proof.
 pub fn wrong(given: &Given) -> Error {
     if let Given::Passkey(_) = given {
         return Error::bad_field(
@@ -214,10 +214,10 @@ pub fn wrong(given: &Given) -> Error {
     Error::bad_field("/code", "mfa.wrong_code", detail)
 }
 
-/// The factors of a user, read within a change.
+/// Reads the factors of a user, within a change.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn factors(change: &mut Change, user: UserId) -> Result<Factors> {
     let (totp, passkeys, recovery_codes_left): (i64, i64, i64) = change
         .one(
@@ -230,7 +230,7 @@ pub async fn factors(change: &mut Change, user: UserId) -> Result<Factors> {
     Ok(Factors { totp: totp > 0, passkeys, recovery_codes_left })
 }
 
-/// Writes down which factors a user has, where every request reads it, in the change that adds or removes some.
+/// Updates the record of a user's factors that every request reads, in the change that adds or removes a factor.
 async fn recount(change: &mut Change, user: UserId) -> Result<Factors> {
     // SECURITY: of two changes at the same moment the second one counts what the first one left
     // (test: two_recovery_codes_at_the_same_moment_leave_eight).
@@ -240,7 +240,7 @@ async fn recount(change: &mut Change, user: UserId) -> Result<Factors> {
     Ok(factors)
 }
 
-/// The methods by which a user with these factors can prove one.
+/// Returns the methods by which a user with these factors can prove one.
 pub fn methods(factors: Factors) -> Vec<&'static str> {
     [
         (factors.passkeys > 0, "passkey"),
@@ -256,7 +256,7 @@ pub fn methods(factors: Factors) -> Vec<&'static str> {
 /// asked to sign.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn judge(
     change: &mut Change,
     user: UserId,
@@ -281,7 +281,7 @@ pub async fn judge(
 /// Checks a passkey that is used as the only factor. It must have verified its user.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn verify_passwordless(
     change: &mut Change,
     user: UserId,
@@ -292,8 +292,8 @@ pub async fn verify_passwordless(
     passkeys::judge(change, user, answer, asked, UserVerification::Required).await
 }
 
-/// What follows from a new factor, in the change that stores it: the session has proved it, no session without one
-/// lives on, the owner is told.
+/// Applies the consequences of a new factor, in the change that stores it: records that the session has proved it, ends
+/// every session without one, and notifies the owner.
 async fn added(change: &mut Change, caller: &Caller, proof: Proof, what: &str) -> Result<()> {
     let me = caller.signed_in()?;
     // SECURITY: before the user is read again, so that no request takes the session for one without the factor
@@ -304,10 +304,10 @@ async fn added(change: &mut Change, caller: &Caller, proof: Proof, what: &str) -
     notify_owner(change, me.user, &format!("{what} was added")).await
 }
 
-/// What follows when a factor was removed, in the change that removes it.
+/// Applies the consequences of removing a factor, in the change that removes it.
 ///
 /// # Errors
-/// `mfa.required` for the last factor of a user who must have one; or the database fails.
+/// Fails with `mfa.required` for the last factor of a user who must have one, or if the database fails.
 async fn removed(change: &mut Change, caller: &Caller, what: &str) -> Result<()> {
     let me = caller.signed_in()?;
     if !recount(change, me.user).await?.any() {
@@ -335,7 +335,7 @@ async fn notify_owner(change: &mut Change, user: UserId, what: &str) -> Result<(
 /// Removes every factor of a user and ends all their sessions, in a change that states the reason.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn remove_all(change: &mut Change, user: UserId) -> Result<()> {
     credentials::end(change, End::of(user, Act::FactorsReset)).await?;
     notify_owner(change, user, "all second factors were removed").await
@@ -398,7 +398,7 @@ const RECOVERY_CODES: Ending = Ending {
     },
 };
 
-/// Lets no passkey sign in alone until it was proved beside the password.
+/// How an act stops every passkey from signing in as the only factor until it is proved together with the password.
 const PASSWORDLESS_PASSKEYS: Ending = Ending {
     kind: credentials::Kind::PasswordlessPasskeys,
     owners: None,
@@ -413,7 +413,7 @@ const PASSWORDLESS_PASSKEYS: Ending = Ending {
 /// Removes every factor of a user on behalf of an administrator or the operator.
 ///
 /// # Errors
-/// Not found; or the database fails.
+/// Fails with 404, or if the database fails.
 pub async fn reset(mut change: Change, user: UserId) -> Result<()> {
     if !users::exists(&mut change, user).await? {
         return Err(Error::not_found());
@@ -422,12 +422,12 @@ pub async fn reset(mut change: Change, user: UserId) -> Result<()> {
     change.commit(RESET.about(user)).await
 }
 
-/// The name under which authenticators show this server.
+/// Returns the name under which authenticators list this server.
 fn site(app: &App) -> &str {
     app.settings.server.public_url.host()
 }
 
-/// What a passkey proves (RFC 8176).
+/// Returns the authentication methods that a passkey proves (RFC 8176).
 fn amr(backup_eligible: bool) -> &'static str {
     // What may be copied isn't bound to one piece of hardware (RFC 8176).
     if backup_eligible { "swk user mfa" } else { "hwk user mfa" }

@@ -27,10 +27,10 @@ use crate::settings::Attestation;
 use crate::{shape, users};
 use palisade_crypto::secret::{self, SecretString};
 
-/// More than anyone carries about.
+/// The maximum number of passkeys per user: more than anyone carries.
 const MOST: i64 = 25;
 
-/// Whom passkeys are made for: a domain, and the origins whose pages may use them.
+/// Returns the relying party: a domain, and the origins whose pages may use its passkeys.
 fn relying_party(app: &App) -> Result<RelyingParty> {
     let server = &app.settings.server.public_url;
     let id = app.settings.mfa.rp_id.clone().unwrap_or_else(|| server.host().to_owned());
@@ -86,10 +86,10 @@ row_struct! {
     }
 }
 
-/// The passkeys of a user, oldest first.
+/// Returns the passkeys of a user, oldest first.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn list(app: &App, user: UserId) -> Result<Vec<PasskeyView>> {
     let sql = "select id, name, backup_eligible, backed_up, aaguid, created_at, last_used_at from passkeys
          where user_id = $1 order by created_at, id";
@@ -117,7 +117,7 @@ fn room(count: i64) -> Result<()> {
     if count < MOST {
         return Ok(());
     }
-    let detail = "There are already 25 passkeys. Remove one first.";
+    let detail = "This account already has 25 passkeys. Remove one first.";
     Err(Error::new(Kind::Conflict, "mfa.too_many_passkeys", detail))
 }
 
@@ -140,7 +140,9 @@ pub(super) async fn begin(app: &App, caller: &Caller) -> Result<Options> {
         details: String::new(),
     };
     challenges::open(&mut change, new).await?;
-    change.commit_quietly("a passkey that isn't made yet; what becomes of it is an event").await?;
+    change
+        .commit_quietly("the registration of a passkey begins; its completion is an event")
+        .await?;
     let name = user.name.as_deref().unwrap_or(&user.email);
     let entity = UserEntity { id: me.user.0.as_bytes(), name: &user.email, display_name: name };
     let conveyance = match app.settings.mfa.attestation {
@@ -267,15 +269,16 @@ fn key(app: &App) -> SealingKey {
     app.root.derive("passkeys")
 }
 
-/// Whose key it is, and of which credential.
+/// Returns the context that binds a sealed key to its user and credential.
 fn context(user: UserId, credential: &[u8]) -> Vec<u8> {
     [user.0.as_bytes().as_slice(), credential].concat()
 }
 
-/// The public key of a user's passkey; none if it isn't what was stored when the passkey was made.
+/// Returns the public key of a user's passkey, or `None` if it isn't the one that was stored when the passkey was
+/// registered.
 ///
-/// SECURITY: sealed for its user and credential: one that was moved to another row, or written past us, can't be
-/// opened (test: a_passkey_that_was_moved_or_changed_in_the_database_opens_nothing).
+/// SECURITY: the key is sealed for its user and credential. A key that was moved to another row, or written without
+/// Palisade, can't be opened (test: a_passkey_that_was_moved_or_changed_in_the_database_opens_nothing).
 fn open(app: &App, user: UserId, credential: &[u8], sealed: &[u8]) -> Option<PublicKey> {
     let opened = key(app).open(&context(user, credential), sealed).ok()?;
     PublicKey::from_bytes(opened.expose()).ok()
@@ -298,7 +301,7 @@ pub(super) async fn rename(
         )
         .await?;
     let passkey = row.ok_or_else(Error::not_found)?;
-    change.commit_quietly("what its owner calls a passkey changes nothing that it opens").await?;
+    change.commit_quietly("renaming a passkey does not change what it gives access to").await?;
     Ok(passkey)
 }
 
@@ -318,11 +321,11 @@ pub(super) async fn remove(app: &App, caller: &Caller, id: PasskeyId) -> Result<
     change.commit(entry.detail("passkey", id.to_string())).await
 }
 
-/// A request for a signature by one of a user's passkeys, for a challenge that the caller creates. `None` if the user
-/// has no passkeys, or this server can't have any.
+/// Creates a request for a signature by one of a user's passkeys, for a challenge that the caller creates. Returns
+/// `None` if the user has no passkeys or this server doesn't support them.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn ask(change: &mut Change, user: UserId) -> Result<Option<Asked>> {
     let app = change.app().clone();
     let allowed = descriptors(change, user).await?;
@@ -336,10 +339,10 @@ pub async fn ask(change: &mut Change, user: UserId) -> Result<Option<Asked>> {
     Ok(Some(Asked { options: written(&options)?, digest }))
 }
 
-/// A request for a signature by any discoverable passkey.
+/// Creates a request for a signature by any discoverable passkey.
 ///
 /// # Errors
-/// `mfa.no_domain`.
+/// Fails with `mfa.no_domain`.
 pub fn ask_anybody(app: &App) -> Result<Asked> {
     let (bytes, digest) = challenges::passkey_bytes(app);
     let options = RequestOptions::new(&relying_party(app)?, &bytes)
@@ -360,7 +363,7 @@ pub struct Asked {
 /// Refuses input that can't be the response of any passkey.
 ///
 /// # Errors
-/// `mfa.bad_passkey`, with a pointer to the invalid member.
+/// Fails with `mfa.bad_passkey`, with a pointer to the invalid member.
 pub fn check_answer(answer: &AuthenticationResponse) -> Result<()> {
     match answer.malformed() {
         Some((member, why)) => Err(bad_member(member, why)),
@@ -368,12 +371,13 @@ pub fn check_answer(answer: &AuthenticationResponse) -> Result<()> {
     }
 }
 
-/// The digest of the challenge that a passkey's response is for. `None` if Palisade didn't create the challenge.
+/// Returns the digest of the challenge that a passkey's response is for, or `None` if Palisade didn't create the
+/// challenge.
 pub fn asked_by(answer: &AuthenticationResponse) -> Option<[u8; 32]> {
     challenges::passkey_digest(&answer.challenge().ok()?)
 }
 
-/// The owner whom a passkey's response identifies, in a sign-in without an email address.
+/// Returns the owner that a passkey's response identifies, in a sign-in without an email address.
 pub fn owner_of(answer: &AuthenticationResponse) -> Option<UserId> {
     let handle = answer.user_handle().ok()??;
     Some(UserId(Uuid::from_bytes(handle.try_into().ok()?)))
@@ -452,7 +456,7 @@ pub(super) async fn judge(
     Ok(if used == 1 { Judged::Right(proof) } else { Judged::Used })
 }
 
-/// Whether an answer is for the challenge that was made.
+/// Returns whether a response is for the challenge that was created.
 fn is_for(answered: &[u8], asked: Option<[u8; 32]>) -> bool {
     let both = challenges::passkey_digest(answered).zip(asked);
     both.is_some_and(|(answered, asked)| secret::constant_time_eq(&answered, &asked))
@@ -473,7 +477,8 @@ pub(super) async fn require_password(change: &mut Change, user: UserId) -> Resul
     Ok(())
 }
 
-/// Why a passkey that should be added isn't: the owner's browser or device is at fault, and they may know.
+/// Returns the error for a passkey that can't be registered. It states the cause, because the problem is in the owner's
+/// browser or device.
 fn refused(why: &WebauthnError) -> Error {
     use WebauthnError as Why;
     let member = match why {

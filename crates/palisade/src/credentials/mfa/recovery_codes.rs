@@ -14,10 +14,10 @@ use crate::sessions::Proof;
 use crate::users;
 
 const COUNT: usize = 10;
-/// 24 characters of 5 bits: past the 112 bits from which a digest needs no slow hash (NIST SP 800-63B-4,
+/// 24 characters of 5 bits each, more than the 112 bits above which no slow hash is required (NIST SP 800-63B-4,
 /// section 3.1.2.2).
 const LENGTH: usize = 24;
-/// Digits and letters that aren't taken for each other (Crockford's base32).
+/// Digits and letters that aren't easily confused (Crockford's base32).
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// Creates ten new codes. Earlier codes are no longer valid.
@@ -52,8 +52,8 @@ pub(super) async fn renew(app: &App, caller: &Caller) -> Result<Vec<SecretString
     Ok(codes)
 }
 
-/// Checks a code. A code of the user that was not used before is correct. It is then marked as used, and the user is
-/// notified.
+/// Checks a code, which is correct if it belongs to the user and has not been used. A correct code is then marked as
+/// used, and the user is notified.
 pub(super) async fn use_code(
     change: &mut Change,
     user: UserId,
@@ -119,13 +119,13 @@ fn generate(app: &App) -> SecretString {
     text.into()
 }
 
-/// Whether a text has the form of a code.
+/// Returns whether a text has the form of a code.
 pub(super) fn is_code(text: &str) -> bool {
     let plain = plain(text);
     plain.len() == LENGTH && plain.bytes().all(|byte| ALPHABET.contains(&byte))
 }
 
-/// A code as it was made; people may write it with other letters, spaces and dashes.
+/// Returns a code in the form in which it was created. Users may type it with similar letters, spaces and dashes.
 fn plain(code: &str) -> String {
     code.chars()
         .filter(|c| !matches!(c, '-' | ' '))
@@ -138,7 +138,7 @@ fn plain(code: &str) -> String {
         .collect()
 }
 
-/// What is stored of a code.
+/// Returns the digest that is stored for a code.
 fn digest(app: &App, user: UserId, code: &str) -> [u8; 32] {
     let plain = plain(code);
     let named = [user.0.as_bytes().as_slice(), plain.as_bytes()].concat();

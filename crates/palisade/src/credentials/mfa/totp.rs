@@ -15,16 +15,16 @@ use crate::id::UserId;
 use crate::sessions::Proof;
 use crate::users;
 
-/// How long someone may take from the secret to the first code.
+/// How long a user may take to confirm a new secret with the first code.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(15 * 60);
 
 /// A secret that is shown once.
 pub(super) struct Enrolment {
-    /// The secret, to be typed.
+    /// The secret, for manual entry.
     pub(super) secret: SecretString,
     /// The URI, to be opened as a link.
     pub(super) uri: SecretString,
-    /// The URI as a QR code, an SVG image.
+    /// The URI as a QR code, in SVG format.
     pub(super) qr_svg: String,
 }
 
@@ -45,9 +45,7 @@ pub(super) async fn enrol(app: &App, caller: &Caller) -> Result<Enrolment> {
             args![me.user, sealed, now],
         )
         .await?;
-    change
-        .commit_quietly("a secret that doesn't count yet; what makes it count is an event")
-        .await?;
+    change.commit_quietly("a secret is not confirmed yet; its confirmation is an event").await?;
     Ok(Enrolment { secret: secret.base32(), qr_svg: qr_svg(uri.expose())?, uri })
 }
 
@@ -62,7 +60,7 @@ fn qr_svg(text: &str) -> Result<String> {
         .build())
 }
 
-/// Confirms the secret with its first code. It replaces an earlier secret. Returns new recovery codes.
+/// Confirms the secret with its first code. The secret replaces any earlier one. Returns new recovery codes.
 pub(super) async fn confirm(app: &App, caller: &Caller, code: &str) -> Result<Vec<SecretString>> {
     let me = caller.signed_in()?;
     let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
@@ -117,12 +115,13 @@ pub(super) async fn remove(app: &App, caller: &Caller) -> Result<()> {
     change.commit(REMOVED.about(me.user).detail("factor", "totp")).await
 }
 
-/// Whether a text has the form of a code.
+/// Returns whether a text has the form of a code.
 pub(super) fn is_code(text: &str) -> bool {
     text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Checks a code. The code of a step that is later than the last used one is correct. The step is then marked as used.
+/// Checks a code, which is correct if its step is later than the last used one. The step of a correct code is then
+/// marked as used.
 pub(super) async fn use_code(
     change: &mut Change,
     user: UserId,
@@ -159,14 +158,14 @@ pub(super) async fn use_code(
     Ok(if same.is_some() { Judged::Used } else { Judged::Wrong })
 }
 
-/// Deletes the secret of a user, and one that is not confirmed yet.
+/// Deletes a user's secret, and any secret that is not confirmed yet.
 pub(super) async fn forget(change: &mut Change, user: UserId) -> Result<()> {
     change.run("delete from totp_secrets where user_id = $1", args![user]).await?;
     change.run("delete from totp_enrolments where user_id = $1", args![user]).await?;
     Ok(())
 }
 
-/// Deletes a secret that was set up at `since` or later, and one that is not confirmed yet.
+/// Deletes a secret that was set up at `since` or later, and any secret that is not confirmed yet.
 pub(super) async fn forget_since(
     change: &mut Change,
     user: UserId,
@@ -181,7 +180,7 @@ pub(super) async fn forget_since(
 /// Deletes secrets that were not confirmed in time.
 pub(super) async fn prune(app: &App) -> Result<()> {
     let before = app.clock.now().minus(CONFIRMED_WITHIN);
-    let upkeep = app.upkeep("authenticator apps that were not confirmed in time");
+    let upkeep = app.upkeep("authenticator apps that were not confirmed in time are deleted");
     upkeep.run("delete from totp_enrolments where created_at < $1", args![before]).await?;
     Ok(())
 }
@@ -190,8 +189,8 @@ fn key(app: &App) -> SealingKey {
     app.root.derive("totp secrets")
 }
 
-/// SECURITY: sealed for its user: a row that was moved to another can't be opened
-/// (test: a_secret_opens_for_its_user_alone).
+/// SECURITY: the secret is sealed for its user, so a row that was moved to another user can't be opened (test:
+/// a_secret_opens_for_its_user_alone).
 fn open(app: &App, user: UserId, sealed: &[u8]) -> Result<TotpSecret> {
     let opened = key(app).open(user.0.as_bytes(), sealed).map_err(Error::internal)?;
     TotpSecret::from_bytes(opened.expose())

@@ -9,14 +9,14 @@ use palisade_crypto::known;
 
 use super::rules::fold;
 
-/// The 100,000 commonest passwords and some more that are long: `common/make.py` says how it is made, and
-/// `docs/passwords.md` of what.
+/// The 100,000 most common passwords, and further long ones. `common/make.py` creates the file, and `docs/passwords.md`
+/// describes the source.
 static COMMON: &[u8] = include_bytes!("common/common.bin");
-/// Bytes of an entry of [`COMMON`].
+/// The size of an entry of [`COMMON`], in bytes.
 const ENTRY: usize = 5;
-/// Hexadecimal digits of a SHA-1.
+/// The number of hexadecimal digits of a SHA-1 hash.
 const DIGITS: usize = 40;
-/// No line of a file of hashes is longer: the digits, a colon, a count, the end.
+/// The maximum length of a line in a file of hashes: the digits, a colon, a count and the line ending.
 const LONGEST_LINE: usize = 64;
 
 /// The lists of refused passwords.
@@ -29,10 +29,10 @@ pub struct Blocklist {
 impl Blocklist {
     /// Opens the list of common passwords and, if there is one, the operator's file. The file contains one password per
     /// line, or lines in the form `SHA1:COUNT`, sorted by hash, as in public breach corpora. A file of hashes is
-    /// searched on disk, whatever its size.
+    /// searched on disk, regardless of its size.
     ///
     /// # Errors
-    /// When the file can't be read, or its first two hashes are out of order.
+    /// Returns an error if the file can't be read, or its first two hashes are out of order.
     pub fn open(path: Option<&Path>) -> io::Result<Self> {
         let Some(path) = path else { return Ok(Self::default()) };
         let mut lines = BufReader::new(File::open(path)?).lines();
@@ -49,10 +49,10 @@ impl Blocklist {
         Ok(Self { words: HashSet::new(), hashes: Some(path.to_owned()) })
     }
 
-    /// Whether a password is in one of the lists.
+    /// Returns whether a password is in one of the lists.
     ///
     /// # Errors
-    /// When the file of hashes can't be read.
+    /// Returns an error if the file of hashes can't be read.
     pub fn holds(&self, password: &str) -> io::Result<bool> {
         let folded = fold(password);
         if is_common(&folded) || self.words.contains(&folded) {
@@ -81,7 +81,7 @@ fn is_common(folded: &str) -> bool {
     false
 }
 
-/// The hash that a line begins with.
+/// Returns the hash that a line begins with, if there is one.
 fn hash_of(line: &str) -> Option<[u8; 20]> {
     let (digits, rest) = line.trim_end().split_at_checked(DIGITS)?;
     if !(rest.is_empty() || rest.starts_with(':')) {
@@ -94,7 +94,7 @@ fn hash_of(line: &str) -> Option<[u8; 20]> {
     Some(hash)
 }
 
-/// Looks for a hash in a file that is sorted: halves the range of bytes that its line may begin in.
+/// Searches a sorted file for a hash by repeatedly halving the range of bytes in which its line may begin.
 fn find(file: &mut File, wanted: [u8; 20]) -> io::Result<bool> {
     let (mut from, mut to) = (0, file.metadata()?.len());
     while from < to {
@@ -116,7 +116,8 @@ fn find(file: &mut File, wanted: [u8; 20]) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The first line that begins at this byte or behind it, and where; none behind the last.
+/// Returns the position and the hash of the first line that begins at or after this byte, or `None` after the last
+/// line.
 fn line_at_or_after(file: &mut File, at: u64) -> io::Result<Option<(u64, [u8; 20])>> {
     let start = at.saturating_sub(1);
     file.seek(SeekFrom::Start(start))?;

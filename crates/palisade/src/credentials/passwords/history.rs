@@ -11,7 +11,7 @@ use crate::id::UserId;
 /// Refuses a password that is one of the user's most recent ones. Computes one hash for each of them.
 ///
 /// # Errors
-/// `password.reused` at `pointer`; 503 if the hashing queue is full; or the database fails.
+/// Fails with `password.reused` at `pointer`; 503 if the hashing queue is full; or if the database fails.
 pub(super) async fn refuse_earlier(
     app: &App,
     slot: QueueSlot,
@@ -44,8 +44,8 @@ pub(super) async fn refuse_earlier(
     Ok(())
 }
 
-/// Keeps the password that is about to be replaced, if `passwords.history` is set, and deletes those that no longer
-/// count.
+/// Stores the password that is about to be replaced, if `passwords.history` is set, and deletes the ones that are too
+/// old to be compared.
 pub(super) async fn keep(change: &mut Change, user: UserId) -> Result<()> {
     let kept = i64::from(change.app().settings.passwords.history);
     if kept == 0 {

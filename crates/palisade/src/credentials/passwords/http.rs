@@ -47,7 +47,7 @@ pub(super) fn routes() -> Routes {
         )
 }
 
-/// The page where people change their password.
+/// The path of the page where users change their password.
 const PATH: &str = "/account/password";
 
 const SCRIPT: Asset = Asset {
@@ -55,7 +55,7 @@ const SCRIPT: Asset = Asset {
     body: include_str!("../../pages/password.js"),
 };
 
-/// It asks for the password once more, and for a second factor.
+/// The page for changing the password. It requires the current password, and a second factor.
 const PAGE: Page = Page {
     title: "Change your password",
     scripts: &["factors.js", "password.js"],

@@ -6,7 +6,7 @@
 //!   database can neither test guesses against the hash nor swap it between users.
 //! - Hashing runs on separate threads, at low priority, with a bounded queue. If the queue is full, the response is
 //!   503, and every other route stays fast.
-//! - A sign-in costs as much work for an unknown user as for a known one.
+//! - A sign-in takes as much work for an unknown user as for a known one.
 //!
 //! Tables: `passwords`, `password_history`.
 
@@ -82,7 +82,7 @@ static EMAIL: EmailTemplate = EmailTemplate {
 /// Notifies the owner, in the change that gives the account a new password.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn notify_owner(change: &mut Change, user: UserId) -> Result<()> {
     mail::enqueue(change, &EMAIL, Content::to_user(user)).await
 }
@@ -91,12 +91,12 @@ pub async fn notify_owner(change: &mut Change, user: UserId) -> Result<()> {
 pub struct Sealed(Vec<u8>);
 
 impl Sealed {
-    /// A password that was sealed for a user who doesn't exist yet.
+    /// Restores a password that was sealed for a user who doesn't exist yet.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
 
-    /// The bytes to store.
+    /// Returns the bytes to store.
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
@@ -119,7 +119,7 @@ impl Hashed {
 /// Checks a new password against the rules and hashes it.
 ///
 /// # Errors
-/// The broken rule, as an input error at `pointer`; 503 if the hashing queue is full.
+/// Fails with the broken rule, as an input error at `pointer`; 503 if the hashing queue is full.
 pub async fn hash(
     app: &App,
     slot: QueueSlot,
@@ -149,7 +149,8 @@ pub async fn hash(
 /// Checks a new password of an existing user, including the history, and hashes it.
 ///
 /// # Errors
-/// The broken rule, as an input error at `pointer`; 503 if the hashing queue is full; or the database fails.
+/// Fails with the broken rule, as an input error at `pointer`; 503 if the hashing queue is full; or if the database
+/// fails.
 pub async fn hash_for(
     app: &App,
     slot: QueueSlot,
@@ -172,32 +173,32 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// The stored form of the user's password of this generation.
+    /// Creates the stored form of the user's password of this generation.
     pub fn new(user: UserId, sealed: Vec<u8>, generation: i64) -> Self {
         Self { user, sealed, generation }
     }
 
-    /// A stored password that need not be the user's current one, only for comparison.
+    /// Creates a stored password for comparison only. It need not be the user's current one.
     pub fn apart(user: UserId, sealed: Vec<u8>) -> Self {
         Self { user, sealed, generation: NO_PASSWORD }
     }
 }
 
-/// The generation of the password of a user who has none.
+/// The password generation of a user without a password.
 const NO_PASSWORD: i64 = 0;
 
 /// The result of checking a password.
 pub enum Verdict {
     /// Wrong, or there was nothing to compare it with.
     Wrong,
-    /// Correct, with a hash at the current cost if the stored one has another cost.
+    /// Correct. Contains a hash at the current cost if the stored one has a different cost.
     Right(Option<Hashed>),
 }
 
-/// The stored password of a user.
+/// Returns the stored password of a user.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn stored(app: &App, user: UserId) -> Result<Option<Stored>> {
     let row: Option<(Vec<u8>, i64)> = app
         .db
@@ -206,10 +207,11 @@ pub async fn stored(app: &App, user: UserId) -> Result<Option<Stored>> {
     Ok(row.map(|(sealed, generation)| Stored { user, sealed, generation }))
 }
 
-/// The user with this email address, and their stored password: everything that a sign-in looks up, in one statement.
+/// Returns the user with this email address and their stored password: everything that a sign-in looks up, in one
+/// statement.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn of_email(app: &App, email: &Email) -> Result<Option<Found>> {
     let row: Option<(UserId, Option<Vec<u8>>, i64)> = app
         .db
@@ -233,10 +235,10 @@ pub struct Found {
     pub stored: Option<Stored>,
 }
 
-/// The generation of a user's current password.
+/// Returns the generation of a user's current password.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn generation(change: &mut Change, user: UserId) -> Result<i64> {
     let row: Option<(i64,)> =
         change.maybe("select generation from passwords where user_id = $1", args![user]).await?;
@@ -246,7 +248,7 @@ pub async fn generation(change: &mut Change, user: UserId) -> Result<i64> {
 /// Compares a password with a stored one. With `None`, does the same work and reports it as wrong.
 ///
 /// # Errors
-/// 503 if the hashing queue is full; or the stored hash can't be unsealed.
+/// Fails with 503 if the hashing queue is full; or the stored hash can't be unsealed.
 pub async fn verify(
     app: &App,
     slot: QueueSlot,
@@ -291,7 +293,7 @@ fn open(ring: &Ring, stored: &Stored) -> Result<SecretString> {
 /// Stores a password, in the change to which it belongs.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn store(change: &mut Change, user: UserId, sealed: Sealed) -> Result<()> {
     history::keep(change, user).await?;
     let now = change.now();
@@ -306,10 +308,10 @@ pub async fn store(change: &mut Change, user: UserId, sealed: Sealed) -> Result<
     Ok(())
 }
 
-/// Whether a user has a password.
+/// Returns whether a user has a password.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn has(change: &mut Change, user: UserId) -> Result<bool> {
     let row: Option<(UserId,)> =
         change.maybe("select user_id from passwords where user_id = $1", args![user]).await?;
@@ -320,7 +322,7 @@ pub async fn has(change: &mut Change, user: UserId) -> Result<bool> {
 /// keys.
 ///
 /// # Errors
-/// Not found; a broken password rule; or the database fails.
+/// Fails with 404; a broken password rule; or if the database fails.
 pub async fn reset(app: &App, actor: &Actor, user: UserId, password: &SecretString) -> Result<()> {
     let found = users::find(app, user).await?.ok_or_else(Error::not_found)?;
     if found.service {
@@ -339,11 +341,11 @@ pub async fn reset(app: &App, actor: &Actor, user: UserId, password: &SecretStri
     change.commit(RESET.about(user)).await
 }
 
-/// Whether the user's password is still the one that was compared: it may have been changed while the hash was
-/// computed. A new hash of the same password counts as unchanged. Locks the row, so that no change can come in between.
+/// Returns whether the user's password is still the one that was compared. It may have been changed while the hash was
+/// computed. A new hash of the same password counts as unchanged. Locks the row, so that no other change can intervene.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn unchanged(change: &mut Change, stored: &Stored) -> Result<bool> {
     let held = change
         .run(
@@ -357,7 +359,7 @@ pub async fn unchanged(change: &mut Change, stored: &Stored) -> Result<bool> {
 /// Replaces the stored hash with one at the current cost. The password itself stays the same.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn upgrade(change: &mut Change, user: UserId, sealed: Sealed) -> Result<()> {
     change
         .run("update passwords set sealed = $2 where user_id = $1", args![user, sealed.0])

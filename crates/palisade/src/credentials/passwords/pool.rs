@@ -11,14 +11,15 @@ use crate::error::{Error, Kind, Result};
 use crate::hashing::{self, Help, Lane, NotDone, QueueLimits, WorkPool};
 use crate::settings::{PasswordAlgorithm, PasswordCost, Settings};
 
-/// An honest sign-in shall get through within two seconds, on cores that are kept busy and beside a flood: it waits for
-/// this long, for a rest of four hashes and for one turn of someone else's.
+/// How long work waits before the helper thread steps in. An honest sign-in should complete within two seconds, even on
+/// busy cores and during a flood: it waits for this long, for a pause as long as four hashes, and for one turn of
+/// another client.
 const STARVED_AFTER: Duration = Duration::from_millis(600);
-/// The same while it is other programs that keep the cores busy: there is nothing of ours to protect.
+/// The same, while other programs keep the cores busy and no other work of this process needs protection.
 const CROWDED_AFTER: Duration = Duration::from_millis(100);
 /// How long memory for hashing is kept when no one signs in.
 const MEMORY_KEPT_FOR: Duration = Duration::from_secs(10);
-/// How many hashes may wait per thread: some seconds of work.
+/// How many hashes may wait per thread: a few seconds of work.
 const QUEUE_PER_THREAD: usize = 64;
 
 /// The hashing threads, and the password rules.
@@ -58,7 +59,7 @@ impl Hashing {
     }
 }
 
-/// The cost that the settings ask for.
+/// Returns the cost that the settings specify.
 fn cost(settings: &Settings) -> Cost {
     let passwords = &settings.passwords;
     match (passwords.algorithm, passwords.cost) {
@@ -83,7 +84,7 @@ fn blocklist(settings: &Settings) -> Result<Blocklist> {
 }
 
 pub(super) fn unreadable(error: std::io::Error) -> Error {
-    let detail = "The file that passwords.blocklist_path names can't be read.";
+    let detail = "The file in passwords.blocklist_path can't be read.";
     Error::unavailable("passwords.blocklist_unreadable", detail).because(error)
 }
 
@@ -96,7 +97,7 @@ pub struct QueueSlot {
 }
 
 impl QueueSlot {
-    /// The slot of a client.
+    /// Returns the slot of a client.
     pub fn of(ip: Option<std::net::IpAddr>) -> Self {
         use std::hash::{DefaultHasher, Hash as _, Hasher as _};
         let mut hasher = DefaultHasher::new();
@@ -104,7 +105,7 @@ impl QueueSlot {
         Self { group: hasher.finish(), lane: Lane::Unknown }
     }
 
-    /// The slot of a client that is signed in or is a known device. It waits in a separate lane.
+    /// Returns the slot of a client that is signed in or is a known device. Its work waits in a separate lane.
     #[must_use]
     pub fn known(self) -> Self {
         Self { lane: Lane::Known, ..self }
@@ -114,13 +115,13 @@ impl QueueSlot {
 /// Refuses a client that would get no slot, before anything is looked up for it.
 ///
 /// # Errors
-/// 503 if the hashing queue is full.
+/// Fails with 503 if the hashing queue is full.
 pub fn check_capacity(app: &App, slot: QueueSlot) -> Result<()> {
     app.state::<Hashing>().pool.check_capacity(caller(slot)).map_err(not_done)
 }
 
-/// The number of hashes that were requested from this process since it started, including those for accounts that don't
-/// exist. Hashes that were refused because the queue was full aren't counted.
+/// Returns the number of hashes that were requested from this process since it started, including those for accounts
+/// that don't exist. Hashes that were refused because the queue was full aren't counted.
 pub fn hashes_asked_for(app: &App) -> u64 {
     app.state::<Hashing>().pool.accepted()
 }
@@ -128,7 +129,7 @@ pub fn hashes_asked_for(app: &App) -> u64 {
 /// Runs `work` when it is this caller's turn.
 ///
 /// # Errors
-/// 503 if the hashing queue is full.
+/// Fails with 503 if the hashing queue is full.
 pub(super) async fn run<T: Send + 'static>(
     app: &App,
     slot: QueueSlot,

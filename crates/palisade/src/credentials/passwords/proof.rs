@@ -19,7 +19,8 @@ pub struct Proved {
 /// as an event.
 ///
 /// # Errors
-/// `passwords.wrong` at `pointer`; `lockout.locked`; 503 if the hashing queue is full; or the database fails.
+/// Fails with `passwords.wrong` at `pointer`; `lockout.locked`; 503 if the hashing queue is full; or if the database
+/// fails.
 pub async fn prove(
     app: &App,
     caller: &Caller,
@@ -49,7 +50,7 @@ impl Proved {
     /// Makes sure, within a change, that the password is still the one that was compared.
     ///
     /// # Errors
-    /// `passwords.wrong` if it was changed in the meantime; or the database fails.
+    /// Fails with `passwords.wrong` if it was changed in the meantime, or if the database fails.
     pub async fn hold(self, change: &mut Change) -> Result<()> {
         // SECURITY: (test: a_sign_in_that_races_with_a_change_is_refused)
         if !unchanged(change, &self.stored).await? {

@@ -12,12 +12,12 @@ use crate::error::Broken;
 
 /// The maximum number of Unicode code points. NIST requires that at least 64 are accepted.
 pub const LONGEST: usize = 128;
-/// The most bytes that are looked at at all.
+/// The maximum number of bytes, before and after normalization.
 const MOST_BYTES: usize = 512;
-/// Words that are too easy to guess here, whatever the site.
+/// Words that are too easy to guess on any site that uses Palisade.
 const OUR_WORDS: [&str; 2] = ["palisade", "password"];
 
-/// The current rules.
+/// The password rules in effect.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// The minimum number of code points.
@@ -30,7 +30,8 @@ pub struct Rules {
     pub site: Vec<String>,
 }
 
-/// A password in the form in which it is hashed: normalized to NFC, and otherwise unchanged.
+/// Returns a password in the form in which it is hashed: normalized to NFC and otherwise unchanged. Returns `None` if
+/// it is too long.
 pub(super) fn normalized(password: &SecretString) -> Option<SecretString> {
     let text = password.expose();
     if text.len() > MOST_BYTES {
@@ -40,7 +41,7 @@ pub(super) fn normalized(password: &SecretString) -> Option<SecretString> {
     (normal.chars().count() <= LONGEST && normal.len() <= MOST_BYTES).then(|| normal.into())
 }
 
-/// The form in which passwords are compared with the blocklist: NFKC, in lower case.
+/// Returns a text in the form in which passwords are compared with the blocklist: NFKC, in lower case.
 pub(super) fn fold(text: &str) -> String {
     text.nfkc().flat_map(char::to_lowercase).collect()
 }
@@ -50,7 +51,7 @@ impl Rules {
     /// few milliseconds of CPU time.
     ///
     /// # Errors
-    /// The first rule that the password breaks.
+    /// Returns the first rule that the password breaks.
     pub fn check(&self, password: &SecretString, context: &[&str]) -> Result<SecretString, Broken> {
         let Some(normal) = normalized(password) else {
             let detail = "Use at most 128 characters (512 bytes).";
@@ -104,7 +105,7 @@ fn context_words(context: &[&str]) -> Vec<String> {
     own.chain(parts).filter(|word| word.chars().count() >= 3).collect()
 }
 
-/// Whether a password is made of nothing but words of the site or the person, digits and signs.
+/// Returns whether a password consists only of words of the site or the person, digits and symbols.
 fn is_context(text: &str, words: &[String]) -> bool {
     let mut rest = fold(text);
     let mut sorted: Vec<&String> = words.iter().collect();

@@ -2,12 +2,12 @@
 //!
 //! The estimator's work grows with the square of the length, and with the number of combinations in which symbols can
 //! be read as letters (`4` and `@` for a, `(`, `{`, `[` and `<` for c …): a text of 100 characters with all of these
-//! symbols takes seconds. The estimator also fails on keyboard walks of more than 28 keys. Therefore it gets only
+//! symbols takes seconds. The estimator also fails on keyboard walks of more than 28 keys. It is therefore given only
 //! sections:
 //!
-//! - Of a text that repeats a unit, whole units from its beginning. A partial unit at the end would look like new text,
-//!   but costs an attacker who tries repetitions nothing.
-//! - Of any other text, sections of 28 characters. The last one ends where the text ends. Guessing the whole includes
+//! - For a text that repeats a unit, whole units from its beginning. A partial unit at the end would look like new
+//!   text, but costs nothing for an attacker who tries repetitions.
+//! - For any other text, sections of 28 characters. The last one ends where the text ends. Guessing the whole includes
 //!   guessing each section, so the text is at least as strong as its strongest section.
 //! - In a section that could be read in too many ways, the rarest symbols are taken literally. The others, and all
 //!   digits, are still read as letters.
@@ -22,14 +22,14 @@ use zxcvbn::matching::patterns::MatchPattern;
 
 use super::rules::{LONGEST, fold};
 
-/// The longest stretch, in code points: the estimator's numbers overflow behind that.
+/// The maximum length of a section, in code points. The estimator's numbers overflow beyond it.
 const STRETCH: usize = 28;
-/// The most ways to read a stretch, times its length squared.
+/// The maximum cost of a section: the number of ways to read it, times its length squared.
 const BUDGET: usize = 20_000;
-/// A word of the person that is longer isn't given to the estimator, whose numbers overflow with it.
+/// The maximum length of a word of the person that is given to the estimator, whose numbers overflow with longer ones.
 const LONGEST_WORD: usize = 24;
-/// What the estimator reads as letters: for each letter the signs, and how often one of them counts. `1`, `|` and `7`
-/// stand for other letters too, which makes two ways out of one.
+/// What the estimator reads as letters: the symbols for each letter, and how often each of them counts. `1`, `|` and
+/// `7` also stand for other letters, so each of them counts twice for one of these letters.
 const READ_AS: [(&str, usize); 12] = [
     ("4@", 1),
     ("8", 1),
@@ -44,8 +44,8 @@ const READ_AS: [(&str, usize); 12] = [
     ("%", 1),
     ("2", 1),
 ];
-/// The signs among them, the rarest in passwords first, and what stands for each where it is no letter: characters in no
-/// word and on no keyboard, too far from each other to be a sequence.
+/// The symbols among them, with the rarest in passwords first, and the character that replaces each one when it is not
+/// read as a letter. The replacements are in no word and on no keyboard, and are too far apart to form a sequence.
 const RAREST_FIRST: [(char, char); 10] = [
     ('<', '\u{e000}'),
     ('[', '\u{e040}'),
@@ -59,20 +59,20 @@ const RAREST_FIRST: [(char, char); 10] = [
     ('@', '\u{e240}'),
 ];
 
-/// What stands for a word of the person or the site where such words count for nothing.
+/// The character that replaces a word of the person or the site when such words don't count.
 const WORD: &str = "\u{e280}";
 
-/// Why a password is too weak.
+/// The reason why a password is too weak.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Weak {
     /// It is an entry in a list of common or personal words.
     Listed,
-    /// It takes too few guesses, for this reason.
+    /// It takes too few guesses. Contains the estimator's reason, if there is one.
     Guessable(Option<String>),
 }
 
-/// Whether a text has a strength of at least `enough` (0 to 4). `words` belong to the person or the site, and have the
-/// form that [`fold`] returns. Takes up to a few milliseconds, whatever the text.
+/// Checks that a text has a strength of at least `enough` (0 to 4). `words` belong to the person or the site, and have
+/// the form that [`fold`] returns. Takes at most a few milliseconds for any text.
 pub(super) fn judge(text: &str, words: &[String], enough: u8) -> Result<(), Weak> {
     let short = words.iter().filter(|word| word.chars().count() <= LONGEST_WORD);
     let short: Vec<&str> = short.map(String::as_str).collect();
@@ -94,10 +94,11 @@ fn judge_text(text: &str, words: &[&str], enough: u8) -> Result<(), Weak> {
     Err(first.unwrap_or(Weak::Guessable(None)))
 }
 
-/// The text with one character for each word, forwards or backwards; `None` if it has none of them.
+/// Returns the text with each word, spelled forwards or backwards, replaced by one character. Returns `None` if the
+/// text contains none of the words.
 ///
-/// SECURITY: the estimator takes the parts of a long email for as many words that were chosen, and a stretch cuts
-/// them (test: a_word_of_the_person_adds_nothing_however_long).
+/// SECURITY: the estimator counts the parts of a long email as separately chosen words, and a section can cut a word in
+/// two (test: a_word_of_the_person_adds_nothing_however_long).
 fn without_words(text: &str, words: &[String]) -> Option<String> {
     let backwards = words.iter().map(|word| word.chars().rev().collect());
     let mut all: Vec<String> = words.iter().cloned().chain(backwards).collect();
@@ -125,7 +126,7 @@ fn judge_stretch(stretch: &str, words: &[&str], enough: u8) -> Result<(), Weak> 
     Ok(())
 }
 
-/// What of a text is judged.
+/// Returns the sections of a text that are judged.
 fn stretches(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     let length = chars.len();
@@ -143,7 +144,7 @@ fn stretches(text: &str) -> Vec<String> {
     found.into_iter().map(affordable).collect()
 }
 
-/// The stretch, with as many signs as can be read as letters within the budget.
+/// Returns the section with only as many symbols as can be read as letters within the budget.
 fn affordable(stretch: &[char]) -> String {
     let mut stretch = stretch.to_vec();
     for (sign, stand_in) in RAREST_FIRST {
@@ -157,7 +158,7 @@ fn affordable(stretch: &[char]) -> String {
     stretch.into_iter().collect()
 }
 
-/// At most so much work.
+/// Returns an upper bound on the work for a section.
 fn cost(stretch: &[char]) -> usize {
     let ways = READ_AS.iter().map(|(signs, count)| {
         let there = signs.chars().filter(|sign| stretch.contains(sign)).count();

@@ -14,10 +14,10 @@ use crate::id::{SessionId, UserId};
 use crate::tokens;
 use crate::users::Factors;
 
-/// The kind of sessions.
+/// The credential kind of sessions.
 pub static KIND: CredentialKind = CredentialKind { name: "session", session: true };
 
-/// The methods of this kind.
+/// The methods of this credential kind.
 pub(super) const METHODS: CredentialMethods = CredentialMethods {
     kind: &KIND,
     forms: &[ACCESS_TOKEN, SESSION_COOKIE, REFRESH_TOKEN],
@@ -55,7 +55,8 @@ const REFRESH_TOKEN: CredentialForm = CredentialForm {
     locate: Some(|app, token| Box::pin(locate_by_refresh_token(app, token))),
 };
 
-/// Whether the session is alive, and what was presented is its present access token, or a cookie that wasn't replaced.
+/// Checks that the session is active, and that the presented credential is its current access token or a cookie that
+/// wasn't replaced.
 async fn is_alive(
     change: &mut Change,
     user: UserId,

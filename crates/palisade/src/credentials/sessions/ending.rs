@@ -16,7 +16,7 @@ use crate::{credentials, users};
 pub const REVOKED: Event =
     Event { name: "sessions.revoked", summary: "All sessions of a user were ended" };
 
-/// Why a session ended, as the table and the audit log state it.
+/// The reason why a session ended, as stored in the table and the audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// The user signed out.
@@ -31,7 +31,7 @@ pub enum Why {
     PasswordChanged,
     /// A used refresh token was used again.
     Replayed,
-    /// The email address went back to its former owner.
+    /// The email address was restored to its former owner.
     EmailRestored,
     /// The user was deleted, or requested deletion.
     Deleted,
@@ -78,7 +78,7 @@ pub struct Ended(pub usize);
 /// Ends one session of a user.
 ///
 /// # Errors
-/// Not found, if it has ended or belongs to another user; or the database fails.
+/// Fails with 404, if it has ended or belongs to another user, or if the database fails.
 pub async fn end(change: &mut Change, user: UserId, id: SessionId, why: Why) -> Result<()> {
     change.must_hold(Hold::Alone(user))?;
     let now = change.now();
@@ -112,7 +112,7 @@ pub(super) const BY_ACT: Ending = Ending {
     owners: Some(|app, after, limit| Box::pin(owners(app, after, limit))),
 };
 
-/// Users with a live session.
+/// Returns users with an active session.
 async fn owners(app: &App, after: UserId, limit: i64) -> Result<Vec<UserId>> {
     let rows: Vec<(UserId,)> = app
         .db
@@ -145,7 +145,7 @@ async fn end_but(
     Ok(ended.len())
 }
 
-/// Ends the sessions of a user that rest on a password alone.
+/// Ends the sessions of a user in which only a password was proved.
 async fn end_without_factor(change: &mut Change, user: UserId, why: Why) -> Result<usize> {
     let now = change.now();
     // SECURITY: (test: the_first_factor_ends_sessions_without_it)
@@ -165,7 +165,7 @@ async fn end_without_factor(change: &mut Change, user: UserId, why: Why) -> Resu
 /// Disables a user and ends all their sessions.
 ///
 /// # Errors
-/// Not found; `users.last_admin`; or the database fails.
+/// Fails with 404; `users.last_admin`; or if the database fails.
 pub async fn disable(mut change: Change, user: UserId) -> Result<()> {
     users::disable(&mut change, user).await?;
     credentials::end(&mut change, End::of(user, Act::Disabled)).await?;
@@ -175,7 +175,7 @@ pub async fn disable(mut change: Change, user: UserId) -> Result<()> {
 /// Ends all sessions of a user and revokes all their API keys, on behalf of an administrator or the operator.
 ///
 /// # Errors
-/// Not found; or the database fails.
+/// Fails with 404, or if the database fails.
 pub async fn revoke_all(mut change: Change, user: UserId) -> Result<Ended> {
     if !users::exists(&mut change, user).await? {
         return Err(Error::not_found());
@@ -185,7 +185,7 @@ pub async fn revoke_all(mut change: Change, user: UserId) -> Result<Ended> {
     Ok(Ended(ended))
 }
 
-/// Like [`revoke_all`], within a change that does more.
+/// Does the same as [`revoke_all`], within a change that does more.
 pub(super) async fn revoke_within(change: &mut Change, user: UserId) -> Result<Ended> {
     let ended = credentials::end(change, End::of(user, Act::Revoked)).await?;
     change.note(revoked(user, ended));
@@ -205,11 +205,11 @@ fn publish(change: &mut Change, user: UserId, id: SessionId, why: Why) {
 /// How long the row of an ended session is kept, so that the owner can see it.
 const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Wipes sealed successors after their grace, and deletes sessions that expired long ago.
+/// Wipes sealed successors after their grace period, and deletes sessions that expired long ago.
 pub(super) async fn prune(app: &App) -> Result<()> {
     let now = app.clock.now();
     let grace_over = now.minus(app.settings.sessions.refresh_grace);
-    let mut tx = app.upkeep("sessions that ended long ago").begin().await?;
+    let mut tx = app.upkeep("sessions that ended long ago are deleted").begin().await?;
     tx.run(
         "update session_secrets set successor_sealed = null
          where successor_sealed is not null and used_at < $1",

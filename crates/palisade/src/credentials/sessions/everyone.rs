@@ -15,13 +15,13 @@ use crate::users::{self, Authority};
 pub const ALL_REVOKED: Event =
     Event { name: "sessions.all_revoked", summary: "All sessions of every user were ended" };
 
-/// So many accounts are looked up at a time.
+/// The number of accounts that are looked up at a time.
 const PAGE: i64 = 200;
 
 /// The result of ending the sessions of every user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndedAll {
-    /// The number of accounts that had something to end.
+    /// The number of accounts that had credentials to end.
     pub accounts: usize,
     /// The number of sessions that were ended.
     pub sessions: usize,
@@ -38,7 +38,7 @@ impl EndedAll {
 /// the client disconnects or the request times out.
 ///
 /// # Errors
-/// `access.exceeds_own`, unless the caller is an administrator; or as [`revoke_everyone`].
+/// Fails with `access.exceeds_own`, unless the caller is an administrator; or as [`revoke_everyone`].
 pub(super) async fn revoke_for(app: &App, caller: &Caller) -> Result<()> {
     // SECURITY: it reaches those above any lesser caller (test: only_an_administrator_signs_everyone_out).
     let mut change = app.change(&caller.actor).await?;
@@ -67,16 +67,17 @@ pub(super) async fn revoke_for(app: &App, caller: &Caller) -> Result<()> {
     work.await.map_err(Error::internal)?.map(|_| ())
 }
 
-/// Ends all sessions, API keys and challenges of every user, as [`revoke_all`] does for one user. Each account has a
-/// separate change, so that no request waits for all of them. After a failure, what has ended stays ended, and the next
-/// call continues with the rest.
+/// Ends all sessions, API keys and challenges of every user, as [`revoke_all`] does for one user. Each account is
+/// handled in a separate change, so that no request waits for all of them. After a failure, what has ended stays ended,
+/// and the next call continues with the rest.
 ///
 /// The session of `actor` ends last, in the same change as the event that summarizes the operation. Service accounts
-/// come after people, and again after the caller, because a session that is still active could create keys for them.
+/// are handled after people, and again after the caller, because a session that is still active could create keys for
+/// them.
 ///
 /// # Errors
-/// If the session of `actor` has ended, or the actor has lost the role; or the database fails. After a failure that
-/// follows the end of the caller's session, only the newest keys of service accounts remain.
+/// Returns an error if the session of `actor` has ended, or the actor has lost the role; or if the database fails.
+/// After a failure that follows the end of the caller's session, only the newest keys of service accounts remain.
 pub async fn revoke_everyone(app: &App, actor: &Actor) -> Result<EndedAll> {
     let mut all = EndedAll::default();
     for service in [false, true] {
@@ -91,7 +92,7 @@ pub async fn revoke_everyone(app: &App, actor: &Actor) -> Result<EndedAll> {
     Ok(all)
 }
 
-/// Ends what people have, or service accounts, one after the other and without the caller.
+/// Ends the credentials of people or of service accounts, one account after the other and without the caller's.
 async fn revoke_each(app: &App, actor: &Actor, service: bool, all: &mut EndedAll) -> Result<()> {
     let mut after = UserId(uuid::Uuid::nil());
     loop {
@@ -114,7 +115,7 @@ async fn revoke_each(app: &App, actor: &Actor, service: bool, all: &mut EndedAll
     }
 }
 
-/// Ends what the caller has, and writes the event of the whole.
+/// Ends the caller's credentials, and records the event for the whole operation.
 async fn finish(app: &App, actor: &Actor, all: &mut EndedAll) -> Result<()> {
     let holds: Vec<Hold> = actor.user.map(Hold::Alone).into_iter().collect();
     let mut change = app.change_holding(actor, &holds).await?;
@@ -126,7 +127,8 @@ async fn finish(app: &App, actor: &Actor, all: &mut EndedAll) -> Result<()> {
     change.commit(event.detail("sessions", all.sessions.to_string())).await
 }
 
-/// The next accounts behind `after` that have something to end, as those say who keep it.
+/// Returns the next accounts after `after` that have credentials to end, as found by the `owners` functions of the
+/// endings.
 async fn with_credentials(app: &App, after: UserId) -> Result<BTreeSet<UserId>> {
     let (mut found, mut known_to) = (BTreeSet::new(), None::<UserId>);
     for find in app.endings.iter().filter_map(|ending| ending.owners) {

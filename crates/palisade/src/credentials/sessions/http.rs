@@ -1,4 +1,5 @@
-//! Refreshing, signing out and listing the caller's sessions, and the routes with which administrators end sessions.
+//! The routes for refreshing a session, signing out and listing the caller's sessions, and for administrators to end
+//! sessions.
 
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ pub(super) fn routes() -> Routes {
         .post("/logout", SIGNED_IN.enrolling().uncounted(), logout)
         .summary(
             "Signs out.\n\nEnds the current session and no other. Its tokens or cookie stop \
-             working at once.",
+             working immediately.",
         )
         .and(
             Routes::at("/users/me/sessions")
@@ -89,7 +90,7 @@ struct TokenAnswer {
     token_type: &'static str,
     /// The number of seconds until the access token expires.
     expires_in: i64,
-    /// Works once, with `POST /auth/refresh`.
+    /// The refresh token. It works once, with `POST /auth/refresh`.
     refresh_token: String,
     /// The number of seconds until the refresh token expires.
     refresh_expires_in: u64,
@@ -141,10 +142,10 @@ impl Describe for Answer {
     }
 }
 
-/// The response when a session starts or is renewed. A new token session also gets a device token.
+/// Creates the response when a session starts or is renewed. A new token session also gets a device token.
 ///
 /// # Errors
-/// When the keys can't be read.
+/// Returns an error if the keys can't be read.
 pub async fn answer(
     app: &App,
     issued: Issued,
@@ -221,7 +222,7 @@ const CLEAR_SITE_DATA: (HeaderName, HeaderValue) = (
     HeaderValue::from_static("\"cache\", \"storage\""),
 );
 
-/// 204, and what a browser should drop when it signs out.
+/// A 204 response, with the headers that make a browser delete its data on sign-out.
 struct SignedOut {
     cookie: Option<HeaderValue>,
 }
@@ -259,7 +260,7 @@ async fn end_this(app: &App, caller: &Caller) -> Result<()> {
     let me = caller.signed_in()?;
     let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
     end(&mut change, me.user, me.session()?, Why::SignedOut).await?;
-    change.commit_quietly("ending a session noted its own event").await
+    change.commit_quietly("ending a session records its own event").await
 }
 
 async fn mine(State(app): State<App>, caller: Caller) -> Result<Json<List<SessionView>>> {
@@ -276,7 +277,7 @@ async fn end_mine(
     let me = caller.signed_in()?;
     let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
     end(&mut change, me.user, id, Why::EndedByUser).await?;
-    change.commit_quietly("ending a session noted its own event").await?;
+    change.commit_quietly("ending a session records its own event").await?;
     Ok(NoContent)
 }
 
@@ -286,7 +287,7 @@ async fn end_my_others(State(app): State<App>, caller: Caller) -> Result<NoConte
     let keeping = Some(me.session()?);
     let act = End { keeping, ..End::of(me.user, Act::OthersEnded) };
     credentials::end(&mut change, act).await?;
-    change.commit_quietly("ending a session noted its own event").await?;
+    change.commit_quietly("ending a session records its own event").await?;
     Ok(NoContent)
 }
 

@@ -36,10 +36,10 @@ row_struct! {
     }
 }
 
-/// Every stored session of a user, newest first.
+/// Returns every stored session of a user, newest first.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn kept(app: &App, user: UserId) -> Result<Vec<KeptSession>> {
     let sql =
         "select id, device_name, user_agent, ip, created_at, last_used_at, ended_at, ended_because
@@ -47,10 +47,11 @@ pub async fn kept(app: &App, user: UserId) -> Result<Vec<KeptSession>> {
     Ok(app.db.all(sql, args![user]).await?)
 }
 
-/// Whether the user has signed in with this software from this IP address before, according to the stored sessions.
+/// Returns whether the user has signed in with this software from this IP address before, according to the stored
+/// sessions.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn seen(change: &mut Change, user: UserId, ip: &str, agent: &str) -> Result<bool> {
     let row: Option<(i64,)> = change
         .maybe(

@@ -2,9 +2,9 @@
 //!
 //! # Promises
 //!
-//! - **Ended means ended.** After the response to an ending, every token of the session is refused in this process, and
-//!   within 250 ms in every other one. Every request checks this, from memory.
-//! - A refresh token works once ([`refresh`]). If its holder repeats the refresh within the grace, the response
+//! - **Ended means ended.** After the response that confirms the end of a session, every token of the session is
+//!   refused in this process, and within 250 ms in every other one. Every request checks this, from memory.
+//! - A refresh token works once ([`refresh`]). If its holder repeats the refresh within the grace period, the response
 //!   contains the same successor. Any other repeat ends the session.
 //! - Nothing in the database is a credential: secrets are stored as digests.
 //!
@@ -51,7 +51,7 @@ pub use refresh::{of_refresh_token, raise_level, refresh, renew};
 
 /// A session was ended.
 pub const ENDED: Event = Event { name: "sessions.ended", summary: "A session was ended" };
-/// A used refresh token or cookie was used again outside its grace, so it was copied.
+/// A used refresh token or cookie was used again outside its grace period, so it was copied.
 pub const REPLAYED: Event =
     Event { name: "sessions.replayed", summary: "A used refresh token was used again" };
 
@@ -109,35 +109,35 @@ pub const COOKIE: CookieName = CookieName { secure: "__Host-palisade", plain: "p
 
 /// The topic for ended sessions.
 pub const ENDED_TOPIC: &str = "sessions.ended";
-/// The topic of credentials that were replaced: who remembers the session must look again.
+/// The topic for replaced credentials. Every process that has cached the session must read it again.
 const RENEWED_TOPIC: &str = "sessions.renewed";
-/// The session cookie, as the public URL of this app demands.
+/// Returns the session cookie, in the form that the public URL of this app requires.
 fn cookie(app: &App) -> HostCookie {
     HostCookie::new(COOKIE, &app.settings)
 }
 
-/// What a refresh token begins with.
+/// The prefix of a refresh token.
 const REFRESH_PREFIX: &str = "pal_rt_";
-/// What a session cookie's value begins with.
+/// The prefix of a session cookie's value.
 const COOKIE_PREFIX: &str = "pal_sc_";
 
-/// What this process remembers.
+/// The caches of this process.
 struct Known {
     sessions: TombstoneCache<SessionId, Session>,
-    /// Which session a cookie belongs to, by the digest of its value.
+    /// The session that each cookie belongs to, by the digest of the cookie's value.
     cookies: Bounded<[u8; 32], Owner>,
-    /// Counts the reads of both, so that it is known which of two is the newer one.
+    /// Counts the reads of both, to determine which of two is newer.
     reads: AtomicU64,
 }
 
-/// Whose a cookie is, and which read of the database said so.
+/// The session that a cookie belongs to, and the number of the database read that returned it.
 #[derive(Clone, Copy)]
 struct Owner {
     session: SessionId,
     read: u64,
 }
 
-/// The number of a read that is about to begin.
+/// Returns the number of a read that is about to begin.
 fn next_read(app: &App) -> u64 {
     app.state::<Known>().reads.fetch_add(1, Ordering::SeqCst)
 }
@@ -203,12 +203,12 @@ pub struct Session {
     pub idle_expires_at: Timestamp,
     /// When the session ends even if it is in use.
     pub expires_at: Timestamp,
-    /// Which of this process's reads it comes from.
+    /// The number of this process's read that returned the session.
     read: u64,
 }
 
 impl Session {
-    /// Whether more than one factor was proved in this session (RFC 8176: `mfa`).
+    /// Returns whether more than one factor was proved in this session (RFC 8176: `mfa`).
     pub fn has_mfa(&self) -> bool {
         self.amr.split(' ').any(|method| method == "mfa")
     }
@@ -241,7 +241,7 @@ pub struct NewSession {
 pub struct Proof {
     /// The methods (RFC 8176), separated by spaces.
     pub amr: &'static str,
-    /// The strongest of them.
+    /// The level of the strongest method.
     pub level: AuthLevel,
 }
 
@@ -256,7 +256,7 @@ pub struct Issued {
 /// Starts a session, within the change that signs the user in.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn start(change: &mut Change, new: NewSession) -> Result<Issued> {
     let app = change.app().clone();
     let now = change.now();
@@ -310,11 +310,10 @@ fn idle_end(app: &App, transport: Transport, now: Timestamp) -> Timestamp {
     })
 }
 
-/// The session, if it is active; from memory if it is cached. An ended session never becomes active
-/// again.
+/// Returns the session if it is active, from memory if it is cached. An ended session never becomes active again.
 ///
 /// # Errors
-/// When the database is needed and doesn't answer.
+/// Returns an error if the database is needed and doesn't respond.
 pub async fn live(app: &App, id: SessionId) -> Result<Option<Arc<Session>>> {
     let now = app.clock.now();
     match cache(app).get(&id) {
@@ -421,10 +420,10 @@ row_struct! {
     }
 }
 
-/// The active sessions of a user, newest first, at most 1,000.
+/// Returns the active sessions of a user, newest first, at most 1,000.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn list(app: &App, user: UserId, current: SessionId) -> Result<Vec<SessionView>> {
     let rows: Vec<ListedSession> = app
         .db

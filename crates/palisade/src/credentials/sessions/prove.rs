@@ -17,15 +17,16 @@ use crate::error::{Result, bad_token};
 use crate::id::SessionId;
 use crate::{tokens, users};
 
-/// How long a process remembers whose a cookie is. Neither endings nor replacements wait for it.
+/// How long a process caches which session a cookie belongs to. Ending a session or replacing a cookie takes effect
+/// without waiting for it.
 const COOKIE_REMEMBERED_FOR: Duration = Duration::from_secs(15 * 60);
 /// A cookie session is extended at most this often.
 const EXTEND_AFTER: Duration = Duration::from_secs(60);
 
-/// The caller behind an access token, if its session is active.
+/// Returns the caller behind an access token, if its session is active.
 ///
 /// # Errors
-/// `access.invalid_token`; or the database is needed and doesn't answer.
+/// Fails with `access.invalid_token`, or if the database is needed and doesn't respond.
 pub async fn of_access_token(app: &App, token: &str) -> Result<Identity> {
     let token = tokens::verify(app, token).await?;
     let mut session = live(app, token.session).await?.ok_or_else(bad_token)?;
@@ -85,8 +86,8 @@ async fn identity(
     })
 }
 
-/// A session that lacks the factor its user has, read once more: it may have been read before the factor was set up
-/// within it, and the user after that.
+/// Reads again a session that lacks its user's factor. The session may have been read before the factor was set up in
+/// it, and the user afterwards.
 async fn again(app: &App, session: &Session, secret: SecretRef) -> Result<Arc<Session>> {
     cache(app).forget(&session.id, app.clock.monotonic());
     let session = live(app, session.id).await?.ok_or_else(bad_token)?;
@@ -100,7 +101,8 @@ async fn again(app: &App, session: &Session, secret: SecretRef) -> Result<Arc<Se
     if good && session.has_mfa() { Ok(session) } else { Err(bad_token()) }
 }
 
-/// Whose a cookie is: the newest one of a session, or one that was replaced within the grace.
+/// Returns the owner of a cookie, if the cookie is the newest one of its session or was replaced within the grace
+/// period.
 async fn owner_of(app: &App, digest: [u8; 32]) -> Result<Option<Owner>> {
     match app.state::<Known>().cookies.get(&digest, app.clock.monotonic()) {
         Some(owner) => Ok(Some(owner)),
@@ -134,7 +136,7 @@ async fn look_up_owner(app: &App, digest: [u8; 32]) -> Result<Option<Owner>> {
     Ok(Some(owner))
 }
 
-/// Moves the idle end of a cookie session on, in the background: the request doesn't wait for it.
+/// Extends the idle timeout of a cookie session in the background, so that the request doesn't wait for it.
 fn extend(app: &App, session: &Arc<Session>) {
     let now = app.clock.now();
     if now.since(session.last_used_at) < EXTEND_AFTER {
@@ -160,6 +162,6 @@ async fn write_extension(app: &App, session: &Session) -> Result<()> {
     let sql = "update sessions set last_used_at = $2, idle_expires_at = $3
          where id = $1 and ended_at is null and idle_expires_at < $3";
     let args = args![session.id, session.last_used_at, session.idle_expires_at];
-    app.upkeep("using a session is no change of it").run(sql, args).await?;
+    app.upkeep("recording the use of a session does not change the session").run(sql, args).await?;
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! Refresh: a secret is used once and replaced by its successor.
 //!
-//! A client may not receive the response to its refresh, and send the same secret again. Within
+//! If a client doesn't receive the response to its refresh, it may send the same secret again. Within
 //! `sessions.refresh_grace`, and while the successor is unused, the client gets the same successor. The successor is
 //! sealed under a key derived from the parent secret, so that only the parent's holder can get it again. It is wiped
-//! when it is first used, or after the grace. Any other repeat means that two parties hold the secret: the session
-//! ends, and the audit log records this (RFC 9700 section 4.14.2).
+//! when it is first used, or after the grace period. Any other repeat means that two parties hold the secret: the
+//! session ends, and the audit log records this (RFC 9700 section 4.14.2).
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::{keys, users};
 /// Replaces a secret with its successor.
 ///
 /// # Errors
-/// `sessions.ended` if the secret is unknown or used up, its session has ended, or its user is disabled.
+/// Fails with `sessions.ended` if the secret is unknown or used up, its session has ended, or its user is disabled.
 pub async fn refresh(
     app: &App,
     actor: &Actor,
@@ -57,15 +57,15 @@ pub async fn refresh(
         Transport::Token => cache(app).forget(&session.id, app.clock.monotonic()),
         Transport::Cookie => change.publish(RENEWED_TOPIC, session.id.0),
     }
-    change.commit_quietly("a refresh goes on with a session; its start and end are events").await?;
+    change.commit_quietly("a refresh continues a session; its start and end are events").await?;
     Ok(Issued { session, secret: successor })
 }
 
-/// The active session of a refresh token, without using up the token. If `spent` is true, a token that was already used
-/// is accepted too.
+/// Returns the active session of a refresh token, without using up the token. If `spent` is true, a token that was
+/// already used is accepted too.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn of_refresh_token(app: &App, token: &str, spent: bool) -> Result<Option<Arc<Session>>> {
     let Some(digest) = opaque::digest(Transport::Token.prefix(), token) else { return Ok(None) };
     let row: Option<(SessionId, Option<Timestamp>)> = app
@@ -84,7 +84,7 @@ pub async fn of_refresh_token(app: &App, token: &str, spent: bool) -> Result<Opt
 /// Renews a session whose user has proved their identity again. Its earlier credentials are no longer valid.
 ///
 /// # Errors
-/// `sessions.ended`; or the database fails.
+/// Fails with `sessions.ended`, or if the database fails.
 pub async fn renew(
     change: &mut Change,
     user: UserId,
@@ -118,10 +118,10 @@ pub async fn renew(
     Ok(Issued { session, secret })
 }
 
-/// Records in a session a proof that its user has given in addition to earlier ones.
+/// Adds a proof that the user has given to the earlier ones recorded in a session.
 ///
 /// # Errors
-/// `sessions.ended`; or the database fails.
+/// Fails with `sessions.ended`, or if the database fails.
 pub async fn raise_level(
     change: &mut Change,
     user: UserId,
@@ -135,7 +135,7 @@ pub async fn raise_level(
     Ok(())
 }
 
-/// A live session of a user, its row held until the change ends.
+/// Returns an active session of a user, and locks its row until the change ends.
 async fn lock_row(change: &mut Change, user: UserId, id: SessionId) -> Result<Session> {
     let row: Option<SessionRow> = change
         .maybe(
@@ -176,7 +176,7 @@ fn ended() -> Error {
     )
 }
 
-/// Goes on with the live session of a secret, in the one statement that also reads it.
+/// Extends the active session of a secret, and reads it in the same statement.
 async fn take_up(
     change: &mut Change,
     digest: [u8; 32],
@@ -218,7 +218,7 @@ pub(super) async fn store_secret(
     Ok(())
 }
 
-/// Uses a secret up, once: of any number of attempts at the same moment one succeeds.
+/// Uses up a secret. Of any number of simultaneous attempts, only one succeeds.
 async fn use_up(
     change: &mut Change,
     session: &Session,
@@ -257,7 +257,8 @@ fn successor_key(secret: &SecretString) -> SealingKey {
 
 type Parent = (Option<Timestamp>, Option<Vec<u8>>, Option<[u8; 32]>, Option<Timestamp>);
 
-/// A secret that was used before: the same successor within the grace, else the end of the session.
+/// Handles a secret that was used before: returns the same successor within the grace period, and otherwise ends the
+/// session.
 async fn repeat(
     mut change: Change,
     session: Session,
@@ -279,7 +280,9 @@ async fn repeat(
         let opened = successor_key(secret).open(&digest, &sealed).map_err(Error::internal)?;
         let text = std::str::from_utf8(opened.expose()).map_err(Error::internal)?;
         let secret = SecretString::from(text);
-        change.commit_quietly("a repeat within the grace goes on with the session").await?;
+        change
+            .commit_quietly("a repeated refresh within the grace period continues the session")
+            .await?;
         return Ok(Issued { session, secret });
     }
     if within && successor.is_none() {

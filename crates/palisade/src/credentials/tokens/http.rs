@@ -15,8 +15,8 @@ use crate::http::Routes;
 use crate::http::describe::{Describe, Description};
 use crate::keys;
 
-/// Public keys. They may be cached, short enough that a verifier sees a new key soon; on an unknown
-/// `kid` it should look at once.
+/// A response with public keys. It may be cached, but only so long that a verifier gets a new key soon. On an unknown
+/// `kid`, a verifier should fetch the keys again immediately.
 struct Published<T>(T);
 
 impl<T: Serialize> IntoResponse for Published<T> {

@@ -4,7 +4,7 @@
 //!
 //! - A token is a JWT (RFC 9068) or a PASETO v4. Its key determines the algorithm, never its header.
 //! - A verified signature is cached only until the token expires, and doesn't show that the session is active. Every
-//!   request checks that, see [`crate::sessions`].
+//!   request checks the session separately; see [`crate::sessions`].
 //!
 //! The keys belong to [`crate::keys`].
 
@@ -55,7 +55,7 @@ pub struct AccessToken {
     pub generation: i64,
     /// When the user proved their identity (`auth_time`).
     pub authenticated_at: Timestamp,
-    /// When it expires (`exp`).
+    /// When the token expires (`exp`).
     pub expires_at: Timestamp,
 }
 
@@ -81,7 +81,7 @@ pub struct Grant {
 /// Signs an access token. Returns it with its lifetime in seconds.
 ///
 /// # Errors
-/// When the keys can't be read, or the session ends in less than a second.
+/// Returns an error if the keys can't be read, or the session ends in less than a second.
 pub async fn issue(app: &App, grant: Grant) -> Result<(SecretString, i64)> {
     let now = app.clock.now();
     let life = app.settings.tokens.access_ttl.min(grant.session_ends_at.since(now));
@@ -107,13 +107,13 @@ pub async fn issue(app: &App, grant: Grant) -> Result<(SecretString, i64)> {
     Ok((token.into(), life))
 }
 
-/// The client that RFC 9068 wants named: the application itself is the only one.
+/// The `client_id` that RFC 9068 requires. The application itself is the only client.
 const CLIENT: &str = "palisade";
 
 /// Verifies an access token: signature, kind, issuer, audience, time.
 ///
 /// # Errors
-/// `access.invalid_token`; or the keys can't be read.
+/// Fails with `access.invalid_token`, or if the keys can't be read.
 pub async fn verify(app: &App, token: &str) -> Result<Arc<AccessToken>> {
     let digest = fingerprint(token.as_bytes());
     let memory = &app.state::<Verified>().0;
@@ -134,10 +134,10 @@ pub async fn verify(app: &App, token: &str) -> Result<Arc<AccessToken>> {
     Ok(good)
 }
 
-/// All claims of a valid access token.
+/// Verifies an access token and returns all its claims.
 ///
 /// # Errors
-/// `access.invalid_token`; or the keys can't be read.
+/// Fails with `access.invalid_token`, or if the keys can't be read.
 pub async fn claims(app: &App, token: &str) -> Result<AccessClaims> {
     let verdict = keys::ring(app).await?.verifier.verify(token, app.clock.now().as_seconds());
     verdict.map_err(|_| bad_token())
@@ -153,7 +153,7 @@ fn read(claims: &AccessClaims) -> Option<AccessToken> {
     })
 }
 
-/// The longest time that a token is valid, and so the time for which an ending must be remembered.
+/// Returns the longest time for which a token is valid, and therefore for which an ended session must be remembered.
 pub fn longest_life(app: &App) -> Duration {
     app.settings.tokens.access_ttl + Duration::from_secs(60)
 }

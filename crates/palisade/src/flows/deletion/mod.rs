@@ -2,8 +2,8 @@
 //!
 //! # Promises
 //!
-//! - A user who requests deletion is signed out at once and deleted after `users.deletion_grace`, unless they sign in
-//!   before then. A user whom an administrator deletes is deleted at once.
+//! - A user who requests deletion is signed out immediately and deleted after `users.deletion_grace`, unless they sign
+//!   in before then. A user whom an administrator deletes is deleted immediately.
 //! - No rows of a deleted user remain except the events of the audit log, which refer to the user by id and whose
 //!   personal parts can no longer be read.
 
@@ -51,11 +51,10 @@ static EMAIL: EmailTemplate = EmailTemplate {
     prepare: mail::as_written,
 };
 
-/// Signs a user out everywhere and deletes them after the grace period, or at once if there is
-/// none.
+/// Signs a user out everywhere and deletes them after the grace period, or immediately if there is none.
 ///
 /// # Errors
-/// Not found; `users.last_admin`; or the database fails.
+/// Fails with 404; `users.last_admin`; or if the database fails.
 pub async fn ask_for_deletion(app: &App, actor: &Actor, user: &User) -> Result<()> {
     let grace = app.settings.users.deletion_grace;
     let mut change = app.change_holding(actor, &held_for_deletion(user.id)).await?;
@@ -70,15 +69,15 @@ pub async fn ask_for_deletion(app: &App, actor: &Actor, user: &User) -> Result<(
     change.commit(DELETION_ASKED.about(user.id)).await
 }
 
-/// The holds of a change that deletes a user.
+/// Returns the holds of a change that deletes a user.
 pub fn held_for_deletion(user: UserId) -> [Hold; 2] {
     [Hold::Alone(user), Hold::Administrators]
 }
 
-/// Deletes a user now.
+/// Deletes a user immediately.
 ///
 /// # Errors
-/// Not found; `users.last_admin`; or the database fails.
+/// Fails with 404; `users.last_admin`; or if the database fails.
 pub async fn delete(mut change: Change, user: &User) -> Result<()> {
     // Before the rows go: every process must hear of the endings.
     credentials::end(&mut change, End::of(user.id, Act::Deleted)).await?;
@@ -87,7 +86,7 @@ pub async fn delete(mut change: Change, user: &User) -> Result<()> {
     change.commit(DELETED.about(user.id)).await
 }
 
-/// Deletes the users who requested it and didn't sign in again.
+/// Deletes the users who requested deletion and didn't sign in again.
 async fn delete_due(app: &App) -> Result<()> {
     let due: Vec<(UserId,)> = app
         .db

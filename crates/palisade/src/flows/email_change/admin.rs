@@ -19,7 +19,7 @@ pub struct Changes {
 /// Changes a user on behalf of an administrator.
 ///
 /// # Errors
-/// Not found; `users.email_taken`; `users.service_account`; or the database fails.
+/// Fails with 404; `users.email_taken`; `users.service_account`; or if the database fails.
 pub async fn alter(mut change: Change, user: &User, changes: Changes) -> Result<()> {
     let email = changes.email.filter(|email| email.as_str() != user.email);
     let mut fields = Vec::new();
@@ -44,7 +44,7 @@ pub async fn alter(mut change: Change, user: &User, changes: Changes) -> Result<
     change.commit(users::CHANGED.about(user.id).detail("field", fields.join(" "))).await
 }
 
-/// Gives a user another email address at the word of an administrator; it counts as unproven.
+/// Changes a user's email address on behalf of an administrator. The new email address counts as unverified.
 async fn move_to(change: &mut Change, user: UserId, old: &str, email: &Email) -> Result<()> {
     // SECURITY: anyone who reads the mail of an earlier email can't take it back either
     // (test: users_are_changed_and_deleted).

@@ -110,14 +110,14 @@ static ANNOUNCE: EmailTemplate = EmailTemplate {
     prepare: prepare_announcement,
 };
 
-/// The value of the template that names the change of email.
+/// The name of the template value that identifies the change of email address.
 const CHANGE: &str = "change";
 
 /// Records that a user requested another email address, and sends a link to it. Doesn't reveal whether the email
 /// address has an account.
 ///
 /// # Errors
-/// `mail.off`; not found; or the database fails.
+/// Fails with `mail.off`; not found; or if the database fails.
 pub async fn ask(app: &App, actor: &Actor, user: UserId, email: &Email) -> Result<()> {
     mail::needed(app)?;
     let mut change = app.change(actor).await?;
@@ -168,7 +168,9 @@ fn prepare_confirmation(app: &App, content: Content) -> BoxFuture<'_, Result<Opt
                 args![id, opaque::digest(CONFIRM_PREFIX, token.expose())],
             )
             .await?;
-        change.commit_quietly("a link for a change of email; what it leads to is an event").await?;
+        change
+            .commit_quietly("a link to change the email address is created; using it is an event")
+            .await?;
         Ok((stored == 1).then(|| Content::to(&to).with_link(app, "email", &token)))
     })
 }
@@ -187,7 +189,9 @@ fn prepare_announcement(app: &App, content: Content) -> BoxFuture<'_, Result<Opt
                 args![id, opaque::digest(UNDO_PREFIX, token.expose())],
             )
             .await?;
-        change.commit_quietly("a link for a change of email; what it leads to is an event").await?;
+        change
+            .commit_quietly("a link to change the email address is created; using it is an event")
+            .await?;
         Ok((stored == 1).then(|| Content::to(&to).with_link(app, "undo", &token)))
     })
 }
@@ -208,10 +212,10 @@ pub struct EmailChange {
     pub confirmed_at: Option<Timestamp>,
 }
 
-/// The stored changes of a user's email address: those that are pending, and those that can be undone.
+/// Returns the stored changes of a user's email address: those that are pending, and those that can be undone.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn kept_changes(app: &App, user: UserId) -> Result<Vec<EmailChange>> {
     let rows: Vec<(String, String, Timestamp, Option<Timestamp>)> = app
         .db
@@ -230,7 +234,7 @@ pub async fn kept_changes(app: &App, user: UserId) -> Result<Vec<EmailChange>> {
     Ok(rows.into_iter().map(view).collect())
 }
 
-/// A change of email whose link someone has.
+/// A change of email address that can still be confirmed with its link.
 struct Pending {
     id: Uuid,
     user: UserId,
@@ -241,7 +245,7 @@ struct Pending {
 
 type Row = (Uuid, UserId, String, String, Vec<u8>, i64);
 
-/// The change that a link belongs to: not after the password or the email was changed.
+/// Returns the change that a link belongs to. The link stops working when the password or the email address is changed.
 async fn pending(app: &App, token: &SecretString) -> Result<Pending> {
     let digest = opaque::digest(CONFIRM_PREFIX, token.expose()).ok_or_else(bad_token)?;
     let row: Option<Row> = app
@@ -265,8 +269,8 @@ async fn pending(app: &App, token: &SecretString) -> Result<Pending> {
 /// Changes the email address, with the account's password and the token that was sent to the new email address.
 ///
 /// # Errors
-/// `recovery.bad_token`; `passwords.wrong`; `lockout.locked`; `users.email_taken`; 503 if the hashing queue is full; or
-/// the database fails.
+/// Fails with `recovery.bad_token`; `passwords.wrong`; `lockout.locked`; `users.email_taken`; 503 if the hashing queue
+/// is full; or if the database fails.
 pub async fn confirm(
     app: &App,
     actor: &Actor,
@@ -282,7 +286,9 @@ pub async fn confirm(
     let mut change = app.change_holding(actor, &[Hold::Alone(pending.user)]).await?;
     if let Verdict::Wrong = verdict {
         guess.wrong(&mut change).await?;
-        change.commit_quietly("a wrong password for a link; too many of them are an event").await?;
+        change
+            .commit_quietly("a wrong password for a link is counted; too many of them are an event")
+            .await?;
         let detail = "This is not the password of the account.";
         return Err(Error::bad_field("/password", "passwords.wrong", detail));
     }
@@ -309,14 +315,15 @@ pub async fn confirm(
     change.commit(CHANGED.about(pending.user).personal("email", pending.email.as_str())).await
 }
 
-/// Counts a guess at the password for a link: such links of a user share a count of their own, so that anyone who
-/// got a mistyped one can't lock the account.
+/// Counts a guess at the password that a link requires. All such links of a user share a separate count, so that anyone
+/// who received a link at a mistyped email address can't lock the account.
 async fn count(app: &App, actor: &Actor, pending: &Pending) -> Result<Guess> {
     let account = Account::of_link(app, &format!("email change of {}", pending.user));
     lockout::admit(app, actor, account, Client::Unknown).await?.counted(app)
 }
 
-/// Gives a user an email address, and ends what ends with it: links that were sent to the one before, and more.
+/// Sets a user's email address and ends the credentials that the act ends, such as links that were sent to the previous
+/// email address.
 async fn settle(change: &mut Change, act: End, email: &Email, verified: bool) -> Result<()> {
     let user = act.user;
     users::set_email(change, user, email, verified).await?;
@@ -330,14 +337,14 @@ async fn settle(change: &mut Change, act: End, email: &Email, verified: bool) ->
     credentials::end(change, act).await.map(drop)
 }
 
-/// Voids changes of email that aren't confirmed. Links aren't counted.
+/// Voids changes of email address that aren't confirmed. Returns 0, because links aren't counted.
 async fn void_asked(change: &mut Change, user: UserId) -> Result<usize> {
     let sql = "delete from email_changes where user_id = $1 and confirmed_at is null";
     change.run(sql, args![user]).await?;
     Ok(0)
 }
 
-/// Voids what undoes changes of email: of those that were asked for after a moment, or all.
+/// Voids the undo links of changes of email address: those that were requested at `since` or later, or all of them.
 async fn void_undoing(
     change: &mut Change,
     user: UserId,
@@ -351,7 +358,7 @@ async fn void_undoing(
     Ok(0)
 }
 
-/// Whether someone else than this user may still take an email back.
+/// Returns whether a user other than this one may still take an email address back.
 async fn is_reserved(change: &mut Change, key: &str, user: Option<UserId>) -> Result<bool> {
     let now = change.now();
     let row: Option<(i64,)> = change
@@ -368,8 +375,8 @@ async fn is_reserved(change: &mut Change, key: &str, user: Option<UserId>) -> Re
 /// Restores the account's previous email address, with a new password. No session is started.
 ///
 /// # Errors
-/// `recovery.bad_token`; a broken password rule; `users.email_taken`; 503 if the hashing queue is full; or the database
-/// fails.
+/// Fails with `recovery.bad_token`; a broken password rule; `users.email_taken`; 503 if the hashing queue is full; or
+/// if the database fails.
 pub async fn undo(
     app: &App,
     actor: &Actor,
@@ -425,7 +432,8 @@ pub async fn undo(
 async fn prune(app: &App) -> Result<()> {
     let sql = "delete from email_changes
          where (confirmed_at is null and expires_at < $1) or undo_until < $1";
-    let upkeep = app.upkeep("changes of email that have expired or can't be undone any more");
+    let upkeep =
+        app.upkeep("email changes that have expired or can no longer be undone are deleted");
     upkeep.run(sql, args![app.clock.now()]).await?;
     Ok(())
 }

@@ -62,7 +62,7 @@ struct Export {
     activity: Vec<EventView>,
 }
 
-/// So many events are read at once.
+/// The number of events that are read at a time.
 const PAGE: i64 = 1000;
 
 /// Gathers it.

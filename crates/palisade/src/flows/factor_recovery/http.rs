@@ -1,4 +1,4 @@
-//! Removing lost factors with a link, or cancelling the removal, and the page behind the link.
+//! The routes for removing lost factors with a link and for canceling the removal, and the page behind the link.
 
 use std::time::Duration;
 

@@ -89,7 +89,8 @@ const PREFIX: &str = "pal_fr_";
 /// How long the link works after the waiting period.
 const USED_WITHIN: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// What makes a request one that may still be used: no new password, no new factor and no proof of one since.
+/// The condition under which a request may still be used: no new password, no new factor, and no proof of a factor
+/// since the request.
 macro_rules! unanswered {
     () => {
         "not exists (select 1 from passwords p
@@ -102,11 +103,11 @@ macro_rules! unanswered {
 }
 
 /// Records that a client that proved the password requested the removal of the factors of `user`, and notifies the
-/// owner. An earlier request stays pending unchanged. Returns `false` if the challenge ended in the meantime: the
+/// owner. An earlier request remains pending and unchanged. Returns `false` if the challenge ended in the meantime: the
 /// password that it depends on may have been replaced, or the user deleted.
 ///
 /// # Errors
-/// `recovery.factors_off`; `mail.off`; or the database fails.
+/// Fails with `recovery.factors_off`; `mail.off`; or if the database fails.
 pub async fn ask(app: &App, actor: &Actor, user: UserId, challenge: &Challenge) -> Result<bool> {
     let delay = delay(app)?;
     mail::needed(app)?;
@@ -164,7 +165,7 @@ fn prepare(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>
                 args![user, opaque::digest(PREFIX, token.expose())],
             )
             .await?;
-        change.commit_quietly("a link for lost factors; what it leads to is an event").await?;
+        change.commit_quietly("a link for lost factors is created; using it is an event").await?;
         Ok((stored == 1).then(|| content.with_link(app, "factors", &token)))
     })
 }
@@ -174,8 +175,8 @@ type Row = (UserId, Timestamp, Vec<u8>, i64);
 /// Removes the factors, with the token of the emailed link and the password, once the waiting period has passed.
 ///
 /// # Errors
-/// `recovery.bad_token`; `recovery.too_early`; `passwords.wrong`; `lockout.locked`; 503 if the hashing queue is full;
-/// or the database fails.
+/// Fails with `recovery.bad_token`; `recovery.too_early`; `passwords.wrong`; `lockout.locked`; 503 if the hashing queue
+/// is full; or if the database fails.
 pub async fn finish(
     app: &App,
     actor: &Actor,
@@ -217,7 +218,9 @@ pub async fn finish(
     let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
     if let Verdict::Wrong = verdict {
         guess.wrong(&mut change).await?;
-        change.commit_quietly("a wrong password for a link; too many of them are an event").await?;
+        change
+            .commit_quietly("a wrong password for a link is counted; too many of them are an event")
+            .await?;
         let detail = "This is not the password of the account.";
         return Err(Error::bad_field("/password", "passwords.wrong", detail));
     }
@@ -242,7 +245,7 @@ pub async fn finish(
 /// Cancels the removal, with the token of the emailed link.
 ///
 /// # Errors
-/// `recovery.bad_token`; or the database fails.
+/// Fails with `recovery.bad_token`, or if the database fails.
 pub async fn cancel(app: &App, actor: &Actor, token: &SecretString) -> Result<()> {
     let digest = opaque::digest(PREFIX, token.expose()).ok_or_else(bad_token)?;
     let mut change = app.change(actor).await?;
@@ -253,7 +256,7 @@ pub async fn cancel(app: &App, actor: &Actor, token: &SecretString) -> Result<()
     change.commit(CANCELLED.about(user)).await
 }
 
-/// Voids a request, with what it rests on. Links aren't counted.
+/// Voids a request when a credential that it depends on ends. Returns 0, because links aren't counted.
 async fn void(change: &mut Change, user: UserId) -> Result<usize> {
     change.run("delete from factor_recoveries where user_id = $1", args![user]).await?;
     Ok(0)
@@ -262,7 +265,7 @@ async fn void(change: &mut Change, user: UserId) -> Result<usize> {
 /// Cancels the removal when the owner proves a factor, in the same change, because the factor isn't lost.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn not_lost(change: &mut Change, user: UserId) -> Result<()> {
     let row: Option<(UserId,)> = change
         .maybe("delete from factor_recoveries where user_id = $1 returning user_id", args![user])
@@ -274,7 +277,7 @@ pub async fn not_lost(change: &mut Change, user: UserId) -> Result<()> {
 }
 
 async fn prune(app: &App) -> Result<()> {
-    let upkeep = app.upkeep("links for lost factors that have expired");
+    let upkeep = app.upkeep("expired links for lost factors are deleted");
     let sql = "delete from factor_recoveries where expires_at < $1";
     upkeep.run(sql, args![app.clock.now()]).await?;
     Ok(())

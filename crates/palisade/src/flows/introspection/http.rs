@@ -84,7 +84,7 @@ async fn introspect_token(
     introspect(&app, form.token.expose()).await.map(Json)
 }
 
-/// 200 with nothing: RFC 7009 section 2.2 asks for that status.
+/// An empty response with status 200, as RFC 7009 section 2.2 requires.
 struct Revoked;
 
 impl IntoResponse for Revoked {
@@ -108,7 +108,7 @@ async fn end(
     Ok(Revoked)
 }
 
-/// What a compact JWS is sent as (RFC 7515 section 9.2.1).
+/// The media type of a compact JWS (RFC 7515 section 9.2.1).
 const JOSE: &str = "application/jose";
 const EVENTS: &str = "text/event-stream";
 

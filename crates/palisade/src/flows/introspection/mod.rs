@@ -4,8 +4,8 @@
 //! # Promises
 //!
 //! - A token is reported as active only while this server would accept a request with it.
-//! - The feed omits no ending that was confirmed before the time that it states. Each page is signed and states when it
-//!   was created, so that a verifier notices when it is cut off from the feed.
+//! - The feed includes every ending that was confirmed before the time that it states. Each page is signed and states
+//!   when it was created, so that a verifier can detect that it is cut off from the feed.
 //!
 //! The feed's rows belong to [`crate::feed`].
 
@@ -43,28 +43,28 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-/// How many streams of the feed are open at once.
+/// The maximum number of streams of the feed that are open at the same time.
 const MOST_STREAMS: usize = 64;
 
-/// How many of them one user has, so that no one takes them all.
+/// The maximum number of open streams per user, so that no one takes them all.
 const MOST_OF_ONE: usize = 8;
 
-/// What the streams share.
+/// The state that the streams share.
 struct Streams {
-    /// Changes when something has ended.
+    /// Notifies the streams when a credential has ended.
     endings: watch::Sender<()>,
-    /// Whose the open ones are.
+    /// The user of each open stream.
     seats: Arc<Mutex<Vec<UserId>>>,
 }
 
-/// A place among the streams, given back when it is dropped.
+/// A place for one stream, released when it is dropped.
 struct Seat {
     seats: Arc<Mutex<Vec<UserId>>>,
     user: UserId,
 }
 
 impl Streams {
-    /// A place for one more, if there is one.
+    /// Returns a place for one more stream of a user, if there is one.
     fn seat(&self, user: UserId) -> Option<Seat> {
         let mut taken = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
         // SECURITY: (test: nobody_takes_all_streams)

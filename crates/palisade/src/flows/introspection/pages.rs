@@ -1,9 +1,9 @@
 //! Pages of the revocation feed, as signed statements.
 //!
-//! On PostgreSQL commits become visible out of the order of their numbers, so reading a number doesn't prove that all
-//! lower ones were visible. A [`Cursor`] therefore has two parts: every number up to `low` is certain to have been
-//! read, and `at` is the position that the current pass has reached. When a pass is complete, the next one begins again
-//! from `low` and repeats everything above it. Applying an ending twice is harmless.
+//! On PostgreSQL, commits don't always become visible in the order of their numbers, so reading a number doesn't prove
+//! that all lower ones were visible. A [`Cursor`] therefore has two parts: every number up to `low` is certain to have
+//! been read, and `at` is the position that the current pass has reached. When a pass is complete, the next one begins
+//! again from `low` and repeats everything above it. Applying an ending twice is harmless.
 //!
 //! A cursor also carries the [`Mark`] of the row `at`. A restored database assigns the same numbers again. The mark
 //! then doesn't match, and the page states that it starts over.
@@ -24,11 +24,12 @@ use crate::feed::{Asked, Mark, Told};
 use crate::settings::TokenFormat;
 use crate::{keys, tokens};
 
-/// `typ` of a page: what was signed for one purpose serves no other (RFC 8725 section 3.11).
+/// The `typ` of a page, which prevents a statement that was signed for one purpose from serving another (RFC 8725
+/// section 3.11).
 const TYPE: &str = "revocations+jwt";
-/// How long a page is to be believed, in seconds.
+/// How long a page is valid, in seconds.
 const BELIEVED_FOR: i64 = 10;
-/// How many endings stand on a page.
+/// The maximum number of endings on a page.
 const PAGE: i64 = 500;
 
 /// The position of a reader in the feed.
@@ -87,7 +88,7 @@ pub(super) struct EndedCredential {
 }
 
 impl Serialize for EndedCredential {
-    /// The id is in a field that is named after the kind, such as `session_id`.
+    /// Serializes the ending. The id is in a field that is named after the kind, such as `session_id`.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut item = serializer.serialize_map(Some(4))?;
         item.serialize_entry("sequence", &self.sequence)?;
@@ -98,8 +99,7 @@ impl Serialize for EndedCredential {
     }
 }
 
-/// The stream that a page belongs to, and the page's number in it, so that the reader notices a page that was lost on
-/// the way.
+/// The stream that a page belongs to, and the page's number in it, so that the reader can detect a lost page.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Place {
     pub(super) id: Uuid,
@@ -116,14 +116,14 @@ pub(super) struct Page {
     highest: i64,
     pub(super) next: Cursor,
     pub(super) more: bool,
-    /// Whether the given cursor is unknown, so that this page begins with the oldest ending.
+    /// Whether the given cursor is unknown, in which case this page begins with the oldest ending.
     pub(super) restarted: bool,
 }
 
-/// The credentials that have ended since `cursor` and that a verifier could still take for active.
+/// Returns the credentials that have ended since `cursor` and that a verifier could still consider active.
 ///
 /// # Errors
-/// When the database doesn't answer.
+/// Returns an error if the database doesn't respond.
 pub(super) async fn read(app: &App, cursor: Cursor) -> Result<Page> {
     // Before anything is read: what was answered by now is in the table.
     let time = app.clock.now();
@@ -166,10 +166,10 @@ pub(super) async fn read(app: &App, cursor: Cursor) -> Result<Page> {
 }
 
 impl Page {
-    /// The page, signed with the key that signs JWTs.
+    /// Signs the page with the key that signs JWTs.
     ///
     /// # Errors
-    /// When the keys can't be read.
+    /// Returns an error if the keys can't be read.
     pub(super) async fn sign(&self, app: &App, stream: Option<Place>) -> Result<String> {
         let issued = self.time.as_seconds();
         let mut claims = json!({

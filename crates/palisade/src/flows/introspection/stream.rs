@@ -17,26 +17,26 @@ use crate::error::{Error, Result};
 use crate::http::serve::Stopping;
 use crate::id::UserId;
 
-/// How often the caller's right to the stream is looked at.
+/// How often the caller's right to the stream is checked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// After so many looks without anything new a page is sent all the same: every three seconds.
+/// The number of checks without a new ending after which a page is sent anyway: every three seconds.
 const HEARTBEAT: u8 = 3;
-/// Endings come in bursts; so long they are gathered.
+/// How long endings are gathered before a page is sent, because they come in bursts.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// Someone who follows the feed.
+/// A client that follows the feed.
 struct Follower {
     app: App,
     /// The request that the gate admitted.
     admission: Admission,
     cursor: Cursor,
-    /// Of the next page.
+    /// The place of the next page.
     place: Place,
-    /// What was sent above the cursor's `low`, and needn't be sent again.
+    /// The numbers above the cursor's `low` that were already sent and needn't be sent again.
     sent: BTreeSet<i64>,
     endings: watch::Receiver<()>,
     stopping: Stopping,
-    /// Looks since the last page.
+    /// The number of checks since the last page.
     quiet: u8,
     _seat: Seat,
 }
@@ -44,7 +44,7 @@ struct Follower {
 /// Opens a stream of the feed, from `cursor` on.
 ///
 /// # Errors
-/// `verifiers.too_many_streams`.
+/// Fails with `verifiers.too_many_streams`.
 pub(super) fn open(
     app: &App,
     caller: UserId,
@@ -75,7 +75,7 @@ pub(super) fn open(
 }
 
 impl Follower {
-    /// The next event; none when the stream is over.
+    /// Returns the next event, or `None` when the stream has ended.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             match self.event().await {
@@ -101,7 +101,7 @@ impl Follower {
         }
     }
 
-    /// An event, if one is due.
+    /// Returns an event, if one is due.
     async fn event(&mut self) -> Result<Option<Bytes>> {
         // SECURITY: (tests: a_stream_ends_with_the_key_that_opened_it,
         // a_stream_ends_with_the_credential_that_opened_it)

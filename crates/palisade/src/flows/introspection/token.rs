@@ -7,7 +7,7 @@ use crate::credential::Introspection;
 use crate::error::{Kind, Result};
 use crate::users::{self, User};
 
-/// A token that isn't ours, or no longer good, isn't active; everything else stays an error.
+/// Returns `None` for a token that isn't ours or is no longer valid, and passes on every other error.
 fn good<T>(result: Result<Option<T>>) -> Result<Option<T>> {
     match result {
         Err(error) if error.kind() == Kind::NotSignedIn => Ok(None),
@@ -15,10 +15,10 @@ fn good<T>(result: Result<Option<T>>) -> Result<Option<T>> {
     }
 }
 
-/// The current state of a token.
+/// Returns the current state of a token.
 ///
 /// # Errors
-/// When the database is needed and doesn't answer.
+/// Returns an error if the database is needed and doesn't respond.
 pub(super) async fn introspect(app: &App, token: &str) -> Result<Introspection> {
     Ok(worth(app, token).await?.unwrap_or_default())
 }
@@ -41,7 +41,7 @@ async fn worth(app: &App, token: &str) -> Result<Option<Introspection>> {
 /// Ends the session of an access or refresh token, or revokes an API key. Does nothing if the token isn't active.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub(super) async fn revoke(app: &App, actor: &Actor, token: &str) -> Result<()> {
     let Some((methods, form)) = app.credentials.of_token(token) else { return Ok(()) };
     let Some(locate) = form.locate else { return Ok(()) };
@@ -52,7 +52,7 @@ pub(super) async fn revoke(app: &App, actor: &Actor, token: &str) -> Result<()> 
         Err(error) if error.kind() == Kind::NotFound => Ok(()),
         ended => {
             ended?;
-            change.commit_quietly("revoking a token noted its own event").await
+            change.commit_quietly("revoking a token records its own event").await
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The routes with which administrators let a user choose a password, and the page behind the link.
+//! The routes that administrators use to let a user choose a password, and the page behind the link.
 
 use std::time::Duration;
 
@@ -29,9 +29,9 @@ pub(super) const INVITE: Rule = Rule {
 pub(super) fn routes() -> Routes {
     Routes::at("/users")
         .post("/", needs(users::WRITE).fresh(), invite_user)
-        .summary("Creates a user and sends them a link to choose a password.\n\nThe link \
-               is valid for a week. `POST /auth/password/reset` takes its token.\n\nYou must hold \
-               all permissions of the roles.")
+        .summary("Creates a user and sends them a link to choose a password.\n\nThe link is valid \
+                  for a week. `POST /auth/password/reset` accepts its token.\n\nYou must hold all \
+                  permissions of the roles.")
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "users.email_taken")
         .or(Kind::TooMany, "request.too_many")
@@ -49,7 +49,7 @@ pub(super) fn routes() -> Routes {
         .and(Routes::root().get("/account/invite", ANYONE, page))
 }
 
-/// The page where people choose their first password, behind the link.
+/// The page behind the link, where users choose their first password.
 const PAGE: Page = Page {
     title: "Welcome",
     scripts: &["account.js"],

@@ -41,7 +41,7 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-/// An invitation waits for a week.
+/// The lifetime of an invitation: one week.
 const LIVES: Duration = Duration::from_secs(7 * 24 * 3600);
 
 static EMAIL: EmailTemplate = EmailTemplate {
@@ -64,7 +64,7 @@ pub struct Invitation {
 /// Creates a user without a password and sends them a link to choose one.
 ///
 /// # Errors
-/// `mail.off`; `users.email_taken`; `roles.unknown`; `access.exceeds_own`; or the database fails.
+/// Fails with `mail.off`; `users.email_taken`; `roles.unknown`; `access.exceeds_own`; or if the database fails.
 pub async fn invite(app: &App, actor: &Actor, invitation: Invitation) -> Result<UserId> {
     mail::needed(app)?;
     let mut change = app.change(actor).await?;
@@ -81,7 +81,7 @@ pub async fn invite(app: &App, actor: &Actor, invitation: Invitation) -> Result<
 /// Sends a link to choose a password, on behalf of an administrator or the operator.
 ///
 /// # Errors
-/// `mail.off`; not found; `users.disabled`; or the database fails.
+/// Fails with `mail.off`; not found; `users.disabled`; or if the database fails.
 pub async fn send_link(mut change: Change, user: UserId) -> Result<()> {
     mail::needed(change.app())?;
     let found = users::find_now(&mut change, user).await?.ok_or_else(Error::not_found)?;

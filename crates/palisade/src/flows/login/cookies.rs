@@ -17,8 +17,8 @@ pub(super) const CHALLENGE: CookieName =
 
 const CHALLENGE_PREFIX: &str = "pal_cc_";
 
-/// The secret to which a challenge is bound, in addition to the client's software. In a browser, it is the value of the
-/// browser's cookie, or a new one.
+/// Returns the secret to which a challenge is bound, in addition to the client's software. In a browser, it is the
+/// value of the browser's cookie, or a new one.
 pub(super) fn challenge_secret(
     app: &App,
     browser: bool,

@@ -44,8 +44,8 @@ pub(super) async fn enter(mut change: Change, entering: Entering) -> Result<Sign
     Ok(SignedIn { issued, device: entering.device })
 }
 
-/// Tells the owner of a sign-in from a device that no one has seen here before: not the same software at the
-/// same IP address either, so that a script that keeps nothing isn't a new device every time.
+/// Notifies the owner of a sign-in from a new device. The same software at the same IP address as in an earlier session
+/// isn't a new device, so that a script that stores no device token isn't reported every time.
 async fn notify_owner(change: &mut Change, user: UserId) -> Result<()> {
     let actor = change.actor().clone();
     let ip = actor.ip.map(|ip| ip.to_string()).unwrap_or_default();

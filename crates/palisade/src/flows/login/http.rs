@@ -93,7 +93,7 @@ fn password_routes() -> Routes {
         .post("/reauthenticate", SIGNED_IN.enrolling(), prove_again)
         .summary(
             "Confirms your identity again, for operations that require a recent proof.\n\nReturns \
-             new credentials of the same session. The earlier ones stop working at once.",
+             new credentials of the same session. The earlier ones stop working immediately.",
         )
         .or(Kind::NotSignedIn, "sessions.ended")
         .or(Kind::Denied, "login.stronger_needed")
@@ -206,7 +206,7 @@ async fn prove_factor(
     welcome(&app, signed_in).await
 }
 
-/// The response to a completed sign-in.
+/// Creates the response to a completed sign-in.
 pub(super) async fn welcome(app: &App, signed_in: SignedIn) -> Result<Answer> {
     let token = signed_in.device.token(app);
     let transport = signed_in.issued.session.transport;
@@ -218,7 +218,7 @@ pub(super) async fn welcome(app: &App, signed_in: SignedIn) -> Result<Answer> {
     })
 }
 
-/// Six digits are a one-time code; what else is sent as a code is a recovery code.
+/// Treats six digits as a one-time code, and any other code as a recovery code.
 fn one_of_both(code: SecretString) -> Given {
     let text = code.expose();
     if text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -316,7 +316,7 @@ async fn login(
     }
 }
 
-/// The response to a sign-in that requires a second factor, with the cookie of its challenge.
+/// Creates the response to a sign-in that requires a second factor, with the cookie of its challenge.
 pub(super) fn ask(app: &App, challenged: &Challenged) -> Error {
     let cookie = HostCookie::new(CHALLENGE, &app.settings);
     let value = challenged.cookie.as_ref().and_then(|secret| cookie.set(secret.expose(), LIVES));

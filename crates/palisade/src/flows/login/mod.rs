@@ -125,7 +125,7 @@ pub struct SignedIn {
 /// Signs in with a password.
 ///
 /// # Errors
-/// `login.denied`; 503 if the hashing queue is full.
+/// Fails with `login.denied`; 503 if the hashing queue is full.
 pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Next> {
     let email = Email::parse(&attempt.email).ok();
     let device = attempt.device_token.as_ref().and_then(|token| Device::open(app, token.expose()));
@@ -171,7 +171,7 @@ pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Next>
     Err(deny(app, actor, email.as_ref(), reason).await)
 }
 
-/// A password that was right a moment ago.
+/// A password that was just verified as correct.
 struct Right {
     guess: Guess,
     device: Device,
@@ -180,7 +180,7 @@ struct Right {
     upgrade: Option<Hashed>,
 }
 
-/// The one decision about factors: a session, or a challenge.
+/// Makes the only decision about factors: starts a session, or creates a challenge.
 async fn go_on(app: &App, actor: &Actor, attempt: Attempt, right: Right) -> Result<Next> {
     let user = right.device.user;
     let mut change = app.change_holding(actor, &[Hold::Shared(user)]).await?;
@@ -217,14 +217,14 @@ async fn go_on(app: &App, actor: &Actor, attempt: Attempt, right: Right) -> Resu
     enter(change, entering).await.map(Next::In)
 }
 
-/// Why a sign-in is refused: for the audit log alone.
+/// The reason why a sign-in is refused, for the audit log only.
 struct Reason {
     about: Option<UserId>,
     cause: &'static str,
     admission: Admission,
 }
 
-/// Refuses; the answer is the same whatever the reason.
+/// Refuses a sign-in. The response is the same for every reason.
 async fn deny(app: &App, actor: &Actor, email: Option<&Email>, reason: Reason) -> Error {
     match write(app, actor, email, reason).await {
         Ok(()) => Error::new(
@@ -240,15 +240,15 @@ async fn deny(app: &App, actor: &Actor, email: Option<&Email>, reason: Reason) -
     }
 }
 
-/// The same for the same email, and for nothing else: who guesses at many emails can be told from who mistypes one.
-/// Only with the root key can a guess at it be tried.
+/// Returns a digest that is the same only for the same email, so that guesses at many emails can be told apart from one
+/// mistyped email. Testing a guess against the digest requires the root key.
 fn digest(app: &App, email: &Email) -> String {
     let secret = app.root.derive_bytes("addresses without an account");
     let digest = mac::keyed_digest(&secret, email.key().as_bytes());
     digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The event of a refusal.
+/// Creates the event of a refusal.
 fn entry(app: &App, about: Option<UserId>, cause: &str, email: Option<&Email>) -> Entry {
     let entry = match about {
         Some(user) => DENIED.about(user),

@@ -17,7 +17,7 @@ use crate::{factor_recovery, passwords, users};
 /// bound to `cookie`.
 ///
 /// # Errors
-/// `mfa.no_domain`; or the database fails.
+/// Fails with `mfa.no_domain`, or if the database fails.
 pub(super) async fn begin(
     app: &App,
     actor: &Actor,
@@ -35,7 +35,7 @@ pub(super) async fn begin(
         details: String::new(),
     };
     challenges::open(&mut change, new).await?;
-    change.commit_quietly("a proof that is still to come; it is an event").await?;
+    change.commit_quietly("a challenge is created; its answer is an event").await?;
     Ok(asked.options)
 }
 
@@ -50,7 +50,8 @@ pub(super) struct PasskeyAttempt {
 /// Signs in the user whom the passkey identifies and verifies.
 ///
 /// # Errors
-/// `login.challenge_over`; `login.denied`, whatever is wrong with the passkey or its owner; or the database fails.
+/// Fails with `login.challenge_over`; `login.denied` for any problem with the passkey or its owner; or if the
+/// database fails.
 pub(super) async fn finish(app: &App, actor: &Actor, attempt: PasskeyAttempt) -> Result<SignedIn> {
     mfa::check_answer(&attempt.answer)?;
     let digest = mfa::asked_by(&attempt.answer).ok_or_else(over)?;

@@ -26,8 +26,8 @@ pub(super) enum Shown {
 /// Checks a proof of identity from the signed-in user. The session then continues with new credentials only.
 ///
 /// # Errors
-/// `login.stronger_needed`; `passwords.wrong`; `mfa.wrong_code`; `lockout.locked`; 503 if the hashing queue is full; or
-/// the database fails.
+/// Fails with `login.stronger_needed`; `passwords.wrong`; `mfa.wrong_code`; `lockout.locked`; 503 if the hashing queue
+/// is full; or if the database fails.
 pub(super) async fn reauthenticate(app: &App, caller: &Caller, shown: Shown) -> Result<Issued> {
     let me = caller.signed_in()?;
     match shown {
@@ -51,8 +51,8 @@ pub(super) async fn reauthenticate(app: &App, caller: &Caller, shown: Shown) -> 
     }
 }
 
-/// Begins the change that a proof of identity is written in. It ends every credential that the session had: nothing
-/// that rests on one of them is done beside it.
+/// Begins the change that records a proof of identity. The change holds the account exclusively, because it ends every
+/// earlier credential of the session: nothing that depends on one of them may happen at the same time.
 async fn begin_alone(app: &App, caller: &Caller) -> Result<Change> {
     app.change_holding(&caller.actor, &[Hold::Alone(caller.signed_in()?.user)]).await
 }
@@ -85,7 +85,7 @@ async fn with_factor(app: &App, caller: &Caller, given: &Given) -> Result<Issued
     Ok(issued)
 }
 
-/// Judges a proof, and with it the challenge that a passkey answers.
+/// Checks a proof, and the challenge that a passkey's response is for.
 async fn judge(
     change: &mut Change,
     user: UserId,
@@ -109,7 +109,7 @@ async fn judge(
 /// Begins a proof with a passkey. Returns the options for `navigator.credentials.get`.
 ///
 /// # Errors
-/// `mfa.no_factor`, if there is no passkey; or the database fails.
+/// Fails with `mfa.no_factor`, if there is no passkey, or if the database fails.
 pub(super) async fn begin(app: &App, caller: &Caller) -> Result<mfa::Options> {
     let me = caller.signed_in()?;
     let mut change = app.change(&caller.actor).await?;
@@ -126,11 +126,11 @@ pub(super) async fn begin(app: &App, caller: &Caller) -> Result<mfa::Options> {
         details: String::new(),
     };
     challenges::open(&mut change, new).await?;
-    change.commit_quietly("a proof that is still to come; it is an event").await?;
+    change.commit_quietly("a challenge is created; its answer is an event").await?;
     Ok(asked.options)
 }
 
-/// The challenge of this session that a passkey's answer is for, its attempt counted.
+/// Returns the challenge of this session that a passkey's response is for, and counts the attempt.
 async fn asked(app: &App, caller: &Caller, answer: &AuthenticationResponse) -> Result<Challenge> {
     let me = caller.signed_in()?;
     let none = || {
@@ -143,7 +143,7 @@ async fn asked(app: &App, caller: &Caller, answer: &AuthenticationResponse) -> R
     found.filter(|found| found.user == Some(me.user)).ok_or_else(none)
 }
 
-/// Asks again, within the change that rests on it, whether a proof is strong enough.
+/// Checks again, within the change that depends on it, whether a proof is strong enough.
 ///
 /// SECURITY: a factor may have been set up since (test: a_proof_beside_a_new_factor_is_made_with_that_factor).
 async fn still_satisfies(change: &mut Change, user: UserId, shown: AuthLevel) -> Result<()> {

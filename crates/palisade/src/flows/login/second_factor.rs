@@ -28,20 +28,20 @@ pub struct Challenged {
     pub token: SecretString,
     /// The methods by which a factor can be proved.
     pub methods: Vec<&'static str>,
-    /// The options for a passkey, if the user has any.
+    /// The options for a passkey, if the user has one.
     pub passkey_options: Option<mfa::Options>,
     /// The cookie that the challenge is bound to, in a browser.
     pub cookie: Option<SecretString>,
 }
 
-/// What a challenge remembers of the sign-in.
+/// The details of the sign-in that a challenge stores.
 #[derive(Serialize, Deserialize)]
 struct Details {
     transport: Transport,
     paseto: bool,
     device_name: Option<String>,
     device: Uuid,
-    /// Which of the account's passwords was right.
+    /// The generation of the password that was correct.
     password: i64,
     is_new_device: bool,
 }
@@ -83,7 +83,7 @@ pub(super) async fn challenge(
 }
 
 impl Challenged {
-    /// The response to a sign-in that still requires a second factor.
+    /// Returns the response to a sign-in that still requires a second factor.
     pub fn error(&self) -> Error {
         let detail =
             "The password is correct. Prove a second factor with POST /api/v1/auth/login/mfa.";
@@ -109,7 +109,7 @@ pub(super) struct FactorAttempt {
 /// Checks a second factor, and starts the session.
 ///
 /// # Errors
-/// `login.challenge_over`; `login.denied` for a wrong proof; `lockout.locked`; or the database fails.
+/// Fails with `login.challenge_over`; `login.denied` for a wrong proof; `lockout.locked`; or if the database fails.
 pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> Result<SignedIn> {
     let digest = opaque::digest(PREFIX, attempt.token.expose()).ok_or_else(over)?;
     let cookie = attempt.cookie.as_ref().map(SecretString::expose);
@@ -180,11 +180,11 @@ async fn refuse(
     }
 }
 
-/// Requests the removal of the factors after the waiting period, with the token of a challenge instead of a response to
-/// it.
+/// Requests the removal of the account's second factors after the waiting period. Takes the token of a challenge; no
+/// response to the challenge is needed.
 ///
 /// # Errors
-/// `login.challenge_over`; `recovery.factors_off`; `mail.off`; or the database fails.
+/// Fails with `login.challenge_over`; `recovery.factors_off`; `mail.off`; or if the database fails.
 pub(super) async fn lost(
     app: &App,
     actor: &Actor,
@@ -200,7 +200,7 @@ pub(super) async fn lost(
     if factor_recovery::ask(app, actor, user, &challenge).await? { Ok(()) } else { Err(over()) }
 }
 
-/// What a factor and the password before it come to.
+/// Returns the `amr` value for a password followed by a second factor with the given `amr` value.
 fn after_password(amr: &'static str) -> &'static str {
     match amr {
         "hwk user mfa" => "pwd hwk user mfa",

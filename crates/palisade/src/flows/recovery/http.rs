@@ -1,4 +1,4 @@
-//! Requesting a link to choose a new password, and setting the password with it.
+//! Routes for requesting a link to choose a new password and for setting the password with that link.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(super) const FORGOT: Rule = Rule {
     summary: "Too many links were requested from this IP address. Try again later.",
 };
 
-/// Limits requests for links by account, whether or not the account exists, because each one sends an email.
+/// Limits requests for links by account, whether or not the account exists, because each request can send an email.
 pub(super) const FORGOT_ACCOUNT: Rule = Rule {
     name: "forgot_account",
     burst: 5,
@@ -62,7 +62,7 @@ pub(super) fn routes() -> Routes {
         .and(Routes::root().get("/account/reset", ANYONE, page))
 }
 
-/// The page where people choose a new password, behind the link.
+/// The page that the link opens, where people choose a new password.
 const PAGE: Page = Page {
     title: "Choose a new password",
     scripts: &["account.js"],

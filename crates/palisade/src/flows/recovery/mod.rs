@@ -1,13 +1,14 @@
-//! Recovery: a new password for anyone who can read the account's email.
+//! Recovery: lets anyone who can read the account's email set a new password.
 //!
 //! # Promises
 //!
-//! - The response to a request is the same, after the same work, for every email address; whether an email is sent is
+//! - A request gets the same response, after the same work, for every email address. Whether an email is sent is
 //!   decided later, outside the request.
-//! - A link works once, until it expires or the password or the email address is changed. It starts no session.
-//! - A new password ends every session, every API key and every lock of the password. If the email address of the
-//!   account was not verified yet, the new password also removes every second factor.
-//! - No link removes a second factor.
+//! - A link works once, until it expires or until the password or the email address is changed. It doesn't start a
+//!   session.
+//! - A new password ends every session, revokes every API key and lifts every lockout of the password. If the account's
+//!   email address was not verified yet, it also removes every second factor.
+//! - Otherwise, a link never removes a second factor.
 //!
 //! Tables: `recovery_tokens`, which also contains the links of [`invitations`](crate::invitations).
 
@@ -74,7 +75,7 @@ pub const MODULE: Module = Module {
 pub enum Link {
     /// A new password for a user who has forgotten the old one.
     Reset,
-    /// The first password or a new one, on behalf of an administrator.
+    /// The first password or a new one, through an administrator's invitation.
     Invitation,
 }
 
@@ -86,7 +87,7 @@ impl Link {
         }
     }
 
-    /// The word in the table.
+    /// Returns the name stored in the table.
     fn as_str(self) -> &'static str {
         match self {
             Self::Reset => "reset",
@@ -94,7 +95,7 @@ impl Link {
         }
     }
 
-    /// What a token is for, and its digest.
+    /// Returns the purpose of a token and its digest, or `None` if it isn't the token of a link.
     fn parse(token: &SecretString) -> Option<(Self, [u8; 32])> {
         [Self::Reset, Self::Invitation].into_iter().find_map(|link| {
             opaque::digest(link.prefix(), token.expose()).map(|digest| (link, digest))
@@ -114,7 +115,7 @@ static EMAIL: EmailTemplate = EmailTemplate {
 /// Records that a link was requested for this email address.
 ///
 /// # Errors
-/// `mail.off`; or the database fails.
+/// Fails with `mail.off`, or if the database fails.
 pub async fn forgot(app: &App, actor: &Actor, email: &Email) -> Result<()> {
     mail::needed(app)?;
     let mut change = app.change(actor).await?;
@@ -124,7 +125,7 @@ pub async fn forgot(app: &App, actor: &Actor, email: &Email) -> Result<()> {
     change.commit(ASKED.entry()).await
 }
 
-/// The email with a link of its own, if there is an account to recover.
+/// Creates a link and returns the email that contains it, if there is an account to recover.
 fn prepare(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
     Box::pin(async move {
         let Some(email) = content.to.as_deref().and_then(|to| Email::parse(to).ok()) else {
@@ -140,10 +141,10 @@ fn prepare(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>
     })
 }
 
-/// Creates a link for a user. `None` if the account can no longer use it.
+/// Creates a link for a user. Returns `None` if the account can no longer use it.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn store_link(
     app: &App,
     user: &User,
@@ -175,7 +176,7 @@ pub async fn store_link(
     Ok(Some(token))
 }
 
-/// Voids the links that a new one takes the place of.
+/// Deletes the unused links that a new link replaces.
 async fn replace(change: &mut Change, user: UserId, new: Link) -> Result<()> {
     // SECURITY: a link that lies in an old mail opens nothing once a newer one was sent. Anyone may ask for a reset:
     // it leaves an invitation alone (test: a_newer_link_replaces_the_older_ones).
@@ -189,7 +190,7 @@ async fn replace(change: &mut Change, user: UserId, new: Link) -> Result<()> {
     Ok(())
 }
 
-/// Voids what was sent to a user's email before. Links aren't counted.
+/// Deletes the unused links of a user. Returns 0, because links aren't counted.
 async fn void_links(change: &mut Change, user: UserId) -> Result<usize> {
     change
         .run("delete from recovery_tokens where user_id = $1 and used_at is null", args![user])
@@ -200,7 +201,7 @@ async fn void_links(change: &mut Change, user: UserId) -> Result<usize> {
 /// Sets a new password with the token of a link, or the first password with the token of an invitation.
 ///
 /// # Errors
-/// `recovery.bad_token`; a broken password rule; 503 if the hashing queue is full; or the database fails.
+/// Fails with `recovery.bad_token`; a broken password rule; 503 if the hashing queue is full; or if the database fails.
 pub async fn reset(
     app: &App,
     actor: &Actor,
@@ -252,7 +253,8 @@ pub async fn reset(
     change.commit(RESET.about(user.id).detail("with", link.as_str())).await
 }
 
-/// Whose token it is, if it could be used now; asked before the work of hashing.
+/// Returns the user that a token belongs to, if the token can be used now. Called first, so that no password is hashed
+/// for an unusable token.
 async fn usable(app: &App, digest: [u8; 32]) -> Result<User> {
     let row: Option<(UserId,)> = app
         .db
@@ -268,7 +270,7 @@ async fn usable(app: &App, digest: [u8; 32]) -> Result<User> {
     user.filter(|user| !user.disabled).ok_or_else(bad_token)
 }
 
-/// The error for a token of a link that can't be used.
+/// Returns the error for a link token that can't be used.
 pub(crate) fn bad_token() -> Error {
     let detail = "This link was used, was replaced by a newer one or has expired, or the password or \
                 the email address has changed. Request a new link.";
@@ -276,7 +278,7 @@ pub(crate) fn bad_token() -> Error {
 }
 
 async fn prune(app: &App) -> Result<()> {
-    let upkeep = app.upkeep("links for a password that have expired");
+    let upkeep = app.upkeep("expired links to reset a password are deleted");
     upkeep.run("delete from recovery_tokens where expires_at < $1", args![app.clock.now()]).await?;
     Ok(())
 }

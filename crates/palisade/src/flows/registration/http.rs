@@ -1,5 +1,5 @@
-//! Registration, the verification of its email address, the setup of the first administrator, and the pages behind the
-//! links.
+//! Routes for registration, the verification of its email address and the setup of the first administrator, and the
+//! pages that the links open.
 
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ pub(super) fn routes() -> Routes {
         )
 }
 
-/// The page behind the setup link.
+/// The page that the setup link opens.
 const SETUP_PAGE: Page = Page {
     title: "Set up Palisade",
     scripts: &["setup.js"],
@@ -116,7 +116,7 @@ const SCRIPT: Asset = Asset {
     media_type: "text/javascript; charset=utf-8",
     body: include_str!("../../pages/setup.js"),
 };
-/// The page behind the link that verifies an email address.
+/// The page that the email verification link opens.
 const VERIFY_PAGE: Page = Page {
     title: "Confirm your email address",
     scripts: &["account.js"],
@@ -157,7 +157,7 @@ struct SetupBody {
     name: Option<String>,
 }
 
-/// Checks what can be checked without work, all of it at once.
+/// Checks the email address and the name, and reports all errors together.
 fn wanted(email: &str, password: SecretString, name: Option<&str>) -> Result<Wanted> {
     let mut rules = Rules::new();
     let email = rules.check("/email", Email::parse(email));

@@ -4,9 +4,10 @@
 //!
 //! - There is no default account. The first administrator is created with a link that is shown only to the operator and
 //!   works once, within 30 minutes, and only while no administrator exists.
-//! - Registration gives the same response, after the same work, whether or not the email address is known.
-//! - Where email addresses are verified, no account exists before its email address is verified by someone who knows
-//!   the password of the registration: a stranger who registers another person's email address gains nothing.
+//! - Registration gives the same response, after the same work, whether or not the email address already has an
+//!   account.
+//! - If email verification is required, no account is created until the email address is verified by someone who knows
+//!   the password chosen at registration. A stranger who registers another person's email address gains nothing.
 //! - The link that verifies an email address stops working when its account gets another email address or is deleted.
 //!
 //! Tables: `setup_links`, `registrations`.
@@ -35,9 +36,11 @@ pub use verification::{resend, verify};
 /// An account was registered.
 pub const REGISTERED: Event =
     Event { name: "registration.registered", summary: "An account was registered" };
-/// A registration was refused: the email address already has an account, or registration is closed.
-pub const REFUSED: Event =
-    Event { name: "registration.refused", summary: "A registration created no account" };
+/// A registration was refused because the email address already has an account.
+pub const REFUSED: Event = Event {
+    name: "registration.refused",
+    summary: "A registration was refused because the email address has an account",
+};
 /// The first administrator was created.
 pub const SET_UP: Event =
     Event { name: "registration.set_up", summary: "The first administrator was created" };
@@ -45,10 +48,10 @@ pub const SET_UP: Event =
 pub const LINK_MADE: Event =
     Event { name: "registration.link_made", summary: "A setup link was created" };
 
-/// An account was requested, and its email address is still to be confirmed.
+/// An account was requested, and its email address isn't confirmed yet.
 pub const REQUESTED: Event = Event {
     name: "registration.requested",
-    summary: "A registration awaits the confirmation of its email address",
+    summary: "A registration is waiting for its email address to be confirmed",
 };
 /// An email address was verified.
 pub const VERIFIED: Event = Event {
@@ -102,10 +105,10 @@ impl Wanted {
     }
 }
 
-/// Registers a person. Doesn't reveal whether the email address was known.
+/// Registers a person. Doesn't reveal whether the email address already has an account.
 ///
 /// # Errors
-/// `registration.closed`; a broken password rule; or the database fails.
+/// Fails with `registration.closed`; a broken password rule; or if the database fails.
 pub async fn register(app: &App, actor: &Actor, wanted: Wanted) -> Result<()> {
     if app.settings.registration.mode != crate::settings::RegistrationMode::Open {
         return Err(Error::new(
@@ -140,7 +143,7 @@ pub async fn register(app: &App, actor: &Actor, wanted: Wanted) -> Result<()> {
 /// Creates the first administrator with a setup token.
 ///
 /// # Errors
-/// `setup.done` once an administrator exists; `setup.bad_token`; a broken password rule.
+/// Fails with `setup.done` once an administrator exists; `setup.bad_token`; a broken password rule.
 pub async fn set_up(
     app: &App,
     actor: &Actor,
@@ -179,7 +182,7 @@ pub async fn set_up(
     Ok(user)
 }
 
-/// Whether a token could be used, asked before the work of hashing.
+/// Checks that a setup token can be used. Called first, so that no password is hashed for an unusable token.
 async fn usable(app: &App, digest: [u8; 32]) -> Result<()> {
     let row: Option<(i64,)> = app
         .db
@@ -191,18 +194,18 @@ async fn usable(app: &App, digest: [u8; 32]) -> Result<()> {
     row.map(drop).ok_or_else(bad_token)
 }
 
-/// Whether a setup link can be used, because there is no administrator yet.
+/// Returns whether the server still needs setup, which is the case until an administrator exists.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn needs_setup(app: &App) -> Result<bool> {
     Ok(!users::has_admin(app).await?)
 }
 
-/// Creates a setup link. Every earlier one stops working.
+/// Creates a setup link. All earlier setup links stop working.
 ///
 /// # Errors
-/// `setup.done` once an administrator exists; or the database fails.
+/// Fails with `setup.done` once an administrator exists, or if the database fails.
 pub async fn setup_link(app: &App, actor: &Actor) -> Result<SecretString> {
     let token = opaque::generate(SETUP_PREFIX, &*app.random);
     let digest = opaque::digest(SETUP_PREFIX, token.expose());
@@ -228,7 +231,7 @@ pub async fn setup_link(app: &App, actor: &Actor) -> Result<SecretString> {
 /// Creates a user on behalf of the operator.
 ///
 /// # Errors
-/// `users.email_taken`; a broken password rule; or the database fails.
+/// Fails with `users.email_taken`; a broken password rule; or if the database fails.
 pub async fn create_user(
     app: &App,
     actor: &Actor,
@@ -263,8 +266,8 @@ async fn create(
     Ok(Some(user))
 }
 
-/// How registrations end with their account: what it was made with, whatever its email is by now, and what waits
-/// for its email.
+/// How registrations end with their account: deletes the registration that created the account, regardless of its
+/// current email address, and all registrations for its current email address.
 const LINKS: Ending = Ending {
     kind: credentials::Kind::VerificationLinks,
     owners: None,

@@ -1,5 +1,4 @@
-//! Verifying the email address of a registration: with an emailed link and the password of the
-//! registration.
+//! Verifies the email address of a registration with an emailed link and the password chosen at registration.
 
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ pub(super) static EMAIL: EmailTemplate = EmailTemplate {
     prepare,
 };
 
-/// The value of the template that names the registration.
+/// The name of the template value that contains the id of the registration.
 const REGISTRATION: &str = "registration";
 
 /// Stores a registration until its email address is verified, and queues the email. Writes the same rows for every
@@ -66,7 +65,7 @@ pub(super) async fn ask(
 /// Records that the confirmation email was requested again.
 ///
 /// # Errors
-/// `mail.off`; or the database fails.
+/// Fails with `mail.off`, or if the database fails.
 pub async fn resend(app: &App, actor: &Actor, email: &Email) -> Result<()> {
     mail::needed(app)?;
     let mut change = app.change(actor).await?;
@@ -74,7 +73,8 @@ pub async fn resend(app: &App, actor: &Actor, email: &Email) -> Result<()> {
     change.commit(RESENT.entry()).await
 }
 
-/// The message with a link of its own; an owner whose email has an account already is told so.
+/// Creates a link and returns the email that contains it. If the email address already has an account, the email
+/// informs its owner of that instead.
 fn prepare(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
     Box::pin(async move {
         let Some(email) = content.to.as_deref().and_then(|to| Email::parse(to).ok()) else {
@@ -111,14 +111,14 @@ fn prepare(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>
                 args![id, opaque::digest(PREFIX, token.expose())],
             )
             .await?;
-        change.commit_quietly("a link for a registration; what it leads to is an event").await?;
+        change.commit_quietly("a link for a registration is created; using it is an event").await?;
         let content = || Content::to(&email).with("known", "").with_link(app, "verify", &token);
         // It may have ended since it was found.
         Ok((stored == 1).then(content))
     })
 }
 
-/// A registration whose link someone has.
+/// A registration whose link was presented.
 struct Waiting {
     id: Uuid,
     user: UserId,
@@ -132,8 +132,8 @@ type Row = (Uuid, UserId, String, Option<String>, Vec<u8>);
 /// Verifies an email address: creates the account, or records that its email address is verified.
 ///
 /// # Errors
-/// `registration.bad_token`; `registration.wrong_password`; `lockout.locked`; `users.email_taken`; 503 if the hashing
-/// queue is full; or the database fails.
+/// Fails with `registration.bad_token`; `registration.wrong_password`; `lockout.locked`; `users.email_taken`; 503 if
+/// the hashing queue is full; or if the database fails.
 pub async fn verify(
     app: &App,
     actor: &Actor,
@@ -161,7 +161,9 @@ pub async fn verify(
     let mut change = app.change_holding(actor, &[Hold::Shared(user)]).await?;
     if let Verdict::Wrong = verdict {
         guess.wrong(&mut change).await?;
-        change.commit_quietly("a wrong password for a link; too many of them are an event").await?;
+        change
+            .commit_quietly("a wrong password for a link is counted; too many of them are an event")
+            .await?;
         let detail = "This is not the password chosen at registration.";
         return Err(Error::bad_field("/password", "registration.wrong_password", detail));
     }
@@ -219,7 +221,7 @@ fn bad_token() -> Error {
 
 /// Deletes registrations that have expired.
 pub(super) async fn prune(app: &App) -> Result<()> {
-    let upkeep = app.upkeep("registrations that have expired");
+    let upkeep = app.upkeep("expired registrations are deleted");
     upkeep.run("delete from registrations where expires_at < $1", args![app.clock.now()]).await?;
     Ok(())
 }

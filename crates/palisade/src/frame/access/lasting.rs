@@ -11,8 +11,8 @@ use crate::app::App;
 use crate::error::{Error, Result};
 
 impl Access {
-    /// For a streamed response: its handler takes an [`Admission`], and has the gate check it again while the stream is
-    /// open.
+    /// Marks the response of the route as streamed. The handler takes an [`Admission`] and uses it to repeat the gate's
+    /// checks while the stream is open.
     #[must_use]
     pub const fn lasting(mut self) -> Self {
         self.lasting = true;
@@ -20,12 +20,12 @@ impl Access {
     }
 }
 
-/// The access rules of a [lasting](Access::lasting) route, for its gate.
+/// The access rules of a [lasting](Access::lasting) route, kept for rechecks.
 #[derive(Clone)]
 pub(crate) struct Gate(pub(crate) Arc<Access>);
 
-/// A request that the gate admitted, to be checked again while its response is streamed, so that nothing is sent that
-/// would be refused now.
+/// A request that the gate admitted. Its handler rechecks it while the response is streamed, so that nothing is sent
+/// that would be refused now.
 pub struct Admission {
     gate: Gate,
     parts: RequestParts,
@@ -35,13 +35,14 @@ pub struct Admission {
 #[derive(Clone, Copy)]
 struct Again;
 
-/// Whether this is a recheck: the credential was verified before, and its request is still being answered.
+/// Returns whether this is a recheck of a request whose credential was verified earlier and whose response is still
+/// being sent.
 pub fn is_recheck(parts: &RequestParts) -> bool {
     parts.extensions.get::<Again>().is_some()
 }
 
 impl Admission {
-    /// The headers of the request.
+    /// Returns the headers of the request.
     pub fn headers(&self) -> &HeaderMap {
         &self.parts.headers
     }
@@ -50,7 +51,7 @@ impl Admission {
     /// has lost the permission or must set up a second factor.
     ///
     /// # Errors
-    /// The error with which the gate would refuse the request now. Exhausted limits are not a reason to refuse.
+    /// Returns the error with which the gate would refuse the request now. Exhausted limits are not a reason to refuse.
     pub async fn recheck(&self, app: &App) -> Result<()> {
         let (_, identity) = prove(app, &self.parts).await?;
         entitled(app, &self.gate.0, &identity)

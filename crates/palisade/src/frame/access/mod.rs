@@ -33,7 +33,7 @@ pub use crate::app::{AuthLevel, Identity};
 pub(crate) use lasting::Gate;
 pub use lasting::{Admission, is_recheck};
 
-/// Fetch metadata: the browser's statement about the origin of a request.
+/// The Fetch Metadata header in which a browser states how the origin of a request relates to the server's origin.
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 /// Limits the requests of all sessions of an account together.
@@ -45,52 +45,51 @@ pub(crate) const ACCOUNT: Rule = Rule {
     summary: "Too many requests from this account. Slow down.",
 };
 
-/// Who may call a route.
+/// The access rules of a route.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// Which callers it accepts.
+    /// The callers that the route accepts.
     pub who: Who,
     /// Rate limits by the client's IP address, checked before anything else.
     pub limits: Vec<&'static Rule>,
-    /// Whether it requires a proof of identity within `sessions.fresh_for`.
+    /// Whether the route requires a proof of identity within `sessions.fresh_for`.
     pub fresh: bool,
-    /// Whether it is open to a user who must set up a second factor first.
+    /// Whether the route also accepts a user who must set up a second factor first.
     pub enrolling: bool,
-    /// Whether an API key may call it, if no permission is required; see [`Access::takes_keys`].
+    /// Whether an API key may call the route if the route requires no permission; see [`Access::takes_keys`].
     pub keys: bool,
     /// Whether a session's request counts against the limit of its account; see [`Access::uncounted`].
     pub counted: bool,
-    /// Whether its response is streamed, and so may outlast the caller's right to it; see
-    /// [`Access::lasting`].
+    /// Whether the response is streamed, and so may outlast the caller's right to it; see [`Access::lasting`].
     pub lasting: bool,
 }
 
-/// Which callers a route accepts.
+/// The callers that a route accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     /// All callers; credentials are ignored.
     Anyone,
     /// Signed-in users.
     SignedIn,
-    /// Signed-in users that hold this permission.
+    /// Signed-in users who hold this permission.
     Holds(Permission),
 }
 
-/// A right that a role can hold: `users:read`.
+/// A right that a role can include, such as `users:read`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Permission {
     /// `area:verb`.
     pub name: &'static str,
-    /// One sentence, for people.
+    /// A one-sentence description for people.
     pub summary: &'static str,
 }
 
-/// All callers are accepted; credentials are ignored.
+/// Access for all callers; credentials are ignored.
 pub const ANYONE: Access = Access::to(Who::Anyone);
-/// Signed-in users are accepted: for routes about the caller.
+/// Access for signed-in users, for routes about the caller.
 pub const SIGNED_IN: Access = Access::to(Who::SignedIn);
 
-/// Users that hold `permission` are accepted.
+/// Accepts users who hold `permission`.
 pub const fn needs(permission: Permission) -> Access {
     Access::to(Who::Holds(permission))
 }
@@ -104,7 +103,8 @@ impl Access {
     /// Counts each call against `rule`, which counts by the client's IP address.
     ///
     /// # Panics
-    /// When the rule counts by something else: count it in the handler, with [`limit`](crate::arrival::limit).
+    /// Panics if the rule doesn't count by IP address. Apply such a rule in the handler instead, with
+    /// [`limit`](crate::arrival::limit).
     #[must_use]
     pub fn limit(mut self, rule: &'static Rule) -> Self {
         assert!(rule.key == Key::Ip, "{} doesn't count by IP address", rule.name);
@@ -134,16 +134,16 @@ impl Access {
         self
     }
 
-    /// Excludes requests from the limit of their account. For endings, which must work even while a stolen session uses
-    /// up that limit.
+    /// Excludes requests from the limit of their account. For routes that end sessions or API keys, which must work
+    /// even while a stolen session uses up that limit.
     #[must_use]
     pub const fn uncounted(mut self) -> Self {
         self.counted = false;
         self
     }
 
-    /// Whether an API key may call. It may if the route requires a permission or its line says so, but never if a fresh
-    /// proof of identity is required, which a key can't give.
+    /// Returns whether an API key may call the route. It may if the route requires a permission or its line allows API
+    /// keys, but never if a fresh proof of identity is required, which a key can't give.
     pub const fn takes_keys(&self) -> bool {
         match self.who {
             Who::Anyone => true,
@@ -153,11 +153,11 @@ impl Access {
     }
 }
 
-/// The permission that a route requires: checked again in each change of the request.
+/// The permission that a route requires, checked again in each change that the request makes.
 #[derive(Clone, Copy)]
 struct Needed(&'static str);
 
-/// The route requires a fresh proof: checked again in each change of the request.
+/// Marks a request whose route requires a fresh proof of identity, checked again in each change that the request makes.
 #[derive(Clone, Copy)]
 struct NeedsFresh;
 
@@ -165,10 +165,10 @@ struct NeedsFresh;
 #[derive(Clone, Default)]
 pub struct Committed(pub Arc<AtomicBool>);
 
-/// Who calls a route: what every handler that changes or shows anything receives.
+/// The caller of a route, as passed to every handler that reads or changes data.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// For the audit log.
+    /// The actor that the audit log records.
     pub actor: Actor,
     identity: Option<Arc<Identity>>,
 }
@@ -177,7 +177,7 @@ impl Caller {
     /// Returns the signed-in caller.
     ///
     /// # Errors
-    /// The caller is not signed in; can't happen behind [`SIGNED_IN`] or [`needs`].
+    /// Returns an error if the caller is not signed in, which can't happen behind [`SIGNED_IN`] or [`needs`].
     pub fn signed_in(&self) -> Result<&Identity> {
         self.identity.as_deref().ok_or_else(not_signed_in)
     }
@@ -209,7 +209,7 @@ impl FromRequestParts<App> for Caller {
     }
 }
 
-/// The client's own description, without control characters and cut to 200 characters.
+/// Returns the client's `User-Agent`, without control characters and cut to 200 characters.
 fn user_agent(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(axum::http::header::USER_AGENT)?.to_str().ok()?;
     // Text in a header has no control character but the tab.
@@ -218,11 +218,12 @@ fn user_agent(headers: &HeaderMap) -> Option<String> {
     Some(if usual { text.to_owned() } else { cut() })
 }
 
-/// The gate: lets a request through to its handler, or refuses it. Returns the limit that is closest to being used up,
-/// if there is one.
+/// Acts as the gate: lets a request through to its handler, or refuses it. Returns the limit that is closest to being
+/// used up, if there is one.
 ///
 /// # Errors
-/// There are too many requests, the caller is not signed in or not allowed, or the origin is unproven.
+/// Returns an error if there are too many requests, the caller is not signed in or not allowed, or the origin is
+/// unproven.
 pub async fn admit(
     app: &App,
     access: &Access,
@@ -266,7 +267,7 @@ pub async fn admit(
 /// Checks whether an authenticated identity may call a route.
 ///
 /// # Errors
-/// As the gate refuses it.
+/// Returns the error with which the gate refuses the request.
 fn entitled(app: &App, access: &Access, identity: &Identity) -> Result<()> {
     // SECURITY: before anything else about the route: what asks for a session or for fresh proof never takes a
     // key (test: an_api_key_opens_what_its_line_lets_it).
@@ -348,7 +349,7 @@ async fn prove(app: &App, parts: &RequestParts) -> Result<(Via, Identity)> {
 /// `Sec-Fetch-Site: same-origin`, or an `Origin` equal to the server's own.
 ///
 /// # Errors
-/// `access.cross_site`.
+/// Fails with `access.cross_site`.
 pub fn same_origin(app: &App, method: &Method, headers: &HeaderMap) -> Result<()> {
     if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return Ok(());
@@ -375,10 +376,10 @@ pub fn same_origin(app: &App, method: &Method, headers: &HeaderMap) -> Result<()
     ))
 }
 
-/// The token of the `Authorization` header (RFC 6750 section 2.1).
+/// Returns the token of the `Authorization` header (RFC 6750 section 2.1).
 ///
 /// # Errors
-/// `access.invalid_token`: there isn't exactly one, of the scheme `Bearer`.
+/// Fails with `access.invalid_token` if there isn't exactly one such header, or if its scheme isn't `Bearer`.
 pub fn bearer(headers: &HeaderMap) -> Result<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return Err(bad_token()) };

@@ -1,7 +1,8 @@
-//! The answers of a slice about its own tables, for slices of lower levels, which may not read them.
+//! Functions through which a slice answers questions about its own tables. Lower-level slices, which may not read these
+//! tables, call them.
 //!
-//! A slice of a lower level knows neither the table nor its owner. It asks every slice that answers, through the
-//! functions that the owners list in their `MODULE`.
+//! A lower-level slice depends neither on the table nor on the slice that owns it. It calls every slice that provides
+//! such functions, as listed in the owners' `MODULE`.
 
 use futures_util::future::BoxFuture;
 
@@ -9,7 +10,7 @@ use super::Change;
 use crate::error::Result;
 use crate::id::UserId;
 
-/// The questions that a slice answers.
+/// The functions through which a slice answers questions about its tables.
 #[derive(Clone, Copy)]
 pub struct Answers {
     /// The rights that it gives to users and roles in addition to permissions.
@@ -20,20 +21,20 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// No question is answered.
+    /// The value for a slice that answers no questions.
     pub const NONE: Self = Self { rights: None, email_is_reserved: None };
 }
 
 /// Rights that a slice gives in addition to permissions.
 #[derive(Clone, Copy)]
 pub struct Rights {
-    /// Whether the first user holds a right that the second doesn't hold, or doesn't hold for as long.
+    /// Returns whether the first user holds a right that the second user lacks or holds for a shorter time.
     pub open_more: for<'a> fn(&'a mut Change, UserId, UserId) -> BoxFuture<'a, Result<bool>>,
-    /// Whether this role gives its holders such a right.
+    /// Returns whether this role gives its holders such a right.
     pub open_to_role: for<'a> fn(&'a mut Change, &'a str) -> BoxFuture<'a, Result<bool>>,
     /// The permission that covers all of these rights.
     pub managed_by: &'static str,
 }
 
-/// Whether the email address with this key may still be restored to a former owner.
+/// Returns whether the email address with this key may still be restored to a former owner.
 pub type EmailIsReserved = for<'a> fn(&'a mut Change, &'a str) -> BoxFuture<'a, Result<bool>>;

@@ -1,14 +1,14 @@
-//! The only way to change anything: a write transaction that knows who acts.
+//! The only way to change data: a write transaction that is attributed to an actor.
 //!
 //! # Promises
 //!
 //! - **No change commits without its audit event.** [`Change::commit`] takes the event; the only alternative is
 //!   [`Change::commit_quietly`], whose uses a test lists. Dropping a change rolls it back. Writes that have no effect
 //!   for users (deleting expired rows, recording what was sent) are [upkeep](crate::upkeep).
-//! - A commit can't be canceled by a client that disconnects, and what it publishes in the [feed](crate::feed) is
-//!   applied here before the caller learns that it succeeded.
+//! - A client that disconnects can't cancel a commit. The notices that a commit publishes in the [feed](crate::feed)
+//!   are applied in this process before the caller is informed that it succeeded.
 //! - When the outcome of a commit is unknown, everything that it touched is dropped from memory and read again.
-//! - What a change depends on stays as it is until the change ends ([`Hold`]).
+//! - What a change depends on remains valid until the change ends ([`Hold`]).
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -31,17 +31,17 @@ impl App {
     /// credential can't end before the change does.
     ///
     /// # Errors
-    /// `access.invalid_token`; `access.denied`, if the permission is lost; `access.not_fresh`, if the proof has become
-    /// too old or too weak; or the database doesn't answer.
+    /// Fails with `access.invalid_token`; `access.denied`, if the permission is lost; `access.not_fresh`, if the proof
+    /// has become too old or too weak; or if the database doesn't respond.
     pub async fn change(&self, actor: &Actor) -> Result<Change> {
         self.change_holding(actor, &[]).await
     }
 
     /// Starts a change that also holds what it depends on, or what it ends, in addition to the account of `actor`.
-    /// Whatever was read earlier must be read again within the change.
+    /// Anything that was read earlier must be read again within the change.
     ///
     /// # Errors
-    /// As [`App::change`].
+    /// Fails like [`App::change`].
     pub async fn change_holding(&self, actor: &Actor, holds: &[Hold]) -> Result<Change> {
         // SECURITY: all at once and before anything is looked at
         // (test: an_api_key_made_beside_an_ending_does_not_outlive_it).
@@ -61,14 +61,14 @@ impl App {
     }
 }
 
-/// What a change holds: what it names, and what its actor depends on.
+/// Returns the locks of a change: those for its holds, and those for what its actor depends on.
 fn locks(actor: &Actor, holds: &[Hold]) -> Vec<Lock> {
     let own = actor.user.map(|user| Hold::Shared(user).lock());
     let roles = actor.permission.map(|_| Hold::RolesShared.lock());
     holds.iter().map(|hold| hold.lock()).chain(own).chain(roles).collect()
 }
 
-/// Refuses a change that is requested with a credential that has ended, under a permission that is lost, or with a
+/// Refuses a change that is requested with a credential that has ended, with a permission that was lost, or with a
 /// proof that has become too old or too weak.
 async fn still_there(change: &mut Change) -> Result<()> {
     let Some(credential) = change.actor.credential else { return Ok(()) };
@@ -105,15 +105,15 @@ async fn still_there(change: &mut Change) -> Result<()> {
     Ok(())
 }
 
-/// A write transaction that knows who acts.
+/// A write transaction that is attributed to an actor.
 ///
-/// While it is open, nothing else may be read through [`Inner::db`](crate::app::Inner::db): on PostgreSQL that would
-/// take a second connection while holding a first, and enough of those deadlock.
+/// While it is open, nothing else may be read through [`Inner::db`](crate::app::Inner::db): on PostgreSQL, that would
+/// take a second connection while holding the first, and enough changes doing so at the same time would deadlock.
 pub struct Change {
     tx: Tx,
     app: App,
     actor: Actor,
-    /// The permissions that the actor's credential was created with, if not all of its user's.
+    /// The permissions that the actor's credential was created with, if it doesn't have all of its user's permissions.
     permissions: Option<BTreeSet<String>>,
     at: Timestamp,
     holds: Vec<Hold>,
@@ -122,7 +122,7 @@ pub struct Change {
 }
 
 impl Change {
-    /// The app it belongs to.
+    /// Returns the app that the change belongs to.
     pub fn app(&self) -> &App {
         &self.app
     }
@@ -132,13 +132,13 @@ impl Change {
         &self.actor
     }
 
-    /// The permissions that the actor's credential was created with. `None` means all of its
-    /// user's.
+    /// Returns the permissions that the actor's credential was created with. `None` means all of its user's
+    /// permissions.
     pub fn permissions(&self) -> Option<&BTreeSet<String>> {
         self.permissions.as_ref()
     }
 
-    /// When it began. Every row that it writes carries this time.
+    /// Returns the time at which the change began. Every row that it writes carries this time.
     pub fn now(&self) -> Timestamp {
         self.at
     }
@@ -146,19 +146,19 @@ impl Change {
     /// Checks that this change holds `hold`, because its next step must not run concurrently with other changes.
     ///
     /// # Errors
-    /// Internal: the change was begun without it, which is a bug.
+    /// Returns an internal error if the change was started without this hold, which is a bug.
     pub fn must_hold(&self, hold: Hold) -> Result<()> {
         // SECURITY: (test: an_ending_that_does_not_hold_the_account_is_refused)
         if self.holds.contains(&hold) {
             return Ok(());
         }
-        Err(Error::internal(format!("a change must be begun with {hold:?}")))
+        Err(Error::internal(format!("a change must be started with {hold:?}")))
     }
 
     /// Runs a statement that yields exactly one row.
     ///
     /// # Errors
-    /// When there is none or more than one, or the database fails.
+    /// Returns an error if the statement yields no row or more than one, or if the database fails.
     pub async fn one<T: FromRow>(&mut self, sql: &'static str, args: Args) -> Result<T> {
         Ok(self.tx.one(sql, args).await?)
     }
@@ -166,7 +166,7 @@ impl Change {
     /// Runs a statement that yields at most one row.
     ///
     /// # Errors
-    /// When there is more than one, or the database fails.
+    /// Returns an error if there is more than one, or the database fails.
     pub async fn maybe<T: FromRow>(&mut self, sql: &'static str, args: Args) -> Result<Option<T>> {
         Ok(self.tx.maybe(sql, args).await?)
     }
@@ -174,7 +174,7 @@ impl Change {
     /// Runs a statement and returns all its rows.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns an error if the database fails.
     pub async fn all<T: FromRow>(&mut self, sql: &'static str, args: Args) -> Result<Vec<T>> {
         Ok(self.tx.all(sql, args).await?)
     }
@@ -182,7 +182,7 @@ impl Change {
     /// Runs a statement. Returns how many rows it affected.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns an error if the database fails.
     pub async fn run(&mut self, sql: &'static str, args: Args) -> Result<u64> {
         Ok(self.tx.run(sql, args).await?)
     }
@@ -197,20 +197,20 @@ impl Change {
         self.notices.push(Notice { topic, subject: subject.into() });
     }
 
-    /// Writes the audit event and commits; then applies its notices here.
+    /// Writes the audit event, commits, and then applies the change's notices in this process.
     ///
     /// # Errors
-    /// When the database fails; then nothing happened, or, if the outcome is unknown, everything that
+    /// Returns an error if the database fails. Either nothing was changed, or, if the outcome is unknown, everything that
     /// the change touched is read again before it is used.
     pub async fn commit(mut self, entry: Entry) -> Result<()> {
         self.entries.push(entry);
         self.finish().await
     }
 
-    /// Commits a change without an audit event. The reason is for the reader of the code.
+    /// Commits a change without an audit event. The reason only documents this choice in the code.
     ///
     /// # Errors
-    /// As [`Change::commit`].
+    /// Fails like [`Change::commit`].
     pub async fn commit_quietly(self, reason: &'static str) -> Result<()> {
         debug_assert!(!reason.is_empty());
         self.finish().await

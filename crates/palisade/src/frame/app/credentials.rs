@@ -5,7 +5,7 @@
 //!
 //! # Promises
 //!
-//! - Which kind a token belongs to is decided only here, and a token belongs to one kind at most.
+//! - Only this module determines which kind a token belongs to, and a token belongs to at most one kind.
 //! - A change that is requested with a credential starts only if the credential's kind reports it as active, with the
 //!   secret that was presented.
 
@@ -42,7 +42,8 @@ pub struct Identity {
     pub required_level: AuthLevel,
     /// Whether the user must set up a second factor before they do anything else.
     pub must_enrol: bool,
-    /// What is left of the credential's own limit. `None` if it counts against its account's limit.
+    /// The remaining quota under the credential's own limit. `None` if its requests count against the limit of its
+    /// account.
     pub limit: Option<Decision>,
 }
 
@@ -50,7 +51,7 @@ impl Identity {
     /// The session.
     ///
     /// # Errors
-    /// `access.session_needed`: it is an API key.
+    /// Fails with `access.session_needed` if the credential is an API key.
     pub fn session(&self) -> Result<SessionId> {
         self.credential.session().ok_or_else(session_needed)
     }
@@ -61,8 +62,8 @@ pub(crate) fn session_needed() -> Error {
     Error::new(Kind::Denied, "access.session_needed", detail)
 }
 
-/// Returns whether a credential of this user is active, in the change that depends on it: not ended, not expired, and
-/// the presented secret not replaced. Whether the user is disabled is checked elsewhere.
+/// Checks, in the change that depends on it, that a credential of this user is active: that it has not ended or
+/// expired, and that the presented secret has not been replaced. Whether the user is disabled is checked elsewhere.
 pub type IsAlive =
     for<'a> fn(&'a mut Change, UserId, Credential) -> BoxFuture<'a, Result<Option<LiveCredential>>>;
 
@@ -90,9 +91,10 @@ pub struct CredentialMethods {
     pub kind: &'static CredentialKind,
     /// The forms in which it is sent.
     pub forms: &'static [CredentialForm],
-    /// The kind as which it ends, and so the acts that end it. A module of the app must list the ending.
+    /// The kind under which its ending is listed, which determines the acts that end it. A module of the app must list
+    /// that ending.
     pub ends_as: ending::Kind,
-    /// The topic of the notices of its endings: `sessions.ended`.
+    /// The topic of the notices about its endings, such as `sessions.ended`.
     pub ended: &'static str,
     /// Checks whether a credential of this kind is active.
     pub is_alive: IsAlive,
@@ -107,7 +109,7 @@ pub struct CredentialForm {
     pub name: &'static str,
     /// Its description, for people.
     pub summary: &'static str,
-    /// How it is distinguished from others.
+    /// How it is distinguished from other forms.
     pub shape: TokenShape,
     /// How a request is authenticated with it. `None` if it doesn't authenticate requests.
     pub prove: Option<Prove>,
@@ -117,22 +119,22 @@ pub struct CredentialForm {
     pub locate: Option<Locate>,
 }
 
-/// What a change must know about the credential that it depends on.
+/// The state of the credential that a change depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveCredential {
-    /// When its user last proved their identity, and at which level. `None` if it can't be a fresh proof.
+    /// When its user last proved their identity, and at which level. `None` if the credential can't give a fresh proof.
     pub proved: Option<(Timestamp, AuthLevel)>,
-    /// The permissions that it was created with. `None` means all of its user's.
+    /// The permissions that it was created with. `None` means all of its user's permissions.
     pub permissions: Option<BTreeSet<String>>,
-    /// The strongest factor that its user's account has, if it was read together with the account, which exists and is
+    /// The strongest factor of its user's account, if the account was read together with the credential, exists and is
     /// not disabled. `None` if the account must still be read.
     pub required_level: Option<AuthLevel>,
 }
 
-/// What a change must know about the account that it depends on.
+/// The state of the account that a change depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccountState {
-    /// Whether the required permission is still held, if one is required.
+    /// Whether the account still holds the required permission, if one is required.
     pub permitted: bool,
     /// The strongest factor that the account has.
     pub required_level: AuthLevel,
@@ -150,11 +152,12 @@ pub type FindAccount = for<'a> fn(
 pub struct CredentialList(Vec<CredentialMethods>);
 
 impl CredentialList {
-    /// The list, if nothing in it is ambiguous.
+    /// Creates the list, if nothing in it is ambiguous.
     ///
     /// # Errors
-    /// Internal: a bug in the module that adds the kind. Two kinds or forms have the same name, topic or shape, or two
-    /// kinds are sessions; a topic doesn't have the suffix of endings; or another host could set a cookie.
+    /// Returns an internal error if the module that adds the kind has a bug: two kinds or forms have the same name,
+    /// topic or shape, or two kinds are sessions; a topic doesn't have the suffix of endings; or another host could set
+    /// a cookie.
     pub fn new(all: Vec<CredentialMethods>) -> Result<Self> {
         for (number, one) in all.iter().enumerate() {
             let mut others = all.iter().take(number);
@@ -201,7 +204,7 @@ impl CredentialList {
         let shapes: Vec<TokenShape> = list.forms().map(|(_, form)| form.shape).collect();
         for (number, shape) in shapes.iter().enumerate() {
             if shapes.iter().take(number).any(|other| overlap(*shape, *other)) {
-                return Err(Error::internal(format!("{shape:?} fits tokens of two kinds")));
+                return Err(Error::internal(format!("{shape:?} matches tokens of two kinds")));
             }
         }
         Ok(list)
@@ -211,12 +214,13 @@ impl CredentialList {
         self.0.iter().flat_map(|methods| methods.forms.iter().map(move |form| (methods, form)))
     }
 
-    /// The methods of a kind. `None` if no module adds it.
+    /// Returns the methods of a kind, or `None` if no module adds it.
     pub fn of(&self, kind: &CredentialKind) -> Option<&CredentialMethods> {
         self.0.iter().find(|methods| methods.kind.name == kind.name)
     }
 
-    /// The form of a token that was sent as text: in the `Authorization` header, or to be introspected or revoked.
+    /// Returns the form of a token that was sent as text: in the `Authorization` header, or to be introspected or
+    /// revoked.
     pub fn of_token(&self, token: &str) -> Option<(&CredentialMethods, &'static CredentialForm)> {
         let begins = |form: &CredentialForm| match form.shape {
             TokenShape::Prefix(prefix) => token.starts_with(prefix),
@@ -228,7 +232,7 @@ impl CredentialList {
             .or_else(|| self.forms().find(|(_, form)| signed(form)).filter(|_| token.contains('.')))
     }
 
-    /// The cookies that authenticate requests, and how they are verified.
+    /// Returns the cookies that authenticate requests, and how they are verified.
     pub fn cookies(&self) -> impl Iterator<Item = (CookieName, Prove)> {
         self.forms().filter_map(|(_, form)| match form.shape {
             TokenShape::Cookie(name) => form.prove.map(|prove| (name, prove)),
@@ -236,13 +240,13 @@ impl CredentialList {
         })
     }
 
-    /// The kind whose endings have this topic.
+    /// Returns the kind whose endings have this topic.
     pub fn of_topic(&self, topic: &str) -> Option<&'static CredentialKind> {
         self.0.iter().find(|methods| methods.ended == topic).map(|methods| methods.kind)
     }
 }
 
-/// Whether one text may have both shapes.
+/// Returns whether the same token could have both shapes.
 fn overlap(one: TokenShape, other: TokenShape) -> bool {
     match (one, other) {
         (TokenShape::Prefix(one), TokenShape::Prefix(other)) => {

@@ -1,4 +1,4 @@
-//! The vocabulary of endings: acts, kinds of credential, and what happens to them. The table is in
+//! The types that describe endings: acts, kinds of credential, and what happens to the credentials. The table is in
 //! [`credentials`](crate::credentials).
 
 use futures_util::future::BoxFuture;
@@ -22,7 +22,7 @@ pub enum Act {
     EmailChanged,
     /// An administrator gives the account another email address.
     EmailSet,
-    /// A change of email address is undone from the old one.
+    /// A change of email address is undone with a link sent to the old email address.
     EmailRestored,
     /// The owner adds a second factor.
     FactorAdded,
@@ -49,9 +49,9 @@ pub enum Kind {
     Sessions,
     /// API keys.
     ApiKeys,
-    /// Challenges, which a sign-in or a fresh proof is waiting for.
+    /// Challenges of pending sign-ins and pending fresh proofs of identity.
     Challenges,
-    /// Links for choosing a password, for a reset or from an invitation.
+    /// Links for choosing a password: reset links and invitation links.
     PasswordLinks,
     /// Links that confirm another email address.
     EmailLinks,
@@ -67,14 +67,14 @@ pub enum Kind {
     RecoveryCodes,
     /// The right of a passkey to sign in without the password.
     PasswordlessPasskeys,
-    /// A kind that an application adds and the table doesn't know.
+    /// A kind that an application adds and that isn't in the table.
     Own(&'static OwnKind),
 }
 
 /// A kind that an application adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnKind {
-    /// What it is called.
+    /// Its title in the documentation.
     pub title: &'static str,
     /// The kinds that it ends with.
     pub ends_with: EndsWith,
@@ -84,7 +84,7 @@ pub struct OwnKind {
 /// these kinds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EndsWith {
-    /// Sessions or API keys, if either ends.
+    /// Sessions and API keys: it ends when either of them ends.
     #[default]
     Either,
     /// Sessions.
@@ -105,7 +105,7 @@ impl EndsWith {
 }
 
 impl Kind {
-    /// Every kind that the table knows, in the order in which they end.
+    /// Every kind in the table, in the order in which they end.
     pub const ALL: [Self; 11] = [
         Self::Challenges,
         Self::PasswordLinks,
@@ -120,12 +120,12 @@ impl Kind {
         Self::ApiKeys,
     ];
 
-    /// Its position in the order in which kinds end: those of applications come last.
+    /// Returns its position in the order in which kinds end. The kinds of applications come last.
     pub fn order(self) -> usize {
         Self::ALL.iter().position(|kind| *kind == self).unwrap_or(Self::ALL.len())
     }
 
-    /// The heading in the documentation.
+    /// Returns the heading in the documentation.
     pub fn title(self) -> &'static str {
         match self {
             Self::Sessions => "Sessions",
@@ -151,7 +151,7 @@ pub enum Fate {
     Kept,
     /// All end.
     Ended,
-    /// All end except the session that acts.
+    /// All end except the session that requested the act.
     Others,
     /// Those that were started with only a password end.
     WithoutFactor,
@@ -160,7 +160,7 @@ pub enum Fate {
 }
 
 impl Fate {
-    /// Which credentials end, in the words of the documentation.
+    /// Returns a note for the documentation that states which credentials end.
     pub fn which(self) -> &'static str {
         match self {
             Self::Kept | Self::Ended => "",
@@ -174,32 +174,33 @@ impl Fate {
 /// An act on an account, with the values that its line in the table requires.
 #[derive(Clone, Copy, Debug)]
 pub struct End {
-    /// Whose credentials.
+    /// The user whose credentials end.
     pub user: UserId,
-    /// What happens.
+    /// The act on the account.
     pub act: Act,
-    /// The session that acts, which stays.
+    /// The session that requested the act, which is kept.
     pub keeping: Option<SessionId>,
     /// The time after which changes are treated as not made by the owner.
     pub since: Option<Timestamp>,
 }
 
 impl End {
-    /// An act that no session survives.
+    /// Creates an `End` that keeps no session.
     pub fn of(user: UserId, act: Act) -> Self {
         Self { user, act, keeping: None, since: None }
     }
 }
 
-/// How the credentials of a kind end, declared by a slice. Returns how many ended.
+/// How the credentials of a kind end, declared by a slice.
 #[derive(Clone, Copy)]
 pub struct Ending {
     /// The kind.
     pub kind: Kind,
-    /// Ends them, in the change of the act; never called to keep them.
+    /// Ends the credentials in the change of the act, and returns how many ended. Never called for credentials that are
+    /// kept.
     pub end: for<'a> fn(&'a mut Change, End, Fate) -> BoxFuture<'a, Result<usize>>,
-    /// Finds users who have such credentials, for ending those of all users: the users after the given one, in the
-    /// order of their ids, up to the given number. `None` for a kind that isn't ended in that way.
+    /// Finds users who have such credentials, for ending the credentials of all users. Returns users after the given
+    /// one, in the order of their ids, up to the given number. `None` for a kind that isn't ended in that way.
     pub owners: Option<FindOwners>,
 }
 

@@ -1,9 +1,9 @@
-//! What a change holds while it is open, and the one order in which it is taken.
+//! The locks that a change holds while it is open, and the order in which they are taken.
 //!
-//! A change depends on something that others may end in the meantime: the session that requested it, the account that
-//! signs in, the role that allows it. It holds what it depends on, shared with other changes; an ending holds the same
-//! thing exclusively. So a change either comes before the ending, which then also ends what the change created, or
-//! comes after it, checks again, and is refused.
+//! A change depends on objects that other changes may end in the meantime: the session that requested it, the account
+//! that signs in, the role that allows it. The change holds these objects, shared with other changes; an ending holds
+//! the object exclusively. A change therefore either precedes the ending, which then also ends what the change created,
+//! or follows it, checks again, and is refused.
 //!
 //! **The order of locks**, for the whole product:
 //!
@@ -18,23 +18,23 @@
 //!    [`Kind::ALL`](super::Kind::ALL), holding the account exclusively.
 //! 4. Rows that are inserted and never waited for: `outbox`, `audit_events`, `feed`.
 //!
-//! What `users` keeps for other slices (factors, a lock) is written with their own rows, while the row of the user is
-//! held.
+//! Columns of `users` that belong to other slices (factors, a lockout) are written together with the rows of those
+//! slices, while the user's row is locked.
 //!
-//! A change that writes rows of an account, or refers to it, holds it: the deletion of the account takes all of them at
-//! once. Changes that touch a single row and don't depend on a credential hold nothing: counting a guess or an attempt,
-//! recording that a session or an API key was used, and requesting a link.
+//! A change that writes rows of an account or refers to the account holds it, because deleting the account deletes all
+//! these rows together. Changes that touch a single row and don't depend on a credential hold nothing: counting a guess
+//! or an attempt, recording that a session or an API key was used, and requesting a link.
 //!
-//! On SQLite, where one change is written at a time, no lock is taken, and the same requests are refused.
+//! On SQLite, which writes one change at a time, no lock is taken, and the same requests are refused.
 
 use palisade_db::Lock;
 
 use crate::id::UserId;
 
-/// Something that a change holds until its end.
+/// A lock that a change holds until it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
-    /// An account that the change depends on or writes about, shared with other changes: none of its credentials ends
+    /// An account that the change depends on or writes rows of, shared with other changes: none of its credentials ends
     /// during the change.
     Shared(UserId),
     /// An account whose credentials the change ends: no other change touches it during the change.
@@ -48,8 +48,8 @@ pub enum Hold {
     RolesShared,
 }
 
-/// Below every key of an account: its two highest bits are `10`, as in every UUID (RFC 9562, section 4.1), and the
-/// sixty that follow are random.
+/// The key for the set of administrators. It is below every key of an account, whose two highest bits are `10`, as in
+/// every UUID (RFC 9562, section 4.1), and whose next sixty bits are random.
 const ADMINISTRATORS: i64 = i64::MIN;
 const ROLES: i64 = i64::MIN + 1;
 
@@ -65,8 +65,8 @@ impl Hold {
     }
 }
 
-/// The random half of the id. If two accounts ever have the same one, their changes wait for each other, without
-/// further effect.
+/// Returns the key of an account: the random half of its id. If two accounts ever have the same key, their changes wait
+/// for each other, without further effect.
 fn account(user: UserId) -> i64 {
     let (_, random) = user.0.as_u64_pair();
     i64::from_ne_bytes(random.to_ne_bytes())

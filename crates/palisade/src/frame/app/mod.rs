@@ -1,7 +1,7 @@
 //! The foundation of every part of a running Palisade.
 //!
-//! [`App`] holds the database, the clock, randomness, the settings and the root key, and hands out
-//! [`Change`]: a write transaction that knows who acts.
+//! [`App`] holds the database, the clock, randomness, the settings and the root key, and starts each [`Change`], a
+//! write transaction that is attributed to an actor.
 //!
 //! The files of this folder depend on each other: an app hands out changes, a change applies its notices to the app,
 //! and the app lists what a change can end. Nothing else in the frame is part of that cycle.
@@ -45,8 +45,8 @@ pub(crate) use proof::fresh_enough;
 
 /// A running Palisade. Cheap to clone.
 ///
-/// Code that has it can read the database, and write through a [`Change`], which has its audit event, or through
-/// [`App::upkeep`].
+/// Code that has an `App` can read the database. It can write through a [`Change`], which commits with an audit event,
+/// or through [`App::upkeep`].
 ///
 /// ```
 /// # use palisade_db::args;
@@ -80,7 +80,7 @@ pub struct Inner {
     pub random: Arc<dyn Random>,
     /// The settings in force.
     pub settings: Arc<Settings>,
-    /// The key that all other keys are derived from or sealed under.
+    /// The root key: all other keys are derived from it or sealed under it.
     pub root: RootKey,
     /// Keys of the audit log.
     pub audit_keys: AuditKeys,
@@ -94,7 +94,7 @@ pub struct Inner {
     pub find_account: FindAccount,
     /// How credentials end, in the order in which they end.
     pub endings: Vec<Ending>,
-    /// The answers of slices about their own tables.
+    /// The functions through which slices answer questions about their own tables.
     pub answers: Vec<Answers>,
     /// How notices are handled, by topic.
     pub subscriptions: Vec<Subscription>,
@@ -105,11 +105,12 @@ pub struct Inner {
 /// How a slice handles a notice.
 #[derive(Clone, Copy)]
 pub struct Subscription {
-    /// The topic of the notices. One that begins with a dot matches every topic with that suffix: `.ended`.
+    /// The topic of the notices. A topic that begins with a dot, such as `.ended`, matches every topic with that
+    /// suffix.
     pub topic: &'static str,
     /// Applies one notice. Must be quick, and may be called twice with the same notice.
     pub apply: fn(&App, Uuid),
-    /// Forgets everything that this topic could have invalidated.
+    /// Discards all cached data that a notice of this topic could have invalidated.
     pub forget_all: fn(&App),
 }
 
@@ -119,7 +120,7 @@ impl Subscription {
     }
 }
 
-/// State of slices, by type: how a slice keeps a cache that the frame knows nothing about.
+/// State of slices, by type. Lets a slice keep a cache whose type the frame doesn't depend on.
 #[derive(Default)]
 pub struct State(BTreeMap<TypeId, Box<dyn Any + Send + Sync>>);
 
@@ -138,22 +139,22 @@ impl std::ops::Deref for App {
 }
 
 impl App {
-    /// An app with these contents; see [`crate::Builder`].
+    /// Creates an app with these contents; see [`crate::Builder`].
     pub fn new(inner: Inner, writer: Db) -> Self {
         Self(Arc::new(Shared { inner, writer }))
     }
 
-    /// Permission to write outside a change, for this reason: only for writes that have no effect for users and are not
-    /// events. Everything else is a [`Change`].
+    /// Permits writes outside a change, for this reason. Use it only for writes that have no effect for users and are
+    /// not events. All other writes require a [`Change`].
     pub fn upkeep(&self, reason: &'static str) -> Upkeep<'_> {
         Upkeep::new(&self.0.writer, reason)
     }
 
-    /// The state that a slice added when the app was built.
+    /// Returns the state that a slice added when the app was built.
     ///
     /// # Panics
-    /// If the slice isn't part of this app, which is a mistake in its `MODULE`.
-    #[expect(clippy::panic, reason = "a slice that asks for a state it never declared")]
+    /// Panics if the slice isn't part of this app, which is a mistake in its `MODULE`.
+    #[expect(clippy::panic, reason = "a slice requested a state that it never declared")]
     pub fn state<T: Any + Send + Sync>(&self) -> &T {
         let found = self.state.0.get(&TypeId::of::<T>()).and_then(|state| state.downcast_ref());
         match found {
@@ -162,7 +163,7 @@ impl App {
         }
     }
 
-    /// A new version 7 UUID.
+    /// Creates a version 7 UUID.
     pub fn new_id(&self) -> Uuid {
         uuid_v7(self.clock.now(), &*self.random)
     }
@@ -176,7 +177,7 @@ impl App {
         }
     }
 
-    /// Forgets everything that a notice could have invalidated.
+    /// Discards all cached data that a notice could have invalidated.
     pub fn forget_all(&self) {
         for subscription in &self.subscriptions {
             (subscription.forget_all)(self);

@@ -1,4 +1,4 @@
-//! What a caller proved, and whether it is enough where a fresh proof is required.
+//! How a caller proved their identity, and whether that is enough where a fresh proof is required.
 
 use palisade_db::Timestamp;
 
@@ -19,12 +19,12 @@ pub enum AuthLevel {
 }
 
 impl AuthLevel {
-    /// Whether a proof of this level is enough where `required` is required.
+    /// Returns whether a proof of this level is enough where `required` is required.
     pub fn satisfies(self, required: Self) -> bool {
         self >= required
     }
 
-    /// The word in the database.
+    /// Returns the name stored in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Password => "password",
@@ -34,7 +34,7 @@ impl AuthLevel {
         }
     }
 
-    /// The level that a word in the database names. An unknown word gives the weakest.
+    /// Returns the level with this name in the database. An unknown name gives the weakest level.
     pub fn parse(word: &str) -> Self {
         [Self::Code, Self::Passkey, Self::RecoveryCode]
             .into_iter()
@@ -42,7 +42,7 @@ impl AuthLevel {
             .unwrap_or(Self::Password)
     }
 
-    /// The methods that prove at least this level.
+    /// Returns the methods that prove at least this level.
     pub fn methods(self) -> &'static [&'static str] {
         match self {
             Self::Password => &["password"],
@@ -55,7 +55,7 @@ impl AuthLevel {
 /// Checks that a proof is recent enough, and was given with the strongest factor of the account.
 ///
 /// # Errors
-/// `access.not_fresh`.
+/// Fails with `access.not_fresh`.
 pub(crate) fn fresh_enough(
     app: &App,
     (proved_at, proved_with): (Timestamp, AuthLevel),

@@ -4,8 +4,8 @@
 //! The head reveals those too: it advances in the transaction that adds to the chain, and the chain continues from the
 //! head, not from the last existing record.
 //!
-//! An older head is as authentic as the newest. [`Watch`] remembers the highest that this process has seen, so that a
-//! head that goes back is noticed while a process runs; only a copy kept elsewhere reveals an older head that was
+//! An older head is as authentic as the newest. [`Watch`] stores the highest head that this process has read, so that a
+//! head that goes back is detected while a process runs. Only a copy kept elsewhere reveals an older head that was
 //! restored while no process was running.
 
 use std::collections::BTreeSet;
@@ -24,7 +24,7 @@ use crate::record::Read;
 /// The end of the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
-    /// How many records there are, which is the position of the last.
+    /// The number of records, which is the position of the last record.
     pub(crate) position: i64,
     /// The last value of the chain.
     pub(crate) chain: [u8; 32],
@@ -34,7 +34,7 @@ impl Head {
     /// The head of an empty log.
     pub(crate) const START: Self = Self { position: 0, chain: [0; 32] };
 
-    /// The head after this record is added.
+    /// Returns the head after this record is added.
     pub(crate) fn after(self, key: &[u8; 32], record: &str) -> Self {
         let chain = digest::chain_digest(key, &self.chain, record.as_bytes());
         Self { position: self.position.saturating_add(1), chain }
@@ -59,10 +59,10 @@ impl Head {
     }
 }
 
-/// Creates the head of an empty log, in the change that creates the database's first keys. An existing head stays.
+/// Creates the head of an empty log, in the change that creates the database's first keys. An existing head is kept.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn create_head(change: &mut Change) -> Result<()> {
     let head = Head::START;
     let mac = head.mac(&change.app().audit_keys.chain());
@@ -76,7 +76,7 @@ pub async fn create_head(change: &mut Change) -> Result<()> {
     Ok(())
 }
 
-/// Replaces the stored head, whatever it is.
+/// Writes this head, replacing any stored head.
 pub(super) async fn put(change: &mut Change, head: Head) -> Result<()> {
     let mac = head.mac(&change.app().audit_keys.chain());
     change
@@ -135,7 +135,7 @@ impl FromRow for Ending {
 }
 
 impl Ending {
-    /// Reads it in one statement, so that head and records are from the same moment.
+    /// Reads the end of the log in one statement, so that the head and the records are from the same moment.
     pub(crate) async fn read(db: &ReadDb, seen: Option<Head>) -> Result<Self> {
         Ok(db
             .one(
@@ -151,7 +151,7 @@ impl Ending {
             .await?)
     }
 
-    /// The head, if it exists and is authentic.
+    /// Returns the head, if it exists and is authentic.
     pub(crate) fn head(&self, key: &[u8; 32]) -> std::result::Result<Head, Finding> {
         let (position, chain, mac) = match (&self.position.0, &self.chain.0, &self.mac.0) {
             (Some(None), Some(None), Some(None)) => {
@@ -172,7 +172,7 @@ impl Ending {
         }
     }
 
-    /// The highest position of a record, or the highest possible number if it can't be read.
+    /// Returns the highest position of a record, or the highest possible number if the position can't be read.
     pub(crate) fn highest(&self) -> i64 {
         match self.highest.0 {
             Some(highest) => highest.unwrap_or(0),
@@ -180,12 +180,12 @@ impl Ending {
         }
     }
 
-    /// Whether records have positions that the chain can't have assigned: below its start, or above `end`.
+    /// Returns whether records have positions that the chain can't have assigned: below its start, or above `end`.
     pub(crate) fn reaches_beyond(&self, end: i64) -> bool {
         self.highest() > end || self.lowest.value().is_some_and(|lowest| lowest < 1)
     }
 
-    /// The head to continue from, if there is one, and the fault that was found.
+    /// Returns the head to continue from, if there is one, and the fault that was found, if any.
     pub(super) fn judge(
         &self,
         key: &[u8; 32],
@@ -222,7 +222,7 @@ impl Ending {
     }
 }
 
-/// How far the scan of the pending records has come, in the order of `(at, id)`. The default is the beginning.
+/// The progress of the scan of pending records, in the order of `(at, id)`. The default is the beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Passed {
     /// The last row whose place in that order can be read.
@@ -232,7 +232,7 @@ pub(super) struct Passed {
 }
 
 impl Passed {
-    /// The progress after these rows, too.
+    /// Returns the progress after these rows have been scanned.
     pub(super) fn over(self, rows: &[Stored]) -> Self {
         let place = |(beyond, row): (i64, &Stored)| {
             row.at.0.zip(row.id.0).map(|place| Self { after: Some(place), beyond })
@@ -243,7 +243,7 @@ impl Passed {
     }
 }
 
-/// What this process remembers about the log.
+/// The state that this process keeps about the log.
 #[derive(Default)]
 pub(super) struct Watch(Mutex<Watched>);
 
@@ -251,19 +251,19 @@ pub(super) struct Watch(Mutex<Watched>);
 struct Watched {
     seen: Option<Head>,
     reported: Option<Finding>,
-    /// Records that don't verify and were reported when they were read.
+    /// Records that failed verification and were reported when they were read.
     shown: BTreeSet<Uuid>,
-    /// Rows that are not what was written and were reported when they were to be chained.
+    /// Altered or forged rows that were reported when they were about to be chained.
     forged: BTreeSet<Uuid>,
-    /// How far the scan of the pending records has come.
+    /// The progress of the scan of pending records.
     passed: Passed,
-    /// How many passes found no head to chain from, one after the other.
+    /// The number of consecutive passes that found no head to chain from.
     still: usize,
 }
 
-/// The maximum number of reported records that are remembered.
+/// The maximum number of reported records that are kept in memory.
 const REMEMBERED: usize = 10_000;
-/// While the chain can't continue, only one pass in this many looks for records: one every half minute.
+/// While the chain can't continue, only one in this many passes looks for records, which is one every half minute.
 const PASSES_STILL: usize = 60;
 
 impl Watch {
@@ -271,12 +271,12 @@ impl Watch {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The highest head that was seen.
+    /// Returns the highest head that was read.
     pub(super) fn seen(&self) -> Option<Head> {
         self.lock().seen
     }
 
-    /// Remembers a head, unless a higher one was seen.
+    /// Stores a head, unless a higher one is already stored.
     pub(super) fn saw(&self, head: Head) {
         let mut watched = self.lock();
         if watched.seen.is_none_or(|seen| seen.position < head.position) {
@@ -289,7 +289,7 @@ impl Watch {
         self.lock().seen = Some(head);
     }
 
-    /// Whether this finding has not been reported yet.
+    /// Returns whether this finding has not been reported yet, and stores it as reported.
     pub(super) fn is_new(&self, finding: Option<Finding>) -> bool {
         let mut watched = self.lock();
         let new = finding.is_some() && watched.reported != finding;
@@ -297,13 +297,13 @@ impl Watch {
         new
     }
 
-    /// Whether it has not been reported yet that this record doesn't verify.
+    /// Returns whether the failed verification of this record has not been reported yet, and stores it as reported.
     pub(super) fn shows_first(&self, id: Uuid) -> bool {
         let mut watched = self.lock();
         watched.shown.len() < REMEMBERED && watched.shown.insert(id)
     }
 
-    /// Those of these rows that have not been reported as forged yet.
+    /// Returns those of these rows that have not been reported as forged yet.
     pub(super) fn untold(&self, rows: impl IntoIterator<Item = Uuid>) -> BTreeSet<Uuid> {
         let watched = self.lock();
         if watched.forged.len() >= REMEMBERED {
@@ -312,17 +312,17 @@ impl Watch {
         rows.into_iter().filter(|id| !watched.forged.contains(id)).collect()
     }
 
-    /// Remembers that these rows were reported as forged.
+    /// Records that these rows were reported as forged.
     pub(super) fn told_of(&self, rows: BTreeSet<Uuid>) {
         self.lock().forged.extend(rows);
     }
 
-    /// Where the scan for records to chain continues.
+    /// Returns the position from which the scan for records to chain continues.
     pub(super) fn passed(&self) -> Passed {
         self.lock().passed
     }
 
-    /// Remembers where the scan for records to chain continues.
+    /// Stores the position from which the scan for records to chain continues.
     pub(super) fn look_on_from(&self, passed: Passed) {
         self.lock().passed = passed;
     }
@@ -333,9 +333,9 @@ impl Watch {
         watched.still = if still { watched.still.saturating_add(1) } else { 0 };
     }
 
-    /// Whether to look now for records that were committed but not yet seen in the chain. While the chain can't
-    /// continue, most passes skip this: the fault is reported and lasts until someone acts, and the number of records
-    /// only grows.
+    /// Returns whether to look now for records that were committed but not yet seen in the chain. While the chain can't
+    /// continue, most passes skip this: the fault has been reported and lasts until someone acts, and the number of
+    /// records only grows.
     pub(super) fn looks_for_written(&self) -> bool {
         let watched = self.lock();
         watched.still == 0 || watched.still % PASSES_STILL == 1

@@ -1,6 +1,6 @@
-//! Reading the log: events, newest first.
+//! Lists the events of the log, newest first.
 //!
-//! A row that isn't what was written is shown and marked; it never keeps others from being read.
+//! An altered or forged row is shown and marked; it never prevents other rows from being read.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ pub struct EventView {
     /// When it happened.
     #[schemars(with = "shape::DateTime")]
     pub at: Timestamp,
-    /// The name of the event: `login.signed_in`.
+    /// The name of the event, such as `login.signed_in`.
     pub event: String,
     /// Who acted.
     pub actor: Party,
@@ -44,14 +44,14 @@ pub struct EventView {
     pub verified: bool,
 }
 
-/// Which events to list.
+/// The criteria for the events to list.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Only events of this actor.
     pub actor: Option<Uuid>,
-    /// Only events about this user or thing.
+    /// Only events about this user or object.
     pub about: Option<Uuid>,
-    /// Only events that this person did or that concern them.
+    /// Only events in which this person acted or that concern them.
     pub person: Option<Uuid>,
     /// Only events of this name.
     pub event: Option<String>,
@@ -67,10 +67,10 @@ pub struct Filter {
 const WRITABLE: (Timestamp, Timestamp) =
     (Timestamp::from_seconds(-62_135_596_800), Timestamp::from_micros(253_402_300_799_999_999));
 
-/// Events, newest first.
+/// Lists events, newest first.
 ///
 /// # Errors
-/// When the database doesn't answer.
+/// Returns an error if the database doesn't respond.
 pub async fn list(app: &App, filter: Filter, limit: i64) -> Result<Vec<EventView>> {
     let (before_at, before_id) = filter.before.unzip();
     let rows: Vec<Stored> = app
@@ -114,7 +114,7 @@ pub async fn list(app: &App, filter: Filter, limit: i64) -> Result<Vec<EventView
     Ok(events)
 }
 
-/// Writes to the server's log that a record doesn't verify, the first time it is read.
+/// Logs that a record failed verification, the first time it is read.
 fn report(app: &App, row: &Stored, fault: &str) {
     let id = row.id.0.unwrap_or_default();
     if app.state::<Watch>().shows_first(id) {
@@ -122,7 +122,8 @@ fn report(app: &App, row: &Stored, fault: &str) {
     }
 }
 
-/// A row as it is shown, and what is wrong with it. A row without a readable time can't be placed in the list.
+/// Returns the event to show for a row, and what is wrong with the row. A row without a readable time can't be placed
+/// in the list.
 fn view(keys: &AuditKeys, row: &Stored) -> (Option<EventView>, Option<String>) {
     let (record, fault) = match row.record(&keys.chain()) {
         Ok(record) => (Some(record), None),
@@ -154,7 +155,7 @@ fn view(keys: &AuditKeys, row: &Stored) -> (Option<EventView>, Option<String>) {
     (Some(event), fault)
 }
 
-/// The contents of the columns, for a row whose record can't be read.
+/// Builds a record from the columns, for a row whose record can't be read.
 fn from_columns(row: &Stored, at: Timestamp) -> Record {
     let about = row.about_kind.value().map(|kind| Party {
         id: row.about_id.value(),
@@ -178,7 +179,7 @@ fn from_columns(row: &Stored, at: Timestamp) -> Record {
     }
 }
 
-/// The personal part of a row that is what was written; empty if the person was erased.
+/// Returns the personal part of an unaltered row, which is empty if the person was erased.
 fn personal(keys: &AuditKeys, row: &Stored) -> Result<BTreeMap<String, String>, &'static str> {
     let (Some(id), Some(sealed)) = (row.id.0, row.personal.value()) else {
         return Ok(BTreeMap::new());

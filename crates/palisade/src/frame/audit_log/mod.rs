@@ -1,15 +1,15 @@
-//! The stored audit log: who did what, to which user or object, from where, when. Changes write its
+//! The stored audit log: who did what, to which user or object, from where and when. Changes write its
 //! [records](crate::record); this module chains and reads them.
 //!
 //! # Promises
 //!
-//! - Records are authenticated, in order, by `chain`, HMAC-SHA256 under a key derived from the root key, so that an
-//!   attacker who controls only the database can't rewrite the log undetected. Every other column repeats the record
+//! - `chain`, an HMAC-SHA256 under a key derived from the root key, authenticates the records and their order, so that
+//!   an attacker who controls only the database can't rewrite the log undetected. Every other column repeats the record
 //!   and is compared with it.
 //! - The end of the chain is authenticated too (`audit_head`), and the chain continues only from there.
-//! - A row that isn't what was written is shown as such, and keeps no other row from being read or chained.
-//! - Destroying the key of a person erases what the log contains about them, an event records it, and the log still
-//!   verifies. A key that is missing without such an event is reported.
+//! - An altered or forged row is shown as such, and doesn't prevent other rows from being read or chained.
+//! - Destroying the key of a person erases what the log contains about them. An event records the erasure, and the log
+//!   still verifies. A key that is missing without such an event is reported.
 //!
 //! Tables: `audit_head`, `person_keys`.
 
@@ -34,7 +34,7 @@ pub use reseal::reseal;
 pub use seal::{seal_all, seal_pending, seal_written};
 pub(crate) use stored::{Stored, select_stored};
 
-/// Something is wrong with the end of the log, or with records that wait to be chained.
+/// A fault was found at the end of the log, or in records that are waiting to be chained.
 pub const FAULT_FOUND: Event =
     Event { name: "audit.fault_found", summary: "The audit log was tampered with" };
 /// The key of a person was destroyed.
@@ -70,10 +70,10 @@ pub const MODULE: Module = Module {
 };
 
 /// Destroys the key of a person: what the log contains about them can no longer be read, and the log still verifies. An
-/// event records it; without one, the key is reported as missing.
+/// event records the erasure; without this event, the key would be reported as missing.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn forget_person(change: &mut Change, person: UserId) -> Result<()> {
     change.run("delete from person_keys where user_id = $1", args![person]).await?;
     change.note(PERSON_ERASED.about(person));
@@ -83,7 +83,7 @@ pub async fn forget_person(change: &mut Change, person: UserId) -> Result<()> {
 /// Creates the key under which a person's part of the log is sealed.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn create_person_key(change: &mut Change, person: UserId) -> Result<()> {
     let wrapped = change.app().audit_keys.new_person_key(person);
     change
@@ -92,18 +92,18 @@ pub async fn create_person_key(change: &mut Change, person: UserId) -> Result<()
     Ok(())
 }
 
-/// What was done to a record, as far as it can be determined.
+/// The kind of tampering with a record, as far as it can be determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
-    /// It differs from what was written.
+    /// The record differs from what was written.
     Edited,
-    /// It is missing, and later ones are there.
+    /// The record is missing, but later records exist.
     Deleted,
-    /// It doesn't belong there: it was never written, or occurs a second time.
+    /// The record doesn't belong there: it was never written, or it occurs a second time.
     Inserted,
-    /// It was written, but not in this place.
+    /// The record was written, but not at this position.
     Swapped,
-    /// It is missing, and so is all that came after it.
+    /// The record is missing, and so are all later records.
     Cut,
     /// Values of the chain were rewritten.
     Rehashed,
@@ -114,7 +114,7 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    /// Its stable name.
+    /// Returns the stable name of this kind.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Edited => "edited",

@@ -11,7 +11,7 @@ use crate::error::Result;
 /// what was wrong, and records it as an event. Faults in existing records can still be found.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn reseal(app: &App) -> Result<Option<(FaultKind, &'static str)>> {
     let ending = Ending::read(&app.db, None).await?;
     let (_, finding) = ending.judge(&app.audit_keys.chain(), None);

@@ -2,8 +2,8 @@
 //!
 //! Records are authenticated when they are written; a job puts them in order moments later, so that writers on many
 //! connections don't wait for each other. Deleting, changing, moving or inserting a record breaks the chain at that
-//! point. Until a record is chained, the process that wrote it remembers it and reports if it is gone. Before that
-//! process ends, it chains what is pending.
+//! point. Until a record is chained, the process that wrote it checks that it still exists and reports it if it is
+//! missing. Before that process ends, it chains the pending records.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,15 +21,15 @@ use crate::record::{self, Entry, PLACED, Unchained};
 
 /// How often new records are put into the chain.
 pub(super) const EVERY: Duration = Duration::from_millis(500);
-/// How many records one transaction puts into the chain: a multiple of what one statement places.
+/// The maximum number of records that one transaction adds to the chain: a multiple of what one statement places.
 const FULL: usize = 480;
-/// How many pages of `FULL` rows one pass reads at most, if forged ones are among them.
+/// The maximum number of pages of `FULL` rows that one pass reads if some of the rows are forged.
 const PAGES: usize = 10;
-/// How long a process that ends waits for its records to be chained.
+/// How long a process waits, before it exits, for its records to be chained.
 const ENDING: Duration = Duration::from_secs(3);
 /// How many records one statement looks for.
 const LOOKED_FOR: usize = 100;
-/// How many records an event names.
+/// The maximum number of records that an event lists.
 const NAMED: usize = 20;
 
 pub(super) async fn run(app: &App) -> Result<()> {
@@ -37,31 +37,30 @@ pub(super) async fn run(app: &App) -> Result<()> {
     Ok(())
 }
 
-/// Puts records that have no position yet into the chain. Returns how many. Faults at the end of the log, and in
-/// records that are not chained yet, are reported once, in the server's log and by an event.
+/// Adds records that have no position yet to the chain. Returns how many were added. Faults at the end of the log, and
+/// in records that are not chained yet, are reported once, in the server's log and by an event.
 ///
-/// Two processes may try at once: one of them moves the head, and the other changes nothing.
+/// Two processes may try at the same time: one of them advances the head, and the other changes nothing.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn seal_pending(app: &App) -> Result<usize> {
     Ok(pass(app, Reporting::All).await?.placed)
 }
 
-/// Puts all records that have no position yet into the chain, before this process ends. It takes
-/// three seconds at most.
+/// Adds all records that have no position yet to the chain, before this process ends. It takes at most three seconds.
 ///
 /// # Errors
-/// When the database fails, or not all could be chained in that time.
+/// Returns an error if the database fails, or not all could be chained in that time.
 pub async fn seal_all(app: &App) -> Result<()> {
     seal_before_the_end(app, Reporting::All).await
 }
 
-/// As [`seal_all`], but only if this process knows of records that it wrote and that are not chained yet. For commands:
-/// reporting faults in other processes' records is left to servers.
+/// Like [`seal_all`], but only if some records that this process wrote are not chained yet. For commands: reporting
+/// faults in other processes' records is left to servers.
 ///
 /// # Errors
-/// As [`seal_all`].
+/// Fails like [`seal_all`].
 pub async fn seal_written(app: &App) -> Result<()> {
     if !app.state::<Unchained>().is_empty() {
         seal_before_the_end(app, Reporting::Own).await?;
@@ -91,15 +90,15 @@ async fn seal_before_the_end(app: &App, reporting: Reporting) -> Result<()> {
     sealed
 }
 
-/// Which faults are reported when they are found.
+/// The faults that are reported when they are found.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reporting {
     All,
-    /// Only missing records of this process, which no other process knows about.
+    /// Only missing records of this process, which no other process can detect.
     Own,
 }
 
-/// What one pass did.
+/// The result of one pass.
 #[derive(Clone, Copy, Default)]
 struct Pass {
     /// How many records it chained.
@@ -159,18 +158,19 @@ async fn seal_batch(app: &App, reporting: Reporting) -> Result<Pass> {
 /// Records that have no position yet.
 #[derive(Default)]
 struct Waiting {
-    /// Id and record of those to be chained next.
+    /// The ids and texts of the records to be chained next.
     genuine: Vec<(Uuid, String)>,
-    /// Rows among them that are not what was written: they are left as they are, for `verify` to report.
+    /// Altered or forged rows among them, which are left unchanged for `verify` to report.
     forged: Vec<(Uuid, Unlike)>,
-    /// How far these go.
+    /// The progress of the scan after these rows.
     passed: Passed,
     /// Whether more rows follow.
     leaves_some: bool,
 }
 
 impl Waiting {
-    /// Reads what a transaction chains, from where the last scan ended. At the end, it restarts from the beginning.
+    /// Reads the records that a transaction chains, starting where the last scan ended. At the end, the scan restarts
+    /// from the beginning.
     ///
     /// SECURITY: forged rows, however many, are skipped; a row is genuine if all its columns are (tests:
     /// forged_records_keep_no_other_from_being_chained, what_was_never_written_is_never_chained,
@@ -203,7 +203,7 @@ impl Waiting {
     }
 }
 
-/// The next rows that have no position.
+/// Reads the next rows that have no position.
 async fn page(app: &App, passed: Passed, rows: usize) -> Result<Vec<Stored>> {
     let (rows, beyond) = (i64::try_from(rows).unwrap_or(i64::MAX), passed.beyond);
     let page = match passed.after {
@@ -224,7 +224,7 @@ async fn page(app: &App, passed: Passed, rows: usize) -> Result<Vec<Stored>> {
     Ok(page)
 }
 
-/// Reports pending rows that are not what was written, the first time they are seen. Returns whether there were any.
+/// Reports altered or forged pending rows, the first time they are read. Returns whether any were reported.
 async fn report_forged(app: &App, forged: Vec<(Uuid, Unlike)>) -> Result<bool> {
     let untold = app.state::<Watch>().untold(forged.iter().map(|(id, _)| *id));
     let Some((id, unlike)) = forged.into_iter().find(|(id, _)| untold.contains(id)) else {
@@ -243,19 +243,20 @@ async fn report_forged(app: &App, forged: Vec<(Uuid, Unlike)>) -> Result<bool> {
     Ok(true)
 }
 
-/// The first of these records, for an event.
+/// Returns the ids of the first of these records, for an event.
 fn named<'a>(records: impl IntoIterator<Item = &'a Uuid>) -> String {
     let named: Vec<String> = records.into_iter().take(NAMED).map(Uuid::to_string).collect();
     named.join(" ")
 }
 
-/// Chains these records after `head`. Returns how many, or `None` if another process was faster.
+/// Chains these records after `head`. Returns how many were chained, or `None` if another process was faster.
 async fn chain(app: &App, head: Head, records: &[(Uuid, String)]) -> Result<Option<usize>> {
     if records.is_empty() {
         return Ok(Some(0));
     }
     let key = app.audit_keys.chain();
-    let mut tx = app.upkeep("the order of the audit log, which its records tell").begin().await?;
+    let mut tx =
+        app.upkeep("records are put into the chain, which changes no record").begin().await?;
     let (mut end, mut places) = (head, Vec::with_capacity(records.len()));
     for (id, record) in records {
         end = end.after(&key, record);
@@ -278,7 +279,8 @@ async fn chain(app: &App, head: Head, records: &[(Uuid, String)]) -> Result<Opti
     Ok(Some(places.len()))
 }
 
-/// Looks for records that this process has committed, until they are chained. Returns whether it reported any.
+/// Checks that the records committed by this process still exist, until they are chained. Returns whether it reported
+/// any as missing.
 ///
 /// SECURITY: otherwise, a record that is deleted before it is chained leaves no gap (test:
 /// a_record_deleted_before_it_is_chained_is_missed).
@@ -305,7 +307,7 @@ async fn look_for(app: &App, written: Vec<Uuid>) -> Result<bool> {
     Ok(true)
 }
 
-/// Which of these records are there, and whether they are chained.
+/// Selects which of these records exist, and whether they are chained.
 const FIND: &str = "select e.id, e.position is not null from (values
                 ($1), ($2), ($3), ($4), ($5), ($6), ($7), ($8), ($9), ($10), ($11), ($12), ($13),
                 ($14), ($15), ($16), ($17), ($18), ($19), ($20), ($21), ($22), ($23), ($24), ($25),
@@ -318,7 +320,7 @@ const FIND: &str = "select e.id, e.position is not null from (values
                 ($98), ($99), ($100)
      ) as written join audit_events e on e.id = written.column1";
 
-/// Writes the event of a fault.
+/// Writes the event that reports a fault.
 async fn report(
     app: &App,
     kind: FaultKind,

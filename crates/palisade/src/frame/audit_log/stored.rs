@@ -1,7 +1,7 @@
-//! A row of the log as it is stored, and whether it is what was written.
+//! A row of the log as it is stored, and the check that it is unaltered.
 //!
-//! Anyone who controls the database may have put anything there, so no value is trusted: what can't be read is a fault
-//! of its row, never an error of the reader.
+//! An attacker who controls the database may have written anything to it, so no value is trusted: a value that can't be
+//! read is a fault of its row, and never makes the read fail.
 
 use palisade_crypto::{audit as digest, secret};
 use palisade_db::{DbError, FromRow, Row, Timestamp};
@@ -81,7 +81,7 @@ impl FromRow for Stored {
     }
 }
 
-/// Why a row isn't what was written.
+/// The reason why a row doesn't match what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Unlike {
     /// Other rows have its id.
@@ -103,7 +103,7 @@ impl std::fmt::Display for Unlike {
 }
 
 impl Unlike {
-    /// What was done to the row.
+    /// Returns the kind of tampering with the row.
     pub(crate) fn kind(&self, chained: bool) -> FaultKind {
         match self {
             Self::Copied => FaultKind::Inserted,
@@ -114,13 +114,13 @@ impl Unlike {
     }
 }
 
-/// Whether the record is one that was written, under this key.
+/// Returns whether the record was written under this key.
 fn is_authentic(key: &[u8; 32], record: &str, mac: &[u8; 32]) -> bool {
     secret::constant_time_eq(&digest::record_mac(key, record.as_bytes()), mac)
 }
 
 impl Stored {
-    /// The record, if the row is what was written and exists only once.
+    /// Returns the record, if the row is unaltered and exists only once.
     pub(crate) fn genuine(&self, key: &[u8; 32]) -> Result<Record, Unlike> {
         if self.copies > 1 {
             return Err(Unlike::Copied);
@@ -128,7 +128,7 @@ impl Stored {
         self.record(key)
     }
 
-    /// The record, if the row is what was written. Its place in the chain is not checked.
+    /// Returns the record, if the row is unaltered. Its place in the chain is not checked.
     pub(crate) fn record(&self, key: &[u8; 32]) -> Result<Record, Unlike> {
         let text = self.record.0.as_deref().ok_or(Unlike::Record)?;
         let mac = self.mac.0.as_ref().ok_or(Unlike::Record)?;

@@ -1,6 +1,6 @@
 //! Runs a request again if the database aborted its change, or if it conflicted with another change of the same rows.
 //!
-//! This is safe as long as no part of the request is committed, which [`Committed`] records. What the handler took from
+//! This is safe as long as no part of the request is committed, which [`Committed`] records. What the handler read from
 //! the request is kept for that long.
 
 use std::sync::atomic::Ordering;
@@ -23,7 +23,7 @@ use crate::error::Error;
 
 /// The maximum number of times that a request is run.
 const TRIES: u32 = 4;
-/// The longest pause before the second try; it doubles from there.
+/// The maximum pause before the second try. It doubles with each further try.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The body of a request, once its handler has read it.
@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Kept(Arc<Mutex<Option<Bytes>>>);
 
 impl Kept {
-    /// Keeps a body.
+    /// Stores the body.
     pub(super) fn put(&self, body: &Bytes) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body.clone());
     }
@@ -74,7 +74,7 @@ fn may_be_repeated(response: &Response) -> bool {
     response.extensions().get::<Arc<Error>>().is_some_and(|error| error.may_be_repeated())
 }
 
-/// A random part of the longest pause, so that two conflicting requests don't conflict again.
+/// Returns a random fraction of the maximum pause, so that two conflicting requests don't conflict again.
 fn pause(random: &dyn Random, tried: u32) -> Duration {
     let mut byte = [0];
     random.fill(&mut byte);

@@ -27,17 +27,17 @@ use crate::visible::{excerpt, json};
 
 const API_POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox");
-/// The policy of a page, except for its scripts, which carry a nonce.
+/// The content security policy of a page, without the part for scripts, which carry a nonce.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     form-action 'none'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
-/// The maximum length of a problem's `detail`, whatever it repeats of the request.
+/// The maximum length of a problem's `detail`, however much of the request it repeats.
 const LONGEST_DETAIL: usize = 1000;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// Space for the headers of a response; the copies of a map have as much.
+/// The capacity for the headers of a response. Copies of the map have the same capacity.
 const USUAL_HEADERS: usize = 20;
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// The headers of every response; a header that a handler set stays as it was set.
+/// The headers of every response. A header that a handler has set is kept unchanged.
 static ALWAYS: LazyLock<HeaderMap> = LazyLock::new(|| {
     let permissions = "accelerometer=(), camera=(), display-capture=(), geolocation=(), \
                        gyroscope=(), magnetometer=(), microphone=(), midi=(), payment=(), usb=()";
@@ -72,7 +72,7 @@ impl<T: Serialize> Written<T> {
     /// Serializes the value.
     ///
     /// # Errors
-    /// When it has no JSON form.
+    /// Returns an error if it has no JSON form.
     pub fn new(value: &T) -> Result<Self, Error> {
         let json = serde_json::to_vec(value).map_err(Error::internal)?;
         Ok(Self { json: json.into(), of: PhantomData })
@@ -143,8 +143,8 @@ impl IntoResponse for Elsewhere {
     }
 }
 
-/// A page that is part of the binary. Its scripts run because they carry this response's nonce (CSP level 3, section
-/// 7.1), and no other script does.
+/// A page that is part of the binary. Only its own scripts run, because they carry this response's nonce (CSP level 3,
+/// section 7.1).
 #[derive(Clone, Debug)]
 pub struct Html {
     text: String,
@@ -152,7 +152,8 @@ pub struct Html {
 }
 
 impl Html {
-    /// The page that `write` returns. `write` receives a fresh nonce, which the page's scripts must carry.
+    /// Creates a page from the text that `write` returns. `write` receives a fresh nonce, which the page's scripts must
+    /// carry.
     pub fn new(random: &dyn Random, write: impl FnOnce(&str) -> String) -> Self {
         let mut bytes = [0u8; 16];
         random.fill(&mut bytes);
@@ -188,7 +189,7 @@ impl IntoResponse for Asset {
     }
 }
 
-/// An error reaches the outermost layer as it is, and is converted to a response once the request's id is known.
+/// Passes the error unchanged to the outermost layer, which converts it to a response once the request's id is known.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = self.kind().status().into_response();
@@ -275,7 +276,7 @@ pub(super) fn finish(
     error
 }
 
-/// The error for a status that the router set by itself.
+/// Returns the error for a status that the router itself set.
 fn bare(response: &Response) -> Option<Arc<Error>> {
     match response.status() {
         StatusCode::METHOD_NOT_ALLOWED => Some(Arc::new(Error::new(

@@ -1,8 +1,8 @@
 //! Enforces the maximum text lengths of a body's description before the body is deserialized, so that `/openapi.json`
 //! states exactly what is enforced.
 //!
-//! Texts with a pattern, lists and numbers are left to the types that read them, which refuse what is too long with
-//! their own codes. `every_bound_is_described_and_enforced` in `tests/it/bounds.rs` checks all of them.
+//! Texts with a pattern, lists and numbers are checked by the types that read them, which reject values that are too
+//! long with their own codes. `every_bound_is_described_and_enforced` in `tests/it/bounds.rs` checks all of them.
 
 use std::any::TypeId;
 use std::cell::RefCell;
@@ -17,22 +17,22 @@ use serde_json::Value;
 
 use crate::error::FieldError;
 
-/// How long a text may be, and what is in a list or an object.
+/// The maximum length of a text, and the bounds of what a list or an object contains.
 #[derive(Debug, Default)]
 pub(super) struct Bounds {
-    /// In code points.
+    /// The maximum length of a text, in code points.
     max_length: Option<u64>,
-    /// Each entry of a list.
+    /// The bounds of each item of a list.
     items: Option<Box<Self>>,
-    /// The members of an object.
+    /// The bounds of each member of an object.
     members: HashMap<String, Self>,
 }
 
-/// Created once for each type of body.
+/// The bounds of each type of body, created once per type.
 static KNOWN: LazyLock<RwLock<HashMap<TypeId, Arc<Bounds>>>> = LazyLock::new(RwLock::default);
 
 impl Bounds {
-    /// The bounds in the schema of this type.
+    /// Returns the bounds in the schema of this type.
     pub(super) fn of<T: JsonSchema + 'static>() -> Arc<Self> {
         let id = TypeId::of::<T>();
         let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
@@ -64,7 +64,7 @@ impl Bounds {
         bounds
     }
 
-    /// The first place where a JSON text exceeds its bounds. Other errors are not reported here.
+    /// Returns the first place where a JSON text exceeds its bounds. Other errors are not reported here.
     pub(super) fn broken(&self, json: &str) -> Option<FieldError> {
         let found = RefCell::new(None);
         let walk = Walk { bounds: self, at: &At::Root, found: &found };

@@ -18,7 +18,7 @@ use crate::error::Error;
 
 /// A type that a handler takes or returns, and what it means on the wire.
 pub trait Describe {
-    /// Adds it to the description of the handler.
+    /// Adds this type to the description of the handler.
     fn describe(handler: &mut Description);
 }
 
@@ -28,13 +28,13 @@ pub trait Described<T> {
     fn describe(description: &mut Description);
 }
 
-/// What is known about a handler from its signature. The schemas of all handlers share their definitions.
+/// The description of a handler, derived from its signature. The schemas of all handlers share their definitions.
 pub struct Description {
     /// Schemas of the variable segments of the path, in order.
     pub(super) path: Vec<Value>,
     /// The query parameters, as an object's schema.
     pub(super) query: Option<Value>,
-    /// The body's schema, and whether there must be one.
+    /// The body's schema, and whether a body is required.
     pub(super) body: Option<(Value, bool)>,
     /// Whether the body is a form, not JSON.
     pub(super) form: bool,
@@ -51,7 +51,7 @@ pub struct Description {
 pub struct Answered {
     /// Its status.
     pub status: StatusCode,
-    /// What it means.
+    /// The description of the response.
     pub summary: &'static str,
     /// Media type and schema of its body.
     pub body: Option<(&'static str, Value)>,
@@ -77,7 +77,7 @@ impl Description {
         }
     }
 
-    /// Forgets the handler and keeps the definitions.
+    /// Clears the description of the handler and keeps the definitions.
     pub(super) fn next(&mut self) {
         self.path.clear();
         self.query = None;
@@ -87,14 +87,14 @@ impl Description {
         self.page = false;
     }
 
-    /// The definitions that the schemas refer to.
+    /// Returns the definitions that the schemas refer to.
     pub(super) fn definitions(&mut self) -> Map<String, Value> {
         let mut all = self.taken.take_definitions(true);
         all.extend(self.given.take_definitions(true));
         all
     }
 
-    /// Leaves the route out of the description: its response is for people.
+    /// Excludes the route from the description, because its response is for people.
     pub fn for_people(&mut self) {
         self.page = true;
     }
@@ -112,7 +112,8 @@ impl Description {
     }
 }
 
-/// Adds nothing to the description: for values that don't come from the parts of a request that a client chooses.
+/// Implements `Describe` for types that add nothing to the description, because their values don't come from the path,
+/// the query or the body.
 macro_rules! silent {
     ($([$($generic:ident)?] $type:ty,)+) => {$(
         impl$(<$generic>)? Describe for $type {

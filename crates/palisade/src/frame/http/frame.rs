@@ -33,7 +33,7 @@ const UNMARKED: &str = "A trusted proxy did not state whether the client used HT
     X-Forwarded-Proto. nginx: proxy_set_header X-Forwarded-Proto $scheme; HAProxy: http-request \
     set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]. Caddy and Traefik set it by default.";
 
-/// The connection of a request that came through no listener.
+/// The connection that is assumed for a request that didn't come through a listener.
 const NOWHERE: Connection = {
     let unspecified = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
     Connection { peer: unspecified, local: unspecified, tls: false }
@@ -111,7 +111,8 @@ impl Inner {
         response
     }
 
-    /// The response to a request that came through a trusted proxy, but not provably over HTTPS.
+    /// Returns the response to a request that came through a trusted proxy, but not provably over HTTPS. Returns `None`
+    /// for any other request.
     fn without_https(&self, arrival: &Arrival, request: &Request<Body>) -> Option<Response> {
         // SECURITY: before anything else of the request is used
         // (test: plain_http_behind_a_trusted_proxy_is_redirected_or_refused).
@@ -139,7 +140,7 @@ impl Inner {
         Some(Error::new(Kind::Denied, "http.https_required", detail).into_response())
     }
 
-    /// The same page under the public URL.
+    /// Returns the location of the same page under the public URL, if the request is for a page.
     fn same_by_https(&self, request: &Request<Body>) -> Option<HeaderValue> {
         let page = matches!(*request.method(), Method::GET | Method::HEAD)
             && !request.uri().path().starts_with("/api/");
@@ -149,7 +150,7 @@ impl Inner {
         (page && path.starts_with('/')).then(location).flatten()
     }
 
-    /// Runs the handler, within its time; a panic in it becomes an internal error.
+    /// Runs the handler within its time limit. A panic in the handler becomes an internal error.
     async fn handle(&self, request: Request<Body>) -> Response {
         let limit = self.app.settings.server.request_timeout;
         let handler = AssertUnwindSafe(self.router.clone().oneshot(request)).catch_unwind();
@@ -165,7 +166,7 @@ impl Inner {
         }
     }
 
-    /// A refusal may depend on rows that another request wrote and that aren't on disk yet.
+    /// Waits until rows that another request wrote are on disk, because a refusal may depend on them.
     async fn settle(&self, response: &mut Response) {
         if let Err(error) = self.app.db.settled().await {
             *response = Error::from(error).into_response();
@@ -212,7 +213,7 @@ struct Line {
 }
 
 impl Line {
-    /// One line per request; an internal failure is logged once, here, with its cause.
+    /// Writes one line per request. An internal failure is logged once, here, with its cause.
     fn write(&self, now: Duration, status: StatusCode, error: Option<&Error>) {
         let took = now.saturating_sub(self.arrival.at);
         tracing::info!(

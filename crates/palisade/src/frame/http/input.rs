@@ -39,8 +39,8 @@ impl<T: DeserializeOwned + JsonSchema + 'static> Body<T> {
     /// Parses a complete body.
     ///
     /// # Errors
-    /// `request.malformed` if it is not JSON in UTF-8; `request.invalid`, with the position, if it isn't a `T`, or a
-    /// text in it is longer than the description of `T` allows.
+    /// Fails with `request.malformed` if it is not JSON in UTF-8; `request.invalid`, with the position, if it isn't a
+    /// `T`, or a text in it is longer than the description of `T` allows.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         parse(bytes).map(Body)
     }
@@ -196,7 +196,7 @@ fn parse<T: DeserializeOwned + JsonSchema + 'static>(bytes: &[u8]) -> Result<T> 
     })
 }
 
-/// The place of an error as a JSON Pointer (RFC 6901).
+/// Returns the location of an error as a JSON Pointer (RFC 6901).
 fn pointer(path: &serde_path_to_error::Path) -> String {
     use serde_path_to_error::Segment;
     path.iter()
@@ -209,8 +209,8 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
         .collect()
 }
 
-/// Converts the parser's message about a value to a pointer, a code and a sentence of ours. The input isn't repeated,
-/// except for the beginning of a name: a password may have been sent as a number.
+/// Converts the parser's message about a value to a pointer, a code and a detail text. The input isn't repeated, except
+/// for the beginning of a name, because a password may have been sent as a number.
 fn explain(path: &str, text: &str) -> Error {
     let text = text.rsplit_once(" at line ").map_or(text, |(text, _)| text);
     let (found, expected) = text.rsplit_once(", expected ").unwrap_or((text, ""));
@@ -237,7 +237,7 @@ fn explain(path: &str, text: &str) -> Error {
     }
 }
 
-/// The pointer of member `name`, whether `path` already ends there or not.
+/// Returns the pointer of member `name`, whether or not `path` already ends there.
 fn below(path: &str, name: &str) -> String {
     let leaf = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
     if path.ends_with(&leaf) { path.to_owned() } else { format!("{path}{leaf}") }
@@ -327,7 +327,7 @@ impl<T> List<T> {
         Self { items, next_cursor }
     }
 
-    /// The same page with other items.
+    /// Returns the same page with each item converted by `f`.
     pub fn map<U>(self, f: impl Fn(T) -> U) -> List<U> {
         List { items: self.items.into_iter().map(f).collect(), next_cursor: self.next_cursor }
     }
@@ -336,7 +336,7 @@ impl<T> List<T> {
 /// The end of the year 9999, in microseconds since 1970.
 const LATEST: i64 = 253_402_300_799_999_999;
 
-/// Where a list continues: after this time and id.
+/// The position at which a list continues: after this time and id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor(pub Timestamp, pub Uuid);
 
@@ -367,11 +367,11 @@ impl FromStr for Cursor {
     }
 }
 
-/// `?limit=` and `?cursor=`, checked.
+/// The checked query parameters `?limit=` and `?cursor=`.
 #[derive(Clone, Copy, Debug)]
 pub struct Paging {
     limit: u16,
-    /// Where to continue.
+    /// The position to continue from.
     pub after: Option<Cursor>,
 }
 
@@ -379,7 +379,7 @@ impl Paging {
     /// Checks the two parameters: `limit` from 1 to 200 (default 50), `cursor` as an earlier page returned it.
     ///
     /// # Errors
-    /// `request.invalid`, naming the parameter.
+    /// Fails with `request.invalid`, naming the parameter.
     pub fn new(limit: Option<&str>, cursor: Option<&str>) -> Result<Self> {
         let limit = limit.map_or(Ok(50), str::parse).ok().filter(|limit| (1..=200).contains(limit));
         let limit = limit.ok_or_else(|| {
@@ -395,12 +395,12 @@ impl Paging {
         Ok(Self { limit, after })
     }
 
-    /// How many items are on a page.
+    /// Returns the number of items on a page.
     pub fn size(&self) -> usize {
         usize::from(self.limit)
     }
 
-    /// How many rows to query: one more, to know whether there is a next page.
+    /// Returns the number of rows to query: one more than the page size, to determine whether there is a next page.
     pub fn rows(&self) -> i64 {
         i64::from(self.limit) + 1
     }

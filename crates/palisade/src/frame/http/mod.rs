@@ -3,13 +3,13 @@
 //! Slices write route lines ([`Routes`]) and handlers of about five lines; size, time, headers, errors, request ids and
 //! the log are handled here, once.
 //!
-//! The contract is `docs/http.md`.
+//! The contract is documented in `docs/http.md`.
 //!
 //! # Promises
 //!
 //! - Every response has the security headers and an `X-Request-Id`, errors and timeouts included.
-//! - Every error is RFC 9457 `application/problem+json`, and no cause leaves the process.
-//! - A refusal that depends on what another request wrote waits until that is on disk.
+//! - Every error is an RFC 9457 `application/problem+json` document, and its cause is never sent to the client.
+//! - A refusal that depends on data that another request wrote is sent only once that data is on disk.
 
 mod again;
 mod answer;
@@ -32,5 +32,5 @@ pub use input::{Body, Cursor, Form, Id, List, MaybeBody, Paging, Params, Segment
 pub use openapi::{About, openapi};
 pub use routes::{Route, Routes};
 
-/// The header that names a request.
+/// The header that contains the id of a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -26,7 +26,7 @@ pub struct About<'a> {
 }
 
 impl About<'_> {
-    /// The forms of credentials that authenticate requests.
+    /// Returns the forms of credentials that authenticate requests.
     fn proofs(&self) -> impl Iterator<Item = (&CredentialKind, &CredentialForm)> {
         let all = self.credentials.iter();
         let forms = all.flat_map(|one| one.forms.iter().map(|form| (one.kind, form)));
@@ -34,7 +34,7 @@ impl About<'_> {
     }
 }
 
-/// The description of these routes. Pages for people are left out.
+/// Returns the OpenAPI description of these routes. Pages for people are left out.
 pub fn openapi(about: &About<'_>, routes: &[Route]) -> Value {
     let mut description = Description::new();
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
@@ -132,8 +132,8 @@ fn operation(about: &About<'_>, route: &Route, known: &Description) -> Value {
     Value::Object(operation)
 }
 
-/// Method and path as one identifier: `post_auth_login`, `get_users_by_id`. Clients are generated from it, so it
-/// changes only with the route.
+/// Returns the method and path as one identifier, such as `post_auth_login` or `get_users_by_id`. Clients are generated
+/// from it, so it changes only with the route.
 fn operation_id(route: &Route) -> String {
     let path = route.path.strip_prefix("/api/v1").unwrap_or(&route.path);
     let words = path.split('/').filter(|word| !word.is_empty()).map(|word| {
@@ -145,7 +145,7 @@ fn operation_id(route: &Route) -> String {
     std::iter::once(method).chain(words).collect::<Vec<_>>().join("_")
 }
 
-/// The heading under which a route is listed.
+/// Returns the heading under which a route is listed.
 fn tag(path: &str) -> &str {
     match path.strip_prefix("/api/v1/") {
         None | Some("whoami") => "server",
@@ -185,8 +185,8 @@ fn parameters(route: &Route, known: &Description) -> Vec<Value> {
     in_path.chain(in_query).collect()
 }
 
-/// The responses of a route: those of the handler, those that the gate and the frame may return before it, and those
-/// that the route line names.
+/// Returns the responses of a route: those of the handler, those that the gate and the frame may return before the
+/// handler runs, and those that the route line names.
 fn responses(route: &Route, known: &Description) -> Value {
     let mut all = Map::new();
     for answered in &known.answers {
@@ -270,7 +270,7 @@ fn problem(status: u16, description: &str) -> Value {
         |description: &str| json!({ "description": description, "schema": { "type": "string" } });
     let headers = match StatusCode::from_u16(status) {
         Ok(StatusCode::UNAUTHORIZED) => {
-            json!({ "WWW-Authenticate": text("The scheme and the error (RFC 6750).") })
+            json!({ "WWW-Authenticate": text("The authentication scheme and the error (RFC 6750).") })
         }
         Ok(StatusCode::TOO_MANY_REQUESTS) => json!({
             "Retry-After": text("How many seconds to wait before trying again."),

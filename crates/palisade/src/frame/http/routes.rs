@@ -1,4 +1,4 @@
-//! Route lines: method, path, who may call, which function.
+//! Route lines: the method, the path, who may call the route, and the handler.
 
 use std::sync::Arc;
 
@@ -25,13 +25,13 @@ pub struct Routes {
     routes: Vec<Route>,
 }
 
-/// One route: what it is, and who may call it.
+/// A route: its method, path and handler, and who may call it.
 pub struct Route {
     /// The method.
     pub method: Method,
     /// The whole path, with `{name}` for a variable segment.
     pub path: String,
-    /// Who may call.
+    /// Who may call the route.
     pub access: Access,
     /// What it does: one sentence, and optionally more after an empty line.
     pub summary: &'static str,
@@ -54,24 +54,24 @@ impl Routes {
         Self { prefix: String::new(), routes: Vec::new() }
     }
 
-    /// Routes of the API below `/api/v1` and `prefix`.
+    /// Creates an empty list of API routes below `/api/v1` and `prefix`.
     pub fn at(prefix: &str) -> Self {
         Self { prefix: format!("/api/v1{prefix}"), routes: Vec::new() }
     }
 
-    /// Routes outside the API, from the root.
+    /// Creates an empty list of routes outside the API, with paths from the root.
     pub fn root() -> Self {
         Self::none()
     }
 
-    /// The routes of `self` and then those of `other`.
+    /// Returns the routes of `self` followed by those of `other`.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.routes.extend(other.routes);
         self
     }
 
-    /// `GET`: reads, changes nothing.
+    /// Adds a `GET` route, which reads and changes nothing.
     #[must_use]
     pub fn get<H, T>(self, path: &str, access: Access, handler: H) -> Self
     where
@@ -81,7 +81,7 @@ impl Routes {
         self.add((Method::GET, MethodFilter::GET), path, access, handler)
     }
 
-    /// `POST`: creates or acts.
+    /// Adds a `POST` route, which creates an object or performs an action.
     #[must_use]
     pub fn post<H, T>(self, path: &str, access: Access, handler: H) -> Self
     where
@@ -91,7 +91,7 @@ impl Routes {
         self.add((Method::POST, MethodFilter::POST), path, access, handler)
     }
 
-    /// `PUT`: sets the state, whatever it was before.
+    /// Adds a `PUT` route, which sets the state regardless of what it was before.
     #[must_use]
     pub fn put<H, T>(self, path: &str, access: Access, handler: H) -> Self
     where
@@ -101,7 +101,7 @@ impl Routes {
         self.add((Method::PUT, MethodFilter::PUT), path, access, handler)
     }
 
-    /// `PATCH`: changes the fields that the body names.
+    /// Adds a `PATCH` route, which changes the fields that the body names.
     #[must_use]
     pub fn patch<H, T>(self, path: &str, access: Access, handler: H) -> Self
     where
@@ -111,7 +111,7 @@ impl Routes {
         self.add((Method::PATCH, MethodFilter::PATCH), path, access, handler)
     }
 
-    /// `DELETE`: removes or ends.
+    /// Adds a `DELETE` route, which removes or ends an object.
     #[must_use]
     pub fn delete<H, T>(self, path: &str, access: Access, handler: H) -> Self
     where
@@ -169,7 +169,7 @@ impl Routes {
         self
     }
 
-    /// Returns the routes, one by one.
+    /// Returns the routes as a list.
     pub fn into_list(self) -> Vec<Route> {
         self.routes
     }

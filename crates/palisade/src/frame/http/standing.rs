@@ -7,27 +7,27 @@ use axum::http::header::{
 use crate::settings::{Hsts, Settings};
 
 const REPORTING_ENDPOINTS: HeaderName = HeaderName::from_static("reporting-endpoints");
-/// The name of the endpoint for reports in the two headers that name it.
+/// The name of the reporting endpoint, used in both headers that refer to it.
 const ENDPOINT: &str = "csp";
 
 /// The headers that the settings add to responses.
 pub(super) struct Standing {
-    /// `Strict-Transport-Security`, if people reach the server by HTTPS.
+    /// `Strict-Transport-Security`, if people reach the server over HTTPS.
     hsts: Option<HeaderValue>,
     reports: Option<Reports>,
 }
 
-/// Where browsers report what a page's policy blocks.
+/// The headers that make browsers report what a page's policy blocks.
 struct Reports {
     /// `Reporting-Endpoints` (Reporting API, section 3.2).
     endpoints: HeaderValue,
-    /// The directives that go with it (CSP level 3, section 6.5); `report-uri` is for browsers that
-    /// don't know the newer one.
+    /// The policy directives that refer to the endpoint (CSP level 3, section 6.5); `report-uri` is for browsers that
+    /// don't support `report-to`.
     directives: String,
 }
 
 impl Standing {
-    /// The headers for these settings.
+    /// Creates the headers for these settings.
     pub(super) fn new(settings: &Settings) -> Self {
         let server = &settings.server;
         let hsts = server.public_url.is_https().then(|| hsts(&server.hsts));

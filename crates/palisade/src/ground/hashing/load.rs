@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use super::lock;
 use super::worker::{CoreTime, now};
 
-/// Below one part in this many of all cores, the other work of the process needs no protection from hashing.
+/// Other work of the process that uses less than 1/`LITTLE` of all cores needs no protection from hashing.
 const LITTLE: u32 = 8;
-/// How long one measurement lasts at least: shorter ones say little.
+/// The minimum length of a measurement. Shorter ones are not meaningful.
 const MEASURED_OVER: Duration = Duration::from_millis(100);
 
-/// The threads that hash, by their thread ids.
+/// The thread ids of the hashing threads.
 #[derive(Default)]
 pub(super) struct Hashers(Mutex<Vec<i32>>);
 
@@ -22,18 +22,18 @@ impl Hashers {
         lock(&self.0).push(rustix::thread::gettid().as_raw_pid());
     }
 
-    /// The core time of all of them so far, including unfinished work. `None` if the system doesn't report it. Always
-    /// zero on systems other than Linux, where all work counts as other work.
+    /// Returns the CPU time of all hashing threads so far, including unfinished work. Returns `None` if the system
+    /// doesn't report it, and always zero on systems other than Linux, where all work counts as other work.
     pub(super) fn ran(&self) -> Option<Duration> {
         let of = |thread: &i32| CoreTime::of(&thread.to_string()).map(|had| had.ran);
         lock(&self.0).iter().map(of).sum()
     }
 }
 
-/// The core time that this process uses for work other than hashing.
+/// The CPU time that this process uses for work other than hashing.
 pub(super) struct OwnLoad {
     cores: u32,
-    /// The core time that the whole process has had so far; `None` if the system doesn't report it.
+    /// The CPU time that the whole process has used so far; `None` if the system doesn't report it.
     used: fn() -> Option<Duration>,
     at: Instant,
     before: Option<Duration>,
@@ -46,7 +46,7 @@ impl OwnLoad {
         Self { cores, used, at: now(), before: used(), is_little: false }
     }
 
-    /// Whether the process has done little besides hashing since the last measurement.
+    /// Returns whether the process has done little besides hashing since the last measurement.
     pub(super) fn is_little(&mut self, hashers: &Hashers) -> bool {
         let lasted = now().saturating_duration_since(self.at);
         if lasted >= MEASURED_OVER {
@@ -66,7 +66,7 @@ impl OwnLoad {
     }
 }
 
-/// The core time that the whole process has had so far.
+/// Returns the CPU time that the whole process has used so far.
 #[cfg(unix)]
 pub(super) fn of_this_process() -> Option<Duration> {
     let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);

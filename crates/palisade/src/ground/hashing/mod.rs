@@ -1,22 +1,22 @@
-//! Work that costs processor time, on separate threads: mainly password hashing.
+//! Runs CPU-intensive work, mainly password hashing, on separate threads.
 //!
 //! # Promises
 //!
 //! - The threads run at low priority, so every other request stays fast while passwords are hashed.
-//! - A flood of other requests doesn't stop all sign-ins: if no work is finished for a time, a helper thread does one
-//!   piece of work at normal priority, and then rests four times as long. A thread that gets hardly any core time takes
-//!   no more work until it can get enough, and the helper repeats the work that the thread is stuck on.
+//! - A flood of other requests doesn't stop all sign-ins: if no work is finished for some time, a helper thread does
+//!   one piece of work at normal priority and then rests four times as long. A thread that gets hardly any CPU time
+//!   takes no more work until it can get enough, and the helper repeats the work that the thread is stuck on.
 //! - Other programs on the same cores don't stop all sign-ins either: while this process does little else, the helper
 //!   steps in much sooner and doesn't rest.
-//! - The queue is bounded, in total and per group of callers. Work that does not fit is refused at once, with an
+//! - The queue is bounded, in total and per group of callers. Work that does not fit is refused immediately, with an
 //!   estimate of when to try again; nothing waits without a place in the queue.
-//! - Groups take turns: one IP address with a hundred waiting attempts delays another by one attempt. A group that
-//!   wasn't served recently needn't wait for all the others either.
-//! - Known devices go first, three to one, and a quarter of the queue is kept for them.
+//! - Groups take turns: one IP address with a hundred waiting attempts delays another by only one attempt. A group that
+//!   wasn't served recently doesn't have to wait for all the others.
+//! - Known devices are served first, three to one, and a quarter of the queue is reserved for them.
 //! - A caller that gives up leaves the queue; its work is not done.
-//! - Every accepted piece of work gets an answer, even when it panics or the pool is dropped.
-//! - Memory is limited to one scratch value for each thread, including the helper, and is released after a time without
-//!   work.
+//! - Every caller whose work was accepted gets an answer, even when the work panics or the pool is dropped.
+//! - Memory is limited to one scratch value for each thread, including the helper, and is released after some time
+//!   without work.
 
 mod load;
 mod queue;
@@ -33,39 +33,41 @@ use tokio::sync::oneshot;
 
 use queue::{Job, Queue, Slot};
 
-/// How many pieces of work may wait.
+/// The limits on how many pieces of work may wait.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueLimits {
-    /// In all groups and lanes. Callers of the [`Lane::Unknown`] lane may fill three quarters.
+    /// The limit for all groups and lanes together. Callers in the [`Lane::Unknown`] lane may fill three quarters of
+    /// it.
     pub total: usize,
-    /// In one group, in both lanes together.
+    /// The limit for one group, in both lanes together.
     pub per_group: usize,
 }
 
-/// Whether the caller proved to be a known device before it requested work.
+/// The lane in which a caller waits, depending on whether it proved that it is a known device before it requested work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// A device that has signed in before; served three times as often when both lanes wait.
+    /// A device that has signed in before. Served three times as often as the other lane while both have waiting work.
     Known,
     /// All others.
     Unknown,
 }
 
-/// On whose behalf work is requested.
+/// The caller on whose behalf work is requested.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller {
-    /// Callers with the same number share their turns, for example an IP address prefix.
+    /// The number of the caller's group, for example derived from an IP address prefix. Callers with the same number
+    /// share their turns.
     pub group: u64,
     /// The lane of the caller.
     pub lane: Lane,
 }
 
-/// Why work was not done.
+/// The reason why work was not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotDone {
     /// The queue is full for this caller; the work was never queued.
     Busy {
-        /// When a place is likely to be free.
+        /// The estimated time until a place is free.
         retry_after: Duration,
     },
     /// The work panicked.
@@ -90,44 +92,47 @@ impl std::fmt::Display for NotDone {
 
 impl std::error::Error for NotDone {}
 
-/// The configuration of a pool. `S` is the scratch value that each piece of work gets. It may have been used before.
+/// The configuration of a pool. `S` is the type of the scratch value that each piece of work gets, which may have been
+/// used before.
 #[derive(Debug)]
 pub struct Setup<S> {
     /// Number of threads, usually one per core.
     pub threads: usize,
-    /// How much work may wait.
+    /// The limits on waiting work.
     pub queue: QueueLimits,
     /// When the helper thread steps in. `None` means that there is no helper.
     pub help: Option<Help>,
-    /// After this long without work all scratch values are dropped.
+    /// The time without work after which all scratch values are dropped.
     pub idle_release: Duration,
     /// Creates a scratch value.
     pub scratch: fn() -> S,
 }
 
-/// When an additional thread, at normal priority, does work that the others can't get to.
+/// When the helper thread, an additional thread at normal priority, does work that the other threads can't get to.
 #[derive(Debug, Clone, Copy)]
 pub struct Help {
-    /// The helper steps in when work waits and none was finished for this long (a quarter of it while a known device
-    /// waits, immediately when all threads give way), and when a thread has worked on one piece for this long.
+    /// The helper steps in if work is waiting and none has been finished for this long (a quarter of it if a known
+    /// device is waiting, or immediately if all threads give way), or if a thread has been working on one piece for
+    /// this long.
     pub starved_after: Duration,
-    /// The same, while other programs keep the cores busy and this process does little besides hashing.
+    /// Like `starved_after`, but for when other programs keep the cores busy and this process does little besides
+    /// hashing.
     pub crowded_after: Duration,
-    /// The core time that this process has had so far; `None` if it is not known.
+    /// Returns the CPU time that this process has used so far, or `None` if it is not known.
     pub core_time: fn() -> Option<Duration>,
 }
 
 impl Help {
-    /// Measures the core time of this process.
+    /// Creates a configuration that measures the CPU time of this process.
     pub fn new(starved_after: Duration, crowded_after: Duration) -> Self {
         Self { starved_after, crowded_after, core_time: load::of_this_process }
     }
 }
 
-/// A fixed number of low-priority threads behind a bounded, fair queue.
+/// A pool of a fixed number of low-priority threads that take work from a bounded, fair queue.
 ///
-/// Dropping the pool refuses waiting work with [`NotDone::Stopped`]. Work that has begun is finished and answered, and
-/// then its thread ends.
+/// Dropping the pool refuses waiting work with [`NotDone::Stopped`]. A thread that has begun a piece of work finishes
+/// it, returns the result and then ends.
 pub struct WorkPool<S> {
     shared: Arc<Shared<S>>,
 }
@@ -136,21 +141,22 @@ struct Shared<S> {
     setup: Setup<S>,
     queue: Mutex<Queue<S>>,
     changed: Condvar,
-    /// Wakes the helper thread: new work is waiting.
+    /// Wakes the helper thread when new work is waiting.
     waiting: Condvar,
-    /// Wakes the threads that give way, for the same reason.
+    /// Wakes the threads that give way, also when new work is waiting.
     resting: Condvar,
     /// Scratch values that are not in use.
     spare: Mutex<Vec<S>>,
     hashers: load::Hashers,
 }
 
-/// Work never runs under one of the pool's locks, so what is behind them is whole, also after a panic.
+/// Locks `behind`, even if it is poisoned. Work never runs while one of the pool's locks is held, so the data is
+/// consistent even after a panic.
 fn lock<T>(behind: &Mutex<T>) -> Guard<'_, T> {
     behind.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until `woken`, or until the time is up.
+/// Waits until `woken` is notified or `at_most` has passed.
 fn wait<'a, T>(woken: &Condvar, guard: Guard<'a, T>, at_most: Option<Duration>) -> Guard<'a, T> {
     match at_most {
         None => woken.wait(guard).unwrap_or_else(PoisonError::into_inner),
@@ -163,12 +169,13 @@ impl<S> Shared<S> {
         lock(&self.queue)
     }
 
-    /// Whether there is a helper thread.
+    /// Returns whether there is a helper thread.
     fn has_help(&self) -> bool {
         self.setup.help.is_some()
     }
 
-    /// Waits until `woken` while nothing is to be done. Spare scratch values are dropped when their time has come.
+    /// Waits until `woken` is notified, while there is no work to do. Spare scratch values are dropped after
+    /// `idle_release`.
     fn idle<'a>(&'a self, woken: &Condvar, queue: Guard<'a, Queue<S>>) -> Guard<'a, Queue<S>> {
         if self.spare().is_empty() {
             return wait(woken, queue, None);
@@ -184,19 +191,20 @@ impl<S> Shared<S> {
         self.lock()
     }
 
-    /// Taken last, so that it can be under the queue's lock.
+    /// Locks the spare scratch values. This lock is always taken last, so it can be taken while the queue's lock is
+    /// held.
     fn spare(&self) -> Guard<'_, Vec<S>> {
         lock(&self.spare)
     }
 
-    /// Wakes the threads that may be concerned with a piece of work that waits now.
+    /// Wakes the threads that may handle a piece of work that has just been queued.
     fn work_waits(&self) {
         self.changed.notify_one();
         self.waiting.notify_one();
         self.resting.notify_all();
     }
 
-    /// Wakes the thread that watches the spare scratch values: there may be more of them now.
+    /// Wakes threads to watch the spare scratch values, because there may be more of them now.
     fn nothing_waits(&self) {
         self.changed.notify_one();
         self.resting.notify_one();
@@ -210,10 +218,10 @@ impl<S> Shared<S> {
 }
 
 impl<S: Send + 'static> WorkPool<S> {
-    /// Starts the threads.
+    /// Creates a pool and starts its threads.
     ///
     /// # Errors
-    /// When the operating system refuses a thread; those already started end again.
+    /// Returns an error if the operating system can't start a thread. Threads that were already started end again.
     pub fn start(mut setup: Setup<S>) -> io::Result<Self> {
         let threads = setup.threads.max(1);
         setup.threads = threads;
@@ -243,11 +251,12 @@ impl<S: Send + 'static> WorkPool<S> {
         Ok(pool)
     }
 
-    /// Checks whether there is a place for this caller now, which a request can do before it costs anything else.
+    /// Checks whether there is currently a place for this caller, so that a request can be refused before it causes any
+    /// other work.
     ///
     /// # Errors
-    /// [`NotDone::Busy`], as [`run`](Self::run) would return at this moment. If the queue can't be checked immediately,
-    /// this returns `Ok`, and `run` decides.
+    /// Returns [`NotDone::Busy`] if [`run`](Self::run) would return it at this moment. If the queue can't be checked
+    /// immediately, this returns `Ok`, and `run` decides.
     pub fn check_capacity(&self, caller: Caller) -> Result<(), NotDone> {
         // A thread that was put aside while it holds the lock must not hold up everyone who only asks.
         match self.shared.queue.try_lock() {
@@ -257,19 +266,19 @@ impl<S: Send + 'static> WorkPool<S> {
         }
     }
 
-    /// How many pieces of work were accepted into the queue since the start. Refused work isn't counted.
+    /// Returns how many pieces of work have been accepted into the queue since the start. Refused work isn't counted.
     pub fn accepted(&self) -> u64 {
         self.shared.lock().accepted()
     }
 
-    /// Does `work` on one of the threads and returns its result.
+    /// Runs `work` on one of the threads and returns its result.
     ///
-    /// If a thread gets stuck, the helper thread repeats its work, so `work` must change nothing except its scratch
-    /// value. Dropping the returned future before the work has begun takes it out of the queue.
+    /// If a thread gets stuck, the helper thread repeats its work, so `work` must not change anything except its
+    /// scratch value. Dropping the returned future before the work has begun removes the work from the queue.
     ///
     /// # Errors
-    /// [`NotDone::Busy`] at once when there is no place for this caller, [`NotDone::Panicked`] when
-    /// the work panics, [`NotDone::Stopped`] when the pool is dropped first.
+    /// Returns [`NotDone::Busy`] immediately if there is no place for this caller, [`NotDone::Panicked`] if the work
+    /// panics, and [`NotDone::Stopped`] if the pool is dropped before the work begins.
     pub async fn run<T, F>(&self, caller: Caller, work: F) -> Result<T, NotDone>
     where
         T: Send + 'static,
@@ -306,7 +315,7 @@ impl<S> Drop for WorkPool<S> {
     }
 }
 
-/// A caller's place in the queue, given up when the caller goes away.
+/// A caller's place in the queue, released when the caller stops waiting.
 struct Place<'a, S> {
     shared: &'a Shared<S>,
     slot: Slot,

@@ -1,7 +1,7 @@
 //! The waiting work, in two lanes. In each lane, groups take turns, and each group is served in the order of arrival.
 //!
-//! A group that wasn't served recently goes before those that were, every other time, as in fq_codel (RFC 8290, section
-//! 4.2, "new" and "old" queues): an honest sign-in doesn't wait for a round of all IP addresses that a flood comes
+//! Every other turn goes to a group that wasn't served recently, as with the "new" and "old" queues of fq_codel (RFC
+//! 8290, section 4.2). An honest sign-in therefore doesn't wait for a round of all IP addresses that a flood comes
 //! from.
 
 use std::collections::{HashMap, VecDeque};
@@ -11,22 +11,23 @@ use std::time::{Duration, Instant};
 use super::worker::now;
 use super::{Caller, Lane, NotDone, QueueLimits};
 
-/// This many from the known lane, then one from the unknown lane, while both have work.
+/// How many jobs are taken from the known lane before one from the unknown lane, while both have work.
 const KNOWN_PER_UNKNOWN: u32 = 3;
 /// The assumed duration of a piece of work before one has been measured.
 const FIRST_GUESS: Duration = Duration::from_millis(100);
-/// A measured duration moves the average by one part in this many.
+/// The divisor of the moving average: a measured duration counts as one part in this many.
 const AVERAGE_OVER: u32 = 8;
-/// Bounds of the advised wait before a retry: HTTP counts in whole seconds, and a busy minute passes.
+/// The minimum and maximum wait to advise before a retry: HTTP counts in whole seconds, and a busy period passes within
+/// a minute.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// The work inside a job panicked; its scratch value is not to be reused.
+/// The work inside a job panicked. Its scratch value must not be reused.
 pub(super) struct Panicked;
 
 /// One piece of work, including its answer channel. If it is done twice, the first result is returned.
 pub(super) type Job<S> = Arc<dyn Fn(&mut S) -> Result<(), Panicked> + Send + Sync>;
 
-/// A job that was taken and isn't finished.
+/// A job that was taken but isn't finished.
 struct Running<S> {
     number: u64,
     job: Job<S>,
@@ -34,13 +35,13 @@ struct Running<S> {
     done_again: bool,
 }
 
-/// A job to be run, by the thread that took it.
+/// A job to be run by the thread that took it.
 pub(super) struct Taken<S> {
     number: u64,
     pub(super) job: Job<S>,
 }
 
-/// Where a job waits.
+/// The place of a job in the queue.
 #[derive(Clone, Copy)]
 pub(super) struct Slot {
     caller: Caller,
@@ -54,10 +55,10 @@ struct Waiting<S> {
 
 struct LaneQueue<S> {
     groups: HashMap<u64, VecDeque<Waiting<S>>>,
-    /// Groups that began to wait and were not served lately, first come, first served.
+    /// Groups that began to wait and weren't served recently, in the order of arrival.
     fresh: VecDeque<u64>,
-    /// Groups that were served, the next in front. A group without work leaves when its turn comes and not
-    /// before: it can't be fresh again at once.
+    /// Groups that were served, with the next one in front. A group without work is removed only when its turn comes,
+    /// so it can't become fresh again immediately.
     turns: VecDeque<u64>,
     fresh_was_last: bool,
     waiting: usize,
@@ -92,7 +93,7 @@ impl<S> LaneQueue<S> {
         line.push_back(waiting);
     }
 
-    /// Fresh groups and those that had a turn alternate: neither keeps the other waiting.
+    /// Takes the next job. Fresh groups alternate with groups that had a turn, so neither keeps the other waiting.
     fn pop(&mut self) -> Option<Waiting<S>> {
         let in_turn =
             if self.fresh_was_last || self.fresh.is_empty() { self.next_in_turn() } else { None };
@@ -104,7 +105,7 @@ impl<S> LaneQueue<S> {
         Some(waiting)
     }
 
-    /// The next group that had a turn and has work; those before it that have no work are forgotten.
+    /// Returns the next group that had a turn and has work. Removes the groups before it that have no work.
     fn next_in_turn(&mut self) -> Option<u64> {
         while let Some(group) = self.turns.pop_front() {
             if self.len(group) > 0 {
@@ -130,7 +131,7 @@ impl<S> LaneQueue<S> {
     }
 }
 
-/// All waiting work and what is needed to estimate how long it will wait.
+/// All waiting work, and the data to estimate how long it will wait.
 pub(super) struct Queue<S> {
     limits: QueueLimits,
     threads: usize,
@@ -140,10 +141,10 @@ pub(super) struct Queue<S> {
     giving_way: usize,
     known_in_a_row: u32,
     next_number: u64,
-    /// How long a job takes, and how much of that a core works for it.
+    /// How long a job takes on average, and how much CPU time it uses.
     average: Duration,
     cost: Duration,
-    /// When a job last ended, or the first began to wait after no one did.
+    /// When a job last ended, or when the first job began to wait in an empty queue.
     progress: Instant,
     stopped: bool,
 }
@@ -205,7 +206,7 @@ impl<S> Queue<S> {
         Ok(Slot { caller, number })
     }
 
-    /// The next job to run; `None` when nothing waits.
+    /// Takes the next job to run. Returns `None` when no job is waiting.
     pub(super) fn take(&mut self) -> Option<Taken<S>> {
         let known_had_its_share =
             self.known_in_a_row >= KNOWN_PER_UNKNOWN && self.unknown.has_work();
@@ -218,12 +219,12 @@ impl<S> Queue<S> {
         Some(Taken { number, job })
     }
 
-    /// When the longest-running job that isn't being repeated was started.
+    /// Returns when the longest-running job that isn't being repeated was started.
     pub(super) fn oldest_running(&self) -> Option<Instant> {
         self.running.iter().filter(|running| !running.done_again).map(|running| running.since).min()
     }
 
-    /// Takes that job again, because the thread that took it may be stuck for a long time.
+    /// Takes the longest-running job again, because the thread that took it may be stuck for a long time.
     pub(super) fn take_again(&mut self) -> Option<Taken<S>> {
         let oldest = self
             .running
@@ -239,7 +240,7 @@ impl<S> Queue<S> {
         self.lane(slot.caller.lane).remove(slot.caller.group, slot.number)
     }
 
-    /// Records that a job has ended after `took`, the first time or again, and had a core for `ran`.
+    /// Records that a job ended after `took`, on its first or second run, and used a core for `ran`.
     pub(super) fn finished(&mut self, taken: &Taken<S>, took: Duration, ran: Duration) {
         self.running.retain(|running| running.number != taken.number);
         self.progress = now();
@@ -250,17 +251,17 @@ impl<S> Queue<S> {
         self.cost = moved(self.cost, ran);
     }
 
-    /// How many jobs were accepted into the queue so far.
+    /// Returns how many jobs have been accepted into the queue so far.
     pub(super) fn accepted(&self) -> u64 {
         self.next_number
     }
 
-    /// How long a core works for a job, on average.
+    /// Returns the average CPU time of a job.
     pub(super) fn cost(&self) -> Duration {
         self.cost
     }
 
-    /// Records that a thread takes no work until it [goes on](Self::goes_on).
+    /// Records that a thread takes no work until it [continues](Self::goes_on).
     pub(super) fn gives_way(&mut self) {
         self.giving_way += 1;
     }
@@ -273,7 +274,7 @@ impl<S> Queue<S> {
         self.giving_way == self.threads
     }
 
-    /// How long no work has been done; zero while some is being done.
+    /// Returns how long no work has been done. Zero while work is in progress.
     pub(super) fn idle_for(&self) -> Duration {
         if self.running.is_empty() {
             now().saturating_duration_since(self.progress)
@@ -282,7 +283,7 @@ impl<S> Queue<S> {
         }
     }
 
-    /// How many groups of the unknown lane take up memory.
+    /// Returns how many groups of the unknown lane are kept in memory.
     #[cfg(test)]
     pub(super) fn remembers(&self) -> usize {
         self.unknown.groups.len()
@@ -300,7 +301,7 @@ impl<S> Queue<S> {
         self.known.has_work()
     }
 
-    /// Since when work has been waiting while none was finished.
+    /// Returns since when work has been waiting without any being finished.
     pub(super) fn stalled_since(&self) -> Option<Instant> {
         self.has_work().then_some(self.progress)
     }
@@ -309,7 +310,7 @@ impl<S> Queue<S> {
         self.stopped
     }
 
-    /// Refuses everything from now on and hands out what waits, to be dropped outside the lock.
+    /// Refuses all work from now on and returns the waiting jobs, to be dropped outside the lock.
     pub(super) fn stop(&mut self) -> Vec<Job<S>> {
         self.stopped = true;
         let mut waiting = Vec::with_capacity(self.waiting());

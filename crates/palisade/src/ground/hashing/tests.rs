@@ -11,7 +11,7 @@ use super::*;
 const LONG: Duration = Duration::from_secs(10);
 const NEVER: Duration = Duration::from_secs(3600);
 
-/// Counts what its thread did with it.
+/// A scratch value that counts its uses.
 #[derive(Default)]
 struct Scratch {
     used: usize,
@@ -49,11 +49,11 @@ fn queued<T: Send + 'static>(
 ) -> Answer<'_, T> {
     let mut answer: Answer<'_, T> = Box::pin(pool.run(caller, work));
     let mut context = Context::from_waker(Waker::noop());
-    assert!(answer.as_mut().poll(&mut context).is_pending(), "was not queued");
+    assert!(answer.as_mut().poll(&mut context).is_pending(), "the work was not queued");
     answer
 }
 
-/// The advice with which a caller is refused before it ever waits.
+/// Returns the advised wait if the caller is refused a place in the queue.
 fn refused(pool: &WorkPool<Scratch>, caller: Caller) -> Option<Duration> {
     let mut answer: Answer<'_, ()> = Box::pin(pool.run(caller, |_| ()));
     match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -62,23 +62,24 @@ fn refused(pool: &WorkPool<Scratch>, caller: Caller) -> Option<Duration> {
     }
 }
 
-/// The core time of a process that always keeps one core busy.
+/// Returns the CPU time of a process that always keeps one core busy.
 fn busy_process() -> Duration {
     static BEGAN: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
     BEGAN.get_or_init(worker::now).elapsed()
 }
 
-/// Help that doesn't know who keeps the cores busy.
+/// Creates a `Help` that can't determine what keeps the cores busy.
 fn help(starved_after: Duration) -> Help {
     Help { starved_after, crowded_after: starved_after, core_time: || None }
 }
 
-/// Whether the helping thread is the one that asks.
+/// Returns whether the current thread is the helper thread.
 fn helps() -> bool {
     std::thread::current().name() == Some("hashing-help")
 }
 
-/// Keeps the pool's only thread busy until the sender is used or dropped. Anyone who does it once more ends at once.
+/// Keeps the pool's only thread busy until the sender is used or dropped. A thread that repeats this work finishes
+/// immediately.
 async fn occupied(pool: &WorkPool<Scratch>) -> (mpsc::Sender<()>, Answer<'_, ()>) {
     loop {
         let (release, released) = mpsc::channel();
@@ -136,7 +137,7 @@ async fn groups_take_turns() {
     assert!(of_first.is_sorted(), "one group's work was reordered");
 }
 
-/// Puts work into a queue that notes its group in `done`.
+/// Queues work that adds its group to `done`.
 fn note(queue: &mut Queue<Scratch>, group: u64, done: &Arc<Mutex<Vec<u64>>>) {
     let done = Arc::clone(done);
     let job: Job<Scratch> = Arc::new(move |_| {
@@ -215,7 +216,7 @@ async fn a_full_group_is_refused_at_once_and_others_are_not() {
     let (_release, _gate) = occupied(&pool).await;
     let _waiting: Vec<_> = (0..3).map(|_| queued(&pool, unknown(1), |_| ())).collect();
     assert!(refused(&pool, unknown(1)).is_some());
-    assert!(refused(&pool, known(1)).is_some(), "a group's share is over both lanes");
+    assert!(refused(&pool, known(1)).is_some(), "a group's share covers both lanes");
     drop(queued(&pool, unknown(2), |_| ()));
 }
 
@@ -323,7 +324,7 @@ async fn scratch_is_released_after_idling_and_not_before() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn the_threads_have_low_priority_and_others_keep_theirs() {
-    /// The nice value of a thread, the seventeenth field after its name (proc(5)).
+    /// Returns the nice value of a thread, the seventeenth field after its name (proc(5)).
     fn niceness(task: &str) -> i32 {
         let stat = std::fs::read_to_string(format!("/proc/{task}/stat")).unwrap();
         let (_, fields) = stat.rsplit_once(')').unwrap();
@@ -332,7 +333,7 @@ async fn the_threads_have_low_priority_and_others_keep_theirs() {
     let own = niceness("thread-self");
     let pool = pool(1, 10, 10);
     let theirs = pool.run(unknown(1), |_| niceness("thread-self")).await.unwrap();
-    assert_eq!(theirs, 19, "the lowest there is");
+    assert_eq!(theirs, 19, "not the lowest priority");
     let policy = |_: &mut Scratch| {
         let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
         let (_, fields) = stat.rsplit_once(')').unwrap();
@@ -379,7 +380,7 @@ async fn dropping_the_pool_answers_everybody() {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(LONG, ended).await.expect("the thread lives on");
+    timeout(LONG, ended).await.expect("the thread is still running");
 }
 
 #[tokio::test]
@@ -411,7 +412,7 @@ async fn work_goes_on_when_the_threads_get_nowhere() {
 
 #[tokio::test]
 async fn work_goes_on_soon_when_other_programs_keep_the_cores_busy() {
-    // This process has had no core time at all.
+    // This process has had no CPU time at all.
     let core_time = || Some(Duration::ZERO);
     let help = Some(Help { core_time, crowded_after: Duration::from_millis(10), ..help(NEVER) });
     let pool = WorkPool::start(Setup { help, ..setup(1, 9, 9) }).unwrap();
@@ -466,7 +467,7 @@ fn work_is_done_twice_at_most() {
     let mut queue = Queue::new(QueueLimits { total: 9, per_group: 9 }, 1);
     let done = Arc::default();
     note(&mut queue, 7, &done);
-    assert!(queue.take_again().is_none(), "nobody is at it yet");
+    assert!(queue.take_again().is_none(), "no thread has taken the work yet");
     let first = queue.take().unwrap();
     let again = queue.take_again().unwrap();
     assert!(queue.take_again().is_none() && queue.oldest_running().is_none());
@@ -482,8 +483,8 @@ fn a_thread_that_gets_no_core_is_told_from_one_that_gets_enough() {
         worker::CoreTime { ran, waited }
     };
     assert!(of(10, 50).is_less_than_a(5) && !of(10, 30).is_less_than_a(5));
-    assert!(!of(0, 0).is_less_than_a(5), "who wanted nothing lacks nothing");
-    assert!(of(1, 9).tells() && !of(0, 1).tells(), "a moment tells nothing");
+    assert!(!of(0, 0).is_less_than_a(5), "a thread without work lacks no core");
+    assert!(of(1, 9).tells() && !of(0, 1).tells(), "a short time is not meaningful");
 }
 
 #[tokio::test]
@@ -509,7 +510,7 @@ async fn whoever_has_no_place_can_learn_so_before() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_thread_that_gets_no_core_takes_no_work_until_it_would() {
     const PATIENT: Duration = Duration::from_secs(60);
-    /// Works for some milliseconds of a core, however long that takes.
+    /// Uses a few milliseconds of CPU time, however long that takes.
     fn work(_: &mut Scratch) {
         let before = worker::CoreTime::of_this_thread().unwrap();
         while before.so_far().ran < Duration::from_millis(4) {
@@ -542,7 +543,7 @@ async fn a_thread_that_gets_no_core_takes_no_work_until_it_would() {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(PATIENT, given_back).await.expect("memory is kept while nobody works");
+    timeout(PATIENT, given_back).await.expect("memory is kept while no thread works");
     assert!(pool.shared.lock().all_give_way());
     busy.store(false, Ordering::Relaxed);
     others.into_iter().for_each(|other| other.join().unwrap());

@@ -7,8 +7,7 @@ use super::queue::Taken;
 use super::{Help, Shared, wait};
 use crate::runtime::leave_core;
 
-/// How much nicer than the rest of the process the threads are, which matters if the policy below isn't available: the
-/// maximum.
+/// The increase in the niceness of the threads, which is the maximum. It matters if the policy below isn't available.
 const NICENESS: i32 = 19;
 
 /// Runs jobs until the pool is stopped.
@@ -24,9 +23,9 @@ pub(super) fn work<S>(shared: &Shared<S>) {
     }
 }
 
-/// Does one job, with memory that was used before, if there is any. Returns the core time that it took.
+/// Runs one job, with a scratch value that was used before, if there is one. Returns the CPU time that the job took.
 ///
-/// The job ends here, and with it the password that it holds.
+/// The job is dropped at the end, together with the password that it contains.
 fn run<S>(shared: &Shared<S>, taken: Taken<S>) -> CoreTime {
     let (started, before) = (now(), CoreTime::of_this_thread());
     let spare = shared.spare().pop();
@@ -44,19 +43,20 @@ fn run<S>(shared: &Shared<S>, taken: Taken<S>) -> CoreTime {
     had
 }
 
-/// A thread that got less than a fifth of a core for its work doesn't take more.
+/// A thread that got less than a fifth of a core for its work takes no more work.
 const LEAST: u32 = 5;
 /// A thread continues when it gets a third of a core again.
 const ENOUGH: u32 = 3;
-/// How often a thread that gives way checks whether it would get enough.
+/// How often a thread that gives way checks whether it can get enough CPU time.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How much core time a check takes.
+/// How much CPU time a check takes.
 const LOOK: Duration = Duration::from_millis(3);
 
-/// Takes no work until there is time for it, or the pool ends. The helper thread does it in the meantime.
+/// Takes no work until the thread can get enough CPU time or the pool ends. The helper thread does the work in the
+/// meantime.
 ///
-/// A thread that takes work without getting a core keeps a caller waiting for seconds who would be served sooner in the
-/// queue.
+/// A thread that takes work but gets no core delays a caller for seconds, although the queue would have served that
+/// caller sooner.
 fn give_way<S>(shared: &Shared<S>) {
     let mut queue = shared.lock();
     queue.gives_way();
@@ -91,7 +91,7 @@ fn look() -> bool {
     !before.so_far().is_less_than_a(ENOUGH)
 }
 
-/// The core time of a thread, and how long it has waited for a core while it had work to do.
+/// The CPU time of a thread, and how long it has waited for a core while it had work to do.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CoreTime {
     pub(super) ran: Duration,
@@ -99,17 +99,17 @@ pub(super) struct CoreTime {
 }
 
 impl CoreTime {
-    /// The core time of the calling thread since it began. `None` if the system doesn't report it.
+    /// Returns the CPU time of the calling thread since it started, or `None` if the system doesn't report it.
     pub(super) fn of_this_thread() -> Option<Self> {
         Self::at("/proc/thread-self/schedstat")
     }
 
-    /// The core time of a thread of this process, by its thread id.
+    /// Returns the CPU time of a thread of this process, given its thread id.
     pub(super) fn of(thread: &str) -> Option<Self> {
         Self::at(&format!("/proc/self/task/{thread}/schedstat"))
     }
 
-    /// The first two numbers that Linux reports about a thread.
+    /// Reads the first two numbers that Linux reports about a thread.
     fn at(path: &str) -> Option<Self> {
         let told = std::fs::read_to_string(path).ok()?;
         let mut nanos = told.split_ascii_whitespace().map_while(|number| number.parse().ok());
@@ -117,7 +117,7 @@ impl CoreTime {
         Some(Self { ran: Duration::from_nanos(ran), waited: Duration::from_nanos(waited) })
     }
 
-    /// The core time since then.
+    /// Returns the CPU time of the calling thread since this measurement.
     pub(super) fn so_far(self) -> Self {
         let now = Self::of_this_thread().unwrap_or(self);
         Self {
@@ -126,34 +126,35 @@ impl CoreTime {
         }
     }
 
-    /// Whether the time is long enough to be meaningful: a thread that wakes another is often suspended for a moment.
+    /// Returns whether the time is long enough to be meaningful. A thread that wakes another is often suspended for a
+    /// moment.
     pub(super) fn tells(self) -> bool {
         self.ran + self.waited > LOOK
     }
 
-    /// Whether the thread had less than a `part`th of a core while it had work.
+    /// Returns whether the thread got less than one `part`th of a core while it had work.
     pub(super) fn is_less_than_a(self, part: u32) -> bool {
         self.ran * part < self.ran + self.waited
     }
 }
 
-/// How much longer than its work took of a core the helping thread rests: it takes a fifth of a core at most.
+/// The helper thread rests this many times as long as its work used a core, so it uses at most a fifth of a core.
 const REST: u32 = 4;
 
-/// How much sooner the helping thread steps in when a known device waits.
+/// How many times sooner the helper thread steps in when a known device waits.
 const SOONER_FOR_KNOWN: u32 = 4;
 
-/// How much longer than usual a piece of work takes when other programs are in its way.
+/// How many times as long as usual a piece of work takes when other programs compete for the cores.
 const CROWDED: u32 = 2;
 
-/// How long the helping thread waits at most before it checks again what keeps the cores busy.
+/// The maximum time that the helper thread waits before it checks again what keeps the cores busy.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Does a piece of work at normal priority whenever the other threads make no progress: one that waits while nothing is
-/// finished, or again one that was taken long ago.
+/// Does a piece of work at normal priority whenever the other threads make no progress: one that is waiting while
+/// nothing is finished, or, for a second time, one that was taken long ago.
 ///
 /// SECURITY: at their low priority, the other threads get hardly any time on a core that other work, such as refusals,
-/// keeps busy, and no one could sign in (test: work_goes_on_when_the_threads_get_nowhere).
+/// keeps busy. Without this thread, no one could sign in (test: work_goes_on_when_the_threads_get_nowhere).
 pub(super) fn help_out<S>(shared: &Shared<S>, help: Help) {
     leave_core();
     shared.hashers.add_this_thread();
@@ -168,7 +169,7 @@ pub(super) fn help_out<S>(shared: &Shared<S>, help: Help) {
     }
 }
 
-/// Waits until `rested` and for neglected work; `None` at the end of the pool.
+/// Waits until `rested` has passed and work is neglected, and takes that work. Returns `None` when the pool ends.
 fn neglected<S>(
     shared: &Shared<S>,
     help: Help,
@@ -210,7 +211,7 @@ fn neglected<S>(
     None
 }
 
-/// Waits for a job; `None` at the end of the pool.
+/// Waits for a job. Returns `None` when the pool ends.
 fn next<S>(shared: &Shared<S>) -> Option<Taken<S>> {
     let mut queue = shared.lock();
     while !queue.is_stopped() {
@@ -224,17 +225,19 @@ fn next<S>(shared: &Shared<S>) -> Option<Taken<S>> {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "measures how long work takes; nothing is judged by it"
+    reason = "measures how long work takes; no check depends on it"
 )]
 pub(super) fn now() -> Instant {
     Instant::now()
 }
 
-/// On Linux policy and niceness belong to the thread; elsewhere niceness would slow down the whole process.
+/// Lowers the priority of the calling thread. On Linux, policy and niceness apply to one thread; elsewhere, niceness
+/// would slow down the whole process.
 ///
-/// `SCHED_IDLE` (sched(7)): whatever else wakes up takes the core at once. A thread that is only nice keeps it for some
-/// milliseconds, and a busy server wakes up and falls asleep all the time. Measured during a flood of sign-ins: reads
-/// kept 66 % of their rate with niceness 19, 88 % with this, before workers stayed on their cores.
+/// With `SCHED_IDLE` (sched(7)), any other thread that wakes up takes the core immediately. A thread that is only nice
+/// keeps it for a few milliseconds, and the threads of a busy server wake up and fall asleep all the time. During a
+/// flood of sign-ins, reads kept 66% of their rate with niceness 19 and 88% with this policy (measured before workers
+/// stayed on their cores).
 #[cfg(target_os = "linux")]
 fn lower_priority() {
     use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};

@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use super::{Decision, EffectiveRule, LimitKey};
 
-/// Independent locks per rule.
+/// The number of independent locks per rule.
 const SHARDS: usize = 16;
-/// How many remembered keys are looked at for each new one. Two would keep up with any rate of new
-/// keys; more empties a full shard sooner.
+/// How many stored keys are checked for removal when a new one is added. Two would keep up with any rate of new keys; a
+/// higher number empties a full shard sooner.
 const SWEPT_PER_NEW_KEY: usize = 4;
 /// 100 years in nanoseconds: the longest window, so that sums of times stay far from overflow.
 const LONGEST_WINDOW: u64 = 100 * 365 * 24 * 3600 * 1_000_000_000;
-/// The latest clock reading that is distinguished, some 290 years.
+/// The latest clock reading, about 290 years. Later readings count as this one.
 const LATEST: u64 = u64::MAX / 2;
 
 /// A point in time or a span, in nanoseconds.
 type Nanos = u64;
 
-/// The numbers of a rule in the form the algorithm wants.
+/// The numbers of a rule in the form that the algorithm uses.
 #[derive(Clone, Copy)]
 struct Pace {
     name: &'static str,
@@ -45,7 +45,7 @@ impl Pace {
         Self { name, enabled, burst, window: Duration::from_nanos(window), cost, capacity }
     }
 
-    /// The new time at which nothing will be owed, if one more attempt fits.
+    /// Returns the new time at which nothing will be owed, or `None` if one more attempt doesn't fit.
     fn charge(&self, clear_at: Nanos, now: Nanos) -> Option<Nanos> {
         let charged = clear_at.max(now) + self.cost;
         (self.burst > 0 && charged - now <= self.capacity).then_some(charged)
@@ -94,7 +94,7 @@ impl Buckets {
         self.take_pace(&self.pace, key, now)
     }
 
-    /// As [`take`](Self::take), with the key's own burst, which refills in a minute.
+    /// Like [`take`](Self::take), but with the key's own burst, which refills in a minute.
     pub(super) fn take_at(&self, key: LimitKey, burst: u32, now: Duration) -> Decision {
         let minute = Duration::from_secs(60);
         self.take_pace(&Pace::of(self.pace.name, self.pace.enabled, burst, minute), key, now)
@@ -141,11 +141,11 @@ impl Buckets {
 /// A part of a rule's keys.
 struct Shard {
     room: usize,
-    /// For each key the time at which it will owe nothing.
+    /// For each key, the time at which it will owe nothing.
     clear_at: HashMap<LimitKey, Nanos>,
-    /// Every remembered key once, in the order they will be looked at for forgetting.
+    /// Every stored key once, in the order in which they are checked for removal.
     to_sweep: VecDeque<LimitKey>,
-    /// The bucket of all keys there is no room for.
+    /// The bucket shared by all keys for which there is no room.
     overflow: Nanos,
 }
 
@@ -154,7 +154,8 @@ impl Shard {
         Self { room, clear_at: HashMap::new(), to_sweep: VecDeque::new(), overflow: 0 }
     }
 
-    /// Passes on the key's count, which is created if there is room, or else the shared one.
+    /// Passes the key's count to `use_it`. A missing count is created if there is room; otherwise, the shared one is
+    /// passed.
     fn with_count<T>(
         &mut self,
         key: LimitKey,
@@ -179,7 +180,7 @@ impl Shard {
         self.clear_at.get(&key).copied().unwrap_or(otherwise)
     }
 
-    /// Forgets some of the keys that no longer owe anything.
+    /// Removes some of the keys that no longer owe anything.
     fn sweep(&mut self, now: Nanos) {
         for _ in 0..SWEPT_PER_NEW_KEY {
             let Some(key) = self.to_sweep.pop_front() else { return };

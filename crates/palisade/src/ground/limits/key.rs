@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Everything but the network part of an IPv6 address.
+/// The number of bits in an IPv6 address after the network part.
 const HOST_BITS: u32 = 64;
 
 /// The key under which a rule counts a caller's attempts.
@@ -17,7 +17,7 @@ enum Form {
 }
 
 impl LimitKey {
-    /// The key of an IP address, grouped as in [`ip_group`].
+    /// Returns the key of an IP address, grouped as in [`ip_group`].
     #[must_use]
     pub fn ip(ip: IpAddr) -> Self {
         Self(match ip.to_canonical() {
@@ -31,7 +31,7 @@ impl LimitKey {
         Self(Form::Account(hash))
     }
 
-    /// The hash inside the key of an account.
+    /// Returns the hash in the key of an account, or `None` for other keys.
     pub(super) fn account_hash(self) -> Option<u64> {
         match self.0 {
             Form::Account(hash) => Some(hash),
@@ -40,8 +40,9 @@ impl LimitKey {
     }
 }
 
-/// The IP address that stands for all clients that could be the same caller: an IPv4 address itself, an IPv6 address's
-/// /64 network (commonly assigned to one connection), and for an IPv4-mapped IPv6 address the IPv4 address.
+/// Returns the IP address that represents all clients that could be the same caller: an IPv4 address itself, the /64
+/// network of an IPv6 address (commonly assigned to one connection), or the IPv4 address of an IPv4-mapped IPv6
+/// address.
 #[must_use]
 pub fn ip_group(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {

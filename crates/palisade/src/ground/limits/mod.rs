@@ -1,16 +1,16 @@
 //! Rate limits: how often an IP address or an account may do something.
 //!
-//! The generic cell rate algorithm: each key has one number, the time at which its limit is fully available again. A
-//! rule allows `burst` attempts at once and refills evenly over `per`.
+//! The algorithm is the generic cell rate algorithm: each key has one number, the time at which its limit is fully
+//! available again. A rule allows `burst` attempts in a row and refills evenly over `per`.
 //!
-//! Counts are per process and end with it.
+//! Each process keeps its own counts, which are lost when it ends.
 //!
 //! # Promises
 //!
-//! - In any period, no more attempts pass than the burst plus the refill of that period.
+//! - In any period, the number of allowed attempts never exceeds the burst plus the refill of that period.
 //! - Memory is bounded. A caller that rotates through keys can neither exhaust it nor reset anyone's count: only keys
-//!   whose limit is fully available again are forgotten, and when there is no room, new keys share one bucket.
-//! - No arithmetic overflows, whatever the clock or the settings say.
+//!   whose limit is fully available again are removed, and when there is no room, new keys share one bucket.
+//! - Arithmetic never overflows, regardless of the clock and the settings.
 
 mod buckets;
 mod headers;
@@ -24,51 +24,51 @@ use std::time::Duration;
 use buckets::Buckets;
 pub use key::{LimitKey, ip_group};
 
-/// The maximum number of keys that a rule remembers, unless [`Limiter::with_capacity`] sets another number.
+/// The maximum number of keys that are stored for each rule, unless [`Limiter::with_capacity`] sets another number.
 pub const KEYS_PER_RULE: usize = 100_000;
 
-/// What a rule counts by.
+/// The kind of key by which a rule counts attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
-    /// The client's IP address, IPv6 by its /64 network.
+    /// The client's IP address, or its /64 network for IPv6.
     Ip,
-    /// The account acted on or acting.
+    /// The account that acts or is acted on.
     Account,
     /// The API key that is used.
     ApiKey,
 }
 
-/// A rate limit as its slice defines it.
+/// A rate limit, as defined by its slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
-    /// Unique name, such as `login_ip`, also the policy name in the response headers.
+    /// The unique name, such as `login_ip`, which is also the policy name in the response headers.
     pub name: &'static str,
-    /// How many attempts may come at once.
+    /// How many attempts are allowed at once.
     pub burst: u32,
     /// The time in which the whole burst refills.
     pub per: Duration,
-    /// What it counts by.
+    /// The kind of key by which the rule counts attempts.
     pub key: Key,
     /// The message for a refused caller.
     pub summary: &'static str,
 }
 
 impl Rule {
-    /// The rule with its own numbers, enabled.
+    /// Returns the rule with its own values, enabled.
     #[must_use]
     pub const fn by_default(&'static self) -> EffectiveRule {
         EffectiveRule { rule: self, burst: self.burst, per: self.per, enabled: true }
     }
 }
 
-/// A rule with the values that the settings give it.
+/// A rule with the values from the settings.
 #[derive(Debug, Clone, Copy)]
 pub struct EffectiveRule {
     /// The rule.
     pub rule: &'static Rule,
-    /// How many attempts may come at once; zero refuses all.
+    /// How many attempts are allowed at once; zero refuses all.
     pub burst: u32,
-    /// The time in which the whole burst refills; more than 100 years count as 100.
+    /// The time in which the whole burst refills. More than 100 years counts as 100 years.
     pub per: Duration,
     /// Whether the rule is applied at all.
     pub enabled: bool,
@@ -85,33 +85,33 @@ pub struct Decision {
     pub limit: u32,
     /// The time in which the burst refills.
     pub window: Duration,
-    /// How many further attempts would pass right now.
+    /// How many further attempts would be allowed right now.
     pub remaining: u32,
-    /// How long until an attempt passes; zero while some remain.
+    /// How long until an attempt is allowed; zero while attempts remain.
     pub retry_after: Duration,
     /// How long until the whole burst is available again.
     pub reset_after: Duration,
 }
 
-/// Counts attempts by rule and key.
+/// A rate limiter, which counts attempts by rule and key.
 pub struct Limiter {
     /// By name.
     in_force: Vec<EffectiveRule>,
-    /// In the same order.
+    /// In the same order as `in_force`.
     rules: Vec<&'static Rule>,
-    /// In the same order.
+    /// In the same order as `in_force`.
     buckets: Vec<Buckets>,
     accounts: RandomState,
 }
 
 impl Limiter {
-    /// A limiter for these rules with room for [`KEYS_PER_RULE`] keys each.
+    /// Creates a limiter for these rules, with room for [`KEYS_PER_RULE`] keys each.
     #[must_use]
     pub fn new(rules: impl IntoIterator<Item = EffectiveRule>) -> Self {
         Self::with_capacity(rules, KEYS_PER_RULE)
     }
 
-    /// A limiter for these rules with room for about `keys` keys each.
+    /// Creates a limiter for these rules, with room for about `keys` keys each.
     #[must_use]
     pub fn with_capacity(rules: impl IntoIterator<Item = EffectiveRule>, keys: usize) -> Self {
         let mut in_force: Vec<EffectiveRule> = rules.into_iter().collect();
@@ -124,13 +124,13 @@ impl Limiter {
         Self { in_force, rules, buckets, accounts: RandomState::new() }
     }
 
-    /// The rules with the numbers in force, by name.
+    /// Returns the rules with the values in force, sorted by name.
     #[must_use]
     pub fn rules(&self) -> &[EffectiveRule] {
         &self.in_force
     }
 
-    /// How many attempts of a rule may come at once.
+    /// Returns how many attempts of a rule are allowed at once.
     #[must_use]
     pub fn burst(&self, rule: &'static Rule) -> u32 {
         self.place(rule).and_then(|at| self.in_force.get(at)).map_or(0, |in_force| in_force.burst)
@@ -146,22 +146,23 @@ impl Limiter {
         self.buckets.get(self.place(rule)?)
     }
 
-    /// The key of an account, from a name or id. It is hashed under a secret of this process, so that no client can
-    /// pick a name that shares another account's count.
+    /// Returns the key of an account, given its name or id. The name or id is hashed with a secret of this process, so
+    /// no client can pick a name that shares another account's count.
     #[must_use]
     pub fn account(&self, account: &(impl Hash + ?Sized)) -> LimitKey {
         LimitKey::from_account_hash(self.accounts.hash_one(account))
     }
 
-    /// Counts an attempt and returns whether it is allowed. A refused attempt costs nothing.
+    /// Counts an attempt and returns whether it is allowed. A refused attempt doesn't count against the limit.
     ///
-    /// `now` is time on a clock that never goes back, from any starting point. A rule that this limiter was not created
-    /// with refuses everything.
+    /// `now` is the time on a monotonic clock with any starting point. For a rule that this limiter was not created
+    /// with, every attempt is refused.
     pub fn check(&self, rule: &'static Rule, key: LimitKey, now: Duration) -> Decision {
         self.buckets(rule).map_or_else(|| unknown(rule), |buckets| buckets.take(key, now))
     }
 
-    /// As [`check`](Self::check), for a key whose own numbers replace the rule's: `burst` at once and in a minute.
+    /// Like [`check`](Self::check), but for a key whose own limit replaces the rule's: `burst` attempts at once,
+    /// refilled in a minute.
     pub fn check_own(
         &self,
         rule: &'static Rule,
@@ -173,15 +174,15 @@ impl Limiter {
         buckets.map_or_else(|| unknown(rule), |buckets| buckets.take_at(key, burst, now))
     }
 
-    /// What [`check`](Self::check) would return, without counting.
+    /// Returns what [`check`](Self::check) would return, without counting the attempt.
     #[cfg(test)]
     fn peek(&self, rule: &'static Rule, key: LimitKey, now: Duration) -> Decision {
         self.buckets(rule).map_or_else(|| unknown(rule), |buckets| buckets.peek(key, now))
     }
 }
 
-/// SECURITY: a rule that is not registered is a mistake in the program, which must become visible and not remove a
-/// limit (test: an_unregistered_rule_refuses).
+/// SECURITY: refuses every attempt, because a rule that is not registered is a mistake in the program, which must
+/// become visible instead of removing a limit (test: an_unregistered_rule_refuses).
 fn unknown(rule: &'static Rule) -> Decision {
     Decision {
         rule: rule.name,

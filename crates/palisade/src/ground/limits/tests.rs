@@ -31,7 +31,7 @@ fn numbered(number: u32) -> LimitKey {
     LimitKey::ip(IpAddr::V4(number.into()))
 }
 
-/// How many of `tries` attempts at `now` pass.
+/// Returns how many of `tries` attempts at `now` pass.
 fn passed(limiter: &Limiter, key: LimitKey, now: Duration, tries: u32) -> u32 {
     (0..tries).map(|_| u32::from(limiter.check(&FIVE_A_MINUTE, key, now).allowed)).sum()
 }
@@ -151,7 +151,7 @@ fn expired_keys_are_forgotten_as_new_ones_come() {
         passed(&limiter, numbered(key), SECOND * key, 1);
     }
     let remembered = limiter.buckets(&FIVE_A_MINUTE).unwrap().remembered();
-    assert!(remembered < 200, "{remembered} are remembered, about 12 count");
+    assert!(remembered < 200, "{remembered} keys are stored, but only about 12 are needed");
 }
 
 #[test]
@@ -177,8 +177,8 @@ fn ip_groups_are_networks() {
     assert_eq!(ip_group(Ipv6Addr::LOCALHOST.into()), "::".parse::<IpAddr>().unwrap());
 }
 
-/// A bucket with exact fractions: holds `burst * per` units, an attempt takes `per`, and `burst`
-/// come back each nanosecond.
+/// A bucket with exact fractions: it holds `burst * per` units, an attempt takes `per` of them, and `burst` are
+/// refilled each nanosecond.
 struct Naive {
     burst: u128,
     per: u128,

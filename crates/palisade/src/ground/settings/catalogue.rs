@@ -1,4 +1,4 @@
-//! Every setting, once: key, type, default, bounds and help.
+//! Every setting, declared once: key, type, default, bounds and help.
 //!
 //! The typed [`Settings`](super::Settings), validation, `config show`, the commented
 //! `palisade.toml`, `.env.example` and the reference page are all generated from this list. To add
@@ -23,7 +23,7 @@ use super::words::{
 
 use Preset::{ByEnvironment, Fixed, IfSet, InDataDirectory, OfRule, SameAs, Unset};
 
-/// The default of a setting, used if no source names it.
+/// The default of a setting, used if no source sets it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Preset {
     /// This value.
@@ -32,7 +32,7 @@ pub(super) enum Preset {
     ByEnvironment { development: &'static str, production: &'static str },
     /// The value of another setting.
     SameAs(&'static str),
-    /// A file in the data directory, behind a prefix.
+    /// The path of a file in the data directory, after a prefix.
     InDataDirectory { prefix: &'static str, file: &'static str },
     /// One value when another setting is set, another when it isn't.
     IfSet { key: &'static str, then: &'static str, otherwise: &'static str },
@@ -59,12 +59,12 @@ pub(super) struct Entry {
     pub(super) bounds: Option<(&'static str, &'static str)>,
     /// Whether its value, or a part of it, must never be shown.
     pub(super) secret: bool,
-    /// Its value in the configuration file for production.
+    /// The value in the configuration file template for production.
     pub(super) in_production: Option<&'static str>,
 }
 
 impl Entry {
-    /// The base for entries: the values of optional fields.
+    /// The base for entries, with the values of the optional fields.
     const PLAIN: Self = Self {
         key: "",
         help: "",
@@ -99,7 +99,7 @@ macro_rules! catalogue {
             }
 
             impl $section {
-                /// Reads every setting of the section, so that every problem is found at once.
+                /// Reads every setting of the section, so that all problems are found in one pass.
                 pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
                     $( let $field = reader.read(concat!($prefix, stringify!($field))); )*
                     $( let $part = $read(reader); )*
@@ -144,7 +144,7 @@ catalogue! {
         part registration: Registration = Registration::read;
         /// Rate limits.
         part limits: Limits = Limits::read;
-        /// Wrong passwords.
+        /// Lockout after wrong passwords.
         part lockout: Lockout = Lockout::read;
         /// Requirements for administrators.
         part access: Access = Access::read;
@@ -158,7 +158,7 @@ catalogue! {
         part mail: Mail = Mail::read;
         /// The root key.
         part keys: Keys = Keys::read;
-        /// Calls from browsers on other origins.
+        /// Calls from browser pages on other origins.
         part cors: Cors = Cors::read;
         /// Logs.
         part telemetry: Telemetry = Telemetry::read;
@@ -197,13 +197,13 @@ catalogue! {
         csp_report_to: Option<ReportUrl> = Unset("https://reports.example.com/csp"),
             "The URL to which browsers report violations of a page's Content Security Policy. It must \
              use `https` or have the origin of `server.public_url`.";
-        /// How long browsers insist on HTTPS.
+        /// How long browsers require HTTPS.
         part hsts: Hsts = Hsts::read;
-        /// TLS in the server itself.
+        /// TLS terminated by the server itself.
         part tls: Tls = Tls::read;
     }
 
-    /// How long browsers insist on HTTPS.
+    /// How long browsers require HTTPS.
     Hsts at "server.hsts." {
         max_age: Duration = Fixed("730d"),
             "How long browsers require HTTPS after a response (`Strict-Transport-Security`), if \
@@ -216,7 +216,7 @@ catalogue! {
              `include_subdomains` and a `max_age` of at least `365d`, and takes months to undo.";
     }
 
-    /// TLS in the server itself.
+    /// TLS terminated by the server itself.
     Tls at "server.tls." {
         certificate: Option<PathBuf> = Unset("/etc/palisade/certificate.pem"),
             "The PEM file of the certificate and its chain, for TLS without a proxy in front.";
@@ -344,7 +344,7 @@ catalogue! {
         part rules: BTreeMap<&'static str, LimitRule> = Reader::limit_rules;
     }
 
-    /// How often something may happen.
+    /// The settings of one rate limit rule.
     LimitRule at "limits.rules.NAME." {
         burst: u32 = OfRule("10"),
             "How many requests in a row are allowed before the rule slows the caller down.",
@@ -356,7 +356,7 @@ catalogue! {
             "Whether the rule applies. Can be switched off in development only.";
     }
 
-    /// Wrong passwords.
+    /// Lockout after wrong passwords.
     Lockout at "lockout." {
         enabled: bool = Fixed("true"),
             "Whether wrong passwords lock an account for unknown clients. Can be switched off in \
@@ -444,7 +444,7 @@ catalogue! {
             secret: true;
     }
 
-    /// Calls from browsers on other origins.
+    /// Calls from browser pages on other origins.
     Cors at "cors." {
         origins: Vec<CorsOrigin> = Fixed(""),
             "The exact origins whose pages may call the API from a browser.";

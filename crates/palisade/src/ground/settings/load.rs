@@ -1,4 +1,4 @@
-//! Converts the texts of the sources to typed settings.
+//! Converts the text values from the sources to typed settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ pub(super) fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<Problem>> {
     }
 }
 
-/// Hands out the settings one by one and records the problems.
+/// Reads the settings one by one and records the problems.
 pub(super) struct Reader<'a> {
     given: BTreeMap<String, Given>,
     limit_rules: &'a [LimitDefault],
@@ -49,10 +49,10 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The value of the setting that the catalogue calls `pattern`.
+    /// Returns the value of the setting whose key in the catalogue is `pattern`.
     ///
-    /// A value that can't be used becomes a problem and is replaced by its default, so that the rest can be checked.
-    /// Returns `None` only if there is no default either.
+    /// A value that can't be used is recorded as a problem and replaced by its default, so that the rest can be
+    /// checked. Returns `None` only if there is no default either.
     pub(super) fn read<T: Value>(&mut self, pattern: &str) -> Option<T> {
         let entry = CATALOGUE.iter().find(|entry| entry.key == pattern)?;
         let key = self.key(entry);
@@ -76,7 +76,7 @@ impl Reader<'_> {
         Some(value)
     }
 
-    /// The rules by name, each with what is set for it.
+    /// Returns the rules by name, each with its settings.
     pub(super) fn limit_rules(&mut self) -> Option<BTreeMap<&'static str, LimitRule>> {
         let mut rules = BTreeMap::new();
         for rule in self.limit_rules {
@@ -105,22 +105,22 @@ impl Reader<'_> {
         });
     }
 
-    /// Where `key` was set.
+    /// Returns where `key` was set.
     pub(super) fn origin(&self, key: &str) -> Origin {
         self.given.get(key).map_or(Origin::Default, |given| given.origin.clone())
     }
 
-    /// Whether `key` was set, to a usable value or not.
+    /// Returns whether `key` was set, even if its value can't be used.
     pub(super) fn is_given(&self, key: &str) -> bool {
         self.given.contains_key(key)
     }
 
-    /// The key of `entry` for the rule that is being read.
+    /// Returns the key of `entry` for the rule that is being read.
     fn key(&self, entry: &Entry) -> String {
         self.rule.map_or_else(|| entry.key.to_owned(), |rule| entry.key.replace("NAME", rule.name))
     }
 
-    /// The default of a setting, read like any other text.
+    /// Reads the default of a setting like any other text.
     fn default_value<T: Value>(&mut self, entry: &Entry, key: &str) -> Option<T> {
         let Some(text) = self.default_text(entry) else { return T::absent() };
         match parse(entry, &text) {
@@ -133,7 +133,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The default of a setting as text; `None` if there is none.
+    /// Returns the default of a setting as text, or `None` if there is none.
     fn default_text(&self, entry: &Entry) -> Option<String> {
         match entry.preset {
             Preset::Fixed(text) => Some(text.to_owned()),
@@ -165,8 +165,8 @@ impl Reader<'_> {
         }
     }
 
-    /// The text of the setting that the catalogue calls `key`: what was read, else what was given,
-    /// else the default.
+    /// Returns the text of the setting whose key in the catalogue is `key`: the value that was read, or else the one
+    /// that was given, or else the default.
     fn text(&self, key: &str) -> Option<String> {
         if let Some(read) = self.effective.iter().find(|effective| effective.key == key) {
             return Some(read.value.clone());
@@ -201,7 +201,7 @@ impl Reader<'_> {
     }
 }
 
-/// Reads `text` as the type of `entry` and within its bounds.
+/// Reads `text` as the type of `entry` and checks its bounds.
 fn parse<T: Value>(entry: &Entry, text: &str) -> Result<T, String> {
     let value = T::parse(text)?;
     let Some((least, most)) = entry.bounds else { return Ok(value) };

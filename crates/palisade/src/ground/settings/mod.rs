@@ -1,15 +1,15 @@
-//! The settings of the server: read from every source, checked, typed.
+//! The settings of the server: read from every source, checked and typed.
 //!
-//! A setting comes from a flag, else from the environment, else from `palisade.toml`, else from its
-//! default. [`Settings::load`] reads nothing by itself: the caller hands over what it found, so that
-//! the same input always gives the same settings.
+//! A setting is taken from a flag, the environment, `palisade.toml` or its default, in this order of precedence.
+//! [`Settings::load`] reads nothing by itself: the caller passes in what it found, so the same input always gives the
+//! same settings.
 //!
 //! # Promises
 //!
-//! - A mistake never becomes a default. An unknown key, an empty variable, a value that can't be read or lies outside
-//!   its bounds prevents the start.
-//! - All problems are reported at once; each names the setting, where it was set and what to do.
-//! - No secret is repeated in a problem, by `Debug`, or in what is shown.
+//! - A mistake never becomes a default. An unknown key, an empty variable, or a value that can't be read or is out of
+//!   bounds prevents the server from starting.
+//! - All problems are reported together. Each one names the setting, where it was set and what to do.
+//! - No secret appears in a problem, in `Debug` output, or where settings are shown.
 //! - Settings that are essential in production can't be left out there, and a development server can't be reached from
 //!   other machines.
 //!
@@ -58,23 +58,23 @@ pub use words::{
     PasswordAlgorithm, PasswordCost, RegistrationMode, TokenAlgorithm, TokenFormat,
 };
 
-/// Everything that settings may come from.
+/// All sources of settings.
 pub struct Sources<'a> {
-    /// Keys such as `server.listen` with their values; of two values for one key, the later one counts.
+    /// Keys such as `server.listen`, with their values. If a key occurs twice, the later value counts.
     pub flags: Vec<(String, String)>,
-    /// The environment. Variables that begin with `PALISADE_` are read, and `DATABASE_URL` and `SMTP_URL`. The caller
-    /// leaves out variables that begin with `PALISADE_` but are not settings.
+    /// The environment. Variables that begin with `PALISADE_` are read, as well as `DATABASE_URL` and `SMTP_URL`. The
+    /// caller leaves out variables that begin with `PALISADE_` but are not settings.
     pub environment: Vec<(String, String)>,
-    /// The path of the configuration file, for messages, and its text.
+    /// The path of the configuration file, used in messages, and its text.
     pub file: Option<(PathBuf, String)>,
     /// The limit rules that exist, with their defaults.
     pub limit_rules: &'a [LimitDefault],
-    /// How a file that a variable ending in `_FILE` names is read.
+    /// Reads a file that is named by a variable ending in `_FILE`.
     pub read_file: &'a dyn Fn(&Path) -> io::Result<String>,
 }
 
 impl Default for Sources<'_> {
-    /// No source at all; `_FILE` reads from the file system.
+    /// Returns empty sources. Files named by `_FILE` variables are read from the file system.
     fn default() -> Self {
         Self {
             flags: Vec::new(),
@@ -89,7 +89,7 @@ impl Default for Sources<'_> {
 /// A limit rule with its default values.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitDefault {
-    /// The name in `limits.rules.NAME`: lower-case letters, digits and `_`.
+    /// The name in `limits.rules.NAME`: lowercase letters, digits and `_`.
     pub name: &'static str,
     /// How many attempts are allowed at once.
     pub burst: u32,
@@ -106,7 +106,7 @@ pub struct Loaded {
     pub effective: Vec<Effective>,
 }
 
-/// The value of one setting that is in effect.
+/// The effective value of one setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective {
     /// The full key.
@@ -128,7 +128,7 @@ pub enum Origin {
     File {
         /// Its path.
         path: PathBuf,
-        /// The line, from 1.
+        /// The line number, starting at 1.
         line: usize,
     },
     /// In the environment variable of this name.
@@ -148,10 +148,10 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A problem that prevents the start.
+/// A problem that prevents the server from starting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The setting, or the unknown name, or empty if the file can't be read at all.
+    /// The key of the setting, or the unknown name. Empty if the file can't be read at all.
     pub key: String,
     /// Where it was set.
     pub origin: Origin,
@@ -174,20 +174,20 @@ impl fmt::Display for Problem {
 impl std::error::Error for Problem {}
 
 impl Settings {
-    /// Reads, checks and types the settings.
+    /// Reads and checks the settings, and converts them to their types.
     ///
     /// # Errors
-    /// All problems in the sources. The list is never empty.
+    /// Returns all problems in the sources. The list is never empty.
     pub fn load(sources: Sources<'_>) -> Result<Loaded, Vec<Problem>> {
         load::load(&sources)
     }
 
-    /// The URL of the database that is used.
+    /// Returns the URL of the database.
     pub fn database_url(&self) -> &DatabaseUrl {
         &self.database.url
     }
 
-    /// Whether the server is in real use, where nothing essential may be missing.
+    /// Returns whether the server runs in production, where no essential setting may be missing.
     pub fn is_production(&self) -> bool {
         self.server.environment == Environment::Production
     }

@@ -1,4 +1,4 @@
-//! Web origins: where people reach the server, and whose pages may call it.
+//! Web origins: where users reach the server, and which pages may call it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,7 +7,7 @@ use super::value::{Item, Shape, Value};
 
 /// A web origin (RFC 6454): `http` or `https`, a host and optionally a port; nothing else.
 ///
-/// Held in the form that browsers send: lower case, without the default port.
+/// Stored in the form that browsers send: lower case, without the default port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WebOrigin {
     text: String,
@@ -16,22 +16,22 @@ pub struct WebOrigin {
 }
 
 impl WebOrigin {
-    /// The origin as browsers send it, such as `https://app.example.com`.
+    /// Returns the origin as browsers send it, such as `https://app.example.com`.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether the scheme is `https`.
+    /// Returns whether the scheme is `https`.
     pub fn is_https(&self) -> bool {
         self.https
     }
 
-    /// The host: a name, an IPv4 address, or an IPv6 address in brackets.
+    /// Returns the host: a name, an IPv4 address, or an IPv6 address in brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Whether the host is this machine: `localhost`, a name below it, or a loopback IP address.
+    /// Returns whether the host is this machine: `localhost`, a name below it, or a loopback IP address.
     pub fn is_loopback(&self) -> bool {
         let host = self.host.trim_matches(['[', ']']);
         host == "localhost"
@@ -39,7 +39,7 @@ impl WebOrigin {
             || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
 
-    /// Reads an origin; the error says which part is wrong.
+    /// Parses an origin. The error states which part is wrong.
     fn read(text: &str) -> Result<Self, String> {
         let wrong = |what: &str| Err(what.to_owned());
         if text == "null" {
@@ -72,7 +72,7 @@ impl WebOrigin {
     }
 }
 
-/// Takes `HOST` or `HOST:PORT` apart.
+/// Splits `HOST` or `HOST:PORT` into its parts.
 fn host_and_port(text: &str) -> Result<(String, Option<u16>), String> {
     let bracket = text.rfind(']').map_or(0, |index| index + 1);
     let (host, port) = match text.rfind(':').filter(|colon| *colon >= bracket) {
@@ -92,13 +92,13 @@ fn host_and_port(text: &str) -> Result<(String, Option<u16>), String> {
     canonical_host(host).map(|host| (host, port))
 }
 
-/// A port as it is written in a URL: only digits, not zero.
+/// Parses a port as it is written in a URL: only digits, not zero.
 fn read_port(text: &str) -> Option<u16> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|port| digits && *port != 0)
 }
 
-/// A host as browsers write it: an IPv4 address, an IPv6 address in brackets, or an ASCII name.
+/// Returns a host as browsers write it: an IPv4 address, an IPv6 address in brackets, or an ASCII name.
 fn canonical_host(host: &str) -> Result<String, String> {
     if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         return inner
@@ -154,7 +154,7 @@ impl Item for WebOrigin {
     const LIST: &'static str = "a list of origins, such as `https://app.example.com`";
 }
 
-/// An origin that may call from a browser.
+/// An origin whose pages may call the API from a browser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CorsOrigin {
     /// `*`: every origin. Development only.
@@ -191,12 +191,12 @@ pub struct ReportUrl {
 }
 
 impl ReportUrl {
-    /// The whole URL.
+    /// Returns the whole URL.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The origin that it begins with.
+    /// Returns the origin that the URL begins with.
     pub fn origin(&self) -> &WebOrigin {
         &self.origin
     }
@@ -217,7 +217,7 @@ impl Value for ReportUrl {
         // What would end a directive of the policy or the string of a header.
         let plain = |letter: char| letter.is_ascii_graphic() && !";,\"'<>\\^`{|}".contains(letter);
         if !rest.chars().all(plain) {
-            return Err("has a character that must be percent-encoded, as %XX".to_owned());
+            return Err("has a character that must be percent-encoded as %XX".to_owned());
         }
         let slash = if rest.starts_with('/') { "" } else { "/" };
         Ok(Self { text: format!("{origin}{slash}{rest}"), origin })

@@ -1,10 +1,10 @@
-//! The catalogue as text for people: the configuration file, `.env.example`, the reference page.
+//! Renders the catalogue as text: the configuration file, `.env.example` and the reference page.
 
 use super::catalogue::{CATALOGUE, Entry, Preset};
 use super::source::variable;
 use super::value::Shape;
 
-/// A commented `palisade.toml` with every setting.
+/// Returns a commented `palisade.toml` with every setting.
 ///
 /// If `production` is true, the settings that production requires are set, so that the file loads unchanged.
 pub fn template(production: bool) -> String {
@@ -31,7 +31,7 @@ pub fn template(production: bool) -> String {
     text
 }
 
-/// A commented `.env.example` with the variable of every setting.
+/// Returns a commented `.env.example` with the variable of every setting.
 pub fn environment_example() -> String {
     let mut text =
         "# The environment overrides palisade.toml. A variable whose name ends in _FILE contains \
@@ -50,7 +50,7 @@ pub fn environment_example() -> String {
     text
 }
 
-/// The reference page of all settings, in Markdown.
+/// Returns the reference page of all settings, in Markdown.
 pub fn settings_markdown() -> String {
     let mut text = "# Settings\n\nA setting is taken from a command-line flag, the environment, \
                     `palisade.toml` or its default, in\nthis order of precedence. The environment \
@@ -80,12 +80,12 @@ pub fn settings_markdown() -> String {
     text
 }
 
-/// Whether the setting is one of a limit rule.
+/// Returns whether the setting belongs to a limit rule.
 fn is_of_rule(entry: &Entry) -> bool {
     matches!(entry.preset, Preset::OfRule(_))
 }
 
-/// What is expected, with the bounds.
+/// Returns what is expected, with the bounds.
 fn expected(entry: &Entry) -> String {
     match entry.bounds {
         Some((least, most)) => format!("{}; {least} to {most}", entry.expected),
@@ -93,7 +93,7 @@ fn expected(entry: &Entry) -> String {
     }
 }
 
-/// The default as a person would say it.
+/// Describes the default in words.
 fn default_in_words(entry: &Entry) -> String {
     match entry.preset {
         Preset::Fixed("") => "none".to_owned(),
@@ -113,7 +113,7 @@ fn default_in_words(entry: &Entry) -> String {
     }
 }
 
-/// A value to show in a template: the default, or an example.
+/// Returns a value to show in a template: the default, or an example.
 fn sample(entry: &Entry, production: bool) -> String {
     match entry.preset {
         Preset::Fixed(text) | Preset::OfRule(text) | Preset::Unset(text) => text.to_owned(),
@@ -132,7 +132,7 @@ fn sample(entry: &Entry, production: bool) -> String {
     }
 }
 
-/// A value as the configuration file writes it.
+/// Formats a value for the configuration file.
 fn in_toml(entry: &Entry, value: &str) -> String {
     match entry.shape {
         Shape::Text => format!("\"{value}\""),
@@ -145,7 +145,7 @@ fn in_toml(entry: &Entry, value: &str) -> String {
     }
 }
 
-/// The help of a setting and its default, as comment lines.
+/// Formats the help and the default of a setting as comment lines.
 fn comment(entry: &Entry) -> String {
     const WIDTH: usize = 96;
     let text = format!("{} Default: {}.", entry.help, default_in_words(entry));

@@ -66,7 +66,7 @@ fn server(settings: &Settings, reader: &mut Reader<'_>) {
     }
 }
 
-/// The shortest time for which browser makers add a host to their lists.
+/// The shortest `max_age` with which browser vendors add a host to their preload lists.
 const PRELOADED: Duration = Duration::from_secs(365 * 86_400);
 
 fn hsts(settings: &Settings, reader: &mut Reader<'_>) {
@@ -96,7 +96,7 @@ fn reports(settings: &Settings, reader: &mut Reader<'_>) {
 }
 
 /// The maximum number of public IP addresses that trusted proxies may have: an IPv4 /8 and an IPv6 /20. The largest
-/// public proxy networks hold a fraction of that; a list that covers everyone in pieces exceeds it.
+/// public proxy networks have only a fraction of that; a list that covers the whole internet in pieces exceeds it.
 const MOST_PUBLIC_V4: u128 = 1 << (32 - 8);
 const MOST_PUBLIC_V6: u128 = 1 << (128 - 20);
 
@@ -112,8 +112,8 @@ const NOT_PUBLIC_V4: [([u8; 4], u8); 6] = [
 ];
 const NOT_PUBLIC_V6: [(u16, u8); 2] = [(0xfc00, 7), (0xfe80, 10)];
 
-/// Prefixes of IPv6 under which all of IPv4 lies, their length, and the bit where the IPv4 address begins: mapped
-/// IP addresses (RFC 4291), NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056), and Teredo by its servers (RFC 4380).
+/// IPv6 prefixes that contain all of IPv4, with their length and the bit at which the IPv4 address begins: mapped IP
+/// addresses (RFC 4291), NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056), and Teredo by its servers (RFC 4380).
 const IPV4_WITHIN: [(Ipv6Addr, u8, u8); 5] = [
     (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96, 96),
     (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96, 96),
@@ -122,9 +122,9 @@ const IPV4_WITHIN: [(Ipv6Addr, u8, u8); 5] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, 32),
 ];
 
-/// SECURITY: checks the total, because everyone can be covered in two halves as well as at once (test:
-/// networks_that_cover_everybody_in_pieces_are_refused), and the clients behind a gateway from IPv4 are everyone too
-/// (test: networks_that_hold_ipv4_in_ipv6_count_as_ipv4).
+/// SECURITY: checks the total, because two halves can cover the whole internet as well as one network can (test:
+/// networks_that_cover_everybody_in_pieces_are_refused). IPv4 within IPv6 counts too, because every IPv4 client may
+/// come through a gateway (test: networks_that_hold_ipv4_in_ipv6_count_as_ipv4).
 fn trusts_the_internet(networks: &[IpNet]) -> bool {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for network in networks {
@@ -146,7 +146,7 @@ fn trusts_the_internet(networks: &[IpNet]) -> bool {
     v4.sum::<u128>() > MOST_PUBLIC_V4 || v6.fold(0, u128::saturating_add) > MOST_PUBLIC_V6
 }
 
-/// The IPv4 networks whose clients may come from IP addresses of `network`.
+/// Returns the IPv4 networks whose clients may come from IP addresses in `network`.
 fn ipv4_within(network: &Ipv6Net) -> impl Iterator<Item = Ipv4Net> {
     IPV4_WITHIN.iter().filter_map(move |(ip, length, begins)| {
         let all = Ipv6Net::new(*ip, *length).ok()?;
@@ -201,11 +201,11 @@ fn sessions(settings: &Settings, reader: &mut Reader<'_>) {
     }
 }
 
-/// The keys of a custom cost.
+/// The keys of the settings for a custom cost.
 const CUSTOM: [&str; 3] =
     ["passwords.argon2_memory", "passwords.argon2_passes", "passwords.argon2_lanes"];
 
-/// The pairs of memory in MiB and passes that OWASP's password storage sheet regards as equally strong; each is a
+/// The pairs of memory in MiB and passes that OWASP's password storage cheat sheet regards as equally strong; each is a
 /// minimum.
 const OWASP_MINIMUM: [(u64, u32); 5] = [(46, 1), (19, 2), (12, 3), (9, 4), (7, 5)];
 
@@ -311,7 +311,8 @@ fn transport(settings: &Settings, reader: &mut Reader<'_>) {
     }
 }
 
-/// What browsers would refuse (WebAuthn level 3, section 5.1.3), and attestation that nothing could pass.
+/// Rejects passkey settings that browsers would refuse (WebAuthn level 3, section 5.1.3), and attestation that no
+/// passkey could pass.
 fn passkeys(settings: &Settings, reader: &mut Reader<'_>) {
     let host = settings.server.public_url.host();
     if let Some(id) = &settings.mfa.rp_id
@@ -334,7 +335,7 @@ fn passkeys(settings: &Settings, reader: &mut Reader<'_>) {
     }
 }
 
-/// Whether an IP address is loopback or private (RFC 1918, RFC 4193).
+/// Returns whether an IP address is loopback or private (RFC 1918, RFC 4193).
 fn is_internal(address: SocketAddr) -> bool {
     match address.ip().to_canonical() {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_private(),

@@ -15,7 +15,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text itself, for the one place that uses it.
+    /// Returns the text itself, for the one place that uses it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -34,17 +34,17 @@ impl fmt::Debug for Secret {
 pub struct DatabaseUrl(String);
 
 impl DatabaseUrl {
-    /// The SQLite database in the file at `path`.
+    /// Returns the URL of the SQLite database in the file at `path`.
     pub fn sqlite(path: &Path) -> Self {
         Self(format!("sqlite:{}", path.display()))
     }
 
-    /// The whole URL, password included, for the one place that connects.
+    /// Returns the whole URL, including the password, for the one place that connects.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether the URL carries a password.
+    /// Returns whether the URL contains a password.
     pub fn has_password(&self) -> bool {
         self.to_string() != self.0
     }
@@ -128,13 +128,13 @@ pub enum RootKey {
     Text(Secret),
 }
 
-/// What the text form of a root key begins with.
+/// The prefix of a root key in its text form.
 const ROOT_KEY_PREFIX: &str = "palisade-root-key-v1.";
 
-/// 32 bytes in base64url without padding.
+/// The number of characters of 32 bytes in base64url without padding.
 const ROOT_KEY_CHARACTERS: usize = 43;
 
-/// Secrets that appear in examples and tutorials; compared without case, spaces, `-` and `_`.
+/// Secrets that appear in examples and tutorials. The comparison ignores case, spaces, `-` and `_`.
 const PLACEHOLDERS: [&str; 14] = [
     "changeme",
     "changethis",
@@ -152,7 +152,7 @@ const PLACEHOLDERS: [&str; 14] = [
     "yoursecretkey",
 ];
 
-/// Whether `text` is a secret that everyone knows.
+/// Returns whether `text` is a well-known secret.
 fn is_placeholder(text: &str) -> bool {
     let plain: String = text
         .chars()

@@ -18,27 +18,27 @@ pub struct SmtpUrl {
 }
 
 impl SmtpUrl {
-    /// Whether the connection is TLS from its first byte (RFC 8314 section 3.3), rather than by STARTTLS.
+    /// Returns whether the connection uses TLS from its first byte (RFC 8314 section 3.3) rather than STARTTLS.
     pub fn tls_from_the_start(&self) -> bool {
         self.tls_from_the_start
     }
 
-    /// User and password, for the one place that signs in.
+    /// Returns the user and password, for the one place that signs in.
     pub fn login(&self) -> Option<(&str, &str)> {
         self.login.as_ref().map(|(user, password)| (user.as_str(), password.as_str()))
     }
 
-    /// The host's name or IP address.
+    /// Returns the host's name or IP address.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port: 465 with TLS from the start, 587 with STARTTLS, unless another is named.
+    /// Returns the port: 465 with TLS from the start, 587 with STARTTLS, unless the URL contains another.
     pub fn port(&self) -> u16 {
         self.port.unwrap_or(if self.tls_from_the_start { 465 } else { 587 })
     }
 
-    /// Whether the server is on this machine, where emails may go unencrypted.
+    /// Returns whether the server is on this machine, where emails may be sent unencrypted.
     pub fn is_loopback(&self) -> bool {
         matches!(self.host.as_str(), "localhost" | "127.0.0.1" | "[::1]" | "::1")
     }
@@ -101,7 +101,7 @@ impl Value for SmtpUrl {
     }
 }
 
-/// Undoes `%40` and the like (RFC 3986 section 2.1).
+/// Decodes percent-encoded bytes such as `%40` (RFC 3986 section 2.1).
 fn decoded(text: &str) -> Result<String, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -130,7 +130,7 @@ fn decoded(text: &str) -> Result<String, String> {
 pub struct Mailbox(message::Mailbox);
 
 impl Mailbox {
-    /// The same, as a type of the mail library.
+    /// Returns the sender as a type of the mail library.
     pub(crate) fn inner(&self) -> &message::Mailbox {
         &self.0
     }

@@ -15,7 +15,7 @@ use super::{LimitDefault, Origin, Problem, Sources};
 /// The prefix of all environment variables of Palisade.
 const VARIABLE_PREFIX: &str = "PALISADE_";
 
-/// The ending of a variable that names a file with the value.
+/// The suffix of a variable that contains the path of a file with the value.
 const FILE_SUFFIX: &str = "_FILE";
 
 /// A value as one source gives it.
@@ -25,10 +25,10 @@ pub(super) struct Given {
     pub(super) origin: Origin,
 }
 
-/// The keys that exist, limit rules included, each with its entry.
+/// All existing keys, including those of limit rules, each with its entry.
 type Known = BTreeMap<String, &'static Entry>;
 
-/// Reads all sources, in the order of increasing precedence. A source that can't be read becomes a problem.
+/// Reads all sources, in order of increasing precedence. A source that can't be read is recorded as a problem.
 pub(super) fn gather(
     sources: &Sources<'_>,
     problems: &mut Vec<Problem>,
@@ -55,7 +55,7 @@ pub(super) fn gather(
     gathering.given
 }
 
-/// Every key, with the names of the limit rules filled in.
+/// Returns every key, with the names of the limit rules filled in.
 fn known(limit_rules: &[LimitDefault]) -> Known {
     let mut known = Known::new();
     for entry in CATALOGUE {
@@ -69,12 +69,12 @@ fn known(limit_rules: &[LimitDefault]) -> Known {
     known
 }
 
-/// The environment variable of `key`.
+/// Returns the name of the environment variable for `key`.
 pub(super) fn variable(key: &str) -> String {
     format!("{VARIABLE_PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
 }
 
-/// `text` for a message: in backticks, without control characters, truncated if it is long.
+/// Formats `text` for a message: in backticks, without control characters, and truncated if it is long.
 pub(super) fn quoted(text: &str) -> String {
     const MOST: usize = 80;
     let mut shown: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();
@@ -95,7 +95,7 @@ struct Gathering<'a> {
 }
 
 impl Gathering<'_> {
-    /// Takes a value, unless it is not allowed in its source.
+    /// Accepts a value, unless it is not allowed in its source.
     fn accept(&mut self, key: &str, text: String, origin: Origin) {
         let given = Given { text, origin };
         match refused_place(key, &given) {
@@ -121,13 +121,13 @@ impl Gathering<'_> {
         });
     }
 
-    /// Refuses a key that does not exist and names the nearest one.
+    /// Refuses a key that does not exist and names the most similar one.
     fn unknown(&mut self, key: &str, origin: Origin) {
         let nearest = nearest(key, self.known.keys().map(String::as_str));
         self.problem(&shown_name(key), origin, "there is no such setting", meant(nearest));
     }
 
-    /// Reads the variables; one of ours outranks `DATABASE_URL` and `SMTP_URL`.
+    /// Reads the environment variables. Palisade's own take precedence over `DATABASE_URL` and `SMTP_URL`.
     fn environment(&mut self, environment: &[(String, String)]) {
         let keys: BTreeMap<String, String> =
             self.known.keys().map(|key| (variable(key), key.clone())).collect();
@@ -233,13 +233,13 @@ impl Gathering<'_> {
         }
     }
 
-    /// Whether settings lie below `key`.
+    /// Returns whether there are settings below `key`.
     fn is_section(&self, key: &str) -> bool {
         let below = format!("{key}.");
         key == "limits.rules" || self.known.keys().any(|known| known.starts_with(&below))
     }
 
-    /// Takes one value of the file, if it is written as its type asks.
+    /// Takes one value of the file, if it is written as its type requires.
     fn value(&mut self, entry: &Entry, key: &str, value: &Spanned<DeValue<'_>>, origin: Origin) {
         match text_of(entry.shape, value.get_ref()) {
             Ok(text) => self.accept(key, text, origin),
@@ -250,7 +250,7 @@ impl Gathering<'_> {
     }
 }
 
-/// A configuration file, to find lines in.
+/// A configuration file, used to find line numbers.
 struct Place<'a> {
     path: &'a Path,
     text: &'a str,
@@ -263,7 +263,7 @@ impl Place<'_> {
     }
 }
 
-/// The key `name` below `prefix`. A name with a dot in quotes stays one name, which no key has.
+/// Returns the key `name` below `prefix`. A quoted name with a dot stays one name, which matches no key.
 fn join(prefix: &str, name: &str) -> String {
     let bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let name = if !name.is_empty() && name.bytes().all(bare) {
@@ -274,7 +274,7 @@ fn join(prefix: &str, name: &str) -> String {
     if prefix.is_empty() { name } else { format!("{prefix}.{name}") }
 }
 
-/// A value of the file as text, if it has the type that `shape` asks for.
+/// Returns a value of the file as text, if it has the type that `shape` requires.
 fn text_of(shape: Shape, value: &DeValue<'_>) -> Result<String, String> {
     match (shape, value) {
         (Shape::Text, DeValue::String(text)) => Ok(text.to_string()),
@@ -293,7 +293,7 @@ fn text_of(shape: Shape, value: &DeValue<'_>) -> Result<String, String> {
     }
 }
 
-/// One item of a list.
+/// Reads one item of a list.
 fn item_of<'a>(index: usize, item: &'a Spanned<DeValue<'_>>) -> Result<&'a str, String> {
     let number = index + 1;
     match item.get_ref() {
@@ -306,7 +306,7 @@ fn item_of<'a>(index: usize, item: &'a Spanned<DeValue<'_>>) -> Result<&'a str, 
     }
 }
 
-/// How a value of `entry` is written in the file.
+/// Returns how a value of `entry` is written in the file.
 fn written(entry: &Entry) -> String {
     match entry.shape {
         Shape::Text => format!("{}, in quotes", entry.expected),
@@ -316,12 +316,12 @@ fn written(entry: &Entry) -> String {
     }
 }
 
-/// An external name for a message, without control characters.
+/// Formats an external name for a message, without control characters.
 fn shown_name(name: &str) -> String {
     quoted(name).trim_matches('`').to_owned()
 }
 
-/// The known name that is most like `name`.
+/// Returns the known name that is most similar to `name`.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // Measuring takes the product of both lengths; no name of ours is that long.
     const MOST: usize = 200;
@@ -330,7 +330,7 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
     known.max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
 }
 
-/// The advice that names the nearest known name.
+/// Returns the advice that names the most similar known name.
 fn meant(nearest: Option<&str>) -> String {
     nearest.map_or_else(
         || "Remove it".to_owned(),

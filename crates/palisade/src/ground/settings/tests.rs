@@ -18,7 +18,7 @@ const RULES: [LimitDefault; 2] = [
 
 const ROOT_KEY: &str = "palisade-root-key-v1.AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
 
-/// Production with everything that it needs.
+/// A production configuration with everything that it requires.
 const PRODUCTION: &str = r#"
 [server]
 environment = "production"
@@ -56,7 +56,7 @@ fn problems(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) ->
     Settings::load(sources(file, environment, flags)).unwrap_err()
 }
 
-/// The one problem of `file` must be about `key` and say `what`.
+/// Asserts that `file` has exactly one problem, about `key`, whose text contains `what`.
 fn refused(file: &str, key: &str, what: &str) {
     let problems = problems(file, &[], &[]);
     assert_eq!(problems.len(), 1, "{file}: {problems:#?}");
@@ -64,7 +64,7 @@ fn refused(file: &str, key: &str, what: &str) {
     assert!(problems[0].to_string().contains(what), "{file}: {}", problems[0]);
 }
 
-/// The one problem of the variable `name` must be about `key` and say `what`.
+/// Asserts that the variable `name` causes exactly one problem, about `key`, whose text contains `what`.
 fn variable_refused(name: &str, value: &str, key: &str, what: &str) {
     let problems = problems("", &[(name, value)], &[]);
     assert_eq!(problems.len(), 1, "{name}: {problems:#?}");
@@ -77,7 +77,7 @@ fn effective<'a>(loaded: &'a Loaded, key: &str) -> &'a Effective {
     loaded.effective.iter().find(|effective| effective.key == key).unwrap()
 }
 
-/// A template with every setting uncommented.
+/// Returns a template with every setting uncommented.
 fn uncommented(template: &str) -> String {
     let names: BTreeSet<&str> =
         CATALOGUE.iter().filter_map(|entry| entry.key.rsplit('.').next()).collect();
@@ -645,7 +645,7 @@ mod between_settings {
         settings("database.url = \"postgres://localhost/app?sslmode=disable\"");
     }
 
-    /// Production with one more line about the server.
+    /// Returns a production configuration with one more line about the server.
     fn production_with(line: &str) -> String {
         PRODUCTION.replace("[server]", &format!("[server]\n{line}"))
     }
@@ -945,7 +945,7 @@ mod texts {
         }));
     }
 
-    /// The page is written from the catalogue. If this fails, run the command that it prints.
+    /// The page is generated from the catalogue. If this fails, run the command that it prints.
     #[test]
     fn the_reference_page_is_up_to_date() {
         let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/settings.md");
@@ -981,7 +981,7 @@ mod any_input {
         proptest::sample::select(keys)
     }
 
-    /// Loads, and checks what holds for every input.
+    /// Loads the settings and checks what must be true for every input.
     fn holds(sources: Sources<'_>) -> Result<(), TestCaseError> {
         match Settings::load(sources) {
             Ok(loaded) => prop_assert!(!loaded.effective.is_empty()),

@@ -1,4 +1,4 @@
-//! How the text of a setting becomes a value, and how a value is shown: plain types and lists.
+//! Parsing and displaying the values of settings: plain types and lists.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,26 +17,26 @@ pub(super) enum Shape {
 
 /// A type that a setting can have.
 ///
-/// Every source hands over text: the environment and flags contain nothing else, and the types in the configuration
-/// file are first compared with [`Value::SHAPE`]. The items of a list are joined by commas.
+/// Every source provides text: the environment and flags contain nothing else, and the types in the configuration file
+/// are first compared with [`Value::SHAPE`]. The items of a list are joined by commas.
 pub(super) trait Value: Sized {
     /// What is expected, as it reads after "expected".
     const EXPECTED: &'static str;
     /// How the value is written in the configuration file.
     const SHAPE: Shape;
 
-    /// Reads the value; the error says what is wrong, without repeating the text.
+    /// Parses the value. The error states what is wrong, without repeating the text.
     fn parse(text: &str) -> Result<Self, String>;
 
-    /// The value for people, without anything secret in it.
+    /// Returns the value for display, without secrets.
     fn show(&self) -> String;
 
-    /// The value of a setting that is not set and has no default, where that is allowed.
+    /// Returns the value of a setting that is not set and has no default, if that is allowed.
     fn absent() -> Option<Self> {
         None
     }
 
-    /// The size by which bounds are compared: a number, bytes or milliseconds.
+    /// Returns the size by which bounds are compared: a number, bytes or milliseconds.
     fn size(&self) -> Option<u128> {
         None
     }
@@ -253,7 +253,7 @@ impl Value for u64 {
     }
 }
 
-/// Reads a whole number with one of `units` behind it, in the smallest of them.
+/// Parses a whole number followed by one of `units`. Returns it in the smallest unit.
 fn with_unit(text: &str, units: &[(&str, u64)], names: &str) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);

@@ -1,8 +1,8 @@
-//! Settings that are one of a few words.
+//! Settings whose value is one of a few words.
 
 use super::value::{Shape, Value};
 
-/// Defines a setting that is one of a few words, with the words in one place.
+/// Defines a setting whose value is one of a few words, with the words in one place.
 macro_rules! words {
     (
         $(#[$about:meta])*
@@ -15,7 +15,7 @@ macro_rules! words {
         }
 
         impl $name {
-            /// The word that stands for it in the configuration.
+            /// Returns the word for this value in the configuration.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $( Self::$variant => $word ),+
@@ -42,17 +42,17 @@ macro_rules! words {
 }
 
 words! {
-    /// What the server is used for; decides some defaults and which refusals apply.
+    /// What the server is used for. Determines some defaults and which settings are refused.
     Environment, "`development` or `production`" {
         /// One machine, loopback only; protections may be switched off.
         Development = "development",
-        /// Real use; nothing essential may be missing.
+        /// Real use; no essential setting may be missing.
         Production = "production",
     }
 }
 
 words! {
-    /// Who changes the schema of the database.
+    /// Who migrates the database schema.
     Migrate, "`auto` or `manual`" {
         /// `palisade serve`, when it starts.
         Auto = "auto",
@@ -92,7 +92,7 @@ words! {
 }
 
 words! {
-    /// The hash of newly set passwords.
+    /// The hash algorithm of new passwords.
     PasswordAlgorithm, "`argon2id` or `bcrypt`" {
         /// Argon2id (RFC 9106).
         Argon2id = "argon2id",
@@ -106,7 +106,7 @@ words! {
     PasswordCost, "`standard`, `light` or `custom`" {
         /// The cost that is recommended for servers.
         Standard = "standard",
-        /// The least that OWASP's password storage sheet accepts.
+        /// The minimum that OWASP's password storage cheat sheet accepts.
         Light = "light",
         /// As set by the three `passwords.argon2_…` settings.
         Custom = "custom",
@@ -128,7 +128,7 @@ words! {
     EmailVerification, "`required`, `optional` or `off`" {
         /// An account is created only once its email address is verified.
         Required = "required",
-        /// The account is created at once; verifying the email address is optional.
+        /// The account is created immediately; verifying the email address is optional.
         Optional = "optional",
         /// No verification is requested.
         Off = "off",
@@ -138,7 +138,7 @@ words! {
 words! {
     /// Whether administrators must have a second factor.
     AdminMfa, "`required` or `optional`" {
-        /// Without one they can do nothing but set one up.
+        /// An administrator without a second factor can only set one up.
         Required = "required",
         /// A second factor is optional.
         Optional = "optional",
@@ -161,9 +161,9 @@ words! {
     LogFormat, "`auto`, `pretty` or `json`" {
         /// `pretty` on a terminal, else `json`.
         Auto = "auto",
-        /// Lines for people.
+        /// Human-readable lines.
         Pretty = "pretty",
-        /// One JSON object a line.
+        /// One JSON object per line.
         Json = "json",
     }
 }
@@ -173,11 +173,11 @@ words! {
     LogLevel, "`error`, `warn`, `info`, `debug` or `trace`" {
         /// Failures.
         Error = "error",
-        /// Also what may lead to a failure.
+        /// Also events that may lead to a failure.
         Warn = "warn",
-        /// Also what happens in normal operation.
+        /// Also events of normal operation.
         Info = "info",
-        /// Also how it happens.
+        /// Also the details of these events.
         Debug = "debug",
         /// Everything.
         Trace = "trace",

@@ -1,4 +1,4 @@
-//! `GET /audit`, for users who may read the log, and `GET /users/me/activity`, for all users about themselves.
+//! `GET /audit`, for users who may read the log, and `GET /users/me/activity`, for users to view their own activity.
 
 use axum::Json;
 use axum::extract::State;
@@ -33,7 +33,7 @@ struct AuditParams {
     /// Only events that concern this user or object.
     #[schemars(with = "Option<shape::Uuid>")]
     target: Option<String>,
-    /// Only events with this name: `login.denied`.
+    /// Only events with this name, such as `login.denied`.
     #[schemars(length(max = 100))]
     action: Option<String>,
     /// Only events at or after this time.
@@ -61,7 +61,7 @@ struct ActivityParams {
     cursor: Option<String>,
 }
 
-/// The longest name of an event.
+/// The maximum length of an event name.
 const LONGEST_NAME: usize = 100;
 
 fn event(parameter: &str, name: Option<String>) -> Result<Option<String>> {

@@ -1,7 +1,8 @@
 //! Verification of the whole log.
 //!
 //! The records are read page by page outside any transaction, so verifying a log of any length takes little memory and
-//! blocks nothing. Records that are chained in the meantime are above the head with which the verification began.
+//! blocks nothing. Records that are chained in the meantime have positions above the head with which the verification
+//! began.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +16,7 @@ use crate::id::UserId;
 use crate::record::{AuditKeys, Read, Record, person_key};
 
 const PAGE: i64 = 500;
-/// So many erased persons are remembered at most.
+/// The maximum number of erased persons that are kept in memory.
 const REMEMBERED: usize = 10_000;
 
 /// The fault at the first bad record of the log.
@@ -36,7 +37,7 @@ pub struct Fault {
 /// Verifies the whole log. Returns the number of valid records, or the first fault.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn verify(db: &ReadDb, keys: &AuditKeys) -> Result<std::result::Result<i64, Fault>> {
     let mut walk = Walk::new(db, keys);
     Ok(match walk.whole().await? {
@@ -45,7 +46,7 @@ pub async fn verify(db: &ReadDb, keys: &AuditKeys) -> Result<std::result::Result
     })
 }
 
-/// The first record whose chain value doesn't fit. What it means shows further on.
+/// The first record whose chain value doesn't match. The records after it show what this means.
 struct Misfit {
     index: i64,
     id: Option<Uuid>,
@@ -56,7 +57,7 @@ struct Walk<'a> {
     db: &'a ReadDb,
     keys: &'a AuditKeys,
     key: [u8; 32],
-    /// Where the chain of the records seen so far ends.
+    /// The end of the chain formed by the records checked so far.
     at: Head,
     good: i64,
     misfit: Option<Misfit>,
@@ -92,7 +93,7 @@ impl Walk<'_> {
         self.pending().await
     }
 
-    /// Follows the chain to `end`.
+    /// Verifies the chain up to position `end`.
     async fn chained(&mut self, end: i64, highest: i64) -> Result<Option<Fault>> {
         while self.at.position < end {
             let to = end.min(self.at.position.saturating_add(PAGE));
@@ -124,7 +125,7 @@ impl Walk<'_> {
         Ok(None)
     }
 
-    /// Takes the next record of the chain.
+    /// Verifies the next record of the chain.
     async fn step(&mut self, row: &Stored) -> Result<Option<Fault>> {
         let expected = self.at.position + 1;
         let (index, id) = (Some(expected), row.id.0);
@@ -171,7 +172,8 @@ impl Walk<'_> {
         })
     }
 
-    /// Whether a row is what was written, once, and what it holds of a person can still be read or was erased.
+    /// Checks that a row is what was written and exists only once, and that its personal data can still be read or was
+    /// erased.
     async fn content(&mut self, row: &Stored, index: Option<i64>) -> Result<Option<Fault>> {
         match row.genuine(&self.key) {
             Ok(record) => self.person(row, &record, index).await,
@@ -208,14 +210,16 @@ impl Walk<'_> {
                 .one("select count(*) from person_keys where user_id = $1", args![about])
                 .await?;
             if keys > 0 {
-                let detail = "the key of the person erased by this record has reappeared";
+                let detail = "the key of the person whose erasure this record reports has \
+                              reappeared";
                 return Ok(Some(self.fault(FaultKind::Inserted, index, id, detail)));
             }
         }
         Ok(None)
     }
 
-    /// Whether a record tells that this person was erased. Whether that record is genuine shows at its own place.
+    /// Returns whether a record states that this person was erased. Whether that record is genuine is checked at its
+    /// own position.
     async fn is_erased(&mut self, person: UserId) -> Result<bool> {
         if self.erased.contains(&person) {
             return Ok(true);
@@ -234,7 +238,8 @@ impl Walk<'_> {
         Ok(record.is_some())
     }
 
-    /// What the end of the chain says of values that didn't fit.
+    /// Compares the end of the chain with the head of the log, which also explains an earlier chain value that didn't
+    /// match.
     fn ended(&mut self, head: std::result::Result<Head, Finding>) -> Option<Fault> {
         let head = head.ok()?;
         let same = secret::constant_time_eq(&self.at.chain, &head.chain);
@@ -262,7 +267,7 @@ impl Walk<'_> {
         Some(self.fault(kind, Some(misfit.index), misfit.id, detail))
     }
 
-    /// The first bad record, when one was found behind one whose chain value didn't fit.
+    /// Returns the fault at the first bad record, which may be an earlier one whose chain value didn't match.
     fn settled(&self, fault: Fault) -> Fault {
         let Some(misfit) = &self.misfit else { return fault };
         if fault.index == Some(misfit.index) || fault.kind == FaultKind::Rehashed {
@@ -278,7 +283,7 @@ impl Walk<'_> {
         }
     }
 
-    /// A record whose position the chain doesn't have.
+    /// Finds a record whose position is outside the chain.
     async fn beyond(&mut self, end: i64) -> Result<Option<Fault>> {
         let row: Option<Stored> = self
             .db
@@ -302,7 +307,7 @@ impl Walk<'_> {
         }))
     }
 
-    /// Looks at the records that aren't chained yet.
+    /// Verifies the records that aren't chained yet.
     async fn pending(&mut self) -> Result<Option<Fault>> {
         let mut after: Option<Uuid> = None;
         loop {

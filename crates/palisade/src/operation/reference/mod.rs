@@ -1,4 +1,5 @@
-//! The API reference: the description of the API at `/openapi.json`, and `/docs`, a page for reading and trying it.
+//! The API reference: the description of the API at `/openapi.json`, and a page at `/docs` for reading it and trying it
+//! out.
 //!
 //! # Promises
 //!
@@ -56,15 +57,15 @@ const SCRIPT: Asset = Asset {
 const STYLE: Asset =
     Asset { media_type: "text/css; charset=utf-8", body: include_str!("../../pages/docs.css") };
 
-/// The description of the API that this app serves. It is generated when it is first requested, because most servers
-/// start more often than they get such a request, and the process would keep the memory that generating it takes.
+/// The description of the API that this app serves. It is generated on the first request, because most servers start
+/// more often than they receive such a request, and the process would keep the memory that generating it takes.
 pub struct Document {
     text: OnceLock<Bytes>,
     write: Box<dyn Fn() -> String + Send + Sync>,
 }
 
 impl Document {
-    /// A description that `write` generates when it is first requested.
+    /// Creates a description that `write` generates when it is first requested.
     pub fn new(write: impl Fn() -> String + Send + Sync + 'static) -> Self {
         Self { text: OnceLock::new(), write: Box::new(write) }
     }

@@ -56,8 +56,8 @@ pub(super) fn routes() -> Routes {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct GrantBody {
-    /// The actions that the subject may perform from now on; these replace earlier ones. `share`
-    /// allows the subject to grant the actions that it holds.
+    /// The actions that the subject may perform. They replace the actions that were granted earlier. `share` allows the
+    /// subject to grant the actions that it holds.
     #[schemars(with = "Vec<Action>", length(min = 1, max = 50))]
     actions: Vec<String>,
     /// When the grant expires. Omit for a grant that does not expire.
@@ -131,7 +131,7 @@ fn word<T>(
 const NAME: &str = "Use 1 to 50 characters: lowercase letters, digits, - and _, starting with a \
                     letter.";
 
-/// Refuses a caller who may neither look at grants nor hand them on; to them the resource doesn't exist.
+/// Refuses a caller who may neither see nor share the grants on a resource, as if the resource didn't exist.
 async fn may_look(app: &App, caller: &Caller, resource: &Resource) -> Result<()> {
     let me = caller.signed_in()?;
     let may = me.permissions.contains(READ.name)
@@ -139,14 +139,14 @@ async fn may_look(app: &App, caller: &Caller, resource: &Resource) -> Result<()>
     if may { Ok(()) } else { Err(Error::not_found()) }
 }
 
-/// What someone wants to give or to take: each action, and until when.
+/// What a request grants: the actions, and when they expire. A request that withdraws a grant has no actions.
 struct Handed<'a> {
     actions: Vec<&'a str>,
     until: Option<Timestamp>,
 }
 
-/// Refuses to change what a subject was granted, to anyone who may not: decided within the change, with no one
-/// else's in between.
+/// Refuses a caller who may not change what the subject was granted. The check runs within the change, so no other
+/// change can intervene.
 async fn may_change(
     change: &mut Change,
     caller: &Caller,
@@ -181,7 +181,8 @@ async fn may_change(
     Err(Error::new(Kind::Denied, "access.exceeds_own", detail))
 }
 
-/// Whether what is held until `mine` is held until `until`; none: for ever.
+/// Returns whether a right that lasts until `mine` lasts at least until `until`. `None` means that there is no time
+/// limit.
 fn lasts(mine: Option<Timestamp>, until: Option<Timestamp>) -> bool {
     match (mine, until) {
         (None, _) => true,
@@ -226,7 +227,8 @@ async fn all(
     Ok(Json(Grants { items: list(&app, &resource).await?, next_cursor: None }))
 }
 
-/// What a change of someone's grants holds: it rests on rights, and no permission of its route says so.
+/// Returns the holds of a change to a subject's grants. It depends on rights, but its route requires no permission, so
+/// the hold on roles isn't automatic.
 fn held_for(subject: &Subject) -> Vec<Hold> {
     subject.user().map(Hold::Shared).into_iter().chain([Hold::RolesShared]).collect()
 }
@@ -244,7 +246,7 @@ async fn give(
         Handed { actions: actions.iter().map(Action::as_str).collect(), until: expires_at };
     may_change(&mut change, &caller, &resource, &subject, handed).await?;
     put(&mut change, &resource, &subject, &actions, expires_at).await?;
-    change.commit_quietly("giving or withdrawing a grant noted its own event").await?;
+    change.commit_quietly("giving or withdrawing a grant records its own event").await?;
     Ok(NoContent)
 }
 
@@ -279,7 +281,7 @@ async fn take(
     let handed = Handed { actions: Vec::new(), until: None };
     may_change(&mut change, &caller, &resource, &subject, handed).await?;
     withdraw(&mut change, &resource, &subject).await?;
-    change.commit_quietly("giving or withdrawing a grant noted its own event").await?;
+    change.commit_quietly("giving or withdrawing a grant records its own event").await?;
     Ok(NoContent)
 }
 

@@ -36,7 +36,7 @@ use crate::shape;
 
 pub use subject::{Action, Resource, ResourceId, ResourceType, Subject};
 
-/// Allows seeing the grants on every resource and checking those of all subjects.
+/// Allows seeing the grants on every resource and checking the access of every subject.
 pub const READ: Permission =
     Permission { name: "resources:read", summary: "See the grants on every resource" };
 /// Allows giving and withdrawing grants on every resource.
@@ -104,7 +104,7 @@ fn view((resource_type, resource_id, subject, action, expires_at): Row) -> Grant
 /// Grants exactly these actions on a resource to a subject. They replace the actions that it was granted before.
 ///
 /// # Errors
-/// `grants.no_such_subject`; or the database fails.
+/// Fails with `grants.no_such_subject`, or if the database fails.
 pub async fn put(
     change: &mut Change,
     resource: &Resource,
@@ -146,7 +146,7 @@ pub async fn put(
 /// Withdraws everything that a subject was granted on a resource.
 ///
 /// # Errors
-/// Not found, if the subject has no grants on the resource; or the database fails.
+/// Fails with 404, if the subject has no grants on the resource, or if the database fails.
 pub async fn withdraw(change: &mut Change, resource: &Resource, subject: &Subject) -> Result<()> {
     if clear(change, resource, subject).await? == 0 {
         return Err(Error::not_found());
@@ -193,7 +193,7 @@ async fn exists(change: &mut Change, subject: &Subject) -> Result<bool> {
 /// Deletes every grant on a resource. Applications call it when they delete the resource itself.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn forget(change: &mut Change, resource: &Resource) -> Result<()> {
     change
         .run(
@@ -204,10 +204,10 @@ pub async fn forget(change: &mut Change, resource: &Resource) -> Result<()> {
     Ok(())
 }
 
-/// Every unexpired grant on a resource, sorted by subject and action.
+/// Returns every unexpired grant on a resource, sorted by subject and action.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn list(app: &App, resource: &Resource) -> Result<Vec<GrantView>> {
     let rows: Vec<Row> = app
         .db
@@ -221,10 +221,10 @@ pub async fn list(app: &App, resource: &Resource) -> Result<Vec<GrantView>> {
     Ok(rows.into_iter().map(view).collect())
 }
 
-/// Every unexpired grant whose subject is this user.
+/// Returns every unexpired grant whose subject is this user.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn of_user(app: &App, user: UserId) -> Result<Vec<GrantView>> {
     let rows: Vec<Row> = app
         .db
@@ -238,11 +238,11 @@ pub async fn of_user(app: &App, user: UserId) -> Result<Vec<GrantView>> {
     Ok(rows.into_iter().map(view).collect())
 }
 
-/// The subject whose grant allows a user to perform an action on a resource. `None` if no grant does. Without a user,
-/// only grants to `anyone` count.
+/// Returns the subject whose grant allows a user to perform an action on a resource, or `None` if no grant does.
+/// Without a user, only grants to `anyone` count.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn because(
     app: &App,
     user: Option<UserId>,
@@ -274,20 +274,20 @@ pub async fn because(
 /// The actions that a user may perform on a resource, and when each one expires. `None` means no time limit.
 pub type Held = BTreeMap<String, Option<Timestamp>>;
 
-/// The actions that a user may perform on a resource.
+/// Returns the actions that a user may perform on a resource.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn held(app: &App, user: UserId, resource: &Resource) -> Result<Held> {
     let now = app.clock.now();
     Ok(latest(app.db.all(HELD, held_args(user, resource, now)).await?))
 }
 
-/// The actions that a user may perform on a resource, read within a change, which then holds the grants on the
+/// Returns the actions that a user may perform on a resource, read within a change, which then holds the grants on the
 /// resource.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn held_now(change: &mut Change, user: UserId, resource: &Resource) -> Result<Held> {
     change
         .run(
@@ -320,10 +320,10 @@ fn latest(rows: Vec<(String, Option<Timestamp>)>) -> Held {
     held
 }
 
-/// The actions that were granted to a subject on a resource, read within a change.
+/// Returns the actions that were granted to a subject on a resource, read within a change.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn given_now(
     change: &mut Change,
     resource: &Resource,
@@ -347,14 +347,14 @@ pub struct Looked<'a> {
     pub kind: &'a ResourceType,
     /// The action to perform on the resources.
     pub action: &'a Action,
-    /// Only ids after this one.
+    /// The id after which the page begins.
     pub after: &'a str,
 }
 
-/// The ids of the resources on which a user may perform the action, sorted.
+/// Returns the ids of the resources on which a user may perform the action, sorted.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn visible(
     app: &App,
     user: UserId,
@@ -385,15 +385,15 @@ pub async fn visible(
 
 /// Deletes grants that have expired.
 async fn prune(app: &App) -> Result<()> {
-    let upkeep = app.upkeep("grants that have expired");
+    let upkeep = app.upkeep("expired grants are deleted");
     upkeep.run("delete from grants where expires_at < $1", args![app.clock.now()]).await?;
     Ok(())
 }
 
-/// A key that no page of ids begins before.
+/// The cursor of the first page: it sorts before every id.
 const FIRST: &str = "";
 
-/// The cursor of a page of ids is the last id itself.
+/// Truncates the ids to one page, and returns them with the cursor of the next page, which is the last id itself.
 fn next(mut ids: Vec<String>, size: usize) -> (Vec<String>, Option<String>) {
     let more = ids.len() > size;
     ids.truncate(size);

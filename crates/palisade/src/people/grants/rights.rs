@@ -13,9 +13,9 @@ pub(super) const ON_RESOURCES: Rights = Rights {
     managed_by: WRITE.name,
 };
 
-/// Whether something is granted to user `$1` and not to user `$2`: to a role that only the first user holds, or to the
-/// first user directly while the second one has no grant that lasts as long. A role counts as a whole, as when it is
-/// given: its next grant reaches all who hold it.
+/// Selects a row if something is granted to user `$1` and not to user `$2`: to a role that only the first user holds,
+/// or to the first user directly while the second one has no grant that lasts as long. A role counts as a whole, as it
+/// does when it is given to a user, because its next grant will apply to everyone who holds it.
 const OPENS_MORE: &str = "select cast(1 as bigint) from (
         select g.id from grants g join user_roles r on r.role = g.role
         where r.user_id = $1 and (g.expires_at is null or g.expires_at > $3)

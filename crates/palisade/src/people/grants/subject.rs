@@ -108,12 +108,12 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// The user's id, if the subject is a user.
+    /// Returns the user's id, if the subject is a user.
     pub fn user(&self) -> Option<UserId> {
         if let Self::User(user) = self { Some(*user) } else { None }
     }
 
-    /// The role's name, if the subject is a role.
+    /// Returns the role's name, if the subject is a role.
     pub fn role(&self) -> Option<&str> {
         if let Self::Role(role) = self { Some(role.as_str()) } else { None }
     }

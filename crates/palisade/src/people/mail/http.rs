@@ -15,7 +15,7 @@ pub(super) fn routes() -> Routes {
     Routes::root().get("/mailbox", ANYONE, mailbox)
 }
 
-/// The page of what would have been sent.
+/// The page that shows the emails that would have been sent.
 const PAGE: Page =
     Page { title: "Mailbox", body: include_str!("../../pages/mailbox.html"), ..Page::EMPTY };
 
@@ -48,7 +48,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// The text with its links to follow.
+/// Returns the text as HTML, with each line that is a URL turned into a link.
 fn linked(text: &str) -> String {
     let line = |line: &str| {
         let line = escaped(line);

@@ -2,9 +2,9 @@
 //!
 //! # Promises
 //!
-//! - An email and its cause are in the database together or not at all. A mail server that is down or slow, or that
-//!   refuses an email, causes no request to fail or wait. No email is lost: delivery is retried for three days, and an
-//!   email that could not be delivered is kept after that.
+//! - An email and its cause are committed together or not at all. A mail server that is down or slow, or that refuses
+//!   an email, never makes a request fail or wait. No email is lost: delivery is retried for three days, and an email
+//!   that could not be delivered is kept after that.
 //! - A queued email is sealed, and its content is erased once it is sent: neither recipients nor links can be read from
 //!   the table.
 //! - Links begin with `server.public_url`, whatever a request contains.
@@ -67,7 +67,7 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-/// Sends the email as written; if it names no recipient, to the user's current email address.
+/// Prepares the email as written. If it names no recipient, it is addressed to the user's current email address.
 pub fn as_written(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
     Box::pin(async move {
         if content.to.is_some() {
@@ -79,7 +79,7 @@ pub fn as_written(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Co
     })
 }
 
-/// Whether this server sends emails, or in development shows them on the mailbox page.
+/// Returns whether this server sends emails or, in development, shows them on the mailbox page.
 pub fn is_on(app: &App) -> bool {
     app.state::<Post>().is_on()
 }
@@ -87,7 +87,7 @@ pub fn is_on(app: &App) -> bool {
 /// Refuses an operation that needs mail if this server sends none.
 ///
 /// # Errors
-/// `mail.off`.
+/// Fails with `mail.off`.
 pub fn needed(app: &App) -> Result<()> {
     if is_on(app) {
         return Ok(());
@@ -96,10 +96,10 @@ pub fn needed(app: &App) -> Result<()> {
     Err(Error::unavailable("mail.off", detail))
 }
 
-/// Queues an email, in the change that causes it. Does nothing if this server sends no mail.
+/// Queues an email in the change that causes it. Does nothing if this server sends no mail.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn enqueue(
     change: &mut Change,
     template: &'static EmailTemplate,

@@ -1,4 +1,4 @@
-//! The queue of emails that wait to be sent.
+//! The queue of emails waiting to be sent.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::app::{Actor, App, Change};
 use crate::error::{Error, Result};
 use crate::users;
 
-/// The process that took an email has so long to send it.
+/// How long a process has to send an email that it has taken. After that, any process may take the email again.
 const LEASE: Duration = Duration::from_secs(5 * 60);
-/// Emails that are under way at the same moment.
+/// The number of emails that a process sends concurrently.
 const AT_ONCE: usize = 4;
-/// The pauses between tries; the last one repeats.
+/// The delays between attempts. The last one repeats.
 const PAUSES: [Duration; 6] = [
     Duration::from_secs(60),
     Duration::from_secs(5 * 60),
@@ -25,10 +25,10 @@ const PAUSES: [Duration; 6] = [
     Duration::from_secs(3 * 3600),
     Duration::from_secs(6 * 3600),
 ];
-/// For so long an email is tried (RFC 5321 section 4.5.4.1: at least 4 to 5 days for others' mail; ours are stale
-/// sooner).
+/// How long delivery of an email is retried. RFC 5321 section 4.5.4.1 recommends at least 4 to 5 days for mail in
+/// general, but these emails become stale sooner.
 const TRIED_FOR: Duration = Duration::from_secs(3 * 24 * 3600);
-/// What was sent, or couldn't be, is kept for so long.
+/// How long emails that were sent or could not be delivered are kept.
 const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
 fn key(app: &App) -> SealingKey {
@@ -73,7 +73,7 @@ async fn send_one_by_one(app: &App) -> Result<()> {
     Ok(())
 }
 
-/// An email that this process sends now.
+/// An email that this process is sending.
 struct Taken {
     id: Uuid,
     template: String,
@@ -88,7 +88,7 @@ type Row = (Uuid, String, Option<Vec<u8>>, i64, Timestamp);
 async fn take(app: &App) -> Result<Option<Taken>> {
     let now = app.clock.now();
     let row: Option<Row> = app
-        .upkeep("an email that this process sends now")
+        .upkeep("this process takes an email to send it")
         .maybe(
             "update outbox set tries = tries + 1, next_try_at = $2
              where id = (select id from outbox where next_try_at <= $1 order by next_try_at limit 1)
@@ -106,7 +106,7 @@ async fn take(app: &App) -> Result<Option<Taken>> {
     }))
 }
 
-/// Sends it; the error is a word for the operator, without anything personal.
+/// Sends an email. The error is a message for the operator that contains no personal data.
 async fn send(app: &App, taken: &Taken) -> Result<(), String> {
     let unreadable =
         |_| "the email can't be decrypted: it was encrypted with another root key".to_owned();
@@ -131,7 +131,7 @@ async fn note(app: &App, taken: &Taken, problem: Option<String>) -> Result<()> {
         let sql =
             "update outbox set sent_at = $2, sealed = null, next_try_at = null, problem = null
              where id = $1";
-        app.upkeep("an email that was sent").run(sql, args![taken.id, now]).await?;
+        app.upkeep("an email was sent").run(sql, args![taken.id, now]).await?;
         return Ok(());
     };
     tracing::warn!(
@@ -145,7 +145,7 @@ async fn note(app: &App, taken: &Taken, problem: Option<String>) -> Result<()> {
         let pause = PAUSES.get(tries).or(PAUSES.last()).copied().unwrap_or(LEASE);
         let sql = "update outbox set next_try_at = $2, problem = $3 where id = $1";
         let args = args![taken.id, now.plus(pause), problem];
-        app.upkeep("an email that is tried again later").run(sql, args).await?;
+        app.upkeep("an email will be tried again later").run(sql, args).await?;
         return Ok(());
     }
     let mut change = app.change(&Actor::system()).await?;
@@ -163,6 +163,6 @@ async fn note(app: &App, taken: &Taken, problem: Option<String>) -> Result<()> {
 pub(super) async fn prune(app: &App) -> Result<()> {
     let before = app.clock.now().minus(KEPT_FOR);
     let sql = "delete from outbox where next_try_at is null and created_at < $1";
-    app.upkeep("emails that were sent long ago").run(sql, args![before]).await?;
+    app.upkeep("emails that were sent long ago are deleted").run(sql, args![before]).await?;
     Ok(())
 }

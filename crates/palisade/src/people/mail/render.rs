@@ -35,7 +35,7 @@ impl EmailTemplates {
     /// Reads the templates of these emails.
     ///
     /// # Errors
-    /// When a template can't be read or is invalid.
+    /// Returns an error if a template can't be read or is invalid.
     pub fn new(all: Vec<&'static EmailTemplate>, settings: &Settings) -> Result<Self> {
         let mut templates = Environment::new();
         templates.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -53,13 +53,13 @@ impl EmailTemplates {
             let own = directory.map_or(Ok(None), |directory| of_operator(directory, &name))?;
             let text = own.unwrap_or_else(|| built_in.to_owned());
             templates.add_template_owned(name.clone(), text).map_err(|error| {
-                Error::internal(format!("mail.templates: {name} is not a template: {error}"))
+                Error::internal(format!("mail.templates: {name} is not a valid template: {error}"))
             })?;
         }
         Ok(Self { all, templates })
     }
 
-    /// The email template with this name.
+    /// Returns the email template with this name.
     pub fn find(&self, name: &str) -> Option<&'static EmailTemplate> {
         self.all.iter().find(|template| template.name == name).copied()
     }
@@ -67,7 +67,7 @@ impl EmailTemplates {
     /// Renders an email. The error is a message for the operator.
     ///
     /// # Errors
-    /// When a template uses a value that doesn't exist, or has no subject.
+    /// Returns an error if a template uses a value that doesn't exist, or has no subject.
     pub fn render(
         &self,
         app: &App,
@@ -88,7 +88,10 @@ impl EmailTemplates {
         };
         let text = write(format!("{}.txt", template.name))?;
         let (subject, text) = text.split_once('\n').ok_or("the text has no subject")?;
-        let subject = subject.strip_prefix("Subject: ").ok_or("the first line has no Subject:")?;
+        let subject = subject.strip_prefix("Subject: ").ok_or(
+            "the first line of the text does not \
+                                                               start with 'Subject: '",
+        )?;
         let html = write(format!("{}.html", template.name))?;
         // A line break would end the header.
         let subject = subject.chars().filter(|c| !c.is_control()).take(200).collect();

@@ -44,7 +44,7 @@ impl Post {
     /// Configures delivery according to the settings.
     ///
     /// # Errors
-    /// When the certificate of `mail.root_certificate` can't be read.
+    /// Returns an error if the certificate of `mail.root_certificate` can't be read.
     pub fn new(settings: &Settings) -> Result<Self> {
         Ok(Self(match (&settings.mail.smtp_url, &settings.mail.from) {
             (Some(url), Some(from)) => Way::Server {
@@ -56,12 +56,12 @@ impl Post {
         }))
     }
 
-    /// Whether emails are delivered, or shown in the development mailbox.
+    /// Returns whether emails are delivered or shown in the development mailbox.
     pub fn is_on(&self) -> bool {
         !matches!(self.0, Way::Nowhere)
     }
 
-    /// The contents of the development mailbox, newest first. `None` if this server has no such mailbox.
+    /// Returns the contents of the development mailbox, newest first, or `None` if this server has no such mailbox.
     pub fn mailbox(&self) -> Option<Vec<Shown>> {
         let Way::Mailbox(shown) = &self.0 else { return None };
         let shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,8 +88,8 @@ impl Post {
     }
 }
 
-/// SECURITY: off loopback nothing is said before TLS is up and the certificate verified; without STARTTLS the
-/// email waits (test: an_email_waits_for_a_server_that_offers_no_tls).
+/// SECURITY: except on loopback, nothing is sent before TLS is established and the certificate is verified; if the
+/// server offers no STARTTLS, the email waits (test: an_email_waits_for_a_server_that_offers_no_tls).
 fn transport(url: &SmtpUrl, settings: &Settings) -> Result<AsyncSmtpTransport<Tokio1Executor>> {
     let mut parameters = TlsParameters::builder(url.host().to_owned());
     if let Some(path) = &settings.mail.root_certificate {
@@ -115,10 +115,10 @@ fn transport(url: &SmtpUrl, settings: &Settings) -> Result<AsyncSmtpTransport<To
 }
 
 fn unusable(error: &dyn std::error::Error) -> Error {
-    Error::internal(format!("the file that mail.root_certificate names can't be used: {error}"))
+    Error::internal(format!("the file in mail.root_certificate can't be used: {error}"))
 }
 
-/// `Auto-Submitted` (RFC 3834 section 5): no one's holiday notice answers.
+/// The header `Auto-Submitted` (RFC 3834 section 5), which prevents automatic replies such as vacation notices.
 #[derive(Clone)]
 struct AutoSubmitted;
 
@@ -136,7 +136,7 @@ impl Header for AutoSubmitted {
     }
 }
 
-/// The same id in every try, so that an email sent twice is seen as one.
+/// Builds the message. Its id is the same in every attempt, so that an email sent twice is recognized as a duplicate.
 fn message(app: &App, id: Uuid, from: &Mailbox, email: Rendered) -> Result<Message, String> {
     let to: Address =
         email.to.parse().map_err(|_| "the recipient is not a valid email address".to_owned())?;
@@ -152,12 +152,15 @@ fn message(app: &App, id: Uuid, from: &Mailbox, email: Rendered) -> Result<Messa
         .map_err(|error| error.to_string())
 }
 
-/// What the server said, as a code: its text may repeat the email address.
+/// Describes a delivery error. A reply from the server is reduced to its code, because its text may repeat the email
+/// address.
 fn problem(error: &lettre::transport::smtp::Error) -> String {
     match error.status() {
         Some(code) => format!("the mail server replied with {code}"),
         None if error.is_timeout() => "the mail server took too long to respond".to_owned(),
-        None if error.is_tls() => "no verified TLS connection to the mail server".to_owned(),
+        None if error.is_tls() => "a verified TLS connection to the mail server can't be \
+                                   established"
+            .to_owned(),
         None => "the mail server can't be reached".to_owned(),
     }
 }

@@ -85,7 +85,7 @@ struct RoleChangeBody {
     permissions: Option<Vec<String>>,
 }
 
-/// So many permissions a request may name.
+/// The maximum number of permissions in a request.
 const MOST_PERMISSIONS: usize = 200;
 
 /// A permission that a role can have.

@@ -5,10 +5,9 @@
 //! - The role `admin` holds every permission and can't be changed. All users have the role `user`.
 //! - Users can add to a role only permissions that they hold themselves, and can give only roles of which they hold
 //!   every permission.
-//! - A change takes effect on the next request in this process, and within 250 ms in every other one.
+//! - A change takes effect on the next request in this process, and within 250 ms in every other process.
 //!
-//! The permissions of a role are read with every user. They are stored by the slice `users`
-//! (`users::set_role_permissions`).
+//! The permissions of roles are loaded with each user. The slice `users` stores them (`users::set_role_permissions`).
 //!
 //! Tables: `roles`.
 
@@ -59,9 +58,9 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-/// So many roles a user can be made with.
+/// The maximum number of roles with which a user can be created.
 const MOST_OF_A_USER: usize = 50;
-/// So many roles there can be.
+/// The maximum number of roles.
 const MOST: i64 = 1000;
 
 /// The name of a role: lowercase letters, digits, `-` and `_`, 50 characters at most.
@@ -138,10 +137,10 @@ fn role(app: &App, (name, description, permissions): Row) -> Role {
     Role { name, description, permissions }
 }
 
-/// All roles, sorted by name.
+/// Returns all roles, sorted by name.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn list(app: &App) -> Result<Vec<Role>> {
     let rows: Vec<Row> = app
         .db
@@ -156,19 +155,19 @@ pub async fn list(app: &App) -> Result<Vec<Role>> {
     Ok(rows.into_iter().map(|row| role(app, row)).collect())
 }
 
-/// The role with this name.
+/// Returns the role with this name.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn find(app: &App, name: &RoleName) -> Result<Option<Role>> {
     let row: Option<Row> = app.db.maybe(FIND, args![name.as_str()]).await?;
     Ok(row.map(|row| role(app, row)))
 }
 
-/// The role with this name, read within a change.
+/// Returns the role with this name, read within a change.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn find_now(change: &mut Change, name: &RoleName) -> Result<Option<Role>> {
     let app = change.app().clone();
     // Touched, so that it can't be deleted or changed before this change is over.
@@ -187,7 +186,7 @@ const FIND: &str = "select name, description,
 /// Creates a role.
 ///
 /// # Errors
-/// `roles.taken`; `roles.too_many`; `access.exceeds_own`; or the database fails.
+/// Fails with `roles.taken`; `roles.too_many`; `access.exceeds_own`; or if the database fails.
 pub async fn create(mut change: Change, name: &RoleName, wanted: Wanted) -> Result<()> {
     let authority = Authority::of(&mut change).await?;
     authority.may_delegate(name.as_str(), wanted.permissions.iter().map(String::as_str))?;
@@ -213,8 +212,8 @@ pub async fn create(mut change: Change, name: &RoleName, wanted: Wanted) -> Resu
 /// Changes a role. Fields that aren't given stay unchanged.
 ///
 /// # Errors
-/// Not found; `roles.built_in`; `access.exceeds_own` if it adds or removes permissions that the caller doesn't hold; or
-/// the database fails.
+/// Fails with 404; `roles.built_in`; `access.exceeds_own` if it adds or removes permissions that the caller
+/// doesn't hold; or if the database fails.
 pub async fn change(
     mut change: Change,
     name: &RoleName,
@@ -250,7 +249,7 @@ fn entry(event: Event, name: &RoleName, permissions: &BTreeSet<String>) -> crate
 /// Deletes a role and takes it from every user.
 ///
 /// # Errors
-/// Not found; `roles.built_in`; `access.exceeds_own`; or the database fails.
+/// Fails with 404; `roles.built_in`; `access.exceeds_own`; or if the database fails.
 pub async fn delete(mut change: Change, name: &RoleName) -> Result<()> {
     if [ADMIN, USER].contains(&name.as_str()) {
         return Err(built_in());
@@ -276,16 +275,16 @@ fn built_in() -> Error {
 /// Gives a role to a user.
 ///
 /// # Errors
-/// Not found; `access.exceeds_own`; or the database fails.
+/// Fails with 404; `access.exceeds_own`; or if the database fails.
 pub async fn grant(mut change: Change, user: UserId, name: &RoleName) -> Result<()> {
     let role = find_now(&mut change, name).await?.ok_or_else(Error::not_found)?;
     let authority = Authority::of(&mut change).await?;
     may_give(&mut change, &authority, &role).await?;
     users::grant_role(&mut change, Holder { user, role: &role.name }).await?;
-    change.commit_quietly("giving a role noted its own event").await
+    change.commit_quietly("giving a role records its own event").await
 }
 
-/// The holds of a change that takes a role from a user. They make requests in progress lose the role's rights.
+/// Returns the holds of a change that takes a role from a user. They make requests in progress lose the role's rights.
 pub fn held_for_revoking(user: UserId) -> [Hold; 2] {
     [Hold::Alone(user), Hold::Administrators]
 }
@@ -293,20 +292,22 @@ pub fn held_for_revoking(user: UserId) -> [Hold; 2] {
 /// Takes a role from a user.
 ///
 /// # Errors
-/// Not found; `roles.built_in` for the role that all users have; `users.last_admin`; or the database fails.
+/// Fails with 404; `roles.built_in` for the role that all users have; `users.last_admin`; or if the database
+/// fails.
 pub async fn revoke(mut change: Change, user: UserId, name: &RoleName) -> Result<()> {
     if name.as_str() == USER {
         return Err(built_in());
     }
     change.must_hold(Hold::Alone(user))?;
     users::revoke_role(&mut change, Holder { user, role: name.as_str() }).await?;
-    change.commit_quietly("taking a role noted its own event").await
+    change.commit_quietly("taking a role records its own event").await
 }
 
 /// Checks the names of roles for a user to be created.
 ///
 /// # Errors
-/// `roles.unknown`, with the position in the list; `roles.too_many_roles`; `access.exceeds_own`; or the database fails.
+/// Fails with `roles.unknown`, with the position in the list; `roles.too_many_roles`; `access.exceeds_own`; or if the
+/// database fails.
 pub async fn check_for_new(change: &mut Change, names: &[String]) -> Result<()> {
     if names.is_empty() {
         return Ok(());

@@ -29,11 +29,11 @@ pub enum Authority {
 }
 
 impl Authority {
-    /// The current authority of the actor of a change. The roles are read within the change, which holds what they
-    /// depend on. Rights that were taken away while the change waited don't count.
+    /// Returns the current authority of the actor of a change. The roles are read within the change, which holds what
+    /// they depend on. Rights that were taken away while the change waited don't count.
     ///
     /// # Errors
-    /// If the caller is not signed in; or the database fails.
+    /// Returns an error if the caller is not signed in or the database fails.
     pub async fn of(change: &mut Change) -> Result<Self> {
         if matches!(change.actor().kind, ActorKind::Operator | ActorKind::System) {
             return Ok(Self::Operator);
@@ -53,13 +53,13 @@ impl Authority {
         Ok(Self::by(&user, permissions))
     }
 
-    /// The authority of a user by a credential, which may do less than the user may.
+    /// Returns the authority of a user who uses a credential, which may have fewer permissions than the user.
     fn by(user: &User, permissions: Arc<BTreeSet<String>>) -> Self {
         let admin = user.is_admin() && user.permissions.is_subset(&permissions);
         Self::User { id: user.id, admin, roles: user.roles.clone(), permissions }
     }
 
-    /// Whether the caller holds a permission.
+    /// Returns whether the caller holds a permission.
     pub fn holds(&self, permission: &str) -> bool {
         match self {
             Self::Operator => true,
@@ -71,7 +71,7 @@ impl Authority {
     /// the permission that covers all such rights.
     ///
     /// # Errors
-    /// `access.exceeds_own`.
+    /// Fails with `access.exceeds_own`.
     pub fn gives_what_is_open_to(&self, role: &str, rights: Rights) -> Result<()> {
         let Self::User { admin, roles, permissions: own, .. } = self else { return Ok(()) };
         // SECURITY: (test: only_rights_that_are_held_are_given)
@@ -82,7 +82,7 @@ impl Authority {
     /// Refuses to delegate permissions that the caller doesn't hold.
     ///
     /// # Errors
-    /// `access.exceeds_own`.
+    /// Fails with `access.exceeds_own`.
     pub fn may_delegate<'a>(
         &self,
         role: &str,
@@ -95,10 +95,10 @@ impl Authority {
         if *admin || held { Ok(()) } else { Err(exceeds_own()) }
     }
 
-    /// Refuses to act on every user at once, unless the caller is an administrator or the operator.
+    /// Refuses an action on all users, unless the caller is an administrator or the operator.
     ///
     /// # Errors
-    /// `access.exceeds_own`.
+    /// Fails with `access.exceeds_own`.
     pub fn may_act_on_everyone(&self) -> Result<()> {
         match self {
             Self::Operator | Self::User { admin: true, .. } => Ok(()),
@@ -109,7 +109,7 @@ impl Authority {
     /// Refuses to act on a user who holds a permission that the caller doesn't hold.
     ///
     /// # Errors
-    /// `access.exceeds_own`.
+    /// Fails with `access.exceeds_own`.
     fn may_act_on(&self, target: &User) -> Result<()> {
         let Self::User { id, admin, permissions, .. } = self else { return Ok(()) };
         let above = target.is_admin() || !target.permissions.is_subset(permissions);
@@ -119,7 +119,7 @@ impl Authority {
     /// Refuses to act on a user who has rights, in addition to permissions, that the caller doesn't have.
     ///
     /// # Errors
-    /// `access.exceeds_own`; or the database fails.
+    /// Fails with `access.exceeds_own`, or if the database fails.
     async fn covers_rights(&self, change: &mut Change, target: &User) -> Result<()> {
         let Self::User { id, admin, .. } = self else { return Ok(()) };
         if *admin || *id == target.id {
@@ -136,11 +136,11 @@ impl Authority {
     }
 }
 
-/// The user that a change acts on, if its actor holds everything that the user holds: each permission, and each grant
-/// on a resource. It is for every act except those that only stop an account.
+/// Returns the user that a change acts on, if its actor holds everything that the user holds: each permission, and each
+/// grant on a resource. Used for every action except those that only stop an account.
 ///
 /// # Errors
-/// Not found; `access.exceeds_own`; or the database fails.
+/// Fails with 404; `access.exceeds_own`; or if the database fails.
 pub async fn find_manageable(change: &mut Change, target: UserId) -> Result<User> {
     let (authority, target) = judged(change, target).await?;
     // SECURITY: (test: every_act_on_another_user_asks_for_what_they_hold)
@@ -148,7 +148,8 @@ pub async fn find_manageable(change: &mut Change, target: UserId) -> Result<User
     Ok(target)
 }
 
-/// The user that a change acts on, if its actor holds each of the user's permissions.
+/// Returns the authority of the actor and the user that a change acts on, if the actor holds each of the user's
+/// permissions.
 async fn judged(change: &mut Change, target: UserId) -> Result<(Authority, User)> {
     // Else the user could be given more beside this change.
     change.must_hold(Hold::Alone(target)).or_else(|_| change.must_hold(Hold::Shared(target)))?;
@@ -159,11 +160,11 @@ async fn judged(change: &mut Change, target: UserId) -> Result<(Authority, User)
     Ok((authority, target))
 }
 
-/// Begins a change of a user whom the caller may manage ([`find_manageable`]). The change holds `holds`, which must
+/// Begins a change to a user whom the caller may manage ([`find_manageable`]). The change holds `holds`, which must
 /// include the user's account.
 ///
 /// # Errors
-/// Not found; `access.exceeds_own`; or an error of [`App::change`].
+/// Fails with 404; `access.exceeds_own`; or an error of [`App::change`].
 pub async fn change_manageable(
     app: &App,
     caller: &Caller,
@@ -179,7 +180,7 @@ pub async fn change_manageable(
 /// user's permissions. Grants aren't required: stopping a stolen account gives no access to it.
 ///
 /// # Errors
-/// The same as [`change_manageable`].
+/// Fails like [`change_manageable`].
 pub async fn change_stoppable(
     app: &App,
     caller: &Caller,
@@ -191,18 +192,18 @@ pub async fn change_stoppable(
     Ok(change)
 }
 
-/// Begins a change of a user whom the caller may stop, as it seems: an account that the caller may not stop isn't held
-/// up. What counts is judged within the change.
+/// Begins a change after a preliminary check that the caller may stop the account, so that a caller who may not stop it
+/// can't block it. The decisive check runs within the change.
 async fn begin(app: &App, caller: &Caller, target: UserId, holds: &[Hold]) -> Result<Change> {
     stoppable(app, caller, target).await?;
     app.change_holding(&caller.actor, holds).await
 }
 
-/// The user whose API keys a caller may see, if the caller holds each of the user's permissions. It is for reading
+/// Returns the user whose API keys a caller may see, if the caller holds each of the user's permissions. For reading
 /// only: a change checks the permissions within its transaction.
 ///
 /// # Errors
-/// Not found; `access.exceeds_own`; or the database fails.
+/// Fails with 404; `access.exceeds_own`; or if the database fails.
 pub async fn stoppable(app: &App, caller: &Caller, target: UserId) -> Result<User> {
     let target = find(app, target).await?.ok_or_else(Error::not_found)?;
     let me = caller.signed_in()?;
@@ -214,7 +215,7 @@ pub async fn stoppable(app: &App, caller: &Caller, target: UserId) -> Result<Use
     Ok(target)
 }
 
-/// The error for a request that requires rights that the caller doesn't hold.
+/// Returns the error for a request that requires rights that the caller doesn't hold.
 pub fn exceeds_own() -> Error {
     let detail = "This requires rights that you don't hold. Ask an administrator.";
     Error::new(Kind::Denied, "access.exceeds_own", detail)

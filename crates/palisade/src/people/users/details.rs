@@ -11,7 +11,7 @@ use crate::id::UserId;
 /// Changes a user's name.
 ///
 /// # Errors
-/// Not found; or the database fails.
+/// Fails with 404, or if the database fails.
 pub async fn set_name(change: &mut Change, id: UserId, name: Option<String>) -> Result<()> {
     let found = change
         .run(
@@ -26,10 +26,10 @@ pub async fn set_name(change: &mut Change, id: UserId, name: Option<String>) -> 
     Ok(())
 }
 
-/// Gives a user another email address.
+/// Changes a user's email address.
 ///
 /// # Errors
-/// Not found; `users.email_taken`; or the database fails.
+/// Fails with 404; `users.email_taken`; or if the database fails.
 pub async fn set_email(
     change: &mut Change,
     id: UserId,
@@ -56,7 +56,7 @@ pub async fn set_email(
     Ok(())
 }
 
-/// The error for an email address that belongs to another account.
+/// Returns the error for an email address that belongs to another account.
 pub fn email_taken() -> Error {
     let detail = "An account with this email address already exists.";
     Error::new(Kind::Conflict, "users.email_taken", detail)
@@ -65,7 +65,7 @@ pub fn email_taken() -> Error {
 /// Records that a user has verified this email address, if it is still theirs. Returns whether it is.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn prove_email(change: &mut Change, id: UserId, email: &str) -> Result<bool> {
     let now = change.now();
     let proved = change

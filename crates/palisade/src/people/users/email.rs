@@ -7,20 +7,20 @@
 //!
 //! - Email addresses that a person or a mail system could confuse with each other belong to the same account or are
 //!   refused.
-//! - Mail goes only to the email address as its owner wrote it.
+//! - Mail is sent only to the email address as its owner wrote it.
 
 use unicode_normalization::UnicodeNormalization as _;
 
 use crate::error::Broken;
 
-/// The longest email (RFC 5321 section 4.5.3.1.3), in bytes.
+/// The maximum length of an email address (RFC 5321 section 4.5.3.1.3), in bytes.
 const LONGEST: usize = 254;
-/// What is looked at at all: composed, it may be within the limit.
+/// The maximum length of the input, in bytes. Unicode composition may shorten it to within the limit.
 const MOST_BYTES: usize = 4 * LONGEST;
-/// The longest local part (RFC 5321 section 4.5.3.1.1), in bytes.
+/// The maximum length of the local part (RFC 5321 section 4.5.3.1.1), in bytes.
 const LONGEST_LOCAL: usize = 64;
 
-/// Letters by their category that show nothing: fillers of Hangul syllables.
+/// Characters that Unicode classifies as letters but that are invisible: the fillers of Hangul syllables.
 const UNSEEN_LETTERS: [char; 2] = ['\u{115f}', '\u{1160}'];
 
 /// A valid email address.
@@ -34,16 +34,16 @@ impl Email {
     /// Checks an email address.
     ///
     /// # Errors
-    /// `email.invalid`, with the rule that the email address breaks.
+    /// Fails with `email.invalid`, with the rule that the email address breaks.
     pub fn parse(text: &str) -> Result<Self, Broken> {
         let text = text.trim_matches(' ');
         // Looked at before any work that grows with it.
         if text.len() > MOST_BYTES {
-            return broken("An email address has at most 254 bytes.");
+            return broken("An email address can be at most 254 bytes long.");
         }
         let text: String = text.nfc().collect();
         if text.len() > LONGEST {
-            return broken("An email address has at most 254 bytes.");
+            return broken("An email address can be at most 254 bytes long.");
         }
         let Some((local, domain)) = text.rsplit_once('@') else {
             return broken("Write the email address as name@example.com.");
@@ -53,17 +53,20 @@ impl Email {
         let written = format!("{local}@{ascii}");
         // A domain grows when it is written in ASCII.
         if written.len() > LONGEST {
-            return broken("An email address has at most 254 bytes, with its domain in ASCII.");
+            return broken(
+                "An email address can be at most 254 bytes long, with its domain in \
+                           ASCII.",
+            );
         }
         Ok(Self { key: format!("{}@{ascii}", fold(local)), written })
     }
 
-    /// The email address as it was written, with the domain in ASCII.
+    /// Returns the email address as it was written, with the domain in ASCII.
     pub fn as_str(&self) -> &str {
         &self.written
     }
 
-    /// The key of the email address, which is the same for all email addresses that belong to the same account.
+    /// Returns the key of the email address, which is the same for all email addresses that belong to the same account.
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -75,7 +78,7 @@ fn broken<T>(detail: &str) -> Result<T, Broken> {
 
 fn check_local(local: &str) -> Result<(), Broken> {
     if local.is_empty() || local.len() > LONGEST_LOCAL {
-        return broken("The part before the @ must have 1 to 64 bytes.");
+        return broken("The part before the @ must be 1 to 64 bytes long.");
     }
     if local.starts_with('.') || local.ends_with('.') || local.contains("..") {
         return broken("Before the @, a dot must be between two other characters.");
@@ -142,8 +145,8 @@ fn fold_once(text: &str) -> String {
     lower.nfkc().filter(|c| *c != '\u{307}').collect()
 }
 
-/// The form of a name by which a person is searched for. It is cut off, because some characters become 18 characters,
-/// for which an index has no room.
+/// Returns the form of a name that is used to search for a person. It is truncated, because some characters expand to
+/// 18 characters, for which an index has no room.
 pub(super) fn name_key(name: &str) -> String {
     fold(name).chars().take(200).collect()
 }

@@ -1,4 +1,4 @@
-//! `/users/me`, and the routes with which administrators see users.
+//! `/users/me`, and the routes with which administrators view and enable users.
 
 use axum::Json;
 use axum::extract::State;
@@ -114,7 +114,7 @@ async fn view(app: &App, user: UserId) -> Result<Written<UserView>> {
 /// Distinguishes an absent field from a field that is null.
 ///
 /// # Errors
-/// When the field is neither null nor text.
+/// Returns an error if the field is neither null nor text.
 pub fn absent_or_null<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<Option<Option<String>>, D::Error> {

@@ -1,4 +1,4 @@
-//! The identity of a user who calls with a credential.
+//! The identity of a user who authenticates with a credential.
 
 use std::sync::Arc;
 
@@ -10,11 +10,12 @@ use crate::credential::Credential;
 use crate::error::{Result, bad_token};
 use crate::id::UserId;
 
-/// The identity behind a credential of this user, with all of their permissions and without a fresh proof of identity.
-/// A kind of credential that proves more or allows less adjusts the result.
+/// Returns the identity behind a credential of this user, with all of their permissions and without a fresh proof of
+/// identity. A kind of credential that proves more or allows less adjusts the result.
 ///
 /// # Errors
-/// `access.invalid_token`, if the user doesn't exist or is disabled; or the database is needed and doesn't answer.
+/// Fails with `access.invalid_token`, if the user doesn't exist or is disabled, or if the database is needed and
+/// doesn't respond.
 pub async fn identity(app: &App, user: UserId, credential: Credential) -> Result<Identity> {
     let user = current(app, user).await?.filter(|user| !user.disabled).ok_or_else(bad_token)?;
     Ok(Identity {
@@ -30,10 +31,10 @@ pub async fn identity(app: &App, user: UserId, credential: Credential) -> Result
     })
 }
 
-/// The state of the account on which a change depends. `None` if the account is deleted or disabled.
+/// Returns the state of the account on which a change depends, or `None` if the account is deleted or disabled.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn find_account(
     change: &mut Change,
     user: UserId,

@@ -12,7 +12,7 @@ use crate::id::UserId;
 /// held ([`lock_row`](super::lock_row)).
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn set_factors(change: &mut Change, id: UserId, factors: Factors) -> Result<()> {
     let Factors { totp, passkeys, recovery_codes_left } = factors;
     change
@@ -29,7 +29,7 @@ pub async fn set_factors(change: &mut Change, id: UserId, factors: Factors) -> R
 /// unlocks the account. An expired lock may stay stored.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn set_locked_until(
     change: &mut Change,
     id: UserId,

@@ -8,12 +8,12 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::{Cursor, List, Paging};
 
-/// A page of users, oldest first. With `query`, the page lists the users whose email address begins with it, sorted by
-/// email address, followed by the users whose name begins with it, sorted by name. Both searches use an index, whatever
-/// the number of users.
+/// Returns a page of users, oldest first. With `query`, the page lists the users whose email address begins with it,
+/// sorted by email address, followed by the users whose name begins with it, sorted by name. Both searches use an
+/// index, whatever the number of users.
 ///
 /// # Errors
-/// `request.bad_cursor` if the search can't continue from the cursor; or the database fails.
+/// Fails with `request.bad_cursor` if the search can't continue from the cursor, or if the database fails.
 pub async fn page(app: &App, query: Option<&str>, paging: &Paging) -> Result<List<User>> {
     let rows = match query {
         None => oldest_first(app, paging).await?,
@@ -35,7 +35,7 @@ async fn oldest_first(app: &App, paging: &Paging) -> Result<Vec<UserRow>> {
     Ok(rows)
 }
 
-/// A page of service accounts, oldest first.
+/// Returns a page of service accounts, oldest first.
 pub(super) async fn services(app: &App, paging: &Paging) -> Result<List<User>> {
     let Cursor(at, id) = paging.after.unwrap_or(Cursor(Timestamp::from_micros(0), Uuid::nil()));
     let rows: Vec<UserRow> = app
@@ -51,7 +51,7 @@ pub(super) async fn services(app: &App, paging: &Paging) -> Result<List<User>> {
     Ok(List::page(users, paging, |user| Cursor(user.created_at, user.id.0)))
 }
 
-/// What a key begins with, as a range of keys.
+/// The keys that begin with a given text, as a range.
 struct Prefix {
     from: String,
     to: String,
@@ -66,7 +66,7 @@ impl Prefix {
     }
 }
 
-/// Where a search goes on: behind this email, or behind this name and id.
+/// Where a search continues: after this email address, or after this name and id.
 struct After {
     email: Option<String>,
     name: String,
@@ -74,8 +74,8 @@ struct After {
 }
 
 impl After {
-    /// Behind this email; names from the first that fits. PostgreSQL begins to read where a comparison of
-    /// rows says, whatever else is asked of the first column.
+    /// Continues after this email address, and with the first name that matches. The name is needed because PostgreSQL
+    /// starts reading the index where the row comparison says, regardless of other conditions on the first column.
     fn begin(prefix: &Prefix, email: String) -> Self {
         Self { email: Some(email), name: prefix.from.clone(), id: Uuid::nil() }
     }

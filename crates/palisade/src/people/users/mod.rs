@@ -2,9 +2,8 @@
 //!
 //! # Promises
 //!
-//! - In every process, the data that a request has about its user is outdated at most until the next notice from the
-//!   feed arrives.
-//! - The last administrator who can sign in can't be disabled, deleted or deprived of the role.
+//! - In every process, cached data about a user is outdated at most until the next notice from the feed arrives.
+//! - The last administrator who can sign in can't be disabled or deleted, and can't lose the role.
 //! - A user can act on another user only while holding everything that the other user holds, and can give only rights
 //!   that they hold themselves ([`Authority`]).
 //! - A service account never signs in, receives no email and doesn't count as the last administrator.
@@ -14,7 +13,7 @@
 //!
 //! Tables: `users`, `user_roles`, `role_permissions`.
 
-/// The one select of users, as [`UserRow`] has them.
+/// Builds the only query that selects users. Its columns are those of [`UserRow`].
 macro_rules! select_users {
     ($which:literal) => {
         concat!(
@@ -163,18 +162,18 @@ pub struct Factors {
     pub totp: bool,
     /// The number of passkeys.
     pub passkeys: i64,
-    /// The number of unused recovery codes. They can be used in place of other factors, and are not a factor
+    /// The number of unused recovery codes. They can be used in place of other factors, but are not a factor
     /// themselves.
     pub recovery_codes_left: i64,
 }
 
 impl Factors {
-    /// Whether there is any factor, so that the password alone isn't enough.
+    /// Returns whether there is any factor, so that the password alone isn't enough.
     pub fn any(self) -> bool {
         self.totp || self.passkeys > 0
     }
 
-    /// The level of the strongest factor.
+    /// Returns the level of the strongest factor.
     pub fn required_level(self) -> AuthLevel {
         match self {
             Self { passkeys: 1.., .. } => AuthLevel::Passkey,
@@ -191,7 +190,7 @@ pub struct User {
     pub id: UserId,
     /// The email address, as its owner wrote it.
     pub email: String,
-    /// Whether the owner has verified it.
+    /// Whether the owner has verified the email address.
     pub email_verified: bool,
     /// The name that the person has chosen.
     pub name: Option<String>,
@@ -218,20 +217,21 @@ pub struct User {
 }
 
 impl User {
-    /// Whether the user holds the role [`ADMIN`].
+    /// Returns whether the user holds the role [`ADMIN`].
     pub fn is_admin(&self) -> bool {
         self.roles.iter().any(|role| role == ADMIN)
     }
 
-    /// Whether the user has rights over other accounts. Such users must have a second factor if `access.admin_mfa` is
-    /// `required`.
+    /// Returns whether the user has rights over other accounts. Such users must have a second factor if
+    /// `access.admin_mfa` is `required`.
     pub fn is_administrator(&self) -> bool {
         let over_others = [WRITE.name, "roles:write"];
         self.is_admin() || over_others.iter().any(|name| self.permissions.contains(*name))
     }
 
-    /// Whether the user must have a second factor. Every user must if `mfa.required` is set, and administrators must if
-    /// `access.admin_mfa` is `required`. A service account can't have a second factor and is never asked for one.
+    /// Returns whether the user must have a second factor. Every user must if `mfa.required` is set, and administrators
+    /// must if `access.admin_mfa` is `required`. A service account can't have a second factor and is never asked for
+    /// one.
     pub fn needs_factor(&self, app: &App) -> bool {
         let settings = &app.settings;
         let of_administrators = settings.access.admin_mfa == AdminMfa::Required;
@@ -240,15 +240,15 @@ impl User {
         required && !self.service
     }
 
-    /// Whether the user must set up a second factor before they can do anything else.
+    /// Returns whether the user must set up a second factor before they can do anything else.
     pub fn must_enrol(&self, app: &App) -> bool {
         !self.factors.any() && self.needs_factor(app)
     }
 
-    /// The API's view of the user, serialized.
+    /// Returns the API's view of the user, serialized.
     ///
     /// # Errors
-    /// When the view can't be serialized, which would be a bug.
+    /// Returns an error if the view can't be serialized, which would be a bug.
     pub fn written(&self, now: Timestamp) -> Result<Written<UserView>> {
         if let Some(written) = self.written.get() {
             return Ok(written.clone());
@@ -268,7 +268,7 @@ pub struct AllPermissions(pub Arc<BTreeSet<String>>, pub Vec<Permission>);
 /// Checks the name of a person: 1 to 200 characters, none of them a control character.
 ///
 /// # Errors
-/// `name.invalid`.
+/// Fails with `name.invalid`.
 pub fn check_name(text: &str) -> Result<String, Broken> {
     let name: String = text.trim().nfc().collect();
     let count = name.chars().count();
@@ -295,11 +295,11 @@ pub struct NewUser {
     pub service: bool,
 }
 
-/// Creates a user. `None` if the email address is taken, or is reserved because it may still go back to its former
-/// owner.
+/// Creates a user. Returns `None` if the email address is taken, or is reserved because it may still go back to its
+/// former owner.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>> {
     let id = new.id.unwrap_or_else(|| UserId(change.app().new_id()));
     let now = change.now();
@@ -337,7 +337,7 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
     Ok(Some(id))
 }
 
-/// Whether this email address may still go back to a former owner.
+/// Returns whether this email address may still go back to a former owner.
 async fn is_reserved(change: &mut Change, email: &Email) -> Result<bool> {
     let app = change.app().clone();
     for is_reserved in app.answers.iter().filter_map(|answers| answers.email_is_reserved) {
@@ -348,10 +348,10 @@ async fn is_reserved(change: &mut Change, email: &Email) -> Result<bool> {
     Ok(false)
 }
 
-/// The current state of a user, from memory if it is cached.
+/// Returns the current state of a user, from memory if it is cached.
 ///
 /// # Errors
-/// When the database is needed and doesn't answer.
+/// Returns an error if the database is needed and doesn't respond.
 pub async fn current(app: &App, id: UserId) -> Result<Option<Arc<User>>> {
     if let Cached::Known(user) = cache(app).get(&id) {
         return Ok(Some(user));
@@ -362,38 +362,38 @@ pub async fn current(app: &App, id: UserId) -> Result<Option<Arc<User>>> {
     Ok(Some(user))
 }
 
-/// A user, read from the database.
+/// Returns a user, read from the database.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn find(app: &App, id: UserId) -> Result<Option<User>> {
     let row: Option<UserRow> = app.db.maybe(select_users!("where id = $1"), args![id]).await?;
     Ok(row.map(|row| user(app, row)))
 }
 
-/// A user, read within a change.
+/// Returns a user, read within a change.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn find_now(change: &mut Change, id: UserId) -> Result<Option<User>> {
     let row: Option<UserRow> = change.maybe(select_users!("where id = $1"), args![id]).await?;
     Ok(row.map(|row| user(change.app(), row)))
 }
 
-/// Whether the user exists, read within a change.
+/// Returns whether the user exists, read within a change.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn exists(change: &mut Change, id: UserId) -> Result<bool> {
     let row: Option<(UserId,)> =
         change.maybe("select id from users where id = $1", args![id]).await?;
     Ok(row.is_some())
 }
 
-/// The user with this email address.
+/// Returns the user with this email address.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn find_by_email(app: &App, email: &Email) -> Result<Option<User>> {
     let row: Option<(UserId,)> =
         app.db.maybe("select id from users where email_key = $1", args![email.key()]).await?;
@@ -404,7 +404,7 @@ pub async fn find_by_email(app: &App, email: &Email) -> Result<Option<User>> {
 }
 
 row_struct! {
-    /// A user, as the one select has them.
+    /// A user, as selected by `select_users!`.
     struct UserRow {
         id: UserId,
         email: String,
@@ -463,16 +463,16 @@ fn user(app: &App, row: UserRow) -> User {
 /// Records that the user who registered this account has not yet verified its email address.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn await_proof(change: &mut Change, id: UserId) -> Result<()> {
     change.run("update users set unproven = $2 where id = $1", args![id, true]).await?;
     Ok(())
 }
 
-/// Whether the email address with which this account was registered is still unverified.
+/// Returns whether the email address with which this account was registered is still unverified.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn awaits_proof(change: &mut Change, id: UserId) -> Result<bool> {
     let row: Option<(UserId,)> = change
         .maybe("select id from users where id = $1 and unproven = $2", args![id, true])

@@ -13,7 +13,7 @@ use crate::id::UserId;
 /// The topic for changes to the permissions of a role.
 pub(super) const CHANGED_TOPIC: &str = "roles.changed";
 
-/// A role that a user holds or will hold.
+/// A user, and a role that they hold or will hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Holder<'a> {
     /// The user.
@@ -37,7 +37,7 @@ pub(super) async fn add(change: &mut Change, user: UserId, role: &str) -> Result
 /// Gives an existing role to a user. Does nothing if the user already has it.
 ///
 /// # Errors
-/// Not found; or the database fails.
+/// Fails with 404, or if the database fails.
 pub async fn grant_role(change: &mut Change, holder: Holder<'_>) -> Result<()> {
     if !exists(change, holder.user).await? {
         return Err(Error::not_found());
@@ -51,7 +51,7 @@ pub async fn grant_role(change: &mut Change, holder: Holder<'_>) -> Result<()> {
 /// Takes a role from a user.
 ///
 /// # Errors
-/// Not found, if the user doesn't hold it; `users.last_admin`; or the database fails.
+/// Fails with 404, if the user doesn't hold it; `users.last_admin`; or if the database fails.
 pub async fn revoke_role(change: &mut Change, holder: Holder<'_>) -> Result<()> {
     if holder.role == ADMIN {
         spare_last_admin(change, holder.user).await?;
@@ -73,7 +73,7 @@ pub async fn revoke_role(change: &mut Change, holder: Holder<'_>) -> Result<()> 
 /// Sets the permissions of a role. They replace the ones that it had before.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn set_role_permissions(
     change: &mut Change,
     role: &str,
@@ -95,7 +95,7 @@ pub async fn set_role_permissions(
 /// Takes a deleted role from all users, and removes its permissions.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn strip_role(change: &mut Change, role: &str) -> Result<()> {
     change.run("delete from user_roles where role = $1", args![role]).await?;
     change.run("delete from role_permissions where role = $1", args![role]).await?;
@@ -103,7 +103,7 @@ pub async fn strip_role(change: &mut Change, role: &str) -> Result<()> {
     Ok(())
 }
 
-/// Has every process read again what its users may do.
+/// Makes every process reload the permissions of the users that it has cached.
 fn roles_changed(change: &mut Change) {
     change.publish(CHANGED_TOPIC, Uuid::nil());
 }
@@ -111,7 +111,7 @@ fn roles_changed(change: &mut Change) {
 /// Refuses a change that would leave no administrator who can sign in.
 ///
 /// # Errors
-/// `users.last_admin`; or the database fails.
+/// Fails with `users.last_admin`, or if the database fails.
 pub async fn spare_last_admin(change: &mut Change, id: UserId) -> Result<()> {
     // Two such changes at once come one after the other.
     change.must_hold(Hold::Administrators)?;
@@ -139,19 +139,19 @@ pub async fn spare_last_admin(change: &mut Change, id: UserId) -> Result<()> {
     Ok(())
 }
 
-/// Whether there is an administrator.
+/// Returns whether there is an administrator.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn has_admin(app: &App) -> Result<bool> {
     let row: Option<(i64,)> = app.db.maybe(ANY_ADMIN, args![ADMIN]).await?;
     Ok(row.is_some())
 }
 
-/// Whether there is an administrator, read within a change.
+/// Returns whether there is an administrator, read within a change.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn has_admin_now(change: &mut Change) -> Result<bool> {
     let row: Option<(i64,)> = change.maybe(ANY_ADMIN, args![ADMIN]).await?;
     Ok(row.is_some())

@@ -6,10 +6,10 @@ use crate::error::{Error, Kind, Result};
 use crate::http::{List, Paging};
 use crate::id::UserId;
 
-/// The domain of their emails: reserved, so that no mail can ever reach one (RFC 6761 section 6.4).
+/// The domain of their email addresses. It is reserved, so mail can never reach one (RFC 6761 section 6.4).
 const DOMAIN: &str = "service.invalid";
 
-/// Whether an email address is one to which no mail is ever sent.
+/// Returns whether this is the email address of a service account, to which no mail is ever sent.
 pub fn unreachable(email: &str) -> bool {
     email.rsplit_once('@').is_some_and(|(_, domain)| domain.eq_ignore_ascii_case(DOMAIN))
 }
@@ -17,7 +17,7 @@ pub fn unreachable(email: &str) -> bool {
 /// Creates a service account.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn create_service(app: &App, actor: &Actor, name: String) -> Result<User> {
     let id = UserId(app.new_id());
     let email = Email::parse(&format!("{id}@{DOMAIN}"))
@@ -31,15 +31,15 @@ pub async fn create_service(app: &App, actor: &Actor, name: String) -> Result<Us
     find(app, id).await?.ok_or_else(Error::not_found)
 }
 
-/// A page of service accounts, oldest first.
+/// Returns a page of service accounts, oldest first.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn service_page(app: &App, paging: &Paging) -> Result<List<User>> {
     list::services(app, paging).await
 }
 
-/// The error for an operation that doesn't apply to service accounts.
+/// Returns the error for an operation that doesn't apply to service accounts.
 pub fn service_account() -> Error {
     let detail = "This is a service account. It can't sign in and receives no email.";
     Error::new(Kind::Conflict, "users.service_account", detail)

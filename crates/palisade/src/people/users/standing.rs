@@ -11,7 +11,7 @@ use crate::id::UserId;
 /// Marks a user as disabled, in a change that also ends the sessions.
 ///
 /// # Errors
-/// Not found; `users.last_admin` for the last administrator who can sign in.
+/// Fails with 404; `users.last_admin` for the last administrator who can sign in.
 pub async fn disable(change: &mut Change, id: UserId) -> Result<()> {
     spare_last_admin(change, id).await?;
     let now = change.now();
@@ -31,7 +31,7 @@ pub async fn disable(change: &mut Change, id: UserId) -> Result<()> {
 /// Lets a disabled user sign in again. Ended sessions stay ended.
 ///
 /// # Errors
-/// Not found.
+/// Fails with 404.
 pub async fn enable(mut change: Change, id: UserId) -> Result<()> {
     let found = change.run("update users set disabled_at = null where id = $1", args![id]).await?;
     if found == 0 {
@@ -41,11 +41,11 @@ pub async fn enable(mut change: Change, id: UserId) -> Result<()> {
     change.commit(ENABLED.about(id)).await
 }
 
-/// Whether a user may sign in now, and whether it is their first sign-in. `None` if they may not, as for every service
-/// account. Holds the user until the change ends.
+/// Returns whether this is the user's first sign-in if they may sign in now, or `None` if they may not, as for every
+/// service account. Holds the user until the change ends.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn may_sign_in(change: &mut Change, id: UserId) -> Result<Option<FirstTime>> {
     let now = change.now();
     // SECURITY: whatever proves it, no one signs in to a service account (test: a_service_account_never_signs_in).
@@ -64,7 +64,7 @@ pub async fn may_sign_in(change: &mut Change, id: UserId) -> Result<Option<First
 /// Records the sign-in of a user who may sign in, which cancels a requested deletion.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn signed_in(change: &mut Change, id: UserId) -> Result<()> {
     let now = change.now();
     keep(change, id).await?;
@@ -81,7 +81,7 @@ pub struct FirstTime(pub bool);
 /// the user exists.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn lock_row(change: &mut Change, id: UserId) -> Result<bool> {
     let held = change.run("update users set email = email where id = $1", args![id]).await?;
     Ok(held == 1)
@@ -90,7 +90,7 @@ pub async fn lock_row(change: &mut Change, id: UserId) -> Result<bool> {
 /// Records a user's request for deletion, which is due at `at`.
 ///
 /// # Errors
-/// Not found; `users.last_admin`; or the database fails.
+/// Fails with 404; `users.last_admin`; or if the database fails.
 pub async fn delete_later(change: &mut Change, id: UserId, at: Timestamp) -> Result<()> {
     spare_last_admin(change, id).await?;
     let found = change.run("update users set delete_at = $2 where id = $1", args![id, at]).await?;
@@ -104,7 +104,7 @@ pub async fn delete_later(change: &mut Change, id: UserId, at: Timestamp) -> Res
 /// Cancels a user's requested deletion.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn keep(change: &mut Change, id: UserId) -> Result<()> {
     let kept = change
         .run("update users set delete_at = null where id = $1 and delete_at is not null", args![id])
@@ -116,10 +116,10 @@ pub async fn keep(change: &mut Change, id: UserId) -> Result<()> {
     Ok(())
 }
 
-/// Whether a user's requested deletion is due. Holds the user until the change ends.
+/// Returns whether a user's requested deletion is due. Holds the user until the change ends.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn is_due(change: &mut Change, id: UserId) -> Result<bool> {
     let now = change.now();
     let due = change
@@ -134,7 +134,7 @@ pub async fn is_due(change: &mut Change, id: UserId) -> Result<bool> {
 /// Deletes a user and everything that belongs to them. Their personal data in the audit log can no longer be read.
 ///
 /// # Errors
-/// Not found; `users.last_admin`; or the database fails.
+/// Fails with 404; `users.last_admin`; or if the database fails.
 pub async fn delete(change: &mut Change, id: UserId) -> Result<()> {
     spare_last_admin(change, id).await?;
     let found = change.run("delete from users where id = $1", args![id]).await?;

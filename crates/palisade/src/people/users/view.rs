@@ -16,7 +16,7 @@ pub struct UserView {
     /// The email address, as it was given.
     #[schemars(with = "shape::EmailAddress")]
     email: String,
-    /// Whether the user has confirmed the email address.
+    /// Whether the user has verified the email address.
     email_verified: bool,
     /// The name of the user.
     name: Option<String>,
@@ -55,7 +55,7 @@ pub(super) struct FactorsView {
 }
 
 impl UserView {
-    /// What the API shows about a user at this moment.
+    /// Creates the API's view of a user at this moment.
     pub fn new(user: &User, now: Timestamp) -> Self {
         Self {
             id: user.id,

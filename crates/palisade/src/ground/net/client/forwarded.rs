@@ -1,6 +1,6 @@
 //! The `Forwarded` header of RFC 7239 section 4.
 
-/// One element: what one proxy said about the hop before it.
+/// One element: what one proxy reported about the hop before it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Hop {
     /// The `for` parameter, unquoted.
@@ -9,8 +9,8 @@ pub(super) struct Hop {
     pub(super) proto: Option<String>,
 }
 
-/// The elements of one header line in order; `None` if the line breaks the grammar or an element names a parameter
-/// twice.
+/// Parses the elements of one header line, in order. Returns `None` if the line breaks the grammar or an element
+/// contains a parameter twice.
 pub(super) fn parse(line: &str) -> Option<Vec<Hop>> {
     let mut hops = Vec::new();
     let mut hop = Hop::default();
@@ -50,7 +50,7 @@ fn pair<'a>(text: &'a str, hop: &mut Hop) -> Option<&'a str> {
     }
 }
 
-/// A token or a quoted string, and what follows it.
+/// Reads a token or a quoted string and returns it with what follows.
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find(|letter| !is_token(letter)).unwrap_or(text.len());
@@ -68,7 +68,7 @@ fn value(text: &str) -> Option<(String, &str)> {
     }
 }
 
-/// `tchar` of RFC 9110 section 5.6.2.
+/// Returns whether the character is a `tchar` (RFC 9110 section 5.6.2).
 fn is_token(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(letter)
 }

@@ -1,17 +1,17 @@
-//! Who is calling, as far as the network can tell: the client's IP address and scheme behind proxies.
+//! The caller as identified by the network: the client's IP address and scheme, also behind proxies.
 //!
 //! IPv4-mapped IPv6 addresses are treated as the IPv4 addresses they are.
 //!
 //! # Promises
 //!
-//! - Forwarded headers count only when the connection itself comes from a trusted proxy. From anyone else they change
-//!   nothing, whatever they say and however many there are.
+//! - Forwarded headers are used only when the connection itself comes from a trusted proxy. From any other peer they
+//!   have no effect, regardless of their content and number.
 //! - `X-Forwarded-For` and `Forwarded` (RFC 7239) are read from the right, the end that trusted proxies write, and only
 //!   as far as each hop is trusted. An entry that cannot be read ends the walk at the last hop that could be read.
-//! - If both headers are present and do not name the same client, neither is believed and the proxy's own IP address is
-//!   used: a proxy sets one of them, so the other came from the client.
+//! - If both headers are present and do not name the same client, neither is trusted and the proxy's own IP address is
+//!   used: a proxy sets only one of them, so the other came from the client.
 //! - A scheme counts as `https` only if every proxy that states a scheme states `https`.
-//! - `X-Real-IP`, `True-Client-IP`, `CF-Connecting-IP` and the like never count.
+//! - `X-Real-IP`, `True-Client-IP`, `CF-Connecting-IP` and similar headers are never used.
 
 mod forwarded;
 #[cfg(test)]
@@ -28,18 +28,18 @@ const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// The networks whose forwarded headers are believed.
+/// The networks whose forwarded headers are trusted.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
-    /// Trusts every IP address in `networks`.
+    /// Creates a list of trusted proxies that contains every IP address in `networks`.
     #[must_use]
     pub fn new(networks: Vec<IpNet>) -> Self {
         Self(networks.into_iter().map(to_canonical).collect())
     }
 
-    /// Whether `ip` is a trusted proxy.
+    /// Returns whether `ip` is a trusted proxy.
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
@@ -47,7 +47,8 @@ impl TrustedProxies {
     }
 }
 
-/// A network of IPv4-mapped addresses (RFC 4291, section 2.5.5.2) as the IPv4 network that it is.
+/// Converts a network of IPv4-mapped addresses (RFC 4291, section 2.5.5.2) to the IPv4 network that it represents.
+/// Returns any other network unchanged.
 fn to_canonical(network: IpNet) -> IpNet {
     const MAPPED: u8 = 96;
     let mapped = match network.addr() {
@@ -58,12 +59,12 @@ fn to_canonical(network: IpNet) -> IpNet {
     mapped.and_then(plain).map_or(network, IpNet::V4)
 }
 
-/// Where a request comes from.
+/// The IP address that a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientIp {
     /// The nearest IP address that is not a trusted proxy, or the last one that could be read.
     pub ip: IpAddr,
-    /// Whether a trusted proxy named it; otherwise it is the connection's own peer.
+    /// Whether a trusted proxy reported it; otherwise, it is the IP address of the connection's peer.
     pub forwarded: bool,
 }
 
@@ -74,15 +75,15 @@ pub enum Scheme {
     Https,
     /// In plain text, from a peer that isn't a trusted proxy.
     Http,
-    /// A trusted proxy says that the client sent it in plain text.
+    /// In plain text, as a trusted proxy reports.
     MarkedHttp,
-    /// A trusted proxy sent it in plain text and doesn't say how it received it.
+    /// Unknown: a trusted proxy sent the request in plain text and doesn't report how it received it.
     Unmarked,
-    /// What trusted proxies say contradicts itself or can't be read.
+    /// Unknown: what trusted proxies report is contradictory or can't be read.
     Contradictory,
 }
 
-/// The client's IP address for a connection from `peer` with these headers.
+/// Returns the client's IP address for a connection from `peer` with these headers.
 #[must_use]
 pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> ClientIp {
     let peer = peer.to_canonical();
@@ -103,11 +104,12 @@ pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) ->
     ClientIp { ip, forwarded: ip != peer }
 }
 
-/// The scheme of a request over a connection from `peer`; `tls` states whether the connection itself is encrypted.
+/// Returns the scheme of a request over a connection from `peer`. `tls` states whether the connection itself is
+/// encrypted.
 ///
-/// A trusted proxy must say `https` without contradiction: in every value of every `X-Forwarded-Proto` line and in
+/// A trusted proxy must state `https` without contradiction: in every value of every `X-Forwarded-Proto` line and in
 /// every `proto` of `Forwarded`. This also applies if the proxy itself connects over TLS, because the client may not
-/// have used it.
+/// have used TLS.
 #[must_use]
 pub fn scheme(peer: IpAddr, tls: bool, headers: &HeaderMap, trusted: &TrustedProxies) -> Scheme {
     let said = if trusted.contains(peer) { said(headers) } else { Some(Said::default()) };
@@ -122,14 +124,14 @@ pub fn scheme(peer: IpAddr, tls: bool, headers: &HeaderMap, trusted: &TrustedPro
     }
 }
 
-/// Which schemes the forwarded headers name.
+/// The schemes that the forwarded headers name.
 #[derive(Default)]
 struct Said {
     https: bool,
     http: bool,
 }
 
-/// `None` if a header can't be read or names another scheme.
+/// Returns the schemes that the forwarded headers name, or `None` if a header can't be read or names another scheme.
 fn said(headers: &HeaderMap) -> Option<Said> {
     let mut said = Said::default();
     let mut note = |scheme: &str| {
@@ -149,13 +151,14 @@ fn said(headers: &HeaderMap) -> Option<Said> {
     Some(said)
 }
 
-/// The IP address under which all of a client's IP addresses are counted: IPv6 by its /64 network.
+/// Returns the IP address under which all of a client's IP addresses are counted: for IPv6, its /64 network.
 #[must_use]
 pub fn rate_key(ip: IpAddr) -> IpAddr {
     limits::ip_group(ip)
 }
 
-/// Walks hops from the nearest on; `None` is one that cannot be read.
+/// Walks the hops, starting with the nearest, and returns the client's IP address. `None` stands for a hop that can't
+/// be read.
 fn walk(
     peer: IpAddr,
     hops: impl Iterator<Item = Option<IpAddr>>,
@@ -203,7 +206,7 @@ fn walk_forwarded(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -
     Some(walk(peer, hops.into_iter(), trusted))
 }
 
-/// An IP address with or without a port, IPv6 with or without brackets (RFC 7239 section 6).
+/// Parses an IP address with or without a port; IPv6 may be in brackets (RFC 7239 section 6).
 fn node_ip(node: &str) -> Option<IpAddr> {
     let node = node.trim_matches([' ', '\t']);
     let bare = node.strip_prefix('[').and_then(|node| node.strip_suffix(']'));

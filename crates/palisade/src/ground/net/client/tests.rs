@@ -22,7 +22,7 @@ fn headers(lines: &[(&str, &str)]) -> HeaderMap {
     headers
 }
 
-/// The client's IP address when the trusted proxy sends these lines.
+/// Returns the client's IP address when the trusted proxy sends these lines.
 fn behind_proxy(lines: &[(&str, &str)]) -> IpAddr {
     let found = client_ip(ip(PROXY), &headers(lines), &trusted());
     assert_eq!(found.forwarded, found.ip != ip(PROXY));

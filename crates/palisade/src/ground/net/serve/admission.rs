@@ -1,11 +1,11 @@
 //! Counts the open connections of each IP address and each network.
 //!
-//! A network may have a quarter of what is still free: a single network gets a fifth of all, and when dozens of
-//! networks have taken what they can, there is still room. A fixed share would be too small for a large office, or too
-//! large against an attacker with IP addresses in a few networks.
+//! A network may have a quarter of the connections that are still free. A single network therefore gets a fifth of all,
+//! and after dozens of networks have taken their share, there is still room. A fixed share would be too small for a
+//! large office, or too large against an attacker with IP addresses in a few networks.
 //!
-//! A holder of IPv6 addresses may have thousands of networks: all networks within a /32 together may have half of what
-//! is still free.
+//! A holder of IPv6 addresses may have thousands of networks, so all networks within a /32 together may have half of
+//! the connections that are still free.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -32,14 +32,14 @@ struct Open {
     by_block: HashMap<Ipv6Addr, usize>,
 }
 
-/// One counted connection; uncounted when dropped.
+/// One counted connection. Dropping this removes it from the count.
 pub(super) struct Seat {
     admission: Arc<Admission>,
     /// `None` for an exempt IP address.
     ip: Option<IpAddr>,
 }
 
-/// The network that commonly has one holder: a /24 for IPv4, a /48 for IPv6.
+/// Returns the network that commonly has one holder: a /24 for IPv4, a /48 for IPv6.
 fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << 8))),
@@ -47,8 +47,8 @@ fn network(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// The block that one holder of IPv6 addresses commonly has, a /32; `None` for IPv4, where a holder rarely has many
-/// networks.
+/// Returns the block that one holder of IPv6 addresses commonly has, a /32, or `None` for IPv4, where a holder rarely
+/// has many networks.
 fn block(ip: IpAddr) -> Option<Ipv6Addr> {
     match ip.to_canonical() {
         IpAddr::V4(_) => None,
@@ -66,7 +66,7 @@ impl Admission {
         }
     }
 
-    /// A seat for a connection from `ip`; `None` if it or its network has its share already.
+    /// Returns a seat for a connection from `ip`, or `None` if the IP address or its network has used up its share.
     pub(super) fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Seat> {
         let ip = if (self.exempt)(ip) { None } else { Some(ip) };
         let mut open = self.lock();

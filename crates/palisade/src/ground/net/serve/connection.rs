@@ -22,7 +22,7 @@ use super::refusing::{Refused, judge, too_slow, written};
 use super::{Carrier, Connection, Ends, Front, Handler, Stopping};
 
 impl Front {
-    /// Speaks HTTP on `stream` until either side is done, a deadline passes, or the server stops.
+    /// Serves HTTP on `stream` until either side is done, a deadline passes, or the server stops.
     pub(super) async fn drive<I, S>(
         &self,
         stream: I,
@@ -82,7 +82,7 @@ impl Front {
     }
 }
 
-/// Lets the service answer heads that never become a request.
+/// Creates a callback with which the service responds to heads that never become a request.
 fn answering<S: Handler>(service: S, connection: Connection, progress: Arc<Progress>) -> Answering {
     Box::new(move |why| {
         progress.with_head(|head| {
@@ -103,12 +103,12 @@ struct Requests<S> {
     service: S,
     carrier: Carrier,
     progress: Arc<Progress>,
-    /// The most bytes of a header list.
+    /// The maximum size of a header list, in bytes.
     largest: usize,
 }
 
 impl<S: Handler> Requests<S> {
-    /// The answer to a request that must not reach the service.
+    /// Returns the response if the request must not reach the service.
     fn refusal(&self, request: &Request<Incoming>) -> Option<Response> {
         let error = self.progress.with_head(|head| judge(request, head, self.largest)).err()?;
         let refused = Refused {

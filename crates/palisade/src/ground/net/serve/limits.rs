@@ -8,9 +8,9 @@ use std::time::Duration;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto;
 
-/// The smallest read buffer HTTP/1.1 works with.
+/// The smallest read buffer with which HTTP/1.1 works.
 const SMALLEST_BUFFER: usize = 8 * 1024;
-/// The number of header lines for which the parser needs no memory of its own.
+/// The number of header lines up to which the parser allocates no memory.
 const HEADERS_ON_STACK: usize = 100;
 
 /// Decides which IP addresses are exempt from the limit per IP address.
@@ -19,34 +19,36 @@ pub type Exempt = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 /// The limits of the listener: connections, deadlines and sizes.
 #[derive(Clone)]
 pub struct Limits {
-    /// Open connections; more wait in the operating system's queue. A network (IPv4 /24, IPv6 /48) may have a
-    /// quarter of those that are still free.
+    /// The maximum number of open connections; more wait in the operating system's queue. A network (IPv4 /24, IPv6
+    /// /48) may have a quarter of those that are still free.
     pub connections: usize,
-    /// Open connections of one IP address, IPv6 by its /64 network; more are closed at once.
+    /// The maximum number of open connections per IP address, for IPv6 per /64 network; more are closed immediately.
     pub connections_per_ip: usize,
     /// IP addresses that are exempt from `connections_per_ip`. Loopback by default.
     pub exempt: Exempt,
     /// How long a TLS handshake may take.
     pub tls_handshake_timeout: Duration,
-    /// How long a request's head may take, from its first byte (the first head: from the opening of the connection).
+    /// How long a request's head may take, from its first byte (for the first head, from the opening of the
+    /// connection).
     pub header_timeout: Duration,
     /// How long an HTTP/1.1 connection may be idle between two requests.
     pub idle_timeout: Duration,
     /// How long the peer may go without reading any more of a response.
     pub write_timeout: Duration,
-    /// Size of a request's head in HTTP/1.1, at least 8 KiB, and of a header list in HTTP/2.
+    /// The maximum size of a request's head in HTTP/1.1, at least 8 KiB, and of a header list in HTTP/2.
     pub max_header_bytes: u32,
-    /// Number of header lines in HTTP/1.1.
+    /// The maximum number of header lines in HTTP/1.1.
     pub max_headers: usize,
-    /// HTTP/2 requests at the same time on one connection.
+    /// The maximum number of concurrent HTTP/2 requests on one connection.
     pub h2_concurrent_streams: u32,
     /// The interval at which a silent HTTP/2 peer is pinged.
     pub h2_ping_interval: Duration,
     /// How long the peer may take to acknowledge a ping.
     pub h2_ping_timeout: Duration,
-    /// Requests that the peer has reset and the service has not seen yet ("rapid reset", CVE-2023-44487).
+    /// The maximum number of requests that the peer has reset before the service received them ("rapid reset",
+    /// CVE-2023-44487).
     pub h2_pending_resets: usize,
-    /// Streams reset by us because the peer broke the protocol, before the connection ends.
+    /// How many streams the server resets because the peer broke the protocol, before it ends the connection.
     pub h2_error_resets: usize,
     /// How long requests that have begun may take to finish once the server stops.
     pub drain: Duration,
@@ -75,7 +77,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The HTTP implementation, configured with these limits.
+    /// Returns the HTTP implementation, configured with these limits.
     pub(super) fn builder(&self) -> auto::Builder<TokioExecutor> {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         let head = usize::try_from(self.max_header_bytes).unwrap_or(usize::MAX);

@@ -1,19 +1,19 @@
-//! The listener: from a TCP socket to requests for a service, HTTP/1.1 and HTTP/2, plain or TLS.
+//! The listener: turns TCP connections into requests to a service, over HTTP/1.1 or HTTP/2, plain or with TLS.
 //!
 //! Every request carries a [`Carrier`] in its extensions.
 //!
 //! # Promises
 //!
-//! - No peer holds a connection by being slow: the TLS handshake, the request's head, an idle HTTP/1.1 connection and a
-//!   response that is not read each have a deadline; an HTTP/2 peer must answer pings. (The service is responsible for
-//!   the pace of a request's body.)
-//! - No IP address and no network can take all connections; what it opens beyond its share is closed at once.
+//! - No peer can hold a connection by being slow: the TLS handshake, the request's head, an idle HTTP/1.1 connection
+//!   and a response that is not read each have a deadline; an HTTP/2 peer must answer pings. (The service is
+//!   responsible for the pace of a request's body.)
+//! - An IP address or a network can't take all connections. Connections beyond its share are closed immediately.
 //! - Heads that are too large are refused (431), and HTTP/2 is bounded in streams, header lists and
 //!   resets.
 //! - A request whose end or host could be read in two ways never reaches the service.
-//! - What the listener refuses by itself is answered by the service ([`Refuse`]), like any other request. The one
-//!   exception is an HTTP/2 header list of more than four times the limit.
-//! - No failure to accept a connection, whether a peer or the operating system causes it, ends the server.
+//! - The service ([`Refuse`]) responds to requests that the listener itself refuses, as it does to any other request.
+//!   The only exception is an HTTP/2 header list of more than four times the limit.
+//! - A failure to accept a connection never ends the server, whether a peer or the operating system causes it.
 //! - When the server stops, no new connection is accepted, idle ones are closed, and requests that have begun are
 //!   finished within the drain time.
 
@@ -58,13 +58,14 @@ pub use refusing::{Refuse, Refused};
 /// file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How much a peer that should have spoken TLS may still send.
+/// The maximum number of bytes that are still read from a peer that should have used TLS, so that it receives the
+/// response.
 const LARGEST_REST: u64 = 1024 * 1024;
 
 /// The connection that a request came over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connection {
-    /// The other end: the client or a proxy. IPv4-mapped IPv6 is given as IPv4.
+    /// The address of the peer: the client or a proxy. IPv4-mapped IPv6 is given as IPv4.
     pub peer: SocketAddr,
     /// This end.
     pub local: SocketAddr,
@@ -72,30 +73,30 @@ pub struct Connection {
     pub tls: bool,
 }
 
-/// The connection of a request, and the signal that the server stops. Cheap to clone.
+/// The connection of a request, and the signal that the server is stopping. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Carrier(Arc<(Connection, Stopping)>);
 
 impl Carrier {
-    /// A connection, and the signal that the server stops.
+    /// Combines a connection with the signal that the server is stopping.
     #[must_use]
     pub fn new(connection: Connection, stopping: Stopping) -> Self {
         Self(Arc::new((connection, stopping)))
     }
 
-    /// The connection that the request came over.
+    /// Returns the connection that the request came over.
     #[must_use]
     pub fn connection(&self) -> Connection {
         self.0.0
     }
 }
 
-/// Tells a request that the server stops, so that a response without an end can end then.
+/// Signals to a request that the server is stopping, so that an endless response can end.
 #[derive(Clone, Debug, Default)]
 pub struct Stopping(Option<watch::Receiver<bool>>);
 
 impl Stopping {
-    /// Waits until the server stops. Never returns if the request came through no listener.
+    /// Waits until the server stops. Never returns if the request didn't come through a listener.
     pub async fn wait(&mut self) {
         match &mut self.0 {
             // Without a sender the server has stopped already.
@@ -113,7 +114,7 @@ impl<S: Sync> FromRequestParts<S> for Stopping {
     }
 }
 
-/// How a server ended.
+/// How a server stopped.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drained {
@@ -148,8 +149,8 @@ impl<S> Handler for S where
 /// the requests that have begun.
 ///
 /// # Errors
-/// When the listener's socket is not usable at all. Failures to accept individual connections are logged and don't stop
-/// the server.
+/// Returns an error if the listener's socket is not usable at all. Failures to accept individual connections are logged
+/// and don't stop the server.
 pub async fn serve<S: Handler>(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
@@ -193,10 +194,10 @@ pub async fn serve<S: Handler>(
     Ok(finish(connections, drain).await)
 }
 
-/// The HTTP/2 implementation accepts longer header lists than are served, because its own refusal has no headers: up to
-/// four times the limit, the service refuses them instead. Beyond that, the implementation refuses them, and beyond
-/// another four times as much, it ends the connection. More can't be accepted: a header costs one byte on the wire, up
-/// to 80 in memory, and a connection may send a hundred lists before the service sees the first (test:
+/// Configures HTTP/2 to accept header lists of up to four times the limit. The service refuses those above the limit,
+/// because a refusal by the HTTP/2 implementation has no headers. The implementation refuses longer lists, and ends the
+/// connection if a list exceeds sixteen times the limit. More can't be accepted: a header costs one byte on the wire
+/// but up to 80 in memory, and a connection may send a hundred lists before the service receives the first (test:
 /// an_http2_header_list_is_never_kept_beyond_four_times_the_limit).
 fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     let mut builder = limits.builder();
@@ -204,7 +205,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Waits for the connections to end and cuts those that take too long.
+/// Waits for the connections to end and closes those that take too long.
 async fn finish(mut connections: JoinSet<()>, drain: Duration) -> Drained {
     let all_ended = async {
         while let Some(ended) = connections.join_next().await {
@@ -227,7 +228,7 @@ fn note_end(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// The IP addresses of a connection.
+/// The socket addresses of both ends of a connection.
 #[derive(Clone, Copy)]
 struct Ends {
     peer: SocketAddr,
@@ -245,7 +246,7 @@ struct Front {
 }
 
 impl Front {
-    /// The next connection, once there is a slot for it.
+    /// Accepts the next connection once there is a slot for it.
     async fn accept(
         &self,
         listener: &TcpListener,
@@ -270,7 +271,7 @@ impl Front {
         }
     }
 
-    /// Serves one connection to its end.
+    /// Serves one connection until it ends.
     async fn converse<S: Handler>(&self, stream: TcpStream, ends: Ends, service: S) {
         // Without it answers only come later; a broken socket shows on the first read.
         let _ = stream.set_nodelay(true);
@@ -303,7 +304,7 @@ impl Front {
 }
 
 impl Front {
-    /// Whether a peer that should speak TLS begins like plain HTTP: with a letter.
+    /// Returns whether a peer that should use TLS begins with a letter, like plain HTTP.
     async fn is_plain(&self, stream: &TcpStream) -> bool {
         let mut first = [0];
         let peek = tokio::time::timeout(self.limits.tls_handshake_timeout, stream.peek(&mut first));
@@ -315,7 +316,7 @@ impl Front {
         }
     }
 
-    /// Tells a peer that it should have spoken TLS.
+    /// Sends a refusal to a peer that should have used TLS.
     async fn refuse_plain<S: Handler>(&self, mut stream: TcpStream, ends: Ends, service: &S) {
         let connection = Connection { peer: ends.peer, local: ends.local, tls: false };
         let conversation = async {
@@ -337,7 +338,7 @@ impl Front {
     }
 }
 
-/// Whether only the connection that was about to be accepted has failed.
+/// Returns whether only the connection that was about to be accepted has failed.
 fn ends_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,10 +1,10 @@
 //! Deadlines of a connection, kept with one timer per connection rather than one per request.
 //!
-//! HTTP/1.1 has four phases: *opening* (the protocol is not known yet), *head* (a request's head is coming in),
+//! HTTP/1.1 has four phases: *opening* (the protocol is not known yet), *head* (a request's head is being received),
 //! *waiting* (for the first byte of the next head) and *busy*. The parser requests a timer whenever it starts to wait
-//! for a head and drops it when the head is complete, which marks the phases; the stream sees the first byte and writes
-//! that get stuck. It keeps the bytes of the head, for what must be checked in them, and replaces the parser's own
-//! responses. HTTP/2 is busy from its preface on; pings watch it.
+//! for a head and drops it when the head is complete, which marks the phases. The stream detects the first byte and
+//! writes that get stuck. It also keeps the bytes of the head for later checks and replaces the parser's own responses.
+//! HTTP/2 is busy from its preface on and is monitored with pings.
 
 use std::io;
 use std::pin::Pin;
@@ -28,14 +28,15 @@ const OPENING: u64 = 0;
 const HEAD: u64 = 1;
 const WAITING: u64 = 2;
 const BUSY: u64 = 3;
-/// The phase is in the lowest bits of its word, its beginning in milliseconds above.
+/// The number of bits that the phase takes in its word. The bits above contain the time when the phase began, in
+/// milliseconds.
 const PHASE_BITS: u32 = 2;
 const PHASE_MASK: u64 = (1 << PHASE_BITS) - 1;
-/// More room than this isn't kept for the next head.
+/// The maximum buffer capacity that is kept for the next head.
 const KEPT_ROOM: usize = 4096;
-/// How much of what a refused peer still sends is read, so that it can read the answer.
+/// How many more bytes from a refused peer are read, so that the peer can read the response.
 const LINGER: usize = 8 * 1024 * 1024;
-/// No write is stuck.
+/// The value of `stuck` when no write is stuck.
 const FLOWING: u64 = u64::MAX;
 
 /// How long each phase may last.
@@ -59,15 +60,15 @@ impl Patience {
 pub(super) struct Progress {
     opened: Instant,
     phase: AtomicU64,
-    /// Bytes read while opening.
+    /// The number of bytes read in the opening phase.
     read: AtomicU64,
-    /// Since when a write is stuck, in milliseconds after `opened`, or `FLOWING`.
+    /// When a write got stuck, in milliseconds after `opened`, or `FLOWING`.
     stuck: AtomicU64,
-    /// What was read since a head is waited for; empty for one that came with the request before.
+    /// The bytes read since the wait for a head began; empty for a head that arrived with the previous request.
     head: Mutex<Vec<u8>>,
-    /// The time for the head has passed, and its sender has been told.
+    /// Whether the time for a head has passed, so that the peer must be informed.
     expired: AtomicBool,
-    /// The last answer was a refusal, and more may come that nothing will read.
+    /// Whether the last response was a refusal, after which more bytes may arrive that nothing will read.
     refused: AtomicBool,
 }
 
@@ -89,7 +90,7 @@ impl Progress {
         look(Head(&self.head.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// Ends the wait for a head that has begun; `false` if there is none to end.
+    /// Ends the wait for a head that has begun. Returns `false` if there is no wait to end.
     pub(super) fn expire(&self) -> bool {
         let begun = self.phase() == HEAD
             && self.stuck.load(Ordering::Relaxed) == FLOWING
@@ -104,7 +105,7 @@ impl Progress {
         self.refused.store(true, Ordering::Relaxed);
     }
 
-    /// When to check again; `None` if a deadline has passed.
+    /// Returns when to check again, or `None` if a deadline has passed.
     ///
     /// No deadline that is set after `now` can be nearer than the shortest one of `patience`, so checking that often
     /// finds each one on time.
@@ -141,7 +142,7 @@ impl Progress {
         u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX >> PHASE_BITS)
     }
 
-    /// The parser begins to wait for a head.
+    /// Records that the parser begins to wait for a head.
     fn head_awaited(&self) {
         match self.phase() {
             OPENING => self.enter(HEAD, 0),
@@ -170,7 +171,7 @@ impl Progress {
         }
     }
 
-    /// Keeps what was read of a head; the parser's own buffer bounds it.
+    /// Keeps the bytes that were read of a head. The parser's own buffer limits their number.
     fn keep(&self, bytes: &[u8]) {
         self.head.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
     }
@@ -192,7 +193,7 @@ impl Progress {
     }
 }
 
-/// Tells [`Progress`] when HTTP/1.1 waits for a head.
+/// A timer that notifies [`Progress`] when HTTP/1.1 waits for a head.
 pub(super) struct HeadTimer(Arc<Progress>);
 
 impl HeadTimer {
@@ -212,8 +213,8 @@ impl Timer for HeadTimer {
     }
 }
 
-/// A head that is waited for; complete when dropped. Never wakes anyone: the connection's own
-/// check does.
+/// A head that the parser waits for; it is complete when this is dropped. It never wakes the task: the connection's own
+/// check does that.
 struct AwaitedHead(Arc<Progress>);
 
 impl Future for AwaitedHead {
@@ -241,7 +242,7 @@ pub(super) enum Why {
     TooSlow,
 }
 
-/// Writes the answer to the head that was read last.
+/// A function that creates the response to the head that was read last.
 pub(super) type Answering = Box<dyn Fn(Why) -> Bytes + Send>;
 
 /// A stream that reports its progress and replaces the parser's own responses.
@@ -249,7 +250,7 @@ pub(super) struct Watched<I> {
     stream: I,
     progress: Arc<Progress>,
     answering: Answering,
-    /// What is being written in place of the parser's own answer.
+    /// The response that is being written in place of the parser's own.
     instead: Option<Bytes>,
     lingered: usize,
 }
@@ -261,8 +262,8 @@ impl<I> Watched<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
-    /// Tells a peer that the time for its head has passed. One attempt is enough: so short a response fits into the
-    /// buffer, and a peer that also reads slowly needn't get it.
+    /// Informs a peer that the time for its head has passed. One attempt is enough: the response is short enough for
+    /// the buffer, and a peer that also reads slowly doesn't have to get it.
     fn give_up(&mut self, cx: &mut Context<'_>) -> io::Error {
         let answer = (self.answering)(Why::TooSlow);
         if Pin::new(&mut self.stream).poll_write(cx, &answer).is_ready() {
@@ -271,7 +272,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
         io::ErrorKind::TimedOut.into()
     }
 
-    /// How much of `bytes` may be written as it is; a parser's own answer is exchanged.
+    /// Returns how much of `bytes` may be written unchanged. A response of the parser's own is replaced.
     fn own(&mut self, bytes: &[u8]) -> usize {
         if self.instead.is_some() || !matches!(self.progress.phase(), HEAD | WAITING) {
             return bytes.len();
@@ -304,8 +305,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
         Poll::Ready(Ok(bytes.len()))
     }
 
-    /// Reads on after a refusal: closing on unread bytes would reset the connection, and the peer
-    /// would lose the answer (RFC 9112 section 9.6).
+    /// Keeps reading after a refusal. Closing the connection with unread bytes would reset it, and the peer would lose
+    /// the response (RFC 9112 section 9.6).
     fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 8 * 1024];
         while self.lingered < LINGER {

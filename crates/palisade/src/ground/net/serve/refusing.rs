@@ -18,9 +18,9 @@ use http_body_util::BodyExt as _;
 use super::Connection;
 use crate::error::{Error, Kind};
 
-/// More of a path than this isn't logged.
+/// The maximum length of a path that is logged.
 const LONGEST_PATH: usize = 1024;
-/// The size of a header in addition to its name and value (RFC 9113 section 6.5.2).
+/// The size that is counted for a header in addition to its name and value (RFC 9113 section 6.5.2).
 const HEADER_OVERHEAD: usize = 32;
 
 /// A request that the listener refuses.
@@ -28,31 +28,31 @@ const HEADER_OVERHEAD: usize = 32;
 pub struct Refused<'a> {
     /// The reason.
     pub error: Error,
-    /// Its method; `-` if it has none that can be read.
+    /// The request's method; `-` if it can't be read.
     pub method: Method,
-    /// Its path; empty if it has none that can be read.
+    /// The request's path; empty if it can't be read.
     pub path: String,
-    /// Its headers. Empty if they can't be read.
+    /// The request's headers; empty if they can't be read.
     pub headers: &'a HeaderMap,
 }
 
 /// Responds to requests that the listener refuses.
 pub trait Refuse {
-    /// The complete response to a refused request on this connection.
+    /// Returns the complete response to a refused request on this connection.
     fn refuse(&self, connection: &Connection, refused: Refused<'_>) -> Response;
 }
 
-/// The bytes of a head as they came in.
+/// The bytes of a head as they were received.
 #[derive(Clone, Copy)]
 pub(super) struct Head<'a>(pub(super) &'a [u8]);
 
 impl<'a> Head<'a> {
-    /// Its lines, up to the blank one.
+    /// Returns the lines of the head, up to the blank line.
     fn lines(self) -> impl Iterator<Item = &'a [u8]> {
         self.begun().split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end)
     }
 
-    /// The head without blank lines that may precede a request line.
+    /// Returns the head without blank lines that may precede the request line.
     fn begun(self) -> &'a [u8] {
         let blank = self.0.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         self.0.get(blank..).unwrap_or_default()
@@ -66,7 +66,7 @@ impl<'a> Head<'a> {
         (method.unwrap_or_else(unreadable), target, words.next().unwrap_or_default())
     }
 
-    /// The values of a header, by its name in lower case.
+    /// Returns the values of a header, given its name in lowercase.
     fn values(self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
         self.lines().skip(1).take_while(|line| !line.is_empty()).filter_map(move |line| {
             let colon = line.iter().position(|byte| *byte == b':')?;
@@ -77,8 +77,8 @@ impl<'a> Head<'a> {
         })
     }
 
-    /// Whether this is the whole head of `request`, and not the rest of one that came with another. Of a head
-    /// without Content-Length, which the parser may drop.
+    /// Returns whether this is the whole head of `request`, and not the rest of a head that arrived with another
+    /// request. Applies to a head without Content-Length, a header that the parser may drop.
     fn is_of<B>(self, request: &Request<B>) -> bool {
         let rest = self.begun().strip_prefix(request.method().as_str().as_bytes());
         // A rest lacks the line that it began in, though it may look like a request line itself.
@@ -92,7 +92,7 @@ impl<'a> Head<'a> {
         self.0.starts_with(&[0x16, 0x03])
     }
 
-    /// The refused request, with its method and path for the log.
+    /// Returns the refused request, with its method and path for the log.
     pub(super) fn refused(self, error: Error, headers: &HeaderMap) -> Refused<'_> {
         let (method, target, _) = self.request_line();
         let path = target.split('?').next().unwrap_or_default();
@@ -103,7 +103,7 @@ impl<'a> Head<'a> {
         Refused { error, method, path, headers }
     }
 
-    /// Why the parser answered this head with `status`.
+    /// Returns the error that explains why the parser refused this head with `status`.
     pub(super) fn fault(self, status: u16) -> Error {
         if self.is_tls() {
             return malformed(
@@ -165,12 +165,12 @@ fn other_coding() -> Error {
     Error::new(Kind::NotImplemented, "request.transfer_encoding", detail)
 }
 
-/// A head that didn't come in time.
+/// Returns the error for a head that didn't arrive in time.
 pub(super) fn too_slow() -> Error {
     Error::new(Kind::TooSlow, "request.too_slow", "The headers took too long to arrive.")
 }
 
-/// Plain HTTP where TLS is spoken.
+/// Returns the error for plain HTTP on a port that accepts only TLS.
 pub(super) fn not_tls() -> Error {
     malformed("This port accepts only TLS, and the request is plain HTTP. Use https://.")
 }
@@ -178,7 +178,7 @@ pub(super) fn not_tls() -> Error {
 /// Checks a request that the parser accepted.
 ///
 /// # Errors
-/// The error that the client receives.
+/// Returns the error that the client receives.
 pub(super) fn judge<B>(request: &Request<B>, head: Head<'_>, most: usize) -> Result<(), Error> {
     match request.version() {
         Version::HTTP_2 => {
@@ -195,8 +195,8 @@ pub(super) fn judge<B>(request: &Request<B>, head: Head<'_>, most: usize) -> Res
     host(request)
 }
 
-/// SECURITY: two readers that find two ends of one request let a second one be smuggled in
-/// (tests: no_transfer_encoding_but_one_lone_chunked_is_taken, two_lengths_are_refused).
+/// SECURITY: if two readers disagree about where a request ends, a second request can be smuggled in (tests:
+/// no_transfer_encoding_but_one_lone_chunked_is_taken, two_lengths_are_refused).
 fn framing<B>(request: &Request<B>, head: Head<'_>) -> Result<(), Error> {
     let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(()) };
@@ -219,7 +219,7 @@ fn framing<B>(request: &Request<B>, head: Head<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// SECURITY: a proxy may have checked a request by one name while it is answered under another (test:
+/// SECURITY: a proxy may have checked a request under one host name while it is served under another (test:
 /// a_request_names_one_host).
 fn host<B>(request: &Request<B>) -> Result<(), Error> {
     let mut hosts = request.headers().get_all(HOST).iter();
@@ -256,7 +256,8 @@ fn host<B>(request: &Request<B>) -> Result<(), Error> {
     }
 }
 
-/// A name or an IPv4 address with a port, as nearly every request has it: nothing to look into.
+/// Returns whether the host is a name or an IPv4 address, with or without a port, as in nearly every request. It then
+/// needs no further checks.
 fn is_usual(host: &[u8]) -> bool {
     let (name, port) = match host.iter().position(|byte| *byte == b':') {
         Some(colon) => (host.get(..colon), host.get(colon + 1..)),
@@ -277,10 +278,10 @@ fn plain(authority: &Authority) -> Result<(), Error> {
     Ok(())
 }
 
-/// In lower case and without the default port of this scheme.
+/// Returns the authority in lowercase and without the default port of this scheme.
 ///
-/// SECURITY: the default port of the other scheme is another server
-/// (test: an_http2_request_names_one_host_too).
+/// SECURITY: the default port of the other scheme belongs to another server (test:
+/// an_http2_request_names_one_host_too).
 fn canonical<'a>(authority: &'a Authority, scheme: Option<&str>) -> Cow<'a, str> {
     let text = authority.as_str();
     let unsaid = match scheme {
@@ -296,9 +297,9 @@ fn canonical<'a>(authority: &'a Authority, scheme: Option<&str>) -> Cow<'a, str>
     }
 }
 
-/// A response that the parser itself wrote: where it begins in what is written, and its status.
+/// Finds a response that the parser itself wrote. Returns where it begins in the written bytes, and its status.
 pub(super) fn automatic(written: &[u8]) -> Option<(usize, u16)> {
-    /// No such answer is longer.
+    /// The maximum length of a response that the parser writes.
     const LONGEST: usize = 200;
     if !written.ends_with(b"\r\n\r\n") {
         return None;
@@ -312,7 +313,7 @@ pub(super) fn automatic(written: &[u8]) -> Option<(usize, u16)> {
     (bare && matches!(status, 400 | 414 | 431)).then_some((from + at, status))
 }
 
-/// A response as it is sent over an HTTP/1.1 connection that ends with it.
+/// Returns a response as it is sent over an HTTP/1.1 connection that ends with it.
 pub(super) fn written(response: Response, bodiless: bool) -> Bytes {
     let (parts, body) = response.into_parts();
     let status = parts.status;
@@ -334,7 +335,7 @@ pub(super) fn written(response: Response, bodiless: bool) -> Bytes {
     text.into()
 }
 
-/// A body that is in memory already.
+/// Returns the bytes of a body that is already in memory.
 fn whole(body: Body) -> Bytes {
     body.collect()
         .now_or_never()

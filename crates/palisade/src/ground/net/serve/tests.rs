@@ -1,4 +1,4 @@
-//! The listener over real sockets on loopback.
+//! Tests of the listener over real sockets on loopback.
 
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,7 +23,7 @@ use super::*;
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n";
 const LONG: Duration = Duration::from_secs(10);
 
-/// Handlers of `/forever` that began and were dropped again.
+/// The numbers of `/forever` handlers that began and that were dropped.
 #[derive(Default)]
 struct Forever {
     begun: AtomicUsize,
@@ -121,15 +121,16 @@ async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) {
     stream.write_all(bytes).await.unwrap();
 }
 
-/// Everything until the other side closes.
+/// Reads until the other side closes the connection.
 async fn read_to_end(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut all = Vec::new();
     // A reset after the answer is as good an end as any.
-    let _ = timeout(LONG, stream.read_to_end(&mut all)).await.expect("was not closed");
+    let _ =
+        timeout(LONG, stream.read_to_end(&mut all)).await.expect("the connection was not closed");
     String::from_utf8_lossy(&all).into_owned()
 }
 
-/// One answer on a connection that stays open.
+/// Reads one response on a connection that stays open.
 async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut answer = vec![0; 4096];
     let count = timeout(LONG, stream.read(&mut answer)).await.unwrap().unwrap();
@@ -142,10 +143,10 @@ async fn until(mut holds: impl FnMut() -> bool) {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(LONG, waiting).await.expect("did not come about");
+    timeout(LONG, waiting).await.expect("the condition was not met in time");
 }
 
-/// A GET over HTTP/2 and its body.
+/// Sends a GET request over HTTP/2 and returns the response body.
 async fn get_h2(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> String {
     let io = TokioIo::new(stream);
     let (mut client, connection) =
@@ -159,7 +160,7 @@ async fn get_h2(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) ->
     String::from_utf8(body.to_vec()).unwrap()
 }
 
-/// As bare as can be: what a refusal looks like is the frame's business.
+/// Responds with the bare minimum. The `frame` module determines what a refusal looks like.
 impl Refuse for Router {
     fn refuse(&self, _: &Connection, refused: Refused<'_>) -> Response {
         let mut response = Response::new(Body::from(refused.error.code()));
@@ -437,7 +438,7 @@ async fn one_ip_gets_its_share_and_no_more() {
         }
         sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(again, "HTTP/1.1 200", "a closed connection's seat was not given back");
+    assert_eq!(again, "HTTP/1.1 200", "the seat of a closed connection was not released");
 }
 
 #[tokio::test]

@@ -12,9 +12,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
 use rustls::{InconsistentKeys, ServerConfig};
 
-/// More than any chain or key needs; what is larger is not one.
+/// The maximum number of bytes read from a file. No chain or key needs more.
 const LARGEST_FILE: u64 = 1024 * 1024;
-/// Permission bits that let anyone but the owner do anything with a file.
+/// The permission bits that give anyone other than the owner access to a file.
 #[cfg(unix)]
 const OTHERS: u32 = 0o077;
 
@@ -76,8 +76,8 @@ impl std::error::Error for TlsError {
 /// 1.2 and 1.3 for HTTP/2 and HTTP/1.1.
 ///
 /// # Errors
-/// When a file cannot be read or is not of the expected kind, when other users of the system may read the key, or when
-/// key and certificate do not match.
+/// Returns an error if a file cannot be read or is not of the expected kind, when other users of the system may read
+/// the key, or when key and certificate do not match.
 pub fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
     let chain = CertificateDer::pem_slice_iter(&read(certificate, false)?)
         .collect::<Result<Vec<_>, _>>()
