@@ -227,7 +227,7 @@ impl Builder {
     /// Starts reading the feed and running the scheduled jobs.
     ///
     /// # Errors
-    /// Returns an error if the feed can't be read for the first time.
+    /// Returns an error if the initial read of the feed fails.
     pub async fn run(&self, app: &App) -> Result<Running> {
         running::start(app, self.modules.iter().flat_map(|module| module.jobs)).await
     }

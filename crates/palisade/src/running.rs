@@ -40,7 +40,7 @@ const FRAME_JOBS: &[Job] = &[Job {
 /// Starts reading the feed and running the jobs.
 ///
 /// # Errors
-/// Returns an error if the feed can't be read for the first time.
+/// Returns an error if the initial read of the feed fails.
 pub(crate) async fn start(app: &App, jobs: impl Iterator<Item = &'static Job>) -> Result<Running> {
     app.feed.start(&app.db, &app.clock).await?;
     catch_up(app, false, false).await?;

@@ -96,7 +96,7 @@ impl SealingKey {
         }
     }
 
-    /// Returns `header`, a fresh nonce and the ciphertext. The header is authenticated, followed by the context.
+    /// Returns `header`, a fresh nonce and the ciphertext. The associated data is the header followed by the context.
     fn seal_after(
         &self,
         header: &[u8],

@@ -398,7 +398,7 @@ const RECOVERY_CODES: Ending = Ending {
     },
 };
 
-/// How an act stops every passkey from signing in as the only factor until it is proved together with the password.
+/// How an act stops every passkey from being accepted as the only factor until it is used together with the password.
 const PASSWORDLESS_PASSKEYS: Ending = Ending {
     kind: credentials::Kind::PasswordlessPasskeys,
     owners: None,

@@ -469,7 +469,7 @@ fn note_refusal(change: &mut Change, user: UserId, row: PasskeyId, why: &Webauth
     tracing::debug!(%why, "a passkey was refused");
 }
 
-/// Stops each passkey of a user from signing in as the only factor until it is proved together with the new password.
+/// Stops each passkey of a user from being accepted as the only factor until it is used together with the new password.
 pub(super) async fn require_password(change: &mut Change, user: UserId) -> Result<()> {
     change
         .run("update passkeys set passwordless = $2 where user_id = $1", args![user, false])

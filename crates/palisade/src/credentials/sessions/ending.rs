@@ -145,7 +145,7 @@ async fn end_but(
     Ok(ended.len())
 }
 
-/// Ends the sessions of a user in which only a password was proved.
+/// Ends the sessions of a user that were started with only a password.
 async fn end_without_factor(change: &mut Change, user: UserId, why: Why) -> Result<usize> {
     let now = change.now();
     // SECURITY: (test: the_first_factor_ends_sessions_without_it)

@@ -208,7 +208,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Returns whether more than one factor was proved in this session (RFC 8176: `mfa`).
+    /// Returns whether more than one factor was used in this session (RFC 8176: `mfa`).
     pub fn has_mfa(&self) -> bool {
         self.amr.split(' ').any(|method| method == "mfa")
     }

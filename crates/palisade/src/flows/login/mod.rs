@@ -108,7 +108,7 @@ pub struct Attempt {
 
 /// The step after a correct password.
 pub enum Next {
-    /// A second factor must be proved.
+    /// A second factor is required.
     Prove(Challenged),
     /// The user is signed in.
     In(SignedIn),
@@ -125,7 +125,7 @@ pub struct SignedIn {
 /// Signs in with a password.
 ///
 /// # Errors
-/// Fails with `login.denied`; 503 if the hashing queue is full.
+/// Fails with `login.denied`; 503 if the hashing queue is full; or if the database fails.
 pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Next> {
     let email = Email::parse(&attempt.email).ok();
     let device = attempt.device_token.as_ref().and_then(|token| Device::open(app, token.expose()));

@@ -26,7 +26,7 @@ const PREFIX: &str = "pal_mf_";
 pub struct Challenged {
     /// The token for this sign-in, which gives no other access.
     pub token: SecretString,
-    /// The methods by which a factor can be proved.
+    /// The methods with which the second factor can be presented.
     pub methods: Vec<&'static str>,
     /// The options for a passkey, if the user has one.
     pub passkey_options: Option<mfa::Options>,

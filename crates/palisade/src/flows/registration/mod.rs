@@ -108,7 +108,7 @@ impl Wanted {
 /// Registers a person. Doesn't reveal whether the email address already has an account.
 ///
 /// # Errors
-/// Fails with `registration.closed`; a broken password rule; or if the database fails.
+/// Fails with `registration.closed`; a broken password rule; 503 if the hashing queue is full; or if the database fails.
 pub async fn register(app: &App, actor: &Actor, wanted: Wanted) -> Result<()> {
     if app.settings.registration.mode != crate::settings::RegistrationMode::Open {
         return Err(Error::new(
@@ -143,7 +143,8 @@ pub async fn register(app: &App, actor: &Actor, wanted: Wanted) -> Result<()> {
 /// Creates the first administrator with a setup token.
 ///
 /// # Errors
-/// Fails with `setup.done` once an administrator exists; `setup.bad_token`; a broken password rule.
+/// Fails with `setup.done` once an administrator exists; `setup.bad_token`; a broken password rule; 503 if the hashing
+/// queue is full; or if the database fails.
 pub async fn set_up(
     app: &App,
     actor: &Actor,
@@ -266,8 +267,8 @@ async fn create(
     Ok(Some(user))
 }
 
-/// How registrations end with their account: deletes the registration that created the account, regardless of its
-/// current email address, and all registrations for its current email address.
+/// How an act on an account ends registrations: it deletes the one that created the account, even if the account's
+/// email address has changed since, and all those for the email address that the account has after the act.
 const LINKS: Ending = Ending {
     kind: credentials::Kind::VerificationLinks,
     owners: None,

@@ -4,8 +4,8 @@
 //! # Promises
 //!
 //! - The description is generated from the routes that are served; there is no second list.
-//! - The page loads nothing from another host, has the same strict content security policy as every page, and keeps the
-//!   tokens that it is given only in memory.
+//! - The page loads nothing from another host, has the same strict content security policy as every other page, and
+//!   keeps the tokens that it receives in memory only.
 
 use std::sync::OnceLock;
 

@@ -11,7 +11,7 @@ use crate::id::UserId;
 /// Marks a user as disabled, in a change that also ends the sessions.
 ///
 /// # Errors
-/// Fails with 404; `users.last_admin` for the last administrator who can sign in.
+/// Fails with 404; `users.last_admin` for the last administrator who can sign in; or if the database fails.
 pub async fn disable(change: &mut Change, id: UserId) -> Result<()> {
     spare_last_admin(change, id).await?;
     let now = change.now();
@@ -31,7 +31,7 @@ pub async fn disable(change: &mut Change, id: UserId) -> Result<()> {
 /// Lets a disabled user sign in again. Ended sessions stay ended.
 ///
 /// # Errors
-/// Fails with 404.
+/// Fails with 404, or if the database fails.
 pub async fn enable(mut change: Change, id: UserId) -> Result<()> {
     let found = change.run("update users set disabled_at = null where id = $1", args![id]).await?;
     if found == 0 {

@@ -10,7 +10,7 @@ pub(super) struct Hop {
 }
 
 /// Parses the elements of one header line, in order. Returns `None` if the line breaks the grammar or an element
-/// contains a parameter twice.
+/// contains `for` or `proto` twice. Other parameters are ignored.
 pub(super) fn parse(line: &str) -> Option<Vec<Hop>> {
     let mut hops = Vec::new();
     let mut hop = Hop::default();
