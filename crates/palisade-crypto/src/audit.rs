@@ -33,8 +33,7 @@ pub fn head_mac(key: &[u8; 32], position: i64, chain: &[u8; 32]) -> [u8; 32] {
     hmac_sha256(key, &[HEAD, &position.to_be_bytes(), chain])
 }
 
-/// Returns the SHA-256 of content that is stored next to a record, in hexadecimal. The record contains only this
-/// digest.
+/// Returns the SHA-256 of content stored next to a record, in hexadecimal. The record contains only this digest.
 #[must_use]
 pub fn content_digest(content: &[u8]) -> String {
     use sha2::{Digest as _, Sha256};

@@ -2,8 +2,8 @@
 //!
 //! # Promises
 //!
-//! - Nothing here reads a file, a socket, the environment or a clock. Everything that is needed is passed in as an
-//!   argument: the time in seconds, randomness as [`random::Random`].
+//! - Nothing here reads a file, a socket, the environment or a clock. Everything needed is passed in as an argument:
+//!   the time in seconds, randomness as [`random::Random`].
 //! - A secret does not appear in `Debug` output, is wiped when dropped and is compared in constant time.
 //! - External input (tokens, password hashes, keys, sealed bytes) is checked for size and cost
 //!   before any work is done on it, and no input makes this crate panic.

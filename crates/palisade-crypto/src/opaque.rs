@@ -4,8 +4,8 @@
 //!
 //! - Only the [`digest`] is stored, from which the token cannot be recovered. 256 random bits need no slow hash.
 //! - Each token has exactly one encoding; any other text has no digest.
-//! - The same random part under another prefix has another digest, so a token of one kind is never
-//!   accepted as another.
+//! - The same random part under a different prefix has a different digest, so a token of one kind is never accepted as
+//!   another.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -29,7 +29,7 @@ pub fn generate(prefix: &'static str, random: &dyn Random) -> SecretString {
     SecretString::from(text)
 }
 
-/// Returns the digest that is stored for a token: SHA-256 over a versioned label, the prefix and the random bits.
+/// Returns the stored digest of a token: SHA-256 over a versioned label, the prefix and the random bits.
 ///
 /// Returns `None` if `text` is not a token with this `prefix`: the prefix, the length or the alphabet is wrong, there
 /// is padding, or unused bits are not zero.

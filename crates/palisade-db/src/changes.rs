@@ -45,8 +45,7 @@ struct Seen {
 }
 
 impl ReadDb {
-    /// Watches for changes by other processes, over a separate connection that is opened (and
-    /// reopened) when needed.
+    /// Watches for changes by other processes, over a separate connection opened (and reopened) when needed.
     pub fn changes(&self) -> Changes {
         Changes(match &self.engine {
             Engine::Sqlite(sqlite) => Watch::Sqlite {

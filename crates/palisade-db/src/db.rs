@@ -99,8 +99,8 @@ impl Db {
     }
 
     /// Starts a write transaction that holds locks until it ends. The locks are taken before its first statement, in
-    /// the order of their keys, regardless of the order in which they are given, so two transactions that are started
-    /// this way never deadlock.
+    /// the order of their keys, regardless of the order in which they are given, so two transactions started this way
+    /// never deadlock.
     ///
     /// On SQLite, where one transaction writes at a time, no lock is taken.
     ///
@@ -231,7 +231,7 @@ impl ReadDb {
 /// Checks whether [`Db::open`] would accept this URL, without connecting.
 ///
 /// # Errors
-/// Returns what is wrong with the URL: it is for another kind of database, is malformed, or uses TLS that doesn't
+/// Returns what is wrong with the URL: it is for a different kind of database, is malformed, or uses TLS that doesn't
 /// protect the connection to another host. The message contains no part of the URL.
 pub fn check_url(url: &str) -> Result<(), DbError> {
     match url.split_once(':') {

@@ -30,7 +30,7 @@ pub enum DbErrorKind {
     Timeout,
     /// The commit was sent, but its result was never received: the change may or may not be stored.
     OutcomeUnknown,
-    /// There is a mistake in the program: bad SQL, values that do not fit, a migration that was edited.
+    /// There is a mistake in the program: bad SQL, values that do not fit, an edited migration.
     Wrong,
 }
 

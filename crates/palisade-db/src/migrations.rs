@@ -274,8 +274,7 @@ fn by_module(rows: Vec<AppliedRow>) -> Applied {
     rows.into_iter().map(entry).collect()
 }
 
-/// Refuses migrations that were edited, and those of a newer version of a module. Modules that aren't in the list are
-/// ignored.
+/// Refuses edited migrations, and those of a newer version of a module. Modules that aren't in the list are ignored.
 fn check(applied: &Applied, wanted: &[Migration], backend: Backend) -> Result<(), DbError> {
     for ((module, number), (name, sql, _)) in applied {
         let mut own = wanted.iter().filter(|migration| migration.module == module).peekable();

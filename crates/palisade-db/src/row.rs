@@ -63,7 +63,7 @@ impl<'r> Row<'r> {
     }
 }
 
-/// Declares a struct that is read from a row: its fields are the columns of the statement, in this order.
+/// Declares a struct read from a row: its fields are the columns of the statement, in this order.
 ///
 /// ```
 /// # use palisade_db::{DbError, Timestamp, args};
@@ -131,8 +131,8 @@ impl<'r> Cell<'r> {
         }
     }
 
-    /// Refuses a value that is stored as anything but one of the named types, because both drivers would silently
-    /// convert some of them.
+    /// Refuses a value stored as anything but one of the named types, because both drivers would silently convert some
+    /// of them.
     fn stored_as_one_of(
         self,
         wanted: Type,
@@ -351,7 +351,7 @@ pub trait FromRow: Sized {
     /// Reads every column of the row, from left to right.
     ///
     /// # Errors
-    /// Returns `Wrong` if a column is missing or has another type.
+    /// Returns `Wrong` if a column is missing or has a different type.
     fn from_row(row: &mut Row<'_>) -> Result<Self, DbError>;
 }
 

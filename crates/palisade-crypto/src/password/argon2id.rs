@@ -37,7 +37,7 @@ impl Memory {
         self.blocks = Vec::new();
     }
 
-    /// Returns the number of bytes that are allocated.
+    /// Returns the number of allocated bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.blocks.capacity() * Block::SIZE

@@ -1,4 +1,4 @@
-//! Sealing: authenticated encryption of small values that are stored elsewhere.
+//! Sealing: authenticated encryption of small values stored elsewhere.
 //!
 //! XChaCha20-Poly1305 with a random 24-byte nonce, which need not be counted: with 192 bits, the limits that NIST sets
 //! for random nonces are never reached. A `context` identifies the value and its owner (for instance `password-hash:`
@@ -44,7 +44,7 @@ pub enum SealError {
     Malformed,
     /// Sealed under a key version that is not in the ring.
     UnknownVersion,
-    /// Another key, another context, or bytes that were changed.
+    /// A different key, a different context, or altered bytes.
     Refused,
 }
 
@@ -88,7 +88,7 @@ impl SealingKey {
     ///
     /// # Errors
     ///
-    /// Returns an error if the bytes are not such a value, were changed, or belong to another key or context.
+    /// Returns an error if the bytes are not such a value, were changed, or belong to a different key or context.
     pub fn open(&self, context: &[u8], sealed: &[u8]) -> Result<SecretBytes, SealError> {
         match sealed.split_first() {
             Some((&SINGLE, body)) => self.open_after(&[SINGLE], context, body),

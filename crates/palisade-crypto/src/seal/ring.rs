@@ -51,8 +51,8 @@ impl KeyRing {
     ///
     /// # Errors
     ///
-    /// Returns an error if the bytes are not such a value, were changed, belong to another key or context, or name a
-    /// version that is not in the ring.
+    /// Returns an error if the bytes are not such a value, were changed, belong to a different key or context, or name
+    /// a version that is not in the ring.
     pub fn open(&self, context: &[u8], sealed: &[u8]) -> Result<SecretBytes, SealError> {
         let (version, body) = split(sealed).ok_or(SealError::Malformed)?;
         let key = self.keys.get(&version).ok_or(SealError::UnknownVersion)?;

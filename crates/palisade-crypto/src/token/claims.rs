@@ -33,7 +33,7 @@ pub struct AccessClaims {
     pub exp: i64,
     /// When the user last proved their identity.
     pub auth_time: i64,
-    /// The methods that were used for that proof (RFC 8176).
+    /// The methods used for that proof (RFC 8176).
     pub amr: Vec<String>,
     /// The generation of the session's credentials that the token belongs to. A later generation replaces it.
     #[serde(rename = "gen")]

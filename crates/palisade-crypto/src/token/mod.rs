@@ -7,8 +7,8 @@
 //! - Keys come from the [`Verifier`]'s own set and from nowhere else: header members that contain or refer to keys are
 //!   refused, as is every member that Palisade itself does not write.
 //! - No claim is read before the signature has been verified.
-//! - Claims are strictly typed; a token with a claim missing, repeated, unknown or of another type
-//!   is refused. Expiry has no leeway.
+//! - Claims are strictly typed; a token with a claim missing, repeated, unknown or of the wrong type is refused. Expiry
+//!   has no leeway.
 //! - A token states who signed in, not that the session is still active: that is checked elsewhere,
 //!   on every request.
 
@@ -77,7 +77,7 @@ pub enum TokenError {
     UnknownKey,
     /// The signature is wrong, or the token's algorithm is not the algorithm of its key.
     BadSignature,
-    /// Correctly signed, but a claim is missing, unknown, of another type or of an unacceptable value; the text names
+    /// Correctly signed, but a claim is missing, unknown, of the wrong type or of an unacceptable value; the text names
     /// it.
     BadClaim(&'static str),
     /// The token is valid in every other respect, but has expired.

@@ -10,9 +10,9 @@ use super::{AuthenticationResponse, PublicKey, RelyingParty, UserVerification, W
 /// The values that a sign-in must match.
 #[derive(Clone, Copy, Debug)]
 pub struct AuthenticationExpectation<'a> {
-    /// The challenge that was sent, 16 bytes or more, used only for this sign-in.
+    /// The issued challenge, 16 bytes or more, used only for this sign-in.
     pub challenge: &'a [u8],
-    /// The user verification that was requested.
+    /// The requested user verification.
     pub user_verification: UserVerification,
 }
 

@@ -10,8 +10,8 @@ use super::{LONGEST_CLIENT_DATA, RelyingParty, WebauthnError};
 /// The minimum length of a challenge, in bytes (section 13.4.3).
 const SHORTEST_CHALLENGE: usize = 16;
 
-/// The members of `clientDataJSON` that are checked. Other members are ignored, as the specification requires; a member
-/// that is listed here and occurs twice is an error.
+/// The checked members of `clientDataJSON`. Other members are ignored, as the specification requires; a member listed
+/// here that occurs twice is an error.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ClientData {

@@ -8,7 +8,7 @@ use std::{error, fmt};
 pub enum WebauthnError {
     /// A part is longer than allowed.
     TooLarge,
-    /// A part isn't canonical base64url: it has padding, another alphabet or unused bits.
+    /// A part isn't canonical base64url: it has padding, a different alphabet or unused bits.
     BadEncoding,
     /// The response's `type` isn't `public-key`.
     WrongCredentialType,
@@ -22,7 +22,7 @@ pub enum WebauthnError {
     WrongChallenge,
     /// The origin isn't one of the relying party's.
     WrongOrigin,
-    /// The page was in a frame of another origin.
+    /// The page was in a frame with a different origin.
     CrossOrigin,
     /// The CBOR can't be read or doesn't have the expected structure.
     BadCbor,
@@ -34,7 +34,7 @@ pub enum WebauthnError {
     TrailingBytes,
     /// The authenticator data ends too early.
     TruncatedAuthenticatorData,
-    /// The authenticator data is for another RP ID.
+    /// The authenticator data is for a different RP ID.
     WrongRelyingParty,
     /// The authenticator didn't confirm that a user was present.
     UserNotPresent,

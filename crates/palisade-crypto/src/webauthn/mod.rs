@@ -10,7 +10,7 @@
 //! - Every input is bounded before it is decoded. CBOR may be nested eight levels deep at most, maps must not have
 //!   duplicate keys, no bytes may follow the data, and only canonical base64url is accepted.
 //! - A key is checked when it is registered: its type, curve, algorithm and point must agree, and the algorithm must be
-//!   one that was offered.
+//!   one of those offered.
 //! - An attestation statement is ignored unless the caller requests [`AttestationPolicy::Trusted`];
 //!   then only `packed` and `fido-u2f` with a chain to one of the given roots are accepted, and
 //!   self attestation, TPM, Android and Apple are refused.

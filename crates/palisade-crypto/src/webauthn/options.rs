@@ -1,4 +1,4 @@
-//! The options that are sent to browsers: the JSON of `PublicKeyCredentialCreationOptionsJSON` and
+//! The options sent to browsers: the JSON of `PublicKeyCredentialCreationOptionsJSON` and
 //! `PublicKeyCredentialRequestOptionsJSON` (sections 5.4 and 5.5), for
 //! `PublicKeyCredential.parseCreationOptionsFromJSON()` and `PublicKeyCredential.parseRequestOptionsFromJSON()`.
 
@@ -31,7 +31,7 @@ pub struct CredentialDescriptor {
 }
 
 impl CredentialDescriptor {
-    /// Creates a descriptor from the credential's id and the transports that were recorded at registration.
+    /// Creates a descriptor from the credential's id and the transports recorded at registration.
     #[must_use]
     pub fn new(id: &[u8], transports: &[String]) -> Self {
         let id = URL_SAFE_NO_PAD.encode(id);

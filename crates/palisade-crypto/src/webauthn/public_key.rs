@@ -164,7 +164,7 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// Parses an Ed25519 key (RFC 8037 2). Ed448 has the number -53, or -8 with another curve.
+/// Parses an Ed25519 key (RFC 8037 2). Ed448 has the number -53, or -8 with a different curve.
 fn octet_key(map: &Map, shape: &Shape) -> Result<ParsedPublicKey, WebauthnError> {
     if integer(map, CURVE)? != shape.curve {
         return Err(WebauthnError::UnsupportedAlgorithm);

@@ -15,11 +15,11 @@ const TRANSPORTS: [&str; 6] = ["ble", "hybrid", "internal", "nfc", "smart-card",
 /// The values that a registration must match.
 #[derive(Clone, Copy, Debug)]
 pub struct RegistrationExpectation<'a> {
-    /// The challenge that was sent, 16 bytes or more, used only for this registration.
+    /// The issued challenge, 16 bytes or more, used only for this registration.
     pub challenge: &'a [u8],
-    /// The user verification that was requested.
+    /// The requested user verification.
     pub user_verification: UserVerification,
-    /// The algorithms that were offered.
+    /// The offered algorithms.
     pub algorithms: &'a [Algorithm],
     /// Which attestation statements are trusted.
     pub attestation: &'a AttestationPolicy<'a>,
@@ -42,7 +42,7 @@ pub struct NewCredential {
     pub backup_eligible: bool,
     /// Whether it is backed up now.
     pub backed_up: bool,
-    /// The model of the authenticator, which is proven only with [`AttestationPolicy::Trusted`].
+    /// The model of the authenticator, which is verified only with [`AttestationPolicy::Trusted`].
     pub aaguid: [u8; 16],
     /// The format of the attestation statement.
     pub attestation: AttestationFormat,

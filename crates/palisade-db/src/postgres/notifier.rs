@@ -20,7 +20,7 @@ use crate::DbError;
 
 /// The channel on which processes wake each other.
 pub(super) const CHANNEL: &str = "palisade_feed";
-/// Changes that are committed within this time after a notification are announced with the next one.
+/// Changes committed within this time after a notification are announced with the next one.
 const GATHERED_FOR: Duration = Duration::from_millis(5);
 
 /// A task that sends notifications over a separate connection and stops when its last owner is dropped.

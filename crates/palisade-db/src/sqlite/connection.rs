@@ -45,7 +45,7 @@ impl Source {
         Ok(Self { path, statement_timeout, file })
     }
 
-    /// Checks that the file at the path is still the one that was opened first.
+    /// Checks that the file at the path is still the one opened first.
     ///
     /// SECURITY: otherwise, a replaced file would continue to be read and written although no one finds it, and what
     /// other processes revoke in the new file would stay valid here. Opening the new file while the old one is open

@@ -78,7 +78,7 @@ fn closed() -> DbError {
     DbError::unavailable("the database is being closed")
 }
 
-/// A guard that stops the statement of a read that was canceled halfway. Its connection is not reused.
+/// A guard that stops the statement of a read canceled halfway. Its connection is not reused.
 struct Borrowed {
     stop: Arc<AtomicBool>,
     finished: bool,

@@ -47,7 +47,7 @@ enum Command {
 
 type Acknowledgement = oneshot::Sender<Result<(), DbError>>;
 
-/// The groups that were opened, and how they ended.
+/// The opened groups, and how they ended.
 struct Groups {
     opened: AtomicU64,
     ended: AtomicU64,
@@ -356,7 +356,7 @@ impl Task {
     }
 
     /// SECURITY: after a failed commit, the transaction may still be open. If it were left open, the next group's
-    /// commit would store changes that were reported to this group's members as lost (test:
+    /// commit would store changes reported to this group's members as lost (test:
     /// a_group_that_cannot_commit_tells_every_member_and_stores_nothing).
     async fn reset(&mut self) {
         if let Some(mut connection) = self.connection.take() {

@@ -2,7 +2,7 @@
 //!
 //! [`TestDb`] is a fresh, empty database: a SQLite file in its own directory, or a separate database in a PostgreSQL
 //! cluster that the test process starts when the first test needs it. [`Cluster`] is a whole cluster for a test that
-//! stops it. Everything that is started here ends with the test process, even if that process is killed.
+//! stops it. Everything started here ends with the test process, even if that process is killed.
 
 #![expect(
     clippy::expect_used,

@@ -39,7 +39,7 @@ struct Waiting {
     bytes: usize,
     /// The number of lines since the start that were never written.
     dropped: u64,
-    /// The number of flushes that were requested, and how many of them are complete.
+    /// The number of requested flushes, and how many of them are complete.
     asked: u64,
     done: u64,
 }

@@ -1,4 +1,4 @@
-//! Challenges: proofs that were requested and are still outstanding.
+//! Challenges: requested proofs that are still outstanding.
 //!
 //! # Promises
 //!
@@ -6,7 +6,7 @@
 //! - It belongs to the client that it was created for, is valid for five minutes, accepts one correct response at most,
 //!   and allows five attempts. Attempts are counted before they are checked (a code that was accepted before doesn't
 //!   count). Simultaneous attempts, other processes and restarts give no additional attempts.
-//! - Every act that ends all sessions of a user also voids the user's challenges.
+//! - Every act that ends all of a user's sessions also voids the user's challenges.
 //!
 //! Tables: `challenges`.
 
@@ -74,8 +74,7 @@ impl Purpose {
 pub struct Client([u8; 32]);
 
 impl Client {
-    /// A client that isn't signed in, identified by its software and, in a browser, by a cookie that was set with the
-    /// challenge.
+    /// A client that isn't signed in, identified by its software and, in a browser, by a cookie set with the challenge.
     pub fn outside(app: &App, user_agent: Option<&str>, cookie: Option<&str>) -> Self {
         let (agent, cookie) = (user_agent.unwrap_or(""), cookie.unwrap_or(""));
         Self::named(app, &format!("client\0{cookie}\0{agent}"))
@@ -103,7 +102,7 @@ pub struct NewChallenge {
     pub client: Client,
     /// The digest of the bytes that a passkey must sign, if a passkey can answer the challenge.
     pub passkey: Option<[u8; 32]>,
-    /// Details that are returned when the challenge is answered.
+    /// Details returned when the challenge is answered.
     pub details: String,
 }
 
@@ -115,7 +114,7 @@ pub struct Challenge {
     pub user: Option<UserId>,
     /// The digest of the bytes that a passkey must sign, if a passkey can answer the challenge.
     pub passkey: Option<[u8; 32]>,
-    /// The details that were given when it was created.
+    /// The details provided when it was created.
     pub details: String,
 }
 
@@ -238,7 +237,7 @@ pub async fn close(change: &mut Change, challenge: &Challenge) -> Result<bool> {
     Ok(closed == 1)
 }
 
-/// SECURITY: a challenge that was created before an ending must not be answered after it (test:
+/// SECURITY: a challenge created before an ending must not be answered after it (test:
 /// a_challenge_dies_with_the_sessions).
 const BY_ACT: Ending = Ending {
     kind: Kind::Challenges,
@@ -264,7 +263,7 @@ async fn owners(app: &App, after: UserId, limit: i64) -> Result<Vec<UserId>> {
     Ok(rows.into_iter().map(|(user,)| user).collect())
 }
 
-/// Voids all challenges of a user.
+/// Voids all of a user's challenges.
 async fn void(change: &mut Change, user: UserId) -> Result<()> {
     change.run("delete from challenges where user_id = $1", args![user]).await?;
     Ok(())

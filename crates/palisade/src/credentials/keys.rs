@@ -2,8 +2,8 @@
 //!
 //! # Promises
 //!
-//! - The root key is never stored in the database. A database that was created under another root key is refused when
-//!   the server starts. New keys are never created silently for existing data.
+//! - The root key is never stored in the database. A database created under a different root key is refused when the
+//!   server starts. New keys are never created silently for existing data.
 //! - Rotation needs no pause: a retired key keeps verifying until everything it signed has expired.
 //!
 //! Tables: `keys`.
@@ -75,7 +75,7 @@ pub struct Keys {
 /// The keys that are in use at one time, for signing, verifying and sealing password hashes.
 pub struct Ring {
     tokens: Vec<Arc<TokenKey>>,
-    /// The verifier of tokens that were signed with a current key or a recently retired one.
+    /// The verifier of tokens signed with a current key or a recently retired one.
     pub verifier: Verifier,
     /// The key ring that seals password hashes.
     pub pepper: KeyRing,
@@ -139,10 +139,10 @@ pub async fn any(db: &ReadDb) -> Result<bool> {
     Ok(count > 0)
 }
 
-/// Creates missing keys, once. Refuses a database that was created under another root key.
+/// Creates missing keys, once. Refuses a database created under a different root key.
 ///
 /// # Errors
-/// Returns an error if the database was created under another root key (`keys.wrong_root`), or the database fails.
+/// Returns an error if the database was created under a different root key (`keys.wrong_root`), or the database fails.
 pub async fn prepare(app: &App) -> Result<()> {
     if create(app).await.is_err() {
         // Another process may have made them in the same moment; then there is nothing left to make.
@@ -211,7 +211,7 @@ async fn create_missing(change: &mut Change) -> Result<Vec<String>> {
     Ok(made)
 }
 
-/// Replaces the current signing keys. Tokens that were signed with the old ones stay valid until they expire.
+/// Replaces the current signing keys. Tokens signed with the old ones stay valid until they expire.
 ///
 /// # Errors
 /// Returns an error if the database fails.

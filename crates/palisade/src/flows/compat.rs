@@ -1,4 +1,4 @@
-//! Request formats of other servers, for clients that were written for them.
+//! Request formats of other servers, for clients written for them.
 //!
 //! # Promises
 //!

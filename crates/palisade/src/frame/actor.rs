@@ -14,7 +14,7 @@ pub struct Actor {
     pub kind: ActorKind,
     /// The signed-in user, if there is one.
     pub user: Option<UserId>,
-    /// The credential that was used.
+    /// The credential used.
     pub credential: Option<Credential>,
     /// The client's IP address.
     pub ip: Option<IpAddr>,

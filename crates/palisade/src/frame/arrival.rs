@@ -63,7 +63,7 @@ pub fn counted(decision: Decision, rule: &'static Rule) -> Result<Decision> {
     Err(error)
 }
 
-/// Returns the response headers for a limit that was applied.
+/// Returns the response headers for an applied limit.
 pub(crate) fn limit_headers(decision: &Decision) -> [(HeaderName, HeaderValue); 2] {
     let value = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
     [(RATELIMIT, value(decision.limit_field())), (RATELIMIT_POLICY, value(decision.policy_field()))]

@@ -17,20 +17,20 @@ pub struct CredentialKind {
     /// The name in the audit log, such as `session` or `api_key`. With the suffix `_id`, the name of the field in the
     /// revocation feed.
     pub name: &'static str,
-    /// Whether it is a session, which belongs to a person who can give a fresh proof of identity. Routes about
+    /// Whether it is a session, which belongs to a person who can provide a fresh proof of identity. Routes about
     /// sessions, passwords and factors accept no other kind. Only the kind of [`sessions`](crate::sessions) is a
     /// session.
     pub session: bool,
 }
 
-/// A credential that was used: its kind, its id, and the secret that was presented.
+/// A credential used by a caller: its kind, its id, and the presented secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credential {
     /// The kind.
     pub kind: &'static CredentialKind,
     /// The id of the session, the API key, or another object that the kind stores.
     pub id: Uuid,
-    /// The secret that was presented.
+    /// The presented secret.
     pub secret: SecretRef,
 }
 

@@ -5,9 +5,9 @@
 //! wakes it, and every 100 ms in any case.
 //!
 //! A restored database, or a standby that took over before it had received every commit, assigns the same numbers
-//! again. Each read therefore begins with the last row that was read before, which must still exist unchanged, and
-//! checks the table's epoch ([`ReadDb::epoch`]). If either differs, [`FeedPoll::changed`] is set, and the process
-//! discards all its caches.
+//! again. Each read therefore begins with the last row read before, which must still exist unchanged, and checks the
+//! table's epoch ([`ReadDb::epoch`]). If either differs, [`FeedPoll::changed`] is set, and the process discards all its
+//! caches.
 //!
 //! # Promises
 //!
@@ -40,7 +40,7 @@ pub const KEPT_FOR: Duration = Duration::from_secs(30 * 60);
 const LOST_AFTER: Duration = Duration::from_secs(10 * 60);
 /// How long to wait for a missing number: longer than any transaction may last.
 const GAP_LASTS: Duration = Duration::from_secs(20);
-/// The maximum number of times that a row is given another number, if other processes advance the sequence at the same
+/// The maximum number of times that a row is given a new number, if other processes advance the sequence at the same
 /// time.
 const TRIES: usize = 8;
 const PAGE: i64 = 5_000;

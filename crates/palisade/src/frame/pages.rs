@@ -36,7 +36,7 @@ impl Page {
         self.with_body(app, self.body)
     }
 
-    /// Returns the page with another body, given as HTML.
+    /// Returns the page with a different body, given as HTML.
     pub fn with_body(&self, app: &App, body: &str) -> Html {
         Html::new(&*app.random, |nonce| {
             let mut links = String::new();

@@ -72,7 +72,7 @@ impl Entry {
         self
     }
 
-    /// Adds a detail that is erased when the person is erased, such as an IP address or a name.
+    /// Adds a detail to be erased when the person is erased, such as an IP address or a name.
     #[must_use]
     pub fn personal(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.personal.insert(name, value.into());
@@ -352,7 +352,7 @@ impl Unchained {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds records that were committed.
+    /// Adds committed records.
     pub(crate) fn wrote(&self, records: impl IntoIterator<Item = EventId>) {
         let mut written = self.lock();
         let room = REMEMBERED.saturating_sub(written.len());

@@ -12,8 +12,8 @@
 //!
 //! # Promises
 //!
-//! - **What was ended can't come back.** A value that was read from the database before an ending may arrive here after
-//!   it. [`TombstoneCache`] detects and refuses such a value.
+//! - **What was ended can't come back.** A value read from the database before an ending may arrive here after it.
+//!   [`TombstoneCache`] detects and refuses such a value.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};

@@ -133,7 +133,7 @@ impl FieldError {
     }
 }
 
-/// An error that is returned to the caller.
+/// An error returned to the caller.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -392,7 +392,7 @@ pub fn not_signed_in() -> Error {
         .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
-/// Returns the error for a credential that is not valid: ended, expired, forged or of another kind (RFC 6750 section
+/// Returns the error for a credential that is not valid: ended, expired, forged or of the wrong kind (RFC 6750 section
 /// 3.1).
 pub fn bad_token() -> Error {
     Error::new(

@@ -125,7 +125,7 @@ async fn takes_writes(app: &App) -> bool {
 /// The caller's connection as the server sees it.
 #[derive(Serialize, JsonSchema)]
 struct Whoami {
-    /// The IP address of the client.
+    /// The client's IP address.
     ip: String,
     /// Whether a trusted proxy supplied the IP address.
     forwarded: bool,
@@ -169,7 +169,7 @@ struct LimitView {
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
 enum KeyView {
-    /// The IP address of the client; for IPv6 its /64 network.
+    /// The client's IP address; for IPv6 its /64 network.
     Ip,
     /// The account that acts or is acted on. For an email address without an account, it is the email address.
     Account,

@@ -13,7 +13,7 @@ pub const STEP: Duration = Duration::from_secs(30);
 /// The path at which challenges are answered.
 pub const MFA: &str = "/api/v1/auth/login/mfa";
 
-/// An authenticator app that was set up by typing the secret.
+/// An authenticator app set up by typing the secret.
 pub struct Phone(TotpSecret);
 
 impl Phone {

@@ -52,7 +52,7 @@ impl Why {
     }
 }
 
-/// Revokes a key of a user.
+/// Revokes one of a user's keys.
 ///
 /// # Errors
 /// Returns an error if the key is already revoked or belongs to another user (not found), or the database fails.
@@ -93,7 +93,7 @@ async fn owners(app: &App, after: UserId, limit: i64) -> Result<Vec<UserId>> {
     Ok(rows.into_iter().map(|(user,)| user).collect())
 }
 
-/// Revokes all keys of a user.
+/// Revokes all of a user's keys.
 async fn revoke_all(change: &mut Change, user: UserId, why: Why) -> Result<usize> {
     let now = change.now();
     let revoked: Vec<(ApiKeyId,)> = change

@@ -110,7 +110,7 @@ pub const PREFIX: &str = "pal_ak_";
 /// How long a tombstone is kept: longer than a read of the database may take. After that, the table shows that the key
 /// is revoked.
 const TOMBSTONE: Duration = Duration::from_secs(600);
-/// The maximum number of active keys of a user.
+/// The maximum number of active keys per user.
 const MOST_KEYS: i64 = 50;
 
 static MADE: EmailTemplate = EmailTemplate {
@@ -309,7 +309,7 @@ fn kept_key(row: KeyRow) -> KeptKey {
     KeptKey { key, revoked_at: row.revoked_at, revoked_because: row.revoked_because }
 }
 
-/// Returns every stored key of a user, newest first.
+/// Returns all of a user's stored keys, newest first.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -326,7 +326,7 @@ pub async fn kept(app: &App, user: UserId) -> Result<Vec<KeptKey>> {
     Ok(rows.into_iter().map(kept_key).collect())
 }
 
-/// Returns the active keys of a user, newest first.
+/// Returns a user's active keys, newest first.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -37,7 +37,7 @@ impl Account {
         Self { key: mac::keyed_digest(&secret, name).to_vec(), user, part: PASSWORD }
     }
 
-    /// Returns the account for guesses at the second factor of a user, by a client that knows the password.
+    /// Returns the account for guesses at a user's second factor by a client that knows the password.
     pub fn second_factor(app: &App, user: UserId) -> Self {
         Self { part: SECOND_FACTOR, ..Self::of(app, Some(user), "") }
     }

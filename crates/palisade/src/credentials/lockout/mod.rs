@@ -10,7 +10,7 @@
 //!   sign in, and other clients need a new password or an administrator.
 //! - Guesses at unknown email addresses are counted like those at known ones, with the same work.
 //!
-//! The end of the lock for unknown clients is also stored in the row of the user, where every request reads it.
+//! The end of the lock for unknown clients is also stored in the user's row, where every request reads it.
 //!
 //! Tables: `lockout_counts`.
 
@@ -46,7 +46,7 @@ pub const LOCKED: Event = Event {
     name: "lockout.locked",
     summary: "Too many wrong passwords or codes: sign-in is temporarily refused",
 };
-/// Every lock of a user was lifted.
+/// All of a user's locks were lifted.
 pub const UNLOCKED: Event = Event { name: "lockout.unlocked", summary: "A user was unlocked" };
 
 /// The slice's table of contents.
@@ -109,7 +109,7 @@ impl Admission {
     }
 }
 
-/// A guess that is refused without being checked.
+/// A guess refused without being checked.
 pub struct Refused {
     /// The time until which guesses are refused.
     pub until: Timestamp,
@@ -401,7 +401,7 @@ async fn never_judged(app: &App, place: &Place) -> Result<()> {
     change.commit_quietly("a guess that was never checked is given back").await
 }
 
-/// Lifts every lock of a user and clears all wrong guesses.
+/// Lifts all of a user's locks and clears all wrong guesses.
 ///
 /// # Errors
 /// Fails with 404, or if the database fails.

@@ -10,7 +10,7 @@ use crate::settings::Settings;
 pub(super) struct Makers(pub(super) Vec<Vec<u8>>);
 
 impl Makers {
-    /// Reads the certificates from the file that is named in the settings.
+    /// Reads the certificates from the file named in the settings.
     pub(super) fn read(settings: &Settings) -> Result<Self> {
         let Some(path) = &settings.mfa.attestation_roots else { return Ok(Self(Vec::new())) };
         let unusable = |why: &dyn std::fmt::Display| {

@@ -2,8 +2,7 @@
 //!
 //! # Promises
 //!
-//! - A user with a factor has no session that was started without one: setting up the first factor ends all such
-//!   sessions.
+//! - A user with a factor has no session started without one: setting up the first factor ends all such sessions.
 //! - A one-time code is valid during its step and for `mfa.totp_grace` after it. It works once, across restarts,
 //!   processes and simultaneous requests. A recovery code works once. A passkey's response belongs to one challenge.
 //! - Guesses are counted per account, whichever route they are sent to.
@@ -64,10 +63,10 @@ pub const ALTERED: Event = Event {
     name: "mfa.passkey_altered",
     summary: "A stored passkey differs from the one that its user registered: its row was changed in the database",
 };
-/// A signed-in user gave a wrong code or passkey.
+/// A signed-in user entered a wrong code or used a wrong passkey.
 pub const WRONG: Event =
     Event { name: "mfa.wrong", summary: "A wrong code or passkey was given within a session" };
-/// All factors of a user were removed by an administrator or the operator.
+/// All of a user's factors were removed by an administrator or the operator.
 pub const RESET: Event = Event { name: "mfa.reset", summary: "All second factors were removed" };
 
 /// The slice's table of contents.
@@ -178,8 +177,8 @@ impl Judged {
     }
 }
 
-/// Settles the counts for a proof that is refused: the guess, if one was admitted, and the attempt at the challenge
-/// that the proof answers. A proof that was accepted before counts as neither.
+/// Settles the counts for a refused proof: the guess, if one was admitted, and the attempt at the challenge that the
+/// proof answers. A previously accepted proof counts as neither.
 ///
 /// # Errors
 /// Returns an error if the database fails. The proof then stays counted.
@@ -214,7 +213,7 @@ pub fn wrong(given: &Given) -> Error {
     Error::bad_field("/code", "mfa.wrong_code", detail)
 }
 
-/// Reads the factors of a user, within a change.
+/// Reads a user's factors, within a change.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -240,7 +239,7 @@ async fn recount(change: &mut Change, user: UserId) -> Result<Factors> {
     Ok(factors)
 }
 
-/// Returns the methods by which a user with these factors can prove one.
+/// Returns the second-factor methods that a user with these factors can use.
 pub fn methods(factors: Factors) -> Vec<&'static str> {
     [
         (factors.passkeys > 0, "passkey"),
@@ -278,7 +277,7 @@ pub async fn judge(
     }
 }
 
-/// Checks a passkey that is used as the only factor. It must have verified its user.
+/// Checks a passkey used as the only factor. It must have verified its user.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -292,8 +291,8 @@ pub async fn verify_passwordless(
     passkeys::judge(change, user, answer, asked, UserVerification::Required).await
 }
 
-/// Applies the consequences of a new factor, in the change that stores it: records that the session has proved it, ends
-/// every session without one, and notifies the owner.
+/// Applies the consequences of a new factor, in the change that stores it: records that the factor was used in the
+/// session, ends every session without one, and notifies the owner.
 async fn added(change: &mut Change, caller: &Caller, proof: Proof, what: &str) -> Result<()> {
     let me = caller.signed_in()?;
     // SECURITY: before the user is read again, so that no request takes the session for one without the factor
@@ -332,7 +331,7 @@ async fn notify_owner(change: &mut Change, user: UserId, what: &str) -> Result<(
     mail::enqueue(change, &CHANGED_EMAIL, Content::to_user(user).with("what", what)).await
 }
 
-/// Removes every factor of a user and ends all their sessions, in a change that states the reason.
+/// Removes all of a user's factors and ends all their sessions, in a change that states the reason.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -410,7 +409,7 @@ const PASSWORDLESS_PASSKEYS: Ending = Ending {
     },
 };
 
-/// Removes every factor of a user on behalf of an administrator or the operator.
+/// Removes all of a user's factors on behalf of an administrator or the operator.
 ///
 /// # Errors
 /// Fails with 404, or if the database fails.

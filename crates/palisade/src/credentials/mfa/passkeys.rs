@@ -86,7 +86,7 @@ row_struct! {
     }
 }
 
-/// Returns the passkeys of a user, oldest first.
+/// Returns a user's passkeys, oldest first.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -274,11 +274,10 @@ fn context(user: UserId, credential: &[u8]) -> Vec<u8> {
     [user.0.as_bytes().as_slice(), credential].concat()
 }
 
-/// Returns the public key of a user's passkey, or `None` if it isn't the one that was stored when the passkey was
-/// registered.
+/// Returns the public key of a user's passkey, or `None` if it isn't the one stored when the passkey was registered.
 ///
-/// SECURITY: the key is sealed for its user and credential. A key that was moved to another row, or written without
-/// Palisade, can't be opened (test: a_passkey_that_was_moved_or_changed_in_the_database_opens_nothing).
+/// SECURITY: the key is sealed for its user and credential. A key moved to another row, or written without Palisade,
+/// can't be opened (test: a_passkey_that_was_moved_or_changed_in_the_database_opens_nothing).
 fn open(app: &App, user: UserId, credential: &[u8], sealed: &[u8]) -> Option<PublicKey> {
     let opened = key(app).open(&context(user, credential), sealed).ok()?;
     PublicKey::from_bytes(opened.expose()).ok()
@@ -456,7 +455,7 @@ pub(super) async fn judge(
     Ok(if used == 1 { Judged::Right(proof) } else { Judged::Used })
 }
 
-/// Returns whether a response is for the challenge that was created.
+/// Returns whether a response is for the issued challenge.
 fn is_for(answered: &[u8], asked: Option<[u8; 32]>) -> bool {
     let both = challenges::passkey_digest(answered).zip(asked);
     both.is_some_and(|(answered, asked)| secret::constant_time_eq(&answered, &asked))
@@ -469,7 +468,8 @@ fn note_refusal(change: &mut Change, user: UserId, row: PasskeyId, why: &Webauth
     tracing::debug!(%why, "a passkey was refused");
 }
 
-/// Stops each passkey of a user from being accepted as the only factor until it is used together with the new password.
+/// Stops each of a user's passkeys from being accepted as the only factor until it is used together with the new
+/// password.
 pub(super) async fn require_password(change: &mut Change, user: UserId) -> Result<()> {
     change
         .run("update passkeys set passwordless = $2 where user_id = $1", args![user, false])

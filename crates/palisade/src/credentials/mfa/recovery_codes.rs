@@ -85,13 +85,13 @@ pub(super) async fn use_code(
     Ok(Judged::Right(proof))
 }
 
-/// Deletes all codes of a user.
+/// Deletes all of a user's codes.
 pub(super) async fn forget(change: &mut Change, user: UserId) -> Result<()> {
     change.run("delete from recovery_codes where user_id = $1", args![user]).await?;
     Ok(())
 }
 
-/// Deletes the codes of a user that were created at `since` or later.
+/// Deletes a user's codes created at `since` or later.
 pub(super) async fn forget_since(
     change: &mut Change,
     user: UserId,
@@ -138,7 +138,7 @@ fn plain(code: &str) -> String {
         .collect()
 }
 
-/// Returns the digest that is stored for a code.
+/// Returns the stored digest of a code.
 fn digest(app: &App, user: UserId, code: &str) -> [u8; 32] {
     let plain = plain(code);
     let named = [user.0.as_bytes().as_slice(), plain.as_bytes()].concat();

@@ -165,7 +165,7 @@ pub(super) async fn forget(change: &mut Change, user: UserId) -> Result<()> {
     Ok(())
 }
 
-/// Deletes a secret that was set up at `since` or later, and any secret that is not confirmed yet.
+/// Deletes a secret set up at `since` or later, and any secret that is not confirmed yet.
 pub(super) async fn forget_since(
     change: &mut Change,
     user: UserId,
@@ -189,7 +189,7 @@ fn key(app: &App) -> SealingKey {
     app.root.derive("totp secrets")
 }
 
-/// SECURITY: the secret is sealed for its user, so a row that was moved to another user can't be opened (test:
+/// SECURITY: the secret is sealed for its user, so a row moved to another user can't be opened (test:
 /// a_secret_opens_for_its_user_alone).
 fn open(app: &App, user: UserId, sealed: &[u8]) -> Result<TotpSecret> {
     let opened = key(app).open(user.0.as_bytes(), sealed).map_err(Error::internal)?;

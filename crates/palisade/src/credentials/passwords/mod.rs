@@ -91,7 +91,7 @@ pub async fn notify_owner(change: &mut Change, user: UserId) -> Result<()> {
 pub struct Sealed(Vec<u8>);
 
 impl Sealed {
-    /// Restores a password that was sealed for a user who doesn't exist yet.
+    /// Restores a password sealed for a user who doesn't exist yet.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
@@ -195,7 +195,7 @@ pub enum Verdict {
     Right(Option<Hashed>),
 }
 
-/// Returns the stored password of a user.
+/// Returns a user's stored password.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -120,8 +120,8 @@ pub fn check_capacity(app: &App, slot: QueueSlot) -> Result<()> {
     app.state::<Hashing>().pool.check_capacity(caller(slot)).map_err(not_done)
 }
 
-/// Returns the number of hashes that were requested from this process since it started, including those for accounts
-/// that don't exist. Hashes that were refused because the queue was full aren't counted.
+/// Returns the number of hashes requested from this process since it started, including those for accounts that don't
+/// exist. Hashes refused because the queue was full aren't counted.
 pub fn hashes_asked_for(app: &App) -> u64 {
     app.state::<Hashing>().pool.accepted()
 }

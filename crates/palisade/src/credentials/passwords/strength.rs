@@ -2,7 +2,7 @@
 //!
 //! The estimator's work grows with the square of the length, and with the number of combinations in which symbols can
 //! be read as letters (`4` and `@` for a, `(`, `{`, `[` and `<` for c …): a text of 100 characters with all of these
-//! symbols takes seconds. The estimator also fails on keyboard walks of more than 28 keys. It is therefore given only
+//! symbols takes seconds. The estimator also fails on keyboard walks of more than 28 keys. It therefore receives only
 //! sections:
 //!
 //! - For a text that repeats a unit, whole units from its beginning. A partial unit at the end would look like new
@@ -12,9 +12,9 @@
 //! - In a section that could be read in too many ways, the rarest symbols are taken literally. The others, and all
 //!   digits, are still read as letters.
 //!
-//! A text that contains words of the person or the site must also be strong without them.
+//! A text that contains words specific to the person or the site must also be strong without them.
 //!
-//! `docs/decisions/0017` describes the alternatives that were tried.
+//! `docs/decisions/0017` describes the alternatives tried.
 
 use std::cmp::Reverse;
 
@@ -26,7 +26,7 @@ use super::rules::{LONGEST, fold};
 const STRETCH: usize = 28;
 /// The maximum cost of a section: the number of ways to read it, times its length squared.
 const BUDGET: usize = 20_000;
-/// The maximum length of a word of the person that is given to the estimator, whose numbers overflow with longer ones.
+/// The maximum length of a user-specific word passed to the estimator, whose numbers overflow with longer ones.
 const LONGEST_WORD: usize = 24;
 /// What the estimator reads as letters: the symbols for each letter, and how often each of them counts. `1`, `|` and
 /// `7` also stand for other letters, so each of them counts twice for one of these letters.
@@ -59,7 +59,7 @@ const RAREST_FIRST: [(char, char); 10] = [
     ('@', '\u{e240}'),
 ];
 
-/// The character that replaces a word of the person or the site when such words don't count.
+/// The character that replaces a word specific to the person or the site when such words don't count.
 const WORD: &str = "\u{e280}";
 
 /// The reason why a password is too weak.
@@ -126,7 +126,7 @@ fn judge_stretch(stretch: &str, words: &[&str], enough: u8) -> Result<(), Weak> 
     Ok(())
 }
 
-/// Returns the sections of a text that are judged.
+/// Returns the sections of a text to judge.
 fn stretches(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     let length = chars.len();
@@ -173,7 +173,7 @@ mod tests {
 
     use super::*;
 
-    /// Every sign that is read as a letter, and a word.
+    /// Every symbol read as a letter, and a word.
     const ALL_SIGNS: &str = "qwertyuiop4@8({[<369&!1|0$5+7%2\"*5";
 
     fn reaches_the_estimator_within_bounds(text: &str) {

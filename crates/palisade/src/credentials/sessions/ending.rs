@@ -12,7 +12,7 @@ use crate::id::{SessionId, UserId};
 use crate::record::{Entry, Event};
 use crate::{credentials, users};
 
-/// All sessions of a user were ended by an administrator or the operator.
+/// All of a user's sessions were ended by an administrator or the operator.
 pub const REVOKED: Event =
     Event { name: "sessions.revoked", summary: "All sessions of a user were ended" };
 
@@ -71,11 +71,11 @@ impl Why {
     }
 }
 
-/// The number of sessions that were ended.
+/// The number of ended sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended(pub usize);
 
-/// Ends one session of a user.
+/// Ends one of a user's sessions.
 ///
 /// # Errors
 /// Fails with 404, if it has ended or belongs to another user, or if the database fails.
@@ -145,7 +145,7 @@ async fn end_but(
     Ok(ended.len())
 }
 
-/// Ends the sessions of a user that were started with only a password.
+/// Ends a user's sessions that were started with only a password.
 async fn end_without_factor(change: &mut Change, user: UserId, why: Why) -> Result<usize> {
     let now = change.now();
     // SECURITY: (test: the_first_factor_ends_sessions_without_it)
@@ -172,7 +172,7 @@ pub async fn disable(mut change: Change, user: UserId) -> Result<()> {
     change.commit(users::DISABLED.about(user)).await
 }
 
-/// Ends all sessions of a user and revokes all their API keys, on behalf of an administrator or the operator.
+/// Ends all of a user's sessions and revokes all their API keys, on behalf of an administrator or the operator.
 ///
 /// # Errors
 /// Fails with 404, or if the database fails.

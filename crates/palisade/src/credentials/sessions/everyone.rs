@@ -15,7 +15,7 @@ use crate::users::{self, Authority};
 pub const ALL_REVOKED: Event =
     Event { name: "sessions.all_revoked", summary: "All sessions of every user were ended" };
 
-/// The number of accounts that are looked up at a time.
+/// The number of accounts looked up at a time.
 const PAGE: i64 = 200;
 
 /// The result of ending the sessions of every user.
@@ -23,7 +23,7 @@ const PAGE: i64 = 200;
 pub struct EndedAll {
     /// The number of accounts that had credentials to end.
     pub accounts: usize,
-    /// The number of sessions that were ended.
+    /// The number of ended sessions.
     pub sessions: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The stored sessions of a user: for the export, and for recognizing a device.
+//! A user's stored sessions: for the export, and for recognizing a device.
 
 use palisade_db::{Timestamp, args, row_struct};
 use schemars::JsonSchema;
@@ -18,7 +18,7 @@ row_struct! {
         pub id: SessionId,
         /// The name that the client gave itself.
         pub device_name: Option<String>,
-        /// The `User-Agent` of the client.
+        /// The client's `User-Agent`.
         pub user_agent: Option<String>,
         /// The IP address from which the user signed in.
         pub ip: Option<String>,
@@ -36,7 +36,7 @@ row_struct! {
     }
 }
 
-/// Returns every stored session of a user, newest first.
+/// Returns all of a user's stored sessions, newest first.
 ///
 /// # Errors
 /// Returns an error if the database fails.

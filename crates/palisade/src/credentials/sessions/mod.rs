@@ -228,7 +228,7 @@ pub struct NewSession {
     pub format: TokenFormat,
     /// The name that the client gave itself.
     pub device_name: Option<String>,
-    /// The `User-Agent` of the client.
+    /// The client's `User-Agent`.
     pub user_agent: Option<String>,
     /// The IP address from which the user signed in.
     pub ip: Option<IpAddr>,
@@ -389,7 +389,7 @@ pub struct SessionView {
     pub current: bool,
     /// The name that the client gave itself.
     pub device_name: Option<String>,
-    /// The `User-Agent` of the client.
+    /// The client's `User-Agent`.
     pub user_agent: Option<String>,
     /// The IP address from which the user signed in.
     pub ip: Option<String>,
@@ -420,7 +420,7 @@ row_struct! {
     }
 }
 
-/// Returns the active sessions of a user, newest first, at most 1,000.
+/// Returns a user's active sessions, newest first, at most 1,000.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -118,7 +118,7 @@ pub async fn renew(
     Ok(Issued { session, secret })
 }
 
-/// Adds a proof that the user has given to the earlier ones recorded in a session.
+/// Adds a proof of identity to the earlier ones recorded in a session.
 ///
 /// # Errors
 /// Fails with `sessions.ended`, or if the database fails.
@@ -135,7 +135,7 @@ pub async fn raise_level(
     Ok(())
 }
 
-/// Returns an active session of a user, and locks its row until the change ends.
+/// Returns one of a user's active sessions, and locks its row until the change ends.
 async fn lock_row(change: &mut Change, user: UserId, id: SessionId) -> Result<Session> {
     let row: Option<SessionRow> = change
         .maybe(
@@ -257,8 +257,8 @@ fn successor_key(secret: &SecretString) -> SealingKey {
 
 type Parent = (Option<Timestamp>, Option<Vec<u8>>, Option<[u8; 32]>, Option<Timestamp>);
 
-/// Handles a secret that was used before: returns the same successor within the grace period, and otherwise ends the
-/// session.
+/// Handles a secret that has already been used: returns the same successor within the grace period, and otherwise ends
+/// the session.
 async fn repeat(
     mut change: Change,
     session: Session,

@@ -84,7 +84,7 @@ pub(super) fn routes() -> Routes {
         )
 }
 
-/// The page behind the link that is sent to the new email address.
+/// The page behind the link sent to the new email address.
 const CONFIRM_PAGE: Page = Page {
     title: "Confirm your new email address",
     scripts: &["account.js"],
@@ -96,7 +96,7 @@ async fn confirm_page(State(app): State<App>) -> Html {
     CONFIRM_PAGE.show(&app)
 }
 
-/// The page behind the link that is sent to the old email address.
+/// The page behind the link sent to the old email address.
 const UNDO_PAGE: Page = Page {
     title: "Restore your account",
     scripts: &["account.js"],

@@ -44,7 +44,7 @@ pub const ASKED: Event =
 /// A user's email address was changed.
 pub const CHANGED: Event =
     Event { name: "recovery.email_changed", summary: "The email address of a user was changed" };
-/// A change of email address was undone with the link that was sent to the old one.
+/// A change of email address was undone with the link sent to the old one.
 pub const RESTORED: Event =
     Event { name: "recovery.email_restored", summary: "A change of email address was undone" };
 
@@ -113,8 +113,8 @@ static ANNOUNCE: EmailTemplate = EmailTemplate {
 /// The name of the template value that identifies the change of email address.
 const CHANGE: &str = "change";
 
-/// Records that a user requested another email address, and sends a link to it. Doesn't reveal whether the email
-/// address has an account.
+/// Records that a user requested a new email address, and sends a link to it. Doesn't reveal whether the email address
+/// has an account.
 ///
 /// # Errors
 /// Fails with `mail.off`; not found; or if the database fails.
@@ -266,7 +266,7 @@ async fn pending(app: &App, token: &SecretString) -> Result<Pending> {
     Ok(Pending { id, user, email, old_email, stored: Stored::new(user, sealed, generation) })
 }
 
-/// Changes the email address, with the account's password and the token that was sent to the new email address.
+/// Changes the email address, with the account's password and the token sent to the new email address.
 ///
 /// # Errors
 /// Fails with `recovery.bad_token`; `passwords.wrong`; `lockout.locked`; `users.email_taken`; 503 if the hashing queue
@@ -322,8 +322,8 @@ async fn count(app: &App, actor: &Actor, pending: &Pending) -> Result<Guess> {
     lockout::admit(app, actor, account, Client::Unknown).await?.counted(app)
 }
 
-/// Sets a user's email address and ends the credentials that the act ends, such as links that were sent to the previous
-/// email address.
+/// Sets a user's email address and ends the credentials that the act ends, such as links sent to the previous email
+/// address.
 async fn settle(change: &mut Change, act: End, email: &Email, verified: bool) -> Result<()> {
     let user = act.user;
     users::set_email(change, user, email, verified).await?;
@@ -344,7 +344,7 @@ async fn void_asked(change: &mut Change, user: UserId) -> Result<usize> {
     Ok(0)
 }
 
-/// Voids the undo links of changes of email address: those that were requested at `since` or later, or all of them.
+/// Voids the undo links of changes of email address: those requested at `since` or later, or all of them.
 async fn void_undoing(
     change: &mut Change,
     user: UserId,

@@ -12,7 +12,7 @@ use crate::error::{Kind, Result};
 use crate::http::{Routes, limit};
 use crate::limits::{Key, Rule};
 
-/// Limits exports, by account, because each one reads everything that is stored about the user.
+/// Limits exports, by account, because each one reads everything stored about the user.
 pub(super) const EXPORT: Rule = Rule {
     name: "export_account",
     burst: 5,

@@ -1,9 +1,8 @@
-//! The export: everything that is stored about a person, as one JSON object (GDPR articles 15 and
-//! 20).
+//! The export: everything stored about a person, as one JSON object (GDPR articles 15 and 20).
 //!
 //! # Promises
 //!
-//! - The export contains everything that is stored about a person.
+//! - The export contains everything stored about a person.
 
 mod http;
 
@@ -40,7 +39,7 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-/// All data that is stored about a user.
+/// All data stored about a user.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Export")]
 struct Export {
@@ -62,7 +61,7 @@ struct Export {
     activity: Vec<EventView>,
 }
 
-/// The number of events that are read at a time.
+/// The number of events read at a time.
 const PAGE: i64 = 1000;
 
 /// Gathers it.

@@ -5,7 +5,7 @@
 //!
 //! - No link removes a second factor, with one exception: if `mfa.recovery_delay` is set, a link does so after a
 //!   waiting period, and requires the password and access to the mailbox.
-//! - Until the factors are removed, the owner can cancel the removal with the link. Proving a factor or setting a new
+//! - Until the factors are removed, the owner can cancel the removal with the link. Using a factor or setting a new
 //!   password also cancels it.
 //!
 //! Tables: `factor_recoveries`.
@@ -102,9 +102,9 @@ macro_rules! unanswered {
     };
 }
 
-/// Records that a client that proved the password requested the removal of the factors of `user`, and notifies the
-/// owner. An earlier request remains pending and unchanged. Returns `false` if the challenge ended in the meantime: the
-/// password that it depends on may have been replaced, or the user deleted.
+/// Records that a client that presented the correct password requested the removal of the factors of `user`, and
+/// notifies the owner. An earlier request remains pending and unchanged. Returns `false` if the challenge ended in the
+/// meantime: the password that it depends on may have been replaced, or the user deleted.
 ///
 /// # Errors
 /// Fails with `recovery.factors_off`; `mail.off`; or if the database fails.
@@ -262,7 +262,7 @@ async fn void(change: &mut Change, user: UserId) -> Result<usize> {
     Ok(0)
 }
 
-/// Cancels the removal when the owner proves a factor, in the same change, because the factor isn't lost.
+/// Cancels the removal when the owner uses a factor, in the same change, because the factor isn't lost.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -24,8 +24,7 @@ use crate::feed::{Asked, Mark, Told};
 use crate::settings::TokenFormat;
 use crate::{keys, tokens};
 
-/// The `typ` of a page, which prevents a statement that was signed for one purpose from serving another (RFC 8725
-/// section 3.11).
+/// The `typ` of a page, which prevents a statement signed for one purpose from serving another (RFC 8725 section 3.11).
 const TYPE: &str = "revocations+jwt";
 /// How long a page is valid, in seconds.
 const BELIEVED_FOR: i64 = 10;
@@ -83,12 +82,12 @@ pub(super) struct EndedCredential {
     kind: &'static CredentialKind,
     id: Uuid,
     ended_at: Timestamp,
-    /// The time at which all access tokens that were issued before the ending have expired.
+    /// The time at which all access tokens issued before the ending have expired.
     until: Timestamp,
 }
 
 impl Serialize for EndedCredential {
-    /// Serializes the ending. The id is in a field that is named after the kind, such as `session_id`.
+    /// Serializes the ending. The id is in a field named after the kind, such as `session_id`.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut item = serializer.serialize_map(Some(4))?;
         item.serialize_entry("sequence", &self.sequence)?;
@@ -111,7 +110,7 @@ pub(super) struct Page {
     /// The position after which the page begins.
     after: Cursor,
     pub(super) items: Vec<EndedCredential>,
-    /// Every ending that was confirmed before this time is on this page or an earlier one, unless `more` is set.
+    /// Every ending confirmed before this time is on this page or an earlier one, unless `more` is set.
     pub(super) time: Timestamp,
     highest: i64,
     pub(super) next: Cursor,

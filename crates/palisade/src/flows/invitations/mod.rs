@@ -2,7 +2,7 @@
 //!
 //! # Promises
 //!
-//! - An invited account has no password until its owner chooses one with the link that was sent by email.
+//! - An invited account has no password until its owner chooses one with the link sent by email.
 //! - The link works once, within a week. It stops working when the password or the email address is changed, or when a
 //!   newer link is sent.
 //!

@@ -9,7 +9,7 @@ use crate::mail::{self, Content, for_people};
 use crate::sessions::{self, NewSession, Proof};
 use crate::users::{self, FirstTime};
 
-/// A user who has proved everything that the sign-in requires.
+/// A user who has presented everything that the sign-in requires.
 pub(super) struct Entering {
     pub(super) device: Device,
     pub(super) is_new_device: bool,

@@ -15,8 +15,8 @@
 //!   same status, same body, same work.
 //! - A session starts only if the password that was compared is still current, and the user may still sign in, when the
 //!   session is stored.
-//! - Every refusal of a password or factor that was checked is recorded as an event, and the owner is notified of a
-//!   sign-in from a new device.
+//! - Every refusal of a checked password or factor is recorded as an event, and the owner is notified of a sign-in from
+//!   a new device.
 //! - A new proof of identity gives the session new credentials. Its earlier ones are no longer valid.
 
 mod cookies;
@@ -94,7 +94,7 @@ pub struct Wanted {
 pub struct Attempt {
     /// The email address, as it was given.
     pub email: String,
-    /// The password, as it was given.
+    /// The password, as entered.
     pub password: SecretString,
     /// The token of a device that has signed in before.
     pub device_token: Option<SecretString>,

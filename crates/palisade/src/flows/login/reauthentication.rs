@@ -1,4 +1,4 @@
-//! Confirming the user's identity again within a session, with the strongest factor of the account.
+//! Confirming the user's identity again within a session, with the account's strongest factor.
 
 use palisade_crypto::secret::SecretString;
 use palisade_crypto::webauthn::AuthenticationResponse;
@@ -15,7 +15,7 @@ use crate::mfa::{self, Given, Judged};
 use crate::passwords;
 use crate::sessions::{self, Issued, Proof};
 
-/// A proof of identity that a signed-in user gives.
+/// A proof of identity presented by a signed-in user.
 pub(super) enum Shown {
     /// The password.
     Password(SecretString),

@@ -22,9 +22,9 @@ use crate::users::{self, Factors};
 
 const PREFIX: &str = "pal_mf_";
 
-/// What a client needs to prove a second factor.
+/// What a client needs to present a second factor.
 pub struct Challenged {
-    /// The token for this sign-in, which gives no other access.
+    /// The token for this sign-in, which grants no other access.
     pub token: SecretString,
     /// The methods with which the second factor can be presented.
     pub methods: Vec<&'static str>,
@@ -99,7 +99,7 @@ impl Challenged {
     }
 }
 
-/// An attempt to prove a second factor.
+/// An attempt to verify a second factor.
 pub(super) struct FactorAttempt {
     pub(super) token: SecretString,
     pub(super) given: Given,

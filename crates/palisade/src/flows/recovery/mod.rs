@@ -190,7 +190,7 @@ async fn replace(change: &mut Change, user: UserId, new: Link) -> Result<()> {
     Ok(())
 }
 
-/// Deletes the unused links of a user. Returns 0, because links aren't counted.
+/// Deletes a user's unused links. Returns 0, because links aren't counted.
 async fn void_links(change: &mut Change, user: UserId) -> Result<usize> {
     change
         .run("delete from recovery_tokens where user_id = $1 and used_at is null", args![user])

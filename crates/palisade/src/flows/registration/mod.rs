@@ -8,7 +8,8 @@
 //!   account.
 //! - If email verification is required, no account is created until the email address is verified by someone who knows
 //!   the password chosen at registration. A stranger who registers another person's email address gains nothing.
-//! - The link that verifies an email address stops working when its account gets another email address or is deleted.
+//! - The link that verifies an email address stops working when its account gets a different email address or is
+//!   deleted.
 //!
 //! Tables: `setup_links`, `registrations`.
 
@@ -92,7 +93,7 @@ const SETUP_LIVES: Duration = Duration::from_secs(30 * 60);
 pub struct Wanted {
     /// The email address.
     pub email: Email,
-    /// The password, as it was given.
+    /// The password, as entered.
     pub password: SecretString,
     /// The name.
     pub name: Option<String>,

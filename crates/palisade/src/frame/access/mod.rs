@@ -6,7 +6,7 @@
 //!
 //! - A route without an access value doesn't compile.
 //! - On a route that requires a credential, an invalid one is refused; it is never ignored in favor of another.
-//! - An unsafe request that is authenticated by a cookie needs proof of its origin.
+//! - An unsafe request authenticated by a cookie needs proof of its origin.
 //! - A process that has not read the feed within the last second refuses every request that requires a credential.
 
 mod lasting;
@@ -119,8 +119,8 @@ impl Access {
         self
     }
 
-    /// Requires a proof of identity within `sessions.fresh_for`, with the strongest factor of the account, so that a
-    /// person who finds a signed-in device can't call the route.
+    /// Requires a proof of identity within `sessions.fresh_for`, with the account's strongest factor, so that a person
+    /// who finds a signed-in device can't call the route.
     #[must_use]
     pub const fn fresh(mut self) -> Self {
         self.fresh = true;
@@ -143,7 +143,7 @@ impl Access {
     }
 
     /// Returns whether an API key may call the route. It may if the route requires a permission or its line allows API
-    /// keys, but never if a fresh proof of identity is required, which a key can't give.
+    /// keys, but never if a fresh proof of identity is required, which a key can't provide.
     pub const fn takes_keys(&self) -> bool {
         match self.who {
             Who::Anyone => true,

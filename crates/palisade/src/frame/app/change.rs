@@ -1,4 +1,4 @@
-//! The only way to change data: a write transaction that is attributed to an actor.
+//! The only way to change data: a write transaction attributed to an actor.
 //!
 //! # Promises
 //!
@@ -38,7 +38,7 @@ impl App {
     }
 
     /// Starts a change that also holds what it depends on, or what it ends, in addition to the account of `actor`.
-    /// Anything that was read earlier must be read again within the change.
+    /// Anything read earlier must be read again within the change.
     ///
     /// # Errors
     /// Fails like [`App::change`].
@@ -68,8 +68,8 @@ fn locks(actor: &Actor, holds: &[Hold]) -> Vec<Lock> {
     holds.iter().map(|hold| hold.lock()).chain(own).chain(roles).collect()
 }
 
-/// Refuses a change that is requested with a credential that has ended, with a permission that was lost, or with a
-/// proof that has become too old or too weak.
+/// Refuses a change requested with a credential that has ended, with a permission that was lost, or with a proof that
+/// has become too old or too weak.
 async fn still_there(change: &mut Change) -> Result<()> {
     let Some(credential) = change.actor.credential else { return Ok(()) };
     let user = change.actor.user.ok_or_else(bad_token)?;
@@ -105,7 +105,7 @@ async fn still_there(change: &mut Change) -> Result<()> {
     Ok(())
 }
 
-/// A write transaction that is attributed to an actor.
+/// A write transaction attributed to an actor.
 ///
 /// While it is open, nothing else may be read through [`Inner::db`](crate::app::Inner::db): on PostgreSQL, that would
 /// take a second connection while holding the first, and enough changes doing so at the same time would deadlock.

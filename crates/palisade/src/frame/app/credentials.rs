@@ -6,8 +6,8 @@
 //! # Promises
 //!
 //! - Only this module determines which kind a token belongs to, and a token belongs to at most one kind.
-//! - A change that is requested with a credential starts only if the credential's kind reports it as active, with the
-//!   secret that was presented.
+//! - A change requested with a credential starts only if the credential's kind reports it as active, with the presented
+//!   secret.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub struct Identity {
     pub authenticated_at: Timestamp,
     /// The level of that proof.
     pub proved_with: AuthLevel,
-    /// The strongest factor of the account, which a fresh proof requires.
+    /// The account's strongest factor, which a fresh proof requires.
     pub required_level: AuthLevel,
     /// Whether the user must set up a second factor before they do anything else.
     pub must_enrol: bool,
@@ -67,8 +67,8 @@ pub(crate) fn session_needed() -> Error {
 pub type IsAlive =
     for<'a> fn(&'a mut Change, UserId, Credential) -> BoxFuture<'a, Result<Option<LiveCredential>>>;
 
-/// Ends one credential of a user, in a change that holds the account exclusively, and records the event and the notice.
-/// The error is "not found" if it has ended or belongs to another user.
+/// Ends one of a user's credentials, in a change that holds the account exclusively, and records the event and the
+/// notice. The error is "not found" if it has ended or belongs to another user.
 pub type Revoke = for<'a> fn(&'a mut Change, UserId, Uuid) -> BoxFuture<'a, Result<()>>;
 
 /// Authenticates the sender of a token. The request is passed for other conditions that must match, such as the
@@ -122,7 +122,8 @@ pub struct CredentialForm {
 /// The state of the credential that a change depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveCredential {
-    /// When its user last proved their identity, and at which level. `None` if the credential can't give a fresh proof.
+    /// When its user last proved their identity, and at which level. `None` if the credential can't provide a fresh
+    /// proof.
     pub proved: Option<(Timestamp, AuthLevel)>,
     /// The permissions that it was created with. `None` means all of its user's permissions.
     pub permissions: Option<BTreeSet<String>>,
@@ -219,8 +220,7 @@ impl CredentialList {
         self.0.iter().find(|methods| methods.kind.name == kind.name)
     }
 
-    /// Returns the form of a token that was sent as text: in the `Authorization` header, or to be introspected or
-    /// revoked.
+    /// Returns the form of a token sent as text: in the `Authorization` header, or to be introspected or revoked.
     pub fn of_token(&self, token: &str) -> Option<(&CredentialMethods, &'static CredentialForm)> {
         let begins = |form: &CredentialForm| match form.shape {
             TokenShape::Prefix(prefix) => token.starts_with(prefix),

@@ -16,7 +16,7 @@
 //!    changes that share an account; one that holds it exclusively has no concurrent changes. Only the order of the
 //!    statements enforces it; `./test rigs pairs` detects deadlocks. Endings write in the order of
 //!    [`Kind::ALL`](super::Kind::ALL), holding the account exclusively.
-//! 4. Rows that are inserted and never waited for: `outbox`, `audit_events`, `feed`.
+//! 4. Rows inserted and never waited for: `outbox`, `audit_events`, `feed`.
 //!
 //! Columns of `users` that belong to other slices (factors, a lockout) are written together with the rows of those
 //! slices, while the user's row is locked.

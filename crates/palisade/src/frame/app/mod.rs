@@ -1,7 +1,7 @@
 //! The foundation of every part of a running Palisade.
 //!
 //! [`App`] holds the database, the clock, randomness, the settings and the root key, and starts each [`Change`], a
-//! write transaction that is attributed to an actor.
+//! write transaction attributed to an actor.
 //!
 //! The files of this folder depend on each other: an app hands out changes, a change applies its notices to the app,
 //! and the app lists what a change can end. Nothing else in the frame is part of that cycle.

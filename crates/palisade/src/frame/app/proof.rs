@@ -34,7 +34,7 @@ impl AuthLevel {
         }
     }
 
-    /// Returns the level with this name in the database. An unknown name gives the weakest level.
+    /// Returns the level with this name in the database. An unknown name yields the weakest level.
     pub fn parse(word: &str) -> Self {
         [Self::Code, Self::Passkey, Self::RecoveryCode]
             .into_iter()
@@ -42,7 +42,7 @@ impl AuthLevel {
             .unwrap_or(Self::Password)
     }
 
-    /// Returns the methods that prove at least this level.
+    /// Returns the methods that reach at least this level.
     pub fn methods(self) -> &'static [&'static str] {
         match self {
             Self::Password => &["password"],
@@ -52,7 +52,7 @@ impl AuthLevel {
     }
 }
 
-/// Checks that a proof is recent enough, and was given with the strongest factor of the account.
+/// Checks that a proof is recent enough, and was made with the account's strongest factor.
 ///
 /// # Errors
 /// Fails with `access.not_fresh`.

@@ -261,7 +261,7 @@ struct Watched {
     still: usize,
 }
 
-/// The maximum number of reported records that are kept in memory.
+/// The maximum number of reported records kept in memory.
 const REMEMBERED: usize = 10_000;
 /// While the chain can't continue, only one in this many passes looks for records, which is one every half minute.
 const PASSES_STILL: usize = 60;
@@ -271,7 +271,7 @@ impl Watch {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the highest head that was read.
+    /// Returns the highest head read so far.
     pub(super) fn seen(&self) -> Option<Head> {
         self.lock().seen
     }
@@ -333,9 +333,9 @@ impl Watch {
         watched.still = if still { watched.still.saturating_add(1) } else { 0 };
     }
 
-    /// Returns whether to look now for records that were committed but not yet seen in the chain. While the chain can't
-    /// continue, most passes skip this: the fault has been reported and lasts until someone acts, and the number of
-    /// records only grows.
+    /// Returns whether to look now for records committed but not yet seen in the chain. While the chain can't continue,
+    /// most passes skip this: the fault has been reported and lasts until someone acts, and the number of records only
+    /// grows.
     pub(super) fn looks_for_written(&self) -> bool {
         let watched = self.lock();
         watched.still == 0 || watched.still % PASSES_STILL == 1

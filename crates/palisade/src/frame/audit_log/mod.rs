@@ -8,8 +8,8 @@
 //!   and is compared with it.
 //! - The end of the chain is authenticated too (`audit_head`), and the chain continues only from there.
 //! - An altered or forged row is shown as such, and doesn't prevent other rows from being read or chained.
-//! - Destroying the key of a person erases what the log contains about them. An event records the erasure, and the log
-//!   still verifies. A key that is missing without such an event is reported.
+//! - Destroying a person's key erases what the log contains about them. An event records the erasure, and the log still
+//!   verifies. A key that is missing without such an event is reported.
 //!
 //! Tables: `audit_head`, `person_keys`.
 
@@ -37,7 +37,7 @@ pub(crate) use stored::{Stored, select_stored};
 /// A fault was found at the end of the log, or in records that are waiting to be chained.
 pub const FAULT_FOUND: Event =
     Event { name: "audit.fault_found", summary: "The audit log was tampered with" };
-/// The key of a person was destroyed.
+/// A person's key was destroyed.
 pub const PERSON_ERASED: Event = Event {
     name: "audit.person_erased",
     summary: "A person's data in the log was made unreadable",
@@ -69,7 +69,7 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-/// Destroys the key of a person: what the log contains about them can no longer be read, and the log still verifies. An
+/// Destroys a person's key: what the log contains about them can no longer be read, and the log still verifies. An
 /// event records the erasure; without this event, the key would be reported as missing.
 ///
 /// # Errors

@@ -90,7 +90,7 @@ async fn seal_before_the_end(app: &App, reporting: Reporting) -> Result<()> {
     sealed
 }
 
-/// The faults that are reported when they are found.
+/// The faults reported when they are found.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reporting {
     All,
@@ -282,7 +282,7 @@ async fn chain(app: &App, head: Head, records: &[(Uuid, String)]) -> Result<Opti
 /// Checks that the records committed by this process still exist, until they are chained. Returns whether it reported
 /// any as missing.
 ///
-/// SECURITY: otherwise, a record that is deleted before it is chained leaves no gap (test:
+/// SECURITY: otherwise, a record deleted before it is chained leaves no gap (test:
 /// a_record_deleted_before_it_is_chained_is_missed).
 async fn look_for(app: &App, written: Vec<Uuid>) -> Result<bool> {
     let unchained = app.state::<Unchained>();

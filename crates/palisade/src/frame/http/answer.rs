@@ -61,7 +61,7 @@ static ALWAYS: LazyLock<HeaderMap> = LazyLock::new(|| {
     headers
 });
 
-/// 200 with the JSON of a `T` that was serialized once and is reused.
+/// 200 with the JSON of a `T`, serialized once and reused.
 #[derive(Debug)]
 pub struct Written<T> {
     json: Bytes,
@@ -91,7 +91,7 @@ impl<T> IntoResponse for Written<T> {
     }
 }
 
-/// 201 with the object that was created.
+/// 201 with the created object.
 pub struct Created<T>(pub T);
 
 impl<T: Serialize> IntoResponse for Created<T> {

@@ -33,7 +33,7 @@ const UNMARKED: &str = "A trusted proxy did not state whether the client used HT
     X-Forwarded-Proto. nginx: proxy_set_header X-Forwarded-Proto $scheme; HAProxy: http-request \
     set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]. Caddy and Traefik set it by default.";
 
-/// The connection that is assumed for a request that didn't come through a listener.
+/// The connection assumed for a request that didn't come through a listener.
 const NOWHERE: Connection = {
     let unspecified = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
     Connection { peer: unspecified, local: unspecified, tls: false }

@@ -319,7 +319,7 @@ pub struct List<T> {
 }
 
 impl<T> List<T> {
-    /// Builds a page from the `limit + 1` items that were queried.
+    /// Builds a page from the `limit + 1` queried items.
     pub fn page(mut items: Vec<T>, paging: &Paging, cursor: impl Fn(&T) -> Cursor) -> Self {
         let more = items.len() > paging.size();
         items.truncate(paging.size());

@@ -58,7 +58,7 @@ pub struct Caller {
     /// The number of the caller's group, for example derived from an IP address prefix. Callers with the same number
     /// share their turns.
     pub group: u64,
-    /// The lane of the caller.
+    /// The caller's lane.
     pub lane: Lane,
 }
 

@@ -57,8 +57,8 @@ struct LaneQueue<S> {
     groups: HashMap<u64, VecDeque<Waiting<S>>>,
     /// Groups that began to wait and weren't served recently, in the order of arrival.
     fresh: VecDeque<u64>,
-    /// Groups that were served, with the next one in front. A group without work is removed only when its turn comes,
-    /// so it can't become fresh again immediately.
+    /// Groups already served, with the next one in front. A group without work is removed only when its turn comes, so
+    /// it can't become fresh again immediately.
     turns: VecDeque<u64>,
     fresh_was_last: bool,
     waiting: usize,

@@ -23,7 +23,7 @@ pub(super) fn work<S>(shared: &Shared<S>) {
     }
 }
 
-/// Runs one job, with a scratch value that was used before, if there is one. Returns the CPU time that the job took.
+/// Runs one job, with a previously used scratch value, if there is one. Returns the CPU time that the job took.
 ///
 /// The job is dropped at the end, together with the password that it contains.
 fn run<S>(shared: &Shared<S>, taken: Taken<S>) -> CoreTime {
@@ -151,7 +151,7 @@ const CROWDED: u32 = 2;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Does a piece of work at normal priority whenever the other threads make no progress: one that is waiting while
-/// nothing is finished, or, for a second time, one that was taken long ago.
+/// nothing is finished, or, for a second time, one taken long ago.
 ///
 /// SECURITY: at their low priority, the other threads get hardly any time on a core that other work, such as refusals,
 /// keeps busy. Without this thread, no one could sign in (test: work_goes_on_when_the_threads_get_nowhere).

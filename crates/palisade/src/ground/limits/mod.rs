@@ -24,7 +24,7 @@ use std::time::Duration;
 use buckets::Buckets;
 pub use key::{LimitKey, ip_group};
 
-/// The maximum number of keys that are stored for each rule, unless [`Limiter::with_capacity`] sets another number.
+/// The maximum number of keys stored for each rule, unless [`Limiter::with_capacity`] sets a different number.
 pub const KEYS_PER_RULE: usize = 100_000;
 
 /// The kind of key by which a rule counts attempts.
@@ -34,7 +34,7 @@ pub enum Key {
     Ip,
     /// The account that acts or is acted on.
     Account,
-    /// The API key that is used.
+    /// The API key used.
     ApiKey,
 }
 

@@ -34,7 +34,7 @@ pub(super) enum Preset {
     SameAs(&'static str),
     /// The path of a file in the data directory, after a prefix.
     InDataDirectory { prefix: &'static str, file: &'static str },
-    /// One value when another setting is set, another when it isn't.
+    /// One value when another setting is set, a different one when it isn't.
     IfSet { key: &'static str, then: &'static str, otherwise: &'static str },
     /// The value of the limit rule itself; the text is an example.
     OfRule(&'static str),
@@ -340,7 +340,7 @@ catalogue! {
     Limits at "limits." {
         enabled: bool = Fixed("true"),
             "Whether requests are rate limited. Can be switched off in development only.";
-        /// The rules by name: every rule that was passed to the loader.
+        /// The rules by name: every rule passed to the loader.
         part rules: BTreeMap<&'static str, LimitRule> = Reader::limit_rules;
     }
 

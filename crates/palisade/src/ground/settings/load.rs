@@ -165,8 +165,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Returns the text of the setting whose key in the catalogue is `key`: the value that was read, or else the one
-    /// that was given, or else the default.
+    /// Returns the text of the setting whose key in the catalogue is `key`: the value read, or else the given one, or
+    /// else the default.
     fn text(&self, key: &str) -> Option<String> {
         if let Some(read) = self.effective.iter().find(|effective| effective.key == key) {
             return Some(read.value.clone());

@@ -69,7 +69,7 @@ pub struct Sources<'a> {
     pub file: Option<(PathBuf, String)>,
     /// The limit rules that exist, with their defaults.
     pub limit_rules: &'a [LimitDefault],
-    /// Reads a file that is named by a variable ending in `_FILE`.
+    /// Reads a file named by a variable ending in `_FILE`.
     pub read_file: &'a dyn Fn(&Path) -> io::Result<String>,
 }
 
@@ -97,7 +97,7 @@ pub struct LimitDefault {
     pub per: Duration,
 }
 
-/// Settings that were read without a problem.
+/// Settings read without a problem.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The settings.

@@ -104,7 +104,7 @@ words! {
 words! {
     /// How much an Argon2id password hash costs.
     PasswordCost, "`standard`, `light` or `custom`" {
-        /// The cost that is recommended for servers.
+        /// The recommended cost for servers.
         Standard = "standard",
         /// The minimum that OWASP's password storage cheat sheet accepts.
         Light = "light",

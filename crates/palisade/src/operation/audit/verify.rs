@@ -1,8 +1,7 @@
 //! Verification of the whole log.
 //!
 //! The records are read page by page outside any transaction, so verifying a log of any length takes little memory and
-//! blocks nothing. Records that are chained in the meantime have positions above the head with which the verification
-//! began.
+//! blocks nothing. Records chained in the meantime have positions above the head with which the verification began.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +15,7 @@ use crate::id::UserId;
 use crate::record::{AuditKeys, Read, Record, person_key};
 
 const PAGE: i64 = 500;
-/// The maximum number of erased persons that are kept in memory.
+/// The maximum number of erased persons kept in memory.
 const REMEMBERED: usize = 10_000;
 
 /// The fault at the first bad record of the log.

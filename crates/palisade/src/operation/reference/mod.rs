@@ -3,7 +3,7 @@
 //!
 //! # Promises
 //!
-//! - The description is generated from the routes that are served; there is no second list.
+//! - The description is generated from the served routes; there is no second list.
 //! - The page loads nothing from another host, has the same strict content security policy as every other page, and
 //!   keeps the tokens that it receives in memory only.
 

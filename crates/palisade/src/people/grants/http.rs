@@ -56,8 +56,8 @@ pub(super) fn routes() -> Routes {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct GrantBody {
-    /// The actions that the subject may perform. They replace the actions that were granted earlier. `share` allows the
-    /// subject to grant the actions that it holds.
+    /// The actions that the subject may perform. They replace the actions granted earlier. `share` allows the subject
+    /// to grant the actions that it holds.
     #[schemars(with = "Vec<Action>", length(min = 1, max = 50))]
     actions: Vec<String>,
     /// When the grant expires. Omit for a grant that does not expire.

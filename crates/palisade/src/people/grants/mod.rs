@@ -320,7 +320,7 @@ fn latest(rows: Vec<(String, Option<Timestamp>)>) -> Held {
     held
 }
 
-/// Returns the actions that were granted to a subject on a resource, read within a change.
+/// Returns the actions granted to a subject on a resource, read within a change.
 ///
 /// # Errors
 /// Returns an error if the database fails.

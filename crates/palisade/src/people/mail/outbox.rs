@@ -159,7 +159,7 @@ async fn note(app: &App, taken: &Taken, problem: Option<String>) -> Result<()> {
     change.commit(entry.detail("problem", problem)).await
 }
 
-/// Deletes emails that were sent or given up long ago.
+/// Deletes emails sent or given up long ago.
 pub(super) async fn prune(app: &App) -> Result<()> {
     let before = app.clock.now().minus(KEPT_FOR);
     let sql = "delete from outbox where next_try_at is null and created_at < $1";

@@ -18,8 +18,7 @@ pub enum Authority {
     User {
         /// The user's id.
         id: UserId,
-        /// Whether the user holds the role [`ADMIN`], which allows everything, including permissions that are added
-        /// later.
+        /// Whether the user holds the role [`ADMIN`], which allows everything, including permissions added later.
         admin: bool,
         /// The roles that the user holds.
         roles: Vec<String>,
@@ -30,7 +29,7 @@ pub enum Authority {
 
 impl Authority {
     /// Returns the current authority of the actor of a change. The roles are read within the change, which holds what
-    /// they depend on. Rights that were taken away while the change waited don't count.
+    /// they depend on. Rights taken away while the change waited don't count.
     ///
     /// # Errors
     /// Returns an error if the caller is not signed in or the database fails.

@@ -145,8 +145,8 @@ fn fold_once(text: &str) -> String {
     lower.nfkc().filter(|c| *c != '\u{307}').collect()
 }
 
-/// Returns the form of a name that is used to search for a person. It is truncated, because some characters expand to
-/// 18 characters, for which an index has no room.
+/// Returns the form of a name used to search for a person. It is truncated, because some characters expand to 18
+/// characters, for which an index has no room.
 pub(super) fn name_key(name: &str) -> String {
     fold(name).chars().take(200).collect()
 }

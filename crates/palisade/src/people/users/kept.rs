@@ -8,8 +8,8 @@ use crate::app::Change;
 use crate::error::Result;
 use crate::id::UserId;
 
-/// Stores the factors of a user. The slice `mfa` calls this in the change that adds or removes one, while the user is
-/// held ([`lock_row`](super::lock_row)).
+/// Stores a user's factors. The slice `mfa` calls this in the change that adds or removes one, while the user is held
+/// ([`lock_row`](super::lock_row)).
 ///
 /// # Errors
 /// Returns an error if the database fails.

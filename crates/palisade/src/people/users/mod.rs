@@ -8,7 +8,7 @@
 //!   that they hold themselves ([`Authority`]).
 //! - A service account never signs in, receives no email and doesn't count as the last administrator.
 //!
-//! Facts that other slices own and every request needs are stored in the row of the user ([`set_factors`],
+//! Facts that other slices own and every request needs are stored in the user's row ([`set_factors`],
 //! [`set_locked_until`]).
 //!
 //! Tables: `users`, `user_roles`, `role_permissions`.
@@ -155,7 +155,7 @@ pub const ADMIN: &str = "admin";
 /// The role of all users. It has no permissions at first.
 pub const USER: &str = "user";
 
-/// The factors of a user in addition to the password.
+/// A user's factors in addition to the password.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Factors {
     /// Whether an authenticator app is set up.
@@ -265,7 +265,7 @@ impl User {
 /// The permissions of all modules, by name.
 pub struct AllPermissions(pub Arc<BTreeSet<String>>, pub Vec<Permission>);
 
-/// Checks the name of a person: 1 to 200 characters, none of them a control character.
+/// Checks a person's name: 1 to 200 characters, none of them a control character.
 ///
 /// # Errors
 /// Fails with `name.invalid`.
@@ -348,7 +348,7 @@ async fn is_reserved(change: &mut Change, email: &Email) -> Result<bool> {
     Ok(false)
 }
 
-/// Returns the current state of a user, from memory if it is cached.
+/// Returns a user's current state, from memory if it is cached.
 ///
 /// # Errors
 /// Returns an error if the database is needed and doesn't respond.

@@ -42,7 +42,7 @@ pub struct UserView {
     mfa: FactorsView,
 }
 
-/// The second factors of a user.
+/// A user's second factors.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Factors")]
 pub(super) struct FactorsView {

@@ -131,7 +131,8 @@ struct Said {
     http: bool,
 }
 
-/// Returns the schemes that the forwarded headers name, or `None` if a header can't be read or names another scheme.
+/// Returns the schemes that the forwarded headers name, or `None` if a header can't be read or names a different
+/// scheme.
 fn said(headers: &HeaderMap) -> Option<Said> {
     let mut said = Said::default();
     let mut note = |scheme: &str| {

@@ -32,7 +32,7 @@ const BUSY: u64 = 3;
 /// milliseconds.
 const PHASE_BITS: u32 = 2;
 const PHASE_MASK: u64 = (1 << PHASE_BITS) - 1;
-/// The maximum buffer capacity that is kept for the next head.
+/// The maximum buffer capacity kept for the next head.
 const KEPT_ROOM: usize = 4096;
 /// How many more bytes from a refused peer are read, so that the peer can read the response.
 const LINGER: usize = 8 * 1024 * 1024;
@@ -107,8 +107,8 @@ impl Progress {
 
     /// Returns when to check again, or `None` if a deadline has passed.
     ///
-    /// No deadline that is set after `now` can be nearer than the shortest one of `patience`, so checking that often
-    /// finds each one on time.
+    /// No deadline set after `now` can be nearer than the shortest one of `patience`, so checking that often finds each
+    /// one on time.
     pub(super) fn next_check(&self, patience: &Patience, now: Instant) -> Option<Instant> {
         let word = self.phase.load(Ordering::Relaxed);
         let since = word >> PHASE_BITS;
@@ -171,7 +171,7 @@ impl Progress {
         }
     }
 
-    /// Keeps the bytes that were read of a head. The parser's own buffer limits their number.
+    /// Keeps the bytes of a head read so far. The parser's own buffer limits their number.
     fn keep(&self, bytes: &[u8]) {
         self.head.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
     }
@@ -242,7 +242,7 @@ pub(super) enum Why {
     TooSlow,
 }
 
-/// A function that creates the response to the head that was read last.
+/// A function that creates the response to the most recently read head.
 pub(super) type Answering = Box<dyn Fn(Why) -> Bytes + Send>;
 
 /// A stream that reports its progress and replaces the parser's own responses.

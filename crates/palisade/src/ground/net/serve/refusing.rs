@@ -18,9 +18,9 @@ use http_body_util::BodyExt as _;
 use super::Connection;
 use crate::error::{Error, Kind};
 
-/// The maximum length of a path that is logged.
+/// The maximum length of a logged path.
 const LONGEST_PATH: usize = 1024;
-/// The size that is counted for a header in addition to its name and value (RFC 9113 section 6.5.2).
+/// The size counted for a header in addition to its name and value (RFC 9113 section 6.5.2).
 const HEADER_OVERHEAD: usize = 32;
 
 /// A request that the listener refuses.

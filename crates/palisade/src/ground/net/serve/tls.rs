@@ -114,7 +114,7 @@ fn read(path: &Path, secret: bool) -> Result<Vec<u8>, TlsError> {
     Ok(content)
 }
 
-/// SECURITY: checks the opened file, not its path, so that the file that is checked is the one that is read (test:
+/// SECURITY: checks the opened file, not its path, so that the checked file is the one read (test:
 /// a_key_open_to_others_is_refused).
 #[cfg(unix)]
 fn refuse_if_open_to_others(path: &Path, file: &File) -> Result<(), TlsError> {
