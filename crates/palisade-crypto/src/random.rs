@@ -23,8 +23,7 @@ impl Random for OsRandom {
     /// so continuing would not be safe.
     #[expect(
         clippy::disallowed_methods,
-        reason = "the only place that requests randomness from \
-                                                   the operating system"
+        reason = "the only place that requests randomness from the operating system"
     )]
     #[expect(clippy::panic, reason = "without randomness no key, token or nonce can be created")]
     fn fill(&self, bytes: &mut [u8]) {

@@ -115,7 +115,7 @@ impl fmt::Display for RootKeyError {
         formatter.write_str(match self {
             Self::Empty => {
                 "the root key is empty; provide the whole line that was generated, \
-                            palisade-root-key-v1.…"
+                 palisade-root-key-v1.…"
             }
             Self::WrongForm => {
                 "this is not a root key; a root key is palisade-root-key-v1. followed by 43 \

@@ -150,8 +150,7 @@ fn facts(sql: &'static str) -> Result<Facts, DbError> {
     let facts = Facts { parameters: parameters(sql)?, may_change: may_change(sql) };
     if controls_transaction(sql) {
         return Err(DbError::wrong(
-            "a statement can't begin or end a transaction; use the methods \
-                                   of Db and Tx",
+            "a statement can't begin or end a transaction; use the methods of Db and Tx",
         ));
     }
     KNOWN.write().unwrap_or_else(PoisonError::into_inner).insert(place, facts);

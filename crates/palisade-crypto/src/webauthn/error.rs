@@ -103,8 +103,7 @@ impl fmt::Display for WebauthnError {
             Self::UserNotPresent => "the authenticator didn't confirm that a user was present",
             Self::UserNotVerified => "the authenticator didn't verify its user",
             Self::BackedUpButNotEligible => {
-                "the credential is backed up but not eligible for \
-                                             backup"
+                "the credential is backed up but not eligible for backup"
             }
             Self::BackupEligibilityChanged => "the credential's eligibility for backup has changed",
             Self::NoCredentialData => "the registration contains no credential",
@@ -122,13 +121,11 @@ impl fmt::Display for WebauthnError {
             Self::UnknownAttestation => "the attestation format is unknown",
             Self::BadAttestation => "the attestation is malformed or wrong",
             Self::BadAttestationCertificate => {
-                "the attestation's certificate breaks the rules for \
-                                                its format"
+                "the attestation's certificate breaks the rules for its format"
             }
             Self::AttestationRequired => "a trusted attestation is required",
             Self::UntrustedAttestation => {
-                "the attestation's certificates don't chain to a trusted \
-                                           root"
+                "the attestation's certificates don't chain to a trusted root"
             }
             Self::AttestationExpired => "an attestation certificate isn't valid yet or has expired",
         })

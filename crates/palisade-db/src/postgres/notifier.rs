@@ -44,8 +44,10 @@ impl Notifier {
             loop {
                 woken.notified().await;
                 if let Err(cause) = send(&sending, limit, &notify).await {
-                    tracing::debug!(%cause, "a notification was not sent; other processes find the \
-                                             change at their next poll");
+                    tracing::debug!(
+                        %cause,
+                        "a notification was not sent; other processes find the change at their next poll"
+                    );
                 }
                 tokio::time::sleep(GATHERED_FOR).await;
             }

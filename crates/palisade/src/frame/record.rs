@@ -256,8 +256,10 @@ async fn seal_personal(
             let key = wrapped.and_then(|wrapped| person_key(keys, person, &wrapped).ok());
             if key.is_none() {
                 // A row that was tampered with stops no other work; `verify` names it.
-                tracing::error!(%person, "a person's key can't be opened; the event is stored \
-                                          without its personal part");
+                tracing::error!(
+                    %person,
+                    "a person's key can't be opened; the event is stored without its personal part"
+                );
             }
             Ok(key.map(|key| key.seal(&*keys.random, context, &text)))
         }

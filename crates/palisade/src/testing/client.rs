@@ -105,8 +105,7 @@ impl Client<'_> {
         let told = by_mail.iter().any(|prefix| answer.raw.contains(prefix));
         assert!(
             !told || path == "/mailbox",
-            "{method} {path} returns a token that is only sent by \
-                                              mail"
+            "{method} {path} returns a token that is only sent by mail"
         );
         answer
     }

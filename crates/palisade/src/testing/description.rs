@@ -91,10 +91,7 @@ impl Description {
                     let media = media.unwrap_or_else(|| panic!("{what} has no media type"));
                     let media = media.split(';').next().unwrap();
                     let schema = content.get(media).unwrap_or_else(|| {
-                        panic!(
-                            "{what} has the media type {media}, which \
-                                                                              is not described"
-                        )
+                        panic!("{what} has the media type {media}, which is not described")
                     });
                     self.fits(&schema["schema"], &body, &what);
                 }
@@ -105,8 +102,7 @@ impl Description {
                 let named = detail.contains(&format!("`{code}`"));
                 assert!(
                     named,
-                    "{what} has the code {code}, which its description does not name: \
-                                {detail}"
+                    "{what} has the code {code}, which its description does not name: {detail}"
                 );
             }
         } else {

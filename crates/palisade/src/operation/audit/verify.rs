@@ -209,8 +209,8 @@ impl Walk<'_> {
                 .one("select count(*) from person_keys where user_id = $1", args![about])
                 .await?;
             if keys > 0 {
-                let detail = "the key of the person whose erasure this record reports has \
-                              reappeared";
+                let detail =
+                    "the key of the person whose erasure this record reports has reappeared";
                 return Ok(Some(self.fault(FaultKind::Inserted, index, id, detail)));
             }
         }

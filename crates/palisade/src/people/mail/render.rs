@@ -88,10 +88,9 @@ impl EmailTemplates {
         };
         let text = write(format!("{}.txt", template.name))?;
         let (subject, text) = text.split_once('\n').ok_or("the text has no subject")?;
-        let subject = subject.strip_prefix("Subject: ").ok_or(
-            "the first line of the text does not \
-                                                               start with 'Subject: '",
-        )?;
+        let subject = subject
+            .strip_prefix("Subject: ")
+            .ok_or("the first line of the text does not start with 'Subject: '")?;
         let html = write(format!("{}.html", template.name))?;
         // A line break would end the header.
         let subject = subject.chars().filter(|c| !c.is_control()).take(200).collect();

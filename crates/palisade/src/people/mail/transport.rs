@@ -158,9 +158,9 @@ fn problem(error: &lettre::transport::smtp::Error) -> String {
     match error.status() {
         Some(code) => format!("the mail server replied with {code}"),
         None if error.is_timeout() => "the mail server took too long to respond".to_owned(),
-        None if error.is_tls() => "a verified TLS connection to the mail server can't be \
-                                   established"
-            .to_owned(),
+        None if error.is_tls() => {
+            "a verified TLS connection to the mail server can't be established".to_owned()
+        }
         None => "the mail server can't be reached".to_owned(),
     }
 }

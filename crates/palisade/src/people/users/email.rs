@@ -54,8 +54,7 @@ impl Email {
         // A domain grows when it is written in ASCII.
         if written.len() > LONGEST {
             return broken(
-                "An email address can be at most 254 bytes long, with its domain in \
-                           ASCII.",
+                "An email address can be at most 254 bytes long, with its domain in ASCII.",
             );
         }
         Ok(Self { key: format!("{}@{ascii}", fold(local)), written })
