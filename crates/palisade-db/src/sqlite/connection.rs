@@ -101,8 +101,6 @@ impl Connection {
             .pragma("trusted_schema", "off")
             .pragma("query_only", if purpose == Use::Reading { "on" } else { "off" })
             .pragma("cache_size", PAGE_CACHE)
-            // Each change of a shared commit has a savepoint, whose journal would otherwise be a temporary file.
-            .pragma("temp_store", "memory")
             .statement_cache_capacity(PREPARED_STATEMENTS)
             .disable_statement_logging();
         let mut inner = apart(options).await?;

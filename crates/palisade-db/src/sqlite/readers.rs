@@ -121,4 +121,15 @@ mod tests {
         }
         assert_eq!(readers.lock_idle().len(), 1);
     }
+
+    #[tokio::test]
+    async fn sqlite_is_built_with_the_options_of_the_workspace() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("db");
+        std::fs::write(&path, []).unwrap();
+        let readers = Readers::new(Source::new(path, Duration::from_secs(30)).unwrap(), 1);
+        let sql = "select sqlite_compileoption_used('STMTJRNL_SPILL=131071')";
+        let answer = readers.run(&Statement::new(sql, Args::default()).unwrap()).await.unwrap();
+        assert_eq!(answer.one::<(i64,)>().unwrap(), (1,), "see .cargo/config.toml");
+    }
 }

@@ -23,7 +23,7 @@ use crate::{Args, DbError, DbErrorKind};
 /// The maximum number of members in a group.
 const GROUP_LIMIT: usize = 64;
 
-/// The queue of changes that wait for the writer.
+/// The queue of changes waiting for the writer.
 #[derive(Clone)]
 pub(crate) struct Writer {
     queue: mpsc::UnboundedSender<Request>,
@@ -149,7 +149,7 @@ impl Writer {
     }
 }
 
-/// A change that waits for its turn, counted until its turn comes or it gives up.
+/// A change waiting for its turn, counted until its turn comes or it gives up.
 #[cfg(feature = "testing")]
 struct Waiting(Arc<std::sync::atomic::AtomicUsize>);
 

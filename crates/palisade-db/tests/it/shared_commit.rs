@@ -64,6 +64,24 @@ async fn one_members_mistake_does_not_hurt_the_others() {
     .await;
 }
 
+/// Its savepoint's journal grows far beyond what SQLite keeps in memory.
+#[tokio::test]
+async fn a_change_of_many_pages_is_stored() {
+    TestDb::each(|db| async move {
+        with_numbers(&db).await;
+        let rows = "insert into numbers
+            with recursive n(n) as (select 1 union all select n + 1 from n where n < 200000) select n from n";
+        let mut tx = db.begin().await.unwrap();
+        tx.run(rows, args![]).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        assert_eq!(tx.run("delete from numbers where n % 2 = 0", args![]).await.unwrap(), 100_000);
+        tx.commit().await.unwrap();
+        assert_eq!(count(&db).await, 100_000);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_refusal_can_wait_for_the_rows_it_rests_on() {
     let test = TestDb::sqlite().await;

@@ -12,7 +12,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// How long lines are gathered before they are written.
 const WRITE_EVERY: Duration = Duration::from_millis(50);
-/// The maximum number of bytes that wait to be written.
+/// The maximum number of bytes waiting to be written.
 const FULL: usize = 1024 * 1024;
 /// The size of the pieces in which lines are gathered, in bytes. A single buffer that grows to a megabyte would be
 /// copied at each doubling, and the allocator would keep the space of the smaller buffers after a burst.
@@ -20,7 +20,7 @@ const PIECE: usize = 64 * 1024;
 /// How long an exiting process waits for a stalled reader.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Lines that wait to be written.
+/// Lines waiting to be written.
 #[derive(Clone, Default)]
 pub(crate) struct Lines(Arc<Shared>);
 

@@ -1,11 +1,12 @@
 //! A change of email address: requested by the user and confirmed from the new mailbox, or made by an administrator.
-//! Within a week, a change that the user requested can be undone from the old mailbox.
+//! For a week, a change that the user requested can be undone from the old mailbox.
 //!
 //! # Promises
 //!
 //! - The response to a request is the same for every email address, whether or not it has an account.
-//! - A change requires access to the new mailbox **and** the password. Within a week, anyone with access to the old
-//!   mailbox can undo it. In that week, no other account can take the old email address.
+//! - A change that the user requests requires access to the new mailbox **and** the password. For a week afterward,
+//!   anyone with access to the old mailbox can undo it. During that week, no other account can take the old email
+//!   address.
 //! - An administrator's change can't be undone from the old email address, and the new email address counts as
 //!   unverified.
 //!

@@ -1,4 +1,4 @@
-//! The cookies of a sign-in: one for a known device, and one for a challenge that waits for its response.
+//! The cookies of a sign-in: one for a known device, and one for a challenge awaiting its response.
 
 use axum::http::HeaderMap;
 use palisade_crypto::opaque;
