@@ -23,7 +23,7 @@ create index sessions_expires on sessions (expires_at);
 create table session_secrets (
     digest bytes not null primary key,
     session_id id not null references sessions (id) on delete cascade,
-    -- Its session's. Whoever goes on with a session holds its user first, and finds them without reading the session.
+    -- The user of the session. A refresh locks the user before it reads the session.
     user_id id not null,
     used_at instant,
     successor_digest bytes,

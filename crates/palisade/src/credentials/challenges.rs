@@ -272,6 +272,8 @@ async fn void(change: &mut Change, user: UserId) -> Result<()> {
 async fn prune(app: &App) -> Result<()> {
     let now: Timestamp = app.clock.now();
     let upkeep = app.upkeep("expired challenges are deleted");
-    upkeep.run("delete from challenges where expires_at < $1", args![now]).await?;
+    let sql = "delete from challenges where digest in
+         (select digest from challenges where expires_at < $1 limit $2)";
+    upkeep.in_batches(sql, args![now]).await?;
     Ok(())
 }

@@ -225,8 +225,8 @@ impl Feed {
         last != 0 && now.saturating_sub(Duration::from_millis(last)) <= STALE_AFTER
     }
 
-    /// Starts reading one minute back, or does so again in a different history, so that rows that were numbered earlier
-    /// but commit later are still read.
+    /// Starts reading one minute back, so that rows that were numbered earlier but committed later are still read.
+    /// Starts again if the history of the database has changed.
     ///
     /// # Errors
     /// Returns an error if the database doesn't respond.
@@ -306,9 +306,11 @@ impl Feed {
     /// # Errors
     /// Returns an error if the database doesn't respond.
     pub async fn prune(&self, upkeep: Upkeep<'_>, now: Timestamp, needed: Duration) -> Result<()> {
-        let sql =
-            "delete from feed where at < $1 and seq < (select max(seq) from feed where at < $1)";
-        upkeep.run(sql, args![now.minus(needed.max(KEPT_FOR))]).await?;
+        let sql = "delete from feed where seq in
+             (select seq from feed
+              where at < $1 and seq < (select max(seq) from feed where at < $1)
+              order by seq limit $2)";
+        upkeep.in_batches(sql, args![now.minus(needed.max(KEPT_FOR))]).await?;
         Ok(())
     }
 

@@ -4,10 +4,14 @@
 //!
 //! - **Every write outside a change states its reason** ([`App::upkeep`](crate::app::App::upkeep)). The test
 //!   `every_upkeep_is_known` lists the reasons.
+//! - **Rows are deleted in batches**, so that other writers don't wait, however many rows have expired.
 
-use palisade_db::{Args, Db, FromRow, Tx};
+use palisade_db::{Args, Db, FromRow, Tx, Value};
 
 use crate::error::Result;
+
+/// How many rows one batch affects: a few milliseconds of work.
+const BATCH: u32 = 1000;
 
 /// Permission to make writes that record no event: deleting expired rows, recording what was sent, ordering the audit
 /// log.
@@ -21,11 +25,39 @@ impl Upkeep<'_> {
         Upkeep(db)
     }
 
-    /// Runs one statement in its own transaction. Returns how many rows it affected.
+    /// Runs one statement in its own transaction. Returns how many rows it affected. Use
+    /// [`in_batches`](Self::in_batches) if they can be many.
     ///
     /// # Errors
     /// Returns an error if the database fails.
     pub async fn run(self, sql: &'static str, args: Args) -> Result<u64> {
+        debug_assert!(!sql.starts_with("delete"), "rows are deleted in batches: {sql}");
+        self.once(sql, args).await
+    }
+
+    /// Repeats a statement that affects a limited number of rows, each time in its own transaction, until none are
+    /// left. Returns how many rows it affected in total. The limit is passed to the statement as an additional, last
+    /// value.
+    ///
+    /// SECURITY: anyone can cause rows that expire, and a statement that deleted all of them at once would block
+    /// SQLite's only writer, and with it all sign-ins, for seconds (test: rows_that_expired_are_deleted_in_batches).
+    ///
+    /// # Errors
+    /// Returns an error if the database fails. Batches that are already committed stay.
+    pub async fn in_batches(self, sql: &'static str, args: Args) -> Result<u64> {
+        let mut values = args.into_values();
+        values.push(Value::from(BATCH));
+        let mut total = 0;
+        loop {
+            let touched = self.once(sql, Args::from(values.clone())).await?;
+            total += touched;
+            if touched < u64::from(BATCH) {
+                return Ok(total);
+            }
+        }
+    }
+
+    async fn once(self, sql: &'static str, args: Args) -> Result<u64> {
         let mut tx = self.0.begin().await?;
         let touched = tx.run(sql, args).await?;
         tx.commit().await?;

@@ -26,6 +26,7 @@ palisade::on_both! {
     a_guess_that_was_never_judged_is_given_back => |on| super::given_back(on);
     the_guess_that_reaches_the_bound_locks => |on| super::at_the_bound(on);
     a_lock_for_good_outlives_the_memory_of_devices => |on| super::outlives(on);
+    rows_that_expired_are_deleted_in_batches => |on| super::batches(on);
     a_lock_of_a_wrong_clock_is_not_shown => |on| super::wrong_clock(on);
     a_guess_that_reached_the_bound_and_was_lost_locks => |on| super::lost(on);
     no_sign_in_reaches_the_count_of_a_link => |on| super::links(on);
@@ -440,6 +441,39 @@ async fn outlives(on: On) {
         "signed in",
     ];
     assert_eq!(left, kept);
+    app.stop().await;
+}
+
+/// A row that can't be deleted makes its batch fail. The batches before it stay.
+async fn batches(on: On) {
+    let app = TestApp::with(on, unlimited()).await;
+    let upkeep = app.app.upkeep("a test");
+    let fill = "with recursive n (i) as (select 1 union all select i + 1 from n where i < 2500)
+         insert into lockout_counts
+             (account, client, window_began_at, in_window, in_a_row, locks, refused, last_at)
+         select $1, 'client ' || i, $2, 1, 1, 0, 0, $2 from n";
+    assert_eq!(upkeep.run(fill, args![vec![7_u8; 32], app.clock.now()]).await.unwrap(), 2500);
+    let needs = match on {
+        On::Sqlite => {
+            "create table needs (account blob, client text,
+                 foreign key (account, client) references lockout_counts)"
+        }
+        On::Postgres => {
+            "create table needs (account bytea, client text,
+                 foreign key (account, client) references lockout_counts)"
+        }
+    };
+    upkeep.run(needs, args![]).await.unwrap();
+    let last = "insert into needs (account, client) values ($1, 'client 2500')";
+    upkeep.run(last, args![vec![7_u8; 32]]).await.unwrap();
+    app.advance(lockout::KNOWN_FOR * 2).await;
+    let prune = lockout::MODULE.jobs.iter().find(|job| job.name == "lockout.prune").unwrap();
+    assert!((prune.run)(&app.app).await.is_err());
+    let left = "select count(*) from lockout_counts";
+    assert_eq!(app.app.db.one::<(i64,)>(left, args![]).await.unwrap(), (500,));
+    upkeep.run("drop table needs", args![]).await.unwrap();
+    (prune.run)(&app.app).await.unwrap();
+    assert_eq!(app.app.db.one::<(i64,)>(left, args![]).await.unwrap(), (0,));
     app.stop().await;
 }
 

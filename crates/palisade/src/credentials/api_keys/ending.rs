@@ -160,7 +160,8 @@ pub(super) async fn warn(app: &App) -> Result<()> {
 /// Deletes keys that expired or were revoked long ago.
 pub(super) async fn prune(app: &App) -> Result<()> {
     let before = app.clock.now().minus(KEPT_FOR);
-    let sql = "delete from api_keys where expires_at < $1 or revoked_at < $1";
-    app.upkeep("API keys that ended long ago are deleted").run(sql, args![before]).await?;
+    let sql = "delete from api_keys where id in
+         (select id from api_keys where expires_at < $1 or revoked_at < $1 limit $2)";
+    app.upkeep("API keys that ended long ago are deleted").in_batches(sql, args![before]).await?;
     Ok(())
 }

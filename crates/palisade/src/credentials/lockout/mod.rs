@@ -177,7 +177,7 @@ impl Turns {
     }
 }
 
-/// Counts a guess, if another one may be checked.
+/// Counts a guess that is about to be checked, or refuses it if it may not be checked.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -446,10 +446,15 @@ pub async fn clear_password(change: &mut Change, user: UserId) -> Result<()> {
 /// a_lock_for_good_outlives_the_memory_of_devices).
 async fn prune(app: &App) -> Result<()> {
     let now = app.clock.now();
+    // Asked twice: a guess may be counted between the two.
     let sql = "delete from lockout_counts
-         where (user_id is null and last_at < $1) or (length(client) >= 32 and last_at < $2)";
+         where ((user_id is null and last_at < $1) or (length(client) >= 32 and last_at < $2))
+         and (account, client) in (select account, client from lockout_counts
+             where (user_id is null and last_at < $1) or (length(client) >= 32 and last_at < $2)
+             limit $3)";
     let args = args![now.minus(count::LONGEST_LOCK * 2), now.minus(KNOWN_FOR)];
-    app.upkeep("counts of guesses that are no longer needed are deleted").run(sql, args).await?;
+    let upkeep = app.upkeep("counts of guesses that are no longer needed are deleted");
+    upkeep.in_batches(sql, args).await?;
     Ok(())
 }
 

@@ -209,13 +209,18 @@ const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 pub(super) async fn prune(app: &App) -> Result<()> {
     let now = app.clock.now();
     let grace_over = now.minus(app.settings.sessions.refresh_grace);
-    let mut tx = app.upkeep("sessions that ended long ago are deleted").begin().await?;
-    tx.run(
-        "update session_secrets set successor_sealed = null
-         where successor_sealed is not null and used_at < $1",
-        args![grace_over],
-    )
-    .await?;
-    tx.run("delete from sessions where expires_at < $1", args![now.minus(KEPT_FOR)]).await?;
-    Ok(tx.commit().await?)
+    let upkeep = app.upkeep("sessions that ended long ago are deleted");
+    let sql = "update session_secrets set successor_sealed = null where digest in
+         (select digest from session_secrets
+          where successor_sealed is not null and used_at < $1 limit $2)";
+    upkeep.in_batches(sql, args![grace_over]).await?;
+    // Before their sessions: one session can have thousands.
+    let sql = "delete from session_secrets where digest in
+         (select s.digest from session_secrets s join sessions on sessions.id = s.session_id
+          where sessions.expires_at < $1 limit $2)";
+    upkeep.in_batches(sql, args![now.minus(KEPT_FOR)]).await?;
+    let sql = "delete from sessions where id in
+         (select id from sessions where expires_at < $1 limit $2)";
+    upkeep.in_batches(sql, args![now.minus(KEPT_FOR)]).await?;
+    Ok(())
 }

@@ -431,10 +431,13 @@ pub async fn undo(
 }
 
 async fn prune(app: &App) -> Result<()> {
+    // Asked twice: a change may be confirmed between the two.
     let sql = "delete from email_changes
-         where (confirmed_at is null and expires_at < $1) or undo_until < $1";
+         where ((confirmed_at is null and expires_at < $1) or undo_until < $1)
+         and id in (select id from email_changes
+             where (confirmed_at is null and expires_at < $1) or undo_until < $1 limit $2)";
     let upkeep =
         app.upkeep("email changes that have expired or can no longer be undone are deleted");
-    upkeep.run(sql, args![app.clock.now()]).await?;
+    upkeep.in_batches(sql, args![app.clock.now()]).await?;
     Ok(())
 }

@@ -279,6 +279,8 @@ pub(crate) fn bad_token() -> Error {
 
 async fn prune(app: &App) -> Result<()> {
     let upkeep = app.upkeep("expired links to reset a password are deleted");
-    upkeep.run("delete from recovery_tokens where expires_at < $1", args![app.clock.now()]).await?;
+    let sql = "delete from recovery_tokens where digest in
+         (select digest from recovery_tokens where expires_at < $1 limit $2)";
+    upkeep.in_batches(sql, args![app.clock.now()]).await?;
     Ok(())
 }

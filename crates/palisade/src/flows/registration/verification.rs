@@ -222,6 +222,8 @@ fn bad_token() -> Error {
 /// Deletes registrations that have expired.
 pub(super) async fn prune(app: &App) -> Result<()> {
     let upkeep = app.upkeep("expired registrations are deleted");
-    upkeep.run("delete from registrations where expires_at < $1", args![app.clock.now()]).await?;
+    let sql = "delete from registrations where id in
+         (select id from registrations where expires_at < $1 limit $2)";
+    upkeep.in_batches(sql, args![app.clock.now()]).await?;
     Ok(())
 }

@@ -51,7 +51,8 @@ pub(crate) use proof::fresh_enough;
 /// ```
 /// # use palisade_db::args;
 /// async fn forget_old(app: &palisade::App) -> palisade::error::Result<u64> {
-///     app.upkeep("notes that have expired").run("delete from notes", args![]).await
+///     let sql = "delete from notes where id in (select id from notes where expires_at < $1 limit $2)";
+///     app.upkeep("expired notes are deleted").in_batches(sql, args![app.clock.now()]).await
 /// }
 /// ```
 ///

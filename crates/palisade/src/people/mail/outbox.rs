@@ -162,7 +162,8 @@ async fn note(app: &App, taken: &Taken, problem: Option<String>) -> Result<()> {
 /// Deletes emails sent or given up long ago.
 pub(super) async fn prune(app: &App) -> Result<()> {
     let before = app.clock.now().minus(KEPT_FOR);
-    let sql = "delete from outbox where next_try_at is null and created_at < $1";
-    app.upkeep("emails that were sent long ago are deleted").run(sql, args![before]).await?;
+    let sql = "delete from outbox where id in
+         (select id from outbox where next_try_at is null and created_at < $1 limit $2)";
+    app.upkeep("emails that were sent long ago are deleted").in_batches(sql, args![before]).await?;
     Ok(())
 }
