@@ -16,7 +16,7 @@ use palisade::error::Result;
 use palisade::http::{NoContent, Routes};
 use palisade::module::{Job, Module};
 use palisade::sessions;
-use palisade::testing::{Call, Client, On, Plan, TestApp};
+use palisade::testing::{Call, Client, On, Plan, TestApp, patch};
 use palisade_db::args;
 use serde_json::{Value, json};
 use tracing_subscriber::fmt::MakeWriter;
@@ -227,11 +227,10 @@ async fn a_writer_that_is_held_is_said_in_time_and_is_over_with_the_holder() {
     app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
     let held = app.app.upkeep("a test").begin().await.unwrap();
-    let anyone = app.anyone();
     let refused = async {
-        // The guesses at one account wait for each other.
-        let accounts: Vec<String> = (0..20).map(|n| format!("user-{n}@example.com")).collect();
-        let asked = join_all(accounts.iter().map(|email| anyone.login(email)));
+        // No sign-ins: on a busy machine the last of their hashes takes longer than the change may be open.
+        let name = |n: i32| patch(&ann, "/api/v1/users/me", json!({ "name": format!("Ann {n}") }));
+        let asked = join_all((0..20).map(name));
         tokio::time::timeout(Duration::from_secs(15), asked).await.expect("an answer in time")
     };
     // What only reads is served all the while.
@@ -247,7 +246,7 @@ async fn a_writer_that_is_held_is_said_in_time_and_is_over_with_the_holder() {
         assert!(answer.headers.contains_key(RETRY_AFTER));
     }
     drop(held);
-    let answer = anyone.login("ann@example.com").await;
+    let answer = app.anyone().login("ann@example.com").await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.raw);
     app.stop().await;
 }
