@@ -93,7 +93,7 @@ impl Connection {
     }
 }
 
-/// Where the parts of a complete response end.
+/// The status of a complete response, and where its parts end.
 struct Extent {
     status: u16,
     head: usize,

@@ -40,7 +40,7 @@ impl Random for OsRandom {
 pub struct SeededRandom(Mutex<blake3::OutputReader>);
 
 impl SeededRandom {
-    /// Creates the stream of `seed`, from its beginning.
+    /// Creates the stream for `seed`, positioned at its beginning.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("palisade seeded randomness for tests v1");

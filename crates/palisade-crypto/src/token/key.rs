@@ -72,7 +72,7 @@ impl TokenKey {
     ///
     /// # Errors
     ///
-    /// Returns an error if they are all zero, are not 32 bytes long, or are not a P-256 scalar.
+    /// Returns an error if `private` is all zero, is not 32 bytes long, or, for ES256, is not a valid P-256 scalar.
     pub fn from_private(algorithm: Algorithm, private: &[u8]) -> Result<Self, TokenKeyError> {
         let bytes: [u8; 32] = private.try_into().map_err(|_| TokenKeyError::BadKey)?;
         let private = Zeroizing::new(bytes);

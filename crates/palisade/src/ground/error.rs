@@ -398,8 +398,8 @@ pub fn bad_token() -> Error {
     Error::new(
         Kind::NotSignedIn,
         "access.invalid_token",
-        "The token is not valid: it has expired, its session has ended, or this server did not \
-         issue it.",
+        "The credential is not valid. For example, it has expired, was revoked or replaced, or was not \
+         issued by this server.",
     )
     .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""))
 }

@@ -340,7 +340,7 @@ pub async fn remove_all(change: &mut Change, user: UserId) -> Result<()> {
     notify_owner(change, user, "all second factors were removed").await
 }
 
-/// How an act on an account ends its factors, in a change that ends every session.
+/// How an act on an account ends its factors. Every act that does so also ends all sessions.
 const FACTORS: Ending = Ending {
     kind: credentials::Kind::Factors,
     owners: None,

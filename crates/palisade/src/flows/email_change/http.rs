@@ -59,8 +59,8 @@ pub(super) fn routes() -> Routes {
         .post("/auth/email/undo", ANYONE.limit(&EMAIL_LINK), undo_change)
         .summary(
             "Restores the previous email address and sets a new password.\n\nRequires the token \
-             from the link that was sent to the previous email address. The link works once, \
-             within a week.\n\nEnds every session and does not start one.",
+             from the link that was sent to the previous email address. The link works once and \
+             expires after a week.\n\nEnds every session and does not start a new one.",
         )
         .or(Kind::Conflict, "users.email_taken")
         .or(Kind::Unavailable, "passwords.busy")

@@ -30,7 +30,7 @@ pub struct Challenged {
     pub methods: Vec<&'static str>,
     /// The options for a passkey, if the user has one.
     pub passkey_options: Option<mfa::Options>,
-    /// The cookie that the challenge is bound to, in a browser.
+    /// The cookie that the challenge is bound to. A browser always has one.
     pub cookie: Option<SecretString>,
 }
 

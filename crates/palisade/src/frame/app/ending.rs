@@ -1,5 +1,5 @@
-//! The types that describe endings: acts, kinds of credential, and what happens to the credentials. The table is in
-//! [`credentials`](crate::credentials).
+//! The types that describe endings: acts, kinds of credential, and what happens to the credentials. The table of acts
+//! is in [`credentials`](crate::credentials).
 
 use futures_util::future::BoxFuture;
 use palisade_db::Timestamp;

@@ -1,4 +1,4 @@
-//! Runs a request again if the database aborted its change, or if it conflicted with another change of the same rows.
+//! Runs a request again if the database aborted its change, or if it conflicted with another change to the same rows.
 //!
 //! This is safe as long as no part of the request is committed, which [`Committed`] records. What the handler read from
 //! the request is kept for that long.

@@ -12,7 +12,7 @@ const ENDPOINT: &str = "csp";
 
 /// The headers that the settings add to responses.
 pub(super) struct Standing {
-    /// `Strict-Transport-Security`, if people reach the server over HTTPS.
+    /// `Strict-Transport-Security`, if `server.public_url` uses HTTPS.
     hsts: Option<HeaderValue>,
     reports: Option<Reports>,
 }

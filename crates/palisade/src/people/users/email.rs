@@ -34,7 +34,7 @@ impl Email {
     /// Checks an email address.
     ///
     /// # Errors
-    /// Fails with `email.invalid`, with the rule that the email address breaks.
+    /// Fails with `email.invalid` and a detail that states the broken rule.
     pub fn parse(text: &str) -> Result<Self, Broken> {
         let text = text.trim_matches(' ');
         // Looked at before any work that grows with it.
