@@ -30,7 +30,8 @@ pub enum DbErrorKind {
     Timeout,
     /// The commit was sent, but its result was never received: the change may or may not be stored.
     OutcomeUnknown,
-    /// There is a mistake in the program: bad SQL, values that do not fit, an edited migration.
+    /// There is a mistake in the program or its configuration: bad SQL, values that do not fit, an edited migration, a
+    /// malformed URL.
     Wrong,
 }
 
@@ -97,12 +98,13 @@ impl DbError {
         self.kind
     }
 
-    /// Returns the name of the violated constraint.
+    /// Returns the name of the violated constraint, or `None` if it is not known.
     ///
-    /// PostgreSQL always reports it. SQLite does not name a constraint over plain columns; in that case, this is the
-    /// name that PostgreSQL gives such a constraint by default (`users_email_key`, `sessions_user_id_device_key`; a
-    /// primary key is named like a unique constraint). If an index has its own name, use
-    /// [`is_conflict_on`](Self::is_conflict_on) instead.
+    /// PostgreSQL reports the name of every constraint except `not null`. SQLite does not report the name of a foreign
+    /// key. It does not name a unique constraint over plain columns either; in that case, this is the name that
+    /// PostgreSQL gives such a constraint by default (`users_email_key`, `sessions_user_id_device_key`; a primary key
+    /// is named like a unique constraint). If an index has its own name, use [`is_conflict_on`](Self::is_conflict_on)
+    /// instead.
     pub fn constraint(&self) -> Option<&str> {
         self.violated.as_ref().map(|violated| violated.name.as_str())
     }
@@ -114,6 +116,12 @@ impl DbError {
             && self.violated.as_ref().is_some_and(|violated| {
                 violated.table == table && violated.columns.iter().any(|name| name == column)
             })
+    }
+
+    /// Returns whether the database itself reported the error, so that the statement reached it and was refused.
+    pub(crate) fn is_reported(&self) -> bool {
+        let cause = self.cause.as_deref().and_then(|cause| cause.downcast_ref::<sqlx::Error>());
+        matches!(cause, Some(sqlx::Error::Database(_)))
     }
 
     /// Returns whether a connection broke or is outdated, so that the same operation may succeed on a fresh one.
@@ -177,8 +185,8 @@ fn of_kind(kind: DbErrorKind) -> DbError {
 
 fn from_database(reported: &dyn DatabaseError) -> DbError {
     if let Some(reported) = reported.try_downcast_ref::<PgDatabaseError>() {
-        // SECURITY: never an error of the program: the connection would go back to the pool, and fail for
-        // ever (test: tables_that_were_made_again_are_read_and_written).
+        // SECURITY: an outdated plan is not reported as a mistake in the program, because the transaction may succeed
+        // if it is retried on a fresh connection (test: tables_that_were_made_again_are_read_and_written).
         let error = match postgres::is_outdated(reported) {
             true => DbError::new(DbErrorKind::BrokenOff, "the tables were changed meanwhile"),
             false => of_kind(postgres_kind(reported.code())),
@@ -200,9 +208,9 @@ fn postgres_kind(state: &str) -> DbErrorKind {
         "23514" | "23502" => DbErrorKind::Check,
         // query_canceled by statement_timeout, lock_not_available, idle in transaction
         "57014" | "55P03" | "25P03" => DbErrorKind::Timeout,
-        // serialisation failure and deadlock
+        // serialization failure and deadlock
         "40001" | "40P01" => DbErrorKind::BrokenOff,
-        // a standby that refuses to write; no such database; a role that may not
+        // a standby that refuses to write; no such database; a role without the privilege
         "25006" | "3D000" | "42501" => DbErrorKind::Unavailable,
         _ => match state.get(..2) {
             // connection, authorization, resources, operator intervention, system
@@ -258,7 +266,10 @@ fn sqlite_kind(code: i32) -> DbErrorKind {
 }
 
 fn sqlite_violated(message: &str) -> Option<Violated> {
-    let (_, list) = message.split_once(" constraint failed: ")?;
+    let (kind, list) = message.split_once(" constraint failed: ")?;
+    if kind.ends_with("NOT NULL") {
+        return None;
+    }
     if let Some(index) = list.strip_prefix("index '") {
         let name = index.trim_end_matches('\'').to_owned();
         return Some(Violated { name, table: String::new(), columns: Vec::new() });

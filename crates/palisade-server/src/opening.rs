@@ -124,7 +124,8 @@ pub(crate) async fn database(settings: &Settings) -> Result<(Builder, Db), Failu
     Ok((builder(settings.clone()), db))
 }
 
-/// Opens the database and the app. Creates the root key and updates the schema if necessary.
+/// Opens the database and the app. Creates the root key if necessary. Updates the schema with `database.migrate` set to
+/// `auto`; otherwise, a schema that is out of date is an error.
 pub(crate) async fn open(settings: &Settings) -> Result<Open, Failure> {
     let (builder, db) = database(settings).await?;
     schema(settings, &builder, &db).await?;
@@ -164,7 +165,7 @@ pub(crate) async fn close(app: &App) -> Result<(), Failure> {
     }
     sealed.map_err(|error| {
         let detail = "the newest records of the audit log are not chained yet; the changes \
-                    that the command made remain";
+                    that they record are stored";
         Failure { details: error.causes().into_iter().collect(), ..Failure::failed(detail) }
     })
 }
@@ -230,7 +231,7 @@ pub(crate) fn read_root_key(path: &Path, data: &Path) -> Result<Option<RootKey>,
     let mode = file.metadata().map_err(unreadable)?.mode();
     if mode & OTHERS != 0 {
         return Err(Failure::failed(format!(
-            "the root key {0} can be read by other users (mode {1:o}); run: chmod 600 {0}",
+            "the root key {0} is accessible to other users (mode {1:o}); run: chmod 600 {0}",
             path.display(),
             mode & 0o777
         )));
@@ -291,7 +292,7 @@ fn is_within(path: &Path, data: &Path) -> std::io::Result<bool> {
             None => Ok(true),
         };
     }
-    // The path may lead there in another way: relative to a directory inside it, or through a link.
+    // The path may lead into the data directory in another way: relative to a directory inside it, or through a link.
     Ok(parent(path).canonicalize().is_ok_and(|real| real.ancestors().any(is_data)))
 }
 

@@ -473,7 +473,7 @@ fn a_root_key_in_the_data_directory_is_never_a_link() {
     // And what it leads to is held to the same rules.
     fs::set_permissions(&elsewhere, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let message = String::from_utf8_lossy(&place.run(&named).stderr).into_owned();
-    assert!(message.contains("can be read by other users"), "{message}");
+    assert!(message.contains("is accessible to other users"), "{message}");
 }
 
 #[test]

@@ -146,7 +146,7 @@ impl Stored {
             return Err(PasswordError::Malformed);
         }
         let [memory_kib, passes, lanes] = parameters;
-        // SECURITY: judged before any memory is taken, an encoded hash may come from an import
+        // SECURITY: the cost is checked before any memory is allocated, because an encoded hash may come from an import
         // (test: a_stored_hash_that_asks_for_too_much_is_refused_before_any_work).
         if memory_kib > MOST_MEMORY_KIB || passes > MOST_PASSES || lanes > MOST_LANES {
             return Err(PasswordError::TooCostly);
@@ -164,7 +164,7 @@ impl Stored {
         Ok(constant_time_eq(&output, &self.output))
     }
 
-    /// Returns the cost, if salt and output have the lengths that this module uses.
+    /// Returns the cost, or `None` if the salt or the output does not have the length that this module uses.
     pub(super) fn own_cost(&self) -> Option<Cost> {
         let [memory_kib, passes, lanes] = self.parameters;
         (self.salt.len() == SALT_LENGTH && self.output.len() == OUTPUT_LENGTH)

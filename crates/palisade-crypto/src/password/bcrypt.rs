@@ -60,8 +60,8 @@ impl Stored {
             return Err(PasswordError::Malformed);
         }
         let parts: HashParts = text.parse().map_err(|_| PasswordError::Malformed)?;
-        // SECURITY: judged before any work is done, an encoded hash may come from an import
-        // (test: a_stored_hash_that_asks_for_too_much_is_refused_before_any_work).
+        // SECURITY: the cost is checked before any work is done, because an encoded hash may come from an import (test:
+        // a_stored_hash_that_asks_for_too_much_is_refused_before_any_work).
         if parts.get_cost() > *BCRYPT_COSTS.end() {
             return Err(PasswordError::TooCostly);
         }
@@ -71,15 +71,15 @@ impl Stored {
     pub(super) fn verify(&self, password: &SecretString) -> Result<bool, PasswordError> {
         let digest = digest(password);
         let text = if self.is_plain { password.expose() } else { digest.as_str() };
-        // SECURITY: the work is done for every password, a longer one is refused only after it
+        // SECURITY: the work is done for every password. One that is too long for plain bcrypt is refused only after it
         // (test: a_plain_bcrypt_hash_matches_no_password_that_bcrypt_would_cut).
         let computed = compute(text, self.parts.get_cost(), self.parts.get_salt_raw())?;
         let is_same =
             constant_time_eq(computed.to_string().as_bytes(), self.parts.to_string().as_bytes());
-        Ok(is_same && text.len() <= LONGEST_PLAIN)
+        Ok(is_same && text.len() <= LONGEST_PLAIN && !text.contains('\0'))
     }
 
-    /// Returns the cost, if this module created the hash.
+    /// Returns the cost, or `None` for a plain bcrypt hash from another system.
     pub(super) fn own_cost(&self) -> Option<Cost> {
         (!self.is_plain).then(|| Cost::Bcrypt { cost: self.parts.get_cost() })
     }

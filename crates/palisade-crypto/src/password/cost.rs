@@ -36,8 +36,9 @@ impl Cost {
 
     /// Checks that every field is within its bounds.
     ///
-    /// These bounds come from the algorithms and from the resources that one sign-in may use. The settings enforce a
-    /// higher minimum for production ([`Cost::LIGHT`]), because tests use lower costs.
+    /// These bounds come from the algorithms and from the resources that one sign-in may use. The minimum is low,
+    /// because tests use low costs. In production, the settings enforce a higher one, of which [`Cost::LIGHT`] is an
+    /// example.
     ///
     /// # Errors
     ///

@@ -5,8 +5,9 @@
 //!
 //! # Promises
 //!
-//! - Every byte of a password counts, whatever its length and whatever bytes it contains: bcrypt receives a keyed
-//!   digest of the password, so nothing is truncated at 72 bytes or at a zero byte.
+//! - In every hash that this module creates, each byte of the password counts, whatever its length and whatever bytes
+//!   it contains: bcrypt receives a keyed digest of the password, so nothing is truncated at 72 bytes or at a zero
+//!   byte. A plain bcrypt hash that was created elsewhere matches no password that bcrypt would truncate or repeat.
 //! - The cost that an encoded hash requests is limited before any work is done.
 //! - Hashes are compared in constant time, and the memory of Argon2 is wiped after each use.
 //! - [`dummy`] costs exactly what a real hash of the same [`Cost`] costs to verify.
@@ -99,8 +100,8 @@ pub fn hash(
 ///
 /// # Errors
 ///
-/// Returns an error if `encoded` is not in a known form, requests too much work, or its memory cannot be allocated. A
-/// wrong password returns `Ok(false)`.
+/// Returns an error if `encoded` is not in a known form, if it requests too much work, or if the memory that it needs
+/// cannot be allocated. A wrong password returns `Ok(false)`.
 pub fn verify(
     encoded: &str,
     password: &SecretString,
@@ -112,8 +113,8 @@ pub fn verify(
     }
 }
 
-/// Returns whether `encoded` was created by this module at exactly `cost`. If not, the password should be hashed again
-/// the next time it is entered correctly.
+/// Returns whether `encoded` has the form and lengths that [`hash`] creates, at exactly `cost`. If not, the password
+/// should be hashed again the next time it is entered correctly.
 #[must_use]
 pub fn is_at_cost(encoded: &str, cost: &Cost) -> bool {
     match Encoded::parse(encoded) {

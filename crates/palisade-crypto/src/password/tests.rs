@@ -70,6 +70,10 @@ fn a_plain_bcrypt_hash_matches_no_password_that_bcrypt_would_cut() {
     let encoded = ::bcrypt::hash_with_salt(&full, 5, [7; 16]).unwrap().to_string();
     assert!(matches(&encoded, &full));
     assert!(!matches(&encoded, &format!("{full}y")));
+    // bcrypt repeats the password with a zero byte at its end, so these have the same hash.
+    let encoded = ::bcrypt::hash_with_salt("a", 5, [7; 16]).unwrap().to_string();
+    assert!(matches(&encoded, "a"));
+    assert!(!matches(&encoded, "a\0a"));
 }
 
 #[test]

@@ -121,15 +121,15 @@ impl Postgres {
         })
     }
 
-    /// Returns whether changes can be made. They can't on a standby, or if the server or the role is set to read-only.
-    /// Nothing is written to find out.
+    /// Returns whether changes can be made. They cannot be made on a standby, or if the server, the database or the
+    /// role is set to read-only. Nothing is written to find out.
     pub(crate) async fn takes_writes(&self) -> Result<bool, DbError> {
         let sql = "select current_setting('transaction_read_only') = 'off' and reset_val = 'off'
                    from pg_settings where name = 'default_transaction_read_only'";
         let statement = Statement::new(sql, Args::default())?;
         let (takes_writes,): (bool,) = self.read(&statement).await?.one()?;
         if !takes_writes {
-            // What a session was told at its beginning holds to its end; a later one may be told something else.
+            // A session keeps the setting that it started with; a new one may start with another.
             self.losses.note();
         }
         Ok(takes_writes)
@@ -137,7 +137,7 @@ impl Postgres {
 
     /// Makes a change that has no effect, but takes the same path as every other change: to the disk, and to the
     /// standby that commits wait for. Nothing cuts that wait short, not even a client that disconnects. Until it ends,
-    /// the row is locked, and another test write blocks on the lock, so at most one of them waits.
+    /// the row is locked, and another test write blocks on the lock, so at most one waits for the standby.
     pub(crate) async fn try_to_write(&self) -> Result<(), DbError> {
         let mut connection = Pooled::take(&self.pool, self.limit).await?;
         let change = format!(
@@ -164,7 +164,7 @@ impl Postgres {
     }
 
     /// Returns whether the error means that a pooled connection is dead or outdated. If so, the pool no longer hands
-    /// out connections that are as old.
+    /// out connections opened before this moment.
     fn lost(&self, error: &DbError) -> bool {
         let lost = error.is_lost_connection();
         if lost {
@@ -197,7 +197,8 @@ impl Postgres {
     }
 }
 
-/// Creates a pool of one connection, separate from those that requests share, which is opened when it is needed.
+/// Creates a pool of one connection, which is opened when it is needed. It is separate from the connections that
+/// requests share.
 fn one_connection(connect: PgConnectOptions) -> PgPool {
     PgPoolOptions::new()
         .max_connections(1)
@@ -350,13 +351,14 @@ impl PgTransaction {
         match (answer, self.untouched.take()) {
             (Err(error), Some(again)) if again.0.lost(&error) => {
                 let (of, locks) = *again;
-                // What the lost connection held is free again before it is asked for anew.
+                // The lost connection is dropped first, so that its locks can be taken again.
                 self.connection = None;
                 let fresh = self.connection.insert(of.begin_connection(&locks).await?);
                 fresh.run(&statement).await
             }
             (answer, _) => {
-                // What was done here isn't done twice. Anyone who repeats it all gets a younger connection.
+                // Earlier statements of the transaction aren't repeated here. A caller that retries all of it gets a
+                // newer connection.
                 if answer.as_ref().is_err_and(DbError::is_lost_connection) {
                     self.losses.note();
                 }
@@ -380,7 +382,7 @@ impl PgTransaction {
             let result = connection.control("commit").await;
             drop(held);
             if let Some(notifier) = notifier {
-                // Also after an error: it may be stored all the same.
+                // Also after an error, because the change may be stored all the same.
                 notifier.wake();
             }
             result
@@ -396,9 +398,9 @@ impl PgTransaction {
 }
 
 /// Returns whether the outcome of a failed commit is unknown. A server that states its own reason has rolled back; a
-/// timeout, a lost connection or a server that is shutting down proves nothing.
+/// timeout, a lost connection, an unreadable response or a server that is shutting down proves nothing.
 fn may_be_stored(error: &DbError) -> bool {
-    matches!(error.kind(), DbErrorKind::Unavailable | DbErrorKind::Timeout)
+    !error.is_reported() || matches!(error.kind(), DbErrorKind::Unavailable | DbErrorKind::Timeout)
 }
 
 impl Drop for PgTransaction {

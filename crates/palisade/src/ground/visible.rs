@@ -1,9 +1,11 @@
-//! External text that people or terminals read: truncated, and with invisible and control characters escaped.
+//! External text that people or terminals read: with invisible and control characters escaped, and truncated where an
+//! error repeats it.
 //!
 //! # Promises
 //!
-//! - The result contains no control character and none that changes the direction of text or how characters join, so no
-//!   one can end a log line, control a terminal, or make a name look like another.
+//! - The result contains no control character (except the line breaks of [`pretty_json`]) and no character that changes
+//!   the direction of text or how characters join. So external text can't end a log line, control a terminal, or hide
+//!   the difference between two names in invisible characters.
 //! - The part of the input that an error repeats is short.
 
 use std::borrow::Cow;
@@ -12,7 +14,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 /// Returns whether a character is invisible: a control, one that changes the direction of text or how characters join,
-/// or a mark without width. The pattern of [`crate::shape::Label`] is equivalent.
+/// or a mark without width. The pattern of [`crate::shape::Label`] excludes the same characters.
 pub fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -48,7 +50,7 @@ pub fn excerpt(text: &str, most: usize) -> String {
 /// Returns a value as JSON with every invisible character escaped. Parsing it returns the same value.
 ///
 /// # Errors
-/// Returns an error if it has no JSON form.
+/// Returns an error if the value has no JSON form.
 pub fn json(value: &(impl Serialize + ?Sized)) -> serde_json::Result<String> {
     serde_json::to_string(value).map(visible_json)
 }
@@ -56,7 +58,7 @@ pub fn json(value: &(impl Serialize + ?Sized)) -> serde_json::Result<String> {
 /// Like `json`, but on several lines, for people to read.
 ///
 /// # Errors
-/// Returns an error if it has no JSON form.
+/// Returns an error if the value has no JSON form.
 pub fn pretty_json(value: &(impl Serialize + ?Sized)) -> serde_json::Result<String> {
     serde_json::to_string_pretty(value).map(visible_json)
 }
@@ -65,8 +67,8 @@ pub fn pretty_json(value: &(impl Serialize + ?Sized)) -> serde_json::Result<Stri
 /// invisible characters are line breaks. Within strings, controls below U+0020 are already escaped (RFC 8259 section
 /// 7).
 pub fn visible_json(text: String) -> String {
-    // Most text is plain, and each request has a line in the log: a look at every byte, without an early end, is
-    // done many bytes at a time.
+    // Most text is plain ASCII, and each request writes a log line. Without an early exit, the compiler can make this
+    // loop check many bytes at a time.
     if !text.bytes().fold(false, |unseen, byte| unseen | (byte >= 0x7f)) {
         return text;
     }
@@ -77,7 +79,7 @@ pub fn visible_json(text: String) -> String {
             continue;
         }
         for unit in c.encode_utf16(&mut [0; 2]) {
-            // Memory takes whatever is written.
+            // Writing to a `String` never fails.
             let _ = write!(shown, "\\u{unit:04x}");
         }
     }

@@ -1,5 +1,6 @@
 //! A complete Palisade app for a test: a controlled clock and controlled randomness, a real database, and clients.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -119,12 +120,12 @@ impl TestApp {
     }
 
     async fn over(database: Arc<TestDb>, plan: Plan, clock: Clock) -> Self {
-        // The cause of a failure of ours stands in the log alone. Only the first test sets it up.
+        // The cause of an internal error appears only in the log, which the first test sets up.
         let log = tracing_subscriber::fmt()
             .with_max_level(tracing_subscriber::filter::LevelFilter::ERROR);
         let _ = log.with_test_writer().try_init();
         let seed = database.url().bytes().map(u64::from).fold(7u64, |a, b| a.wrapping_mul(31) ^ b);
-        // No two processes draw the same.
+        // No two processes get the same random numbers.
         static STARTED: AtomicU64 = AtomicU64::new(0);
         let started = STARTED.fetch_add(1, Ordering::Relaxed);
         let random = Arc::new(SeededRandom::new(seed.wrapping_add(started << 32)));
@@ -134,7 +135,7 @@ impl TestApp {
         for module in plan.modules {
             builder = builder.module(module);
         }
-        // Every app has connections of its own, as a process has.
+        // Every app has its own connections, like a process.
         let usual = options(database.url());
         let statement_timeout = plan.statement_timeout.unwrap_or(usual.statement_timeout);
         let db = Db::open(Options { statement_timeout, ..usual }).await.unwrap();
@@ -162,7 +163,7 @@ impl TestApp {
         test
     }
 
-    /// Waits until the feed has been read at the clock's current time.
+    /// Waits until the feed is current: last read at most one second ago by the test's clock.
     pub async fn catch_up(&self) {
         for _ in 0..400 {
             if self.app.feed.is_current(self.clock.monotonic()) {
@@ -179,7 +180,8 @@ impl TestApp {
         self.catch_up().await;
     }
 
-    /// Stops the background work and waits until it has stopped.
+    /// Checks the facts stored with each user ([`recount`]), then stops the background work and waits until it has
+    /// stopped.
     pub async fn stop(mut self) {
         recount(&self).await;
         self.stop_reading_the_feed().await;
@@ -236,7 +238,7 @@ impl TestApp {
         client
     }
 
-    /// Returns the names of the events in the audit log since the start, oldest first.
+    /// Returns the names of the events in the audit log except `keys.created`, oldest first.
     pub async fn events(&self) -> Vec<String> {
         let rows: Vec<(String,)> = self
             .app
@@ -267,8 +269,14 @@ fn settings_of(more: &[Module], changes: &[(&'static str, &'static str)]) -> Set
         .flat_map(|module| module.limits)
         .map(|rule| LimitDefault { name: rule.name, burst: rule.burst, per: rule.per })
         .collect();
-    let mut flags = vec![("passwords.cost".to_owned(), "light".to_owned())];
-    flags.extend(changes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-    let sources = Sources { flags, limit_rules: &rules, ..Sources::default() };
+    // The environment takes everything, also passwords. A later change replaces an earlier one.
+    let variable = |key: &str| format!("PALISADE_{}", key.to_uppercase().replace('.', "__"));
+    let environment: BTreeMap<String, String> = [("passwords.cost", "light")]
+        .iter()
+        .chain(changes)
+        .map(|(key, value)| (variable(key), (*value).to_owned()))
+        .collect();
+    let environment = environment.into_iter().collect();
+    let sources = Sources { environment, limit_rules: &rules, ..Sources::default() };
     Settings::load(sources).unwrap_or_else(|problems| panic!("{problems:?}")).settings
 }

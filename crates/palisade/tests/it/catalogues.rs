@@ -429,12 +429,23 @@ fn no_type_has_a_name_that_says_nothing() {
     }
 }
 
+/// The reasons of all calls outside comments. A reason may stand on the line after the call.
+fn reasons<'a>(text: &'a str, call: &str) -> Vec<&'a str> {
+    let calls = text
+        .match_indices(call)
+        .filter(|(at, _)| !text[..*at].rsplit('\n').next().unwrap().trim_start().starts_with("//"));
+    let reason = |(at, _): (usize, &str)| {
+        let given = text[at + call.len()..].trim_start().strip_prefix('"');
+        given.and_then(|given| given.split('"').next()).expect("a reason, written out")
+    };
+    calls.map(reason).collect()
+}
+
 #[test]
 fn every_quiet_commit_is_known() {
     let mut found = Vec::new();
     for (path, text) in sources() {
-        for (at, _) in shipped(&text).match_indices(".commit_quietly(\"") {
-            let reason = text[at..].split('"').nth(1).unwrap();
+        for reason in reasons(shipped(&text), ".commit_quietly(") {
             found.push(format!("{}: {reason}", module_of(&path)));
         }
     }
@@ -446,6 +457,7 @@ fn every_quiet_commit_is_known() {
             "api_keys: revoking an API key records its own event",
             "challenges: an attempt is counted before it is checked; its result is an event",
             "email_change: a link to change the email address is created; using it is an event",
+            "email_change: a link to undo a change of email address is created; using it is an event",
             "email_change: a wrong password for a link is counted; too many of them are an event",
             "factor_recovery: a link for lost factors is created; using it is an event",
             "factor_recovery: a wrong password for a link is counted; too many of them are an event",
@@ -551,10 +563,8 @@ const REVIEWED_COMPARISONS: [&str; 3] = [
 fn every_upkeep_is_known() {
     let mut found = Vec::new();
     for (path, text) in sources() {
-        for (at, _) in shipped(&text).match_indices(".upkeep(\"") {
-            let comment = text[..at].rsplit('\n').next().unwrap().trim_start().starts_with("//");
-            let reason = text[at..].split('"').nth(1).unwrap();
-            found.extend((!comment).then(|| format!("{}: {reason}", module_of(&path))));
+        for reason in reasons(shipped(&text), ".upkeep(") {
+            found.push(format!("{}: {reason}", module_of(&path)));
         }
     }
     found.sort();
@@ -570,8 +580,8 @@ fn every_upkeep_is_known() {
             "grants: expired grants are deleted",
             "lockout: counts of guesses that are no longer needed are deleted",
             "mail: an email was sent",
-            "mail: an email will be tried again later",
-            "mail: emails that were sent long ago are deleted",
+            "mail: delivery of an email will be retried later",
+            "mail: old sent or failed emails are deleted",
             "mail: this process takes an email to send it",
             "mfa: authenticator apps that were not confirmed in time are deleted",
             "recovery: expired links to reset a password are deleted",

@@ -22,6 +22,7 @@ palisade::on_both! {
     a_passkey_answers_its_own_challenge => |on| super::challenging(on);
     a_bent_passkey_is_refused => |on| super::bending(on);
     a_passkey_is_the_strongest_factor => |on| super::proving(on);
+    a_locked_factor_does_not_lock_a_passkey => |on| super::locked(on);
     a_passkey_that_was_moved_or_changed_in_the_database_opens_nothing => |on| super::moved(on);
     a_counter_that_goes_back_is_an_event => |on| super::copying(on);
 }
@@ -293,6 +294,33 @@ async fn proving(on: On) {
     assert_eq!(amr, json!(["pwd", "otp", "mfa", "hwk", "user"]));
     let ann = anyone.clone().with_token(fresh.text("access_token"));
     assert_eq!(ann.delete("/api/v1/users/me/totp").await.status, StatusCode::NO_CONTENT);
+    app.stop().await;
+}
+
+/// A stolen session guesses at codes and sends passkey responses that are wrong. The owner's passkey works on.
+async fn locked(on: On) {
+    let app = TestApp::with(on, unlimited()).await;
+    let mut key = with_key(&app, "ann@example.com").await;
+    let mut other = self::key();
+    let signed_in = sign_in(&app.anyone(), &mut key).await;
+    let ann = app.anyone().with_token(signed_in.text("access_token"));
+    for _ in 0..7 {
+        let options = ann.act(&format!("{AGAIN}/passkey/begin")).await.body;
+        let mut wrong = key.authenticate(&options, ORIGIN);
+        wrong["response"]["signature"] =
+            other.authenticate(&options, ORIGIN)["response"]["signature"].clone();
+        let refused = ann.post(AGAIN, json!({ "credential": wrong })).await;
+        assert_eq!(place(&refused), (422, "/credential", "mfa.wrong_passkey"));
+    }
+    let guess = async || ann.post(AGAIN, json!({ "code": "aaaaaaaaaaaaaaaaaaaaaaaa" })).await;
+    for _ in 0..5 {
+        assert_eq!(place(&guess().await), (422, "/code", "mfa.wrong_code"));
+    }
+    assert_eq!(place(&guess().await), (429, "", "lockout.locked"));
+    let options = ann.act(&format!("{AGAIN}/passkey/begin")).await.body;
+    let right = key.authenticate(&options, ORIGIN);
+    let fresh = ann.post(AGAIN, json!({ "credential": right })).await;
+    assert_eq!(fresh.status, StatusCode::OK, "{}", fresh.raw);
     app.stop().await;
 }
 

@@ -11,7 +11,7 @@ use palisade::id::{SessionId, UserId};
 use palisade::mail::Rendered;
 use palisade::mfa::{self, Given, Judged};
 use palisade::sessions::{self, Why};
-use palisade::testing::mailbox::{emails, token};
+use palisade::testing::mailbox::{emails, newest_email, token};
 use palisade::testing::phone::{enrol, sign_in, with_phone};
 use palisade::testing::{Answer, Call, Client, On, PASSWORD, TestApp, place, unlimited};
 use palisade::users::{self, Email, Factors};
@@ -29,6 +29,7 @@ palisade::on_both! {
     a_factor_set_up_meanwhile_refuses_what_waited_with_a_weaker_proof => |on| super::stronger_meanwhile(on);
     two_recovery_codes_at_the_same_moment_leave_eight => |on| super::two_codes(on);
     a_lock_beside_a_sign_in_meets_no_deadlock => |on| super::lock_beside_sign_in(on);
+    two_registrations_verified_at_once_meet_no_deadlock => |on| super::two_registrations(on);
     pairs_that_touch_one_account_meet_no_deadlock => |on| super::pairs(on);
 }
 
@@ -455,6 +456,12 @@ async fn pairs(on: On) {
             }
         }
     }
+    no_deadlock(&app, on).await;
+    other.stop().await;
+    app.stop().await;
+}
+
+async fn no_deadlock(app: &TestApp, on: On) {
     if matches!(on, On::Postgres) {
         let sql = "select deadlocks from pg_stat_database where datname = current_database()";
         // Counted by each connection when it is idle.
@@ -462,6 +469,41 @@ async fn pairs(on: On) {
         let (deadlocks,): (i64,) = app.app.db.one(sql, args![]).await.unwrap();
         assert_eq!(deadlocks, 0);
     }
+}
+
+/// Three registrations of one email address. While the first is locked, the two others are verified.
+async fn two_registrations(on: On) {
+    let mut plan = unlimited();
+    plan.settings.push(("registration.email_verification", "required"));
+    let app = TestApp::with(on, plan).await;
+    let other = app.second().await;
+    let mut links = Vec::new();
+    for _ in 0..3 {
+        app.advance(Duration::from_secs(1)).await;
+        let body = json!({ "email": "ann@example.com", "password": PASSWORD });
+        let answer = app.anyone().post("/api/v1/auth/register", body).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.raw);
+        links.push(token(&newest_email(&app).await));
+    }
+    let mut tx = app.app.upkeep("a test").begin().await.unwrap();
+    let first = "update registrations set digest = digest
+         where created_at = (select min(created_at) from registrations)";
+    assert_eq!(tx.run(first, args![]).await.unwrap(), 1);
+    let (here, there) = (app.anyone(), other.anyone());
+    let verify = async |client: &Client<'_>, link: &str| {
+        let body = json!({ "token": link, "password": PASSWORD });
+        client.post("/api/v1/auth/verify-email", body).await
+    };
+    let release = async {
+        a_while().await;
+        until_one_waits(&app.app.db).await;
+        drop(tx);
+    };
+    let (one, two, ()) = tokio::join!(verify(&here, &links[1]), verify(&there, &links[2]), release);
+    let (good, late) = if one.status == StatusCode::NO_CONTENT { (one, two) } else { (two, one) };
+    assert_eq!(good.status, StatusCode::NO_CONTENT, "{}", good.raw);
+    assert_eq!(place(&late), (422, "/token", "registration.bad_token"), "{}", late.raw);
+    no_deadlock(&app, on).await;
     other.stop().await;
     app.stop().await;
 }

@@ -63,6 +63,14 @@ fn another_challenge_is_refused_and_so_is_an_empty_or_short_one() {
         let answer = es256().registration(&client_data, &object);
         assert_eq!(register_for(&expected, &answer).unwrap_err(), WebauthnError::WrongChallenge);
     }
+    let object = attestation_object("none", vec![], &es256().registration_data(RP_ID));
+    for (length, long_enough) in [(0, false), (1, false), (15, false), (16, true)] {
+        let challenge = &CHALLENGE[..length];
+        let expected = RegistrationExpectation { challenge, ..registration_expectation() };
+        let client_data = client_data("webauthn.create", challenge, ORIGIN);
+        let answer = es256().registration(&client_data, &object);
+        assert_eq!(register_for(&expected, &answer).is_ok(), long_enough, "{length}");
+    }
 }
 
 fn client_data_of(challenge: &str) -> Vec<u8> {

@@ -37,7 +37,10 @@ pub(super) async fn refuse_earlier(
     for (sealed,) in earlier {
         let stored = Stored::apart(user, sealed);
         if let Verdict::Right(_) = verify(app, slot, Some(&stored), password).await? {
-            let detail = format!("Choose a password that is not among your last {kept} passwords.");
+            let detail = match kept {
+                1 => "Choose a password that differs from your current one.".to_owned(),
+                _ => format!("Choose a password that is not among your last {kept} passwords."),
+            };
             return Err(Error::bad_field(pointer, "password.reused", detail));
         }
     }
@@ -59,7 +62,7 @@ pub(super) async fn keep(change: &mut Change, user: UserId) -> Result<()> {
             args![user, id, now],
         )
         .await?;
-    // The present one is one of those that count.
+    // The current password, which is stored in `passwords`, is one of the `kept` ones.
     change
         .run(
             "delete from password_history where user_id = $1 and id not in

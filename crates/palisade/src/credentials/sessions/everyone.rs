@@ -38,14 +38,16 @@ impl EndedAll {
 /// the client disconnects or the request times out.
 ///
 /// # Errors
-/// Fails with `access.exceeds_own`, unless the caller is an administrator; or as [`revoke_everyone`].
+/// Fails with `access.exceeds_own` if the caller isn't an administrator, or like [`revoke_everyone`].
 pub(super) async fn revoke_for(app: &App, caller: &Caller) -> Result<()> {
-    // SECURITY: it reaches those above any lesser caller (test: only_an_administrator_signs_everyone_out).
+    // SECURITY: this also ends the sessions of users who have more rights than a caller who isn't an administrator
+    // (test: only_an_administrator_signs_everyone_out).
     let mut change = app.change(&caller.actor).await?;
     Authority::of(&mut change).await?.may_act_on_everyone()?;
     drop(change);
-    // SECURITY: each change looks for the role again; no permission has its name
-    // (test: a_role_taken_away_between_two_accounts_spares_the_second). The proof was fresh when the work began.
+    // SECURITY: each change checks the role again. The role takes the place of a permission: no permission has its name
+    // (test: a_role_taken_away_between_two_accounts_spares_the_second). The age of the proof isn't checked again: the
+    // proof was fresh when the work began.
     let actor = Actor { permission: Some(users::ADMIN), fresh: false, ..caller.actor.clone() };
     let app = app.clone();
     let work = tokio::spawn(async move {
@@ -76,8 +78,9 @@ pub(super) async fn revoke_for(app: &App, caller: &Caller) -> Result<()> {
 /// them.
 ///
 /// # Errors
-/// Returns an error if the session of `actor` has ended, or the actor has lost the role; or if the database fails.
-/// After a failure that follows the end of the caller's session, only the newest keys of service accounts remain.
+/// Returns an error if the session of `actor` has ended, the actor no longer has the role `admin`, or the database
+/// fails. If the failure follows the end of the caller's session, only keys that service accounts received in the
+/// meantime remain to be revoked.
 pub async fn revoke_everyone(app: &App, actor: &Actor) -> Result<EndedAll> {
     let mut all = EndedAll::default();
     for service in [false, true] {
@@ -87,7 +90,8 @@ pub async fn revoke_everyone(app: &App, actor: &Actor) -> Result<EndedAll> {
     if actor.user.is_some() {
         // SECURITY: (test: a_key_that_the_callers_session_makes_meanwhile_ends)
         let caller = Actor { credential: None, permission: None, ..actor.clone() };
-        revoke_each(app, &caller, true, &mut all).await?;
+        // Counted already, and without sessions.
+        revoke_each(app, &caller, true, &mut EndedAll::default()).await?;
     }
     Ok(all)
 }
@@ -133,8 +137,8 @@ async fn with_credentials(app: &App, after: UserId) -> Result<BTreeSet<UserId>> 
     let (mut found, mut known_to) = (BTreeSet::new(), None::<UserId>);
     for find in app.endings.iter().filter_map(|ending| ending.owners) {
         let page = find(app, after, PAGE).await?;
-        // SECURITY: behind the end of a full page there may be more of this kind
-        // (test: accounts_beyond_a_page_are_signed_out).
+        // SECURITY: after a full page, there may be more accounts with this kind of credential (test:
+        // accounts_beyond_a_page_are_signed_out).
         let full = i64::try_from(page.len()).is_ok_and(|rows| rows >= PAGE);
         if let Some(last) = page.last().filter(|_| full) {
             known_to = Some(known_to.map_or(*last, |known_to| known_to.min(*last)));

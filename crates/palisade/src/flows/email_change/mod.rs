@@ -118,13 +118,13 @@ const CHANGE: &str = "change";
 /// has an account.
 ///
 /// # Errors
-/// Fails with `mail.off`; not found; or if the database fails.
+/// Fails with `mail.off`; 404; or if the database fails.
 pub async fn ask(app: &App, actor: &Actor, user: UserId, email: &Email) -> Result<()> {
     mail::needed(app)?;
     let mut change = app.change(actor).await?;
     let (id, now) = (app.new_id(), change.now());
-    // SECURITY: a link in an earlier mail, perhaps to a mistyped email, opens nothing any more
-    // (test: a_newer_link_replaces_the_older_ones).
+    // SECURITY: a link in an earlier email, perhaps to a mistyped email address, must stop working (test:
+    // a_newer_link_replaces_the_older_ones).
     users::lock_row(&mut change, user).await?;
     change
         .run("delete from email_changes where user_id = $1 and confirmed_at is null", args![user])
@@ -179,7 +179,7 @@ fn prepare_confirmation(app: &App, content: Content) -> BoxFuture<'_, Result<Opt
 fn prepare_announcement(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
     Box::pin(async move {
         let (Some(id), Some(to)) = (named(&content), content.to.clone()) else {
-            // An administrator's change: anyone who reads the old mail can't undo it.
+            // An administrator's change: access to the old mailbox doesn't allow undoing it.
             return Ok(Some(content.with("link", "")));
         };
         let token = opaque::generate(UNDO_PREFIX, &*app.random);
@@ -191,7 +191,9 @@ fn prepare_announcement(app: &App, content: Content) -> BoxFuture<'_, Result<Opt
             )
             .await?;
         change
-            .commit_quietly("a link to change the email address is created; using it is an event")
+            .commit_quietly(
+                "a link to undo a change of email address is created; using it is an event",
+            )
             .await?;
         Ok((stored == 1).then(|| Content::to(&to).with_link(app, "undo", &token)))
     })
@@ -279,7 +281,7 @@ pub async fn confirm(
     password: &SecretString,
 ) -> Result<()> {
     let pending = pending(app, token).await?;
-    // SECURITY: a mistyped email is someone else's: the link alone must not give them the account
+    // SECURITY: a mistyped email address may belong to another person, who must not get the account with the link alone
     // (test: a_change_of_email_needs_the_password_and_can_be_undone).
     let guess = count(app, actor, &pending).await?;
     let slot = QueueSlot::of(actor.ip);
@@ -316,8 +318,8 @@ pub async fn confirm(
     change.commit(CHANGED.about(pending.user).personal("email", pending.email.as_str())).await
 }
 
-/// Counts a guess at the password that a link requires. All such links of a user share a separate count, so that anyone
-/// who received a link at a mistyped email address can't lock the account.
+/// Counts a guess at the password that a link requires. All such links of a user share a separate count, so that a
+/// person who received a link at a mistyped email address can't lock the account.
 async fn count(app: &App, actor: &Actor, pending: &Pending) -> Result<Guess> {
     let account = Account::of_link(app, &format!("email change of {}", pending.user));
     lockout::admit(app, actor, account, Client::Unknown).await?.counted(app)
@@ -328,13 +330,13 @@ async fn count(app: &App, actor: &Actor, pending: &Pending) -> Result<Guess> {
 async fn settle(change: &mut Change, act: End, email: &Email, verified: bool) -> Result<()> {
     let user = act.user;
     users::set_email(change, user, email, verified).await?;
-    // SECURITY: asked after the email is theirs: it may have waited for the change that set it free
+    // SECURITY: checked only now: the statement above may have waited for the change that released the email address
     // (test: an_email_is_reserved_while_its_change_commits).
     if is_reserved(change, email.key(), Some(user)).await? {
         return Err(users::email_taken());
     }
-    // SECURITY: what was sent to the email before works no more
-    // (tests: lost_factors_come_back_after_a_time, every_act_ends_what_the_table_says).
+    // SECURITY: links that were sent to the previous email address must stop working (tests:
+    // lost_factors_come_back_after_a_time, every_act_ends_what_the_table_says).
     credentials::end(change, act).await.map(drop)
 }
 
@@ -351,7 +353,7 @@ async fn void_undoing(
     user: UserId,
     since: Option<Timestamp>,
 ) -> Result<usize> {
-    // SECURITY: anyone who moved the account on can't take it back with a link of theirs
+    // SECURITY: an attacker who changed the email address again must not take the account back with a later undo link
     // (test: an_undone_change_of_email_voids_those_after_it).
     let sql = "delete from email_changes where user_id = $1 and confirmed_at is not null
             and undone_at is null and ($2 is null or created_at >= $2)";
@@ -418,7 +420,7 @@ pub async fn undo(
     }
     let email = Email::parse(&old_email)
         .map_err(|_| Error::internal("a stored email address is not valid"))?;
-    // SECURITY: with whatever was set up since (tests: an_undone_change_of_email_removes_later_factors,
+    // SECURITY: everything that was set up since then ends too (tests: an_undone_change_of_email_removes_later_factors,
     // an_undone_change_of_email_voids_those_after_it).
     let act = End { since: Some(asked_at), ..End::of(user, Act::EmailRestored) };
     settle(&mut change, act, &email, true).await?;
@@ -431,7 +433,7 @@ pub async fn undo(
 }
 
 async fn prune(app: &App) -> Result<()> {
-    // Asked twice: a change may be confirmed between the two.
+    // The condition is stated twice: a change may be confirmed between the subquery and the deletion.
     let sql = "delete from email_changes
          where ((confirmed_at is null and expires_at < $1) or undo_until < $1)
          and id in (select id from email_changes

@@ -31,7 +31,8 @@ pub(super) fn routes() -> Routes {
         .post("/", needs(users::WRITE).fresh(), invite_user)
         .summary("Creates a user and sends them a link to choose a password.\n\nThe link is valid \
                   for a week. `POST /auth/password/reset` accepts its token.\n\nYou must hold all \
-                  permissions of the roles.")
+                  permissions of the roles. For a role with grants on resources, you must also \
+                  hold the role itself or `resources:write`.")
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "users.email_taken")
         .or(Kind::TooMany, "request.too_many")
@@ -49,9 +50,9 @@ pub(super) fn routes() -> Routes {
         .and(Routes::root().get("/account/invite", ANYONE, page))
 }
 
-/// The page behind the link, where users choose their first password.
+/// The page behind the link, where users choose their first password or a new one.
 const PAGE: Page = Page {
-    title: "Welcome",
+    title: "Choose a password",
     scripts: &["account.js"],
     body: include_str!("../../pages/invite.html"),
     ..Page::EMPTY

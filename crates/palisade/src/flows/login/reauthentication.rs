@@ -26,8 +26,9 @@ pub(super) enum Shown {
 /// Checks a proof of identity from the signed-in user. The session then continues with new credentials only.
 ///
 /// # Errors
-/// Fails with `login.stronger_needed`; `passwords.wrong`; `mfa.wrong_code`; `lockout.locked`; 503 if the hashing queue
-/// is full; or if the database fails.
+/// Fails with `login.stronger_needed`; `passwords.wrong`; `mfa.wrong_code`; `mfa.wrong_passkey`; `mfa.bad_code` or
+/// `mfa.bad_passkey` for a malformed proof; `lockout.locked`; `sessions.ended`; 503 if the hashing queue is full; or if
+/// the database fails.
 pub(super) async fn reauthenticate(app: &App, caller: &Caller, shown: Shown) -> Result<Issued> {
     let me = caller.signed_in()?;
     match shown {
@@ -59,25 +60,29 @@ async fn begin_alone(app: &App, caller: &Caller) -> Result<Change> {
 
 async fn with_factor(app: &App, caller: &Caller, given: &Given) -> Result<Issued> {
     let me = caller.signed_in()?;
-    // SECURITY: a passkey's answer belongs to a challenge of this session, and is tried five times at most
-    // (test: a_passkey_answers_its_own_challenge).
-    let asked = match given {
-        Given::Passkey(answer) => Some(asked(app, caller, answer).await?),
-        _ => None,
+    // SECURITY: a passkey's answer belongs to a challenge of this session, and is tried five times at most (test:
+    // a_passkey_answers_its_own_challenge). There is nothing to guess, and wrong codes sent with a stolen session must
+    // not lock out the owner's passkey (test: a_locked_factor_does_not_lock_a_passkey).
+    let (asked, guess) = match given {
+        Given::Passkey(answer) => (Some(asked(app, caller, answer).await?), None),
+        _ => {
+            let account = Account::second_factor(app, me.user);
+            let admitted = lockout::admit(app, &caller.actor, account, Client::SignedIn).await?;
+            (None, Some(admitted.counted(app)?))
+        }
     };
-    let account = Account::second_factor(app, me.user);
-    let guess =
-        lockout::admit(app, &caller.actor, account, Client::SignedIn).await?.counted(app)?;
     let mut change = begin_alone(app, caller).await?;
     still_satisfies(&mut change, me.user, given.level()).await?;
     let judged = judge(&mut change, me.user, given, asked.as_ref()).await?;
     let Judged::Right(proof) = judged else {
-        mfa::settle(&mut change, judged, Some(guess), asked.as_ref()).await?;
+        mfa::settle(&mut change, judged, guess, asked.as_ref()).await?;
         let entry = mfa::WRONG.about(me.user).detail("reason", judged.refusal());
         change.commit(entry.detail("method", given.method())).await?;
         return Err(mfa::wrong(given));
     };
-    guess.right(&mut change).await?;
+    if let Some(guess) = guess {
+        guess.right(&mut change).await?;
+    }
     factor_recovery::not_lost(&mut change, me.user).await?;
     let issued = sessions::renew(&mut change, me.user, me.session()?, proof).await?;
     let entry = REAUTHENTICATED.about(me.user).detail("session", me.session()?.to_string());
@@ -94,7 +99,7 @@ async fn judge(
 ) -> Result<Judged> {
     let Some(asked) = asked else { return mfa::judge(change, user, given, None).await };
     if !challenges::lock_row(change, asked).await? {
-        // This answer came twice at the same moment, and the other one was right.
+        // The same response was sent twice at the same moment, and the other copy was accepted.
         return Ok(Judged::Used);
     }
     let judged = mfa::judge(change, user, given, asked.passkey).await?;
@@ -109,7 +114,7 @@ async fn judge(
 /// Begins a proof with a passkey. Returns the options for `navigator.credentials.get`.
 ///
 /// # Errors
-/// Fails with `mfa.no_factor`, if there is no passkey, or if the database fails.
+/// Fails with `mfa.no_factor` if there is no passkey, or if the database fails.
 pub(super) async fn begin(app: &App, caller: &Caller) -> Result<mfa::Options> {
     let me = caller.signed_in()?;
     let mut change = app.change(&caller.actor).await?;

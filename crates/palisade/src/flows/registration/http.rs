@@ -1,5 +1,5 @@
-//! Routes for registration, the verification of its email address and the setup of the first administrator, and the
-//! pages that the links open.
+//! Routes for registering, for verifying the email address of a registration and for creating the first administrator,
+//! and the pages that the links open.
 
 use std::time::Duration;
 

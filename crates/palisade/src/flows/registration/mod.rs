@@ -1,9 +1,10 @@
-//! How accounts are created: the setup link for the first administrator, registration, and the operator's command line.
+//! Creates accounts: with the setup link for the first administrator, by registration, and on the operator's command
+//! line. Invitations have [their own module](crate::invitations).
 //!
 //! # Promises
 //!
-//! - There is no default account. The first administrator is created with a link that is shown only to the operator and
-//!   works once, within 30 minutes, and only while no administrator exists.
+//! - There is no default account. The first administrator is created by the operator, or with a setup link. The link is
+//!   shown only to the operator, works once, expires after 30 minutes, and works only while no administrator exists.
 //! - Registration gives the same response, after the same work, whether or not the email address already has an
 //!   account.
 //! - If email verification is required, no account is created until the email address is verified by someone who knows
@@ -109,7 +110,8 @@ impl Wanted {
 /// Registers a person. Doesn't reveal whether the email address already has an account.
 ///
 /// # Errors
-/// Fails with `registration.closed`; a broken password rule; 503 if the hashing queue is full; or if the database fails.
+/// Fails with `registration.closed`; a broken password rule; 503 if the hashing queue is full; or if the database
+/// fails.
 pub async fn register(app: &App, actor: &Actor, wanted: Wanted) -> Result<()> {
     if app.settings.registration.mode != crate::settings::RegistrationMode::Open {
         return Err(Error::new(
@@ -144,8 +146,8 @@ pub async fn register(app: &App, actor: &Actor, wanted: Wanted) -> Result<()> {
 /// Creates the first administrator with a setup token.
 ///
 /// # Errors
-/// Fails with `setup.done` once an administrator exists; `setup.bad_token`; a broken password rule; 503 if the hashing
-/// queue is full; or if the database fails.
+/// Fails with `setup.done` once an administrator exists; `setup.bad_token`; `users.email_taken`; a broken password
+/// rule; 503 if the hashing queue is full; or if the database fails.
 pub async fn set_up(
     app: &App,
     actor: &Actor,
@@ -158,12 +160,11 @@ pub async fn set_up(
     let digest = opaque::digest(SETUP_PREFIX, token.expose()).ok_or_else(bad_token)?;
     usable(app, digest).await?;
     let hashed = wanted.hash(app, QueueSlot::of(actor.ip)).await?;
-    // SECURITY: anyone who is being made an administrator with another link is waited for
-    // (test: set_up_waits_for_another_set_up).
+    // SECURITY: waits for every other change that is creating an administrator (test: set_up_waits_for_another_set_up).
     let mut change = app.change_holding(actor, &[Hold::Administrators]).await?;
     let now = change.now();
-    // SECURITY: at most once, also for two requests at the same moment
-    // (test: a_setup_link_makes_one_administrator).
+    // SECURITY: a setup link works at most once, even if two requests use it at the same time (test:
+    // a_setup_link_makes_one_administrator).
     let used = change
         .run(
             "update setup_links set used_at = $2
@@ -211,8 +212,8 @@ pub async fn needs_setup(app: &App) -> Result<bool> {
 pub async fn setup_link(app: &App, actor: &Actor) -> Result<SecretString> {
     let token = opaque::generate(SETUP_PREFIX, &*app.random);
     let digest = opaque::digest(SETUP_PREFIX, token.expose());
-    // SECURITY: a link that is being made is waited for, so that the newest one alone is good
-    // (test: set_up_waits_for_another_set_up).
+    // SECURITY: waits for every other change that is creating a link, so that only the newest link works (test:
+    // set_up_waits_for_another_set_up).
     let mut change = app.change_holding(actor, &[Hold::Administrators]).await?;
     if users::has_admin_now(&mut change).await? {
         return Err(done());
@@ -233,7 +234,7 @@ pub async fn setup_link(app: &App, actor: &Actor) -> Result<SecretString> {
 /// Creates a user on behalf of the operator.
 ///
 /// # Errors
-/// Fails with `users.email_taken`; a broken password rule; or if the database fails.
+/// Fails with `users.email_taken`; a broken password rule; 503 if the hashing queue is full; or if the database fails.
 pub async fn create_user(
     app: &App,
     actor: &Actor,
@@ -268,15 +269,16 @@ async fn create(
     Ok(Some(user))
 }
 
-/// How an act on an account ends registrations: it deletes the one that created the account, even if the account's
-/// email address has changed since, and all those for the email address that the account has after the act.
+/// How an act on an account ends registrations: the registration that created the account is deleted, even if the
+/// account's email address has changed since, and so are all registrations for the email address that the account has
+/// after the act.
 const LINKS: Ending = Ending {
     kind: credentials::Kind::VerificationLinks,
     owners: None,
     end: |change, end, _| {
         Box::pin(async move {
-            // SECURITY: a registration that is left behind makes a deleted account again, under its own id
-            // (test: a_verification_link_ends_with_its_email_and_its_account).
+            // SECURITY: a registration left behind could create a deleted account again, with the same id (test:
+            // a_verification_link_ends_with_its_email_and_its_account).
             let sql = "delete from registrations where user_id = $1
                 or email_key = (select email_key from users where id = $1)";
             change.run(sql, args![end.user]).await?;

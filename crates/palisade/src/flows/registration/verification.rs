@@ -73,8 +73,8 @@ pub async fn resend(app: &App, actor: &Actor, email: &Email) -> Result<()> {
     change.commit(RESENT.entry()).await
 }
 
-/// Creates a link and returns the email that contains it. If the email address already has an account, the email
-/// informs its owner of that instead.
+/// Creates a link and returns the email that contains it. If a registration names the email address of an existing
+/// account, returns an email that informs the owner of the account instead. Returns `None` if there is nothing to send.
 fn prepare(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>> {
     Box::pin(async move {
         let Some(email) = content.to.as_deref().and_then(|to| Email::parse(to).ok()) else {
@@ -113,7 +113,7 @@ fn prepare(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>
             .await?;
         change.commit_quietly("a link for a registration is created; using it is an event").await?;
         let content = || Content::to(&email).with("known", "").with_link(app, "verify", &token);
-        // It may have ended since it was found.
+        // The registration may have been used or deleted since it was found.
         Ok((stored == 1).then(content))
     })
 }
@@ -151,7 +151,7 @@ pub async fn verify(
         .await?;
     let (id, user, email, name, sealed) = row.ok_or_else(bad_token)?;
     let waiting = Waiting { id, user, email, name, sealed };
-    // SECURITY: the link alone is not enough: anyone who registered must have chosen the password
+    // SECURITY: the link alone is not enough: the password shows that the person who uses it is the one who registered
     // (test: a_stranger_who_registers_an_email_gains_nothing).
     let account = Account::of_link(app, &format!("registration {id}"));
     let guess = lockout::admit(app, actor, account, Client::Unknown).await?.counted(app)?;
@@ -172,7 +172,13 @@ pub async fn verify(
 
 async fn finish(mut change: Change, waiting: Waiting, guess: Guess) -> Result<()> {
     let now = change.now();
-    // SECURITY: at most once, also for two requests at the same moment (test: a_verifying_link_works_once).
+    // All registrations of the email address, in one order: verifying two of them at once would otherwise wait in a
+    // circle (test: two_registrations_verified_at_once_meet_no_deadlock).
+    let lock = "update registrations set digest = digest where used_at is null and email_key =
+         (select email_key from registrations where id = $1)";
+    change.run(lock, args![waiting.id]).await?;
+    // SECURITY: a link works at most once, even if two requests use it at the same time (test:
+    // a_verifying_link_works_once).
     let used = change
         .run(
             "update registrations set used_at = $2 where id = $1 and used_at is null and expires_at > $2",
@@ -192,8 +198,8 @@ async fn finish(mut change: Change, waiting: Waiting, guess: Guess) -> Result<()
         )
         .await?;
     if users::exists(&mut change, waiting.user).await? {
-        // SECURITY: what proves a former email proves nothing
-        // (test: a_verification_link_ends_with_its_email_and_its_account).
+        // SECURITY: a link sent to a former email address verifies nothing (test:
+        // a_verification_link_ends_with_its_email_and_its_account).
         if !users::prove_email(&mut change, waiting.user, &waiting.email).await? {
             return Err(bad_token());
         }

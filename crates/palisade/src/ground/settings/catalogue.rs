@@ -173,7 +173,7 @@ catalogue! {
              it must be a loopback or private IP address.";
         public_url: WebOrigin = Fixed("http://localhost:8000"),
             "The origin at which users reach the server. Links are built from it. `http` is \
-             accepted only if the host is this machine.",
+             accepted only in development, and only if the host is this machine.",
             in_production: Some("https://app.example.com");
         environment: Environment = Fixed("development"),
             "The environment that the server runs in. In `production`, the server refuses to start \
@@ -182,14 +182,15 @@ catalogue! {
             in_production: Some("production");
         trusted_proxies: Vec<IpNet> = Fixed(""),
             "The networks of the reverse proxies in front of the server. Forwarded headers are \
-             accepted only from them. If `server.public_url` uses `https`, a proxy must set \
-             `X-Forwarded-Proto`.",
+             accepted only from them. If `server.public_url` uses `https`, a proxy that connects \
+             without TLS must set `X-Forwarded-Proto`, or `proto` in `Forwarded`.",
             in_production: Some("127.0.0.1/32");
         max_body: u64 = Fixed("1MiB"),
             "The maximum size of a request body.",
             bounds: Some(("1KiB", "64MiB"));
         request_timeout: Duration = Fixed("30s"),
-            "How long a request may take, from its first byte to its response.",
+            "How long a request may take, from the end of its headers to the start of its \
+             response. The body must arrive within half of this time.",
             bounds: Some(("1s", "10m"));
         shutdown_timeout: Duration = Fixed("10s"),
             "How long a stopping server waits for requests in flight.",
@@ -206,14 +207,16 @@ catalogue! {
     /// How long browsers require HTTPS.
     Hsts at "server.hsts." {
         max_age: Duration = Fixed("730d"),
-            "How long browsers require HTTPS after a response (`Strict-Transport-Security`), if \
-             `server.public_url` uses `https`. With `0s`, browsers forget the requirement.",
+            "How long browsers require HTTPS after a response (`Strict-Transport-Security`). The \
+             header is sent only if `server.public_url` uses `https`. With `0s`, browsers forget \
+             the requirement.",
             bounds: Some(("0s", "3650d"));
         include_subdomains: bool = Fixed("true"),
             "Whether browsers require HTTPS for the subdomains of the host too.";
         preload: bool = Fixed("false"),
-            "Whether browser vendors may add the host to the HSTS preload list. It requires \
-             `include_subdomains` and a `max_age` of at least `365d`, and takes months to undo.";
+            "Whether browser vendors may add the host to the HSTS preload list. This requires \
+             `include_subdomains` and a `max_age` of at least `365d`. A listing takes months to \
+             undo.";
     }
 
     /// TLS terminated by the server itself.
@@ -280,7 +283,7 @@ catalogue! {
              the response. `0s` turns this off.",
             bounds: Some(("0s", "60s"));
         idle_timeout: Duration = Fixed("14d"),
-            "How long an unused token session stays valid.",
+            "How long a token session stays valid after its last refresh.",
             bounds: Some(("1m", "365d"));
         cookie_idle_timeout: Duration = Fixed("12h"),
             "How long an unused cookie session stays valid.",
@@ -299,18 +302,21 @@ catalogue! {
             "The hash algorithm of new passwords. Stored hashes of the other algorithm stay valid.";
         cost: PasswordCost = Fixed("standard"),
             "The cost of an Argon2id hash. `light` is the lowest recommended cost. `custom` uses \
-             the three settings below.";
+             the three `passwords.argon2_…` settings.";
         bcrypt_cost: u32 = Fixed("12"),
-            "The cost of a bcrypt hash, as a power of two.",
+            "The cost of a bcrypt hash: the base-2 logarithm of the number of rounds.",
             bounds: Some(("10", "15"));
         argon2_memory: Option<u64> = Unset("64MiB"),
-            "The amount of memory that an Argon2id hash uses, if `passwords.cost` is `custom`.",
+            "The amount of memory that an Argon2id hash uses. Required if `passwords.cost` is \
+             `custom`, otherwise refused.",
             bounds: Some(("7MiB", "1GiB"));
         argon2_passes: Option<u32> = Unset("3"),
-            "The number of passes of an Argon2id hash, if `passwords.cost` is `custom`.",
+            "The number of passes of an Argon2id hash. Required if `passwords.cost` is \
+             `custom`, otherwise refused.",
             bounds: Some(("1", "16"));
         argon2_lanes: Option<u32> = Unset("1"),
-            "The number of lanes of an Argon2id hash, if `passwords.cost` is `custom`.",
+            "The number of lanes of an Argon2id hash. Required if `passwords.cost` is \
+             `custom`, otherwise refused.",
             bounds: Some(("1", "16"));
         min_length: u32 = Fixed("15"),
             "The minimum length of a new password, in characters.",
@@ -319,10 +325,12 @@ catalogue! {
             "The minimum strength of a new password, from 0 (no requirement) to 4.",
             bounds: Some(("0", "4"));
         history: u32 = Fixed("0"),
-            "How many of a user's earlier passwords can't be reused.",
+            "How many of a user's most recent passwords, including the current one, can't be chosen \
+             again.",
             bounds: Some(("0", "24"));
         blocklist_path: Option<PathBuf> = Unset("/etc/palisade/blocklist.txt"),
-            "A file of additional passwords to refuse, one per line.";
+            "A file of additional passwords to refuse: one password per line, or lines of the form \
+             `SHA1:COUNT`, sorted by hash.";
     }
 
     /// Who may register.
@@ -347,7 +355,8 @@ catalogue! {
     /// The settings of one rate limit rule.
     LimitRule at "limits.rules.NAME." {
         burst: u32 = OfRule("10"),
-            "How many requests in a row are allowed before the rule slows the caller down.",
+            "How many requests in a row are allowed. Further ones are refused until part of \
+             the limit has refilled.",
             bounds: Some(("1", "1000000"));
         per: Duration = OfRule("1m"),
             "The time after which the whole burst is available again.",
@@ -359,48 +368,51 @@ catalogue! {
     /// Lockout after wrong passwords.
     Lockout at "lockout." {
         enabled: bool = Fixed("true"),
-            "Whether wrong passwords lock an account for unknown clients. Can be switched off in \
-             development only.";
+            "Whether too many wrong passwords lock an account, and too many wrong codes its second \
+             factor. Can be switched off in development only.";
         threshold: u32 = Fixed("5"),
-            "How many wrong passwords lock an account.",
+            "How many wrong passwords lock an account, and how many wrong codes lock its second \
+             factor.",
             bounds: Some(("1", "50"));
         window: Duration = Fixed("15m"),
-            "The period within which wrong passwords are counted together.",
+            "The period within which wrong passwords, or wrong codes, are counted together.",
             bounds: Some(("1m", "1d"));
         duration: Duration = Fixed("15m"),
-            "How long the first lock lasts. Each further lock lasts twice as long, up to a day.",
+            "How long the first lock lasts. Each further lock lasts twice as long as the one \
+             before, up to a day.",
             bounds: Some(("1m", "1d"));
     }
 
     /// Requirements for administrators.
     Access at "access." {
         admin_mfa: AdminMfa = ByEnvironment { development: "optional", production: "required" },
-            "Whether users with power over other accounts must have a second factor. Without one, \
-             they can only set one up.";
+            "Whether users with power over other accounts must have a second factor. With \
+             `required`, a user without one can only set one up.";
     }
 
     /// Second factors.
     Mfa at "mfa." {
         required: bool = Fixed("false"),
-            "Whether every user must have a second factor. A user without one can only set one up. \
-             Service accounts are exempt.";
+            "Whether every user must have a second factor. With `true`, a user without one can \
+             only set one up. Service accounts are exempt.";
         totp_grace: Duration = Fixed("10s"),
             "How long a one-time code is still accepted after its 30-second time step has ended. \
              `0s` turns this off.",
             bounds: Some(("0s", "30s"));
         rp_id: Option<String> = Unset("example.com"),
-            "The domain that passkeys belong to: the host of `server.public_url`, or a parent \
-             domain. Changing it invalidates all passkeys.";
+            "The domain that passkeys belong to: the host of `server.public_url` (used if this is \
+             not set), or a parent domain. Changing it invalidates all passkeys.";
         related_origins: Vec<WebOrigin> = Fixed(""),
             "Other origins whose pages may use the same passkeys.";
         attestation: Attestation = Fixed("none"),
             "Whether a new passkey must prove which type of device it comes from.";
         attestation_roots: Option<PathBuf> = Unset("/etc/palisade/attestation.pem"),
-            "The PEM file of the root certificates that this proof must chain to.";
+            "The PEM file of the root certificates to which the attestation of a new passkey must \
+             chain.";
         recovery_delay: Option<Duration> = Unset("72h"),
-            "How long a user who lost every factor waits for the removal of these factors, after \
-             proving the password and the email address. If unset, only an administrator can remove \
-             them.",
+            "How long a user who lost every factor must wait after requesting the removal of the \
+             factors with the password. After this time, an emailed link and the password remove \
+             them. If unset, only an administrator can remove them.",
             bounds: Some(("1h", "30d"));
     }
 
@@ -439,7 +451,7 @@ catalogue! {
     /// The root key.
     Keys at "keys." {
         root_key: RootKey = InDataDirectory { prefix: "", file: "root.key" },
-            "The path of the file with the root key, which encrypts all other keys. In the \
+            "The path of the file with the root key, which protects all other keys. In the \
              environment only, the value can be the key itself.",
             secret: true;
     }
@@ -447,7 +459,8 @@ catalogue! {
     /// Calls from browser pages on other origins.
     Cors at "cors." {
         origins: Vec<CorsOrigin> = Fixed(""),
-            "The exact origins whose pages may call the API from a browser.";
+            "The exact origins whose pages may call the API from a browser. In development, `*` \
+             stands for every origin.";
     }
 
     /// Logs.

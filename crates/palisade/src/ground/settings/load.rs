@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::catalogue::{CATALOGUE, Entry, LimitRule, Preset};
-use super::source::{self, Given};
+use super::smtp::SmtpUrl;
+use super::source::{self, Given, variable};
 use super::value::Value;
 use super::{
     DatabaseUrl, Effective, LimitDefault, Loaded, Origin, Problem, RootKey, Settings, Sources,
@@ -216,7 +217,7 @@ fn parse<T: Value>(entry: &Entry, text: &str) -> Result<T, String> {
     }
 }
 
-/// Returns what is wrong and how to fix it, if a value is not allowed in the source that it comes from.
+/// Returns what is wrong and how to fix it, or `None` if the value is allowed in the source that it comes from.
 pub(super) fn refused_place(key: &str, given: &Given) -> Option<(&'static str, String)> {
     let by_environment = matches!(given.origin, Origin::Environment(_));
     match key {
@@ -230,11 +231,15 @@ pub(super) fn refused_place(key: &str, given: &Given) -> Option<(&'static str, S
                 )
             })
         }
-        "database.url" if given.origin == Origin::Flag => {
-            DatabaseUrl::parse(&given.text).is_ok_and(|url| url.has_password()).then(|| {
+        // SECURITY: (test: a_password_on_the_command_line_is_refused)
+        "database.url" | "mail.smtp_url" if given.origin == Origin::Flag => {
+            let database = DatabaseUrl::parse(&given.text).is_ok_and(|url| url.has_password());
+            let mail = SmtpUrl::parse(&given.text).is_ok_and(|url| url.login().is_some());
+            (database || mail).then(|| {
+                let variable = variable(key);
                 (
                     "a password is not accepted on the command line, where other users can read it",
-                    "Set PALISADE_DATABASE__URL or PALISADE_DATABASE__URL_FILE".into(),
+                    format!("Set {variable} or {variable}_FILE"),
                 )
             })
         }

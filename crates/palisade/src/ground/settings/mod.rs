@@ -151,7 +151,7 @@ impl fmt::Display for Origin {
 /// A problem that prevents the server from starting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The key of the setting, or the unknown name. Empty if the file can't be read at all.
+    /// The key of the setting, or the unknown name. Empty if the configuration file is not valid TOML.
     pub key: String,
     /// Where it was set.
     pub origin: Origin,

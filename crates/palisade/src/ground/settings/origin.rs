@@ -214,7 +214,7 @@ impl Value for ReportUrl {
         if rest.contains('#') {
             return Err("has a fragment, which browsers never send".to_owned());
         }
-        // What would end a directive of the policy or the string of a header.
+        // The excluded characters could end a directive of the policy or a string in a header.
         let plain = |letter: char| letter.is_ascii_graphic() && !";,\"'<>\\^`{|}".contains(letter);
         if !rest.chars().all(plain) {
             return Err("has a character that must be percent-encoded as %XX".to_owned());

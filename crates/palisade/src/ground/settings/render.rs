@@ -14,7 +14,7 @@ pub fn template(production: bool) -> String {
         .to_owned();
     let mut section = "";
     for entry in CATALOGUE {
-        // A rule has no table of its own here, so that a line of it means the same wherever it is.
+        // A rule gets no table of its own, so its lines keep their meaning wherever they are moved within `[limits]`.
         let split =
             if is_of_rule(entry) { entry.key.split_once('.') } else { entry.key.rsplit_once('.') };
         let (of, name) = split.unwrap_or(("", entry.key));

@@ -236,14 +236,14 @@ fn mail(settings: &Settings, reader: &mut Reader<'_>) {
         reader.refuse(
             &["mail.from", "mail.smtp_url"],
             "mail.smtp_url is set, but the sender is not",
-            "Set it, such as Example <no-reply@example.com>",
+            "Set it, for example to Example <no-reply@example.com>",
         );
     }
     if mail.smtp_url.is_none() && mail.root_certificate.is_some() {
         reader.refuse(
             &["mail.root_certificate", "mail.smtp_url"],
             "this has no effect, because mail.smtp_url is not set",
-            "Set mail.smtp_url, or remove it",
+            "Set mail.smtp_url, or remove mail.root_certificate",
         );
     }
     let verified = settings.registration.email_verification != EmailVerification::Off;
@@ -283,8 +283,8 @@ fn transport(settings: &Settings, reader: &mut Reader<'_>) {
         reader.refuse(
             &["server.trusted_proxies", "server.tls.certificate", "server.environment"],
             "production needs TLS: neither a certificate nor a trusted proxy is set",
-            "Set server.tls.certificate and server.tls.key, or list the proxy that terminates TLS \
-             here",
+            "Set server.tls.certificate and server.tls.key, or add the proxy that terminates TLS \
+             to server.trusted_proxies",
         );
     }
     // Any other http origin is refused in development too.
@@ -311,8 +311,8 @@ fn transport(settings: &Settings, reader: &mut Reader<'_>) {
     }
 }
 
-/// Rejects passkey settings that browsers would refuse (WebAuthn level 3, section 5.1.3), and attestation that no
-/// passkey could pass.
+/// Rejects passkey settings that browsers would refuse (WebAuthn level 3, section 5.1.3), and attestation settings that
+/// no passkey could satisfy.
 fn passkeys(settings: &Settings, reader: &mut Reader<'_>) {
     let host = settings.server.public_url.host();
     if let Some(id) = &settings.mfa.rp_id
@@ -349,7 +349,8 @@ fn protections(settings: &Settings, reader: &mut Reader<'_>) {
         reader.refuse(
             &["registration.mode", "registration.email_verification", "server.environment"],
             "production refuses open registration while registration.email_verification is off",
-            "Set registration.mode to closed, or mail.smtp_url and registration.email_verification to required",
+            "Set registration.mode to closed, or set mail.smtp_url and mail.from, and set \
+             registration.email_verification to required",
         );
     }
     if !settings.limits.enabled {

@@ -134,7 +134,8 @@ const ROOT_KEY_PREFIX: &str = "palisade-root-key-v1.";
 /// The number of characters of 32 bytes in base64url without padding.
 const ROOT_KEY_CHARACTERS: usize = 43;
 
-/// Secrets that appear in examples and tutorials. The comparison ignores case, spaces, `-` and `_`.
+/// Secrets that appear in examples and tutorials. The comparison ignores case, spaces, and the characters `-`, `_`,
+/// `!`, `.`, `<` and `>`.
 const PLACEHOLDERS: [&str; 14] = [
     "changeme",
     "changethis",

@@ -91,7 +91,7 @@ impl Value for SmtpUrl {
         };
         let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '[' | ']' | ':');
         if host.is_empty() || !host.chars().all(named) {
-            return Err("has no host".to_owned());
+            return Err("has no valid host".to_owned());
         }
         Ok(Self { tls_from_the_start, login, host: host.to_owned(), port })
     }

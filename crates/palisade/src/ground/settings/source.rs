@@ -201,8 +201,8 @@ impl Gathering<'_> {
         let (table, errors) = DeTable::parse_recoverable(text);
         let place = Place { path, text };
         for error in &errors {
-            // SECURITY: the message alone; the error's own display would repeat the line
-            // (test: a_line_that_is_no_toml_is_refused_without_being_repeated).
+            // SECURITY: only the message is used, because the error's own display would repeat the line (test:
+            // a_line_that_is_no_toml_is_refused_without_being_repeated).
             let origin = place.origin(error.span().map_or(0, |span| span.start));
             self.problem("", origin, error.message().trim_end_matches('.'), "Write it as TOML v1");
         }
@@ -239,7 +239,8 @@ impl Gathering<'_> {
         key == "limits.rules" || self.known.keys().any(|known| known.starts_with(&below))
     }
 
-    /// Takes one value of the file, if it is written as its type requires.
+    /// Takes one value of the file. A value that isn't of the TOML type that the setting requires is recorded as a
+    /// problem.
     fn value(&mut self, entry: &Entry, key: &str, value: &Spanned<DeValue<'_>>, origin: Origin) {
         match text_of(entry.shape, value.get_ref()) {
             Ok(text) => self.accept(key, text, origin),
@@ -274,7 +275,7 @@ fn join(prefix: &str, name: &str) -> String {
     if prefix.is_empty() { name } else { format!("{prefix}.{name}") }
 }
 
-/// Returns a value of the file as text, if it has the type that `shape` requires.
+/// Returns a value of the file as text, or an error if it doesn't have the type that `shape` requires.
 fn text_of(shape: Shape, value: &DeValue<'_>) -> Result<String, String> {
     match (shape, value) {
         (Shape::Text, DeValue::String(text)) => Ok(text.to_string()),
@@ -323,7 +324,7 @@ fn shown_name(name: &str) -> String {
 
 /// Returns the known name that is most similar to `name`.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Measuring takes the product of both lengths; no name of ours is that long.
+    // The time for a comparison grows with the product of both lengths. No known name is this long.
     const MOST: usize = 200;
     let name: String = name.chars().take(MOST).collect();
     let likeness = |other: &str| strsim::normalized_damerau_levenshtein(&name, other);

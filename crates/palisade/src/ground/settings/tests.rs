@@ -617,6 +617,10 @@ mod secrets {
         let found = problems("", &[], &[("database.url", "postgres://ann:hunter2@h/app")]);
         assert!(found[0].wrong.contains("command line"), "{found:?}");
         assert!(!format!("{found:?}").contains("hunter2"));
+        let found = problems("", &[], &[("mail.smtp_url", "smtps://ann:hunter2@mail.example.com")]);
+        assert!(found[0].wrong.contains("command line"), "{found:?}");
+        assert!(found[0].mend.contains("PALISADE_MAIL__SMTP_URL_FILE"), "{found:?}");
+        assert!(!format!("{found:?}").contains("hunter2"));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(super) trait Value: Sized {
     /// Returns the value for display, without secrets.
     fn show(&self) -> String;
 
-    /// Returns the value of a setting that is not set and has no default, if that is allowed.
+    /// Returns the value of a setting that is not set and has no default, or `None` if such a setting is an error.
     fn absent() -> Option<Self> {
         None
     }
