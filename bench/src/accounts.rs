@@ -1,6 +1,6 @@
-//! Measures what a sign-in looks up before it hashes the password, with few and with very many accounts, compared with
-//! a bare index lookup of one row in a table with as many rows. Everything runs in this process, because over the
-//! network the hash would hide the lookups.
+//! Measures the lookups that a sign-in makes before it hashes the password, with few and with very many accounts,
+//! compared with a bare index lookup of one row in a table with as many rows. Also measures the queries of
+//! administrators. Everything runs in this process, because over the network the hash would hide the lookups.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,7 +129,7 @@ async fn change(db: &Db, sql: &'static str, args: Args) -> Result<()> {
     Ok(tx.commit().await?)
 }
 
-/// Measures what a sign-in reads and a bare lookup, each in µs: medians of alternating turns.
+/// Measures the lookups of a sign-in and a bare lookup, each in µs: medians of alternating turns.
 async fn look_up(app: &App, accounts: i64) -> Result<(f64, f64)> {
     let mut numbers = Numbers { state: 1, below: accounts };
     let (mut sign_ins, mut bares) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! Measures, on all cores, reads while 64 people sign in concurrently, how many sign-ins succeed, and memory.
+//! Measures reads while 64 people sign in concurrently, the rate of sign-ins, and memory, with the server on all cores.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -224,7 +224,7 @@ fn hashes_per_second() -> f64 {
         for core in 0..=last_core() {
             let count = &count;
             scope.spawn(move || {
-                // Where it can't be moved it hashes less, and the bound is lower than it should be.
+                // If the thread can't be pinned, it hashes less, and the bound is too low.
                 let _ = stay_on(&[core]);
                 let mut memory = Memory::new();
                 let password = SecretString::from("a password".to_owned());

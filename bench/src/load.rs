@@ -94,7 +94,7 @@ async fn read_until(
         if let Some((at, step)) = &mut due {
             if began < *at {
                 tokio::time::sleep_until((*at).into()).await;
-                // The timer is late by up to a millisecond, which isn't the server's.
+                // The timer fires up to a millisecond late. The server doesn't cause that delay.
                 began = now();
             } else {
                 began = *at;

@@ -1,11 +1,12 @@
-//! Measures a Palisade server from outside, over loopback. `bench/run` builds and starts it; `docs/benchmarks.md`
-//! describes the method and the results.
+//! Measures a Palisade server over loopback, and its lookups within this process. `bench/run` builds the server and
+//! this program and runs the measurements; `docs/benchmarks.md` describes the method and the results.
 //!
 //! - `palisade-bench requests SERVER ROUNDS SECONDS`: processor time per request against a bare route.
 //! - `palisade-bench flood SERVER ROUNDS SECONDS`: reads while 64 people sign in, and memory.
 //! - `palisade-bench writes SERVER ROUNDS SECONDS`: changes per second on SQLite and PostgreSQL.
 //! - `palisade-bench starts SERVER ROUNDS SECONDS`: how long a start takes, and the program's size.
-//! - `palisade-bench accounts`: the lookups of a sign-in, with up to a million accounts.
+//! - `palisade-bench accounts`: the lookups of a sign-in and the queries of administrators, with up to a million
+//!   accounts.
 //! - `palisade-bench floor ANSWER`: the bare route itself.
 
 mod accounts;
@@ -53,7 +54,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // With no one to read it there is no one to tell.
+            // If standard error can't be written to, there is no other place for the message.
             let _ = writeln!(std::io::stderr(), "palisade-bench: {error}");
             ExitCode::FAILURE
         }

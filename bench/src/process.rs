@@ -68,7 +68,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself; either way nothing is left to do.
+        // The process may have ended by itself. Either way, nothing is left to do.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -12,8 +12,8 @@ use crate::floor::PATH;
 use crate::process::Process;
 
 const PASSWORD: &str = "seven purple teapots orbit";
-/// Rate limits that this load from one IP address would exceed. They are raised, not switched off: requests are still
-/// counted against them.
+/// Rate limits that this load from one IP address and a few accounts would exceed. They are raised, not switched off:
+/// requests are still counted against them.
 const WIDENED: [&str; 4] = ["login_ip", "register_ip", "refresh_ip", "account"];
 
 /// A running server and its directory.
@@ -40,7 +40,7 @@ impl Scene {
             "telemetry.log_format=json".to_owned(),
         ];
         settings.extend(WIDENED.map(|rule| format!("limits.rules.{rule}.burst=1000000")));
-        // The load is one account's: as often in a second.
+        // All reads come from one account, so its limit must refill within a second.
         settings.push("limits.rules.account.per=1s".to_owned());
         settings.extend_from_slice(more);
         let mut arguments = vec!["--json".to_owned()];

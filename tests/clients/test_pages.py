@@ -62,7 +62,7 @@ def test_the_account_pages_work_in_a_browser_under_their_policy(server, browser)
     body = {"email": "ann@new.example"}
     assert server.request("POST", "/api/v1/users/me/email", body, session["access_token"])[0] == 202
     time.sleep(2)
-    use_link(browser, server, "email", newer, "Your email address is changed")
+    use_link(browser, server, "email", newer, "Your email address has been changed")
     time.sleep(2)
     use_link(browser, server, "undo", PASSWORD, "Your account is restored")
     server.command("user", "create", "bob@example.com", "--invite")

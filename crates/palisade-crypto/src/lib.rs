@@ -1,13 +1,16 @@
-//! Password hashing, tokens, keys and sealing for Palisade. No I/O, no clock, no SQL.
+//! Password hashing, tokens, keys, sealing, one-time codes, passkeys and audit digests for Palisade. No I/O, no clock,
+//! no SQL.
 //!
 //! # Promises
 //!
 //! - Nothing here reads a file, a socket, the environment or a clock. Everything needed is passed in as an argument:
-//!   the time in seconds, randomness as [`random::Random`].
+//!   the time in seconds, randomness as [`random::Random`]. ES256 and `v4.local` are exceptions: the libraries for them
+//!   get their randomness from the operating system.
 //! - A secret does not appear in `Debug` output, is wiped when dropped and is compared in constant time.
 //! - External input (tokens, password hashes, keys, sealed bytes) is checked for size and cost
 //!   before any work is done on it, and no input makes this crate panic.
-//! - Every derived key, digest and tag has its own label, so a value created for one purpose is useless for another.
+//! - Every derived key, token digest and audit tag has its own label, so a value created for one purpose is useless for
+//!   another.
 //!
 //! # Example
 //!

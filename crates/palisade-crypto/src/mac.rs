@@ -1,4 +1,4 @@
-//! The two keyed functions that everything else is built on, HMAC-SHA256 and HKDF-SHA256. Each is implemented once.
+//! The two keyed functions that the other modules share, HMAC-SHA256 and HKDF-SHA256. Each is implemented once.
 
 use aws_lc_rs::hmac::{Context, HMAC_SHA256, Key};
 use hkdf::Hkdf;

@@ -75,14 +75,14 @@ mod tests {
         );
     }
 
-    /// 256 positions, each one or zero in a million tokens: seven standard deviations from the middle are 3,500, which
-    /// one good run in more than a billion leaves.
+    /// In a million tokens, each of the 256 bits is expected to be one 500,000 times. The test allows a deviation of
+    /// 3,500, seven standard deviations. Fewer than one run in a billion exceeds it by chance.
     #[test]
     fn a_million_tokens_are_all_different_and_their_bits_are_balanced() {
         const DRAWS: usize = 1_000_000;
         let random = crate::random::OsRandom;
         let mut seen = std::collections::HashSet::with_capacity(DRAWS);
-        // How often each value of each byte was drawn: fewer steps than a count by bits.
+        // How often each value of each byte was drawn. Counting bytes takes fewer steps than counting bits.
         let mut drawn = vec![[0u32; 256]; 32];
         for _ in 0..DRAWS {
             let token = generate(PREFIX, &random);

@@ -1,7 +1,7 @@
 //! Sources of randomness: one trait, the operating system's source, and a seeded stream for tests.
 //!
-//! All randomness in Palisade comes from a [`Random`] that is passed in, so that tests are
-//! reproducible.
+//! Palisade's own code takes all its randomness from a [`Random`] that is passed in, so that tests are reproducible.
+//! Some libraries, such as those for TLS and for ES256 signatures, use the operating system's source directly.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};

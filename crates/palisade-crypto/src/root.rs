@@ -1,10 +1,11 @@
-//! The root key: the one secret an operator keeps, from which every other key is derived.
+//! The root key: the secret that an operator keeps. Every other key that Palisade uses for stored data is derived from
+//! it, or is stored encrypted under a key derived from it.
 //!
 //! # Promises
 //!
 //! - It has one text form: `palisade-root-key-v1.` followed by 43 characters of base64url.
-//! - A key that a person made up (repeated or sequential bytes, text, a placeholder) is refused, with an error that
-//!   explains how to create one.
+//! - A key that looks made up (few different bytes, a constant step, text, a placeholder) is refused, with an error
+//!   that says to let Palisade generate one.
 //! - Keys derived for different purposes have nothing in common.
 
 use std::{error, fmt};
@@ -28,7 +29,7 @@ const FEWEST_DIFFERENT_BYTES: usize = 16;
 pub struct RootKey(Zeroizing<[u8; 32]>);
 
 impl RootKey {
-    /// A new key.
+    /// Creates a new key.
     #[must_use]
     pub fn generate(random: &dyn Random) -> Self {
         let mut bytes = Zeroizing::new([0; 32]);
@@ -40,7 +41,7 @@ impl RootKey {
     ///
     /// # Errors
     ///
-    /// Returns an error if the text is empty, not of this form, or not from a random source.
+    /// Returns an error if the text is empty, if it is not in this form, or if its bytes look made up.
     pub fn parse(text: &str) -> Result<Self, RootKeyError> {
         let text = text.trim();
         if text.is_empty() {
@@ -106,7 +107,7 @@ pub enum RootKeyError {
     Empty,
     /// Not `palisade-root-key-v1.` followed by 43 characters of base64url.
     WrongForm,
-    /// Well formed, but made up by a person: repeated or sequential bytes, or text.
+    /// Well formed, but apparently made up: repeated or sequential bytes, or text.
     NotRandom,
 }
 

@@ -6,7 +6,7 @@
 //! # Promises
 //!
 //! - A code is compared in constant time, and a correct one yields its step, so that the caller can ensure that each
-//!   step is used once (RFC 6238 section 5.2). This module keeps no state.
+//!   step is used at most once (RFC 6238 section 5.2). This module keeps no state.
 //! - A secret has 160 random bits (RFC 4226 section 4).
 
 use std::time::Duration;
@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::random::Random;
 use crate::secret::{SecretBytes, SecretString};
 
-/// How long a code is valid, in seconds.
+/// The length of a time step, in seconds: how long a code is valid without a grace period.
 pub const STEP_SECONDS: u64 = 30;
 /// The number of digits in a code.
 pub const DIGITS: u8 = 6;
@@ -80,7 +80,7 @@ impl TotpSecret {
     /// issuer or the account can't be used (neither may be empty).
     #[must_use]
     pub fn otpauth_uri(&self, issuer: &str, account: &str) -> Option<SecretString> {
-        // The colon parts the two.
+        // A colon separates issuer and account in the URI, so neither may contain one.
         let (issuer, account) = (issuer.replace(':', " "), account.replace(':', " "));
         let totp = self.builder().with_issuer(Some(issuer)).with_account_name(account);
         Some(totp.build().ok()?.to_url().ok()?.into())

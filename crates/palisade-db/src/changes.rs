@@ -22,8 +22,8 @@ const RECONNECT: Duration = Duration::from_millis(100);
 pub enum Woken {
     /// The database may have changed, or the wait timed out.
     Changed,
-    /// The whole content may have been replaced: a copy was restored into the open SQLite file. (On PostgreSQL,
-    /// [`ReadDb::epoch`] reports this.)
+    /// The whole content may have been replaced: a copy was restored into the open SQLite file, or its schema has
+    /// changed. (On PostgreSQL, [`ReadDb::epoch`] reports a replacement.)
     Replaced,
 }
 
@@ -132,7 +132,8 @@ async fn listen(
     };
     loop {
         let Some(first) = open.try_recv().await? else {
-            // The connection was lost, and something may have been missed. A fresh one tells so again.
+            // The connection was lost, so a notification may have been missed. The next call opens a new connection and
+            // reports a change again.
             *listener = None;
             return Ok(Woken::Changed);
         };

@@ -18,7 +18,8 @@ use crate::{Args, DbError, FromRow, Lock, args, lock};
 pub struct Options {
     /// `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`.
     pub url: String,
-    /// The maximum number of connections in use at once (on SQLite: for reading, in addition to the one that writes).
+    /// The maximum number of connections in use at once. On SQLite, they only read, and one more writes. On PostgreSQL,
+    /// migrations and notifications use separate ones.
     pub max_connections: u32,
     /// The maximum duration of a single statement. A transaction on SQLite may be open for twice as long.
     pub statement_timeout: Duration,
@@ -70,8 +71,8 @@ impl Db {
     /// Must be called inside a Tokio runtime that lives as long as the database is used.
     ///
     /// # Errors
-    /// Returns `Wrong` if the URL is malformed or its TLS mode is too weak, and `Unavailable` if the database cannot be
-    /// reached.
+    /// Returns `Wrong` if the URL is malformed or its TLS mode is too weak, and `Unavailable` if the database can't be
+    /// reached or opened.
     pub async fn open(options: Options) -> Result<Self, DbError> {
         let engine = match options.url.split_once(':') {
             Some(("sqlite", path)) => {
@@ -90,7 +91,7 @@ impl Db {
         self.0.clone()
     }
 
-    /// Starts a write transaction. On SQLite, only one runs at a time, in the order of the calls.
+    /// Starts a write transaction. On SQLite, write transactions run one at a time, in the order of the calls.
     ///
     /// # Errors
     /// Returns `Unavailable` if the database or the writer is not available in time.
@@ -99,13 +100,14 @@ impl Db {
     }
 
     /// Starts a write transaction that holds locks until it ends. The locks are taken before its first statement, in
-    /// the order of their keys, regardless of the order in which they are given, so two transactions started this way
-    /// never deadlock.
+    /// the order of their keys, regardless of the order in which they are given, so these locks never cause a deadlock
+    /// between transactions started this way.
     ///
     /// On SQLite, where one transaction writes at a time, no lock is taken.
     ///
     /// # Errors
-    /// Returns the errors of [`Db::begin`], and `Timeout` if others hold a lock for longer than a statement may take.
+    /// Returns the errors of [`Db::begin`]. If a lock is held for longer than a statement may take, returns
+    /// `Unavailable` if this process holds it, and `Timeout` if another process does.
     pub async fn begin_holding(&self, locks: Vec<Lock>) -> Result<Tx, DbError> {
         let open = match &self.engine {
             Engine::Sqlite(sqlite) => Box::pin(sqlite.begin()).await.map(Open::Sqlite),
@@ -165,11 +167,11 @@ impl ReadDb {
     }
 
     /// Returns an identifier of the current content of a table. A different value means that the table was recreated
-    /// (restored), that the server was restarted, or that a standby took over. Returns `None` on SQLite, where
-    /// [`Changes::wait`](crate::Changes::wait) reports this.
+    /// (restored) or rewritten (by `vacuum full`), that the server was restarted, or that a standby took over. Returns
+    /// `None` on SQLite, where [`Changes::wait`](crate::Changes::wait) reports a replacement.
     ///
     /// # Errors
-    /// Returns an error if the database doesn't respond.
+    /// Returns an error if the database fails.
     pub async fn epoch(&self, table: &'static str) -> Result<Option<String>, DbError> {
         // By name, without touching the table: a statement that holds one lock and waits for another could
         // make a restore fail with a deadlock.
@@ -181,12 +183,12 @@ impl ReadDb {
         }
     }
 
-    /// Returns whether the database accepts writes right now. It doesn't on a standby, in a read-only database, or on a
-    /// full or read-only disk. Normally, no write is needed to find out. After a change could not be stored, or not in
-    /// time, only a test write decides; it changes nothing and takes at most one second.
+    /// Returns whether the database accepts writes right now. It doesn't if it is read-only or a standby, or if its
+    /// disk is full or read-only. Normally, no write is needed to find out. Once a change could not be stored, or not
+    /// in time, a test write is required until one succeeds. A test write changes nothing and takes at most one second.
     ///
     /// # Errors
-    /// Returns an error if the database doesn't respond.
+    /// Returns an error if the database fails.
     pub async fn takes_writes(&self) -> Result<bool, DbError> {
         let takes_writes = match &self.engine {
             Engine::Sqlite(sqlite) => Box::pin(sqlite.takes_writes()).await,
@@ -211,7 +213,7 @@ impl ReadDb {
     /// first. On PostgreSQL, there is nothing to wait for.
     ///
     /// # Errors
-    /// Returns `Unavailable` if the group failed: the rows that were read no longer exist; try again.
+    /// Returns `Unavailable` if the group failed: the rows that were read may not exist; try again.
     pub async fn settled(&self) -> Result<(), DbError> {
         match &self.engine {
             Engine::Sqlite(sqlite) => Box::pin(sqlite.settled()).await,
@@ -232,7 +234,7 @@ impl ReadDb {
 ///
 /// # Errors
 /// Returns what is wrong with the URL: it is for a different kind of database, is malformed, or uses TLS that doesn't
-/// protect the connection to another host. The message contains no part of the URL.
+/// protect the connection to another host. The message contains no part of the URL except its `sslmode`.
 pub fn check_url(url: &str) -> Result<(), DbError> {
     match url.split_once(':') {
         Some(("sqlite", path)) => sqlite_path(path).map(drop),
@@ -242,7 +244,7 @@ pub fn check_url(url: &str) -> Result<(), DbError> {
 }
 
 fn unknown_kind() -> DbError {
-    DbError::wrong("a database URL must start with sqlite: or postgres://")
+    DbError::wrong("a database URL must start with sqlite:, postgres:// or postgresql://")
 }
 
 fn sqlite_path(path: &str) -> Result<PathBuf, DbError> {
@@ -319,11 +321,12 @@ impl Tx {
         self.statement(sql, args).await.map(|answer| answer.changed())
     }
 
-    /// Commits the transaction. It is on disk when this returns `Ok`. Once called, the commit is carried out even if
-    /// its future is dropped.
+    /// Commits the transaction. It is on disk when this returns `Ok`. Once it has begun, the commit is carried out even
+    /// if this future is dropped.
     ///
     /// # Errors
-    /// With `Unavailable` or `Timeout`, nothing is stored. With `OutcomeUnknown`, the changes may be stored.
+    /// Returns `Wrong` if an earlier statement failed or was canceled. With `Unavailable` or `Timeout`, nothing is
+    /// stored. With `OutcomeUnknown`, the changes may be stored.
     pub async fn commit(self) -> Result<(), DbError> {
         if self.state == State::Broken {
             return Err(broken());
@@ -339,7 +342,7 @@ impl Tx {
     /// committed. This is a hint, which is lost if this process or its connection fails first.
     pub fn notify(&mut self) {
         match &mut self.open {
-            // SQLite itself tells who asks that something was committed.
+            // SQLite itself reports commits to processes that poll it.
             Open::Sqlite(_) => {}
             Open::Postgres(transaction) => transaction.notify(),
         }

@@ -1,7 +1,7 @@
 //! Determines whether changes can be stored again after one couldn't be, which only a test write can show.
 //!
-//! A database whose disk is full, whose role lost its privileges or whose synchronous standby is gone still answers
-//! every query, and reports that it accepts writes.
+//! A database may answer every query, and report that it accepts writes, even if the disk is full, the role has lost
+//! its privileges, or the synchronous standby is gone.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -45,8 +45,9 @@
 //!   blocks no other caller.
 //! - **No missing values.** The parameters of a statement are matched with its values before the database sees either.
 //!   SQL text is `&'static str`, so input never becomes SQL.
-//! - **Bounded waiting.** Every call ends within the statement timeout and a grace period. An outage of PostgreSQL is
-//!   reported within a second, and its return is detected without a restart.
+//! - **Bounded waiting.** Every statement, and every wait for a connection, a lock or the writer, ends within the
+//!   statement timeout and a grace period. Only migrations have no time limit. An outage of PostgreSQL is reported
+//!   within a second, and its return is detected without a restart.
 //! - **No eavesdropping.** PostgreSQL on another machine is reached with `verify-full` or not at all; SQLite's files
 //!   are accessible only to their owner.
 

@@ -2,8 +2,8 @@
 //!
 //! Each migration is applied once, completely or not at all. It belongs to a module and has a number within it: modules
 //! are migrated in the order of the list, and the migrations of one module in the order of their numbers. The text of
-//! an applied migration is kept in `schema_migrations`, so that a later edit is detected. Every step first takes its
-//! lock and then checks again which migrations are applied, so two concurrent runs do the work only once.
+//! an applied migration is kept in `schema_migrations`, so that a later edit is detected. Every step first takes the
+//! migration lock and then checks again which migrations are applied, so two concurrent runs do the work only once.
 //!
 //! Migrations of modules that aren't in the list are left as they are.
 
@@ -146,9 +146,11 @@ impl Db {
     /// Applies the migrations that are missing, and returns them. Records `now` as the time at which they were applied.
     ///
     /// # Errors
-    /// Returns `Wrong` if an applied migration was edited, if the database has a migration of one of these modules that
-    /// `migrations` doesn't contain (a newer version applied it), if the database predates the first release, or if a
-    /// migration fails; the migrations before it stay applied.
+    /// Returns `Wrong` if the list is invalid (a repeated module or number, a number that isn't above zero, a
+    /// deferrable constraint), if an applied migration was edited, if the database has a migration of one of these
+    /// modules that `migrations` doesn't contain (a newer version applied it), or if the database predates the first
+    /// release. If a migration fails, returns an error of the same kind as its cause; the migrations before it stay
+    /// applied.
     pub async fn migrate(
         &self,
         migrations: &[Migration],
@@ -174,7 +176,7 @@ impl Db {
     /// have applied migrations. Changes nothing.
     ///
     /// # Errors
-    /// Returns the errors of [`migrate`](Self::migrate) that concern applied migrations.
+    /// Returns the same errors as [`migrate`](Self::migrate), except those of a migration that fails.
     pub async fn migrations(&self, migrations: &[Migration]) -> Result<SchemaStatus, DbError> {
         let wanted = in_order(migrations)?;
         let applied = if self.has_table().await? {
@@ -284,7 +286,7 @@ fn check(applied: &Applied, wanted: &[Migration], backend: Backend) -> Result<()
         match own.find(|migration| migration.number == *number) {
             None => {
                 return Err(DbError::wrong(format!(
-                    "the database was created by a newer version: it has {}, which this version \
+                    "the database was migrated by a newer version: it has {}, which this version \
                      does not contain",
                     title(module, *number, name)
                 )));

@@ -63,7 +63,7 @@ impl<'r> Row<'r> {
     }
 }
 
-/// Declares a struct read from a row: its fields are the columns of the statement, in this order.
+/// Declares a struct read from a row: its fields are the columns of the statement, in the same order.
 ///
 /// ```
 /// # use palisade_db::{DbError, Timestamp, args};
@@ -304,8 +304,8 @@ impl Column for Uuid {
         let position = cell.position;
         let cell = cell.stored_as_one_of(Self::TYPE, &["TEXT"], &["UUID"])?;
         match cell.decode::<&str, Self>()? {
-            // SECURITY: one spelling only. A row with another can be read and is not found by its id
-            // (test: an_id_in_another_spelling_is_refused).
+            // SECURITY: only one spelling is accepted. A row with another could be read, but not found by its id (test:
+            // an_id_in_another_spelling_is_refused).
             Decoded::Sqlite(text) if text.bytes().any(|byte| byte.is_ascii_uppercase()) => {
                 Err(DbError::wrong(format!("column {position} is not a lowercase UUID")))
             }
@@ -324,8 +324,8 @@ impl Column for Timestamp {
 
     fn from_cell(cell: Cell<'_>) -> Result<Self, DbError> {
         let cell = cell.stored_as_one_of(Self::TYPE, &["INTEGER"], &["TIMESTAMPTZ"])?;
-        // SECURITY: PostgreSQL also keeps `infinity` and years that can't be written back. The driver panics on them,
-        // so its number is read as it is (test: forged_records_keep_no_other_from_being_chained).
+        // SECURITY: PostgreSQL also stores `infinity` and years that cannot be written back. The driver panics on them,
+        // so the raw number is read instead (test: forged_records_keep_no_other_from_being_chained).
         match cell.decode::<i64, i64>()? {
             Decoded::Sqlite(micros) => Ok(Self::from_micros(micros)),
             Decoded::Postgres(micros) => Self::from_postgres(micros),

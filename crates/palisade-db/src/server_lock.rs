@@ -17,7 +17,7 @@ pub struct ServerLock {
     file: File,
 }
 
-/// The reason why a server can't use the directory.
+/// The reason why a server cannot use the directory.
 #[derive(Debug)]
 pub enum ServerLockError {
     /// Another process is serving from it.
@@ -39,15 +39,15 @@ impl ServerLock {
     pub fn acquire(directory: &Path) -> Result<Self, ServerLockError> {
         let mut options = no_link();
         options.create(true).truncate(false).read(true).write(true);
-        // SECURITY: through a link a process id would be written over a file elsewhere
-        // (test: a_lock_file_that_is_a_link_is_refused).
+        // SECURITY: through a link, the process id would be written over a file elsewhere (test:
+        // a_lock_file_that_is_a_link_is_refused).
         let mut file =
             open_file(&mut options, &directory.join(FILE)).map_err(ServerLockError::Io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
-                // Who holds it is only told; that it is held is known without.
+                // The process id is only for the message. That the lock is held is known without it.
                 let process = file.read_to_string(&mut text).ok().and(text.trim().parse().ok());
                 return Err(ServerLockError::Held { directory: directory.to_owned(), process });
             }

@@ -25,8 +25,9 @@ pub(crate) enum Answer {
 }
 
 impl Statement {
-    /// Creates a statement. Refuses statements that don't mean the same on both databases, and those that would
-    /// interfere with the group that shares a commit.
+    /// Creates a statement. Refuses parameter syntax that only one of the databases accepts, several statements in one
+    /// text, a number of values that doesn't match the parameters, and statements that would interfere with the group
+    /// that shares a commit.
     ///
     /// SECURITY: SQLite treats a parameter without a value as NULL, which disables every `$1 is null or …` filter
     /// (test: a_forgotten_value_is_refused_before_the_database_sees_it).
@@ -37,7 +38,7 @@ impl Statement {
     /// Creates a statement that is run outside a transaction and changes nothing.
     pub(crate) fn reading(sql: &'static str, args: Args) -> Result<Self, DbError> {
         let facts = facts(sql)?;
-        // SECURITY: a change has its event, which needs a transaction (test: what_only_reads_changes_nothing).
+        // SECURITY: every change has an event, which needs a transaction (test: what_only_reads_changes_nothing).
         if facts.may_change {
             return Err(DbError::wrong("outside a transaction, a statement may only read"));
         }
@@ -150,7 +151,7 @@ fn facts(sql: &'static str) -> Result<Facts, DbError> {
     let facts = Facts { parameters: parameters(sql)?, may_change: may_change(sql) };
     if controls_transaction(sql) {
         return Err(DbError::wrong(
-            "a statement can't begin or end a transaction; use the methods of Db and Tx",
+            "a statement cannot begin or end a transaction; use the methods of Db and Tx",
         ));
     }
     KNOWN.write().unwrap_or_else(PoisonError::into_inner).insert(place, facts);
@@ -159,8 +160,8 @@ fn facts(sql: &'static str) -> Result<Facts, DbError> {
 
 /// Returns how many parameters a statement has, which must be `$1` to `$n` without a gap.
 ///
-/// Only syntax that both dialects have in common is accepted: `?`, `:name` and `@name` would be parameters only on
-/// SQLite, and `::` and dollar quotes work only on PostgreSQL.
+/// Refuses characters with which only one dialect works: `?`, `:name` and `@name` would be parameters only on SQLite,
+/// and `::` and dollar quotes work only on PostgreSQL.
 fn parameters(sql: &str) -> Result<usize, DbError> {
     let mut seen = 0_u128;
     let mut rest = sql.bytes().peekable();
@@ -191,8 +192,8 @@ fn parameters(sql: &str) -> Result<usize, DbError> {
     Err(DbError::wrong("the parameters of the statement are not numbered without a gap"))
 }
 
-/// Returns whether a statement may change rows, tables, sequences or settings, as all but plain reads may. A guard
-/// against mistakes in statements that are part of the program.
+/// Returns whether a statement may change rows, tables, sequences or settings. Every statement except a plain read
+/// counts as one that may. A guard against mistakes in statements that are part of the program.
 fn may_change(sql: &str) -> bool {
     const READS: [&str; 3] = ["select", "with", "pragma"];
     const CHANGES: [&str; 9] = [
@@ -210,7 +211,7 @@ fn may_change(sql: &str) -> bool {
     let mut words =
         sql.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty());
     let first = words.next().unwrap_or_default();
-    // With a value it sets something.
+    // A pragma with a value sets something.
     let sets = first.eq_ignore_ascii_case("pragma") && sql.contains(['=', '(']);
     !among(&READS, first) || sets || words.any(|word| among(&CHANGES, word))
 }

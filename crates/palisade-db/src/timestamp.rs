@@ -72,7 +72,7 @@ impl Timestamp {
     ///
     /// # Errors
     /// Returns `Wrong` if the text is not RFC 3339, or if the time in UTC lies outside the years that RFC 3339 can
-    /// represent: with an offset, the last hours of 9999 can fall in the year 10000, which a database may not accept.
+    /// represent: with an offset, the last hours of 9999 can fall in the year 10000, which a database might refuse.
     pub fn parse_rfc3339(text: &str) -> Result<Self, DbError> {
         let at = OffsetDateTime::parse(text, &Rfc3339)
             .map_err(|cause| DbError::wrong("the text is not an RFC 3339 time").caused_by(cause))

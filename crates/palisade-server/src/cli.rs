@@ -178,7 +178,7 @@ pub(crate) enum UserAction {
         #[arg(long)]
         invite: bool,
     },
-    /// Disable a user: refuse sign-ins and end all sessions.
+    /// Disable a user: refuse sign-ins and API keys, and end all sessions.
     Disable {
         /// The email address or id of the user.
         #[arg(value_name = "EMAIL_OR_ID")]
@@ -214,12 +214,14 @@ pub(crate) enum UserAction {
         #[arg(value_name = "EMAIL_OR_ID")]
         user: String,
     },
-    /// Set a new password and end all sessions. The password is prompted for, or read from standard input.
+    /// Set a new password, end all sessions and revoke all API keys. The password is prompted for, or read from
+    /// standard input.
     ResetPassword {
         /// The email address or id of the user.
         #[arg(value_name = "EMAIL_OR_ID")]
         user: String,
-        /// Email the user a link to choose a password instead. The sessions end when the link is used.
+        /// Email the user a link to choose a password instead. The sessions end and the API keys are revoked when the
+        /// link is used.
         #[arg(long)]
         invite: bool,
     },

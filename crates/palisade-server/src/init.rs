@@ -40,7 +40,7 @@ pub(crate) fn run(cli: &Cli, output: Output, production: bool) -> Result<(), Fai
     output.result(&json!({ "written": written }), || {
         format!(
             "Written: {}\nStore the root key separately from the database and its backups. Without \
-             it, the data can't be read.\nNext: review {}, then run: palisade serve",
+             it, the server does not start.\nNext: review {}, then run: palisade serve",
             written.join(", "),
             config.display()
         )

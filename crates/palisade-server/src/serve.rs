@@ -127,7 +127,7 @@ fn note(end: std::io::Result<Drained>) -> Result<(), Failure> {
     }
 }
 
-/// Locks the data directory if the database is SQLite: only one server at a time can use it.
+/// Locks the directory of the database file if the database is SQLite: only one server at a time can use it.
 fn lock(settings: &Settings) -> Result<Option<ServerLock>, Failure> {
     let Some(path) = settings.database_url().expose().strip_prefix("sqlite:") else {
         return Ok(None);
@@ -139,12 +139,12 @@ fn lock(settings: &Settings) -> Result<Option<ServerLock>, Failure> {
             let who = process.map_or("another process".to_owned(), |id| format!("process {id}"));
             Err(Failure::failed(format!(
                 "{who} is already serving from {}; stop it first, or give this server its own \
-                 data.directory. Several servers on the same data require PostgreSQL \
-                 (database.url).",
+                 data.directory, and its own database.url if that is set. Several servers on the \
+                 same data require PostgreSQL (database.url).",
                 directory.display()
             )))
         }
-        Err(error) => Err(Failure::failed("the data directory can't be locked").because(error)),
+        Err(error) => Err(Failure::failed("can't lock the database directory").because(error)),
     }
 }
 

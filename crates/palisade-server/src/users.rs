@@ -27,7 +27,7 @@ pub(crate) async fn setup_link(cli: &Cli, output: Output) -> Result<(), Failure>
         // Printed before the command ends: its end may fail, and the earlier links are already void.
         output.result(&json!({ "setup_link": link.expose() }), || {
             format!(
-                "This link works once and expires after 30 minutes. Earlier links no longer work:\n{}",
+                "Earlier links no longer work. This link works once and expires after 30 minutes:\n{}",
                 link.expose()
             )
         });
@@ -101,7 +101,7 @@ async fn act(app: &App, user: &User, action: &UserAction) -> Result<String, Fail
         UserAction::RevokeSessions { .. } => {
             let ended =
                 sessions::revoke_all(app.change_holding(&operator, &alone).await?, user.id).await?;
-            format!("is signed out; sessions ended: {}", ended.0)
+            format!("is signed out, and all API keys are revoked; sessions ended: {}", ended.0)
         }
         UserAction::ResetMfa { .. } => {
             mfa::reset(app.change_holding(&operator, &alone).await?, user.id).await?;
@@ -110,11 +110,11 @@ async fn act(app: &App, user: &User, action: &UserAction) -> Result<String, Fail
         UserAction::ResetPassword { invite: true, .. } => {
             let shared = [Hold::Shared(user.id)];
             invitations::send_link(app.change_holding(&operator, &shared).await?, user.id).await?;
-            "gets an email with a link to choose a password, valid for a week".to_owned()
+            "gets an email with a link, valid for a week, to choose a password".to_owned()
         }
         UserAction::ResetPassword { invite: false, .. } => {
             passwords::reset(app, &operator, user.id, &new_password()?).await?;
-            "has a new password; all sessions have ended".to_owned()
+            "has a new password; all sessions have ended, and all API keys are revoked".to_owned()
         }
         UserAction::Delete { yes, .. } => {
             let mail = visible(&user.email);

@@ -125,8 +125,8 @@ impl Builder {
     fn ending_credentials(&self) -> Result<Vec<CredentialMethods>> {
         let credentials = self.credentials();
         let endings = || self.modules.iter().flat_map(|module| module.endings);
-        // SECURITY: else an application's credential outlives the account that it belongs to
-        // (test: a_credential_that_nothing_ends_is_refused).
+        // SECURITY: otherwise, an application's credential would outlive the account that it belongs to (test:
+        // a_credential_that_nothing_ends_is_refused).
         match credentials.iter().find(|one| !endings().any(|ending| ending.kind == one.ends_as)) {
             None => Ok(credentials),
             Some(endless) => {
@@ -216,7 +216,7 @@ impl Builder {
 
     fn router(&self, app: &App, routes: Routes) -> Router {
         let router = routes.mount(Router::new()).fallback(|| async { Error::not_found() });
-        // Without origins there is no layer at all: nothing to get wrong, nothing to pay.
+        // Without origins, there is no CORS layer that could be misconfigured or cost time.
         let router = match cors(&self.settings.cors.origins) {
             Some(cors) => router.layer(cors),
             None => router,

@@ -60,7 +60,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Stops the work and waits until it has stopped. Then it chains the pending records of the audit log, which takes
+    /// Stops the work and waits until it has stopped. Then chains the pending records of the audit log, which takes
     /// three seconds at most.
     pub async fn stop(self) {
         self.stop.send_replace(true);
@@ -120,7 +120,7 @@ async fn read_feed(app: App) {
                 tokio::time::sleep(POLL).await;
             }
             None => {
-                // Notices that were read with the panic aren't read again.
+                // Notices read before the panic aren't read again.
                 unsure = true;
                 tokio::time::sleep(POLL).await;
             }
@@ -135,10 +135,11 @@ async fn catch_up(app: &App, moved: bool, unsure: bool) -> Result<()> {
     let mut poll = app.feed.poll(&app.db, began).await?;
     if moved || poll.changed {
         tracing::warn!(
-            "the database was restored or a standby took over: all caches are discarded"
+            "the database may have been restored, restarted or replaced by a standby: all caches \
+             are discarded"
         );
         app.feed.start(&app.db, &app.clock).await?;
-        // SECURITY: after the start, so that what is read from now on is of the history that is followed
+        // SECURITY: only now, so that everything cached from here on belongs to the history that the feed follows
         // (test: a_sign_out_is_heard_after_the_database_was_restored).
         app.forget_all();
         poll = app.feed.poll(&app.db, began).await?;

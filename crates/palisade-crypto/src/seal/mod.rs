@@ -1,14 +1,14 @@
 //! Sealing: authenticated encryption of small values stored elsewhere.
 //!
-//! XChaCha20-Poly1305 with a random 24-byte nonce, which need not be counted: with 192 bits, the limits that NIST sets
-//! for random nonces are never reached. A `context` identifies the value and its owner (for instance `password-hash:`
-//! and a user's id). It is authenticated, not stored.
+//! XChaCha20-Poly1305 with a random 24-byte nonce. The uses of a key need not be counted: with nonces of 192 bits, the
+//! limit that NIST sets for random nonces is never reached. A `context` identifies the value and its owner (for
+//! instance `password-hash:` and a user's id). It is authenticated, not stored.
 //!
 //! # Promises
 //!
 //! - Sealed bytes open only with the same key, the same key version and the same context.
-//! - All other bytes (changed, truncated, extended or assembled from parts) are refused without a
-//!   panic and without revealing what is wrong with them.
+//! - All other bytes (changed, truncated, extended or assembled from parts) are refused without a panic. The error does
+//!   not reveal whether the key, the context or the ciphertext is wrong.
 //!
 //! # Format
 //!
@@ -17,8 +17,8 @@
 //! | [`SealingKey`] | `1`, nonce (24), ciphertext, tag (16) |
 //! | [`KeyRing`] | `2`, key version (4, big endian), nonce (24), ciphertext, tag (16) |
 //!
-//! The bytes before the nonce (the header) are authenticated, followed by the context. The first byte determines the
-//! length of the header, so different pairs of header and context never yield the same bytes.
+//! The associated data is the header (the bytes before the nonce) followed by the context. The first byte determines
+//! the length of the header, so different pairs of header and context never yield the same associated data.
 
 mod ring;
 

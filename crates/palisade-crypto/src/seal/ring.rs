@@ -18,7 +18,7 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// Creates a ring of these keys, in any order.
+    /// Creates a ring from these keys, which may be in any order.
     ///
     /// # Errors
     ///
@@ -59,8 +59,8 @@ impl KeyRing {
         key.open_after(&header(version), context, body)
     }
 
-    /// Returns the key version that `sealed` claims. It is not authenticated, but it is enough to find values that
-    /// should be sealed again.
+    /// Returns the key version that `sealed` claims, or `None` if it claims none. The version is not authenticated, but
+    /// it is enough to find values that should be sealed again.
     #[must_use]
     pub fn version_of(sealed: &[u8]) -> Option<u32> {
         split(sealed).map(|(version, _)| version)

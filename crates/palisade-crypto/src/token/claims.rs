@@ -23,7 +23,7 @@ pub struct AccessClaims {
     pub sub: String,
     /// The client that requested the token.
     pub client_id: String,
-    /// The session that the token belongs to and ends with.
+    /// The session that the token belongs to. The token is refused once the session has ended.
     pub sid: String,
     /// The token's own id.
     pub jti: String,
@@ -33,7 +33,7 @@ pub struct AccessClaims {
     pub exp: i64,
     /// When the user last proved their identity.
     pub auth_time: i64,
-    /// The methods used for that proof (RFC 8176).
+    /// The methods with which the user proved their identity at `auth_time` (RFC 8176).
     pub amr: Vec<String>,
     /// The generation of the session's credentials that the token belongs to. A later generation replaces it.
     #[serde(rename = "gen")]

@@ -33,7 +33,7 @@ pub(super) fn sign_statement(
     typ: &str,
     claims: &Value,
 ) -> Result<String, TokenKeyError> {
-    // SECURITY: no one is let in by a statement (test: a_statement_is_no_access_token).
+    // SECURITY: a statement must never work as an access token (test: a_statement_is_no_access_token).
     if typ == TYPE {
         return Err(TokenKeyError::BadClaims);
     }
@@ -77,9 +77,8 @@ pub(super) fn read<'a>(
     let claims = decode(encoded_claims)?;
     let signature = decode(encoded_signature)?;
     let key = header.kid.and_then(|kid| find(&kid)).ok_or(TokenError::UnknownKey)?;
-    // SECURITY: the key decides by which algorithm; `alg` may only agree (RFC 8725 3.1). Claims
-    // are read after this line and never before it (tests:
-    // the_key_decides_the_algorithm_and_the_token_may_only_agree,
+    // SECURITY: the key determines the algorithm, and `alg` must match it (RFC 8725 3.1). Claims are read only after
+    // this check (tests: the_key_decides_the_algorithm_and_the_token_may_only_agree,
     // claims_are_not_read_before_the_signature_is_good).
     if header.alg != key.algorithm().as_str() || !is_signed(key, signed.as_bytes(), &signature) {
         return Err(TokenError::BadSignature);

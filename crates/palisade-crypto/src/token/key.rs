@@ -94,8 +94,8 @@ impl TokenKey {
         SecretBytes::from(self.private.to_vec())
     }
 
-    /// Returns the key's id, computed from its public half: for JWT keys the thumbprint of RFC 7638, for PASETO the
-    /// PASERK id (`k4.pid.…`, `k4.lid.…`).
+    /// Returns the key's id: for JWT keys the thumbprint of RFC 7638, for PASETO keys the PASERK id (`k4.pid.…`,
+    /// `k4.lid.…`). It is computed from the public half or, for `v4.local`, from the secret key.
     #[must_use]
     pub fn kid(&self) -> &str {
         &self.verification.kid
@@ -120,7 +120,8 @@ impl TokenKey {
     ///
     /// # Errors
     ///
-    /// Returns an error if a verifier would refuse the claims at any time, or the token would be too long.
+    /// Returns an error if every verifier would refuse the claims regardless of the time, if the token would be too
+    /// long, or if the library fails to sign.
     pub fn sign(
         &self,
         claims: &AccessClaims,
@@ -139,7 +140,8 @@ impl TokenKey {
     ///
     /// # Errors
     ///
-    /// Returns an error if `typ` is the type of access tokens, or the key is not a JWT key.
+    /// Returns an error if `typ` is the type of access tokens, if the key is not a JWT key, or if the library fails to
+    /// sign.
     pub fn sign_statement(&self, typ: &str, claims: &Value) -> Result<String, TokenKeyError> {
         jwt::sign_statement(self, typ, claims)
     }
@@ -269,9 +271,10 @@ fn paseto_local(key: &[u8; 32]) -> Result<(Signing, Verifying), TokenKeyError> {
 /// Why a key or a token could not be created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKeyError {
-    /// The bytes are not a private key of the algorithm.
+    /// The bytes are not a private key for the algorithm, or the key can't create a token of this kind.
     BadKey,
-    /// The claims break a rule that every verifier checks, or make the token too long.
+    /// The claims break a rule that every verifier checks, or make the token too long; or a statement has the type of
+    /// access tokens.
     BadClaims,
     /// The cryptographic library could not sign.
     NotSigned,
@@ -280,7 +283,7 @@ pub enum TokenKeyError {
 impl fmt::Display for TokenKeyError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::BadKey => "these bytes are not a private key of the algorithm",
+            Self::BadKey => "the key is not a private key for the algorithm",
             Self::BadClaims => "no access token can be built from these claims",
             Self::NotSigned => "the access token could not be signed",
         })

@@ -73,7 +73,7 @@ impl Algorithm {
 pub enum TokenError {
     /// Not a kind of token that Palisade creates: size, shape, encoding, header or footer.
     Malformed,
-    /// It names no key, or none in the verifier's set. The caller may reload the keys once.
+    /// The token names no key, or none in the verifier's set. The caller may reload the keys once.
     UnknownKey,
     /// The signature is wrong, or the token's algorithm is not the algorithm of its key.
     BadSignature,

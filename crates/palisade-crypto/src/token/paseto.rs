@@ -65,8 +65,8 @@ pub(super) fn read<'a>(
 ) -> Result<AccessClaims, TokenError> {
     let untrusted = Untrusted::parse(token)?;
     let key = find(&kid_of(untrusted.footer())?).ok_or(TokenError::UnknownKey)?;
-    // SECURITY: claims are read after this line and never before it
-    // (test: claims_are_not_read_before_the_signature_is_good).
+    // SECURITY: claims are read only after `open` has verified or decrypted the token (test:
+    // claims_are_not_read_before_the_signature_is_good).
     claims_of(&untrusted.open(&key.material)?)
 }
 
@@ -93,7 +93,7 @@ impl Untrusted {
         }
     }
 
-    /// Returns the payload, if `key` is of the token's own kind and created it.
+    /// Returns the payload if `key` is of the token's own kind and verifies or decrypts the token.
     pub(super) fn open(&self, key: &Verifying) -> Result<String, TokenError> {
         match (self, key) {
             (Self::Public(token), Verifying::PasetoV4Public(public)) => {

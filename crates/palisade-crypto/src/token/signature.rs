@@ -15,12 +15,12 @@ const SEC1_BEFORE: [u8; 7] = [0x30, 0x31, 0x02, 0x01, 0x01, 0x04, 0x20];
 const SEC1_AFTER: [u8; 12] =
     [0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 
-/// Returns the Ed25519 key pair of a seed (RFC 8032 5.1.5).
+/// Returns the Ed25519 key pair for a seed (RFC 8032 5.1.5).
 pub(super) fn ed25519_pair(seed: &[u8; 32]) -> Result<Ed25519KeyPair, TokenKeyError> {
     Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| TokenKeyError::BadKey)
 }
 
-/// Returns the P-256 key pair of a scalar, which must be between 1 and the order of the curve.
+/// Returns the P-256 key pair for a scalar, which must be at least 1 and less than the order of the curve.
 pub(super) fn p256_pair(scalar: &[u8; 32]) -> Result<EcdsaKeyPair, TokenKeyError> {
     let mut der = Zeroizing::new(Vec::with_capacity(51));
     der.extend_from_slice(&SEC1_BEFORE);
@@ -43,12 +43,12 @@ pub(super) fn sign_p256(pair: &EcdsaKeyPair, message: &[u8]) -> Result<Vec<u8>, 
         .map_err(|_| TokenKeyError::NotSigned)
 }
 
-/// Returns whether an Ed25519 signature is valid. The public key has 32 bytes, the signature has 64.
+/// Returns whether an Ed25519 signature is valid. The public key has 32 bytes, and the signature has 64.
 pub(super) fn is_ed25519_signature(public: &[u8], message: &[u8], signature: &[u8]) -> bool {
     UnparsedPublicKey::new(&ED25519, public).verify(message, signature).is_ok()
 }
 
-/// Returns whether an ECDSA signature on P-256 with SHA-256 is valid. The public key is an uncompressed point, the
+/// Returns whether an ECDSA signature on P-256 with SHA-256 is valid. The public key is an uncompressed point, and the
 /// signature has 64 bytes (two integers).
 pub(super) fn is_p256_signature(public: &[u8], message: &[u8], signature: &[u8]) -> bool {
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, public).verify(message, signature).is_ok()

@@ -13,20 +13,20 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Creates a verifier of tokens signed by `keys`, issued by `issuer` for `audience`.
+    /// Creates a verifier for tokens that one of `keys` signed or encrypted and that `issuer` issued for `audience`.
     #[must_use]
     pub fn new(keys: Vec<VerificationKey>, issuer: &str, audience: &str) -> Self {
         let keys = keys.into_iter().map(|key| (key.kid().to_owned(), key)).collect();
         Self { keys, issuer: issuer.to_owned(), audience: audience.to_owned() }
     }
 
-    /// Returns the claims of `token`, if it was signed by one of the keys and is valid at `now` (seconds since 1970).
-    /// `iat` may be up to 60 s ahead; `exp` has no leeway.
+    /// Returns the claims of `token` if it was signed or encrypted with one of the keys and is valid at `now` (seconds
+    /// since 1970). `iat` may be up to 60 s ahead; `exp` has no leeway.
     ///
     /// # Errors
     ///
-    /// [`TokenError::UnknownKey`] if the token names no key of the set: reload the keys once and try again. Every other
-    /// error is final.
+    /// Returns [`TokenError::UnknownKey`] if the token names no key in the set: reload the keys once and try again.
+    /// Every other error is final.
     pub fn verify(&self, token: &str, now: i64) -> Result<AccessClaims, TokenError> {
         if token.len() > LONGEST_TOKEN {
             return Err(TokenError::Malformed);

@@ -10,8 +10,8 @@ use super::{Algorithm, LONGEST_ATTESTATION_OBJECT, PublicKey, WebauthnError};
 /// Which attestation statements are trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttestationPolicy<'a> {
-    /// No statement is required, and none is trusted. A statement must still be well formed, and self attestation must
-    /// be correct.
+    /// No statement is required, and none is trusted. A statement must still be a CBOR map of a known format. One of
+    /// the format `none` must be empty, and self attestation must be correct. Other statements are not verified.
     None,
     /// The statement must be `packed` with certificates, or `fido-u2f`, and its certificates must chain to a root.
     Trusted {
@@ -27,7 +27,7 @@ pub enum AttestationPolicy<'a> {
 pub enum AttestationFormat {
     /// No statement.
     None,
-    /// The format that WebAuthn defines, with certificates or as self attestation.
+    /// The compact format designed for WebAuthn, with certificates or as self attestation.
     Packed,
     /// The format of FIDO U2F authenticators.
     FidoU2f,

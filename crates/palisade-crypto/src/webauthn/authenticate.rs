@@ -76,7 +76,7 @@ pub fn verify_authentication(
     }
     let hash: [u8; 32] = Sha256::digest(&client_data_json).into();
     credential.public_key.verify(&[bytes.as_slice(), &hash].concat(), &response.signature()?)?;
-    // SECURITY: after the signature, so that only the key's holder learns of the stored counter
+    // SECURITY: the counter is checked after the signature, so that only the key's holder learns of the stored one
     // (test: a_signature_of_another_key_is_refused).
     let counts = data.sign_count != 0 || credential.sign_count != 0;
     if counts && data.sign_count <= credential.sign_count {

@@ -24,7 +24,7 @@ pub(super) fn whole_map(bytes: &[u8]) -> Result<Map, WebauthnError> {
 /// Reads the map at the beginning of `bytes`. Returns it and the bytes that follow it.
 pub(super) fn first_map(bytes: &[u8]) -> Result<(Map, &[u8]), WebauthnError> {
     let mut rest = bytes;
-    // The library counts what is below the outermost item too, scalars excepted.
+    // The library counts the outermost array or map and those nested in it, but no scalars.
     let value: Value =
         ciborium::de::from_reader_with_recursion_limit(&mut rest, DEEPEST).map_err(|error| {
             match error {
@@ -66,13 +66,14 @@ impl Map {
     }
 }
 
-/// Returns the integer, if it fits into 64 bits.
+/// Returns the integer, or `None` if the value isn't an integer that fits into an `i64`.
 pub(super) fn integer(value: &Value) -> Option<i64> {
     value.as_integer().and_then(|integer| i64::try_from(integer).ok())
 }
 
-/// SECURITY: refuses maps with a duplicate key, because parsers disagree on which value counts, and tags, which
-/// authenticators don't write (CTAP 2.1, section 8) (test: a_map_with_a_key_twice_is_refused_wherever_it_is).
+/// SECURITY: refuses maps with a duplicate key, because parsers disagree on which value counts (test:
+/// a_map_with_a_key_twice_is_refused_wherever_it_is). Also refuses large maps, keys that are not text, integers or
+/// bytes, and tags. Authenticators write none of these (CTAP 2.1, section 8).
 fn check_keys(value: &Value) -> Result<(), WebauthnError> {
     match value {
         Value::Array(items) => items.iter().try_for_each(check_keys),

@@ -43,7 +43,7 @@ impl<'a> Certificate<'a> {
             return Err(WebauthnError::TooLarge);
         }
         match X509Certificate::from_der(der) {
-            // What is signed and what is not must name the same algorithm (RFC 5280 4.1.1.2).
+            // The signed part and the unsigned part must name the same algorithm (RFC 5280 4.1.1.2).
             Ok(([], certificate))
                 if certificate.signature_algorithm == certificate.tbs_certificate.signature
                     && certificate.signature_value.unused_bits == 0 =>
@@ -92,8 +92,8 @@ impl<'a> Certificate<'a> {
         self.check_aaguid(aaguid)
     }
 
-    /// Checks that the certificate isn't marked as a CA. For `fido-u2f`, whose older certificates don't state whether
-    /// they are one.
+    /// Checks that the certificate isn't marked as a CA's. For `fido-u2f`: older certificates don't state whether they
+    /// belong to a CA.
     pub(super) fn check_is_no_ca(&self) -> Result<(), WebauthnError> {
         match self.0.basic_constraints() {
             Ok(None) => Ok(()),

@@ -50,7 +50,7 @@ pub fn client_challenge(client_data_json: &[u8]) -> Result<Vec<u8>, WebauthnErro
     decode(&parse(client_data_json)?.challenge)
 }
 
-/// Checks the ceremony, the challenge, the origin and the frame: steps 7 to 11 of section 7.1 and 11 to 14 of 7.2.
+/// Checks the ceremony, the challenge, the origin and the frame: steps 7 to 11 of section 7.1 and 10 to 14 of 7.2.
 pub(super) fn check(
     client_data_json: &[u8],
     ceremony: Ceremony,
@@ -62,8 +62,8 @@ pub(super) fn check(
         return Err(WebauthnError::WrongCeremony);
     }
     let answered = decode(&data.challenge)?;
-    // SECURITY: an empty expectation would be met by a response to nothing, a short one by chance
-    // (test: another_challenge_is_refused_and_so_is_an_empty_or_short_one).
+    // SECURITY: an empty expected challenge would match a response with an empty challenge, and a short one could be
+    // guessed (test: another_challenge_is_refused_and_so_is_an_empty_or_short_one).
     if challenge.len() < SHORTEST_CHALLENGE || !bool::from(answered.ct_eq(challenge)) {
         return Err(WebauthnError::WrongChallenge);
     }

@@ -2,11 +2,11 @@
 
 use std::{error, fmt};
 
-/// The reason why a registration or an authentication is refused, for logs and decisions. Clients are told only that it
-/// was refused.
+/// The reason why a registration or an authentication is refused, for logs and decisions. Palisade tells clients the
+/// reason only for registrations and malformed responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WebauthnError {
-    /// A part is longer than allowed.
+    /// A part is too long, or has too many keys or certificates.
     TooLarge,
     /// A part isn't canonical base64url: it has padding, a different alphabet or unused bits.
     BadEncoding,
@@ -22,7 +22,7 @@ pub enum WebauthnError {
     WrongChallenge,
     /// The origin isn't one of the relying party's.
     WrongOrigin,
-    /// The page was in a frame with a different origin.
+    /// The page was in a frame on a page of another origin.
     CrossOrigin,
     /// The CBOR can't be read or doesn't have the expected structure.
     BadCbor,
@@ -48,7 +48,7 @@ pub enum WebauthnError {
     NoCredentialData,
     /// The authentication contains a new credential.
     UnexpectedCredentialData,
-    /// The extension flag is set, but there is no extension data, or it is not a map.
+    /// The extension flag is set, but there is no extension data, or it isn't a valid map.
     BadExtensions,
     /// The credential's id is too short or too long.
     BadCredentialId,
@@ -93,7 +93,7 @@ impl fmt::Display for WebauthnError {
             Self::WrongCeremony => "the response belongs to the other ceremony",
             Self::WrongChallenge => "the challenge isn't the expected one",
             Self::WrongOrigin => "the origin isn't allowed",
-            Self::CrossOrigin => "the response comes from a frame of another origin",
+            Self::CrossOrigin => "the response comes from a page in a frame on another origin",
             Self::BadCbor => "the CBOR is malformed",
             Self::TooDeep => "the CBOR is nested too deeply",
             Self::DuplicateKey => "the CBOR has a duplicate key",

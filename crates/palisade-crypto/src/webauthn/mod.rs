@@ -6,14 +6,15 @@
 //! - This module doesn't store ceremonies. The caller creates the challenge, looks up its ceremony by
 //!   [`RegistrationResponse::challenge`] or [`AuthenticationResponse::challenge`], marks it as used, and passes in the
 //!   expected bytes; they are compared in constant time.
-//! - Origins are compared as whole strings. Frames of other origins (`crossOrigin`, `topOrigin`) are refused.
+//! - Origins are compared as whole strings. Pages framed by another origin (`crossOrigin`, `topOrigin`) are refused.
 //! - Every input is bounded before it is decoded. CBOR may be nested eight levels deep at most, maps must not have
 //!   duplicate keys, no bytes may follow the data, and only canonical base64url is accepted.
 //! - A key is checked when it is registered: its type, curve, algorithm and point must agree, and the algorithm must be
-//!   one of those offered.
-//! - An attestation statement is ignored unless the caller requests [`AttestationPolicy::Trusted`];
-//!   then only `packed` and `fido-u2f` with a chain to one of the given roots are accepted, and
-//!   self attestation, TPM, Android and Apple are refused.
+//!   one of those offered. An Ed25519 point is checked only with each signature.
+//! - No attestation statement is required or trusted unless the caller requests [`AttestationPolicy::Trusted`]. A
+//!   statement must still be well formed, and self attestation must be correct. With `Trusted`, only `packed` and
+//!   `fido-u2f` with a chain to one of the given roots are accepted. Self attestation, TPM, Android and Apple are
+//!   refused.
 //! - Each reason for a refusal has its own variant of [`WebauthnError`].
 //!
 //! # Example

@@ -42,7 +42,7 @@ pub struct NewCredential {
     pub backup_eligible: bool,
     /// Whether it is backed up now.
     pub backed_up: bool,
-    /// The model of the authenticator, which is verified only with [`AttestationPolicy::Trusted`].
+    /// The model of the authenticator. It is verified only by a `packed` statement with [`AttestationPolicy::Trusted`].
     pub aaguid: [u8; 16],
     /// The format of the attestation statement.
     pub attestation: AttestationFormat,
@@ -69,7 +69,7 @@ pub fn verify_registration(
     let data = AuthenticatorData::parse(&object.authenticator_data)?;
     data.check(rp, expected.user_verification)?;
     let credential = data.credential.as_ref().ok_or(WebauthnError::NoCredentialData)?;
-    // SECURITY: the browser's id is what sign-ins look up; the signed one is the authenticator's
+    // SECURITY: sign-ins look up the id from the browser, but the authenticator signs its own, so both must be equal
     // (test: ids_that_differ_are_refused_and_so_is_an_id_in_another_spelling).
     if credential.id != id {
         return Err(WebauthnError::CredentialIdMismatch);

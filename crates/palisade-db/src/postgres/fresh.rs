@@ -21,7 +21,7 @@ pub(crate) fn is_outdated(reported: &PgDatabaseError) -> bool {
     match reported.code() {
         // no such prepared statement; one that exists already
         "26000" | "42P05" => true,
-        // "cached plan must not change result type": the words are translated, the place is not.
+        // "cached plan must not change result type": the message is translated, the name of the routine is not.
         "0A000" => reported.routine() == Some("RevalidateCachedQuery"),
         // An object that the plan knew by its number is gone ("cache lookup failed for type 16412"); such
         // internal messages aren't translated.

@@ -35,7 +35,7 @@ pub(super) struct Notifier {
 impl Notifier {
     pub(super) fn start(pool: PgPool, limit: Duration) -> Self {
         let pending = Arc::new(Notify::new());
-        // Random keys of the standard library's hashes: hexadecimal digits, which need no quoting.
+        // From the random keys of the standard library's hash maps, as hexadecimal digits, which need no escaping.
         let random = || RandomState::new().build_hasher().finish();
         let sender = format!("{:016x}{:016x}", random(), random());
         let notify = format!("select pg_notify('{CHANNEL}', '{sender}')");

@@ -73,7 +73,7 @@ impl Drop for Held {
         for (key, guard) in self.guards.drain(..) {
             drop(guard);
             let mut places = self.queue.places();
-            // Who waits has a handle of its own, taken under this lock.
+            // A waiting change has its own handle, taken under this lock.
             if places.get(&key).is_some_and(|place| Arc::strong_count(place) == 1) {
                 places.remove(&key);
             }

@@ -1,4 +1,4 @@
-//! Reads a PostgreSQL URL, and checks what it requests for TLS.
+//! Reads a PostgreSQL URL, and checks the TLS mode that it requests.
 
 use std::net::IpAddr;
 use std::str::FromStr;

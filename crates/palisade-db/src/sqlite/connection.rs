@@ -22,9 +22,9 @@ use crate::statement::{Answer, Statement};
 /// The number of steps of SQLite's virtual machine between two checks of the stop signal.
 const STEPS_BETWEEN_CHECKS: i32 = 1000;
 
-/// The size of each connection's page cache, as SQLite counts it: negative means KiB. SQLite's default is four times as
-/// much. The operating system caches the file too, and each connection would keep the memory that it filled in a busy
-/// minute.
+/// The size of each connection's page cache, as SQLite counts it: negative means KiB. SQLite's default is about four
+/// times as much. The operating system caches the file too, and each connection would keep the memory that it filled in
+/// a busy minute.
 const PAGE_CACHE: &str = "-512";
 
 /// The number of statements kept prepared per connection.
@@ -47,10 +47,10 @@ impl Source {
 
     /// Checks that the file at the path is still the one opened first.
     ///
-    /// SECURITY: otherwise, a replaced file would continue to be read and written although no one finds it, and what
-    /// other processes revoke in the new file would stay valid here. Opening the new file while the old one is open
-    /// could mix the two (sqlite.org/howtocorrupt.html), so the database can't be used until the process is restarted
-    /// (test: a_file_that_was_replaced_is_not_used_any_more).
+    /// SECURITY: otherwise, a replaced file would continue to be read and written although it is no longer at its path,
+    /// and what other processes revoke in the new file would stay valid here. Opening the new file while the old one is
+    /// open could mix the two (sqlite.org/howtocorrupt.html), so the database can't be used until the process is
+    /// restarted or the old file is put back (test: a_file_that_was_replaced_is_not_used_any_more).
     ///
     /// # Errors
     /// Returns an error if the file was replaced.
@@ -65,8 +65,8 @@ impl Source {
     }
 }
 
-/// Opens a connection from a thread for blocking work: the connection's own thread may use the same cores as the thread
-/// that starts it, and a worker thread may be pinned to one core.
+/// Opens a connection from a thread for blocking work: the connection's own thread inherits the CPU affinity of the
+/// thread that starts it, and a worker thread may be pinned to one core.
 async fn apart(options: SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
     let runtime = Handle::current();
     tokio::task::spawn_blocking(move || runtime.block_on(options.connect()))
@@ -133,7 +133,7 @@ impl Connection {
         answer.map_err(Failure::from)
     }
 
-    /// Runs one internal statement, without values and without a time limit.
+    /// Runs internal statements, without values and without a time limit.
     pub(crate) async fn control(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
         self.inner.execute(sql).await.map(drop)
     }

@@ -1,4 +1,4 @@
-//! Checks who may read the files, and that no other file has been put in their place.
+//! Restricts the files to their owner, and checks that no other file has been put in their place.
 //!
 //! SECURITY: these files are never opened through a link. Otherwise, another user who may write to the directory, or an
 //! unpacked archive, could make the process read, overwrite or expose a file somewhere else. (The directory itself may
@@ -27,7 +27,7 @@ pub(crate) fn no_link() -> OpenOptions {
 /// Opens a file, which must be a regular file. If `options` say so, creates it, accessible only to its owner.
 pub(crate) fn open_file(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let file = options.mode(OWNER_ONLY_FILE).open(path).map_err(|error| {
-        // What O_NOFOLLOW is told of a link (open(2)).
+        // With O_NOFOLLOW, opening a link fails with ELOOP (open(2)).
         if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
             return not_a_file(path);
         }

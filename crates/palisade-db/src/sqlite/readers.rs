@@ -11,7 +11,8 @@ use super::connection::{Connection, Failure, Source, Use};
 use crate::DbError;
 use crate::statement::{Answer, Statement};
 
-/// A connection that is unused for this long is closed: each holds a thread and a cache of pages.
+/// A connection that has been idle for longer than this is closed when a later read ends, because each connection holds
+/// a thread and a cache of pages.
 const KEPT_FOR: Duration = Duration::from_secs(15);
 
 /// A bounded set of read connections, opened when needed.
@@ -78,7 +79,7 @@ fn closed() -> DbError {
     DbError::unavailable("the database is being closed")
 }
 
-/// A guard that stops the statement of a read canceled halfway. Its connection is not reused.
+/// A guard that stops the statement of a read canceled halfway. The connection of such a read is not reused.
 struct Borrowed {
     stop: Arc<AtomicBool>,
     finished: bool,

@@ -118,7 +118,7 @@ impl Writer {
     /// Makes a change that has no effect, but is written to disk.
     pub(crate) async fn try_to_write(&self) -> Result<(), DbError> {
         let mut member = self.begin().await?;
-        // A page that is what it was isn't written: it has to change and change back.
+        // SQLite writes no page for an update that leaves the row as it is: the row has to change and change back.
         for sql in [
             "update schema_migrations set name = name || '.' where module = 'palisade_db'",
             "update schema_migrations set name = rtrim(name, '.') where module = 'palisade_db'",
@@ -230,7 +230,7 @@ impl Task {
             connection.close().await;
         }
         if let Some(done) = self.closing.take() {
-            // No one listens when the caller of `close` gave up: nothing is lost by it.
+            // If the caller of `close` has given up, no one listens, and nothing is lost.
             let _ = done.send(());
         }
     }
@@ -274,11 +274,11 @@ impl Task {
             turns += 1;
             self.next = if turns < GROUP_LIMIT { self.turn_waiting() } else { None };
             let kept = committed.is_some();
-            // Pushed whatever comes now: the end of the group tells every member.
+            // Added before the next statement, which can fail: the end of the group informs every member.
             self.members.extend(committed);
             match (kept, self.next.is_some()) {
                 (true, true) => self.control("release member; savepoint member").await?,
-                // The savepoint stays open for the next.
+                // The savepoint stays open for the next member.
                 (false, true) => self.control("rollback to member").await?,
                 (true, false) => self.commit("release member; commit").await?,
                 (false, false) if self.members.is_empty() => self.control("rollback").await?,
@@ -339,7 +339,7 @@ impl Task {
             Err(Failure::Statement(error)) => (Err(error), None),
             Err(Failure::Transaction(error)) => (Err(error.clone()), Some(error)),
         };
-        // A cancelled caller hears no answer; its closed channel rolls the member back.
+        // A canceled caller gets no answer; its closed channel rolls the member back.
         let _ = reply.send(answer);
         fatal.map_or(Ok(()), Err)
     }
@@ -380,7 +380,7 @@ impl Task {
             _ => group_failed().caused_by(cause),
         });
         for acknowledge in self.members.drain(..) {
-            // The caller may have gone; its change is stored or not all the same.
+            // The caller may be gone, which does not affect whether its change is stored.
             let _ = acknowledge.send(told.clone());
         }
     }

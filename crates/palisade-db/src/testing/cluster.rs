@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-/// The settings of the server. Durability is switched off if only a power failure would show the difference; what tests
-/// can observe stays on.
+/// The settings of the server. Durability is off where only a power failure would show the difference. Everything that
+/// tests can observe stays on.
 const SETTINGS: &str = "\
     listen_addresses = '127.0.0.1'\n\
     unix_socket_directories = ''\n\
@@ -130,7 +130,7 @@ impl Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         drop(self.commands.take());
-        // Only to leave no zombie: the shell removes the cluster whether it is waited for or not.
+        // Waits only to leave no zombie: the shell removes the cluster in any case.
         let _ = self.process.wait();
     }
 }
@@ -156,7 +156,8 @@ fn unprivileged_shell() -> Command {
     command
 }
 
-/// Returns the directory with the programs of the newest PostgreSQL version.
+/// Returns the directory with the programs of the newest PostgreSQL version that Debian's packages installed. If there
+/// is none, returns the first such directory on the `PATH`.
 fn programs() -> PathBuf {
     let version = |directory: &PathBuf| {
         let name = directory.parent().and_then(Path::file_name).unwrap_or_default();

@@ -36,8 +36,8 @@ pub fn committed_groups(db: &ReadDb) -> u64 {
     }
 }
 
-/// Returns once a change waits for another one: on SQLite, a change in this process that waits for its turn to write;
-/// on PostgreSQL, any change in this database that waits for a lock.
+/// Returns once a change is waiting for another change. On SQLite, this is a change in this process that waits for its
+/// turn to write; on PostgreSQL, any transaction in this database that waits for a lock.
 ///
 /// # Panics
 /// Panics if no change waits within ten seconds.
@@ -83,7 +83,7 @@ impl TestDb {
         Self { db, url, _directory: Some(directory) }
     }
 
-    /// Opens the database at this URL, for example of a [`Cluster`] that the test stops and starts.
+    /// Opens the database at this URL, for example that of a [`Cluster`] that the test stops and starts.
     pub async fn at(url: &str) -> Self {
         let db = Db::open(options(url)).await.expect("the database opens");
         Self { db, url: url.to_owned(), _directory: None }

@@ -11,7 +11,8 @@ pub struct TableShape {
     pub name: String,
     /// Its columns, in order.
     pub columns: Vec<ColumnShape>,
-    /// The columns of each unique index, primary key included, sorted. An expression shows as `?`.
+    /// The unique indexes, including the primary key, in sorted order: the columns of each, in the order of the index.
+    /// An expression shows as `?`.
     pub unique: Vec<Vec<String>>,
 }
 
@@ -57,7 +58,7 @@ const POSTGRES_UNIQUE: &str = "select cast(t.relname as text), cast(x.relname as
 /// Returns the tables by name. Two databases with the same migrations give equal results.
 ///
 /// # Errors
-/// Returns the error of the database.
+/// Returns an error if the database fails.
 pub async fn schema(db: &ReadDb) -> Result<Vec<TableShape>, DbError> {
     let (columns, unique) = match db.backend() {
         Backend::Sqlite => (SQLITE_COLUMNS, SQLITE_UNIQUE),

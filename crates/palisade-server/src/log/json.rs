@@ -14,7 +14,7 @@ use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
-/// The usual length of a request's line, in bytes.
+/// The usual length of the log line of a request, in bytes.
 const USUAL_LENGTH: usize = 512;
 
 /// A formatter that writes events as JSON, with the time of this clock.

@@ -190,7 +190,7 @@ mod tests {
         for _ in 0..4_000 {
             lines.clone().write_all(&line).unwrap();
         }
-        // Twice the limit at most is not dropped: the waiting lines, and those that the writer holds.
+        // At most twice the limit is kept: the waiting lines, and those that the writer holds.
         assert!(lines.dropped() >= 1_900, "{}", lines.dropped());
         assert!(lines.waiting().bytes <= FULL);
         // The last flush has a time limit too.

@@ -11,7 +11,7 @@ use tracing::field::{Field, Visit};
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::{FormatFields, Writer};
 
-/// A formatter that writes the message as it is, and other fields as `name=value`.
+/// A formatter that writes the message without a name, and other fields as `name=value`.
 pub(super) struct VisibleFields;
 
 impl<'w> FormatFields<'w> for VisibleFields {

@@ -195,8 +195,8 @@ pub async fn attempt(
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn lock_row(change: &mut Change, challenge: &Challenge) -> Result<bool> {
-    // SECURITY: what comes beside the right answer isn't judged at all: neither a second time nor as a guess
-    // (test: duplicates_of_a_right_code_are_no_guesses).
+    // SECURITY: a response that arrives together with the correct one isn't checked: it is neither accepted a second
+    // time nor counted as a guess (test: duplicates_of_a_right_code_are_no_guesses).
     let held = change
         .run(
             "update challenges set attempts = attempts where digest = $1 and used_at is null",
@@ -220,8 +220,8 @@ pub async fn give_back(change: &mut Change, challenge: &Challenge) -> Result<()>
     Ok(())
 }
 
-/// Records, in the change that depends on it, that a challenge was answered correctly. Returns `false` if it was
-/// answered or voided in the meantime.
+/// Records that a challenge was answered correctly. Called in the change that depends on the correct response. Returns
+/// `false` if the challenge was answered or voided in the meantime.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -24,10 +24,11 @@ use crate::module::{Job, Module};
 use crate::record::Event;
 use crate::settings::{Paseto, Settings, TokenAlgorithm, TokenFormat};
 
-/// A signing key was created and is used from now on.
-pub const ROTATED: Event = Event { name: "keys.rotated", summary: "A signing key was replaced" };
+/// New signing keys were created and are used from now on.
+pub const ROTATED: Event =
+    Event { name: "keys.rotated", summary: "The signing keys were replaced" };
 
-/// Keys were created at the first start, or for a format that had none.
+/// Keys were created at the first start, or for an algorithm that had none.
 pub const CREATED: Event = Event { name: "keys.created", summary: "Keys were created" };
 
 /// The slice's table of contents.
@@ -139,13 +140,15 @@ pub async fn any(db: &ReadDb) -> Result<bool> {
     Ok(count > 0)
 }
 
-/// Creates missing keys, once. Refuses a database created under a different root key.
+/// Creates the keys that are missing, and loads the keys into memory. Refuses a database created under a different root
+/// key.
 ///
 /// # Errors
 /// Returns an error if the database was created under a different root key (`keys.wrong_root`), or the database fails.
 pub async fn prepare(app: &App) -> Result<()> {
     if create(app).await.is_err() {
-        // Another process may have made them in the same moment; then there is nothing left to make.
+        // Another process may have created the keys at the same moment. The second attempt then finds nothing to
+        // create.
         create(app).await?;
     }
     load(app).await.map(drop)
@@ -159,9 +162,9 @@ async fn create(app: &App) -> Result<()> {
         wrapping(app).open(ROOT.as_bytes(), wrapped).map_err(|_| {
             Error::unavailable(
                 "keys.wrong_root",
-                "This root key does not belong to this database, which was created with another \
-                 one. Restore the original root key (setting keys.root_key). Without it, the keys \
-                 and everything encrypted with them can't be read.",
+                "This root key does not belong to this database, which was created under a \
+                 different root key. Restore the original root key (setting keys.root_key). \
+                 Without it, the keys and everything encrypted with them can't be read.",
             )
         })?;
     } else {
@@ -250,7 +253,7 @@ pub async fn list(db: &ReadDb) -> Result<Vec<KeyView>> {
 /// Returns the current keys.
 ///
 /// # Errors
-/// Returns an error if they aren't in memory and the database doesn't respond.
+/// Returns an error if the keys aren't in memory and the database fails.
 pub async fn ring(app: &App) -> Result<Arc<Ring>> {
     match in_memory(app) {
         Some(ring) => Ok(ring),
@@ -262,7 +265,7 @@ pub async fn ring(app: &App) -> Result<Arc<Ring>> {
 /// key ID.
 ///
 /// # Errors
-/// Returns an error if the database doesn't respond.
+/// Returns an error if the database fails.
 pub async fn look_again(app: &App) -> Result<Arc<Ring>> {
     let now = app.clock.monotonic();
     match in_memory(app) {

@@ -62,7 +62,7 @@ pub const TABLE: [Line; 14] = [
         act: Act::PasswordSet,
         summary: "The operator sets a password",
         ends: RECOVERED,
-        because: "The same applies as for a new password that is chosen with a link.",
+        because: "The reasons are the same as for a new password that is chosen with a link.",
     },
     Line {
         act: Act::EmailChanged,
@@ -113,7 +113,7 @@ pub const TABLE: [Line; 14] = [
             (Kind::Challenges, Fate::Ended),
             (Kind::FactorLinks, Fate::Ended),
         ],
-        because: "No session without a proven factor stays active.",
+        because: "A session in which no second factor was used must not stay active.",
     },
     Line {
         act: Act::FactorRemoved,
@@ -211,7 +211,8 @@ impl Line {
 /// Ends the credentials that an act ends, according to the table. Returns how many sessions ended.
 ///
 /// # Errors
-/// Returns an internal error if the change doesn't hold the account exclusively; or if the database fails.
+/// Returns an internal error if the change doesn't hold the account exclusively, or if the act requires [`End::since`]
+/// and it is missing. Also returns an error if the database fails.
 pub async fn end(change: &mut Change, end: End) -> Result<usize> {
     // SECURITY: (test: an_ending_that_does_not_hold_the_account_is_refused)
     change.must_hold(Hold::Alone(end.user))?;

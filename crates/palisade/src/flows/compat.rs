@@ -28,7 +28,8 @@ fn routes() -> Routes {
         .post("/access-token", ANYONE.limit(&login::PER_IP), access_token)
         .summary(
             "Signs in with a form, as clients of the Full Stack FastAPI Template do (RFC 6749 \
-             section 4.3).\n\nIn all other respects it works like `POST /api/v1/auth/login`.",
+             section 4.3).\n\nThe route works like `POST /api/v1/auth/login` without a device \
+             token, with the transport `token` and the server's token format.",
         )
         .or(Kind::NotSignedIn, "login.denied")
         .or(Kind::NotSignedIn, "login.mfa_required")
@@ -67,7 +68,7 @@ async fn access_token(
             let token = signed_in.device.token(&app);
             answer(&app, signed_in.issued, Some(&token)).await
         }
-        // Such a client knows nothing of factors; one that does goes on with POST /auth/login/mfa.
+        // Such clients don't know about second factors. A client that does continues with POST /auth/login/mfa.
         Next::Prove(challenged) => Err(challenged.error()),
     }
 }

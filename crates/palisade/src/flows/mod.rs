@@ -1,4 +1,4 @@
-//! Operations that take several steps, built on `people` and `credentials`.
+//! Operations built on `people` and `credentials`, such as signing in, registration and recovery.
 
 pub mod compat;
 pub mod deletion;

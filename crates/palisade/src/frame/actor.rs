@@ -58,12 +58,12 @@ impl ActorKind {
 }
 
 impl Actor {
-    /// The operator of the machine, through the command line.
+    /// Creates the actor for the operator of the machine, who uses the command line.
     pub fn operator() -> Self {
         Self { kind: ActorKind::Operator, ..Self::default() }
     }
 
-    /// The server itself.
+    /// Creates the actor for the server itself.
     pub fn system() -> Self {
         Self { kind: ActorKind::System, ..Self::default() }
     }

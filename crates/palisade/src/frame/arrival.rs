@@ -29,7 +29,7 @@ pub struct Arrival {
 /// Counts one use of `rule` by `key`.
 ///
 /// # Errors
-/// Fails with `request.too_many`, with `Retry-After`, `RateLimit` and `RateLimit-Policy`.
+/// Fails with `request.too_many`. The response has the headers `Retry-After`, `RateLimit` and `RateLimit-Policy`.
 pub fn limit(app: &App, rule: &'static Rule, key: LimitKey) -> Result<Decision> {
     limit_at(app, rule, key, app.clock.monotonic())
 }

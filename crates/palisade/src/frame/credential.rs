@@ -78,7 +78,7 @@ pub enum TokenShape {
     /// A signed token: any other token that contains a dot, as JWTs and PASETOs do.
     Signed,
     /// The value of this cookie. A request with cookies of two kinds is refused. Signing in to a cookie session removes
-    /// the cookies of other kinds; a credential of another kind removes its cookie when it ends.
+    /// the cookies of other kinds; the code that ends a credential of another kind must remove its cookie.
     Cookie(CookieName),
 }
 
@@ -134,7 +134,7 @@ pub struct Introspection {
     /// When the token expires, in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exp: Option<i64>,
-    /// When the user last proved their identity.
+    /// When the user last proved their identity, in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_time: Option<i64>,
     /// The methods used to sign in (RFC 8176).

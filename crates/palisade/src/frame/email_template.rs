@@ -14,7 +14,7 @@ use crate::id::UserId;
 /// A kind of email, declared by the slice that writes it.
 #[derive(Clone, Copy, Debug)]
 pub struct EmailTemplate {
-    /// The name of its files, in the form `slice_what`.
+    /// The name, in the form `area_what`. Files of this name in `mail.templates` replace the built-in templates.
     pub name: &'static str,
     /// The template of the plain text. Its first line is `Subject: …`.
     pub text: &'static str,

@@ -1,4 +1,4 @@
-//! Notices for other processes, in the order of their commits.
+//! Notices for other processes, numbered in the order in which they are written.
 //!
 //! A change writes its notices into the table `feed` in its own transaction. The process that made the change applies
 //! them before it responds. Every other process (another node, the command line) reads the table when the database
@@ -55,7 +55,7 @@ pub struct Notice {
     pub subject: Uuid,
 }
 
-/// A 64-bit hash of a row's content, which distinguishes the row from another with the same number.
+/// A 64-bit hash of a row's origin, subject and time, which distinguishes the row from another with the same number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark(pub u64);
 
@@ -127,18 +127,18 @@ pub struct Since {
     pub known: bool,
 }
 
-/// A row's number and content.
+/// A row's number and mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Its number.
     pub seq: i64,
-    /// The hash of its content.
+    /// Its mark.
     pub mark: Mark,
 }
 
 /// One row for an external reader.
 pub struct Told {
-    /// Its number and content.
+    /// Its number and mark.
     pub place: Place,
     /// What happened.
     pub topic: String,
@@ -206,8 +206,8 @@ impl Feed {
                 "the sequence of the table feed is behind its rows, for example after a failover \
                  by logical replication; advancing it"
             );
-            // At once and for everyone, whatever becomes of this transaction. Two at once may set it back a little: the
-            // number given next is judged again.
+            // `setval` takes effect immediately and for every process, whatever becomes of this transaction. Two
+            // concurrent calls may set the sequence back a little: the next number is checked again.
             let (_,): (i64,) = tx
                 .one(
                     "select setval(name, greatest(nextval(name), (select max(seq) from feed)))
@@ -229,7 +229,7 @@ impl Feed {
     /// Starts again if the history of the database has changed.
     ///
     /// # Errors
-    /// Returns an error if the database doesn't respond.
+    /// Returns an error if the database fails.
     pub async fn start(&self, db: &ReadDb, clock: &Clock) -> Result<()> {
         let before = clock.now().minus(Duration::from_secs(60));
         let epoch = db.epoch(TABLE).await?;
@@ -249,7 +249,7 @@ impl Feed {
     /// Reads new notices. The caller applies them, then calls [`Feed::read_at`].
     ///
     /// # Errors
-    /// Returns an error if the database doesn't respond.
+    /// Returns an error if the database fails.
     pub async fn poll(&self, db: &ReadDb, now: Duration) -> Result<FeedPoll> {
         let epoch = db.epoch(TABLE).await?;
         let rows = self.rows(db).await?;
@@ -304,7 +304,7 @@ impl Feed {
     /// readers that have read everything.
     ///
     /// # Errors
-    /// Returns an error if the database doesn't respond.
+    /// Returns an error if the database fails.
     pub async fn prune(&self, upkeep: Upkeep<'_>, now: Timestamp, needed: Duration) -> Result<()> {
         let sql = "delete from feed where seq in
              (select seq from feed
@@ -317,7 +317,7 @@ impl Feed {
     /// Returns endings for an external reader, which may request them again with its last `from` at any time.
     ///
     /// # Errors
-    /// Returns an error if the database doesn't respond.
+    /// Returns an error if the database fails.
     pub async fn since(&self, db: &ReadDb, asked: Asked) -> Result<Since> {
         let before = asked.now.minus(CERTAIN_AFTER);
         // Before the rows: what is certain now is certain when they are read.

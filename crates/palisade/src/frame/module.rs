@@ -1,7 +1,7 @@
 //! The parts of a slice: one constant that lists everything it contributes.
 //!
-//! An application that uses the library writes the same constant. Router, limits, tests and documentation are derived
-//! from these lists; there is no second plugin mechanism.
+//! An application that uses the library writes such a constant for each of its own slices. Router, limits, tests and
+//! documentation are derived from these lists; there is no second plugin mechanism.
 
 use std::time::Duration;
 
@@ -43,8 +43,8 @@ pub struct Module {
     pub endings: &'static [Ending],
     /// The notices that it subscribes to.
     pub subscriptions: &'static [Subscription],
-    /// The migrations of its part of the database's schema, each under the module's name. Its tables refer to those of
-    /// modules that precede it in the list.
+    /// The migrations of its part of the database's schema, each under the module's name. Its tables may refer only to
+    /// those of modules that precede it in the list.
     pub migrations: &'static [Migration],
     /// Tables that only this slice writes.
     pub tables: &'static [&'static str],
@@ -78,7 +78,7 @@ impl Module {
 /// Scheduled work.
 #[derive(Clone, Copy)]
 pub struct Job {
-    /// `slice.what`.
+    /// `area.what`.
     pub name: &'static str,
     /// The pause between two runs.
     pub every: Duration,

@@ -31,7 +31,7 @@ impl Page {
     /// An empty page: the base for `..Page::EMPTY`.
     pub const EMPTY: Self = Self { title: "", styles: &[], scripts: &[], body: "" };
 
-    /// The page.
+    /// Returns the page.
     pub fn show(&self, app: &App) -> Html {
         self.with_body(app, self.body)
     }
@@ -47,7 +47,7 @@ impl Page {
                 let src = format!("src=\"/assets/{script}\"");
                 links.push_str(&format!("<script nonce=\"{nonce}\" {src} defer></script>\n"));
             }
-            // The body last: what it holds is never taken for a place of the shell.
+            // The body is inserted last, so that nothing in it is taken for a placeholder of the shell.
             let head = SHELL.replace("{{title}}", self.title).replace("{{links}}", &links);
             head.replace("{{body}}", body)
         })

@@ -5,8 +5,9 @@
 //! - An event is written in the transaction of the change that it records.
 //! - The form of a record is stable: `record` is canonical JSON (keys sorted, strings and integers only, RFC 8785) of
 //!   version 1, authenticated by `mac` under a key derived from the root key.
-//! - Its personal part (IP address, user agent, email address) is stored next to the record, sealed under a key of the
-//!   person concerned; the record contains its SHA-256.
+//! - A record's personal part (IP address, user agent, email address) is stored next to it, sealed under the key of the
+//!   person concerned, or under a key of the site if the record concerns no user. The record contains the SHA-256 of
+//!   the sealed part.
 //!
 //! Tables: `audit_events`.
 
@@ -139,7 +140,7 @@ impl Record {
     }
 }
 
-/// A user or an object that an event concerns.
+/// The actor of an event, or the user or object that it concerns.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Party {
     /// The credential that the actor used.
@@ -148,7 +149,8 @@ pub struct Party {
     /// The id, if there is one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub id: Option<Uuid>,
-    /// The kind, such as `user`, `session` or `key`. For actors: `anyone`, `user`, `operator` or `system`.
+    /// The kind. For actors: `anyone`, `user`, `operator` or `system`. Otherwise: `user`, or a kind that an application
+    /// adds.
     pub kind: String,
 }
 
@@ -335,7 +337,7 @@ fn placing(before: i64, part: &[(Uuid, [u8; 32])]) -> Args {
     for (id, chain) in part {
         values.extend([Value::from(*id), Value::from(*chain)]);
     }
-    // Places that no record is for: an id of null is none.
+    // The remaining places: an id of null matches no record.
     for _ in part.len()..PLACED {
         values.extend([Value::Null(Type::Id), Value::Null(Type::Bytes)]);
     }
@@ -369,7 +371,7 @@ impl Unchained {
         }
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         self.lock().is_empty()
     }

@@ -13,8 +13,8 @@ use crate::error::Result;
 /// How many rows one batch affects: a few milliseconds of work.
 const BATCH: u32 = 1000;
 
-/// Permission to make writes that record no event: deleting expired rows, recording what was sent, ordering the audit
-/// log.
+/// Permission to make writes that record no event, such as deleting expired rows, recording what was sent or chaining
+/// audit records.
 #[derive(Clone, Copy)]
 pub struct Upkeep<'a>(&'a Db);
 
@@ -26,7 +26,7 @@ impl Upkeep<'_> {
     }
 
     /// Runs one statement in its own transaction. Returns how many rows it affected. Use
-    /// [`in_batches`](Self::in_batches) if they can be many.
+    /// [`in_batches`](Self::in_batches) for a statement that can affect many rows.
     ///
     /// # Errors
     /// Returns an error if the database fails.

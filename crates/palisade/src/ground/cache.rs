@@ -2,8 +2,8 @@
 //!
 //! There are two kinds:
 //!
-//! - [`TombstoneCache`]: values that a notice from the feed may invalidate (sessions, users);
-//! - [`Bounded`]: values that only expire (verified tokens).
+//! - [`TombstoneCache`]: values that a notice from the feed may invalidate (sessions, API keys, users);
+//! - [`Bounded`]: values that expire at a known time (verified tokens, the owners of cookies and API keys).
 //!
 //! Both hold a bounded number of entries, in shards so that readers don't wait for each other. Their keys are ids that
 //! the server generates and digests of secrets that it generates. Clients can't choose colliding keys, so the hash
@@ -94,7 +94,8 @@ impl<K: Hash + Eq + Clone, V> TombstoneCache<K, V> {
         Ticket { generation: self.read(key).generation, began: now }
     }
 
-    /// Caches `value`, unless `key` was invalidated since `ticket` was taken.
+    /// Caches `value` and returns `true`, unless the value may be outdated: if `key` has ended or was invalidated since
+    /// `ticket` was taken, if its shard was cleaned up in the meantime, or if the read took more than 30 seconds.
     pub fn insert_if_unchanged(
         &self,
         ticket: Ticket,
@@ -120,7 +121,7 @@ impl<K: Hash + Eq + Clone, V> TombstoneCache<K, V> {
         true
     }
 
-    /// Replaces `old` with `new`, if `old` is still cached for `key`.
+    /// Replaces `old` with `new`, if `old` is still cached for `key`. Returns whether it was.
     pub fn replace(&self, key: &K, old: &Arc<V>, new: Arc<V>) -> bool {
         match self.write(key).slots.get_mut(key).map(|slot| &mut slot.state) {
             Some(State::Known(known)) if Arc::ptr_eq(known, old) => {
@@ -131,17 +132,17 @@ impl<K: Hash + Eq + Clone, V> TombstoneCache<K, V> {
         }
     }
 
-    /// Drops what is cached for `key`; a read that began earlier can't bring it back.
+    /// Drops the value cached for `key`; a read that began earlier can't bring it back. A tombstone stays.
     pub fn forget(&self, key: &K, now: Duration) {
         self.invalidate(key, now, State::Forgotten);
     }
 
-    /// Marks `key` as ended for the duration `keep`; nothing can bring it back.
+    /// Marks `key` as ended, for at least the duration `keep`. During this time, nothing can bring it back.
     pub fn end(&self, key: &K, keep: Duration, now: Duration) {
         self.invalidate(key, now, State::Ended { until: now.saturating_add(keep) });
     }
 
-    /// Drops everything except the endings.
+    /// Drops everything except the tombstones.
     pub fn forget_all(&self) {
         for shard in &self.shards {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
@@ -179,8 +180,9 @@ impl<K: Hash + Eq + Clone, V> TombstoneCache<K, V> {
 }
 
 impl<K: Hash + Eq + Clone, V> Shard<K, V> {
-    /// Makes room when the shard is full: drops old tombstones first, then values, which can be read again. Endings
-    /// that are still needed are never dropped; their number is limited by what the database has ended.
+    /// Makes room when the shard is full: drops expired tombstones, forgotten keys and values cached more than 30
+    /// seconds ago, then, if that is not enough, all values, which can be read again. Tombstones that are still needed
+    /// are never dropped; their number is limited by the number of recent endings.
     fn make_room(&mut self, limit: usize, now: Duration) {
         if self.slots.len() < limit {
             return;

@@ -1,6 +1,7 @@
-//! The only source of the current time.
+//! The source of the current time.
 //!
-//! All other code receives a [`Clock`], so a test can advance the time instead of waiting.
+//! All other code receives a [`Clock`], so a test can advance the time instead of waiting. The exceptions are the
+//! listener's deadlines and the measurements of the hashing threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -25,8 +26,8 @@ impl Clock {
         Self(Source::System { started: Instant::now() })
     }
 
-    /// Creates a clock that moves only with [`Clock::advance`] and by one microsecond each time it is read, so that
-    /// later events have later times.
+    /// Creates a clock that moves only with [`Clock::advance`] and [`Clock::set_ahead`], and by one microsecond each
+    /// time it is read, so that later events have later times.
     pub fn by_hand(start: Timestamp) -> Self {
         let micros = start.as_micros();
         let (micros, started) = (Arc::new(AtomicI64::new(micros)), micros);

@@ -29,7 +29,7 @@ impl HostCookie {
         Self { name, secure: settings.server.public_url.is_https() }
     }
 
-    /// Its name.
+    /// Returns the name of the cookie.
     pub fn name(&self) -> &'static str {
         if self.secure { self.name.secure } else { self.name.plain }
     }

@@ -1,7 +1,7 @@
-//! The only error type: a kind, a stable code, a sentence for the caller and a private cause.
+//! The error type of Palisade's operations: a kind, a stable code, a sentence for the caller and a private cause.
 //!
 //! The caller sees [`Error::detail`]. Only the operator sees the cause, which is logged once in the outermost layer
-//! ([`crate::http`]) and never leaves the process. The wire form is RFC 9457 `application/problem+json`.
+//! ([`crate::http`]) and never sent to a client. The wire form is RFC 9457 `application/problem+json`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -185,7 +185,7 @@ impl Error {
         let mut error =
             Self::new(Kind::BadInput, "request.invalid", "The request is invalid. See errors.");
         error.0.fields = fields;
-        // More of them help no one, and one small body must not be answered by a large one.
+        // More broken rules help no one, and a small request must not cause a large response.
         error.0.fields.truncate(MOST_FIELDS);
         error
     }
@@ -320,7 +320,7 @@ impl From<palisade_db::DbError> for Error {
                 )
                 .because(error)
             }
-            // What a statement didn't foresee: two at the same moment.
+            // Concurrent changes that no statement handles itself.
             Db::Conflict | Db::Foreign => Self::new(
                 Kind::Conflict,
                 "request.conflict",
@@ -386,7 +386,7 @@ impl Broken {
     }
 }
 
-/// Returns the error for a caller who is not signed in or whose credential is not valid (RFC 6750 section 3).
+/// Returns the error for a caller who is not signed in: the request has no credential (RFC 6750 section 3).
 pub fn not_signed_in() -> Error {
     Error::new(Kind::NotSignedIn, "access.not_signed_in", "Sign in first.")
         .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
@@ -404,7 +404,7 @@ pub fn bad_token() -> Error {
     .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""))
 }
 
-/// The signed-in caller may not do this.
+/// Returns the error for a signed-in caller who may not do this.
 pub fn denied() -> Error {
     Error::new(Kind::Denied, "access.denied", "You are not allowed to do this.")
 }

@@ -18,7 +18,7 @@ pub fn uuid_v7(at: Timestamp, random: &dyn Random) -> Uuid {
 
 /// Generates sequential request ids. Each process starts at a random value and counts from there (RFC 9562 section
 /// 6.2), because every request needs an id and randomness costs a system call. Anyone who knows one id can guess the
-/// next; nothing depends on their secrecy.
+/// next; nothing depends on the secrecy of request ids.
 #[derive(Debug)]
 pub struct RequestIds {
     start: [u8; 10],
@@ -67,7 +67,7 @@ macro_rules! id_type {
         impl ::std::str::FromStr for $name {
             type Err = ::uuid::Error;
             fn from_str(text: &str) -> ::std::result::Result<Self, Self::Err> {
-                // One spelling only, so that an id in a log or a URL is the id in the table.
+                // Only with hyphens, so that an id in a URL looks like the same id in the log and the table.
                 ::uuid::fmt::Hyphenated::from_str(text).map(|id| Self(id.into_uuid()))
             }
         }
@@ -91,7 +91,7 @@ macro_rules! id_type {
 }
 
 id_type! {
-    /// Identifies a person or a service account. Never used again after the user is deleted.
+    /// Identifies a person or a service account. Never reused, even after the user is deleted.
     UserId
 }
 id_type! {

@@ -8,7 +8,7 @@
 //! - Only workers are kept on a core. The runtime's threads for blocking work may use every core; any other thread that
 //!   a worker starts stays on that worker's core until it calls [`leave_core`].
 //! - If there are fewer workers than cores, as in a container with a quota, or if `TOKIO_WORKER_THREADS` sets their
-//!   number, no worker is kept on a core.
+//!   number, no worker is kept on a core. The same applies to every operating system other than Linux.
 
 use std::cell::Cell;
 use std::io;
@@ -36,8 +36,8 @@ pub fn new() -> io::Result<Runtime> {
     builder.enable_all();
     if cores::of_process().len() == workers && !chosen {
         let settled = AtomicUsize::new(0);
-        // Only workers park, and each does so as soon as it has nothing to do, at the start for the first time. Which threads
-        // of tokio's become workers isn't known when they start.
+        // Only workers park. Each parks whenever it has nothing to do, for the first time soon after it starts. When a
+        // thread of tokio's starts, it isn't known yet whether it becomes a worker.
         builder.on_thread_start(cores::leave).on_thread_park(move || {
             if !SETTLED.replace(true) {
                 cores::stay_on(settled.fetch_add(1, Ordering::Relaxed));
@@ -140,7 +140,7 @@ mod tests {
         } else {
             vec![all; workers]
         };
-        // A worker may get work before it ever had none.
+        // A worker may receive work before it parks for the first time.
         let settles = (0..1000).any(|_| of_workers(&runtime) == own);
         assert!(settles, "{:?} instead of {own:?}", of_workers(&runtime));
     }

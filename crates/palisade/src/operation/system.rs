@@ -104,7 +104,8 @@ async fn ready(State(app): State<App>) -> Readiness {
     Readiness { status: if good { READY } else { "not_ready" }, checks }
 }
 
-/// Returns whether the database responds and accepts writes. Each change of this state is logged once.
+/// Returns whether the database responds and accepts writes. When it stops or resumes accepting writes, this is logged
+/// once.
 async fn takes_writes(app: &App) -> bool {
     let Ok(takes) = app.db.takes_writes().await else { return false };
     let told = &app.state::<ReadOnly>().0;

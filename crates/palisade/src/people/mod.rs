@@ -1,4 +1,4 @@
-//! Users and their rights: users, roles, grants and mail.
+//! Users, their rights (roles and grants), and mail.
 
 pub mod grants;
 pub mod mail;

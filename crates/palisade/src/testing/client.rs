@@ -100,7 +100,7 @@ impl Client<'_> {
         let raw = String::from_utf8_lossy(&bytes).into_owned();
         let answer = Answer { status: parts.status, headers: parts.headers, body, raw };
         self.app.description.check(&method, &path, &answer);
-        // What is sent by mail is never answered to anyone who asks for it.
+        // A token sent by mail is never returned in a response.
         let by_mail = ["pal_vf_", "pal_rs_", "pal_in_", "pal_em_", "pal_un_", "pal_fr_"];
         let told = by_mail.iter().any(|prefix| answer.raw.contains(prefix));
         assert!(
@@ -190,7 +190,7 @@ impl Answer {
         let mut headers: Vec<String> = self
             .headers
             .iter()
-            // The one counts requests; the other, uses of a limit by the same IP address.
+            // The former differs with every request; the latter depends on earlier requests from the IP address.
             .filter(|(name, _)| *name != "x-request-id" && *name != "ratelimit")
             .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
             .collect();

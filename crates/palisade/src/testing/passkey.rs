@@ -40,7 +40,7 @@ pub async fn with_key(app: &TestApp, email: &str) -> SoftAuthenticator {
     key
 }
 
-/// Requests the options of a sign-in with a passkey.
+/// Requests the options for a sign-in with a passkey.
 pub async fn begin(client: &Client<'_>) -> Value {
     let options = client.send(Call::new(Method::POST, BEGIN)).await;
     assert_eq!(options.status, StatusCode::OK, "{}", options.raw);

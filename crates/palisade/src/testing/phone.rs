@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Answer, Client, TestApp, place};
 
-/// How long a code is valid.
+/// How long an app shows a code before the next one.
 pub const STEP: Duration = Duration::from_secs(30);
 /// The path at which challenges are answered.
 pub const MFA: &str = "/api/v1/auth/login/mfa";

@@ -1,4 +1,5 @@
-//! Checks the facts that other slices store in the rows of users against the tables of those slices.
+//! Checks the facts that other slices store in the rows of users against the tables of those slices, and that every
+//! permission belongs to an existing role.
 
 use palisade_db::{Timestamp, args};
 
@@ -6,10 +7,10 @@ use super::TestApp;
 
 type Row = (String, bool, i64, i64, Option<Timestamp>, i64, i64, i64, Option<Timestamp>);
 
-/// Asserts that every row of `users` agrees with the tables of the other slices at this moment. Every test calls this
-/// at its end.
+/// Asserts that every row of `users` agrees with the tables of the other slices at this moment, and that every row of
+/// `role_permissions` has its role. [`TestApp::stop`] calls this at the end of a test.
 pub async fn recount(app: &TestApp) {
-    // A test may have closed the app's own.
+    // A test may have closed the app's own handle of the database.
     let db = app.database.db();
     let rows: Vec<Row> = db
         .all(
@@ -24,7 +25,7 @@ pub async fn recount(app: &TestApp) {
         .await
         .unwrap();
     let now = app.clock.now();
-    // A lock that is over by itself may stay written.
+    // A lock that has expired may still be stored.
     let in_force = |until: Option<Timestamp>| until.filter(|until| *until > now);
     for (email, has_totp, passkeys, codes, until, totp, counted, left, lock) in rows {
         let written = (has_totp, passkeys, codes, in_force(until));

@@ -49,7 +49,7 @@ async fn is_alive(
         )
         .await?;
     Ok(row.map(|(permissions, totp, passkeys)| LiveCredential {
-        // No proof of who its owner is, however fresh it is.
+        // An API key is never a proof of identity, however recently it was created.
         proved: None,
         permissions: Some(split(&permissions).into_iter().collect()),
         required_level: Some(Factors { totp, passkeys, ..Factors::default() }.required_level()),

@@ -110,13 +110,13 @@ async fn revoke_all(change: &mut Change, user: UserId, why: Why) -> Result<usize
 }
 
 fn publish(change: &mut Change, user: UserId, id: ApiKeyId, why: Why) {
-    // SECURITY: every process remembers it (test: what_revokes_an_api_key).
+    // SECURITY: every process learns of the revocation (test: what_revokes_an_api_key).
     change.publish(ENDED_TOPIC, id.0);
     let entry = REVOKED.about(user).detail("api_key", id.to_string());
     change.note(entry.detail("because", why.as_str()));
 }
 
-/// How long before a key expires its creator is notified.
+/// How long before the expiry of a key its creator is notified.
 pub(super) const WARNED_BEFORE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long the row of an ended key is kept, so that its owner can see it.
 const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);

@@ -21,7 +21,7 @@ use crate::limits::{Key, Rule};
 use crate::shape;
 use crate::users::{self, AllPermissions, Authority, User, UserView, exceeds_own};
 
-/// Limits the API keys that a user creates, because each one sends an email.
+/// Limits how many API keys a user creates, because an email is sent for each key.
 pub(super) const MAKE: Rule = Rule {
     name: "api_key_create_account",
     burst: 100,
@@ -142,7 +142,7 @@ fn checked(app: &App, owner: &User, body: ApiKeyBody) -> Result<NewKey> {
     let mut rules = Rules::new();
     let name = rules.check("/name", users::check_name(&body.name));
     let permissions = permissions(app, &mut rules, &body.permissions);
-    // The end that was given; of two, either is one too many.
+    // The field that was given. If both were given, the error names `expires_in`.
     let end = if body.expires_in.is_some() { "/expires_in" } else { "/expires_at" };
     let expires_at = rules.check(end, expiry(app, &body));
     let allowed_networks = rules
@@ -280,7 +280,7 @@ async fn make_theirs(
     Body(body): Body<ApiKeyBody>,
 ) -> Result<Created<NewKeyView>> {
     let (change, user) = users::change_manageable(&app, &caller, id, &[Hold::Shared(id)]).await?;
-    // SECURITY: a person's key is the person's to make (test: nobody_makes_an_api_key_for_another_person).
+    // SECURITY: only that person creates a person's keys (test: nobody_makes_an_api_key_for_another_person).
     if !user.service {
         let detail = "This is not a service account. Users create their own API keys.";
         return Err(Error::new(Kind::Conflict, "api_keys.not_a_service_account", detail));

@@ -3,9 +3,10 @@
 //!
 //! # Promises
 //!
-//! - A key is shown once. Only a digest of it is stored.
-//! - A key may do only what both its permissions **and** the current rights of its owner allow. It never counts as a
-//!   fresh proof of identity, and is not accepted on routes for sessions, passwords or keys.
+//! - A key is shown once. Only a digest of it and its last four characters are stored.
+//! - A key may do only what both its permissions **and** the current rights of its owner allow, but on a resource it
+//!   has every grant of its owner. It never counts as a fresh proof of identity, and is not accepted on routes for its
+//!   owner's own sessions, password, factors or keys.
 //! - **Revoked means revoked.** After the response to the revocation, the key is refused in this process, and within
 //!   250 ms in every other one. This is checked on every request, in memory.
 //! - Every key expires within 366 days.
@@ -184,7 +185,7 @@ fn words<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
 /// Creates a key and returns its secret, which is shown only this once.
 async fn create(mut change: Change, new: NewKey) -> Result<(ApiKeyId, SecretString)> {
     let app = change.app().clone();
-    // One after the other, so that two at once don't both find room.
+    // A user's keys are created one after the other, so that two concurrent requests don't both find room.
     if !users::lock_row(&mut change, new.owner).await? {
         return Err(Error::not_found());
     }

@@ -46,10 +46,10 @@ pub(super) async fn bearer(app: &App, token: &str, parts: &Parts) -> Result<Iden
 /// the owner is disabled, or must set up a second factor first.
 ///
 /// # Errors
-/// Returns an error if the database is needed and doesn't respond.
+/// Returns an error if the database is needed and fails.
 pub async fn allowed(app: &App, key: &ApiKey) -> Result<Option<Arc<BTreeSet<String>>>> {
     let owner = users::current(app, key.user).await?.filter(|user| !user.disabled);
-    // What its owner can't use yet is worth nothing elsewhere.
+    // Until the owner sets up a factor that is required, other services don't accept the key either.
     let owner = owner.filter(|owner| !owner.must_enrol(app));
     Ok(owner.map(|owner| as_far_as(key, &owner.permissions, false)))
 }
@@ -64,7 +64,8 @@ fn as_far_as(
     if must_enrol {
         return Arc::default();
     }
-    // SECURITY: as of now, not as of when it was made (test: an_api_key_may_do_what_its_owner_may_and_no_more).
+    // SECURITY: the owner's rights count as they are now, not as they were when the key was created (test:
+    // an_api_key_may_do_what_its_owner_may_and_no_more).
     if key.permissions.is_subset(held) {
         return Arc::clone(&key.permissions);
     }
@@ -74,7 +75,7 @@ fn as_far_as(
 /// Returns the key with this secret, if it is active.
 ///
 /// # Errors
-/// Returns an error if the database is needed and doesn't respond.
+/// Returns an error if the database is needed and fails.
 pub async fn of_secret(app: &App, secret: &str) -> Result<Option<Arc<ApiKey>>> {
     let Some(digest) = opaque::digest(PREFIX, secret) else { return Ok(None) };
     let now = app.clock.monotonic();
@@ -95,7 +96,7 @@ pub async fn of_secret(app: &App, secret: &str) -> Result<Option<Arc<ApiKey>>> {
 /// Returns the key, if it is neither revoked nor expired. A revoked key never works again.
 ///
 /// # Errors
-/// Returns an error if the database is needed and doesn't respond.
+/// Returns an error if the database is needed and fails.
 pub async fn live(app: &App, id: ApiKeyId) -> Result<Option<Arc<ApiKey>>> {
     // SECURITY: (test: an_api_key_expires)
     let works = |key: &Arc<ApiKey>| key.expires_at > app.clock.now();
@@ -133,7 +134,7 @@ async fn find(app: &App, id: ApiKeyId) -> Result<Option<ApiKey>> {
             args![id],
         )
         .await?;
-    // What can't be read is left out: it lets in no one.
+    // A network that can't be parsed is left out, and so admits no one.
     let networks = |text: String| -> Vec<IpNet> {
         text.split(' ').filter_map(|network| network.parse().ok()).collect()
     };
@@ -168,8 +169,8 @@ fn note_use(app: &App, key: &Arc<ApiKey>) {
         return;
     }
     let noted = ApiKey { last_used_at: Some(now), ..ApiKey::clone(key) };
-    // Remembered first, so that the requests that follow don't write it too; and only in the place of the key that was
-    // read, since what was forgotten or ended meanwhile must stay so.
+    // The new time is cached first, so that the requests that follow don't write it too. It replaces only the key that
+    // was read: a key that was dropped from the cache or revoked in the meantime must stay so.
     if !cache(app).replace(&key.id, key, Arc::new(noted)) {
         return;
     }

@@ -6,7 +6,8 @@ use super::Device;
 use crate::app::App;
 use crate::id::UserId;
 
-/// The target of a guess: the password of a user or of an email address without an account, or a user's second factor.
+/// The target of a guess: the password of a user, the password for an email address without an account, the password
+/// that a link requires, or a user's second factor.
 #[derive(Clone, Debug)]
 pub struct Account {
     pub(super) key: Vec<u8>,
@@ -30,14 +31,15 @@ impl Account {
         Self::named(app, "lockout links", link.as_bytes(), None)
     }
 
-    /// SECURITY: each kind has a separate key, because the email that a client enters may be any text (test:
+    /// SECURITY: each kind has a separate key, because a client may enter any text as the email address (test:
     /// no_sign_in_reaches_the_count_of_a_link). The table doesn't reveal email addresses without an account.
     fn named(app: &App, kind: &'static str, name: &[u8], user: Option<UserId>) -> Self {
         let secret = app.root.derive_bytes(kind);
         Self { key: mac::keyed_digest(&secret, name).to_vec(), user, part: PASSWORD }
     }
 
-    /// Returns the account for guesses at a user's second factor by a client that knows the password.
+    /// Returns the account for guesses at a user's second factor, by a client that has entered the password or is
+    /// signed in.
     pub fn second_factor(app: &App, user: UserId) -> Self {
         Self { part: SECOND_FACTOR, ..Self::of(app, Some(user), "") }
     }
@@ -56,10 +58,10 @@ pub(super) const SECOND_FACTOR: &str = "second factor ";
 pub enum Client {
     /// Any client.
     Unknown,
-    /// A device that has signed in to this account before, with the account's current password.
+    /// A device that has signed in to this account since the account's password was last changed.
     Known(Device),
-    /// Any device that signed in with an earlier password. All such devices share one count, because an attacker who
-    /// knew that password may have registered a thousand of them.
+    /// Any device that last signed in before the account's password was changed. All such devices share one count,
+    /// because an attacker who knew the earlier password may have registered a thousand of them.
     Former,
     /// A client that is signed in to this account and is asked for the password again.
     SignedIn,

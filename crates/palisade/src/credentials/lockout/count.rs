@@ -13,7 +13,7 @@ pub(super) const LONGEST_LOCK: Duration = Duration::from_secs(24 * 3600);
 const CALM_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// Longer than any request that checks a guess can last.
 const CHECKED_WITHIN: Duration = Duration::from_secs(300);
-/// 9999-12-31T23:59:59Z: the end of a lock that lasts until the account is unlocked or gets a new password.
+/// 9999-12-31T23:59:59Z: the end of a lock that doesn't end on its own.
 pub const FOR_GOOD: Timestamp = Timestamp::from_seconds(253_402_300_799);
 
 /// The policy that the settings define.
@@ -22,11 +22,11 @@ pub(super) struct Policy {
     /// The number of wrong guesses within the window that locks the account.
     pub(super) threshold: i64,
     pub(super) window: Duration,
-    /// The duration of the first lock. Each further lock is twice as long.
+    /// The duration of the first lock. Each further lock is twice as long as the one before it, up to [`LONGEST_LOCK`].
     pub(super) duration: Duration,
 }
 
-/// The guesses at one account by one client, or by all unknown clients.
+/// The guesses at one account by one known device, or by all clients of another kind: unknown, former or signed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Count {
     pub(super) window_began_at: Timestamp,
@@ -92,8 +92,8 @@ impl Count {
         self.locked_until.is_some_and(|until| until > now) && self.locked_until(now).is_none()
     }
 
-    /// Returns whether guesses are refused without a lock, although the guess that reached the threshold can no longer
-    /// be settled, because no request lasts that long.
+    /// Returns whether the guess that reached the threshold was lost: there is no lock, and the guess was counted so
+    /// long ago that no request can still settle it. Call this only after [`Self::guess`] has returned `None`.
     pub(super) fn is_lost(&self, now: Timestamp) -> bool {
         self.locked_until(now).is_none() && now >= self.last_at.plus(CHECKED_WITHIN)
     }
@@ -106,7 +106,8 @@ impl Count {
 
 /// Returns the end of the active lock, if there is one.
 ///
-/// A lock that appears to last longer than the longest possible lock was set while the clock was wrong, and is ignored.
+/// A lock that ends later than any temporary lock can end, and isn't [`FOR_GOOD`], was set while the clock was wrong.
+/// It is ignored.
 pub fn locked_until(until: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
     until.filter(|until| *until == FOR_GOOD || (*until > now && until.since(now) <= LONGEST_LOCK))
 }

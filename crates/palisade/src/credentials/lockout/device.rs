@@ -1,8 +1,8 @@
 //! Devices that have signed in before, and the tokens that prove it (OWASP, "Device cookies").
 //!
-//! A device token contains the ids of the user and the device, the time and the generation of the password. It is
-//! sealed, is valid only for that account, and reveals nothing to its holder. It is not a credential: it gives no
-//! access, and its only effect is that the device's guesses are counted separately.
+//! A device token contains the ids of the user and the device, the time of its creation, and the generation of the
+//! password. It is sealed, is valid only for that user's account, and reveals nothing to its holder. It is not a
+//! credential: it gives no access, and its only effect is that the device's guesses are counted separately.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl Device {
         Self { id: app.new_id(), user, password }
     }
 
-    /// Reads the token that a client presents. Returns `None` if it isn't ours, was altered, or is
+    /// Reads the token that a client presents. Returns `None` if Palisade didn't create it, or if it was altered or is
     /// too old.
     pub fn open(app: &App, token: &str) -> Option<Self> {
         let encoded = token.strip_prefix(PREFIX).filter(|_| token.len() <= LONGEST)?;

@@ -23,8 +23,8 @@ async fn unlock_user(
     caller: Caller,
     Id(id): Id<UserId>,
 ) -> Result<NoContent> {
-    // SECURITY: else a stolen session guesses the password for as long as it likes
-    // (test: an_administrator_does_not_lift_their_own_lock).
+    // SECURITY: otherwise, an attacker with an administrator's session could guess that administrator's password
+    // without limit (test: an_administrator_does_not_lift_their_own_lock).
     if caller.signed_in()?.user == id {
         let detail =
             "To unlock your own account, change your password or ask another administrator.";

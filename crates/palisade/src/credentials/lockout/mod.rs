@@ -1,13 +1,14 @@
-//! Lockout: how often the password or the second factor of an account may be guessed, by all clients together.
+//! Lockout: how often the password or the second factor of an account may be guessed.
 //!
 //! # Promises
 //!
 //! - A guess is counted in the database before it is checked: simultaneous guesses, other IP addresses, other processes
-//!   and restarts allow no additional guesses. A guess that was never checked is removed from the count.
-//! - A lock can't be used against the owner: a device that has signed in to the account before has a separate count
-//!   (OWASP, "Device cookies"), and so does a signed-in user.
-//! - After 100 failures in a row, waiting no longer helps (NIST SP 800-63B-4, section 3.2.2): known devices can still
-//!   sign in, and other clients need a new password or an administrator.
+//!   and restarts allow no additional guesses. A guess that was never checked is removed from the count, unless its
+//!   process ends first.
+//! - A lock of the password can't be used against the owner: a device that has signed in to the account before has a
+//!   separate count (OWASP, "Device cookies"), and so does a signed-in user.
+//! - After 100 failures in a row, a lock no longer ends on its own (NIST SP 800-63B-4, section 3.2.2). If the password
+//!   is locked, known devices can still sign in. Other clients need a new password, an administrator or the operator.
 //! - Guesses at unknown email addresses are counted like those at known ones, with the same work.
 //!
 //! The end of the lock for unknown clients is also stored in the user's row, where every request reads it.
@@ -41,10 +42,11 @@ use count::{Count, Policy};
 pub use device::{Device, KNOWN_FOR};
 use rows::{lock_row, refuse, save};
 
-/// After too many wrong guesses, the account refuses unknown clients, or one known device.
+/// Too many guesses were wrong. Further guesses are refused for all unknown clients, one known device, all former
+/// devices or the signed-in user.
 pub const LOCKED: Event = Event {
     name: "lockout.locked",
-    summary: "Too many wrong passwords or codes: sign-in is temporarily refused",
+    summary: "Too many wrong passwords or codes: further attempts are refused",
 };
 /// All of a user's locks were lifted.
 pub const UNLOCKED: Event = Event { name: "lockout.unlocked", summary: "A user was unlocked" };
@@ -164,8 +166,8 @@ impl Turns {
         Self { stripes: (0..4096).map(|_| Arc::default()).collect(), hash: RandomState::new() }
     }
 
-    /// Waits for the mutex of this account and client. Its hash is keyed, so that no one can pick an email that shares
-    /// a mutex with someone else's.
+    /// Waits for the mutex of this account and client. The hash that selects the mutex is keyed, so that no one can
+    /// pick an email address that shares a mutex with another person's.
     async fn take(&self, account: &Account, client: Client) -> Result<OwnedMutexGuard<()>> {
         let hash =
             usize::try_from(self.hash.hash_one((&account.key, account.count_of(client))) % 4096);
@@ -201,7 +203,7 @@ pub async fn admit(
     if before.is_outdated(change.now())
         && let Some(shown) = shown(&account, client)
     {
-        // The row of the user before that of the count, as in a sign-in: everything once more in this order.
+        // A sign-in locks the user's row before the row of the count. Start over in that order.
         drop(change);
         change = app.change(actor).await?;
         users::lock_row(&mut change, shown).await?;
@@ -211,17 +213,19 @@ pub async fn admit(
         }
     }
     let now = change.now();
-    // SECURITY: committed before the password is compared, whatever comes of it. A refusal writes too: its time
-    // doesn't tell that the account is locked (test: parallel_guesses_get_no_more_than_the_budget).
+    // SECURITY: the guess is counted and committed before it is checked, whatever its result (test:
+    // parallel_guesses_get_no_more_than_the_budget). A refusal also writes, so that its duration doesn't reveal that
+    // the account is locked.
     let admission = if let Some(after) = before.guess(policy(app), now) {
         save(&mut change, &account, client, after).await?;
         let locks = after.wrong(policy(app), now).locked_until.is_some();
-        // Made before the commit, which a client that goes away can't stop: what it counted is given back.
+        // Created before the commit, which a client that disconnects can't stop: when the guess is then dropped, it is
+        // removed from the count.
         let place = Some(Place { account, client, _turn: turn });
         Admission::Counted(Guess { app: app.clone(), user, locks, place })
     } else if before.is_lost(now) {
-        // The process ended, or the database failed, before the guess that reached the bound was known to be wrong: it
-        // counts as wrong now.
+        // The process ended, or the database failed, before the guess that reached the threshold was settled. It counts
+        // as wrong now.
         drop(change);
         let place = Some(Place { account: account.clone(), client, _turn: turn });
         let lost = Guess { app: app.clone(), user, locks: true, place };
@@ -273,7 +277,7 @@ impl Guess {
         Ok(())
     }
 
-    /// Takes the guess back, because its proof had already been accepted before and so it was not a guess.
+    /// Removes the guess from the count, because its proof had already been accepted and was therefore not a guess.
     ///
     /// # Errors
     /// Returns an error if the database fails. The guess then stays counted.
@@ -291,19 +295,20 @@ impl Guess {
         let Some(place) = self.place.take() else { return there(change, self.user).await };
         let now = change.now();
         if let (true, Some(user)) = (self.locks, shown(&place.account, place.client)) {
-            // The row of the user before that of the count, as in a sign-in.
+            // Lock the user's row before the row of the count, as a sign-in does.
             users::lock_row(change, user).await?;
         }
         let (found, user) = lock_row(change, &place.account, place.client).await?;
-        // SECURITY: forgotten since, with a new password or after a right one: it is counted again
-        // (test: a_guess_beside_a_new_password_stays_counted).
+        // SECURITY: if the count was deleted in the meantime, by a new password or a correct guess, this guess is
+        // counted again (test: a_guess_beside_a_new_password_stays_counted).
         let before = match found.in_window {
             0 => found.guess(policy(change.app()), now).unwrap_or(found),
             _ => found,
         };
-        // SECURITY: the guess that reaches the bound locks, and holds the row of the user for it. Where one that was
-        // counted later has reached it, in another process, that one locks if it is wrong; until then no further
-        // guess is judged (tests: the_guess_that_reaches_the_bound_locks, a_lock_beside_a_sign_in_meets_no_deadlock).
+        // SECURITY: only the guess that reached the threshold locks the account and writes the user's row, which it has
+        // locked first. A guess that was counted earlier, in another process, locks nothing, even if it is settled
+        // later. No further guess is checked until the guess that reached the threshold is settled (tests:
+        // the_guess_that_reaches_the_bound_locks, a_lock_beside_a_sign_in_meets_no_deadlock).
         let after = if self.locks { before.wrong(policy(change.app()), now) } else { before };
         if after != found {
             save(change, &place.account, place.client, after).await?;
@@ -316,9 +321,10 @@ impl Guess {
 }
 
 impl Place {
-    /// Records a lock in the user's row and the audit log, and notifies the owner if they still exist.
+    /// Records a lock in the audit log and, if it is a lock of the password for unknown clients, in the user's row.
+    /// Emails the owner about such a lock and about a lock of the second factor.
     async fn locked(&self, change: &mut Change, user: Option<UserId>, after: Count) -> Result<()> {
-        // SECURITY: the same rows where there is no account (test: test_time_tells_nobody_who_has_an_account).
+        // SECURITY: the same statements run if there is no account (test: test_time_tells_nobody_who_has_an_account).
         let whose = user.unwrap_or(NO_ONE);
         if shown(&self.account, self.client).is_some() {
             users::set_locked_until(change, whose, after.locked_until).await?;
@@ -372,7 +378,7 @@ impl Drop for Guess {
         let app = self.app.clone();
         runtime.spawn(async move {
             if let Err(error) = never_judged(&app, &place).await {
-                // It stays counted, which is the safe side.
+                // The guess stays counted, which is the safe outcome.
                 tracing::debug!(
                     code = error.code(),
                     "a guess that was never checked stays counted"
@@ -384,8 +390,8 @@ impl Drop for Guess {
 
 /// Returns the user, if they still exist.
 async fn there(change: &mut Change, user: Option<UserId>) -> Result<Option<UserId>> {
-    // SECURITY: also looked up where there is no account, so that it costs the same
-    // (test: test_time_tells_nobody_who_has_an_account).
+    // SECURITY: the lookup is made even if there is no account, so that both cases take the same time (test:
+    // test_time_tells_nobody_who_has_an_account).
     let found = users::exists(change, user.unwrap_or(NO_ONE)).await?;
     Ok(user.filter(|_| found))
 }
@@ -413,7 +419,8 @@ pub async fn unlock(mut change: Change, user: UserId) -> Result<()> {
     change.commit(UNLOCKED.about(user)).await
 }
 
-/// Clears all wrong guesses at a user's account, in the change that gives them a new password.
+/// Lifts all of a user's locks and clears all wrong guesses, in the change that unlocks the user or sets a new
+/// password. If the new password is set with a link sent by email, use [`clear_password`] instead.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -439,14 +446,15 @@ pub async fn clear_password(change: &mut Change, user: UserId) -> Result<()> {
     Ok(())
 }
 
-/// Deletes counts that no longer matter: those of emails without an account after two days without a counted guess, and
-/// those of devices that are no longer known. Consecutive failures at an account stay counted until the series ends.
+/// Deletes counts that no longer matter: those of email addresses without an account and of links, after two days
+/// without a counted guess, and those of devices that are no longer known. Other failures at an account stay counted
+/// until a correct guess, an unlock or a new password.
 ///
 /// SECURITY: the length identifies devices, because no other client's name is as long as an id (test:
 /// a_lock_for_good_outlives_the_memory_of_devices).
 async fn prune(app: &App) -> Result<()> {
     let now = app.clock.now();
-    // Asked twice: a guess may be counted between the two.
+    // The condition is repeated, because a guess may be counted after the subquery has read the row.
     let sql = "delete from lockout_counts
          where ((user_id is null and last_at < $1) or (length(client) >= 32 and last_at < $2))
          and (account, client) in (select account, client from lockout_counts

@@ -42,7 +42,8 @@ pub(super) fn routes() -> Routes {
         .summary(
             "Confirms the secret with its first code.\n\nFrom then on, a password alone is not \
              enough to sign in. Every session that began without a second factor ends, except the \
-             current one.",
+             current one. The response contains ten new recovery codes, and any earlier codes stop \
+             working.",
         )
         .or(Kind::TooMany, "request.too_many")
         .delete("/totp", SIGNED_IN.fresh(), remove)
@@ -92,8 +93,8 @@ fn passkey_routes() -> Routes {
             Routes::root()
                 .get("/.well-known/passkey-endpoints", ANYONE, endpoints)
                 .summary(
-                    "Returns the pages where users set up and manage passkeys (W3C, \"A Well-Known \
-                     URL for Relying Party Passkey Endpoints\").",
+                    "Returns the URLs of the pages where users set up and manage passkeys (W3C, \"A \
+                     Well-Known URL for Relying Party Passkey Endpoints\").",
                 )
                 .get("/.well-known/webauthn", ANYONE, related)
                 .summary(
@@ -210,13 +211,13 @@ async fn reset_mfa(
     Ok(NoContent)
 }
 
-/// The pages where users set up and manage passkeys.
+/// The URLs of the pages where users set up and manage passkeys.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "PasskeyEndpoints")]
 struct EndpointsAnswer {
-    /// The page for adding a passkey.
+    /// The URL of the page for adding a passkey.
     enroll: String,
-    /// The page for viewing and removing passkeys.
+    /// The URL of the page for viewing and removing passkeys.
     manage: String,
 }
 

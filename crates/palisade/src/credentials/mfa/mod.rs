@@ -2,10 +2,12 @@
 //!
 //! # Promises
 //!
-//! - A user with a factor has no session started without one: setting up the first factor ends all such sessions.
+//! - Every session of a user with a factor includes a proof of a factor: setting up the first factor ends all other
+//!   sessions that were started without one.
 //! - A one-time code is valid during its step and for `mfa.totp_grace` after it. It works once, across restarts,
 //!   processes and simultaneous requests. A recovery code works once. A passkey's response belongs to one challenge.
-//! - Guesses are counted per account, whichever route they are sent to.
+//! - Guesses are counted per account, across challenges, devices and IP addresses. A signed-in user has a separate
+//!   count.
 //! - Secrets of one-time codes and public keys of passkeys are sealed for their user. Recovery codes are stored as
 //!   keyed digests that include the user's id.
 //! - The owner is notified of every change to their factors.
@@ -53,10 +55,10 @@ pub const CODES_MADE: Event =
 /// A recovery code was used.
 pub const CODE_USED: Event =
     Event { name: "mfa.recovery_code_used", summary: "A recovery code was used" };
-/// The counter of a passkey decreased: the passkey may have been copied.
+/// The counter of a passkey didn't increase: the passkey may have been copied.
 pub const COPIED: Event = Event {
     name: "mfa.passkey_copied",
-    summary: "The signature counter of a passkey went backwards: the passkey may have been copied",
+    summary: "The signature counter of a passkey did not increase: the passkey may have been copied",
 };
 /// A stored passkey isn't the one that its user registered.
 pub const ALTERED: Event = Event {
@@ -133,7 +135,7 @@ impl Given {
     /// Refuses input that can't be a proof for any user, without counting it as a guess.
     ///
     /// # Errors
-    /// Fails with `mfa.bad_code` or `mfa.bad_passkey`, with a pointer to the invalid field.
+    /// Fails with `mfa.bad_code` or `mfa.bad_passkey` at the invalid field.
     pub fn check(&self) -> Result<()> {
         match self {
             Self::Totp(code) if !totp::is_code(code.expose()) => {
@@ -163,8 +165,8 @@ impl Given {
 pub enum Judged {
     /// Correct, and now used up.
     Right(Proof),
-    /// Already accepted before: refused, because each proof works once, but not counted as a guess. A client that sends
-    /// its request twice must not lock its owner out.
+    /// Already accepted. The proof is refused, because each proof works once, but it isn't counted as a guess: a client
+    /// that sends a request twice must not lock out the account's owner.
     Used,
     /// Wrong.
     Wrong,
@@ -229,10 +231,10 @@ pub async fn factors(change: &mut Change, user: UserId) -> Result<Factors> {
     Ok(Factors { totp: totp > 0, passkeys, recovery_codes_left })
 }
 
-/// Updates the record of a user's factors that every request reads, in the change that adds or removes a factor.
+/// Updates the columns of `users` that describe a user's factors, in each change to the factors or the recovery codes.
 async fn recount(change: &mut Change, user: UserId) -> Result<Factors> {
-    // SECURITY: of two changes at the same moment the second one counts what the first one left
-    // (test: two_recovery_codes_at_the_same_moment_leave_eight).
+    // SECURITY: the lock makes the second of two simultaneous changes count what the first one left (test:
+    // two_recovery_codes_at_the_same_moment_leave_eight).
     users::lock_row(change, user).await?;
     let factors = factors(change, user).await?;
     users::set_factors(change, user, factors).await?;
@@ -295,8 +297,8 @@ pub async fn verify_passwordless(
 /// session, ends every session without one, and notifies the owner.
 async fn added(change: &mut Change, caller: &Caller, proof: Proof, what: &str) -> Result<()> {
     let me = caller.signed_in()?;
-    // SECURITY: before the user is read again, so that no request takes the session for one without the factor
-    // (test: the_first_factor_ends_sessions_without_it).
+    // SECURITY: the session is updated before the sessions without a factor end, so that it isn't one of them (test:
+    // the_first_factor_ends_sessions_without_it).
     sessions::raise_level(change, me.user, me.session()?, proof).await?;
     credentials::end(change, End::of(me.user, Act::FactorAdded)).await?;
     recount(change, me.user).await?;
@@ -310,14 +312,14 @@ async fn added(change: &mut Change, caller: &Caller, proof: Proof, what: &str) -
 async fn removed(change: &mut Change, caller: &Caller, what: &str) -> Result<()> {
     let me = caller.signed_in()?;
     if !recount(change, me.user).await?.any() {
-        // SECURITY: asked within the change: a role that was given meanwhile may need a factor
+        // SECURITY: checked within the change, because a role that was given in the meantime may require a factor
         // (tests: an_administrator_keeps_the_last_factor, who_is_made_an_administrator_keeps_the_last_factor).
         let user = users::find_now(change, me.user).await?.ok_or_else(bad_token)?;
         if user.needs_factor(change.app()) {
-            let detail = "A second factor is required. Set up another one first.";
+            let detail = "A second factor is required. Set up another factor first.";
             return Err(Error::new(Kind::Conflict, "mfa.required", detail));
         }
-        // They stand in for other factors, and are none.
+        // Recovery codes replace a lost factor. They are not a factor on their own.
         recovery_codes::forget(change, me.user).await?;
         recount(change, me.user).await?;
     }
@@ -363,7 +365,7 @@ async fn forget(change: &mut Change, user: UserId) -> Result<()> {
 
 async fn forget_since(change: &mut Change, user: UserId, since: Timestamp) -> Result<()> {
     let sql = "delete from passkeys where user_id = $1 and created_at >= $2";
-    // Recovery codes too, so that the owner is told once.
+    // The recovery codes are deleted here too, so that the owner is notified only once.
     let gone = totp::forget_since(change, user, since).await?
         + recovery_codes::forget_since(change, user, since).await?
         + change.run(sql, args![user, since]).await?;

@@ -199,7 +199,8 @@ pub(super) async fn finish(
     let made = webauthn::verify_registration(&party, &expected, answer);
     let made = made.map_err(|why| refused(&why))?;
     let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
-    // SECURITY: as with one-time codes (test: a_sign_in_beside_the_first_factor_does_not_slip_through).
+    // SECURITY: a concurrent sign-in goes first, as in `totp::confirm` (test:
+    // a_sign_in_beside_the_first_factor_does_not_slip_through).
     users::may_sign_in(&mut change, me.user).await?.ok_or_else(bad_token)?;
     room(i64::try_from(descriptors(&mut change, me.user).await?.len()).unwrap_or(MOST))?;
     if !challenges::close(&mut change, &asked).await? {
@@ -226,8 +227,8 @@ async fn insert(
     let aaguid = Uuid::from_bytes(made.aaguid);
     let app = change.app().clone();
     let sealed = key(&app).seal(&*app.random, &context(user, &made.id), made.public_key.as_bytes());
-    // SECURITY: of one credential there is one owner (WebAuthn level 3, section 7.1, step 26)
-    // (test: a_passkey_has_one_owner).
+    // SECURITY: a credential has only one owner (WebAuthn level 3, section 7.1, step 26) (test:
+    // a_passkey_has_one_owner).
     let stored = change
         .run(
             "insert into passkeys (id, user_id, credential_id, sealed, name, sign_count, backup_eligible,
@@ -362,7 +363,7 @@ pub struct Asked {
 /// Refuses input that can't be the response of any passkey.
 ///
 /// # Errors
-/// Fails with `mfa.bad_passkey`, with a pointer to the invalid member.
+/// Fails with `mfa.bad_passkey` at the invalid member.
 pub fn check_answer(answer: &AuthenticationResponse) -> Result<()> {
     match answer.malformed() {
         Some((member, why)) => Err(bad_member(member, why)),
@@ -415,8 +416,8 @@ pub(super) async fn judge(
         return Ok(Judged::Wrong);
     };
     let is_passwordless = verification == UserVerification::Required;
-    // SECURITY: one from before a new password by mail may be a thief's: it proves itself beside that password first
-    // (test: a_planted_passkey_does_not_outlive_the_password_alone).
+    // SECURITY: a passkey that existed before the account was recovered may be an attacker's. It must first be used
+    // together with the new password (test: a_planted_passkey_does_not_outlive_the_password_alone).
     if is_passwordless && !passwordless {
         return Ok(Judged::Wrong);
     }
@@ -442,8 +443,8 @@ pub(super) async fn judge(
         }
     };
     let now = change.now();
-    // SECURITY: the counter that was compared: of two answers at the same moment one counts
-    // (test: the_counter_of_a_passkey_is_kept_from_use_to_use).
+    // SECURITY: the stored counter must still be the one that was compared, so that of several simultaneous responses
+    // with the same counter above 0, only one is accepted (test: the_counter_of_a_passkey_is_kept_from_use_to_use).
     let used = change
         .run(
             "update passkeys set sign_count = $2, backed_up = $3, last_used_at = $4, passwordless = $6

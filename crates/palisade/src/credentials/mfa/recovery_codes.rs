@@ -14,8 +14,8 @@ use crate::sessions::Proof;
 use crate::users;
 
 const COUNT: usize = 10;
-/// 24 characters of 5 bits each, more than the 112 bits above which no slow hash is required (NIST SP 800-63B-4,
-/// section 3.1.2.2).
+/// 24 characters of 5 bits each: 120 bits. Secrets of at least 112 bits need no slow hash (NIST SP 800-63B-4, section
+/// 3.1.2.2).
 const LENGTH: usize = 24;
 /// Digits and letters that aren't easily confused (Crockford's base32).
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
@@ -62,7 +62,7 @@ pub(super) async fn use_code(
 ) -> Result<Judged> {
     let now = change.now();
     let digest = digest(change.app(), user, code);
-    // SECURITY: once, also for two requests at the same moment (test: a_recovery_code_works_once).
+    // SECURITY: a code works once, even if two requests arrive at the same moment (test: a_recovery_code_works_once).
     let used = change
         .run(
             "update recovery_codes set used_at = $3
@@ -125,7 +125,8 @@ pub(super) fn is_code(text: &str) -> bool {
     plain.len() == LENGTH && plain.bytes().all(|byte| ALPHABET.contains(&byte))
 }
 
-/// Returns a code in the form in which it was created. Users may type it with similar letters, spaces and dashes.
+/// Returns a code in the form in which it is compared: in lower case, without spaces and dashes, and with digits in
+/// place of letters that look like them. Users may type any of these.
 fn plain(code: &str) -> String {
     code.chars()
         .filter(|c| !matches!(c, '-' | ' '))

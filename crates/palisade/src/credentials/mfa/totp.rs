@@ -136,7 +136,7 @@ pub(super) async fn use_code(
     let Some(step) = secret.step_of(code, now.as_seconds(), app.settings.mfa.totp_grace) else {
         return Ok(Judged::Wrong);
     };
-    // SECURITY: one use of a step, and of none before it (test: a_one_time_code_works_once).
+    // SECURITY: a step is used at most once, and never after a later step (test: a_one_time_code_works_once).
     let used = change
         .run(
             "update totp_secrets set used_step = $2, last_used_at = $3
@@ -147,8 +147,8 @@ pub(super) async fn use_code(
     if used == 1 {
         return Ok(Judged::Right(proof));
     }
-    // SECURITY: the code of the step that was accepted last, and no other
-    // (test: duplicates_of_a_right_code_are_no_guesses).
+    // SECURITY: only the code of the step that was accepted last is reported as used (test:
+    // duplicates_of_a_right_code_are_no_guesses).
     let same: Option<(i64,)> = change
         .maybe(
             "select used_step from totp_secrets where user_id = $1 and used_step = $2 and sealed = $3",
@@ -181,7 +181,8 @@ pub(super) async fn forget_since(
 pub(super) async fn prune(app: &App) -> Result<()> {
     let before = app.clock.now().minus(CONFIRMED_WITHIN);
     let upkeep = app.upkeep("authenticator apps that were not confirmed in time are deleted");
-    // Asked twice: a user may have started anew meanwhile, which replaces the row.
+    // The condition is repeated, because a user may request a new secret after the subquery has read the row. The row
+    // then contains the new secret.
     let sql = "delete from totp_enrolments where created_at < $1 and user_id in
          (select user_id from totp_enrolments where created_at < $1 limit $2)";
     upkeep.in_batches(sql, args![before]).await?;

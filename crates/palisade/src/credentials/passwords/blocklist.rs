@@ -59,7 +59,7 @@ impl Blocklist {
             return Ok(true);
         }
         match &self.hashes {
-            // Such a list doesn't tell case from case: what was breached is looked for as it is written.
+            // The hashes are of passwords exactly as they were written, so the password is not folded.
             Some(path) => find(&mut File::open(path)?, known::sha1(password)),
             None => Ok(false),
         }

@@ -55,7 +55,7 @@ const SCRIPT: Asset = Asset {
     body: include_str!("../../pages/password.js"),
 };
 
-/// The page for changing the password. It requires the current password, and a second factor.
+/// The page for changing the password. It asks for the current password and, if the account has one, a second factor.
 const PAGE: Page = Page {
     title: "Change your password",
     scripts: &["factors.js", "password.js"],

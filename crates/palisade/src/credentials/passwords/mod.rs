@@ -2,8 +2,8 @@
 //!
 //! # Promises
 //!
-//! - A hash is sealed under the versioned pepper, with the user's id, before it is stored: anyone with access to the
-//!   database can neither test guesses against the hash nor swap it between users.
+//! - A hash is sealed under the versioned pepper, with the user's id, before it is stored: an attacker with access to
+//!   the database alone can neither test guesses against the hash nor move it to another user.
 //! - Hashing runs on separate threads, at low priority, with a bounded queue. If the queue is full, the response is
 //!   503, and every other route stays fast.
 //! - A sign-in takes as much work for an unknown user as for a known one.
@@ -47,9 +47,11 @@ pub const CHANGED: Event = Event { name: "passwords.changed", summary: "A passwo
 /// A password was set by the operator.
 pub const RESET: Event =
     Event { name: "passwords.reset", summary: "A password was set by the operator" };
-/// A change was refused because the current password was wrong.
-pub const WRONG: Event =
-    Event { name: "passwords.wrong", summary: "The current password given for a change was wrong" };
+/// A signed-in user was asked for the current password and entered a wrong one.
+pub const WRONG: Event = Event {
+    name: "passwords.wrong",
+    summary: "A wrong current password was given within a session",
+};
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -119,7 +121,8 @@ impl Hashed {
 /// Checks a new password against the rules and hashes it.
 ///
 /// # Errors
-/// Fails with the broken rule, as an input error at `pointer`; 503 if the hashing queue is full.
+/// Fails with the broken rule, as an input error at `pointer`; 503 if the hashing queue is full or the blocklist can't
+/// be read; or if the database fails.
 pub async fn hash(
     app: &App,
     slot: QueueSlot,
@@ -149,8 +152,8 @@ pub async fn hash(
 /// Checks a new password of an existing user, including the history, and hashes it.
 ///
 /// # Errors
-/// Fails with the broken rule, as an input error at `pointer`; 503 if the hashing queue is full; or if the database
-/// fails.
+/// Fails with the broken rule, as an input error at `pointer`; 503 if the hashing queue is full or the blocklist can't
+/// be read; or if the database fails.
 pub async fn hash_for(
     app: &App,
     slot: QueueSlot,
@@ -248,7 +251,7 @@ pub async fn generation(change: &mut Change, user: UserId) -> Result<i64> {
 /// Compares a password with a stored one. With `None`, does the same work and reports it as wrong.
 ///
 /// # Errors
-/// Fails with 503 if the hashing queue is full; or the stored hash can't be unsealed.
+/// Fails with 503 if the hashing queue is full; or if the database fails or the stored hash can't be unsealed.
 pub async fn verify(
     app: &App,
     slot: QueueSlot,
@@ -267,7 +270,7 @@ pub async fn verify(
     let (cost, random, password) = (hashing.cost, Arc::clone(&app.random), password.clone());
     let work =
         move |memory: &mut Memory| -> Result<(bool, Option<String>), password::PasswordError> {
-            // What could never have been set can't be right; it costs the same.
+            // A password that is too long to be set can't be correct, but comparing it takes the same work.
             let normal = rules::normalized(&password);
             let probe = normal.clone().unwrap_or_else(|| SecretString::from(""));
             let right =
@@ -318,11 +321,11 @@ pub async fn has(change: &mut Change, user: UserId) -> Result<bool> {
     Ok(row.is_some())
 }
 
-/// Sets a user's password on behalf of the operator, ends all their sessions and revokes their API
-/// keys.
+/// Sets a user's password on behalf of the operator, ends all their sessions and revokes their API keys.
 ///
 /// # Errors
-/// Fails with 404; a broken password rule; or if the database fails.
+/// Fails with 404; `users.service_account`; a broken password rule; 503 if the hashing queue is full or the blocklist
+/// can't be read; or if the database fails.
 pub async fn reset(app: &App, actor: &Actor, user: UserId, password: &SecretString) -> Result<()> {
     let found = users::find(app, user).await?.ok_or_else(Error::not_found)?;
     if found.service {
@@ -330,7 +333,7 @@ pub async fn reset(app: &App, actor: &Actor, user: UserId, password: &SecretStri
     }
     let hashed = hash_for(app, QueueSlot::of(actor.ip), &found, "/password", password).await?;
     let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
-    // Deleted while the hash was computed.
+    // The user may have been deleted while the hash was computed.
     if !users::exists(&mut change, user).await? {
         return Err(Error::not_found());
     }

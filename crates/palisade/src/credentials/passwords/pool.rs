@@ -33,7 +33,7 @@ pub(super) struct Hashing {
 impl Hashing {
     pub(super) fn new(settings: &Settings) -> Result<Self> {
         let cost = cost(settings);
-        // Else every hash would be refused, at the first sign-in.
+        // Otherwise, an invalid cost would be found only when the first password is hashed.
         cost.validate()
             .map_err(|wrong| Error::internal(format!("the password cost is invalid: {wrong:?}")))?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -72,7 +72,8 @@ fn cost(settings: &Settings) -> Cost {
                 (Some(Ok(memory_kib)), Some(passes), Some(lanes)) => {
                     Cost::Argon2id { memory_kib, passes, lanes }
                 }
-                // The settings ask for all three; without them nothing weaker is taken.
+                // The settings require all three. If one were missing, the standard cost would be used, and no weaker
+                // one.
                 _ => Cost::STANDARD,
             }
         }

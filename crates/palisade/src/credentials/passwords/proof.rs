@@ -28,9 +28,9 @@ pub async fn prove(
     pointer: &'static str,
 ) -> Result<Proved> {
     let user = caller.signed_in()?.user;
-    // SECURITY: read before the guess waits for its turn: a duplicate of this request may change the password meanwhile,
-    // and this guess is right for the one before it, which `hold` refuses
-    // (test: duplicates_of_a_change_of_password_are_no_guesses).
+    // SECURITY: the stored password is read before the guess waits for its turn. If a duplicate of this request changes
+    // the password in the meantime, this guess is still compared with the earlier password. It then doesn't count as
+    // wrong, and `hold` refuses it (test: duplicates_of_a_change_of_password_are_no_guesses).
     let stored = stored(app, user).await?;
     let account = Account::of(app, Some(user), "");
     let guess =
@@ -50,7 +50,7 @@ impl Proved {
     /// Makes sure, within a change, that the password is still the one that was compared.
     ///
     /// # Errors
-    /// Fails with `passwords.wrong` if it was changed in the meantime, or if the database fails.
+    /// Fails with `passwords.wrong` if the password was changed in the meantime, or if the database fails.
     pub async fn hold(self, change: &mut Change) -> Result<()> {
         // SECURITY: (test: a_sign_in_that_races_with_a_change_is_refused)
         if !unchanged(change, &self.stored).await? {

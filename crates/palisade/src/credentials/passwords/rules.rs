@@ -91,8 +91,9 @@ impl Rules {
 }
 
 pub(super) fn blocklisted() -> Broken {
-    let detail = "This password, or a very similar one, is on the list of common passwords. Choose \
-                another one.";
+    let detail = "This password, or a very similar one, is on a list of refused passwords, or \
+                consists of words of this site, your name or your email address. Choose a \
+                different password.";
     Broken::new("password.blocklisted", detail)
 }
 

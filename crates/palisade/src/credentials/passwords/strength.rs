@@ -97,15 +97,15 @@ fn judge_text(text: &str, words: &[&str], enough: u8) -> Result<(), Weak> {
 /// Returns the text with each word, spelled forwards or backwards, replaced by one character. Returns `None` if the
 /// text contains none of the words.
 ///
-/// SECURITY: the estimator counts the parts of a long email as separately chosen words, and a section can cut a word in
-/// two (test: a_word_of_the_person_adds_nothing_however_long).
+/// SECURITY: the estimator counts the parts of a long email address as separately chosen words, and a section can cut a
+/// word in two (test: a_word_of_the_person_adds_nothing_however_long).
 fn without_words(text: &str, words: &[String]) -> Option<String> {
     let backwards = words.iter().map(|word| word.chars().rev().collect());
     let mut all: Vec<String> = words.iter().cloned().chain(backwards).collect();
     all.sort_by_key(|word| Reverse(word.len()));
     let folded = fold(text);
     let rest = all.iter().fold(folded.clone(), |rest, word| rest.replace(word.as_str(), WORD));
-    // Folding can make a text longer; what is cut off then could only be stronger.
+    // Folding can make a text longer. The part that is cut off here could only have made it stronger.
     (rest != folded).then(|| rest.chars().take(LONGEST).collect())
 }
 
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_count_of_readings_is_never_too_low() {
-        // Of a text with every sign, as the estimator enumerates them.
+        // The number of readings that the estimator enumerates for a text with every symbol.
         let signs: Vec<char> = ALL_SIGNS.chars().collect();
         let squared = signs.len() * signs.len();
         assert!(cost(&signs) / squared >= 2 * 4 * 2 * 25 * 2, "{}", cost(&signs) / squared);
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn walks_and_words_that_the_estimator_cannot_count_are_judged() {
         for walk in ["qa", "14", "1q", "0.", "aq"] {
-            // No failure is what is looked for.
+            // Only a panic would fail the test.
             let _ = judge(&walk.repeat(60), &[], 3);
             let _ = judge(&format!("x{}y", walk.repeat(40)), &[], 3);
         }
@@ -256,7 +256,7 @@ mod tests {
                 assert_eq!(judge(&text, &words, 3), Ok(()), "{text}");
             }
         }
-        // What a word leaves of a common one isn't stronger than that.
+        // A common password doesn't become stronger when a word is removed from it.
         assert!(judge("password123", &["ssw".to_owned()], 3).is_err());
     }
 

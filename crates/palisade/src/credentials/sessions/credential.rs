@@ -55,8 +55,8 @@ const REFRESH_TOKEN: CredentialForm = CredentialForm {
     locate: Some(|app, token| Box::pin(locate_by_refresh_token(app, token))),
 };
 
-/// Checks that the session is active, and that the presented credential is its current access token or a cookie that
-/// wasn't replaced.
+/// Checks that the session is active, and that the presented credential is an access token of the session's current
+/// generation, or a cookie that no reauthentication has replaced. The idle timeout is not checked.
 async fn is_alive(
     change: &mut Change,
     user: UserId,
@@ -64,8 +64,8 @@ async fn is_alive(
 ) -> Result<Option<LiveCredential>> {
     let (generation, digest) = (credential.secret.generation(), credential.secret.digest());
     let now = change.now();
-    // SECURITY: a session that was idle for too long when the request came was refused there
-    // (tests: a_new_proof_refuses_what_waited_with_the_credentials_before_it,
+    // SECURITY: the generation or the cookie, and the absolute timeout, are checked again here. The idle timeout was
+    // checked when the request arrived (tests: a_new_proof_refuses_what_waited_with_the_credentials_before_it,
     // a_request_that_waited_past_the_end_of_its_session_is_refused).
     let row: Option<(Timestamp, String, bool, i64)> = change
         .maybe(
@@ -86,7 +86,7 @@ async fn is_alive(
 }
 
 async fn introspect_access_token(app: &App, token: &str) -> Result<Option<Introspection>> {
-    // SECURITY: the session is asked, as on every request (test: a_token_of_an_ended_session_is_not_active).
+    // SECURITY: the session is checked, as on every request (test: a_token_of_an_ended_session_is_not_active).
     let identity = of_access_token(app, token).await?;
     let claims = tokens::claims(app, token).await?;
     Ok(Some(Introspection {
@@ -121,7 +121,7 @@ async fn locate_by_access_token(app: &App, token: &str) -> Result<Option<(UserId
 }
 
 async fn locate_by_refresh_token(app: &App, token: &str) -> Result<Option<(UserId, Uuid)>> {
-    // Anyone who held one of a session's tokens may end it, a used one too.
+    // Any refresh token of a session can be used to end the session, even one that was already used.
     let session = of_refresh_token(app, token, true).await?;
     Ok(session.map(|session| (session.user, session.id.0)))
 }

@@ -23,15 +23,15 @@ pub enum Why {
     SignedOut,
     /// The user ended it from another session.
     EndedByUser,
-    /// An administrator or the operator ended it.
+    /// An administrator or the operator ended it, or one of its tokens was revoked (`POST /auth/revoke`).
     Revoked,
     /// The user was disabled.
     Disabled,
     /// The password was changed.
     PasswordChanged,
-    /// A used refresh token was used again.
+    /// A used refresh token or cookie was used again outside its grace period.
     Replayed,
-    /// The email address was restored to its former owner.
+    /// A change of email address was undone.
     EmailRestored,
     /// The user was deleted, or requested deletion.
     Deleted,
@@ -78,7 +78,8 @@ pub struct Ended(pub usize);
 /// Ends one of a user's sessions.
 ///
 /// # Errors
-/// Fails with 404, if it has ended or belongs to another user, or if the database fails.
+/// Fails with 404 if the session has ended or belongs to another user, or if the database fails. Returns an internal
+/// error if the change doesn't hold the account exclusively.
 pub async fn end(change: &mut Change, user: UserId, id: SessionId, why: Why) -> Result<()> {
     change.must_hold(Hold::Alone(user))?;
     let now = change.now();
@@ -145,7 +146,7 @@ async fn end_but(
     Ok(ended.len())
 }
 
-/// Ends a user's sessions that were started with only a password.
+/// Ends a user's sessions in which no second factor was used.
 async fn end_without_factor(change: &mut Change, user: UserId, why: Why) -> Result<usize> {
     let now = change.now();
     // SECURITY: (test: the_first_factor_ends_sessions_without_it)
@@ -202,7 +203,7 @@ fn publish(change: &mut Change, user: UserId, id: SessionId, why: Why) {
     change.note(entry.detail("because", why.as_str()));
 }
 
-/// How long the row of an ended session is kept, so that the owner can see it.
+/// How long the row of a session is kept after the session's absolute timeout, so that the owner can see it.
 const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Wipes sealed successors after their grace period, and deletes sessions that expired long ago.
@@ -214,7 +215,7 @@ pub(super) async fn prune(app: &App) -> Result<()> {
          (select digest from session_secrets
           where successor_sealed is not null and used_at < $1 limit $2)";
     upkeep.in_batches(sql, args![grace_over]).await?;
-    // Before their sessions: one session can have thousands.
+    // The secrets are deleted before their sessions, because one session can have thousands of them.
     let sql = "delete from session_secrets where digest in
          (select s.digest from session_secrets s join sessions on sessions.id = s.session_id
           where sessions.expires_at < $1 limit $2)";

@@ -1,5 +1,5 @@
-//! The routes for refreshing a session, signing out and listing the caller's sessions, and for administrators to end
-//! sessions.
+//! The routes for refreshing a session, signing out, and listing and ending the caller's sessions, and the routes with
+//! which administrators end sessions and disable users.
 
 use std::time::Duration;
 
@@ -39,7 +39,9 @@ pub(super) fn routes() -> Routes {
         .post("/refresh", ANYONE.limit(&REFRESH), refresh)
         .summary(
             "Exchanges a refresh token, or the session's cookie, for new credentials.\n\nA refresh \
-             token works once. If it is used again after its successor was used, the session ends.",
+             token works once. If it is sent again within `sessions.refresh_grace`, and its \
+             successor is unused, the response contains the same successor. Any other repeat ends \
+             the session.",
         )
         .or(Kind::NotSignedIn, "sessions.ended")
         .or(Kind::Denied, "access.cross_site")
@@ -63,7 +65,8 @@ pub(super) fn routes() -> Routes {
                 .summary(
                     "Ends all sessions of every user, your own last, and revokes all API \
                      keys.\n\nFor administrators only. After a response with status 503, the \
-                     operation may still be running. It is complete when your session has ended. A \
+                     operation may still be running. Once your session has ended, only API keys \
+                     that service accounts received in the meantime remain to be revoked. A \
                      repeated call continues with the rest.",
                 )
                 .or(Kind::Denied, "access.exceeds_own"),
@@ -145,7 +148,7 @@ impl Describe for Answer {
 /// Creates the response when a session starts or is renewed. A new token session also gets a device token.
 ///
 /// # Errors
-/// Returns an error if the keys can't be read.
+/// Returns an error if the keys can't be read, or the session ends in less than a second.
 pub async fn answer(
     app: &App,
     issued: Issued,
@@ -154,12 +157,13 @@ pub async fn answer(
     let session = issued.session;
     let left = session.idle_expires_at.since(app.clock.now());
     if session.transport == Transport::Cookie {
-        // The browser keeps it to the absolute end; the server decides when it was idle too long.
+        // The browser keeps the cookie until the session's absolute end. The server decides when the session has been
+        // idle for too long.
         let kept = session.expires_at.since(app.clock.now());
         let cookie = super::cookie(app).set(issued.secret.expose(), kept);
         let cookie = cookie.ok_or_else(|| Error::internal("the cookie is not a header value"))?;
         let body = CookieAnswer { session_id: session.id, expires_in: left.as_secs() };
-        // A request with cookies of two kinds is refused, so what is left of another kind is removed.
+        // A request with cookies of two kinds is refused, so any cookie of another kind is removed.
         let others = app.credentials.cookies().filter(|(name, _)| name.secure != COOKIE.secure);
         let cleared = others.filter_map(|(name, _)| HostCookie::new(name, &app.settings).clear());
         let set = std::iter::once(cookie).chain(cleared).map(|value| (SET_COOKIE, value));
@@ -245,9 +249,9 @@ impl Describe for SignedOut {
 
 async fn logout(State(app): State<App>, caller: Caller) -> Result<SignedOut> {
     match end_this(&app, &caller).await {
-        // It ended at the same moment, and was alive when this request was let in: signed out all the same.
-        // SECURITY: not if it lives, and only the credential was replaced
-        // (test: a_new_proof_refuses_what_waited_with_the_credentials_before_it).
+        // The session ended at the same moment, and was active when this request was admitted: the user is signed out.
+        // SECURITY: this is not so if the session is still active and only the credential was replaced (test:
+        // a_new_proof_refuses_what_waited_with_the_credentials_before_it).
         Err(error)
             if matches!(error.kind(), Kind::NotFound | Kind::NotSignedIn)
                 && super::find_live(&app, caller.signed_in()?.session()?).await?.is_none() => {}

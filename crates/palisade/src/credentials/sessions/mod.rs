@@ -4,8 +4,8 @@
 //!
 //! - **Ended means ended.** After the response that confirms the end of a session, every token of the session is
 //!   refused in this process, and within 250 ms in every other one. Every request checks this, from memory.
-//! - A refresh token works once ([`refresh`]). If its holder repeats the refresh within the grace period, the response
-//!   contains the same successor. Any other repeat ends the session.
+//! - A refresh token works once ([`refresh`]). If its holder repeats the refresh within the grace period, and the
+//!   successor is unused, the response contains the same successor. Any other repeat ends the session.
 //! - Nothing in the database is a credential: secrets are stored as digests.
 //!
 //! Tables: `sessions`, `session_secrets`.
@@ -51,7 +51,8 @@ pub use refresh::{of_refresh_token, raise_level, refresh, renew};
 
 /// A session was ended.
 pub const ENDED: Event = Event { name: "sessions.ended", summary: "A session was ended" };
-/// A used refresh token or cookie was used again outside its grace period, so it was copied.
+/// A used refresh token or cookie was used again, after its grace period or after its successor was used: it may have
+/// been copied.
 pub const REPLAYED: Event =
     Event { name: "sessions.replayed", summary: "A used refresh token was used again" };
 
@@ -126,7 +127,7 @@ struct Known {
     sessions: TombstoneCache<SessionId, Session>,
     /// The session that each cookie belongs to, by the digest of the cookie's value.
     cookies: Bounded<[u8; 32], Owner>,
-    /// Counts the reads of both, to determine which of two is newer.
+    /// Counts the database reads of sessions and cookies, to determine which of two reads is newer.
     reads: AtomicU64,
 }
 
@@ -313,13 +314,13 @@ fn idle_end(app: &App, transport: Transport, now: Timestamp) -> Timestamp {
 /// Returns the session if it is active, from memory if it is cached. An ended session never becomes active again.
 ///
 /// # Errors
-/// Returns an error if the database is needed and doesn't respond.
+/// Returns an error if the database is needed and fails.
 pub async fn live(app: &App, id: SessionId) -> Result<Option<Arc<Session>>> {
     let now = app.clock.now();
     match cache(app).get(&id) {
         Cached::Ended => return Ok(None),
         Cached::Known(session) if !session.is_over(now) => return Ok(Some(session)),
-        // Another node may have extended it: ask the database before it is called over.
+        // Another process may have extended the session: ask the database before treating it as expired.
         Cached::Known(_) | Cached::Nothing => {}
     }
     let ticket = cache(app).begin(&id, app.clock.monotonic());

@@ -18,7 +18,7 @@ use crate::id::SessionId;
 use crate::{tokens, users};
 
 /// How long a process caches which session a cookie belongs to. Ending a session or replacing a cookie takes effect
-/// without waiting for it.
+/// without waiting for this time to pass.
 const COOKIE_REMEMBERED_FOR: Duration = Duration::from_secs(15 * 60);
 /// A cookie session is extended at most this often.
 const EXTEND_AFTER: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ const EXTEND_AFTER: Duration = Duration::from_secs(60);
 /// Returns the caller behind an access token, if its session is active.
 ///
 /// # Errors
-/// Fails with `access.invalid_token`, or if the database is needed and doesn't respond.
+/// Fails with `access.invalid_token`, or if the database is needed and fails.
 pub async fn of_access_token(app: &App, token: &str) -> Result<Identity> {
     let token = tokens::verify(app, token).await?;
     let mut session = live(app, token.session).await?.ok_or_else(bad_token)?;
@@ -38,7 +38,7 @@ pub async fn of_access_token(app: &App, token: &str) -> Result<Identity> {
     if session.user != token.user || session.transport != Transport::Token {
         return Err(bad_token());
     }
-    // SECURITY: from before the last proof of identity: anyone who copied it must not go on with it
+    // SECURITY: a token from before the last proof of identity may have been copied, and must no longer be accepted
     // (test: a_new_proof_of_identity_ends_the_credentials_before_it).
     if token.generation != session.generation {
         return Err(bad_token());
@@ -74,8 +74,8 @@ async fn identity(
 ) -> Result<Identity> {
     let credential = Credential { kind: &KIND, id: session.id.0, secret };
     let identity = users::identity(app, session.user, credential).await?;
-    // SECURITY: a session from before the first factor doesn't outlive it, whatever else went wrong
-    // (test: a_session_without_the_factor_is_no_session).
+    // SECURITY: a session that began before the first factor was set up doesn't survive the setup, whatever else went
+    // wrong (test: a_session_without_the_factor_is_no_session).
     if identity.required_level > AuthLevel::Password && !session.has_mfa() {
         session = again(app, &session, secret).await?;
     }
@@ -86,8 +86,8 @@ async fn identity(
     })
 }
 
-/// Reads again a session that lacks its user's factor. The session may have been read before the factor was set up in
-/// it, and the user afterwards.
+/// Reads the session again, because it lacks its user's factor. The factor may have been set up in this session after
+/// the session was read and before the user was read.
 async fn again(app: &App, session: &Session, secret: SecretRef) -> Result<Arc<Session>> {
     cache(app).forget(&session.id, app.clock.monotonic());
     let session = live(app, session.id).await?.ok_or_else(bad_token)?;
@@ -145,8 +145,8 @@ fn extend(app: &App, session: &Arc<Session>) {
     let mut extended = Session::clone(session);
     extended.last_used_at = now;
     extended.idle_expires_at = idle_end(app, session.transport, now).min(session.expires_at);
-    // Remembered first, so that the requests that follow don't extend it too. SECURITY: not in place of what was
-    // read since (test: only_what_is_remembered_is_replaced).
+    // Cached first, so that the requests that follow don't extend the session too. SECURITY: a session that was read in
+    // the meantime is not replaced in the cache (test: only_what_is_remembered_is_replaced).
     if !cache(app).replace(&session.id, session, Arc::new(extended.clone())) {
         return;
     }

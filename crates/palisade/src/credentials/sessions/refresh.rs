@@ -2,9 +2,10 @@
 //!
 //! If a client doesn't receive the response to its refresh, it may send the same secret again. Within
 //! `sessions.refresh_grace`, and while the successor is unused, the client gets the same successor. The successor is
-//! sealed under a key derived from the parent secret, so that only the parent's holder can get it again. It is wiped
-//! when it is first used, or after the grace period. Any other repeat means that two parties hold the secret: the
-//! session ends, and the audit log records this (RFC 9700 section 4.14.2).
+//! sealed under a key derived from the parent secret, so that only the parent's holder can get it again. The sealed
+//! copy is wiped when the successor is first used, or after the grace period. Any other repeat means that two parties
+//! hold the secret: the session ends, and the audit log records this (RFC 9700 section 4.14.2). There is one exception:
+//! a secret that a new proof of identity has just replaced is refused, and the session continues.
 
 use std::sync::Arc;
 
@@ -25,7 +26,8 @@ use crate::{keys, users};
 /// Replaces a secret with its successor.
 ///
 /// # Errors
-/// Fails with `sessions.ended` if the secret is unknown or used up, its session has ended, or its user is disabled.
+/// Fails with `sessions.ended` if the secret is unknown or used up, if the session has ended or lacks a second factor
+/// that the user has, or if the user is disabled. Also fails if the keys can't be read or the database fails.
 pub async fn refresh(
     app: &App,
     actor: &Actor,
@@ -33,7 +35,7 @@ pub async fn refresh(
     secret: &SecretString,
 ) -> Result<Issued> {
     let digest = opaque::digest(transport.prefix(), secret.expose()).ok_or_else(ended)?;
-    // What no one was given costs a read, and not the writer's time.
+    // A secret that was never issued costs one read, and none of the writer's time.
     let known: Option<(UserId,)> = app
         .db
         .maybe("select user_id from session_secrets where digest = $1", args![digest])
@@ -42,11 +44,11 @@ pub async fn refresh(
     // The keys must be there before the old secret is used up.
     keys::ring(app).await?;
     let mut change = app.change_holding(actor, &[Hold::Shared(user)]).await?;
-    // The session's row before those of its secrets, as everywhere.
+    // The session's row is locked before those of its secrets, as everywhere.
     let session = take_up(&mut change, digest, transport).await?.ok_or_else(ended)?;
     let successor = opaque::generate(transport.prefix(), &*app.random);
     if !use_up(&mut change, &session, secret, digest, &successor).await? {
-        // It may be the end of the session, which no one else may be in the middle of.
+        // This may end the session, so the change must hold the account exclusively.
         drop(change);
         let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
         let session = take_up(&mut change, digest, transport).await?.ok_or_else(ended)?;
@@ -91,18 +93,19 @@ pub async fn renew(
     id: SessionId,
     proof: Proof,
 ) -> Result<Issued> {
-    // SECURITY: it ends what others may rest on (test: an_ending_that_does_not_hold_the_account_is_refused).
+    // SECURITY: this ends credentials that other changes may depend on (test:
+    // an_ending_that_does_not_hold_the_account_is_refused).
     change.must_hold(Hold::Alone(user))?;
     let app = change.app().clone();
     let now = change.now();
     let mut session = lock_row(change, user, id).await?;
-    // A number, since a clock can't tell two moments of the same second apart.
+    // A number, because the times in tokens don't distinguish two moments of the same second.
     session.generation += 1;
     session.authenticated_at = now;
     session.proved_with = proof.level;
     add_proof(change, &mut session, proof).await?;
-    // SECURITY: anyone who copied one of them doesn't become as fresh as its owner
-    // (test: a_new_proof_of_identity_ends_the_credentials_before_it).
+    // SECURITY: anyone who copied one of the earlier secrets must not gain the fresh proof of the owner (test:
+    // a_new_proof_of_identity_ends_the_credentials_before_it).
     change
         .run(
             "update session_secrets set used_at = coalesce(used_at, $2), successor_digest = null,
@@ -185,7 +188,8 @@ async fn take_up(
     let read = next_read(change.app());
     let now = change.now();
     let idle_end = idle_end(change.app(), transport, now);
-    // SECURITY: it may have ended while this waited (test: a_refresh_that_waited_for_an_ending_is_refused).
+    // SECURITY: the session may have ended while this change waited (test:
+    // a_refresh_that_waited_for_an_ending_is_refused).
     let row: Option<SessionRow> = change
         .maybe(
             "update sessions set last_used_at = $3,
@@ -240,7 +244,7 @@ async fn use_up(
         )
         .await?;
     if used == 1 {
-        // Its own parent's copy of it is no longer needed: the client has received it.
+        // The sealed copy of this secret in its parent's row is no longer needed: the client has received the secret.
         change
             .run(
                 "update session_secrets set successor_sealed = null where successor_digest = $1",
@@ -257,8 +261,8 @@ fn successor_key(secret: &SecretString) -> SealingKey {
 
 type Parent = (Option<Timestamp>, Option<Vec<u8>>, Option<[u8; 32]>, Option<Timestamp>);
 
-/// Handles a secret that has already been used: returns the same successor within the grace period, and otherwise ends
-/// the session.
+/// Handles a secret that has already been used or replaced. Within the grace period, returns the same successor while
+/// the successor is unused, and refuses a secret that a new proof of identity replaced. Otherwise ends the session.
 async fn repeat(
     mut change: Change,
     session: Session,
@@ -286,7 +290,7 @@ async fn repeat(
         return Ok(Issued { session, secret });
     }
     if within && successor.is_none() {
-        // Replaced by a new proof of identity a moment ago: late, and no sign of a copy.
+        // A new proof of identity replaced the secret a moment ago. The request is late, but no sign of a copy.
         return Err(ended());
     }
     // SECURITY: someone holds a copy (test: a_late_replay_ends_the_family).

@@ -15,7 +15,7 @@ use crate::http::Routes;
 use crate::http::describe::{Describe, Description};
 use crate::keys;
 
-/// A response with public keys. It may be cached, but only so long that a verifier gets a new key soon. On an unknown
+/// A response with public keys. It may be cached only briefly, so that verifiers soon get new keys. On an unknown
 /// `kid`, a verifier should fetch the keys again immediately.
 struct Published<T>(T);
 

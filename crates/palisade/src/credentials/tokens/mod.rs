@@ -1,10 +1,11 @@
-//! Access tokens: short-lived and signed. A token is verified once and then cached by its digest.
+//! Access tokens: short-lived, and signed or (PASETO `v4.local`) encrypted. A token is verified once and then cached by
+//! its digest.
 //!
 //! # Promises
 //!
 //! - A token is a JWT (RFC 9068) or a PASETO v4. Its key determines the algorithm, never its header.
-//! - A verified signature is cached only until the token expires, and doesn't show that the session is active. Every
-//!   request checks the session separately; see [`crate::sessions`].
+//! - A verified token is cached only until it expires, and doesn't show that its session is active. Every request
+//!   checks the session separately; see [`crate::sessions`].
 //!
 //! The keys belong to [`crate::keys`].
 
@@ -78,7 +79,7 @@ pub struct Grant {
     pub session_ends_at: Timestamp,
 }
 
-/// Signs an access token. Returns it with its lifetime in seconds.
+/// Issues an access token. Returns it with its lifetime in seconds.
 ///
 /// # Errors
 /// Returns an error if the keys can't be read, or the session ends in less than a second.
@@ -110,7 +111,7 @@ pub async fn issue(app: &App, grant: Grant) -> Result<(SecretString, i64)> {
 /// The `client_id` that RFC 9068 requires. The application itself is the only client.
 const CLIENT: &str = "palisade";
 
-/// Verifies an access token: signature, kind, issuer, audience, time.
+/// Verifies an access token: signature or authentication tag, kind, issuer, audience, time.
 ///
 /// # Errors
 /// Fails with `access.invalid_token`, or if the keys can't be read.
@@ -118,8 +119,8 @@ pub async fn verify(app: &App, token: &str) -> Result<Arc<AccessToken>> {
     let digest = fingerprint(token.as_bytes());
     let memory = &app.state::<Verified>().0;
     let (monotonic, now) = (app.clock.monotonic(), app.clock.now());
-    // SECURITY: by the time of day too, which goes on while a machine sleeps
-    // (test: a_remembered_token_expires_by_the_time_of_day).
+    // SECURITY: expiry is also checked by the time of day, which advances while a machine sleeps (test:
+    // a_remembered_token_expires_by_the_time_of_day).
     if let Some(good) = memory.get(&digest, monotonic).filter(|good| now < good.expires_at) {
         return Ok(good);
     }

@@ -14,9 +14,9 @@ pub(super) fn routes() -> Routes {
     Routes::at("/users")
         .delete("/me", SIGNED_IN.fresh(), delete_me)
         .summary(
-            "Requests the deletion of your account.\n\nEvery session ends now. The account is \
-             deleted after `users.deletion_grace` (14 days by default); signing in before then \
-             cancels the request.",
+            "Requests the deletion of your account.\n\nEvery session ends and every API key is \
+             revoked immediately. The account is deleted after `users.deletion_grace` (14 days by \
+             default); signing in before then cancels the request.",
         )
         .or(Kind::Conflict, "users.last_admin")
         .delete("/{id}", needs(users::WRITE).fresh(), delete_user)

@@ -3,7 +3,7 @@
 //! # Promises
 //!
 //! - A user who requests deletion is signed out immediately and deleted after `users.deletion_grace`, unless they sign
-//!   in before then. A user whom an administrator deletes is deleted immediately.
+//!   in before then. When an administrator deletes a user, the deletion is immediate.
 //! - No rows of a deleted user remain except the events of the audit log, which refer to the user by id and whose
 //!   personal parts can no longer be read.
 
@@ -98,13 +98,14 @@ async fn delete_due(app: &App) -> Result<()> {
     for (id,) in due {
         let Some(user) = users::find(app, id).await? else { continue };
         let mut change = app.change_holding(&Actor::system(), &held_for_deletion(id)).await?;
-        // SECURITY: it may have been taken back since it was read
-        // (test: a_deletion_that_was_taken_back_while_it_waited_is_none).
+        // SECURITY: the request may have been canceled since it was read (test:
+        // a_deletion_that_was_taken_back_while_it_waited_is_none).
         if !users::is_due(&mut change, id).await? {
             continue;
         }
         match delete(change, &user).await {
-            // The last administrator stays until there is another one; another node may have been first.
+            // The last administrator stays until there is another administrator. Another process may have deleted the
+            // user first.
             Err(error) if matches!(error.code(), "users.last_admin" | "request.not_found") => {}
             done => done?,
         }

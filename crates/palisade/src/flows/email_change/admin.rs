@@ -46,11 +46,11 @@ pub async fn alter(mut change: Change, user: &User, changes: Changes) -> Result<
 
 /// Changes a user's email address on behalf of an administrator. The new email address counts as unverified.
 async fn move_to(change: &mut Change, user: UserId, old: &str, email: &Email) -> Result<()> {
-    // SECURITY: anyone who reads the mail of an earlier email can't take it back either
-    // (test: users_are_changed_and_deleted).
+    // SECURITY: access to the mailbox of an earlier email address doesn't allow taking the account back either (test:
+    // users_are_changed_and_deleted).
     settle(change, End::of(user, Act::EmailSet), email, false).await?;
     mail::enqueue(change, &ANNOUNCE, Content::to(old)).await?;
-    // What is personal would be sealed under the administrator's key, and outlive the user.
+    // The email address is left out: it would be sealed under the administrator's key, and would outlive the user.
     change.note(CHANGED.about(user));
     Ok(())
 }

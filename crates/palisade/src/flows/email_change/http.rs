@@ -193,8 +193,8 @@ async fn change_user(
     let (name, email) = rules.all(name.zip(email))?;
     let hold = if email.is_some() { Hold::Alone(id) } else { Hold::Shared(id) };
     let (change, user) = users::change_manageable(&app, &caller, id, &[hold]).await?;
-    // SECURITY: else a found session becomes an account without a way back
-    // (test: users_are_changed_and_deleted).
+    // SECURITY: otherwise, anyone who finds a signed-in device could take over the account for good (test:
+    // users_are_changed_and_deleted).
     if email.is_some() && caller.signed_in()?.user == id {
         let detail = "Change your own email address with POST /api/v1/users/me/email.";
         return Err(Error::new(Kind::Denied, "users.own_email", detail));

@@ -2,7 +2,8 @@
 //!
 //! # Promises
 //!
-//! - The export contains everything stored about a person.
+//! - The export contains a person's details, sessions, API keys, passkeys, changes of email address, grants and events,
+//!   but no secrets.
 
 mod http;
 
@@ -64,7 +65,7 @@ struct Export {
 /// The number of events read at a time.
 const PAGE: i64 = 1000;
 
-/// Gathers it.
+/// Gathers the export, and records the event.
 async fn export(app: &App, caller: &Caller) -> Result<Export> {
     let me = caller.signed_in()?;
     let user = users::find(app, me.user).await?.ok_or_else(bad_token)?;

@@ -29,8 +29,9 @@ pub(super) fn routes() -> Routes {
     Routes::at("/auth/factors")
         .post("/remove", ANYONE.limit(&FACTORS), remove)
         .summary(
-            "Removes the second factors of an account, with the token from the \
-             emailed link and the password, after the waiting period.\n\nEnds every session and does not start one.",
+            "Removes the second factors of an account.\n\nRequires the token from the emailed link \
+             and the password, and works only after the waiting period.\n\nEnds every session and \
+             does not start a new one.",
         )
         .or(Kind::Denied, "recovery.factors_off")
         .or(Kind::TooMany, "lockout.locked")

@@ -3,10 +3,11 @@
 //!
 //! # Promises
 //!
-//! - No link removes a second factor, with one exception: if `mfa.recovery_delay` is set, a link does so after a
-//!   waiting period, and requires the password and access to the mailbox.
-//! - Until the factors are removed, the owner can cancel the removal with the link. Using a factor or setting a new
-//!   password also cancels it.
+//! - If `mfa.recovery_delay` is set, a link removes the second factors. It requires the password and access to the
+//!   mailbox, and works only after a waiting period. Other links remove factors in two cases only: a password reset for
+//!   an account whose email address was never verified, and the undoing of a change of email address.
+//! - Until the factors are removed, the owner can cancel the removal with the link. The removal is also canceled when a
+//!   factor is used or added, and when the password or the email address is changed.
 //!
 //! Tables: `factor_recoveries`.
 
@@ -117,7 +118,7 @@ pub async fn ask(app: &App, actor: &Actor, user: UserId, challenge: &Challenge) 
     }
     let now = change.now();
     let ready_at = now.plus(delay);
-    // What can't be used any more doesn't stand in the way.
+    // A request that can't be used any more must not block a new one.
     change
         .run(
             concat!(
@@ -175,8 +176,8 @@ type Row = (UserId, Timestamp, Vec<u8>, i64);
 /// Removes the factors, with the token of the emailed link and the password, once the waiting period has passed.
 ///
 /// # Errors
-/// Fails with `recovery.bad_token`; `recovery.too_early`; `passwords.wrong`; `lockout.locked`; 503 if the hashing queue
-/// is full; or if the database fails.
+/// Fails with `recovery.factors_off`; `recovery.bad_token`; `recovery.too_early`; `passwords.wrong`; `lockout.locked`;
+/// 503 if the hashing queue is full; or if the database fails.
 pub async fn finish(
     app: &App,
     actor: &Actor,
@@ -278,7 +279,7 @@ pub async fn not_lost(change: &mut Change, user: UserId) -> Result<()> {
 
 async fn prune(app: &App) -> Result<()> {
     let upkeep = app.upkeep("expired links for lost factors are deleted");
-    // Asked twice: a new link may replace the row meanwhile.
+    // The condition is stated twice: a new request may replace the row in the meantime.
     let sql = "delete from factor_recoveries where expires_at < $1 and user_id in
          (select user_id from factor_recoveries where expires_at < $1 limit $2)";
     upkeep.in_batches(sql, args![app.clock.now()]).await?;

@@ -32,8 +32,8 @@ pub(super) fn routes() -> Routes {
         )
         .post("/revoke", needs(INTROSPECT), end)
         .summary(
-            "Revokes a token (RFC 7009).\n\nAn access or refresh token ends its session; an API \
-             key stops working.\n\nAn unknown token is not an error.",
+            "Revokes a token (RFC 7009).\n\nIf it is an access or refresh token, its session ends. \
+             If it is an API key, the key stops working.\n\nAn unknown token is not an error.",
         )
         .get("/revocations", needs(INTROSPECT).lasting(), feed)
         .summary(

@@ -4,8 +4,8 @@
 //! # Promises
 //!
 //! - A token is reported as active only while this server would accept a request with it.
-//! - The feed includes every ending confirmed before the time that it states. Each page is signed and states when it
-//!   was created, so that a verifier can detect that it is cut off from the feed.
+//! - The feed includes every ending confirmed before the time that its newest page states. Each page is signed and
+//!   states its time of creation, so that a verifier can detect when it no longer receives the feed.
 //!
 //! The feed's rows belong to [`crate::feed`].
 

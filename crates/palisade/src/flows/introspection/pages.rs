@@ -60,7 +60,7 @@ impl FromStr for Cursor {
         let mut parts = text.split('.');
         let (low, at) = (parts.next().ok_or(())?, parts.next().ok_or(())?);
         let (low, at) = (number(low)?, number(at)?);
-        // One without a mark is of an earlier version, and known only at the beginning.
+        // A cursor without a mark is from an earlier version, and is known only if it points to the beginning.
         let mark = match parts.next() {
             None => 0,
             Some(text) if text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
@@ -122,9 +122,9 @@ pub(super) struct Page {
 /// Returns the credentials that have ended since `cursor` and that a verifier could still consider active.
 ///
 /// # Errors
-/// Returns an error if the database doesn't respond.
+/// Returns an error if the database fails.
 pub(super) async fn read(app: &App, cursor: Cursor) -> Result<Page> {
-    // Before anything is read: what was answered by now is in the table.
+    // Taken before anything is read: every ending confirmed before this time is in the table.
     let time = app.clock.now();
     let life = tokens::longest_life(app);
     let asked = Asked {
@@ -140,8 +140,8 @@ pub(super) async fn read(app: &App, cursor: Cursor) -> Result<Page> {
     let (after, restarted) = (cursor, !since.known);
     let cursor = if since.known { cursor } else { Cursor::default() };
     let from_before = since.low.filter(|low| low.seq == cursor.low);
-    // SECURITY: in the middle of a pass `low` stays: what was passed over since its beginning is looked for in the
-    // next one (test: a_number_that_commits_late_is_on_a_later_page).
+    // SECURITY: `low` stays the same during a pass: the next pass finds rows that became visible behind this one (test:
+    // a_number_that_commits_late_is_on_a_later_page).
     let begins = cursor.low == cursor.at;
     let ahead = since.certain.filter(|certain| begins && certain.seq > cursor.low);
     let low = ahead.or(from_before);

@@ -112,7 +112,7 @@ impl Follower {
         let mut page = read(&self.app, self.cursor).await?;
         self.cursor = page.next;
         if page.restarted {
-            // Numbers that were sent stand for something else now.
+            // The numbers that were sent may now stand for other endings.
             self.sent.clear();
         }
         page.items.retain(|ending| self.sent.insert(ending.sequence));
@@ -120,8 +120,8 @@ impl Follower {
             self.sent = self.sent.split_off(&(self.cursor.low + 1));
             self.quiet = 0;
         }
-        // SECURITY: numbered, so that no one on the way can leave one out unseen
-        // (test: test_a_verifier_refuses_ended_sessions_and_a_withheld_feed).
+        // SECURITY: pages are numbered, so that an intermediary can't drop one unnoticed (test:
+        // test_a_verifier_refuses_ended_sessions_and_a_withheld_feed).
         let signed = page.sign(&self.app, Some(self.place)).await?;
         self.place.page += 1;
         Ok(Some(format!("id: {}\nevent: revocations\ndata: {signed}\n\n", page.next).into()))

@@ -18,7 +18,7 @@ fn good<T>(result: Result<Option<T>>) -> Result<Option<T>> {
 /// Returns the current state of a token.
 ///
 /// # Errors
-/// Returns an error if the database is needed and doesn't respond.
+/// Returns an error if the database is needed and fails.
 pub(super) async fn introspect(app: &App, token: &str) -> Result<Introspection> {
     Ok(worth(app, token).await?.unwrap_or_default())
 }
@@ -28,8 +28,8 @@ async fn worth(app: &App, token: &str) -> Result<Option<Introspection>> {
     let Some(form) = form else { return Ok(None) };
     let Some(introspect) = form.introspect else { return Ok(None) };
     let Some(found) = good(introspect(app, token).await)? else { return Ok(None) };
-    // SECURITY: whatever its kind says, and what would open nothing here isn't active
-    // (tests: an_applications_credential_is_worth_nothing_without_its_user, a_token_that_must_enrol_is_not_active).
+    // SECURITY: whatever the kind of the token reports, a token that gives no access here isn't active (tests:
+    // an_applications_credential_is_worth_nothing_without_its_user, a_token_that_must_enrol_is_not_active).
     let Some(user) = found.sub else { return Ok(None) };
     let user = users::current(app, user).await?;
     let lets_in = form.prove.is_some();
@@ -38,7 +38,8 @@ async fn worth(app: &App, token: &str) -> Result<Option<Introspection>> {
     Ok(user.map(|_| Introspection { active: true, ..found }))
 }
 
-/// Ends the session of an access or refresh token, or revokes an API key. Does nothing if the token isn't active.
+/// Ends the session of an access token or a refresh token (even a used one), or revokes an API key. Does nothing if the
+/// token is unknown, expired or already revoked.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -48,7 +49,7 @@ pub(super) async fn revoke(app: &App, actor: &Actor, token: &str) -> Result<()> 
     let Some((user, id)) = good(locate(app, token).await)? else { return Ok(()) };
     let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
     match (methods.revoke)(&mut change, user, id).await {
-        // Ended by someone else in the same moment.
+        // Another request ended it at the same moment.
         Err(error) if error.kind() == Kind::NotFound => Ok(()),
         ended => {
             ended?;

@@ -3,8 +3,8 @@
 //! # Promises
 //!
 //! - An invited account has no password until its owner chooses one with the link sent by email.
-//! - The link works once, within a week. It stops working when the password or the email address is changed, or when a
-//!   newer link is sent.
+//! - The link works once and expires after a week. It stops working when the password or the email address is changed,
+//!   or when a newer invitation is sent.
 //!
 //! The links are implemented in [`recovery`].
 
@@ -81,7 +81,7 @@ pub async fn invite(app: &App, actor: &Actor, invitation: Invitation) -> Result<
 /// Sends a link to choose a password, on behalf of an administrator or the operator.
 ///
 /// # Errors
-/// Fails with `mail.off`; not found; `users.disabled`; or if the database fails.
+/// Fails with `mail.off`; 404; `users.disabled`; `users.service_account`; or if the database fails.
 pub async fn send_link(mut change: Change, user: UserId) -> Result<()> {
     mail::needed(change.app())?;
     let found = users::find_now(&mut change, user).await?.ok_or_else(Error::not_found)?;

@@ -20,7 +20,7 @@ pub(super) struct Entering {
     pub(super) method: &'static str,
 }
 
-/// Starts the session of a user who may sign in and whom the change holds, and commits the change.
+/// Starts the session of a user who may sign in, and commits the change. The change must hold the user's account.
 pub(super) async fn enter(mut change: Change, entering: Entering) -> Result<SignedIn> {
     let user = entering.device.user;
     if entering.is_new_device && entering.first == FirstTime(false) {

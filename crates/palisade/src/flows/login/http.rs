@@ -65,7 +65,7 @@ fn password_routes() -> Routes {
         .or(Kind::Unavailable, "passwords.busy")
         .post("/login/mfa", ANYONE.limit(&PER_IP), prove_factor)
         .summary(
-            "Proves a second factor, after a sign-in that returned `login.mfa_required`.\n\nThe \
+            "Completes a sign-in that returned `login.mfa_required`, with a second factor.\n\nThe \
              same client must send the `mfa_token` of that response within five minutes, and has \
              five attempts. The response is the same as for a sign-in.",
         )
@@ -93,7 +93,7 @@ fn password_routes() -> Routes {
         .post("/reauthenticate", SIGNED_IN.enrolling(), prove_again)
         .summary(
             "Confirms your identity again, for operations that require a recent proof.\n\nReturns \
-             new credentials of the same session. The earlier ones stop working immediately.",
+             new credentials for the same session. The earlier ones stop working immediately.",
         )
         .or(Kind::NotSignedIn, "sessions.ended")
         .or(Kind::Denied, "login.stronger_needed")

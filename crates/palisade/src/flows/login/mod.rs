@@ -131,8 +131,8 @@ pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Next>
     let device = attempt.device_token.as_ref().and_then(|token| Device::open(app, token.expose()));
     let slot = QueueSlot::of(actor.ip);
     let slot = if device.is_some() { slot.known() } else { slot };
-    // SECURITY: in a flood most are refused, and must cost no look-up
-    // (test: a_sign_in_without_a_turn_reads_nothing).
+    // SECURITY: in a flood, most sign-ins are refused here, and these must cost no lookup (test:
+    // a_sign_in_without_a_turn_reads_nothing).
     passwords::check_capacity(app, slot)?;
     let found = match &email {
         Some(email) => passwords::of_email(app, email).await?,
@@ -150,7 +150,7 @@ pub async fn sign_in(app: &App, actor: &Actor, attempt: Attempt) -> Result<Next>
     let account = Account::of(app, user, key);
     let client = Client::of_device(device, stored.as_ref().map(|stored| stored.generation));
     let admission = lockout::admit(app, actor, account, client).await?;
-    // Who is refused gets the same work for nothing.
+    // A refused guess costs the same work, although nothing is compared.
     let compared = stored.filter(|_| matches!(admission, Admission::Counted(_)));
     let verdict = passwords::verify(app, slot, compared.as_ref(), &attempt.password).await?;
     let reason = match (admission, user, compared, verdict) {
@@ -240,8 +240,8 @@ async fn deny(app: &App, actor: &Actor, email: Option<&Email>, reason: Reason) -
     }
 }
 
-/// Returns a digest that is the same only for the same email, so that guesses at many emails can be told apart from one
-/// mistyped email. Testing a guess against the digest requires the root key.
+/// Returns a digest that is the same only for the same email address, so that guesses at many email addresses can be
+/// told apart from one mistyped email address. Testing a guess against the digest requires the root key.
 fn digest(app: &App, email: &Email) -> String {
     let secret = app.root.derive_bytes("addresses without an account");
     let digest = mac::keyed_digest(&secret, email.key().as_bytes());
@@ -255,8 +255,8 @@ fn entry(app: &App, about: Option<UserId>, cause: &str, email: Option<&Email>) -
         None => DENIED.entry(),
     };
     let entry = entry.detail("reason", cause).detail("method", "pwd");
-    // SECURITY: people type passwords into the field of the email. Only the email of an account is kept; of any
-    // other what tells the same from another one, and of what is no email nothing (test:
+    // SECURITY: people sometimes type a password into the email field. An email address is kept only if an account has
+    // it. Of any other email address, only a digest is kept, and of other text nothing (test:
     // what_is_typed_in_place_of_an_email_is_kept_nowhere).
     match (about, email) {
         (Some(_), Some(email)) => entry.personal("email", email.as_str()),
@@ -266,16 +266,16 @@ fn entry(app: &App, about: Option<UserId>, cause: &str, email: Option<&Email>) -
 }
 
 async fn write(app: &App, actor: &Actor, email: Option<&Email>, reason: Reason) -> Result<()> {
-    // SECURITY: no one's account too, so that it costs the same where there is none
-    // (test: test_time_tells_nobody_who_has_an_account).
+    // SECURITY: if there is no account, a nonexistent one is held, so that the refusal takes the same time (test:
+    // test_time_tells_nobody_who_has_an_account).
     let held = reason.about.unwrap_or(UserId(uuid::Uuid::nil()));
     let mut change = app.change_holding(actor, &[Hold::Shared(held)]).await?;
     let there = match reason.admission {
         Admission::Counted(guess) => guess.wrong(&mut change).await?,
         Admission::Refused(refused) => refused.as_if_wrong(&mut change).await?,
     };
-    // SECURITY: the log says nothing new of a user who was erased meanwhile
-    // (test: a_refusal_beside_a_deletion_is_about_nobody).
+    // SECURITY: the log must not mention a user who was erased in the meantime (test:
+    // a_refusal_beside_a_deletion_is_about_nobody).
     let about = reason.about.filter(|user| there == Some(*user));
     let cause = if about == reason.about { reason.cause } else { "unknown_email" };
     change.commit(entry(app, about, cause, email)).await

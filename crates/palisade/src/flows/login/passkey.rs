@@ -47,11 +47,11 @@ pub(super) struct PasskeyAttempt {
     pub(super) wanted: Wanted,
 }
 
-/// Signs in the user whom the passkey identifies and verifies.
+/// Signs in the user that the passkey identifies and verifies.
 ///
 /// # Errors
-/// Fails with `login.challenge_over`; `login.denied` for any problem with the passkey or its owner; or if the
-/// database fails.
+/// Fails with `mfa.bad_passkey` if the response is malformed; `login.challenge_over`; `login.denied` for any other
+/// problem with the passkey or its owner; or if the database fails.
 pub(super) async fn finish(app: &App, actor: &Actor, attempt: PasskeyAttempt) -> Result<SignedIn> {
     mfa::check_answer(&attempt.answer)?;
     let digest = mfa::asked_by(&attempt.answer).ok_or_else(over)?;
@@ -62,7 +62,7 @@ pub(super) async fn finish(app: &App, actor: &Actor, attempt: PasskeyAttempt) ->
     let owner = mfa::owner_of(&attempt.answer);
     let holds: Vec<Hold> = owner.map(Hold::Shared).into_iter().collect();
     let mut change = app.change_holding(actor, &holds).await?;
-    // A lock is of guesses, and here is nothing to guess; anyone who is disabled stays outside.
+    // Locks don't apply, because there is nothing to guess. A disabled user is refused.
     let first = match owner {
         Some(user) => users::may_sign_in(&mut change, user).await?,
         None => None,

@@ -53,8 +53,8 @@ struct PasskeyBody {
     /// The result of `navigator.credentials.get`, as `toJSON()` returns it.
     #[schemars(with = "shape::Credential")]
     credential: Box<AuthenticationResponse>,
-    /// The `device_token` of this device's last sign-in; browsers send a cookie instead. While an
-    /// account is locked, known devices can still sign in.
+    /// The `device_token` of this device's last sign-in; browsers send a cookie instead. Without it, the device counts
+    /// as new.
     #[schemars(with = "Option<shape::Secret>")]
     device_token: Option<SecretString>,
     /// The name of the client in the list of sessions.
@@ -87,7 +87,7 @@ impl Describe for Begun {
 
 async fn begin(State(app): State<App>, caller: Caller, headers: HeaderMap) -> Result<Begun> {
     let cookie = HostCookie::new(CHALLENGE, &app.settings);
-    // The page of another origin keeps no cookie of ours.
+    // Browsers store no cookies from requests by pages of another origin.
     let browser = headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin");
     let secret = challenge_secret(&app, browser, cookie_value(&cookie, &headers));
     let options = passkey::begin(&app, &caller.actor, secret.as_ref()).await?;

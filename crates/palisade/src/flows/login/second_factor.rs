@@ -34,7 +34,7 @@ pub struct Challenged {
     pub cookie: Option<SecretString>,
 }
 
-/// The details of the sign-in that a challenge stores.
+/// The details of a sign-in, as stored in its challenge.
 #[derive(Serialize, Deserialize)]
 struct Details {
     transport: Transport,
@@ -85,8 +85,8 @@ pub(super) async fn challenge(
 impl Challenged {
     /// Returns the response to a sign-in that still requires a second factor.
     pub fn error(&self) -> Error {
-        let detail =
-            "The password is correct. Prove a second factor with POST /api/v1/auth/login/mfa.";
+        let detail = "The password is correct. Complete the sign-in with a second factor: \
+             POST /api/v1/auth/login/mfa.";
         let error = Error::new(Kind::NotSignedIn, "login.mfa_required", detail)
             .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
             .with("mfa_token", self.token.expose())
@@ -99,7 +99,7 @@ impl Challenged {
     }
 }
 
-/// An attempt to verify a second factor.
+/// An attempt to complete a sign-in with a second factor.
 pub(super) struct FactorAttempt {
     pub(super) token: SecretString,
     pub(super) given: Given,
@@ -119,12 +119,12 @@ pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> R
     let user = challenge.user.ok_or_else(over)?;
     let details: Details = serde_json::from_str(&challenge.details).map_err(Error::internal)?;
     let device = Device { id: details.device, user, password: details.password };
-    // SECURITY: by the account: neither a new challenge nor another IP address gives more guesses, nor does a device,
-    // of which anyone who knew the password before there was a factor may have signed in a thousand
-    // (tests: ten_thousand_codes_are_five_guesses, devices_give_no_more_guesses_at_the_factor).
+    // SECURITY: guesses are counted by account. A new challenge, a different IP address or a known device gives no
+    // additional guesses: anyone who knew the password before the account had a factor may have signed in on a thousand
+    // devices (tests: ten_thousand_codes_are_five_guesses, devices_give_no_more_guesses_at_the_factor).
     let account = Account::second_factor(app, user);
     let guess = match attempt.given {
-        // There is nothing to guess, and anyone who guesses at codes must not lock it out.
+        // A passkey can't be guessed, and a lock caused by wrong codes must not affect it.
         Given::Passkey(_) => None,
         _ => {
             let by = lockout::Client::Unknown;
@@ -160,7 +160,7 @@ pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> R
     enter(change, entering).await
 }
 
-/// Records that a proof was refused.
+/// Records that a proof was refused, and returns the error.
 async fn refuse(
     mut change: Change,
     challenge: &Challenge,
@@ -180,8 +180,8 @@ async fn refuse(
     }
 }
 
-/// Requests the removal of the account's second factors after the waiting period. Takes the token of a challenge; no
-/// response to the challenge is needed.
+/// Requests that the account's second factors be removed once the waiting period has passed. Takes the token of a
+/// challenge, which does not have to be answered.
 ///
 /// # Errors
 /// Fails with `login.challenge_over`; `recovery.factors_off`; `mail.off`; or if the database fails.
@@ -210,8 +210,8 @@ fn after_password(amr: &'static str) -> &'static str {
 }
 
 pub(super) fn over() -> Error {
-    let detail =
-        "This sign-in expired, had too many attempts, or belongs to another client. Begin again.";
+    let detail = "This sign-in can't be continued: it expired, was completed or ended, had too many \
+         attempts, or belongs to another client. Begin again.";
     Error::new(Kind::NotSignedIn, "login.challenge_over", detail)
         .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }

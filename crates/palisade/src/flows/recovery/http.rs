@@ -55,8 +55,9 @@ pub(super) fn routes() -> Routes {
         .or(Kind::Unavailable, "mail.off")
         .post("/reset", ANYONE.limit(&RESET_LIMIT), use_link)
         .summary(
-            "Sets a new password with the token from the link.\n\nThe link works once, within an \
-               hour.\n\nEnds every session and does not start one.",
+            "Sets a password with the token from a reset link or an invitation.\n\nThe link works \
+             once. It expires after an hour, or after a week if an administrator sent it.\n\nEnds \
+             every session, revokes every API key, and does not start a new session.",
         )
         .or(Kind::Unavailable, "passwords.busy")
         .and(Routes::root().get("/account/reset", ANYONE, page))

@@ -4,10 +4,10 @@
 //!
 //! - A request gets the same response, after the same work, for every email address. Whether an email is sent is
 //!   decided later, outside the request.
-//! - A link works once, until it expires or until the password or the email address is changed. It doesn't start a
-//!   session.
-//! - A new password ends every session, revokes every API key and lifts every lockout of the password. If the account's
-//!   email address was not verified yet, it also removes every second factor.
+//! - A link works once. It stops working when it expires, when a newer link replaces it, or when the password or the
+//!   email address is changed. It doesn't start a session.
+//! - A new password ends every session, revokes every API key and lifts every lockout of the password. If the email
+//!   address with which the account was registered is still unverified, it also removes every second factor.
 //! - Otherwise, a link never removes a second factor.
 //!
 //! Tables: `recovery_tokens`, which also contains the links of [`invitations`](crate::invitations).
@@ -75,7 +75,7 @@ pub const MODULE: Module = Module {
 pub enum Link {
     /// A new password for a user who has forgotten the old one.
     Reset,
-    /// The first password or a new one, through an administrator's invitation.
+    /// The first password or a new one, with a link sent by an administrator or the operator.
     Invitation,
 }
 
@@ -119,9 +119,9 @@ static EMAIL: EmailTemplate = EmailTemplate {
 pub async fn forgot(app: &App, actor: &Actor, email: &Email) -> Result<()> {
     mail::needed(app)?;
     let mut change = app.change(actor).await?;
-    // SECURITY: the same rows no matter who is asked for (test: asking_for_a_link_tells_nothing).
+    // SECURITY: the same rows are written for every email address (test: asking_for_a_link_tells_nothing).
     mail::enqueue(&mut change, &EMAIL, Content::to(email.as_str())).await?;
-    // The email isn't written down: it may be that of someone who is deleted some day.
+    // The event doesn't contain the email address: its owner may be deleted later.
     change.commit(ASKED.entry()).await
 }
 
@@ -136,7 +136,7 @@ fn prepare(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>
             return Ok(None);
         };
         let token = store_link(app, &user, Link::Reset, LIVES).await?;
-        // To the email as the account has it, not as it was asked for.
+        // Sent to the email address as the account has it, not as the request wrote it.
         Ok(token.map(|token| Content::to(&user.email).with_link(app, "reset", &token)))
     })
 }
@@ -155,11 +155,11 @@ pub async fn store_link(
     let digest = opaque::digest(link.prefix(), token.expose());
     let mut change = app.change_holding(&Actor::system(), &[Hold::Shared(user.id)]).await?;
     let now = change.now();
-    // Held, so that of two that are made at the same moment the later one finds the earlier one.
+    // The row is locked, so that if two links are created at the same time, the later one replaces the earlier one.
     users::lock_row(&mut change, user.id).await?;
     replace(&mut change, user.id, link).await?;
-    // SECURITY: only if the email that it goes to is still the account's, which may have been given back since
-    // (test: an_undone_change_of_email_voids_those_after_it).
+    // SECURITY: only if the account still has the email address that the link is sent to. A change of email address may
+    // have been undone in the meantime (test: an_undone_change_of_email_voids_those_after_it).
     let made = change
         .run(
             "insert into recovery_tokens (digest, user_id, created_at, expires_at, kind, password_generation)
@@ -178,8 +178,8 @@ pub async fn store_link(
 
 /// Deletes the unused links that a new link replaces.
 async fn replace(change: &mut Change, user: UserId, new: Link) -> Result<()> {
-    // SECURITY: a link that lies in an old mail opens nothing once a newer one was sent. Anyone may ask for a reset:
-    // it leaves an invitation alone (test: a_newer_link_replaces_the_older_ones).
+    // SECURITY: a link in an old email stops working once a newer link is sent. A reset link doesn't replace an
+    // invitation, because anyone can request a reset (test: a_newer_link_replaces_the_older_ones).
     change
         .run(
             "delete from recovery_tokens
@@ -198,7 +198,7 @@ async fn void_links(change: &mut Change, user: UserId) -> Result<usize> {
     Ok(0)
 }
 
-/// Sets a new password with the token of a link, or the first password with the token of an invitation.
+/// Sets a password with the token of a reset link or an invitation.
 ///
 /// # Errors
 /// Fails with `recovery.bad_token`; a broken password rule; 503 if the hashing queue is full; or if the database fails.
@@ -216,9 +216,9 @@ pub async fn reset(
     let mut change = app.change_holding(actor, &[Hold::Alone(user.id)]).await?;
     let now = change.now();
     users::lock_row(&mut change, user.id).await?;
-    // SECURITY: at most once, also for two requests at the same moment, and not with a link from before the
-    // password was last changed (test: a_link_works_once_and_dies_with_the_password), nor for a user who was
-    // disabled meanwhile (test: a_link_that_waited_for_a_disabling_is_refused).
+    // SECURITY: a link works at most once, even if two requests use it at the same time, and not if the password has
+    // been changed since the link was created (test: a_link_works_once_and_dies_with_the_password) or the user has been
+    // disabled in the meantime (test: a_link_that_waited_for_a_disabling_is_refused).
     let used = change
         .run(
             "update recovery_tokens set used_at = $2
@@ -234,18 +234,18 @@ pub async fn reset(
         return Err(bad_token());
     }
     if users::awaits_proof(&mut change, user.id).await? {
-        // SECURITY: anyone who set a factor up until now may not have been the owner of the email
-        // (test: what_was_set_up_before_the_email_was_proved_is_gone).
+        // SECURITY: someone other than the owner of the email address may have set up the factors (test:
+        // what_was_set_up_before_the_email_was_proved_is_gone).
         mfa::remove_all(&mut change, user.id).await?;
     }
     let first = !passwords::has(&mut change, user.id).await?;
     passwords::store(&mut change, user.id, sealed).await?;
     users::prove_email(&mut change, user.id, &user.email).await?;
-    // SECURITY: the mail is no second factor: guesses at that stay counted
-    // (test: a_new_password_by_mail_gives_no_more_guesses_at_the_factor).
+    // SECURITY: email is not a second factor, so guesses at the second factor stay counted (test:
+    // a_new_password_by_mail_gives_no_more_guesses_at_the_factor).
     lockout::clear_password(&mut change, user.id).await?;
-    // SECURITY: anyone who had the account before may have made some of it
-    // (tests: what_revokes_an_api_key, every_act_ends_what_the_table_says).
+    // SECURITY: an attacker who had access to the account may have created some of its credentials (tests:
+    // what_revokes_an_api_key, every_act_ends_what_the_table_says).
     credentials::end(&mut change, End::of(user.id, Act::PasswordReset)).await?;
     if !first {
         passwords::notify_owner(&mut change, user.id).await?;

@@ -142,8 +142,9 @@ impl Access {
         self
     }
 
-    /// Returns whether an API key may call the route. It may if the route requires a permission or its line allows API
-    /// keys, but never if a fresh proof of identity is required, which a key can't provide.
+    /// Returns whether an API key may call the route. It may if the route accepts all callers, requires a permission,
+    /// or allows API keys in its line, but not if the route requires a fresh proof of identity, which a key can't
+    /// provide.
     pub const fn takes_keys(&self) -> bool {
         match self.who {
             Who::Anyone => true,
@@ -222,8 +223,8 @@ fn user_agent(headers: &HeaderMap) -> Option<String> {
 /// used up, if there is one.
 ///
 /// # Errors
-/// Returns an error if there are too many requests, the caller is not signed in or not allowed, or the origin is
-/// unproven.
+/// Returns an error if there are too many requests, if the caller is not signed in or not allowed, if the origin is
+/// unproven, if the feed is not current, or if the database fails.
 pub async fn admit(
     app: &App,
     access: &Access,
@@ -269,8 +270,8 @@ pub async fn admit(
 /// # Errors
 /// Returns the error with which the gate refuses the request.
 fn entitled(app: &App, access: &Access, identity: &Identity) -> Result<()> {
-    // SECURITY: before anything else about the route: what asks for a session or for fresh proof never takes a
-    // key (test: an_api_key_opens_what_its_line_lets_it).
+    // SECURITY: checked before anything else about the route: a route that requires a session or a fresh proof never
+    // accepts an API key (test: an_api_key_opens_what_its_line_lets_it).
     if !identity.credential.kind.session && !access.takes_keys() {
         return Err(session_needed());
     }
@@ -290,8 +291,9 @@ fn entitled(app: &App, access: &Access, identity: &Identity) -> Result<()> {
     Ok(())
 }
 
-/// Counts a request against the limit of its account, unless it was counted against the credential's own limit when the
-/// credential was verified, as for an API key.
+/// Counts a request against the limit of its account, unless the route is uncounted, or the request was counted against
+/// the credential's own limit when the credential was verified, as for an API key. Returns the limit to show in the
+/// response, if any.
 fn count(
     app: &App,
     access: &Access,
@@ -301,10 +303,10 @@ fn count(
     if identity.limit.is_some() || !access.counted {
         return Ok(identity.limit);
     }
-    // SECURITY: after the proof, so that what has ended uses up nothing of the account's
-    // (test: the_requests_of_an_account_are_counted_together).
+    // SECURITY: counted after the credential is verified, so that a credential that has ended doesn't use up the limit
+    // of the account (test: the_requests_of_an_account_are_counted_together).
     let counted = limit_at(app, &ACCOUNT, app.limiter.account(&identity.user), at)?;
-    // Nearly every answer of a server would say that nearly everything is left.
+    // Shown only if less than half is left: otherwise, nearly every response would state that nearly all of it is left.
     Ok((counted.remaining < counted.limit / 2).then_some(counted))
 }
 
@@ -332,7 +334,8 @@ async fn prove(app: &App, parts: &RequestParts) -> Result<(Via, Identity)> {
         let prove = form.and_then(|form| form.prove).ok_or_else(bad_token)?;
         return Ok((Via::Bearer, prove(app, token, parts).await?));
     }
-    // SECURITY: of cookies of two kinds none is overlooked (test: cookies_of_two_kinds_are_refused).
+    // SECURITY: with cookies of two kinds, neither is ignored in favor of the other (test:
+    // cookies_of_two_kinds_are_refused).
     let mut only = None;
     for (name, prove) in app.credentials.cookies() {
         match HostCookie::new(name, &app.settings).get(&parts.headers) {
@@ -345,8 +348,8 @@ async fn prove(app: &App, parts: &RequestParts) -> Result<(Via, Identity)> {
     Ok((Via::Cookie, prove(app, value, parts).await?))
 }
 
-/// Refuses an unsafe request that another site may have made a browser send: it needs
-/// `Sec-Fetch-Site: same-origin`, or an `Origin` equal to the server's own.
+/// Refuses an unsafe request that another site may have made a browser send. An unsafe request needs `Sec-Fetch-Site:
+/// same-origin` or, without that header, an `Origin` equal to the server's own.
 ///
 /// # Errors
 /// Fails with `access.cross_site`.
@@ -371,8 +374,8 @@ pub fn same_origin(app: &App, method: &Method, headers: &HeaderMap) -> Result<()
     Err(Error::new(
         Kind::Denied,
         "access.cross_site",
-        "A request with a session cookie must come from this site: \
-         Sec-Fetch-Site must be same-origin, or Origin must be the public URL.",
+        "A request that sends or sets cookies must come from this site: Sec-Fetch-Site must be \
+         same-origin or, without that header, Origin must be the public URL.",
     ))
 }
 

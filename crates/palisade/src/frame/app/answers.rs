@@ -15,8 +15,7 @@ use crate::id::UserId;
 pub struct Answers {
     /// The rights that it gives to users and roles in addition to permissions.
     pub rights: Option<Rights>,
-    /// Whether an email address is reserved for a former owner, so that no new account gets it in
-    /// the meantime.
+    /// Whether an email address is reserved for a former owner. While it is reserved, no new account can get it.
     pub email_is_reserved: Option<EmailIsReserved>,
 }
 

@@ -31,8 +31,8 @@ impl App {
     /// credential can't end before the change does.
     ///
     /// # Errors
-    /// Fails with `access.invalid_token`; `access.denied`, if the permission is lost; `access.not_fresh`, if the proof
-    /// has become too old or too weak; or if the database doesn't respond.
+    /// Fails with `access.invalid_token`; `access.denied` if the permission was lost; `access.not_fresh` if the proof
+    /// has become too old or too weak; or if the database fails.
     pub async fn change(&self, actor: &Actor) -> Result<Change> {
         self.change_holding(actor, &[]).await
     }
@@ -43,8 +43,8 @@ impl App {
     /// # Errors
     /// Fails like [`App::change`].
     pub async fn change_holding(&self, actor: &Actor, holds: &[Hold]) -> Result<Change> {
-        // SECURITY: all at once and before anything is looked at
-        // (test: an_api_key_made_beside_an_ending_does_not_outlive_it).
+        // SECURITY: all locks are taken at once, before anything is read (test:
+        // an_api_key_made_beside_an_ending_does_not_outlive_it).
         let tx = self.0.writer.begin_holding(locks(actor, holds)).await?;
         let mut change = Change {
             tx,
@@ -73,16 +73,17 @@ fn locks(actor: &Actor, holds: &[Hold]) -> Vec<Lock> {
 async fn still_there(change: &mut Change) -> Result<()> {
     let Some(credential) = change.actor.credential else { return Ok(()) };
     let user = change.actor.user.ok_or_else(bad_token)?;
-    // SECURITY: with the secret that was presented: a new proof of identity ends those before it, what waits for it
-    // included (tests: a_request_that_waited_does_nothing_after_its_session_has_ended,
+    // SECURITY: the presented secret is checked too: a new proof of identity replaces the earlier secrets, and a
+    // request that was waiting in the meantime with an earlier secret is refused (tests:
+    // a_request_that_waited_does_nothing_after_its_session_has_ended,
     // a_new_proof_refuses_what_waited_with_the_credentials_before_it).
     let methods = change.app.credentials.of(credential.kind);
     let is_alive = methods.map(|methods| methods.is_alive).ok_or_else(bad_token)?;
     let live = is_alive(change, user, credential).await?;
     let live = live.ok_or_else(bad_token)?;
     let required_level = match (live.required_level, change.actor.permission) {
-        // SECURITY: one statement has read the credential and its account
-        // (test: a_change_of_a_disabled_account_is_refused).
+        // SECURITY: the statement that read the credential has also read its account, which is not disabled (test:
+        // a_change_of_a_disabled_account_is_refused).
         (Some(level), None) => level,
         (_, permission) => {
             let find_account = change.app.find_account;
@@ -127,7 +128,7 @@ impl Change {
         &self.app
     }
 
-    /// Who acts.
+    /// Returns the actor.
     pub fn actor(&self) -> &Actor {
         &self.actor
     }
@@ -138,7 +139,8 @@ impl Change {
         self.permissions.as_ref()
     }
 
-    /// Returns the time at which the change began. Every row that it writes carries this time.
+    /// Returns the time at which the change began. The rows that the change writes carry this time; each further event
+    /// is a microsecond later.
     pub fn now(&self) -> Timestamp {
         self.at
     }
@@ -166,7 +168,7 @@ impl Change {
     /// Runs a statement that yields at most one row.
     ///
     /// # Errors
-    /// Returns an error if there is more than one, or the database fails.
+    /// Returns an error if the statement yields more than one row, or if the database fails.
     pub async fn maybe<T: FromRow>(&mut self, sql: &'static str, args: Args) -> Result<Option<T>> {
         Ok(self.tx.maybe(sql, args).await?)
     }
@@ -200,8 +202,8 @@ impl Change {
     /// Writes the audit event, commits, and then applies the change's notices in this process.
     ///
     /// # Errors
-    /// Returns an error if the database fails. Either nothing was changed, or, if the outcome is unknown, everything that
-    /// the change touched is read again before it is used.
+    /// Returns an error if the database fails. Either nothing was changed, or, if the outcome is unknown, everything
+    /// that the change touched is read again before it is used.
     pub async fn commit(mut self, entry: Entry) -> Result<()> {
         self.entries.push(entry);
         self.finish().await
@@ -221,8 +223,8 @@ impl Change {
         let committed = self.actor.committed.clone();
         let app = self.app.clone();
         let done = tokio::spawn(self.write_and_commit()).await.map_err(|panicked| {
-            // SECURITY: it may be committed, and its notices half applied
-            // (test: a_panic_in_background_work_does_not_end_it).
+            // SECURITY: the change may have been committed with only some of its notices applied (test:
+            // a_panic_in_background_work_does_not_end_it).
             app.forget_all();
             Error::internal(panicked)
         })?;
@@ -236,7 +238,7 @@ impl Change {
     async fn write_and_commit(mut self) -> Result<()> {
         let mut records = Vec::with_capacity(self.entries.len());
         for (number, entry) in (0..).zip(std::mem::take(&mut self.entries)) {
-            // A microsecond apart, so that the log keeps the order in which they were noted.
+            // The events are a microsecond apart, so that the log keeps the order in which they were noted.
             let at = self.at.plus(Duration::from_micros(number));
             let keys = &self.app.audit_keys;
             records.push(record::write(&mut self.tx, keys, &self.actor, at, entry).await?);

@@ -6,8 +6,8 @@
 //! # Promises
 //!
 //! - Only this module determines which kind a token belongs to, and a token belongs to at most one kind.
-//! - A change requested with a credential starts only if the credential's kind reports it as active, with the presented
-//!   secret.
+//! - A change requested with a credential starts only if the credential's kind reports that the credential is active
+//!   and that the presented secret is still valid.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -48,10 +48,10 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The session.
+    /// Returns the id of the session.
     ///
     /// # Errors
-    /// Fails with `access.session_needed` if the credential is an API key.
+    /// Fails with `access.session_needed` if the credential is not a session.
     pub fn session(&self) -> Result<SessionId> {
         self.credential.session().ok_or_else(session_needed)
     }
@@ -71,7 +71,7 @@ pub type IsAlive =
 /// notice. The error is "not found" if it has ended or belongs to another user.
 pub type Revoke = for<'a> fn(&'a mut Change, UserId, Uuid) -> BoxFuture<'a, Result<()>>;
 
-/// Authenticates the sender of a token. The request is passed for other conditions that must match, such as the
+/// Authenticates the sender of a token. The request is passed so that other conditions can be checked, such as the
 /// client's IP address. In a recheck ([`is_recheck`](crate::access::is_recheck)), this doesn't count as a use of the
 /// credential.
 pub type Prove = for<'a> fn(&'a App, &'a str, &'a RequestParts) -> BoxFuture<'a, Result<Identity>>;
@@ -156,9 +156,9 @@ impl CredentialList {
     /// Creates the list, if nothing in it is ambiguous.
     ///
     /// # Errors
-    /// Returns an internal error if the module that adds the kind has a bug: two kinds or forms have the same name,
-    /// topic or shape, or two kinds are sessions; a topic doesn't have the suffix of endings; or another host could set
-    /// a cookie.
+    /// Returns an internal error if a module has a bug: two kinds have the same name or topic, or both are sessions;
+    /// two forms have the same name, or could match the same token; a topic doesn't end in `.ended`; or the name of a
+    /// cookie doesn't start with `__Host-`, so that another host could set it.
     pub fn new(all: Vec<CredentialMethods>) -> Result<Self> {
         for (number, one) in all.iter().enumerate() {
             let mut others = all.iter().take(number);
@@ -167,8 +167,8 @@ impl CredentialList {
                 let detail = format!("two kinds of credential have the name or topic of {name}");
                 return Err(Error::internal(detail));
             }
-            // SECURITY: an id of another kind would be taken for that of a session
-            // (test: credentials_that_can_not_be_told_apart_are_refused).
+            // SECURITY: with two kinds of session, the id of one could be mistaken for the id of the other (test:
+            // credentials_that_can_not_be_told_apart_are_refused).
             if one.kind.session && all.iter().take(number).any(|other| other.kind.session) {
                 let detail = format!("{} is a second kind of session", one.kind.name);
                 return Err(Error::internal(detail));
@@ -178,8 +178,8 @@ impl CredentialList {
                 return Err(Error::internal(detail));
             }
             for form in one.forms {
-                // SECURITY: no other host can set such a cookie, and no page without HTTPS
-                // (test: credentials_that_can_not_be_told_apart_are_refused).
+                // SECURITY: neither another host nor a page without HTTPS can set a cookie with this prefix (test:
+                // credentials_that_can_not_be_told_apart_are_refused).
                 if let TokenShape::Cookie(name) = form.shape
                     && !name.secure.starts_with("__Host-")
                 {
@@ -192,8 +192,8 @@ impl CredentialList {
             }
         }
         let list = Self(all);
-        // SECURITY: one kind judges a token, whatever the order of the modules
-        // (test: credentials_that_can_not_be_told_apart_are_refused).
+        // SECURITY: a token belongs to at most one kind, whatever the order of the modules (test:
+        // credentials_that_can_not_be_told_apart_are_refused).
         let names: Vec<&str> = list.forms().map(|(_, form)| form.name).collect();
         if let Some((_, name)) = names
             .iter()

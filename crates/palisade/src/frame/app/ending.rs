@@ -28,7 +28,7 @@ pub enum Act {
     FactorAdded,
     /// The owner removes a second factor.
     FactorRemoved,
-    /// Every second factor is removed, by an administrator or with a link.
+    /// Every second factor is removed by an administrator, by the operator or through a link.
     FactorsReset,
     /// The owner ends all other sessions.
     OthersEnded,
@@ -94,7 +94,7 @@ pub enum EndsWith {
 }
 
 impl EndsWith {
-    /// The kinds that it ends with.
+    /// Returns the kinds that it ends with.
     pub fn kinds(self) -> &'static [Kind] {
         match self {
             Self::Either => &[Kind::Sessions, Kind::ApiKeys],
@@ -196,8 +196,8 @@ impl End {
 pub struct Ending {
     /// The kind.
     pub kind: Kind,
-    /// Ends the credentials in the change of the act, and returns how many ended. Never called for credentials that are
-    /// kept.
+    /// Ends the credentials within the change that performs the act, and returns how many ended. Never called for
+    /// credentials that are kept.
     pub end: for<'a> fn(&'a mut Change, End, Fate) -> BoxFuture<'a, Result<usize>>,
     /// Finds users who have such credentials, for ending the credentials of all users. Returns users after the given
     /// one, in the order of their ids, up to the given number. `None` for a kind that isn't ended in that way.

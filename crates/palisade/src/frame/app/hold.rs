@@ -10,12 +10,12 @@
 //! 1. [`Hold`]s, before anything is read, in the order of their keys: [`Hold::Administrators`], [`Hold::Roles`], then
 //!    accounts. [`Db::begin_holding`](palisade_db::Db::begin_holding) sorts them.
 //! 2. The row of a link or a registration that is used up (`recovery_tokens`, `email_changes`, `registrations`,
-//!    `setup_links`): one change holds it, no matter what the others wait for.
+//!    `setup_links`): one change locks it, and other changes that use the same link wait for that change.
 //! 3. Rows of `roles` (by name), then `users`, `passwords`, `challenges`, `totp_secrets`, `passkeys`, `recovery_codes`,
 //!    `lockout_counts`, `factor_recoveries`, `sessions`, `session_secrets`, `api_keys`, `grants`. This order matters to
-//!    changes that share an account; one that holds it exclusively has no concurrent changes. Only the order of the
-//!    statements enforces it; `./test rigs pairs` detects deadlocks. Endings write in the order of
-//!    [`Kind::ALL`](super::Kind::ALL), holding the account exclusively.
+//!    changes that share an account; a change that holds the account exclusively has no concurrent changes. Nothing
+//!    enforces this order except the sequence of the statements; `./test rigs pairs` detects deadlocks. Endings write
+//!    in the order of [`Kind::ALL`](super::Kind::ALL), holding the account exclusively.
 //! 4. Rows inserted and never waited for: `outbox`, `audit_events`, `feed`.
 //!
 //! Columns of `users` that belong to other slices (factors, a lockout) are written together with the rows of those
@@ -49,7 +49,7 @@ pub enum Hold {
 }
 
 /// The key for the set of administrators. It is below every key of an account, whose two highest bits are `10`, as in
-/// every UUID (RFC 9562, section 4.1), and whose next sixty bits are random.
+/// every UUID (RFC 9562, section 4.1), and whose other 62 bits are random.
 const ADMINISTRATORS: i64 = i64::MIN;
 const ROLES: i64 = i64::MIN + 1;
 

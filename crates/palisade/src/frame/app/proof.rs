@@ -42,7 +42,7 @@ impl AuthLevel {
             .unwrap_or(Self::Password)
     }
 
-    /// Returns the methods that reach at least this level.
+    /// Returns the methods that give a fresh proof for an account whose strongest factor has this level.
     pub fn methods(self) -> &'static [&'static str] {
         match self {
             Self::Password => &["password"],

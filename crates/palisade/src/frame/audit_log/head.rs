@@ -47,7 +47,7 @@ impl Head {
     /// Advances the head. Returns false if the stored head has changed in the meantime.
     pub(super) async fn advance(self, tx: &mut Tx, key: &[u8; 32], to: Self) -> Result<bool> {
         // SECURITY: a process that chains from an older head changes nothing, so the chain never forks. The unique
-        // position refuses it too, as long as that index is there (test: two_processes_make_one_chain).
+        // index on the position prevents a fork too, as long as the index exists (test: two_processes_make_one_chain).
         let moved = tx
             .run(
                 "update audit_head set position = $1, chain = $2, mac = $3
@@ -263,7 +263,7 @@ struct Watched {
 
 /// The maximum number of reported records kept in memory.
 const REMEMBERED: usize = 10_000;
-/// While the chain can't continue, only one in this many passes looks for records, which is one every half minute.
+/// While the chain can't continue, only one in this many passes looks for missing records: one every half minute.
 const PASSES_STILL: usize = 60;
 
 impl Watch {

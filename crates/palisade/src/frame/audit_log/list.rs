@@ -36,8 +36,8 @@ pub struct EventView {
     pub request_id: Option<String>,
     /// Details that identify no person.
     pub details: BTreeMap<String, String>,
-    /// Personal details, such as the IP address and the user agent. Empty once the person has
-    /// been erased.
+    /// Personal details, such as the IP address and the user agent. Empty if the person has been erased, if the record
+    /// was altered, or, in a user's own activity, if another user acted.
     pub personal: BTreeMap<String, String>,
     /// Whether the record is unaltered. If false, don't rely on it; the personal details are left
     /// out.
@@ -47,13 +47,13 @@ pub struct EventView {
 /// The criteria for the events to list.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Only events of this actor.
+    /// Only events caused by this actor.
     pub actor: Option<Uuid>,
     /// Only events about this user or object.
     pub about: Option<Uuid>,
-    /// Only events in which this person acted or that concern them.
+    /// Only events that this person caused or that concern them.
     pub person: Option<Uuid>,
-    /// Only events of this name.
+    /// Only events with this name.
     pub event: Option<String>,
     /// Only events at or after this time.
     pub since: Option<Timestamp>,
@@ -63,14 +63,14 @@ pub struct Filter {
     pub before: Option<(Timestamp, Uuid)>,
 }
 
-/// The times that can be written (years 1 to 9999); events at other times can't be listed.
+/// The times that can be formatted (years 1 to 9999); events at other times can't be listed.
 const WRITABLE: (Timestamp, Timestamp) =
     (Timestamp::from_seconds(-62_135_596_800), Timestamp::from_micros(253_402_300_799_999_999));
 
 /// Lists events, newest first.
 ///
 /// # Errors
-/// Returns an error if the database doesn't respond.
+/// Returns an error if the database fails.
 pub async fn list(app: &App, filter: Filter, limit: i64) -> Result<Vec<EventView>> {
     let (before_at, before_id) = filter.before.unzip();
     let rows: Vec<Stored> = app
@@ -105,7 +105,7 @@ pub async fn list(app: &App, filter: Filter, limit: i64) -> Result<Vec<EventView
             report(app, row, &fault);
         }
         let Some(mut event) = event else { continue };
-        // Who looks at their own past doesn't learn where an administrator sits.
+        // Users who view their own activity must not learn an administrator's IP address.
         if filter.person.is_some() && row.person_id.value() != filter.person {
             event.personal.clear();
         }

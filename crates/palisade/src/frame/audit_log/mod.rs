@@ -4,8 +4,8 @@
 //! # Promises
 //!
 //! - `chain`, an HMAC-SHA256 under a key derived from the root key, authenticates the records and their order, so that
-//!   an attacker who controls only the database can't rewrite the log undetected. Every other column repeats the record
-//!   and is compared with it.
+//!   an attacker who controls only the database can't rewrite the log undetected. The columns for queries repeat the
+//!   record and are compared with it.
 //! - The end of the chain is authenticated too (`audit_head`), and the chain continues only from there.
 //! - An altered or forged row is shown as such, and doesn't prevent other rows from being read or chained.
 //! - Destroying a person's key erases what the log contains about them. An event records the erasure, and the log still
@@ -92,24 +92,24 @@ pub async fn create_person_key(change: &mut Change, person: UserId) -> Result<()
     Ok(())
 }
 
-/// The kind of tampering with a record, as far as it can be determined.
+/// The kind of tampering with the log, as far as it can be determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
-    /// The record differs from what was written.
+    /// The record or the head differs from what was written.
     Edited,
-    /// The record is missing, but later records exist.
+    /// The record is missing, but later records exist, or it was deleted before it was chained.
     Deleted,
     /// The record doesn't belong there: it was never written, or it occurs a second time.
     Inserted,
     /// The record was written, but not at this position.
     Swapped,
-    /// The record is missing, and so are all later records.
+    /// The record and all later records are missing, or the head is missing.
     Cut,
     /// Values of the chain were rewritten.
     Rehashed,
     /// An older head was restored.
     RolledBack,
-    /// The key of the person concerned is missing, and no erasure is recorded.
+    /// The key of the person concerned can't be opened, or is missing although no erasure is recorded.
     KeyMissing,
 }
 

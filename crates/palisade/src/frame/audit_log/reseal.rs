@@ -17,7 +17,7 @@ pub async fn reseal(app: &App) -> Result<Option<(FaultKind, &'static str)>> {
     let (_, finding) = ending.judge(&app.audit_keys.chain(), None);
     let Some(Finding { kind, detail, .. }) = finding else { return Ok(None) };
     let mut change = app.change(&Actor::operator()).await?;
-    // Held, so that no server chains from the old one meanwhile.
+    // Locks the old head, so that no server chains from it in the meantime.
     change.run("update audit_head set position = position where one = 1", args![]).await?;
     let last: Option<(i64, [u8; 32])> = change
         .maybe(

@@ -37,8 +37,8 @@ pub(super) async fn run(app: &App) -> Result<()> {
     Ok(())
 }
 
-/// Adds records that have no position yet to the chain. Returns how many were added. Faults at the end of the log, and
-/// in records that are not chained yet, are reported once, in the server's log and by an event.
+/// Chains records that have no position yet. Returns how many were chained. Faults at the end of the log, and in
+/// records that are not chained yet, are reported once, in the server's log and by an event.
 ///
 /// Two processes may try at the same time: one of them advances the head, and the other changes nothing.
 ///
@@ -48,10 +48,10 @@ pub async fn seal_pending(app: &App) -> Result<usize> {
     Ok(pass(app, Reporting::All).await?.placed)
 }
 
-/// Adds all records that have no position yet to the chain, before this process ends. It takes at most three seconds.
+/// Chains all records that have no position yet, before this process ends. Takes at most three seconds.
 ///
 /// # Errors
-/// Returns an error if the database fails, or not all could be chained in that time.
+/// Returns an error if the database fails, or if some records of this process could not be chained in that time.
 pub async fn seal_all(app: &App) -> Result<()> {
     seal_before_the_end(app, Reporting::All).await
 }
@@ -73,7 +73,7 @@ async fn seal_before_the_end(app: &App, reporting: Reporting) -> Result<()> {
     watch.look_on_from(Passed::default());
     let all = async {
         while pass(app, reporting).await?.leaves_some {}
-        // The head is missing or wrong: nothing is chained below it.
+        // The head is missing or wrong, so nothing can be chained, or a record of this process was altered.
         if !app.state::<Unchained>().is_empty() {
             return Err(Error::internal(
                 "some records could not be chained; run `palisade audit verify`",
@@ -84,7 +84,7 @@ async fn seal_before_the_end(app: &App, reporting: Reporting) -> Result<()> {
     let late = |_| Err(Error::internal("some records were not chained in time"));
     let sealed = tokio::time::timeout(ENDING, all).await.unwrap_or_else(late);
     if sealed.is_err() {
-        // It is tried once: the end of the process doesn't wait a second time.
+        // Chaining is tried only once, so that the end of the process doesn't wait a second time.
         drop(app.state::<Unchained>().take());
     }
     sealed
@@ -144,7 +144,7 @@ async fn seal_batch(app: &App, reporting: Reporting) -> Result<Pass> {
         return Ok(Pass::default());
     }
     let waiting = Waiting::read(app, &key).await?;
-    // First what is genuine: no row that was put there is in its way.
+    // The genuine records first, so that forged rows don't hold them up.
     let placed = chain(app, head, &waiting.genuine).await?;
     if let Some(placed) = placed {
         watch.look_on_from(waiting.passed);
@@ -160,7 +160,7 @@ async fn seal_batch(app: &App, reporting: Reporting) -> Result<Pass> {
 struct Waiting {
     /// The ids and texts of the records to be chained next.
     genuine: Vec<(Uuid, String)>,
-    /// Altered or forged rows among them, which are left unchanged for `verify` to report.
+    /// Altered or forged rows that were read with them, which are left unchanged for `verify` to report.
     forged: Vec<(Uuid, Unlike)>,
     /// The progress of the scan after these rows.
     passed: Passed,

@@ -97,7 +97,7 @@ impl std::fmt::Display for Unlike {
         match self {
             Self::Copied => f.write_str("the record exists more than once"),
             Self::Record => f.write_str("the record does not match its MAC"),
-            Self::Column(name) => write!(f, "the column {name} differs from the record"),
+            Self::Column(name) => write!(f, "the column `{name}` differs from the record"),
         }
     }
 }
@@ -107,7 +107,7 @@ impl Unlike {
     pub(crate) fn kind(&self, chained: bool) -> FaultKind {
         match self {
             Self::Copied => FaultKind::Inserted,
-            // One that isn't chained can have been put there by anyone: made up, or copied under another id.
+            // A row that isn't chained may have been inserted: made up, or copied under another id.
             Self::Record | Self::Column("id") if !chained => FaultKind::Inserted,
             Self::Record | Self::Column(_) => FaultKind::Edited,
         }
@@ -136,8 +136,8 @@ impl Stored {
             return Err(Unlike::Record);
         }
         let record: Record = serde_json::from_str(text).map_err(|_| Unlike::Record)?;
-        // SECURITY: every column is here, is `record` or `mac`, or is the place in the chain
-        // (test: an_edit_of_any_column_is_found).
+        // SECURITY: every column is compared, except `record` and `mac` themselves and the place in the chain (test:
+        // an_edit_of_any_column_is_found).
         let about = record.about.as_ref();
         let same = [
             ("id", self.id.is(&record.id.0)),

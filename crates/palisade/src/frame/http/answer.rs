@@ -72,7 +72,7 @@ impl<T: Serialize> Written<T> {
     /// Serializes the value.
     ///
     /// # Errors
-    /// Returns an error if it has no JSON form.
+    /// Returns an error if the value has no JSON form.
     pub fn new(value: &T) -> Result<Self, Error> {
         let json = serde_json::to_vec(value).map_err(Error::internal)?;
         Ok(Self { json: json.into(), of: PhantomData })

@@ -1,8 +1,8 @@
-//! Enforces the maximum text lengths of a body's description before the body is deserialized, so that `/openapi.json`
-//! states exactly what is enforced.
+//! Enforces the maximum text lengths that the description of a body states, before the body is deserialized, so that
+//! `/openapi.json` states exactly what is enforced.
 //!
-//! Texts with a pattern, lists and numbers are checked by the types that read them, which reject values that are too
-//! long with their own codes. `every_bound_is_described_and_enforced` in `tests/it/bounds.rs` checks all of them.
+//! Texts with a pattern, lists and numbers are checked by the types that read them, which reject values beyond their
+//! bounds with their own codes. `every_bound_is_described_and_enforced` in `tests/it/bounds.rs` checks all of them.
 
 use std::any::TypeId;
 use std::cell::RefCell;
@@ -48,7 +48,7 @@ impl Bounds {
     }
 
     fn read(schema: &Value) -> Self {
-        // What may also be absent is described as one of two.
+        // An optional value is described by a choice of two schemas.
         let one_of = ["anyOf", "oneOf", "allOf"].iter().find_map(|key| schema[*key].as_array());
         let inner = one_of.and_then(|all| all.iter().find(|schema| schema["type"] != "null"));
         let mut bounds = inner.map_or_else(Self::default, Self::read);
@@ -136,7 +136,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
         let Some(most) = self.bounds.max_length else { return Ok(()) };
-        // So many bytes hold no more code points.
+        // A text never has more code points than bytes.
         let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
         if length > most && text.chars().count() as u64 > most {
             let detail = format!("Use at most {most} characters.");

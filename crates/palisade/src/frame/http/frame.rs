@@ -49,7 +49,7 @@ struct Inner {
     trusted: TrustedProxies,
     ids: RequestIds,
     standing: Standing,
-    /// Whether people reach this listener only over HTTPS.
+    /// Whether this is the public listener and `server.public_url` uses HTTPS.
     https_only: bool,
 }
 
@@ -111,8 +111,8 @@ impl Inner {
         response
     }
 
-    /// Returns the response to a request that came through a trusted proxy, but not provably over HTTPS. Returns `None`
-    /// for any other request.
+    /// Returns the redirect or refusal for a request that a trusted proxy sent without proof that the client used
+    /// HTTPS, if this listener requires HTTPS. Returns `None` for health probes and for any other request.
     fn without_https(&self, arrival: &Arrival, request: &Request<Body>) -> Option<Response> {
         // SECURITY: before anything else of the request is used
         // (test: plain_http_behind_a_trusted_proxy_is_redirected_or_refused).
@@ -129,12 +129,13 @@ impl Inner {
                 "This server accepts requests only over https://. Anything sent in plain text may have \
                  been intercepted: treat passwords and tokens in it as compromised."
             }
-            // A redirect would come back the same way and go on for ever.
+            // A redirect would come back the same way and loop.
             Scheme::Unmarked => UNMARKED,
             Scheme::Contradictory => {
-                "The proxies in front of this server disagree on whether the client used HTTPS. \
-                 Configure the outermost one to set X-Forwarded-Proto and the others to pass it on, and \
-                 remove Forwarded if it isn't used."
+                "The headers from the proxies in front of this server do not show whether the client \
+                 used HTTPS: they contradict each other or are invalid. Configure the outermost proxy \
+                 to set X-Forwarded-Proto and the others to pass it on, and remove Forwarded if it \
+                 isn't used."
             }
         };
         Some(Error::new(Kind::Denied, "http.https_required", detail).into_response())
@@ -213,7 +214,7 @@ struct Line {
 }
 
 impl Line {
-    /// Writes one line per request. An internal failure is logged once, here, with its cause.
+    /// Writes one line per request, and for an error with status 500 or 503 a second line with its cause.
     fn write(&self, now: Duration, status: StatusCode, error: Option<&Error>) {
         let took = now.saturating_sub(self.arrival.at);
         tracing::info!(

@@ -1,7 +1,7 @@
 //! The inputs of a handler: a JSON body, query parameters, an id in the path.
 //!
-//! Every refusal names the field and the fix. A JSON body must be a UTF-8 object within the size and depth limits,
-//! without unknown or repeated members.
+//! The refusal of a value names its field and the fix. A JSON body must be an object in UTF-8 within the size and depth
+//! limits, without unknown or repeated members.
 
 use std::str::FromStr;
 
@@ -39,8 +39,8 @@ impl<T: DeserializeOwned + JsonSchema + 'static> Body<T> {
     /// Parses a complete body.
     ///
     /// # Errors
-    /// Fails with `request.malformed` if it is not JSON in UTF-8; `request.invalid`, with the position, if it isn't a
-    /// `T`, or a text in it is longer than the description of `T` allows.
+    /// Fails with `request.malformed` if the body is not JSON in UTF-8. Fails with `request.invalid` and a pointer if
+    /// the body isn't a `T`, or if a text in it is longer than the description of `T` allows.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         parse(bytes).map(Body)
     }
@@ -220,7 +220,7 @@ fn explain(path: &str, text: &str) -> Error {
         Error::bad_field(&below(path, named), "request.missing", "This field is required.")
     } else if text.starts_with("unknown field") {
         let known = if expected.is_empty() { "none" } else { expected };
-        let detail = format!("Unknown field. The known fields are: {known}.");
+        let detail = format!("Unknown field. Expected: {known}.");
         Error::bad_field(&below(path, named), "request.unknown", detail)
     } else if text.starts_with("duplicate field") {
         Error::bad_field(
@@ -237,7 +237,7 @@ fn explain(path: &str, text: &str) -> Error {
     }
 }
 
-/// Returns the pointer of member `name`, whether or not `path` already ends there.
+/// Returns the pointer to the member `name`, whether or not `path` already ends there.
 fn below(path: &str, name: &str) -> String {
     let leaf = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
     if path.ends_with(&leaf) { path.to_owned() } else { format!("{path}{leaf}") }
@@ -250,7 +250,7 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self> {
-        // PostgreSQL can't hold it, and nothing that is looked for has it.
+        // PostgreSQL can't store a NUL character, and nothing that is searched for contains one.
         if parts.uri.query().is_some_and(|query| query.contains("%00")) {
             return Err(malformed("The query contains a NUL character."));
         }
@@ -319,7 +319,7 @@ pub struct List<T> {
 }
 
 impl<T> List<T> {
-    /// Builds a page from the `limit + 1` queried items.
+    /// Builds a page from the queried items, of which there are at most `limit + 1`.
     pub fn page(mut items: Vec<T>, paging: &Paging, cursor: impl Fn(&T) -> Cursor) -> Self {
         let more = items.len() > paging.size();
         items.truncate(paging.size());

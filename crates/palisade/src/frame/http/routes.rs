@@ -71,7 +71,7 @@ impl Routes {
         self
     }
 
-    /// Adds a `GET` route, which reads and changes nothing.
+    /// Adds a `GET` route, which only reads.
     #[must_use]
     pub fn get<H, T>(self, path: &str, access: Access, handler: H) -> Self
     where
@@ -160,7 +160,7 @@ impl Routes {
         self
     }
 
-    /// Names a refusal of the route that was just added, if its line and signature don't show it.
+    /// Adds a refusal to the route that was just added: one that its line and its handler's signature don't show.
     #[must_use]
     pub fn or(mut self, kind: Kind, code: &'static str) -> Self {
         if let Some(route) = self.routes.last_mut() {
@@ -208,7 +208,7 @@ where
                     let mut response = if parts.method.is_safe() {
                         self.handler.call(Request::from_parts(parts, body), app).await
                     } else {
-                        // Apart: what a repeat needs would make every request's future larger.
+                        // Boxed separately: the state for a repeat would make the future of every request larger.
                         Box::pin(again::call(self.handler, parts, body, app)).await
                     };
                     for (name, value) in

@@ -56,7 +56,7 @@ impl Standing {
             policy.push_str(&reports.directives);
             headers.insert(REPORTING_ENDPOINTS, reports.endpoints.clone());
         }
-        // What isn't a header value is stricter left out: the API's policy allows nothing.
+        // If the policy isn't a valid header value, the stricter policy of the API stays, which allows nothing.
         if let Ok(policy) = HeaderValue::from_str(&policy) {
             headers.insert(CONTENT_SECURITY_POLICY, policy);
         }

@@ -1,4 +1,4 @@
-//! Determines whether this process or other programs keep the cores busy.
+//! Determines whether other work of this process, rather than other programs, keeps the cores busy.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -46,11 +46,13 @@ impl OwnLoad {
         Self { cores, used, at: now(), before: used(), is_little: false }
     }
 
-    /// Returns whether the process has done little besides hashing since the last measurement.
+    /// Returns whether the process did little besides hashing in the most recently measured period. Returns `false` if
+    /// this is not known.
     pub(super) fn is_little(&mut self, hashers: &Hashers) -> bool {
         let lasted = now().saturating_duration_since(self.at);
         if lasted >= MEASURED_OVER {
-            // The threads first: what they do meanwhile counts as something else, never the other way round.
+            // The hashing threads are measured first: what they do between the two measurements counts as other work,
+            // and other work never counts as hashing.
             let hashed = hashers.ran();
             let used = (self.used)();
             let beside = used.zip(hashed).map(|(used, hashed)| used.saturating_sub(hashed));

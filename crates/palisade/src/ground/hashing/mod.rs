@@ -5,7 +5,7 @@
 //! - The threads run at low priority, so every other request stays fast while passwords are hashed.
 //! - A flood of other requests doesn't stop all sign-ins: if no work is finished for some time, a helper thread does
 //!   one piece of work at normal priority and then rests four times as long. A thread that gets hardly any CPU time
-//!   takes no more work until it can get enough, and the helper repeats the work that the thread is stuck on.
+//!   takes no more work until it can get enough, and the helper repeats work on which a thread is stuck.
 //! - Other programs on the same cores don't stop all sign-ins either: while this process does little else, the helper
 //!   steps in much sooner and doesn't rest.
 //! - The queue is bounded, in total and per group of callers. Work that does not fit is refused immediately, with an
@@ -113,10 +113,11 @@ pub struct Setup<S> {
 pub struct Help {
     /// The helper steps in if work is waiting and none has been finished for this long (a quarter of it if a known
     /// device is waiting, or immediately if all threads give way), or if a thread has been working on one piece for
-    /// this long.
+    /// this long, or for five times the average CPU time of a piece if that is longer.
     pub starved_after: Duration,
-    /// Like `starved_after`, but for when other programs keep the cores busy and this process does little besides
-    /// hashing.
+    /// Replaces `starved_after`, if it is shorter, while other programs keep the cores busy and this process does
+    /// little besides hashing. Known devices don't shorten it. The effective value is at least twice the average CPU
+    /// time of a piece of work.
     pub crowded_after: Duration,
     /// Returns the CPU time that this process has used so far, or `None` if it is not known.
     pub core_time: fn() -> Option<Duration>,
@@ -141,9 +142,9 @@ struct Shared<S> {
     setup: Setup<S>,
     queue: Mutex<Queue<S>>,
     changed: Condvar,
-    /// Wakes the helper thread when new work is waiting.
+    /// Wakes the helper thread, when new work is waiting, a thread gives way or the pool stops.
     waiting: Condvar,
-    /// Wakes the threads that give way, also when new work is waiting.
+    /// Wakes the threads that give way, when new work is waiting, scratch values must be dropped or the pool stops.
     resting: Condvar,
     /// Scratch values that are not in use.
     spare: Mutex<Vec<S>>,
@@ -184,7 +185,7 @@ impl<S> Shared<S> {
         if !kept.is_zero() {
             return wait(woken, queue, Some(kept));
         }
-        // Outside the lock: it takes a while.
+        // Outside the lock: dropping the values takes a while.
         drop(queue);
         let spare = std::mem::take(&mut *self.spare());
         drop(spare);
@@ -204,7 +205,7 @@ impl<S> Shared<S> {
         self.resting.notify_all();
     }
 
-    /// Wakes threads to watch the spare scratch values, because there may be more of them now.
+    /// Wakes threads so that they drop the spare scratch values in time, because there may be more of them now.
     fn nothing_waits(&self) {
         self.changed.notify_one();
         self.resting.notify_one();
@@ -258,7 +259,7 @@ impl<S: Send + 'static> WorkPool<S> {
     /// Returns [`NotDone::Busy`] if [`run`](Self::run) would return it at this moment. If the queue can't be checked
     /// immediately, this returns `Ok`, and `run` decides.
     pub fn check_capacity(&self, caller: Caller) -> Result<(), NotDone> {
-        // A thread that was put aside while it holds the lock must not hold up everyone who only asks.
+        // A thread that is suspended while it holds the lock must not delay callers that only check.
         match self.shared.queue.try_lock() {
             Ok(queue) => queue.check_capacity(caller),
             Err(TryLockError::Poisoned(queue)) => queue.into_inner().check_capacity(caller),
@@ -273,7 +274,7 @@ impl<S: Send + 'static> WorkPool<S> {
 
     /// Runs `work` on one of the threads and returns its result.
     ///
-    /// If a thread gets stuck, the helper thread repeats its work, so `work` must not change anything except its
+    /// If a thread gets stuck, the helper thread repeats its work, so `work` must not change anything except the
     /// scratch value. Dropping the returned future before the work has begun removes the work from the queue.
     ///
     /// # Errors
@@ -287,7 +288,7 @@ impl<S: Send + 'static> WorkPool<S> {
         let (answer, answered) = oneshot::channel();
         let answer = Mutex::new(Some(answer));
         let job: Job<S> = Arc::new(move |scratch| {
-            // No one works for someone who has gone, nor for an answer that was given.
+            // The caller has given up, or already has the result of another run.
             if lock(&answer).as_ref().is_none_or(oneshot::Sender::is_closed) {
                 return Ok(());
             }

@@ -274,7 +274,7 @@ impl<S> Queue<S> {
         self.giving_way == self.threads
     }
 
-    /// Returns how long no work has been done. Zero while work is in progress.
+    /// Returns how long ago work was last done. Zero while work is in progress.
     pub(super) fn idle_for(&self) -> Duration {
         if self.running.is_empty() {
             now().saturating_duration_since(self.progress)
@@ -301,7 +301,7 @@ impl<S> Queue<S> {
         self.known.has_work()
     }
 
-    /// Returns since when work has been waiting without any being finished.
+    /// Returns the time since which work has been waiting without any being finished.
     pub(super) fn stalled_since(&self) -> Option<Instant> {
         self.has_work().then_some(self.progress)
     }

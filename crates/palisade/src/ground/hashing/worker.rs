@@ -7,7 +7,7 @@ use super::queue::Taken;
 use super::{Help, Shared, wait};
 use crate::runtime::leave_core;
 
-/// The increase in the niceness of the threads, which is the maximum. It matters if the policy below isn't available.
+/// The increase in the niceness of the threads, which is the maximum. It matters if `SCHED_IDLE` isn't available.
 const NICENESS: i32 = 19;
 
 /// Runs jobs until the pool is stopped.
@@ -33,7 +33,7 @@ fn run<S>(shared: &Shared<S>, taken: Taken<S>) -> CoreTime {
     let done = (taken.job)(&mut scratch);
     let took = now().saturating_duration_since(started);
     let mut spare = shared.spare();
-    // What a panic left behind isn't used again, and one for each thread is enough to keep.
+    // A scratch value left behind by a panic isn't reused, and one value for each thread is enough.
     if done.is_ok() && spare.len() < shared.setup.threads {
         spare.push(scratch);
     }
@@ -126,8 +126,8 @@ impl CoreTime {
         }
     }
 
-    /// Returns whether the time is long enough to be meaningful. A thread that wakes another is often suspended for a
-    /// moment.
+    /// Returns whether the time is long enough to be meaningful. A shorter time is not, because a thread that wakes
+    /// another is often suspended for a moment.
     pub(super) fn tells(self) -> bool {
         self.ran + self.waited > LOOK
     }
@@ -150,8 +150,8 @@ const CROWDED: u32 = 2;
 /// The maximum time that the helper thread waits before it checks again what keeps the cores busy.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Does a piece of work at normal priority whenever the other threads make no progress: one that is waiting while
-/// nothing is finished, or, for a second time, one taken long ago.
+/// Does a piece of work at normal priority whenever the other threads make no progress: waiting work if nothing is
+/// being finished, or work that another thread took long ago and has not finished.
 ///
 /// SECURITY: at their low priority, the other threads get hardly any time on a core that other work, such as refusals,
 /// keeps busy. Without this thread, no one could sign in (test: work_goes_on_when_the_threads_get_nowhere).
@@ -163,7 +163,7 @@ pub(super) fn help_out<S>(shared: &Shared<S>, help: Help) {
     while let Some(taken) = neglected(shared, help, &mut load, rested) {
         let rest = run(shared, taken).ran * REST;
         let alone = load.is_little(&shared.hashers);
-        // Nothing of ours is in need of the rest.
+        // No other work of this process needs the core.
         rested = if alone { now() } else { now() + rest };
         shared.nothing_waits();
     }
@@ -189,7 +189,7 @@ fn neglected<S>(
             (false, false) => help.starved_after / sooner,
         };
         let stalled = queue.stalled_since().map(|since| since + patience);
-        // Not what only takes long.
+        // Work that merely takes long is not stuck.
         let stuck_after =
             if crowded { for_others } else { help.starved_after.max(queue.cost() * LEAST) };
         let stuck = queue.oldest_running().map(|since| since + stuck_after);

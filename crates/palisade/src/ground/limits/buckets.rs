@@ -143,7 +143,7 @@ struct Shard {
     room: usize,
     /// For each key, the time at which it will owe nothing.
     clear_at: HashMap<LimitKey, Nanos>,
-    /// Every stored key once, in the order in which they are checked for removal.
+    /// Every stored key once, in the order in which the keys are checked for removal.
     to_sweep: VecDeque<LimitKey>,
     /// The bucket shared by all keys for which there is no room.
     overflow: Nanos,
@@ -184,8 +184,8 @@ impl Shard {
     fn sweep(&mut self, now: Nanos) {
         for _ in 0..SWEPT_PER_NEW_KEY {
             let Some(key) = self.to_sweep.pop_front() else { return };
-            // SECURITY: a key that still owes stays, however many new ones press in
-            // (test: rotating_keys_resets_nobody_and_takes_bounded_memory).
+            // SECURITY: a key that still owes stays, however many new ones arrive (test:
+            // rotating_keys_resets_nobody_and_takes_bounded_memory).
             if self.clear_at.get(&key).is_some_and(|clear_at| *clear_at > now) {
                 self.to_sweep.push_back(key);
             } else {

@@ -37,8 +37,8 @@ fn seconds(span: Duration) -> u64 {
     whole.min(LARGEST_INTEGER)
 }
 
-/// Builds a string with parameters (RFC 9651 sections 3.1.2 and 3.3.3), which can contain only printable ASCII. Most
-/// responses to signed-in clients have two of these, so the text is built directly.
+/// Builds a string with parameters (RFC 9651 sections 3.1.2 and 3.3.3), which can contain only printable ASCII. The
+/// response to every request with an API key has two of these, so the text is built directly.
 fn field(name: &str, parameters: [(char, u64); 2]) -> String {
     let mut out = String::with_capacity(64);
     out.push('"');
@@ -51,7 +51,7 @@ fn field(name: &str, parameters: [(char, u64); 2]) -> String {
     out.push('"');
     for (parameter, value) in parameters {
         out.extend([';', parameter, '=']);
-        // Memory takes whatever is written.
+        // Writing to a string can't fail.
         let _ = write!(out, "{value}");
     }
     out

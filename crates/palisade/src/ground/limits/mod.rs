@@ -1,4 +1,4 @@
-//! Rate limits: how often an IP address or an account may do something.
+//! Rate limits: how often an IP address, an account or an API key may do something.
 //!
 //! The algorithm is the generic cell rate algorithm: each key has one number, the time at which its limit is fully
 //! available again. A rule allows `burst` attempts in a row and refills evenly over `per`.
@@ -95,7 +95,7 @@ pub struct Decision {
 
 /// A rate limiter, which counts attempts by rule and key.
 pub struct Limiter {
-    /// By name.
+    /// Sorted by name.
     in_force: Vec<EffectiveRule>,
     /// In the same order as `in_force`.
     rules: Vec<&'static Rule>,
@@ -116,8 +116,8 @@ impl Limiter {
     pub fn with_capacity(rules: impl IntoIterator<Item = EffectiveRule>, keys: usize) -> Self {
         let mut in_force: Vec<EffectiveRule> = rules.into_iter().collect();
         in_force.sort_by_key(|rule| rule.rule.name);
-        // SECURITY: one count for a name, wherever its rule stands
-        // (test: a_rule_that_is_listed_twice_is_counted_once).
+        // SECURITY: one count for each name, even if several rules have it (test:
+        // a_rule_that_is_listed_twice_is_counted_once).
         in_force.dedup_by_key(|rule| rule.rule.name);
         let buckets = in_force.iter().map(|rule| Buckets::new(rule, keys)).collect();
         let rules = in_force.iter().map(|rule| rule.rule).collect();
@@ -137,7 +137,7 @@ impl Limiter {
     }
 
     fn place(&self, rule: &'static Rule) -> Option<usize> {
-        // By where it stands first, which nearly always finds it; a constant may stand in several places.
+        // First by address, which nearly always finds the rule; a constant can have several addresses.
         let same = self.rules.iter().position(|known| std::ptr::eq(*known, rule));
         same.or_else(|| self.rules.binary_search_by_key(&rule.name, |known| known.name).ok())
     }

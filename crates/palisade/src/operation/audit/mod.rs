@@ -2,8 +2,9 @@
 //!
 //! # Promises
 //!
-//! - Verification finds any change, deletion, insertion or swap of records that was made without the root key, and
-//!   reports the first bad record.
+//! - Verification finds any change, deletion, insertion or swap of chained records, and any change or insertion of
+//!   records that aren't chained yet, that was made without the root key. It reports the first bad record.
+//!   `docs/audit.md` lists what it doesn't detect, such as an older copy of the whole database.
 //! - A personal key that is missing without a recorded erasure is reported.
 //! - Users see what they did and what was done to them, but not the personal details of others, such as the IP address
 //!   of an administrator.

@@ -1,7 +1,8 @@
 //! Verification of the whole log.
 //!
 //! The records are read page by page outside any transaction, so verifying a log of any length takes little memory and
-//! blocks nothing. Records chained in the meantime have positions above the head with which the verification began.
+//! blocks nothing. Records chained in the meantime have positions above the head with which the verification began, so
+//! they are left to the next verification.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +30,7 @@ pub struct Fault {
     pub id: Option<Uuid>,
     /// A sentence that describes the fault.
     pub detail: String,
-    /// The number of valid records before it.
+    /// The number of valid records before the fault.
     pub good: i64,
 }
 
@@ -45,7 +46,7 @@ pub async fn verify(db: &ReadDb, keys: &AuditKeys) -> Result<std::result::Result
     })
 }
 
-/// The first record whose chain value doesn't match. The records after it show what this means.
+/// The first record whose chain value doesn't match. The records after it show what was done.
 struct Misfit {
     index: i64,
     id: Option<Uuid>,
@@ -143,7 +144,7 @@ impl Walk<'_> {
                 return Ok(Some(self.fault(FaultKind::Inserted, Some(position), id, detail)));
             }
             None => {
-                let detail = "the column position can't be read";
+                let detail = "the column `position` can't be read";
                 return Ok(Some(self.fault(FaultKind::Edited, index, id, detail)));
             }
         }
@@ -166,7 +167,7 @@ impl Walk<'_> {
                 misfit.values = misfit.values.saturating_add(1);
                 None
             }
-            // The records are all in their places: values of the chain alone were written.
+            // All records are in their places, so only chain values were changed.
             (Some(_), true) => self.values_written(),
         })
     }
@@ -237,8 +238,8 @@ impl Walk<'_> {
         Ok(record.is_some())
     }
 
-    /// Compares the end of the chain with the head of the log, which also explains an earlier chain value that didn't
-    /// match.
+    /// Compares the end of the chain with the head of the log. The result also explains an earlier chain value that
+    /// didn't match.
     fn ended(&mut self, head: std::result::Result<Head, Finding>) -> Option<Fault> {
         let head = head.ok()?;
         let same = secret::constant_time_eq(&self.at.chain, &head.chain);
@@ -259,7 +260,7 @@ impl Walk<'_> {
     fn values_written(&self) -> Option<Fault> {
         let misfit = self.misfit.as_ref()?;
         let (kind, detail) = if misfit.values == 1 {
-            (FaultKind::Edited, "the column chain was changed")
+            (FaultKind::Edited, "the column `chain` was changed")
         } else {
             (FaultKind::Rehashed, "chain values were rewritten from here on")
         };
@@ -274,7 +275,7 @@ impl Walk<'_> {
         }
         let (index, id) = (Some(misfit.index), misfit.id);
         if fault.kind == FaultKind::Cut {
-            // As many are missing at the end as were closed up over.
+            // Records were deleted and the later ones renumbered, so as many positions are missing at the end.
             let detail = "a record is missing before this one";
             self.fault(FaultKind::Deleted, index, id, detail)
         } else {

@@ -57,8 +57,9 @@ const SCRIPT: Asset = Asset {
 const STYLE: Asset =
     Asset { media_type: "text/css; charset=utf-8", body: include_str!("../../pages/docs.css") };
 
-/// The description of the API that this app serves. It is generated on the first request, because most servers start
-/// more often than they receive such a request, and the process would keep the memory that generating it takes.
+/// The description of the API that this app serves. It is generated when it is first requested and not at the start,
+/// because most servers start more often than they receive such a request, and generating it takes memory that the
+/// process keeps.
 pub struct Document {
     text: OnceLock<Bytes>,
     write: Box<dyn Fn() -> String + Send + Sync>,
@@ -82,7 +83,7 @@ impl IntoResponse for Described {
 
 impl Describe for Described {
     fn describe(handler: &mut Description) {
-        // What describes the API is no part of it.
+        // The description isn't part of the API that it describes.
         handler.for_people();
     }
 }

@@ -34,20 +34,27 @@ pub(super) fn routes() -> Routes {
         .put("/{id}/grants/{subject}", SIGNED_IN.keys(), give)
         .summary(
             "Grants a subject exactly the given actions on a resource.\n\nYou need `share` on the \
-             resource, and can grant only actions that you hold, for no longer than you hold them. \
-             With the permission `resources:write`, you can grant any action.",
+             resource. You can grant only actions that you hold, for no longer than you hold \
+             them, and can replace only actions that you hold for at least as long as the \
+             subject. With the permission `resources:write`, you can grant any action. An API \
+             key needs this permission.",
         )
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "grants.no_such_subject")
         .delete("/{id}/grants/{subject}", SIGNED_IN.keys(), take)
-        .summary("Withdraws every action that a subject was granted on a resource.")
+        .summary(
+            "Withdraws every action that a subject was granted on a resource.\n\nYou need \
+             `share` on the resource, and must hold each of the actions for at least as long as \
+             the subject. With the permission `resources:write`, you can withdraw any action. An \
+             API key needs this permission.",
+        )
         .or(Kind::Denied, "access.exceeds_own")
         .and(
             Routes::at("/access")
                 .post("/check", SIGNED_IN.keys(), check)
                 .summary(
                     "Checks whether a subject may perform an action on a resource.\n\nTo check \
-                     another subject, you need the permission `resources:read`.",
+                     another user or a role, you need the permission `resources:read`.",
                 )
                 .or(Kind::Denied, "access.denied"),
         )
@@ -131,7 +138,7 @@ fn word<T>(
 const NAME: &str = "Use 1 to 50 characters: lowercase letters, digits, - and _, starting with a \
                     letter.";
 
-/// Refuses a caller who may neither see nor share the grants on a resource, as if the resource didn't exist.
+/// Refuses a caller who may neither see the grants on a resource nor share it, as if the resource didn't exist.
 async fn may_look(app: &App, caller: &Caller, resource: &Resource) -> Result<()> {
     let me = caller.signed_in()?;
     let may = me.permissions.contains(READ.name)
@@ -162,13 +169,13 @@ async fn may_change(
     }
     // SECURITY: (test: sharing_gives_only_what_the_sharer_holds)
     let Some(share) = own.get(SHARE).filter(|_| me.credential.kind.session) else {
-        // A key hands on nothing that it wasn't made for.
+        // An API key can't share: it can change grants only with the permission for all of them.
         return Err(Error::not_found());
     };
     let holds = |action: &str, until| own.get(action).is_some_and(|mine| lasts(*mine, until));
     let given = given_now(change, resource, subject).await?;
-    // SECURITY: a replaced grant is taken away for the time that it had left
-    // (test: sharing_removes_only_what_the_sharer_holds).
+    // SECURITY: replacing a grant withdraws it, so the caller must hold its actions for as long as it had left (test:
+    // sharing_removes_only_what_the_sharer_holds).
     let taken_is_held = given.iter().all(|(action, until)| holds(action, *until));
     // What is given ends no later than what its giver holds.
     let given_is_held = handed.actions.iter().all(|action| holds(action, handed.until));
@@ -227,8 +234,8 @@ async fn all(
     Ok(Json(Grants { items: list(&app, &resource).await?, next_cursor: None }))
 }
 
-/// Returns the holds of a change to a subject's grants. It depends on rights, but its route requires no permission, so
-/// the hold on roles isn't automatic.
+/// Returns the holds of a change to a subject's grants. Such a change depends on rights, but its route requires no
+/// permission, so the hold on roles isn't automatic.
 fn held_for(subject: &Subject) -> Vec<Hold> {
     subject.user().map(Hold::Shared).into_iter().chain([Hold::RolesShared]).collect()
 }
@@ -312,7 +319,7 @@ async fn check(
     let resource = Resource { kind, id };
     let because = match &subject {
         Subject::User(user) => {
-            // A user who can't sign in, or must set up a second factor first, may do what anyone may.
+            // A user who is disabled or deleted, or must set up a second factor first, may do only what anyone may.
             let may_act = |user: &Arc<User>| !user.disabled && !user.must_enrol(&app);
             let user = users::current(&app, *user).await?.filter(may_act);
             because(&app, user.map(|user| user.id), &resource, &action).await?

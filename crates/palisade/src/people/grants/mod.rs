@@ -7,8 +7,9 @@
 //! # Promises
 //!
 //! - An action is allowed only if it is granted. An expired grant has no effect.
-//! - A user with `share` on a resource can grant only actions that they hold on it themselves, for no longer than they
-//!   hold them, and can withdraw only actions that they hold for at least as long.
+//! - A user with `share` on a resource, but without `resources:write`, can grant only actions that they hold on it
+//!   themselves, for no longer than they hold them, and can withdraw only actions that they hold for at least as long
+//!   as the subject does.
 //! - A resource that the caller may not see looks like one that doesn't exist.
 //! - A grant ends when its user or role is deleted.
 //! - The resources on which a user may perform an action are found with one statement, which uses an index
@@ -146,7 +147,7 @@ pub async fn put(
 /// Withdraws everything that a subject was granted on a resource.
 ///
 /// # Errors
-/// Fails with 404, if the subject has no grants on the resource, or if the database fails.
+/// Fails with 404 if the subject has no grants on the resource, or if the database fails.
 pub async fn withdraw(change: &mut Change, resource: &Resource, subject: &Subject) -> Result<()> {
     if clear(change, resource, subject).await? == 0 {
         return Err(Error::not_found());
@@ -386,7 +387,7 @@ pub async fn visible(
 /// Deletes grants that have expired.
 async fn prune(app: &App) -> Result<()> {
     let upkeep = app.upkeep("expired grants are deleted");
-    // Asked twice: a grant may be extended between the two.
+    // The condition is repeated, because a grant may be extended after it is selected.
     let sql = "delete from grants where expires_at < $1 and id in
          (select id from grants where expires_at < $1 limit $2)";
     upkeep.in_batches(sql, args![app.clock.now()]).await?;

@@ -21,7 +21,7 @@ const PAGE: Page =
 
 async fn mailbox(State(app): State<App>, headers: HeaderMap) -> Result<Html> {
     let shown = app.state::<Post>().mailbox().ok_or_else(Error::not_found)?;
-    // SECURITY: a foreign name that was made to lead to this machine must not read it
+    // SECURITY: a page under a foreign name that resolves to this machine (DNS rebinding) must not read the mailbox
     // (test: the_mailbox_is_there_in_development_alone).
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);

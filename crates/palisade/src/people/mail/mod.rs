@@ -3,8 +3,8 @@
 //! # Promises
 //!
 //! - An email and its cause are committed together or not at all. A mail server that is down or slow, or that refuses
-//!   an email, never makes a request fail or wait. No email is lost: delivery is retried for three days, and an email
-//!   that could not be delivered is kept after that.
+//!   an email, never makes a request fail or wait. No email is lost silently: delivery is retried for three days. An
+//!   email that could not be delivered by then is recorded as an event, and is kept until 30 days after it was queued.
 //! - A queued email is sealed, and its content is erased once it is sent: neither recipients nor links can be read from
 //!   the table.
 //! - Links begin with `server.public_url`, whatever a request contains.

@@ -118,7 +118,7 @@ async fn send(app: &App, taken: &Taken) -> Result<(), String> {
         templates.find(&taken.template).ok_or("the template of the email no longer exists")?;
     let content =
         (template.prepare)(app, content).await.map_err(|error| error.code().to_owned())?;
-    // SECURITY: whatever wrote it, nothing is sent where no one can read it (test: a_service_account_never_signs_in).
+    // SECURITY: no email is sent to a service account, whatever queued it (test: a_service_account_never_signs_in).
     let reachable = |content: &Content| !content.to.as_deref().is_some_and(users::unreachable);
     let Some(content) = content.filter(reachable) else { return Ok(()) };
     let rendered = templates.render(app, template, &content)?;
@@ -145,7 +145,7 @@ async fn note(app: &App, taken: &Taken, problem: Option<String>) -> Result<()> {
         let pause = PAUSES.get(tries).or(PAUSES.last()).copied().unwrap_or(LEASE);
         let sql = "update outbox set next_try_at = $2, problem = $3 where id = $1";
         let args = args![taken.id, now.plus(pause), problem];
-        app.upkeep("an email will be tried again later").run(sql, args).await?;
+        app.upkeep("delivery of an email will be retried later").run(sql, args).await?;
         return Ok(());
     }
     let mut change = app.change(&Actor::system()).await?;
@@ -164,6 +164,6 @@ pub(super) async fn prune(app: &App) -> Result<()> {
     let before = app.clock.now().minus(KEPT_FOR);
     let sql = "delete from outbox where id in
          (select id from outbox where next_try_at is null and created_at < $1 limit $2)";
-    app.upkeep("emails that were sent long ago are deleted").in_batches(sql, args![before]).await?;
+    app.upkeep("old sent or failed emails are deleted").in_batches(sql, args![before]).await?;
     Ok(())
 }

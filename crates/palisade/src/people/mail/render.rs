@@ -67,7 +67,8 @@ impl EmailTemplates {
     /// Renders an email. The error is a message for the operator.
     ///
     /// # Errors
-    /// Returns an error if a template uses a value that doesn't exist, or has no subject.
+    /// Returns an error if the email has no recipient, or if a template uses a value that doesn't exist or has no
+    /// subject.
     pub fn render(
         &self,
         app: &App,

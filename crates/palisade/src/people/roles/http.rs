@@ -39,7 +39,9 @@ pub(super) fn routes() -> Routes {
         .or(Kind::Conflict, "roles.built_in")
         .delete("/{role}", needs(WRITE).fresh(), remove)
         .summary(
-            "Deletes a role and removes it from every user.\n\nYou must hold all its permissions.",
+            "Deletes a role and removes it from every user.\n\nYou must hold all permissions of \
+             the role. If the role has grants on resources, you must also hold the role itself or \
+             the permission `resources:write`.",
         )
         .or(Kind::Denied, "access.exceeds_own")
         .or(Kind::Conflict, "roles.built_in")
@@ -51,7 +53,11 @@ pub(super) fn routes() -> Routes {
         .and(
             Routes::at("/users/{id}/roles")
                 .put("/{role}", needs(users::WRITE).fresh(), give)
-                .summary("Gives a user a role.\n\nYou must hold all its permissions.")
+                .summary(
+                    "Gives a user a role.\n\nYou must hold all permissions of the role. If the \
+                     role has grants on resources, you must also hold the role itself or the \
+                     permission `resources:write`.",
+                )
                 .or(Kind::Denied, "access.exceeds_own")
                 .delete("/{role}", needs(users::WRITE).fresh(), take)
                 .summary("Removes a role from a user.")
@@ -120,7 +126,7 @@ fn known(app: &App, names: Vec<String>) -> Result<BTreeSet<String>> {
 
 fn description(text: Option<&str>) -> Result<Option<String>> {
     text.map(users::check_name).transpose().map_err(|_| {
-        let detail = "Use a description of 1 to 200 characters, without control characters.";
+        let detail = "Use a description of 1 to 200 characters, without invisible characters.";
         Error::bad_field("/description", "roles.bad_description", detail)
     })
 }
@@ -167,7 +173,7 @@ async fn remove(
     caller: Caller,
     Id(name): Id<RoleName>,
 ) -> Result<NoContent> {
-    // Before the lock that all roles share is taken.
+    // Looked up before the lock that all roles share is taken.
     find(&app, &name).await?.ok_or_else(Error::not_found)?;
     delete(app.change_holding(&caller.actor, &[Hold::Roles]).await?, &name).await?;
     Ok(NoContent)

@@ -3,8 +3,8 @@
 //! # Promises
 //!
 //! - The role `admin` holds every permission and can't be changed. All users have the role `user`.
-//! - Users can add to a role only permissions that they hold themselves, and can give only roles of which they hold
-//!   every permission.
+//! - Users can add to a role, or remove from it, only permissions that they hold themselves. They can give or delete
+//!   only roles of which they hold every permission and every other right.
 //! - A change takes effect on the next request in this process, and within 250 ms in every other process.
 //!
 //! The permissions of roles are loaded with each user. The slice `users` stores them (`users::set_role_permissions`).
@@ -63,7 +63,7 @@ const MOST_OF_A_USER: usize = 50;
 /// The maximum number of roles.
 const MOST: i64 = 1000;
 
-/// The name of a role: lowercase letters, digits, `-` and `_`, 50 characters at most.
+/// The name of a role: 1 to 50 lowercase letters, digits, `-` and `_`, starting with a letter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RoleName(String);
 
@@ -170,7 +170,7 @@ pub async fn find(app: &App, name: &RoleName) -> Result<Option<Role>> {
 /// Returns an error if the database fails.
 pub async fn find_now(change: &mut Change, name: &RoleName) -> Result<Option<Role>> {
     let app = change.app().clone();
-    // Touched, so that it can't be deleted or changed before this change is over.
+    // Touched, so that it can't be deleted or changed before this change ends.
     change
         .run("update roles set description = description where name = $1", args![name.as_str()])
         .await?;
@@ -225,8 +225,8 @@ pub async fn change(
     if role.name == ADMIN {
         return Err(built_in());
     }
-    // SECURITY: what is added must be held, and what is taken away too: else anyone who held it could be
-    // reached for a while (test: only_rights_that_are_held_are_given).
+    // SECURITY: the caller must hold what is added, and also what is removed. Otherwise, the caller could remove a
+    // permission for a while to act on the users who hold it (test: only_rights_that_are_held_are_given).
     let now: BTreeSet<String> = role.permissions.into_iter().collect();
     let wanted = permissions.unwrap_or_else(|| now.clone());
     let authority = Authority::of(&mut change).await?;
@@ -256,8 +256,8 @@ pub async fn delete(mut change: Change, name: &RoleName) -> Result<()> {
     }
     change.must_hold(Hold::Roles)?;
     let role = find_now(&mut change, name).await?.ok_or_else(Error::not_found)?;
-    // SECURITY: it is taken from everyone, those above the caller among them
-    // (test: only_rights_that_are_held_are_given).
+    // SECURITY: the role is taken from everyone, including users with more rights than the caller (test:
+    // only_rights_that_are_held_are_given).
     let authority = Authority::of(&mut change).await?;
     may_give(&mut change, &authority, &role).await?;
     users::strip_role(&mut change, name.as_str()).await?;
@@ -269,7 +269,7 @@ pub async fn delete(mut change: Change, name: &RoleName) -> Result<()> {
 }
 
 fn built_in() -> Error {
-    Error::new(Kind::Conflict, "roles.built_in", "This role is built in and can't be changed.")
+    Error::new(Kind::Conflict, "roles.built_in", "This can't be done with a built-in role.")
 }
 
 /// Gives a role to a user.
@@ -306,7 +306,7 @@ pub async fn revoke(mut change: Change, user: UserId, name: &RoleName) -> Result
 /// Checks the names of roles for a user to be created.
 ///
 /// # Errors
-/// Fails with `roles.unknown`, with the position in the list; `roles.too_many_roles`; `access.exceeds_own`; or if the
+/// Fails with `roles.unknown` and the position in the list; `roles.too_many_roles`; `access.exceeds_own`; or if the
 /// database fails.
 pub async fn check_for_new(change: &mut Change, names: &[String]) -> Result<()> {
     if names.is_empty() {
@@ -317,7 +317,7 @@ pub async fn check_for_new(change: &mut Change, names: &[String]) -> Result<()> 
         return Err(Error::bad_field("/roles", "roles.too_many_roles", detail));
     }
     let authority = Authority::of(change).await?;
-    // By name, so that two that name the same roles don't wait for each other.
+    // In the order of their names, so that two changes with the same roles can't deadlock.
     let mut numbered: Vec<(usize, &String)> = names.iter().enumerate().collect();
     numbered.sort_by_key(|(_, name)| *name);
     for (number, name) in numbered {

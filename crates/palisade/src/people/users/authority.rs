@@ -12,13 +12,14 @@ use crate::id::UserId;
 /// The authority of a caller. It covers the rights that the caller holds, and no others.
 #[derive(Clone, Debug)]
 pub enum Authority {
-    /// The operator, who may do everything.
+    /// The operator, or Palisade itself. Both may do everything.
     Operator,
     /// A signed-in user.
     User {
         /// The user's id.
         id: UserId,
-        /// Whether the user holds the role [`ADMIN`], which allows everything, including permissions added later.
+        /// Whether the user holds the role [`ADMIN`] and the credential in use has all of its permissions. The role
+        /// allows everything, including permissions added later.
         admin: bool,
         /// The roles that the user holds.
         roles: Vec<String>,
@@ -44,7 +45,7 @@ impl Authority {
         // SECURITY: (test: rights_that_were_taken_away_do_nothing_for_what_is_under_way)
         let user = find_now(change, id).await?.ok_or_else(bad_token)?;
         let permissions = match change.permissions() {
-            // What is yet to be proved with a second factor opens nothing.
+            // Until a required second factor is set up, the user has no permissions.
             _ if user.must_enrol(change.app()) => Arc::default(),
             Some(own) => Arc::new(own.intersection(&user.permissions).cloned().collect()),
             None => Arc::clone(&user.permissions),
@@ -88,7 +89,7 @@ impl Authority {
         permissions: impl IntoIterator<Item = &'a str>,
     ) -> Result<()> {
         let Self::User { admin, permissions: own, .. } = self else { return Ok(()) };
-        // SECURITY: anyone who holds every permission of today doesn't hold those of tomorrow
+        // SECURITY: a caller who holds every current permission doesn't hold those added later, which `admin` includes
         // (test: only_rights_that_are_held_are_given).
         let held = role != ADMIN && permissions.into_iter().all(|name| own.contains(name));
         if *admin || held { Ok(()) } else { Err(exceeds_own()) }
@@ -150,7 +151,7 @@ pub async fn find_manageable(change: &mut Change, target: UserId) -> Result<User
 /// Returns the authority of the actor and the user that a change acts on, if the actor holds each of the user's
 /// permissions.
 async fn judged(change: &mut Change, target: UserId) -> Result<(Authority, User)> {
-    // Else the user could be given more beside this change.
+    // Otherwise, a concurrent change could give the user more rights.
     change.must_hold(Hold::Alone(target)).or_else(|_| change.must_hold(Hold::Shared(target)))?;
     let target = find_now(change, target).await?.ok_or_else(Error::not_found)?;
     let authority = Authority::of(change).await?;
@@ -208,8 +209,8 @@ pub async fn stoppable(app: &App, caller: &Caller, target: UserId) -> Result<Use
     let me = caller.signed_in()?;
     let user = current(app, me.user).await?.ok_or_else(bad_token)?;
     let authority = Authority::by(&user, Arc::clone(&me.permissions));
-    // SECURITY: else the least of them could shut out those who would notice
-    // (test: every_act_on_another_user_asks_for_what_they_hold).
+    // SECURITY: otherwise, an administrator with few rights could lock out the administrators who would notice (test:
+    // every_act_on_another_user_asks_for_what_they_hold).
     authority.may_act_on(&target)?;
     Ok(target)
 }

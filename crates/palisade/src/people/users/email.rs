@@ -5,9 +5,9 @@
 //!
 //! # Promises
 //!
-//! - Email addresses that a person or a mail system could confuse with each other belong to the same account or are
-//!   refused.
-//! - Mail is sent only to the email address as its owner wrote it.
+//! - Email addresses that differ only in case, in Unicode form or in invisible characters belong to the same account or
+//!   are refused. Letters of different scripts that look alike are distinct.
+//! - Mail is sent to the email address as its owner wrote it, with the domain in ASCII, and never to the key.
 
 use unicode_normalization::UnicodeNormalization as _;
 
@@ -37,7 +37,7 @@ impl Email {
     /// Fails with `email.invalid` and a detail that states the broken rule.
     pub fn parse(text: &str) -> Result<Self, Broken> {
         let text = text.trim_matches(' ');
-        // Looked at before any work that grows with it.
+        // Checked before any work that grows with the length.
         if text.len() > MOST_BYTES {
             return broken("An email address can be at most 254 bytes long.");
         }
@@ -90,7 +90,7 @@ fn check_local(local: &str) -> Result<(), Broken> {
              and @ are not allowed.",
         );
     }
-    // A letter that only looks different (full width, ligature, long s) could be another's email.
+    // With a variant of a letter (full width, ligature, long s), an address could pass for another person's.
     if !local.nfkc().eq(local.chars()) {
         return broken(
             "Before the @, use plain characters, not variants like ligatures or full-width forms.",
@@ -122,8 +122,8 @@ fn ascii_domain(domain: &str) -> Result<String, Broken> {
 /// Folds the case of a text. Texts that are the same in upper case become the same, such as ı and i, or ß and ss.
 pub(super) fn fold(text: &str) -> String {
     let mut folded = text.to_owned();
-    // SECURITY: ẞ becomes ß first and only then ss: what could be folded further would be an account of its own beside
-    // the one that it is taken for (test:
+    // SECURITY: folding is repeated until nothing changes, because ẞ becomes ß first and only then ss. Two addresses
+    // that fold to the same text only after different numbers of steps would otherwise be two accounts (test:
     // folding_again_changes_nothing_and_all_forms_fold_alike_in_all_of_unicode).
     loop {
         let again = fold_once(&folded);
@@ -135,8 +135,8 @@ pub(super) fn fold(text: &str) -> String {
 }
 
 fn fold_once(text: &str) -> String {
-    // In parts: ᾳ with an accent becomes Αι, and the accent belongs to the first of them.
-    // Through lower case, where ẞ is the ß that becomes SS.
+    // Decomposed first: ᾳ with an accent becomes Αι, and the accent belongs to the first letter. Converted to lower
+    // case before upper case: ẞ becomes ß, which becomes SS.
     let lower: String = text.nfkd().flat_map(char::to_lowercase).collect();
     let upper: String = lower.chars().flat_map(char::to_uppercase).collect();
     let lower: String = upper.chars().flat_map(char::to_lowercase).collect();
@@ -210,15 +210,16 @@ mod tests {
         vec![text.to_lowercase(), lower, text.nfc().collect(), text.nfd().collect()]
     }
 
-    /// Those of a local part: compatibility forms, and upper case too, which are other names in a domain (ß and ss).
+    /// The forms of a local part: also compatibility forms and upper case, which would be different names in a domain
+    /// (ß and ss).
     fn local_forms(text: &str) -> Vec<String> {
-        // Case is turned in parts, so that no accent gets to another letter.
+        // The case is changed in the decomposed text, so that no accent moves to another letter.
         let upper = text.nfd().collect::<String>().to_uppercase();
         let compatible = vec![text.nfkc().collect(), text.nfkd().collect(), upper.to_lowercase()];
         [forms(text), compatible, forms(&upper), vec![upper]].concat()
     }
 
-    /// Every scalar value, also among what it may be joined with if there is anything to fold or to join about it.
+    /// Every scalar value. Those that fold to another text or combine with others also appear among other characters.
     fn all_of_unicode() -> impl Iterator<Item = String> {
         ('\0'..=char::MAX).flat_map(|c| {
             let alone = c.to_string();
@@ -261,7 +262,7 @@ mod tests {
         }
     }
 
-    /// Each form is refused or has the key of the first, and a key is the key of itself.
+    /// Asserts that each form is refused or has the same key as `text`, and that folding the key changes nothing.
     fn one_account(text: &str, forms: impl Iterator<Item = String>) {
         let Ok(email) = Email::parse(text) else { return };
         let again = Email::parse(email.as_str()).map(|again| again.key().to_owned());

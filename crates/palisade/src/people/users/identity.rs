@@ -14,8 +14,8 @@ use crate::id::UserId;
 /// identity. A kind of credential that proves more or allows less adjusts the result.
 ///
 /// # Errors
-/// Fails with `access.invalid_token`, if the user doesn't exist or is disabled, or if the database is needed and
-/// doesn't respond.
+/// Fails with `access.invalid_token` if the user doesn't exist or is disabled. Also returns an error if the database is
+/// needed and fails.
 pub async fn identity(app: &App, user: UserId, credential: Credential) -> Result<Identity> {
     let user = current(app, user).await?.filter(|user| !user.disabled).ok_or_else(bad_token)?;
     Ok(Identity {

@@ -60,7 +60,7 @@ struct Prefix {
 impl Prefix {
     fn new(query: &str) -> Self {
         let from = email::name_key(query.trim());
-        // Nothing that is written stands behind the last code point.
+        // No text sorts after the last code point.
         let to = format!("{from}\u{10ffff}");
         Self { from, to }
     }

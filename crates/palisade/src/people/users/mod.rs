@@ -4,8 +4,8 @@
 //!
 //! - In every process, cached data about a user is outdated at most until the next notice from the feed arrives.
 //! - The last administrator who can sign in can't be disabled or deleted, and can't lose the role.
-//! - A user can act on another user only while holding everything that the other user holds, and can give only rights
-//!   that they hold themselves ([`Authority`]).
+//! - To act on another user, a user must hold everything that the other user holds; to stop an account, only the
+//!   permissions. Users can give only rights that they hold themselves ([`Authority`]).
 //! - A service account never signs in, receives no email and doesn't count as the last administrator.
 //!
 //! Facts that other slices own and every request needs are stored in the user's row ([`set_factors`],
@@ -255,7 +255,7 @@ impl User {
         }
         let written = Written::new(&UserView::new(self, now))?;
         if self.locked_until.is_some_and(|until| until > now) {
-            // What it says ends by itself.
+            // Not cached, because the lock that it shows expires.
             return Ok(written);
         }
         Ok(self.written.get_or_init(|| written).clone())
@@ -265,7 +265,7 @@ impl User {
 /// The permissions of all modules, by name.
 pub struct AllPermissions(pub Arc<BTreeSet<String>>, pub Vec<Permission>);
 
-/// Checks a person's name: 1 to 200 characters, none of them a control character.
+/// Checks a person's name: 1 to 200 characters, none of them invisible.
 ///
 /// # Errors
 /// Fails with `name.invalid`.
@@ -273,7 +273,7 @@ pub fn check_name(text: &str) -> Result<String, Broken> {
     let name: String = text.trim().nfc().collect();
     let count = name.chars().count();
     if count == 0 || count > 200 || name.contains(is_unseen) {
-        let detail = "Use a name of 1 to 200 characters, without control characters.";
+        let detail = "Use a name of 1 to 200 characters, without invisible characters.";
         return Err(Broken::new("name.invalid", detail));
     }
     Ok(name)
@@ -324,8 +324,8 @@ pub async fn create(change: &mut Change, new: &NewUser) -> Result<Option<UserId>
     if made.is_none() {
         return Ok(None);
     }
-    // SECURITY: asked after the row is there: the insert may have waited for the change that set the email
-    // free, and its own snapshot is from before (test: an_email_is_reserved_while_its_change_commits).
+    // SECURITY: checked in a statement after the insert. The insert may have waited for the change that freed the email
+    // address, and its own snapshot is older than that change (test: an_email_is_reserved_while_its_change_commits).
     if is_reserved(change, &new.email).await? {
         change.run("delete from users where id = $1", args![id]).await?;
         return Ok(None);
@@ -351,7 +351,7 @@ async fn is_reserved(change: &mut Change, email: &Email) -> Result<bool> {
 /// Returns a user's current state, from memory if it is cached.
 ///
 /// # Errors
-/// Returns an error if the database is needed and doesn't respond.
+/// Returns an error if the database is needed and fails.
 pub async fn current(app: &App, id: UserId) -> Result<Option<Arc<User>>> {
     if let Cached::Known(user) = cache(app).get(&id) {
         return Ok(Some(user));
@@ -433,7 +433,7 @@ fn user(app: &App, row: UserRow) -> User {
     let permissions = if roles.iter().any(|role| role == ADMIN) {
         Arc::clone(existing)
     } else {
-        // What no module brings any more is no permission.
+        // A permission that no module declares any longer doesn't count.
         Arc::new(
             words(row.permissions).into_iter().filter(|name| existing.contains(name)).collect(),
         )

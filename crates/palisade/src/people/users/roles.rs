@@ -51,7 +51,7 @@ pub async fn grant_role(change: &mut Change, holder: Holder<'_>) -> Result<()> {
 /// Takes a role from a user.
 ///
 /// # Errors
-/// Fails with 404, if the user doesn't hold it; `users.last_admin`; or if the database fails.
+/// Fails with 404 if the user doesn't hold it; `users.last_admin`; or if the database fails.
 pub async fn revoke_role(change: &mut Change, holder: Holder<'_>) -> Result<()> {
     if holder.role == ADMIN {
         spare_last_admin(change, holder.user).await?;
@@ -113,7 +113,7 @@ fn roles_changed(change: &mut Change) {
 /// # Errors
 /// Fails with `users.last_admin`, or if the database fails.
 pub async fn spare_last_admin(change: &mut Change, id: UserId) -> Result<()> {
-    // Two such changes at once come one after the other.
+    // Two such changes run one after the other.
     change.must_hold(Hold::Administrators)?;
     type Admin = (UserId, Option<Timestamp>, Option<Timestamp>, Option<bool>);
     let admins: Vec<Admin> = change
@@ -133,13 +133,13 @@ pub async fn spare_last_admin(change: &mut Change, id: UserId) -> Result<()> {
         return Err(Error::new(
             Kind::Conflict,
             "users.last_admin",
-            "This is the last administrator who can sign in. Create another one first.",
+            "This is the last administrator who can sign in. Create another administrator first.",
         ));
     }
     Ok(())
 }
 
-/// Returns whether there is an administrator.
+/// Returns whether there is an administrator. Service accounts don't count.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -148,7 +148,7 @@ pub async fn has_admin(app: &App) -> Result<bool> {
     Ok(row.is_some())
 }
 
-/// Returns whether there is an administrator, read within a change.
+/// Returns whether there is an administrator, read within a change. Service accounts don't count.
 ///
 /// # Errors
 /// Returns an error if the database fails.

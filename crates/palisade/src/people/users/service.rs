@@ -1,4 +1,4 @@
-//! Service accounts: users for programs. They have roles and API keys, and cannot sign in.
+//! Service accounts: users for programs. They have roles and API keys, and can't sign in.
 
 use super::{CREATED, Email, NewUser, User, create, find, list};
 use crate::app::{Actor, App};
@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::http::{List, Paging};
 use crate::id::UserId;
 
-/// The domain of their email addresses. It is reserved, so mail can never reach one (RFC 6761 section 6.4).
+/// The domain of service accounts' email addresses. It is reserved, so mail never reaches them (RFC 6761 section 6.4).
 const DOMAIN: &str = "service.invalid";
 
 /// Returns whether this is the email address of a service account, to which no mail is ever sent.

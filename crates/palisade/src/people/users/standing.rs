@@ -8,7 +8,7 @@ use crate::audit_log;
 use crate::error::{Error, Result};
 use crate::id::UserId;
 
-/// Marks a user as disabled, in a change that also ends the sessions.
+/// Marks a user as disabled. The same change must also end the user's sessions.
 ///
 /// # Errors
 /// Fails with 404; `users.last_admin` for the last administrator who can sign in; or if the database fails.
@@ -41,14 +41,14 @@ pub async fn enable(mut change: Change, id: UserId) -> Result<()> {
     change.commit(ENABLED.about(id)).await
 }
 
-/// Returns whether this is the user's first sign-in if they may sign in now, or `None` if they may not, as for every
-/// service account. Holds the user until the change ends.
+/// If the user may sign in now, returns whether this is their first sign-in. Otherwise, and for every service account,
+/// returns `None`. Holds the user until the change ends.
 ///
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn may_sign_in(change: &mut Change, id: UserId) -> Result<Option<FirstTime>> {
     let now = change.now();
-    // SECURITY: whatever proves it, no one signs in to a service account (test: a_service_account_never_signs_in).
+    // SECURITY: no proof of identity signs in a service account (test: a_service_account_never_signs_in).
     let row: Option<(Option<Timestamp>,)> = change
         .maybe(
             "update users set email = email

@@ -7,7 +7,7 @@
 //! - Forwarded headers are used only when the connection itself comes from a trusted proxy. From any other peer they
 //!   have no effect, regardless of their content and number.
 //! - `X-Forwarded-For` and `Forwarded` (RFC 7239) are read from the right, the end that trusted proxies write, and only
-//!   as far as each hop is trusted. An entry that cannot be read ends the walk at the last hop that could be read.
+//!   as far as each hop is trusted. An entry that can't be read ends the walk at the last hop that could be read.
 //! - If both headers are present and do not name the same client, neither is trusted and the proxy's own IP address is
 //!   used: a proxy sets only one of them, so the other came from the client.
 //! - A scheme counts as `https` only if every proxy that states a scheme states `https`.
@@ -108,8 +108,8 @@ pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) ->
 /// encrypted.
 ///
 /// A trusted proxy must state `https` without contradiction: in every value of every `X-Forwarded-Proto` line and in
-/// every `proto` of `Forwarded`. This also applies if the proxy itself connects over TLS, because the client may not
-/// have used TLS.
+/// every `proto` of `Forwarded`. A proxy that itself connects over TLS may state nothing. If it states another scheme,
+/// that counts, because the client may not have used TLS.
 #[must_use]
 pub fn scheme(peer: IpAddr, tls: bool, headers: &HeaderMap, trusted: &TrustedProxies) -> Scheme {
     let said = if trusted.contains(peer) { said(headers) } else { Some(Said::default()) };
@@ -185,7 +185,7 @@ fn walk_x_forwarded_for(
         return None;
     }
     let hops = headers.get_all(X_FORWARDED_FOR).iter().rev().flat_map(|line| {
-        // A line that is not text is one hop that cannot be read.
+        // A line that is not text is one hop that can't be read.
         line.to_str().unwrap_or_default().rsplit(',').map(node_ip)
     });
     Some(walk(peer, hops, trusted))

@@ -66,7 +66,8 @@ impl Admission {
         }
     }
 
-    /// Returns a seat for a connection from `ip`, or `None` if the IP address or its network has used up its share.
+    /// Returns a seat for a connection from `ip`, or `None` if the IP address, its network or its block has used up its
+    /// share.
     pub(super) fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Seat> {
         let ip = if (self.exempt)(ip) { None } else { Some(ip) };
         let mut open = self.lock();
@@ -129,7 +130,7 @@ mod tests {
         Arc::new(Admission::new(&Limits { connections, ..Limits::default() }))
     }
 
-    /// As many as `ip` is given, one after the other.
+    /// Takes seats for `ip` until it gets no more. Returns how many it got.
     fn fill(admission: &Arc<Admission>, ip: &str, seats: &mut Vec<Seat>) -> usize {
         let before = seats.len();
         while let Some(seat) = admission.admit(ip.parse().unwrap()) {

@@ -35,7 +35,7 @@ impl Front {
     {
         let patience = Patience::new(&self.limits);
         let progress = Arc::new(Progress::new(Instant::now()));
-        // The timer only tells when a head is waited for; `Progress` holds the deadline.
+        // The timer only signals that the parser waits for a head; `Progress` holds the deadline.
         builder
             .http1()
             .timer(HeadTimer::new(Arc::clone(&progress)))

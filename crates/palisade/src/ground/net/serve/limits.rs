@@ -13,18 +13,18 @@ const SMALLEST_BUFFER: usize = 8 * 1024;
 /// The number of header lines up to which the parser allocates no memory.
 const HEADERS_ON_STACK: usize = 100;
 
-/// Decides which IP addresses are exempt from the limit per IP address.
+/// Decides which IP addresses are exempt from the limits per IP address and per network.
 pub type Exempt = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// The limits of the listener: connections, deadlines and sizes.
 #[derive(Clone)]
 pub struct Limits {
     /// The maximum number of open connections; more wait in the operating system's queue. A network (IPv4 /24, IPv6
-    /// /48) may have a quarter of those that are still free.
+    /// /48) may have a quarter of those that are still free, and an IPv6 /32 may have half of them.
     pub connections: usize,
     /// The maximum number of open connections per IP address, for IPv6 per /64 network; more are closed immediately.
     pub connections_per_ip: usize,
-    /// IP addresses that are exempt from `connections_per_ip`. Loopback by default.
+    /// IP addresses that are exempt from `connections_per_ip` and from the shares of networks. Loopback by default.
     pub exempt: Exempt,
     /// How long a TLS handshake may take.
     pub tls_handshake_timeout: Duration,
@@ -35,7 +35,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// How long the peer may go without reading any more of a response.
     pub write_timeout: Duration,
-    /// The maximum size of a request's head in HTTP/1.1, at least 8 KiB, and of a header list in HTTP/2.
+    /// The maximum size of a request's head in HTTP/1.1, and of a header list in HTTP/2. In HTTP/1.1, values below 8
+    /// KiB count as 8 KiB.
     pub max_header_bytes: u32,
     /// The maximum number of header lines in HTTP/1.1.
     pub max_headers: usize,

@@ -14,8 +14,8 @@
 //! - The service ([`Refuse`]) responds to requests that the listener itself refuses, as it does to any other request.
 //!   The only exception is an HTTP/2 header list of more than four times the limit.
 //! - A failure to accept a connection never ends the server, whether a peer or the operating system causes it.
-//! - When the server stops, no new connection is accepted, idle ones are closed, and requests that have begun are
-//!   finished within the drain time.
+//! - When the server stops, no new connection is accepted, idle ones are closed, and requests that have begun get the
+//!   drain time to finish.
 
 mod admission;
 mod connection;
@@ -189,7 +189,7 @@ pub async fn serve<S: Handler>(
         }
     }
     drop(listener);
-    // The receivers live in the connections; with none left no one needs to know.
+    // This can't fail: `front` still holds a receiver.
     let _ = stopping.send(true);
     Ok(finish(connections, drain).await)
 }
@@ -273,7 +273,7 @@ impl Front {
 
     /// Serves one connection until it ends.
     async fn converse<S: Handler>(&self, stream: TcpStream, ends: Ends, service: S) {
-        // Without it answers only come later; a broken socket shows on the first read.
+        // If this fails, responses only arrive later, and a broken socket shows on the first read.
         let _ = stream.set_nodelay(true);
         let Some(tls) = &self.tls else {
             return self.drive(stream, self.builder.clone(), ends, service).await;
@@ -329,7 +329,7 @@ impl Front {
             let answer = written(service.refuse(&connection, refused), bodiless);
             stream.write_all(&answer).await?;
             stream.shutdown().await?;
-            // Closing on unread bytes would take the answer back.
+            // Closing the connection with unread bytes would reset it, and the peer would lose the response.
             let mut rest = stream.take(LARGEST_REST);
             tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
         };

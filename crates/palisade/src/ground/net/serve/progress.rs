@@ -2,9 +2,9 @@
 //!
 //! HTTP/1.1 has four phases: *opening* (the protocol is not known yet), *head* (a request's head is being received),
 //! *waiting* (for the first byte of the next head) and *busy*. The parser requests a timer whenever it starts to wait
-//! for a head and drops it when the head is complete, which marks the phases. The stream detects the first byte and
-//! writes that get stuck. It also keeps the bytes of the head for later checks and replaces the parser's own responses.
-//! HTTP/2 is busy from its preface on and is monitored with pings.
+//! for a head and drops it when the head is complete, which marks the phases. The stream detects the first byte of a
+//! head, and stuck writes. It also keeps the bytes of the head for later checks and replaces the parser's own
+//! responses. HTTP/2 is busy from its preface on and is monitored with pings.
 
 use std::io;
 use std::pin::Pin;
@@ -213,8 +213,8 @@ impl Timer for HeadTimer {
     }
 }
 
-/// A head that the parser waits for; it is complete when this is dropped. It never wakes the task: the connection's own
-/// check does that.
+/// A head that the parser waits for. When this value is dropped, the head is complete. The value never wakes the task:
+/// the connection's own check does that.
 struct AwaitedHead(Arc<Progress>);
 
 impl Future for AwaitedHead {
@@ -378,7 +378,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         ready!(outcome)?;
         if self.progress.refused.load(Ordering::Relaxed) {
             if self.progress.phase() == BUSY {
-                // From here on it has the time of a head.
+                // From now on, the peer has as much time as for a head.
                 self.progress.enter(HEAD, self.progress.elapsed());
             }
             ready!(self.linger(cx));

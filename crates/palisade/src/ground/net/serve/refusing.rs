@@ -47,7 +47,7 @@ pub trait Refuse {
 pub(super) struct Head<'a>(pub(super) &'a [u8]);
 
 impl<'a> Head<'a> {
-    /// Returns the lines of the head, up to the blank line.
+    /// Returns the lines from the request line on, without their ends. They include the blank line and what follows it.
     fn lines(self) -> impl Iterator<Item = &'a [u8]> {
         self.begun().split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end)
     }
@@ -71,17 +71,18 @@ impl<'a> Head<'a> {
         self.lines().skip(1).take_while(|line| !line.is_empty()).filter_map(move |line| {
             let colon = line.iter().position(|byte| *byte == b':')?;
             let (found, value) = line.split_at_checked(colon)?;
-            // A name before a blank is no name; the parser refuses it, and here it must not hide.
+            // The parser refuses a name with whitespace around it, but here such a header must not be overlooked.
             let same = found.trim_ascii().eq_ignore_ascii_case(name.as_bytes());
             same.then(|| value.get(1..).unwrap_or_default().trim_ascii())
         })
     }
 
-    /// Returns whether this is the whole head of `request`, and not the rest of a head that arrived with another
-    /// request. Applies to a head without Content-Length, a header that the parser may drop.
+    /// Returns whether this is the whole head of `request`, and not the rest of a head whose beginning arrived with
+    /// another request. Call it only for a head without Content-Length: the parser may drop that header, and the
+    /// numbers of headers would differ.
     fn is_of<B>(self, request: &Request<B>) -> bool {
         let rest = self.begun().strip_prefix(request.method().as_str().as_bytes());
-        // A rest lacks the line that it began in, though it may look like a request line itself.
+        // The first line of a rest isn't counted, even if it looks like a request line, so a rest has too few headers.
         let headers = self.lines().skip(1).take_while(|line| !line.is_empty()).count();
         rest.is_some_and(|rest| rest.starts_with(b" "))
             && headers == request.headers().len()
@@ -182,7 +183,7 @@ pub(super) fn not_tls() -> Error {
 pub(super) fn judge<B>(request: &Request<B>, head: Head<'_>, most: usize) -> Result<(), Error> {
     match request.version() {
         Version::HTTP_2 => {
-            // The parser of HTTP/1.1 has counted already.
+            // For HTTP/1.1, the parser already limits the size of the headers.
             let size = |(name, value): (&axum::http::HeaderName, &axum::http::HeaderValue)| {
                 name.as_str().len() + value.len() + HEADER_OVERHEAD
             };
@@ -203,14 +204,14 @@ fn framing<B>(request: &Request<B>, head: Head<'_>) -> Result<(), Error> {
     if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
         return Err(other_coding());
     }
-    // The parser drops Content-Length beside Transfer-Encoding; only the bytes still tell.
+    // The parser drops Content-Length if there is a Transfer-Encoding. Only the received bytes still show it.
     if request.headers().contains_key(CONTENT_LENGTH)
         || head.values("content-length").next().is_some()
     {
         return Err(malformed("Send Content-Length or Transfer-Encoding, not both."));
     }
-    // SECURITY: a head of which the first part is not kept may have held a length
-    // (test: a_head_that_began_with_the_request_before_hides_no_length).
+    // SECURITY: if the first part of a head was not kept, that part may have contained a Content-Length (test:
+    // a_head_that_began_with_the_request_before_hides_no_length).
     if !head.is_of(request) {
         return Err(malformed(
             "Wait for the previous response before you send a request with Transfer-Encoding.",
@@ -219,8 +220,10 @@ fn framing<B>(request: &Request<B>, head: Head<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// SECURITY: a proxy may have checked a request under one host name while it is served under another (test:
-/// a_request_names_one_host).
+/// Checks that a request names exactly one host. HTTP/1.0 requests may name none.
+///
+/// SECURITY: otherwise, a proxy could check a request under one host name, and this server could serve it under another
+/// (test: a_request_names_one_host).
 fn host<B>(request: &Request<B>) -> Result<(), Error> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let named = request.uri().authority();
@@ -256,8 +259,8 @@ fn host<B>(request: &Request<B>) -> Result<(), Error> {
     }
 }
 
-/// Returns whether the host is a name or an IPv4 address, with or without a port, as in nearly every request. It then
-/// needs no further checks.
+/// Returns whether the host is a name or an IPv4 address, without a port or with one of at most four digits, as in
+/// nearly every request. Such a host needs no further checks.
 fn is_usual(host: &[u8]) -> bool {
     let (name, port) = match host.iter().position(|byte| *byte == b':') {
         Some(colon) => (host.get(..colon), host.get(colon + 1..)),

@@ -31,7 +31,7 @@ pub enum TlsError {
     NoCertificate(PathBuf),
     /// The key does not belong to the chain's first certificate.
     Mismatch(PathBuf, PathBuf),
-    /// The TLS library refuses them.
+    /// The TLS library refuses the certificate or the key.
     Refused(rustls::Error),
 }
 
@@ -72,12 +72,12 @@ impl std::error::Error for TlsError {
     }
 }
 
-/// Reads a PEM chain, the server's own certificate first, and its PEM private key, and sets up TLS
-/// 1.2 and 1.3 for HTTP/2 and HTTP/1.1.
+/// Reads a certificate chain in PEM, which begins with the server's own certificate, and the private key of that
+/// certificate in PEM. Sets up TLS 1.2 and 1.3 for HTTP/2 and HTTP/1.1.
 ///
 /// # Errors
-/// Returns an error if a file cannot be read or is not of the expected kind, when other users of the system may read
-/// the key, or when key and certificate do not match.
+/// Returns an error if a file cannot be read or is not of the expected kind, if other users of the system have any
+/// access to the key file (on Unix), if the key and the certificate do not match, or if the TLS library refuses them.
 pub fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
     let chain = CertificateDer::pem_slice_iter(&read(certificate, false)?)
         .collect::<Result<Vec<_>, _>>()
