@@ -300,7 +300,8 @@ impl Pooled {
         self.in_order = answer.as_ref().err().is_none_or(|error| {
             let gone =
                 matches!(error.kind(), DbErrorKind::Unavailable | DbErrorKind::OutcomeUnknown);
-            !gone && !error.is_lost_connection()
+            // After an unreadable response, the transaction on this connection may be open still.
+            error.is_reported() && !gone && !error.is_lost_connection()
         });
         answer
     }

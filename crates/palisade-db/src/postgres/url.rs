@@ -15,6 +15,7 @@ const PREPARED_STATEMENTS: usize = 256;
 /// offers no TLS, and `require` accepts any certificate. For other machines, only `verify-full` is accepted (test:
 /// off_this_machine_anything_below_verify_full_is_refused).
 pub(super) fn connect_options(url: &str) -> Result<PgConnectOptions, DbError> {
+    refuse_unknown_parameters(url)?;
     let options = PgConnectOptions::from_str(url)
         .map_err(|cause| DbError::wrong("the database URL is malformed").caused_by(cause))?
         .application_name("palisade")
@@ -42,11 +43,49 @@ pub(crate) fn check_url(url: &str) -> Result<(), DbError> {
     connect_options(url).map(drop)
 }
 
+/// SECURITY: the driver ignores a parameter that it doesn't know, and writes it with its value into the log. It may be
+/// a password, for example that of a client key (test: an_unknown_parameter_is_refused_and_not_repeated).
+fn refuse_unknown_parameters(url: &str) -> Result<(), DbError> {
+    let known = |name: &str| PARAMETERS.contains(&name) || name.starts_with("options[");
+    if form_urlencoded::parse(query(url).as_bytes()).all(|(name, _)| known(&name)) {
+        return Ok(());
+    }
+    let list = PARAMETERS.join(", ");
+    Err(DbError::wrong(format!(
+        "the database URL has an unknown parameter; these are known: {list}"
+    )))
+}
+
+/// The parameters that the driver knows.
+const PARAMETERS: [&str; 18] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
+
+fn query(url: &str) -> &str {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    query.split('#').next().unwrap_or_default()
+}
+
 /// Returns the `sslmode` that the URL itself requests; the last one counts, as in the driver.
 fn asked_mode(url: &str) -> Option<String> {
-    let (_, query) = url.split_once('?')?;
-    let query = query.split('#').next().unwrap_or_default();
-    query
+    query(url)
         .split('&')
         .filter_map(|pair| pair.split_once('='))
         .filter(|(key, _)| matches!(*key, "sslmode" | "ssl-mode"))
@@ -102,6 +141,17 @@ mod tests {
         ] {
             assert!(matches!(mode(url), PgSslMode::VerifyFull), "{url}");
         }
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_refused_and_not_repeated() {
+        for unknown in ["sslpassword=hunter2", "p=hunter2", "hunter2", "%73slpassword=hunter2"] {
+            let url = format!("postgres://localhost/app?sslmode=disable&{unknown}");
+            let refused = format!("{:?}", connect_options(&url).unwrap_err());
+            assert!(refused.contains("parameter") && !refused.contains("hunter2"), "{refused}");
+        }
+        let known = "postgres://localhost/app?%6fptions=-c%20geqo%3doff&options[jit]=off&user=a";
+        assert!(connect_options(known).is_ok());
     }
 
     #[test]

@@ -95,7 +95,7 @@ async fn a_database_of_a_newer_version_is_refused() {
             db.migrations(&[USERS, NOTES]).await.unwrap_err(),
         ] {
             let detail = refused.to_string();
-            assert!(detail.contains("created by a newer version"), "{detail}");
+            assert!(detail.contains("migrated by a newer version"), "{detail}");
             assert!(detail.contains("migration 2 of people (tokens)"), "{detail}");
         }
     })

@@ -11,5 +11,5 @@ create table lockout_counts (
     last_at instant not null,
     primary key (account, client)
 );
-create index lockout_counts_user on lockout_counts (user_id);
+create index lockout_counts_user on lockout_counts (user_id, last_at);
 create index lockout_counts_last_at on lockout_counts (last_at);

@@ -306,11 +306,15 @@ impl Feed {
     /// # Errors
     /// Returns an error if the database fails.
     pub async fn prune(&self, upkeep: Upkeep<'_>, now: Timestamp, needed: Duration) -> Result<()> {
+        let before = now.minus(needed.max(KEPT_FOR));
+        let sql = "select max(seq) from feed where at < $1";
+        let Some((Some(newest),)) = upkeep.maybe::<(Option<i64>,)>(sql, args![before]).await?
+        else {
+            return Ok(());
+        };
         let sql = "delete from feed where seq in
-             (select seq from feed
-              where at < $1 and seq < (select max(seq) from feed where at < $1)
-              order by seq limit $2)";
-        upkeep.in_batches(sql, args![now.minus(needed.max(KEPT_FOR))]).await?;
+             (select seq from feed where at < $1 and seq < $2 order by seq limit $3)";
+        upkeep.in_batches(sql, args![before, newest]).await?;
         Ok(())
     }
 

@@ -31,7 +31,10 @@ impl Upkeep<'_> {
     /// # Errors
     /// Returns an error if the database fails.
     pub async fn run(self, sql: &'static str, args: Args) -> Result<u64> {
-        debug_assert!(!sql.starts_with("delete"), "rows are deleted in batches: {sql}");
+        debug_assert!(
+            !sql.starts_with("delete") || sql.contains(" limit "),
+            "rows are deleted in batches: {sql}"
+        );
         self.once(sql, args).await
     }
 

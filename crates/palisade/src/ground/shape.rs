@@ -7,7 +7,7 @@ macro_rules! unseen {
     () => {
         concat!(
             "\\u0000-\\u001f\\u007f-\\u009f\\u061c\\u180e\\u200b-\\u200f\\u2028-\\u202e",
-            "\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb\u{e0000}-\u{e007f}"
+            "\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb"
         )
     };
 }
@@ -163,11 +163,13 @@ mod tests {
     use super::*;
     use crate::visible::is_unseen;
 
+    /// Tag characters are refused by the server alone: in JavaScript, a pattern without the flag `u` can't name them.
     #[test]
     fn a_label_holds_every_character_but_the_invisible_ones() {
         let schema = json!(schema_for!(Label));
         let validator = jsonschema::validator_for(&schema).unwrap();
-        for c in ('\0'..=char::MAX).filter(|c| !c.is_whitespace()) {
+        let tag = |c: &char| ('\u{e0000}'..='\u{e007f}').contains(c);
+        for c in ('\0'..=char::MAX).filter(|c| !c.is_whitespace() && !tag(c)) {
             let label = json!(format!("a{c}b"));
             assert_eq!(validator.is_valid(&label), !is_unseen(c), "{c:?}");
         }

@@ -14,7 +14,8 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 /// Returns whether a character is invisible: a control, one that changes the direction of text or how characters join,
-/// or a mark without width. The pattern of [`crate::shape::Label`] excludes the same characters.
+/// or a mark without width. The pattern of [`crate::shape::Label`] excludes the same characters, except for the tag
+/// characters (U+E0000 to U+E007F).
 pub fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c,

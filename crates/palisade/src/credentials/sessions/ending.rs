@@ -215,13 +215,18 @@ pub(super) async fn prune(app: &App) -> Result<()> {
          (select digest from session_secrets
           where successor_sealed is not null and used_at < $1 limit $2)";
     upkeep.in_batches(sql, args![grace_over]).await?;
-    // The secrets are deleted before their sessions, because one session can have thousands of them.
-    let sql = "delete from session_secrets where digest in
-         (select s.digest from session_secrets s join sessions on sessions.id = s.session_id
-          where sessions.expires_at < $1 limit $2)";
-    upkeep.in_batches(sql, args![now.minus(KEPT_FOR)]).await?;
-    let sql = "delete from sessions where id in
-         (select id from sessions where expires_at < $1 limit $2)";
-    upkeep.in_batches(sql, args![now.minus(KEPT_FOR)]).await?;
-    Ok(())
+    // A hundred sessions at a time, the oldest first, and their secrets before them: one session can have thousands.
+    let secrets = "delete from session_secrets where digest in
+         (select digest from session_secrets where session_id in
+             (select id from sessions where expires_at < $1 order by expires_at, id limit 100)
+          limit $2)";
+    let sessions = "delete from sessions where id in
+         (select id from sessions where expires_at < $1 order by expires_at, id limit 100)";
+    let before = now.minus(KEPT_FOR);
+    loop {
+        upkeep.in_batches(secrets, args![before]).await?;
+        if upkeep.run(sessions, args![before]).await? < 100 {
+            return Ok(());
+        }
+    }
 }

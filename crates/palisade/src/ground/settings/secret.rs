@@ -60,10 +60,12 @@ impl fmt::Display for DatabaseUrl {
         let Some(query) = query else { return Ok(()) };
         for (index, pair) in query.split('&').enumerate() {
             f.write_str(if index == 0 { "?" } else { "&" })?;
+            // The driver decodes names too, and takes a client key as a path or as the key itself.
+            let secret = form_urlencoded::parse(pair.as_bytes()).any(|(name, value)| {
+                name.to_ascii_lowercase().contains("pass") || value.contains("PRIVATE KEY")
+            });
             match pair.split_once('=') {
-                Some((name, _)) if name.to_ascii_lowercase().contains("pass") => {
-                    write!(f, "{name}=(hidden)")?;
-                }
+                Some((name, _)) if secret => write!(f, "{name}=(hidden)")?,
                 _ => f.write_str(pair)?,
             }
         }

@@ -584,7 +584,11 @@ mod secrets {
 
     #[test]
     fn no_secret_is_shown() {
+        // The driver takes what follows the first `?` for a parameter.
         let url = "postgres://ann:hunt@er/2?hunter2@db.example/app?sslmode=verify-full";
+        let found = problems("", &[("DATABASE_URL", url)], &[]);
+        assert!(!format!("{found:?}").contains("hunt"), "{found:?}");
+        let url = "postgres://ann:hunt@er/2hunter2@db.example/app?sslmode=verify-full";
         let environment = [("PALISADE_KEYS__ROOT_KEY", ROOT_KEY), ("DATABASE_URL", url)];
         let loaded = loaded("", &environment, &[]);
         let said = format!("{loaded:?}");
@@ -598,10 +602,18 @@ mod secrets {
 
     #[test]
     fn a_password_among_the_parameters_is_hidden() {
-        let url = "postgres://db.example/app?password=hunter2&user=ann&sslpassword=hunter2";
-        let loaded = loaded("", &[("DATABASE_URL", url)], &[]);
-        let shown = &effective(&loaded, "database.url").value;
-        assert!(!shown.contains("hunter2") && shown.contains("user=ann"), "{shown}");
+        let urls = [
+            "postgres://db.example/app?password=hunter2&user=ann",
+            "postgres://db.example/app?p%61ssword=hunter2&user=ann",
+            "postgres://db.example/app?user=ann&sslkey=-----BEGIN+PRIVATE%20KEY-----hunter2",
+        ];
+        for url in urls {
+            let loaded = loaded("", &[("DATABASE_URL", url)], &[]);
+            let shown = &effective(&loaded, "database.url").value;
+            assert!(!shown.contains("hunter2") && shown.contains("user=ann"), "{shown}");
+            let found = problems("", &[], &[("database.url", url)]);
+            assert!(found[0].wrong.contains("command line"), "{found:?}");
+        }
     }
 
     #[test]
