@@ -6,8 +6,8 @@
 //! - The form of a record is stable: `record` is canonical JSON (keys sorted, strings and integers only, RFC 8785) of
 //!   version 1, authenticated by `mac` under a key derived from the root key.
 //! - A record's personal part (IP address, user agent, email address) is stored next to it, sealed under the key of the
-//!   person concerned, or under a key of the site if the record concerns no user. The record contains the SHA-256 of
-//!   the sealed part.
+//!   user who acted, or else of the user that the event is about, or under a key of the site if there is neither. The
+//!   record contains the SHA-256 of the sealed part.
 //!
 //! Tables: `audit_events`.
 

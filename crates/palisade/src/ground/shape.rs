@@ -145,7 +145,8 @@ shape! {
 }
 
 shape! {
-    /// The name of a person or device: visible text without control characters.
+    /// The name of a person or device: visible text without control characters. The server enforces the bounds of other
+    /// texts by itself. A text with a pattern must be checked by the code that takes it.
     Label, {
         "type": "string",
         "minLength": 1,

@@ -1,6 +1,7 @@
 //! Every route, as everyone: the line that declares it is the policy that holds.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -336,7 +337,12 @@ async fn every_route_is_open_to_whom_it_was_meant_for() {
     });
     let lines: BTreeSet<String> = lines.collect();
     let meant: BTreeSet<String> = WHO.trim().lines().map(|line| line.trim().to_owned()).collect();
-    assert_eq!(lines, meant);
+    let unmeant: Vec<&String> = lines.difference(&meant).collect();
+    let missing: Vec<&String> = meant.difference(&lines).collect();
+    assert!(
+        unmeant.is_empty() && missing.is_empty(),
+        "routes that `WHO` doesn't list: {unmeant:#?}; lines of `WHO` without a route: {missing:#?}"
+    );
     app.stop().await;
 }
 
@@ -525,6 +531,24 @@ async fn what_does_not_exist_looks_like_what_one_may_not_see() {
         "/api/v1/nothing",
     ] {
         assert_eq!(body(ann.get(path).await), unknown, "{path}");
+    }
+    app.stop().await;
+}
+
+/// `./test rigs pairs`, which takes long, can't run without them.
+#[tokio::test]
+async fn every_route_that_changes_something_has_a_recipe_for_the_rigs() {
+    let app = start().await;
+    let scenes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/rigs/scenes.py");
+    let scenes = std::fs::read_to_string(scenes).unwrap();
+    for route in app.builder.routes() {
+        let path = route.path.strip_prefix("/api/v1").unwrap_or(&route.path);
+        let name = format!("\"{} {path}\"", route.method);
+        let changes = route.method != Method::GET && route.method != Method::HEAD;
+        assert!(
+            !changes || scenes.contains(&name),
+            "add a recipe for {name} to tests/rigs/scenes.py"
+        );
     }
     app.stop().await;
 }

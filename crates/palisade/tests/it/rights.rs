@@ -140,14 +140,26 @@ fn no_route_about_another_user_is_left_out() {
             continue;
         }
         let known = acts.get(line.as_str()).copied();
-        assert_eq!(known.is_some(), about_a_user, "{line}");
+        assert_eq!(
+            known.is_some(),
+            about_a_user,
+            "{line}: add it to `ACTS` (`OTHERS` if it is about no user)"
+        );
         // An API key holds the grants of its owner, and doesn't act with them.
-        assert!(known != Some("does") || route.access.fresh, "{line}");
+        let fresh = known != Some("does") || route.access.fresh;
+        assert!(
+            fresh,
+            "{line}: a route that changes a user needs `.fresh()`, which keeps API keys out"
+        );
         seen.insert(line);
     }
     let listed: BTreeSet<String> =
         acts.keys().copied().chain(lines(OTHERS)).map(str::to_owned).collect();
-    assert_eq!(seen, listed);
+    let left_out: Vec<&String> = seen.symmetric_difference(&listed).collect();
+    assert!(
+        left_out.is_empty(),
+        "in `ACTS` and `OTHERS`, or among the routes, but not in both: {left_out:#?}"
+    );
 }
 
 fn resource(id: &str) -> Resource {
