@@ -1,4 +1,4 @@
-//! The two signature algorithms of JWTs, over raw bytes.
+//! The two signature algorithms that Palisade uses for JWTs, over raw bytes.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{

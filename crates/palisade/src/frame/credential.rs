@@ -70,7 +70,7 @@ impl SecretRef {
     }
 }
 
-/// How the forms of credentials are distinguished.
+/// How credentials of one kind are recognized in a request.
 #[derive(Clone, Copy, Debug)]
 pub enum TokenShape {
     /// A token with this prefix, such as `pal_ak_`.

@@ -114,9 +114,9 @@ pub struct FieldError {
     pub detail: String,
 }
 
-/// How many characters of a pointer are repeated. None of Palisade's own pointers is longer.
+/// How many characters of a pointer are kept. None of Palisade's own pointers is longer.
 const LONGEST_POINTER: usize = 128;
-/// How many characters of a field's detail are repeated.
+/// How many characters of a field error's detail are kept. The rest is cut off.
 const LONGEST_DETAIL: usize = 600;
 /// The maximum number of broken rules in a response.
 const MOST_FIELDS: usize = 50;
