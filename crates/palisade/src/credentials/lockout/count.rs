@@ -199,6 +199,35 @@ mod tests {
         }
         assert!(count.locked_until(ahead).is_some());
         assert_eq!(count.locked_until(at(0)), None);
+        // Such a lock is outdated until the clock reaches the last day before its end, and is none after its end.
+        let until = count.locked_until.unwrap();
+        assert!(count.is_outdated(at(0)));
+        assert!(!count.is_outdated(ahead) && !count.is_outdated(until));
+        assert!(!count.is_outdated(until.plus(Duration::from_secs(1))));
+        assert!(!new(at(0)).is_outdated(at(0)));
+        assert!(!Count { locked_until: Some(FOR_GOOD), ..count }.is_outdated(at(0)));
+    }
+
+    #[test]
+    fn no_lock_but_the_last_is_longer_than_a_day() {
+        let day = Duration::from_secs(86_400);
+        let count = Count { in_window: 5, in_a_row: 5, locks: 12, ..new(at(0)) };
+        assert_eq!(count.wrong(POLICY, at(0)).locked_until, Some(at(0).plus(day)));
+    }
+
+    #[test]
+    fn a_guess_that_was_never_judged_is_one_less() {
+        let count = Count { in_window: 4, in_a_row: 7, ..new(at(0)) }.unjudged();
+        assert_eq!((count.in_window, count.in_a_row), (3, 6));
+        let count = new(at(0)).unjudged();
+        assert_eq!((count.in_window, count.in_a_row), (0, 0));
+    }
+
+    #[test]
+    fn a_guess_is_lost_after_five_minutes_without_a_lock() {
+        let count = Count { in_window: 5, in_a_row: 5, ..new(at(0)) };
+        assert!(!count.is_lost(at(299)) && count.is_lost(at(300)));
+        assert!(!count.wrong(POLICY, at(0)).is_lost(at(300)));
     }
 
     proptest::proptest! {

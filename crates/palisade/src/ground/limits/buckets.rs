@@ -56,11 +56,8 @@ impl Pace {
         let free = self.capacity.saturating_sub(owed);
         // A window of zero costs nothing and refills at once.
         let remaining = free.checked_div(self.cost).unwrap_or(u64::from(self.burst));
-        let wait = match (self.burst, remaining) {
-            (0, _) => nanos(self.window),
-            (_, 0) => self.cost - free,
-            _ => 0,
-        };
+        // With a burst of zero, an attempt costs the whole window.
+        let wait = if remaining == 0 { self.cost - free } else { 0 };
         Decision {
             rule: self.name,
             allowed,

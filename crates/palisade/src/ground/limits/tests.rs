@@ -39,10 +39,22 @@ fn passed(limiter: &Limiter, key: LimitKey, now: Duration, tries: u32) -> u32 {
 #[test]
 fn the_burst_passes_then_one_per_refill() {
     let (limiter, key) = (five(), ip("192.0.2.1"));
+    assert_eq!(limiter.burst(&FIVE_A_MINUTE), 5);
     assert_eq!(passed(&limiter, key, Duration::ZERO, 20), 5);
     assert_eq!(passed(&limiter, key, SECOND * 11, 20), 0);
     assert_eq!(passed(&limiter, key, SECOND * 12, 20), 1);
     assert_eq!(passed(&limiter, key, SECOND * 1000, 20), 5);
+}
+
+#[test]
+fn each_rule_has_its_own_counts() {
+    static OTHER: Rule = Rule { name: "test.other", burst: 2, ..FIVE_A_MINUTE };
+    let limiter = Limiter::new([FIVE_A_MINUTE.by_default(), OTHER.by_default()]);
+    let key = ip("192.0.2.1");
+    assert_eq!((limiter.burst(&FIVE_A_MINUTE), limiter.burst(&OTHER)), (5, 2));
+    assert_eq!(passed(&limiter, key, Duration::ZERO, 20), 5);
+    let more = (0..20).filter(|_| limiter.check(&OTHER, key, Duration::ZERO).allowed).count();
+    assert_eq!(more, 2);
 }
 
 #[test]
