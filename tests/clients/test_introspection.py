@@ -156,8 +156,9 @@ def test_an_open_stream_does_not_hold_the_server_up(server):
     server.process.terminate()
     while answer.readline():
         pass
-    assert server.process.wait(10) == 0
-    assert time.time() - began < 3, "the stream held the server up"
+    assert server.process.wait(20) == 0
+    # What is in flight may take ten seconds.
+    assert time.time() - began < 9, "the stream held the server up"
 
 
 def test_introspection_and_revocation_speak_forms(server):
