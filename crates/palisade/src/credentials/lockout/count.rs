@@ -216,6 +216,13 @@ mod tests {
     }
 
     #[test]
+    fn locks_are_short_again_after_a_day_without_a_guess() {
+        let count = Count { locks: 3, ..new(at(0)) };
+        assert_eq!(count.guess(POLICY, at(86_399)).unwrap().locks, 3);
+        assert_eq!(count.guess(POLICY, at(86_400)).unwrap().locks, 0);
+    }
+
+    #[test]
     fn a_guess_that_was_never_judged_is_one_less() {
         let count = Count { in_window: 4, in_a_row: 7, ..new(at(0)) }.unjudged();
         assert_eq!((count.in_window, count.in_a_row), (3, 6));
