@@ -15,8 +15,7 @@ const PREPARED_STATEMENTS: usize = 256;
 /// offers no TLS, and `require` accepts any certificate. For other machines, only `verify-full` is accepted (test:
 /// off_this_machine_anything_below_verify_full_is_refused).
 pub(super) fn connect_options(url: &str) -> Result<PgConnectOptions, DbError> {
-    refuse_unknown_parameters(url)?;
-    let options = PgConnectOptions::from_str(url)
+    let options = PgConnectOptions::from_str(&without_ignored(url)?)
         .map_err(|cause| DbError::wrong("the database URL is malformed").caused_by(cause))?
         .application_name("palisade")
         .statement_cache_capacity(PREPARED_STATEMENTS)
@@ -43,18 +42,44 @@ pub(crate) fn check_url(url: &str) -> Result<(), DbError> {
     connect_options(url).map(drop)
 }
 
+/// Returns the URL without the parameters that have no effect here.
+///
 /// SECURITY: the driver ignores a parameter that it doesn't know, and writes it with its value into the log. It may be
-/// a password, for example that of a client key (test: an_unknown_parameter_is_refused_and_not_repeated).
-fn refuse_unknown_parameters(url: &str) -> Result<(), DbError> {
-    let known = |name: &str| PARAMETERS.contains(&name) || name.starts_with("options[");
-    if form_urlencoded::parse(query(url).as_bytes()).all(|(name, _)| known(&name)) {
-        return Ok(());
+/// a password, for example that of a client key, or what follows an unescaped `?` in one (test:
+/// an_unknown_parameter_is_refused_and_not_repeated).
+fn without_ignored(url: &str) -> Result<String, DbError> {
+    let Some((base, _)) = url.split_once('?') else { return Ok(url.to_owned()) };
+    let mut kept = Vec::new();
+    for pair in query(url).split('&').filter(|pair| !pair.is_empty()) {
+        let (name, _) = form_urlencoded::parse(pair.as_bytes()).next().unwrap_or_default();
+        if PARAMETERS.contains(&&*name) || name.starts_with("options[") {
+            kept.push(pair);
+        } else if !IGNORED.contains(&&*name) {
+            return Err(DbError::wrong(format!(
+                "the database URL has an unknown parameter; these are known: {}",
+                PARAMETERS.join(", ")
+            )));
+        }
     }
-    let list = PARAMETERS.join(", ");
-    Err(DbError::wrong(format!(
-        "the database URL has an unknown parameter; these are known: {list}"
-    )))
+    Ok(format!("{base}?{}", kept.join("&")))
 }
+
+/// Parameters of libpq that the driver doesn't have, and without which a connection is no less secure: it is encrypted
+/// and verified as `sslmode` says. Addresses that hosting providers give out contain some of them.
+const IGNORED: [&str; 12] = [
+    "channel_binding",
+    "client_encoding",
+    "connect_timeout",
+    "fallback_application_name",
+    "gssencmode",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "sslsni",
+    "target_session_attrs",
+    "tcp_user_timeout",
+];
 
 /// The parameters that the driver knows.
 const PARAMETERS: [&str; 18] = [
@@ -152,6 +177,17 @@ mod tests {
         }
         let known = "postgres://localhost/app?%6fptions=-c%20geqo%3doff&options[jit]=off&user=a";
         assert!(connect_options(known).is_ok());
+    }
+
+    #[test]
+    fn what_libpq_knows_and_has_no_effect_here_is_taken() {
+        let url = "postgres://db.example/app?sslmode=verify-full&channel_binding=require\
+                   &connect_timeout=10&user=ann";
+        let options = connect_options(url).unwrap();
+        assert_eq!((options.get_host(), options.get_username()), ("db.example", "ann"));
+        assert!(matches!(options.get_ssl_mode(), PgSslMode::VerifyFull));
+        assert!(!without_ignored(url).unwrap().contains("timeout"));
+        assert_eq!(without_ignored("postgres://h/app").unwrap(), "postgres://h/app");
     }
 
     #[test]
