@@ -74,7 +74,7 @@ impl WebOrigin {
 
 /// Splits `HOST` or `HOST:PORT` into its parts.
 fn host_and_port(text: &str) -> Result<(String, Option<u16>), String> {
-    let bracket = text.rfind(']').map_or(0, |index| index + 1);
+    let bracket = text.rfind(']').unwrap_or(0);
     let (host, port) = match text.rfind(':').filter(|colon| *colon >= bracket) {
         Some(colon) => {
             let (host, port) = text.split_at(colon);

@@ -166,7 +166,11 @@ mod tests {
         assert_eq!(format!("{url:?}"), url.show());
         let url = SmtpUrl::parse("smtp://127.0.0.1:1025").unwrap();
         assert_eq!((url.port(), url.is_loopback(), url.login()), (1025, true, None));
+        assert!(!url.tls_from_the_start());
         assert_eq!(SmtpUrl::parse("smtp://[::1]:2525/").unwrap().host(), "[::1]");
+        let url = SmtpUrl::parse("smtp://[::1]").unwrap();
+        assert_eq!((url.host(), url.port(), url.is_loopback()), ("[::1]", 587, true));
+        assert!(!SmtpUrl::parse("smtp://mail.example.com").unwrap().is_loopback());
         for bad in [
             "mail.example.com",
             "http://mail.example.com",

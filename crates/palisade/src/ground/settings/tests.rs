@@ -456,6 +456,8 @@ mod origins {
             ("https://app.example.com:443", "https://app.example.com"),
             ("https://app.example.com:8443", "https://app.example.com:8443"),
             ("http://localhost:80", "http://localhost"),
+            ("http://localhost:443", "http://localhost:443"),
+            ("https://app.example.com:80", "https://app.example.com:80"),
             ("http://[::1]:8000", "http://[::1]:8000"),
             ("http://[0:0::1]", "http://[::1]"),
             ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
@@ -496,6 +498,20 @@ mod origins {
             refused(&file, "server.public_url", what);
             refused(&format!("cors.origins = [\"{written}\"]"), "cors.origins", what);
         }
+    }
+
+    #[test]
+    fn a_host_has_at_most_253_characters() {
+        let label = "a".repeat(63);
+        let longest = format!("https://{label}.{label}.{label}.{}", "a".repeat(61));
+        assert_eq!(longest.len(), "https://".len() + 253);
+        assert_eq!(
+            settings(&format!("server.public_url = \"{longest}\"")).server.public_url.as_str(),
+            longest
+        );
+        refused(&format!("server.public_url = \"{longest}a\""), "server.public_url", "neither");
+        let longer = format!("https://{label}.{label}.{label}.a.{}", "a".repeat(61));
+        refused(&format!("server.public_url = \"{longer}\""), "server.public_url", "neither");
     }
 
     #[test]
@@ -597,7 +613,15 @@ mod secrets {
         assert!(shown.secret);
         assert_eq!(shown.value, "postgres://ann:(hidden)@db.example/app?sslmode=verify-full");
         assert_eq!(effective(&loaded, "keys.root_key").value, "(hidden)");
+        assert_eq!(format!("{:?}", loaded.settings.database.url), shown.value);
         assert_eq!(loaded.settings.database_url().expose(), url);
+    }
+
+    #[test]
+    fn a_secret_is_exposed_only_on_request() {
+        let secret = Secret::new("hunter2");
+        assert_eq!(secret.expose(), "hunter2");
+        assert_eq!(format!("{secret:?}"), "(hidden)");
     }
 
     #[test]
@@ -642,6 +666,41 @@ mod secrets {
             assert_eq!(found[0].key, "database.url");
             assert!(!format!("{found:?}").contains("hunter2"));
         }
+    }
+}
+
+mod shown {
+    use super::*;
+
+    #[test]
+    fn a_value_is_shown_as_it_is_written() {
+        for (key, written) in [
+            ("server.listen", "127.0.0.1:8001"),
+            ("server.admin_listen", "[::1]:9001"),
+            ("server.public_url", "https://app.example.com"),
+            ("server.max_body", "64KiB"),
+            ("server.request_timeout", "1500ms"),
+            ("server.csp_report_to", "https://reports.example.com/csp"),
+            ("server.hsts.max_age", "0s"),
+            ("data.directory", "/srv/palisade"),
+            ("mail.from", "Ann <ann@example.com>"),
+            ("tokens.audience", "https://api.example.com"),
+        ] {
+            let loaded = loaded(&format!("{key} = \"{written}\""), &[], &[]);
+            assert_eq!(effective(&loaded, key).value, written, "{key}");
+        }
+        for (key, written) in [
+            ("server.trusted_proxies", "[\"10.0.0.0/8\", \"fd00::/8\"]"),
+            ("cors.origins", "[\"https://app.example.com\", \"https://other.example.com\"]"),
+            ("cors.origins", "[\"*\"]"),
+            ("lockout.threshold", "7"),
+            ("limits.enabled", "false"),
+            ("compat.login_form", "true"),
+        ] {
+            let loaded = loaded(&format!("{key} = {written}"), &[], &[]);
+            assert_eq!(effective(&loaded, key).value, written, "{key}");
+        }
+        assert_eq!(effective(&loaded("", &[], &[]), "mail.from").value, "(not set)");
     }
 }
 
@@ -798,6 +857,7 @@ mod between_settings {
             ("https://Reports.example.com:443", "https://reports.example.com/"),
             ("https://reports.example.com?a", "https://reports.example.com/?a"),
             ("http://localhost:8000/csp", "http://localhost:8000/csp"),
+            ("https://a.b/csp", "https://a.b/csp"),
         ] {
             assert_eq!(settings(&to(url)).server.csp_report_to.unwrap().as_str(), kept);
         }
