@@ -11,11 +11,13 @@ mod init;
 mod keys;
 mod log;
 mod migrate;
+mod notify;
 mod opening;
 mod output;
 mod process;
 mod reference;
 mod serve;
+mod signals;
 mod users;
 
 use std::process::ExitCode;

@@ -12,21 +12,24 @@ use palisade::{App, registration};
 use palisade_db::{Backend, ServerLock, ServerLockError};
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli::Cli;
 use crate::failure::Failure;
 use crate::log;
+use crate::notify::Manager;
 use crate::opening::{self, Open};
 use crate::output::Output;
 use crate::process;
+use crate::signals::Signals;
 
 /// Runs the server until it is told to stop.
 pub(crate) async fn run(cli: &Cli, output: Output) -> Result<(), Failure> {
+    // From here on, a signal requests a graceful shutdown and no longer kills the process.
+    let signals = Signals::install()?;
     let loaded = opening::settings(cli)?;
     let log = log::start(&loaded.settings)?;
-    let served = serve_until_told(&loaded.settings, output).await;
+    let served = serve_until_told(&loaded.settings, output, signals).await;
     if served.is_ok() {
         tracing::info!("stopped");
     }
@@ -34,14 +37,18 @@ pub(crate) async fn run(cli: &Cli, output: Output) -> Result<(), Failure> {
     served
 }
 
-async fn serve_until_told(settings: &Settings, output: Output) -> Result<(), Failure> {
-    // From here on, a signal requests a graceful shutdown and no longer kills the process.
-    let signals = Signals::install()?;
+async fn serve_until_told(
+    settings: &Settings,
+    output: Output,
+    signals: Signals,
+) -> Result<(), Failure> {
     let limits = limits(settings, process::raise_open_files());
     opening::data_directory(&settings.data.directory)?;
     let lock = lock(settings)?;
-    let open = opening::open(settings).await?;
-    let served = serve_open(settings, output, &open, limits, signals).await;
+    let mut manager = Manager::from_environment();
+    let open = manager.while_starting(opening::open(settings)).await?;
+    let service = Service { limits, signals, manager: &mut manager };
+    let served = serve_open(settings, output, &open, service).await;
     if let Err(failure) = opening::close(&open.app).await {
         tracing::error!(cause = failure.details.join(": "), "{}", failure.detail);
     }
@@ -53,20 +60,26 @@ async fn serve_open(
     settings: &Settings,
     output: Output,
     open: &Open,
-    limits: Limits,
-    signals: Signals,
+    service: Service<'_>,
 ) -> Result<(), Failure> {
     let listeners = Listeners::bind(settings).await?;
     let running = open.builder.run(&open.app).await?;
     let served = match greet(&open.app, output, &listeners).await {
         Ok(()) => {
             warn_of_weaknesses(settings);
-            listeners.serve(open, limits, signals).await
+            listeners.serve(open, service).await
         }
         Err(failure) => Err(failure),
     };
     running.stop().await;
     served
+}
+
+/// What the process around the server has to do with it.
+struct Service<'a> {
+    limits: Limits,
+    signals: Signals,
+    manager: &'a mut Manager,
 }
 
 /// The sockets that the server listens on.
@@ -96,23 +109,34 @@ impl Listeners {
     }
 
     /// Serves until a signal arrives, then finishes the requests in flight.
-    async fn serve(self, open: &Open, limits: Limits, signals: Signals) -> Result<(), Failure> {
+    async fn serve(self, open: &Open, service: Service<'_>) -> Result<(), Failure> {
+        let Service { limits, signals, manager } = service;
+        let admin_address = local_addr(&self.admin)?;
         let (stop, stopped) = watch::channel(false);
         let public = open.builder.service(&open.app);
         let public = serve(self.public, self.tls, public, limits.clone(), until(stopped.clone()));
         let admin = open.builder.admin_service(&open.app);
+        let drain = limits.drain;
         let limits = Limits { connections: ADMIN_CONNECTIONS, ..limits };
-        let admin = serve(self.admin, None, admin, limits, until(stopped));
+        let admin = serve(self.admin, None, admin, limits, until(stopped.clone()));
+        manager.ready(admin_address, stopped);
         let told = async {
-            signals.received().await;
+            signals.stopped().await;
             tracing::info!(
                 "stopping: no new connections are accepted, and requests in flight are finished"
             );
+            manager.stopping(drain);
             stop.send_replace(true);
         };
         let (public, admin, ()) = tokio::join!(public, admin, told);
         note(public).and(note(admin))
     }
+}
+
+fn local_addr(listener: &TcpListener) -> Result<SocketAddr, Failure> {
+    listener.local_addr().map_err(|error| {
+        Failure::failed("the IP address and port of the listener can't be read").because(error)
+    })
 }
 
 /// Reports how a listener ended.
@@ -189,10 +213,7 @@ fn limits(settings: &Settings, open_files: usize) -> Limits {
 
 /// Prints where the server listens and, as long as there is no administrator, how to create one.
 async fn greet(app: &App, output: Output, listeners: &Listeners) -> Result<(), Failure> {
-    let address = listeners.public.local_addr();
-    let address = address.map_err(|error| {
-        Failure::failed("the IP address and port of the listener can't be read").because(error)
-    })?;
+    let address = local_addr(&listeners.public)?;
     let scheme = if listeners.tls.is_some() { "https" } else { "http" };
     let needs_setup = registration::needs_setup(app).await?;
     // SECURITY: where output is collected, people other than the operator could use the link
@@ -254,29 +275,6 @@ fn warn_of_weaknesses(settings: &Settings) {
 async fn until(mut stopped: watch::Receiver<bool>) {
     // The sender lives as long as the server.
     let _ = stopped.wait_for(|stopped| *stopped).await;
-}
-
-/// The signals that stop the server: Ctrl-C and SIGTERM.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn install() -> Result<Self, Failure> {
-        let failed = |error| Failure::failed("signals can't be received").because(error);
-        Ok(Self {
-            terminate: signal(SignalKind::terminate()).map_err(failed)?,
-            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
-        })
-    }
-
-    async fn received(mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::LOCATION;
-use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use axum::http::header::{ACCESS_CONTROL_REQUEST_METHOD, ALLOW, LOCATION};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -26,7 +26,11 @@ use crate::error::{Error, Kind};
 use crate::id::{RequestId, RequestIds};
 
 /// The paths of probes, which arrive without a proxy's headers.
-const PROBES: [&str; 2] = ["/livez", "/readyz"];
+const PROBES: [&str; 2] = [LIVEZ, READYZ];
+const LIVEZ: &str = "/livez";
+const READYZ: &str = "/readyz";
+/// The methods that a probe may use.
+const PROBE_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
 /// Advice for a proxy that doesn't state how the client sent its request.
 const UNMARKED: &str = "A trusted proxy did not state whether the client used HTTPS. Configure it to set \
@@ -99,9 +103,10 @@ impl Inner {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
         };
-        let mut response = match self.without_https(&arrival, &request) {
-            Some(refused) => refused,
-            None => self.handle(request).await,
+        let mut response = match (self.without_https(&arrival, &request), probed(&request)) {
+            (Some(refused), _) => refused,
+            (None, Some(path)) => self.probe(path, request).await,
+            (None, None) => self.handle(request).await,
         };
         if !line.method.is_safe() && response.status().is_client_error() {
             self.settle(&mut response).await;
@@ -116,10 +121,16 @@ impl Inner {
     fn without_https(&self, arrival: &Arrival, request: &Request<Body>) -> Option<Response> {
         // SECURITY: before anything else of the request is used
         // (test: plain_http_behind_a_trusted_proxy_is_redirected_or_refused).
-        if !self.https_only || PROBES.contains(&request.uri().path()) {
+        if !self.https_only || PROBES.contains(&request.uri().path()) || probed(request).is_some() {
             return None;
         }
         let detail = match arrival.scheme {
+            // A load balancer's own probe.
+            Scheme::Unmarked
+                if *request.method() == Method::HEAD && request.uri().path() == "/" =>
+            {
+                return None;
+            }
             Scheme::Https | Scheme::Http => return None,
             Scheme::MarkedHttp => {
                 if let Some(location) = self.same_by_https(request) {
@@ -151,6 +162,18 @@ impl Inner {
         (page && path.starts_with('/')).then(location).flatten()
     }
 
+    /// Responds to a probe by `OPTIONS` as to the same probe by `GET`, with 204 if that succeeds.
+    async fn probe(&self, path: &'static str, mut request: Request<Body>) -> Response {
+        *request.method_mut() = Method::GET;
+        *request.uri_mut() = Uri::from_static(path);
+        let mut response = self.handle(request).await;
+        if response.status().is_success() {
+            response = StatusCode::NO_CONTENT.into_response();
+        }
+        response.headers_mut().insert(ALLOW, PROBE_METHODS);
+        response
+    }
+
     /// Runs the handler within its time limit. A panic in the handler becomes an internal error.
     async fn handle(&self, request: Request<Body>) -> Response {
         let limit = self.app.settings.server.request_timeout;
@@ -172,6 +195,21 @@ impl Inner {
         if let Err(error) = self.app.db.settled().await {
             *response = Error::from(error).into_response();
         }
+    }
+}
+
+/// Returns the path of the health endpoint that a request by `OPTIONS` probes. HAProxy (`option httpchk`) probes with
+/// this method unless it is told otherwise, and with the URI `/`.
+fn probed<B>(request: &Request<B>) -> Option<&'static str> {
+    if *request.method() != Method::OPTIONS
+        || request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+    {
+        return None;
+    }
+    match request.uri().path() {
+        "/" | "*" | LIVEZ => Some(LIVEZ),
+        READYZ => Some(READYZ),
+        _ => None,
     }
 }
 
