@@ -1,11 +1,12 @@
 #![no_main]
 //! Forwarded headers, from a trusted proxy and from an untrusted client.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use palisade::http::client::{TrustedProxies, client_ip, scheme};
+use palisade::http::serve::{Connection, Proxy};
 
 fuzz_target!(|lines: Vec<(u8, Vec<u8>)>| {
     let mut headers = HeaderMap::new();
@@ -16,13 +17,17 @@ fuzz_target!(|lines: Vec<(u8, Vec<u8>)>| {
         }
     }
     let trusted = TrustedProxies::new(vec!["10.0.0.0/8".parse().expect("a network")]);
-    let stranger: IpAddr = "192.0.2.1".parse().expect("an IP address");
-    let proxy: IpAddr = "10.0.0.1".parse().expect("an IP address");
+    let stranger: SocketAddr = "192.0.2.1:50000".parse().expect("an address");
+    let proxy: SocketAddr = "10.0.0.1:50000".parse().expect("an address");
     for tls in [false, true] {
-        let _ = scheme(proxy, tls, &headers, &trusted);
-        let _ = scheme(stranger, tls, &headers, &trusted);
+        for client_tls in [None, Some(false), Some(true)] {
+            let header = Proxy { ip: proxy.ip(), names_client: true, client_tls };
+            for (peer, header) in [(proxy, None), (stranger, None), (proxy, Some(header)), (stranger, Some(header))] {
+                let connection = Connection { peer, local: proxy, tls, proxy: header };
+                let _ = scheme(&connection, &headers, &trusted);
+                let found = client_ip(&connection, &headers, &trusted);
+                assert!(peer == proxy || found.ip == peer.ip() && found.forwarded == header.is_some());
+            }
+        }
     }
-    let _ = client_ip(proxy, &headers, &trusted);
-    let found = client_ip(stranger, &headers, &trusted);
-    assert!(found.ip == stranger && !found.forwarded);
 });

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import pty
 import re
 import shutil
 import signal
@@ -308,3 +309,27 @@ def test_the_log_is_json_and_holds_no_secret(server):
     assert len(requests) == 3 and all(line["status"] for line in requests), requests
     for secret in (PASSWORD, answer["access_token"], answer["refresh_token"]):
         assert secret not in log
+
+
+def test_a_terminal_that_closes_does_not_end_the_server(tmp_path):
+    server = Server(tmp_path)
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(tmp_path)
+        os.execve(BINARY, [BINARY, "serve"], server.environment)
+    try:
+        shown = b""
+        while b"Stop with Ctrl-C" not in shown:
+            shown += os.read(terminal, 4096)
+        os.close(terminal)
+        # SIGHUP has been sent, and nothing can be printed any more.
+        for _ in range(20):
+            with urllib.request.urlopen(server.url + "/livez", timeout=10) as answer:
+                assert answer.status == 200
+            time.sleep(0.05)
+        os.kill(process, signal.SIGTERM)
+        ended = os.waitpid(process, 0)[1]
+        assert os.waitstatus_to_exitcode(ended) == 0
+    except BaseException:
+        os.kill(process, signal.SIGKILL)
+        raise

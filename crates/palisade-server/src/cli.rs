@@ -67,7 +67,7 @@ impl Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Run the server until Ctrl-C or SIGTERM.
+    /// Run the server until SIGTERM, SIGINT (Ctrl-C) or SIGQUIT.
     ///
     /// Without any configuration, the server listens on loopback only and keeps an embedded SQLite database and
     /// generated keys in ./palisade-data.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use palisade::app::Actor;
 use palisade::http::client::TrustedProxies;
-use palisade::http::serve::{Drained, Limits, serve, tls};
+use palisade::http::serve::{Drained, Exempt, Limits, serve, tls};
 use palisade::settings::Settings;
 use palisade::{App, registration};
 use palisade_db::{Backend, ServerLock, ServerLockError};
@@ -117,7 +117,8 @@ impl Listeners {
         let public = serve(self.public, self.tls, public, limits.clone(), until(stopped.clone()));
         let admin = open.builder.admin_service(&open.app);
         let drain = limits.drain;
-        let limits = Limits { connections: ADMIN_CONNECTIONS, ..limits };
+        // The operator's own network has no such proxy.
+        let limits = Limits { connections: ADMIN_CONNECTIONS, proxy_protocol: None, ..limits };
         let admin = serve(self.admin, None, admin, limits, until(stopped.clone()));
         manager.ready(admin_address, stopped);
         let told = async {
@@ -203,8 +204,11 @@ fn limits(settings: &Settings, open_files: usize) -> Limits {
         );
     }
     let trusted = TrustedProxies::new(settings.server.trusted_proxies.clone());
+    let proxies = trusted.clone();
+    let proxies: Exempt = Arc::new(move |ip| proxies.contains(ip));
     Limits {
         exempt: Arc::new(move |ip| ip.is_loopback() || trusted.contains(ip)),
+        proxy_protocol: settings.server.proxy_protocol.then_some(proxies),
         drain: settings.server.shutdown_timeout,
         connections: connections.min(by_default.connections),
         ..by_default

@@ -128,7 +128,7 @@ async fn takes_writes(app: &App) -> bool {
 struct Whoami {
     /// The client's IP address.
     ip: String,
-    /// Whether a trusted proxy supplied the IP address.
+    /// Whether a trusted proxy supplied the IP address, in a header or with the PROXY protocol.
     forwarded: bool,
     scheme: &'static str,
     host: Option<String>,

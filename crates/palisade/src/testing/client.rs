@@ -85,7 +85,7 @@ impl Client<'_> {
         }
         let mut request = request.body(call.body).unwrap();
         let local = "127.0.0.1:8000".parse().unwrap();
-        let connection = Connection { peer: self.peer, local, tls: false };
+        let connection = Connection { peer: self.peer, local, tls: false, proxy: None };
         request.extensions_mut().insert(Carrier::new(connection, Stopping::default()));
         self.app.service.clone().oneshot(request).await.unwrap()
     }

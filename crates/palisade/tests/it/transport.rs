@@ -119,6 +119,67 @@ async fn https_by_a_proxy_health_probes_and_strangers_pass() {
 }
 
 #[tokio::test]
+async fn load_balancers_probe_by_any_method() {
+    let app = with(On::Sqlite, &BEHIND_PROXY).await;
+    for marked in [None, Some("http"), Some("gopher"), Some("https")] {
+        let probe = |method: Method, path: &str| {
+            let call = Call::new(method, path);
+            through_proxy(
+                &app,
+                marked.iter().fold(call, |call, m| call.header("x-forwarded-proto", *m)),
+            )
+        };
+        for path in ["/", "*", "/livez", "/readyz", "/readyz?from=haproxy"] {
+            let (status, headers, ..) = probe(Method::OPTIONS, path).await;
+            assert_eq!(status, StatusCode::NO_CONTENT, "{path} {marked:?}");
+            assert_eq!(headers["allow"], "GET, HEAD, OPTIONS");
+            assert!(headers.contains_key("x-request-id") && !headers.contains_key("content-type"));
+        }
+        for path in ["/livez", "/readyz"] {
+            assert_eq!(probe(Method::HEAD, path).await.0, StatusCode::OK, "{path} {marked:?}");
+        }
+        // The front page, which belongs to the binary.
+        let expected = match marked {
+            None | Some("https") => StatusCode::NOT_FOUND,
+            Some("http") => StatusCode::PERMANENT_REDIRECT,
+            Some(_) => StatusCode::FORBIDDEN,
+        };
+        assert_eq!(probe(Method::HEAD, "/").await.0, expected, "{marked:?}");
+        // No probe.
+        for path in ["/setup", "/livez/", "//", "/api/v1/whoami"] {
+            let (status, ..) = probe(Method::OPTIONS, path).await;
+            assert!(status.is_client_error(), "{path}: {status}");
+        }
+    }
+    let (status, ..) = through_proxy(&app, Call::new(Method::GET, "/")).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    app.stop().await;
+    let app = with(On::Sqlite, &[("cors.origins", "https://page.example.com")]).await;
+    let preflight = Call::new(Method::OPTIONS, "/livez")
+        .header("origin", "https://page.example.com")
+        .header("access-control-request-method", "GET");
+    let answer = app.anyone().send(preflight).await;
+    assert_eq!(answer.headers["access-control-allow-origin"], "https://page.example.com");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_probe_by_options_needs_no_host_and_shows_whether_the_server_is_ready() {
+    let server = Listening::start(&[], Limits::default()).await;
+    let probe = async |target: &str| {
+        parse(&server.raw(format!("OPTIONS {target} HTTP/1.0\r\n\r\n").as_bytes()).await).0
+    };
+    for target in ["/", "*", "/livez", "/readyz"] {
+        assert_eq!(probe(target).await, 204, "{target}");
+    }
+    server.app.app.db.close().await;
+    for (target, status) in [("/", 204), ("*", 204), ("/livez", 204), ("/readyz", 503)] {
+        assert_eq!(probe(target).await, status, "{target}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn without_an_https_public_url_plain_http_is_served() {
     let app = with(On::Sqlite, &[("server.trusted_proxies", "10.0.0.0/8")]).await;
     for call in [

@@ -35,12 +35,14 @@ const PROBE_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS"
 /// Advice for a proxy that doesn't state how the client sent its request.
 const UNMARKED: &str = "A trusted proxy did not state whether the client used HTTPS. Configure it to set \
     X-Forwarded-Proto. nginx: proxy_set_header X-Forwarded-Proto $scheme; HAProxy: http-request \
-    set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]. Caddy and Traefik set it by default.";
+    set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]. Caddy and Traefik set it by default. A proxy \
+    that forwards only TCP can pass TLS through to this server, or state it with the PROXY protocol \
+    (HAProxy: send-proxy-v2-ssl).";
 
 /// The connection assumed for a request that didn't come through a listener.
 const NOWHERE: Connection = {
     let unspecified = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-    Connection { peer: unspecified, local: unspecified, tls: false }
+    Connection { peer: unspecified, local: unspecified, tls: false, proxy: None }
 };
 
 /// The service that a listener serves.
@@ -89,8 +91,8 @@ impl Inner {
         Arrival {
             at,
             request,
-            client: client_ip(peer, headers, &self.trusted),
-            scheme: scheme(peer, connection.tls, headers, &self.trusted),
+            client: client_ip(connection, headers, &self.trusted),
+            scheme: scheme(connection, headers, &self.trusted),
         }
     }
 
@@ -146,7 +148,8 @@ impl Inner {
                 "The headers from the proxies in front of this server do not show whether the client \
                  used HTTPS: they contradict each other or are invalid. Configure the outermost proxy \
                  to set X-Forwarded-Proto and the others to pass it on, and remove Forwarded if it \
-                 isn't used."
+                 isn't used. A proxy that passes TLS through must not state the TLS status with the PROXY \
+                 protocol (HAProxy: send-proxy-v2, not send-proxy-v2-ssl)."
             }
         };
         Some(Error::new(Kind::Denied, "http.https_required", detail).into_response())

@@ -185,6 +185,10 @@ catalogue! {
              accepted only from them. If `server.public_url` uses `https`, a proxy that connects \
              without TLS must set `X-Forwarded-Proto`, or `proto` in `Forwarded`.",
             in_production: Some("127.0.0.1/32");
+        proxy_protocol: bool = Fixed("false"),
+            "Whether the trusted proxies use the PROXY protocol, version 1 or 2, on `server.listen`. \
+             If so, every connection from them must begin with its header, and the client that it \
+             names counts as the sender. Other clients can't send this header.";
         max_body: u64 = Fixed("1MiB"),
             "The maximum size of a request body.",
             bounds: Some(("1KiB", "64MiB"));

@@ -35,6 +35,14 @@ fn server(settings: &Settings, reader: &mut Reader<'_>) {
             "Name the networks of your own proxies, such as 10.0.0.0/8",
         );
     }
+    if server.proxy_protocol && server.trusted_proxies.is_empty() {
+        reader.refuse(
+            &["server.proxy_protocol", "server.trusted_proxies"],
+            "the header of the PROXY protocol is accepted only from trusted proxies, and there are none",
+            "Add the networks of your proxies to server.trusted_proxies, or set server.proxy_protocol \
+             to false",
+        );
+    }
     hsts(settings, reader);
     reports(settings, reader);
     match (&server.tls.certificate, &server.tls.key) {

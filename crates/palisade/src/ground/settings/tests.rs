@@ -771,6 +771,14 @@ mod between_settings {
     }
 
     #[test]
+    fn the_proxy_protocol_needs_a_trusted_proxy() {
+        let on = "server.proxy_protocol = true";
+        refused(on, "server.proxy_protocol", "only from trusted proxies");
+        let behind = settings(&format!("{on}\nserver.trusted_proxies = [\"10.0.0.0/8\"]"));
+        assert!(behind.server.proxy_protocol && !settings("").server.proxy_protocol);
+    }
+
+    #[test]
     fn networks_that_cover_everybody_in_pieces_are_refused() {
         let key = "server.trusted_proxies";
         let list = |networks: &[String]| format!("{key} = [\"{}\"]", networks.join("\", \""));

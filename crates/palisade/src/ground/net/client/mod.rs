@@ -10,6 +10,8 @@
 //!   as far as each hop is trusted. An entry that can't be read ends the walk at the last hop that could be read.
 //! - If both headers are present and do not name the same client, neither is trusted and the proxy's own IP address is
 //!   used: a proxy sets only one of them, so the other came from the client.
+//! - A client that a proxy names by the PROXY protocol counts like the peer of a connection: its forwarded headers are
+//!   used only if it is a trusted proxy too. If a header of that protocol names no client, no forwarded header names one.
 //! - A scheme counts as `https` only if every proxy that states a scheme states `https`.
 //! - `X-Real-IP`, `True-Client-IP`, `CF-Connecting-IP` and similar headers are never used.
 
@@ -22,6 +24,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use axum::http::{HeaderMap, HeaderName};
 use ipnet::{IpNet, Ipv4Net};
 
+use super::serve::Connection;
 use crate::limits;
 
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
@@ -83,14 +86,19 @@ pub enum Scheme {
     Contradictory,
 }
 
-/// Returns the client's IP address for a connection from `peer` with these headers.
+/// Returns the client's IP address for a request with these headers.
 #[must_use]
-pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> ClientIp {
-    let peer = peer.to_canonical();
-    let own = ClientIp { ip: peer, forwarded: false };
+pub fn client_ip(
+    connection: &Connection,
+    headers: &HeaderMap,
+    trusted: &TrustedProxies,
+) -> ClientIp {
+    let peer = connection.peer.ip().to_canonical();
+    let named = connection.proxy.map(|proxy| proxy.names_client);
+    let own = ClientIp { ip: peer, forwarded: named == Some(true) };
     // SECURITY: the peer is judged before any header is looked at
-    // (test: forged_headers_from_a_stranger_change_nothing).
-    if !trusted.contains(peer) {
+    // (tests: forged_headers_from_a_stranger_change_nothing, a_client_that_the_proxy_protocol_names_is_the_peer).
+    if !trusted.contains(peer) || named == Some(false) {
         return own;
     }
     let ip = match (
@@ -101,26 +109,35 @@ pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) ->
         (Some(ip), _) | (None, Some(ip)) => ip,
         (None, None) => return own,
     };
-    ClientIp { ip, forwarded: ip != peer }
+    ClientIp { ip, forwarded: own.forwarded || ip != peer }
 }
 
-/// Returns the scheme of a request over a connection from `peer`. `tls` states whether the connection itself is
-/// encrypted.
+/// Returns the scheme of a request.
 ///
-/// A trusted proxy must state `https` without contradiction: in every value of every `X-Forwarded-Proto` line and in
-/// every `proto` of `Forwarded`. A proxy that itself connects over TLS may state nothing. If it states another scheme,
-/// that counts, because the client may not have used TLS.
+/// A trusted proxy must state `https` without contradiction: in every value of every `X-Forwarded-Proto` line, in every
+/// `proto` of `Forwarded`, and in the header of the PROXY protocol. A proxy that itself connects over TLS may state
+/// nothing. If it states another scheme, that counts, because the client may not have used TLS.
+///
+/// The proxy that sent a header of the PROXY protocol states the scheme, not the client that it named. A client that
+/// claims `https` itself, through a proxy that only forwards bytes, misleads nobody but itself.
 #[must_use]
-pub fn scheme(peer: IpAddr, tls: bool, headers: &HeaderMap, trusted: &TrustedProxies) -> Scheme {
-    let said = if trusted.contains(peer) { said(headers) } else { Some(Said::default()) };
-    match said {
-        None => Scheme::Contradictory,
-        Some(Said { https: true, http: true }) => Scheme::Contradictory,
-        Some(Said { https: true, http: false }) => Scheme::Https,
-        Some(Said { https: false, http: true }) => Scheme::MarkedHttp,
-        Some(Said { https: false, http: false }) if tls => Scheme::Https,
-        Some(_) if trusted.contains(peer) => Scheme::Unmarked,
-        Some(_) => Scheme::Http,
+pub fn scheme(connection: &Connection, headers: &HeaderMap, trusted: &TrustedProxies) -> Scheme {
+    let sender = connection.proxy.map_or(connection.peer.ip(), |proxy| proxy.ip);
+    let by_proxy = connection.proxy.and_then(|proxy| proxy.client_tls);
+    if !trusted.contains(sender) {
+        return if connection.tls { Scheme::Https } else { Scheme::Http };
+    }
+    // A proxy that passes TLS through can't know that the client uses it.
+    if connection.tls && by_proxy == Some(false) {
+        return Scheme::Contradictory;
+    }
+    let Some(said) = said(headers) else { return Scheme::Contradictory };
+    match (said.https || by_proxy == Some(true), said.http || by_proxy == Some(false)) {
+        (true, true) => Scheme::Contradictory,
+        (true, false) => Scheme::Https,
+        (false, true) => Scheme::MarkedHttp,
+        (false, false) if connection.tls => Scheme::Https,
+        (false, false) => Scheme::Unmarked,
     }
 }
 

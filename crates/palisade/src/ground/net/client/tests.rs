@@ -1,6 +1,7 @@
 use axum::http::HeaderValue;
 use proptest::prelude::*;
 
+use super::super::serve::Proxy;
 use super::*;
 
 const PROXY: &str = "10.0.0.1";
@@ -22,15 +23,21 @@ fn headers(lines: &[(&str, &str)]) -> HeaderMap {
     headers
 }
 
+/// A connection from `peer`.
+fn from(peer: IpAddr, tls: bool) -> Connection {
+    let local = "127.0.0.1:443".parse().unwrap();
+    Connection { peer: SocketAddr::new(peer, 50_000), local, tls, proxy: None }
+}
+
 /// Returns the client's IP address when the trusted proxy sends these lines.
 fn behind_proxy(lines: &[(&str, &str)]) -> IpAddr {
-    let found = client_ip(ip(PROXY), &headers(lines), &trusted());
+    let found = client_ip(&from(ip(PROXY), false), &headers(lines), &trusted());
     assert_eq!(found.forwarded, found.ip != ip(PROXY));
     found.ip
 }
 
 fn scheme_behind_proxy(lines: &[(&str, &str)]) -> Scheme {
-    scheme(ip(PROXY), false, &headers(lines), &trusted())
+    scheme(&from(ip(PROXY), false), &headers(lines), &trusted())
 }
 
 #[test]
@@ -74,9 +81,9 @@ fn forged_headers_from_a_stranger_change_nothing() {
             ["127.0.0.1", "10.0.0.1", "for=127.0.0.1;proto=https", "198.51.100.1, 10.0.0.2"]
         {
             let headers = headers(&[(name, value), ("x-forwarded-proto", "https")]);
-            let found = client_ip(stranger, &headers, &trusted());
+            let found = client_ip(&from(stranger, false), &headers, &trusted());
             assert_eq!(found, ClientIp { ip: stranger, forwarded: false }, "{name}: {value}");
-            assert_eq!(scheme(stranger, false, &headers, &trusted()), Scheme::Http);
+            assert_eq!(scheme(&from(stranger, false), &headers, &trusted()), Scheme::Http);
         }
     }
 }
@@ -173,16 +180,16 @@ fn two_headers_that_disagree_are_both_ignored() {
 #[test]
 fn a_peer_is_recognised_in_its_ipv4_mapped_form() {
     let headers = headers(&[("x-forwarded-for", "198.51.100.1")]);
-    let found = client_ip(ip("::ffff:10.0.0.1"), &headers, &trusted());
+    let found = client_ip(&from(ip("::ffff:10.0.0.1"), false), &headers, &trusted());
     assert_eq!(found.ip, ip("198.51.100.1"));
-    let stranger = client_ip(ip("::ffff:203.0.113.9"), &headers, &trusted());
+    let stranger = client_ip(&from(ip("::ffff:203.0.113.9"), false), &headers, &trusted());
     assert_eq!(stranger, ClientIp { ip: ip("203.0.113.9"), forwarded: false });
 }
 
 #[test]
 fn https_is_tls_or_a_trusted_proxy_that_says_so_without_contradiction() {
     let none = HeaderMap::new();
-    assert_eq!(scheme(ip("203.0.113.9"), true, &none, &trusted()), Scheme::Https);
+    assert_eq!(scheme(&from(ip("203.0.113.9"), true), &none, &trusted()), Scheme::Https);
     assert_eq!(scheme_behind_proxy(&[]), Scheme::Unmarked);
     for good in [
         &[("x-forwarded-proto", "https")][..],
@@ -223,13 +230,14 @@ fn https_is_tls_or_a_trusted_proxy_that_says_so_without_contradiction() {
 
 #[test]
 fn a_proxy_that_comes_over_tls_can_still_say_that_its_client_did_not() {
-    let over_tls = |lines: &[(&str, &str)]| scheme(ip(PROXY), true, &headers(lines), &trusted());
+    let over_tls =
+        |lines: &[(&str, &str)]| scheme(&from(ip(PROXY), true), &headers(lines), &trusted());
     assert_eq!(over_tls(&[]), Scheme::Https);
     assert_eq!(over_tls(&[("x-forwarded-proto", "https")]), Scheme::Https);
     assert_eq!(over_tls(&[("x-forwarded-proto", "http")]), Scheme::MarkedHttp);
     let stranger = ip("203.0.113.9");
     let forged = headers(&[("x-forwarded-proto", "http")]);
-    assert_eq!(scheme(stranger, true, &forged, &trusted()), Scheme::Https);
+    assert_eq!(scheme(&from(stranger, true), &forged, &trusted()), Scheme::Https);
 }
 
 #[test]
@@ -251,7 +259,61 @@ proptest! {
         behind_proxy(&lines);
         scheme_behind_proxy(&lines);
         let stranger = ip("203.0.113.9");
-        let found = client_ip(stranger, &headers(&lines), &trusted());
+        let found = client_ip(&from(stranger, false), &headers(&lines), &trusted());
         prop_assert_eq!(found.ip, stranger);
     }
+}
+
+/// A connection that the trusted proxy forwards for `peer`.
+fn proxied(peer: &str, tls: bool, client_tls: Option<bool>) -> Connection {
+    let proxy = Proxy { ip: ip(PROXY), names_client: true, client_tls };
+    Connection { proxy: Some(proxy), ..from(ip(peer), tls) }
+}
+
+#[test]
+fn a_client_that_the_proxy_protocol_names_is_the_peer() {
+    let forged = headers(&[("x-forwarded-for", "198.51.100.1"), ("forwarded", "for=198.51.100.1")]);
+    for peer in ["203.0.113.9", "2001:db8::1", "127.0.0.1"] {
+        let found = client_ip(&proxied(peer, false, None), &forged, &trusted());
+        assert_eq!(found, ClientIp { ip: ip(peer), forwarded: true });
+    }
+    // It is a proxy itself, so its headers count.
+    let found = client_ip(&proxied("10.0.0.9", false, None), &forged, &trusted());
+    assert_eq!(found, ClientIp { ip: ip("198.51.100.1"), forwarded: true });
+    let found = client_ip(&proxied("10.0.0.9", false, None), &HeaderMap::new(), &trusted());
+    assert_eq!(found, ClientIp { ip: ip("10.0.0.9"), forwarded: true });
+    // The header names no client: anyone may have sent what follows.
+    let unnamed = Proxy { ip: ip(PROXY), names_client: false, client_tls: None };
+    let unnamed = Connection { proxy: Some(unnamed), ..from(ip(PROXY), false) };
+    let found = client_ip(&unnamed, &forged, &trusted());
+    assert_eq!(found, ClientIp { ip: ip(PROXY), forwarded: false });
+}
+
+#[test]
+fn the_proxy_states_the_scheme_of_the_client_that_it_names() {
+    let scheme = |tls, client_tls, lines: &[(&str, &str)]| {
+        scheme(&proxied("203.0.113.9", tls, client_tls), &headers(lines), &trusted())
+    };
+    let https = [("x-forwarded-proto", "https")];
+    let http = [("x-forwarded-proto", "http")];
+    for (tls, client_tls, lines, expected) in [
+        (false, None, &[][..], Scheme::Unmarked),
+        (false, None, &https, Scheme::Https),
+        (false, None, &http, Scheme::MarkedHttp),
+        (false, Some(true), &[], Scheme::Https),
+        (false, Some(true), &https, Scheme::Https),
+        (false, Some(true), &http, Scheme::Contradictory),
+        (false, Some(false), &[], Scheme::MarkedHttp),
+        (false, Some(false), &https, Scheme::Contradictory),
+        (true, None, &[], Scheme::Https),
+        (true, None, &http, Scheme::MarkedHttp),
+        (true, Some(true), &[], Scheme::Https),
+        (true, Some(false), &[], Scheme::Contradictory),
+    ] {
+        assert_eq!(scheme(tls, client_tls, lines), expected, "{tls} {client_tls:?} {lines:?}");
+    }
+    // From a proxy that isn't trusted any more, nothing counts.
+    let stranger = Proxy { ip: ip("203.0.113.1"), names_client: true, client_tls: Some(true) };
+    let connection = Connection { proxy: Some(stranger), ..from(ip("203.0.113.9"), false) };
+    assert_eq!(super::scheme(&connection, &headers(&https), &trusted()), Scheme::Http);
 }

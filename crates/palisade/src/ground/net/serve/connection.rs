@@ -40,7 +40,7 @@ impl Front {
             .http1()
             .timer(HeadTimer::new(Arc::clone(&progress)))
             .header_read_timeout(self.limits.header_timeout);
-        let connection = Connection { peer: ends.peer, local: ends.local, tls: self.tls.is_some() };
+        let connection = ends.connection(self.tls.is_some());
         let stopping = Stopping(Some(self.stopped.clone()));
         let answering = answering(service.clone(), connection, Arc::clone(&progress));
         let stream = TokioIo::new(Watched::new(stream, Arc::clone(&progress), answering));

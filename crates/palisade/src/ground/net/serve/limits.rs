@@ -13,7 +13,7 @@ const SMALLEST_BUFFER: usize = 8 * 1024;
 /// The number of header lines up to which the parser allocates no memory.
 const HEADERS_ON_STACK: usize = 100;
 
-/// Decides which IP addresses are exempt from the limits per IP address and per network.
+/// Decides which IP addresses are exempt from the limits per IP address and per network, or must use the PROXY protocol.
 pub type Exempt = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// The limits of the listener: connections, deadlines and sizes.
@@ -26,7 +26,10 @@ pub struct Limits {
     pub connections_per_ip: usize,
     /// IP addresses that are exempt from `connections_per_ip` and from the shares of networks. Loopback by default.
     pub exempt: Exempt,
-    /// How long a TLS handshake may take.
+    /// The peers that must begin every connection with a header of the PROXY protocol (version 1 or 2). No other peer may
+    /// send one. None by default.
+    pub proxy_protocol: Option<Exempt>,
+    /// How long a TLS handshake may take, and how long a header of the PROXY protocol may take.
     pub tls_handshake_timeout: Duration,
     /// How long a request's head may take, from its first byte (for the first head, from the opening of the
     /// connection).
@@ -61,6 +64,7 @@ impl Default for Limits {
             connections: 10_000,
             connections_per_ip: 512,
             exempt: Arc::new(|ip| ip.is_loopback()),
+            proxy_protocol: None,
             tls_handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),

@@ -13,6 +13,8 @@
 //! - A request whose end or host could be read in two ways never reaches the service.
 //! - The service ([`Refuse`]) responds to requests that the listener itself refuses, as it does to any other request.
 //!   The only exception is an HTTP/2 header list of more than four times the limit.
+//! - A header of the PROXY protocol is read only from peers that must send one, and decides nothing else than who the
+//!   peer is. Its size and its time are bounded.
 //! - A failure to accept a connection never ends the server, whether a peer or the operating system causes it.
 //! - When the server stops, no new connection is accepted, idle ones are closed, and requests that have begun get the
 //!   drain time to finish.
@@ -21,6 +23,7 @@ mod admission;
 mod connection;
 mod limits;
 mod progress;
+mod proxy;
 mod refusing;
 #[cfg(test)]
 mod tests;
@@ -28,9 +31,10 @@ pub mod tls;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
@@ -49,9 +53,10 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
-use admission::Admission;
+use admission::{Admission, Seat};
 pub use limits::{Exempt, Limits};
-use refusing::{Head, not_tls, written};
+use proxy::Beginning;
+use refusing::{Head, no_proxy_header, written};
 pub use refusing::{Refuse, Refused};
 
 /// How long to wait after the operating system could not accept a connection, for example because the process has no
@@ -61,16 +66,32 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The maximum number of bytes that are still read from a peer that should have used TLS, so that it receives the
 /// response.
 const LARGEST_REST: u64 = 1024 * 1024;
+/// The maximum number of bytes that are read of the head of a request that is refused without being parsed.
+const LARGEST_HEAD: u64 = 4096;
 
 /// The connection that a request came over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connection {
-    /// The address of the peer: the client or a proxy. IPv4-mapped IPv6 is given as IPv4.
+    /// The address of the peer: the client or a proxy. IPv4-mapped IPv6 is given as IPv4. If a proxy named its client by
+    /// the PROXY protocol, that client is the peer.
     pub peer: SocketAddr,
     /// This end.
     pub local: SocketAddr,
     /// Whether the connection is encrypted up to this process.
     pub tls: bool,
+    /// The proxy that forwards the connection, if it began with a header of the PROXY protocol.
+    pub proxy: Option<Proxy>,
+}
+
+/// A proxy that began a connection with a header of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proxy {
+    /// The proxy's IP address. IPv4-mapped IPv6 is given as IPv4.
+    pub ip: IpAddr,
+    /// Whether the header named the client.
+    pub names_client: bool,
+    /// Whether the client connected to the proxy over TLS, if the header stated it.
+    pub client_tls: Option<bool>,
 }
 
 /// The connection of a request, and the signal that the server is stopping. Cheap to clone.
@@ -167,6 +188,7 @@ pub async fn serve<S: Handler>(
         stopped,
         slots: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
         admission: Arc::new(Admission::new(&limits)),
+        headers_missed: AtomicBool::new(false),
         limits,
     });
     let mut connections = JoinSet::new();
@@ -181,9 +203,10 @@ pub async fn serve<S: Handler>(
                 let Some(seat) = front.admission.admit(peer.ip()) else { continue };
                 let (front, service) = (Arc::clone(&front), service.clone());
                 connections.spawn(async move {
-                    let _held = (slot, seat);
+                    let _held = slot;
                     let local = stream.local_addr().unwrap_or(local);
-                    front.converse(stream, Ends { peer, local }, service).await;
+                    let ends = Ends { peer, local, proxy: None };
+                    front.welcome(stream, ends, seat, service).await;
                 });
             }
         }
@@ -228,11 +251,18 @@ fn note_end(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// The socket addresses of both ends of a connection.
+/// The socket addresses of both ends of a connection, and the proxy between them.
 #[derive(Clone, Copy)]
 struct Ends {
     peer: SocketAddr,
     local: SocketAddr,
+    proxy: Option<Proxy>,
+}
+
+impl Ends {
+    fn connection(self, tls: bool) -> Connection {
+        Connection { peer: self.peer, local: self.local, tls, proxy: self.proxy }
+    }
 }
 
 /// The state that all connections share.
@@ -242,6 +272,8 @@ struct Front {
     limits: Limits,
     slots: Arc<Semaphore>,
     admission: Arc<Admission>,
+    /// Whether a proxy has failed to send a header, which is logged once.
+    headers_missed: AtomicBool,
     stopped: watch::Receiver<bool>,
 }
 
@@ -271,6 +303,70 @@ impl Front {
         }
     }
 
+    /// Serves one connection, after the header of the PROXY protocol if the peer must send one.
+    async fn welcome<S: Handler>(
+        &self,
+        mut stream: TcpStream,
+        mut ends: Ends,
+        mut seat: Seat,
+        service: S,
+    ) {
+        // SECURITY: a header is never looked for in what another peer sends
+        // (test: a_header_from_anyone_else_is_no_header).
+        if self.limits.proxy_protocol.as_ref().is_some_and(|proxies| proxies(ends.peer.ip())) {
+            let header = match self.header(&mut stream).await {
+                Some(Ok(Beginning::Header(header))) => header,
+                Some(Ok(Beginning::Other(seen))) => {
+                    self.note_missing_header(ends, "it is missing");
+                    return self.refuse(stream, ends, &service, seen).await;
+                }
+                Some(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                    return self.note_missing_header(ends, "it is invalid");
+                }
+                Some(Err(error)) => {
+                    return tracing::debug!(%error, peer = %ends.peer, "a PROXY header was cut off");
+                }
+                None => return,
+            };
+            ends.proxy = Some(Proxy {
+                ip: ends.peer.ip(),
+                names_client: header.client.is_some(),
+                client_tls: header.tls,
+            });
+            if let Some(client) = header.client {
+                ends.peer = client;
+                drop(seat);
+                // SECURITY: the client has a share of its own, not the proxy's
+                // (test: a_client_behind_the_proxy_protocol_has_a_share_of_its_own).
+                let Some(own) = self.admission.admit(client.ip()) else { return };
+                seat = own;
+            }
+        }
+        self.converse(stream, ends, service).await;
+        drop(seat);
+    }
+
+    /// Reads the header of the PROXY protocol. Returns `None` if that takes too long or the server stops.
+    async fn header(&self, stream: &mut TcpStream) -> Option<io::Result<Beginning>> {
+        let mut stopped = self.stopped.clone();
+        tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => None,
+            read = tokio::time::timeout(self.limits.tls_handshake_timeout, proxy::read(stream)) => read.ok(),
+        }
+    }
+
+    fn note_missing_header(&self, ends: Ends, problem: &str) {
+        if !self.headers_missed.swap(true, Ordering::Relaxed) {
+            let peer = ends.peer.ip();
+            tracing::warn!(
+                %peer,
+                "refused connections from a trusted proxy, which must begin each with a header of the \
+                 PROXY protocol: {problem} (server.proxy_protocol)"
+            );
+        }
+    }
+
     /// Serves one connection until it ends.
     async fn converse<S: Handler>(&self, stream: TcpStream, ends: Ends, service: S) {
         // If this fails, responses only arrive later, and a broken socket shows on the first read.
@@ -280,7 +376,7 @@ impl Front {
         };
         let mut stopped = self.stopped.clone();
         if self.is_plain(&stream).await {
-            return self.refuse_plain(stream, ends, &service).await;
+            return self.refuse(stream, ends, &service, Vec::new()).await;
         }
         let handshake = tokio::time::timeout(self.limits.tls_handshake_timeout, tls.accept(stream));
         let stream = tokio::select! {
@@ -316,17 +412,27 @@ impl Front {
         }
     }
 
-    /// Sends a refusal to a peer that should have used TLS.
-    async fn refuse_plain<S: Handler>(&self, mut stream: TcpStream, ends: Ends, service: &S) {
-        let connection = Connection { peer: ends.peer, local: ends.local, tls: false };
+    /// Sends a refusal to a peer that sends plain HTTP where TLS or a header of the PROXY protocol is expected. `head` is
+    /// what has been read so far.
+    async fn refuse<S: Handler>(
+        &self,
+        mut stream: TcpStream,
+        ends: Ends,
+        service: &S,
+        mut head: Vec<u8>,
+    ) {
+        let no_header = !head.is_empty();
+        if no_header && !head.first().is_some_and(u8::is_ascii_alphabetic) {
+            return;
+        }
         let conversation = async {
-            let mut head = [0; 4096];
-            let count = stream.read(&mut head).await?;
-            let head = Head(head.get(..count).unwrap_or_default());
+            (&mut stream).take(LARGEST_HEAD).read_buf(&mut head).await?;
+            let head = Head(&head);
+            let error = if no_header { no_proxy_header() } else { head.not_tls() };
             let headers = HeaderMap::new();
-            let refused = head.refused(not_tls(), &headers);
+            let refused = head.refused(error, &headers);
             let bodiless = refused.method == Method::HEAD;
-            let answer = written(service.refuse(&connection, refused), bodiless);
+            let answer = written(service.refuse(&ends.connection(false), refused), bodiless);
             stream.write_all(&answer).await?;
             stream.shutdown().await?;
             // Closing the connection with unread bytes would reset it, and the peer would lose the response.
@@ -334,7 +440,7 @@ impl Front {
             tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
         };
         let ended = tokio::time::timeout(self.limits.tls_handshake_timeout, conversation).await;
-        tracing::debug!(?ended, peer = %ends.peer, "plain HTTP on a TLS port");
+        tracing::debug!(?ended, peer = %ends.peer, "plain HTTP where something else was expected");
     }
 }
 

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
 
-use super::Connection;
+use super::{Connection, proxy};
 use crate::error::{Error, Kind};
 
 /// The maximum length of a logged path.
@@ -93,6 +93,24 @@ impl<'a> Head<'a> {
         self.0.starts_with(&[0x16, 0x03])
     }
 
+    /// Returns the error for a header of the PROXY protocol where none is accepted.
+    fn proxy_header(self) -> Option<Error> {
+        let complete = self.0.len() >= proxy::SHORTEST && proxy::is_header(self.0);
+        complete.then(|| {
+            malformed(
+                "The connection begins with a header of the PROXY protocol, which this server accepts only \
+                 if server.proxy_protocol is true, on server.listen and from server.trusted_proxies.",
+            )
+        })
+    }
+
+    /// Returns the error for plain text on a port that accepts only TLS.
+    pub(super) fn not_tls(self) -> Error {
+        self.proxy_header().unwrap_or_else(|| {
+            malformed("This port accepts only TLS, and the request is plain HTTP. Use https://.")
+        })
+    }
+
     /// Returns the refused request, with its method and path for the log.
     pub(super) fn refused(self, error: Error, headers: &HeaderMap) -> Refused<'_> {
         let (method, target, _) = self.request_line();
@@ -110,6 +128,9 @@ impl<'a> Head<'a> {
             return malformed(
                 "This port accepts only plain HTTP, and the request uses TLS. Use http://.",
             );
+        }
+        if let Some(error) = self.proxy_header() {
+            return error;
         }
         let in_first_line = !self.begun().contains(&b'\n');
         let (_, _, version) = self.request_line();
@@ -171,9 +192,13 @@ pub(super) fn too_slow() -> Error {
     Error::new(Kind::TooSlow, "request.too_slow", "The headers took too long to arrive.")
 }
 
-/// Returns the error for plain HTTP on a port that accepts only TLS.
-pub(super) fn not_tls() -> Error {
-    malformed("This port accepts only TLS, and the request is plain HTTP. Use https://.")
+/// Returns the error for a request without the header of the PROXY protocol that the peer must send.
+pub(super) fn no_proxy_header() -> Error {
+    malformed(
+        "A trusted proxy must begin every connection with a header of the PROXY protocol, because \
+         server.proxy_protocol is true. Configure it to send one, or send this request to \
+         server.admin_listen if it is a health check.",
+    )
 }
 
 /// Checks a request that the parser accepted.

@@ -1,5 +1,7 @@
 //! Tests of the listener over real sockets on loopback.
 
+mod proxied;
+
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
@@ -17,6 +19,7 @@ use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::client::TlsStream;
 
 use super::*;
 
@@ -201,11 +204,19 @@ impl Certified {
         tls::load(&self.chain(), &self.key())
     }
 
-    async fn connect(
+    async fn connect(&self, to: SocketAddr, protocol: &[u8]) -> TlsStream<TcpStream> {
+        self.over(TcpStream::connect(to).await.unwrap(), protocol).await
+    }
+
+    async fn over(&self, stream: TcpStream, protocol: &[u8]) -> TlsStream<TcpStream> {
+        self.try_over(stream, protocol).await.unwrap()
+    }
+
+    async fn try_over(
         &self,
-        to: SocketAddr,
+        stream: TcpStream,
         protocol: &[u8],
-    ) -> tokio_rustls::client::TlsStream<TcpStream> {
+    ) -> io::Result<TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -215,9 +226,8 @@ impl Certified {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![protocol.to_vec()];
-        let stream = TcpStream::connect(to).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 }
 
