@@ -103,7 +103,9 @@ pub(crate) enum Command {
         action: UserAction,
     },
     /// List or rotate the keys.
-    #[command(after_help = "Examples:\n  palisade key list\n  palisade key rotate")]
+    #[command(
+        after_help = "Examples:\n  palisade key list\n  palisade key rotate\n  palisade key rotate --now"
+    )]
     Key {
         #[command(subcommand)]
         action: KeyAction,
@@ -256,8 +258,26 @@ pub(crate) enum UserAction {
 pub(crate) enum KeyAction {
     /// List the keys, without their secrets.
     List,
-    /// Replace the signing keys. Tokens signed with the old keys stay valid until they expire.
-    Rotate,
+    /// Replace the signing keys without a pause.
+    ///
+    /// The new keys are published immediately and sign after 15 minutes, when every service that verifies tokens can
+    /// know them. Tokens signed with the old keys stay valid until they expire. If new keys are already waiting, the
+    /// command changes nothing.
+    Rotate {
+        /// What the keys are used for.
+        #[arg(value_enum, default_value_t = KeyPurpose::Signing)]
+        purpose: KeyPurpose,
+        /// After a compromise: use the new keys immediately, and refuse every token signed with another key.
+        #[arg(long)]
+        now: bool,
+    },
+}
+
+/// What the keys to rotate are used for.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(crate) enum KeyPurpose {
+    /// They sign access tokens and the revocation feed.
+    Signing,
 }
 
 #[derive(Clone, Copy, Subcommand)]

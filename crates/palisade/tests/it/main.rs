@@ -59,6 +59,7 @@ mod replaced;
 mod restoring;
 mod rights;
 mod signing_in;
+mod signing_keys;
 mod tampering;
 mod toy_credential;
 mod transport;

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
+use palisade_crypto::token::TokenKey;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -21,7 +22,8 @@ struct Published<T>(T);
 
 impl<T: Serialize> IntoResponse for Published<T> {
     fn into_response(self) -> Response {
-        ([(CACHE_CONTROL, "public, max-age=300")], Json(self.0)).into_response()
+        let cache = format!("public, max-age={}", keys::PUBLISHED_MAX_AGE.as_secs());
+        ([(CACHE_CONTROL, cache)], Json(self.0)).into_response()
     }
 }
 
@@ -56,20 +58,26 @@ struct PasetoKey {
 pub(super) fn routes() -> Routes {
     Routes::root()
         .get("/.well-known/jwks.json", ANYONE, jwks)
-        .summary("Returns the public keys that verify JWTs.")
+        .summary(
+            "Returns the public keys that verify JWTs.\n\nA new key is listed for 15 minutes before \
+             it signs.",
+        )
         .get("/.well-known/paseto-keys.json", ANYONE, paseto_keys)
-        .summary("Returns the public keys that verify PASETOs.")
+        .summary(
+            "Returns the public keys that verify PASETOs.\n\nA new key is listed for 15 minutes \
+             before it signs.",
+        )
 }
 
 async fn jwks(State(app): State<App>) -> Result<Published<Jwks>> {
     let ring = keys::ring(&app).await?;
-    let keys = ring.tokens().iter().filter_map(|key| key.jwk()).collect();
+    let keys = ring.tokens(app.clock.now()).filter_map(TokenKey::jwk).collect();
     Ok(Published(Jwks { keys }))
 }
 
 async fn paseto_keys(State(app): State<App>) -> Result<Published<PasetoKeys>> {
     let ring = keys::ring(&app).await?;
-    let keys = ring.tokens().iter();
+    let keys = ring.tokens(app.clock.now());
     let keys =
         keys.filter_map(|key| Some(PasetoKey { kid: key.kid().to_owned(), key: key.paserk()? }));
     Ok(Published(PasetoKeys { keys: keys.collect() }))

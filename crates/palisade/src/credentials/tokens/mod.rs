@@ -12,6 +12,7 @@
 mod http;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use palisade_crypto::opaque::fingerprint;
@@ -33,17 +34,37 @@ pub const MODULE: Module = Module {
     routes: http::routes,
     subscriptions: &[Subscription {
         topic: "keys.changed",
-        apply: |app, _| app.state::<Verified>().0.clear(),
-        forget_all: |app| app.state::<Verified>().0.clear(),
+        apply: |app, _| forget(app),
+        forget_all: forget,
     }],
     state: |_, state: &mut State| {
-        state.put(Verified(Bounded::new(200_000)));
+        state.put(Verified { tokens: Bounded::new(200_000), forgotten: AtomicU64::new(0) });
         Ok(())
     },
     ..Module::EMPTY
 };
 
-struct Verified(Bounded<[u8; 32], Arc<AccessToken>>);
+struct Verified {
+    tokens: Bounded<[u8; 32], Remembered>,
+    /// The number of times that all tokens were discarded.
+    forgotten: AtomicU64,
+}
+
+/// A verified token, and the value of [`Verified::forgotten`] when its verification began.
+#[derive(Clone)]
+struct Remembered {
+    token: Arc<AccessToken>,
+    forgotten: u64,
+}
+
+/// Discards all verified tokens, because a key may have been dropped.
+fn forget(app: &App) {
+    // The keys first: a verification that begins after the next line uses the new ones.
+    keys::expire(app);
+    let verified = app.state::<Verified>();
+    verified.forgotten.fetch_add(1, Ordering::SeqCst);
+    verified.tokens.clear();
+}
 
 /// The contents of a valid access token.
 #[derive(Clone, Debug)]
@@ -117,22 +138,28 @@ const CLIENT: &str = "palisade";
 /// Fails with `access.invalid_token`, or if the keys can't be read.
 pub async fn verify(app: &App, token: &str) -> Result<Arc<AccessToken>> {
     let digest = fingerprint(token.as_bytes());
-    let memory = &app.state::<Verified>().0;
+    let verified = app.state::<Verified>();
+    let forgotten = verified.forgotten.load(Ordering::SeqCst);
     let (monotonic, now) = (app.clock.monotonic(), app.clock.now());
     // SECURITY: expiry is also checked by the time of day, which advances while a machine sleeps (test:
     // a_remembered_token_expires_by_the_time_of_day).
-    if let Some(good) = memory.get(&digest, monotonic).filter(|good| now < good.expires_at) {
-        return Ok(good);
+    let known = verified.tokens.get(&digest, monotonic);
+    let known = known.filter(|known| now < known.token.expires_at);
+    // SECURITY: a verification that began before a key was dropped counts for nothing afterwards (test:
+    // every_token_of_a_dropped_key_is_refused_beside_many_requests).
+    if let Some(known) = known.filter(|known| known.forgotten == forgotten) {
+        return Ok(known.token);
     }
     let mut verdict = keys::ring(app).await?.verifier.verify(token, now.as_seconds());
     if matches!(verdict, Err(TokenError::UnknownKey)) {
         verdict = keys::look_again(app).await?.verifier.verify(token, now.as_seconds());
     }
     let claims = verdict.map_err(|_| bad_token())?;
-    let good = Arc::new(read(&claims).ok_or_else(bad_token)?);
+    let token = Arc::new(read(&claims).ok_or_else(bad_token)?);
     let left = Timestamp::from_seconds(claims.exp).since(now);
-    memory.put(digest, Arc::clone(&good), monotonic + left, monotonic);
-    Ok(good)
+    let remembered = Remembered { token: Arc::clone(&token), forgotten };
+    verified.tokens.put(digest, remembered, monotonic + left, monotonic);
+    Ok(token)
 }
 
 /// Verifies an access token and returns all its claims.

@@ -4,18 +4,23 @@
 //!
 //! - The root key is never stored in the database. A database created under a different root key is refused when the
 //!   server starts. New keys are never created silently for existing data.
-//! - Rotation needs no pause: a retired key keeps verifying until everything it signed has expired.
+//! - **Rotation needs no pause** ([`rotate`]): a new key is published before it signs, for longer than verifiers cache
+//!   the published keys. A retired key keeps verifying until everything it signed has expired.
+//! - **After a compromise** ([`replace`]), the keys in use are dropped: once the call returns, this process refuses
+//!   every token that they signed, and every other process refuses it within 250 ms.
 //!
 //! Tables: `keys`.
 
-use std::sync::{Arc, PoisonError, RwLock};
+mod ring;
+mod rotation;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use palisade_crypto::seal::{KeyRing, SealingKey};
-use palisade_crypto::token::{Algorithm, TokenKey, Verifier};
+use palisade_crypto::seal::SealingKey;
+use palisade_crypto::token::{Algorithm, TokenKey};
 use palisade_db::{Migration, ReadDb, Sql, Timestamp, args, row_struct};
 use serde::Serialize;
-use uuid::Uuid;
 
 use crate::app::{Actor, App, Change, State, Subscription};
 use crate::audit_log;
@@ -24,9 +29,15 @@ use crate::module::{Job, Module};
 use crate::record::Event;
 use crate::settings::{Paseto, Settings, TokenAlgorithm, TokenFormat};
 
-/// New signing keys were created and are used from now on.
-pub const ROTATED: Event =
-    Event { name: "keys.rotated", summary: "The signing keys were replaced" };
+pub use ring::{Keys, Ring, expire, look_again, ring};
+pub use rotation::{RotatedKey, replace, rotate};
+
+/// New signing keys were created. The detail `signs_from` is the time from which they sign.
+pub const ROTATED: Event = Event { name: "keys.rotated", summary: "New signing keys were created" };
+
+/// Signing keys were dropped after a compromise.
+pub const DROPPED: Event =
+    Event { name: "keys.dropped", summary: "Signing keys were dropped: their tokens are refused" };
 
 /// Keys were created at the first start, or for an algorithm that had none.
 pub const CREATED: Event = Event { name: "keys.created", summary: "Keys were created" };
@@ -34,8 +45,12 @@ pub const CREATED: Event = Event { name: "keys.created", summary: "Keys were cre
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
     name: "keys",
-    events: &[CREATED, ROTATED],
-    jobs: &[Job { name: "keys.reload", every: RELOAD_EVERY, run: |app| Box::pin(reload(app)) }],
+    events: &[CREATED, DROPPED, ROTATED],
+    jobs: &[Job {
+        name: "keys.reload",
+        every: RELOAD_EVERY,
+        run: |app| Box::pin(ring::reload(app)),
+    }],
     subscriptions: &[Subscription {
         topic: CHANGED,
         apply: |app, _| expire(app),
@@ -45,7 +60,7 @@ pub const MODULE: Module = Module {
         module: "keys",
         number: 1,
         name: "keys",
-        sql: Sql::Both(include_str!("../../migrations/keys/0001_keys.sql")),
+        sql: Sql::Both(include_str!("../../../migrations/keys/0001_keys.sql")),
     }],
     tables: &["keys"],
     state: |_, state: &mut State| {
@@ -57,51 +72,21 @@ pub const MODULE: Module = Module {
 
 const CHANGED: &str = "keys.changed";
 const RELOAD_EVERY: Duration = Duration::from_secs(30);
-/// An unknown key ID makes the process reload the keys, at most this often.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How long others may cache the published keys.
+pub const PUBLISHED_MAX_AGE: Duration = Duration::from_secs(300);
+/// How long a new key is published before it signs. Libraries cache the published keys, some of them for longer than
+/// the response permits.
+const SIGNS_AFTER: Duration = {
+    let usual = Duration::from_secs(15 * 60);
+    if PUBLISHED_MAX_AGE.as_secs() > usual.as_secs() { PUBLISHED_MAX_AGE } else { usual }
+};
 /// How long a retired key still verifies tokens: the longest life of a token, plus a margin.
 const RETIRED_VERIFIES_FOR: Duration = Duration::from_secs(70 * 60);
 
-const TOKEN: &str = "token";
+const SIGNING: &str = "signing";
 const PEPPER: &str = "pepper";
 const ROOT: &str = "root";
 const ROOT_CHECK: &[u8] = b"this database belongs to this root key";
-
-/// The keys in memory.
-#[derive(Default)]
-pub struct Keys {
-    ring: RwLock<Option<Arc<Ring>>>,
-}
-
-/// The keys that are in use at one time, for signing, verifying and sealing password hashes.
-pub struct Ring {
-    tokens: Vec<Arc<TokenKey>>,
-    /// The verifier of tokens signed with a current key or a recently retired one.
-    pub verifier: Verifier,
-    /// The key ring that seals password hashes.
-    pub pepper: KeyRing,
-    loaded: Duration,
-}
-
-impl Ring {
-    /// Returns the key that signs tokens of this format.
-    ///
-    /// # Errors
-    /// Returns an error if there is no such key, which startup prevents.
-    pub fn signing(&self, app: &App, format: TokenFormat) -> Result<Arc<TokenKey>> {
-        let algorithm = algorithm(&app.settings, format);
-        self.tokens
-            .iter()
-            .find(|key| key.algorithm() == algorithm)
-            .cloned()
-            .ok_or_else(|| Error::internal("there is no key for this token format"))
-    }
-
-    /// Returns all keys that verify tokens, the newest of each algorithm first.
-    pub fn tokens(&self) -> &[Arc<TokenKey>] {
-        &self.tokens
-    }
-}
 
 fn algorithm(settings: &Settings, format: TokenFormat) -> Algorithm {
     match (format, settings.tokens.algorithm, settings.tokens.paseto) {
@@ -118,16 +103,47 @@ row_struct! {
     pub struct KeyView {
         /// The key ID, as it appears in tokens.
         pub kid: String,
-        /// The purpose: `token` or `pepper`.
+        /// The purpose: `signing` or `pepper`.
         pub purpose: String,
         /// The algorithm: `EdDSA`, `ES256`, `v4.public` or `v4.local`; for the pepper, `XChaCha20-Poly1305`.
         pub algorithm: String,
         /// The version, which increases with each rotation.
         pub version: i64,
-        /// When it was created.
+        /// When it was created. A signing key is published from then on.
         pub created_at: Timestamp,
-        /// When it stopped signing.
+        /// When it starts to sign.
+        pub signs_from: Timestamp,
+        /// When it stops signing.
         pub retired_at: Option<Timestamp>,
+        /// When it was dropped. Tokens that a dropped key signed are refused.
+        pub dropped_at: Option<Timestamp>,
+    }
+}
+
+/// What a key is used for at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyState {
+    /// It is published and does not sign yet.
+    Published,
+    /// It is in use.
+    InUse,
+    /// It no longer signs. It verifies tokens until they have expired.
+    Retired,
+    /// It was dropped: tokens that it signed are refused.
+    Dropped,
+}
+
+impl KeyView {
+    /// Returns what the key is used for at this time.
+    pub fn state(&self, now: Timestamp) -> KeyState {
+        let past = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
+        match self {
+            _ if self.dropped_at.is_some() => KeyState::Dropped,
+            _ if past(self.retired_at) => KeyState::Retired,
+            _ if now < self.signs_from => KeyState::Published,
+            _ => KeyState::InUse,
+        }
     }
 }
 
@@ -151,7 +167,7 @@ pub async fn prepare(app: &App) -> Result<()> {
         // create.
         create(app).await?;
     }
-    load(app).await.map(drop)
+    ring::load(app).await.map(drop)
 }
 
 async fn create(app: &App) -> Result<()> {
@@ -169,7 +185,9 @@ async fn create(app: &App) -> Result<()> {
         })?;
     } else {
         begin_log(&mut change).await?;
-        let row = NewKey { kid: ROOT.into(), purpose: ROOT, algorithm: "check".into(), version: 1 };
+        let signs_from = change.now();
+        let (kid, algorithm) = (ROOT.into(), "check".into());
+        let row = NewKey { kid, purpose: ROOT, algorithm, version: 1, signs_from };
         insert(&mut change, row, ROOT_CHECK).await?;
     }
     let made = create_missing(&mut change).await?;
@@ -193,10 +211,17 @@ async fn begin_log(change: &mut Change) -> Result<()> {
 async fn create_missing(change: &mut Change) -> Result<Vec<String>> {
     let app = change.app().clone();
     let mut made = Vec::new();
+    let active = active(change).await?;
     for format in [TokenFormat::Jwt, TokenFormat::Paseto] {
         let algorithm = algorithm(&app.settings, format);
-        if latest(change, TOKEN, algorithm.as_str()).await?.is_none() {
-            made.push(create_token_key(change, algorithm, 1).await?);
+        if !active.contains(&algorithm) {
+            // SECURITY: until verifiers know the new key, a key of the earlier algorithm signs (test:
+            // the_first_key_of_another_algorithm_is_published_first). A `v4.local` key is never published.
+            let others = active.iter().any(|other| other.is_jwt() == algorithm.is_jwt());
+            let waits = others && algorithm != Algorithm::PasetoV4Local;
+            let after = if waits { SIGNS_AFTER } else { Duration::ZERO };
+            let signs_from = change.now().plus(after);
+            made.push(create_token_key(change, algorithm, signs_from).await?);
         }
     }
     if latest(change, PEPPER, "XChaCha20-Poly1305").await?.is_none() {
@@ -207,6 +232,7 @@ async fn create_missing(change: &mut Change) -> Result<Vec<String>> {
             purpose: PEPPER,
             algorithm: "XChaCha20-Poly1305".into(),
             version: 1,
+            signs_from: change.now(),
         };
         made.push(row.kid.clone());
         insert(change, row, &key).await?;
@@ -214,30 +240,19 @@ async fn create_missing(change: &mut Change) -> Result<Vec<String>> {
     Ok(made)
 }
 
-/// Replaces the current signing keys. Tokens signed with the old ones stay valid until they expire.
-///
-/// # Errors
-/// Returns an error if the database fails.
-pub async fn rotate(app: &App, actor: &Actor) -> Result<Vec<String>> {
-    let mut change = app.change(actor).await?;
-    let mut made = Vec::new();
-    for format in [TokenFormat::Jwt, TokenFormat::Paseto] {
-        let algorithm = algorithm(&app.settings, format);
-        let version = latest(&mut change, TOKEN, algorithm.as_str()).await?.unwrap_or(0);
-        let now = change.now();
-        change
-            .run(
-                "update keys set retired_at = $3
-                 where purpose = $1 and algorithm = $2 and retired_at is null",
-                args![TOKEN, algorithm.as_str(), now],
-            )
-            .await?;
-        made.push(create_token_key(&mut change, algorithm, version + 1).await?);
-    }
-    change.publish(CHANGED, Uuid::nil());
-    change.commit(ROTATED.entry().detail("kids", made.join(" "))).await?;
-    load(app).await?;
-    Ok(made)
+/// Returns the algorithms that have a key which is in use or will be, JWT before PASETO.
+async fn active(change: &mut Change) -> Result<Vec<Algorithm>> {
+    let found: Vec<(String,)> = change
+        .all(
+            "select distinct algorithm from keys
+             where purpose = $1 and retired_at is null and dropped_at is null",
+            args![SIGNING],
+        )
+        .await?;
+    let mut found: Vec<Algorithm> =
+        found.iter().filter_map(|(name,)| Algorithm::parse(name)).collect();
+    found.sort_by_key(|algorithm| (!algorithm.is_jwt(), algorithm.as_str()));
+    Ok(found)
 }
 
 /// Returns all keys, newest first, without their secrets.
@@ -245,86 +260,10 @@ pub async fn rotate(app: &App, actor: &Actor) -> Result<Vec<String>> {
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn list(db: &ReadDb) -> Result<Vec<KeyView>> {
-    let sql = "select kid, purpose, algorithm, version, created_at, retired_at from keys
-         where purpose <> $1 order by purpose, algorithm, version desc";
+    let sql =
+        "select kid, purpose, algorithm, version, created_at, signs_from, retired_at, dropped_at
+         from keys where purpose <> $1 order by purpose, algorithm, version desc";
     Ok(db.all(sql, args![ROOT]).await?)
-}
-
-/// Returns the current keys.
-///
-/// # Errors
-/// Returns an error if the keys aren't in memory and the database fails.
-pub async fn ring(app: &App) -> Result<Arc<Ring>> {
-    match in_memory(app) {
-        Some(ring) => Ok(ring),
-        None => load(app).await,
-    }
-}
-
-/// Returns the current keys, and reads them again unless they were read a moment ago. Used for a token with an unknown
-/// key ID.
-///
-/// # Errors
-/// Returns an error if the database fails.
-pub async fn look_again(app: &App) -> Result<Arc<Ring>> {
-    let now = app.clock.monotonic();
-    match in_memory(app) {
-        Some(ring) if now.saturating_sub(ring.loaded) < LOOK_AGAIN_AFTER => Ok(ring),
-        _ => load(app).await,
-    }
-}
-
-fn in_memory(app: &App) -> Option<Arc<Ring>> {
-    app.state::<Keys>().ring.read().unwrap_or_else(PoisonError::into_inner).clone()
-}
-
-fn expire(app: &App) {
-    *app.state::<Keys>().ring.write().unwrap_or_else(PoisonError::into_inner) = None;
-}
-
-async fn reload(app: &App) -> Result<()> {
-    load(app).await.map(drop)
-}
-
-type Row = (String, String, i64, Vec<u8>, String);
-
-async fn load(app: &App) -> Result<Arc<Ring>> {
-    let loaded = app.clock.monotonic();
-    let rows: Vec<Row> = app
-        .db
-        .all(
-            "select purpose, algorithm, version, wrapped, kid from keys
-             where purpose <> $1 and (retired_at is null or retired_at > $2)
-             order by version desc",
-            args![ROOT, app.clock.now().minus(RETIRED_VERIFIES_FOR)],
-        )
-        .await?;
-    let (mut tokens, mut peppers) = (Vec::new(), Vec::new());
-    for (purpose, algorithm, version, wrapped, kid) in rows {
-        let key = wrapping(app).open(kid.as_bytes(), &wrapped).map_err(Error::internal)?;
-        if purpose == PEPPER {
-            let bytes: [u8; 32] = key.expose().try_into().map_err(Error::internal)?;
-            let version = u32::try_from(version).map_err(Error::internal)?;
-            peppers.push((version, SealingKey::from_bytes(bytes)));
-        } else if let Some(algorithm) = Algorithm::parse(&algorithm) {
-            let key = TokenKey::from_private(algorithm, key.expose()).map_err(Error::internal)?;
-            tokens.push(Arc::new(key));
-        }
-    }
-    let settings = &app.settings.tokens;
-    let ring = Arc::new(Ring {
-        verifier: Verifier::new(
-            tokens.iter().map(|key| key.verification()).collect(),
-            &settings.issuer,
-            &settings.audience,
-        ),
-        tokens,
-        pepper: KeyRing::new(peppers).map_err(Error::internal)?,
-        loaded,
-    });
-    *app.state::<Keys>().ring.write().unwrap_or_else(PoisonError::into_inner) =
-        Some(Arc::clone(&ring));
-    Ok(ring)
 }
 
 fn wrapping(app: &App) -> SealingKey {
@@ -336,21 +275,25 @@ struct NewKey {
     purpose: &'static str,
     algorithm: String,
     version: i64,
+    signs_from: Timestamp,
 }
 
+/// Creates the next signing key of an algorithm, and returns its ID.
 async fn create_token_key(
     change: &mut Change,
     algorithm: Algorithm,
-    version: i64,
+    signs_from: Timestamp,
 ) -> Result<String> {
+    let version = latest(change, SIGNING, algorithm.as_str()).await?.unwrap_or(0) + 1;
     let random = Arc::clone(&change.app().random);
     let key = TokenKey::generate(algorithm, &*random).map_err(Error::internal)?;
     let kid = key.kid().to_owned();
     let row = NewKey {
         kid: kid.clone(),
-        purpose: TOKEN,
+        purpose: SIGNING,
         algorithm: algorithm.as_str().to_owned(),
         version,
+        signs_from,
     };
     insert(change, row, key.private().expose()).await?;
     Ok(kid)
@@ -362,9 +305,9 @@ async fn insert(change: &mut Change, row: NewKey, secret: &[u8]) -> Result<()> {
     let now = change.now();
     change
         .run(
-            "insert into keys (kid, purpose, algorithm, version, wrapped, created_at)
-             values ($1, $2, $3, $4, $5, $6)",
-            args![row.kid, row.purpose, row.algorithm, row.version, wrapped, now],
+            "insert into keys (kid, purpose, algorithm, version, wrapped, created_at, signs_from)
+             values ($1, $2, $3, $4, $5, $6, $7)",
+            args![row.kid, row.purpose, row.algorithm, row.version, wrapped, now, row.signs_from],
         )
         .await?;
     Ok(())
