@@ -4,6 +4,8 @@ create table sessions (
     transport text not null check (transport in ('token', 'cookie')),
     token_format text not null check (token_format in ('jwt', 'paseto')),
     device_name text,
+    -- The device that signed in. Its device token proves it.
+    device_id id,
     user_agent text,
     ip text,
     amr text not null,
@@ -27,7 +29,11 @@ create table session_secrets (
     user_id id not null,
     used_at instant,
     successor_digest bytes,
-    successor_sealed bytes
+    successor_sealed bytes,
+    -- When this secret got a second successor, because the response with the first one was lost.
+    recovered_at instant,
+    -- When another successor of the same parent replaced this secret, which was unused.
+    superseded_at instant
 );
 create index session_secrets_session on session_secrets (session_id);
 create index session_secrets_successor on session_secrets (successor_digest);

@@ -42,6 +42,7 @@ mod keys;
 mod limiting;
 mod lockout;
 mod login_refusals;
+mod lost_answers;
 mod mfa;
 mod mfa_changes;
 mod modules;

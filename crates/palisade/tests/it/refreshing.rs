@@ -68,7 +68,7 @@ async fn grace(on: On) {
     let app = start(on).await;
     let first = sign_in(&app).await.text("refresh_token");
     let second = refresh(&app, &first).await.text("refresh_token");
-    app.advance(Duration::from_secs(9)).await;
+    app.advance(Duration::from_secs(29)).await;
     assert_eq!(refresh(&app, &first).await.text("refresh_token"), second);
     let third = refresh(&app, &second).await;
     assert_eq!(third.status, StatusCode::OK);
@@ -91,7 +91,7 @@ async fn replay(on: On) {
     let app = start(on).await;
     let first = sign_in(&app).await.text("refresh_token");
     let second = refresh(&app, &first).await;
-    app.advance(Duration::from_secs(11)).await;
+    app.advance(Duration::from_secs(31)).await;
     let ann = app.anyone().with_token(second.text("access_token"));
     assert_eq!(ann.get("/api/v1/users/me").await.status, StatusCode::OK);
     assert_eq!(refresh(&app, &first).await.code(), "sessions.ended");
@@ -255,7 +255,7 @@ async fn cookie(on: On) {
     for client in [&ann, &new, &there] {
         assert_eq!(client.get("/api/v1/users/me").await.status, StatusCode::OK);
     }
-    app.advance(Duration::from_secs(11)).await;
+    app.advance(Duration::from_secs(31)).await;
     second.catch_up().await;
     assert_eq!(new.get("/api/v1/users/me").await.status, StatusCode::OK);
     for old in [&ann, &there] {

@@ -2,7 +2,8 @@
 //!
 //! A device token contains the ids of the user and the device, the time of its creation, and the generation of the
 //! password. It is sealed, is valid only for that user's account, and reveals nothing to its holder. It is not a
-//! credential: it gives no access, and its only effect is that the device's guesses are counted separately.
+//! credential: alone it gives no access. The device's guesses are counted separately, and a device that has lost the
+//! response to a refresh needs it to continue its session (`sessions/lost_answer.rs`).
 
 use std::time::Duration;
 

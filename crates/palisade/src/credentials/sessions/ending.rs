@@ -213,7 +213,7 @@ pub(super) async fn prune(app: &App) -> Result<()> {
     let upkeep = app.upkeep("sessions that ended long ago are deleted");
     let sql = "update session_secrets set successor_sealed = null where digest in
          (select digest from session_secrets
-          where successor_sealed is not null and used_at < $1 limit $2)";
+          where successor_sealed is not null and coalesce(recovered_at, used_at) < $1 limit $2)";
     upkeep.in_batches(sql, args![grace_over]).await?;
     // A hundred sessions at a time, the oldest first, and their secrets before them: one session can have thousands.
     let secrets = "delete from session_secrets where digest in

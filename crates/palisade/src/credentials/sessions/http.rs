@@ -12,7 +12,9 @@ use palisade_crypto::secret::SecretString;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{COOKIE, Issued, SessionView, Transport, Why, end, everyone, list};
+use super::{
+    COOKIE, Issued, Presented, SessionView, Transport, Why, end, everyone, list, refresh_with,
+};
 use crate::access::{ANYONE, Caller, SIGNED_IN, needs, same_origin};
 use crate::app::{App, Hold};
 use crate::credentials::{self, Act, End};
@@ -40,8 +42,9 @@ pub(super) fn routes() -> Routes {
         .summary(
             "Exchanges a refresh token, or the session's cookie, for new credentials.\n\nA refresh \
              token works once. If it is sent again within `sessions.refresh_grace`, and its \
-             successor is unused, the response contains the same successor. Any other repeat ends \
-             the session.",
+             successor is unused, the response contains the same successor. Later, for seven days \
+             at most, a client that also sends its `device_token` gets a new successor, once. Any \
+             other repeat ends the session.",
         )
         .or(Kind::NotSignedIn, "sessions.ended")
         .or(Kind::Denied, "access.cross_site")
@@ -197,6 +200,10 @@ struct RefreshBody {
     /// The refresh token. Omit it if the request sends the session's cookie.
     #[schemars(with = "Option<shape::Secret>")]
     refresh_token: Option<SecretString>,
+    /// The `device_token` of the response to the sign-in. It lets the client continue its session
+    /// if it never received the response to its last refresh. Without effect on a cookie.
+    #[schemars(with = "Option<shape::Secret>")]
+    device_token: Option<SecretString>,
 }
 
 async fn refresh(
@@ -205,7 +212,8 @@ async fn refresh(
     headers: HeaderMap,
     MaybeBody(body): MaybeBody<RefreshBody>,
 ) -> Result<Answer> {
-    let token = body.and_then(|body| body.refresh_token);
+    let (token, device_token) =
+        body.map_or((None, None), |body| (body.refresh_token, body.device_token));
     let (transport, secret) = match (token, super::cookie(&app).get(&headers)) {
         (Some(token), _) => (Transport::Token, token),
         (None, Found::One(value)) => {
@@ -217,7 +225,8 @@ async fn refresh(
             return Err(Error::bad_field("/refresh_token", "request.missing", detail));
         }
     };
-    let issued = super::refresh(&app, &caller.actor, transport, &secret).await?;
+    let presented = Presented { transport, secret: &secret, device_token: device_token.as_ref() };
+    let issued = refresh_with(&app, &caller.actor, presented).await?;
     answer(&app, issued, None).await
 }
 

@@ -5,7 +5,9 @@
 //! - **Ended means ended.** After the response that confirms the end of a session, every token of the session is
 //!   refused in this process, and within 250 ms in every other one. Every request checks this, from memory.
 //! - A refresh token works once ([`refresh`]). If its holder repeats the refresh within the grace period, and the
-//!   successor is unused, the response contains the same successor. Any other repeat ends the session.
+//!   successor is unused, the response contains the same successor. Later, and once, a device that proves with its
+//!   device token that it started the session gets a new successor, and the owner is told. Any other repeat ends the
+//!   session.
 //! - Nothing in the database is a credential: secrets are stored as digests.
 //!
 //! Tables: `sessions`, `session_secrets`.
@@ -15,6 +17,7 @@ mod ending;
 mod everyone;
 mod http;
 mod kept;
+mod lost_answer;
 mod prove;
 mod refresh;
 
@@ -28,6 +31,7 @@ use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, Timestamp, args, row_struct};
 use schemars::JsonSchema;
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::access::{self, AuthLevel};
 use crate::app::{App, Change, State, Subscription};
@@ -47,7 +51,7 @@ pub use everyone::{ALL_REVOKED, EndedAll, revoke_everyone};
 pub use http::{Answer, answer};
 pub use kept::{KeptSession, kept, seen};
 pub use prove::of_access_token;
-pub use refresh::{of_refresh_token, raise_level, refresh, renew};
+pub use refresh::{Presented, of_refresh_token, raise_level, refresh, refresh_with, renew};
 
 /// A session was ended.
 pub const ENDED: Event = Event { name: "sessions.ended", summary: "A session was ended" };
@@ -55,13 +59,19 @@ pub const ENDED: Event = Event { name: "sessions.ended", summary: "A session was
 /// been copied.
 pub const REPLAYED: Event =
     Event { name: "sessions.replayed", summary: "A used refresh token was used again" };
+/// A device got a new refresh token for one that was already used, because it had not received the response.
+pub const RECOVERED: Event = Event {
+    name: "sessions.recovered",
+    summary: "A device that had lost the response to a refresh continued its session",
+};
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
     name: "sessions",
     routes: http::routes,
     limits: &[&http::REFRESH, &access::ACCOUNT],
-    events: &[ENDED, REVOKED, ALL_REVOKED, REPLAYED],
+    events: &[ENDED, REVOKED, ALL_REVOKED, RECOVERED, REPLAYED],
+    email_templates: &[&lost_answer::EMAIL],
     jobs: &[Job {
         name: "sessions.prune",
         every: Duration::from_secs(60),
@@ -229,6 +239,8 @@ pub struct NewSession {
     pub format: TokenFormat,
     /// The name that the client gave itself.
     pub device_name: Option<String>,
+    /// The device that signs in, as its device token names it.
+    pub device: Uuid,
     /// The client's `User-Agent`.
     pub user_agent: Option<String>,
     /// The IP address from which the user signed in.
@@ -280,8 +292,8 @@ pub async fn start(change: &mut Change, new: NewSession) -> Result<Issued> {
         .run(
             "insert into sessions (id, user_id, transport, token_format, device_name, user_agent,
                 ip, amr, created_at, authenticated_at, last_used_at, idle_expires_at, expires_at,
-                proved_with, generation)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $9, $10, $11, $12, $13)",
+                proved_with, generation, device_id)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $9, $10, $11, $12, $13, $14)",
             args![
                 session.id,
                 new.user,
@@ -295,7 +307,8 @@ pub async fn start(change: &mut Change, new: NewSession) -> Result<Issued> {
                 session.idle_expires_at,
                 expires_at,
                 new.proof.level.as_str(),
-                session.generation
+                session.generation,
+                new.device
             ],
         )
         .await?;

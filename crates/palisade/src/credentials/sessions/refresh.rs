@@ -3,37 +3,58 @@
 //! If a client doesn't receive the response to its refresh, it may send the same secret again. Within
 //! `sessions.refresh_grace`, and while the successor is unused, the client gets the same successor. The successor is
 //! sealed under a key derived from the parent secret, so that only the parent's holder can get it again. The sealed
-//! copy is wiped when the successor is first used, or after the grace period. Any other repeat means that two parties
-//! hold the secret: the session ends, and the audit log records this (RFC 9700 section 4.14.2). There is one exception:
-//! a secret that a new proof of identity has just replaced is refused, and the session continues.
+//! copy is wiped when the successor is first used, or after the grace period. After the grace period, a device can
+//! still recover its session once ([`super::lost_answer`]). Any other repeat means that two parties hold the secret:
+//! the session ends, and the audit log records this (RFC 9700 section 4.14.2). There is one exception: a secret that a
+//! new proof of identity has just replaced is refused, and the session continues.
 
 use std::sync::Arc;
 
 use palisade_crypto::opaque;
 use palisade_crypto::seal::SealingKey;
 use palisade_crypto::secret::SecretString;
-use palisade_db::{Timestamp, args};
+use palisade_db::{Timestamp, args, row_struct};
 
 use super::{
     Issued, Proof, RENEWED_TOPIC, REPLAYED, Session, SessionRow, Transport, Why, cache, ending,
-    idle_end, live, next_read, session,
+    idle_end, live, lost_answer, next_read, session,
 };
 use crate::app::{Actor, App, Change, Hold};
 use crate::error::{Error, Kind, Result};
 use crate::id::{SessionId, UserId};
 use crate::{keys, users};
 
-/// Replaces a secret with its successor.
+/// What a client presents to refresh its session.
+#[derive(Clone, Copy)]
+pub struct Presented<'a> {
+    /// How the secret was transmitted.
+    pub transport: Transport,
+    /// The refresh token, or the value of the cookie.
+    pub secret: &'a SecretString,
+    /// The device token, with which the client can recover a session whose last response it lost.
+    pub device_token: Option<&'a SecretString>,
+}
+
+/// Replaces a secret with its successor, for a client without a device token. See [`refresh_with`].
 ///
 /// # Errors
-/// Fails with `sessions.ended` if the secret is unknown or used up, if the session has ended or lacks a second factor
-/// that the user has, or if the user is disabled. Also fails if the keys can't be read or the database fails.
+/// Fails like [`refresh_with`].
 pub async fn refresh(
     app: &App,
     actor: &Actor,
     transport: Transport,
     secret: &SecretString,
 ) -> Result<Issued> {
+    refresh_with(app, actor, Presented { transport, secret, device_token: None }).await
+}
+
+/// Replaces a secret with its successor.
+///
+/// # Errors
+/// Fails with `sessions.ended` if the secret is unknown or used up, if the session has ended or lacks a second factor
+/// that the user has, or if the user is disabled. Also fails if the keys can't be read or the database fails.
+pub async fn refresh_with(app: &App, actor: &Actor, presented: Presented<'_>) -> Result<Issued> {
+    let Presented { transport, secret, .. } = presented;
     let digest = opaque::digest(transport.prefix(), secret.expose()).ok_or_else(ended)?;
     // A secret that was never issued costs one read, and none of the writer's time.
     let known: Option<(UserId,)> = app
@@ -52,7 +73,7 @@ pub async fn refresh(
         drop(change);
         let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
         let session = take_up(&mut change, digest, transport).await?.ok_or_else(ended)?;
-        return repeat(change, session, secret, digest).await;
+        return repeat(change, session, presented, digest).await;
     }
     store_secret(&mut change, &session, &successor).await?;
     match transport {
@@ -230,10 +251,7 @@ async fn use_up(
     digest: [u8; 32],
     successor: &SecretString,
 ) -> Result<bool> {
-    let app = change.app().clone();
-    let grace = app.settings.sessions.refresh_grace;
-    let sealed = (!grace.is_zero())
-        .then(|| successor_key(secret).seal(&*app.random, &digest, successor.expose().as_bytes()));
+    let sealed = seal(change.app(), secret, digest, successor);
     let successor = opaque::digest(session.transport.prefix(), successor.expose());
     let now = change.now();
     let used = change
@@ -255,33 +273,62 @@ async fn use_up(
     Ok(used == 1)
 }
 
+/// Seals a successor for the holder of its parent, unless there is no grace period.
+pub(super) fn seal(
+    app: &App,
+    parent: &SecretString,
+    digest: [u8; 32],
+    successor: &SecretString,
+) -> Option<Vec<u8>> {
+    let grace = app.settings.sessions.refresh_grace;
+    (!grace.is_zero())
+        .then(|| successor_key(parent).seal(&*app.random, &digest, successor.expose().as_bytes()))
+}
+
 fn successor_key(secret: &SecretString) -> SealingKey {
     SealingKey::derived_from(secret.expose().as_bytes(), "palisade refresh successor v1")
 }
 
-type Parent = (Option<Timestamp>, Option<Vec<u8>>, Option<[u8; 32]>, Option<Timestamp>);
+row_struct! {
+    /// A used secret, and its successor.
+    pub(super) struct Parent {
+        pub(super) used_at: Option<Timestamp>,
+        sealed: Option<Vec<u8>>,
+        pub(super) successor: Option<[u8; 32]>,
+        pub(super) successor_used_at: Option<Timestamp>,
+        pub(super) recovered_at: Option<Timestamp>,
+        pub(super) superseded_at: Option<Timestamp>,
+    }
+}
 
 /// Handles a secret that has already been used or replaced. Within the grace period, returns the same successor while
-/// the successor is unused, and refuses a secret that a new proof of identity replaced. Otherwise ends the session.
+/// the successor is unused, and refuses a secret that a new proof of identity replaced. Later, lets the session's own
+/// device recover it. Otherwise ends the session.
 async fn repeat(
     mut change: Change,
     session: Session,
-    secret: &SecretString,
+    presented: Presented<'_>,
     digest: [u8; 32],
 ) -> Result<Issued> {
-    let app = change.app().clone();
-    let (used_at, sealed, successor, successor_used_at): Parent = change
+    let grace = change.app().settings.sessions.refresh_grace;
+    let mut parent: Parent = change
         .one(
-            "select p.used_at, p.successor_sealed, p.successor_digest, c.used_at
+            "select p.used_at, p.successor_sealed, p.successor_digest, c.used_at, p.recovered_at,
+                p.superseded_at
              from session_secrets p left join session_secrets c on c.digest = p.successor_digest
              where p.digest = $1",
             args![digest],
         )
         .await?;
-    let within = used_at
-        .is_some_and(|used_at| change.now().since(used_at) < app.settings.sessions.refresh_grace);
-    if let (true, Some(sealed), None) = (within, sealed, successor_used_at) {
-        let opened = successor_key(secret).open(&digest, &sealed).map_err(Error::internal)?;
+    let answered_at = parent.recovered_at.or(parent.used_at);
+    let within = answered_at.is_some_and(|at| change.now().since(at) < grace);
+    let own_device = lost_answer::is_own_device(&mut change, &session, presented).await?;
+    // SECURITY: after a recovery, the secret alone is not enough (test: a_recovered_session_needs_the_device_again).
+    let entitled = parent.recovered_at.is_none() || own_device;
+    let sealed = parent.sealed.take().filter(|_| within && entitled);
+    if let (Some(sealed), None) = (sealed, parent.successor_used_at) {
+        let opened = successor_key(presented.secret).open(&digest, &sealed);
+        let opened = opened.map_err(Error::internal)?;
         let text = std::str::from_utf8(opened.expose()).map_err(Error::internal)?;
         let secret = SecretString::from(text);
         change
@@ -289,9 +336,14 @@ async fn repeat(
             .await?;
         return Ok(Issued { session, secret });
     }
-    if within && successor.is_none() {
+    // SECURITY: a secret that another one replaced may have been taken from the lost response (test:
+    // the_replaced_successor_ends_the_family).
+    if within && parent.successor.is_none() && parent.superseded_at.is_none() {
         // A new proof of identity replaced the secret a moment ago. The request is late, but no sign of a copy.
         return Err(ended());
+    }
+    if own_device && let Some(lost) = lost_answer::lost(&parent, change.now(), grace) {
+        return lost_answer::recover(change, session, presented.secret, (digest, lost)).await;
     }
     // SECURITY: someone holds a copy (test: a_late_replay_ends_the_family).
     ending::end(&mut change, session.user, session.id, Why::Replayed).await?;

@@ -33,6 +33,7 @@ pub(super) async fn enter(mut change: Change, entering: Entering) -> Result<Sign
         transport: entering.wanted.transport,
         format: entering.wanted.format,
         device_name: entering.wanted.device_name,
+        device: entering.device.id,
         user_agent,
         ip,
         proof: entering.proof,

@@ -282,7 +282,7 @@ catalogue! {
 
     /// Sessions.
     Sessions at "sessions." {
-        refresh_grace: Duration = Fixed("10s"),
+        refresh_grace: Duration = Fixed("30s"),
             "How long a used refresh token still returns the same successor, for clients that lost \
              the response. `0s` turns this off.",
             bounds: Some(("0s", "60s"));
