@@ -10,9 +10,9 @@ use palisade_crypto::webauthn::testing::{
     SoftAuthenticator, attestation_object, client_data, encode,
 };
 use palisade_crypto::webauthn::{
-    Algorithm, AttestationPolicy, AuthenticationExpectation, PublicKey, RegistrationExpectation,
-    RelyingParty, StoredCredential, UserVerification, client_challenge, verify_authentication,
-    verify_registration,
+    Algorithm, AttestationPolicy, AuthenticationExpectation, BackupEligibility, PublicKey,
+    RegistrationExpectation, RelyingParty, StoredCredential, UserVerification, client_challenge,
+    verify_authentication, verify_registration,
 };
 use serde_json::{Value, json};
 
@@ -54,6 +54,7 @@ fn signs_in(answer: &Value) -> bool {
     let expected = AuthenticationExpectation {
         challenge: &CHALLENGE,
         user_verification: UserVerification::Required,
+        backup_eligibility: BackupEligibility::MayBeGained,
     };
     let credential = StoredCredential {
         id: &AUTHENTICATOR.id,

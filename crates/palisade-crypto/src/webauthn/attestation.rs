@@ -10,8 +10,9 @@ use super::{Algorithm, LONGEST_ATTESTATION_OBJECT, PublicKey, WebauthnError};
 /// Which attestation statements are trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttestationPolicy<'a> {
-    /// No statement is required, and none is trusted. A statement must still be a CBOR map of a known format. One of
-    /// the format `none` must be empty, and self attestation must be correct. Other statements are not verified.
+    /// No statement is required, and none is trusted. A statement of a known format must still be a CBOR map. One of the
+    /// format `none` must be empty, and self attestation must be correct. Other statements are not verified, and a
+    /// statement of an unknown format is not read.
     None,
     /// The statement must be `packed` with certificates, or `fido-u2f`, and its certificates must chain to a root.
     Trusted {
@@ -39,7 +40,12 @@ pub enum AttestationFormat {
     AndroidSafetynet,
     /// The format of Apple's devices.
     Apple,
+    /// A format that isn't listed here, such as `compound`. Its statement isn't read.
+    Unknown,
 }
+
+/// The maximum length of a format's name, in bytes (RFC 8809, section 2.1).
+const LONGEST_FORMAT: usize = 32;
 
 impl AttestationFormat {
     const ALL: [Self; 7] = [
@@ -52,6 +58,16 @@ impl AttestationFormat {
         Self::Apple,
     ];
 
+    /// Returns the format with this name. A name that can't be in the registry is an error (RFC 8809, section 2.1).
+    fn named(name: &str) -> Result<Self, WebauthnError> {
+        let printable = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\';
+        if !(1..=LONGEST_FORMAT).contains(&name.len()) || !name.bytes().all(printable) {
+            return Err(WebauthnError::BadAttestation);
+        }
+        let known = Self::ALL.into_iter().find(|format| format.as_str() == name);
+        Ok(known.unwrap_or(Self::Unknown))
+    }
+
     /// Returns the format's name in the registry.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -63,6 +79,7 @@ impl AttestationFormat {
             Self::AndroidKey => "android-key",
             Self::AndroidSafetynet => "android-safetynet",
             Self::Apple => "apple",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -90,14 +107,16 @@ impl AttestationObject {
         }
         let map = cbor::whole_map(bytes)?;
         let name = map.text_key("fmt").and_then(Value::as_text).ok_or(WebauthnError::BadCbor)?;
-        let format = AttestationFormat::ALL
-            .into_iter()
-            .find(|format| format.as_str() == name)
-            .ok_or(WebauthnError::UnknownAttestation)?;
+        let format = AttestationFormat::named(name)?;
         let authenticator_data =
             map.text_key("authData").and_then(Value::as_bytes).ok_or(WebauthnError::BadCbor)?;
         let authenticator_data = authenticator_data.clone();
-        let statement = map.into_map("attStmt").ok_or(WebauthnError::BadCbor)?;
+        let statement = match format {
+            // Of any type: that of `compound` is an array.
+            AttestationFormat::Unknown => map.text_key("attStmt").map(|_| Map::empty()),
+            _ => map.into_map("attStmt"),
+        };
+        let statement = statement.ok_or(WebauthnError::BadCbor)?;
         Ok(Self { format, statement, authenticator_data })
     }
 }
@@ -128,6 +147,9 @@ pub(super) fn verify(
         (AttestationPolicy::Trusted { roots, now }, AttestationFormat::FidoU2f) => {
             verify_fido_u2f(statement, attested)?;
             certificate::check_chain(&chain(statement)?, roots, *now)
+        }
+        (AttestationPolicy::Trusted { .. }, AttestationFormat::Unknown) => {
+            Err(WebauthnError::UnknownAttestation)
         }
         (AttestationPolicy::Trusted { .. }, _) => Err(WebauthnError::AttestationRequired),
     }

@@ -14,6 +14,18 @@ pub struct AuthenticationExpectation<'a> {
     pub challenge: &'a [u8],
     /// The requested user verification.
     pub user_verification: UserVerification,
+    /// Which changes of the credential's backup eligibility are accepted.
+    pub backup_eligibility: BackupEligibility,
+}
+
+/// Which changes of a credential's backup eligibility are accepted at a sign-in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackupEligibility {
+    /// None, as section 7.2 requires.
+    Fixed,
+    /// A credential that was not eligible may become eligible, at a sign-in that verifies the user. The opposite change
+    /// is refused.
+    MayBeGained,
 }
 
 /// The stored credential, which the caller has looked up by [`AuthenticationResponse::credential_id`].
@@ -23,9 +35,9 @@ pub struct StoredCredential<'a> {
     pub id: &'a [u8],
     /// Its key.
     pub public_key: &'a PublicKey,
-    /// The last signature counter seen.
+    /// The last signature counter seen. It is compared only if the credential is not eligible for backup.
     pub sign_count: u32,
-    /// Whether the credential was eligible for backup at registration.
+    /// Whether the credential is eligible for backup, as last stored.
     pub backup_eligible: bool,
     /// The owner's user handle: the value of `user.id` at registration.
     pub user_handle: &'a [u8],
@@ -38,6 +50,9 @@ pub struct Authenticated {
     pub sign_count: u32,
     /// Whether the authenticator verified its user, by PIN or biometrics, in addition to using the key.
     pub user_verified: bool,
+    /// Whether the credential is eligible for backup, to be stored. Differs from the stored value only with
+    /// [`BackupEligibility::MayBeGained`].
+    pub backup_eligible: bool,
     /// Whether the credential is backed up now, to be stored.
     pub backed_up: bool,
 }
@@ -71,20 +86,29 @@ pub fn verify_authentication(
     if data.credential.is_some() {
         return Err(WebauthnError::UnexpectedCredentialData);
     }
-    if data.backup_eligible() != credential.backup_eligible {
-        return Err(WebauthnError::BackupEligibilityChanged);
+    // SECURITY: only a user who is verified makes a credential one that can be copied, and no credential that was copied
+    // passes for one that wasn't (test: backup_eligibility_is_gained_only_where_it_may_be_and_never_lost).
+    let may_be_gained = expected.backup_eligibility == BackupEligibility::MayBeGained;
+    match (credential.backup_eligible, data.backup_eligible()) {
+        (false, true) if may_be_gained && data.user_verified() => {}
+        (false, true) | (true, false) => return Err(WebauthnError::BackupEligibilityChanged),
+        (false, false) | (true, true) => {}
     }
     let hash: [u8; 32] = Sha256::digest(&client_data_json).into();
     credential.public_key.verify(&[bytes.as_slice(), &hash].concat(), &response.signature()?)?;
     // SECURITY: the counter is checked after the signature, so that only the key's holder learns of the stored one
     // (test: a_signature_of_another_key_is_refused).
-    let counts = data.sign_count != 0 || credential.sign_count != 0;
+    // Copies of a synced credential don't share a counter, and some password managers stop counting, so the counter of
+    // a credential that is eligible for backup means nothing. One that becomes eligible now is judged for the last time.
+    let counts =
+        !credential.backup_eligible && (data.sign_count != 0 || credential.sign_count != 0);
     if counts && data.sign_count <= credential.sign_count {
         return Err(WebauthnError::CounterWentBack);
     }
     Ok(Authenticated {
         sign_count: data.sign_count,
         user_verified: data.user_verified(),
+        backup_eligible: data.backup_eligible(),
         backed_up: data.backed_up(),
     })
 }

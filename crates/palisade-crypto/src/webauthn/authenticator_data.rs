@@ -5,7 +5,7 @@ use subtle::ConstantTimeEq;
 
 use super::{
     LONGEST_AUTHENTICATOR_DATA, LONGEST_CREDENTIAL_ID, RelyingParty, SHORTEST_CREDENTIAL_ID,
-    UserVerification, WebauthnError, cbor,
+    UserVerification, WebauthnError, cbor, public_key,
 };
 
 const USER_PRESENT: u8 = 0x01;
@@ -110,11 +110,12 @@ impl<'a> AttestedCredential<'a> {
         if key_and_rest.is_empty() {
             return Err(WebauthnError::TruncatedAuthenticatorData);
         }
-        let rest = cbor::first_map(key_and_rest)?.1;
-        let public_key = key_and_rest
-            .split_at_checked(key_and_rest.len() - rest.len())
-            .ok_or(WebauthnError::BadCbor)?
-            .0;
+        let length = match public_key::malformed_length(key_and_rest) {
+            Some(length) => length,
+            None => key_and_rest.len() - cbor::first_map(key_and_rest)?.1.len(),
+        };
+        let (public_key, rest) =
+            key_and_rest.split_at_checked(length).ok_or(WebauthnError::BadCbor)?;
         Ok((Self { aaguid: *aaguid, id, public_key }, rest))
     }
 }

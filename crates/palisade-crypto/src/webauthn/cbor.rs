@@ -40,6 +40,10 @@ pub(super) fn first_map(bytes: &[u8]) -> Result<(Map, &[u8]), WebauthnError> {
 }
 
 impl Map {
+    pub(super) fn empty() -> Self {
+        Self(Vec::new())
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

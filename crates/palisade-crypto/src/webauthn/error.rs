@@ -42,7 +42,7 @@ pub enum WebauthnError {
     UserNotVerified,
     /// The credential is backed up but not eligible for backup.
     BackedUpButNotEligible,
-    /// The credential's eligibility for backup has changed since registration.
+    /// The credential's eligibility for backup has changed in a way that isn't accepted.
     BackupEligibilityChanged,
     /// The registration contains no credential.
     NoCredentialData,
@@ -66,9 +66,10 @@ pub enum WebauthnError {
     AlgorithmNotOffered,
     /// The signature was not made with the credential's key.
     BadSignature,
-    /// The signature counter didn't increase: the authenticator may have been cloned.
+    /// The signature counter of a credential that isn't eligible for backup didn't increase: the authenticator may have
+    /// been cloned.
     CounterWentBack,
-    /// The attestation format is unknown.
+    /// Attestation is required, and its format is unknown.
     UnknownAttestation,
     /// The attestation statement is malformed or wrong.
     BadAttestation,
@@ -118,12 +119,16 @@ impl fmt::Display for WebauthnError {
             Self::AlgorithmNotOffered => "the key's algorithm wasn't offered",
             Self::BadSignature => "the signature wasn't made with the credential's key",
             Self::CounterWentBack => "the signature counter didn't increase",
-            Self::UnknownAttestation => "the attestation format is unknown",
+            Self::UnknownAttestation => {
+                "the attestation's format is unknown; only packed and fido-u2f are accepted"
+            }
             Self::BadAttestation => "the attestation is malformed or wrong",
             Self::BadAttestationCertificate => {
                 "the attestation's certificate breaks the rules for its format"
             }
-            Self::AttestationRequired => "a trusted attestation is required",
+            Self::AttestationRequired => {
+                "a trusted attestation in the format packed or fido-u2f is required"
+            }
             Self::UntrustedAttestation => {
                 "the attestation's certificates don't chain to a trusted root"
             }

@@ -12,9 +12,11 @@
 //! - A key is checked when it is registered: its type, curve, algorithm and point must agree, and the algorithm must be
 //!   one of those offered. An Ed25519 point is checked only with each signature.
 //! - No attestation statement is required or trusted unless the caller requests [`AttestationPolicy::Trusted`]. A
-//!   statement must still be well formed, and self attestation must be correct. With `Trusted`, only `packed` and
-//!   `fido-u2f` with a chain to one of the given roots are accepted. Self attestation, TPM, Android and Apple are
-//!   refused.
+//!   statement must still be well formed, and self attestation must be correct. The statement of an unknown format isn't
+//!   read. With `Trusted`, only `packed` and `fido-u2f` with a chain to one of the given roots are accepted. Self
+//!   attestation, TPM, Android, Apple and unknown formats are refused.
+//! - The signature counter of a credential that isn't eligible for backup must increase. Backup eligibility is never
+//!   lost, and is gained only if the caller allows it and the user is verified.
 //! - Each reason for a refusal has its own variant of [`WebauthnError`].
 //!
 //! # Example
@@ -48,7 +50,8 @@ use serde::Serialize;
 
 pub use attestation::{AttestationFormat, AttestationPolicy};
 pub use authenticate::{
-    Authenticated, AuthenticationExpectation, StoredCredential, verify_authentication,
+    Authenticated, AuthenticationExpectation, BackupEligibility, StoredCredential,
+    verify_authentication,
 };
 pub use client_data::client_challenge;
 pub use error::WebauthnError;

@@ -21,6 +21,18 @@ const Y: i64 = -3;
 const MODULUS: i64 = -1;
 const EXPONENT: i64 = -2;
 
+/// The beginning of an Ed25519 key as Firefox 115 to 118 write it, up to the 32 bytes of the point: a map that announces
+/// three members and has four, with the texts `OKP` and `Ed25519` in place of the numbers of the key type and the curve.
+const MALFORMED_ED25519: [u8; 20] = *b"\xa3\x01\x63OKP\x03\x27\x20\x67Ed25519\x21\x58\x20";
+/// The same part of a well-formed key.
+const ED25519_BEFORE: [u8; 10] = *b"\xa4\x01\x01\x03\x27\x20\x06\x21\x58\x20";
+const ED25519_POINT: usize = 32;
+
+/// Returns the length of the malformed Ed25519 key at the beginning of `bytes`, or `None` if there is none.
+pub(super) fn malformed_length(bytes: &[u8]) -> Option<usize> {
+    bytes.starts_with(&MALFORMED_ED25519).then_some(MALFORMED_ED25519.len() + ED25519_POINT)
+}
+
 /// A signature algorithm for credentials, identified by its COSE number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Algorithm {
@@ -40,7 +52,8 @@ impl Algorithm {
     /// All supported algorithms.
     pub const ALL: [Self; 5] = [Self::EdDsa, Self::Es256, Self::Es384, Self::Es512, Self::Rs256];
 
-    /// The algorithms that cover every authenticator in use, the preferred one first (section 5.4, L3).
+    /// The algorithms that cover every authenticator in use, the preferred one first (section 5.4, L3). RS256 is last:
+    /// it is for TPMs that support nothing else.
     pub const OFFERED: [Self; 3] = [Self::EdDsa, Self::Es256, Self::Rs256];
 
     /// Returns the algorithm's number in the COSE registry.
@@ -63,7 +76,9 @@ impl Algorithm {
 
     fn shape(self) -> Shape {
         match self {
-            Self::EdDsa => Shape { key_type: 1, curve: 6, coordinate: 32, law: &ED25519 },
+            Self::EdDsa => {
+                Shape { key_type: 1, curve: 6, coordinate: ED25519_POINT, law: &ED25519 }
+            }
             Self::Es256 => {
                 Shape { key_type: 2, curve: 1, coordinate: 32, law: &ECDSA_P256_SHA256_ASN1 }
             }
@@ -131,6 +146,17 @@ impl PublicKey {
             }
         };
         Ok(Self { cose: bytes.to_vec(), algorithm, parsed, point })
+    }
+
+    /// Reads the COSE key of a registration. In addition to what [`PublicKey::from_bytes`] reads, this is the malformed
+    /// Ed25519 key of Firefox 115 to 118 in exactly its form. It is stored well formed.
+    pub(super) fn registered(bytes: &[u8]) -> Result<Self, WebauthnError> {
+        match bytes.strip_prefix(&MALFORMED_ED25519) {
+            Some(point) if point.len() == ED25519_POINT => {
+                Self::from_bytes(&[&ED25519_BEFORE, point].concat())
+            }
+            _ => Self::from_bytes(bytes),
+        }
     }
 
     /// Returns the COSE key, to be stored.

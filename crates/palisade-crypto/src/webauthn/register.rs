@@ -38,7 +38,8 @@ pub struct NewCredential {
     pub sign_count: u32,
     /// Whether the authenticator verified its user.
     pub user_verified: bool,
-    /// Whether the credential may be backed up, like a passkey that several devices share. Never changes.
+    /// Whether the credential may be backed up, like a passkey that several devices share. Never changes, unless the
+    /// caller accepts [`BackupEligibility::MayBeGained`](super::BackupEligibility::MayBeGained).
     pub backup_eligible: bool,
     /// Whether it is backed up now.
     pub backed_up: bool,
@@ -74,7 +75,7 @@ pub fn verify_registration(
     if credential.id != id {
         return Err(WebauthnError::CredentialIdMismatch);
     }
-    let public_key = PublicKey::from_bytes(credential.public_key)?;
+    let public_key = PublicKey::registered(credential.public_key)?;
     if !expected.algorithms.contains(&public_key.algorithm()) {
         return Err(WebauthnError::AlgorithmNotOffered);
     }

@@ -125,13 +125,15 @@ impl AuthenticationResponse {
     }
 
     /// Returns the user handle that the response names, not yet verified. A sign-in without a username requires one
-    /// (section 7.2, step 6); [`super::verify_authentication`] compares it with the owner's.
+    /// (section 7.2, step 6); [`super::verify_authentication`] compares it with the owner's. An empty handle counts as
+    /// absent: Safari returns it for security keys that store no handle, and no user has one (section 5.4.3).
     ///
     /// # Errors
     ///
     /// Returns an error if the handle is malformed or longer than 64 bytes.
     pub fn user_handle(&self) -> Result<Option<Vec<u8>>, WebauthnError> {
         let handle = self.response.user_handle.as_deref();
+        let handle = handle.filter(|text| !text.is_empty());
         handle.map(|text| decode(text, LONGEST_USER_HANDLE)).transpose()
     }
 

@@ -44,6 +44,13 @@ const factors = (() => {
   const create = async (options) => written(await navigator.credentials.create({ publicKey: creation(options) }));
   const get = async (options, more) => written(await navigator.credentials.get({ publicKey: request(options), ...more }));
 
+  // Asks the browser to stop offering a passkey that no account has, if the browser can do so. It does not matter here
+  // whether it does: the passkey was refused, and the user sees why.
+  function report(problem, { rpId }, { id }) {
+    if (problem.code !== "login.passkey_unknown" || !PublicKeyCredential.signalUnknownCredential) return;
+    PublicKeyCredential.signalUnknownCredential({ rpId, credentialId: id }).catch(() => {});
+  }
+
   // Returns a message for users: from a problem that the server returned, or for an exception from the browser.
   function explain(error) {
     if (error.detail) return error.errors && error.errors.length ? error.errors[0].detail : error.detail;
@@ -55,6 +62,9 @@ const factors = (() => {
     ["InvalidStateError", "This device already has a passkey for this account."],
     ["SecurityError", "The passkeys of this server can't be used on this page, because the page's host does not match."],
   ]);
+
+  // The proof was refused, and another one can follow.
+  const REFUSED = ["login.denied", "login.passkey_unknown"];
 
   const WAYS = new Map(Object.entries({
     passkey: {
@@ -123,8 +133,12 @@ const factors = (() => {
       (name ? input : go).focus();
     }
 
+    let options = null;
     async function proof(signal) {
-      if (way === "passkey") return { method: way, credential: await get(await passkeyOptions(), { signal }) };
+      if (way === "passkey") {
+        options = await passkeyOptions();
+        return { method: way, credential: await get(options, { signal }) };
+      }
       if (way === "password") return { method: way, password: input.value };
       return { method: way, code: input.value.replaceAll(/\s/g, "") };
     }
@@ -149,12 +163,14 @@ const factors = (() => {
         busy = true;
         error.textContent = "";
         try {
-          const answer = await prove(await proof(closed.signal));
+          const given = await proof(closed.signal);
+          const answer = await prove(given);
           if (answer.ok) {
             taken = answer;
           } else {
             const problem = await answer.json();
-            if (answer.status === 401 && problem.code !== "login.denied") over = problem;
+            if (given.credential) report(problem, options, given.credential);
+            if (answer.status === 401 && !REFUSED.includes(problem.code)) over = problem;
             else throw problem;
           }
         } catch (problem) {
@@ -201,5 +217,5 @@ const factors = (() => {
     });
   }
 
-  return { create, get, explain, signIn, stepUp };
+  return { create, get, report, explain, signIn, stepUp };
 })();

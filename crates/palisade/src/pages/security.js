@@ -82,7 +82,7 @@ async function offerPasskeys() {
     const options = await read(await send("POST", "/auth/login/passkey/begin"));
     const credential = await factors.get(options, { mediation: "conditional", signal: mine.signal });
     offered = null;
-    await attempt("sign-in-error", () => enterWithPasskey(credential));
+    await attempt("sign-in-error", () => enterWithPasskey(options, credential));
   } catch {
     // The user did not request this, so there is nothing to report.
     if (offered === mine) offered = null;
@@ -96,8 +96,13 @@ function withdrawOffer() {
 
 byId("email").addEventListener("focus", offerPasskeys);
 
-async function enterWithPasskey(credential) {
-  await read(await send("POST", "/auth/login/passkey/finish", { credential, transport: "cookie" }));
+async function enterWithPasskey(options, credential) {
+  try {
+    await read(await send("POST", "/auth/login/passkey/finish", { credential, transport: "cookie" }));
+  } catch (problem) {
+    factors.report(problem, options, credential);
+    throw problem;
+  }
   await look();
   goTo("title");
 }
@@ -131,7 +136,8 @@ on("sign-in", "submit", "sign-in-error", async () => {
 
 on("with-passkey", "click", "sign-in-error", async () => {
   withdrawOffer();
-  await enterWithPasskey(await factors.get(await read(await send("POST", "/auth/login/passkey/begin"))));
+  const options = await read(await send("POST", "/auth/login/passkey/begin"));
+  await enterWithPasskey(options, await factors.get(options));
 });
 
 on("sign-out", "click", "state", async () => {

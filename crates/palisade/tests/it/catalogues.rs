@@ -193,6 +193,7 @@ async fn by_anyone(app: &TestApp, rule: &str) -> Option<Answer> {
     let answer = match rule {
         "refresh_ip" => anyone.post("/api/v1/auth/refresh", json!({})).await,
         "login_ip" => anyone.post("/api/v1/auth/login", wrong).await,
+        "passkey_begin_ip" => anyone.act("/api/v1/auth/login/passkey/begin").await,
         "register_ip" => anyone.post("/api/v1/auth/register", json!({})).await,
         "forgot_ip" => anyone.post("/api/v1/auth/password/forgot", json!({})).await,
         "forgot_account" => {

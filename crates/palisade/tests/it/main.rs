@@ -15,6 +15,7 @@
 
 mod administering;
 mod auditing;
+mod authenticators;
 mod bad_input;
 mod bounds;
 mod catalogues;

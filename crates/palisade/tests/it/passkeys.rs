@@ -103,7 +103,8 @@ async fn signing_in(on: On) {
         assert_eq!(answer.status, StatusCode::NOT_FOUND);
     }
     assert_eq!(ann.delete(&path).await.status, StatusCode::NO_CONTENT);
-    assert_eq!(place(&sign_in(&app.anyone(), &mut key).await), (401, "", "login.denied"));
+    let removed = sign_in(&app.anyone(), &mut key).await;
+    assert_eq!(place(&removed), (401, "", "login.passkey_unknown"));
     assert_eq!(app.anyone().login("ann@example.com").await.status, StatusCode::OK);
     app.stop().await;
 }
@@ -409,6 +410,37 @@ async fn a_maker_that_nobody_named_is_refused() {
     app.stop().await;
 }
 
+const APP: &str = "android:apk-key-hash:A0JAQL4-2zuMwLcTvF7mWhAqMGbMRkRZw1dP6fHyCjI";
+const OTHER_APP: &str = "android:apk-key-hash:B0JAQL4-2zuMwLcTvF7mWhAqMGbMRkRZw1dP6fHyCjI";
+const RELATED: &str =
+    "https://example.org, android:apk-key-hash:A0JAQL4-2zuMwLcTvF7mWhAqMGbMRkRZw1dP6fHyCjI";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_app_alone_is_not_listed_for_browsers() {
+    let settings = vec![("mfa.related_origins", APP)];
+    let app = TestApp::with(On::Sqlite, Plan { settings, ..unlimited() }).await;
+    let none = app.anyone().get("/.well-known/webauthn").await;
+    assert_eq!(none.status, StatusCode::NOT_FOUND);
+    // An app signs in and confirms an identity as a page does.
+    app.user("ann@example.com").await;
+    let ann = app.token("ann@example.com").await;
+    let mut key = key();
+    let options = ann.act(&format!("{MINE}/begin")).await.body;
+    let body = json!({ "credential": key.register(&options, APP) });
+    let made = ann.post(&format!("{MINE}/finish"), body).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.raw);
+    let anyone = app.anyone();
+    for (origin, status) in [(APP, StatusCode::OK), (OTHER_APP, StatusCode::UNAUTHORIZED)] {
+        let credential = key.authenticate(&begin(&anyone).await, origin);
+        assert_eq!(finish(&anyone, credential).await.status, status, "{origin}");
+    }
+    let options = ann.act(&format!("{AGAIN}/passkey/begin")).await.body;
+    let credential = key.authenticate(&options, APP);
+    let fresh = ann.post(AGAIN, json!({ "credential": credential })).await;
+    assert_eq!(fresh.status, StatusCode::OK, "{}", fresh.raw);
+    app.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn passkeys_belong_to_a_domain_and_its_related_origins() {
     let plan = |settings| Plan { settings, ..Plan::default() };
@@ -426,7 +458,7 @@ async fn passkeys_belong_to_a_domain_and_its_related_origins() {
     let related = vec![
         ("server.public_url", "https://app.example.com"),
         ("mfa.rp_id", "example.com"),
-        ("mfa.related_origins", "https://example.org"),
+        ("mfa.related_origins", RELATED),
     ];
     let app = TestApp::with(On::Sqlite, plan(related)).await;
     let named = app.anyone().get("/.well-known/webauthn").await;
@@ -435,9 +467,16 @@ async fn passkeys_belong_to_a_domain_and_its_related_origins() {
     assert_eq!(where_to.body["enroll"], "https://app.example.com/account/security");
     app.user("ann@example.com").await;
     let ann = app.token("ann@example.com").await;
-    for (origin, good) in
-        [("https://example.org", true), ("https://www.example.com", false), (ORIGIN, false)]
-    {
+    for (origin, good) in [
+        ("https://example.org", true),
+        (APP, true),
+        ("https://www.example.com", false),
+        (ORIGIN, false),
+        (OTHER_APP, false),
+        (&APP[..APP.len() - 1], false),
+        (&APP.to_uppercase(), false),
+        (&format!("{APP}="), false),
+    ] {
         let options = ann.act(&format!("{MINE}/begin")).await.body;
         assert_eq!(options["rp"]["id"], "example.com");
         let body = json!({ "credential": key().register(&options, origin) });

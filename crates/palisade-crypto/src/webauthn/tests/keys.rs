@@ -2,7 +2,7 @@
 
 use ciborium::Value as Cbor;
 
-use super::super::testing::cbor;
+use super::super::testing::{HAS_EXTENSIONS, cbor};
 use super::*;
 
 fn cose(members: &[(i64, Cbor)]) -> Result<Algorithm, WebauthnError> {
@@ -126,4 +126,79 @@ fn nothing_may_follow_a_stored_key() {
     key.push(0);
     assert_eq!(PublicKey::from_bytes(&key).unwrap_err(), WebauthnError::TrailingBytes);
     assert_eq!(PublicKey::from_bytes(&[]).unwrap_err(), WebauthnError::BadCbor);
+}
+
+/// The Ed25519 key of an authenticator as Firefox 115 to 118 write it.
+fn malformed(authenticator: &SoftAuthenticator) -> Vec<u8> {
+    let point = authenticator.cose_key()[10..].to_vec();
+    assert_eq!(point.len(), 32);
+    [b"\xa3\x01\x63OKP\x03\x27\x20\x67Ed25519\x21\x58\x20".as_slice(), &point].concat()
+}
+
+fn registered(data: &[u8]) -> Result<NewCredential, WebauthnError> {
+    let authenticator = authenticator(Algorithm::EdDsa);
+    register(&registration(&authenticator, &attestation_object("none", vec![], data)))
+}
+
+#[test]
+fn the_malformed_ed25519_key_of_firefox_is_registered_well_formed_and_signs_in() {
+    let authenticator = authenticator(Algorithm::EdDsa);
+    let key = malformed(&authenticator);
+    let mut data = authenticator.registration_data_of(RP_ID, &key);
+    let credential = registered(&data).unwrap();
+    assert_eq!(credential.public_key.as_bytes(), authenticator.cose_key());
+    let stored = StoredCredential {
+        id: &credential.id,
+        public_key: &credential.public_key,
+        sign_count: 0,
+        backup_eligible: false,
+        user_handle: b"user 1",
+    };
+    let response = serde_json::from_value(good_authentication(&authenticator)).unwrap();
+    let signed_in = verify_authentication(&rp(), &authentication_expectation(), &stored, &response);
+    assert!(signed_in.is_ok(), "{signed_in:?}");
+    // Extension data follows it as it follows any key.
+    data[32] |= HAS_EXTENSIONS;
+    data.extend(cbor(&Cbor::Map(vec![("credProtect".into(), 2.into())])));
+    assert_eq!(registered(&data).unwrap().public_key, credential.public_key);
+    // It is read where it is registered, and nowhere else.
+    assert!(PublicKey::from_bytes(&key).is_err());
+}
+
+#[test]
+fn no_other_malformed_key_is_registered() {
+    let authenticator = authenticator(Algorithm::EdDsa);
+    let good = malformed(&authenticator);
+    let with = |key: &[u8]| {
+        registered(&authenticator.registration_data_of(RP_ID, key)).map(|_| ()).unwrap_err()
+    };
+    for index in 0..20 {
+        for bit in 0..8 {
+            let mut bent = good.clone();
+            bent[index] ^= 1 << bit;
+            with(&bent);
+        }
+    }
+    for length in 0..good.len() {
+        with(&good[..length]);
+    }
+    assert_eq!(with(&[good.as_slice(), &[0]].concat()), WebauthnError::TrailingBytes);
+    let texts = Cbor::Map(vec![
+        (1.into(), "OKP".into()),
+        (3.into(), (-8).into()),
+        ((-1).into(), "Ed25519".into()),
+        ((-2).into(), bytes(32)),
+    ]);
+    assert_eq!(with(&cbor(&texts)), WebauthnError::BadKey);
+    let wrong =
+        RegistrationExpectation { algorithms: &[Algorithm::Es256], ..registration_expectation() };
+    let data = authenticator.registration_data_of(RP_ID, &good);
+    let answer = registration(&authenticator, &attestation_object("none", vec![], &data));
+    let refused = register_for(&wrong, &answer).unwrap_err();
+    assert_eq!(refused, WebauthnError::AlgorithmNotOffered);
+}
+
+#[test]
+fn rs256_is_offered_last() {
+    assert_eq!(Algorithm::OFFERED.last(), Some(&Algorithm::Rs256));
 }

@@ -47,6 +47,7 @@ fn authentication_expectation() -> AuthenticationExpectation<'static> {
     AuthenticationExpectation {
         challenge: &CHALLENGE,
         user_verification: UserVerification::Required,
+        backup_eligibility: BackupEligibility::Fixed,
     }
 }
 
@@ -113,7 +114,12 @@ fn a_credential_is_registered_and_signs_in() {
         };
         assert_eq!(
             verify_authentication(&rp(), &authentication_expectation(), &stored, &response),
-            Ok(Authenticated { sign_count: 2, user_verified: true, backed_up: true })
+            Ok(Authenticated {
+                sign_count: 2,
+                user_verified: true,
+                backup_eligible: true,
+                backed_up: true
+            })
         );
     }
 }

@@ -61,10 +61,19 @@ fn no_change_of_one_bit_and_no_cut_is_accepted() {
     }
     for member in ["clientDataJSON", "attestationObject"] {
         let good = part(&REGISTRATION, member);
+        let format = good.windows(6).position(|bytes| bytes == b"packed");
+        let format = format.map_or(0..0, |start| start..start + 6);
         for bit in 0..good.len() * 8 {
             let mut bent = good.clone();
             bent[bit / 8] ^= 1 << (bit % 8);
-            assert!(register(&with(&REGISTRATION, member, &bent)).is_err(), "{member} {bit}");
+            match register(&with(&REGISTRATION, member, &bent)) {
+                Ok(made) => {
+                    // The format's name isn't signed. With another one, the statement proves nothing.
+                    assert!(format.contains(&(bit / 8)), "{member} {bit}");
+                    assert_eq!(made.attestation, AttestationFormat::Unknown);
+                }
+                Err(why) => assert_ne!(why, WebauthnError::UnknownAttestation, "{member} {bit}"),
+            }
         }
         for length in 0..good.len() {
             let cut = with(&REGISTRATION, member, &good[..length]);

@@ -320,14 +320,60 @@ fn an_algorithm_that_was_not_offered_is_refused() {
 }
 
 #[test]
-fn a_statement_where_there_should_be_none_and_an_unknown_format_are_refused() {
+fn a_statement_where_there_should_be_none_is_refused() {
     let data = es256().registration_data(RP_ID);
     let object = attestation_object("none", vec![("sig".into(), 1.into())], &data);
     assert_eq!(with_object(&object), WebauthnError::BadAttestation);
-    for format in ["", "None", "compound", "x"] {
-        let object = attestation_object(format, vec![], &data);
-        assert_eq!(with_object(&object), WebauthnError::UnknownAttestation, "{format}");
+}
+
+/// An attestation object whose statement can be of any type.
+fn object_with(format: &str, statement: Cbor, data: &[u8]) -> Vec<u8> {
+    cbor(&Cbor::Map(vec![
+        ("fmt".into(), format.into()),
+        ("attStmt".into(), statement),
+        ("authData".into(), Cbor::Bytes(data.to_vec())),
+    ]))
+}
+
+#[test]
+fn an_unknown_format_is_none_where_no_attestation_is_required_and_refused_where_it_is() {
+    let data = es256().registration_data(RP_ID);
+    let trusted = AttestationPolicy::Trusted { roots: &[], now: 0 };
+    let required = RegistrationExpectation { attestation: &trusted, ..registration_expectation() };
+    let part = Cbor::Map(vec![("fmt".into(), "x".into()), ("attStmt".into(), Cbor::Map(vec![]))]);
+    let long = "x".repeat(32);
+    for format in ["compound", "None", "x", "a-b:c", long.as_str()] {
+        for statement in [
+            Cbor::Map(vec![]),
+            Cbor::Map(vec![("sig".into(), 1.into())]),
+            Cbor::Array(vec![part.clone(), part.clone()]),
+        ] {
+            let answer = registration(&es256(), &object_with(format, statement, &data));
+            let registered = register(&answer).unwrap();
+            assert_eq!(registered.attestation, AttestationFormat::Unknown, "{format}");
+            let refused = register_for(&required, &answer).unwrap_err();
+            assert_eq!(refused, WebauthnError::UnknownAttestation, "{format}");
+        }
     }
+    // What can't be a name, and what a known format doesn't have.
+    for format in ["", "x".repeat(33).as_str(), "a\nb", "a\"b", "a\\b", "é", "\u{7f}"] {
+        let object = object_with(format, Cbor::Map(vec![]), &data);
+        assert_eq!(with_object(&object), WebauthnError::BadAttestation, "{format:?}");
+    }
+    for format in ["none", "packed", "tpm"] {
+        let object = object_with(format, Cbor::Array(vec![]), &data);
+        assert_eq!(with_object(&object), WebauthnError::BadCbor, "{format}");
+    }
+    // The bounds hold in statements that aren't read.
+    let twice = Cbor::Map(vec![("a".into(), 1.into()), ("a".into(), 1.into())]);
+    assert_eq!(with_object(&object_with("x", twice, &data)), WebauthnError::DuplicateKey);
+    let nested = (0..8).fold(Cbor::Null, |inner, _| Cbor::Array(vec![inner]));
+    assert_eq!(with_object(&object_with("x", nested, &data)), WebauthnError::TooDeep);
+    let missing = cbor(&Cbor::Map(vec![
+        ("fmt".into(), "x".into()),
+        ("authData".into(), Cbor::Bytes(data.clone())),
+    ]));
+    assert_eq!(with_object(&missing), WebauthnError::BadCbor);
 }
 
 #[test]

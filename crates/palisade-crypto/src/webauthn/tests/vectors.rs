@@ -70,6 +70,7 @@ impl Vector {
         let expected = AuthenticationExpectation {
             challenge: &hex(&part["challenge"]),
             user_verification: UserVerification::Preferred,
+            backup_eligibility: BackupEligibility::Fixed,
         };
         let stored = StoredCredential {
             id: &credential.id,

@@ -18,6 +18,7 @@ use crate::http::{Asset, Body, Created, Html, Id, List, NoContent, Routes, limit
 use crate::id::{PasskeyId, UserId};
 use crate::limits::{Key, Rule};
 use crate::pages::Page;
+use crate::settings::PasskeyOrigin;
 use crate::shape;
 use crate::users::{self, check_name};
 
@@ -234,11 +235,13 @@ struct RelatedAnswer {
 }
 
 async fn related(State(app): State<App>) -> Result<Json<RelatedAnswer>> {
-    let origins = &app.settings.mfa.related_origins;
+    // Apps are not listed here: Android compares them with the Digital Asset Links of the domain.
+    let web = app.settings.mfa.related_origins.iter().filter_map(PasskeyOrigin::as_web);
+    let origins: Vec<String> = web.map(ToString::to_string).collect();
     if origins.is_empty() {
         return Err(Error::not_found());
     }
-    Ok(Json(RelatedAnswer { origins: origins.iter().map(ToString::to_string).collect() }))
+    Ok(Json(RelatedAnswer { origins }))
 }
 
 #[derive(Deserialize, JsonSchema)]

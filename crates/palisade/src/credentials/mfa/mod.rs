@@ -10,10 +10,13 @@
 //!   count.
 //! - Secrets of one-time codes and public keys of passkeys are sealed for their user. Recovery codes are stored as
 //!   keyed digests that include the user's id.
+//! - A passkey that was bound to one device becomes eligible for backup only at a sign-in that verifies its user. This is
+//!   recorded, and from then on the passkey no longer proves possession of hardware.
 //! - The owner is notified of every change to their factors.
 //!
 //! Tables: `totp_secrets`, `totp_enrolments`, `recovery_codes`, `passkeys`.
 
+mod assertions;
 mod http;
 mod makers;
 mod passkeys;
@@ -39,11 +42,9 @@ use crate::record::Event;
 use crate::sessions::{self, Proof};
 use crate::users::{self, Factors};
 
+pub use assertions::{asked_by, check_answer, judge_without_user, owner_of};
 use makers::Makers;
-pub use passkeys::check_answer;
-pub use passkeys::{
-    Asked, Options, PasskeyView, ask, ask_anybody, asked_by, list as passkeys_of, owner_of,
-};
+pub use passkeys::{Asked, Options, PasskeyView, ask, ask_anybody, list as passkeys_of};
 
 /// A user set up a factor.
 pub const ADDED: Event = Event { name: "mfa.added", summary: "A second factor was set up" };
@@ -59,6 +60,11 @@ pub const CODE_USED: Event =
 pub const COPIED: Event = Event {
     name: "mfa.passkey_copied",
     summary: "The signature counter of a passkey did not increase: the passkey may have been copied",
+};
+/// A passkey that was bound to one device became eligible for backup.
+pub const BACKUP_ELIGIBLE: Event = Event {
+    name: "mfa.passkey_backup_eligible",
+    summary: "A passkey that was bound to one device became eligible for backup: it can be copied to other devices",
 };
 /// A stored passkey isn't the one that its user registered.
 pub const ALTERED: Event = Event {
@@ -81,7 +87,17 @@ pub const MODULE: Module = Module {
         every: Duration::from_secs(600),
         run: |app| Box::pin(totp::prune(app)),
     }],
-    events: &[ADDED, REMOVED, CODES_MADE, CODE_USED, COPIED, ALTERED, WRONG, RESET],
+    events: &[
+        ADDED,
+        REMOVED,
+        CODES_MADE,
+        CODE_USED,
+        COPIED,
+        BACKUP_ELIGIBLE,
+        ALTERED,
+        WRONG,
+        RESET,
+    ],
     email_templates: &[&CHANGED_EMAIL, &CODE_USED_EMAIL],
     migrations: &[Migration {
         module: "mfa",
@@ -170,12 +186,18 @@ pub enum Judged {
     Used,
     /// Wrong.
     Wrong,
+    /// Wrong, because no user has the passkey.
+    Unknown,
 }
 
 impl Judged {
     /// Returns the reason for the refusal, for the audit log.
     pub fn refusal(self) -> &'static str {
-        if self == Self::Used { "used_factor" } else { "wrong_factor" }
+        match self {
+            Self::Used => "used_factor",
+            Self::Unknown => "unknown_passkey",
+            Self::Right(_) | Self::Wrong => "wrong_factor",
+        }
     }
 }
 
@@ -266,7 +288,7 @@ pub async fn judge(
 ) -> Result<Judged> {
     match given {
         Given::Passkey(answer) => {
-            passkeys::judge(change, user, answer, asked, UserVerification::Preferred).await
+            assertions::judge(change, user, answer, asked, UserVerification::Preferred).await
         }
         Given::Totp(code) => {
             let proof = Proof { amr: "otp mfa", level: AuthLevel::Code };
@@ -290,7 +312,7 @@ pub async fn verify_passwordless(
     asked: Option<[u8; 32]>,
 ) -> Result<Judged> {
     // SECURITY: possession alone is one factor (test: a_passkey_alone_must_verify_its_user).
-    passkeys::judge(change, user, answer, asked, UserVerification::Required).await
+    assertions::judge(change, user, answer, asked, UserVerification::Required).await
 }
 
 /// Applies the consequences of a new factor, in the change that stores it: records that the factor was used in the

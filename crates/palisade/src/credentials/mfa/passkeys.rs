@@ -1,12 +1,11 @@
 //! Passkeys (W3C Web Authentication, level 3): as a second factor, or as the only factor if the passkey verified its
-//! user.
+//! user. `assertions.rs` verifies their responses at sign-ins.
 
 use palisade_crypto::seal::SealingKey;
 use palisade_crypto::webauthn::{
-    self, Algorithm, AttestationConveyance, AttestationPolicy, AuthenticationExpectation,
-    AuthenticationResponse, CreationOptions, CredentialDescriptor, NewCredential, PublicKey,
-    RegistrationExpectation, RegistrationResponse, RelyingParty, RequestOptions, ResidentKey,
-    StoredCredential, UserEntity, UserVerification, WebauthnError,
+    self, Algorithm, AttestationConveyance, AttestationPolicy, CreationOptions,
+    CredentialDescriptor, NewCredential, PublicKey, RegistrationExpectation, RegistrationResponse,
+    RelyingParty, RequestOptions, ResidentKey, UserEntity, UserVerification, WebauthnError,
 };
 use palisade_db::{Timestamp, args, row_struct};
 use schemars::JsonSchema;
@@ -14,9 +13,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::makers::Makers;
-use super::{
-    ADDED, ALTERED, COPIED, Judged, REMOVED, added, amr, factors, recovery_codes, removed, site,
-};
+use super::{ADDED, REMOVED, added, amr, factors, recovery_codes, removed, site};
 use crate::access::{AuthLevel, Caller};
 use crate::app::{App, Change, Hold};
 use crate::challenges::{self, Client, LIVES, NewChallenge, Purpose};
@@ -25,13 +22,13 @@ use crate::id::{PasskeyId, UserId};
 use crate::sessions::Proof;
 use crate::settings::Attestation;
 use crate::{shape, users};
-use palisade_crypto::secret::{self, SecretString};
+use palisade_crypto::secret::SecretString;
 
 /// The maximum number of passkeys per user: more than anyone carries.
 const MOST: i64 = 25;
 
 /// Returns the relying party: a domain, and the origins whose pages may use its passkeys.
-fn relying_party(app: &App) -> Result<RelyingParty> {
+pub(super) fn relying_party(app: &App) -> Result<RelyingParty> {
     let server = &app.settings.server.public_url;
     let id = app.settings.mfa.rp_id.clone().unwrap_or_else(|| server.host().to_owned());
     if id.starts_with('[') || id.parse::<std::net::Ipv4Addr>().is_ok() {
@@ -39,7 +36,7 @@ fn relying_party(app: &App) -> Result<RelyingParty> {
             "Passkeys require a domain name, but the public URL of this server has an IP address.";
         return Err(Error::new(Kind::Conflict, "mfa.no_domain", detail));
     }
-    let related = app.settings.mfa.related_origins.iter().map(ToString::to_string);
+    let related = app.settings.mfa.related_origins.iter().map(|origin| origin.as_str().to_owned());
     Ok(RelyingParty { id, origins: std::iter::once(server.to_string()).chain(related).collect() })
 }
 
@@ -279,7 +276,7 @@ fn context(user: UserId, credential: &[u8]) -> Vec<u8> {
 ///
 /// SECURITY: the key is sealed for its user and credential. A key moved to another row, or written without Palisade,
 /// can't be opened (test: a_passkey_that_was_moved_or_changed_in_the_database_opens_nothing).
-fn open(app: &App, user: UserId, credential: &[u8], sealed: &[u8]) -> Option<PublicKey> {
+pub(super) fn open(app: &App, user: UserId, credential: &[u8], sealed: &[u8]) -> Option<PublicKey> {
     let opened = key(app).open(&context(user, credential), sealed).ok()?;
     PublicKey::from_bytes(opened.expose()).ok()
 }
@@ -360,115 +357,6 @@ pub struct Asked {
     pub digest: [u8; 32],
 }
 
-/// Refuses input that can't be the response of any passkey.
-///
-/// # Errors
-/// Fails with `mfa.bad_passkey` at the invalid member.
-pub fn check_answer(answer: &AuthenticationResponse) -> Result<()> {
-    match answer.malformed() {
-        Some((member, why)) => Err(bad_member(member, why)),
-        None => Ok(()),
-    }
-}
-
-/// Returns the digest of the challenge that a passkey's response is for, or `None` if Palisade didn't create the
-/// challenge.
-pub fn asked_by(answer: &AuthenticationResponse) -> Option<[u8; 32]> {
-    challenges::passkey_digest(&answer.challenge().ok()?)
-}
-
-/// Returns the owner that a passkey's response identifies, in a sign-in without an email address.
-pub fn owner_of(answer: &AuthenticationResponse) -> Option<UserId> {
-    let handle = answer.user_handle().ok()??;
-    Some(UserId(Uuid::from_bytes(handle.try_into().ok()?)))
-}
-
-type StoredRow = (PasskeyId, Vec<u8>, i64, bool, bool);
-
-/// Checks a passkey's response, in the change that depends on it. `asked` is the digest of the challenge that was
-/// created.
-pub(super) async fn judge(
-    change: &mut Change,
-    user: UserId,
-    answer: &AuthenticationResponse,
-    asked: Option<[u8; 32]>,
-    verification: UserVerification,
-) -> Result<Judged> {
-    let app = change.app().clone();
-    let (Ok(party), Ok(id), Ok(bytes)) =
-        (relying_party(&app), answer.credential_id(), answer.challenge())
-    else {
-        return Ok(Judged::Wrong);
-    };
-    // SECURITY: the answer belongs to the challenge that was counted (test: a_passkey_answers_its_own_challenge).
-    let same = is_for(&bytes, asked);
-    if !same {
-        return Ok(Judged::Wrong);
-    }
-    let row: Option<StoredRow> = change
-        .maybe(
-            "select id, sealed, sign_count, backup_eligible, passwordless from passkeys
-             where credential_id = $1 and user_id = $2",
-            args![id.clone(), user],
-        )
-        .await?;
-    let Some((row, sealed, sign_count, backup_eligible, passwordless)) = row else {
-        return Ok(Judged::Wrong);
-    };
-    let is_passwordless = verification == UserVerification::Required;
-    // SECURITY: a passkey that existed before the account was recovered may be an attacker's. It must first be used
-    // together with the new password (test: a_planted_passkey_does_not_outlive_the_password_alone).
-    if is_passwordless && !passwordless {
-        return Ok(Judged::Wrong);
-    }
-    let Some(public_key) = open(&app, user, &id, &sealed) else {
-        tracing::error!(passkey = %row, "a stored passkey differs from the one that its user \
-                                         registered");
-        change.note(ALTERED.about(user).detail("passkey", row.to_string()));
-        return Ok(Judged::Wrong);
-    };
-    let stored = StoredCredential {
-        id: &id,
-        public_key: &public_key,
-        sign_count: u32::try_from(sign_count).map_err(Error::internal)?,
-        backup_eligible,
-        user_handle: user.0.as_bytes(),
-    };
-    let expected = AuthenticationExpectation { challenge: &bytes, user_verification: verification };
-    let good = match webauthn::verify_authentication(&party, &expected, &stored, answer) {
-        Ok(good) => good,
-        Err(why) => {
-            note_refusal(change, user, row, &why);
-            return Ok(Judged::Wrong);
-        }
-    };
-    let now = change.now();
-    // SECURITY: the stored counter must still be the one that was compared, so that of several simultaneous responses
-    // with the same counter above 0, only one is accepted (test: the_counter_of_a_passkey_is_kept_from_use_to_use).
-    let used = change
-        .run(
-            "update passkeys set sign_count = $2, backed_up = $3, last_used_at = $4, passwordless = $6
-             where id = $1 and sign_count = $5",
-            args![row, i64::from(good.sign_count), good.backed_up, now, sign_count, true],
-        )
-        .await?;
-    let proof = Proof { amr: amr(backup_eligible), level: AuthLevel::Passkey };
-    Ok(if used == 1 { Judged::Right(proof) } else { Judged::Used })
-}
-
-/// Returns whether a response is for the issued challenge.
-fn is_for(answered: &[u8], asked: Option<[u8; 32]>) -> bool {
-    let both = challenges::passkey_digest(answered).zip(asked);
-    both.is_some_and(|(answered, asked)| secret::constant_time_eq(&answered, &asked))
-}
-
-fn note_refusal(change: &mut Change, user: UserId, row: PasskeyId, why: &WebauthnError) {
-    if *why == WebauthnError::CounterWentBack {
-        change.note(COPIED.about(user).detail("passkey", row.to_string()));
-    }
-    tracing::debug!(%why, "a passkey was refused");
-}
-
 /// Stops each of a user's passkeys from being accepted as the only factor until it is used together with the new
 /// password.
 pub(super) async fn require_password(change: &mut Change, user: UserId) -> Result<()> {
@@ -491,7 +379,7 @@ fn refused(why: &WebauthnError) -> Error {
     bad_member(member, why)
 }
 
-fn bad_member(member: &str, why: impl std::fmt::Display) -> Error {
+pub(super) fn bad_member(member: &str, why: impl std::fmt::Display) -> Error {
     let detail = format!("This passkey can't be accepted: {why}.");
     Error::bad_field(&format!("/credential{member}"), "mfa.bad_passkey", detail)
 }

@@ -124,6 +124,12 @@ pub async fn renew(
     session.generation += 1;
     session.authenticated_at = now;
     session.proved_with = proof.level;
+    // SECURITY: the time of the last proof is that of this one. A key that may have been copied must not appear as the
+    // hardware that an earlier proof came from (test: a_passkey_gains_backup_eligibility_at_every_door).
+    if proof.amr.split(' ').any(|method| method == "swk") {
+        let kept = session.amr.split(' ').filter(|method| *method != "hwk");
+        session.amr = kept.collect::<Vec<_>>().join(" ");
+    }
     add_proof(change, &mut session, proof).await?;
     // SECURITY: anyone who copied one of the earlier secrets must not gain the fresh proof of the owner (test:
     // a_new_proof_of_identity_ends_the_credentials_before_it).

@@ -37,6 +37,16 @@ pub const PER_IP: Rule = Rule {
     summary: "Too many sign-ins from this IP address. Try again later.",
 };
 
+/// Limits the beginnings of sign-ins with a passkey by IP address. A page begins one whenever it is opened, to offer the
+/// passkeys of the browser. Each beginning stores a challenge for five minutes.
+pub(super) const BEGIN_PER_IP: Rule = Rule {
+    name: "passkey_begin_ip",
+    burst: 600,
+    per: Duration::from_secs(60),
+    key: Key::Ip,
+    summary: "Too many sign-ins with a passkey were begun from this IP address. Try again later.",
+};
+
 /// Limits reauthentication by account.
 pub(super) const REAUTHENTICATE: Rule = Rule {
     name: "reauthenticate_account",
@@ -70,6 +80,7 @@ fn password_routes() -> Routes {
              five attempts. The response is the same as for a sign-in.",
         )
         .or(Kind::NotSignedIn, "login.denied")
+        .or(Kind::NotSignedIn, "login.passkey_unknown")
         .or(Kind::NotSignedIn, "login.challenge_over")
         .or(Kind::Denied, "access.cross_site")
         .or(Kind::TooMany, "lockout.locked")
@@ -96,6 +107,7 @@ fn password_routes() -> Routes {
              new credentials for the same session. The earlier ones stop working immediately.",
         )
         .or(Kind::NotSignedIn, "sessions.ended")
+        .or(Kind::NotSignedIn, "login.passkey_unknown")
         .or(Kind::Denied, "login.stronger_needed")
         .or(Kind::TooMany, "request.too_many")
         .or(Kind::TooMany, "lockout.locked")

@@ -66,7 +66,7 @@ pub const REAUTHENTICATED: Event =
 pub const MODULE: Module = Module {
     name: "login",
     routes: http::routes,
-    limits: &[&PER_IP, &http::REAUTHENTICATE],
+    limits: &[&PER_IP, &http::BEGIN_PER_IP, &http::REAUTHENTICATE],
     events: &[SIGNED_IN, DENIED, CHALLENGED, REAUTHENTICATED],
     email_templates: &[&EMAIL],
     ..Module::EMPTY

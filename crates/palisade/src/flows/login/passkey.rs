@@ -4,7 +4,7 @@ use palisade_crypto::secret::SecretString;
 use palisade_crypto::webauthn::AuthenticationResponse;
 
 use super::entering::{Entering, enter};
-use super::second_factor::{over, wrong};
+use super::second_factor::{over, refused};
 use super::{DENIED, SignedIn, Wanted};
 use crate::app::{Actor, App, Hold};
 use crate::challenges::{self, Client, NewChallenge, Purpose};
@@ -50,8 +50,8 @@ pub(super) struct PasskeyAttempt {
 /// Signs in the user that the passkey identifies and verifies.
 ///
 /// # Errors
-/// Fails with `mfa.bad_passkey` if the response is malformed; `login.challenge_over`; `login.denied` for any other
-/// problem with the passkey or its owner; or if the database fails.
+/// Fails with `mfa.bad_passkey` if the response is malformed; `login.challenge_over`; `login.passkey_unknown` if no user
+/// has the passkey; `login.denied` for any other problem with the passkey or its owner; or if the database fails.
 pub(super) async fn finish(app: &App, actor: &Actor, attempt: PasskeyAttempt) -> Result<SignedIn> {
     mfa::check_answer(&attempt.answer)?;
     let digest = mfa::asked_by(&attempt.answer).ok_or_else(over)?;
@@ -74,13 +74,13 @@ pub(super) async fn finish(app: &App, actor: &Actor, attempt: PasskeyAttempt) ->
         (Some(user), Some(_)) => {
             mfa::verify_passwordless(&mut change, user, &attempt.answer, challenge.passkey).await?
         }
-        _ => Judged::Wrong,
+        _ => mfa::judge_without_user(&mut change, &attempt.answer).await?,
     };
     let (Some(user), Some(first), Judged::Right(proof)) = (owner, first, judged) else {
         mfa::settle(&mut change, judged, None, Some(&challenge)).await?;
         let entry = DENIED.entry().detail("reason", judged.refusal()).detail("method", "passkey");
         change.commit(entry).await?;
-        return Err(wrong());
+        return Err(refused(judged));
     };
     if !challenges::close(&mut change, &challenge).await? {
         return Err(over());

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::Wanted;
 use super::cookies::{CHALLENGE, DEVICE, challenge_secret, cookie_value};
-use super::http::{Format, PER_IP, welcome};
+use super::http::{BEGIN_PER_IP, Format, PER_IP, welcome};
 use super::passkey::{self, PasskeyAttempt};
 use crate::access::{ANYONE, Caller, same_origin};
 use crate::app::App;
@@ -28,20 +28,24 @@ use crate::users::check_name;
 
 pub(super) fn routes() -> Routes {
     Routes::at("/auth/login/passkey")
-        .post("/begin", ANYONE.limit(&PER_IP), begin)
+        .post("/begin", ANYONE.limit(&BEGIN_PER_IP), begin)
         .summary(
             "Begins a sign-in with only a passkey.\n\nReturns the options for \
              `navigator.credentials.get` (WebAuthn level 3, \
-             PublicKeyCredentialRequestOptionsJSON).",
+             PublicKeyCredentialRequestOptionsJSON). A page can call this whenever it is opened, to \
+             let the browser offer passkeys: it does not count as a sign-in.",
         )
         .or(Kind::Conflict, "mfa.no_domain")
         .post("/finish", ANYONE.limit(&PER_IP), finish)
         .summary(
             "Signs in with only a passkey, which must verify the user.\n\nNo password or other \
              factor is required. The client that began the sign-in must finish it within five \
-             minutes.",
+             minutes. `login.passkey_unknown` means that no account has this passkey. A page can \
+             then call `PublicKeyCredential.signalUnknownCredential`, so that the browser stops \
+             offering it.",
         )
         .or(Kind::NotSignedIn, "login.denied")
+        .or(Kind::NotSignedIn, "login.passkey_unknown")
         .or(Kind::NotSignedIn, "login.challenge_over")
         .or(Kind::Denied, "access.cross_site")
 }

@@ -4,6 +4,7 @@ use palisade_crypto::secret::SecretString;
 use palisade_crypto::webauthn::AuthenticationResponse;
 
 use super::REAUTHENTICATED;
+use super::second_factor::unknown;
 use crate::access::{AuthLevel, Caller};
 use crate::app::{App, Change, Hold};
 use crate::challenges::{self, Challenge, NewChallenge, Purpose};
@@ -26,9 +27,9 @@ pub(super) enum Shown {
 /// Checks a proof of identity from the signed-in user. The session then continues with new credentials only.
 ///
 /// # Errors
-/// Fails with `login.stronger_needed`; `passwords.wrong`; `mfa.wrong_code`; `mfa.wrong_passkey`; `mfa.bad_code` or
-/// `mfa.bad_passkey` for a malformed proof; `lockout.locked`; `sessions.ended`; 503 if the hashing queue is full; or if
-/// the database fails.
+/// Fails with `login.stronger_needed`; `passwords.wrong`; `mfa.wrong_code`; `mfa.wrong_passkey`;
+/// `login.passkey_unknown` for a passkey that no user has; `mfa.bad_code` or `mfa.bad_passkey` for a malformed proof;
+/// `lockout.locked`; `sessions.ended`; 503 if the hashing queue is full; or if the database fails.
 pub(super) async fn reauthenticate(app: &App, caller: &Caller, shown: Shown) -> Result<Issued> {
     let me = caller.signed_in()?;
     match shown {
@@ -78,7 +79,7 @@ async fn with_factor(app: &App, caller: &Caller, given: &Given) -> Result<Issued
         mfa::settle(&mut change, judged, guess, asked.as_ref()).await?;
         let entry = mfa::WRONG.about(me.user).detail("reason", judged.refusal());
         change.commit(entry.detail("method", given.method())).await?;
-        return Err(mfa::wrong(given));
+        return Err(if judged == Judged::Unknown { unknown() } else { mfa::wrong(given) });
     };
     if let Some(guess) = guess {
         guess.right(&mut change).await?;

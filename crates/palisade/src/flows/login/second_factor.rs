@@ -109,7 +109,8 @@ pub(super) struct FactorAttempt {
 /// Checks a second factor, and starts the session.
 ///
 /// # Errors
-/// Fails with `login.challenge_over`; `login.denied` for a wrong proof; `lockout.locked`; or if the database fails.
+/// Fails with `login.challenge_over`; `login.denied` for a wrong proof; `login.passkey_unknown` for a passkey that no user
+/// has; `lockout.locked`; or if the database fails.
 pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> Result<SignedIn> {
     let digest = opaque::digest(PREFIX, attempt.token.expose()).ok_or_else(over)?;
     let cookie = attempt.cookie.as_ref().map(SecretString::expose);
@@ -175,7 +176,7 @@ async fn refuse(
     };
     let entry = entry.detail("reason", judged.refusal()).detail("method", method);
     match counted {
-        Ok(()) => change.commit(entry).await.err().unwrap_or_else(wrong),
+        Ok(()) => change.commit(entry).await.err().unwrap_or_else(|| refused(judged)),
         Err(error) => error,
     }
 }
@@ -216,7 +217,20 @@ pub(super) fn over() -> Error {
         .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
-pub(super) fn wrong() -> Error {
+/// Returns the error for a refused factor.
+pub(super) fn refused(judged: Judged) -> Error {
+    if judged == Judged::Unknown { unknown() } else { wrong() }
+}
+
+/// Returns the error for a passkey that no user has. Pages then ask the browser to stop offering it.
+pub(super) fn unknown() -> Error {
+    let detail = "This passkey is not registered, or was removed. Delete it from your device or \
+         password manager, and use another way to sign in.";
+    Error::new(Kind::NotSignedIn, "login.passkey_unknown", detail)
+        .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}
+
+fn wrong() -> Error {
     let detail = "The code is wrong, expired or already used, or the passkey was not accepted.";
     Error::new(Kind::NotSignedIn, "login.denied", detail)
         .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))

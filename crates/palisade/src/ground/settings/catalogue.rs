@@ -12,7 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::load::Reader;
-use super::origin::{CorsOrigin, ReportUrl, WebOrigin};
+use super::origin::{CorsOrigin, PasskeyOrigin, ReportUrl, WebOrigin};
 use super::secret::{DatabaseUrl, RootKey};
 use super::smtp::{Mailbox, SmtpUrl};
 use super::value::{Shape, Value};
@@ -406,8 +406,10 @@ catalogue! {
         rp_id: Option<String> = Unset("example.com"),
             "The domain that passkeys belong to: the host of `server.public_url` (used if this is \
              not set), or a parent domain. Changing it invalidates all passkeys.";
-        related_origins: Vec<WebOrigin> = Fixed(""),
-            "Other origins whose pages may use the same passkeys.";
+        related_origins: Vec<PasskeyOrigin> = Fixed(""),
+            "Other origins that may use the same passkeys: those of web pages, and those of Android \
+             apps. An Android app has the origin `android:apk-key-hash:` followed by the SHA-256 \
+             digest of its signing certificate, in base64url without padding.";
         attestation: Attestation = Fixed("none"),
             "Whether a new passkey must prove which type of device it comes from.";
         attestation_roots: Option<PathBuf> = Unset("/etc/palisade/attestation.pem"),

@@ -49,7 +49,7 @@ pub use catalogue::{
     Cors, Data, Database, Hsts, Keys, LimitRule, Limits, Lockout, Mail, Passwords, Reference,
     Registration, Server, Sessions, Settings, Telemetry, Tls, Tokens,
 };
-pub use origin::{CorsOrigin, ReportUrl, WebOrigin};
+pub use origin::{CorsOrigin, PasskeyOrigin, ReportUrl, WebOrigin};
 pub use render::{environment_example, settings_markdown, template};
 pub use secret::{DatabaseUrl, RootKey, Secret};
 pub use smtp::{Mailbox, SmtpUrl};

@@ -1,7 +1,10 @@
-//! Web origins: where users reach the server, and which pages may call it.
+//! Origins: where users reach the server, which pages may call it, and which pages and apps may use its passkeys.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::value::{Item, Shape, Value};
 
@@ -181,6 +184,71 @@ impl Value for CorsOrigin {
 
 impl Item for CorsOrigin {
     const LIST: &'static str = "a list of origins, such as `https://app.example.com`";
+}
+
+/// An origin that may use the same passkeys as the server's own pages: that of a web page or of an Android app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PasskeyOrigin {
+    /// The pages of a web origin.
+    Web(WebOrigin),
+    /// The Android app whose signing certificate has this SHA-256 digest, in the form that Android writes into the
+    /// client data: `android:apk-key-hash:` and the digest in base64url without padding.
+    Android(String),
+}
+
+const APK_KEY_HASH: &str = "android:apk-key-hash:";
+const SHA256_LENGTH: usize = 32;
+
+impl PasskeyOrigin {
+    /// Returns the origin as it appears in the client data of a passkey's response.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Web(origin) => origin.as_str(),
+            Self::Android(text) => text,
+        }
+    }
+
+    /// Returns the web origin, or `None` for an app.
+    pub fn as_web(&self) -> Option<&WebOrigin> {
+        match self {
+            Self::Web(origin) => Some(origin),
+            Self::Android(_) => None,
+        }
+    }
+}
+
+impl Value for PasskeyOrigin {
+    const EXPECTED: &'static str =
+        "an origin, such as `https://app.example.com` or `android:apk-key-hash:…`";
+    const SHAPE: Shape = Shape::Text;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let scheme = text.get(.."android:".len()).unwrap_or_default();
+        if !scheme.eq_ignore_ascii_case("android:") {
+            return WebOrigin::read(text).map(Self::Web);
+        }
+        let hash = text.strip_prefix(APK_KEY_HASH).ok_or_else(|| {
+            format!("is an Android origin that does not begin with `{APK_KEY_HASH}`")
+        })?;
+        let bytes = URL_SAFE_NO_PAD.decode(hash).map_err(|_| {
+            format!("has no base64url without padding after `{APK_KEY_HASH}`; encode the SHA-256 digest of the \
+                     app's signing certificate, not its hexadecimal form")
+        })?;
+        if bytes.len() != SHA256_LENGTH {
+            let length = bytes.len();
+            return Err(format!("has a key hash of {length} bytes; a SHA-256 digest has 32"));
+        }
+        Ok(Self::Android(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
+impl Item for PasskeyOrigin {
+    const LIST: &'static str =
+        "a list of origins, such as `https://app.example.com` or `android:apk-key-hash:…`";
 }
 
 /// Where browsers send reports: a URL with an origin, and optionally a path and a query.

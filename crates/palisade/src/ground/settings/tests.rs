@@ -515,6 +515,37 @@ mod origins {
     }
 
     #[test]
+    fn an_android_app_is_an_origin_of_passkeys_only() {
+        let hash = "A0JAQL4-2zuMwLcTvF7mWhAqMGbMRkRZw1dP6fHyCjI";
+        let app = format!("android:apk-key-hash:{hash}");
+        let file = format!("mfa.related_origins = [\"https://Example.org\", \"{app}\"]");
+        let kept = settings(&file).mfa.related_origins;
+        let kept: Vec<&str> = kept.iter().map(PasskeyOrigin::as_str).collect();
+        assert_eq!(kept, ["https://example.org", &app]);
+        refused(&format!("cors.origins = [\"{app}\"]"), "cors.origins", "does not begin");
+        let hex = "AB:".repeat(31) + "AB";
+        for (written, what) in [
+            (format!("android:apk-key-hash:{hash}="), "without padding"),
+            (format!("android:apk-key-hash:{hash}/"), "without padding"),
+            (format!("android:apk-key-hash:{}", hash.replace('-', "+")), "without padding"),
+            (format!("android:apk-key-hash:{}J", &hash[..42]), "without padding"),
+            (format!("android:apk-key-hash:{hex}"), "not its hexadecimal form"),
+            ("android:apk-key-hash:".to_owned(), "0 bytes"),
+            (format!("android:apk-key-hash:{}", &hash[..27]), "without padding"),
+            ("android:apk-key-hash:AAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned(), "20 bytes"),
+            (format!("android:apk-key-hash:{hash}A"), "33 bytes"),
+            (format!("android:apk-key-hash-sha256:{hash}"), "does not begin with"),
+            (format!("ANDROID:apk-key-hash:{hash}"), "does not begin with"),
+            ("android:com.example.app".to_owned(), "does not begin with"),
+            ("ios:bundle-id:com.example.app".to_owned(), "does not begin"),
+            ("https://example.org/".to_owned(), "path"),
+        ] {
+            let file = format!("mfa.related_origins = [\"{written}\"]");
+            refused(&file, "mfa.related_origins", what);
+        }
+    }
+
+    #[test]
     fn plain_http_is_for_this_machine_only() {
         for host in ["app.example.com", "192.168.1.5:8000", "localhost.example.com"] {
             let file = format!("server.public_url = \"http://{host}\"");
