@@ -1,7 +1,8 @@
 create table totp_enrolments (
     user_id id not null primary key references users (id) on delete cascade,
+    session_id id not null,
     sealed bytes not null,
-    created_at instant not null
+    requested_at instant not null
 );
 create table totp_secrets (
     user_id id not null primary key references users (id) on delete cascade,

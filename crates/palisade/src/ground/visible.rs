@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde::Serialize;
+use unicode_normalization::UnicodeNormalization as _;
 
 /// Returns whether a character is invisible: a control, one that changes the direction of text or how characters join,
 /// or a mark without width. The pattern of [`crate::shape::Label`] excludes the same characters, except for the tag
@@ -37,6 +38,40 @@ pub fn visible(text: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(shown)
+}
+
+/// The maximum length of a [`label`], in characters.
+const LONGEST_LABEL: usize = 200;
+
+/// Returns the form of a text in which it can be shown as the name of something: one line without invisible characters,
+/// its words separated by one space, and cut to 200 characters.
+///
+/// This is for texts that programs make up, such as the name of a device. A person who enters a name can correct it, so
+/// such a name is checked instead.
+pub fn label(text: &str) -> String {
+    // Most are short and plain, and each request has a User-Agent.
+    let plain = |byte: u8| matches!(byte, b' '..=b'~');
+    if text.len() <= LONGEST_LABEL
+        && text.bytes().all(plain)
+        && text.trim_ascii().len() == text.len()
+        && !text.contains("  ")
+    {
+        return text.to_owned();
+    }
+    let mut label = String::new();
+    let parts = text.split(|c: char| c.is_whitespace() || c.is_control());
+    for word in parts.filter(|word| !word.chars().all(is_unseen)) {
+        if !label.is_empty() {
+            label.push(' ');
+        }
+        // Composition shortens a text, but no more than this.
+        label.extend(word.chars().filter(|c| !is_unseen(*c)).take(4 * LONGEST_LABEL));
+        if label.len() > 16 * LONGEST_LABEL {
+            break;
+        }
+    }
+    let label: String = label.nfc().take(LONGEST_LABEL).collect();
+    label.trim_end().to_owned()
 }
 
 /// Returns the beginning of a text, with invisible characters escaped: at most `most` of its characters, followed by
@@ -109,6 +144,38 @@ mod tests {
             assert_eq!(serde_json::from_str::<serde_json::Value>(&pretty).unwrap(), back);
         }
         assert!(matches!(visible("é 語 😀"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_label_is_one_short_line_whatever_the_text() {
+        for same in ["", "x", "Mozilla/5.0 (X11; Linux x86_64)", "Büro", "語 😀"] {
+            assert_eq!(label(same), same);
+        }
+        let plain = "x".repeat(200);
+        assert_eq!(label(&plain), plain);
+        for long in ["x".repeat(201), format!(" {plain}"), format!("{plain}\n"), "x".repeat(9999)] {
+            assert_eq!(label(&long), plain);
+        }
+        // Cut between characters, and never after a space.
+        assert_eq!(label(&"é".repeat(300)), "é".repeat(200));
+        assert_eq!(label(&format!("{} x", "é".repeat(199))), "é".repeat(199));
+        for (text, one_line) in [
+            ("a\r\nb", "a b"),
+            ("  a \t  b\u{a0}\u{3000}c ", "a b c"),
+            ("\u{feff}a\u{200b}b", "ab"),
+            ("a\0b\u{1b}[2J\u{85}c\u{2028}d", "a b [2J c d"),
+            ("a\u{202e}b \u{2066}", "ab"),
+            ("cafe\u{301}", "café"),
+            ("\u{200b} \n\u{feff}", ""),
+        ] {
+            assert_eq!(label(text), one_line, "{text:?}");
+        }
+        for c in UNSEEN.chars() {
+            assert!(!label(&format!("a{c}b")).contains(is_unseen), "{}", c.escape_unicode());
+        }
+        // The composed text is as long as it may be.
+        assert_eq!(label(&"e\u{301}".repeat(1000)), "é".repeat(200));
+        assert_eq!(label(&"\u{200b}\n".repeat(500_000)), "");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Json;
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -137,7 +137,10 @@ struct Whoami {
 }
 
 async fn whoami(Extension(arrival): Extension<Arrival>, headers: HeaderMap) -> Json<Whoami> {
-    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let text = |name: &str| {
+        let value = headers.get(name).map(HeaderValue::as_bytes);
+        value.map(|value| String::from_utf8_lossy(value).into_owned())
+    };
     Json(Whoami {
         ip: arrival.client.ip.to_string(),
         forwarded: arrival.client.forwarded,

@@ -231,7 +231,8 @@ async fn times(on: On) {
     for seconds in ["18446744073709551616", "-1", "1e400", "1.5", "\"60\""] {
         let body = format!(r#"{{"name": "CI", "permissions": [], "expires_in": {seconds}}}"#);
         let call = Call::post(key, Value::Null).body(body);
-        is_refusal(&ann.send(call).await, seconds);
+        let answer = ann.send(call).await;
+        assert_eq!((answer.status.as_u16(), place(&answer).1), (422, "/expires_in"), "{seconds}");
     }
     app.stop().await;
 }
@@ -269,6 +270,8 @@ async fn queries(on: On) {
         for query in &queries {
             let answer = ann.get(&format!("{path}?{query}")).await;
             is_refusal(&answer, &format!("{path}?{query}"));
+            let name = query.split('=').next().unwrap().replace("%ff", "\u{fffd}");
+            assert_eq!(place(&answer).1, name, "{path}?{query}: {}", answer.raw);
         }
     }
     for query in [
@@ -277,9 +280,14 @@ async fn queries(on: On) {
         "since=yesterday",
         "until=2026-13-01T00:00:00Z",
         "since=%00",
+        "surprise=a%00",
+        "since=2026-01-01T00:00:00Z&since=2026-01-01T00:00:00Z",
+        "Since=2026-01-01T00:00:00Z",
         "action=%00",
     ] {
-        is_refusal(&ann.get(&format!("/api/v1/audit?{query}")).await, query);
+        let answer = ann.get(&format!("/api/v1/audit?{query}")).await;
+        let name = query.split('=').next().unwrap();
+        assert_eq!((answer.status.as_u16(), place(&answer).1), (422, name), "{}", answer.raw);
     }
     for query in [
         "action=nothing",
@@ -318,9 +326,7 @@ async fn headers(on: On) {
     }
     let two = me().header("authorization", "Bearer a.b.c").header("authorization", "Bearer a.b.c");
     assert_eq!(anyone.send(two).await.status, StatusCode::UNAUTHORIZED);
-    for value in
-        ["palisade=", "palisade", "palisade=x", "=x", ";;;", "palisade=pal_sc_x", "palisade=\"x\""]
-    {
+    for value in ["", "palisade", "=x", ";;;", "=", "palisade-8000=", "palisade-8000=pal_sc_x"] {
         let answer = anyone.send(me().header("cookie", value)).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{value}");
     }

@@ -232,7 +232,7 @@ async fn five(on: On) {
     let body = json!({ "email": "ann@example.com", "password": PASSWORD, "transport": "cookie" });
     let begun = anyone.send(Call::post("/api/v1/auth/login", body).same_origin()).await;
     let cookie = begun.cookie();
-    assert!(cookie.starts_with("palisade-challenge=pal_cc_"), "{cookie}");
+    assert!(cookie.starts_with("palisade-challenge-8000=pal_cc_"), "{cookie}");
     let code = phone.code(&app);
     let rest = json!({ "mfa_token": begun.text("mfa_token"), "method": "totp", "code": code });
     let without = anyone.send(Call::post(MFA, rest.clone()).same_origin()).await;
@@ -242,7 +242,7 @@ async fn five(on: On) {
     assert_eq!(browser.send(elsewhere).await.code(), "access.cross_site");
     let done = browser.send(Call::post(MFA, rest).same_origin()).await;
     assert_eq!(done.status, StatusCode::OK, "{}", done.raw);
-    assert!(done.cookie().starts_with("palisade=pal_sc_"), "{:?}", done.headers);
+    assert!(done.cookie().starts_with("palisade-8000=pal_sc_"), "{:?}", done.headers);
     app.stop().await;
 }
 

@@ -106,7 +106,8 @@ async fn known(on: On) {
     let in_browser = app.anyone().send(Call::post(LOGIN, cookie_body.clone()).same_origin()).await;
     let cookies: Vec<&str> =
         in_browser.headers.get_all("set-cookie").iter().map(|v| v.to_str().unwrap()).collect();
-    let of_device = cookies.iter().find(|cookie| cookie.starts_with("palisade-device=")).unwrap();
+    let of_device =
+        cookies.iter().find(|cookie| cookie.starts_with("palisade-device-8000=")).unwrap();
     for part in ["; Path=/", "; HttpOnly", "; SameSite=Lax", "; Max-Age=15552000"] {
         assert!(of_device.contains(part), "{of_device}");
     }

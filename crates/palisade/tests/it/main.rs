@@ -67,4 +67,5 @@ mod toy_credential;
 mod transport;
 mod typed_secrets;
 mod verifying;
+mod what_clients_send;
 mod wording;

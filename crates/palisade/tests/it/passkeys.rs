@@ -88,7 +88,7 @@ async fn signing_in(on: On) {
     let elsewhere = browser.send(Call::post(FINISH, body.clone())).await;
     assert_eq!(place(&elsewhere), (403, "", "access.cross_site"));
     let done = browser.send(Call::post(FINISH, body).same_origin()).await;
-    assert!(done.cookie().starts_with("palisade=pal_sc_"), "{}", done.raw);
+    assert!(done.cookie().starts_with("palisade-8000=pal_sc_"), "{}", done.raw);
 
     // Its owner names it, sees its use and removes it.
     let list = ann.get(MINE).await;

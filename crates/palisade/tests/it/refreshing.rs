@@ -132,11 +132,11 @@ async fn kinds(on: On) {
         assert_eq!(answer.code(), "access.invalid_token", "{wrong} as a bearer token");
     }
     for wrong in [&secret, &access, &value.replace("pal_sc_", "pal_rt_")] {
-        let client = app.anyone().with_cookie(format!("palisade={wrong}"));
+        let client = app.anyone().with_cookie(format!("palisade-8000={wrong}"));
         let answer = client.get("/api/v1/users/me").await;
         assert_eq!(answer.code(), "access.invalid_token", "{wrong} as a cookie");
     }
-    for two in [format!("palisade=x; {cookie}"), format!("{cookie}; palisade=x")] {
+    for two in [format!("palisade-8000=x; {cookie}"), format!("{cookie}; palisade-8000=x")] {
         let answer = app.anyone().with_cookie(two).get("/api/v1/users/me").await;
         assert_eq!(answer.code(), "access.invalid_token");
     }

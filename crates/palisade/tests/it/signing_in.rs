@@ -463,7 +463,7 @@ async fn a_session_cookie_is_closed_to_scripts_and_other_sites() {
         app.user("ann@example.com").await;
         let body =
             json!({ "email": "ann@example.com", "password": PASSWORD, "transport": "cookie" });
-        let planted = app.anyone().with_cookie("palisade=planted; __Host-palisade=planted");
+        let planted = app.anyone().with_cookie("palisade-8000=planted; __Host-palisade=planted");
         let call = Call::post("/api/v1/auth/login", body.clone());
         assert_eq!(planted.send(call).await.code(), "access.cross_site", "login from elsewhere");
         let answer = planted.send(Call::post("/api/v1/auth/login", body).same_origin()).await;
@@ -476,7 +476,7 @@ async fn a_session_cookie_is_closed_to_scripts_and_other_sites() {
         set
     };
     let plain = cookie(vec![]).await;
-    assert!(plain.starts_with("palisade=pal_sc_"), "{plain}");
+    assert!(plain.starts_with("palisade-8000=pal_sc_"), "{plain}");
     let secure = cookie(vec![("server.public_url", "https://app.example.com")]).await;
     assert!(secure.starts_with("__Host-palisade=pal_sc_"), "{secure}");
     for part in ["; Path=/", "; HttpOnly", "; SameSite=Lax"] {

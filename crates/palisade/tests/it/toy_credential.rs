@@ -216,7 +216,7 @@ async fn on_record(on: On) {
     assert_eq!((answer.status.as_u16(), answer.code()), (401, "access.invalid_token"));
     let described = app.builder.openapi();
     assert_eq!(described["components"]["securitySchemes"]["toy"]["scheme"], "bearer");
-    assert_eq!(described["components"]["securitySchemes"]["toy_cookie"]["name"], COOKIE.plain);
+    assert_eq!(described["components"]["securitySchemes"]["toy_cookie"]["name"], "toy-8000");
     let security = &described["paths"]["/api/v1/toys/use"]["post"]["security"];
     assert!(security.as_array().unwrap().contains(&json!({ "toy": [] })), "{security}");
     let verified = palisade::audit::verify(&app.app.db, &app.app.audit_keys).await.unwrap();
@@ -387,12 +387,12 @@ async fn two_cookies(on: On) {
     let session =
         app.anyone().send(Call::post("/api/v1/auth/login", body).same_origin()).await.cookie();
     let (_, toy) = give(&app, ann).await;
-    let toy = format!("{}={}", COOKIE.plain, toy.bearer.unwrap());
+    let toy = format!("toy-8000={}", toy.bearer.unwrap());
     for alone in [&session, &toy] {
         let answer = app.anyone().with_cookie(alone).get("/api/v1/users/me").await;
         assert_eq!(answer.status, StatusCode::OK, "{alone}: {}", answer.raw);
     }
-    let nonsense = format!("{}=nonsense", COOKIE.plain);
+    let nonsense = "toy-8000=nonsense".to_owned();
     for both in [
         format!("{session}; {toy}"),
         format!("{toy}; {session}"),

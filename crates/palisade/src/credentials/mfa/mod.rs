@@ -6,6 +6,8 @@
 //!   sessions that were started without one.
 //! - A one-time code is valid during its step and for `mfa.totp_grace` after it. It works once, across restarts,
 //!   processes and simultaneous requests. A recovery code works once. A passkey's response belongs to one challenge.
+//! - A secret that is not confirmed yet is shown again only to the session that requested it, and not after a new proof
+//!   of identity.
 //! - Guesses are counted per account, across challenges, devices and IP addresses. A signed-in user has a separate
 //!   count.
 //! - Secrets of one-time codes and public keys of passkeys are sealed for their user. Recovery codes are stored as
@@ -22,6 +24,7 @@ mod makers;
 mod passkeys;
 mod recovery_codes;
 mod totp;
+mod typed;
 
 use std::time::Duration;
 
@@ -139,6 +142,11 @@ pub enum Given {
 }
 
 impl Given {
+    /// Returns the proof that a code can be: six digits are a one-time code, and any other code is a recovery code.
+    pub fn code(code: SecretString) -> Self {
+        if totp::is_code(code.expose()) { Self::Totp(code) } else { Self::RecoveryCode(code) }
+    }
+
     /// Returns the method's name in requests and the audit log.
     pub fn method(&self) -> &'static str {
         match self {
@@ -154,9 +162,7 @@ impl Given {
     /// Fails with `mfa.bad_code` or `mfa.bad_passkey` at the invalid field.
     pub fn check(&self) -> Result<()> {
         match self {
-            Self::Totp(code) if !totp::is_code(code.expose()) => {
-                Err(Error::bad_field("/code", "mfa.bad_code", "A one-time code has six digits."))
-            }
+            Self::Totp(code) if !totp::is_code(code.expose()) => Err(bad_code()),
             Self::RecoveryCode(code) if !recovery_codes::is_code(code.expose()) => {
                 let detail = "A recovery code has 24 letters and digits.";
                 Err(Error::bad_field("/code", "mfa.bad_code", detail))
@@ -222,6 +228,11 @@ pub async fn settle(
         (Some(guess), _) => guess.wrong(change).await.map(drop),
         (None, _) => Ok(()),
     }
+}
+
+/// Returns the error for a text that can't be a one-time code.
+fn bad_code() -> Error {
+    Error::bad_field("/code", "mfa.bad_code", "A one-time code has six digits.")
 }
 
 /// Returns the error for a wrong proof.

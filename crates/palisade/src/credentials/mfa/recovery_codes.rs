@@ -4,6 +4,7 @@ use palisade_crypto::mac;
 use palisade_crypto::secret::SecretString;
 use palisade_db::{Timestamp, args};
 
+use super::typed::typed;
 use super::{CODE_USED, CODE_USED_EMAIL, CODES_MADE, Judged, factors, notify_owner, recount};
 use crate::access::Caller;
 use crate::app::{App, Change, Hold};
@@ -125,11 +126,10 @@ pub(super) fn is_code(text: &str) -> bool {
     plain.len() == LENGTH && plain.bytes().all(|byte| ALPHABET.contains(&byte))
 }
 
-/// Returns a code in the form in which it is compared: in lower case, without spaces and dashes, and with digits in
-/// place of letters that look like them. Users may type any of these.
+/// Returns a code in the form in which it is compared: in lower case, without spaces and dashes of any kind, and with
+/// digits in place of letters that look like them. Users may type any of these.
 fn plain(code: &str) -> String {
-    code.chars()
-        .filter(|c| !matches!(c, '-' | ' '))
+    typed(code)
         .take(LENGTH + 1)
         .map(|c| match c.to_ascii_lowercase() {
             'o' => '0',

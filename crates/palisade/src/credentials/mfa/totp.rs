@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use palisade_crypto::seal::SealingKey;
 use palisade_crypto::secret::SecretString;
-use palisade_crypto::totp::TotpSecret;
+use palisade_crypto::totp::{DIGITS, TotpSecret};
 use palisade_db::{Timestamp, args};
 
-use super::{ADDED, Judged, REMOVED, added, recovery_codes, removed, site};
+use super::typed::typed;
+use super::{ADDED, Judged, REMOVED, added, bad_code, recovery_codes, removed, site};
 use crate::access::{AuthLevel, Caller};
 use crate::app::{App, Change, Hold};
 use crate::error::{Error, Result, bad_token};
@@ -28,24 +29,34 @@ pub(super) struct Enrolment {
     pub(super) qr_svg: String,
 }
 
-/// Creates a secret, which takes effect when it is confirmed with a code.
+/// Creates a secret, which takes effect when it is confirmed with a code. A repeated request of the same session returns
+/// the same secret, because a client that sends two requests may show the response to either.
 pub(super) async fn enrol(app: &App, caller: &Caller) -> Result<Enrolment> {
     let me = caller.signed_in()?;
     let user = users::current(app, me.user).await?.ok_or_else(bad_token)?;
     let secret = TotpSecret::generate(&*app.random);
-    let uri = secret.otpauth_uri(site(app), &user.email);
-    let uri = uri.ok_or_else(|| Error::internal("the email address can't be part of a URI"))?;
     let sealed = key(app).seal(&*app.random, me.user.0.as_bytes(), secret.as_bytes());
     let mut change = app.change(&caller.actor).await?;
     let now = change.now();
-    change
-        .run(
-            "insert into totp_enrolments (user_id, sealed, created_at) values ($1, $2, $3)
-             on conflict (user_id) do update set sealed = excluded.sealed, created_at = excluded.created_at",
-            args![me.user, sealed, now],
-        )
-        .await?;
+    // SECURITY: another session gets another secret, and so does this session after a new proof of identity. The one who
+    // requested the earlier secret may not be the owner, and must not know the one that the owner confirms (test:
+    // a_secret_is_repeated_to_the_session_that_requested_it_alone).
+    let sql = "insert into totp_enrolments (user_id, session_id, sealed, requested_at) values ($1, $2, $3, $4)
+         on conflict (user_id) do update
+         set session_id = excluded.session_id, requested_at = excluded.requested_at, sealed = case
+            when totp_enrolments.session_id = excluded.session_id
+                and totp_enrolments.requested_at > $5 and totp_enrolments.requested_at >= $6
+            then totp_enrolments.sealed else excluded.sealed end";
+    let since = now.minus(CONFIRMED_WITHIN);
+    let row = args![me.user, me.session()?, sealed, now, since, me.authenticated_at];
+    change.run(sql, row).await?;
+    // Of two requests at the same moment, the second one finds the secret of the first.
+    let (sealed,): (Vec<u8>,) =
+        change.one("select sealed from totp_enrolments where user_id = $1", args![me.user]).await?;
     change.commit_quietly("a secret is not confirmed yet; its confirmation is an event").await?;
+    let secret = open(app, me.user, &sealed)?;
+    let uri = secret.otpauth_uri(site(app), &user.email);
+    let uri = uri.ok_or_else(|| Error::internal("the email address can't be part of a URI"))?;
     Ok(Enrolment { secret: secret.base32(), qr_svg: qr_svg(uri.expose())?, uri })
 }
 
@@ -63,6 +74,9 @@ fn qr_svg(text: &str) -> Result<String> {
 /// Confirms the secret with its first code. The secret replaces any earlier one. Returns new recovery codes.
 pub(super) async fn confirm(app: &App, caller: &Caller, code: &str) -> Result<Vec<SecretString>> {
     let me = caller.signed_in()?;
+    if !is_code(code) {
+        return Err(bad_code());
+    }
     let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
     let now = change.now();
     // SECURITY: a sign-in that has read the factors and not yet written its session goes first, and its session is
@@ -70,7 +84,7 @@ pub(super) async fn confirm(app: &App, caller: &Caller, code: &str) -> Result<Ve
     users::may_sign_in(&mut change, me.user).await?.ok_or_else(bad_token)?;
     let row: Option<(Vec<u8>,)> = change
         .maybe(
-            "select sealed from totp_enrolments where user_id = $1 and created_at > $2",
+            "select sealed from totp_enrolments where user_id = $1 and requested_at > $2",
             args![me.user, now.minus(CONFIRMED_WITHIN)],
         )
         .await?;
@@ -80,7 +94,8 @@ pub(super) async fn confirm(app: &App, caller: &Caller, code: &str) -> Result<Ve
         return Err(Error::bad_field("/code", "mfa.no_enrolment", detail));
     };
     let grace = app.settings.mfa.totp_grace;
-    let step = open(app, me.user, &sealed)?.step_of(code, now.as_seconds(), grace);
+    let secret = open(app, me.user, &sealed)?;
+    let step = digits(code).and_then(|code| secret.step_of(code.expose(), now.as_seconds(), grace));
     let Some(step) = step else {
         let detail = "This code is wrong or has expired. Check the code in the app and the clock \
                     of its device.";
@@ -117,7 +132,16 @@ pub(super) async fn remove(app: &App, caller: &Caller) -> Result<()> {
 
 /// Returns whether a text has the form of a code.
 pub(super) fn is_code(text: &str) -> bool {
-    text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_digit())
+    digits(text).is_some()
+}
+
+/// Returns the six digits of a code in any form in which people type and copy it: with spaces or dashes, and with the
+/// digits of another keyboard.
+fn digits(text: &str) -> Option<SecretString> {
+    let digits: String = typed(text).take(usize::from(DIGITS) + 1).collect();
+    let whole = digits.len() == usize::from(DIGITS) && digits.bytes().all(|b| b.is_ascii_digit());
+    let digits = SecretString::from(digits);
+    whole.then_some(digits)
 }
 
 /// Checks a code, which is correct if its step is later than the last used one. The step of a correct code is then
@@ -133,9 +157,9 @@ pub(super) async fn use_code(
     let Some((sealed,)) = row else { return Ok(Judged::Wrong) };
     let (app, now) = (change.app().clone(), change.now());
     let secret = open(&app, user, &sealed)?;
-    let Some(step) = secret.step_of(code, now.as_seconds(), app.settings.mfa.totp_grace) else {
-        return Ok(Judged::Wrong);
-    };
+    let grace = app.settings.mfa.totp_grace;
+    let step = digits(code).and_then(|code| secret.step_of(code.expose(), now.as_seconds(), grace));
+    let Some(step) = step else { return Ok(Judged::Wrong) };
     // SECURITY: a step is used at most once, and never after a later step (test: a_one_time_code_works_once).
     let used = change
         .run(
@@ -183,8 +207,8 @@ pub(super) async fn prune(app: &App) -> Result<()> {
     let upkeep = app.upkeep("authenticator apps that were not confirmed in time are deleted");
     // The condition is repeated, because a user may request a new secret after the subquery has read the row. The row
     // then contains the new secret.
-    let sql = "delete from totp_enrolments where created_at < $1 and user_id in
-         (select user_id from totp_enrolments where created_at < $1 limit $2)";
+    let sql = "delete from totp_enrolments where requested_at < $1 and user_id in
+         (select user_id from totp_enrolments where requested_at < $1 limit $2)";
     upkeep.in_batches(sql, args![before]).await?;
     Ok(())
 }

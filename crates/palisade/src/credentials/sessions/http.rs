@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header::{HeaderName, SET_COOKIE};
+use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use palisade_crypto::secret::SecretString;
@@ -230,23 +230,24 @@ async fn refresh(
     answer(&app, issued, None).await
 }
 
-const CLEAR_SITE_DATA: (HeaderName, HeaderValue) = (
-    HeaderName::from_static("clear-site-data"),
-    HeaderValue::from_static("\"cache\", \"storage\""),
-);
+/// A 204 response that removes the session's cookie from the browser. The cookie of the known device stays, because it
+/// keeps a lock caused by others from affecting this device.
+///
+/// `Clear-Site-Data` is not sent: it also deletes what other applications on the same domain have stored, and clearing
+/// the cache can take a browser many seconds.
+pub struct SignedOut(Option<HeaderValue>);
 
-/// A 204 response, with the headers that make a browser delete its data on sign-out.
-struct SignedOut {
-    cookie: Option<HeaderValue>,
+impl SignedOut {
+    /// Creates the response for the caller whose session has ended.
+    pub fn new(app: &App) -> Self {
+        Self(super::cookie(app).clear())
+    }
 }
 
 impl IntoResponse for SignedOut {
     fn into_response(self) -> Response {
-        let mut response = (StatusCode::NO_CONTENT, [CLEAR_SITE_DATA]).into_response();
-        if let Some(cookie) = self.cookie {
-            response.headers_mut().append(SET_COOKIE, cookie);
-        }
-        response
+        let set = self.0.into_iter().map(|cookie| (SET_COOKIE, cookie)).collect::<Vec<_>>();
+        (StatusCode::NO_CONTENT, AppendHeaders(set)).into_response()
     }
 }
 
@@ -266,7 +267,7 @@ async fn logout(State(app): State<App>, caller: Caller) -> Result<SignedOut> {
                 && super::find_live(&app, caller.signed_in()?.session()?).await?.is_none() => {}
         ended => ended?,
     }
-    Ok(SignedOut { cookie: super::cookie(&app).clear() })
+    Ok(SignedOut::new(&app))
 }
 
 async fn end_this(app: &App, caller: &Caller) -> Result<()> {
@@ -286,12 +287,12 @@ async fn end_mine(
     State(app): State<App>,
     caller: Caller,
     Id(id): Id<SessionId>,
-) -> Result<NoContent> {
+) -> Result<SignedOut> {
     let me = caller.signed_in()?;
     let mut change = app.change_holding(&caller.actor, &[Hold::Alone(me.user)]).await?;
     end(&mut change, me.user, id, Why::EndedByUser).await?;
     change.commit_quietly("ending a session records its own event").await?;
-    Ok(NoContent)
+    Ok(if me.session()? == id { SignedOut::new(&app) } else { SignedOut(None) })
 }
 
 async fn end_my_others(State(app): State<App>, caller: Caller) -> Result<NoContent> {
@@ -312,7 +313,7 @@ async fn disable(State(app): State<App>, caller: Caller, Id(id): Id<UserId>) -> 
 
 async fn revoke_everyones(State(app): State<App>, caller: Caller) -> Result<SignedOut> {
     everyone::revoke_for(&app, &caller).await?;
-    Ok(SignedOut { cookie: super::cookie(&app).clear() })
+    Ok(SignedOut::new(&app))
 }
 
 async fn revoke(State(app): State<App>, caller: Caller, Id(id): Id<UserId>) -> Result<NoContent> {

@@ -48,7 +48,7 @@ use crate::tokens;
 pub use credential::KIND;
 pub use ending::{Ended, REVOKED, Why, disable, end, revoke_all};
 pub use everyone::{ALL_REVOKED, EndedAll, revoke_everyone};
-pub use http::{Answer, answer};
+pub use http::{Answer, SignedOut, answer};
 pub use kept::{KeptSession, kept, seen};
 pub use prove::of_access_token;
 pub use refresh::{Presented, of_refresh_token, raise_level, refresh, refresh_with, renew};

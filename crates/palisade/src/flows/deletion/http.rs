@@ -8,6 +8,7 @@ use crate::app::App;
 use crate::error::{Kind, Result, bad_token};
 use crate::http::{Id, NoContent, Routes};
 use crate::id::UserId;
+use crate::sessions::SignedOut;
 use crate::users;
 
 pub(super) fn routes() -> Routes {
@@ -25,10 +26,10 @@ pub(super) fn routes() -> Routes {
         .or(Kind::Conflict, "users.last_admin")
 }
 
-async fn delete_me(State(app): State<App>, caller: Caller) -> Result<NoContent> {
+async fn delete_me(State(app): State<App>, caller: Caller) -> Result<SignedOut> {
     let user = users::find(&app, caller.signed_in()?.user).await?.ok_or_else(bad_token)?;
     ask_for_deletion(&app, &caller.actor, &user).await?;
-    Ok(NoContent)
+    Ok(SignedOut::new(&app))
 }
 
 async fn delete_user(

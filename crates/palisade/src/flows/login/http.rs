@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::cookies::{CHALLENGE, DEVICE, cookie_value};
+use super::device_name::DeviceName;
 use super::reauthentication::{self, Shown, reauthenticate};
 use super::second_factor::{FactorAttempt, lost, prove};
 use super::{Attempt, Challenged, Next, SignedIn, Wanted, passkey_http, sign_in};
@@ -26,7 +27,6 @@ use crate::mfa::{Given, Options};
 use crate::sessions::{Answer, Transport, answer};
 use crate::settings::TokenFormat;
 use crate::shape;
-use crate::users::check_name;
 
 /// Limits sign-ins by IP address: enough for an office that shares one IP address, too few for guessing.
 pub const PER_IP: Rule = Rule {
@@ -230,16 +230,6 @@ pub(super) async fn welcome(app: &App, signed_in: SignedIn) -> Result<Answer> {
     })
 }
 
-/// Treats six digits as a one-time code, and any other code as a recovery code.
-fn one_of_both(code: SecretString) -> Given {
-    let text = code.expose();
-    if text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        Given::Totp(code)
-    } else {
-        Given::RecoveryCode(code)
-    }
-}
-
 async fn prove_again(
     State(app): State<App>,
     caller: Caller,
@@ -249,7 +239,7 @@ async fn prove_again(
     limit(&app, &REAUTHENTICATE, app.limiter.account(&me.user.to_string()))?;
     let shown = match (body.password, body.code, body.credential) {
         (Some(password), None, None) => Shown::Password(password),
-        (None, Some(code), None) => Shown::Factor(one_of_both(code)),
+        (None, Some(code), None) => Shown::Factor(Given::code(code)),
         (None, None, Some(credential)) => Shown::Factor(Given::Passkey(credential)),
         _ => {
             let detail = "Send exactly one proof: password, code, or credential.";
@@ -270,9 +260,9 @@ struct LoginBody {
     /// account is locked, known devices can still sign in.
     #[schemars(with = "Option<shape::Secret>")]
     device_token: Option<SecretString>,
-    /// The name of the client in the list of sessions.
-    #[schemars(with = "Option<shape::Label>")]
-    device_name: Option<String>,
+    /// The name of the client in the list of sessions. Any text is accepted: line breaks and invisible characters are
+    /// removed, and the name is cut to 200 characters.
+    device_name: Option<DeviceName>,
     /// The format of the access tokens. Defaults to the server's setting.
     token_format: Option<Format>,
     /// How the session's credentials are transmitted. Defaults to `token`.
@@ -307,7 +297,6 @@ async fn login(
         // A foreign site must not sign a visitor in to an account of its own.
         same_origin(&app, &http::Method::POST, &headers)?;
     }
-    let device_name = body.device_name.map(|name| check_name(&name)).transpose();
     let device = HostCookie::new(DEVICE, &app.settings);
     let challenge = HostCookie::new(CHALLENGE, &app.settings);
     let attempt = Attempt {
@@ -315,7 +304,7 @@ async fn login(
         password: body.password,
         device_token: body.device_token.or_else(|| cookie_value(&device, &headers)),
         wanted: Wanted {
-            device_name: device_name.map_err(|broken| broken.at("/device_name"))?,
+            device_name: body.device_name.and_then(DeviceName::shown),
             format: body.token_format.map_or(app.settings.tokens.format, TokenFormat::from),
             transport,
         },

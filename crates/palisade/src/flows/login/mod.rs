@@ -20,6 +20,7 @@
 //! - A new proof of identity gives the session new credentials. Its earlier ones are no longer valid.
 
 mod cookies;
+mod device_name;
 mod entering;
 mod http;
 mod passkey;

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::Wanted;
 use super::cookies::{CHALLENGE, DEVICE, challenge_secret, cookie_value};
+use super::device_name::DeviceName;
 use super::http::{BEGIN_PER_IP, Format, PER_IP, welcome};
 use super::passkey::{self, PasskeyAttempt};
 use crate::access::{ANYONE, Caller, same_origin};
@@ -24,7 +25,6 @@ use crate::mfa::Options;
 use crate::sessions::{Answer, Transport};
 use crate::settings::TokenFormat;
 use crate::shape;
-use crate::users::check_name;
 
 pub(super) fn routes() -> Routes {
     Routes::at("/auth/login/passkey")
@@ -61,9 +61,9 @@ struct PasskeyBody {
     /// as new.
     #[schemars(with = "Option<shape::Secret>")]
     device_token: Option<SecretString>,
-    /// The name of the client in the list of sessions.
-    #[schemars(with = "Option<shape::Label>")]
-    device_name: Option<String>,
+    /// The name of the client in the list of sessions. Any text is accepted: line breaks and invisible characters are
+    /// removed, and the name is cut to 200 characters.
+    device_name: Option<DeviceName>,
     /// The format of the access tokens. Defaults to the server's setting.
     token_format: Option<Format>,
     /// How the session's credentials are transmitted. Defaults to `token`.
@@ -110,14 +110,13 @@ async fn finish(
     if transport == Transport::Cookie || cookie.is_some() {
         same_origin(&app, &Method::POST, &headers)?;
     }
-    let device_name = body.device_name.map(|name| check_name(&name)).transpose();
     let device = HostCookie::new(DEVICE, &app.settings);
     let attempt = PasskeyAttempt {
         answer: body.credential,
         cookie,
         device_token: body.device_token.or_else(|| cookie_value(&device, &headers)),
         wanted: Wanted {
-            device_name: device_name.map_err(|broken| broken.at("/device_name"))?,
+            device_name: body.device_name.and_then(DeviceName::shown),
             format: body.token_format.map_or(app.settings.tokens.format, TokenFormat::from),
             transport,
         },

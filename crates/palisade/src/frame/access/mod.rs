@@ -28,6 +28,7 @@ use crate::cookie::{Found, HostCookie};
 use crate::credential::Via;
 use crate::error::{Error, Kind, Result, bad_token, denied, not_signed_in};
 use crate::limits::{Decision, Key, LimitKey, Rule};
+use crate::visible::label;
 
 pub use crate::app::{AuthLevel, Identity};
 pub(crate) use lasting::Gate;
@@ -210,13 +211,10 @@ impl FromRequestParts<App> for Caller {
     }
 }
 
-/// Returns the client's `User-Agent`, without control characters and cut to 200 characters.
+/// Returns the client's `User-Agent`, in the form of a [`label`].
 fn user_agent(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get(axum::http::header::USER_AGENT)?.to_str().ok()?;
-    // Text in a header has no control character but the tab.
-    let usual = text.len() <= 200 && !text.contains('\t');
-    let cut = || text.chars().filter(|c| !c.is_control()).take(200).collect();
-    Some(if usual { text.to_owned() } else { cut() })
+    let value = headers.get(axum::http::header::USER_AGENT)?;
+    Some(label(&String::from_utf8_lossy(value.as_bytes()))).filter(|label| !label.is_empty())
 }
 
 /// Acts as the gate: lets a request through to its handler, or refuses it. Returns the limit that is closest to being
@@ -326,10 +324,9 @@ async fn prove(app: &App, parts: &RequestParts) -> Result<(Via, Identity)> {
             "The server can't currently determine which sessions have ended. Try again later.",
         ));
     }
-    // SECURITY: a request with an Authorization header is judged by that header alone
+    // SECURITY: a request with a bearer token is judged by that token alone
     // (test: a_bad_token_beside_a_good_cookie_is_refused).
-    if parts.headers.contains_key(AUTHORIZATION) {
-        let token = bearer(&parts.headers)?;
+    if let Some(token) = bearer(&parts.headers)? {
         let form = app.credentials.of_token(token).map(|(_, form)| form);
         let prove = form.and_then(|form| form.prove).ok_or_else(bad_token)?;
         return Ok((Via::Bearer, prove(app, token, parts).await?));
@@ -379,14 +376,29 @@ pub fn same_origin(app: &App, method: &Method, headers: &HeaderMap) -> Result<()
     ))
 }
 
-/// Returns the token of the `Authorization` header (RFC 6750 section 2.1).
+/// Returns the bearer token of the `Authorization` header (RFC 6750 section 2.1), or `None` if the header is missing or
+/// has another scheme. Such a header is not for this server: browsers repeat the `Basic` credentials of a proxy in every
+/// request.
 ///
 /// # Errors
-/// Fails with `access.invalid_token` if there isn't exactly one such header, or if its scheme isn't `Bearer`.
-pub fn bearer(headers: &HeaderMap) -> Result<&str> {
+/// Fails with `access.invalid_token` if the header is not text, or if there is another such header.
+pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return Err(bad_token()) };
-    let text = value.to_str().map_err(|_| bad_token())?;
-    let (scheme, token) = text.split_once(' ').ok_or_else(bad_token)?;
-    if scheme.eq_ignore_ascii_case("bearer") { Ok(token) } else { Err(bad_token()) }
+    let Some(value) = values.find_map(|value| after_scheme(value.as_bytes(), "bearer")) else {
+        return Ok(None);
+    };
+    // SECURITY: of two headers, another server in front might have checked the other one (test:
+    // a_bearer_token_stands_alone_in_one_header).
+    if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
+        return Err(bad_token());
+    }
+    std::str::from_utf8(value).map(Some).map_err(|_| bad_token())
+}
+
+/// Returns what follows an authentication scheme and its spaces (RFC 9110 section 11.4), if the value has this scheme.
+fn after_scheme<'a>(value: &'a [u8], scheme: &str) -> Option<&'a [u8]> {
+    let value = value.trim_ascii();
+    let end = value.iter().position(u8::is_ascii_whitespace).unwrap_or(value.len());
+    let (name, rest) = value.split_at(end);
+    name.eq_ignore_ascii_case(scheme.as_bytes()).then(|| rest.trim_ascii_start())
 }

@@ -59,19 +59,40 @@ impl Bounds {
             bounds.items = Some(Box::new(Self::read(&schema["items"])));
         }
         for (name, member) in schema["properties"].as_object().into_iter().flatten() {
-            bounds.members.insert(name.clone(), Self::read(member));
+            let member = Self::read(member);
+            // The walk skips a member without bounds, which can then also be a text that only its type can read.
+            if member.max_length.is_some() || member.items.is_some() || !member.members.is_empty() {
+                bounds.members.insert(name.clone(), member);
+            }
         }
         bounds
     }
 
-    /// Returns the first place where a JSON text exceeds its bounds. Other errors are not reported here.
-    pub(super) fn broken(&self, json: &str) -> Option<FieldError> {
+    /// Checks a JSON text.
+    ///
+    /// # Errors
+    /// Returns the first place where the text exceeds its bounds. Other errors are not explained here.
+    pub(super) fn check(&self, json: &str) -> Result<(), Broken> {
         let found = RefCell::new(None);
         let walk = Walk { bounds: self, at: &At::Root, found: &found };
-        // Only what was found counts: the text was read before, and is read as its type afterwards.
-        let _ = walk.deserialize(&mut serde_json::Deserializer::from_str(json));
-        found.into_inner()
+        let walked = walk.deserialize(&mut serde_json::Deserializer::from_str(json));
+        match (found.into_inner(), walked) {
+            (Some(bound), _) => Err(Broken::Bound(bound)),
+            // SECURITY: the walk ended early, so what follows was not checked (test:
+            // what_the_walk_can_not_read_is_not_within_its_bounds).
+            (None, Err(_)) => Err(Broken::Unread),
+            (None, Ok(())) => Ok(()),
+        }
     }
+}
+
+/// Why a text isn't known to be within its bounds.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// It exceeds a bound.
+    Bound(FieldError),
+    /// It contains a value that can't be read.
+    Unread,
 }
 
 /// A place in a body.
@@ -175,5 +196,31 @@ impl<'de> Visitor<'de> for Walk<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(JsonSchema)]
+    #[expect(dead_code, reason = "only its schema is used")]
+    struct Sample {
+        free: String,
+        #[schemars(length(max = 3))]
+        bound: String,
+        #[schemars(length(max = 3))]
+        other: String,
+    }
+
+    #[test]
+    fn what_the_walk_can_not_read_is_not_within_its_bounds() {
+        let check = |json: &str| Bounds::of::<Sample>().check(json);
+        assert!(check(r#"{"bound":"abc","other":"abc"}"#).is_ok());
+        assert!(matches!(check(r#"{"other":"abcd"}"#), Err(Broken::Bound(_))));
+        // Half of a character.
+        assert!(matches!(check(r#"{"bound":"\ud83d","other":"abcd"}"#), Err(Broken::Unread)));
+        assert!(check(r#"{"free":"\ud83d","other":"abc"}"#).is_ok());
+        assert!(matches!(check(r#"{"free":"\ud83d","other":"abcd"}"#), Err(Broken::Bound(_))));
     }
 }

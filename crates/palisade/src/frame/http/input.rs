@@ -18,10 +18,12 @@ use palisade_db::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use uuid::Uuid;
 
 use super::again::Kept;
-use super::bounds::Bounds;
+use super::bounds::{Bounds, Broken};
+use super::whole::whole_numbers;
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::visible::excerpt;
@@ -55,7 +57,9 @@ impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<App> for Body<T> {
     }
 }
 
-/// A form, as `application/x-www-form-urlencoded` (WHATWG URL, section 5). Every field is text.
+/// A form, as `application/x-www-form-urlencoded` (WHATWG URL, section 5). Every field is text. An empty field counts as
+/// omitted, and a known field must not be repeated (RFC 6749 section 3.2). The type decides about unknown fields: one
+/// that doesn't deny them ignores them.
 pub struct Form<T>(pub T);
 
 impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<App> for Form<T> {
@@ -71,18 +75,12 @@ impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<App> for Form<T> {
             return Err(Error::new(Kind::WrongMediaType, "request.wrong_media_type", detail));
         }
         let bytes = whole(request, app).await?;
-        let mut fields = serde_json::Map::new();
-        for (name, value) in form_urlencoded::parse(&bytes) {
-            let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
-            if fields.insert(name.into_owned(), value.into_owned().into()).is_some() {
-                return Err(Error::bad_field(
-                    &pointer,
-                    "request.repeated",
-                    "Send this field only once.",
-                ));
-            }
-        }
-        let Body(value) = Body::parse(serde_json::Value::Object(fields).to_string().as_bytes())?;
+        // Repeated fields stay repeated, so that the type refuses those that it knows.
+        let fields: Vec<String> = form_urlencoded::parse(&bytes)
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| format!("{}:{}", json!(name), json!(value)))
+            .collect();
+        let Body(value) = Body::parse(format!("{{{}}}", fields.join(",")).as_bytes())?;
         Ok(Self(value))
     }
 }
@@ -111,7 +109,14 @@ impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<App> for MaybeBody<
         if request.body().is_end_stream() {
             return Ok(Self(None));
         }
-        Body::from_request(request, app).await.map(|Body(body)| Self(Some(body)))
+        // A client or a proxy may announce a body and its type, and then send nothing.
+        let headers = is_json(request.headers());
+        let bytes = whole(request, app).await?;
+        if bytes.is_empty() {
+            return Ok(Self(None));
+        }
+        headers?;
+        Body::parse(&bytes).map(|Body(body)| Self(Some(body)))
     }
 }
 
@@ -185,15 +190,20 @@ fn parse<T: DeserializeOwned + JsonSchema + 'static>(bytes: &[u8]) -> Result<T> 
     if !text.trim_start().starts_with('{') {
         return Err(Error::bad_field("", "request.wrong_type", "The body must be a JSON object."));
     }
+    let text = &*whole_numbers(text);
     // SECURITY: before anything is done with it (test: every_bound_is_described_and_enforced).
-    if let Some(broken) = Bounds::of::<T>().broken(text) {
+    let bounds = Bounds::of::<T>().check(text);
+    if let Err(Broken::Bound(broken)) = bounds {
         return Err(Error::bad_input(vec![broken]));
     }
     let mut json = serde_json::Deserializer::from_str(text);
-    serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = pointer(error.path());
-        explain(&path, &error.inner().to_string())
-    })
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let (path, problem) = (pointer(error.path()), explain(&error.inner().to_string(), "field"));
+        let path = problem.name.map_or_else(|| path.clone(), |name| below(&path, &name));
+        Error::bad_field(&path, problem.code, problem.detail)
+    })?;
+    // The type explains better than the bounds what can't be read.
+    bounds.map(|()| value).map_err(|_| malformed("The body contains an unreadable value."))
 }
 
 /// Returns the location of an error as a JSON Pointer (RFC 6901).
@@ -209,31 +219,37 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
         .collect()
 }
 
-/// Converts the parser's message about a value to a pointer, a code and a detail text. The input isn't repeated, except
-/// for the beginning of a name, because a password may have been sent as a number.
-fn explain(path: &str, text: &str) -> Error {
+/// What is wrong with a value.
+struct Problem {
+    /// The name of the missing, unknown or repeated member, which the path to the value may lack.
+    name: Option<String>,
+    code: &'static str,
+    detail: String,
+}
+
+/// Converts the parser's message about a value to a code and a detail text, which names the value by `noun`. The input
+/// isn't repeated, except for the beginning of a name, because a password may have been sent as a number.
+fn explain(text: &str, noun: &str) -> Problem {
     let text = text.rsplit_once(" at line ").map_or(text, |(text, _)| text);
     let (found, expected) = text.rsplit_once(", expected ").unwrap_or((text, ""));
     let named = || found.split_once('`').and_then(|(_, rest)| rest.rsplit_once('`'));
-    let named = named().map_or("", |(name, _)| name);
+    let name = Some(named().map_or_else(String::new, |(name, _)| name.to_owned()));
     if text.starts_with("missing field") {
-        Error::bad_field(&below(path, named), "request.missing", "This field is required.")
+        Problem { name, code: "request.missing", detail: format!("This {noun} is required.") }
     } else if text.starts_with("unknown field") {
         let known = if expected.is_empty() { "none" } else { expected };
-        let detail = format!("Unknown field. Expected: {known}.");
-        Error::bad_field(&below(path, named), "request.unknown", detail)
+        let detail = format!("Unknown {noun}. Expected: {known}.");
+        Problem { name, code: "request.unknown", detail }
     } else if text.starts_with("duplicate field") {
-        Error::bad_field(
-            &below(path, named),
-            "request.repeated",
-            "This field appears more than once.",
-        )
-    } else if expected.is_empty() {
-        let detail = format!("This value is not valid: {}.", excerpt(text, LONGEST_ECHO));
-        Error::bad_field(path, "request.wrong_type", detail)
+        let detail = format!("This {noun} appears more than once.");
+        Problem { name, code: "request.repeated", detail }
     } else {
-        let detail = format!("This value is not valid: expected {expected}.");
-        Error::bad_field(path, "request.wrong_type", detail)
+        let detail = match expected {
+            "" => excerpt(text, LONGEST_ECHO),
+            expected => format!("expected {expected}"),
+        };
+        let detail = format!("This value is not valid: {detail}.");
+        Problem { name: None, code: "request.wrong_type", detail }
     }
 }
 
@@ -251,16 +267,33 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self> {
         // PostgreSQL can't store a NUL character, and nothing that is searched for contains one.
-        if parts.uri.query().is_some_and(|query| query.contains("%00")) {
-            return Err(malformed("The query contains a NUL character."));
+        let query = parts.uri.query().filter(|query| query.contains("%00")).unwrap_or_default();
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        if let Some((name, _)) =
+            pairs.find(|(name, value)| name.contains('\0') || value.contains('\0'))
+        {
+            let detail = "This query parameter contains a NUL character.";
+            return Err(Error::bad_field(&name, "request.wrong_type", detail));
         }
-        let Query(value) = Query::<T>::try_from_uri(&parts.uri).map_err(|error| {
-            let text = std::error::Error::source(&error).map_or(String::new(), ToString::to_string);
-            let text = text.rsplit(": ").next().unwrap_or("").to_owned();
-            explain("", &text)
-        })?;
-        Ok(Self(value))
+        Query::try_from_uri(&parts.uri)
+            .map(|Query(value)| Self(value))
+            .map_err(|error| bad_parameter(&error))
     }
+}
+
+/// The error of a query deserializer, with the path to the parameter.
+type BadQuery = serde_path_to_error::Error<serde::de::value::Error>;
+
+/// Returns the error for a query parameter, with its name.
+fn bad_parameter(error: &(dyn std::error::Error + 'static)) -> Error {
+    let mut chain = std::iter::successors(Some(error), |error| error.source());
+    let Some(error) = chain.find_map(|error| error.downcast_ref::<BadQuery>()) else {
+        return malformed("The query can't be read.");
+    };
+    let problem = explain(&error.inner().to_string(), "query parameter");
+    let last = error.path().iter().last().map(ToString::to_string);
+    let name = problem.name.or(last).unwrap_or_default();
+    Error::bad_field(&name, problem.code, problem.detail)
 }
 
 /// An id in the path. A malformed id gets 404, like an unknown one.

@@ -20,6 +20,7 @@ mod input;
 mod openapi;
 mod routes;
 mod standing;
+mod whole;
 
 use axum::http::HeaderName;
 

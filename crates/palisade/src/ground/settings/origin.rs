@@ -16,6 +16,7 @@ pub struct WebOrigin {
     text: String,
     https: bool,
     host: String,
+    port: u16,
 }
 
 impl WebOrigin {
@@ -32,6 +33,11 @@ impl WebOrigin {
     /// Returns the host: a name, an IPv4 address, or an IPv6 address in brackets.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Returns the port, which is the scheme's default if the text has none.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Returns whether the host is this machine: `localhost`, a name below it, or a loopback IP address.
@@ -65,13 +71,10 @@ impl WebOrigin {
         }
         let (host, port) = host_and_port(rest)?;
         let scheme = if https { "https" } else { "http" };
-        let port = match port {
-            Some(443) if https => String::new(),
-            Some(80) if !https => String::new(),
-            Some(port) => format!(":{port}"),
-            None => String::new(),
-        };
-        Ok(Self { text: format!("{scheme}://{host}{port}"), https, host })
+        let default = if https { 443 } else { 80 };
+        let port = port.unwrap_or(default);
+        let shown = if port == default { String::new() } else { format!(":{port}") };
+        Ok(Self { text: format!("{scheme}://{host}{shown}"), https, host, port })
     }
 }
 

@@ -12,6 +12,7 @@
 use unicode_normalization::UnicodeNormalization as _;
 
 use crate::error::Broken;
+use crate::visible::is_unseen;
 
 /// The maximum length of an email address (RFC 5321 section 4.5.3.1.3), in bytes.
 const LONGEST: usize = 254;
@@ -22,6 +23,9 @@ const LONGEST_LOCAL: usize = 64;
 
 /// Characters that Unicode classifies as letters but that are invisible: the fillers of Hangul syllables.
 const UNSEEN_LETTERS: [char; 2] = ['\u{115f}', '\u{1160}'];
+/// Marks without an appearance that [`is_unseen`] leaves out, because a text may contain them: the soft hyphen, the
+/// grapheme joiner, and the two usual variation selectors.
+const UNSEEN_MARKS: [char; 4] = ['\u{ad}', '\u{34f}', '\u{fe0e}', '\u{fe0f}'];
 
 /// A valid email address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +40,7 @@ impl Email {
     /// # Errors
     /// Fails with `email.invalid` and a detail that states the broken rule.
     pub fn parse(text: &str) -> Result<Self, Broken> {
-        let text = text.trim_matches(' ');
+        let text = text.trim_matches(is_margin);
         // Checked before any work that grows with the length.
         if text.len() > MOST_BYTES {
             return broken("An email address can be at most 254 bytes long.");
@@ -69,6 +73,13 @@ impl Email {
     pub fn key(&self) -> &str {
         &self.key
     }
+}
+
+/// Returns whether a character at either end of an email address is left out: white space and invisible marks, which come
+/// along when an email address is copied. Control characters other than white space don't, and are refused.
+pub(super) fn is_margin(c: char) -> bool {
+    let unseen = |c: char| is_unseen(c) || UNSEEN_MARKS.contains(&c) || UNSEEN_LETTERS.contains(&c);
+    c.is_whitespace() || (!c.is_control() && unseen(c))
 }
 
 fn broken<T>(detail: &str) -> Result<T, Broken> {
@@ -193,6 +204,13 @@ mod tests {
             "ann\r\nBcc: eve@example.com",
             "ann@exa mple.com",
             "ann@example.com\0",
+            "\u{1b}ann@example.com",
+            "ann@example.com\u{9b}",
+            "ann@\u{feff}example.com",
+            "a\u{202e}nn@example.com",
+            "ann @example.com",
+            "ann\n@example.com",
+            "ann@ example.com",
         ] {
             assert!(key(refused).is_err(), "{refused:?} -> {:?}", key(refused));
         }
@@ -202,6 +220,46 @@ mod tests {
         let grows = format!("{}@{}example", "a".repeat(60), "\u{1e0}\u{732}.".repeat(24));
         assert!(grows.len() < 254);
         assert!(key(&grows).is_err(), "{:?}", key(&grows));
+    }
+
+    #[test]
+    fn what_surrounds_an_email_is_left_out() {
+        let ann = Email::parse("ann@example.com").unwrap();
+        for margin in [
+            " ",
+            "\n",
+            "\r\n",
+            "\t",
+            "\u{b}",
+            "\u{c}",
+            "\u{85}",
+            "\u{a0}",
+            "\u{ad}",
+            "\u{34f}",
+            "\u{61c}",
+            "\u{115f}",
+            "\u{180e}",
+            "\u{200b}",
+            "\u{200d}",
+            "\u{200e}",
+            "\u{202a}",
+            "\u{202c}",
+            "\u{2028}",
+            "\u{2060}",
+            "\u{2069}",
+            "\u{3000}",
+            "\u{fe0f}",
+            "\u{feff}",
+            "\u{feff} \u{200b}\r\n",
+        ] {
+            for text in [
+                format!("{margin}ann@example.com"),
+                format!("ann@example.com{margin}"),
+                format!("{margin}ann@example.com{margin}"),
+            ] {
+                assert_eq!(Email::parse(&text), Ok(ann.clone()), "{text:?}");
+            }
+        }
     }
 
     /// Forms in which a text may be written that are the same to people and mail systems.

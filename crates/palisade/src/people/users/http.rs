@@ -5,6 +5,7 @@ use axum::extract::State;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
+use super::email;
 use super::{
     CHANGED, READ, UserView, WRITE, change_manageable, check_name, current, enable, find, page,
     set_name,
@@ -83,7 +84,8 @@ async fn all(
     Params(params): Params<ListParams>,
 ) -> Result<Json<List<UserView>>> {
     let paging = Paging::new(params.limit.as_deref(), params.cursor.as_deref())?;
-    let query = params.query.map(|query| check_name(&query)).transpose().map_err(|_| {
+    let query = params.query.as_deref().map(|query| query.trim_matches(email::is_margin));
+    let query = query.map(check_name).transpose().map_err(|_| {
         let detail = "Use the beginning of an email address or a name, 1 to 200 characters.";
         Error::bad_field("query", "request.bad_query", detail)
     })?;

@@ -59,7 +59,7 @@ struct Prefix {
 
 impl Prefix {
     fn new(query: &str) -> Self {
-        let from = email::name_key(query.trim());
+        let from = email::name_key(query.trim_matches(email::is_margin));
         // No text sorts after the last code point.
         let to = format!("{from}\u{10ffff}");
         Self { from, to }

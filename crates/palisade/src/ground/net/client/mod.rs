@@ -19,9 +19,10 @@ mod forwarded;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::serve::Connection;
@@ -163,7 +164,7 @@ fn said(headers: &HeaderMap) -> Option<Said> {
         line.to_str().ok()?.split(',').try_for_each(&mut note)?;
     }
     for line in headers.get_all(FORWARDED) {
-        let hops = forwarded::parse(line.to_str().ok()?)?;
+        let hops = forwarded::parse(&text(line))?;
         hops.iter().filter_map(|hop| hop.proto.as_deref()).try_for_each(&mut note)?;
     }
     Some(said)
@@ -202,8 +203,9 @@ fn walk_x_forwarded_for(
         return None;
     }
     let hops = headers.get_all(X_FORWARDED_FOR).iter().rev().flat_map(|line| {
-        // A line that is not text is one hop that can't be read.
-        line.to_str().unwrap_or_default().rsplit(',').map(node_ip)
+        // A hop that is not text can't be read. The hops to its right can: a trusted proxy added them.
+        let hops = line.as_bytes().rsplit(|byte| *byte == b',');
+        hops.map(|hop| std::str::from_utf8(hop).ok().and_then(node_ip))
     });
     Some(walk(peer, hops, trusted))
 }
@@ -214,7 +216,7 @@ fn walk_forwarded(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -
     }
     let mut hops = Vec::new();
     for line in headers.get_all(FORWARDED).iter().rev() {
-        match line.to_str().ok().and_then(forwarded::parse) {
+        match forwarded::parse(&text(line)) {
             Some(line) => {
                 hops.extend(line.iter().rev().map(|hop| hop.node.as_deref().and_then(node_ip)));
             }
@@ -222,6 +224,11 @@ fn walk_forwarded(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -
         }
     }
     Some(walk(peer, hops.into_iter(), trusted))
+}
+
+/// Returns a header's value. Bytes that aren't UTF-8, which a quoted string may contain, become U+FFFD.
+fn text(value: &HeaderValue) -> Cow<'_, str> {
+    String::from_utf8_lossy(value.as_bytes())
 }
 
 /// Parses an IP address with or without a port; IPv6 may be in brackets (RFC 7239 section 6).

@@ -52,6 +52,28 @@ fn a_mapped_network_is_the_ipv4_network_that_it_stands_for() {
 }
 
 #[test]
+fn bytes_that_a_client_sends_do_not_hide_what_the_proxy_adds() {
+    let client = ip("203.0.113.9");
+    for garbage in ["ü", "a, ü b", "198.51.100.1, \u{202e}"] {
+        let line = format!("{garbage}, 203.0.113.9");
+        assert_eq!(behind_proxy(&[("x-forwarded-for", &line)]), client, "{garbage:?}");
+        // In the last place, they are the proxy's own, and so nothing is known about the client.
+        let last = format!("203.0.113.9, {garbage}");
+        assert_eq!(behind_proxy(&[("x-forwarded-for", &last)]), ip(PROXY), "{garbage:?}");
+    }
+    let quoted = "for=203.0.113.9;host=\"b\u{fc}cher.example\";proto=https";
+    assert_eq!(behind_proxy(&[("forwarded", quoted)]), client);
+    assert_eq!(scheme_behind_proxy(&[("forwarded", quoted)]), Scheme::Https);
+    let unquoted = "for=203.0.113.9;host=b\u{fc}cher.example;proto=https";
+    assert_eq!(behind_proxy(&[("forwarded", unquoted)]), ip(PROXY));
+    assert_eq!(scheme_behind_proxy(&[("forwarded", unquoted)]), Scheme::Contradictory);
+    assert_eq!(
+        scheme_behind_proxy(&[("x-forwarded-proto", "https, \u{fc}")]),
+        Scheme::Contradictory
+    );
+}
+
+#[test]
 fn forged_headers_from_a_stranger_change_nothing() {
     const FORGED: [&str; 20] = [
         "x-forwarded-for",
