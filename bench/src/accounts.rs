@@ -39,7 +39,7 @@ pub(crate) async fn run() -> Result<()> {
 }
 
 async fn measure(name: &str, url: String) -> Result<()> {
-    let db = Db::open(Options { url, max_connections: 10, statement_timeout: FILLING }).await?;
+    let db = Db::open(Options { statement_timeout: FILLING, ..Options::new(url) }).await?;
     let loaded =
         Settings::load(Sources::default()).map_err(|_| "the default settings can't be loaded")?;
     let builder = Builder::new(loaded.settings, Clock::system(), Arc::new(OsRandom));

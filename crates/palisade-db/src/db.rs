@@ -3,12 +3,14 @@
 //! The state of a waiting driver is large. It is boxed here, so that it isn't part of every future that may query the
 //! database: most requests are served from memory and would copy it needlessly.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
+use crate::address::{self, Address};
 use crate::doubts::Doubts;
-use crate::postgres::{self, PgTransaction, Postgres};
+use crate::postgres::{PgTransaction, Postgres};
 use crate::sqlite::{Member, Sqlite};
 use crate::statement::{Answer, Statement};
 use crate::{Args, DbError, FromRow, Lock, args, lock};
@@ -23,6 +25,27 @@ pub struct Options {
     pub max_connections: u32,
     /// The maximum duration of a single statement. A transaction on SQLite may be open for twice as long.
     pub statement_timeout: Duration,
+    /// The schema on PostgreSQL. [`Db::migrate`] creates it if it doesn't exist. Without a value, it is the first schema
+    /// in the search path of the role.
+    pub schema: Option<String>,
+    /// The URL with which migrations are applied on PostgreSQL, if the role in `url` may not change the tables.
+    pub migrate_url: Option<String>,
+    /// The networks in which PostgreSQL is reached without TLS, if `url` says `sslmode=disable`.
+    pub plaintext_networks: Vec<IpNet>,
+}
+
+impl Options {
+    /// Returns options with a URL, ten connections and five seconds per statement.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            max_connections: 10,
+            statement_timeout: Duration::from_secs(5),
+            schema: None,
+            migrate_url: None,
+            plaintext_networks: Vec::new(),
+        }
+    }
 }
 
 /// The kind of database.
@@ -71,17 +94,13 @@ impl Db {
     /// Must be called inside a Tokio runtime that lives as long as the database is used.
     ///
     /// # Errors
-    /// Returns `Wrong` if the URL is malformed or its TLS mode is too weak, and `Unavailable` if the database can't be
+    /// Returns `Wrong` if the URL is malformed or its TLS mode is too weak, if the database isn't encoded in UTF-8, or if
+    /// a pooler in between gives a client several server connections, and `Unavailable` if the database can't be
     /// reached or opened.
     pub async fn open(options: Options) -> Result<Self, DbError> {
-        let engine = match options.url.split_once(':') {
-            Some(("sqlite", path)) => {
-                Engine::Sqlite(Sqlite::open(sqlite_path(path)?, &options).await?)
-            }
-            Some(("postgres" | "postgresql", _)) => {
-                Engine::Postgres(Postgres::open(&options).await?)
-            }
-            _ => return Err(unknown_kind()),
+        let engine = match address::read(&options.url)? {
+            Address::Sqlite(path) => Engine::Sqlite(Sqlite::open(path, &options).await?),
+            Address::Postgres(url) => Engine::Postgres(Postgres::open(&url, &options).await?),
         };
         Ok(Self(ReadDb { engine, doubts: Arc::default() }))
     }
@@ -228,33 +247,6 @@ impl ReadDb {
             Engine::Postgres(postgres) => postgres.close().await,
         }
     }
-}
-
-/// Checks whether [`Db::open`] would accept this URL, without connecting.
-///
-/// # Errors
-/// Returns what is wrong with the URL: it is for a different kind of database, is malformed, or uses TLS that doesn't
-/// protect the connection to another host. The message contains no part of the URL except its `sslmode`.
-pub fn check_url(url: &str) -> Result<(), DbError> {
-    match url.split_once(':') {
-        Some(("sqlite", path)) => sqlite_path(path).map(drop),
-        Some(("postgres" | "postgresql", _)) => postgres::check_url(url),
-        _ => Err(unknown_kind()),
-    }
-}
-
-fn unknown_kind() -> DbError {
-    DbError::wrong("a database URL must start with sqlite:, postgres:// or postgresql://")
-}
-
-fn sqlite_path(path: &str) -> Result<PathBuf, DbError> {
-    let path = path.strip_prefix("//").unwrap_or(path);
-    if path.is_empty() || path.starts_with(':') || path.contains('?') {
-        return Err(DbError::wrong(
-            "a SQLite URL must have the form sqlite:PATH, without parameters",
-        ));
-    }
-    Ok(PathBuf::from(path))
 }
 
 /// A write transaction. Dropping it without [`commit`](Self::commit) rolls it back.

@@ -36,7 +36,7 @@ pub enum DbErrorKind {
 }
 
 /// A failed database operation. Its `Display` is a sentence without SQL and without stored values;
-/// `source` carries the driver's error for the log.
+/// `source` carries the cause for the log.
 #[derive(Clone, Debug)]
 pub struct DbError {
     kind: DbErrorKind,
@@ -120,8 +120,16 @@ impl DbError {
 
     /// Returns whether the database itself reported the error, so that the statement reached it and was refused.
     pub(crate) fn is_reported(&self) -> bool {
-        let cause = self.cause.as_deref().and_then(|cause| cause.downcast_ref::<sqlx::Error>());
-        matches!(cause, Some(sqlx::Error::Database(_)))
+        self.reported().is_some()
+    }
+
+    /// Returns whether PostgreSQL refused the operation because the role lacks a privilege.
+    pub(crate) fn lacks_privilege(&self) -> bool {
+        self.reported().is_some_and(|reported| reported.code == INSUFFICIENT_PRIVILEGE)
+    }
+
+    fn reported(&self) -> Option<&Reported> {
+        self.cause.as_deref().and_then(|cause| cause.downcast_ref())
     }
 
     /// Returns whether a connection broke or is outdated, so that the same operation may succeed on a fresh one.
@@ -165,9 +173,55 @@ impl From<sqlx::Error> for DbError {
                 .is_some_and(postgres::is_of_the_connection),
             _ => false,
         };
-        Self { lost_connection, ..error.caused_by(cause) }
+        let error = match cause {
+            sqlx::Error::Database(reported) => error.caused_by(Reported::new(reported.as_ref())),
+            // What the driver says about these repeats what they say themselves.
+            sqlx::Error::Io(cause) => error.caused_by(cause),
+            sqlx::Error::Tls(cause) | sqlx::Error::Configuration(cause) => {
+                error.caused_by_box(cause)
+            }
+            cause => error.caused_by(cause),
+        };
+        Self { lost_connection, ..error }
     }
 }
+
+/// What the database says about a failure, for the operator.
+///
+/// The driver's own text ends with the line of PostgreSQL's source code at which the error was raised. The detail that
+/// PostgreSQL adds is left out, because it contains stored values.
+#[derive(Debug)]
+struct Reported {
+    by: &'static str,
+    message: String,
+    hint: Option<String>,
+    code: String,
+}
+
+impl Reported {
+    fn new(reported: &dyn DatabaseError) -> Self {
+        let of_postgres = reported.try_downcast_ref::<PgDatabaseError>();
+        Self {
+            by: if of_postgres.is_some() { "PostgreSQL" } else { "SQLite" },
+            message: reported.message().to_owned(),
+            hint: of_postgres.and_then(PgDatabaseError::hint).map(str::to_owned),
+            code: reported.code().unwrap_or_default().into_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Reported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { by, message, hint, code } = self;
+        write!(f, "{by} reports: {message} (code {code})")?;
+        match hint {
+            Some(hint) => write!(f, "; its hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for Reported {}
 
 fn of_kind(kind: DbErrorKind) -> DbError {
     let detail = match kind {
@@ -189,7 +243,7 @@ fn from_database(reported: &dyn DatabaseError) -> DbError {
         // if it is retried on a fresh connection (test: tables_that_were_made_again_are_read_and_written).
         let error = match postgres::is_outdated(reported) {
             true => DbError::new(DbErrorKind::BrokenOff, "the tables were changed meanwhile"),
-            false => of_kind(postgres_kind(reported.code())),
+            false => postgres_error(reported.code()),
         };
         return error.violating(postgres_violated(reported));
     }
@@ -198,6 +252,28 @@ fn from_database(reported: &dyn DatabaseError) -> DbError {
         return error.violating(sqlite_violated(reported.message()));
     }
     of_kind(DbErrorKind::Wrong)
+}
+
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+/// Returns the error for a SQLSTATE. Those that the operator can fix say what is wrong.
+fn postgres_error(state: &str) -> DbError {
+    let kind = postgres_kind(state);
+    match state {
+        INSUFFICIENT_PRIVILEGE => DbError::new(kind, "the database role lacks a privilege"),
+        postgres::OUTSIDE => postgres::outside(),
+        postgres::NO_SCRAM => DbError::wrong(
+            "the database server authenticates without SCRAM, so it is not reached without TLS: set a password with \
+             password_encryption = scram-sha-256 and require scram-sha-256 in pg_hba.conf",
+        ),
+        "28000" | "28P01" => {
+            DbError::new(kind, "the database server refuses the user or the password")
+        }
+        "3D000" => DbError::new(kind, "the database does not exist on the server"),
+        "42P01" => DbError::new(kind, "a table is missing in the database"),
+        "53300" => DbError::new(kind, "the database server accepts no more connections"),
+        _ => of_kind(kind),
+    }
 }
 
 /// Maps a SQLSTATE to a kind (PostgreSQL manual, appendix A).
@@ -211,7 +287,7 @@ fn postgres_kind(state: &str) -> DbErrorKind {
         // serialization failure and deadlock
         "40001" | "40P01" => DbErrorKind::BrokenOff,
         // a standby that refuses to write; no such database; a role without the privilege
-        "25006" | "3D000" | "42501" => DbErrorKind::Unavailable,
+        "25006" | "3D000" | INSUFFICIENT_PRIVILEGE => DbErrorKind::Unavailable,
         _ => match state.get(..2) {
             // connection, authorization, resources, operator intervention, system
             Some("08" | "28" | "53" | "57" | "58") => DbErrorKind::Unavailable,

@@ -9,7 +9,6 @@
 //!
 //! ```
 //! # async fn shown() -> Result<(), palisade_db::DbError> {
-//! use std::time::Duration;
 //! use palisade_db::{Db, Migration, Options, Sql, Timestamp, args};
 //!
 //! const NOTES: Migration = Migration {
@@ -19,12 +18,7 @@
 //!     sql: Sql::Both("create table notes (id id not null primary key, said text not null)"),
 //! };
 //!
-//! let db = Db::open(Options {
-//!     url: "sqlite:data/notes.db".to_owned(),
-//!     max_connections: 8,
-//!     statement_timeout: Duration::from_secs(5),
-//! })
-//! .await?;
+//! let db = Db::open(Options::new("sqlite:data/notes.db")).await?;
 //! db.migrate(&[NOTES], Timestamp::from_seconds(1_700_000_000)).await?;
 //!
 //! let mut tx = db.begin().await?;
@@ -48,13 +42,18 @@
 //! - **Bounded waiting.** Every statement, and every wait for a connection, a lock or the writer, ends within the
 //!   statement timeout and a grace period. Only migrations have no time limit. An outage of PostgreSQL is reported
 //!   within a second, and its return is detected without a restart.
-//! - **No eavesdropping.** PostgreSQL on another machine is reached with `verify-full` or not at all; SQLite's files
-//!   are accessible only to their owner.
+//! - **No eavesdropping.** PostgreSQL on another machine is reached with `verify-full` or not at all, except without
+//!   TLS in a private network that the options name, and then only with SCRAM. SQLite's files are accessible only to
+//!   their owner.
+//! - **No other tables.** On PostgreSQL, names are resolved in one schema only, and tables of another program are never
+//!   changed.
 
+mod address;
 mod changes;
 mod db;
 mod doubts;
 mod error;
+mod foreign;
 mod lock;
 mod migrations;
 mod postgres;
@@ -67,11 +66,13 @@ pub mod testing;
 mod timestamp;
 mod value;
 
+pub use address::{check_url, sqlite_file};
 pub use changes::{Changes, Woken};
-pub use db::{Backend, Db, Options, ReadDb, Tx, check_url};
+pub use db::{Backend, Db, Options, ReadDb, Tx};
 pub use error::{DbError, DbErrorKind};
 pub use lock::Lock;
-pub use migrations::{Migration, SchemaStatus, Sql, Status};
+pub use migrations::{Migration, Pending, SchemaStatus, Sql, Status};
+pub use postgres::check_schema;
 pub use row::{Cell, Column, FromRow, Row};
 pub use server_lock::{ServerLock, ServerLockError};
 pub use timestamp::Timestamp;

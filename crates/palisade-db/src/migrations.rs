@@ -3,13 +3,15 @@
 //! Each migration is applied once, completely or not at all. It belongs to a module and has a number within it: modules
 //! are migrated in the order of the list, and the migrations of one module in the order of their numbers. The text of
 //! an applied migration is kept in `schema_migrations`, so that a later edit is detected. Every step first takes the
-//! migration lock and then checks again which migrations are applied, so two concurrent runs do the work only once.
+//! migration lock and then checks again which migrations are applied, so two concurrent runs do the work only once. If
+//! none is missing, nothing is written, so that a role without the privilege to change tables can serve.
 //!
 //! Migrations of modules that aren't in the list are left as they are.
 
 use std::collections::BTreeMap;
 
 use crate::db::{Db, Engine};
+use crate::foreign::{self, Layout};
 use crate::postgres::PgMigration;
 use crate::sqlite::{Connection, Use};
 use crate::statement::{Answer, Statement};
@@ -69,6 +71,15 @@ pub struct Status {
     pub applied_at: Option<Timestamp>,
 }
 
+/// A migration that isn't applied yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Which one it is.
+    pub status: Status,
+    /// Its text for this database.
+    pub sql: &'static str,
+}
+
 /// The state of a database's schema, compared with a list of migrations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchemaStatus {
@@ -121,16 +132,6 @@ const CREATE_TABLE: Sql = Sql::Each {
                )",
 };
 
-/// Counts the columns of the table, and those that only its former layout had.
-const LAYOUT: Sql = Sql::Each {
-    sqlite: "select count(*), count(case when name = 'version' then 1 end)
-             from pragma_table_info('schema_migrations')",
-    postgres: "select count(*), count(case when attname = 'version' then 1 end)
-               from pg_catalog.pg_attribute
-               where attrelid = to_regclass('schema_migrations') and attnum > 0
-                  and not attisdropped",
-};
-
 const APPLIED: &str =
     "select module, number, name, sql, applied_at from schema_migrations order by module, number";
 
@@ -148,8 +149,9 @@ impl Db {
     /// # Errors
     /// Returns `Wrong` if the list is invalid (a repeated module or number, a number that isn't above zero, a
     /// deferrable constraint), if an applied migration was edited, if the database has a migration of one of these
-    /// modules that `migrations` doesn't contain (a newer version applied it), or if the database predates the first
-    /// release. If a migration fails, returns an error of the same kind as its cause; the migrations before it stay
+    /// modules that `migrations` doesn't contain (a newer version applied it), if the database predates the first
+    /// release, if it contains tables that a migration would create, or if the role may not change the tables. If a
+    /// migration fails, returns an error of the same kind as its cause; the migrations before it stay
     /// applied.
     pub async fn migrate(
         &self,
@@ -157,13 +159,15 @@ impl Db {
         now: Timestamp,
     ) -> Result<Vec<Status>, DbError> {
         let wanted = in_order(migrations)?;
-        self.has_table().await?;
         let mut done = Vec::new();
+        if self.survey(&wanted).await?.covers(&wanted) {
+            return Ok(done);
+        }
         for migration in &wanted {
-            let mut step = Step::begin(self).await?;
+            let mut step = Step::begin(self).await.map_err(may_not)?;
             let result = step.apply(migration, &wanted, now).await;
             let ended = step.end(result.is_ok()).await;
-            let applied = result?;
+            let applied = result.map_err(may_not)?;
             ended?;
             if applied {
                 done.push(migration.status(Some(now)));
@@ -179,12 +183,7 @@ impl Db {
     /// Returns the same errors as [`migrate`](Self::migrate), except those of a migration that fails.
     pub async fn migrations(&self, migrations: &[Migration]) -> Result<SchemaStatus, DbError> {
         let wanted = in_order(migrations)?;
-        let applied = if self.has_table().await? {
-            by_module(self.all(APPLIED, args![]).await?)
-        } else {
-            Applied::new()
-        };
-        check(&applied, &wanted, self.backend())?;
+        let applied = self.survey(&wanted).await?.0;
         let at = |migration: &Migration| {
             let key = (migration.module.to_owned(), migration.number);
             applied.get(&key).map(|(_, _, at)| *at)
@@ -199,17 +198,76 @@ impl Db {
         })
     }
 
-    /// Returns whether migrations were ever applied.
-    async fn has_table(&self) -> Result<bool, DbError> {
-        let (columns, former) = self.one::<(i64, i64)>(LAYOUT.on(self.backend()), args![]).await?;
-        if former > 0 {
+    /// Returns the text of each migration of the list that isn't applied, in order, with its module, number and name.
+    ///
+    /// # Errors
+    /// Returns the same errors as [`migrations`](Self::migrations).
+    pub async fn pending(&self, migrations: &[Migration]) -> Result<Vec<Pending>, DbError> {
+        let wanted = in_order(migrations)?;
+        let survey = self.survey(&wanted).await?;
+        let backend = self.backend();
+        let pending = wanted.iter().filter(|migration| !survey.contains(migration));
+        Ok(pending.map(|it| Pending { status: it.status(None), sql: it.sql.on(backend) }).collect())
+    }
+
+    /// Reads which migrations are applied, and refuses a database that they don't fit.
+    async fn survey(&self, wanted: &[Migration]) -> Result<Survey, DbError> {
+        let backend = self.backend();
+        // In this order: a migration that another process applies in between is then among the applied ones, and its
+        // tables aren't taken for those of another program.
+        let existing: Vec<(String,)> = self.all(foreign::OBJECTS.on(backend), args![]).await?;
+        let existing: Vec<String> = existing.into_iter().map(|(name,)| name).collect();
+        let columns: Vec<(String,)> = self.all(foreign::COLUMNS.on(backend), args![]).await?;
+        let layout = foreign::layout(&columns);
+        if layout == Layout::Former {
             return Err(DbError::wrong(
                 "the database was created by a build from before the first release, and this version can't \
                  read its tables; start with a new, empty database",
             ));
         }
-        Ok(columns > 0)
+        let applied = match layout {
+            Layout::Current => by_module(self.all(APPLIED, args![]).await?),
+            _ => Applied::new(),
+        };
+        check(&applied, wanted, backend)?;
+        let survey = Survey(applied);
+        if layout != Layout::Current || !survey.covers(wanted) {
+            let pending = wanted.iter().filter(|migration| !survey.contains(migration));
+            let pending = pending.map(|migration| migration.sql.on(backend));
+            let applied = survey.0.values().map(|(_, sql, _)| sql.as_str());
+            let mut found = foreign::found(&existing, applied, pending);
+            if layout == Layout::Foreign {
+                found.insert("schema_migrations".to_owned());
+            }
+            foreign::refuse(&found, backend)?;
+        }
+        Ok(survey)
     }
+}
+
+/// The migrations that are applied.
+struct Survey(Applied);
+
+impl Survey {
+    fn contains(&self, migration: &Migration) -> bool {
+        self.0.contains_key(&(migration.module.to_owned(), migration.number))
+    }
+
+    fn covers(&self, wanted: &[Migration]) -> bool {
+        wanted.iter().all(|migration| self.contains(migration))
+    }
+}
+
+/// Adds the fix if PostgreSQL refuses a change of the tables.
+fn may_not(error: DbError) -> DbError {
+    if !error.lacks_privilege() {
+        return error;
+    }
+    DbError::wrong(
+        "the database role may not change the tables: set database.migrate_url to the URL of a role that may, such as \
+         the owner of the tables, or grant the role create on the schema",
+    )
+    .caused_by(error)
 }
 
 impl Migration {

@@ -117,7 +117,9 @@ pub(crate) enum Command {
         action: AuditAction,
     },
     /// Show or update the schema of the database.
-    #[command(after_help = "Examples:\n  palisade migrate status\n  palisade migrate up")]
+    #[command(
+        after_help = "Examples:\n  palisade migrate status\n  palisade migrate plan\n  palisade migrate up"
+    )]
     Migrate {
         #[command(subcommand)]
         action: MigrateAction,
@@ -295,6 +297,8 @@ pub(crate) enum AuditAction {
 pub(crate) enum MigrateAction {
     /// Show which migrations are applied. Exit with code 1 if any are missing.
     Status,
+    /// Show the SQL of the missing migrations. Change nothing.
+    Plan,
     /// Apply the missing migrations.
     Up,
 }

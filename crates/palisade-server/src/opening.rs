@@ -14,7 +14,7 @@ use palisade::settings::{
 use palisade::{App, Builder, MODULES, audit_log, keys};
 use palisade_crypto::random::OsRandom;
 use palisade_crypto::root::RootKey;
-use palisade_db::{Db, Options};
+use palisade_db::Db;
 use rustix::fs::OFlags;
 use tokio::time::timeout;
 
@@ -115,12 +115,7 @@ pub(crate) fn builder(settings: Settings) -> Builder {
 /// Opens the database, whose schema may be out of date, and returns it with the builder.
 pub(crate) async fn database(settings: &Settings) -> Result<(Builder, Db), Failure> {
     data_directory(&settings.data.directory)?;
-    let db = Db::open(Options {
-        url: settings.database_url().expose().to_owned(),
-        max_connections: settings.database.max_connections,
-        statement_timeout: settings.database.statement_timeout,
-    })
-    .await?;
+    let db = Db::open(settings.database_options()).await?;
     Ok((builder(settings.clone()), db))
 }
 

@@ -154,10 +154,10 @@ fn note(end: std::io::Result<Drained>) -> Result<(), Failure> {
 
 /// Locks the directory of the database file if the database is SQLite: only one server at a time can use it.
 fn lock(settings: &Settings) -> Result<Option<ServerLock>, Failure> {
-    let Some(path) = settings.database_url().expose().strip_prefix("sqlite:") else {
+    let Some(path) = palisade_db::sqlite_file(settings.database_url().expose()) else {
         return Ok(None);
     };
-    let directory = Path::new(path).parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     match ServerLock::acquire(directory.unwrap_or(Path::new("."))) {
         Ok(lock) => Ok(Some(lock)),
         Err(ServerLockError::Held { directory, process }) => {
@@ -273,6 +273,13 @@ fn warn_of_weaknesses(settings: &Settings) {
     }
     for (name, _) in settings.limits.rules.iter().filter(|(_, rule)| !rule.enabled) {
         tracing::warn!(rule = name, "a rate limit is switched off");
+    }
+    for plaintext in settings.database.plaintext_networks.iter() {
+        tracing::warn!(
+            network = %plaintext.network,
+            reason = plaintext.reason,
+            "the database server may be reached without TLS in a network (database.plaintext_networks)"
+        );
     }
 }
 

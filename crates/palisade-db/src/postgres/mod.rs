@@ -3,11 +3,16 @@
 mod fresh;
 mod migration;
 mod notifier;
+mod place;
+mod pooler;
 mod queue;
+mod relay;
 mod url;
 
 pub(crate) use fresh::{is_of_the_connection, is_outdated};
-pub(crate) use url::check_url;
+pub use place::check_schema;
+pub(crate) use relay::{NO_SCRAM, OUTSIDE};
+pub(crate) use url::{check_url, outside};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,13 +30,16 @@ use tokio::runtime::Handle;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
 
+use migration::Migrating;
 pub(crate) use migration::PgMigration;
 
 use crate::doubts::TRY_FOR;
 use crate::statement::{Answer, Statement};
 use crate::{Args, DbError, DbErrorKind, Lock, Options};
 use notifier::Notifier;
+use place::Place;
 use queue::{Held, LockQueue};
+use relay::Relay;
 
 /// How long to wait for a connection. Less than one second, so that an outage is reported within one second.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(800);
@@ -53,23 +61,33 @@ pub(crate) struct Postgres {
     losses: Losses,
     notifier: Arc<Notifier>,
     queue: Arc<LockQueue>,
+    place: Arc<Place>,
+    migrating: Option<Migrating>,
+    _relay: Option<Arc<Relay>>,
 }
 
 impl Postgres {
-    pub(crate) async fn open(options: &Options) -> Result<Self, DbError> {
-        let connect = url::connect_options(&options.url)?;
-        let probe = timeout(FIRST_CONNECT_TIMEOUT, connect.connect())
-            .await
-            .map_err(|_| DbError::unavailable("the database server does not answer"))??;
+    /// Opens the database at `url`, which is what follows `postgres://` in `options.url`.
+    pub(crate) async fn open(url: &str, options: &Options) -> Result<Self, DbError> {
+        let networks = &options.plaintext_networks;
+        let (connect, relay) = Relay::start(url::target(url, networks)?, networks).await?;
+        let migrating = Migrating::through(options.migrate_url.as_deref(), networks).await?;
+        let mut probe = connect_first(&connect).await?;
+        pooler::refuse_shared_servers(&mut probe, &connect).await?;
+        let place = Arc::new(Place::find(&mut probe, options.schema.as_deref()).await?);
         probe.close().await?;
         let losses = Losses::new();
         let seen = losses.clone();
         let limit = options.statement_timeout;
+        let path: Arc<str> = place.search_path().into();
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections.max(1))
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .test_before_acquire(false)
-            .after_connect(move |connection, _| Box::pin(set_limits(connection, limit)))
+            .after_connect(move |connection, _| {
+                let path = Arc::clone(&path);
+                Box::pin(async move { prepare(connection, limit, &path).await })
+            })
             .before_acquire(move |connection, meta| {
                 let older_than_a_loss = seen.since_last().is_some_and(|since| meta.age > since);
                 Box::pin(async move {
@@ -83,8 +101,17 @@ impl Postgres {
                 })
             })
             .connect_lazy_with(connect.clone());
-        let notifier = Arc::new(Notifier::start(one_connection(connect), limit));
-        Ok(Self { pool, limit, losses, notifier, queue: Arc::default() })
+        let notifier = Notifier::start(one_connection(connect), place.channel(), limit);
+        Ok(Self {
+            pool,
+            limit,
+            losses,
+            notifier: Arc::new(notifier),
+            queue: Arc::default(),
+            place,
+            migrating,
+            _relay: relay.map(Arc::new),
+        })
     }
 
     /// Reads outside a transaction. A connection that turns out to be dead is replaced once.
@@ -155,7 +182,7 @@ impl Postgres {
 
     async fn begin_connection(&self, locks: &[Lock]) -> Result<Pooled, DbError> {
         let mut connection = Pooled::take(&self.pool, self.limit).await?;
-        if let Err(error) = connection.control(begin(locks)).await {
+        if let Err(error) = connection.control(begin(&self.place, locks)).await {
             // It may have begun before a lock was refused.
             connection.in_order = false;
             return Err(error);
@@ -182,7 +209,7 @@ impl Postgres {
         let pool = one_connection(self.connect_options());
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);
-        listener.listen(notifier::CHANNEL).await?;
+        listener.listen(&self.place.channel()).await?;
         Ok(listener)
     }
 
@@ -240,18 +267,30 @@ impl Losses {
 /// during the wait. The isolation level is specified, because the database may have a different default, under which
 /// every statement would see the database as it was before the wait (tests:
 /// a_lock_is_taken_before_anything_is_looked_at, a_default_of_the_database_changes_no_level).
-fn begin(locks: &[Lock]) -> String {
+fn begin(place: &Place, locks: &[Lock]) -> String {
     let mut sql = String::from("begin isolation level read committed");
     for (number, lock) in locks.iter().enumerate() {
         let way = if lock.alone { "" } else { "_shared" };
         sql.push_str(if number == 0 { "; select " } else { ", " });
         // Numbers of our own, no input.
-        sql.push_str(&format!("pg_advisory_xact_lock{way}({})", lock.key));
+        sql.push_str(&format!("pg_advisory_xact_lock{way}({})", place.key(lock)));
     }
     sql
 }
 
-async fn set_limits(connection: &mut PgConnection, limit: Duration) -> Result<(), sqlx::Error> {
+/// Connects for the first time, and waits for longer than later connections do.
+async fn connect_first(connect: &PgConnectOptions) -> Result<PgConnection, DbError> {
+    let connected = timeout(FIRST_CONNECT_TIMEOUT, connect.connect()).await;
+    Ok(connected.map_err(|_| DbError::unavailable("the database server does not answer"))??)
+}
+
+/// Sets what every statement of a connection depends on, whatever the database or the role has as a default. Statements
+/// and not parameters of the connection, because poolers refuse those.
+async fn prepare(
+    connection: &mut PgConnection,
+    limit: Duration,
+    search_path: &str,
+) -> Result<(), sqlx::Error> {
     let limit = format!("{}ms", limit.as_millis().max(1));
     sqlx::query(
         "select set_config('statement_timeout', $1, false), \
@@ -259,9 +298,11 @@ async fn set_limits(connection: &mut PgConnection, limit: Duration) -> Result<()
                 set_config('idle_in_transaction_session_timeout', $1, false), \
                 set_config('synchronous_commit', 'on', false), \
                 set_config('default_transaction_isolation', 'read committed', false), \
-                set_config('timezone', 'UTC', false)",
+                set_config('timezone', 'UTC', false), \
+                set_config('search_path', $2, false)",
     )
     .bind(limit)
+    .bind(search_path)
     .execute(connection)
     .await
     .map(drop)

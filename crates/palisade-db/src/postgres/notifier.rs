@@ -18,8 +18,6 @@ use tokio::task::AbortHandle;
 use super::Pooled;
 use crate::DbError;
 
-/// The channel on which processes wake each other.
-pub(super) const CHANNEL: &str = "palisade_feed";
 /// Changes committed within this time after a notification are announced with the next one.
 const GATHERED_FOR: Duration = Duration::from_millis(5);
 
@@ -33,12 +31,13 @@ pub(super) struct Notifier {
 }
 
 impl Notifier {
-    pub(super) fn start(pool: PgPool, limit: Duration) -> Self {
+    /// Starts the task for the notifications of one channel.
+    pub(super) fn start(pool: PgPool, channel: String, limit: Duration) -> Self {
         let pending = Arc::new(Notify::new());
         // From the random keys of the standard library's hash maps, as hexadecimal digits, which need no escaping.
         let random = || RandomState::new().build_hasher().finish();
         let sender = format!("{:016x}{:016x}", random(), random());
-        let notify = format!("select pg_notify('{CHANNEL}', '{sender}')");
+        let notify = format!("select pg_notify('{channel}', '{sender}')");
         let (woken, sending) = (Arc::clone(&pending), pool.clone());
         let task = tokio::spawn(async move {
             loop {

@@ -41,7 +41,22 @@ impl Sqlite {
         let source = Source::new(path, options.statement_timeout).map_err(unusable)?;
         let writer = Writer::start(source.clone()).await?;
         let readers = Arc::new(Readers::new(source.clone(), options.max_connections.min(useful())));
-        Ok(Self { source, readers, writer })
+        let database = Self { source, readers, writer };
+        database.check_encoding().await?;
+        Ok(database)
+    }
+
+    /// SQLite compares text as it is stored, so `order by` would sort UTF-16 in another order than PostgreSQL sorts.
+    async fn check_encoding(&self) -> Result<(), DbError> {
+        let encoding = Statement::new("pragma encoding", Args::default())?;
+        let (encoding,): (String,) = self.read(&encoding).await?.one()?;
+        if encoding == "UTF-8" {
+            return Ok(());
+        }
+        self.close().await;
+        Err(DbError::wrong(format!(
+            "the SQLite file is encoded in {encoding}, and must be encoded in UTF-8: set database.url to another file"
+        )))
     }
 
     pub(crate) async fn read(&self, statement: &Statement) -> Result<Answer, DbError> {

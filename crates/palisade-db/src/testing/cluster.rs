@@ -42,7 +42,7 @@ impl Cluster {
     }
 
     /// Starts a cluster with additional lines in `postgresql.conf`, and with files (name, content) in the directory
-    /// above its data directory, as for `ssl_key_file = '../server.key'`.
+    /// above its data directory, as for `ssl_key_file = '../server.key'`. A file `pg_hba.conf` becomes that of the cluster.
     ///
     /// # Panics
     /// Panics if PostgreSQL is not installed or does not start.
@@ -135,7 +135,7 @@ impl Drop for Keeper {
     }
 }
 
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .expect("a loopback port is free")
@@ -144,7 +144,7 @@ fn free_port() -> u16 {
 
 /// Returns a shell without root privileges, because PostgreSQL refuses to run as root.
 #[expect(clippy::disallowed_methods, reason = "tests run a real PostgreSQL")]
-fn unprivileged_shell() -> Command {
+pub(super) fn unprivileged_shell() -> Command {
     if !rustix::process::geteuid().is_root() {
         return Command::new("sh");
     }

@@ -2,8 +2,8 @@
 # it when that end closes, for whatever reason.
 #
 # Arguments: directory of the PostgreSQL programs, port, then pairs of file name and content; the file
-# "settings" is appended to postgresql.conf. Commands, one per line: start, stop, create NAME TEMPLATE.
-# Each is answered with one line, "ok" or what went wrong.
+# "settings" is appended to postgresql.conf, and "pg_hba.conf" replaces the default one. Commands, one
+# per line: start, stop, create NAME TEMPLATE. Each is answered with one line, "ok" or what went wrong.
 # Not even an answer that nobody reads any more may end it before it has cleaned up.
 trap '' HUP INT TERM PIPE
 umask 077
@@ -28,7 +28,8 @@ answer() {
 initialise() {
     "$programs/initdb" --no-sync --encoding=UTF8 --locale=C --auth=trust --username=palisade \
         --pgdata="$directory/data" &&
-        cat "$directory/settings" >>"$directory/data/postgresql.conf"
+        cat "$directory/settings" >>"$directory/data/postgresql.conf" &&
+        if [ -f "$directory/pg_hba.conf" ]; then cp "$directory/pg_hba.conf" "$directory/data/"; fi
 }
 
 control() {

@@ -2,7 +2,7 @@
 //!
 //! [`TestDb`] is a fresh, empty database: a SQLite file in its own directory, or a separate database in a PostgreSQL
 //! cluster that the test process starts when the first test needs it. [`Cluster`] is a whole cluster for a test that
-//! stops it. Everything started here ends with the test process, even if that process is killed.
+//! stops it, and [`Pooler`] a pgbouncer in front of one. Everything started here ends with the test process, even if that process is killed.
 
 #![expect(
     clippy::expect_used,
@@ -11,6 +11,7 @@
 )]
 
 mod cluster;
+mod pooler;
 mod schema;
 
 use std::collections::HashMap;
@@ -22,6 +23,7 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 pub use cluster::Cluster;
+pub use pooler::Pooler;
 pub use schema::{ColumnShape, TableShape, schema};
 
 use crate::db::Engine;
@@ -64,7 +66,7 @@ async fn waits_for_a_lock(db: &ReadDb) -> bool {
 
 /// Returns the options that tests use: ten connections, five seconds per statement.
 pub fn options(url: &str) -> Options {
-    Options { url: url.to_owned(), max_connections: 10, statement_timeout: Duration::from_secs(5) }
+    Options::new(url)
 }
 
 /// A fresh, empty database.

@@ -36,7 +36,7 @@ const POSTGRES_COLUMNS: &str = "select cast(table_name as text), cast(column_nam
         cast(coalesce(domain_name, data_type) as text), is_nullable = 'NO'
     from information_schema.columns
     join information_schema.tables using (table_schema, table_name)
-    where table_schema = 'public' and table_type = 'BASE TABLE'
+    where table_schema = current_schema() and table_type = 'BASE TABLE'
     order by table_name, ordinal_position";
 
 const SQLITE_UNIQUE: &str = "select t.name, i.name, coalesce(c.name, '?')
@@ -52,7 +52,7 @@ const POSTGRES_UNIQUE: &str = "select cast(t.relname as text), cast(x.relname as
     join pg_namespace n on n.oid = t.relnamespace
     cross join lateral unnest(i.indkey) with ordinality as k(number, place)
     left join pg_attribute a on a.attrelid = t.oid and a.attnum = k.number
-    where i.indisunique and n.nspname = 'public'
+    where i.indisunique and n.nspname = current_schema()
     order by t.relname, x.relname, k.place";
 
 /// Returns the tables by name. Two databases with the same migrations give equal results.

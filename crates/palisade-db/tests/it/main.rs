@@ -3,8 +3,14 @@
 
 mod contract;
 mod files;
+mod foreign;
+mod hosting;
 mod migrating;
 mod outage;
+mod plaintext;
+mod poolers;
+mod roles;
+mod schemas;
 mod shared_commit;
 mod tls;
 mod transactions;

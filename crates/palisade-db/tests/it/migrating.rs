@@ -105,7 +105,8 @@ async fn a_database_of_a_newer_version_is_refused() {
 #[tokio::test]
 async fn a_database_from_before_the_first_release_is_refused() {
     TestDb::each(|db| async move {
-        let former = "create table schema_migrations (version bigint not null primary key)";
+        let former = "create table schema_migrations (version bigint not null primary key,
+            name text not null, sql text not null, applied_at bigint not null)";
         let mut tx = db.begin().await.unwrap();
         tx.run(former, args![]).await.unwrap();
         tx.commit().await.unwrap();

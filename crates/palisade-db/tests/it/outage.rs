@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use palisade_db::testing::{Cluster, TestDb, options};
 use palisade_db::{Db, DbError, DbErrorKind, Options, args};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::time::{Instant, sleep};
 
 use crate::transactions::{INSERT, count, insert, with_numbers};
@@ -182,10 +182,10 @@ async fn a_database_that_takes_no_writes_is_known_without_writing() {
 }
 
 /// What an operator does beside the server.
-async fn set(cluster: &Cluster, sql: &'static str) {
+pub(crate) async fn set(cluster: &Cluster, sql: &str) {
     let mut operator = PgConnection::connect(&cluster.url()).await.unwrap();
     for sql in [sql, "select pg_reload_conf()"] {
-        sqlx::raw_sql(sql).execute(&mut operator).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut operator).await.unwrap();
     }
 }
 

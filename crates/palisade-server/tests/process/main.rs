@@ -419,7 +419,8 @@ fn a_database_from_before_the_first_release_is_refused() {
             let db = Db::open(options(&url)).await.unwrap();
             let mut tx = db.begin().await.unwrap();
             tx.run("drop table schema_migrations", args![]).await.unwrap();
-            let former = "create table schema_migrations (version bigint not null primary key)";
+            let former = "create table schema_migrations (version bigint not null primary key,
+                name text not null, sql text not null, applied_at bigint not null)";
             tx.run(former, args![]).await.unwrap();
             tx.commit().await.unwrap();
             db.close().await;

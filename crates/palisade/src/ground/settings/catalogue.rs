@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::database::{PlaintextNetworks, SchemaName};
 use super::load::Reader;
 use super::origin::{CorsOrigin, PasskeyOrigin, ReportUrl, WebOrigin};
 use super::secret::{DatabaseUrl, RootKey};
@@ -257,9 +258,21 @@ catalogue! {
         statement_timeout: Duration = Fixed("5s"),
             "How long one statement may run.",
             bounds: Some(("100ms", "10m"));
+        schema: Option<SchemaName> = Unset("palisade"),
+            "The PostgreSQL schema of Palisade's tables. It is created with the tables if it doesn't \
+             exist. If this is not set, the tables are in the first schema of the role's \
+             `search_path`.";
         migrate: Migrate = ByEnvironment { development: "auto", production: "manual" },
             "Whether the server migrates the schema when it starts, or waits for `palisade migrate \
              up`.";
+        migrate_url: Option<DatabaseUrl> = Unset("postgres://OWNER:PASSWORD@HOST/NAME"),
+            "The URL of the same PostgreSQL database for a role that may change the tables. \
+             Migrations use it if the role in `database.url` may not.",
+            secret: true;
+        plaintext_networks: PlaintextNetworks = Fixed(""),
+            "The private networks in which a PostgreSQL server is reached without TLS if the URL \
+             contains `sslmode=disable`. Each needs a reason. The server must authenticate with \
+             SCRAM. In the environment, the value is a JSON array.";
     }
 
     /// Access tokens.

@@ -232,7 +232,9 @@ pub(super) fn refused_place(key: &str, given: &Given) -> Option<(&'static str, S
             })
         }
         // SECURITY: (test: a_password_on_the_command_line_is_refused)
-        "database.url" | "mail.smtp_url" if given.origin == Origin::Flag => {
+        "database.url" | "database.migrate_url" | "mail.smtp_url"
+            if given.origin == Origin::Flag =>
+        {
             let database = DatabaseUrl::parse(&given.text).is_ok_and(|url| url.has_password());
             let mail = SmtpUrl::parse(&given.text).is_ok_and(|url| url.login().is_some());
             (database || mail).then(|| {

@@ -28,6 +28,7 @@
 //! ```
 
 mod catalogue;
+mod database;
 mod load;
 mod origin;
 mod render;
@@ -49,6 +50,7 @@ pub use catalogue::{
     Cors, Data, Database, Hsts, Keys, LimitRule, Limits, Lockout, Mail, Passwords, Reference,
     Registration, Server, Sessions, Settings, Telemetry, Tls, Tokens,
 };
+pub use database::{PlaintextNetwork, PlaintextNetworks, SchemaName};
 pub use origin::{CorsOrigin, PasskeyOrigin, ReportUrl, WebOrigin};
 pub use render::{environment_example, settings_markdown, template};
 pub use secret::{DatabaseUrl, RootKey, Secret};
@@ -180,6 +182,24 @@ impl Settings {
     /// Returns all problems in the sources. The list is never empty.
     pub fn load(sources: Sources<'_>) -> Result<Loaded, Vec<Problem>> {
         load::load(&sources)
+    }
+
+    /// Returns the options for opening the database.
+    pub fn database_options(&self) -> palisade_db::Options {
+        let database = &self.database;
+        palisade_db::Options {
+            url: database.url.expose().to_owned(),
+            max_connections: database.max_connections,
+            statement_timeout: database.statement_timeout,
+            schema: database.schema.as_ref().map(|schema| schema.as_str().to_owned()),
+            migrate_url: database.migrate_url.as_ref().map(|url| url.expose().to_owned()),
+            plaintext_networks: self.plaintext_networks(),
+        }
+    }
+
+    /// Returns the networks in which the database server may be reached without TLS.
+    fn plaintext_networks(&self) -> Vec<ipnet::IpNet> {
+        self.database.plaintext_networks.iter().map(|plaintext| plaintext.network).collect()
     }
 
     /// Returns the URL of the database.

@@ -137,7 +137,8 @@ fn in_toml(entry: &Entry, value: &str) -> String {
     match entry.shape {
         Shape::Text => format!("\"{value}\""),
         Shape::Number | Shape::Flag => value.to_owned(),
-        Shape::List if value.is_empty() => "[]".to_owned(),
+        Shape::List | Shape::Tables if value.is_empty() => "[]".to_owned(),
+        Shape::Tables => value.to_owned(),
         Shape::List => {
             let items: Vec<String> = value.split(',').map(|item| format!("\"{item}\"")).collect();
             format!("[{}]", items.join(", "))

@@ -183,15 +183,49 @@ fn is_never_public_v6(network: &Ipv6Net) -> bool {
 }
 
 fn database(settings: &Settings, reader: &mut Reader<'_>) {
-    if let Err(error) = palisade_db::check_url(settings.database_url().expose()) {
-        reader.refuse(
-            &["database.url"],
-            error.to_string(),
-            "Write sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME. A host other than this \
-             machine requires ?sslmode=verify-full",
-        );
+    let database = &settings.database;
+    for plaintext in database.plaintext_networks.iter() {
+        let is_private = match &plaintext.network {
+            IpNet::V4(network) => is_never_public_v4(network),
+            IpNet::V6(network) => is_never_public_v6(network),
+        };
+        if !is_private {
+            reader.refuse(
+                &["database.plaintext_networks"],
+                format!("{} contains public IP addresses", plaintext.network),
+                "Name private networks only, such as 10.0.0.0/16. Use ?sslmode=verify-full for all \
+                 other hosts",
+            );
+        }
+    }
+    let networks = settings.plaintext_networks();
+    let urls = [
+        ("database.url", Some(&database.url)),
+        ("database.migrate_url", database.migrate_url.as_ref()),
+    ];
+    for (key, url) in urls {
+        let Some(url) = url else { continue };
+        if let Err(error) = palisade_db::check_url(url.expose(), &networks) {
+            reader.refuse(
+                &[key, "database.plaintext_networks"],
+                error.to_string(),
+                "Write sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME. A host other than this \
+                 machine requires ?sslmode=verify-full",
+            );
+        }
+        let is_sqlite = palisade_db::sqlite_file(url.expose()).is_some();
+        if is_sqlite && key == "database.migrate_url" {
+            reader.refuse(&[key], "this is not the URL of a PostgreSQL database", ON_POSTGRESQL);
+        } else if is_sqlite && (database.schema.is_some() || database.migrate_url.is_some()) {
+            let key =
+                if database.schema.is_some() { "database.schema" } else { "database.migrate_url" };
+            let wrong = "this has no effect, because database.url names a SQLite file";
+            reader.refuse(&[key, "database.url"], wrong, ON_POSTGRESQL);
+        }
     }
 }
+
+const ON_POSTGRESQL: &str = "Remove it, or use PostgreSQL";
 
 fn sessions(settings: &Settings, reader: &mut Reader<'_>) {
     let sessions = &settings.sessions;

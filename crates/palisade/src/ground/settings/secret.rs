@@ -53,6 +53,10 @@ impl DatabaseUrl {
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (base, query) = match self.0.split_once("://") {
+            // A password among the parameters, or one with a question mark: where it begins is not certain.
+            Some((scheme, rest)) if has_at_sign_in_parameters(rest) => {
+                return write!(f, "{scheme}://(hidden)");
+            }
             Some((scheme, rest)) => hide_user_info(scheme, rest),
             None => (self.0.clone(), None),
         };
@@ -71,6 +75,10 @@ impl fmt::Display for DatabaseUrl {
         }
         Ok(())
     }
+}
+
+fn has_at_sign_in_parameters(rest: &str) -> bool {
+    rest.split_once('?').is_some_and(|(_, parameters)| parameters.contains('@'))
 }
 
 /// Hides the password before the last `@`, even if the password itself contains `/`, `?` or `@`, and splits off the
@@ -105,11 +113,17 @@ impl Value for DatabaseUrl {
 
     fn parse(text: &str) -> Result<Self, String> {
         let text = String::parse(text)?;
-        let sqlite = text.strip_prefix("sqlite:").is_some_and(|path| !path.is_empty());
-        let postgres = ["postgres://", "postgresql://"]
-            .iter()
-            .any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
-        if sqlite || postgres {
+        let (scheme, rest) = text.split_once(':').unwrap_or(("", ""));
+        // With the names of drivers, as in `postgresql+psycopg:`. Which of them are known is checked with the rest.
+        let kind = scheme.split('+').next().unwrap_or_default();
+        let is_known = match kind {
+            "sqlite" | "jdbc" => !rest.is_empty(),
+            "postgres" | "postgresql" => {
+                rest.strip_prefix("//").is_some_and(|rest| !rest.is_empty())
+            }
+            _ => false,
+        };
+        if is_known {
             Ok(Self(text))
         } else {
             Err("is not a database URL of a known kind".to_owned())

@@ -290,8 +290,28 @@ fn text_of(shape: Shape, value: &DeValue<'_>) -> Result<String, String> {
                 items.iter().enumerate().map(|(index, item)| item_of(index, item)).collect();
             items.map(|items| items.join(","))
         }
+        (Shape::Tables, DeValue::Array(items)) => {
+            let items: Result<Vec<_>, String> =
+                items.iter().enumerate().map(|(index, item)| table_of(index, item)).collect();
+            items.map(|items| serde_json::Value::from(items).to_string())
+        }
         (_, other) => Err(format!("the value is of type {}", other.type_str())),
     }
+}
+
+/// Reads one item of a list of tables, whose values are all text.
+fn table_of(index: usize, item: &Spanned<DeValue<'_>>) -> Result<serde_json::Value, String> {
+    let number = index + 1;
+    let DeValue::Table(table) = item.get_ref() else {
+        return Err(format!("item {number} is of type {}", item.get_ref().type_str()));
+    };
+    let pair = |(name, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| match value.get_ref() {
+        DeValue::String(text) => {
+            Ok((AsRef::<str>::as_ref(name.get_ref()).to_owned(), text.as_ref().into()))
+        }
+        other => Err(format!("item {number} contains a value of type {}", other.type_str())),
+    };
+    table.iter().map(pair).collect::<Result<serde_json::Map<_, _>, _>>().map(Into::into)
 }
 
 /// Reads one item of a list.
@@ -314,6 +334,7 @@ fn written(entry: &Entry) -> String {
         Shape::Number => "a whole number, without quotes".to_owned(),
         Shape::Flag => "true or false, without quotes".to_owned(),
         Shape::List => format!("{}, in brackets, each in quotes", entry.expected),
+        Shape::Tables => format!("{}, in brackets, each in braces", entry.expected),
     }
 }
 

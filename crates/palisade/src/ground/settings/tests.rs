@@ -635,7 +635,10 @@ mod secrets {
         let url = "postgres://ann:hunt@er/2?hunter2@db.example/app?sslmode=verify-full";
         let found = problems("", &[("DATABASE_URL", url)], &[]);
         assert!(!format!("{found:?}").contains("hunt"), "{found:?}");
-        let url = "postgres://ann:hunt@er/2hunter2@db.example/app?sslmode=verify-full";
+        let found = problems("", &[("DATABASE_URL", "postgres://ann:hunt@er/2hunter2@h/app")], &[]);
+        assert!(!format!("{found:?}").contains("hunt"), "{found:?}");
+        assert!(found[0].wrong.contains("%40"), "{found:?}");
+        let url = "postgres://ann:hunt%40er%2F2hunter2@db.example/app?sslmode=verify-full";
         let environment = [("PALISADE_KEYS__ROOT_KEY", ROOT_KEY), ("DATABASE_URL", url)];
         let loaded = loaded("", &environment, &[]);
         let said = format!("{loaded:?}");
@@ -661,6 +664,7 @@ mod secrets {
             "postgres://db.example/app?password=hunter2&user=ann",
             "postgres://db.example/app?p%61ssword=hunter2&user=ann",
             "postgres://db.example/app?user=ann&sslkey=-----BEGIN+PRIVATE%20KEY-----hunter2",
+            "postgresql+psycopg://db.example/app?password=hunter2&user=ann",
         ];
         for url in urls {
             let loaded = loaded("", &[("DATABASE_URL", url)], &[]);
@@ -668,6 +672,18 @@ mod secrets {
             assert!(!shown.contains("hunter2") && shown.contains("user=ann"), "{shown}");
             let found = problems("", &[], &[("database.url", url)]);
             assert!(found[0].wrong.contains("command line"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_password_with_an_at_sign_among_the_parameters_hides_the_rest() {
+        for url in [
+            "postgres://db.example/app?password=hun@ter2",
+            "postgres://db.example:5432/app?password=hun@ter2&user=ann",
+            "postgres://ann:hunter2@db.example/app?options=@ter2",
+        ] {
+            let loaded = loaded("", &[("DATABASE_URL", url)], &[]);
+            assert_eq!(effective(&loaded, "database.url").value, "postgres://(hidden)");
         }
     }
 
@@ -684,6 +700,8 @@ mod secrets {
         let found = problems("", &[], &[("database.url", "postgres://ann:hunter2@h/app")]);
         assert!(found[0].wrong.contains("command line"), "{found:?}");
         assert!(!format!("{found:?}").contains("hunter2"));
+        let found = problems("", &[], &[("database.migrate_url", "postgres://ann:hunter2@h/app")]);
+        assert!(found[0].wrong.contains("command line"), "{found:?}");
         let found = problems("", &[], &[("mail.smtp_url", "smtps://ann:hunter2@mail.example.com")]);
         assert!(found[0].wrong.contains("command line"), "{found:?}");
         assert!(found[0].mend.contains("PALISADE_MAIL__SMTP_URL_FILE"), "{found:?}");
@@ -749,6 +767,71 @@ mod between_settings {
         }
         settings("database.url = \"postgres://db.example.com/app\"");
         settings("database.url = \"postgres://localhost/app?sslmode=disable\"");
+    }
+
+    const PLAIN: &str = "database.url = \"postgres://db.example.com/app?sslmode=disable\"\n";
+
+    #[test]
+    fn a_private_network_with_a_reason_needs_no_tls() {
+        let networks =
+            "database.plaintext_networks = [{ network = \"10.1.0.0/16\", reason = \"a, b\" }]";
+        let text = format!("{PLAIN}{networks}");
+        let from_file = loaded(&text, &[], &[]);
+        let shown = effective(&from_file, "database.plaintext_networks").value.clone();
+        assert_eq!(shown, "[{ network = \"10.1.0.0/16\", reason = \"a, b\" }]");
+        assert_eq!(from_file.settings.database_options().plaintext_networks.len(), 1);
+        let json = "[{\"network\": \"10.1.0.0/16\", \"reason\": \"a, b\"}]";
+        let environment = [("PALISADE_DATABASE__PLAINTEXT_NETWORKS", json)];
+        let by_variable = loaded(PLAIN, &environment, &[]);
+        assert_eq!(effective(&by_variable, "database.plaintext_networks").value, shown);
+        let tables = format!(
+            "{PLAIN}[[database.plaintext_networks]]\nnetwork = \"fd00::/8\"\nreason = \"wired\""
+        );
+        assert_eq!(settings(&tables).database.plaintext_networks[0].reason, "wired");
+        let elsewhere = text.replace("db.example.com", "192.0.2.1");
+        assert!(problems(&elsewhere, &[], &[])[0].wrong.contains("plaintext_networks"));
+    }
+
+    #[test]
+    fn a_plaintext_network_is_private_and_has_a_reason() {
+        for (item, wrong) in [
+            ("{ network = \"203.0.113.0/24\", reason = \"r\" }", "public"),
+            ("{ network = \"0.0.0.0/0\", reason = \"r\" }", "public"),
+            ("{ network = \"8.0.0.0/6\", reason = \"r\" }", "public"),
+            ("{ network = \"::/0\", reason = \"r\" }", "public"),
+            ("{ network = \"2001:db8::/32\", reason = \"r\" }", "public"),
+            ("{ network = \"10.0.0.0/8\" }", "reason"),
+            ("{ network = \"10.0.0.0/8\", reason = \" \" }", "reason"),
+            ("{ reason = \"r\" }", "network"),
+            ("{ network = \"10.0.0.1/8\", reason = \"r\" }", "inside a network"),
+            ("{ network = \"10.0.0.0/8\", reason = \"r\", why = \"\" }", "why"),
+            ("{ network = 10, reason = \"r\" }", "integer"),
+            ("\"10.0.0.0/8\"", "string"),
+        ] {
+            let found = problems(&format!("database.plaintext_networks = [{item}]"), &[], &[]);
+            assert_eq!(found[0].key, "database.plaintext_networks", "{item}");
+            assert!(found[0].to_string().contains(wrong), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn what_only_postgresql_has_is_refused_with_sqlite() {
+        for line in ["schema = \"app\"", "migrate_url = \"postgres://localhost/app\""] {
+            let found = problems(&format!("database.{line}"), &[], &[]);
+            assert!(found[0].wrong.contains("SQLite"), "{found:?}");
+            settings(&format!("database.url = \"postgres://localhost/app\"\ndatabase.{line}"));
+        }
+        let postgres = "database.url = \"postgres://localhost/app\"\n";
+        for (line, key) in [
+            ("migrate_url = \"sqlite:a.db\"", "database.migrate_url"),
+            ("migrate_url = \"postgres://db.example/app?sslmode=require\"", "database.migrate_url"),
+            ("schema = \"$user\"", "database.schema"),
+            ("schema = \"pg_app\"", "database.schema"),
+            ("schema = \"a, b\"", "database.schema"),
+        ] {
+            let found = problems(&format!("{postgres}database.{line}"), &[], &[]);
+            assert_eq!(found[0].key, key, "{line}");
+        }
     }
 
     /// Returns a production configuration with one more line about the server.
@@ -1053,7 +1136,10 @@ mod texts {
     fn every_secret_is_marked_and_every_reference_leads_somewhere() {
         let secret: Vec<&str> =
             CATALOGUE.iter().filter(|entry| entry.secret).map(|entry| entry.key).collect();
-        assert_eq!(secret, ["database.url", "mail.smtp_url", "keys.root_key"]);
+        assert_eq!(
+            secret,
+            ["database.url", "database.migrate_url", "mail.smtp_url", "keys.root_key"]
+        );
         assert!(CATALOGUE.iter().all(|entry| match entry.preset {
             Preset::SameAs(other) => CATALOGUE.iter().any(|entry| entry.key == other),
             _ => true,

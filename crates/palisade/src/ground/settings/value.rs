@@ -13,6 +13,8 @@ pub(super) enum Shape {
     Number,
     Flag,
     List,
+    /// A list of tables. As text, it is a JSON array of objects.
+    Tables,
 }
 
 /// A type that a setting can have.
