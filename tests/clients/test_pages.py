@@ -15,15 +15,27 @@ def test_the_setup_page_works_in_a_browser_under_its_policy(browser, tmp_path):
         page = browser.page
         page.goto(server.greeting["setup_link"])
         assert "token" not in page.url, "the token stays in the address bar"
-        page.get_by_label("Email").fill("root@example.com")
+        page.get_by_role("button", name="Create administrator").click()
+        assert page.locator("#email-error").inner_text() == "This field is required."
+        assert page.locator("#password-error").inner_text() == "This field is required."
+        page.get_by_label("Email").fill("root")
         page.get_by_label("Password").fill("short")
         page.keyboard.press("Enter")
         page.get_by_text("Use at least 15 characters").wait_for()
+        assert page.locator("#email-error").inner_text() != ""
+        page.get_by_label("Email").fill("root@example.com")
         page.get_by_label("Password").fill(PASSWORD)
         page.get_by_role("button", name="Create administrator").click()
         page.get_by_text("You can now sign in as root@example.com").wait_for()
         browser.is_clean(server)
         assert server.sign_in("root@example.com")["token_type"] == "Bearer"
+        for name, path in [("Read the API reference", "/docs"), ("Sign in and add", "/account/security")]:
+            assert page.get_by_role("link", name=name).get_attribute("href") == path
+        assert page.goto(server.greeting["setup_link"].split("#")[0]).status == 410
+        page.get_by_text("already set up").wait_for()
+        page.get_by_role("link", name="Sign in").click()
+        page.get_by_role("button", name="Sign in", exact=True).wait_for()
+        browser.is_clean(server)
 
 
 def newest_link(page, server, to):
@@ -88,6 +100,71 @@ def use_link(browser, server, to, password, message):
     page.locator("input[name=password]").fill(password)
     page.keyboard.press("Enter")
     page.get_by_text("This link was used").wait_for()
+
+
+def test_a_link_works_in_a_tab_that_already_shows_its_page(server, browser):
+    page = browser.page
+    page.goto(server.url + "/account/reset#token=pal_pr_stale")
+    page.locator("input[name=password]").fill("mossy lantern drifts inland")
+    page.keyboard.press("Enter")
+    page.locator("#form-error").filter(has_text="link").wait_for()
+    assert server.request("POST", "/api/v1/auth/password/forgot", {"email": "ann@example.com"})[0] == 202
+    time.sleep(2)
+    status, session = server.request("POST", "/api/v1/auth/login", {"email": "ann@example.com", "password": PASSWORD})
+    assert status == 200, session
+    mailbox = page.context.new_page()
+    link = newest_link(mailbox, server, "reset")
+    page.evaluate("(link) => { location.href = link; }", link)
+    page.wait_for_function("document.getElementById('form-error').textContent === ''")
+    assert "token" not in page.url, "the token stays in the address bar"
+    page.locator("input[name=password]").fill("mossy lantern drifts inland")
+    page.keyboard.press("Enter")
+    page.get_by_text("Your new password is set").wait_for()
+
+
+def test_the_docs_page_asks_before_what_ends_something_and_breaks_no_identifier(server, browser):
+    page = browser.page
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(server.url + "/docs")
+    page.get_by_label("Email").fill("ann@example.com")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    page.locator("#who").filter(has_text="ann@example.com").wait_for()
+    assert page.locator("#signing-in-title").inner_text() == "Try the API"
+    ends_all = page.locator("#delete_users_me")
+    ends_all.locator("summary").first.click()
+    assert "Sign in" not in ends_all.inner_text()
+    ends_all.get_by_role("button", name="Send").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    assert ends_all.locator(".answer").count() == 0
+    ends_all.get_by_role("button", name="Send").click()
+    page.get_by_role("dialog").get_by_role("button", name="Send").click()
+    ends_all.locator(".answer").wait_for()
+    # An identifier that wraps within a word has two lines where its longest word alone has one.
+    broken = page.evaluate(BROKEN)
+    assert broken == [], broken
+    browser.is_clean(server)
+
+
+BROKEN = """() => {
+  for (const view of document.querySelectorAll(".operation")) view.open = true;
+  return new Promise((resolve) => setTimeout(() => {
+    const broken = [];
+    for (const part of document.querySelectorAll(".path, .operation td, .operation td code")) {
+      for (const node of part.childNodes) {
+        if (node.nodeType !== Node.TEXT_NODE) continue;
+        for (const { 0: word, index } of node.data.matchAll(/[^\\s-]+/g)) {
+          const range = document.createRange();
+          range.setStart(node, index);
+          range.setEnd(node, index + word.length);
+          const lines = new Set([...range.getClientRects()].map((box) => Math.round(box.top)));
+          if (lines.size > 1) broken.push(word);
+        }
+      }
+    }
+    resolve(broken);
+  }, 100));
+}"""
 
 
 @pytest.mark.parametrize("transport", ["token", "cookie"])

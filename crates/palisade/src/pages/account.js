@@ -1,28 +1,35 @@
 "use strict";
 
 const form = document.getElementById("account");
-const show = (id, text) => { document.getElementById(id).textContent = text; };
+const token = forms.takeToken();
+if (!token) forms.show("form-error", "This page requires the complete link from the email. Open the link again.");
 
-const token = new URLSearchParams(location.hash.slice(1)).get("token");
-// The token must not stay in the address bar, the history or a screenshot.
-history.replaceState(null, "", location.pathname);
-if (!token) show("form-error", "This page requires the complete link from the email. Open the link again.");
-
-function showErrors(problem) {
-  let placed = false;
-  for (const error of problem.errors || []) {
-    const place = document.getElementById(error.pointer.slice(1) + "-error");
-    show(place ? place.id : "form-error", error.detail);
-    placed = true;
+// Shows who received the link, which also tells a password manager which account the password belongs to. A link that
+// can't be used is reported before anything is entered.
+async function lookUp() {
+  const answer = await fetch("/api/v1/auth/link", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ token }),
+  });
+  const found = await answer.json();
+  if (answer.ok) {
+    document.getElementById("username").value = found.email;
+    document.getElementById("recipient").hidden = false;
+  } else if (answer.status === 422) {
+    forms.showErrors(found);
   }
-  if (!placed) show("form-error", problem.detail || "Something went wrong. Try again.");
 }
+
+// If the lookup fails, the form works all the same.
+if (token) lookUp().catch(() => null);
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  for (const place of form.querySelectorAll(".error")) place.textContent = "";
+  forms.clear(form);
   const button = event.submitter || form.querySelector("button");
-  const body = new Map([["token", token || ""], ...new FormData(form)]);
+  if (!button.formNoValidate && !forms.complete(form)) return;
+  const body = new Map([["token", token], ...new FormData(form)]);
   body.delete(button.dataset.omit);
   button.disabled = true;
   try {
@@ -37,10 +44,10 @@ form.addEventListener("submit", async (event) => {
       document.getElementById("lead").hidden = true;
       document.getElementById("done").hidden = false;
     } else {
-      showErrors(await answer.json());
+      forms.showErrors(await answer.json());
     }
   } catch {
-    show("form-error", "The server is not responding. Try again.");
+    forms.show("form-error", "The server is not responding. Try again.");
   }
   button.disabled = false;
 });

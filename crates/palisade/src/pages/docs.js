@@ -53,6 +53,9 @@ function exampleOf(given) {
   return new Map([["integer", schema.minimum || 0], ["number", 0], ["boolean", false], ["string", ""], ["null", null]]).get(type);
 }
 
+// Identifiers and paths wrap between their words and never within one.
+const wrapped = (text) => String(text).split(/(?<=[/_.,])/).flatMap((part, index) => index ? [element("wbr"), part] : [part]);
+
 // Descriptions are written in Markdown, but contain no markup other than code.
 const plain = (text) => (text || "").replaceAll("`", "");
 
@@ -63,12 +66,13 @@ function fieldTable(given) {
     const required = part.required || [];
     const rows = Object.entries(part.properties).map(([name, field]) =>
       element("tr", {},
-        element("td", {}, element("code", {}, name), required.includes(name) ? "" : " (optional)"),
-        element("td", {}, typeOf(field)),
+        element("td", {}, element("code", {}, ...wrapped(name)), required.includes(name) ? "" : " (optional)"),
+        element("td", {}, ...wrapped(typeOf(field))),
         element("td", {}, plain(field.description || resolve(field).description))));
     const head = element("tr", {}, ...["Field", "Type", "Meaning"].map((text) => element("th", { scope: "col" }, text)));
     const caption = part.title ? element("caption", {}, part.title) : null;
-    return element("table", {}, caption, element("thead", {}, head), element("tbody", {}, ...rows));
+    return element("div", { class: "table" },
+      element("table", {}, caption, element("thead", {}, head), element("tbody", {}, ...rows)));
   });
   return tables;
 }
@@ -104,6 +108,7 @@ async function refresh() {
 function showUser(user) {
   byId("sign-in").hidden = user !== null;
   byId("signed-in").hidden = user === null;
+  byId("signing-in-title").textContent = user ? "Try the API" : "Sign in to try the API";
   byId("who").textContent = user ? user.email : "";
 }
 
@@ -158,6 +163,21 @@ function pretty(text) {
   }
 }
 
+// Asks the user to confirm a call that ends, removes or replaces something.
+function sure(method, target, summary) {
+  const dialog = byId("sure");
+  byId("sure-call").replaceChildren(...wrapped(`${method} ${target}`));
+  byId("sure-hint").textContent = summary + ".";
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+  });
+}
+
+byId("sure-yes").addEventListener("click", () => byId("sure").close("yes"));
+byId("sure-no").addEventListener("click", () => byId("sure").close());
+
 function tryOut(method, path, operation) {
   const form = element("form", { novalidate: "" });
   const inputs = (operation.parameters || []).map((parameter) => {
@@ -196,6 +216,7 @@ function tryOut(method, path, operation) {
       output.replaceChildren(element("p", { class: "error" }, "The body is not valid JSON."));
       return;
     }
+    if (operation["x-destructive"] && !await sure(method, target, operation.summary)) return;
     const shown = [element("h3", {}, "Command"), element("pre", { tabindex: "0" }, curl(method, target, body, operation.security.length > 0, type))];
     try {
       const began = performance.now();
@@ -220,19 +241,20 @@ function answers(operation) {
     const media = Object.values(response.content || {})[0];
     return element("tr", {},
       element("td", {}, status),
-      element("td", {}, plain(response.description)),
-      element("td", {}, media ? typeOf(media.schema) : "no body"));
+      element("td", {}, ...wrapped(plain(response.description))),
+      element("td", {}, ...wrapped(media ? typeOf(media.schema) : "no body")));
   });
   const head = element("tr", {}, ...["Status", "Meaning or codes", "Body"].map((text) => element("th", { scope: "col" }, text)));
   const good = Object.entries(operation.responses).find(([status]) => status.startsWith("2"));
   const media = good && good[1].content && Object.values(good[1].content)[0];
-  return [element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows)), ...(media ? fieldTable(media.schema) : [])];
+  const table = element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
+  return [element("div", { class: "table" }, table), ...(media ? fieldTable(media.schema) : [])];
 }
 
 function operationView(method, path, operation) {
   const summary = element("summary", {},
     element("span", { class: "method " + method }, method.toUpperCase()),
-    element("span", { class: "path" }, path),
+    element("span", { class: "path" }, ...wrapped(path)),
     element("span", {}, operation.summary));
   const inside = element("div");
   const view = element("details", { class: "operation", id: operation.operationId }, summary, inside);
@@ -242,7 +264,7 @@ function operationView(method, path, operation) {
     if (!view.open || inside.hasChildNodes()) return;
     const text = plain(operation.description);
     inside.append(
-      element("p", {}, [text, operation.security.length ? "Sign in first." : ""].filter(Boolean).join(" ")),
+      element("p", {}, [text, operation.security.length ? "Requires authentication." : ""].filter(Boolean).join(" ")),
       element("h3", {}, "Try it"), tryOut(method.toUpperCase(), path, operation),
       element("h3", {}, "Responses"), ...answers(operation));
   });
@@ -261,8 +283,15 @@ function showAll() {
   const sections = [...groups].map(([tag, views]) =>
     element("section", { "aria-label": tag }, element("h2", {}, tag), ...views));
   byId("operations").replaceChildren(...sections);
+  showNamed();
+  addEventListener("hashchange", showNamed);
+}
+
+// Opens the operation that the fragment names, also if the link is opened in a tab that already shows the page.
+function showNamed() {
   const named = location.hash && byId(location.hash.slice(1));
-  if (named) {
+  if (named && named.classList.contains("operation")) {
+    named.hidden = named.parentElement.hidden = false;
     named.open = true;
     named.scrollIntoView();
   }

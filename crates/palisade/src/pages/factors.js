@@ -100,19 +100,21 @@ const factors = (() => {
 
   // Requests a proof by one of `methods`, starting with the first. Returns the response in which `prove` accepted the
   // proof, or null if the user canceled. Throws the problem if a proof can no longer be given.
-  function ask({ title, methods, passkeyOptions, prove }) {
+  function ask({ title, methods, username, passkeyOptions, prove }) {
     const usable = methods.filter((method) => WAYS.has(method) && (method !== "passkey" || window.PublicKeyCredential));
     if (!usable.length) throw { detail: "This browser supports none of the factors of this account." };
     const lead = element("p", { id: "factor-hint" });
     const label = element("label", { for: "factor" });
     const input = element("input", { id: "factor", autocapitalize: "none", spellcheck: "false", "aria-describedby": "factor-hint factor-error" });
     const field = element("div", {}, label, input);
+    // Tells a password manager which account is asked about.
+    const account = element("input", { type: "email", autocomplete: "username", value: username, readonly: "", hidden: "" });
     const error = element("p", { class: "error", id: "factor-error", role: "alert" });
     const go = element("button", { type: "submit" });
     const cancel = element("button", { type: "button", class: "quiet" }, "Cancel");
     const others = element("div", { class: "others" });
     const form = element("form", { novalidate: "" },
-      element("h2", { id: "factor-title" }, title), lead, field, error, element("div", { class: "row" }, go, cancel), others);
+      element("h2", { id: "factor-title" }, title), lead, account, field, error, element("div", { class: "row" }, go, cancel), others);
     const dialog = element("dialog", { id: "factor-dialog", "aria-labelledby": "factor-title" }, form);
     let way = null;
 
@@ -196,6 +198,7 @@ const factors = (() => {
     if (code !== "login.mfa_required") throw { code, ...problem };
     return ask({
       title: "Second step",
+      username: body.email,
       methods: methods.filter((method) => method !== "passkey" || passkey_options),
       passkeyOptions: () => passkey_options,
       prove: (proof) => send("POST", "/auth/login/mfa", { mfa_token, ...proof }),
@@ -203,10 +206,11 @@ const factors = (() => {
   }
 
   // Requests a fresh proof of identity from the signed-in user. Returns and throws the same as `ask`.
-  function stepUp(send, methods) {
+  function stepUp(send, methods, username) {
     return ask({
       title: "Confirm your identity",
       methods,
+      username,
       passkeyOptions: async () => {
         const begun = await send("POST", "/auth/reauthenticate/passkey/begin");
         const options = await begun.json();

@@ -1,19 +1,13 @@
 "use strict";
 
 const form = document.getElementById("change");
-const show = (id, text) => { document.getElementById(id).textContent = text; };
 
 function showErrors(problem) {
   if (problem.code === "access.mfa_required") {
-    return show("form-error", "A second factor is required. First set one up on the page /account/security.");
+    forms.show("form-error", "A second factor is required. First set one up on the page /account/security.");
+  } else {
+    forms.showErrors(problem, factors.explain);
   }
-  let placed = false;
-  for (const error of problem.errors || []) {
-    const place = document.getElementById(error.pointer.slice(1) + "-error");
-    show(place ? place.id : "form-error", error.detail);
-    placed = true;
-  }
-  if (!placed) show("form-error", factors.explain(problem));
 }
 
 // A separate session for this one change. It is stored only in this variable, is kept while the user corrects the new
@@ -59,11 +53,11 @@ async function change(fields) {
     }
     if (problem.code !== "access.not_fresh") throw problem;
     // The account has a stronger factor than the one that was used to sign in.
-    const proved = await factors.stepUp(send, problem.methods);
+    const proved = await factors.stepUp(send, problem.methods, fields.email);
     if (proved) session = await proved.json();
     else await end();
   }
-  show("form-error", "The password was not changed, because your identity was not confirmed.");
+  forms.show("form-error", "The password was not changed, because your identity was not confirmed.");
   return false;
 }
 
@@ -77,7 +71,8 @@ function showDone() {
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  for (const place of form.querySelectorAll(".error")) place.textContent = "";
+  forms.clear(form);
+  if (!forms.complete(form)) return;
   const button = form.querySelector("button");
   if (button.getAttribute("aria-disabled")) return;
   button.setAttribute("aria-disabled", "true");

@@ -27,7 +27,7 @@ async function ask(method, path, body) {
       return await read(await send(method, path, body));
     } catch (problem) {
       if (problem.code !== "access.not_fresh") throw problem;
-      if (!await factors.stepUp(send, problem.methods)) throw GIVEN_UP;
+      if (!await factors.stepUp(send, problem.methods, byId("who").textContent)) throw GIVEN_UP;
     }
   }
 }

@@ -209,6 +209,7 @@ async fn by_anyone(app: &TestApp, rule: &str) -> Option<Answer> {
         }
         "factors_ip" => anyone.post("/api/v1/auth/factors/keep", json!({})).await,
         "email_link_ip" => anyone.post("/api/v1/auth/email/undo", json!({})).await,
+        "link_ip" => anyone.post("/api/v1/auth/link", json!({})).await,
         "setup_ip" => anyone.post("/api/v1/setup", json!({})).await,
         _ => return None,
     };

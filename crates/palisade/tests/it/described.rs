@@ -20,6 +20,7 @@ fn is_page(route: &Route) -> bool {
     let path = route.path.as_str();
     path.starts_with("/assets/")
         || path.starts_with("/account/")
+        || path.starts_with("/favicon.")
         || ["/setup", "/docs", "/mailbox", "/openapi.json"].contains(&path)
 }
 

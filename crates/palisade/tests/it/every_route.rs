@@ -230,6 +230,7 @@ const WHO: &str = "
     POST /api/v1/auth/factors/keep anyone
     POST /api/v1/auth/factors/remove anyone
     POST /api/v1/auth/introspect tokens:introspect, keys
+    POST /api/v1/auth/link anyone
     POST /api/v1/auth/login anyone
     POST /api/v1/auth/login/mfa anyone
     POST /api/v1/auth/login/mfa/lost anyone
@@ -304,11 +305,14 @@ const WHO: &str = "
     GET /assets/docs.css anyone
     GET /assets/docs.js anyone
     GET /assets/factors.js anyone
+    GET /assets/form.js anyone
     GET /assets/palisade.css anyone
     GET /assets/password.js anyone
     GET /assets/security.js anyone
     GET /assets/setup.js anyone
     GET /docs anyone
+    GET /favicon.ico anyone
+    GET /favicon.svg anyone
     GET /livez anyone
     GET /mailbox anyone
     GET /openapi.json anyone

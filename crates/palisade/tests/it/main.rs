@@ -41,6 +41,7 @@ mod invitations;
 mod journeys;
 mod keys;
 mod limiting;
+mod links;
 mod lockout;
 mod login_refusals;
 mod lost_answers;

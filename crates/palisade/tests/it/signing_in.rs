@@ -223,7 +223,14 @@ async fn setup(on: On) {
     let weak =
         json!({ "token": link().await, "email": "nonsense", "password": "short", "name": "" });
     let answer = anyone.post("/api/v1/setup", weak).await;
-    assert_eq!(answer.body["errors"].as_array().unwrap().len(), 2, "{}", answer.raw);
+    let wrong: Vec<&str> = answer.body["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["pointer"].as_str().unwrap())
+        .collect();
+    assert_eq!(wrong, ["/email", "/password", "/name"], "{}", answer.raw);
+    assert_eq!(anyone.get("/setup").await.status, StatusCode::OK);
 
     let good = link().await;
     let attempts = (0..15).map(|number| {
@@ -238,6 +245,9 @@ async fn setup(on: On) {
     assert_eq!(admins, 1);
     let answer = anyone.post("/api/v1/setup", body(&good, "late@example.com")).await;
     assert_eq!((answer.status, answer.code()), (StatusCode::GONE, "setup.done"));
+    let page = anyone.get("/setup").await;
+    assert_eq!(page.status, StatusCode::GONE);
+    assert!(page.raw.contains("already set up") && !page.raw.contains("<form"), "{}", page.raw);
     let none = registration::setup_link(&app.app, &Actor::operator()).await;
     assert_eq!(none.unwrap_err().code(), "setup.done");
     app.stop().await;

@@ -52,12 +52,14 @@ pub(super) fn routes() -> Routes {
         .or(Kind::NotFound, "request.not_found")
         .or(Kind::Conflict, "mfa.required")
         .post("/recovery-codes", SIGNED_IN.fresh(), renew_codes)
+        .destructive()
         .summary("Creates ten new recovery codes.\n\nAny earlier codes stop working.")
         .or(Kind::Conflict, "mfa.no_factor")
         .and(passkey_routes())
         .and(
             Routes::at("/users/{id}")
                 .post("/reset-mfa", needs(users::WRITE).fresh(), reset_mfa)
+                .destructive()
                 .summary("Removes every second factor of a user and ends all their sessions.")
                 .or(Kind::Denied, "mfa.own_factors")
                 .or(Kind::Denied, "access.exceeds_own"),

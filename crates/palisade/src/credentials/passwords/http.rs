@@ -31,6 +31,7 @@ pub(super) const CHANGE: Rule = Rule {
 pub(super) fn routes() -> Routes {
     Routes::at("/users/me")
         .post("/password", SIGNED_IN.fresh(), change)
+        .destructive()
         .summary("Changes your password and ends all other sessions.")
         .or(Kind::TooMany, "request.too_many")
         .or(Kind::TooMany, "lockout.locked")
@@ -58,7 +59,7 @@ const SCRIPT: Asset = Asset {
 /// The page for changing the password. It asks for the current password and, if the account has one, a second factor.
 const PAGE: Page = Page {
     title: "Change your password",
-    scripts: &["factors.js", "password.js"],
+    scripts: &["factors.js", "form.js", "password.js"],
     body: include_str!("../../pages/password.html"),
     ..Page::EMPTY
 };

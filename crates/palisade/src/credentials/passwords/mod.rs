@@ -118,6 +118,15 @@ impl Hashed {
     }
 }
 
+/// Checks a new password by the rules that need no estimate, so that they can be reported together with the errors of
+/// other fields. [`hash`] checks all rules.
+///
+/// # Errors
+/// Returns the first rule that the password breaks.
+pub fn check_form(app: &App, password: &SecretString) -> Result<(), Broken> {
+    app.state::<Hashing>().rules.check_form(password).map(drop)
+}
+
 /// Checks a new password against the rules and hashes it.
 ///
 /// # Errors

@@ -47,28 +47,37 @@ pub(super) fn fold(text: &str) -> String {
 }
 
 impl Rules {
-    /// Checks a new password. `context` contains words that belong to the person: email address, name. Takes up to a
-    /// few milliseconds of CPU time.
+    /// Checks a new password by the rules that need no more than its characters, and returns it as it is hashed.
     ///
     /// # Errors
     /// Returns the first rule that the password breaks.
-    pub fn check(&self, password: &SecretString, context: &[&str]) -> Result<SecretString, Broken> {
+    pub fn check_form(&self, password: &SecretString) -> Result<SecretString, Broken> {
         let Some(normal) = normalized(password) else {
             let detail = "Use at most 128 characters (512 bytes).";
             return Err(Broken::new("password.too_long", detail));
         };
-        let text = normal.expose();
-        if text.chars().count() < self.min_length {
+        if normal.expose().chars().count() < self.min_length {
             let detail = format!(
                 "Use at least {} characters. A phrase of several words works well.",
                 self.min_length
             );
             return Err(Broken::new("password.too_short", detail));
         }
-        if text.contains('\0') {
+        if normal.expose().contains('\0') {
             let detail = "A password can't contain a NUL character.";
             return Err(Broken::new("password.invalid", detail));
         }
+        Ok(normal)
+    }
+
+    /// Checks a new password. `context` contains words that belong to the person: email address, name. Takes up to a
+    /// few milliseconds of CPU time.
+    ///
+    /// # Errors
+    /// Returns the first rule that the password breaks.
+    pub fn check(&self, password: &SecretString, context: &[&str]) -> Result<SecretString, Broken> {
+        let normal = self.check_form(password)?;
+        let text = normal.expose();
         let site = self.site.iter().map(String::as_str);
         let words = context_words(&context.iter().copied().chain(site).collect::<Vec<_>>());
         if is_context(text, &words) {

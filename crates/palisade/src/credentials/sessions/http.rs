@@ -65,6 +65,7 @@ pub(super) fn routes() -> Routes {
         .and(
             Routes::at("/users")
                 .post("/revoke-sessions", needs(users::WRITE).fresh(), revoke_everyones)
+                .destructive()
                 .summary(
                     "Ends all sessions of every user, your own last, and revokes all API \
                      keys.\n\nFor administrators only. After a response with status 503, the \
@@ -77,10 +78,12 @@ pub(super) fn routes() -> Routes {
         .and(
             Routes::at("/users/{id}")
                 .post("/disable", needs(users::WRITE).fresh(), disable)
+                .destructive()
                 .summary("Disables a user: refuses their sign-ins and ends all their sessions.")
                 .or(Kind::Denied, "access.exceeds_own")
                 .or(Kind::Conflict, "users.last_admin")
                 .post("/revoke-sessions", needs(users::WRITE), revoke)
+                .destructive()
                 .summary("Ends all sessions of a user and revokes all their API keys.")
                 .or(Kind::Denied, "access.exceeds_own"),
         )

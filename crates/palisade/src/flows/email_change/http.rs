@@ -87,7 +87,7 @@ pub(super) fn routes() -> Routes {
 /// The page behind the link sent to the new email address.
 const CONFIRM_PAGE: Page = Page {
     title: "Confirm your new email address",
-    scripts: &["account.js"],
+    scripts: &["form.js", "account.js"],
     body: include_str!("../../pages/email.html"),
     ..Page::EMPTY
 };
@@ -99,7 +99,7 @@ async fn confirm_page(State(app): State<App>) -> Html {
 /// The page behind the link sent to the old email address.
 const UNDO_PAGE: Page = Page {
     title: "Restore your account",
-    scripts: &["account.js"],
+    scripts: &["form.js", "account.js"],
     body: include_str!("../../pages/undo.html"),
     ..Page::EMPTY
 };

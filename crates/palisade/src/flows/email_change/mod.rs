@@ -85,6 +85,7 @@ pub const MODULE: Module = Module {
     tables: &["email_changes"],
     answers: Answers {
         email_is_reserved: Some(|change, key| Box::pin(is_reserved(change, key, None))),
+        link_recipient: Some(|app, token| Box::pin(recipient(app, token))),
         ..Answers::NONE
     },
     ..Module::EMPTY
@@ -249,8 +250,8 @@ struct Pending {
 type Row = (Uuid, UserId, String, String, Vec<u8>, i64);
 
 /// Returns the change that a link belongs to. The link stops working when the password or the email address is changed.
-async fn pending(app: &App, token: &SecretString) -> Result<Pending> {
-    let digest = opaque::digest(CONFIRM_PREFIX, token.expose()).ok_or_else(bad_token)?;
+async fn pending(app: &App, token: &SecretString) -> Result<Option<Pending>> {
+    let Some(digest) = opaque::digest(CONFIRM_PREFIX, token.expose()) else { return Ok(None) };
     let row: Option<Row> = app
         .db
         .maybe(
@@ -263,10 +264,19 @@ async fn pending(app: &App, token: &SecretString) -> Result<Pending> {
             args![digest, app.clock.now()],
         )
         .await?;
-    let (id, user, email, old_email, sealed, generation) = row.ok_or_else(bad_token)?;
+    let Some((id, user, email, old_email, sealed, generation)) = row else { return Ok(None) };
     let email =
         Email::parse(&email).map_err(|_| Error::internal("a stored email address is not valid"))?;
-    Ok(Pending { id, user, email, old_email, stored: Stored::new(user, sealed, generation) })
+    Ok(Some(Pending { id, user, email, old_email, stored: Stored::new(user, sealed, generation) }))
+}
+
+/// Returns the email address that received a link, as long as the link can be used. The new email address is told
+/// nothing about the old one, because it may be mistyped and belong to another person.
+async fn recipient(app: &App, token: &SecretString) -> Result<Option<String>> {
+    if let Some(pending) = pending(app, token).await? {
+        return Ok(Some(pending.email.as_str().to_owned()));
+    }
+    Ok(undoable(app, token).await?.map(|(_, _, old_email, _)| old_email))
 }
 
 /// Changes the email address, with the account's password and the token sent to the new email address.
@@ -280,7 +290,7 @@ pub async fn confirm(
     token: &SecretString,
     password: &SecretString,
 ) -> Result<()> {
-    let pending = pending(app, token).await?;
+    let pending = pending(app, token).await?.ok_or_else(bad_token)?;
     // SECURITY: a mistyped email address may belong to another person, who must not get the account with the link alone
     // (test: a_change_of_email_needs_the_password_and_can_be_undone).
     let guess = count(app, actor, &pending).await?;
@@ -386,16 +396,7 @@ pub async fn undo(
     token: &SecretString,
     password: &SecretString,
 ) -> Result<()> {
-    let digest = opaque::digest(UNDO_PREFIX, token.expose()).ok_or_else(bad_token)?;
-    let row: Option<(Uuid, UserId, String, Timestamp)> = app
-        .db
-        .maybe(
-            "select a.id, a.user_id, a.old_email, a.created_at from email_changes a
-                join users u on u.id = a.user_id and u.disabled_at is null
-             where a.undo_digest = $1 and a.undone_at is null and a.undo_until > $2",
-            args![digest, app.clock.now()],
-        )
-        .await?;
+    let row = undoable(app, token).await?;
     let (id, user, old_email, asked_at) = row.ok_or_else(bad_token)?;
     let slot = QueueSlot::of(actor.ip);
     let found = users::find(app, user).await?.ok_or_else(bad_token)?;
@@ -430,6 +431,22 @@ pub async fn undo(
     lockout::clear_password(&mut change, user).await?;
     passwords::notify_owner(&mut change, user).await?;
     change.commit(RESTORED.about(user).personal("email", email.as_str())).await
+}
+
+type Undoable = (Uuid, UserId, String, Timestamp);
+
+/// Returns the change that a link undoes: its id, the user, the earlier email address and when it was requested.
+async fn undoable(app: &App, token: &SecretString) -> Result<Option<Undoable>> {
+    let Some(digest) = opaque::digest(UNDO_PREFIX, token.expose()) else { return Ok(None) };
+    app.db
+        .maybe(
+            "select a.id, a.user_id, a.old_email, a.created_at from email_changes a
+                join users u on u.id = a.user_id and u.disabled_at is null
+             where a.undo_digest = $1 and a.undone_at is null and a.undo_until > $2",
+            args![digest, app.clock.now()],
+        )
+        .await
+        .map_err(Into::into)
 }
 
 async fn prune(app: &App) -> Result<()> {

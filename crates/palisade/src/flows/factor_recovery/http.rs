@@ -28,6 +28,7 @@ pub(super) const FACTORS: Rule = Rule {
 pub(super) fn routes() -> Routes {
     Routes::at("/auth/factors")
         .post("/remove", ANYONE.limit(&FACTORS), remove)
+        .destructive()
         .summary(
             "Removes the second factors of an account.\n\nRequires the token from the emailed link \
              and the password, and works only after the waiting period.\n\nEnds every session and \
@@ -44,7 +45,7 @@ pub(super) fn routes() -> Routes {
 /// The page behind the link.
 const PAGE: Page = Page {
     title: "Lost second factors",
-    scripts: &["account.js"],
+    scripts: &["form.js", "account.js"],
     body: include_str!("../../pages/factors.html"),
     ..Page::EMPTY
 };

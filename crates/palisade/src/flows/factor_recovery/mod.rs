@@ -20,7 +20,7 @@ use palisade_crypto::opaque;
 use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, Timestamp, args};
 
-use crate::app::{Actor, App, Change, Hold};
+use crate::app::{Actor, Answers, App, Change, Hold};
 use crate::challenges::{self, Challenge};
 use crate::credentials::{self, Ending};
 use crate::error::{Error, Kind, Result};
@@ -75,6 +75,10 @@ pub const MODULE: Module = Module {
         owners: None,
         end: |change, end, _| Box::pin(void(change, end.user)),
     }],
+    answers: Answers {
+        link_recipient: Some(|app, token| Box::pin(recipient(app, token))),
+        ..Answers::NONE
+    },
     tables: &["factor_recoveries"],
     ..Module::EMPTY
 };
@@ -173,6 +177,33 @@ fn prepare(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>
 
 type Row = (UserId, Timestamp, Vec<u8>, i64);
 
+/// Returns the request that a link belongs to.
+async fn asked(app: &App, digest: [u8; 32]) -> Result<Option<Row>> {
+    // SECURITY: not after a new password, nor after a proof that a factor isn't lost
+    // (test: lost_factors_come_back_after_a_time).
+    app.db
+        .maybe(
+            concat!(
+                "select factor_recoveries.user_id, ready_at, s.sealed, s.generation
+                 from factor_recoveries
+                    join users u on u.id = factor_recoveries.user_id and u.disabled_at is null
+                    join passwords s on s.user_id = factor_recoveries.user_id
+                 where digest = $1 and expires_at > $2 and ",
+                unanswered!()
+            ),
+            args![digest, app.clock.now()],
+        )
+        .await
+        .map_err(Into::into)
+}
+
+/// Returns the email address that received a link, as long as the link can be used.
+async fn recipient(app: &App, token: &SecretString) -> Result<Option<String>> {
+    let Some(digest) = opaque::digest(PREFIX, token.expose()) else { return Ok(None) };
+    let Some((user, ..)) = asked(app, digest).await? else { return Ok(None) };
+    Ok(users::find(app, user).await?.map(|user| user.email.as_str().to_owned()))
+}
+
 /// Removes the factors, with the token of the emailed link and the password, once the waiting period has passed.
 ///
 /// # Errors
@@ -187,22 +218,7 @@ pub async fn finish(
     delay(app)?;
     let digest = opaque::digest(PREFIX, token.expose()).ok_or_else(bad_token)?;
     let now = app.clock.now();
-    // SECURITY: not after a new password, nor after a proof that a factor isn't lost
-    // (test: lost_factors_come_back_after_a_time).
-    let row: Option<Row> = app
-        .db
-        .maybe(
-            concat!(
-                "select factor_recoveries.user_id, ready_at, s.sealed, s.generation
-                 from factor_recoveries
-                    join users u on u.id = factor_recoveries.user_id and u.disabled_at is null
-                    join passwords s on s.user_id = factor_recoveries.user_id
-                 where digest = $1 and expires_at > $2 and ",
-                unanswered!()
-            ),
-            args![digest, now],
-        )
-        .await?;
+    let row = asked(app, digest).await?;
     let (user, ready_at, sealed, generation) = row.ok_or_else(bad_token)?;
     // SECURITY: the owner has this long to say no (test: lost_factors_come_back_after_a_time).
     if now < ready_at {

@@ -31,6 +31,7 @@ pub(super) fn routes() -> Routes {
              key.\n\nIntrospection does not use up a refresh token.",
         )
         .post("/revoke", needs(INTROSPECT), end)
+        .destructive()
         .summary(
             "Revokes a token (RFC 7009).\n\nIf it is an access or refresh token, its session ends. \
              If it is an API key, the key stops working.\n\nAn unknown token is not an error.",

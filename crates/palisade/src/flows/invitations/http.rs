@@ -53,7 +53,7 @@ pub(super) fn routes() -> Routes {
 /// The page behind the link, where users choose their first password or a new one.
 const PAGE: Page = Page {
     title: "Choose a password",
-    scripts: &["account.js"],
+    scripts: &["form.js", "account.js"],
     body: include_str!("../../pages/invite.html"),
     ..Page::EMPTY
 };

@@ -66,7 +66,7 @@ pub(super) fn routes() -> Routes {
 /// The page that the link opens, where people choose a new password.
 const PAGE: Page = Page {
     title: "Choose a new password",
-    scripts: &["account.js"],
+    scripts: &["form.js", "account.js"],
     body: include_str!("../../pages/reset.html"),
     ..Page::EMPTY
 };

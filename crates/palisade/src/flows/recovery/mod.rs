@@ -21,7 +21,7 @@ use palisade_crypto::opaque;
 use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, args};
 
-use crate::app::{Actor, App, Change, Hold};
+use crate::app::{Actor, Answers, App, Change, Hold};
 use crate::credentials::{self, Act, End, Ending, Kind};
 use crate::error::{Error, Result};
 use crate::id::UserId;
@@ -66,6 +66,10 @@ pub const MODULE: Module = Module {
         owners: None,
         end: |change, end, _| Box::pin(void_links(change, end.user)),
     }],
+    answers: Answers {
+        link_recipient: Some(|app, token| Box::pin(recipient(app, token))),
+        ..Answers::NONE
+    },
     tables: &["recovery_tokens"],
     ..Module::EMPTY
 };
@@ -209,7 +213,7 @@ pub async fn reset(
     password: &SecretString,
 ) -> Result<()> {
     let (link, digest) = Link::parse(token).ok_or_else(bad_token)?;
-    let user = usable(app, digest).await?;
+    let user = usable(app, digest).await?.ok_or_else(bad_token)?;
     let slot = QueueSlot::of(actor.ip);
     let hashed = passwords::hash_for(app, slot, &user, "/password", password).await?;
     let sealed = hashed.seal(app, user.id);
@@ -255,7 +259,7 @@ pub async fn reset(
 
 /// Returns the user that a token belongs to, if the token can be used now. Called first, so that no password is hashed
 /// for an unusable token.
-async fn usable(app: &App, digest: [u8; 32]) -> Result<User> {
+async fn usable(app: &App, digest: [u8; 32]) -> Result<Option<User>> {
     let row: Option<(UserId,)> = app
         .db
         .maybe(
@@ -265,9 +269,14 @@ async fn usable(app: &App, digest: [u8; 32]) -> Result<User> {
             args![digest, app.clock.now()],
         )
         .await?;
-    let (id,) = row.ok_or_else(bad_token)?;
-    let user = users::find(app, id).await?;
-    user.filter(|user| !user.disabled).ok_or_else(bad_token)
+    let Some((id,)) = row else { return Ok(None) };
+    Ok(users::find(app, id).await?.filter(|user| !user.disabled))
+}
+
+/// Returns the email address that received a link, as long as the link can be used.
+async fn recipient(app: &App, token: &SecretString) -> Result<Option<String>> {
+    let Some((_, digest)) = Link::parse(token) else { return Ok(None) };
+    Ok(usable(app, digest).await?.map(|user| user.email.as_str().to_owned()))
 }
 
 /// Returns the error for a link token that can't be used.

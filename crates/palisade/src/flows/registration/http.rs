@@ -15,6 +15,7 @@ use crate::error::{Error, Kind, Result, Rules};
 use crate::http::{Accepted, Asset, Body, Created, Html, NoContent, Routes, Taken, limit};
 use crate::limits::{Key, Rule};
 use crate::pages::Page;
+use crate::passwords;
 use crate::shape;
 use crate::users::{self, Email, UserView, check_name};
 
@@ -103,13 +104,26 @@ pub(super) fn routes() -> Routes {
 /// The page that the setup link opens.
 const SETUP_PAGE: Page = Page {
     title: "Set up Palisade",
-    scripts: &["setup.js"],
+    scripts: &["form.js", "setup.js"],
     body: include_str!("../../pages/setup.html"),
     ..Page::EMPTY
 };
 
-async fn page(State(app): State<App>) -> Html {
-    SETUP_PAGE.show(&app)
+/// What `/setup` shows once an administrator exists.
+const SETUP_DONE: Page = Page {
+    title: "Set up Palisade",
+    body: include_str!("../../pages/setup_done.html"),
+    ..Page::EMPTY
+};
+
+async fn page(State(app): State<App>) -> Result<Html> {
+    let reference = if app.settings.reference.enabled {
+        "<li><a href=\"/docs\">Read the API reference and try the API</a></li>"
+    } else {
+        ""
+    };
+    let show = |page: Page| page.with_body(&app, &page.body.replace("{{reference}}", reference));
+    Ok(if users::has_admin(&app).await? { show(SETUP_DONE).gone() } else { show(SETUP_PAGE) })
 }
 
 const SCRIPT: Asset = Asset {
@@ -119,7 +133,7 @@ const SCRIPT: Asset = Asset {
 /// The page that the email verification link opens.
 const VERIFY_PAGE: Page = Page {
     title: "Confirm your email address",
-    scripts: &["account.js"],
+    scripts: &["form.js", "account.js"],
     body: include_str!("../../pages/verify.html"),
     ..Page::EMPTY
 };
@@ -157,10 +171,11 @@ struct SetupBody {
     name: Option<String>,
 }
 
-/// Checks the email address and the name, and reports all errors together.
-fn wanted(email: &str, password: SecretString, name: Option<&str>) -> Result<Wanted> {
+/// Checks the email address, the length of the password and the name, and reports all errors together.
+fn wanted(app: &App, email: &str, password: SecretString, name: Option<&str>) -> Result<Wanted> {
     let mut rules = Rules::new();
     let email = rules.check("/email", Email::parse(email));
+    rules.check("/password", passwords::check_form(app, &password));
     let name = rules.check("/name", name.map(check_name).transpose());
     rules.all(email.zip(name).map(|(email, name)| Wanted { email, password, name }))
 }
@@ -170,7 +185,7 @@ async fn sign_up(
     caller: Caller,
     Body(body): Body<RegisterBody>,
 ) -> Result<Accepted<Taken>> {
-    let wanted = wanted(&body.email, body.password, body.name.as_deref())?;
+    let wanted = wanted(&app, &body.email, body.password, body.name.as_deref())?;
     register(&app, &caller.actor, wanted).await?;
     Ok(Accepted(Taken::default()))
 }
@@ -180,7 +195,7 @@ async fn setup(
     caller: Caller,
     Body(body): Body<SetupBody>,
 ) -> Result<Created<UserView>> {
-    let wanted = wanted(&body.email, body.password, body.name.as_deref())?;
+    let wanted = wanted(&app, &body.email, body.password, body.name.as_deref())?;
     let user = set_up(&app, &caller.actor, &body.token, wanted).await?;
     let user = users::find(&app, user).await?.ok_or_else(Error::not_found)?;
     Ok(Created(UserView::new(&user, app.clock.now())))

@@ -23,7 +23,7 @@ use palisade_crypto::opaque;
 use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, args};
 
-use crate::app::{Actor, App, Change, Hold};
+use crate::app::{Actor, Answers, App, Change, Hold};
 use crate::credentials::{self, Ending};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
@@ -83,6 +83,10 @@ pub const MODULE: Module = Module {
         sql: Sql::Both(include_str!("../../../migrations/registration/0001_registration.sql")),
     }],
     endings: &[LINKS],
+    answers: Answers {
+        link_recipient: Some(|app, token| Box::pin(verification::recipient(app, token))),
+        ..Answers::NONE
+    },
     tables: &["setup_links", "registrations"],
     ..Module::EMPTY
 };

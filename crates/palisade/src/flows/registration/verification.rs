@@ -118,6 +118,20 @@ fn prepare(app: &App, content: Content) -> BoxFuture<'_, Result<Option<Content>>
     })
 }
 
+/// Returns the email address that received a link, as long as the link can be used.
+pub(super) async fn recipient(app: &App, token: &SecretString) -> Result<Option<String>> {
+    let Some(digest) = opaque::digest(PREFIX, token.expose()) else { return Ok(None) };
+    let row: Option<(String,)> = app
+        .db
+        .maybe(
+            "select email from registrations
+             where digest = $1 and used_at is null and expires_at > $2",
+            args![digest, app.clock.now()],
+        )
+        .await?;
+    Ok(row.map(|(email,)| email))
+}
+
 /// A registration whose link was presented.
 struct Waiting {
     id: Uuid,

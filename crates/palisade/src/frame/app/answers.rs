@@ -5,8 +5,9 @@
 //! such functions, as listed in the owners' `MODULE`.
 
 use futures_util::future::BoxFuture;
+use palisade_crypto::secret::SecretString;
 
-use super::Change;
+use super::{App, Change};
 use crate::error::Result;
 use crate::id::UserId;
 
@@ -17,11 +18,13 @@ pub struct Answers {
     pub rights: Option<Rights>,
     /// Whether an email address is reserved for a former owner. While it is reserved, no new account can get it.
     pub email_is_reserved: Option<EmailIsReserved>,
+    /// Who received an emailed link, by its token.
+    pub link_recipient: Option<LinkRecipient>,
 }
 
 impl Answers {
     /// The value for a slice that answers no questions.
-    pub const NONE: Self = Self { rights: None, email_is_reserved: None };
+    pub const NONE: Self = Self { rights: None, email_is_reserved: None, link_recipient: None };
 }
 
 /// Rights that a slice gives in addition to permissions.
@@ -37,3 +40,7 @@ pub struct Rights {
 
 /// Returns whether the email address with this key may still be restored to a former owner.
 pub type EmailIsReserved = for<'a> fn(&'a mut Change, &'a str) -> BoxFuture<'a, Result<bool>>;
+
+/// Returns the email address that received the link with this token, as long as the link can be used.
+pub type LinkRecipient =
+    for<'a> fn(&'a App, &'a SecretString) -> BoxFuture<'a, Result<Option<String>>>;

@@ -147,6 +147,7 @@ impl IntoResponse for Elsewhere {
 /// section 7.1).
 #[derive(Clone, Debug)]
 pub struct Html {
+    status: StatusCode,
     text: String,
     policy: String,
 }
@@ -158,7 +159,14 @@ impl Html {
         let mut bytes = [0u8; 16];
         random.fill(&mut bytes);
         let nonce = URL_SAFE_NO_PAD.encode(bytes);
-        Self { text: write(&nonce), policy: format!("{PAGE_POLICY}; script-src 'nonce-{nonce}'") }
+        let policy = format!("{PAGE_POLICY}; script-src 'nonce-{nonce}'");
+        Self { status: StatusCode::OK, text: write(&nonce), policy }
+    }
+
+    /// Returns the page with the status 410: what it was for is no longer possible.
+    #[must_use]
+    pub fn gone(self) -> Self {
+        Self { status: StatusCode::GONE, ..self }
     }
 }
 
@@ -168,7 +176,7 @@ struct PagePolicy(String);
 
 impl IntoResponse for Html {
     fn into_response(self) -> Response {
-        let mut response = axum::response::Html(self.text).into_response();
+        let mut response = (self.status, axum::response::Html(self.text)).into_response();
         response.extensions_mut().insert(PagePolicy(self.policy));
         response
     }

@@ -118,6 +118,9 @@ fn operation(about: &About<'_>, route: &Route, known: &Description) -> Value {
         operation.insert("description".to_owned(), json!(text.join("\n\n")));
     }
     operation.insert("security".to_owned(), security(about, route));
+    if route.destructive {
+        operation.insert("x-destructive".to_owned(), json!(true));
+    }
     let parameters = parameters(route, known);
     if !parameters.is_empty() {
         operation.insert("parameters".to_owned(), json!(parameters));

@@ -35,6 +35,8 @@ pub struct Route {
     pub access: Access,
     /// What it does: one sentence, and optionally more after an empty line.
     pub summary: &'static str,
+    /// Whether it removes or ends something that it can't bring back, so that a page asks before calling it.
+    pub destructive: bool,
     /// Refusals that its line and its handler's signature don't show.
     pub refusals: Vec<(Kind, &'static str)>,
     describe: fn(&mut Description),
@@ -140,6 +142,7 @@ impl Routes {
         let mount: Mount = Box::new(move || on(filter, Gated { access: Arc::new(gate), handler }));
         let describe = H::describe;
         self.routes.push(Route {
+            destructive: method == Method::DELETE,
             method,
             path,
             access,
@@ -156,6 +159,16 @@ impl Routes {
     pub fn summary(mut self, text: &'static str) -> Self {
         if let Some(route) = self.routes.last_mut() {
             route.summary = text;
+        }
+        self
+    }
+
+    /// Marks the route that was just added: it ends or replaces something that it can't bring back. A `DELETE` route
+    /// always does. The page `/docs` asks for a confirmation before calling it.
+    #[must_use]
+    pub fn destructive(mut self) -> Self {
+        if let Some(route) = self.routes.last_mut() {
+            route.destructive = true;
         }
         self
     }

@@ -750,6 +750,7 @@ mod shown {
             assert_eq!(effective(&loaded, key).value, written, "{key}");
         }
         assert_eq!(effective(&loaded("", &[], &[]), "mail.from").value, "(not set)");
+        assert_eq!(value::Value::show(&0_u64), "0B");
     }
 }
 
