@@ -291,7 +291,7 @@ fn bad_parameter(error: &(dyn std::error::Error + 'static)) -> Error {
         return malformed("The query can't be read.");
     };
     let problem = explain(&error.inner().to_string(), "query parameter");
-    let last = error.path().iter().last().map(ToString::to_string);
+    let last = error.path().iter().next_back().map(ToString::to_string);
     let name = problem.name.or(last).unwrap_or_default();
     Error::bad_field(&name, problem.code, problem.detail)
 }
