@@ -59,8 +59,13 @@ class Authenticator:
     def remove(self):
         self.devtools.send("WebAuthn.removeVirtualAuthenticator", {"authenticatorId": self.id})
 
+    def ids(self):
+        """The ids of its passkeys, as pages see them."""
+        found = self.devtools.send("WebAuthn.getCredentials", {"authenticatorId": self.id})["credentials"]
+        return [one["credentialId"].replace("+", "-").replace("/", "_").rstrip("=") for one in found]
+
     def count(self):
-        return len(self.devtools.send("WebAuthn.getCredentials", {"authenticatorId": self.id})["credentials"])
+        return len(self.ids())
 
 
 pytestmark = pytest.mark.settings(**SETTINGS)
@@ -232,6 +237,65 @@ def test_a_passkey_is_added_and_signs_in_alone_and_after_the_password(page):
     sign_out(page)
     give_password(page)
     is_in(page)
+
+
+# Notes what the browser is told of passkeys, and passes it on. `strange` changes the id of the next passkey that signs.
+SIGNALS = """
+window.__signals = [];
+const signal = PublicKeyCredential.signalUnknownCredential.bind(PublicKeyCredential);
+PublicKeyCredential.signalUnknownCredential = (options) => { window.__signals.push(options); return signal(options); };
+const toJSON = PublicKeyCredential.prototype.toJSON;
+PublicKeyCredential.prototype.toJSON = function () {
+  const json = toJSON.call(this);
+  return window.strange ? { ...json, id: window.strange, rawId: window.strange } : json;
+};
+"""
+UNTOLD = "delete PublicKeyCredential.signalUnknownCredential;"
+UNKNOWN = "This passkey is not registered, or was removed."
+
+
+@pytest.mark.parametrize("script", [NO_OFFERS + SIGNALS, NO_OFFERS + UNTOLD], ids=["told", "untold"])
+def test_a_browser_is_told_that_a_passkey_was_removed(page, request):
+    authenticator = Authenticator(page)
+    give_password(page)
+    is_in(page)
+    add_passkey(page)
+    [own] = authenticator.ids()
+    page.get_by_role("button", name="Remove Blue key").click()
+    press(page, "Yes", "#sure")
+    page.get_by_text("The passkey was removed.").wait_for()
+    sign_out(page)
+    assert authenticator.ids() == [own], "the device doesn't know yet"
+    press(page, "Sign in with a passkey")
+    page.get_by_text(UNKNOWN).wait_for()
+    if "untold" in request.node.name:
+        assert authenticator.ids() == [own]
+    else:
+        assert page.evaluate("window.__signals") == [{"rpId": "localhost", "credentialId": own}]
+        assert authenticator.ids() == []
+    # The page goes on.
+    give_password(page)
+    is_in(page)
+
+
+@pytest.mark.parametrize("script", [NO_OFFERS + SIGNALS], ids=["told"])
+def test_a_dialog_stays_open_for_another_proof_than_an_unknown_passkey(page):
+    authenticator = Authenticator(page)
+    give_password(page)
+    is_in(page)
+    add_passkey(page)
+    [own] = authenticator.ids()
+    sign_out(page)
+    strange = "c3RyYW5nZXI6IGEgcGFzc2tleSBvZiBub2JvZHk"
+    give_password(page)
+    page.evaluate("(id) => { window.strange = id; }", strange)
+    press(page, "Use a passkey", "dialog")
+    page.get_by_role("dialog").get_by_text(UNKNOWN).wait_for()
+    assert page.evaluate("window.__signals") == [{"rpId": "localhost", "credentialId": strange}]
+    page.evaluate("window.strange = null")
+    press(page, "Use a passkey", "dialog")
+    is_in(page)
+    assert len(page.evaluate("window.__signals")) == 1 and authenticator.ids() == [own]
 
 
 @pytest.mark.parametrize("script", [""], ids=["offers"])
