@@ -178,3 +178,52 @@ fn the_watchdog_gets_a_sign_of_life_only_while_the_server_responds() {
     assert_eq!(manager.told_by(Duration::from_secs(1)), None);
     server.stop(SOON);
 }
+
+#[test]
+fn a_service_manager_is_asked_for_more_time_while_the_start_takes_long() {
+    let cluster = Cluster::start();
+    let url = cluster.create_database("palisade_slow", "template0");
+    let place = Place::new();
+    let manager = Manager::new(&place);
+    let migrated = place.command(&["migrate", "up"]).env("PALISADE_DATABASE__URL", &url).output();
+    assert!(migrated.unwrap().status.success());
+    let mut command = place.command(&["serve"]);
+    command.env("NOTIFY_SOCKET", place.path().join("notify"));
+    command.env("PALISADE_DATABASE__URL", &url);
+    command.env("PALISADE_DATABASE__STATEMENT_TIMEOUT", "60s");
+    now(async {
+        // Another program changes the schema, and the start waits for it.
+        let statement_timeout = Duration::from_secs(60);
+        let db = Db::open(Options { statement_timeout, ..options(&url) }).await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        tx.run("lock table schema_migrations in access exclusive mode", args![]).await.unwrap();
+        let starting = std::thread::spawn(move || {
+            let server = Server::run(&place, &mut command);
+            (place, server)
+        });
+        let told = manager.told_by(Duration::from_secs(20));
+        assert_eq!(told.as_deref(), Some("EXTEND_TIMEOUT_USEC=60000000"));
+        drop(tx);
+        db.close().await;
+        let (_place, mut server) = starting.join().unwrap();
+        while manager.told() != "READY=1" {}
+        server.stop(SOON);
+    });
+}
+
+#[test]
+fn load_balancers_that_probe_the_front_page_get_a_success() {
+    let place = Place::new();
+    for (reference, status) in [("true", "307"), ("false", "200")] {
+        let mut command = place.command(&["serve"]);
+        let mut server = Server::run(&place, command.env("PALISADE_REFERENCE__ENABLED", reference));
+        for (probe, status) in [("GET /", status), ("HEAD /", status), ("OPTIONS /", "204")] {
+            let mut stream = TcpStream::connect(&server.address).unwrap();
+            write!(stream, "{probe} HTTP/1.0\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.0 {status} ")), "{probe}: {answer}");
+        }
+        server.stop(SOON);
+    }
+}

@@ -347,7 +347,9 @@ fn parse(text: &str) -> (u16, HeaderMap, Value) {
         let (name, value) = line.split_once(": ").unwrap();
         headers.append(name.parse::<axum::http::HeaderName>().unwrap(), value.parse().unwrap());
     }
-    let length = headers["content-length"].to_str().unwrap().parse::<usize>().unwrap();
+    // A 204 has no body and no length.
+    let length = headers.get("content-length").map_or("0", |length| length.to_str().unwrap());
+    let length: usize = length.parse().unwrap();
     (status, headers, serde_json::from_str(body.get(..length).unwrap_or(body)).unwrap_or_default())
 }
 
@@ -592,7 +594,7 @@ async fn a_request_names_one_host() {
     ] {
         let head = format!("{line}\r\n{hosts}Connection: close\r\n\r\n");
         let (status, ..) = parse(&server.raw(head.as_bytes()).await);
-        assert!(matches!(status, 200 | 404), "{line} {hosts}: {status}");
+        assert!(matches!(status, 200 | 204), "{line} {hosts}: {status}");
     }
     server.stop().await;
 }

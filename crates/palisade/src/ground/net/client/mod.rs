@@ -119,8 +119,8 @@ pub fn client_ip(
 /// `proto` of `Forwarded`, and in the header of the PROXY protocol. A proxy that itself connects over TLS may state
 /// nothing. If it states another scheme, that counts, because the client may not have used TLS.
 ///
-/// The proxy that sent a header of the PROXY protocol states the scheme, not the client that it named. A client that
-/// claims `https` itself, through a proxy that only forwards bytes, misleads nobody but itself.
+/// Behind a header of the PROXY protocol, the statements of the proxy that sent it count, whether or not the client that
+/// it named is trusted. If that proxy only forwards bytes, the client can claim `https` itself, without any advantage.
 #[must_use]
 pub fn scheme(connection: &Connection, headers: &HeaderMap, trusted: &TrustedProxies) -> Scheme {
     let sender = connection.proxy.map_or(connection.peer.ip(), |proxy| proxy.ip);

@@ -314,19 +314,10 @@ impl Front {
         // SECURITY: a header is never looked for in what another peer sends
         // (test: a_header_from_anyone_else_is_no_header).
         if self.limits.proxy_protocol.as_ref().is_some_and(|proxies| proxies(ends.peer.ip())) {
-            let header = match self.header(&mut stream).await {
-                Some(Ok(Beginning::Header(header))) => header,
-                Some(Ok(Beginning::Other(seen))) => {
-                    self.note_missing_header(ends, "it is missing");
-                    return self.refuse(stream, ends, &service, seen).await;
-                }
-                Some(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                    return self.note_missing_header(ends, "it is invalid");
-                }
-                Some(Err(error)) => {
-                    return tracing::debug!(%error, peer = %ends.peer, "a PROXY header was cut off");
-                }
-                None => return,
+            let Some(header) = self.header(&mut stream, ends).await else { return };
+            let header = match header {
+                Beginning::Header(header) => header,
+                Beginning::Other(seen) => return self.refuse(stream, ends, &service, seen).await,
             };
             ends.proxy = Some(Proxy {
                 ip: ends.peer.ip(),
@@ -346,14 +337,24 @@ impl Front {
         drop(seat);
     }
 
-    /// Reads the header of the PROXY protocol. Returns `None` if that takes too long or the server stops.
-    async fn header(&self, stream: &mut TcpStream) -> Option<io::Result<Beginning>> {
+    /// Reads the header of the PROXY protocol. Returns `None` if it is invalid or takes too long, or if the server stops.
+    async fn header(&self, stream: &mut TcpStream, ends: Ends) -> Option<Beginning> {
         let mut stopped = self.stopped.clone();
-        tokio::select! {
+        let read = tokio::select! {
             biased;
-            _ = stopped.wait_for(|stopped| *stopped) => None,
-            read = tokio::time::timeout(self.limits.tls_handshake_timeout, proxy::read(stream)) => read.ok(),
+            _ = stopped.wait_for(|stopped| *stopped) => return None,
+            read = tokio::time::timeout(self.limits.tls_handshake_timeout, proxy::read(stream)) => read.ok()?,
+        };
+        match &read {
+            Ok(Beginning::Header(_)) => {}
+            Ok(Beginning::Other(_)) => self.note_missing_header(ends, "it is missing"),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                self.note_missing_header(ends, "it is invalid");
+            }
+            // A proxy may open a connection only to check that it can.
+            Err(error) => tracing::debug!(%error, peer = %ends.peer, "a PROXY header was cut off"),
         }
+        read.ok()
     }
 
     fn note_missing_header(&self, ends: Ends, problem: &str) {

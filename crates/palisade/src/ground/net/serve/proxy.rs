@@ -180,7 +180,6 @@ fn client(ip: IpAddr, port: u16) -> SocketAddr {
 
 /// Returns whether the client used TLS, if one of the values (type, length, value) states it. Returns `None` if a value
 /// is cut off or states it a second time.
-#[expect(clippy::option_option, reason = "what is invalid differs from what isn't stated")]
 fn tls_status(mut values: &[u8]) -> Option<Option<bool>> {
     let mut status = None;
     while let [kind, high, low, rest @ ..] = values {
