@@ -174,7 +174,13 @@ impl From<sqlx::Error> for DbError {
             _ => false,
         };
         let error = match cause {
-            sqlx::Error::Database(reported) => error.caused_by(Reported::new(reported.as_ref())),
+            sqlx::Error::Database(reported) => match reported.code().as_deref() {
+                Some(postgres::OUTSIDE | postgres::NO_SCRAM) => error,
+                Some(postgres::UNREACHABLE) => {
+                    error.caused_by(std::io::Error::other(reported.message().to_owned()))
+                }
+                _ => error.caused_by(Reported::new(reported.as_ref())),
+            },
             // What the driver says about these repeats what they say themselves.
             sqlx::Error::Io(cause) => error.caused_by(cause),
             sqlx::Error::Tls(cause) | sqlx::Error::Configuration(cause) => {
@@ -262,6 +268,7 @@ fn postgres_error(state: &str) -> DbError {
     match state {
         INSUFFICIENT_PRIVILEGE => DbError::new(kind, "the database role lacks a privilege"),
         postgres::OUTSIDE => postgres::outside(),
+        postgres::UNREACHABLE => of_kind(DbErrorKind::Unavailable),
         postgres::NO_SCRAM => DbError::wrong(
             "the database server authenticates without SCRAM, so it is not reached without TLS: set a password with \
              password_encryption = scram-sha-256 and require scram-sha-256 in pg_hba.conf",

@@ -1,6 +1,8 @@
 //! `palisade serve`.
 
+use std::fs::DirBuilder;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -158,7 +160,14 @@ fn lock(settings: &Settings) -> Result<Option<ServerLock>, Failure> {
         return Ok(None);
     };
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    match ServerLock::acquire(directory.unwrap_or(Path::new("."))) {
+    let directory = directory.unwrap_or(Path::new("."));
+    // The database would create it, but is opened later.
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| {
+        let detail =
+            format!("the directory {} of the database can't be created", directory.display());
+        Failure::failed(detail).because(error)
+    })?;
+    match ServerLock::acquire(directory) {
         Ok(lock) => Ok(Some(lock)),
         Err(ServerLockError::Held { directory, process }) => {
             let who = process.map_or("another process".to_owned(), |id| format!("process {id}"));

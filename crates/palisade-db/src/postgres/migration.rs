@@ -81,10 +81,9 @@ impl Postgres {
     /// Selects the schema, and creates it if it doesn't exist. (Even with `if not exists`, `create schema` requires the
     /// privilege to create one.)
     async fn create_schema(&self, connection: &mut PgConnection) -> Result<(), DbError> {
-        sqlx::query("select set_config('search_path', $1, false)")
-            .bind(self.place.search_path())
-            .execute(&mut *connection)
-            .await?;
+        // Without the notice that the table of migrations exists already, which the driver would log at every step.
+        let prepare = "select set_config('search_path', $1, false), set_config('client_min_messages', 'warning', false)";
+        sqlx::query(prepare).bind(self.place.search_path()).execute(&mut *connection).await?;
         let exists: bool = sqlx::query_scalar(
             "select exists (select from pg_catalog.pg_namespace where nspname = $1)",
         )

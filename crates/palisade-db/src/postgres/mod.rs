@@ -11,7 +11,7 @@ mod url;
 
 pub(crate) use fresh::{is_of_the_connection, is_outdated};
 pub use place::check_schema;
-pub(crate) use relay::{NO_SCRAM, OUTSIDE};
+pub(crate) use relay::{NO_SCRAM, OUTSIDE, UNREACHABLE};
 pub(crate) use url::{check_url, outside};
 
 use std::sync::Arc;
@@ -44,7 +44,7 @@ use relay::Relay;
 /// How long to wait for a connection. Less than one second, so that an outage is reported within one second.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(800);
 
-/// How long the first connection may take. Startup can wait, and its error should report the actual cause.
+/// How long each step of the first connection may take. Startup can wait, and its error should report the actual cause.
 const FIRST_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A pooled connection that has been idle for longer than this is tested before use.
@@ -72,9 +72,10 @@ impl Postgres {
         let networks = &options.plaintext_networks;
         let (connect, relay) = Relay::start(url::target(url, networks)?, networks).await?;
         let migrating = Migrating::through(options.migrate_url.as_deref(), networks).await?;
-        let mut probe = connect_first(&connect).await?;
+        let mut probe = in_time(async { Ok(connect.connect().await?) }).await?;
         pooler::refuse_shared_servers(&mut probe, &connect).await?;
-        let place = Arc::new(Place::find(&mut probe, options.schema.as_deref()).await?);
+        let place = in_time(Place::find(&mut probe, options.schema.as_deref())).await?;
+        let place = Arc::new(place);
         probe.close().await?;
         let losses = Losses::new();
         let seen = losses.clone();
@@ -278,10 +279,10 @@ fn begin(place: &Place, locks: &[Lock]) -> String {
     sql
 }
 
-/// Connects for the first time, and waits for longer than later connections do.
-async fn connect_first(connect: &PgConnectOptions) -> Result<PgConnection, DbError> {
-    let connected = timeout(FIRST_CONNECT_TIMEOUT, connect.connect()).await;
-    Ok(connected.map_err(|_| DbError::unavailable("the database server does not answer"))??)
+/// Waits for a step of the first connection.
+async fn in_time<T>(step: impl Future<Output = Result<T, DbError>>) -> Result<T, DbError> {
+    let done = timeout(FIRST_CONNECT_TIMEOUT, step).await;
+    done.map_err(|_| DbError::unavailable("the database server does not answer"))?
 }
 
 /// Sets what every statement of a connection depends on, whatever the database or the role has as a default. Statements

@@ -45,7 +45,7 @@ impl Place {
             Some(asked) => check_schema(asked).map(|()| asked.to_owned())?,
             None => first_schema(&row)?,
         };
-        warn_if_shared(connection, &schema).await?;
+        check_privileges(connection, &schema).await?;
         Ok(Self { salt: salt(&schema), schema })
     }
 
@@ -106,17 +106,24 @@ fn first_schema(row: &PgRow) -> Result<String, DbError> {
     }
 }
 
-/// Warns if every role may create objects in the schema, as in `public` before PostgreSQL 15: such a role can have this
-/// one run its functions.
-async fn warn_if_shared(connection: &mut PgConnection, schema: &str) -> Result<(), DbError> {
-    let shared: Option<bool> = sqlx::query_scalar(
-        "select has_schema_privilege('public', oid, 'create') from pg_catalog.pg_namespace where nspname = $1",
+/// Refuses a schema that exists and that the role may not use: its tables would seem to be missing. Warns if every role
+/// may create objects in it, as in `public` before PostgreSQL 15: such a role can have this one run its functions.
+async fn check_privileges(connection: &mut PgConnection, schema: &str) -> Result<(), DbError> {
+    let found: Option<(bool, bool)> = sqlx::query_as(
+        "select has_schema_privilege(oid, 'usage'), has_schema_privilege('public', oid, 'create')
+         from pg_catalog.pg_namespace where nspname = $1",
     )
-    .persistent(false)
     .bind(schema)
     .fetch_optional(connection)
     .await?;
-    if shared == Some(true) {
+    let Some((is_usable, is_shared)) = found else { return Ok(()) };
+    if !is_usable {
+        return Err(DbError::wrong(format!(
+            "the database role may not use the schema {schema}: as the schema's owner, run grant usage on schema \
+             \"{schema}\" to ROLE"
+        )));
+    }
+    if is_shared {
         tracing::warn!(
             schema,
             "every role of the database may create objects in the schema; take this privilege away: revoke create on \

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy};
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::task::AbortHandle;
@@ -27,6 +27,7 @@ use crate::DbError;
 /// The codes with which the relay itself refuses a connection. PostgreSQL has none that begin with `PL`.
 pub(crate) const OUTSIDE: &str = "PLNET";
 pub(crate) const NO_SCRAM: &str = "PLSCR";
+pub(crate) const UNREACHABLE: &str = "PLOFF";
 
 /// How long the connection to the server may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -95,10 +96,11 @@ impl Drop for Relay {
 
 impl Server {
     async fn relay(&self, mut client: TcpStream) -> io::Result<()> {
-        let server = timeout(CONNECT, self.connect()).await??;
-        let Some(server) = server else {
-            client.write_all(&refusal(OUTSIDE)).await?;
-            return client.shutdown().await;
+        let connected = timeout(CONNECT, self.connect()).await.map_err(io::Error::from);
+        let server = match connected.flatten() {
+            Ok(Some(server)) => server,
+            Ok(None) => return refuse(&mut client, OUTSIDE, "").await,
+            Err(cause) => return refuse(&mut client, UNREACHABLE, &cause.to_string()).await,
         };
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
@@ -110,8 +112,7 @@ impl Server {
             while !login.is_done() {
                 let message = read_message(&mut from_server).await?;
                 if !login.allows(&message) {
-                    to_client.write_all(&refusal(NO_SCRAM)).await?;
-                    return to_client.shutdown().await;
+                    return refuse(&mut to_client, NO_SCRAM, "").await;
                 }
                 to_client.write_all(&message).await?;
             }
@@ -197,11 +198,16 @@ async fn read_message(from: &mut OwnedReadHalf) -> io::Result<Vec<u8>> {
     Ok(message)
 }
 
-/// Returns an error message as a server sends it.
-fn refusal(code: &str) -> Vec<u8> {
-    let body = format!("SFATAL\0VFATAL\0C{code}\0Mthe connection was refused\0\0");
+/// Sends an error message as a server does, and ends the connection.
+async fn refuse(
+    client: &mut (impl AsyncWrite + Unpin),
+    code: &str,
+    message: &str,
+) -> io::Result<()> {
+    let body = format!("SFATAL\0VFATAL\0C{code}\0M{message}\0\0");
     let length = u32::try_from(body.len() + 4).unwrap_or_default();
-    [b"E", &length.to_be_bytes()[..], body.as_bytes()].concat()
+    client.write_all(&[b"E", &length.to_be_bytes()[..], body.as_bytes()].concat()).await?;
+    client.shutdown().await
 }
 
 #[cfg(test)]

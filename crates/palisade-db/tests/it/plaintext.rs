@@ -48,6 +48,10 @@ async fn a_server_in_a_named_network_is_reached_without_tls() {
     cluster.stop();
     let gone = db.one::<(i64,)>("select n from numbers", args![]).await.unwrap_err();
     assert_eq!(gone.kind(), DbErrorKind::Unavailable, "{gone:?}");
+    let gone = Db::open(in_network(&cluster, "app", HOST, "127.0.0.0/8")).await.err().unwrap();
+    assert_eq!(gone.kind(), DbErrorKind::Unavailable, "{gone:?}");
+    let cause = std::error::Error::source(&gone).unwrap().to_string();
+    assert!(cause.contains("refused"), "{cause}");
     cluster.start_again();
     while db.begin().await.is_err() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;

@@ -17,7 +17,7 @@ const GRANTS: [&str; 6] = [
     "create schema app authorization owner",
     "grant usage on schema app to app",
     "alter default privileges for role owner in schema app grant select, insert, update, delete on tables to app",
-    "alter default privileges for role owner in schema app grant usage on sequences to app",
+    "alter default privileges for role owner in schema app grant usage, update on sequences to app",
 ];
 
 const LATER: Migration = Migration {
@@ -79,6 +79,8 @@ async fn a_role_that_may_not_change_tables_serves_and_migrates_through_another()
     let mut tx = alone.begin().await.unwrap();
     tx.run("insert into serial default values", args![]).await.unwrap();
     tx.run("delete from serial", args![]).await.unwrap();
+    let advance = "select setval(pg_get_serial_sequence('serial', 'id'), 10)";
+    assert_eq!(tx.one::<(i64,)>(advance, args![]).await.unwrap(), (10,));
     tx.commit().await.unwrap();
     assert!(alone.takes_writes().await.unwrap());
 }
@@ -90,8 +92,14 @@ async fn a_schema_that_the_role_may_not_create_is_an_error_with_the_fix() {
     let refused = db.migrate(NUMBERS, NOON).await.unwrap_err();
     assert!(refused.to_string().contains("database.migrate_url"), "{refused}");
     set(&cluster, "grant create on database postgres to owner").await;
-    let db = Db::open(Options { schema: Some("other".into()), ..with_owner }).await.unwrap();
+    let other = Options { schema: Some("other".into()), ..with_owner };
+    let db = Db::open(other.clone()).await.unwrap();
     assert_eq!(db.migrate(NUMBERS, NOON).await.unwrap().len(), 2);
+    let refused = Db::open(other.clone()).await.err().unwrap().to_string();
+    assert!(refused.contains("grant usage on schema \"other\""), "{refused}");
+    set(&cluster, "grant usage on schema \"other\" to app").await;
+    set(&cluster, "grant select on other.schema_migrations to app").await;
+    assert!(Db::open(other).await.unwrap().pending(NUMBERS).await.unwrap().is_empty());
 }
 
 #[tokio::test]

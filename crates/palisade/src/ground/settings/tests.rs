@@ -147,6 +147,10 @@ mod defaults {
             let domain = "rp_id = \"example.com\"";
             assert!(written.contains(domain));
             let written = if production { written } else { written.replace(domain, "") };
+            // Schemas and roles are of PostgreSQL.
+            let file = "url = \"sqlite:./palisade-data/palisade.db\"";
+            assert!(written.contains(file));
+            let written = written.replace(file, "url = \"postgres://localhost/app\"");
             loaded(&written, &[], &[]);
         }
     }
