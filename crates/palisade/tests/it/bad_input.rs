@@ -274,6 +274,11 @@ async fn queries(on: On) {
             assert_eq!(place(&answer).1, name, "{path}?{query}: {}", answer.raw);
         }
     }
+    audit_queries(&ann).await;
+    app.stop().await;
+}
+
+async fn audit_queries(ann: &Client<'_>) {
     for query in [
         "actor=x",
         "target=1",
@@ -298,7 +303,6 @@ async fn queries(on: On) {
         let answer = ann.get(&format!("/api/v1/audit?{query}")).await;
         assert_eq!(answer.status, StatusCode::OK, "{query}: {}", answer.raw);
     }
-    app.stop().await;
 }
 
 async fn headers(on: On) {
