@@ -90,7 +90,7 @@ impl Manager {
     }
 
     fn told(&self) -> String {
-        self.told_by(SOON).expect("nothing was told")
+        self.told_by(SOON).unwrap_or_else(|| panic!("nothing was told"))
     }
 
     fn told_by(&self, within: Duration) -> Option<String> {

@@ -126,7 +126,7 @@ async fn load_balancers_probe_by_any_method() {
             let call = Call::new(method, path);
             through_proxy(
                 &app,
-                marked.iter().fold(call, |call, m| call.header("x-forwarded-proto", *m)),
+                marked.iter().fold(call, |call, m| call.header("x-forwarded-proto", m)),
             )
         };
         for path in ["/", "*", "/livez", "/readyz", "/readyz?from=haproxy"] {
