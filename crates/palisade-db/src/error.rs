@@ -125,7 +125,7 @@ impl DbError {
 
     /// Returns whether PostgreSQL refused the operation because the role lacks a privilege.
     pub(crate) fn lacks_privilege(&self) -> bool {
-        self.reported().is_some_and(|reported| reported.code == INSUFFICIENT_PRIVILEGE)
+        self.reported().is_some_and(|reported| reported.state == INSUFFICIENT_PRIVILEGE)
     }
 
     fn reported(&self) -> Option<&Reported> {
@@ -201,7 +201,7 @@ struct Reported {
     by: &'static str,
     message: String,
     hint: Option<String>,
-    code: String,
+    state: String,
 }
 
 impl Reported {
@@ -211,15 +211,15 @@ impl Reported {
             by: if of_postgres.is_some() { "PostgreSQL" } else { "SQLite" },
             message: reported.message().to_owned(),
             hint: of_postgres.and_then(PgDatabaseError::hint).map(str::to_owned),
-            code: reported.code().unwrap_or_default().into_owned(),
+            state: reported.code().unwrap_or_default().into_owned(),
         }
     }
 }
 
 impl fmt::Display for Reported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { by, message, hint, code } = self;
-        write!(f, "{by} reports: {message} (code {code})")?;
+        let Self { by, message, hint, state } = self;
+        write!(f, "{by} reports: {message} (code {state})")?;
         match hint {
             Some(hint) => write!(f, "; its hint: {hint}"),
             None => Ok(()),

@@ -74,8 +74,8 @@ impl Postgres {
         let migrating = Migrating::through(options.migrate_url.as_deref(), networks).await?;
         let mut probe = in_time(async { Ok(connect.connect().await?) }).await?;
         pooler::refuse_shared_servers(&mut probe, &connect).await?;
-        let place = in_time(Place::find(&mut probe, options.schema.as_deref())).await?;
-        let place = Arc::new(place);
+        let place = in_time(Place::find(&mut probe, options.schema.as_deref())).await;
+        let place = Arc::new(place.map_err(pooler::explain)?);
         probe.close().await?;
         let losses = Losses::new();
         let seen = losses.clone();

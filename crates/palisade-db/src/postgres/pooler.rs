@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _};
 use tokio::time::timeout;
 
-use crate::DbError;
+use crate::{DbError, DbErrorKind};
 
 /// How often both connections are compared. A pooler may return a client to the same server connection by chance.
 const ROUNDS: usize = 3;
@@ -35,26 +35,43 @@ pub(super) async fn refuse_shared_servers(
     // Not awaited: it may be waiting for a server connection.
     tokio::spawn(second.close_hard());
     match compared {
-        Ok(Ok(true)) => Err(DbError::wrong(
-            "the database URL leads to a connection pooler in transaction or statement mode, in which the state of a \
-             connection is lost: use the pooler in session mode (pgbouncer: pool_mode = session), or the URL of the \
-             database server itself",
-        )),
+        Ok(Ok(true)) => Err(keeps_no_session()),
         Ok(Err(error)) => Err(error),
         Ok(Ok(false)) | Err(_) => Ok(()),
     }
 }
 
+/// Returns the error for such a pooler.
+fn keeps_no_session() -> DbError {
+    DbError::wrong(
+        "the database URL leads to a connection pooler in transaction or statement mode, in which the state of a \
+         connection is lost: use the pooler in session mode (pgbouncer: pool_mode = session), or the URL of the \
+         database server itself",
+    )
+}
+
+/// Replaces the error of a new connection whose prepared statement doesn't exist: only such a pooler causes it.
+pub(super) fn explain(error: DbError) -> DbError {
+    match error.kind() {
+        DbErrorKind::BrokenOff => keeps_no_session().caused_by(error),
+        _ => error,
+    }
+}
+
+/// Asks each connection twice in a row: a pooler may reuse the server connection that it used last, or the one that it
+/// hasn't used for longest.
 async fn are_shared(first: &mut PgConnection, second: &mut PgConnection) -> Result<bool, DbError> {
     let mine = server(first).await?;
     let mut others = None;
     for _ in 0..ROUNDS {
-        let other = server(second).await?;
-        if other == mine || server(first).await? != mine {
+        if server(first).await? != mine {
             return Ok(true);
         }
-        if others.get_or_insert_with(|| other.clone()) != &other {
-            return Ok(true);
+        for _ in 0..2 {
+            let other = server(second).await?;
+            if other == mine || others.get_or_insert_with(|| other.clone()) != &other {
+                return Ok(true);
+            }
         }
     }
     Ok(false)
