@@ -158,7 +158,9 @@ def test_wrong_usage_is_told_from_failure(tmp_path):
     for words, code in [
         (["--config", "made.toml", "init", "--production"], 0),
         (["--config", "made.toml", "init"], 1),
-        (["--config", "made.toml", "config", "check"], 0),
+        # The example that stands for the public URL has to be replaced.
+        (["--config", "made.toml", "config", "check"], 2),
+        (["--config", "made.toml", "--set", "server.public_url=https://mine.test", "config", "check"], 0),
         (["--config", "missing.toml", "config", "check"], 2),
     ]:
         done = subprocess.run(
@@ -184,8 +186,16 @@ def test_production_refuses_what_is_unsafe_and_names_setting_and_fix(tmp_path):
     run = lambda *words: subprocess.run(
         [BINARY, *words], cwd=tmp_path, env=bare, check=True, capture_output=True, text=True
     )
-    run("init", "--production")
-    run("config", "check")
+    made = run("init", "--production").stdout
+    steps = re.findall(r"(?m)^\d\. .*: palisade (.+)$", made)
+    assert steps == ["config check", "migrate up", "serve", "setup-link"], made
+    assert "PALISADE_SERVER__ENVIRONMENT=production" in (tmp_path / ".env.example").read_text()
+    # The first step is to replace the example.
+    message = refusal(tmp_path, {}, "config", "check")
+    assert "https://app.example.com is an example" in message and "no mail server" in message
+    config = tmp_path / "palisade.toml"
+    config.write_text(config.read_text().replace("https://app.example.com", "https://app.mine.test"))
+    assert "warning: mail.smtp_url" in run("config", "check").stdout
     # The schema is the operator's to change there.
     assert "migrate up" in refusal(tmp_path, {})
     run("migrate", "up")
@@ -216,9 +226,9 @@ def test_production_refuses_what_is_unsafe_and_names_setting_and_fix(tmp_path):
         # The same before anything is started.
         message = refusal(tmp_path, named, "config", "check")
         assert key in message and fix in message, (settings, message)
-    config = (tmp_path / "palisade.toml").read_text()
-    without = re.sub("(?m)^trusted_proxies", "# trusted_proxies", config)
-    assert without != config
+    text = config.read_text()
+    without = re.sub("(?m)^trusted_proxies", "# trusted_proxies", text)
+    assert without != text
     (tmp_path / "without.toml").write_text(without)
     message = refusal(tmp_path, {}, "--config", "without.toml", "serve")
     assert "server.trusted_proxies" in message and "Set server.tls.certificate" in message, message
@@ -234,7 +244,7 @@ def test_production_refuses_what_is_unsafe_and_names_setting_and_fix(tmp_path):
          f"server.admin_listen=127.0.0.1:{ports[1]}", "--json", "serve"],
         cwd=tmp_path, env=bare, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )
-    assert "https://app.example.com" in "".join(iter(server.stdout.readline, "}\n"))
+    assert "https://app.mine.test" in "".join(iter(server.stdout.readline, "}\n"))
     with urllib.request.urlopen(f"http://127.0.0.1:{ports[1]}/readyz", timeout=5) as answer:
         assert answer.status == 200
     server.send_signal(signal.SIGTERM)

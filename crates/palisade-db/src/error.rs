@@ -81,6 +81,12 @@ impl DbError {
         )
     }
 
+    /// Replaces the sentence. The kind and the cause stay.
+    pub(crate) fn saying(mut self, detail: String) -> Self {
+        self.detail = detail.into();
+        self
+    }
+
     /// Adds the cause of the error.
     #[must_use]
     pub fn caused_by(mut self, cause: impl Error + Send + Sync + 'static) -> Self {

@@ -5,7 +5,7 @@ use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use crate::sqlite::{no_link, open_file};
+use crate::sqlite::{naming, no_link, open_file};
 
 /// The lock file inside the directory.
 const FILE: &str = "server.lock";
@@ -41,8 +41,10 @@ impl ServerLock {
         options.create(true).truncate(false).read(true).write(true);
         // SECURITY: through a link, the process id would be written over a file elsewhere (test:
         // a_lock_file_that_is_a_link_is_refused).
-        let mut file =
-            open_file(&mut options, &directory.join(FILE)).map_err(ServerLockError::Io)?;
+        let path = directory.join(FILE);
+        let failed =
+            |error| ServerLockError::Io(naming("the lock file", &path, "can't be written")(error));
+        let mut file = open_file(&mut options, &path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -51,9 +53,9 @@ impl ServerLock {
                 let process = file.read_to_string(&mut text).ok().and(text.trim().parse().ok());
                 return Err(ServerLockError::Held { directory: directory.to_owned(), process });
             }
-            Err(TryLockError::Error(cause)) => return Err(ServerLockError::Io(cause)),
+            Err(TryLockError::Error(cause)) => return Err(failed(cause)),
         }
-        write_process_id(&mut file).map_err(ServerLockError::Io)?;
+        write_process_id(&mut file).map_err(failed)?;
         Ok(Self { file })
     }
 }

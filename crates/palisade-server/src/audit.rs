@@ -11,13 +11,14 @@ use crate::cli::{AuditAction, Cli};
 use crate::failure::Failure;
 use crate::opening;
 use crate::output::Output;
+use crate::sources;
 
 pub(crate) async fn run(
     cli: &Cli,
     output: Output,
     action: AuditAction,
 ) -> Result<ExitCode, Failure> {
-    let loaded = opening::settings(cli)?;
+    let loaded = sources::settings(cli)?;
     let act = async |app: &App| match action {
         AuditAction::Verify => verify(app, output).await,
         AuditAction::Reseal => reseal(app, output).await,

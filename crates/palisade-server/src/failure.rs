@@ -36,6 +36,11 @@ impl Failure {
         Self { exit_code: WRONG_USAGE, code: "command.usage".into(), ..Self::failed(detail) }
     }
 
+    /// Creates a failure for invalid settings.
+    pub(crate) fn invalid_settings() -> Self {
+        Self { code: "settings.invalid".into(), ..Self::usage("the settings are invalid") }
+    }
+
     /// Adds the cause.
     pub(crate) fn because(mut self, cause: impl std::error::Error) -> Self {
         self.details.push(cause.to_string());
@@ -75,11 +80,7 @@ impl From<DbError> for Failure {
 
 impl From<Vec<Problem>> for Failure {
     fn from(problems: Vec<Problem>) -> Self {
-        Self {
-            exit_code: WRONG_USAGE,
-            code: "settings.invalid".into(),
-            detail: "the settings are invalid".into(),
-            details: problems.iter().map(ToString::to_string).collect(),
-        }
+        let details = problems.iter().map(ToString::to_string).collect();
+        Self { details, ..Self::invalid_settings() }
     }
 }

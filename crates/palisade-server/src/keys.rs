@@ -11,9 +11,10 @@ use crate::cli::{Cli, KeyAction, KeyPurpose};
 use crate::failure::Failure;
 use crate::opening;
 use crate::output::{Output, table};
+use crate::sources;
 
 pub(crate) async fn run(cli: &Cli, output: Output, action: KeyAction) -> Result<(), Failure> {
-    let loaded = opening::settings(cli)?;
+    let loaded = sources::settings(cli)?;
     opening::with_app(&loaded.settings, output, async |app| act(app, output, action).await).await
 }
 

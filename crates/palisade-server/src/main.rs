@@ -18,6 +18,7 @@ mod process;
 mod reference;
 mod serve;
 mod signals;
+mod sources;
 mod users;
 
 use std::process::ExitCode;

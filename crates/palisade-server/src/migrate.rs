@@ -10,6 +10,7 @@ use crate::cli::{Cli, MigrateAction};
 use crate::failure::{FAILED, Failure};
 use crate::opening;
 use crate::output::{Output, table};
+use crate::sources;
 use palisade::visible::visible;
 
 pub(crate) async fn run(
@@ -17,7 +18,7 @@ pub(crate) async fn run(
     output: Output,
     action: MigrateAction,
 ) -> Result<ExitCode, Failure> {
-    let loaded = opening::settings(cli)?;
+    let loaded = sources::settings(cli)?;
     let (builder, db) = opening::database(&loaded.settings).await?;
     let migrations = builder.migrations();
     let code = match action {

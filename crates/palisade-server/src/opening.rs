@@ -1,104 +1,46 @@
 //! Opens Palisade for a command: settings, data directory, database, root key.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use palisade::clock::Clock;
-use palisade::settings::{
-    LimitDefault, Loaded, Migrate, RootKey as RootKeySetting, Settings, Sources,
-};
-use palisade::{App, Builder, MODULES, audit_log, keys};
+use palisade::files::{self, Process};
+use palisade::settings::{Migrate, RootKey as RootKeySetting, Settings};
+use palisade::{App, Builder, audit_log, keys};
 use palisade_crypto::random::OsRandom;
 use palisade_crypto::root::RootKey;
 use palisade_db::Db;
 use rustix::fs::OFlags;
 use tokio::time::timeout;
 
-use crate::cli::Cli;
 use crate::failure::Failure;
 use crate::front;
 use crate::output::Output;
+use crate::sources;
 
-const DEFAULT_FILE: &str = "palisade.toml";
 /// How long an exiting process waits for the database to close its connections.
 const CLOSING: Duration = Duration::from_secs(3);
-/// Permissions of the group and of others.
-const OTHERS: u32 = 0o077;
 
-/// Reads the settings from all their sources.
-pub(crate) fn settings(cli: &Cli) -> Result<Loaded, Failure> {
-    let rules: Vec<LimitDefault> = MODULES
-        .iter()
-        .flat_map(|module| module.limits)
-        .map(|rule| LimitDefault { name: rule.name, burst: rule.burst, per: rule.per })
-        .collect();
-    let sources = Sources {
-        flags: flags(&cli.set)?,
-        environment: environment()?,
-        file: file(cli.config.as_deref())?,
-        limit_rules: &rules,
-        ..Sources::default()
-    };
-    Ok(Settings::load(sources)?)
+/// Returns who this process is to the file system.
+pub(crate) fn this_process() -> Result<Process, Failure> {
+    let process = Process::current().map_err(|error| {
+        Failure::failed("the groups of this process can't be determined").because(error)
+    })?;
+    Ok(Process { credentials: sources::credentials(), ..process })
 }
 
-fn flags(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
-    let pair = |text: &String| {
-        // SECURITY: the argument may be a secret without its key (test: what_set_is_given_is_not_repeated).
-        let pair = text.split_once('=');
-        let (key, value) = pair.ok_or_else(|| Failure::usage("--set needs KEY=VALUE"))?;
-        Ok((key.trim().to_owned(), value.to_owned()))
-    };
-    set.iter().map(pair).collect()
-}
-
-#[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
-fn environment() -> Result<Vec<(String, String)>, Failure> {
-    let ours = std::env::vars_os().filter_map(|(name, value)| {
-        let name = name.into_string().ok()?;
-        let read = name.starts_with("PALISADE_") || ["DATABASE_URL", "SMTP_URL"].contains(&&*name);
-        read.then_some((name, value))
-    });
-    ours.map(|(name, value)| match value.into_string() {
-        Ok(value) => Ok((name, value)),
-        Err(_) => Err(Failure::usage(format!("the environment variable {name} is not UTF-8"))),
-    })
-    .collect()
-}
-
-fn file(named: Option<&Path>) -> Result<Option<(PathBuf, String)>, Failure> {
-    let path = named.unwrap_or(Path::new(DEFAULT_FILE));
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some((path.to_owned(), text))),
-        Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => Ok(None),
-        Err(error) => {
-            let detail = format!("the configuration file {} can't be read", path.display());
-            Err(Failure { exit_code: crate::failure::WRONG_USAGE, ..Failure::failed(detail) }
-                .because(error))
-        }
-    }
-}
-
-/// Creates the data directory. Only its owner can access it.
+/// Creates the data directory, accessible only to its owner. One that exists must not be writable by others.
 pub(crate) fn data_directory(path: &Path) -> Result<(), Failure> {
-    let failed = |error| {
-        let detail = format!("the data directory {} can't be created", path.display());
-        Failure::failed(detail).because(error)
-    };
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
-    let mode = std::fs::metadata(path).map_err(failed)?.mode();
-    if mode & OTHERS != 0 {
-        return Err(Failure::failed(format!(
-            "the data directory {0} is accessible to other users (mode {1:o}); run: chmod 700 {0}",
-            path.display(),
-            mode & 0o777
-        )));
-    }
-    Ok(())
+    let failed =
+        |what: &str| Failure::failed(format!("the data directory {} {what}", path.display()));
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| failed("can't be created").because(error))?;
+    let private = this_process()?.require_private_directory(path);
+    private.map_err(|error| failed("can't be used").because(error))
 }
 
 /// An app with an open database and the root key, and its builder.
@@ -211,29 +153,20 @@ fn parse(text: &str, from: &str) -> Result<RootKey, Failure> {
     })
 }
 
-/// Reads the root key file, if it exists. A file that other users can read is an error. `data` is the data directory.
+/// Reads the root key file, if it exists. A file that is not private is an error. `data` is the data directory.
 pub(crate) fn read_root_key(path: &Path, data: &Path) -> Result<Option<RootKey>, Failure> {
     let unreadable = |error: std::io::Error| {
         let detail = format!("the root key {} can't be read", path.display());
         Failure::failed(detail).because(error)
     };
-    let mut file = match open_key(path, data) {
+    let file = match open_key(path, data) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(error)),
     };
-    // The mode of the open file: by now, there may be another file at the path.
-    let mode = file.metadata().map_err(unreadable)?.mode();
-    if mode & OTHERS != 0 {
-        return Err(Failure::failed(format!(
-            "the root key {0} is accessible to other users (mode {1:o}); run: chmod 600 {0}",
-            path.display(),
-            mode & 0o777
-        )));
-    }
-    let mut text = String::new();
-    file.read_to_string(&mut text).map_err(unreadable)?;
-    let text = palisade_crypto::secret::SecretString::from(text);
+    this_process()?.require_private(path, &file).map_err(unreadable)?;
+    let text =
+        palisade_crypto::secret::SecretString::from(files::text_of(file).map_err(unreadable)?);
     parse(text.expose(), &path.display().to_string()).map(Some)
 }
 

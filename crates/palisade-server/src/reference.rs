@@ -11,10 +11,11 @@ use crate::cli::Cli;
 use crate::failure::Failure;
 use crate::opening;
 use crate::output::Output;
+use crate::sources;
 
 /// Prints the description of the API. It is JSON with or without `--json`.
 pub(crate) fn openapi(cli: &Cli, output: Output) -> Result<(), Failure> {
-    let settings = opening::settings(cli)?.settings;
+    let settings = sources::settings(cli)?.settings;
     let document = opening::builder(settings).openapi();
     output.result(&document, || serde_json::to_string_pretty(&document).unwrap_or_default());
     Ok(())

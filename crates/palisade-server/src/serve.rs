@@ -7,9 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use palisade::app::Actor;
+use palisade::clock::Clock;
 use palisade::http::client::TrustedProxies;
 use palisade::http::serve::{Drained, Exempt, Limits, serve, tls};
-use palisade::settings::Settings;
+use palisade::settings::{Concern, Settings, Severity};
 use palisade::{App, registration};
 use palisade_db::{Backend, ServerLock, ServerLockError};
 use serde_json::json;
@@ -24,13 +25,15 @@ use crate::opening::{self, Open};
 use crate::output::Output;
 use crate::process;
 use crate::signals::Signals;
+use crate::sources;
 
 /// Runs the server until it is told to stop.
 pub(crate) async fn run(cli: &Cli, output: Output) -> Result<(), Failure> {
     // From here on, a signal requests a graceful shutdown and no longer kills the process.
     let signals = Signals::install()?;
-    let loaded = opening::settings(cli)?;
+    let loaded = sources::settings(cli)?;
     let log = log::start(&loaded.settings)?;
+    warn_of(&loaded.concerns);
     let served = serve_until_told(&loaded.settings, output, signals).await;
     if served.is_ok() {
         tracing::info!("stopped");
@@ -96,10 +99,15 @@ impl Listeners {
         let server = &settings.server;
         let tls = match (&server.tls.certificate, &server.tls.key) {
             (Some(certificate), Some(key)) => {
-                Some(tls::load(certificate, key).map_err(|error| {
+                let process = opening::this_process()?;
+                let loaded = tls::load(certificate, key, &process).map_err(|error| {
                     Failure::failed("server.tls: the certificate and key can't be used")
                         .because(error)
-                })?)
+                })?;
+                for concern in loaded.concerns(Clock::system().now()) {
+                    tracing::error!("server.tls: {concern}");
+                }
+                Some(loaded.config)
             }
             _ => None,
         };
@@ -273,7 +281,22 @@ async fn greet(app: &App, output: Output, listeners: &Listeners) -> Result<(), F
 const HOW_TO_SET_UP: &str =
     "There is no administrator yet. To print a link that creates one, run: palisade setup-link";
 
+fn warn_of(concerns: &[Concern]) {
+    for Concern { severity, problem } in concerns {
+        match severity {
+            Severity::Error => tracing::error!("{problem}"),
+            Severity::Warning => tracing::warn!("{problem}"),
+        }
+    }
+}
+
 fn warn_of_weaknesses(settings: &Settings) {
+    if settings.server.expose_development {
+        tracing::warn!(
+            "server.expose_development is true: other machines may reach this development server, \
+             which does not have the protections of production"
+        );
+    }
     if !settings.limits.enabled {
         tracing::warn!("limits.enabled is false: no rate limits are applied");
     }

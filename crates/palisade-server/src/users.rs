@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use palisade::app::{Actor, Hold};
+use palisade::files;
 use palisade::http::Paging;
 use palisade::id::UserId;
 use palisade::invitations::{self, Invitation};
@@ -19,6 +20,7 @@ use crate::cli::{Cli, UserAction};
 use crate::failure::Failure;
 use crate::opening;
 use crate::output::{Output, table};
+use crate::sources;
 
 /// Prints a new setup link.
 pub(crate) async fn setup_link(cli: &Cli, output: Output) -> Result<(), Failure> {
@@ -162,7 +164,7 @@ async fn with_app<T>(
     output: Output,
     command: impl AsyncFnOnce(&App) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let loaded = opening::settings(cli)?;
+    let loaded = sources::settings(cli)?;
     opening::with_app(&loaded.settings, output, command).await
 }
 
@@ -234,7 +236,8 @@ fn confirm(question: &str, yes: bool, refused: &'static str) -> Result<(), Failu
     Err(Failure::failed(refused))
 }
 
-/// Reads a password: prompts for it twice on a terminal, otherwise reads the first line of standard input.
+/// Reads a password: prompts for it twice on a terminal, otherwise reads the first line of standard input, without a byte
+/// order mark and without white space at its end, which editors and shells add.
 fn new_password() -> Result<SecretString, Failure> {
     let unread = |error| Failure::failed("the password can't be read").because(error);
     if std::io::stdin().is_terminal() {
@@ -245,10 +248,10 @@ fn new_password() -> Result<SecretString, Failure> {
         }
         return Ok(first);
     }
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line).map_err(unread)?;
-    let line = SecretString::from(line);
-    let password = line.expose().trim_end_matches(['\n', '\r']);
+    let mut line = Vec::new();
+    std::io::stdin().lock().read_until(b'\n', &mut line).map_err(unread)?;
+    let line = SecretString::from(files::text(line).map_err(unread)?);
+    let password = line.expose().trim_end();
     if password.is_empty() {
         return Err(Failure::usage("pass the password on standard input, as one line"));
     }

@@ -27,7 +27,7 @@ pub use frame::{
     record, upkeep,
 };
 pub use ground::{
-    cache, clock, cookie, error, hashing, id, limits, net, runtime, settings, shape, visible,
+    cache, clock, cookie, error, files, hashing, id, limits, net, runtime, settings, shape, visible,
 };
 pub use operation::{audit, reference, system};
 pub use people::{grants, mail, roles, users};

@@ -14,6 +14,7 @@ pub use place::check_schema;
 pub(crate) use relay::{NO_SCRAM, OUTSIDE, UNREACHABLE};
 pub(crate) use url::{check_url, outside};
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -70,9 +71,12 @@ impl Postgres {
     /// Opens the database at `url`, which is what follows `postgres://` in `options.url`.
     pub(crate) async fn open(url: &str, options: &Options) -> Result<Self, DbError> {
         let networks = &options.plaintext_networks;
-        let (connect, relay) = Relay::start(url::target(url, networks)?, networks).await?;
+        let target = url::target(url, networks)?;
+        let server = url::place(&target.options);
+        let (connect, relay) = Relay::start(target, networks).await?;
         let migrating = Migrating::through(options.migrate_url.as_deref(), networks).await?;
-        let mut probe = in_time(async { Ok(connect.connect().await?) }).await?;
+        let probe = in_time(async { Ok(connect.connect().await?) }).await;
+        let mut probe = probe.map_err(|error| unreached(error, &server))?;
         pooler::refuse_shared_servers(&mut probe, &connect).await?;
         let place = in_time(Place::find(&mut probe, options.schema.as_deref())).await;
         let place = Arc::new(place.map_err(pooler::explain)?);
@@ -280,6 +284,22 @@ fn begin(place: &Place, locks: &[Lock]) -> String {
 }
 
 /// Waits for a step of the first connection.
+/// Names the server in the error of the first connection.
+fn unreached(error: DbError, server: &str) -> DbError {
+    match error.kind() {
+        DbErrorKind::Unavailable if error.source().is_none() => {
+            error.saying(format!("the database server at {server} does not answer"))
+        }
+        DbErrorKind::Unavailable => {
+            error.saying(format!("can't connect to the database at {server}"))
+        }
+        _ if error.is_reported() => {
+            error.saying(format!("can't connect to the database at {server}"))
+        }
+        _ => error,
+    }
+}
+
 async fn in_time<T>(step: impl Future<Output = Result<T, DbError>>) -> Result<T, DbError> {
     let done = timeout(FIRST_CONNECT_TIMEOUT, step).await;
     done.map_err(|_| DbError::unavailable("the database server does not answer"))?

@@ -71,6 +71,16 @@ pub(super) fn target(url: &str, plaintext_networks: &[IpNet]) -> Result<Target, 
     }
 }
 
+/// Returns where the server is: the path of its socket, or its host and port.
+pub(super) fn place(options: &PgConnectOptions) -> String {
+    let (host, port) = (options.get_host(), options.get_port());
+    let directory = options.get_socket().map(|path| path.display().to_string());
+    match directory.or_else(|| host.starts_with('/').then(|| host.to_owned())) {
+        Some(directory) => format!("{directory}/.s.PGSQL.{port}"),
+        None => format!("{host}:{port}"),
+    }
+}
+
 /// Returns whether one of the networks contains an IP address.
 pub(super) fn is_in(networks: &[IpNet], ip: IpAddr) -> bool {
     let ip = ip.to_canonical();

@@ -54,18 +54,40 @@ fn not_a_file(path: &Path) -> io::Error {
 /// SQLite gives `-wal` and `-shm` the mode of the database (test: nobody_but_the_owner_can_read_the_files).
 pub(crate) fn prepare(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        make_directory(parent)?;
+        make_directory(parent).map_err(naming("the directory", parent, "can't be created"))?;
     }
-    let file = open_file(no_link().create(true).truncate(false).write(true), path)?;
-    file.set_permissions(Permissions::from_mode(OWNER_ONLY_FILE))?;
+    let file = open_file(no_link().create(true).truncate(false).write(true), path)
+        .map_err(naming("the file", path, "can't be opened for writing"))?;
+    restrict(&file, path)?;
     for companion in ["-wal", "-shm"] {
-        match open_file(no_link().write(true), &beside(path, companion)) {
-            Ok(file) => file.set_permissions(Permissions::from_mode(OWNER_ONLY_FILE))?,
+        let path = beside(path, companion);
+        match open_file(no_link().write(true), &path) {
+            Ok(file) => restrict(&file, &path)?,
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                return Err(naming("the file", &path, "can't be opened for writing")(error));
+            }
         }
     }
     Ok(())
+}
+
+fn restrict(file: &File, path: &Path) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(OWNER_ONLY_FILE)).map_err(naming(
+        "the mode of",
+        path,
+        "can't be set to 0600",
+    ))
+}
+
+/// Adds the path, and what was to be done with it, to an error of the system.
+pub(crate) fn naming(what: &str, path: &Path, failed: &str) -> impl FnOnce(io::Error) -> io::Error {
+    let text = format!("{what} {} {failed}", path.display());
+    // Errors that don't come from the system name the path themselves.
+    move |error| match error.raw_os_error() {
+        Some(_) => io::Error::new(error.kind(), format!("{text}: {error}")),
+        None => error,
+    }
 }
 
 /// The identity of a file.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub(crate) use connection::{Connection, Source, Use};
-pub(crate) use files::{no_link, open_file};
+pub(crate) use files::{naming, no_link, open_file};
 pub(crate) use writer::Member;
 
 use crate::statement::{Answer, Statement};
@@ -34,12 +34,11 @@ pub(crate) struct Sqlite {
 
 impl Sqlite {
     pub(crate) async fn open(path: PathBuf, options: &Options) -> Result<Self, DbError> {
-        let unusable = |cause| {
-            DbError::unavailable("the database file cannot be created or opened").caused_by(cause)
-        };
+        let sentence = format!("the database file {} can't be used", path.display());
+        let unusable = |cause| DbError::unavailable(sentence.clone()).caused_by(cause);
         files::prepare(&path).map_err(unusable)?;
         let source = Source::new(path, options.statement_timeout).map_err(unusable)?;
-        let writer = Writer::start(source.clone()).await?;
+        let writer = Writer::start(source.clone()).await.map_err(|error| error.saying(sentence))?;
         let readers = Arc::new(Readers::new(source.clone(), options.max_connections.min(useful())));
         let database = Self { source, readers, writer };
         database.check_encoding().await?;

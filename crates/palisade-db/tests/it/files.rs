@@ -4,8 +4,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use palisade_db::testing::options;
-use palisade_db::{Db, DbErrorKind, args};
+use palisade_db::testing::{Cluster, options};
+use palisade_db::{Db, DbError, DbErrorKind, args};
 
 use crate::transactions::{count, insert, with_numbers};
 
@@ -132,4 +132,43 @@ async fn a_failed_change_is_followed_by_a_try() {
     drop(tx);
     assert!(db.takes_writes().await.unwrap(), "there is room again");
     assert_eq!(count(&db).await, 0);
+}
+
+/// The text of the error and of its causes.
+fn told(error: DbError) -> String {
+    let mut text = error.to_string();
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(next) = cause.source() {
+        text.push_str(&format!(": {next}"));
+        cause = next;
+    }
+    text
+}
+
+#[tokio::test]
+async fn an_error_at_opening_names_the_path_and_what_the_database_says() {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("file"), "no database, but text that is long enough").unwrap();
+    fs::create_dir(root.path().join("directory")).unwrap();
+    let open = async |name: &str| {
+        let url = format!("sqlite:{}", root.path().join(name).display());
+        told(Db::open(options(&url)).await.err().unwrap())
+    };
+    for (name, said) in [
+        ("file/app.db", "the directory"),
+        ("directory", "can't be opened for writing"),
+        ("file", "file is not a database (SQLite code 26)"),
+    ] {
+        let text = open(name).await;
+        let path = root.path().join(name.split('/').next().unwrap()).display().to_string();
+        assert!(text.contains(&path) && text.contains(said), "{text}");
+    }
+    let cluster = Cluster::start();
+    let missing = cluster.url().replace("/postgres", "/none");
+    let text = told(Db::open(options(&missing)).await.err().unwrap());
+    let expected = format!(
+        "can't connect to the database at 127.0.0.1:{}: database \"none\" does not exist (SQLSTATE 3D000)",
+        cluster.port()
+    );
+    assert_eq!(text, expected);
 }

@@ -152,7 +152,12 @@ fn get(address: &str, path: &str) -> String {
 
 /// A sign-in that is refused, which is an event.
 fn refused_sign_in(address: &str) {
-    let body = r#"{"email":"nobody@example.com","password":"seven purple teapots orbit"}"#;
+    let answer = sign_in(address, "nobody@example.com");
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+}
+
+fn sign_in(address: &str, email: &str) -> String {
+    let body = format!(r#"{{"email":"{email}","password":"seven purple teapots orbit"}}"#);
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let head = "POST /api/v1/auth/login HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
@@ -160,7 +165,7 @@ fn refused_sign_in(address: &str) {
     write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    answer
 }
 
 /// A place for a server on each kind of database, and the URL of that.
@@ -474,9 +479,9 @@ fn a_root_key_in_the_data_directory_is_never_a_link() {
     let listed = place.run(&named);
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
     // And what it leads to is held to the same rules.
-    fs::set_permissions(&elsewhere, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    set_mode(&elsewhere, 0o644);
     let message = String::from_utf8_lossy(&place.run(&named).stderr).into_owned();
-    assert!(message.contains("is accessible to other users"), "{message}");
+    assert!(message.contains("is open to other users"), "{message}");
 }
 
 #[test]
@@ -517,6 +522,213 @@ fn own(path: &Path) {
     if geteuid().is_root() {
         chown(path, Some(Uid::from_raw(NOBODY)), Some(Gid::from_raw(NOBODY))).unwrap();
     }
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+}
+
+/// Runs the command and returns whether it succeeded, with what it reported.
+fn outcome(command: &mut Command) -> (bool, String) {
+    let output = command.output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_data_directory_may_be_readable_by_others_and_not_writable() {
+    let place = Place::new();
+    let directory = place.path().join("palisade-data");
+    fs::create_dir(&directory).unwrap();
+    own(&directory);
+    for mode in [0o777, 0o1777, 0o775, 0o757] {
+        set_mode(&directory, mode);
+        let (well, message) = outcome(&mut place.command(&["user", "list"]));
+        let named =
+            message.contains("palisade-data can't be used") && message.contains("chmod go-w");
+        assert!(!well && named, "{mode:o}: {message}");
+    }
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+    set_mode(&directory, 0o2755);
+    let mut server = Server::start(&place);
+    server.stop(Duration::from_secs(20));
+    assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o7777, 0o2755);
+    for file in fs::read_dir(&directory).unwrap() {
+        let file = file.unwrap();
+        assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600, "{:?}", file.path());
+    }
+    if geteuid().is_root() {
+        // As Kubernetes makes a volume for a group.
+        chown(&directory, Some(Uid::ROOT), Some(Gid::from_raw(NOBODY))).unwrap();
+        set_mode(&directory, 0o2775);
+        let (well, message) = outcome(&mut place.command(&["user", "list"]));
+        assert!(well, "{message}");
+        chown(&directory, Some(Uid::from_raw(1)), Some(Gid::from_raw(NOBODY))).unwrap();
+        let (well, message) = outcome(&mut place.command(&["user", "list"]));
+        assert!(!well && message.contains("palisade-data can't be used"), "{message}");
+    }
+}
+
+#[test]
+fn a_root_key_that_others_can_read_or_change_is_refused() {
+    let place = Place::new();
+    assert!(place.run(&["init"]).status.success());
+    let credentials = place.path().join("credentials");
+    fs::create_dir(&credentials).unwrap();
+    let key = credentials.join("key");
+    fs::copy(place.data("root.key"), &key).unwrap();
+    own(&key);
+    let list = || {
+        let mut command = place.command(&["key", "list"]);
+        command.env("PALISADE_KEYS__ROOT_KEY", &key);
+        command
+    };
+    for mode in [0o440, 0o640, 0o660, 0o604] {
+        set_mode(&key, mode);
+        let (well, message) = outcome(&mut list());
+        assert!(!well && message.contains("chmod 600"), "{mode:o}: {message}");
+    }
+    // The service manager's own directory.
+    set_mode(&key, 0o440);
+    let (well, message) = outcome(list().env("CREDENTIALS_DIRECTORY", &credentials));
+    assert!(well, "{message}");
+    let (well, _) =
+        outcome(list().env("CREDENTIALS_DIRECTORY", place.path().join("palisade-data")));
+    assert!(!well);
+    set_mode(&key, 0o444);
+    let (well, _) = outcome(list().env("CREDENTIALS_DIRECTORY", &credentials));
+    assert!(!well);
+    if geteuid().is_root() {
+        // As Kubernetes mounts a secret for a group, and Debian stores private keys.
+        chown(&key, Some(Uid::ROOT), Some(Gid::from_raw(NOBODY))).unwrap();
+        for (mode, accepted) in [(0o440, true), (0o640, true), (0o660, false), (0o644, false)] {
+            set_mode(&key, mode);
+            let (well, message) = outcome(&mut list());
+            assert_eq!(well, accepted, "{mode:o}: {message}");
+        }
+    }
+    set_mode(&key, 0o400);
+    own(&key);
+    let (well, message) = outcome(&mut list());
+    assert!(well, "{message}");
+}
+
+#[test]
+fn an_env_file_next_to_the_configuration_is_read() {
+    let place = Place::new();
+    let settings = place.path().join("settings");
+    fs::create_dir(&settings).unwrap();
+    fs::write(settings.join("palisade.toml"), "tokens.issuer = \"toml\"").unwrap();
+    let env = settings.join(".env");
+    let check = |words: &[&str]| {
+        let named = ["--config", "settings/palisade.toml"];
+        let output = place.run(&[&named[..], words].concat());
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    let text = "export OTHER='x\ny'\nPALISADE_MAIL__FROM=a@example.com\n\
+                PALISADE_MAIL__SMTP_URL=\"smtps://u:hunter2@mail.example.com\"\n";
+    fs::write(&env, text).unwrap();
+    own(&env);
+    set_mode(&env, 0o600);
+    let shown = check(&["config", "show"]);
+    assert!(shown.contains("settings/.env, line 4") && !shown.contains("hunter2"), "{shown}");
+    assert_eq!(check(&["config", "check"]), "The settings are valid.\n");
+    set_mode(&env, 0o644);
+    let said = check(&["config", "check"]);
+    assert!(said.contains("warning: mail.smtp_url") && said.contains("chmod 600"), "{said}");
+    // A file without a secret may be read by anyone.
+    fs::write(&env, "PALISADE_MAIL__FROM=a@example.com\nPALISADE_SERVER__LISTNE=1").unwrap();
+    let said = check(&["config", "check"]);
+    assert!(said.contains("PALISADE_SERVER__LISTNE (settings/.env, line 2)"), "{said}");
+    fs::write(&env, b"\xff\xfeA\0").unwrap();
+    let said = check(&["config", "check"]);
+    assert!(said.contains("settings/.env can't be read") && said.contains("UTF-16"), "{said}");
+    // A directory of this name belongs to another program.
+    fs::remove_file(&env).unwrap();
+    fs::create_dir(&env).unwrap();
+    assert_eq!(check(&["config", "check"]), "The settings are valid.\n");
+}
+
+#[test]
+fn a_password_on_standard_input_ends_with_its_text() {
+    let place = Place::new();
+    let create = |input: &[u8]| {
+        let mut command = place.command(&["user", "create", "ann@example.com"]);
+        let mut process = command
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        process.stdin.take().unwrap().write_all(input).unwrap();
+        let output = process.wait_with_output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (well, message) = create(b"\xff\xfes\0e\0v\0e\0n\0\n\0");
+    assert!(!well && message.contains("UTF-16"), "{message}");
+    let (well, message) = create(b"\xef\xbb\xbfseven purple teapots orbit \t\r\n\n");
+    assert!(well, "{message}");
+    let server = Server::start(&place);
+    let answer = sign_in(&server.address, "ann@example.com");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[test]
+fn an_exposed_development_server_says_so_at_every_start() {
+    let place = Place::new();
+    let log = place.path().join("log");
+    for (exposed, expected) in [("false", false), ("true", true), ("true", true)] {
+        let mut command = place.command(&["serve"]);
+        command.env("PALISADE_SERVER__EXPOSE_DEVELOPMENT", exposed);
+        Server::run(&place, &mut command).stop(Duration::from_secs(20));
+        let log = fs::read_to_string(&log).unwrap();
+        assert_eq!(log.contains("server.expose_development is true"), expected, "{log}");
+    }
+}
+
+#[test]
+fn errors_at_the_start_name_the_path() {
+    let place = Place::new();
+    let path = |name: &str| place.path().join(name).display().to_string();
+    fs::write(place.path().join("file"), "").unwrap();
+    fs::create_dir(place.path().join("directory")).unwrap();
+    own(&place.path().join("file"));
+    for (variable, value, named) in [
+        ("DATA__DIRECTORY", path("file/data"), path("file/data")),
+        ("DATABASE__URL", format!("sqlite:{}", path("directory")), path("directory")),
+        ("DATABASE__URL", format!("sqlite:{}", path("file/db")), path("file")),
+        ("DATABASE__URL", "postgres:///app?host=/none".into(), "/none/.s.PGSQL.5432".into()),
+        ("DATABASE__URL", "postgres://127.0.0.1:1/app".into(), "127.0.0.1:1".into()),
+        ("KEYS__ROOT_KEY", path("directory"), path("directory")),
+        ("KEYS__ROOT_KEY", path("none/key"), path("none/key")),
+        ("PASSWORDS__BLOCKLIST_PATH", path("none"), path("none")),
+        ("MAIL__TEMPLATES", path("none"), path("none")),
+        ("MFA__ATTESTATION_ROOTS", path("none"), path("none")),
+        ("MAIL__ROOT_CERTIFICATE", path("none"), path("none")),
+        ("SERVER__TLS__CERTIFICATE", path("none"), path("none")),
+    ] {
+        let mut command = place.command(&["serve"]);
+        if variable.starts_with("SERVER__TLS") {
+            command.env("PALISADE_SERVER__TLS__KEY", path("file"));
+        }
+        command.env("PALISADE_MAIL__SMTP_URL", "smtp://127.0.0.1:1");
+        command.env("PALISADE_MAIL__FROM", "a@example.com");
+        let (well, message) = outcome(command.env(format!("PALISADE_{variable}"), &value));
+        assert!(!well && message.contains(&named), "{variable}={value}: {message}");
+        assert!(!message.contains(" at line "), "{message}");
+    }
+}
+
+#[test]
+fn init_writes_nothing_without_a_place_for_its_key() {
+    let place = Place::new();
+    fs::write(place.path().join("file"), "").unwrap();
+    let (well, message) =
+        outcome(place.command(&["init"]).env("PALISADE_DATA__DIRECTORY", "file/data"));
+    assert!(!well && message.contains("file/data can't be created"), "{message}");
+    assert!(!place.path().join("palisade.toml").exists());
+    assert!(!place.path().join(".env.example").exists());
+    let (well, message) = outcome(&mut place.command(&["init"]));
+    assert!(well, "{message}");
 }
 
 #[test]

@@ -146,6 +146,7 @@ struct Inner {
     extensions: BTreeMap<&'static str, serde_json::Value>,
     cause: Option<Cause>,
     may_be_repeated: bool,
+    is_failure: bool,
 }
 
 impl Error {
@@ -161,6 +162,7 @@ impl Error {
             extensions: BTreeMap::new(),
             cause: None,
             may_be_repeated: false,
+            is_failure: matches!(kind, Kind::Internal | Kind::Unavailable),
         }))
     }
 
@@ -206,6 +208,13 @@ impl Error {
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.0.retry_after = Some(after);
+        self
+    }
+
+    /// States that the settings cause this error, so that it is not logged as a failure of the server.
+    #[must_use]
+    pub fn intended(mut self) -> Self {
+        self.0.is_failure = false;
         self
     }
 
@@ -262,6 +271,11 @@ impl Error {
     /// immediate retry may succeed.
     pub fn may_be_repeated(&self) -> bool {
         self.0.may_be_repeated
+    }
+
+    /// Returns whether the server failed, so that the operator must learn the cause.
+    pub fn is_failure(&self) -> bool {
+        self.0.is_failure
     }
 
     /// Returns the private cause and its underlying causes, outermost first.

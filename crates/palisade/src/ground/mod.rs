@@ -4,6 +4,7 @@ pub mod cache;
 pub mod clock;
 pub mod cookie;
 pub mod error;
+pub mod files;
 pub mod hashing;
 pub mod id;
 pub mod limits;

@@ -345,6 +345,20 @@ async fn the_mailbox_is_there_in_development_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exposed_development_server_shows_its_mailbox_to_its_own_machine_alone() {
+    let app = TestApp::with(On::Sqlite, plan(&[("server.expose_development", "true")])).await;
+    for (ip, status) in [
+        ("127.0.0.1", StatusCode::OK),
+        ("::1", StatusCode::OK),
+        ("172.17.0.1", StatusCode::NOT_FOUND),
+        ("198.51.100.7", StatusCode::NOT_FOUND),
+    ] {
+        assert_eq!(app.anyone().from(ip).get("/mailbox").await.status, status, "{ip}");
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_owner_hears_of_a_lock_once() {
     let app = TestApp::with(On::Sqlite, plan(&[])).await;
     app.user("ann@example.com").await;

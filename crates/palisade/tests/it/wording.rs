@@ -145,7 +145,7 @@ fn the_description_of_the_api_is_plain_english() {
 
 #[test]
 fn the_help_of_the_settings_is_plain_english() {
-    let pages = [settings_markdown(), template(false), template(true), environment_example()];
+    let pages = [settings_markdown(), template(false), template(true), environment_example(true)];
     let lines = pages.iter().flat_map(|page| page.lines());
     hold(lines.map(|line| ("settings".to_owned(), line)), true);
 }

@@ -4,6 +4,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::settings::Settings;
 
 /// The certificates of the accepted manufacturers.
@@ -18,7 +19,7 @@ impl Makers {
             Error::unavailable("mfa.attestation_roots_unreadable", detail)
                 .because(format!("{}: {why}", path.display()))
         };
-        let pem = std::fs::read(path).map_err(|error| unusable(&error))?;
+        let pem = files::read(path).map_err(|error| unusable(&error))?;
         let roots: Vec<Vec<u8>> = CertificateDer::pem_slice_iter(&pem)
             .map(|root| root.map(|root| root.to_vec()))
             .collect::<Result<_, _>>()

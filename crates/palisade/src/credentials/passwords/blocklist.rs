@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use palisade_crypto::known;
 
 use super::rules::fold;
+use crate::files;
 
 /// The 100,000 most common passwords, and further long ones. `common/make.py` creates the file, and `docs/passwords.md`
 /// describes the source.
@@ -35,10 +36,22 @@ impl Blocklist {
     /// Returns an error if the file can't be read, or its first two hashes are out of order.
     pub fn open(path: Option<&Path>) -> io::Result<Self> {
         let Some(path) = path else { return Ok(Self::default()) };
+        Self::read(path).map_err(|error| naming(path, &error))
+    }
+
+    fn read(path: &Path) -> io::Result<Self> {
         let mut lines = BufReader::new(File::open(path)?).lines();
-        let first = lines.next().transpose()?.unwrap_or_default();
+        let first = match lines.next().transpose() {
+            // Reading it as a text tells what is wrong with it.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => String::new(),
+            first => first?.unwrap_or_default(),
+        };
+        if first.strip_prefix('\u{feff}').is_some_and(|first| hash_of(first).is_some()) {
+            let detail = "a file of hashes can't begin with a byte order mark; save it without one";
+            return Err(io::Error::other(detail));
+        }
         let Some(first) = hash_of(&first) else {
-            let text = std::fs::read_to_string(path)?;
+            let text = files::read_text(path)?;
             let words = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(fold);
             return Ok(Self { words: words.collect(), hashes: None });
         };
@@ -60,10 +73,16 @@ impl Blocklist {
         }
         match &self.hashes {
             // The hashes are of passwords exactly as they were written, so the password is not folded.
-            Some(path) => find(&mut File::open(path)?, known::sha1(password)),
+            Some(path) => File::open(path)
+                .and_then(|mut file| find(&mut file, known::sha1(password)))
+                .map_err(|error| naming(path, &error)),
             None => Ok(false),
         }
     }
+}
+
+fn naming(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 fn is_common(folded: &str) -> bool {

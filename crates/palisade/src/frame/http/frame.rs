@@ -255,7 +255,7 @@ struct Line {
 }
 
 impl Line {
-    /// Writes one line per request, and for an error with status 500 or 503 a second line with its cause.
+    /// Writes one line per request, and for a failure of the server (500 or 503) a second line with its cause.
     fn write(&self, now: Duration, status: StatusCode, error: Option<&Error>) {
         let took = now.saturating_sub(self.arrival.at);
         tracing::info!(
@@ -268,8 +268,7 @@ impl Line {
             ip = %self.arrival.client.ip,
             code = error.map(Error::code),
         );
-        let ours = |error: &&Error| matches!(error.kind(), Kind::Internal | Kind::Unavailable);
-        if let Some(error) = error.filter(ours) {
+        if let Some(error) = error.filter(|error| error.is_failure()) {
             let cause = error.causes().unwrap_or_default();
             let request_id = self.arrival.request;
             tracing::error!(%request_id, code = error.code(), cause, "request failed");

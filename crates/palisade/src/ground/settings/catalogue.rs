@@ -168,7 +168,8 @@ catalogue! {
     /// How the server listens and which proxies it trusts.
     Server at "server." {
         listen: SocketAddr = Fixed("127.0.0.1:8000"),
-            "The IP address and port of the API and the pages. In development it must be loopback.";
+            "The IP address and port of the API and the pages. In development it must be loopback, \
+             unless `server.expose_development` is set.";
         admin_listen: SocketAddr = Fixed("127.0.0.1:9000"),
             "The IP address and port of the health endpoints, for the operator only. In production \
              it must be a loopback or private IP address.";
@@ -181,6 +182,10 @@ catalogue! {
              while an essential setting is missing. In `development`, it refuses to listen on \
              anything but loopback.",
             in_production: Some("production");
+        expose_development: bool = Fixed("false"),
+            "Whether a development server may listen on other IP addresses than loopback, for \
+             example in a container. Anyone who reaches the port then uses a server without the \
+             protections of production. Production refuses this.";
         trusted_proxies: Vec<IpNet> = Fixed(""),
             "The networks of the reverse proxies in front of the server. Forwarded headers are \
              accepted only from them. If `server.public_url` uses `https`, a proxy that connects \

@@ -9,7 +9,7 @@ use super::source::{self, Given, variable};
 use super::value::Value;
 use super::{
     DatabaseUrl, Effective, LimitDefault, Loaded, Origin, Problem, RootKey, Settings, Sources,
-    rules,
+    concerns, rules,
 };
 
 /// Reads all settings, then checks them together.
@@ -31,7 +31,8 @@ pub(super) fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<Problem>> {
     }
     match settings {
         Some(settings) if reader.problems.is_empty() => {
-            Ok(Loaded { settings, effective: reader.effective })
+            let concerns = concerns::find(&settings, &reader.effective);
+            Ok(Loaded { settings, effective: reader.effective, concerns })
         }
         _ => Err(reader.problems),
     }
@@ -219,7 +220,8 @@ fn parse<T: Value>(entry: &Entry, text: &str) -> Result<T, String> {
 
 /// Returns what is wrong and how to fix it, or `None` if the value is allowed in the source that it comes from.
 pub(super) fn refused_place(key: &str, given: &Given) -> Option<(&'static str, String)> {
-    let by_environment = matches!(given.origin, Origin::Environment(_));
+    let by_environment =
+        matches!(given.origin, Origin::Environment(_) | Origin::EnvironmentFile { .. });
     match key {
         "keys.root_key" if !by_environment => {
             matches!(RootKey::parse(&given.text), Ok(RootKey::Text(_))).then(|| {

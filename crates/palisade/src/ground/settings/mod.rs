@@ -1,13 +1,14 @@
 //! The settings of the server: read from every source, checked and typed.
 //!
-//! A setting is taken from a flag, the environment, `palisade.toml` or its default, in this order of precedence.
+//! A setting is taken from a flag, the environment, a `.env` file, `palisade.toml` or its default, in this order of
+//! precedence.
 //! [`Settings::load`] reads nothing by itself: the caller passes in what it found, so the same input always gives the
 //! same settings.
 //!
 //! # Promises
 //!
-//! - A mistake never becomes a default. An unknown key, an empty variable, or a value that can't be read or is out of
-//!   bounds prevents the server from starting.
+//! - A mistake never becomes a default. An unknown key, or a value that can't be read or is out of bounds, prevents the
+//!   server from starting. Only an empty variable counts as not set.
 //! - All problems are reported together. Each one names the setting, where it was set and what to do.
 //! - No secret appears in a problem, in `Debug` output, or where settings are shown.
 //! - Settings that are essential in production can't be left out there, and a development server can't be reached from
@@ -28,9 +29,12 @@
 //! ```
 
 mod catalogue;
+mod concerns;
 mod database;
+mod dotenv;
 mod load;
 mod origin;
+mod passed_over;
 mod render;
 mod rules;
 mod secret;
@@ -46,6 +50,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::files;
+
 pub use catalogue::{
     Cors, Data, Database, Hsts, Keys, LimitRule, Limits, Lockout, Mail, Passwords, Reference,
     Registration, Server, Sessions, Settings, Telemetry, Tls, Tokens,
@@ -55,6 +61,7 @@ pub use origin::{CorsOrigin, PasskeyOrigin, ReportUrl, WebOrigin};
 pub use render::{environment_example, settings_markdown, template};
 pub use secret::{DatabaseUrl, RootKey, Secret};
 pub use smtp::{Mailbox, SmtpUrl};
+pub use source::is_variable;
 pub use words::{
     AdminMfa, Attestation, EmailVerification, Environment, LogFormat, LogLevel, Migrate, Paseto,
     PasswordAlgorithm, PasswordCost, RegistrationMode, TokenAlgorithm, TokenFormat,
@@ -64,9 +71,12 @@ pub use words::{
 pub struct Sources<'a> {
     /// Keys such as `server.listen`, with their values. If a key occurs twice, the later value counts.
     pub flags: Vec<(String, String)>,
-    /// The environment. Variables that begin with `PALISADE_` are read, as well as `DATABASE_URL` and `SMTP_URL`. The
-    /// caller leaves out variables that begin with `PALISADE_` but are not settings.
+    /// The environment. Variables for which [`is_variable`] returns true are read. The caller leaves out variables that
+    /// begin with `PALISADE_` but are not settings, except for those that Kubernetes writes.
     pub environment: Vec<(String, String)>,
+    /// The path of the `.env` file, used in messages, and its text. It contains the same variables, which rank below the
+    /// environment.
+    pub environment_file: Option<(PathBuf, String)>,
     /// The path of the configuration file, used in messages, and its text.
     pub file: Option<(PathBuf, String)>,
     /// The limit rules that exist, with their defaults.
@@ -81,9 +91,10 @@ impl Default for Sources<'_> {
         Self {
             flags: Vec::new(),
             environment: Vec::new(),
+            environment_file: None,
             file: None,
             limit_rules: &[],
-            read_file: &|path| std::fs::read_to_string(path),
+            read_file: &files::read_text,
         }
     }
 }
@@ -106,6 +117,26 @@ pub struct Loaded {
     pub settings: Settings,
     /// Every value with its origin, in the order of the reference page.
     pub effective: Vec<Effective>,
+    /// What the operator probably didn't intend. It doesn't stop the server.
+    pub concerns: Vec<Concern>,
+}
+
+/// A setting that is valid, but probably not intended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Concern {
+    /// How severe it is.
+    pub severity: Severity,
+    /// The setting, the reason and the fix.
+    pub problem: Problem,
+}
+
+/// How severe a concern is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The service can't work as it is. `palisade config check` fails.
+    Error,
+    /// A part of the service doesn't work, or is less protected.
+    Warning,
 }
 
 /// The effective value of one setting.
@@ -133,6 +164,13 @@ pub enum Origin {
         /// The line number, starting at 1.
         line: usize,
     },
+    /// In a `.env` file.
+    EnvironmentFile {
+        /// Its path.
+        path: PathBuf,
+        /// The line number, starting at 1.
+        line: usize,
+    },
     /// In the environment variable of this name.
     Environment(String),
     /// By a flag.
@@ -143,17 +181,19 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::File { path, line } => write!(f, "{}, line {line}", path.display()),
+            Self::File { path, line } | Self::EnvironmentFile { path, line } => {
+                write!(f, "{}, line {line}", path.display())
+            }
             Self::Environment(variable) => write!(f, "environment, {variable}"),
             Self::Flag => f.write_str("flag"),
         }
     }
 }
 
-/// A problem that prevents the server from starting.
+/// A problem with a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The key of the setting, or the unknown name. Empty if the configuration file is not valid TOML.
+    /// The key of the setting, or the unknown name. Empty if a whole line of a file is wrong.
     pub key: String,
     /// Where it was set.
     pub origin: Origin,

@@ -23,21 +23,24 @@ pub fn template(production: bool) -> String {
             text.push_str(&format!("\n[{of}]\n"));
         }
         text.push_str(&comment(entry));
-        let set = entry.in_production.filter(|_| production);
-        let mark = if set.is_some() { "" } else { "# " };
-        let value = set.map_or_else(|| sample(entry, production), str::to_owned);
+        let is_set = production && entry.in_production.is_some();
+        let mark = if is_set { "" } else { "# " };
+        let value = sample(entry, production);
         text.push_str(&format!("{mark}{name} = {}\n", in_toml(entry, &value)));
     }
     text
 }
 
 /// Returns a commented `.env.example` with the variable of every setting.
-pub fn environment_example() -> String {
-    let mut text =
-        "# The environment overrides palisade.toml. A variable whose name ends in _FILE contains \
-         the path\n# of a file that holds the value: \
-         PALISADE_DATABASE__URL_FILE=/run/secrets/database-url\n"
-            .to_owned();
+///
+/// If `production` is true, the values are those of production.
+pub fn environment_example(production: bool) -> String {
+    let mut text = "# Palisade reads a file .env next to palisade.toml. It overrides palisade.toml, and \
+                    the\n# environment overrides both. Each line shows a default or an example; remove \
+                    the # to set it.\n# A variable whose name ends in _FILE contains the path of a \
+                    file that holds the value:\n# \
+                    PALISADE_DATABASE__URL_FILE=/run/secrets/database-url\n"
+        .to_owned();
     let mut section = "";
     for entry in CATALOGUE {
         let (of, _) = entry.key.rsplit_once('.').unwrap_or(("", entry.key));
@@ -45,21 +48,14 @@ pub fn environment_example() -> String {
             section = of;
             text.push('\n');
         }
-        text.push_str(&format!("# {}={}\n", variable(entry.key), sample(entry, false)));
+        text.push_str(&format!("# {}={}\n", variable(entry.key), sample(entry, production)));
     }
     text
 }
 
 /// Returns the reference page of all settings, in Markdown.
 pub fn settings_markdown() -> String {
-    let mut text = "# Settings\n\nA setting is taken from a command-line flag, the environment, \
-                    `palisade.toml` or its default, in\nthis order of precedence. The environment \
-                    variable for `section.key` is `PALISADE_SECTION__KEY`;\nlists are separated by \
-                    commas. With the suffix `_FILE`, the variable contains the path of a \
-                    file\nthat holds the value. `DATABASE_URL` and `SMTP_URL` are also read and \
-                    rank below\n`PALISADE_DATABASE__URL` and `PALISADE_MAIL__SMTP_URL`. `palisade \
-                    config show` lists the effective\nvalues and their origins.\n"
-        .to_owned();
+    let mut text = include_str!("settings.md").to_owned();
     let mut section = "";
     for entry in CATALOGUE {
         let (of, _) = entry.key.rsplit_once('.').unwrap_or(("", entry.key));
@@ -115,18 +111,17 @@ fn default_in_words(entry: &Entry) -> String {
 
 /// Returns a value to show in a template: the default, or an example.
 fn sample(entry: &Entry, production: bool) -> String {
+    if let Some(text) = entry.in_production.filter(|_| production) {
+        return text.to_owned();
+    }
     match entry.preset {
         Preset::Fixed(text) | Preset::OfRule(text) | Preset::Unset(text) => text.to_owned(),
         Preset::ByEnvironment { production: text, .. } if production => text.to_owned(),
         Preset::ByEnvironment { development, .. } => development.to_owned(),
         Preset::IfSet { otherwise, .. } => otherwise.to_owned(),
         Preset::SameAs(other) => {
-            CATALOGUE.iter().find(|entry| entry.key == other).map_or_else(String::new, |entry| {
-                match entry.in_production {
-                    Some(text) if production => text.to_owned(),
-                    _ => sample(entry, production),
-                }
-            })
+            let other = CATALOGUE.iter().find(|entry| entry.key == other);
+            other.map_or_else(String::new, |entry| sample(entry, production))
         }
         Preset::InDataDirectory { prefix, file } => format!("{prefix}./palisade-data/{file}"),
     }

@@ -298,22 +298,35 @@ fn mail(settings: &Settings, reader: &mut Reader<'_>) {
     }
 }
 
+/// SECURITY: development protects an installation less, and shows emails to anyone on the machine (tests:
+/// development_refuses_to_listen_off_loopback, production_refuses_to_expose_development).
 fn development(settings: &Settings, reader: &mut Reader<'_>) {
+    if settings.server.expose_development {
+        return;
+    }
     for (key, address) in [
         ("server.listen", settings.server.listen),
         ("server.admin_listen", settings.server.admin_listen),
     ] {
         if !address.ip().to_canonical().is_loopback() {
             reader.refuse(
-                &[key, "server.environment"],
+                &[key, "server.environment", "server.expose_development"],
                 format!("{address} can be reached from other machines, which development refuses"),
-                "Listen on 127.0.0.1 or [::1], or set server.environment to production",
+                "Listen on 127.0.0.1 or [::1], or set server.environment to production. In a \
+                 container for development, set server.expose_development to true",
             );
         }
     }
 }
 
 fn production(settings: &Settings, reader: &mut Reader<'_>) {
+    if settings.server.expose_development {
+        reader.refuse(
+            &["server.expose_development", "server.environment"],
+            "this is for development only",
+            "Remove it. Production listens on every IP address",
+        );
+    }
     transport(settings, reader);
     protections(settings, reader);
     weak_custom_cost(settings, reader);

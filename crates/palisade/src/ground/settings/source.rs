@@ -8,7 +8,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::catalogue::{CATALOGUE, Entry};
+use super::dotenv;
 use super::load::refused_place;
+use super::passed_over::is_passed_over;
 use super::value::Shape;
 use super::{LimitDefault, Origin, Problem, Sources};
 
@@ -17,6 +19,16 @@ const VARIABLE_PREFIX: &str = "PALISADE_";
 
 /// The suffix of a variable that contains the path of a file with the value.
 const FILE_SUFFIX: &str = "_FILE";
+
+/// The variables with common names that are also read, and their keys. They rank below Palisade's own.
+const COMMON: [(&str, &str); 2] = [("database.url", "DATABASE_URL"), ("mail.smtp_url", "SMTP_URL")];
+
+/// Returns whether the environment variable `name` is read: one that begins with `PALISADE_`, `DATABASE_URL`,
+/// `SMTP_URL`, and these two with the suffix `_FILE`.
+pub fn is_variable(name: &str) -> bool {
+    let plain = name.strip_suffix(FILE_SUFFIX).unwrap_or(name);
+    name.starts_with(VARIABLE_PREFIX) || COMMON.iter().any(|(_, common)| *common == plain)
+}
 
 /// A value as one source gives it.
 #[derive(Clone, Debug)]
@@ -44,7 +56,15 @@ pub(super) fn gather(
     if let Some((path, text)) = &sources.file {
         gathering.file(path, text);
     }
-    gathering.environment(&sources.environment);
+    if let Some((path, text)) = &sources.environment_file {
+        gathering.environment_file(path, text);
+    }
+    let variable = |(name, value): &(String, String)| Variable {
+        name: name.clone(),
+        value: value.clone(),
+        origin: Origin::Environment(shown_name(name)),
+    };
+    gathering.environment(&sources.environment.iter().map(variable).collect::<Vec<_>>());
     for (key, value) in &sources.flags {
         if gathering.known.contains_key(key) {
             gathering.accept(key, value.clone(), Origin::Flag);
@@ -84,11 +104,18 @@ pub(super) fn quoted(text: &str) -> String {
     format!("`{shown}`")
 }
 
+/// An environment variable.
+struct Variable {
+    name: String,
+    value: String,
+    origin: Origin,
+}
+
 /// The sources read so far.
 struct Gathering<'a> {
     known: Known,
     given: BTreeMap<String, Given>,
-    /// The keys for which a variable was found, whether its value could be used or not.
+    /// The keys for which the environment that is being read has a variable, whether its value could be used or not.
     named: BTreeSet<String>,
     read_file: &'a dyn Fn(&Path) -> io::Result<String>,
     problems: &'a mut Vec<Problem>,
@@ -127,73 +154,91 @@ impl Gathering<'_> {
         self.problem(&shown_name(key), origin, "there is no such setting", meant(nearest));
     }
 
-    /// Reads the environment variables. Palisade's own take precedence over `DATABASE_URL` and `SMTP_URL`.
-    fn environment(&mut self, environment: &[(String, String)]) {
+    /// Reads a `.env` file.
+    fn environment_file(&mut self, path: &Path, text: &str) {
+        let origin = |line| Origin::EnvironmentFile { path: path.to_owned(), line };
+        let variables = match dotenv::parse(text, is_variable) {
+            Ok(variables) => variables,
+            Err(wrong) => {
+                return self.problem("", origin(wrong.line), wrong.wrong, wrong.mend);
+            }
+        };
+        let mut read: Vec<Variable> = Vec::new();
+        for dotenv::Variable { line, name, value } in variables {
+            if let Some(first) = read.iter().find(|first| first.name == name) {
+                let wrong = format!("the variable is already set in {}", first.origin);
+                self.problem(&shown_name(&name), origin(line), wrong, "Remove one of the two");
+            } else {
+                read.push(Variable { name, value, origin: origin(line) });
+            }
+        }
+        self.environment(&read);
+    }
+
+    /// Reads environment variables. An empty variable counts as not set. Palisade's own take precedence over
+    /// `DATABASE_URL` and `SMTP_URL`.
+    fn environment(&mut self, variables: &[Variable]) {
+        self.named.clear();
         let keys: BTreeMap<String, String> =
             self.known.keys().map(|key| (variable(key), key.clone())).collect();
-        for (name, value) in environment {
-            if !name.starts_with(VARIABLE_PREFIX) {
+        let set: Vec<&Variable> =
+            variables.iter().filter(|found| !found.value.is_empty()).collect();
+        for found in set.iter().filter(|found| found.name.starts_with(VARIABLE_PREFIX)) {
+            let plain = found.name.strip_suffix(FILE_SUFFIX).and_then(|plain| keys.get(plain));
+            match (keys.get(&found.name), plain) {
+                (Some(key), _) => self.variable(key, found, &found.value),
+                (None, Some(key)) => self.variable_file(key, found),
+                (None, None) if is_passed_over(&found.name, &found.value) => {}
+                (None, None) => {
+                    let nearest = nearest(&found.name, keys.keys().map(String::as_str));
+                    let (name, origin) = (shown_name(&found.name), found.origin.clone());
+                    self.problem(&name, origin, "there is no such setting", meant(nearest));
+                }
+            }
+        }
+        for (key, common) in COMMON {
+            if self.named.contains(key) {
                 continue;
             }
-            let plain = name.strip_suffix(FILE_SUFFIX).and_then(|plain| keys.get(plain));
-            match (keys.get(name), plain) {
-                (Some(key), _) => self.variable(key, name, value),
-                (None, Some(key)) => self.variable_file(key, name, value),
-                (None, None) => {
-                    let nearest = nearest(name, keys.keys().map(String::as_str));
-                    let origin = Origin::Environment(shown_name(name));
-                    let wrong = "there is no such setting";
-                    self.problem(&shown_name(name), origin, wrong, meant(nearest));
+            for found in &set {
+                if found.name == common {
+                    self.variable(key, found, &found.value);
+                } else if found.name.strip_suffix(FILE_SUFFIX) == Some(common) {
+                    self.variable_file(key, found);
                 }
-            }
-        }
-        for (key, common) in [("database.url", "DATABASE_URL"), ("mail.smtp_url", "SMTP_URL")] {
-            let url = environment.iter().find(|(name, _)| name == common);
-            if let (false, Some((name, value))) = (self.named.contains(key), url) {
-                self.variable(key, name, value);
             }
         }
     }
 
-    /// Takes the value of the variable `name`.
-    fn variable(&mut self, key: &str, name: &str, value: &str) {
-        let origin = Origin::Environment(name.to_owned());
-        if !self.named.insert(key.to_owned()) {
-            let wrong = "both the variable and its _FILE form are set";
-            self.problem(key, origin, wrong, "Remove one of the two");
-        } else if value.is_empty() {
-            let wrong = "the variable is set, but empty";
-            self.problem(key, origin, wrong, format!("Set {name} to a value, or remove it"));
+    /// Takes the value of a variable.
+    fn variable(&mut self, key: &str, found: &Variable, value: &str) {
+        if self.named.insert(key.to_owned()) {
+            self.accept(key, value.to_owned(), found.origin.clone());
         } else {
-            self.accept(key, value.to_owned(), origin);
+            let wrong = "both the variable and its _FILE form are set";
+            self.problem(key, found.origin.clone(), wrong, "Remove one of the two");
         }
     }
 
-    /// Takes the value from the file that the variable `name` names.
-    fn variable_file(&mut self, key: &str, name: &str, path: &str) {
-        if path.is_empty() {
-            return self.variable(key, name, path);
-        }
-        match (self.read_file)(Path::new(path)) {
+    /// Takes the value from the file that a variable names, without white space at its end: editors and other programs
+    /// add it.
+    fn variable_file(&mut self, key: &str, found: &Variable) {
+        let path = &found.value;
+        let refused = match (self.read_file)(Path::new(path)) {
             Ok(text) => {
-                let text = text.strip_suffix('\n').unwrap_or(&text);
-                let text = text.strip_suffix('\r').unwrap_or(text);
-                if text.is_empty() {
-                    let origin = Origin::Environment(name.to_owned());
-                    self.named.insert(key.to_owned());
-                    let wrong = format!("the file {} is empty", quoted(path));
-                    self.problem(key, origin, wrong, "Write the value into it");
-                } else {
-                    self.variable(key, name, text);
+                let text = text.strip_prefix('\u{feff}').unwrap_or(&text).trim_end();
+                if !text.is_empty() {
+                    return self.variable(key, found, text);
                 }
+                (format!("the file {} is empty", quoted(path)), "Write the value into it")
             }
-            Err(error) => {
-                let origin = Origin::Environment(name.to_owned());
-                self.named.insert(key.to_owned());
-                let wrong = format!("the file {} can't be read: {error}", quoted(path));
-                self.problem(key, origin, wrong, "Name a file that this process can read");
-            }
-        }
+            Err(error) => (
+                format!("the file {} can't be read: {error}", quoted(path)),
+                "Name a file with the value, in UTF-8, that this process can read",
+            ),
+        };
+        self.named.insert(key.to_owned());
+        self.problem(key, found.origin.clone(), refused.0, refused.1);
     }
 
     /// Reads the configuration file.

@@ -2,7 +2,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -38,10 +38,17 @@ fn sources(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> 
     Sources {
         flags: owned(flags),
         environment: owned(environment),
+        environment_file: None,
         file: Some(("palisade.toml".into(), file.to_owned())),
         limit_rules: &RULES,
         read_file: &no_file,
     }
+}
+
+fn with_env_file<'a>(text: &str, environment: &[(&str, &str)]) -> Sources<'a> {
+    let file = Some((PathBuf::from("/etc/palisade/.env"), text.to_owned()));
+    let toml = "server.listen = \"127.0.0.1:1\"\ntokens.issuer = \"toml\"";
+    Sources { environment_file: file, ..sources(toml, environment, &[]) }
 }
 
 fn loaded(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Loaded {
@@ -208,7 +215,8 @@ mod precedence {
     fn every_setting_is_reached_through_its_variable() {
         for entry in CATALOGUE {
             let key = entry.key.replace("NAME", "register");
-            variable_refused(&variable(&key), "", &key, "empty");
+            // A file that doesn't exist is no value for any of them.
+            variable_refused(&format!("{}_FILE", variable(&key)), "/none", &key, "/none");
         }
         let nested = [
             ("PALISADE_LIMITS__RULES__LOGIN_IP__BURST", "77"),
@@ -235,12 +243,94 @@ mod precedence {
     }
 
     #[test]
-    fn only_one_final_newline_of_a_file_is_dropped() {
-        let read_file = |_: &Path| Ok("an issuer\n\n".to_owned());
-        let environment = [("PALISADE_TOKENS__ISSUER_FILE", "f")];
-        let sources = Sources { read_file: &read_file, ..sources("", &environment, &[]) };
-        let problems = Settings::load(sources).unwrap_err();
-        assert!(problems[0].wrong.contains("control character"), "{problems:?}");
+    fn a_byte_order_mark_and_final_white_space_of_a_file_are_dropped() {
+        for (text, expected) in [
+            ("\u{feff}an issuer\r\n", "an issuer"),
+            ("an issuer\n\n", "an issuer"),
+            ("an issuer \t\n", "an issuer"),
+            ("  an issuer", "  an issuer"),
+        ] {
+            let read_file = |_: &Path| Ok(text.to_owned());
+            let environment = [("PALISADE_TOKENS__ISSUER_FILE", "f")];
+            let sources = Sources { read_file: &read_file, ..sources("", &environment, &[]) };
+            assert_eq!(Settings::load(sources).unwrap().settings.tokens.issuer, expected);
+        }
+    }
+
+    #[test]
+    fn the_common_variables_have_a_file_form_too() {
+        let read_file = |path: &Path| {
+            let smtp = path == Path::new("/run/smtp");
+            Ok(if smtp { "smtps://mail.example.com\n" } else { "sqlite:from-file.db\n" }.to_owned())
+        };
+        let load = |environment: &[(&str, &str)]| {
+            let from = "mail.from = \"a@example.com\"\n[database]\nurl = \"sqlite:x.db\"";
+            Settings::load(Sources { read_file: &read_file, ..sources(from, environment, &[]) })
+        };
+        let both = [("DATABASE_URL_FILE", "/run/database"), ("SMTP_URL_FILE", "/run/smtp")];
+        let found = load(&both).unwrap();
+        assert_eq!(found.settings.database_url().expose(), "sqlite:from-file.db");
+        assert_eq!(found.settings.mail.smtp_url.as_ref().unwrap().host(), "mail.example.com");
+        let origin = Origin::Environment("DATABASE_URL_FILE".into());
+        assert_eq!(effective(&found, "database.url").origin, origin);
+        // Palisade's own variable ranks above it, and the plain one beside it is refused.
+        let own = ("PALISADE_DATABASE__URL", "sqlite:own.db");
+        let found = load(&[both[0], own]).unwrap();
+        assert_eq!(found.settings.database_url().expose(), "sqlite:own.db");
+        let refused = load(&[both[0], ("DATABASE_URL", "sqlite:plain.db")]).unwrap_err();
+        assert!(refused[0].wrong.contains("_FILE form"), "{refused:?}");
+        for name in ["DATABASE_URL", "SMTP_URL_FILE", "PALISADE_X"] {
+            assert!(is_variable(name), "{name}");
+        }
+        for name in ["DATABASE_URLS", "DATABASE_URL_FILE_FILE", "URL_FILE", "palisade_x"] {
+            assert!(!is_variable(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_env_file_ranks_between_the_environment_and_the_configuration_file() {
+        let text = "# comment\nexport PALISADE_SERVER__LISTEN='127.0.0.1:2'\nOTHER=\"x\ny\"\n\
+                    DATABASE_URL=sqlite:env.db\nPALISADE_TOKENS__AUDIENCE=\n";
+        let found = Settings::load(with_env_file(text, &[])).unwrap();
+        assert_eq!(found.settings.server.listen.port(), 2);
+        assert_eq!(found.settings.tokens.issuer, "toml");
+        assert_eq!(found.settings.database_url().expose(), "sqlite:env.db");
+        assert_eq!(
+            effective(&found, "server.listen").origin.to_string(),
+            "/etc/palisade/.env, line 2"
+        );
+        let above =
+            [("PALISADE_SERVER__LISTEN", "127.0.0.1:3"), ("DATABASE_URL", "sqlite:above.db")];
+        let text = format!("{text}PALISADE_DATABASE__URL=sqlite:below.db");
+        let found = Settings::load(with_env_file(&text, &above)).unwrap();
+        assert_eq!(found.settings.server.listen.port(), 3);
+        assert_eq!(found.settings.database_url().expose(), "sqlite:above.db");
+        // An empty variable counts as not set, there too.
+        let found =
+            Settings::load(with_env_file(&text, &[("PALISADE_SERVER__LISTEN", "")])).unwrap();
+        assert_eq!(found.settings.server.listen.port(), 2);
+        let key = format!("PALISADE_KEYS__ROOT_KEY={ROOT_KEY}");
+        let found = Settings::load(with_env_file(&key, &[])).unwrap();
+        assert_eq!(found.settings.keys.root_key, RootKey::Text(Secret::new(ROOT_KEY)));
+    }
+
+    #[test]
+    fn a_mistake_in_an_env_file_is_refused_with_its_line() {
+        for (text, line, what) in [
+            ("A=1\nPALISADE_SERVER__LISTN=x", 2, "no such setting"),
+            ("PALISADE_SERVER__LISTEN=x", 1, "not an IP address"),
+            ("PALISADE_SERVER__LISTEN", 1, "has no value"),
+            ("A=1\n\nPALISADE_SERVER__LISTEN='hunter2", 3, "not closed"),
+            ("hunter2 :", 1, "not a variable"),
+            ("SMTP_URL=smtp://a\nSMTP_URL=hunter2", 2, "already set in /etc/palisade/.env, line 1"),
+            ("DATABASE_URL=sqlite:a\nDATABASE_URL_FILE=/none", 2, "/none"),
+        ] {
+            let problems = Settings::load(with_env_file(text, &[])).unwrap_err();
+            let origin = Origin::EnvironmentFile { path: "/etc/palisade/.env".into(), line };
+            let found = problems.iter().find(|problem| problem.origin == origin);
+            let said = found.unwrap_or_else(|| panic!("{text}: {problems:?}")).to_string();
+            assert!(said.contains(what) && !said.contains("hunter2"), "{text}: {said}");
+        }
     }
 
     #[test]
@@ -260,7 +350,6 @@ mod precedence {
     fn an_unreadable_or_empty_file_is_refused() {
         let name = "PALISADE_TOKENS__ISSUER_FILE";
         variable_refused(name, "/none", "tokens.issuer", "`/none`");
-        variable_refused(name, "", "tokens.issuer", "empty");
         let read_file = |_: &Path| Ok("\n".to_owned());
         let sources = Sources { read_file: &read_file, ..sources("", &[(name, "f")], &[]) };
         assert!(Settings::load(sources).unwrap_err()[0].wrong.contains("is empty"));
@@ -301,9 +390,27 @@ mod refusals {
     }
 
     #[test]
-    fn an_empty_variable_is_refused() {
-        variable_refused("PALISADE_SERVER__LISTEN", "", "server.listen", "empty");
-        variable_refused("DATABASE_URL", "", "database.url", "Set DATABASE_URL to a value");
+    fn an_empty_variable_counts_as_not_set() {
+        let empty = [
+            ("PALISADE_SERVER__LISTEN", ""),
+            ("PALISADE_TOKENS__ISSUER_FILE", ""),
+            ("DATABASE_URL", ""),
+            ("SMTP_URL_FILE", ""),
+            ("PALISADE_SERVER__LISTNE", ""),
+            ("PALISADE_DATABASE__URL_FILE", ""),
+            ("PALISADE_DATABASE__URL", "sqlite:set.db"),
+        ];
+        let found = loaded("tokens.issuer = \"toml\"", &empty, &[]);
+        assert_eq!(effective(&found, "server.listen").origin, Origin::Default);
+        assert_eq!(found.settings.tokens.issuer, "toml");
+        assert_eq!(found.settings.database_url().expose(), "sqlite:set.db");
+    }
+
+    #[test]
+    fn what_kubernetes_writes_is_no_setting() {
+        let link = [("PALISADE_PORT", "tcp://10.0.0.1:80"), ("PALISADE_VERSION", "1")];
+        loaded("", &link, &[]);
+        variable_refused("PALISADE_PORT", "80", "PALISADE_PORT", "no such setting");
     }
 
     #[test]
@@ -856,6 +963,45 @@ mod between_settings {
     }
 
     #[test]
+    fn development_may_be_exposed_on_request() {
+        let exposed = "server.expose_development = true\nserver.listen = \"0.0.0.0:8000\"\n\
+                       server.admin_listen = \"10.0.0.1:9000\"";
+        assert!(settings(exposed).server.expose_development);
+        refused("server.listen = \"0.0.0.0:8000\"", "server.listen", "expose_development to true");
+    }
+
+    #[test]
+    fn production_refuses_to_expose_development() {
+        let exposed = production_with("expose_development = true");
+        refused(&exposed, "server.expose_development", "development only");
+    }
+
+    #[test]
+    fn an_example_and_missing_mail_are_concerns_in_production() {
+        let said = |file: &str| -> Vec<(Severity, String)> {
+            let concerns = loaded(file, &[], &[]).concerns;
+            concerns.into_iter().map(|found| (found.severity, found.problem.to_string())).collect()
+        };
+        let found = said(PRODUCTION);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].0 == Severity::Error && found[0].1.contains("server.public_url"));
+        assert!(found[1].0 == Severity::Warning && found[1].1.contains("no mail server"));
+        let edited = PRODUCTION.replace("app.example.com", "app.my-example.com");
+        let more = "[mail]\nsmtp_url = \"smtps://u:p@mail.example.com\"\n\
+                    from = \"a@example.org\"\n[cors]\norigins = [\"https://www.example.net\"]";
+        let found = said(&format!("{edited}{more}"));
+        let keys = ["mail.smtp_url", "mail.from", "cors.origins"];
+        assert_eq!(found.len(), keys.len(), "{found:?}");
+        for ((severity, said), key) in found.iter().zip(keys) {
+            assert!(*severity == Severity::Warning && said.contains(key), "{said}");
+            assert!(!said.contains("u:p"), "{said}");
+        }
+        let mine = more.replace("example", "mine");
+        assert_eq!(said(&format!("{edited}{mine}")), []);
+        assert_eq!(said("server.public_url = \"https://example.com\""), []);
+    }
+
+    #[test]
     fn production_needs_tls_or_a_trusted_proxy() {
         let bare = PRODUCTION.replace("trusted_proxies = [\"127.0.0.1/32\"]", "");
         refused(&bare, "server.trusted_proxies", "neither a certificate nor a trusted proxy");
@@ -1117,8 +1263,30 @@ mod texts {
     }
 
     #[test]
+    fn the_environment_of_production_has_its_values() {
+        let text = environment_example(true);
+        for line in [
+            "PALISADE_SERVER__ENVIRONMENT=production",
+            "PALISADE_SERVER__PUBLIC_URL=https://app.example.com",
+            "PALISADE_TOKENS__ISSUER=https://app.example.com",
+            "PALISADE_DATABASE__MIGRATE=manual",
+        ] {
+            assert!(text.contains(&format!("\n# {line}\n")), "{line}");
+        }
+        // With every line set, it loads except for the examples that contradict each other.
+        let set: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# PALISADE_SERVER__"))
+            .filter(|line| !line.starts_with("TLS") && !line.starts_with("CSP"))
+            .collect();
+        let text = set.join("\nPALISADE_SERVER__");
+        let sources = with_env_file(&format!("PALISADE_SERVER__{text}"), &[]);
+        assert!(Settings::load(sources).unwrap().settings.is_production());
+    }
+
+    #[test]
     fn every_setting_stands_in_the_other_texts() {
-        let environment = environment_example();
+        let environment = environment_example(false);
         let page = settings_markdown();
         for entry in CATALOGUE {
             assert!(environment.contains(&format!("# {}=", variable(entry.key))), "{}", entry.key);

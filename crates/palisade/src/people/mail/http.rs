@@ -1,12 +1,13 @@
 //! `/mailbox`: in development, the emails that would have been sent.
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::http::header::HOST;
 
 use super::Post;
 use crate::access::ANYONE;
 use crate::app::App;
+use crate::arrival::Arrival;
 use crate::error::{Error, Result};
 use crate::http::{Html, Routes};
 use crate::pages::Page;
@@ -19,8 +20,17 @@ pub(super) fn routes() -> Routes {
 const PAGE: Page =
     Page { title: "Mailbox", body: include_str!("../../pages/mailbox.html"), ..Page::EMPTY };
 
-async fn mailbox(State(app): State<App>, headers: HeaderMap) -> Result<Html> {
+async fn mailbox(
+    State(app): State<App>,
+    Extension(arrival): Extension<Arrival>,
+    headers: HeaderMap,
+) -> Result<Html> {
     let shown = app.state::<Post>().mailbox().ok_or_else(Error::not_found)?;
+    // SECURITY: the links in the emails give access to every account, so other machines never get them (test:
+    // an_exposed_development_server_shows_its_mailbox_to_its_own_machine_alone).
+    if app.settings.server.expose_development && !arrival.client.ip.is_loopback() {
+        return Err(Error::not_found());
+    }
     // SECURITY: a page under a foreign name that resolves to this machine (DNS rebinding) must not read the mailbox
     // (test: the_mailbox_is_there_in_development_alone).
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();

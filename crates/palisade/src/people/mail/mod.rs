@@ -93,7 +93,7 @@ pub fn needed(app: &App) -> Result<()> {
         return Ok(());
     }
     let detail = "This server sends no email. Ask an administrator.";
-    Err(Error::unavailable("mail.off", detail))
+    Err(Error::unavailable("mail.off", detail).intended())
 }
 
 /// Queues an email in the change that causes it. Does nothing if this server sends no mail.

@@ -8,6 +8,7 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use super::{Content, EmailTemplate};
 use crate::app::App;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::settings::Settings;
 
 /// The templates of all emails, read and checked.
@@ -100,11 +101,16 @@ impl EmailTemplates {
 }
 
 fn of_operator(directory: &Path, name: &str) -> Result<Option<String>> {
-    match std::fs::read_to_string(directory.join(name)) {
+    let path = directory.join(name);
+    match files::read_text(&path) {
         Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => {
-            Err(Error::internal(format!("mail.templates: {name} can't be read: {error}")))
+        // A directory that is missing is a mistake; a template that is missing in it is built in.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && directory.is_dir() => {
+            Ok(None)
         }
+        Err(error) => Err(Error::internal(format!(
+            "mail.templates: the file {} can't be read: {error}",
+            path.display()
+        ))),
     }
 }

@@ -1,6 +1,7 @@
 //! Delivery: to a mail server, or in development to a mailbox page.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use uuid::Uuid;
 use super::Rendered;
 use crate::app::App;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::settings::{Settings, SmtpUrl};
 
 /// How long a mail server may take for one step.
@@ -93,8 +95,8 @@ impl Post {
 fn transport(url: &SmtpUrl, settings: &Settings) -> Result<AsyncSmtpTransport<Tokio1Executor>> {
     let mut parameters = TlsParameters::builder(url.host().to_owned());
     if let Some(path) = &settings.mail.root_certificate {
-        let pem = std::fs::read(path).map_err(|error| unusable(&error))?;
-        let root = Certificate::from_pem(&pem).map_err(|error| unusable(&error))?;
+        let pem = files::read(path).map_err(|error| unusable(path, &error))?;
+        let root = Certificate::from_pem(&pem).map_err(|error| unusable(path, &error))?;
         parameters = parameters.add_root_certificate(root);
     }
     let parameters = parameters.build().map_err(Error::internal)?;
@@ -114,8 +116,11 @@ fn transport(url: &SmtpUrl, settings: &Settings) -> Result<AsyncSmtpTransport<To
     Ok(builder.build())
 }
 
-fn unusable(error: &dyn std::error::Error) -> Error {
-    Error::internal(format!("the file in mail.root_certificate can't be used: {error}"))
+fn unusable(path: &Path, error: &dyn std::error::Error) -> Error {
+    Error::internal(format!(
+        "mail.root_certificate: the file {} can't be used: {error}",
+        path.display()
+    ))
 }
 
 /// The header `Auto-Submitted` (RFC 3834 section 5), which prevents automatic replies such as vacation notices.

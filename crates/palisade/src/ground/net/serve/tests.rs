@@ -5,6 +5,7 @@ mod proxied;
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
@@ -13,6 +14,8 @@ use axum::extract::Extension;
 use axum::routing::get;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
+use palisade_db::Timestamp;
+use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpSocket;
@@ -22,6 +25,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::client::TlsStream;
 
 use super::*;
+use crate::clock::Clock;
+use crate::files::Process;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n";
 const LONG: Duration = Duration::from_secs(10);
@@ -172,6 +177,10 @@ impl Refuse for Router {
     }
 }
 
+fn load(certificate: &Path, key: &Path) -> Result<tls::Loaded, tls::TlsError> {
+    tls::load(certificate, key, &Process::current().unwrap())
+}
+
 struct Certified {
     folder: tempfile::TempDir,
     certificate: CertificateDer<'static>,
@@ -179,11 +188,18 @@ struct Certified {
 
 impl Certified {
     fn new() -> Self {
-        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        Self::named("one")
+    }
+
+    fn named(name: &str) -> Self {
+        let mut parameters = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let certificate = parameters.self_signed(&key).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let made = Self { certificate: pair.cert.der().clone(), folder };
-        std::fs::write(made.chain(), pair.cert.pem()).unwrap();
-        std::fs::write(made.key(), pair.signing_key.serialize_pem()).unwrap();
+        let made = Self { certificate: certificate.der().clone(), folder };
+        std::fs::write(made.chain(), certificate.pem()).unwrap();
+        std::fs::write(made.key(), key.serialize_pem()).unwrap();
         made.set_mode(0o600);
         made
     }
@@ -200,8 +216,8 @@ impl Certified {
         std::fs::set_permissions(self.key(), std::fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    fn load(&self) -> Result<Arc<ServerConfig>, tls::TlsError> {
-        tls::load(&self.chain(), &self.key())
+    fn load(&self) -> Result<tls::Loaded, tls::TlsError> {
+        load(&self.chain(), &self.key())
     }
 
     async fn connect(&self, to: SocketAddr, protocol: &[u8]) -> TlsStream<TcpStream> {
@@ -252,7 +268,8 @@ async fn http2_works_with_prior_knowledge() {
 #[tokio::test]
 async fn tls_serves_both_versions_as_negotiated() {
     let certified = Certified::new();
-    let server = Running::start_with(Limits::default(), Some(certified.load().unwrap())).await;
+    let server =
+        Running::start_with(Limits::default(), Some(certified.load().unwrap().config)).await;
     let mut one = certified.connect(server.address, b"http/1.1").await;
     write(&mut one, GET).await;
     assert!(read_answer(&mut one).await.ends_with("tls=true"));
@@ -298,7 +315,7 @@ async fn a_silent_peer_and_half_a_preface_are_cut() {
 #[tokio::test]
 async fn a_silent_tls_peer_is_cut_and_others_are_served() {
     let certified = Certified::new();
-    let server = Running::start_with(quick(), Some(certified.load().unwrap())).await;
+    let server = Running::start_with(quick(), Some(certified.load().unwrap().config)).await;
     let mut silent = server.connect().await;
     let mut garbage = server.connect().await;
     write(&mut garbage, &[0xff; 200]).await;
@@ -312,7 +329,8 @@ async fn a_silent_tls_peer_is_cut_and_others_are_served() {
 #[tokio::test]
 async fn plain_http_is_told_that_the_port_takes_tls() {
     let certified = Certified::new();
-    let server = Running::start_with(Limits::default(), Some(certified.load().unwrap())).await;
+    let server =
+        Running::start_with(Limits::default(), Some(certified.load().unwrap().config)).await;
     let mut client = server.connect().await;
     write(&mut client, GET).await;
     let answer = read_to_end(&mut client).await;
@@ -537,10 +555,10 @@ async fn the_drain_deadline_cuts_what_is_left() {
 #[test]
 fn a_key_open_to_others_is_refused() {
     let certified = Certified::new();
-    for mode in [0o640, 0o604, 0o620, 0o601] {
+    for mode in [0o644, 0o604, 0o660, 0o601] {
         certified.set_mode(mode);
         let said = certified.load().unwrap_err().to_string();
-        assert!(said.contains("chmod 600"), "{said}");
+        assert!(said.contains("chmod 600") && said.contains("key.pem can't be read"), "{said}");
     }
     certified.set_mode(0o400);
     assert!(certified.load().is_ok());
@@ -548,19 +566,69 @@ fn a_key_open_to_others_is_refused() {
 
 #[test]
 fn a_key_of_another_certificate_is_refused() {
-    let (one, other) = (Certified::new(), Certified::new());
-    let error = tls::load(&one.chain(), &other.key()).unwrap_err();
+    let (one, other) = (Certified::new(), Certified::named("other"));
+    let error = load(&one.chain(), &other.key()).unwrap_err();
     assert!(matches!(error, tls::TlsError::Mismatch(..)), "{error}");
+    // In a chain whose first certificate is another one, too.
+    let read = |path| std::fs::read_to_string(path).unwrap();
+    let chain = read(one.chain());
+    std::fs::write(one.chain(), read(other.chain()) + &chain).unwrap();
+    let error = one.load().unwrap_err();
+    assert!(matches!(error, tls::TlsError::WrongOrder(..)), "{error}");
+    std::fs::write(one.chain(), chain + &read(other.chain())).unwrap();
+    let said = one.load().unwrap().concerns(Clock::system().now()).join("\n");
+    assert!(said.contains("is not signed by certificate 2"), "{said}");
 }
 
 #[test]
 fn files_that_hold_no_certificate_or_key_are_refused() {
     let certified = Certified::new();
-    let error = tls::load(&certified.key(), &certified.key()).unwrap_err();
-    assert!(matches!(error, tls::TlsError::NoCertificate(_)), "{error}");
+    let error = load(&certified.key(), &certified.key()).unwrap_err();
+    assert!(matches!(error, tls::TlsError::NoCertificate(_, true)), "{error}");
     let missing = certified.folder.path().join("none");
-    let error = tls::load(&missing, &certified.key()).unwrap_err();
+    let error = load(&missing, &certified.key()).unwrap_err();
     assert!(matches!(error, tls::TlsError::Unreadable(..)), "{error}");
+    assert!(error.to_string().contains(&missing.display().to_string()), "{error}");
+    std::fs::copy(certified.chain(), certified.key()).unwrap();
+    certified.set_mode(0o600);
+    let error = certified.load().unwrap_err();
+    assert!(matches!(error, tls::TlsError::NoKey(_, true)), "{error}");
     std::fs::write(certified.key(), "no key").unwrap();
-    assert!(matches!(certified.load().unwrap_err(), tls::TlsError::NotPem(..)));
+    assert!(matches!(certified.load().unwrap_err(), tls::TlsError::NoKey(_, false)));
+}
+
+#[test]
+fn an_encrypted_key_is_named_with_the_fix() {
+    let certified = Certified::new();
+    for pem in [
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n\
+         MIIB\n-----END RSA PRIVATE KEY-----\n",
+    ] {
+        std::fs::write(certified.key(), pem).unwrap();
+        let said = certified.load().unwrap_err().to_string();
+        assert!(said.contains("is encrypted") && said.contains("openssl pkey"), "{said}");
+    }
+}
+
+#[test]
+fn a_certificate_and_key_may_begin_with_a_byte_order_mark() {
+    let certified = Certified::new();
+    for path in [certified.chain(), certified.key()] {
+        let pem = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, format!("\u{feff}{pem}")).unwrap();
+    }
+    certified.load().unwrap();
+}
+
+#[test]
+fn a_certificate_outside_its_validity_is_named() {
+    let certified = Certified::new();
+    let loaded = certified.load().unwrap();
+    let at = |time| loaded.concerns(Timestamp::parse_rfc3339(time).unwrap()).join("\n");
+    assert_eq!(at("2026-01-01T00:00:00Z"), "");
+    let said = at("5000-01-01T00:00:00Z");
+    assert!(said.contains("expired at 4096-01-01T00:00:00"), "{said}");
+    let said = at("1970-01-01T00:00:00Z");
+    assert!(said.contains("not valid before 1975-01-01T00:00:00"), "{said}");
 }
