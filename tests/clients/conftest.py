@@ -47,3 +47,9 @@ def inbox():
 def node_modules():
     """Where ./test has installed the packages that package-lock.json names."""
     return pathlib.Path(os.environ["TEST_NODE_MODULES"])
+
+
+@pytest.fixture
+def mail_servers():
+    """Where ./test has unpacked Postfix and OpenSMTPD."""
+    return pathlib.Path(os.environ["TEST_MAIL_SERVERS"])

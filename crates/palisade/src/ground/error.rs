@@ -146,7 +146,7 @@ struct Inner {
     extensions: BTreeMap<&'static str, serde_json::Value>,
     cause: Option<Cause>,
     may_be_repeated: bool,
-    is_failure: bool,
+    by_configuration: bool,
 }
 
 impl Error {
@@ -162,7 +162,7 @@ impl Error {
             extensions: BTreeMap::new(),
             cause: None,
             may_be_repeated: false,
-            is_failure: matches!(kind, Kind::Internal | Kind::Unavailable),
+            by_configuration: false,
         }))
     }
 
@@ -174,6 +174,14 @@ impl Error {
     /// Creates an error for an unavailable dependency. The caller is asked to try again after a second.
     pub fn unavailable(code: &'static str, detail: &'static str) -> Self {
         Self::new(Kind::Unavailable, code, detail).retry_after(Duration::from_secs(1))
+    }
+
+    /// Creates the error for something that this server doesn't offer because of its settings. Trying again doesn't help,
+    /// and nothing has failed.
+    pub fn off(code: &'static str, detail: &'static str) -> Self {
+        let mut error = Self::new(Kind::Unavailable, code, detail);
+        error.0.by_configuration = true;
+        error
     }
 
     /// Creates the error for an object that does not exist or that the caller may not see. The response is the same in
@@ -211,13 +219,6 @@ impl Error {
         self
     }
 
-    /// States that the settings cause this error, so that it is not logged as a failure of the server.
-    #[must_use]
-    pub fn intended(mut self) -> Self {
-        self.0.is_failure = false;
-        self
-    }
-
     /// Adds a member to the problem document (RFC 9457 section 3.2).
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<serde_json::Value>) -> Self {
@@ -235,6 +236,11 @@ impl Error {
     /// Returns the kind of failure.
     pub fn kind(&self) -> Kind {
         self.0.kind
+    }
+
+    /// Returns whether something failed in this server or in what it depends on, which the operator must know.
+    pub fn is_failure(&self) -> bool {
+        matches!(self.kind(), Kind::Internal | Kind::Unavailable) && !self.0.by_configuration
     }
 
     /// Returns the stable code, `area.reason`.
@@ -271,11 +277,6 @@ impl Error {
     /// immediate retry may succeed.
     pub fn may_be_repeated(&self) -> bool {
         self.0.may_be_repeated
-    }
-
-    /// Returns whether the server failed, so that the operator must learn the cause.
-    pub fn is_failure(&self) -> bool {
-        self.0.is_failure
     }
 
     /// Returns the private cause and its underlying causes, outermost first.

@@ -51,7 +51,7 @@ async fn within(State(app): State<App>) -> Result<NoContent> {
 
 /// The log, as a test reads it.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub struct Log(pub Arc<Mutex<Vec<u8>>>);
 
 impl std::io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

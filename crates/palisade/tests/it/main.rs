@@ -45,6 +45,7 @@ mod links;
 mod lockout;
 mod login_refusals;
 mod lost_answers;
+mod mailing;
 mod mfa;
 mod mfa_changes;
 mod modules;

@@ -299,7 +299,8 @@ async fn server_down(on: On) {
         tokio::time::sleep(Duration::from_millis(10)).await;
         tried = row().await;
     }
-    assert_eq!((tried.0, tried.1.as_deref()), (1, Some("the mail server can't be reached")));
+    assert_eq!(tried.0, 1);
+    assert!(tried.1.as_deref().unwrap().contains("can't be reached"), "{tried:?}");
     let sealed = String::from_utf8_lossy(&tried.2.unwrap()).into_owned();
     assert!(!sealed.contains("ann"), "what waits can't be read");
     // Another process with a way out sends it when its time has come.

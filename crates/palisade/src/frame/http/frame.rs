@@ -255,7 +255,7 @@ struct Line {
 }
 
 impl Line {
-    /// Writes one line per request, and for a failure of the server (500 or 503) a second line with its cause.
+    /// Writes one line per request, and for a failure of this server a second line with its cause.
     fn write(&self, now: Duration, status: StatusCode, error: Option<&Error>) {
         let took = now.saturating_sub(self.arrival.at);
         tracing::info!(
@@ -268,6 +268,8 @@ impl Line {
             ip = %self.arrival.client.ip,
             code = error.map(Error::code),
         );
+        // Anyone can request an email from a server without mail; that must not look like a fault (test:
+        // without_mail_a_request_that_needs_it_is_no_error_in_the_log).
         if let Some(error) = error.filter(|error| error.is_failure()) {
             let cause = error.causes().unwrap_or_default();
             let request_id = self.arrival.request;

@@ -15,7 +15,7 @@ use super::database::{PlaintextNetworks, SchemaName};
 use super::load::Reader;
 use super::origin::{CorsOrigin, PasskeyOrigin, ReportUrl, WebOrigin};
 use super::secret::{DatabaseUrl, RootKey};
-use super::smtp::{Mailbox, SmtpUrl};
+use super::smtp::{HeloName, Mailbox, SmtpUrl};
 use super::value::{Shape, Value};
 use super::words::{
     AdminMfa, Attestation, EmailVerification, Environment, LogFormat, LogLevel, Migrate, Paseto,
@@ -459,14 +459,19 @@ catalogue! {
     Mail at "mail." {
         smtp_url: Option<SmtpUrl> = Unset("smtps://mail.example.com"),
             "The mail server: `smtps://USER:PASSWORD@HOST` (port 465) or \
-             `smtp://USER:PASSWORD@HOST` with STARTTLS (port 587). `SMTP_URL` is also read. \
-             If the URL contains a password, set it in the environment.",
+             `smtp://USER:PASSWORD@HOST` with STARTTLS (port 587). In development, \
+             `smtp://HOST?tls=never` sends unencrypted. `SMTP_URL` is also read. If the URL \
+             contains a password, set it in the environment.",
             secret: true;
         from: Option<Mailbox> = Unset("Example <no-reply@example.com>"),
             "The sender of outgoing email.";
+        helo_name: Option<HeloName> = Unset("app.example.com"),
+            "The name of this server in EHLO: a host name or an IP address. If not set, it is the \
+             host of `server.public_url`.";
         root_certificate: Option<PathBuf> = Unset("/etc/palisade/mail-ca.pem"),
             "The PEM file of a certificate authority that is trusted for the mail server, in \
-             addition to the public ones.";
+             addition to the public ones, or of the server's self-signed certificate. A mail \
+             server on the same machine is not verified if it uses STARTTLS.";
         templates: Option<PathBuf> = Unset("/etc/palisade/emails"),
             "A directory of email templates that replace the built-in ones: `NAME.txt` and \
              `NAME.html`.";

@@ -60,7 +60,7 @@ pub use database::{PlaintextNetwork, PlaintextNetworks, SchemaName};
 pub use origin::{CorsOrigin, PasskeyOrigin, ReportUrl, WebOrigin};
 pub use render::{environment_example, settings_markdown, template};
 pub use secret::{DatabaseUrl, RootKey, Secret};
-pub use smtp::{Mailbox, SmtpUrl};
+pub use smtp::{HeloName, Mailbox, SmtpTls, SmtpUrl};
 pub use source::is_variable;
 pub use words::{
     AdminMfa, Attestation, EmailVerification, Environment, LogFormat, LogLevel, Migrate, Paseto,

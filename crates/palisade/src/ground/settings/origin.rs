@@ -105,7 +105,7 @@ fn read_port(text: &str) -> Option<u16> {
 }
 
 /// Returns a host as browsers write it: an IPv4 address, an IPv6 address in brackets, or an ASCII name.
-fn canonical_host(host: &str) -> Result<String, String> {
+pub(super) fn canonical_host(host: &str) -> Result<String, String> {
     if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         return inner
             .parse::<Ipv6Addr>()

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::load::Reader;
 use super::{
     Attestation, CorsOrigin, EmailVerification, Environment, PasswordCost, RegistrationMode,
-    Settings,
+    Settings, SmtpTls,
 };
 
 /// Checks the combination of settings that are valid individually.
@@ -281,11 +281,22 @@ fn mail(settings: &Settings, reader: &mut Reader<'_>) {
             "Set it, for example to Example <no-reply@example.com>",
         );
     }
-    if mail.smtp_url.is_none() && mail.root_certificate.is_some() {
+    let removed = "Set mail.smtp_url, or remove this setting";
+    for (key, set) in [
+        ("mail.root_certificate", mail.root_certificate.is_some()),
+        ("mail.helo_name", mail.helo_name.is_some()),
+    ] {
+        if mail.smtp_url.is_none() && set {
+            let wrong = "this has no effect, because mail.smtp_url is not set";
+            reader.refuse(&[key, "mail.smtp_url"], wrong, removed);
+        }
+    }
+    let unencrypted = mail.smtp_url.as_ref().is_some_and(|url| url.tls() == SmtpTls::Never);
+    if settings.is_production() && unencrypted {
         reader.refuse(
-            &["mail.root_certificate", "mail.smtp_url"],
-            "this has no effect, because mail.smtp_url is not set",
-            "Set mail.smtp_url, or remove mail.root_certificate",
+            &["mail.smtp_url", "server.environment"],
+            "production refuses ?tls=never, with which emails are sent unencrypted",
+            "Remove ?tls=never, or use smtps://",
         );
     }
     let verified = settings.registration.email_verification != EmailVerification::Off;

@@ -1024,6 +1024,20 @@ mod between_settings {
     }
 
     #[test]
+    fn production_refuses_unencrypted_email() {
+        let with = |file: &str, url: &str| {
+            format!("{file}\n[mail]\nsmtp_url = \"{url}\"\nfrom = \"a@example.com\"")
+        };
+        for url in ["smtp://mailpit:1025?tls=never", "smtp://127.0.0.1:1025?tls=never"] {
+            refused(&with(PRODUCTION, url), "mail.smtp_url", "unencrypted");
+            settings(&with("", url));
+        }
+        settings(&with(PRODUCTION, "smtp://mailpit:1025"));
+        refused("mail.helo_name = \"app.example.com\"", "mail.helo_name", "no effect");
+        refused(&with("", "smtp://a.example?tls=x"), "mail.smtp_url", "other than tls=never");
+    }
+
+    #[test]
     fn trusting_everybody_is_always_refused() {
         let key = "server.trusted_proxies";
         for everybody in ["0.0.0.0/0", "::/0"] {

@@ -3,8 +3,9 @@
 //! # Promises
 //!
 //! - An email and its cause are committed together or not at all. A mail server that is down or slow, or that refuses
-//!   an email, never makes a request fail or wait. No email is lost silently: delivery is retried for three days. An
-//!   email that could not be delivered by then is recorded as an event, and is kept until 30 days after it was queued.
+//!   an email, never makes a request fail or wait. No email is lost silently: delivery is retried for three days, unless
+//!   the mail server refuses the recipient or the email for good. An email that could not be delivered is recorded as an
+//!   event, and is kept until 30 days after it was queued.
 //! - A queued email is sealed, and its content is erased once it is sent: neither recipients nor links can be read from
 //!   the table.
 //! - Links begin with `server.public_url`, whatever a request contains.
@@ -16,6 +17,7 @@
 mod http;
 mod outbox;
 mod render;
+mod smtp;
 mod transport;
 
 use std::time::Duration;
@@ -33,7 +35,7 @@ pub use crate::email_template::{Content, EmailTemplate, Prepare, for_people};
 pub use render::{EmailTemplates, Rendered};
 pub use transport::Post;
 
-/// An email could not be delivered within three days.
+/// An email was refused for good, or could not be delivered within three days.
 pub const FAILED: Event = Event { name: "mail.failed", summary: "An email could not be delivered" };
 
 /// The slice's table of contents.
@@ -93,7 +95,7 @@ pub fn needed(app: &App) -> Result<()> {
         return Ok(());
     }
     let detail = "This server sends no email. Ask an administrator.";
-    Err(Error::unavailable("mail.off", detail).intended())
+    Err(Error::off("mail.off", detail))
 }
 
 /// Queues an email in the change that causes it. Does nothing if this server sends no mail.

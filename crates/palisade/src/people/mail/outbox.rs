@@ -7,6 +7,7 @@ use palisade_crypto::seal::SealingKey;
 use palisade_db::{Timestamp, args};
 use uuid::Uuid;
 
+use super::smtp::{Connection, Failure, Next};
 use super::{Content, EmailTemplate, EmailTemplates, FAILED, Post};
 use crate::app::{Actor, App, Change};
 use crate::error::{Error, Result};
@@ -66,9 +67,15 @@ pub(super) async fn send_due(app: &App) -> Result<()> {
 }
 
 async fn send_one_by_one(app: &App) -> Result<()> {
+    let mut kept = None;
     while let Some(taken) = take(app).await? {
-        let problem = send(app, &taken).await.err();
-        note(app, &taken, problem).await?;
+        match send(app, &taken, &mut kept).await {
+            Ok(()) => sent(app, &taken).await?,
+            Err(failure) => failed(app, &taken, failure).await?,
+        }
+    }
+    if let Some(connection) = kept {
+        connection.quit().await;
     }
     Ok(())
 }
@@ -106,41 +113,46 @@ async fn take(app: &App) -> Result<Option<Taken>> {
     }))
 }
 
-/// Sends an email. The error is a message for the operator that contains no personal data.
-async fn send(app: &App, taken: &Taken) -> Result<(), String> {
+/// Sends an email.
+async fn send(app: &App, taken: &Taken, kept: &mut Option<Connection>) -> Result<(), Failure> {
     let unreadable =
-        |_| "the email can't be decrypted: it was encrypted with another root key".to_owned();
+        |_| Failure::mend("the email can't be decrypted: it was encrypted with another root key");
     let plain = key(app).open(taken.id.as_bytes(), &taken.sealed).map_err(unreadable)?;
-    let content: Content =
-        serde_json::from_slice(plain.expose()).map_err(|_| "the email can't be read".to_owned())?;
+    let content: Content = serde_json::from_slice(plain.expose())
+        .map_err(|_| Failure::mend("the email can't be read"))?;
     let templates = app.state::<EmailTemplates>();
-    let template =
-        templates.find(&taken.template).ok_or("the template of the email no longer exists")?;
+    let template = templates
+        .find(&taken.template)
+        .ok_or_else(|| Failure::mend("the template of the email no longer exists"))?;
     let content =
-        (template.prepare)(app, content).await.map_err(|error| error.code().to_owned())?;
+        (template.prepare)(app, content).await.map_err(|error| Failure::retry(error.code()))?;
     // SECURITY: no email is sent to a service account, whatever queued it (test: a_service_account_never_signs_in).
     let reachable = |content: &Content| !content.to.as_deref().is_some_and(users::unreachable);
     let Some(content) = content.filter(reachable) else { return Ok(()) };
-    let rendered = templates.render(app, template, &content)?;
-    app.state::<Post>().send(app, taken.id, rendered).await
+    let rendered = templates.render(app, template, &content).map_err(Failure::mend)?;
+    app.state::<Post>().send(app, taken.id, rendered, kept).await
 }
 
-async fn note(app: &App, taken: &Taken, problem: Option<String>) -> Result<()> {
+async fn sent(app: &App, taken: &Taken) -> Result<()> {
     let now = app.clock.now();
-    let Some(problem) = problem else {
-        let sql =
-            "update outbox set sent_at = $2, sealed = null, next_try_at = null, problem = null
-             where id = $1";
-        app.upkeep("an email was sent").run(sql, args![taken.id, now]).await?;
-        return Ok(());
-    };
-    tracing::warn!(
-        template = taken.template,
-        tries = taken.tries,
-        problem,
-        "an email was not delivered"
-    );
-    if now.since(taken.created_at) < TRIED_FOR {
+    let sql = "update outbox set sent_at = $2, sealed = null, next_try_at = null, problem = null
+         where id = $1";
+    app.upkeep("an email was sent").run(sql, args![taken.id, now]).await?;
+    Ok(())
+}
+
+async fn failed(app: &App, taken: &Taken, failure: Failure) -> Result<()> {
+    let now = app.clock.now();
+    let Failure { problem, next, .. } = failure;
+    let (template, tries) = (&taken.template, taken.tries);
+    let given_up = next == Next::GiveUp || now.since(taken.created_at) >= TRIED_FOR;
+    match next {
+        Next::Mend => {
+            tracing::error!(template, tries, problem, given_up, "an email was not delivered")
+        }
+        _ => tracing::warn!(template, tries, problem, given_up, "an email was not delivered"),
+    }
+    if !given_up {
         let tries = usize::try_from(taken.tries - 1).unwrap_or(0);
         let pause = PAUSES.get(tries).or(PAUSES.last()).copied().unwrap_or(LEASE);
         let sql = "update outbox set next_try_at = $2, problem = $3 where id = $1";

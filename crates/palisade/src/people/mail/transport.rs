@@ -3,24 +3,19 @@
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use lettre::message::header::{Header, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
-use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
-use lettre::{Address, AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
+use lettre::{Address, Message};
 use palisade_db::Timestamp;
 use uuid::Uuid;
 
 use super::Rendered;
+use super::smtp::{Connection, Failure, Server};
 use crate::app::App;
-use crate::error::{Error, Result};
-use crate::files;
-use crate::settings::{Settings, SmtpUrl};
+use crate::error::Result;
+use crate::settings::Settings;
 
-/// How long a mail server may take for one step.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// How many emails the development mailbox shows.
 const SHOWN: usize = 200;
 
@@ -28,7 +23,7 @@ const SHOWN: usize = 200;
 pub struct Post(Way);
 
 enum Way {
-    Server { transport: Box<AsyncSmtpTransport<Tokio1Executor>>, from: Mailbox },
+    Server { server: Box<Server>, from: Mailbox },
     Mailbox(Mutex<VecDeque<Shown>>),
     Nowhere,
 }
@@ -50,7 +45,7 @@ impl Post {
     pub fn new(settings: &Settings) -> Result<Self> {
         Ok(Self(match (&settings.mail.smtp_url, &settings.mail.from) {
             (Some(url), Some(from)) => Way::Server {
-                transport: Box::new(transport(url, settings)?),
+                server: Box::new(Server::new(url, settings)?),
                 from: from.inner().clone(),
             },
             _ if settings.is_production() => Way::Nowhere,
@@ -70,12 +65,25 @@ impl Post {
         Some(shown.iter().rev().cloned().collect())
     }
 
-    /// Sends an email. The error is a message for the operator that doesn't name the recipient.
-    pub(super) async fn send(&self, app: &App, id: Uuid, email: Rendered) -> Result<(), String> {
+    /// Sends an email over the connection in `kept`, if there is one, and leaves the connection there for the next.
+    pub(super) async fn send(
+        &self,
+        app: &App,
+        id: Uuid,
+        email: Rendered,
+        kept: &mut Option<Connection>,
+    ) -> Result<(), Failure> {
         match &self.0 {
-            Way::Server { transport, from } => {
+            Way::Server { server, from } => {
                 let message = message(app, id, from, email)?;
-                transport.send(message).await.map(drop).map_err(|error| problem(&error))
+                if let Some(connection) = kept.take() {
+                    match deliver(connection, &message, kept).await {
+                        // The mail server may limit the emails of a connection, or their time.
+                        Err(failure) if failure.before_the_recipient() => {}
+                        done => return done,
+                    }
+                }
+                deliver(server.open().await?, &message, kept).await
             }
             Way::Mailbox(shown) => {
                 let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
@@ -85,42 +93,23 @@ impl Post {
                 }
                 Ok(())
             }
-            Way::Nowhere => Err("no mail server is configured".to_owned()),
+            Way::Nowhere => Err(Failure::mend("no mail server is configured")),
         }
     }
 }
 
-/// SECURITY: except on loopback, nothing is sent before TLS is established and the certificate is verified; if the
-/// server offers no STARTTLS, the email waits (test: an_email_waits_for_a_server_that_offers_no_tls).
-fn transport(url: &SmtpUrl, settings: &Settings) -> Result<AsyncSmtpTransport<Tokio1Executor>> {
-    let mut parameters = TlsParameters::builder(url.host().to_owned());
-    if let Some(path) = &settings.mail.root_certificate {
-        let pem = files::read(path).map_err(|error| unusable(path, &error))?;
-        let root = Certificate::from_pem(&pem).map_err(|error| unusable(path, &error))?;
-        parameters = parameters.add_root_certificate(root);
+async fn deliver(
+    mut connection: Connection,
+    message: &Message,
+    kept: &mut Option<Connection>,
+) -> Result<(), Failure> {
+    let delivered = connection.deliver(message).await;
+    if delivered.is_ok() {
+        *kept = Some(connection);
+    } else {
+        connection.quit().await;
     }
-    let parameters = parameters.build().map_err(Error::internal)?;
-    let tls = match (url.tls_from_the_start(), url.is_loopback()) {
-        (true, _) => Tls::Wrapper(parameters),
-        (false, false) => Tls::Required(parameters),
-        (false, true) => Tls::Opportunistic(parameters),
-    };
-    let host = url.host().trim_matches(['[', ']']);
-    let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(host)
-        .port(url.port())
-        .tls(tls)
-        .timeout(Some(PATIENCE));
-    if let Some((user, password)) = url.login() {
-        builder = builder.credentials(Credentials::new(user.to_owned(), password.to_owned()));
-    }
-    Ok(builder.build())
-}
-
-fn unusable(path: &Path, error: &dyn std::error::Error) -> Error {
-    Error::internal(format!(
-        "mail.root_certificate: the file {} can't be used: {error}",
-        path.display()
-    ))
+    delivered
 }
 
 /// The header `Auto-Submitted` (RFC 3834 section 5), which prevents automatic replies such as vacation notices.
@@ -142,9 +131,9 @@ impl Header for AutoSubmitted {
 }
 
 /// Builds the message. Its id is the same in every attempt, so that an email sent twice is recognized as a duplicate.
-fn message(app: &App, id: Uuid, from: &Mailbox, email: Rendered) -> Result<Message, String> {
-    let to: Address =
-        email.to.parse().map_err(|_| "the recipient is not a valid email address".to_owned())?;
+fn message(app: &App, id: Uuid, from: &Mailbox, email: Rendered) -> Result<Message, Failure> {
+    let invalid = |_| Failure::give_up("the recipient is not a valid email address");
+    let to: Address = email.to.parse().map_err(invalid)?;
     let domain = from.email.domain();
     Message::builder()
         .from(from.clone())
@@ -154,18 +143,5 @@ fn message(app: &App, id: Uuid, from: &Mailbox, email: Rendered) -> Result<Messa
         .date(std::time::UNIX_EPOCH + app.clock.now().since(Timestamp::from_seconds(0)))
         .header(AutoSubmitted)
         .multipart(MultiPart::alternative_plain_html(email.text, email.html))
-        .map_err(|error| error.to_string())
-}
-
-/// Describes a delivery error. A reply from the server is reduced to its code, because its text may repeat the email
-/// address.
-fn problem(error: &lettre::transport::smtp::Error) -> String {
-    match error.status() {
-        Some(code) => format!("the mail server replied with {code}"),
-        None if error.is_timeout() => "the mail server took too long to respond".to_owned(),
-        None if error.is_tls() => {
-            "a verified TLS connection to the mail server can't be established".to_owned()
-        }
-        None => "the mail server can't be reached".to_owned(),
-    }
+        .map_err(|error| Failure::mend(error.to_string()))
 }
