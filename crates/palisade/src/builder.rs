@@ -1,11 +1,11 @@
 //! Builds a Palisade server: an app and its services, from modules.
 
 use std::collections::BTreeSet;
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue, Method};
 use palisade_crypto::random::Random;
 use palisade_crypto::root::RootKey;
@@ -24,7 +24,7 @@ use crate::module::{Module, Permission};
 use crate::record::AuditKeys;
 use crate::reference::Document;
 use crate::running::{self, Running};
-use crate::settings::{CorsOrigin, Settings};
+use crate::settings::{Cors, CorsHeader, CorsOrigin, Settings};
 use crate::users::AllPermissions;
 use crate::{
     api_keys, audit, audit_log, challenges, compat, credentials, deletion, email_change, export,
@@ -217,7 +217,7 @@ impl Builder {
     fn router(&self, app: &App, routes: Routes) -> Router {
         let router = routes.mount(Router::new()).fallback(|| async { Error::not_found() });
         // Without origins, there is no CORS layer that could be misconfigured or cost time.
-        let router = match cors(&self.settings.cors.origins) {
+        let router = match cors(&self.settings.cors) {
             Some(cors) => router.layer(cors),
             None => router,
         };
@@ -235,24 +235,44 @@ impl Builder {
 
 /// Returns the CORS layer (Fetch standard, section 3.2): scripts of the configured origins may call the API with a
 /// bearer token, but never with credentials that a browser sends on its own. Returns `None` if there are no origins.
-fn cors(origins: &[CorsOrigin]) -> Option<CorsLayer> {
-    if origins.is_empty() {
+fn cors(settings: &Cors) -> Option<CorsLayer> {
+    if settings.origins.is_empty() {
         return None;
     }
-    let exact = origins.iter().map(|origin| match origin {
+    let exact = settings.origins.iter().map(|origin| match origin {
         CorsOrigin::Any => None,
-        CorsOrigin::Exact(origin) => HeaderValue::from_str(origin.as_str()).ok(),
+        CorsOrigin::Exact(origin) => HeaderValue::from_str(origin).ok(),
     });
     let origins = exact
         .collect::<Option<Vec<HeaderValue>>>()
         .map_or_else(AllowOrigin::any, AllowOrigin::list);
-    let exposed = ["x-request-id", "retry-after", "ratelimit", "ratelimit-policy"];
+    let configured = settings.headers.iter();
+    let headers = ALLOWED.into_iter().chain(configured.map(CorsHeader::as_str));
+    let headers: Vec<_> = headers.filter_map(|name| HeaderName::from_str(name).ok()).collect();
     Some(
         CorsLayer::new()
             .allow_origin(origins)
             .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::PUT, Method::DELETE])
-            .allow_headers([AUTHORIZATION, CONTENT_TYPE])
-            .expose_headers(exposed.map(HeaderName::from_static))
+            .allow_headers(headers)
+            .expose_headers(EXPOSED.map(HeaderName::from_static))
             .max_age(Duration::from_secs(600)),
     )
 }
+
+/// The request headers that scripts of other origins may send: those of the API, and those that tracing and HTTP
+/// libraries add to every request. None of them is read as proof of anything but `authorization`.
+const ALLOWED: [&str; 8] = [
+    "authorization",
+    "content-type",
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "sentry-trace",
+    "idempotency-key",
+    "x-requested-with",
+];
+
+/// The response headers that these scripts may read, in addition to those that the Fetch standard allows (section
+/// 2.2.2).
+const EXPOSED: [&str; 5] =
+    ["x-request-id", "retry-after", "ratelimit", "ratelimit-policy", "www-authenticate"];

@@ -67,11 +67,27 @@ impl Page {
                 let src = format!("src=\"/assets/{script}\"");
                 links.push_str(&format!("<script nonce=\"{nonce}\" {src} defer></script>\n"));
             }
-            // The body is inserted last, so that nothing in it is taken for a placeholder of the shell.
+            // SECURITY: the name of the site is text, and the body is inserted last, so that nothing in either is taken
+            // for HTML or a placeholder of the shell (test: the_name_of_the_site_is_text_on_every_page).
+            let site = escaped(app.settings.site.name.as_str());
             let head = SHELL.replace("{{title}}", self.title).replace("{{links}}", &links);
-            head.replace("{{body}}", body)
+            head.replace("{{site}}", &site).replace("{{body}}", body)
         })
     }
+}
+
+/// Returns a text as HTML. Braces are escaped too, because placeholders consist of them.
+fn escaped(text: &str) -> String {
+    let mut html = String::new();
+    for letter in text.chars() {
+        match letter {
+            '&' | '<' | '>' | '"' | '\'' | '{' | '}' => {
+                html.push_str(&format!("&#{};", u32::from(letter)));
+            }
+            letter => html.push(letter),
+        }
+    }
+    html
 }
 
 fn routes() -> Routes {

@@ -28,6 +28,8 @@ pub enum Kind {
     BadInput,
     /// The caller is not signed in, or the credential is no longer valid.
     NotSignedIn,
+    /// The grant that an OAuth client presented is not valid (RFC 6749 section 5.2).
+    BadGrant,
     /// The signed-in caller may not do this.
     Denied,
     /// The object does not exist, or the caller may not see it.
@@ -76,6 +78,7 @@ impl Kind {
             Self::Malformed => (StatusCode::BAD_REQUEST, "Malformed request"),
             Self::BadInput => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid input"),
             Self::NotSignedIn => (StatusCode::UNAUTHORIZED, "Not signed in"),
+            Self::BadGrant => (StatusCode::BAD_REQUEST, "Invalid grant"),
             Self::Denied => (StatusCode::FORBIDDEN, "Not allowed"),
             Self::NotFound => (StatusCode::NOT_FOUND, "Not found"),
             Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),

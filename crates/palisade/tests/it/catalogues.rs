@@ -192,6 +192,10 @@ async fn by_anyone(app: &TestApp, rule: &str) -> Option<Answer> {
     let wrong = json!({ "email": "bob@example.com", "password": "not the right one at all" });
     let answer = match rule {
         "refresh_ip" => anyone.post("/api/v1/auth/refresh", json!({})).await,
+        "logout_ip" => {
+            let body = json!({ "refresh_token": "unknown" });
+            anyone.post("/api/v1/auth/logout", body).await
+        }
         "login_ip" => anyone.post("/api/v1/auth/login", wrong).await,
         "passkey_begin_ip" => anyone.act("/api/v1/auth/login/passkey/begin").await,
         "register_ip" => anyone.post("/api/v1/auth/register", json!({})).await,

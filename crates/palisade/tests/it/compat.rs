@@ -37,3 +37,99 @@ async fn the_form_of_other_servers_is_taken_only_where_it_is_switched_on() {
     assert_eq!(app.anyone().send(json).await.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     app.stop().await;
 }
+
+fn form(fields: &str) -> Call {
+    Call::new(Method::POST, "/api/v1/login/access-token")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(fields.to_owned())
+}
+
+async fn with_form(on: On, more: &[(&'static str, &'static str)]) -> TestApp {
+    let mut settings = vec![("compat.login_form", "true")];
+    settings.extend_from_slice(more);
+    TestApp::with(on, Plan { settings, ..Plan::default() }).await
+}
+
+palisade::on_both! {
+    the_form_refreshes_a_session => |on| super::refreshes(on);
+}
+
+async fn refreshes(on: On) {
+    let app = with_form(on, &[("limits.enabled", "false")]).await;
+    app.user("ann@example.com").await;
+    let first = app.anyone().login("ann@example.com").await;
+    let refresh = async |token: &str| {
+        let fields = format!(
+            "grant_type=refresh_token&refresh_token={token}&client_id=&client_secret=x&scope=a+b"
+        );
+        app.anyone().send(form(&fields).header("authorization", "Basic YTpi")).await
+    };
+    let second = refresh(&first.text("refresh_token")).await;
+    assert_eq!(second.status, StatusCode::OK, "{}", second.raw);
+    assert_eq!(second.text("token_type"), "Bearer");
+    assert_eq!(second.text("session_id"), first.text("session_id"));
+    assert_ne!(second.text("refresh_token"), first.text("refresh_token"));
+    let third = refresh(&second.text("refresh_token")).await;
+    assert_eq!(status(&app.anyone().with_token(third.text("access_token"))).await, 200);
+    // A used one ends the session, as everywhere.
+    for token in [&first.text("refresh_token"), &third.text("refresh_token"), "x"] {
+        let answer = refresh(token).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.raw);
+        assert_eq!(
+            (answer.code(), &answer.body["error"]),
+            ("sessions.ended", &json!("invalid_grant"))
+        );
+        assert_eq!(answer.headers["content-type"], "application/json");
+    }
+    // A cookie's secret is no refresh token.
+    let browser = app.browser("ann@example.com").await;
+    let cookie = browser.cookie.clone().unwrap();
+    let answer = refresh(cookie.split_once('=').unwrap().1).await;
+    assert_eq!(answer.body["error"], "invalid_grant");
+    assert_eq!(status(&browser).await, 200);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn the_form_has_the_errors_of_oauth() {
+    let app = with_form(On::Sqlite, &[("limits.enabled", "false")]).await;
+    let password = "username=ann%40example.com&password=not+the+right+one";
+    for (fields, status, code, error) in [
+        (password, 401, "login.denied", "invalid_grant"),
+        (
+            "grant_type=client_credentials",
+            400,
+            "compat.unsupported_grant",
+            "unsupported_grant_type",
+        ),
+        ("grant_type=refresh_token", 400, "request.invalid", "invalid_request"),
+        ("grant_type=refresh_token&refresh_token=", 400, "request.invalid", "invalid_request"),
+        ("grant_type=password&username=a", 400, "request.invalid", "invalid_request"),
+        ("", 400, "request.invalid", "invalid_request"),
+    ] {
+        let answer = app.anyone().send(form(fields)).await;
+        assert_eq!(answer.status.as_u16(), status, "{fields}: {}", answer.raw);
+        assert_eq!((answer.code(), &answer.body["error"]), (code, &json!(error)), "{fields}");
+        assert_eq!(answer.body["error_description"], answer.body["detail"]);
+    }
+    let both = app.anyone().send(form("grant_type=password")).await;
+    assert_eq!(both.body["errors"].as_array().unwrap().len(), 2, "{}", both.raw);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn refreshes_by_form_are_counted_as_refreshes() {
+    let small = [("limits.rules.login_ip.burst", "1"), ("limits.rules.refresh_ip.burst", "2")];
+    let app = with_form(On::Sqlite, &small).await;
+    let refresh = || form("grant_type=refresh_token&refresh_token=x");
+    for _ in 0..2 {
+        assert_eq!(app.anyone().send(refresh()).await.code(), "sessions.ended");
+    }
+    assert_eq!(app.anyone().send(refresh()).await.body["error"], "temporarily_unavailable");
+    let wrong = || form("username=ann%40example.com&password=not+the+right+one");
+    assert_eq!(app.anyone().send(wrong()).await.code(), "login.denied");
+    let answer = app.anyone().send(wrong()).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (429, "request.too_many"));
+    assert!(answer.headers["ratelimit-policy"].to_str().unwrap().contains("login_ip"));
+    app.stop().await;
+}

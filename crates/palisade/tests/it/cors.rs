@@ -58,3 +58,56 @@ async fn a_named_origin_is_let_in_and_its_look_alikes_are_not() {
     }
     app.stop().await;
 }
+
+#[tokio::test]
+async fn an_application_with_a_scheme_of_its_own_is_let_in() {
+    let app_origins = ["capacitor://localhost", "chrome-extension://abcdefghijklmnop"];
+    let plan = Plan {
+        settings: vec![(
+            "cors.origins",
+            "capacitor://localhost,chrome-extension://abcdefghijklmnop",
+        )],
+        ..Plan::default()
+    };
+    let app = TestApp::with(On::Sqlite, plan).await;
+    for origin in app_origins {
+        for answer in [preflight(&app, origin).await, read(&app, origin).await] {
+            assert_eq!(answer.headers["access-control-allow-origin"], origin);
+            assert!(!answer.headers.contains_key("access-control-allow-credentials"));
+        }
+    }
+    for stranger in ["capacitor://localhost:1", "ionic://localhost", "chrome-extension://a", "null"]
+    {
+        let answer = preflight(&app, stranger).await;
+        assert!(!answer.headers.contains_key("access-control-allow-origin"), "{stranger}");
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn usual_and_configured_headers_may_be_sent_and_prove_nothing() {
+    let settings = vec![("cors.origins", FRIEND), ("cors.headers", "X-Client-Version, x-app")];
+    let app = TestApp::with(On::Sqlite, Plan { settings, ..Plan::default() }).await;
+    app.user("ann@example.com").await;
+    let answer = preflight(&app, FRIEND).await;
+    let allowed = answer.headers["access-control-allow-headers"].to_str().unwrap();
+    let usual = "authorization,content-type,traceparent,tracestate,baggage,sentry-trace,\
+                 idempotency-key,x-requested-with,x-client-version,x-app";
+    assert_eq!(allowed, usual);
+    let answer = read(&app, FRIEND).await;
+    let exposed = answer.headers["access-control-expose-headers"].to_str().unwrap();
+    for name in ["retry-after", "ratelimit", "x-request-id", "www-authenticate"] {
+        assert!(exposed.contains(name), "{exposed}");
+    }
+    // With the cookie, neither the origin nor any of these headers stands for this site.
+    let browser = app.browser("ann@example.com").await;
+    let mut call = Call::new(Method::POST, "/api/v1/auth/logout").header("origin", FRIEND);
+    for name in
+        ["traceparent", "baggage", "sentry-trace", "idempotency-key", "x-requested-with", "x-app"]
+    {
+        call = call.header(name, "1");
+    }
+    assert_eq!(browser.send(call).await.code(), "access.cross_site");
+    assert_eq!(browser.get("/api/v1/users/me").await.status, StatusCode::OK);
+    app.stop().await;
+}

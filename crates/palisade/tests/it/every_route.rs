@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, StatusCode};
-use palisade::access::{AuthLevel, Identity, Who};
+use palisade::access::{AuthLevel, Identity, InBody, Who};
 use palisade::app::{App, CredentialForm, CredentialMethods, Ending, EndsWith, Kind, OwnKind};
 use palisade::credential::{Credential, CredentialKind, SecretRef, TokenShape};
 use palisade::error::Result;
@@ -213,6 +213,7 @@ const WHO: &str = "
     GET /.well-known/change-password anyone
     GET /.well-known/jwks.json anyone
     GET /.well-known/paseto-keys.json anyone
+    GET /.well-known/oauth-authorization-server anyone
     GET /.well-known/passkey-endpoints anyone
     GET /.well-known/webauthn anyone
     GET /account/email anyone
@@ -229,14 +230,14 @@ const WHO: &str = "
     POST /api/v1/auth/email/undo anyone
     POST /api/v1/auth/factors/keep anyone
     POST /api/v1/auth/factors/remove anyone
-    POST /api/v1/auth/introspect tokens:introspect, keys
+    POST /api/v1/auth/introspect tokens:introspect, keys, clients
     POST /api/v1/auth/link anyone
     POST /api/v1/auth/login anyone
     POST /api/v1/auth/login/mfa anyone
     POST /api/v1/auth/login/mfa/lost anyone
     POST /api/v1/auth/login/passkey/begin anyone
     POST /api/v1/auth/login/passkey/finish anyone
-    POST /api/v1/auth/logout signed in, enrolling, uncounted
+    POST /api/v1/auth/logout signed in, enrolling, uncounted, or a refresh token
     POST /api/v1/auth/password/forgot anyone
     POST /api/v1/auth/password/reset anyone
     POST /api/v1/auth/reauthenticate signed in, enrolling
@@ -244,7 +245,7 @@ const WHO: &str = "
     POST /api/v1/auth/refresh anyone
     POST /api/v1/auth/register anyone
     GET /api/v1/auth/revocations tokens:introspect, keys
-    POST /api/v1/auth/revoke tokens:introspect, keys
+    POST /api/v1/auth/revoke tokens:introspect, keys, clients
     POST /api/v1/auth/verify-email anyone
     POST /api/v1/auth/verify-email/resend anyone
     GET /api/v1/limits system:read, keys
@@ -337,7 +338,13 @@ async fn every_route_is_open_to_whom_it_was_meant_for() {
             ""
         };
         let uncounted = if route.access.counted { "" } else { ", uncounted" };
-        format!("{} {} {who}{fresh}{enrolling}{keys}{uncounted}", route.method, route.path)
+        let in_body = match route.access.in_body {
+            Some(InBody::Client) => ", clients",
+            Some(InBody::RefreshToken) => ", or a refresh token",
+            None => "",
+        };
+        let flags = format!("{fresh}{enrolling}{keys}{uncounted}{in_body}");
+        format!("{} {} {who}{flags}", route.method, route.path)
     });
     let lines: BTreeSet<String> = lines.collect();
     let meant: BTreeSet<String> = WHO.trim().lines().map(|line| line.trim().to_owned()).collect();
@@ -356,7 +363,9 @@ async fn every_unsafe_route_wants_proof_of_origin_from_a_cookie() {
     app.admin("ann@example.com").await;
     let ann = app.browser("ann@example.com").await;
     for route in app.builder.routes() {
-        if route.access.who == Who::Anyone || route.method == Method::GET {
+        // OAuth clients never authenticate with a cookie.
+        let client = route.access.in_body == Some(InBody::Client);
+        if route.access.who == Who::Anyone || route.method == Method::GET || client {
             continue;
         }
         let call = || Call::new(route.method.clone(), &concrete(&route.path));
@@ -394,7 +403,9 @@ async fn every_unsafe_route_wants_proof_of_origin_from_a_cookie() {
 async fn every_gate_decides_before_the_body_is_read() {
     let app = start().await;
     for route in app.builder.routes() {
-        if route.access.who == Who::Anyone {
+        // A refresh token in the body may be the credential.
+        let in_body = route.access.in_body == Some(InBody::RefreshToken);
+        if route.access.who == Who::Anyone || in_body {
             continue;
         }
         let never = futures_util::stream::pending::<std::io::Result<bytes::Bytes>>();
@@ -432,7 +443,9 @@ fn has_all_headers(answer: &Answer, line: &str) {
     assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
     assert!(!policy.contains("unsafe"), "{line}");
     if answer.status.is_client_error() || answer.status.is_server_error() {
-        assert_eq!(answer.headers["content-type"], "application/problem+json", "{line}");
+        let oauth = answer.body["error"].is_string();
+        let media = if oauth { "application/json" } else { "application/problem+json" };
+        assert_eq!(answer.headers["content-type"], media, "{line}");
         assert_eq!(answer.body["status"], answer.status.as_u16(), "{line}");
         assert_eq!(answer.text("request_id"), answer.headers["x-request-id"], "{line}");
         for member in ["type", "title", "detail", "code"] {

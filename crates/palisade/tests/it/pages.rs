@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use palisade::testing::{On, TestApp};
+use palisade::testing::{On, Plan, TestApp};
 
 /// The scripts below `src`, with their texts.
 fn scripts() -> Vec<(PathBuf, String)> {
@@ -113,5 +113,27 @@ async fn every_page_is_in_the_one_shell() {
     let count = titles.len();
     titles.dedup();
     assert!(count > 10 && titles.len() == count, "{titles:?}");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn the_name_of_the_site_is_text_on_every_page() {
+    let name = "<b>A&B</b> \"{{body}}\" {{links}}";
+    let plan = Plan { settings: vec![("site.name", name)], ..Plan::default() };
+    let app = TestApp::with(On::Sqlite, plan).await;
+    let paths = app.builder.routes().into_iter().map(|route| route.path);
+    let pages = paths.filter(|path| path.starts_with("/account/") || path == "/setup");
+    let html = "&#60;b&#62;A&#38;B&#60;/b&#62; &#34;&#123;&#123;body&#125;&#125;&#34; \
+                &#123;&#123;links&#125;&#125;";
+    for path in pages.chain(["/docs".to_owned(), "/mailbox".to_owned()]) {
+        let page = app.anyone().get(&path).await.raw;
+        assert!(page.contains(&format!(" – {html}</title>")), "{path}: {page}");
+        assert!(page.contains(&format!("<header class=\"site\">{html}</header>")), "{path}");
+        assert!(!page.contains("<b>") && page.matches("<main").count() == 1, "{path}");
+    }
+    app.stop().await;
+    let app = TestApp::on(On::Sqlite).await;
+    let page = app.anyone().get("/account/reset").await.raw;
+    assert!(page.contains(" – localhost</title>"), "{page}");
     app.stop().await;
 }

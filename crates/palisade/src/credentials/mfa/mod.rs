@@ -458,7 +458,7 @@ pub async fn reset(mut change: Change, user: UserId) -> Result<()> {
 
 /// Returns the name under which authenticators list this server.
 fn site(app: &App) -> &str {
-    app.settings.server.public_url.host()
+    app.settings.site.name.as_str()
 }
 
 /// Returns the authentication methods that a passkey proves (RFC 8176).

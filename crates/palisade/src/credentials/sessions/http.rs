@@ -16,24 +16,33 @@ use super::{
     COOKIE, Issued, Presented, SessionView, Transport, Why, end, everyone, list, refresh_with,
 };
 use crate::access::{ANYONE, Caller, SIGNED_IN, needs, same_origin};
-use crate::app::{App, Hold};
+use crate::app::{Actor, ActorKind, App, Hold};
 use crate::credentials::{self, Act, End};
 use crate::error::{Error, Kind, Result};
 use crate::http::describe::{Describe, Description};
-use crate::http::{Found, HostCookie, Id, List, MaybeBody, NoContent, Routes};
+use crate::http::{Found, HostCookie, Id, List, MaybeBody, NoContent, Routes, limit};
 use crate::id::{SessionId, UserId};
-use crate::limits::{Key, Rule};
+use crate::limits::{Key, LimitKey, Rule};
 use crate::shape;
 use crate::tokens::{self, Grant};
 use crate::users;
 
 /// Limits refreshes by IP address, because each one costs a write.
-pub(super) const REFRESH: Rule = Rule {
+pub const REFRESH: Rule = Rule {
     name: "refresh_ip",
     burst: 120,
     per: Duration::from_secs(60),
     key: Key::Ip,
     summary: "Too many refreshes from this IP address. Try again later.",
+};
+
+/// Limits sign-outs with a refresh token by IP address, because each one costs a read.
+pub(super) const LOGOUT: Rule = Rule {
+    name: "logout_ip",
+    burst: 120,
+    per: Duration::from_secs(60),
+    key: Key::Ip,
+    summary: "Too many sign-outs from this IP address. Try again later.",
 };
 
 pub(super) fn routes() -> Routes {
@@ -48,11 +57,14 @@ pub(super) fn routes() -> Routes {
         )
         .or(Kind::NotSignedIn, "sessions.ended")
         .or(Kind::Denied, "access.cross_site")
-        .post("/logout", SIGNED_IN.enrolling().uncounted(), logout)
+        .post("/logout", SIGNED_IN.enrolling().uncounted().or_refresh_token(), logout)
         .summary(
             "Signs out.\n\nEnds the current session and no other. Its tokens or cookie stop \
-             working immediately.",
+             working immediately.\n\nWith `refresh_token`, ends the session of this token, even \
+             if the token was already used. Other credentials in the request are ignored. A token \
+             that is unknown, or whose session has ended, is not an error.",
         )
+        .or(Kind::TooMany, "request.too_many")
         .and(
             Routes::at("/users/me/sessions")
                 .get("/", SIGNED_IN, mine)
@@ -260,7 +272,25 @@ impl Describe for SignedOut {
     }
 }
 
-async fn logout(State(app): State<App>, caller: Caller) -> Result<SignedOut> {
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct LogoutBody {
+    /// A refresh token of the session to end. Omit it to end the session that the request is sent with.
+    #[schemars(with = "Option<shape::Secret>")]
+    refresh_token: Option<SecretString>,
+}
+
+async fn logout(
+    State(app): State<App>,
+    caller: Caller,
+    MaybeBody(body): MaybeBody<LogoutBody>,
+) -> Result<SignedOut> {
+    if let Some(token) = body.and_then(|body| body.refresh_token) {
+        end_by_token(&app, caller.actor, &token).await?;
+        // SECURITY: the cookie beside the token, if any, is of another session, which goes on (test:
+        // a_sign_out_with_a_refresh_token_ends_its_session_alone).
+        return Ok(SignedOut(None));
+    }
     match end_this(&app, &caller).await {
         // The session ended at the same moment, and was active when this request was admitted: the user is signed out.
         // SECURITY: this is not so if the session is still active and only the credential was replaced (test:
@@ -271,6 +301,32 @@ async fn logout(State(app): State<App>, caller: Caller) -> Result<SignedOut> {
         ended => ended?,
     }
     Ok(SignedOut::new(&app))
+}
+
+/// Ends the session of a refresh token, even of a used one. Does nothing if it has ended or the token is unknown.
+async fn end_by_token(app: &App, actor: Actor, token: &SecretString) -> Result<()> {
+    if let Some(ip) = actor.ip {
+        limit(app, &LOGOUT, LimitKey::ip(ip))?;
+    }
+    let form = app.credentials.of_token(token.expose()).map(|(_, form)| form);
+    // Success would be wrong: the session or the key goes on.
+    if form.is_some_and(|form| form.prove.is_some()) {
+        let detail =
+            "This is an access token or an API key. Send the refresh token of the session.";
+        return Err(Error::bad_field("/refresh_token", "sessions.not_refresh_token", detail));
+    }
+    let session = super::of_refresh_token(app, token.expose(), true).await?;
+    let Some(session) = session else { return Ok(()) };
+    let actor = Actor { kind: ActorKind::User, user: Some(session.user), ..actor };
+    let mut change = app.change_holding(&actor, &[Hold::Alone(session.user)]).await?;
+    match end(&mut change, session.user, session.id, Why::SignedOut).await {
+        // It ended at the same moment.
+        Err(error) if error.kind() == Kind::NotFound => Ok(()),
+        ended => {
+            ended?;
+            change.commit_quietly("ending a session records its own event").await
+        }
+    }
 }
 
 async fn end_this(app: &App, caller: &Caller) -> Result<()> {

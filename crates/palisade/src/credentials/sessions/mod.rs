@@ -48,7 +48,7 @@ use crate::tokens;
 pub use credential::KIND;
 pub use ending::{Ended, REVOKED, Why, disable, end, revoke_all};
 pub use everyone::{ALL_REVOKED, EndedAll, revoke_everyone};
-pub use http::{Answer, SignedOut, answer};
+pub use http::{Answer, REFRESH, SignedOut, answer};
 pub use kept::{KeptSession, kept, seen};
 pub use prove::of_access_token;
 pub use refresh::{Presented, of_refresh_token, raise_level, refresh, refresh_with, renew};
@@ -69,7 +69,7 @@ pub const RECOVERED: Event = Event {
 pub const MODULE: Module = Module {
     name: "sessions",
     routes: http::routes,
-    limits: &[&http::REFRESH, &access::ACCOUNT],
+    limits: &[&REFRESH, &http::LOGOUT, &access::ACCOUNT],
     events: &[ENDED, REVOKED, ALL_REVOKED, RECOVERED, REPLAYED],
     email_templates: &[&lost_answer::EMAIL],
     jobs: &[Job {

@@ -1,4 +1,4 @@
-//! `/auth/introspect`, `/auth/revoke`, `/auth/revocations`.
+//! `/auth/introspect`, `/auth/revoke`, `/auth/revocations`, `/.well-known/oauth-authorization-server`.
 
 use axum::Json;
 use axum::extract::State;
@@ -11,10 +11,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::INTROSPECT;
+use super::metadata::metadata;
 use super::pages::{Cursor, read};
 use super::stream;
 use super::token::{introspect, revoke};
-use crate::access::{Admission, Caller, needs};
+use crate::access::{ANYONE, Admission, Caller, needs, one_method};
 use crate::app::App;
 use crate::credential::Introspection;
 use crate::error::{Error, Kind, Result};
@@ -25,12 +26,12 @@ use crate::shape;
 
 pub(super) fn routes() -> Routes {
     Routes::at("/auth")
-        .post("/introspect", needs(INTROSPECT), introspect_token)
+        .post("/introspect", needs(INTROSPECT).clients(), introspect_token)
         .summary(
             "Introspects a token (RFC 7662): an access token, a refresh token or an API \
              key.\n\nIntrospection does not use up a refresh token.",
         )
-        .post("/revoke", needs(INTROSPECT), end)
+        .post("/revoke", needs(INTROSPECT).clients(), end)
         .destructive()
         .summary(
             "Revokes a token (RFC 7009).\n\nIf it is an access or refresh token, its session ends. \
@@ -45,6 +46,14 @@ pub(super) fn routes() -> Routes {
              one every five seconds.",
         )
         .or(Kind::Unavailable, "verifiers.too_many_streams")
+        .and(
+            Routes::root()
+                .get("/.well-known/oauth-authorization-server", ANYONE, metadata)
+                .summary(
+                    "Returns the metadata of the authorization server (RFC 8414).\n\nOAuth clients \
+                     find the endpoints for introspection and revocation with it.",
+                ),
+        )
 }
 
 /// Other fields are ignored (RFC 7662 section 2.1, RFC 7009 section 2.1).
@@ -56,6 +65,24 @@ struct TokenForm {
     #[serde(rename = "token_type_hint")]
     #[schemars(length(max = 100))]
     _token_type_hint: Option<String>,
+    /// The id of the API key, or of its owner, if the client authenticates in the form.
+    #[serde(rename = "client_id")]
+    #[schemars(length(max = 100))]
+    _client_id: Option<String>,
+    /// The API key, if the client authenticates in the form.
+    #[schemars(with = "Option<shape::Secret>")]
+    client_secret: Option<SecretString>,
+    /// Not supported.
+    #[schemars(with = "Option<shape::Secret>")]
+    client_assertion: Option<SecretString>,
+}
+
+impl TokenForm {
+    /// Returns the token, if the client authenticates in one way only.
+    fn token(&self, headers: &HeaderMap) -> Result<&str> {
+        one_method(headers, self.client_secret.as_ref(), self.client_assertion.as_ref())?;
+        Ok(self.token.expose())
+    }
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -80,9 +107,10 @@ struct AfterShape(
 
 async fn introspect_token(
     State(app): State<App>,
+    headers: HeaderMap,
     Form(form): Form<TokenForm>,
 ) -> Result<Json<Introspection>> {
-    introspect(&app, form.token.expose()).await.map(Json)
+    introspect(&app, form.token(&headers)?).await.map(Json)
 }
 
 /// An empty response with status 200, as RFC 7009 section 2.2 requires.
@@ -103,9 +131,10 @@ impl Describe for Revoked {
 async fn end(
     State(app): State<App>,
     caller: Caller,
+    headers: HeaderMap,
     Form(form): Form<TokenForm>,
 ) -> Result<Revoked> {
-    revoke(&app, &caller.actor, form.token.expose()).await?;
+    revoke(&app, &caller.actor, form.token(&headers)?).await?;
     Ok(Revoked)
 }
 

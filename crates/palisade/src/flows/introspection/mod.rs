@@ -1,5 +1,6 @@
 //! Routes for other services that receive Palisade's tokens: introspection (RFC 7662) and revocation (RFC 7009) of
-//! tokens, and a signed revocation feed for services that verify tokens themselves.
+//! tokens, a signed revocation feed for services that verify tokens themselves, and the metadata with which OAuth clients
+//! find these routes (RFC 8414).
 //!
 //! # Promises
 //!
@@ -10,6 +11,7 @@
 //! The feed's rows belong to [`crate::feed`].
 
 mod http;
+mod metadata;
 mod pages;
 mod stream;
 mod token;

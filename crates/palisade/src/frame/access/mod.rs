@@ -9,6 +9,7 @@
 //! - An unsafe request authenticated by a cookie needs proof of its origin.
 //! - A process that has not read the feed within the last second refuses every request that requires a credential.
 
+mod client;
 mod lasting;
 
 use std::convert::Infallible;
@@ -31,6 +32,7 @@ use crate::limits::{Decision, Key, LimitKey, Rule};
 use crate::visible::label;
 
 pub use crate::app::{AuthLevel, Identity};
+pub use client::{InBody, has_value, one_method};
 pub(crate) use lasting::Gate;
 pub use lasting::{Admission, is_recheck};
 
@@ -63,6 +65,10 @@ pub struct Access {
     pub counted: bool,
     /// Whether the response is streamed, and so may outlast the caller's right to it; see [`Access::lasting`].
     pub lasting: bool,
+    /// The credential that the body may contain; see [`Access::clients`] and [`Access::or_refresh_token`].
+    pub in_body: Option<InBody>,
+    /// Whether errors have the form of RFC 6749; see [`Access::oauth`].
+    pub oauth: bool,
 }
 
 /// The callers that a route accepts.
@@ -97,8 +103,17 @@ pub const fn needs(permission: Permission) -> Access {
 
 impl Access {
     const fn to(who: Who) -> Self {
-        let (fresh, enrolling, keys, lasting) = (false, false, false, false);
-        Self { who, limits: Vec::new(), fresh, enrolling, keys, counted: true, lasting }
+        Self {
+            who,
+            limits: Vec::new(),
+            fresh: false,
+            enrolling: false,
+            keys: false,
+            counted: true,
+            lasting: false,
+            in_body: None,
+            oauth: false,
+        }
     }
 
     /// Counts each call against `rule`, which counts by the client's IP address.
@@ -239,10 +254,15 @@ pub async fn admit(
             }
         }
     }
-    if access.who == Who::Anyone {
+    // SECURITY: with a refresh token in the body, other credentials are ignored, and the handler gets no caller (test:
+    // a_sign_out_with_a_refresh_token_ends_its_session_alone).
+    if access.who == Who::Anyone || client::sends_refresh_token(parts) {
         return Ok(strictest);
     }
-    let (via, identity) = prove(app, parts).await?;
+    let (via, identity) = match access.in_body {
+        Some(InBody::Client) => client::prove(app, parts).await?,
+        Some(InBody::RefreshToken) | None => prove(app, parts).await?,
+    };
     let at = arrival.map_or_else(|| app.clock.monotonic(), |arrival| arrival.at);
     if let Some(own) = count(app, access, &identity, at)?
         && strictest.is_none_or(|other| own.remaining < other.remaining)
@@ -314,8 +334,11 @@ fn enrol_first() -> Error {
     Error::new(Kind::Denied, "access.mfa_required", detail)
 }
 
-/// Identifies the caller, and how the credential was sent.
-async fn prove(app: &App, parts: &RequestParts) -> Result<(Via, Identity)> {
+/// Refuses every credential while the feed is not current.
+///
+/// # Errors
+/// Fails with `server.feed_unavailable`.
+fn feed_is_current(app: &App) -> Result<()> {
     // SECURITY: without a current feed an ended session could look alive
     // (test: a_process_that_cannot_read_the_feed_lets_nobody_in).
     if !app.feed.is_current(app.clock.monotonic()) {
@@ -324,12 +347,23 @@ async fn prove(app: &App, parts: &RequestParts) -> Result<(Via, Identity)> {
             "The server can't currently determine which sessions have ended. Try again later.",
         ));
     }
+    Ok(())
+}
+
+/// Identifies the caller by a bearer token.
+async fn of_bearer(app: &App, token: &str, parts: &RequestParts) -> Result<(Via, Identity)> {
+    let form = app.credentials.of_token(token).map(|(_, form)| form);
+    let prove = form.and_then(|form| form.prove).ok_or_else(bad_token)?;
+    Ok((Via::Bearer, prove(app, token, parts).await?))
+}
+
+/// Identifies the caller, and how the credential was sent.
+async fn prove(app: &App, parts: &RequestParts) -> Result<(Via, Identity)> {
+    feed_is_current(app)?;
     // SECURITY: a request with a bearer token is judged by that token alone
     // (test: a_bad_token_beside_a_good_cookie_is_refused).
     if let Some(token) = bearer(&parts.headers)? {
-        let form = app.credentials.of_token(token).map(|(_, form)| form);
-        let prove = form.and_then(|form| form.prove).ok_or_else(bad_token)?;
-        return Ok((Via::Bearer, prove(app, token, parts).await?));
+        return of_bearer(app, token, parts).await;
     }
     // SECURITY: with cookies of two kinds, neither is ignored in favor of the other (test:
     // cookies_of_two_kinds_are_refused).

@@ -19,6 +19,7 @@ use palisade_crypto::random::Random;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::oauth::{self, Oauth};
 use super::standing::Standing;
 use super::{Arrival, REQUEST_ID};
 use crate::error::{Error, FieldError, Kind};
@@ -32,6 +33,7 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self';
     form-action 'none'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
 /// The maximum length of a problem's `detail`, however much of the request it repeats.
 const LONGEST_DETAIL: usize = 1000;
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// The capacity for the headers of a response. Copies of the map have the same capacity.
 const USUAL_HEADERS: usize = 20;
@@ -251,6 +253,14 @@ pub(super) struct Problem<'a> {
     /// The rules that the input breaks (status 422).
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
+    /// On routes for OAuth clients: the code of RFC 6749 section 5.2.
+    #[schemars(with = "Option<&'static str>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
+    /// On routes for OAuth clients: the same text as `detail`.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_description: Option<&'a str>,
     /// The additional members of this problem.
     #[serde(flatten)]
     #[schemars(with = "Extensions")]
@@ -264,8 +274,9 @@ pub(super) fn finish(
     standing: &Standing,
 ) -> Option<Arc<Error>> {
     let error = response.extensions_mut().remove::<Arc<Error>>().or_else(|| bare(response));
+    let oauth = response.extensions_mut().remove::<Oauth>().is_some();
     if let Some(error) = &error {
-        write_problem(response, error, arrival);
+        write_problem(response, error, arrival, oauth);
     }
     let page = response.extensions_mut().remove::<PagePolicy>();
     let headers = response.headers_mut();
@@ -296,17 +307,20 @@ fn bare(response: &Response) -> Option<Arc<Error>> {
     }
 }
 
-fn write_problem(response: &mut Response, error: &Error, arrival: &Arrival) {
-    let status = error.kind().status();
+fn write_problem(response: &mut Response, error: &Error, arrival: &Arrival, oauth: bool) {
+    let kind = error.kind();
+    let status = if oauth { oauth::status(kind) } else { kind.status() };
     let detail = excerpt(error.detail(), LONGEST_DETAIL);
     let problem = Problem {
         kind: "about:blank",
-        title: error.kind().title(),
+        title: kind.title(),
         status: status.as_u16(),
         detail: &detail,
         code: error.code(),
         request_id: arrival.request.to_string(),
         errors: error.fields(),
+        error: oauth.then(|| oauth::name(error)),
+        error_description: oauth.then_some(&*detail),
         extensions: error.extensions(),
     };
     *response.status_mut() = status;
@@ -314,7 +328,7 @@ fn write_problem(response: &mut Response, error: &Error, arrival: &Arrival) {
     *response.body_mut() = Body::from(json(&problem).unwrap_or_default());
     let headers = response.headers_mut();
     headers.remove(axum::http::header::CONTENT_LENGTH);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CONTENT_TYPE, if oauth { JSON } else { PROBLEM });
     if let Some(seconds) = error.retry_after_seconds() {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -5,6 +5,7 @@
 
 use std::str::FromStr;
 
+use axum::body::Body as AxumBody;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
@@ -24,6 +25,7 @@ use uuid::Uuid;
 use super::again::Kept;
 use super::bounds::{Bounds, Broken};
 use super::whole::whole_numbers;
+use crate::access::InBody;
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::visible::excerpt;
@@ -66,23 +68,59 @@ impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<App> for Form<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, app: &App) -> Result<Self> {
-        let media = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let media = media.and_then(|media| media.split(';').next()).map(str::trim);
-        if !media
-            .is_some_and(|media| media.eq_ignore_ascii_case("application/x-www-form-urlencoded"))
-        {
+        if !is_form(request.headers()) {
             let detail = "Send a form, with Content-Type: application/x-www-form-urlencoded.";
             return Err(Error::new(Kind::WrongMediaType, "request.wrong_media_type", detail));
         }
         let bytes = whole(request, app).await?;
-        // Repeated fields stay repeated, so that the type refuses those that it knows.
-        let fields: Vec<String> = form_urlencoded::parse(&bytes)
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(name, value)| format!("{}:{}", json!(name), json!(value)))
-            .collect();
-        let Body(value) = Body::parse(format!("{{{}}}", fields.join(",")).as_bytes())?;
+        let Body(value) = Body::parse(json_of_form(&bytes).as_bytes())?;
         Ok(Self(value))
     }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let media = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media = media.and_then(|media| media.split(';').next()).map(str::trim);
+    media.is_some_and(|media| media.eq_ignore_ascii_case("application/x-www-form-urlencoded"))
+}
+
+/// Converts a form to JSON. A field without a value counts as omitted (RFC 6749 section 3.2). Repeated fields stay
+/// repeated, so that the type refuses those that it knows.
+fn json_of_form(bytes: &[u8]) -> String {
+    let fields: Vec<String> = form_urlencoded::parse(bytes)
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| format!("{}:{}", json!(name), json!(value)))
+        .collect();
+    format!("{{{}}}", fields.join(","))
+}
+
+/// Takes the credential out of the body of a request, for the gate, if the route and the request provide for one.
+/// Returns the body.
+///
+/// # Errors
+/// Returns an error if the body can't be read.
+pub(super) async fn take_credential(
+    app: &App,
+    in_body: Option<InBody>,
+    parts: &mut Parts,
+    body: AxumBody,
+) -> Result<AxumBody> {
+    let Some(place) = in_body.filter(|place| place.is_expected(&parts.headers)) else {
+        return Ok(body);
+    };
+    let readable = match place {
+        InBody::Client => is_form(&parts.headers),
+        InBody::RefreshToken => is_json(&parts.headers).is_ok(),
+    };
+    if !readable || body.is_end_stream() {
+        return Ok(body);
+    }
+    let bytes = whole(Request::from_parts(parts.clone(), body), app).await?;
+    match place {
+        InBody::Client => place.take_from(json_of_form(&bytes).as_bytes(), parts),
+        InBody::RefreshToken => place.take_from(&bytes, parts),
+    }
+    Ok(AxumBody::from(bytes))
 }
 
 /// Reads the whole body, within the limits of size and time.

@@ -8,7 +8,8 @@
 //! # Promises
 //!
 //! - Every response has the security headers and an `X-Request-Id`, errors and timeouts included.
-//! - Every error is an RFC 9457 `application/problem+json` document, and its cause is never sent to the client.
+//! - Every error is an RFC 9457 `application/problem+json` document, and its cause is never sent to the client. On routes
+//!   for OAuth clients, the same document is sent as `application/json`, with the members of RFC 6749 section 5.2.
 //! - A refusal that depends on data that another request wrote is sent only once that data is on disk.
 
 mod again;
@@ -17,6 +18,7 @@ mod bounds;
 pub mod describe;
 mod frame;
 mod input;
+mod oauth;
 mod openapi;
 mod routes;
 mod standing;

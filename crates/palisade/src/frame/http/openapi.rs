@@ -9,11 +9,12 @@ use serde_json::{Map, Value, json};
 
 use super::answer::Problem;
 use super::describe::Description;
+use super::oauth;
 use super::routes::Route;
-use crate::access::Who;
+use crate::access::{InBody, Who};
 use crate::app::{CredentialForm, CredentialMethods};
 use crate::cookie::HostCookie;
-use crate::credential::{CredentialKind, TokenShape};
+use crate::credential::{CredentialKind, TokenShape, Via};
 use crate::error::Kind;
 use crate::settings::Settings;
 
@@ -75,6 +76,8 @@ const INTRODUCTION: &str = "Accounts, sign-in, sessions, tokens and an audit log
                             the cookie must come from the server's own origin. Programs send an \
                             API key instead of an access token.";
 
+/// The name of the scheme for OAuth clients.
+const CLIENT: &str = "client_secret_basic";
 const FORM: &str = "application/x-www-form-urlencoded";
 
 fn schemes(about: &About<'_>) -> Value {
@@ -94,7 +97,14 @@ fn schemes(about: &About<'_>) -> Value {
         };
         (form.name.to_owned(), scheme)
     });
-    Value::Object(schemes.collect())
+    let client = json!({
+        "type": "http",
+        "scheme": "basic",
+        "description": "The id and the secret of an OAuth client (RFC 6749 section 2.3.1). The id is that of \
+                        an API key or of its owner, and the secret is the API key. Both can be sent as \
+                        `client_id` and `client_secret` in the form instead.",
+    });
+    Value::Object(schemes.chain([(CLIENT.to_owned(), client)]).collect())
 }
 
 fn operation(about: &About<'_>, route: &Route, known: &Description) -> Value {
@@ -163,7 +173,16 @@ fn security(about: &About<'_>, route: &Route) -> Value {
         Who::SignedIn | Who::Holds(_) => {
             let keys = route.access.takes_keys();
             let taken = about.proofs().filter(|(kind, _)| kind.session || keys);
-            taken.map(|(_, form)| json!({ form.name: [] })).collect()
+            let in_body = route.access.in_body;
+            let taken = taken.filter(|(_, form)| {
+                in_body != Some(InBody::Client) || form.shape.via() == Via::Bearer
+            });
+            let more = match in_body {
+                Some(InBody::Client) => Some(json!({ CLIENT: [] })),
+                Some(InBody::RefreshToken) => Some(json!({})),
+                None => None,
+            };
+            taken.map(|(_, form)| json!({ form.name: [] })).chain(more).collect()
         }
     }
 }
@@ -203,14 +222,20 @@ fn responses(route: &Route, known: &Description) -> Value {
     }
     let mut codes: BTreeMap<u16, Vec<&'static str>> = BTreeMap::new();
     for (kind, code) in refusals(route, known) {
-        let codes = codes.entry(kind.status().as_u16()).or_default();
+        let status = if route.access.oauth { oauth::status(kind) } else { kind.status() };
+        let codes = codes.entry(status.as_u16()).or_default();
         if !codes.contains(&code) {
             codes.push(code);
         }
     }
     for (status, codes) in codes {
         let codes: Vec<String> = codes.iter().map(|code| format!("`{code}`")).collect();
-        all.insert(status.to_string(), problem(status, &codes.join(", ")));
+        let mut response = problem(status, &codes.join(", "));
+        if route.access.oauth {
+            let content = &mut response["content"];
+            content["application/json"] = content["application/problem+json"].clone();
+        }
+        all.insert(status.to_string(), response);
     }
     all.insert("default".to_owned(), problem(0, "Any other problem, with its code."));
     Value::Object(all)
@@ -222,7 +247,10 @@ fn refusals(route: &Route, known: &Description) -> Vec<(Kind, &'static str)> {
         all.push((Kind::NotSignedIn, "access.not_signed_in"));
         all.push((Kind::NotSignedIn, "access.invalid_token"));
         all.push((Kind::Unavailable, "server.feed_unavailable"));
-        if route.method != Method::GET {
+        if route.access.in_body == Some(InBody::Client) {
+            all.push((Kind::NotSignedIn, "access.invalid_client"));
+            all.push((Kind::Malformed, "access.several_credentials"));
+        } else if route.method != Method::GET {
             all.push((Kind::Denied, "access.cross_site"));
         }
     }

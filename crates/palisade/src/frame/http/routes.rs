@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use futures_util::future::BoxFuture;
 
-use super::again;
 use super::describe::{Described, Description};
+use super::{again, input, oauth};
 use crate::access::{Access, Gate, admit};
 use crate::app::App;
 use crate::arrival::limit_headers;
@@ -212,11 +212,18 @@ where
     fn call(self, request: Request, app: App) -> Self::Future {
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
+            let access = self.access;
+            let as_oauth = |response| if access.oauth { oauth::mark(response) } else { response };
+            let taken = input::take_credential(&app, access.in_body, &mut parts, body).await;
+            let body = match taken {
+                Ok(body) => body,
+                Err(error) => return as_oauth(error.into_response()),
+            };
             // SECURITY: the gate comes before the body (test: every_gate_decides_before_the_body_is_read).
-            match admit(&app, &self.access, &mut parts).await {
+            match admit(&app, &access, &mut parts).await {
                 Ok(limit) => {
-                    if self.access.lasting {
-                        parts.extensions.insert(Gate(self.access));
+                    if access.lasting {
+                        parts.extensions.insert(Gate(Arc::clone(&access)));
                     }
                     let mut response = if parts.method.is_safe() {
                         self.handler.call(Request::from_parts(parts, body), app).await
@@ -229,9 +236,9 @@ where
                     {
                         response.headers_mut().entry(name).or_insert(value);
                     }
-                    response
+                    as_oauth(response)
                 }
-                Err(error) => error.into_response(),
+                Err(error) => as_oauth(error.into_response()),
             }
         })
     }

@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::cors::{CorsHeader, CorsOrigin};
 use super::database::{PlaintextNetworks, SchemaName};
 use super::load::Reader;
-use super::origin::{CorsOrigin, PasskeyOrigin, ReportUrl, WebOrigin};
+use super::origin::{PasskeyOrigin, ReportUrl, WebOrigin};
 use super::secret::{DatabaseUrl, RootKey};
+use super::site::SiteName;
 use super::smtp::{HeloName, Mailbox, SmtpUrl};
 use super::value::{Shape, Value};
 use super::words::{
@@ -22,7 +24,7 @@ use super::words::{
     PasswordAlgorithm, PasswordCost, RegistrationMode, TokenAlgorithm, TokenFormat,
 };
 
-use Preset::{ByEnvironment, Fixed, IfSet, InDataDirectory, OfRule, SameAs, Unset};
+use Preset::{ByEnvironment, Fixed, HostOf, IfSet, InDataDirectory, OfRule, SameAs, Unset};
 
 /// The default of a setting, used if no source sets it.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +35,8 @@ pub(super) enum Preset {
     ByEnvironment { development: &'static str, production: &'static str },
     /// The value of another setting.
     SameAs(&'static str),
+    /// The host of the origin that another setting has.
+    HostOf(&'static str),
     /// The path of a file in the data directory, after a prefix.
     InDataDirectory { prefix: &'static str, file: &'static str },
     /// One value when another setting is set, a different one when it isn't.
@@ -127,6 +131,8 @@ macro_rules! catalogue {
 catalogue! {
     /// Every setting of the server, checked.
     Settings at "" {
+        /// The name under which users know the site.
+        part site: Site = Site::read;
         /// How the server listens and which proxies it trusts.
         part server: Server = Server::read;
         /// The API's description.
@@ -165,6 +171,14 @@ catalogue! {
         part telemetry: Telemetry = Telemetry::read;
     }
 
+    /// The name under which users know the site.
+    Site at "site." {
+        name: SiteName = HostOf("server.public_url"),
+            "The name of the site, as users see it in authenticator apps, in passkey dialogs, in emails \
+             and on pages.",
+            in_production: Some("Example");
+    }
+
     /// How the server listens and which proxies it trusts.
     Server at "server." {
         listen: SocketAddr = Fixed("127.0.0.1:8000"),
@@ -174,8 +188,9 @@ catalogue! {
             "The IP address and port of the health endpoints, for the operator only. In production \
              it must be a loopback or private IP address.";
         public_url: WebOrigin = Fixed("http://localhost:8000"),
-            "The origin at which users reach the server. Links are built from it. `http` is \
-             accepted only in development, and only if the host is this machine.",
+            "The origin at which users reach the server. Links are built from it. It has no path: to \
+             serve users beside another application, use a subdomain. `http` is accepted only in \
+             development, and only if the host is this machine.",
             in_production: Some("https://app.example.com");
         environment: Environment = Fixed("development"),
             "The environment that the server runs in. In `production`, the server refuses to start \
@@ -293,7 +308,8 @@ catalogue! {
             "How long an access token is valid.",
             bounds: Some(("1m", "60m"));
         issuer: String = SameAs("server.public_url"),
-            "The issuer of access tokens (`iss`).";
+            "The issuer of access tokens (`iss`). OAuth clients that discover the server by its issuer \
+             (RFC 8414) require the value of `server.public_url`.";
         audience: String = SameAs("tokens.issuer"),
             "The audience of access tokens (`aud`).";
     }
@@ -451,8 +467,9 @@ catalogue! {
     /// Request formats of other servers.
     Compat at "compat." {
         login_form: bool = Fixed("false"),
-            "Whether `POST /api/v1/login/access-token` accepts a form, as the Full Stack FastAPI \
-             Template does.";
+            "Whether `POST /api/v1/login/access-token` signs users in with a form, as the Full Stack \
+             FastAPI Template does, and refreshes their sessions. Nothing else of that template's API \
+             is provided.";
     }
 
     /// Mail.
@@ -488,8 +505,14 @@ catalogue! {
     /// Calls from browser pages on other origins.
     Cors at "cors." {
         origins: Vec<CorsOrigin> = Fixed(""),
-            "The exact origins whose pages may call the API from a browser. In development, `*` \
-             stands for every origin.";
+            "The exact origins whose pages may call the API from a browser. An application that shows \
+             its pages itself has a scheme of its own, such as `capacitor://localhost`, \
+             `tauri://localhost` or `chrome-extension://ID`. In development, `*` stands for every \
+             origin.";
+        headers: Vec<CorsHeader> = Fixed(""),
+            "Request headers that these pages may send, in addition to `authorization`, \
+             `content-type`, `traceparent`, `tracestate`, `baggage`, `sentry-trace`, \
+             `idempotency-key` and `x-requested-with`.";
     }
 
     /// Logs.

@@ -8,8 +8,8 @@ use super::smtp::SmtpUrl;
 use super::source::{self, Given, variable};
 use super::value::Value;
 use super::{
-    DatabaseUrl, Effective, LimitDefault, Loaded, Origin, Problem, RootKey, Settings, Sources,
-    concerns, rules,
+    DatabaseUrl, Effective, LimitDefault, Loaded, Origin, Problem, RootKey, Settings, SiteName,
+    Sources, WebOrigin, concerns, rules,
 };
 
 /// Reads all settings, then checks them together.
@@ -148,6 +148,13 @@ impl Reader<'_> {
                 Some(chosen.to_owned())
             }
             Preset::SameAs(other) => self.text(other),
+            Preset::HostOf(other) => {
+                let origin = WebOrigin::parse(&self.text(other)?).ok()?;
+                let host = origin.host();
+                // A host can be longer than a name. Its end says more than its beginning.
+                let begin = host.len().saturating_sub(SiteName::LONGEST);
+                host.get(begin..).map(str::to_owned)
+            }
             Preset::InDataDirectory { prefix, file } => {
                 let directory = PathBuf::from(self.text("data.directory")?);
                 Some(format!("{prefix}{}", directory.join(file).display()))

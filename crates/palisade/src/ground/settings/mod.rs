@@ -30,6 +30,7 @@
 
 mod catalogue;
 mod concerns;
+mod cors;
 mod database;
 mod dotenv;
 mod load;
@@ -38,6 +39,7 @@ mod passed_over;
 mod render;
 mod rules;
 mod secret;
+mod site;
 mod smtp;
 mod source;
 #[cfg(test)]
@@ -56,10 +58,12 @@ pub use catalogue::{
     Cors, Data, Database, Hsts, Keys, LimitRule, Limits, Lockout, Mail, Passwords, Reference,
     Registration, Server, Sessions, Settings, Telemetry, Tls, Tokens,
 };
+pub use cors::{CorsHeader, CorsOrigin};
 pub use database::{PlaintextNetwork, PlaintextNetworks, SchemaName};
-pub use origin::{CorsOrigin, PasskeyOrigin, ReportUrl, WebOrigin};
+pub use origin::{PasskeyOrigin, ReportUrl, WebOrigin};
 pub use render::{environment_example, settings_markdown, template};
 pub use secret::{DatabaseUrl, RootKey, Secret};
+pub use site::SiteName;
 pub use smtp::{HeloName, Mailbox, SmtpTls, SmtpUrl};
 pub use source::is_variable;
 pub use words::{

@@ -1,4 +1,4 @@
-//! Origins: where users reach the server, which pages may call it, and which pages and apps may use its passkeys.
+//! Origins: where users reach the server, and which pages and apps may use its passkeys.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -157,35 +157,6 @@ impl Value for WebOrigin {
 }
 
 impl Item for WebOrigin {
-    const LIST: &'static str = "a list of origins, such as `https://app.example.com`";
-}
-
-/// An origin whose pages may call the API from a browser.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CorsOrigin {
-    /// `*`: every origin. Development only.
-    Any,
-    /// Only this origin.
-    Exact(WebOrigin),
-}
-
-impl Value for CorsOrigin {
-    const EXPECTED: &'static str = WebOrigin::EXPECTED;
-    const SHAPE: Shape = Shape::Text;
-
-    fn parse(text: &str) -> Result<Self, String> {
-        if text == "*" { Ok(Self::Any) } else { WebOrigin::read(text).map(Self::Exact) }
-    }
-
-    fn show(&self) -> String {
-        match self {
-            Self::Any => "*".to_owned(),
-            Self::Exact(origin) => origin.show(),
-        }
-    }
-}
-
-impl Item for CorsOrigin {
     const LIST: &'static str = "a list of origins, such as `https://app.example.com`";
 }
 

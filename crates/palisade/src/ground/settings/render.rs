@@ -98,6 +98,7 @@ fn default_in_words(entry: &Entry) -> String {
             format!("`{development}` in development, `{production}` in production")
         }
         Preset::SameAs(other) => format!("the value of `{other}`"),
+        Preset::HostOf(other) => format!("the host of `{other}`"),
         Preset::InDataDirectory { prefix, file } => {
             format!("`{prefix}{file}` in `data.directory`")
         }
@@ -123,6 +124,8 @@ fn sample(entry: &Entry, production: bool) -> String {
             let other = CATALOGUE.iter().find(|entry| entry.key == other);
             other.map_or_else(String::new, |entry| sample(entry, production))
         }
+        // The name that examples use.
+        Preset::HostOf(_) => "Example".to_owned(),
         Preset::InDataDirectory { prefix, file } => format!("{prefix}./palisade-data/{file}"),
     }
 }

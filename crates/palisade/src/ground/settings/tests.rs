@@ -670,6 +670,97 @@ mod origins {
         assert_eq!(settings(wildcard).cors.origins, [CorsOrigin::Any]);
         refused(&format!("{wildcard}\n{PRODUCTION}"), "cors.origins", "exact origins");
     }
+
+    #[test]
+    fn applications_have_origins_of_their_own() {
+        for (written, read) in [
+            ("capacitor://localhost", "capacitor://localhost"),
+            ("TAURI://localhost", "tauri://localhost"),
+            ("ionic://localhost:8080", "ionic://localhost:8080"),
+            ("app://-", "app://-"),
+            ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop"),
+            // Safari sends upper-case letters.
+            ("safari-web-extension://9E2D-3F1B", "safari-web-extension://9E2D-3F1B"),
+            ("HTTPS://App.example.com:443", "https://app.example.com"),
+        ] {
+            let read = CorsOrigin::Exact(read.to_owned());
+            assert_eq!(settings(&format!("cors.origins = [\"{written}\"]")).cors.origins, [read]);
+        }
+        refused("server.public_url = \"capacitor://localhost\"", "server.public_url", "https://");
+    }
+
+    #[test]
+    fn an_origin_that_many_pages_share_is_refused() {
+        for (written, what) in [
+            ("file://", "no origin"),
+            ("FILE:///index.html", "no origin"),
+            ("data://x", "no origin"),
+            ("javascript://x", "no origin"),
+            ("blob://x", "no origin"),
+            ("null://x", "no origin"),
+            ("data:text/html,x", "https://"),
+            ("javascript:alert(1)", "https://"),
+            ("capacitor://", "host"),
+            ("capacitor://*", "host"),
+            ("chrome-extension://*", "host"),
+            ("*://localhost", "scheme"),
+            ("1app://localhost", "scheme"),
+            ("://localhost", "scheme"),
+            ("capacitor://localhost/", "slash"),
+            ("capacitor://a@localhost", "host and port"),
+            ("capacitor://localhost:0", "port"),
+            ("capacitor://localhost:", "port"),
+            ("capacitor://local host", "host"),
+            ("capacitor://é", "host"),
+        ] {
+            refused(&format!("cors.origins = [\"{written}\"]"), "cors.origins", what);
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_not_for_scripts_is_refused() {
+        let read = settings("cors.headers = [\"X-Client-Version\", \"x-request-id\"]").cors.headers;
+        let names: Vec<&str> = read.iter().map(CorsHeader::as_str).collect();
+        assert_eq!(names, ["x-client-version", "x-request-id"]);
+        for (written, what) in [
+            ("*", "every header"),
+            ("Cookie", "not by scripts"),
+            ("origin", "not by scripts"),
+            ("host", "not by scripts"),
+            ("Sec-Fetch-Site", "not by scripts"),
+            ("proxy-authorization", "not by scripts"),
+            ("access-control-request-method", "not by scripts"),
+            ("X-Forwarded-For", "not by scripts"),
+            ("forwarded", "not by scripts"),
+            ("x y", "not the name"),
+            ("x:y", "not the name"),
+            ("é", "not the name"),
+            ("", "empty"),
+        ] {
+            refused(&format!("cors.headers = [\"{written}\"]"), "cors.headers", what);
+        }
+    }
+
+    #[test]
+    fn the_name_of_the_site_is_one_visible_line() {
+        assert_eq!(settings("").site.name.as_str(), "localhost");
+        let long = format!("server.public_url = \"http://{}.localhost\"", "a".repeat(63));
+        assert_eq!(settings(&long).site.name.as_str().len(), 64);
+        assert_eq!(settings("site.name = \"Büro & <Co>\"").site.name.as_str(), "Büro & <Co>");
+        for (written, what) in [
+            ("", "is empty"),
+            (" ", "is empty"),
+            ("a\\r\\nBcc: eve@example.com", "control character"),
+            ("a\\u0000", "control character"),
+            ("a\\u202eb", "invisible"),
+            ("a\\u200bb", "invisible"),
+            (" a", "space"),
+            ("a ", "space"),
+            (&"a".repeat(65), "64 characters"),
+        ] {
+            refused(&format!("site.name = \"{written}\""), "site.name", what);
+        }
+    }
 }
 
 mod secrets {
@@ -1328,7 +1419,8 @@ mod texts {
             ["database.url", "database.migrate_url", "mail.smtp_url", "keys.root_key"]
         );
         assert!(CATALOGUE.iter().all(|entry| match entry.preset {
-            Preset::SameAs(other) => CATALOGUE.iter().any(|entry| entry.key == other),
+            Preset::SameAs(other) | Preset::HostOf(other) =>
+                CATALOGUE.iter().any(|entry| entry.key == other),
             _ => true,
         }));
     }

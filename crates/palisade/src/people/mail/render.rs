@@ -77,10 +77,8 @@ impl EmailTemplates {
         content: &Content,
     ) -> Result<Rendered, String> {
         let mut values: BTreeMap<String, String> = content.values.clone();
-        let url = app.settings.server.public_url.to_string();
-        let site = url.split_once("://").map_or(url.as_str(), |(_, site)| site).to_owned();
-        values.insert("site".to_owned(), site);
-        values.insert("public_url".to_owned(), url);
+        values.insert("site".to_owned(), app.settings.site.name.to_string());
+        values.insert("public_url".to_owned(), app.settings.server.public_url.to_string());
         let to = content.to.clone().ok_or("the email has no recipient")?;
         let write = |name: String| {
             let template = self.templates.get_template(&name);
