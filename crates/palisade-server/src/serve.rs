@@ -306,6 +306,10 @@ fn warn_of_weaknesses(settings: &Settings) {
     for (name, _) in settings.limits.rules.iter().filter(|(_, rule)| !rule.enabled) {
         tracing::warn!(rule = name, "a rate limit is switched off");
     }
+    warn_of_plaintext(settings);
+}
+
+fn warn_of_plaintext(settings: &Settings) {
     for plaintext in settings.database.plaintext_networks.iter() {
         tracing::warn!(
             network = %plaintext.network,
