@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(clippy::disallowed_methods, reason = "a test starts the program")]
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use palisade_db::testing::{Cluster, Pooler, options};
 use palisade_db::{Db, Options, args};
@@ -212,4 +214,26 @@ fn a_pooler_in_transaction_mode_stops_the_start_and_one_in_session_mode_serves()
     let server = Server::start(&mut place.command(&[]));
     let who = r#"{"email":"ann@example.com","password":"mossy lantern drifts inland"}"#;
     assert!(server.post("/api/v1/auth/register", who).starts_with("HTTP/1.1 2"));
+}
+
+#[test]
+fn what_is_weak_about_the_database_is_logged_at_the_start() {
+    let cluster = Cluster::start();
+    set(&cluster, &["grant create on schema public to public"]);
+    let place = Place::new(&cluster.url());
+    let path = place.directory.path().join("log");
+    let networks = r#"[{"network": "10.1.0.0/16", "reason": "wired by hand"}]"#;
+    let mut command = place.command(&[]);
+    command.env("PALISADE_DATABASE__PLAINTEXT_NETWORKS", networks);
+    let server = Server::start(command.stderr(File::create(&path).unwrap()));
+    let written = || std::fs::read_to_string(&path).unwrap();
+    let start = Instant::now();
+    while !written().contains("wired by hand") && start.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(server);
+    let log = written();
+    assert!(log.contains("revoke create on schema"), "{log}");
+    assert!(log.contains("10.1.0.0/16") && log.contains("wired by hand"), "{log}");
+    assert!(!log.contains("already exists"), "{log}");
 }

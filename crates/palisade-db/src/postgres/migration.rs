@@ -1,7 +1,5 @@
 //! The transaction that a migration runs in, on a separate connection without time limits.
 
-use std::sync::Arc;
-
 use ipnet::IpNet;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Row as _};
@@ -21,10 +19,9 @@ const IDENTITY: &str = "select concat_ws(' ', oid, pg_postmaster_start_time())
      from pg_catalog.pg_database where datname = current_database()";
 
 /// How to connect as the role that may change the tables, if that is another role.
-#[derive(Clone)]
 pub(super) struct Migrating {
     connect: PgConnectOptions,
-    _relay: Option<Arc<Relay>>,
+    _relay: Option<Relay>,
 }
 
 impl Migrating {
@@ -37,7 +34,7 @@ impl Migrating {
             return Err(DbError::wrong("migrations of PostgreSQL need a PostgreSQL URL"));
         };
         let (connect, relay) = Relay::start(url::target(&rest, networks)?, networks).await?;
-        Ok(Some(Self { connect, _relay: relay.map(Arc::new) }))
+        Ok(Some(Self { connect, _relay: relay }))
     }
 }
 

@@ -63,7 +63,7 @@ pub(crate) struct Postgres {
     notifier: Arc<Notifier>,
     queue: Arc<LockQueue>,
     place: Arc<Place>,
-    migrating: Option<Migrating>,
+    migrating: Option<Arc<Migrating>>,
     _relay: Option<Arc<Relay>>,
 }
 
@@ -114,7 +114,7 @@ impl Postgres {
             notifier: Arc::new(notifier),
             queue: Arc::default(),
             place,
-            migrating,
+            migrating: migrating.map(Arc::new),
             _relay: relay.map(Arc::new),
         })
     }

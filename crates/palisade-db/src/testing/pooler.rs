@@ -31,13 +31,14 @@ impl Pooler {
             .current_dir("/")
             .spawn()
             .expect("a shell can be started");
-        for _ in 0..500 {
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Self { port, shell };
-            }
+        let pooler = Self { port, shell };
+        let mut tries = 0;
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            tries += 1;
+            assert!(tries < 500, "these tests need pgbouncer: apt-get install pgbouncer");
             std::thread::sleep(Duration::from_millis(20));
         }
-        panic!("these tests need pgbouncer: apt-get install pgbouncer")
+        pooler
     }
 
     /// Returns the URL of the database `postgres`, through the pooler.
