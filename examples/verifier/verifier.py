@@ -38,6 +38,7 @@ class Verifier:
         self.bound = bound
         self.keys = jwt.PyJWKClient(self.url + "/.well-known/jwks.json", lifespan=300, timeout=5)
         self.ended = {}
+        self.outdated = {}
         self.looked = -5.0
         self.place = None
         self.head = None
@@ -53,14 +54,18 @@ class Verifier:
         self.stopping.set()
 
     def verify(self, token):
-        """Returns the claims of a valid token of an active session."""
+        """Returns the claims of a valid token of an active session. They are up to date."""
         # This check is first: without a current revocation feed, no token can be trusted.
         head = self.head
         if head is None or time.time() - head > self.bound:
             raise Refused("the revocation feed is out of date")
-        claims = self._signed(token, "at+jwt", self.audience, ["exp", "iat", "sub", "sid"])
+        claims = self._signed(token, "at+jwt", self.audience, ["exp", "iat", "sub", "sid", "gen"])
         if claims["sid"] in self.ended:
             raise Refused("the session has ended")
+        # Claims about the user have changed, or the user has proved their identity again. The client refreshes.
+        generation, _ = self.outdated.get(claims["sid"], (0, 0))
+        if not isinstance(claims["gen"], int) or claims["gen"] < generation:
+            raise Refused("the token is outdated")
         return claims
 
     def _signed(self, text, kind, audience, require, leeway=0):
@@ -125,11 +130,17 @@ class Verifier:
         self.place = place
         now = time.time()
         for item in claims["items"]:
-            # The same item may arrive twice.
-            (ended,) = (value for field, value in item.items() if field.endswith("_id"))
-            self.ended[ended] = seconds(item["until"])
+            # The same item may arrive twice, and an earlier item after a later one.
+            (name,) = (value for field, value in item.items() if field.endswith("_id"))
+            until = seconds(item["until"])
+            if "generation" in item:
+                self.outdated[name] = max(self.outdated.get(name, (0, 0)), (item["generation"], until))
+            else:
+                self.ended[name] = until
         for gone in [name for name, until in self.ended.items() if until < now]:
             del self.ended[gone]
+        for gone in [name for name, (_, until) in self.outdated.items() if until < now]:
+            del self.outdated[gone]
         self.after = claims["next"]
         # Only the last available page shows that nothing is missing. `head` never goes back.
         if not claims["more"]:

@@ -126,6 +126,39 @@ def ended_and_withheld(server):
         verifier.stop()
 
 
+@pytest.mark.settings(TOKENS__CLAIMS="roles,scope,name")
+def test_a_verifier_refuses_tokens_whose_claims_have_changed(server):
+    root, _, made = gateway_key(server)
+    verifier = Verifier(server.url, made["api_key"], bound=BOUND).start()
+    held = server.sign_in()
+    user = jwt.decode(held["access_token"], options={"verify_signature": False})["sub"]
+    bystander = server.sign_in("root@example.com")
+    for method, path, body in [
+        ("PATCH", f"/api/v1/users/{user}", {"name": "Ann"}),
+        ("PUT", f"/api/v1/users/{user}/roles/verifiers", None),
+        ("PATCH", "/api/v1/roles/verifiers", {"permissions": []}),
+        ("PATCH", "/api/v1/roles/verifiers", {"permissions": ["tokens:introspect"]}),
+        ("DELETE", f"/api/v1/users/{user}/roles/verifiers", None),
+    ]:
+        token = held["access_token"]
+        until(held["session_id"], 10, lambda: verdict(verifier, token))
+        status, answer = server.request(method, path, body, root_token(server))
+        assert status in (200, 204), answer
+        took = until("the token is outdated", 5, lambda: verdict(verifier, token))
+        assert took < 1.0, took
+        assert server.request("GET", "/api/v1/users/me", token=token)[0] == 401
+        _, held = server.request("POST", "/api/v1/auth/refresh", {"refresh_token": held["refresh_token"]})
+        until(held["session_id"], 10, lambda: verdict(verifier, held["access_token"]))
+    claims = verifier.verify(held["access_token"])
+    assert (claims["roles"], claims["scope"], claims["name"]) == (["user"], "", "Ann"), claims
+    assert verdict(verifier, bystander["access_token"]) == bystander["session_id"]
+    verifier.stop()
+
+
+def root_token(server):
+    return server.sign_in("root@example.com")["access_token"]
+
+
 def page_of(server, key):
     headers = {"Authorization": "Bearer " + key}
     request = urllib.request.Request(server.url + "/api/v1/auth/revocations", headers=headers)
@@ -175,9 +208,10 @@ def test_introspection_and_revocation_speak_forms(server):
 
     message = ask("/api/v1/auth/introspect", held["access_token"])
     claims = jwt.decode(held["access_token"], options={"verify_signature": False})
-    # Which credentials of the session it belongs to is for the server alone.
+    # The generation is for those who verify tokens themselves.
     del claims["gen"]
-    assert message == {"active": True, "token_type": "Bearer", **claims}, message
+    about = {"scope": "", "roles": ["user"]}
+    assert message == {"active": True, "token_type": "Bearer", **claims, **about}, message
     assert ask("/api/v1/auth/revoke", held["refresh_token"]) is None
     for token in [held["access_token"], held["refresh_token"]]:
         assert ask("/api/v1/auth/introspect", token) == {"active": False}

@@ -11,7 +11,8 @@ const LONGEST_LIFE: i64 = 60 * 60 + 60;
 /// How far in the future `iat` may be, because clocks differ between nodes, in seconds.
 const ISSUED_AHEAD: i64 = 60;
 
-/// The claims of an access token (RFC 9068 2.2). All of them are required. Times are in seconds since 1970.
+/// The claims of an access token (RFC 9068 2.2). Those about the user are optional, all others are required. Times are
+/// in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccessClaims {
@@ -38,6 +39,21 @@ pub struct AccessClaims {
     /// The generation of the session's credentials that the token belongs to. A later generation replaces it.
     #[serde(rename = "gen")]
     pub generation: i64,
+    /// The names of the user's roles (RFC 9068 section 2.2.3.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<Vec<String>>,
+    /// The user's permissions, separated by spaces (RFC 9068 section 2.2.3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// The user's email address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// Whether the user has verified the email address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email_verified: Option<bool>,
+    /// The user's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 impl AccessClaims {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::claims::read_object;
 use super::key::{Signing, TokenKey, TokenKeyError, VerificationKey, Verifying};
-use super::{AccessClaims, TokenError, signature};
+use super::{AccessClaims, Algorithm, TokenError, encoded_length, signature};
 
 /// The type of access tokens (RFC 9068 2.1).
 const TYPE: &str = "at+jwt";
@@ -61,6 +61,16 @@ fn sign_as<T: Serialize>(key: &TokenKey, typ: &str, claims: &T) -> Result<String
     token.push('.');
     URL_SAFE_NO_PAD.encode_string(signature, &mut token);
     Ok(token)
+}
+
+/// Returns the length of the token with these claims.
+pub(super) fn length(algorithm: Algorithm, claims: &AccessClaims) -> Option<usize> {
+    // An RFC 7638 thumbprint has 43 characters, and a signature 64 bytes.
+    let kid = Some("A".repeat(43));
+    let header = Header { typ: TYPE.to_owned(), alg: algorithm.as_str().to_owned(), kid };
+    let header = encoded_length(serde_json::to_vec(&header).ok()?.len());
+    let claims = encoded_length(serde_json::to_vec(claims).ok()?.len());
+    Some(header + 1 + claims + 1 + encoded_length(64))
 }
 
 /// Returns the claims of `token` if they are signed by the key that `find` returns.

@@ -28,6 +28,22 @@ pub use verifier::Verifier;
 /// The maximum length of an access token, in bytes.
 pub const LONGEST_TOKEN: usize = 4096;
 
+/// Returns whether a token with these claims would not be longer than [`LONGEST_TOKEN`].
+#[must_use]
+pub fn fits(algorithm: Algorithm, claims: &AccessClaims) -> bool {
+    let length = if algorithm.is_jwt() {
+        jwt::length(algorithm, claims)
+    } else {
+        paseto::length(algorithm, claims)
+    };
+    length.is_some_and(|length| length <= LONGEST_TOKEN)
+}
+
+/// Returns the length of `bytes` bytes in base64url without padding.
+fn encoded_length(bytes: usize) -> usize {
+    (bytes * 4).div_ceil(3)
+}
+
 /// How a token is signed or sealed. Each key has exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Algorithm {

@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::claims::read_object;
 use super::key::{Signing, TokenKey, TokenKeyError, VerificationKey, Verifying};
-use super::{AccessClaims, TokenError};
+use super::{AccessClaims, Algorithm, TokenError, encoded_length};
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +34,16 @@ struct Payload {
     amr: Vec<String>,
     #[serde(rename = "gen")]
     generation: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    roles: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    email: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    email_verified: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
 }
 
 pub(super) fn sign(key: &TokenKey, claims: &AccessClaims) -> Result<String, TokenKeyError> {
@@ -42,6 +52,20 @@ pub(super) fn sign(key: &TokenKey, claims: &AccessClaims) -> Result<String, Toke
     let footer = Footer { kid: Some(key.kid().to_owned()) };
     let footer = serde_json::to_vec(&footer).map_err(|_| TokenKeyError::BadClaims)?;
     protect(key.signing(), &payload, Some(&footer))
+}
+
+/// Returns the length of the token with these claims.
+pub(super) fn length(algorithm: Algorithm, claims: &AccessClaims) -> Option<usize> {
+    let (header, kid, protection) = match algorithm {
+        Algorithm::PasetoV4Local => (LocalToken::HEADER, "k4.lid.", 32 + 32),
+        _ => (PublicToken::HEADER, "k4.pid.", 64),
+    };
+    let payload = serde_json::to_vec(&payload_of(claims)?).ok()?;
+    // A PASERK id has 44 characters after its header.
+    let footer = Footer { kid: Some(format!("{kid}{}", "A".repeat(44))) };
+    let footer = serde_json::to_vec(&footer).ok()?;
+    let body = encoded_length(payload.len() + protection);
+    Some(header.len() + body + 1 + encoded_length(footer.len()))
 }
 
 /// Signs or encrypts `payload`, depending on the kind of key.
@@ -131,6 +155,11 @@ fn payload_of(claims: &AccessClaims) -> Option<Payload> {
         jti: claims.jti,
         amr: claims.amr,
         generation: claims.generation,
+        roles: claims.roles,
+        scope: claims.scope,
+        email: claims.email,
+        email_verified: claims.email_verified,
+        name: claims.name,
     })
 }
 
@@ -149,6 +178,11 @@ fn claims_of(payload: &str) -> Result<AccessClaims, TokenError> {
         jti: payload.jti,
         amr: payload.amr,
         generation: payload.generation,
+        roles: payload.roles,
+        scope: payload.scope,
+        email: payload.email,
+        email_verified: payload.email_verified,
+        name: payload.name,
     })
 }
 

@@ -3,6 +3,8 @@ create table feed (
     topic text not null,
     subject id not null,
     origin id not null,
-    at instant not null
+    at instant not null,
+    -- For external readers: credentials of the subject before this generation are refused.
+    generation bigint
 );
 create index feed_at on feed (at);

@@ -17,8 +17,11 @@ create table sessions (
     idle_expires_at instant not null,
     expires_at instant not null,
     ended_at instant,
-    ended_because text
+    ended_because text,
+    -- When claims in its access tokens changed that are not outdated yet.
+    outdated_at instant
 );
+create index sessions_outdated on sessions (id) where outdated_at is not null;
 create index sessions_user on sessions (user_id, created_at, id);
 create index sessions_expires on sessions (expires_at);
 

@@ -37,6 +37,7 @@ fn routes() -> Routes {
         .or(Kind::TooMany, "request.too_many")
         .or(Kind::Malformed, "compat.unsupported_grant")
         .or(Kind::NotSignedIn, "login.denied")
+        .or(Kind::Conflict, "tokens.too_long")
         .or(Kind::NotSignedIn, "login.mfa_required")
         .or(Kind::BadGrant, "sessions.ended")
         .or(Kind::Unavailable, "passwords.busy")

@@ -140,9 +140,18 @@ pub struct Introspection {
     /// The methods used to sign in (RFC 8176).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub amr: Option<Vec<String>>,
-    /// The current permissions of an API key, separated by spaces.
+    /// The current permissions, separated by spaces: those of the user, or those that an API key can use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
+    /// The names of the user's roles. An API key has permissions, but no roles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub roles: Option<Vec<String>>,
+    /// The user's email address, if the caller has the permission `users:read`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// The user's name, if the caller has the permission `users:read`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The networks from which an API key can be used, if they are restricted. The service that
     /// introspects the key must check the IP address from which it received the key.
     #[serde(skip_serializing_if = "Option::is_none")]

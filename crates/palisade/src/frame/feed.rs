@@ -53,6 +53,8 @@ pub struct Notice {
     pub topic: &'static str,
     /// The user or object that it concerns.
     pub subject: Uuid,
+    /// The generation of credentials before which all are refused, for a notice that external readers get.
+    pub generation: Option<i64>,
 }
 
 /// A 64-bit hash of a row's origin, subject and time, which distinguishes the row from another with the same number.
@@ -94,7 +96,7 @@ pub struct Feed {
 /// transaction lasts that long and no two clocks differ by that much.
 const CERTAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// The suffix of the topics of endings, which are reported to external readers.
+/// The suffix of the topics of endings, which are reported to external readers, like notices with a generation.
 pub const ENDED: &str = ".ended";
 
 /// The endings that an external reader requests.
@@ -146,6 +148,8 @@ pub struct Told {
     pub subject: Uuid,
     /// When it happened.
     pub at: Timestamp,
+    /// If the credential has not ended: the generation of secrets before which all are refused.
+    pub generation: Option<i64>,
 }
 
 /// What one poll of the table found.
@@ -189,10 +193,10 @@ impl Feed {
             // row, PostgreSQL's does not.
             let given: Option<(i64, bool)> = tx
                 .maybe(
-                    "insert into feed (topic, subject, origin, at) values ($1, $2, $3, $4)
+                    "insert into feed (topic, subject, origin, at, generation) values ($1, $2, $3, $4, $5)
                      on conflict (seq) do nothing
                      returning seq, seq >= coalesce((select max(seq) from feed), 0)",
-                    args![notice.topic, notice.subject, self.origin, at],
+                    args![notice.topic, notice.subject, self.origin, at, notice.generation],
                 )
                 .await?;
             match given {
@@ -343,16 +347,17 @@ impl Feed {
         // (test: a_reader_outside_is_told_that_its_place_is_unknown).
         let known = asked.from == 0 || at(asked.from).is_some_and(|row| row.mark == asked.mark);
         let from = if known { asked.from } else { 0 };
-        let rows: Vec<(i64, String, Uuid, Uuid, Timestamp)> = db
+        let rows: Vec<(i64, String, Uuid, Uuid, Timestamp, Option<i64>)> = db
             .all(
-                "select seq, topic, subject, origin, at from feed
-                 where seq > $1 and at > $2 and topic like $3 order by seq limit $4",
+                "select seq, topic, subject, origin, at, generation from feed
+                 where seq > $1 and at > $2 and (topic like $3 or generation is not null)
+                 order by seq limit $4",
                 args![from, asked.not_before, format!("%{ENDED}"), asked.limit],
             )
             .await?;
-        let told = |(seq, topic, subject, origin, at)| {
+        let told = |(seq, topic, subject, origin, at, generation)| {
             let place = Place { seq, mark: Mark::of(subject, origin, at) };
-            Told { place, topic, subject, at }
+            Told { place, topic, subject, at, generation }
         };
         Ok(Since {
             rows: rows.into_iter().map(told).collect(),

@@ -430,7 +430,7 @@ fn every_limit_event_and_code_is_documented() {
     let mut codes = BTreeSet::new();
     for (path, text) in sources() {
         // Reasons not to start are no answers.
-        if path.ends_with("keys.rs") {
+        if path.ends_with("keys/mod.rs") {
             continue;
         }
         for kind in ["Error::new(", "Error::bad_field(", "Broken::new(", "unavailable("] {
@@ -515,6 +515,7 @@ fn every_quiet_commit_is_known() {
             "sessions: a refresh continues a session; its start and end are events",
             "sessions: a repeated refresh within the grace period continues the session",
             "sessions: ending a session records its own event",
+            "sessions: tokens are outdated by a change that records its own event",
         ]
     );
 }

@@ -68,6 +68,7 @@ mod signing_in;
 mod signing_keys;
 mod site_name;
 mod tampering;
+mod token_claims;
 mod toy_credential;
 mod transport;
 mod typed_secrets;

@@ -32,6 +32,11 @@ fn claims() -> AccessClaims {
         auth_time: NOW - 30,
         amr: vec!["pwd".to_owned(), "otp".to_owned()],
         generation: 3,
+        roles: None,
+        scope: None,
+        email: None,
+        email_verified: None,
+        name: None,
     }
 }
 
@@ -275,5 +280,31 @@ fn no_token_is_made_that_every_verifier_would_refuse() {
             let refused = key(algorithm).sign(&claims, &SeededRandom::new(1));
             assert_eq!(refused, Err(TokenKeyError::BadClaims));
         }
+    }
+}
+
+#[test]
+fn claims_about_the_user_are_read_back_and_what_is_too_long_is_known_before() {
+    for algorithm in ALL {
+        let key = key(algorithm);
+        let mut claims = AccessClaims {
+            roles: Some(vec!["admin".to_owned(), "user".to_owned()]),
+            scope: Some("users:read users:write".to_owned()),
+            email: Some("ann@example.com".to_owned()),
+            email_verified: Some(true),
+            name: Some("Ann \"Åse\"".to_owned()),
+            ..claims()
+        };
+        let verifier = Verifier::new(vec![key.verification()], ISSUER, AUDIENCE);
+        assert_eq!(verifier.verify(&signed(&key, &claims), NOW).unwrap(), claims);
+        // Every length up to the limit, and the first ones beyond it.
+        let mut refused = 0;
+        for length in 2_000..3_000 {
+            claims.scope = Some("x".repeat(length));
+            let token = key.sign(&claims, &SeededRandom::new(9));
+            assert_eq!(fits(algorithm, &claims), token.is_ok(), "{algorithm:?} {length}");
+            refused += usize::from(token.is_err());
+        }
+        assert!((1..999).contains(&refused), "{algorithm:?} {refused}");
     }
 }

@@ -88,7 +88,8 @@ const PEPPER: &str = "pepper";
 const ROOT: &str = "root";
 const ROOT_CHECK: &[u8] = b"this database belongs to this root key";
 
-fn algorithm(settings: &Settings, format: TokenFormat) -> Algorithm {
+/// Returns the algorithm of tokens of this format.
+pub fn algorithm(settings: &Settings, format: TokenFormat) -> Algorithm {
     match (format, settings.tokens.algorithm, settings.tokens.paseto) {
         (TokenFormat::Jwt, TokenAlgorithm::EdDsa, _) => Algorithm::EdDsa,
         (TokenFormat::Jwt, TokenAlgorithm::Es256, _) => Algorithm::Es256,

@@ -24,7 +24,7 @@ use crate::http::{Found, HostCookie, Id, List, MaybeBody, NoContent, Routes, lim
 use crate::id::{SessionId, UserId};
 use crate::limits::{Key, LimitKey, Rule};
 use crate::shape;
-use crate::tokens::{self, Grant};
+use crate::tokens;
 use crate::users;
 
 /// Limits refreshes by IP address, because each one costs a write.
@@ -57,6 +57,7 @@ pub(super) fn routes() -> Routes {
         )
         .or(Kind::NotSignedIn, "sessions.ended")
         .or(Kind::Denied, "access.cross_site")
+        .or(Kind::Conflict, "tokens.too_long")
         .post("/logout", SIGNED_IN.enrolling().uncounted().or_refresh_token(), logout)
         .summary(
             "Signs out.\n\nEnds the current session and no other. Its tokens or cookie stop \
@@ -172,7 +173,7 @@ pub async fn answer(
     issued: Issued,
     device_token: Option<&SecretString>,
 ) -> Result<Answer> {
-    let session = issued.session;
+    let session = &issued.session;
     let left = session.idle_expires_at.since(app.clock.now());
     if session.transport == Transport::Cookie {
         // The browser keeps the cookie until the session's absolute end. The server decides when the session has been
@@ -187,16 +188,7 @@ pub async fn answer(
         let set = std::iter::once(cookie).chain(cleared).map(|value| (SET_COOKIE, value));
         return Ok(Answer((AppendHeaders(set.collect::<Vec<_>>()), Json(body)).into_response()));
     }
-    let grant = Grant {
-        user: session.user,
-        session: session.id,
-        format: session.format,
-        generation: session.generation,
-        authenticated_at: session.authenticated_at,
-        amr: session.amr.split(' ').map(str::to_owned).collect(),
-        session_ends_at: session.expires_at,
-    };
-    let (access_token, expires_in) = tokens::issue(app, grant).await?;
+    let (access_token, expires_in) = tokens::issue(app, issued.grant()).await?;
     let body = TokenAnswer {
         access_token: access_token.expose().to_owned(),
         token_type: "Bearer",

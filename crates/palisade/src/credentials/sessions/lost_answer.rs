@@ -93,8 +93,9 @@ pub(super) async fn recover(
     notify_owner(&mut change, &session).await?;
     cache(&app).forget(&session.id, app.clock.monotonic());
     let entry = RECOVERED.about(session.user).detail("session", session.id.to_string());
+    let issued = Issued::new(&mut change, session, secret).await?;
     change.commit(entry).await?;
-    Ok(Issued { session, secret })
+    Ok(issued)
 }
 
 async fn notify_owner(change: &mut Change, session: &Session) -> Result<()> {

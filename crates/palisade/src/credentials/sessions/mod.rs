@@ -16,8 +16,10 @@ mod credential;
 mod ending;
 mod everyone;
 mod http;
+mod issued;
 mod kept;
 mod lost_answer;
+mod outdating;
 mod prove;
 mod refresh;
 
@@ -27,14 +29,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use palisade_crypto::opaque;
-use palisade_crypto::secret::SecretString;
 use palisade_db::{Migration, Sql, Timestamp, args, row_struct};
 use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
 use crate::access::{self, AuthLevel};
-use crate::app::{App, Change, State, Subscription};
+use crate::app::{Answers, App, Change, State, Subscription};
 use crate::cache::{Bounded, Cached, TombstoneCache};
 use crate::error::Result;
 use crate::http::{CookieName, HostCookie};
@@ -49,6 +50,7 @@ pub use credential::KIND;
 pub use ending::{Ended, REVOKED, Why, disable, end, revoke_all};
 pub use everyone::{ALL_REVOKED, EndedAll, revoke_everyone};
 pub use http::{Answer, REFRESH, SignedOut, answer};
+pub use issued::Issued;
 pub use kept::{KeptSession, kept, seen};
 pub use prove::of_access_token;
 pub use refresh::{Presented, of_refresh_token, raise_level, refresh, refresh_with, renew};
@@ -72,11 +74,22 @@ pub const MODULE: Module = Module {
     limits: &[&REFRESH, &http::LOGOUT, &access::ACCOUNT],
     events: &[ENDED, REVOKED, ALL_REVOKED, RECOVERED, REPLAYED],
     email_templates: &[&lost_answer::EMAIL],
-    jobs: &[Job {
-        name: "sessions.prune",
-        every: Duration::from_secs(60),
-        run: |app| Box::pin(ending::prune(app)),
-    }],
+    jobs: &[
+        Job {
+            name: "sessions.prune",
+            every: Duration::from_secs(60),
+            run: |app| Box::pin(ending::prune(app)),
+        },
+        Job {
+            name: "sessions.outdate",
+            every: Duration::from_secs(1),
+            run: |app| Box::pin(outdating::continue_outdating(app)),
+        },
+    ],
+    answers: Answers {
+        outdate: Some(|change, whose| Box::pin(outdating::outdate(change, whose))),
+        ..Answers::NONE
+    },
     credentials: &[credential::METHODS],
     endings: &[ending::BY_ACT],
     subscriptions: &[
@@ -90,6 +103,11 @@ pub const MODULE: Module = Module {
                 cache(app).forget_all();
                 app.state::<Known>().cookies.clear();
             },
+        },
+        Subscription {
+            topic: GENERATION_TOPIC,
+            apply: |app, session| cache(app).forget(&SessionId(session), app.clock.monotonic()),
+            forget_all: |app| cache(app).forget_all(),
         },
         Subscription {
             topic: RENEWED_TOPIC,
@@ -122,6 +140,9 @@ pub const COOKIE: CookieName = CookieName { secure: "__Host-palisade", plain: "p
 pub const ENDED_TOPIC: &str = "sessions.ended";
 /// The topic for replaced credentials. Every process that has cached the session must read it again.
 const RENEWED_TOPIC: &str = "sessions.renewed";
+/// The topic for new generations: earlier access tokens of the session are refused.
+const GENERATION_TOPIC: &str = "sessions.generation";
+
 /// Returns the session cookie, in the form that the public URL of this app requires.
 fn cookie(app: &App) -> HostCookie {
     HostCookie::new(COOKIE, &app.settings)
@@ -258,14 +279,6 @@ pub struct Proof {
     pub level: AuthLevel,
 }
 
-/// A session and the secret that continues it, which is shown once.
-pub struct Issued {
-    /// The session.
-    pub session: Session,
-    /// A refresh token, or the value of a cookie.
-    pub secret: SecretString,
-}
-
 /// Starts a session, within the change that signs the user in.
 ///
 /// # Errors
@@ -314,7 +327,7 @@ pub async fn start(change: &mut Change, new: NewSession) -> Result<Issued> {
         .await?;
     let secret = opaque::generate(new.transport.prefix(), &*app.random);
     refresh::store_secret(change, &session, &secret).await?;
-    Ok(Issued { session, secret })
+    Issued::new(change, session, secret).await
 }
 
 fn idle_end(app: &App, transport: Transport, now: Timestamp) -> Timestamp {

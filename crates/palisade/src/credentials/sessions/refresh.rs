@@ -16,8 +16,8 @@ use palisade_crypto::secret::SecretString;
 use palisade_db::{Timestamp, args, row_struct};
 
 use super::{
-    Issued, Proof, RENEWED_TOPIC, REPLAYED, Session, SessionRow, Transport, Why, cache, ending,
-    idle_end, live, lost_answer, next_read, session,
+    GENERATION_TOPIC, Issued, Proof, RENEWED_TOPIC, REPLAYED, Session, SessionRow, Transport, Why,
+    cache, ending, idle_end, live, lost_answer, next_read, session,
 };
 use crate::app::{Actor, App, Change, Hold};
 use crate::error::{Error, Kind, Result};
@@ -64,14 +64,17 @@ pub async fn refresh_with(app: &App, actor: &Actor, presented: Presented<'_>) ->
     let (user,) = known.ok_or_else(ended)?;
     // The keys must be there before the old secret is used up.
     keys::ring(app).await?;
-    let mut change = app.change_holding(actor, &[Hold::Shared(user)]).await?;
+    let claims = users::hold_for_claims(app);
+    let holds: Vec<Hold> = [Hold::Shared(user)].into_iter().chain(claims).collect();
+    let mut change = app.change_holding(actor, &holds).await?;
     // The session's row is locked before those of its secrets, as everywhere.
     let session = take_up(&mut change, digest, transport).await?.ok_or_else(ended)?;
     let successor = opaque::generate(transport.prefix(), &*app.random);
     if !use_up(&mut change, &session, secret, digest, &successor).await? {
         // This may end the session, so the change must hold the account exclusively.
         drop(change);
-        let mut change = app.change_holding(actor, &[Hold::Alone(user)]).await?;
+        let holds: Vec<Hold> = [Hold::Alone(user)].into_iter().chain(claims).collect();
+        let mut change = app.change_holding(actor, &holds).await?;
         let session = take_up(&mut change, digest, transport).await?.ok_or_else(ended)?;
         return repeat(change, session, presented, digest).await;
     }
@@ -80,8 +83,9 @@ pub async fn refresh_with(app: &App, actor: &Actor, presented: Presented<'_>) ->
         Transport::Token => cache(app).forget(&session.id, app.clock.monotonic()),
         Transport::Cookie => change.publish(RENEWED_TOPIC, session.id.0),
     }
+    let issued = Issued::new(&mut change, session, successor).await?;
     change.commit_quietly("a refresh continues a session; its start and end are events").await?;
-    Ok(Issued { session, secret: successor })
+    Ok(issued)
 }
 
 /// Returns the active session of a refresh token, without using up the token. If `spent` is true, a token that was
@@ -144,8 +148,8 @@ pub async fn renew(
     let secret = opaque::generate(session.transport.prefix(), &*app.random);
     store_secret(change, &session, &secret).await?;
     extend(change, &mut session).await?;
-    change.publish(RENEWED_TOPIC, id.0);
-    Ok(Issued { session, secret })
+    change.publish_generation(GENERATION_TOPIC, id.0, session.generation);
+    Issued::new(change, session, secret).await
 }
 
 /// Adds a proof of identity to the earlier ones recorded in a session.
@@ -336,11 +340,11 @@ async fn repeat(
         let opened = successor_key(presented.secret).open(&digest, &sealed);
         let opened = opened.map_err(Error::internal)?;
         let text = std::str::from_utf8(opened.expose()).map_err(Error::internal)?;
-        let secret = SecretString::from(text);
+        let issued = Issued::new(&mut change, session, SecretString::from(text)).await?;
         change
             .commit_quietly("a repeated refresh within the grace period continues the session")
             .await?;
-        return Ok(Issued { session, secret });
+        return Ok(issued);
     }
     // SECURITY: a secret that another one replaced may have been taken from the lost response (test:
     // the_replaced_successor_ends_the_family).

@@ -17,16 +17,17 @@ use std::time::Duration;
 
 use palisade_crypto::opaque::fingerprint;
 use palisade_crypto::secret::SecretString;
-use palisade_crypto::token::{AccessClaims, TokenError};
+use palisade_crypto::token::{AccessClaims, TokenError, fits};
 use palisade_db::Timestamp;
 
-use crate::app::{App, State, Subscription};
+use crate::app::{App, Change, State, Subscription};
 use crate::cache::Bounded;
-use crate::error::{Error, Result, bad_token};
+use crate::error::{Error, Kind, Result, bad_token};
 use crate::id::{SessionId, UserId};
 use crate::keys;
 use crate::module::Module;
-use crate::settings::TokenFormat;
+use crate::settings::{TokenClaim, TokenFormat};
+use crate::users;
 
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
@@ -98,6 +99,68 @@ pub struct Grant {
     pub amr: Vec<String>,
     /// The session's absolute end, which no token outlives.
     pub session_ends_at: Timestamp,
+    /// The claims about the user.
+    pub user_claims: UserClaims,
+}
+
+/// The claims about the user that `tokens.claims` requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserClaims {
+    roles: Option<Vec<String>>,
+    scope: Option<String>,
+    email: Option<String>,
+    email_verified: Option<bool>,
+    name: Option<String>,
+}
+
+impl UserClaims {
+    /// Reads the claims within the change that issues a token. The session's row, or the user's if the session is new,
+    /// must be locked: a change to the claims then either precedes this change, or makes the token outdated.
+    ///
+    /// # Errors
+    /// Returns an error if the user doesn't exist, if the change lacks the hold that
+    /// [`hold_for_claims`](users::hold_for_claims) returns, or if the database fails.
+    pub async fn read(change: &mut Change, user: UserId) -> Result<Self> {
+        let app = change.app().clone();
+        let mut claims = Self::default();
+        if app.settings.tokens.claims.is_empty() {
+            return Ok(claims);
+        }
+        // SECURITY: (test: a_sign_in_that_commits_beside_a_change_of_claims_is_outdated)
+        users::hold_for_claims(&app).map_or(Ok(()), |hold| change.must_hold(hold))?;
+        // Not from memory, which may still contain the claims from before a change by another process.
+        let user = users::find_now(change, user).await?.ok_or_else(bad_token)?;
+        for claim in &app.settings.tokens.claims {
+            match claim {
+                TokenClaim::Roles => claims.roles = Some(user.roles.clone()),
+                TokenClaim::Scope => claims.scope = Some(user.scope()),
+                TokenClaim::Email => claims.email = Some(user.email.clone()),
+                TokenClaim::EmailVerified => claims.email_verified = Some(user.email_verified),
+                TokenClaim::Name => claims.name.clone_from(&user.name),
+            }
+        }
+        Ok(claims)
+    }
+}
+
+/// Checks that an access token would not be too long, before anything is changed.
+///
+/// # Errors
+/// Fails with `tokens.too_long`.
+pub fn check(app: &App, grant: &Grant) -> Result<()> {
+    if grant.user_claims == UserClaims::default() {
+        return Ok(());
+    }
+    let algorithm = keys::algorithm(&app.settings, grant.format);
+    let life = i64::try_from(app.settings.tokens.access_ttl.as_secs()).unwrap_or(0);
+    // SECURITY: (test: a_token_that_would_be_too_long_is_not_issued)
+    if fits(algorithm, &claims_of(app, grant.clone(), life)) { Ok(()) } else { Err(too_long()) }
+}
+
+fn too_long() -> Error {
+    let detail = "The access token would be longer than 4 KiB. The administrator must shorten \
+                  tokens.claims or give this user fewer roles.";
+    Error::new(Kind::Conflict, "tokens.too_long", detail)
 }
 
 /// Issues an access token. Returns it with its lifetime in seconds.
@@ -111,7 +174,17 @@ pub async fn issue(app: &App, grant: Grant) -> Result<(SecretString, i64)> {
     if life < 1 {
         return Err(bad_token());
     }
-    let claims = AccessClaims {
+    let format = grant.format;
+    let claims = claims_of(app, grant, life);
+    let key = keys::ring(app).await?.signing(app, format)?;
+    let token = key.sign(&claims, &*app.random).map_err(Error::internal)?;
+    Ok((token.into(), life))
+}
+
+fn claims_of(app: &App, grant: Grant, life: i64) -> AccessClaims {
+    let now = app.clock.now();
+    let user = grant.user_claims;
+    AccessClaims {
         iss: app.settings.tokens.issuer.clone(),
         aud: app.settings.tokens.audience.clone(),
         sub: grant.user.to_string(),
@@ -123,10 +196,12 @@ pub async fn issue(app: &App, grant: Grant) -> Result<(SecretString, i64)> {
         auth_time: grant.authenticated_at.as_seconds(),
         amr: grant.amr,
         generation: grant.generation,
-    };
-    let key = keys::ring(app).await?.signing(app, grant.format)?;
-    let token = key.sign(&claims, &*app.random).map_err(Error::internal)?;
-    Ok((token.into(), life))
+        roles: user.roles,
+        scope: user.scope,
+        email: user.email,
+        email_verified: user.email_verified,
+        name: user.name,
+    }
 }
 
 /// The `client_id` that RFC 9068 requires. The application itself is the only client.

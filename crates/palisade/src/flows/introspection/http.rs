@@ -29,7 +29,9 @@ pub(super) fn routes() -> Routes {
         .post("/introspect", needs(INTROSPECT).clients(), introspect_token)
         .summary(
             "Introspects a token (RFC 7662): an access token, a refresh token or an API \
-             key.\n\nIntrospection does not use up a refresh token.",
+             key.\n\nThe response contains the user's current roles and permissions. It contains \
+             the user's email address and name if the caller also has the permission \
+             `users:read`. Introspection does not use up a refresh token.",
         )
         .post("/revoke", needs(INTROSPECT).clients(), end)
         .destructive()
@@ -40,7 +42,8 @@ pub(super) fn routes() -> Routes {
         .get("/revocations", needs(INTROSPECT).lasting(), feed)
         .summary(
             "Returns the revocation feed: signed, ordered pages of ended sessions and API keys, \
-             for services that verify access tokens themselves.\n\nAn entry is listed until \
+             for services that verify access tokens themselves.\n\nAn entry with a `generation` \
+             refuses only the session's tokens with a lower `gen`. An entry is listed until \
              all access tokens that were issued before it have expired. With \
              `Accept: text/event-stream`, returns a stream of events, each with one page, at least \
              one every five seconds.",
@@ -107,10 +110,11 @@ struct AfterShape(
 
 async fn introspect_token(
     State(app): State<App>,
+    caller: Caller,
     headers: HeaderMap,
     Form(form): Form<TokenForm>,
 ) -> Result<Json<Introspection>> {
-    introspect(&app, form.token(&headers)?).await.map(Json)
+    introspect(&app, &caller, form.token(&headers)?).await.map(Json)
 }
 
 /// An empty response with status 200, as RFC 7009 section 2.2 requires.

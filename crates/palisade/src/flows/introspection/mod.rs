@@ -5,7 +5,7 @@
 //! # Promises
 //!
 //! - A token is reported as active only while this server would accept a request with it.
-//! - The feed includes every ending confirmed before the time that its newest page states. Each page is signed and
+//! - The feed includes every ending and every new generation confirmed before the time that its newest page states. Each page is signed and
 //!   states its time of creation, so that a verifier can detect when it no longer receives the feed.
 //!
 //! The feed's rows belong to [`crate::feed`].
@@ -36,7 +36,10 @@ pub const MODULE: Module = Module {
     name: "introspection",
     routes: http::routes,
     permissions: &[INTROSPECT],
-    subscriptions: &[Subscription { topic: ENDED, apply: |app, _| wake(app), forget_all: wake }],
+    subscriptions: &[
+        Subscription { topic: ENDED, apply: |app, _| wake(app), forget_all: wake },
+        Subscription { topic: ".generation", apply: |app, _| wake(app), forget_all: wake },
+    ],
     state: |_, state: &mut State| {
         let (endings, _) = watch::channel(());
         state.put(Streams { endings, seats: Arc::default() });

@@ -22,7 +22,7 @@ use crate::credential::CredentialKind;
 use crate::error::{Error, Result};
 use crate::feed::{Asked, Mark, Told};
 use crate::settings::TokenFormat;
-use crate::{keys, tokens};
+use crate::{keys, sessions, tokens};
 
 /// The `typ` of a page, which prevents a statement signed for one purpose from serving another (RFC 8725 section 3.11).
 const TYPE: &str = "revocations+jwt";
@@ -75,24 +75,29 @@ impl FromStr for Cursor {
     }
 }
 
-/// A credential that has ended.
+/// A credential that has ended, or whose earlier access tokens are refused.
 #[derive(Clone, Debug)]
-pub(super) struct EndedCredential {
+pub(super) struct Item {
     pub(super) sequence: i64,
     kind: &'static CredentialKind,
     id: Uuid,
-    ended_at: Timestamp,
+    at: Timestamp,
+    /// The generation (`gen`) before which tokens are refused. `None` if the credential has ended.
+    generation: Option<i64>,
     /// The time at which all access tokens issued before the ending have expired.
     until: Timestamp,
 }
 
-impl Serialize for EndedCredential {
-    /// Serializes the ending. The id is in a field named after the kind, such as `session_id`.
+impl Serialize for Item {
+    /// Serializes the item. The id is in a field named after the kind, such as `session_id`.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut item = serializer.serialize_map(Some(4))?;
         item.serialize_entry("sequence", &self.sequence)?;
         item.serialize_entry(&format!("{}_id", self.kind.name), &self.id)?;
-        item.serialize_entry("ended_at", &self.ended_at)?;
+        match self.generation {
+            None => item.serialize_entry("ended_at", &self.at)?,
+            Some(generation) => item.serialize_entry("generation", &generation)?,
+        }
         item.serialize_entry("until", &self.until)?;
         item.end()
     }
@@ -109,7 +114,7 @@ pub(super) struct Place {
 pub(super) struct Page {
     /// The position after which the page begins.
     after: Cursor,
-    pub(super) items: Vec<EndedCredential>,
+    pub(super) items: Vec<Item>,
     /// Every ending confirmed before this time is on this page or an earlier one, unless `more` is set.
     pub(super) time: Timestamp,
     highest: i64,
@@ -147,11 +152,16 @@ pub(super) async fn read(app: &App, cursor: Cursor) -> Result<Page> {
     let low = ahead.or(from_before);
     let at = since.rows.last().filter(|_| more).map(|row| row.place).or(low);
     let ended = |row: Told| {
-        Some(EndedCredential {
+        let kind = match row.generation {
+            None => app.credentials.of_topic(&row.topic)?,
+            Some(_) => &sessions::KIND,
+        };
+        Some(Item {
             sequence: row.place.seq,
-            kind: app.credentials.of_topic(&row.topic)?,
+            kind,
             id: row.subject,
-            ended_at: row.at,
+            at: row.at,
+            generation: row.generation,
             until: row.at.plus(life),
         })
     };

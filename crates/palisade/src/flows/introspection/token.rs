@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::access::Caller;
 use crate::app::{Actor, App, Hold};
 use crate::credential::Introspection;
 use crate::error::{Kind, Result};
@@ -19,11 +20,12 @@ fn good<T>(result: Result<Option<T>>) -> Result<Option<T>> {
 ///
 /// # Errors
 /// Returns an error if the database is needed and fails.
-pub(super) async fn introspect(app: &App, token: &str) -> Result<Introspection> {
-    Ok(worth(app, token).await?.unwrap_or_default())
+pub(super) async fn introspect(app: &App, caller: &Caller, token: &str) -> Result<Introspection> {
+    let sees_people = caller.signed_in()?.permissions.contains(users::READ.name);
+    Ok(worth(app, token, sees_people).await?.unwrap_or_default())
 }
 
-async fn worth(app: &App, token: &str) -> Result<Option<Introspection>> {
+async fn worth(app: &App, token: &str, sees_people: bool) -> Result<Option<Introspection>> {
     let form = app.credentials.of_token(token).map(|(_, form)| form);
     let Some(form) = form else { return Ok(None) };
     let Some(introspect) = form.introspect else { return Ok(None) };
@@ -35,7 +37,19 @@ async fn worth(app: &App, token: &str) -> Result<Option<Introspection>> {
     let lets_in = form.prove.is_some();
     let barred = |user: &Arc<User>| user.disabled || (lets_in && user.must_enrol(app));
     let user = user.filter(|user| !barred(user));
-    Ok(user.map(|_| Introspection { active: true, ..found }))
+    Ok(user.map(|user| about(&user, found, sees_people)))
+}
+
+/// Adds what is known about the user of an active token.
+fn about(user: &User, found: Introspection, sees_people: bool) -> Introspection {
+    // An API key has its own permissions, and does not act in a role.
+    let of_session = found.sid.is_some();
+    let (scope, roles) = (of_session.then(|| user.scope()), of_session.then(|| user.roles.clone()));
+    // SECURITY: (test: introspection_tells_about_people_only_who_may_see_them)
+    let email = sees_people.then(|| user.email.clone());
+    let name = user.name.clone().filter(|_| sees_people);
+    let scope = found.scope.or(scope);
+    Introspection { active: true, scope, roles, email, name, ..found }
 }
 
 /// Ends the session of an access token or a refresh token (even a used one), or revokes an API key. Does nothing if the

@@ -70,6 +70,7 @@ fn password_routes() -> Routes {
              token.",
         )
         .or(Kind::NotSignedIn, "login.denied")
+        .or(Kind::Conflict, "tokens.too_long")
         .or(Kind::NotSignedIn, "login.mfa_required")
         .or(Kind::Denied, "access.cross_site")
         .or(Kind::Unavailable, "passwords.busy")
@@ -81,6 +82,7 @@ fn password_routes() -> Routes {
         )
         .or(Kind::NotSignedIn, "login.denied")
         .or(Kind::NotSignedIn, "login.passkey_unknown")
+        .or(Kind::Conflict, "tokens.too_long")
         .or(Kind::NotSignedIn, "login.challenge_over")
         .or(Kind::Denied, "access.cross_site")
         .or(Kind::TooMany, "lockout.locked")
@@ -109,6 +111,7 @@ fn password_routes() -> Routes {
         .or(Kind::NotSignedIn, "sessions.ended")
         .or(Kind::NotSignedIn, "login.passkey_unknown")
         .or(Kind::Denied, "login.stronger_needed")
+        .or(Kind::Conflict, "tokens.too_long")
         .or(Kind::TooMany, "request.too_many")
         .or(Kind::TooMany, "lockout.locked")
         .or(Kind::Unavailable, "passwords.busy")

@@ -181,10 +181,15 @@ struct Right {
     upgrade: Option<Hashed>,
 }
 
+/// Returns the holds of a change that starts or renews a session.
+fn holds(app: &App, account: Hold) -> Vec<Hold> {
+    [account].into_iter().chain(users::hold_for_claims(app)).collect()
+}
+
 /// Makes the only decision about factors: starts a session, or creates a challenge.
 async fn go_on(app: &App, actor: &Actor, attempt: Attempt, right: Right) -> Result<Next> {
     let user = right.device.user;
-    let mut change = app.change_holding(actor, &[Hold::Shared(user)]).await?;
+    let mut change = app.change_holding(actor, &holds(app, Hold::Shared(user))).await?;
     // SECURITY: between the comparison and here the password may have been changed or the user
     // disabled (test: a_sign_in_that_races_with_a_change_is_refused).
     let first = users::may_sign_in(&mut change, user).await?;

@@ -5,7 +5,7 @@ use palisade_crypto::webauthn::AuthenticationResponse;
 
 use super::entering::{Entering, enter};
 use super::second_factor::{over, refused};
-use super::{DENIED, SignedIn, Wanted};
+use super::{DENIED, SignedIn, Wanted, holds};
 use crate::app::{Actor, App, Hold};
 use crate::challenges::{self, Client, NewChallenge, Purpose};
 use crate::error::Result;
@@ -60,7 +60,7 @@ pub(super) async fn finish(app: &App, actor: &Actor, attempt: PasskeyAttempt) ->
     let challenge = challenges::attempt(app, actor, Purpose::SignIn, digest, client).await?;
     let challenge = challenge.ok_or_else(over)?;
     let owner = mfa::owner_of(&attempt.answer);
-    let holds: Vec<Hold> = owner.map(Hold::Shared).into_iter().collect();
+    let holds = owner.map(|owner| holds(app, Hold::Shared(owner))).unwrap_or_default();
     let mut change = app.change_holding(actor, &holds).await?;
     // Locks don't apply, because there is nothing to guess. A disabled user is refused.
     let first = match owner {

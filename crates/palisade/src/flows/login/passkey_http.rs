@@ -46,6 +46,7 @@ pub(super) fn routes() -> Routes {
         )
         .or(Kind::NotSignedIn, "login.denied")
         .or(Kind::NotSignedIn, "login.passkey_unknown")
+        .or(Kind::Conflict, "tokens.too_long")
         .or(Kind::NotSignedIn, "login.challenge_over")
         .or(Kind::Denied, "access.cross_site")
 }

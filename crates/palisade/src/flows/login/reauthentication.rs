@@ -3,8 +3,8 @@
 use palisade_crypto::secret::SecretString;
 use palisade_crypto::webauthn::AuthenticationResponse;
 
-use super::REAUTHENTICATED;
 use super::second_factor::unknown;
+use super::{REAUTHENTICATED, holds};
 use crate::access::{AuthLevel, Caller};
 use crate::app::{App, Change, Hold};
 use crate::challenges::{self, Challenge, NewChallenge, Purpose};
@@ -56,7 +56,8 @@ pub(super) async fn reauthenticate(app: &App, caller: &Caller, shown: Shown) -> 
 /// Begins the change that records a proof of identity. The change holds the account exclusively, because it ends every
 /// earlier credential of the session: nothing that depends on one of them may happen at the same time.
 async fn begin_alone(app: &App, caller: &Caller) -> Result<Change> {
-    app.change_holding(&caller.actor, &[Hold::Alone(caller.signed_in()?.user)]).await
+    let account = Hold::Alone(caller.signed_in()?.user);
+    app.change_holding(&caller.actor, &holds(app, account)).await
 }
 
 async fn with_factor(app: &App, caller: &Caller, given: &Given) -> Result<Issued> {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::cookies::challenge_secret;
 use super::entering::{Entering, enter};
-use super::{Attempt, DENIED, SignedIn, Wanted};
+use super::{Attempt, DENIED, SignedIn, Wanted, holds};
 use crate::app::{Actor, App, Change, Hold};
 use crate::challenges::{self, Challenge, Client, LIVES, NewChallenge, Purpose};
 use crate::error::{Error, Kind, Result};
@@ -132,7 +132,7 @@ pub(super) async fn prove(app: &App, actor: &Actor, attempt: FactorAttempt) -> R
             Some(lockout::admit(app, actor, account, by).await?.counted(app)?)
         }
     };
-    let mut change = app.change_holding(actor, &[Hold::Shared(user)]).await?;
+    let mut change = app.change_holding(actor, &holds(app, Hold::Shared(user))).await?;
     let first = users::may_sign_in(&mut change, user).await?.ok_or_else(over)?;
     if !challenges::lock_row(&mut change, &challenge).await? {
         return Err(over());

@@ -20,11 +20,14 @@ pub struct Answers {
     pub email_is_reserved: Option<EmailIsReserved>,
     /// Who received an emailed link, by its token.
     pub link_recipient: Option<LinkRecipient>,
+    /// Makes earlier access tokens outdated, because claims in them have changed.
+    pub outdate: Option<Outdate>,
 }
 
 impl Answers {
     /// The value for a slice that answers no questions.
-    pub const NONE: Self = Self { rights: None, email_is_reserved: None, link_recipient: None };
+    pub const NONE: Self =
+        Self { rights: None, email_is_reserved: None, link_recipient: None, outdate: None };
 }
 
 /// Rights that a slice gives in addition to permissions.
@@ -44,3 +47,15 @@ pub type EmailIsReserved = for<'a> fn(&'a mut Change, &'a str) -> BoxFuture<'a, 
 /// Returns the email address that received the link with this token, as long as the link can be used.
 pub type LinkRecipient =
     for<'a> fn(&'a App, &'a SecretString) -> BoxFuture<'a, Result<Option<String>>>;
+
+/// The users whose claims have changed.
+#[derive(Clone, Copy, Debug)]
+pub enum Whose<'a> {
+    /// One user, whose row the change has locked.
+    User(UserId),
+    /// All users who hold this role.
+    Role(&'a str),
+}
+
+/// Makes the access tokens of these users outdated.
+pub type Outdate = for<'a> fn(&'a mut Change, Whose<'a>) -> BoxFuture<'a, Result<()>>;

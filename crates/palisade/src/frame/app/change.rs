@@ -196,7 +196,19 @@ impl Change {
 
     /// Adds a notice for this and every other process, applied after the commit.
     pub fn publish(&mut self, topic: &'static str, subject: impl Into<Uuid>) {
-        self.notices.push(Notice { topic, subject: subject.into() });
+        self.notices.push(Notice { topic, subject: subject.into(), generation: None });
+    }
+
+    /// Adds a notice that the credentials of `subject` before this generation are refused. External readers of the feed
+    /// get it too.
+    pub fn publish_generation(
+        &mut self,
+        topic: &'static str,
+        subject: impl Into<Uuid>,
+        generation: i64,
+    ) {
+        let generation = Some(generation);
+        self.notices.push(Notice { topic, subject: subject.into(), generation });
     }
 
     /// Writes the audit event, commits, and then applies the change's notices in this process.

@@ -31,7 +31,7 @@ use crate::settings::Settings;
 use crate::upkeep::Upkeep;
 
 pub use crate::actor::{Actor, ActorKind};
-pub use answers::{Answers, EmailIsReserved, LinkRecipient, Rights};
+pub use answers::{Answers, EmailIsReserved, LinkRecipient, Outdate, Rights, Whose};
 pub use change::Change;
 pub(crate) use credentials::session_needed;
 pub use credentials::{

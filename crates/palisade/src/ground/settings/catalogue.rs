@@ -21,7 +21,7 @@ use super::smtp::{HeloName, Mailbox, SmtpUrl};
 use super::value::{Shape, Value};
 use super::words::{
     AdminMfa, Attestation, EmailVerification, Environment, LogFormat, LogLevel, Migrate, Paseto,
-    PasswordAlgorithm, PasswordCost, RegistrationMode, TokenAlgorithm, TokenFormat,
+    PasswordAlgorithm, PasswordCost, RegistrationMode, TokenAlgorithm, TokenClaim, TokenFormat,
 };
 
 use Preset::{ByEnvironment, Fixed, HostOf, IfSet, InDataDirectory, OfRule, SameAs, Unset};
@@ -312,6 +312,9 @@ catalogue! {
              (RFC 8414) require the value of `server.public_url`.";
         audience: String = SameAs("tokens.issuer"),
             "The audience of access tokens (`aud`).";
+        claims: Vec<TokenClaim> = Fixed(""),
+            "Claims about the user in access tokens, for services that verify tokens themselves. \
+             When one of them changes, the user's earlier access tokens are refused.";
     }
 
     /// Sessions.

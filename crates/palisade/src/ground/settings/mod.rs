@@ -68,7 +68,7 @@ pub use smtp::{HeloName, Mailbox, SmtpTls, SmtpUrl};
 pub use source::is_variable;
 pub use words::{
     AdminMfa, Attestation, EmailVerification, Environment, LogFormat, LogLevel, Migrate, Paseto,
-    PasswordAlgorithm, PasswordCost, RegistrationMode, TokenAlgorithm, TokenFormat,
+    PasswordAlgorithm, PasswordCost, RegistrationMode, TokenAlgorithm, TokenClaim, TokenFormat,
 };
 
 /// All sources of settings.

@@ -1,6 +1,6 @@
 //! Settings whose value is one of a few words.
 
-use super::value::{Shape, Value};
+use super::value::{Item, Shape, Value};
 
 /// Defines a setting whose value is one of a few words, with the words in one place.
 macro_rules! words {
@@ -69,6 +69,26 @@ words! {
         /// PASETO version 4.
         Paseto = "paseto",
     }
+}
+
+words! {
+    /// A claim about the user in access tokens.
+    TokenClaim, "`roles`, `scope`, `email`, `email_verified` or `name`" {
+        /// The names of the user's roles.
+        Roles = "roles",
+        /// The user's permissions.
+        Scope = "scope",
+        /// The user's email address.
+        Email = "email",
+        /// Whether the user has verified the email address.
+        EmailVerified = "email_verified",
+        /// The user's name.
+        Name = "name",
+    }
+}
+
+impl Item for TokenClaim {
+    const LIST: &'static str = "a list of `roles`, `scope`, `email`, `email_verified` and `name`";
 }
 
 words! {

@@ -2,11 +2,13 @@
 
 use palisade_db::args;
 
+use super::claims::claims_changed;
 use super::email::{self, Email};
 use super::invalidate;
-use crate::app::Change;
+use crate::app::{Change, Whose};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
+use crate::settings::TokenClaim;
 
 /// Changes a user's name.
 ///
@@ -23,7 +25,7 @@ pub async fn set_name(change: &mut Change, id: UserId, name: Option<String>) -> 
         return Err(Error::not_found());
     }
     invalidate(change, id);
-    Ok(())
+    claims_changed(change, Whose::User(id), &[TokenClaim::Name]).await
 }
 
 /// Changes a user's email address.
@@ -53,7 +55,8 @@ pub async fn set_email(
         return Err(Error::not_found());
     }
     invalidate(change, id);
-    Ok(())
+    let changed = [TokenClaim::Email, TokenClaim::EmailVerified];
+    claims_changed(change, Whose::User(id), &changed).await
 }
 
 /// Returns the error for an email address that belongs to another account.
@@ -76,5 +79,8 @@ pub async fn prove_email(change: &mut Change, id: UserId, email: &str) -> Result
         )
         .await?;
     invalidate(change, id);
+    if proved == 1 {
+        claims_changed(change, Whose::User(id), &[TokenClaim::EmailVerified]).await?;
+    }
     Ok(proved == 1)
 }

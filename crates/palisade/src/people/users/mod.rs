@@ -29,6 +29,7 @@ macro_rules! select_users {
 }
 
 mod authority;
+mod claims;
 mod details;
 mod email;
 mod http;
@@ -60,6 +61,7 @@ use crate::visible::is_unseen;
 pub use authority::{
     Authority, change_manageable, change_stoppable, exceeds_own, find_manageable, stoppable,
 };
+pub use claims::hold_for_claims;
 pub use details::{email_taken, prove_email, set_email, set_name};
 pub use email::Email;
 pub use http::absent_or_null;

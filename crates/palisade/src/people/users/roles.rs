@@ -5,13 +5,18 @@ use std::collections::BTreeSet;
 use palisade_db::{Timestamp, args};
 use uuid::Uuid;
 
+use super::claims::claims_changed;
 use super::{ADMIN, ROLE_GRANTED, ROLE_REVOKED, exists, invalidate};
-use crate::app::{App, Change, Hold};
+use crate::app::{App, Change, Hold, Whose};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
+use crate::settings::TokenClaim;
 
 /// The topic for changes to the permissions of a role.
 pub(super) const CHANGED_TOPIC: &str = "roles.changed";
+
+/// The claims that depend on a user's roles.
+const OF_ROLES: [TokenClaim; 2] = [TokenClaim::Roles, TokenClaim::Scope];
 
 /// A user, and a role that they hold or will hold.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +49,7 @@ pub async fn grant_role(change: &mut Change, holder: Holder<'_>) -> Result<()> {
     }
     if add(change, holder.user, holder.role).await? == 1 {
         change.note(ROLE_GRANTED.about(holder.user).detail("role", holder.role));
+        claims_changed(change, Whose::User(holder.user), &OF_ROLES).await?;
     }
     Ok(())
 }
@@ -67,7 +73,7 @@ pub async fn revoke_role(change: &mut Change, holder: Holder<'_>) -> Result<()> 
     }
     invalidate(change, holder.user);
     change.note(ROLE_REVOKED.about(holder.user).detail("role", holder.role));
-    Ok(())
+    claims_changed(change, Whose::User(holder.user), &OF_ROLES).await
 }
 
 /// Sets the permissions of a role. They replace the ones that it had before.
@@ -89,7 +95,7 @@ pub async fn set_role_permissions(
             .await?;
     }
     roles_changed(change);
-    Ok(())
+    claims_changed(change, Whose::Role(role), &[TokenClaim::Scope]).await
 }
 
 /// Takes a deleted role from all users, and removes its permissions.
@@ -97,6 +103,8 @@ pub async fn set_role_permissions(
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn strip_role(change: &mut Change, role: &str) -> Result<()> {
+    // While its holders are known.
+    claims_changed(change, Whose::Role(role), &OF_ROLES).await?;
     change.run("delete from user_roles where role = $1", args![role]).await?;
     change.run("delete from role_permissions where role = $1", args![role]).await?;
     roles_changed(change);

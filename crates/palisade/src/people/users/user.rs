@@ -41,6 +41,13 @@ impl Factors {
     }
 }
 
+impl User {
+    /// Returns the permissions, separated by spaces (RFC 6749 section 3.3).
+    pub fn scope(&self) -> String {
+        self.permissions.iter().map(String::as_str).collect::<Vec<_>>().join(" ")
+    }
+}
+
 /// A person or a program with an account.
 #[derive(Debug)]
 pub struct User {
