@@ -22,11 +22,15 @@ fuzz_target!(|lines: Vec<(u8, Vec<u8>)>| {
     for tls in [false, true] {
         for client_tls in [None, Some(false), Some(true)] {
             let header = Proxy { ip: proxy.ip(), names_client: true, client_tls };
-            for (peer, header) in [(proxy, None), (stranger, None), (proxy, Some(header)), (stranger, Some(header))] {
+            for (peer, header) in
+                [(proxy, None), (stranger, None), (proxy, Some(header)), (stranger, Some(header))]
+            {
                 let connection = Connection { peer, local: proxy, tls, proxy: header };
                 let _ = scheme(&connection, &headers, &trusted);
                 let found = client_ip(&connection, &headers, &trusted);
-                assert!(peer == proxy || found.ip == peer.ip() && found.forwarded == header.is_some());
+                assert!(
+                    peer == proxy || found.ip == peer.ip() && found.forwarded == header.is_some()
+                );
             }
         }
     }
