@@ -1,7 +1,6 @@
 //! Delivery: to a mail server, or in development to a mailbox page.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use lettre::message::header::{Header, HeaderName, HeaderValue};
