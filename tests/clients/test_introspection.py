@@ -132,13 +132,15 @@ def test_a_verifier_refuses_tokens_whose_claims_have_changed(server):
     verifier = Verifier(server.url, made["api_key"], bound=BOUND).start()
     held = server.sign_in()
     user = jwt.decode(held["access_token"], options={"verify_signature": False})["sub"]
+    status, answer = server.request("POST", "/api/v1/roles", {"name": "readers", "permissions": ["users:read"]}, root)
+    assert status == 201, answer
     bystander = server.sign_in("root@example.com")
     for method, path, body in [
         ("PATCH", f"/api/v1/users/{user}", {"name": "Ann"}),
-        ("PUT", f"/api/v1/users/{user}/roles/verifiers", None),
-        ("PATCH", "/api/v1/roles/verifiers", {"permissions": []}),
-        ("PATCH", "/api/v1/roles/verifiers", {"permissions": ["tokens:introspect"]}),
-        ("DELETE", f"/api/v1/users/{user}/roles/verifiers", None),
+        ("PUT", f"/api/v1/users/{user}/roles/readers", None),
+        ("PATCH", "/api/v1/roles/readers", {"permissions": []}),
+        ("PATCH", "/api/v1/roles/readers", {"permissions": ["users:read"]}),
+        ("DELETE", f"/api/v1/users/{user}/roles/readers", None),
     ]:
         token = held["access_token"]
         until(held["session_id"], 10, lambda: verdict(verifier, token))
