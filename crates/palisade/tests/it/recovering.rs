@@ -350,7 +350,7 @@ async fn an_exposed_development_server_shows_its_mailbox_to_its_own_machine_alon
     let app = TestApp::with(On::Sqlite, plan(&[("server.expose_development", "true")])).await;
     for (ip, status) in [
         ("127.0.0.1", StatusCode::OK),
-        ("::1", StatusCode::OK),
+        ("[::1]", StatusCode::OK),
         ("172.17.0.1", StatusCode::NOT_FOUND),
         ("198.51.100.7", StatusCode::NOT_FOUND),
     ] {
