@@ -175,8 +175,7 @@ catalogue! {
     Site at "site." {
         name: SiteName = HostOf("server.public_url"),
             "The name of the site, as users see it in authenticator apps, in passkey dialogs, in emails \
-             and on pages.",
-            in_production: Some("Example");
+             and on pages.";
     }
 
     /// How the server listens and which proxies it trusts.

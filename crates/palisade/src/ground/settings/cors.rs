@@ -38,7 +38,8 @@ impl CorsOrigin {
         // SECURITY: (test: an_origin_that_many_pages_share_is_refused)
         if NO_ORIGIN.contains(&scheme.as_str()) {
             return Err(format!(
-                "has the scheme `{scheme}`, whose pages have no origin of their own"
+                "does not begin with `https://` or `http://`, and pages of the scheme `{scheme}` have \
+                 no origin of their own"
             ));
         }
         let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);

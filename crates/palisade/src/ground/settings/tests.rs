@@ -692,6 +692,7 @@ mod origins {
     #[test]
     fn an_origin_that_many_pages_share_is_refused() {
         for (written, what) in [
+            ("file://localhost", "no origin"),
             ("file://", "no origin"),
             ("FILE:///index.html", "no origin"),
             ("data://x", "no origin"),
