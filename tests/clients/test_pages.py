@@ -8,7 +8,7 @@ import time
 
 import pytest
 from browsing import tab_to
-from server import PASSWORD, Server, free_port
+from server import PASSWORD, ROOT, Server, free_port
 
 def test_the_setup_page_works_in_a_browser_under_its_policy(browser, tmp_path):
     with Server(tmp_path) as server:
@@ -213,6 +213,39 @@ def test_every_operation_on_the_docs_page_opens_and_offers_its_example(server, b
         if "requestBody" in operation:
             json.loads(view.locator("textarea").input_value())
     browser.is_clean(server)
+
+
+# The operations of the page /docs are opened, because their contents are hidden otherwise.
+OPENED = "document.querySelectorAll('details').forEach((one) => { one.open = true; })"
+OVERFLOWS = """() => {
+  const page = document.documentElement;
+  const wide = [...document.querySelectorAll("body *")].filter((one) => one.getBoundingClientRect().right > innerWidth + 1);
+  return page.scrollWidth > page.clientWidth ? wide.map((one) => one.outerHTML.slice(0, 120)) : null;
+}"""
+
+
+def test_every_page_fits_a_phone(server, browser):
+    source = ROOT / "crates/palisade/src/pages"
+    names = {file.stem for file in source.glob("*.html")} - {"shell"}
+    longest = "a" * 64 + "@" + ".".join(["b" * 57] * 3) + ".example"
+    for email in ["ann@example.com", longest]:
+        if email != "ann@example.com":
+            server.command("user", "create", email, stdin=PASSWORD + "\n")
+        assert server.request("POST", "/api/v1/auth/password/forgot", {"email": email})[0] == 202
+    page = browser.page
+    page.set_viewport_size({"width": 390, "height": 844})
+    began = time.time()
+    while page.locator("article pre a").count() < 2:
+        assert time.time() - began < 20, "the emails are not in the mailbox"
+        page.goto(server.url + "/mailbox")
+    for name in sorted(names):
+        path = name if name in {"docs", "mailbox", "setup"} else "account/" + name
+        answer = page.goto(f"{server.url}/{path}")
+        assert answer.status == 200, path
+        page.locator(".operation" if name == "docs" else "main").last.wait_for()
+        page.evaluate(OPENED)
+        wide = page.evaluate(OVERFLOWS)
+        assert wide is None, (path, wide)
 
 
 @contextlib.contextmanager
