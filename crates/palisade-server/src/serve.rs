@@ -71,6 +71,7 @@ async fn serve_open(
     let running = open.builder.run(&open.app).await?;
     let served = match greet(&open.app, output, &listeners).await {
         Ok(()) => {
+            warn_of_exposure(settings);
             warn_of_weaknesses(settings);
             listeners.serve(open, service).await
         }
@@ -290,13 +291,16 @@ fn warn_of(concerns: &[Concern]) {
     }
 }
 
-fn warn_of_weaknesses(settings: &Settings) {
+fn warn_of_exposure(settings: &Settings) {
     if settings.server.expose_development {
         tracing::warn!(
             "server.expose_development is true: other machines may reach this development server, \
              which does not have the protections of production"
         );
     }
+}
+
+fn warn_of_weaknesses(settings: &Settings) {
     if !settings.limits.enabled {
         tracing::warn!("limits.enabled is false: no rate limits are applied");
     }
