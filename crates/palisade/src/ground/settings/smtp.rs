@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-use lettre::message;
+use lettre::{Address, message};
 use rustls::pki_types::ServerName;
 
 use super::origin::{WebOrigin, canonical_host};
@@ -186,7 +186,12 @@ impl Value for Mailbox {
 
     fn parse(text: &str) -> Result<Self, String> {
         let text = String::parse(text)?;
-        text.parse().map(Self).map_err(|_| "is not a sender".to_owned())
+        let sender: message::Mailbox = text.parse().map_err(|_| "is not a sender".to_owned())?;
+        // Mail servers without SMTPUTF8 know only the ASCII form of a domain.
+        let domain = idna::domain_to_ascii(sender.email.domain());
+        let email = domain.ok().and_then(|ascii| Address::new(sender.email.user(), ascii).ok());
+        let email = email.ok_or("is not a sender")?;
+        Ok(Self(message::Mailbox::new(sender.name, email)))
     }
 
     fn show(&self) -> String {
@@ -291,6 +296,13 @@ mod tests {
         assert!(SmtpUrl::parse("smtp://u:p@mailpit:1025?tls=never").is_err());
         assert!(SmtpUrl::parse("smtp://u:p@10.0.0.5:1025/?tls=never").is_err());
         assert!(SmtpUrl::parse("smtp://u:p@127.0.0.1:1025?tls=never").is_ok());
+    }
+
+    #[test]
+    fn the_domain_of_a_sender_is_in_ascii() {
+        let shown = |text: &str| Mailbox::parse(text).unwrap().show();
+        assert_eq!(shown("Bücher <info@bücher.example>"), "Bücher <info@xn--bcher-kva.example>");
+        assert_eq!(shown("no-reply@example.com"), "no-reply@example.com");
     }
 
     #[test]
