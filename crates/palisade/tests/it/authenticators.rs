@@ -278,7 +278,7 @@ async fn gaining_at_once(on: On) {
             sent.push((client, Call::post(MFA, body)));
         }
     }
-    // All of them have read the passkey before one of them changes it.
+    // All of them are on their way before the first one is accepted.
     let mut held = app.app.upkeep("a test").begin().await.unwrap();
     assert_eq!(held.run("update passkeys set name = name", args![]).await.unwrap(), 1);
     let release = async {

@@ -151,21 +151,19 @@ struct Had {
     backup_eligible: bool,
 }
 
-/// Stores the state of a passkey whose response is correct. Returns `false` if a response that excludes this one was
-/// accepted in the meantime.
+/// Stores the state of a passkey whose response is correct. Returns `false` if another response of the passkey was
+/// accepted in the meantime. If the passkey has become eligible for backup, this is recorded, and its owner is notified.
 async fn keep(change: &mut Change, user: UserId, had: Had, good: &Authenticated) -> Result<bool> {
-    if good.backup_eligible && !had.backup_eligible {
-        gain_eligibility(change, user, &had).await?;
-    }
     let now = change.now();
     // SECURITY: the stored counter must still be the one that was compared, so that of several simultaneous responses
     // with the same counter above 0, only one is accepted (test: the_counter_of_a_passkey_is_kept_from_use_to_use). The
-    // counter of a passkey that is eligible for backup isn't compared, and eligibility isn't lost (test:
-    // of_simultaneous_responses_one_gains_backup_eligibility).
+    // counter of a passkey that is eligible for backup isn't compared. Eligibility must still be what it was too, so
+    // that only one response gains it (test: of_simultaneous_responses_one_gains_backup_eligibility).
     let used = change
         .run(
-            "update passkeys set sign_count = $2, backed_up = $3, last_used_at = $4, passwordless = $5
-             where id = $1 and backup_eligible = $6 and (backup_eligible or sign_count = $7)",
+            "update passkeys set sign_count = $2, backed_up = $3, last_used_at = $4, passwordless = $5,
+                backup_eligible = $6
+             where id = $1 and backup_eligible = $7 and (backup_eligible or sign_count = $8)",
             args![
                 had.row,
                 i64::from(good.sign_count),
@@ -173,27 +171,16 @@ async fn keep(change: &mut Change, user: UserId, had: Had, good: &Authenticated)
                 now,
                 true,
                 good.backup_eligible,
+                had.backup_eligible,
                 had.sign_count
             ],
         )
         .await?;
-    Ok(used == 1)
-}
-
-/// Records that a passkey has become eligible for backup, and notifies its owner. Of simultaneous responses, only one
-/// does so.
-async fn gain_eligibility(change: &mut Change, user: UserId, had: &Had) -> Result<()> {
-    let gained = change
-        .run(
-            "update passkeys set backup_eligible = $2 where id = $1 and backup_eligible = $3 and sign_count = $4",
-            args![had.row, true, false, had.sign_count],
-        )
-        .await?;
-    if gained == 0 {
-        return Ok(());
+    if used == 1 && good.backup_eligible && !had.backup_eligible {
+        change.note(BACKUP_ELIGIBLE.about(user).detail("passkey", had.row.to_string()));
+        notify_owner(change, user, "a passkey can now be copied to other devices").await?;
     }
-    change.note(BACKUP_ELIGIBLE.about(user).detail("passkey", had.row.to_string()));
-    notify_owner(change, user, "a passkey can now be copied to other devices").await
+    Ok(used == 1)
 }
 
 /// Returns whether a response is for the issued challenge.
