@@ -1,7 +1,7 @@
 //! The claims of an access token, and the rules that they must satisfy.
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::TokenError;
 
@@ -40,19 +40,19 @@ pub struct AccessClaims {
     #[serde(rename = "gen")]
     pub generation: i64,
     /// The names of the user's roles (RFC 9068 section 2.2.3.1).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub roles: Option<Vec<String>>,
     /// The user's permissions, separated by spaces (RFC 9068 section 2.2.3).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub scope: Option<String>,
     /// The user's email address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub email: Option<String>,
     /// Whether the user has verified the email address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub email_verified: Option<bool>,
     /// The user's name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub name: Option<String>,
 }
 
@@ -98,6 +98,13 @@ impl AccessClaims {
         }
         if now >= self.exp { Err(TokenError::Expired) } else { Ok(()) }
     }
+}
+
+/// Reads an optional claim, which is absent or has a value. `null` is refused.
+pub(super) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    claim: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(claim).map(Some)
 }
 
 /// Reads one JSON object with exactly the members of `T`. serde would also accept an array for a struct.
