@@ -314,7 +314,7 @@ impl Connection {
         loop {
             let mut line = Vec::new();
             limited.read_until(b'\n', &mut line).await?;
-            if line.is_empty() {
+            if !line.ends_with(b"\n") {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             let line = String::from_utf8_lossy(&line);
@@ -351,6 +351,12 @@ fn transparent(content: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    /// A connection to a server that sends these bytes.
+    fn receiving(bytes: &[u8]) -> Connection {
+        let bytes = io::Cursor::new(bytes.to_vec());
+        Connection::new(Box::pin(tokio::io::join(bytes, tokio::io::sink())))
+    }
+
     #[test]
     fn a_local_name_that_leads_elsewhere_is_not_used() {
         let found: Vec<SocketAddr> =
@@ -368,6 +374,34 @@ mod tests {
         let failure = connection.hear(Step::Greeting).await.err().unwrap();
         assert!(failure.problem.contains("in time"), "{failure:?}");
         assert_eq!(failure.next, Next::Retry);
+    }
+
+    /// The mail server, and what stands on the way to it before TLS, may send anything.
+    #[tokio::test]
+    async fn any_reply_is_read_to_its_end_or_refused() {
+        let replies = proptest::sample::select(vec![
+            "250-PIPELINING\r\n",
+            "250 ok\r\n",
+            "250\n",
+            "220-é\r\n",
+            "2é0 x\r\n",
+            "\r\n",
+            "-",
+            "250",
+            "\0",
+        ]);
+        let replies = proptest::collection::vec(replies, 0..8);
+        let mut runner = proptest::test_runner::TestRunner::default();
+        for _ in 0..500 {
+            let sent = proptest::strategy::Strategy::new_tree(&replies, &mut runner).unwrap();
+            let sent = proptest::strategy::ValueTree::current(&sent).concat();
+            if let Ok(reply) = receiving(sent.as_bytes()).read().await {
+                assert!(sent.contains(&reply.status.to_string()), "{sent:?}");
+            }
+        }
+        let endless = b"250-x\r\n".repeat(100_000);
+        assert!(receiving(&endless).read().await.is_err());
+        assert!(receiving(&[b'2'; 1_000_000]).read().await.is_err());
     }
 
     #[test]
