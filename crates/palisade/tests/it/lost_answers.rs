@@ -286,7 +286,7 @@ async fn a_cookie_is_not_recovered() {
         .map(|set| set.to_str().unwrap().split(';').next().unwrap().to_owned())
         .collect();
     let device =
-        cookies.iter().find_map(|cookie| cookie.split_once("device=")).unwrap().1.to_owned();
+        cookies.iter().find_map(|cookie| cookie.split_once("-device-8000=")).unwrap().1.to_owned();
     let browser = app.anyone().with_cookie(cookies.join("; "));
     assert_eq!(browser.act("/api/v1/auth/refresh").await.status, StatusCode::OK);
     app.advance(LATE).await;
