@@ -86,18 +86,19 @@ pub fn verify_authentication(
     if data.credential.is_some() {
         return Err(WebauthnError::UnexpectedCredentialData);
     }
+    let hash: [u8; 32] = Sha256::digest(&client_data_json).into();
+    credential.public_key.verify(&[bytes.as_slice(), &hash].concat(), &response.signature()?)?;
+    // SECURITY: eligibility and the counter are checked after the signature, so that only the key's holder learns of the
+    // stored ones (test: a_signature_of_another_key_is_refused).
     // SECURITY: only a user who is verified makes a credential one that can be copied, and no credential that was copied
     // passes for one that wasn't (test: backup_eligibility_is_gained_only_where_it_may_be_and_never_lost).
     let may_be_gained = expected.backup_eligibility == BackupEligibility::MayBeGained;
     match (credential.backup_eligible, data.backup_eligible()) {
         (false, true) if may_be_gained && data.user_verified() => {}
-        (false, true) | (true, false) => return Err(WebauthnError::BackupEligibilityChanged),
+        (false, true) => return Err(WebauthnError::BackupEligibilityGained),
+        (true, false) => return Err(WebauthnError::BackupEligibilityLost),
         (false, false) | (true, true) => {}
     }
-    let hash: [u8; 32] = Sha256::digest(&client_data_json).into();
-    credential.public_key.verify(&[bytes.as_slice(), &hash].concat(), &response.signature()?)?;
-    // SECURITY: the counter is checked after the signature, so that only the key's holder learns of the stored one
-    // (test: a_signature_of_another_key_is_refused).
     // Copies of a synced credential don't share a counter, and some password managers stop counting, so the counter of
     // a credential that is eligible for backup means nothing. One that becomes eligible now is judged for the last time.
     let counts =

@@ -42,8 +42,10 @@ pub enum WebauthnError {
     UserNotVerified,
     /// The credential is backed up but not eligible for backup.
     BackedUpButNotEligible,
-    /// The credential's eligibility for backup has changed in a way that isn't accepted.
-    BackupEligibilityChanged,
+    /// A credential that wasn't eligible for backup is now, and this isn't accepted.
+    BackupEligibilityGained,
+    /// A credential that was eligible for backup says that it isn't: the authenticator may have been cloned.
+    BackupEligibilityLost,
     /// The registration contains no credential.
     NoCredentialData,
     /// The authentication contains a new credential.
@@ -106,7 +108,8 @@ impl fmt::Display for WebauthnError {
             Self::BackedUpButNotEligible => {
                 "the credential is backed up but not eligible for backup"
             }
-            Self::BackupEligibilityChanged => "the credential's eligibility for backup has changed",
+            Self::BackupEligibilityGained => "the credential has become eligible for backup",
+            Self::BackupEligibilityLost => "the credential is no longer eligible for backup",
             Self::NoCredentialData => "the registration contains no credential",
             Self::UnexpectedCredentialData => "the authentication contains a new credential",
             Self::BadExtensions => "the extension data is missing or malformed",

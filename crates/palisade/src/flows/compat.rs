@@ -14,7 +14,7 @@ use crate::access::{ANYONE, Caller, has_value};
 use crate::app::App;
 use crate::error::{Broken, Error, Kind, Result, Rules};
 use crate::http::{Form, Routes, limit};
-use crate::limits::{LimitKey, Rule};
+use crate::limits::LimitKey;
 use crate::login::{self, Attempt, Next, Wanted};
 use crate::module::Module;
 use crate::sessions::{self, Answer, Transport, answer};
@@ -26,7 +26,7 @@ pub const MODULE: Module =
 
 fn routes() -> Routes {
     Routes::at("/login")
-        .post("/access-token", ANYONE.oauth(), access_token)
+        .post("/access-token", ANYONE.limit(&sessions::REFRESH).oauth(), access_token)
         .summary(
             "Signs in with a form, as clients of the Full Stack FastAPI Template do, or refreshes \
              a session (RFC 6749 sections 4.3 and 6).\n\nA sign-in works like `POST \
@@ -76,7 +76,10 @@ async fn access_token(
 }
 
 async fn sign_in(app: &App, caller: &Caller, form: TokenForm) -> Result<Answer> {
-    limit_ip(app, caller, &login::PER_IP)?;
+    // The route line counts every request as a refresh, before the form is read. A sign-in counts as one too.
+    if let Some(ip) = caller.actor.ip {
+        limit(app, &login::PER_IP, LimitKey::ip(ip))?;
+    }
     let mut rules = Rules::new();
     let email = rules.check("/username", form.username.ok_or_else(missing));
     let password = rules.check("/password", form.password.ok_or_else(missing));
@@ -104,7 +107,6 @@ async fn sign_in(app: &App, caller: &Caller, form: TokenForm) -> Result<Answer> 
 }
 
 async fn refresh(app: &App, caller: &Caller, token: Option<SecretString>) -> Result<Answer> {
-    limit_ip(app, caller, &sessions::REFRESH)?;
     let token = token.filter(|token| has_value(Some(token)));
     let token = token.ok_or_else(|| missing().at("/refresh_token"))?;
     let issued = sessions::refresh(app, &caller.actor, Transport::Token, &token).await;
@@ -118,12 +120,4 @@ async fn refresh(app: &App, caller: &Caller, token: Option<SecretString>) -> Res
 
 fn missing() -> Broken {
     Broken::new("request.missing", "This field is required.")
-}
-
-/// Counts the request against a limit by IP address. The form determines which one, so the route line can't name it.
-fn limit_ip(app: &App, caller: &Caller, rule: &'static Rule) -> Result<()> {
-    match caller.actor.ip {
-        Some(ip) => limit(app, rule, LimitKey::ip(ip)).map(drop),
-        None => Ok(()),
-    }
 }

@@ -247,7 +247,8 @@ async fn narrow(on: On) {
         let answer = enter(door, &client, email, &mut key, |_| ()).await;
         assert_ne!(answer.status, StatusCode::OK, "{door:?}");
     }
-    assert_eq!(times(&app, GAINED).await, 1);
+    // One of the two has a copied key: the one that made it eligible, or the one that never heard of it.
+    assert_eq!((times(&app, GAINED).await, times(&app, COPIED).await), (1, 3 + DOORS.len()));
     app.stop().await;
 }
 
@@ -294,7 +295,9 @@ async fn gaining_at_once(on: On) {
             assert!(amr(answer).contains(&"swk".to_owned()), "{number}");
         }
     }
-    assert_eq!((times(&app, GAINED).await, times(&app, COPIED).await), (1, 0));
+    assert_eq!(times(&app, GAINED).await, 1);
+    // Those that come late say that the passkey is not what it has become.
+    assert!(times(&app, COPIED).await <= 2);
     // Either process may have sent it.
     let told = [emails(&app).await, emails(&other).await].concat();
     let told = told.iter().filter(|email| email.text.contains("can now be copied"));

@@ -118,18 +118,20 @@ async fn the_form_has_the_errors_of_oauth() {
 }
 
 #[tokio::test]
-async fn refreshes_by_form_are_counted_as_refreshes() {
-    let small = [("limits.rules.login_ip.burst", "1"), ("limits.rules.refresh_ip.burst", "2")];
+async fn every_form_is_counted_before_it_is_read() {
+    let small = [("limits.rules.login_ip.burst", "1"), ("limits.rules.refresh_ip.burst", "4")];
     let app = with_form(On::Sqlite, &small).await;
     let refresh = || form("grant_type=refresh_token&refresh_token=x");
-    for _ in 0..2 {
-        assert_eq!(app.anyone().send(refresh()).await.code(), "sessions.ended");
-    }
-    assert_eq!(app.anyone().send(refresh()).await.body["error"], "temporarily_unavailable");
+    assert_eq!(app.anyone().send(refresh()).await.code(), "sessions.ended");
+    let unknown = form("grant_type=client_credentials");
+    assert_eq!(app.anyone().send(unknown).await.code(), "compat.unsupported_grant");
     let wrong = || form("username=ann%40example.com&password=not+the+right+one");
     assert_eq!(app.anyone().send(wrong()).await.code(), "login.denied");
     let answer = app.anyone().send(wrong()).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (429, "request.too_many"));
     assert!(answer.headers["ratelimit-policy"].to_str().unwrap().contains("login_ip"));
+    let answer = app.anyone().send(refresh()).await;
+    assert_eq!(answer.body["error"], "temporarily_unavailable");
+    assert!(answer.headers["ratelimit-policy"].to_str().unwrap().contains("refresh_ip"));
     app.stop().await;
 }

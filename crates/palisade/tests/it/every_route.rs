@@ -419,6 +419,27 @@ async fn every_gate_decides_before_the_body_is_read() {
     app.stop().await;
 }
 
+/// What is read before the caller is known is no longer than a credential.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_with_a_credential_is_short() {
+    let app = start().await;
+    let form = "application/x-www-form-urlencoded";
+    for (path, media, begin, end) in [
+        ("/api/v1/auth/introspect", form, "token=", ""),
+        ("/api/v1/auth/revoke", form, "token=", ""),
+        ("/api/v1/auth/logout", "application/json", "{\"refresh_token\":\"", "\"}"),
+    ] {
+        for (length, status) in [(17 << 10, 413), (100, 0)] {
+            let body = format!("{begin}{}{end}", "a".repeat(length));
+            let call = Call::new(Method::POST, path).header("content-type", media).body(body);
+            let answer = app.anyone().send(call).await;
+            let refused = answer.status == StatusCode::PAYLOAD_TOO_LARGE;
+            assert_eq!(refused, status == 413, "{path}: {}", answer.raw);
+        }
+    }
+    app.stop().await;
+}
+
 /// The headers of every answer.
 pub const HEADERS: [&str; 9] = [
     "content-security-policy",

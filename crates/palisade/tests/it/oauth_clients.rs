@@ -243,6 +243,7 @@ async fn a_client_uses_one_method() {
         for call in [
             header(form(path, &secret), &basic(&key)),
             header(form(path, &secret), &bearer),
+            header(form(path, &secret), &bearer.replace(' ', "\t")),
             header(form(path, &assertion), &bearer),
             header(header(form(path, &[("token", "x")]), &basic(&key)), &bearer),
             header(header(form(path, &[("token", "x")]), &basic(&key)), &basic(&key)),

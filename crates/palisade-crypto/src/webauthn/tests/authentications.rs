@@ -89,7 +89,7 @@ fn the_flags_are_held_to_their_rules() {
         (USER_VERIFIED, WebauthnError::UserNotPresent),
         (USER_PRESENT, WebauthnError::UserNotVerified),
         (good | BACKED_UP, WebauthnError::BackedUpButNotEligible),
-        (good | BACKUP_ELIGIBLE, WebauthnError::BackupEligibilityChanged),
+        (good | BACKUP_ELIGIBLE, WebauthnError::BackupEligibilityGained),
         (good | HAS_EXTENSIONS, WebauthnError::BadExtensions),
         (good | HAS_CREDENTIAL, WebauthnError::TruncatedAuthenticatorData),
     ] {
@@ -98,7 +98,7 @@ fn the_flags_are_held_to_their_rules() {
     let mut eligible = es256();
     eligible.flags |= BACKUP_ELIGIBLE;
     let answer = good_authentication(&es256());
-    assert_eq!(judge_at(&eligible, 0, &answer), Err(WebauthnError::BackupEligibilityChanged));
+    assert_eq!(judge_at(&eligible, 0, &answer), Err(WebauthnError::BackupEligibilityLost));
 }
 
 #[test]
@@ -179,13 +179,13 @@ fn backup_eligibility_is_gained_only_where_it_may_be_and_never_lost() {
         let verdict = judge_by(expected, &before, count, &good_authentication(&now));
         verdict.map(|verdict| (verdict.backup_eligible, verdict.backed_up))
     };
-    let changed = Err(WebauthnError::BackupEligibilityChanged);
+    let gained = Err(WebauthnError::BackupEligibilityGained);
     let synced = good | BACKUP_ELIGIBLE;
     for (flags, backed_up) in [(synced, false), (synced | BACKED_UP, true)] {
         assert_eq!(verdict(&gaining, 0, 6, flags), Ok((true, backed_up)));
-        assert_eq!(verdict(&fixed, 0, 6, flags), changed);
+        assert_eq!(verdict(&fixed, 0, 6, flags), gained);
         // Without user verification, also where a sign-in without it is accepted.
-        assert_eq!(verdict(&gaining, 0, 6, flags & !USER_VERIFIED), changed);
+        assert_eq!(verdict(&gaining, 0, 6, flags & !USER_VERIFIED), gained);
         // Bound to one device until now: its counter counts once more.
         assert_eq!(verdict(&gaining, 0, 7, flags), Err(WebauthnError::CounterWentBack));
         for expected in [&gaining, &fixed] {
@@ -194,7 +194,10 @@ fn backup_eligibility_is_gained_only_where_it_may_be_and_never_lost() {
     }
     for expected in [&gaining, &fixed] {
         assert_eq!(verdict(expected, 0, 6, USER_PRESENT), Ok((false, false)));
-        assert_eq!(verdict(expected, BACKUP_ELIGIBLE, 6, good), changed);
+        assert_eq!(
+            verdict(expected, BACKUP_ELIGIBLE, 6, good),
+            Err(WebauthnError::BackupEligibilityLost)
+        );
         let odd = verdict(expected, 0, 6, good | BACKED_UP);
         assert_eq!(odd, Err(WebauthnError::BackedUpButNotEligible));
     }
@@ -212,6 +215,9 @@ fn a_signature_of_another_key_is_refused() {
         let verdict = judge_at(&es256(), stored, &answer);
         assert_eq!(verdict, Err(WebauthnError::BadSignature), "{stored}");
     }
+    let mut eligible = es256();
+    eligible.flags |= BACKUP_ELIGIBLE;
+    assert_eq!(judge_at(&eligible, 0, &answer), Err(WebauthnError::BadSignature));
 }
 
 #[test]

@@ -190,7 +190,7 @@ fn is_for(answered: &[u8], asked: Option<[u8; 32]>) -> bool {
 }
 
 fn note_refusal(change: &mut Change, user: UserId, row: PasskeyId, why: &WebauthnError) {
-    if *why == WebauthnError::CounterWentBack {
+    if matches!(why, WebauthnError::CounterWentBack | WebauthnError::BackupEligibilityLost) {
         change.note(COPIED.about(user).detail("passkey", row.to_string()));
     }
     tracing::debug!(%why, "a passkey was refused");

@@ -59,10 +59,10 @@ pub const CODES_MADE: Event =
 /// A recovery code was used.
 pub const CODE_USED: Event =
     Event { name: "mfa.recovery_code_used", summary: "A recovery code was used" };
-/// The counter of a passkey didn't increase: the passkey may have been copied.
+/// A passkey was used whose counter didn't increase, or that is not eligible for backup any more.
 pub const COPIED: Event = Event {
     name: "mfa.passkey_copied",
-    summary: "The signature counter of a passkey did not increase: the passkey may have been copied",
+    summary: "A passkey may have been copied: its signature counter did not increase, or it is no longer eligible for backup",
 };
 /// A passkey that was bound to one device became eligible for backup.
 pub const BACKUP_ELIGIBLE: Event = Event {

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use palisade_crypto::secret::SecretString;
 use serde::Deserialize;
 
-use super::{Access, bearer, feed_is_current, of_bearer};
+use super::{Access, after_scheme, bearer, feed_is_current, of_bearer};
 use crate::app::{App, Identity};
 use crate::credential::{TokenShape, Via};
 use crate::error::{Error, Kind, Result, bad_token, not_signed_in};
@@ -122,14 +122,10 @@ fn in_header(headers: &HeaderMap) -> InHeader<'_> {
     let mut found = InHeader::Nothing;
     for value in headers.get_all(AUTHORIZATION) {
         let value = value.as_bytes();
-        let end = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
-        let (scheme, rest) = value.split_at(end);
-        let one = if scheme.eq_ignore_ascii_case(b"bearer") {
-            InHeader::Bearer
-        } else if scheme.eq_ignore_ascii_case(b"basic") {
-            InHeader::Basic(rest.trim_ascii())
-        } else {
-            continue;
+        let one = match after_scheme(value, "basic") {
+            Some(encoded) => InHeader::Basic(encoded),
+            None if after_scheme(value, "bearer").is_some() => InHeader::Bearer,
+            None => continue,
         };
         found = if found == InHeader::Nothing { one } else { InHeader::Several };
     }

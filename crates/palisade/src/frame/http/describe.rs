@@ -11,7 +11,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value};
 
 use super::answer::{Accepted, Asset, Created, Elsewhere, Html, NoContent, Written};
-use super::input::{Body, Form, Id, List, MaybeBody, Params, Segments};
+use super::form::Form;
+use super::input::{Body, Id, List, MaybeBody, Params, Segments};
 use super::serve::Stopping;
 use crate::access::{Admission, Caller};
 use crate::error::Error;

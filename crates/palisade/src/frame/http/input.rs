@@ -19,11 +19,11 @@ use palisade_db::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
 use uuid::Uuid;
 
 use super::again::Kept;
 use super::bounds::{Bounds, Broken};
+use super::form::{is_form, json_of_form, once};
 use super::whole::whole_numbers;
 use crate::access::InBody;
 use crate::app::App;
@@ -59,40 +59,8 @@ impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<App> for Body<T> {
     }
 }
 
-/// A form, as `application/x-www-form-urlencoded` (WHATWG URL, section 5). Every field is text. An empty field counts as
-/// omitted, and a known field must not be repeated (RFC 6749 section 3.2). The type decides about unknown fields: one
-/// that doesn't deny them ignores them.
-pub struct Form<T>(pub T);
-
-impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<App> for Form<T> {
-    type Rejection = Error;
-
-    async fn from_request(request: Request, app: &App) -> Result<Self> {
-        if !is_form(request.headers()) {
-            let detail = "Send a form, with Content-Type: application/x-www-form-urlencoded.";
-            return Err(Error::new(Kind::WrongMediaType, "request.wrong_media_type", detail));
-        }
-        let bytes = whole(request, app).await?;
-        let Body(value) = Body::parse(json_of_form(&bytes).as_bytes())?;
-        Ok(Self(value))
-    }
-}
-
-fn is_form(headers: &HeaderMap) -> bool {
-    let media = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media = media.and_then(|media| media.split(';').next()).map(str::trim);
-    media.is_some_and(|media| media.eq_ignore_ascii_case("application/x-www-form-urlencoded"))
-}
-
-/// Converts a form to JSON. A field without a value counts as omitted (RFC 6749 section 3.2). Repeated fields stay
-/// repeated, so that the type refuses those that it knows.
-fn json_of_form(bytes: &[u8]) -> String {
-    let fields: Vec<String> = form_urlencoded::parse(bytes)
-        .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| format!("{}:{}", json!(name), json!(value)))
-        .collect();
-    format!("{{{}}}", fields.join(","))
-}
+/// The maximum size of a body that may contain the credential of the caller, in bytes.
+const LONGEST_CREDENTIAL: u64 = 16 << 10;
 
 /// Takes the credential out of the body of a request, for the gate, if the route and the request provide for one.
 /// Returns the body.
@@ -115,18 +83,29 @@ pub(super) async fn take_credential(
     if !readable || body.is_end_stream() {
         return Ok(body);
     }
-    let bytes = whole(Request::from_parts(parts.clone(), body), app).await?;
+    // SECURITY: read before the caller is known, so no longer than a credential (test:
+    // a_body_with_a_credential_is_short).
+    let most = app.settings.server.max_body.min(LONGEST_CREDENTIAL);
+    let bytes = within(Request::from_parts(parts.clone(), body), app, most).await?;
     match place {
-        InBody::Client => place.take_from(json_of_form(&bytes).as_bytes(), parts),
+        InBody::Client => {
+            once(&bytes, &["client_id", "client_secret"])?;
+            place.take_from(json_of_form(&bytes).as_bytes(), parts);
+        }
         InBody::RefreshToken => place.take_from(&bytes, parts),
     }
     Ok(AxumBody::from(bytes))
 }
 
 /// Reads the whole body, within the limits of size and time.
-async fn whole(request: Request, app: &App) -> Result<Bytes> {
+pub(super) async fn whole(request: Request, app: &App) -> Result<Bytes> {
+    within(request, app, app.settings.server.max_body).await
+}
+
+/// Reads a body of at most this size, within the limit of time.
+async fn within(request: Request, app: &App, most: u64) -> Result<Bytes> {
     let kept = request.extensions().get::<Kept>().cloned();
-    let limit = usize::try_from(app.settings.server.max_body).unwrap_or(usize::MAX);
+    let limit = usize::try_from(most).unwrap_or(usize::MAX);
     let patience = app.settings.server.request_timeout / 2;
     let body = tokio::time::timeout(patience, read(request, limit)).await.map_err(|_| {
         Error::new(Kind::TooSlow, "request.too_slow", "The body took too long to arrive.")

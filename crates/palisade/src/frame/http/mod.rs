@@ -16,6 +16,7 @@ mod again;
 mod answer;
 mod bounds;
 pub mod describe;
+mod form;
 mod frame;
 mod input;
 mod oauth;
@@ -30,8 +31,9 @@ pub use crate::arrival::{Arrival, counted, limit};
 pub use crate::cookie::{CookieName, Found, HostCookie};
 pub use crate::net::{client, serve};
 pub use answer::{Accepted, Asset, Created, Elsewhere, Html, NoContent, Taken, Written};
+pub use form::Form;
 pub use frame::Frame;
-pub use input::{Body, Cursor, Form, Id, List, MaybeBody, Paging, Params, Segments};
+pub use input::{Body, Cursor, Id, List, MaybeBody, Paging, Params, Segments};
 pub use openapi::{About, openapi};
 pub use routes::{Route, Routes};
 
