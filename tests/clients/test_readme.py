@@ -121,7 +121,7 @@ def test_a_front_end_on_another_port_calls_with_the_readmes_setting():
         assert before["Access-Control-Allow-Origin"] == after["Access-Control-Allow-Origin"] == origin, str(before)
         assert {"authorization", "content-type"} <= set(before["Access-Control-Allow-Headers"].lower().split(","))
         exposed = {word.strip() for word in after["Access-Control-Expose-Headers"].lower().split(",")}
-        assert exposed == {"x-request-id", "retry-after", "ratelimit", "ratelimit-policy"}, exposed
+        assert exposed == {"x-request-id", "retry-after", "ratelimit", "ratelimit-policy", "www-authenticate"}, exposed
         # Never cookies.
         assert not before["Access-Control-Allow-Credentials"] and not after["Access-Control-Allow-Credentials"]
         before, after = allowed(server, "http://localhost:5174")

@@ -15,6 +15,7 @@ const METHODS: &[&str] = &["client_secret_basic", "client_secret_post"];
 
 /// The metadata of the authorization server (RFC 8414 section 2).
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AuthorizationServerMetadata")]
 pub(super) struct Metadata {
     /// `tokens.issuer`.
     issuer: String,
@@ -25,7 +26,7 @@ pub(super) struct Metadata {
     revocation_endpoint: String,
     revocation_endpoint_auth_methods_supported: &'static [&'static str],
     /// Empty: there is no authorization endpoint.
-    response_types_supported: [&'static str; 0],
+    response_types_supported: &'static [&'static str],
     /// `refresh_token` if `compat.login_form` is `true`, otherwise empty.
     grant_types_supported: &'static [&'static str],
     /// Only if `compat.login_form` is `true`.
@@ -59,7 +60,7 @@ pub(super) async fn metadata(State(app): State<App>) -> Metadata {
         introspection_endpoint_auth_methods_supported: METHODS,
         revocation_endpoint: at("/api/v1/auth/revoke"),
         revocation_endpoint_auth_methods_supported: METHODS,
-        response_types_supported: [],
+        response_types_supported: &[],
         grant_types_supported: if form { &["refresh_token"] } else { &[] },
         token_endpoint: form.then(|| at("/api/v1/login/access-token")),
         // The refresh token is all that the endpoint looks at.
