@@ -609,18 +609,21 @@ async fn other_sessions(on: On) {
     let ann = app.anyone().with_token(proved.text("access_token"));
     let after = secret(&ann).await;
     assert_ne!(before, after);
-    // Each request leaves 15 minutes to confirm the secret, and after them there is another.
+    // The first request leaves 15 minutes to confirm the secret, and after them there is another.
     app.advance(STEP * 29).await;
     let proved = app.anyone().login("ann@example.com").await;
     assert_eq!(proved.status, StatusCode::OK);
     let ann = app.anyone().with_token(proved.text("access_token"));
     let after = secret(&ann).await;
     for _ in 0..2 {
-        app.advance(STEP * 28).await;
+        app.advance(STEP * 14).await;
         assert_eq!(secret(&ann).await, after);
     }
-    app.advance(STEP * 31).await;
+    app.advance(STEP * 3).await;
+    assert_eq!(confirm(&ann, &after).await.code(), "request.invalid");
     let late = secret(&ann).await;
     assert_ne!(late, after);
+    app.advance(STEP * 28).await;
+    assert_eq!(confirm(&ann, &late).await.status, StatusCode::OK);
     app.stop().await;
 }

@@ -30,7 +30,8 @@ pub(super) struct Enrolment {
 }
 
 /// Creates a secret, which takes effect when it is confirmed with a code. A repeated request of the same session returns
-/// the same secret, because a client that sends two requests may show the response to either.
+/// the same secret, because a client that sends two requests may show the response to either. It doesn't extend the time
+/// to confirm the secret.
 pub(super) async fn enrol(app: &App, caller: &Caller) -> Result<Enrolment> {
     let me = caller.signed_in()?;
     let user = users::current(app, me.user).await?.ok_or_else(bad_token)?;
@@ -43,10 +44,9 @@ pub(super) async fn enrol(app: &App, caller: &Caller) -> Result<Enrolment> {
     // a_secret_is_repeated_to_the_session_that_requested_it_alone).
     let sql = "insert into totp_enrolments (user_id, session_id, sealed, requested_at) values ($1, $2, $3, $4)
          on conflict (user_id) do update
-         set session_id = excluded.session_id, requested_at = excluded.requested_at, sealed = case
-            when totp_enrolments.session_id = excluded.session_id
-                and totp_enrolments.requested_at > $5 and totp_enrolments.requested_at >= $6
-            then totp_enrolments.sealed else excluded.sealed end";
+         set session_id = excluded.session_id, requested_at = excluded.requested_at, sealed = excluded.sealed
+         where not (totp_enrolments.session_id = excluded.session_id
+            and totp_enrolments.requested_at > $5 and totp_enrolments.requested_at >= $6)";
     let since = now.minus(CONFIRMED_WITHIN);
     let row = args![me.user, me.session()?, sealed, now, since, me.authenticated_at];
     change.run(sql, row).await?;
