@@ -107,7 +107,7 @@ pub enum Via {
 pub struct Introspection {
     /// Whether this server accepts the token now.
     pub active: bool,
-    /// `Bearer` for an access token or an API key.
+    /// `Bearer` for an access token or an API key. Accept no other token as the credential of a request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_type: Option<&'static str>,
     /// The user.
@@ -143,7 +143,7 @@ pub struct Introspection {
     /// The current permissions, separated by spaces: those of the user, or those that an API key can use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// The names of the user's roles. An API key has permissions, but no roles.
+    /// The names of the user's roles. An API key has permissions, but no roles. A refresh token has neither.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub roles: Option<Vec<String>>,
     /// The user's email address, if the caller has the permission `users:read`.

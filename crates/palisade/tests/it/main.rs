@@ -69,6 +69,7 @@ mod signing_keys;
 mod site_name;
 mod tampering;
 mod token_claims;
+mod token_rights;
 mod toy_credential;
 mod transport;
 mod typed_secrets;

@@ -2,8 +2,9 @@
 //!
 //! Access tokens can contain claims about the user (`tokens.claims`). When one of them changes, the session gets the
 //! next generation in the same change. This server then refuses the earlier tokens, and so do verifiers that follow the
-//! revocation feed; the client refreshes. A role can have any number of holders: their sessions are marked in the change
-//! and get the next generation in batches, the first one in the same change.
+//! revocation feed; the client refreshes. A role can have any number of holders, and a user any number of sessions: the
+//! sessions are marked in the change and get the next generation in batches, the first one in the same change. Until
+//! then, only other services see the outdated claims: this server never reads them.
 
 use palisade_db::args;
 
@@ -18,45 +19,53 @@ const BATCH: i64 = 500;
 
 /// Makes the access tokens of these users outdated.
 pub(super) async fn outdate(change: &mut Change, whose: Whose<'_>) -> Result<()> {
+    mark(change, whose).await?;
     match whose {
-        Whose::User(user) => of_user(change, user).await,
-        Whose::Role(role) => {
-            mark(change, role).await?;
-            next_batch(change).await.map(drop)
-        }
+        Whose::User(user) => next_batch_of(change, user).await,
+        Whose::Role(_) => next_batch(change).await,
     }
 }
 
-async fn of_user(change: &mut Change, user: UserId) -> Result<()> {
+/// Marks the sessions of these users that may have a valid access token. A session that was not refreshed for longer
+/// has none.
+async fn mark(change: &mut Change, whose: Whose<'_>) -> Result<()> {
+    let now = change.now();
+    let issued_after = now.minus(tokens::longest_life(change.app()));
+    let transport = Transport::Token.as_str();
+    let (sql, args) = match whose {
+        Whose::User(user) => (
+            "update sessions set outdated_at = $4
+             where transport = $2 and ended_at is null and last_used_at > $3 and user_id = $1",
+            args![user, transport, issued_after, now],
+        ),
+        Whose::Role(role) => (
+            "update sessions set outdated_at = $4
+             where transport = $2 and ended_at is null and last_used_at > $3
+                and user_id in (select user_id from user_roles where role = $1)",
+            args![role, transport, issued_after, now],
+        ),
+    };
+    change.run(sql, args).await?;
+    Ok(())
+}
+
+/// Gives marked sessions of a user their next generation. They don't wait for those of other users.
+async fn next_batch_of(change: &mut Change, user: UserId) -> Result<()> {
     let outdated: Vec<(SessionId, i64)> = change
         .all(
             "update sessions set generation = generation + 1, outdated_at = null
-             where user_id = $1 and transport = $2 and ended_at is null returning id, generation",
-            args![user, Transport::Token.as_str()],
+             where outdated_at is not null and id in (select id from sessions
+                where user_id = $2 and outdated_at is not null order by id limit $1)
+             returning id, generation",
+            args![BATCH, user],
         )
         .await?;
     publish(change, outdated);
     Ok(())
 }
 
-/// Marks the sessions of all holders of a role that may have a valid access token. A session that was not refreshed for
-/// longer has none.
-async fn mark(change: &mut Change, role: &str) -> Result<()> {
-    let now = change.now();
-    let issued_after = now.minus(tokens::longest_life(change.app()));
-    change
-        .run(
-            "update sessions set outdated_at = $4
-             where transport = $2 and ended_at is null and last_used_at > $3
-                and user_id in (select user_id from user_roles where role = $1)",
-            args![role, Transport::Token.as_str(), issued_after, now],
-        )
-        .await?;
-    Ok(())
-}
-
-/// Gives marked sessions their next generation. Returns how many there were.
-async fn next_batch(change: &mut Change) -> Result<usize> {
+/// Gives marked sessions their next generation.
+async fn next_batch(change: &mut Change) -> Result<()> {
     let outdated: Vec<(SessionId, i64)> = change
         .all(
             "update sessions set generation = generation + 1, outdated_at = null
@@ -66,9 +75,8 @@ async fn next_batch(change: &mut Change) -> Result<usize> {
             args![BATCH],
         )
         .await?;
-    let count = outdated.len();
     publish(change, outdated);
-    Ok(count)
+    Ok(())
 }
 
 fn publish(change: &mut Change, outdated: Vec<(SessionId, i64)>) {

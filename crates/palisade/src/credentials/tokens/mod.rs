@@ -130,10 +130,17 @@ impl UserClaims {
         users::hold_for_claims(&app).map_or(Ok(()), |hold| change.must_hold(hold))?;
         // Not from memory, which may still contain the claims from before a change by another process.
         let user = users::find_now(change, user).await?.ok_or_else(bad_token)?;
+        // SECURITY: a service that verifies the token itself would accept rights that this server doesn't grant until
+        // the user sets up the required factor (test: a_token_that_must_enrol_contains_no_rights).
+        let entitled = !user.must_enrol(&app);
         for claim in &app.settings.tokens.claims {
             match claim {
-                TokenClaim::Roles => claims.roles = Some(user.roles.clone()),
-                TokenClaim::Scope => claims.scope = Some(user.scope()),
+                TokenClaim::Roles => {
+                    claims.roles = Some(if entitled { user.roles.clone() } else { Vec::new() });
+                }
+                TokenClaim::Scope => {
+                    claims.scope = Some(if entitled { user.scope() } else { String::new() });
+                }
                 TokenClaim::Email => claims.email = Some(user.email.clone()),
                 TokenClaim::EmailVerified => claims.email_verified = Some(user.email_verified),
                 TokenClaim::Name => claims.name.clone_from(&user.name),

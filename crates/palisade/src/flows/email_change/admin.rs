@@ -30,8 +30,9 @@ pub async fn alter(mut change: Change, user: &User, changes: Changes) -> Result<
         move_to(&mut change, user.id, &user.email, &email).await?;
         fields.push("email");
     }
-    if let Some(name) = changes.name {
-        users::set_name(&mut change, user.id, name).await?;
+    if let Some(name) = changes.name
+        && users::set_name(&mut change, user.id, name).await?
+    {
         fields.push("name");
     }
     if fields.is_empty() {

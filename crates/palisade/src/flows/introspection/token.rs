@@ -37,10 +37,18 @@ async fn worth(app: &App, token: &str, sees_people: bool) -> Result<Option<Intro
     let lets_in = form.prove.is_some();
     let barred = |user: &Arc<User>| user.disabled || (lets_in && user.must_enrol(app));
     let user = user.filter(|user| !barred(user));
-    Ok(user.map(|user| about(&user, found, sees_people)))
+    let Some(user) = user else { return Ok(None) };
+    Ok(Some(if lets_in { about(&user, found, sees_people) } else { without_rights(found) }))
 }
 
-/// Adds what is known about the user of an active token.
+/// Returns the state of an active token that doesn't authenticate requests, such as a refresh token.
+fn without_rights(found: Introspection) -> Introspection {
+    // SECURITY: a service that doesn't check the kind of the token would accept rights with it (test:
+    // a_refresh_token_shows_no_rights).
+    Introspection { active: true, scope: None, roles: None, email: None, name: None, ..found }
+}
+
+/// Adds what is known about the user of an active token that authenticates requests.
 fn about(user: &User, found: Introspection, sees_people: bool) -> Introspection {
     // An API key has its own permissions, and does not act in a role.
     let of_session = found.sid.is_some();

@@ -4,28 +4,29 @@ use palisade_db::args;
 
 use super::claims::claims_changed;
 use super::email::{self, Email};
-use super::invalidate;
+use super::{exists, invalidate};
 use crate::app::{Change, Whose};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::settings::TokenClaim;
 
-/// Changes a user's name.
+/// Changes a user's name. Returns `false` if the user already has this name, and then changes nothing.
 ///
 /// # Errors
 /// Fails with 404, or if the database fails.
-pub async fn set_name(change: &mut Change, id: UserId, name: Option<String>) -> Result<()> {
-    let found = change
+pub async fn set_name(change: &mut Change, id: UserId, name: Option<String>) -> Result<bool> {
+    let changed = change
         .run(
-            "update users set name = $2, name_key = $3 where id = $1",
+            "update users set name = $2, name_key = $3 where id = $1 and name is distinct from $2",
             args![id, name.clone(), name.as_deref().map(email::name_key)],
         )
         .await?;
-    if found == 0 {
-        return Err(Error::not_found());
+    if changed == 0 {
+        return if exists(change, id).await? { Ok(false) } else { Err(Error::not_found()) };
     }
     invalidate(change, id);
-    claims_changed(change, Whose::User(id), &[TokenClaim::Name]).await
+    claims_changed(change, Whose::User(id), &[TokenClaim::Name]).await?;
+    Ok(true)
 }
 
 /// Changes a user's email address.
@@ -72,14 +73,17 @@ pub fn email_taken() -> Error {
 pub async fn prove_email(change: &mut Change, id: UserId, email: &str) -> Result<bool> {
     let now = change.now();
     let proved = change
+        .run("update users set unproven = null where id = $1 and email = $2", args![id, email])
+        .await?;
+    let newly = change
         .run(
-            "update users set email_verified_at = coalesce(email_verified_at, $2), unproven = null
-             where id = $1 and email = $3",
+            "update users set email_verified_at = $2
+             where id = $1 and email = $3 and email_verified_at is null",
             args![id, now, email],
         )
         .await?;
     invalidate(change, id);
-    if proved == 1 {
+    if newly == 1 {
         claims_changed(change, Whose::User(id), &[TokenClaim::EmailVerified]).await?;
     }
     Ok(proved == 1)

@@ -73,8 +73,9 @@ async fn change_me(
         let name = name.map(|name| check_name(&name)).transpose();
         let name = name.map_err(|broken| broken.at("/name"))?;
         let mut change = app.change(&caller.actor).await?;
-        set_name(&mut change, user, name).await?;
-        change.commit(CHANGED.about(user).detail("field", "name")).await?;
+        if set_name(&mut change, user, name).await? {
+            change.commit(CHANGED.about(user).detail("field", "name")).await?;
+        }
     }
     view(&app, user).await
 }

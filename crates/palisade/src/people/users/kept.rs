@@ -3,6 +3,7 @@
 
 use palisade_db::{Timestamp, args};
 
+use super::claims::factors_began_or_ended;
 use super::{Factors, invalidate};
 use crate::app::Change;
 use crate::error::Result;
@@ -15,6 +16,9 @@ use crate::id::UserId;
 /// Returns an error if the database fails.
 pub async fn set_factors(change: &mut Change, id: UserId, factors: Factors) -> Result<()> {
     let Factors { totp, passkeys, recovery_codes_left } = factors;
+    let before: Option<(bool, i64)> =
+        change.maybe("select has_totp, passkeys from users where id = $1", args![id]).await?;
+    let had_any = before.is_some_and(|(totp, passkeys)| totp || passkeys > 0);
     change
         .run(
             "update users set has_totp = $2, passkeys = $3, recovery_codes_left = $4 where id = $1",
@@ -22,7 +26,7 @@ pub async fn set_factors(change: &mut Change, id: UserId, factors: Factors) -> R
         )
         .await?;
     invalidate(change, id);
-    Ok(())
+    if had_any == factors.any() { Ok(()) } else { factors_began_or_ended(change, id).await }
 }
 
 /// Stores the time until which unknown clients are refused. The slice `lockout` calls this in the change that locks or

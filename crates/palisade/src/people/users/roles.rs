@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use palisade_db::{Timestamp, args};
 use uuid::Uuid;
 
-use super::claims::claims_changed;
-use super::{ADMIN, ROLE_GRANTED, ROLE_REVOKED, exists, invalidate};
+use super::claims::{OF_RIGHTS, claims_changed};
+use super::{ADMIN, ROLE_GRANTED, ROLE_REVOKED, User, exists, invalidate};
 use crate::app::{App, Change, Hold, Whose};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
@@ -14,9 +14,6 @@ use crate::settings::TokenClaim;
 
 /// The topic for changes to the permissions of a role.
 pub(super) const CHANGED_TOPIC: &str = "roles.changed";
-
-/// The claims that depend on a user's roles.
-const OF_ROLES: [TokenClaim; 2] = [TokenClaim::Roles, TokenClaim::Scope];
 
 /// A user, and a role that they hold or will hold.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +46,7 @@ pub async fn grant_role(change: &mut Change, holder: Holder<'_>) -> Result<()> {
     }
     if add(change, holder.user, holder.role).await? == 1 {
         change.note(ROLE_GRANTED.about(holder.user).detail("role", holder.role));
-        claims_changed(change, Whose::User(holder.user), &OF_ROLES).await?;
+        claims_changed(change, Whose::User(holder.user), &OF_RIGHTS).await?;
     }
     Ok(())
 }
@@ -73,10 +70,10 @@ pub async fn revoke_role(change: &mut Change, holder: Holder<'_>) -> Result<()> 
     }
     invalidate(change, holder.user);
     change.note(ROLE_REVOKED.about(holder.user).detail("role", holder.role));
-    claims_changed(change, Whose::User(holder.user), &OF_ROLES).await
+    claims_changed(change, Whose::User(holder.user), &OF_RIGHTS).await
 }
 
-/// Sets the permissions of a role. They replace the ones that it had before.
+/// Sets the permissions of a role. They replace the ones that it had before. Does nothing if they are the same.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -85,6 +82,11 @@ pub async fn set_role_permissions(
     role: &str,
     permissions: &BTreeSet<String>,
 ) -> Result<()> {
+    let sql = "select permission from role_permissions where role = $1";
+    let before: Vec<(String,)> = change.all(sql, args![role]).await?;
+    if before.into_iter().map(|(name,)| name).collect::<BTreeSet<_>>() == *permissions {
+        return Ok(());
+    }
     change.run("delete from role_permissions where role = $1", args![role]).await?;
     for permission in permissions {
         change
@@ -95,7 +97,11 @@ pub async fn set_role_permissions(
             .await?;
     }
     roles_changed(change);
-    claims_changed(change, Whose::Role(role), &[TokenClaim::Scope]).await
+    // SECURITY: a permission may require a second factor of the role's holders, whose tokens then contain no roles
+    // (test: a_change_of_what_a_user_must_set_up_outdates_earlier_tokens).
+    let roles_too = User::may_need_factor(change.app());
+    let changed = if roles_too { &OF_RIGHTS[..] } else { &[TokenClaim::Scope] };
+    claims_changed(change, Whose::Role(role), changed).await
 }
 
 /// Takes a deleted role from all users, and removes its permissions.
@@ -104,7 +110,7 @@ pub async fn set_role_permissions(
 /// Returns an error if the database fails.
 pub async fn strip_role(change: &mut Change, role: &str) -> Result<()> {
     // While its holders are known.
-    claims_changed(change, Whose::Role(role), &OF_ROLES).await?;
+    claims_changed(change, Whose::Role(role), &OF_RIGHTS).await?;
     change.run("delete from user_roles where role = $1", args![role]).await?;
     change.run("delete from role_permissions where role = $1", args![role]).await?;
     roles_changed(change);

@@ -105,6 +105,11 @@ impl User {
         required && !self.service
     }
 
+    /// Returns whether the settings require a second factor of any users.
+    pub(super) fn may_need_factor(app: &App) -> bool {
+        app.settings.mfa.required || app.settings.access.admin_mfa == AdminMfa::Required
+    }
+
     /// Returns whether the user must set up a second factor before they can do anything else.
     pub fn must_enrol(&self, app: &App) -> bool {
         !self.factors.any() && self.needs_factor(app)
