@@ -276,8 +276,9 @@ fn postgres_error(state: &str) -> DbError {
         postgres::OUTSIDE => postgres::outside(),
         postgres::UNREACHABLE => of_kind(DbErrorKind::Unavailable),
         postgres::NO_SCRAM => DbError::wrong(
-            "the database server authenticates without SCRAM, so it is not reached without TLS: set a password with \
-             password_encryption = scram-sha-256 and require scram-sha-256 in pg_hba.conf",
+            "the database server does not authenticate with SCRAM and 4,096 to 1,000,000 iterations, so it is not \
+             reached without TLS: set a password with password_encryption = scram-sha-256 and require scram-sha-256 \
+             in pg_hba.conf",
         ),
         "28000" | "28P01" => {
             DbError::new(kind, "the database server refuses the user or the password")

@@ -1,6 +1,7 @@
 //! PostgreSQL: a bounded pool that repairs itself, and TLS that cannot be downgraded.
 
 mod fresh;
+mod login;
 mod migration;
 mod notifier;
 mod place;
@@ -73,7 +74,7 @@ impl Postgres {
         let networks = &options.plaintext_networks;
         let target = url::target(url, networks)?;
         let server = url::place(&target.options);
-        let (connect, relay) = Relay::start(target, networks).await?;
+        let (connect, relay) = Relay::start(target, networks, options.max_connections).await?;
         let migrating = Migrating::through(options.migrate_url.as_deref(), networks).await?;
         let probe = in_time(async { Ok(connect.connect().await?) }).await;
         let mut probe = probe.map_err(|error| unreached(error, &server))?;
@@ -283,23 +284,22 @@ fn begin(place: &Place, locks: &[Lock]) -> String {
     sql
 }
 
-/// Waits for a step of the first connection.
 /// Names the server in the error of the first connection.
 fn unreached(error: DbError, server: &str) -> DbError {
-    match error.kind() {
+    let failed = format!("can't connect to the database at {server}");
+    let detail = match error.kind() {
+        // The error says what to do.
+        _ if error.is_reported() => format!("{failed}: {error}"),
         DbErrorKind::Unavailable if error.source().is_none() => {
-            error.saying(format!("the database server at {server} does not answer"))
+            format!("the database server at {server} does not answer")
         }
-        DbErrorKind::Unavailable => {
-            error.saying(format!("can't connect to the database at {server}"))
-        }
-        _ if error.is_reported() => {
-            error.saying(format!("can't connect to the database at {server}"))
-        }
-        _ => error,
-    }
+        DbErrorKind::Unavailable => failed,
+        _ => return error,
+    };
+    error.saying(detail)
 }
 
+/// Waits for a step of the first connection.
 async fn in_time<T>(step: impl Future<Output = Result<T, DbError>>) -> Result<T, DbError> {
     let done = timeout(FIRST_CONNECT_TIMEOUT, step).await;
     done.map_err(|_| DbError::unavailable("the database server does not answer"))?

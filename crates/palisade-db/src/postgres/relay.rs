@@ -7,20 +7,23 @@
 //! may lead elsewhere later. An attacker in the network who poses as the server gets no password: SCRAM proves that the
 //! client knows the password without sending it, and that the server knows it too (tests:
 //! a_name_that_leads_out_of_the_networks_is_not_reached, a_server_that_asks_for_the_password_itself_is_refused).
+//! `login` judges the server's messages until the driver has logged in.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::select_ok;
 use ipnet::IpNet;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy};
-use tokio::net::tcp::OwnedReadHalf;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::login::Login;
 use super::url::{Target, is_in};
 use crate::DbError;
 
@@ -29,14 +32,29 @@ pub(crate) const OUTSIDE: &str = "PLNET";
 pub(crate) const NO_SCRAM: &str = "PLSCR";
 pub(crate) const UNREACHABLE: &str = "PLOFF";
 
-/// How long the connection to the server may take.
-const CONNECT: Duration = Duration::from_secs(5);
+/// How long a login may take, from the first byte of the driver until the server is ready for a query. A connection on
+/// which nothing is sent lasts no longer either.
+const LOGIN: Duration = Duration::from_secs(10);
 
-/// The longest message that a server sends while it authenticates a client.
+/// How long the connection to the server may take, to all its IP addresses together. Less than the driver waits at the
+/// start, so that the error has its cause.
+const CONNECT: Duration = Duration::from_secs(4);
+
+/// When to try the next IP address of a name, while the one before it doesn't respond. A connection of the pool must
+/// still be in time.
+const NEXT_ADDRESS: Duration = Duration::from_millis(100);
+
+/// The maximum number of IP addresses of a name that are tried.
+const MOST_ADDRESSES: usize = 6;
+
+/// The connections beside those of the pool: for notifications, migrations, and checks at the start.
+const BESIDE_THE_POOL: u32 = 8;
+
+/// The longest message that a client sends first: PostgreSQL accepts no longer one.
+const LONGEST_STARTUP: u32 = 10_000;
+
+/// The longest message that a server sends during a login.
 const LONGEST: u32 = 64 * 1024;
-
-/// The lowest number of rounds of SCRAM (RFC 7677, section 4). With fewer, a false server could try passwords out.
-const FEWEST_ROUNDS: u32 = 4096;
 
 /// A listener that passes connections on. It stops when it is dropped; open connections continue.
 pub(super) struct Relay {
@@ -48,13 +66,17 @@ struct Server {
     host: String,
     port: u16,
     networks: Vec<IpNet>,
+    /// [`LOGIN`], or less in tests.
+    login: Duration,
 }
 
 impl Relay {
-    /// Starts a relay if the target is reached without TLS, and returns the options with which to connect.
+    /// Starts a relay for `connections` and a few more if the target is reached without TLS, and returns the options
+    /// with which to connect.
     pub(super) async fn start(
         target: Target,
         networks: &[IpNet],
+        connections: u32,
     ) -> Result<(PgConnectOptions, Option<Self>), DbError> {
         let Target { options, is_plaintext } = target;
         if !is_plaintext {
@@ -64,25 +86,14 @@ impl Relay {
             |cause| DbError::unavailable("no loopback port can be opened").caused_by(cause);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
-        let server = Arc::new(Server {
+        let server = Server {
             host: options.get_host().to_owned(),
             port: options.get_port(),
             networks: networks.to_vec(),
-        });
-        let task = tokio::spawn(async move {
-            loop {
-                let Ok((client, _)) = listener.accept().await else {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                };
-                let server = Arc::clone(&server);
-                tokio::spawn(async move {
-                    if let Err(cause) = server.relay(client).await {
-                        tracing::debug!(%cause, "a connection to the database server ended");
-                    }
-                });
-            }
-        });
+            login: LOGIN,
+        };
+        let most = usize::try_from(connections.saturating_add(BESIDE_THE_POOL)).unwrap_or_default();
+        let task = tokio::spawn(serve(listener, Arc::new(server), most));
         let options = options.host("127.0.0.1").port(port).ssl_mode(PgSslMode::Disable);
         Ok((options, Some(Self { task: task.abort_handle() })))
     }
@@ -94,29 +105,56 @@ impl Drop for Relay {
     }
 }
 
+/// Passes on at most `most` connections at a time. Further ones wait.
+///
+/// SECURITY: any process on this machine can connect to the port. It doesn't use up the descriptors of this process
+/// (test: connections_beyond_the_limit_wait), and a connection that doesn't log in makes room for another one (test:
+/// a_login_that_never_ends_is_ended).
+async fn serve(listener: TcpListener, server: Arc<Server>, most: usize) {
+    let room = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+    while let Ok(place) = Arc::clone(&room).acquire_owned().await {
+        let Ok((client, _)) = listener.accept().await else {
+            sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let server = Arc::clone(&server);
+        tokio::spawn(async move {
+            if let Err(cause) = server.relay(client).await {
+                tracing::debug!(%cause, "a connection to the database server ended");
+            }
+            drop(place);
+        });
+    }
+}
+
 impl Server {
     async fn relay(&self, mut client: TcpStream) -> io::Result<()> {
-        let connected = timeout(CONNECT, self.connect()).await.map_err(io::Error::from);
-        let server = match connected.flatten() {
+        let latest = Instant::now() + self.login;
+        client.set_nodelay(true)?;
+        let startup = timeout_at(latest, read_startup(&mut client)).await??;
+        let mut next = [0];
+        let connected = tokio::select! {
+            connected = timeout(CONNECT, self.connect()) => connected.map_err(io::Error::from).flatten(),
+            // The driver is silent until the server responds: it has given up.
+            _ = client.peek(&mut next) => return Ok(()),
+        };
+        let mut server = match connected {
             Ok(Some(server)) => server,
             Ok(None) => return refuse(&mut client, OUTSIDE, "").await,
             Err(cause) => return refuse(&mut client, UNREACHABLE, &cause.to_string()).await,
         };
-        client.set_nodelay(true)?;
         server.set_nodelay(true)?;
+        server.write_all(&startup).await?;
         let (mut from_client, mut to_client) = client.into_split();
         let (mut from_server, mut to_server) = server.into_split();
         let out = copy(&mut from_client, &mut to_server);
         let back = async {
-            let mut login = Login::default();
-            while !login.is_done() {
-                let message = read_message(&mut from_server).await?;
-                if !login.allows(&message) {
-                    return refuse(&mut to_client, NO_SCRAM, "").await;
-                }
-                to_client.write_all(&message).await?;
+            let login = log_in(&mut from_server, &mut to_client);
+            match timeout_at(latest, login).await.map_err(io::Error::from).flatten() {
+                Ok(true) => copy(&mut from_server, &mut to_client).await.map(drop),
+                Ok(false) => refuse(&mut to_client, NO_SCRAM, "").await,
+                Err(cause) => refuse(&mut to_client, UNREACHABLE, &cause.to_string()).await,
             }
-            copy(&mut from_server, &mut to_client).await.map(drop)
         };
         tokio::select! {
             ended = out => ended.map(drop),
@@ -124,75 +162,74 @@ impl Server {
         }
     }
 
-    /// Connects to the first IP address of the host that is in one of the networks, or returns `None` if none is.
+    /// Connects to an IP address of the host that is in one of the networks, or returns `None` if none is.
     async fn connect(&self) -> io::Result<Option<TcpStream>> {
-        let found: Vec<SocketAddr> = lookup_host((self.host.as_str(), self.port)).await?.collect();
-        let mut failed = None;
-        for address in found {
-            if !is_in(&self.networks, address.ip()) {
-                continue;
-            }
-            match TcpStream::connect(address).await {
-                Ok(stream) => return Ok(Some(stream)),
-                Err(cause) => failed = Some(cause),
-            }
-        }
-        failed.map_or(Ok(None), Err)
-    }
-}
-
-/// How far the server has authenticated the client, and itself (PostgreSQL manual, section 55.2.1).
-#[derive(Default)]
-struct Login {
-    steps: usize,
-}
-
-/// The authentication requests of SCRAM, in order: mechanisms, continuation, end, success.
-const SCRAM: [u32; 4] = [10, 11, 12, 0];
-
-impl Login {
-    fn is_done(&self) -> bool {
-        self.steps == SCRAM.len()
-    }
-
-    /// Returns whether the driver may see a message of the server.
-    fn allows(&mut self, message: &[u8]) -> bool {
-        let body = message.get(5..).unwrap_or_default();
-        match message.first() {
-            // an error, a notice, and the offer of another protocol version
-            Some(b'E' | b'N' | b'v') => true,
-            Some(b'R') => {
-                let request = body.first_chunk().copied().map(u32::from_be_bytes);
-                let expected = SCRAM.get(self.steps).copied();
-                self.steps += 1;
-                let text = body.get(4..).unwrap_or_default();
-                request.is_some()
-                    && request == expected
-                    && (request != Some(11) || enough_rounds(text))
-            }
-            _ => false,
+        let found = lookup_host((self.host.as_str(), self.port)).await?;
+        let usable = found.filter(|address| is_in(&self.networks, address.ip()));
+        let usable: Vec<SocketAddr> = usable.take(MOST_ADDRESSES).collect();
+        match usable.is_empty() {
+            true => Ok(None),
+            false => connect_to_one_of(usable).await.map(Some),
         }
     }
 }
 
-/// Returns whether the server's first message of SCRAM (`r=…,s=…,i=…`) requests enough rounds.
-fn enough_rounds(text: &[u8]) -> bool {
-    let rounds = std::str::from_utf8(text).ok().and_then(|text| {
-        let rounds = text.split(',').find_map(|part| part.strip_prefix("i="))?;
-        rounds.parse::<u32>().ok()
+/// Connects to the first IP address that accepts a connection. An IP address that doesn't respond delays the next one
+/// only briefly.
+async fn connect_to_one_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut after = Duration::ZERO;
+    let attempts = addresses.into_iter().map(|address| {
+        let wait = after;
+        after += NEXT_ADDRESS;
+        Box::pin(async move {
+            sleep(wait).await;
+            TcpStream::connect(address).await
+        })
     });
-    rounds.is_some_and(|rounds| rounds >= FEWEST_ROUNDS)
+    select_ok(attempts).await.map(|(connected, _)| connected)
+}
+
+/// Passes the server's messages on until the driver has logged in. Returns false if the driver may not see one.
+async fn log_in(
+    server: &mut (impl AsyncRead + Unpin),
+    driver: &mut (impl AsyncWrite + Unpin),
+) -> io::Result<bool> {
+    let mut login = Login::default();
+    while !login.is_done() {
+        let message = read_message(server).await?;
+        if !login.allows(&message) {
+            return Ok(false);
+        }
+        driver.write_all(&message).await?;
+    }
+    Ok(true)
 }
 
 /// Reads a message whole: its type, its length including itself, its body.
-async fn read_message(from: &mut OwnedReadHalf) -> io::Result<Vec<u8>> {
-    let mut message = vec![0; 5];
-    from.read_exact(&mut message).await?;
-    let length = message.get(1..).and_then(|length| length.first_chunk().copied());
-    let length = length.map(u32::from_be_bytes).filter(|length| (4..LONGEST).contains(length));
-    let length = length.ok_or_else(|| io::Error::other("a message of the server is malformed"))?;
-    message.resize(1 + usize::try_from(length).map_err(io::Error::other)?, 0);
-    if let Some(body) = message.get_mut(5..) {
+async fn read_message(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let mut kind = [0];
+    from.read_exact(&mut kind).await?;
+    read_rest(from, kind.to_vec(), LONGEST).await
+}
+
+/// Reads the first message of a client, which has no type.
+async fn read_startup(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    read_rest(from, Vec::new(), LONGEST_STARTUP).await
+}
+
+async fn read_rest(
+    from: &mut (impl AsyncRead + Unpin),
+    mut message: Vec<u8>,
+    longest: u32,
+) -> io::Result<Vec<u8>> {
+    let length = from.read_u32().await?;
+    if !(4..=longest).contains(&length) {
+        return Err(io::Error::other("the length of a message is malformed"));
+    }
+    message.extend(length.to_be_bytes());
+    let body = message.len();
+    message.resize(body + usize::try_from(length - 4).map_err(io::Error::other)?, 0);
+    if let Some(body) = message.get_mut(body..) {
         from.read_exact(body).await?;
     }
     Ok(message)
@@ -212,44 +249,117 @@ async fn refuse(
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+
+    use tokio::net::TcpSocket;
+
     use super::*;
 
-    fn request(number: u32, text: &str) -> Vec<u8> {
-        let length = u32::try_from(8 + text.len()).unwrap();
-        [b"R", &length.to_be_bytes()[..], &number.to_be_bytes()[..], text.as_bytes()].concat()
+    const SOON: Duration = Duration::from_secs(10);
+    const STARTUP: &[u8] = b"\0\0\0\x09\0\x03\0\0\0";
+
+    /// Starts a relay in front of a server.
+    async fn relay_to(port: u16, most: usize, login: Duration) -> SocketAddr {
+        let networks = vec!["127.0.0.0/8".parse().unwrap()];
+        let server = Server { host: "127.0.0.1".into(), port, networks, login };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, Arc::new(server), most));
+        address
     }
 
-    #[test]
-    fn only_a_whole_scram_exchange_is_passed_on() {
-        let whole = [
-            request(10, "SCRAM-SHA-256\0\0"),
-            request(11, "r=x,s=y,i=4096"),
-            request(12, "v=z"),
-            request(0, ""),
-        ];
-        let mut login = Login::default();
-        for message in &whole {
-            assert!(!login.is_done() && login.allows(message));
+    /// A server that accepts connections and stays silent, and the relay in front of it.
+    async fn silent_server(most: usize, login: Duration) -> (TcpListener, SocketAddr) {
+        let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = relay_to(silent.local_addr().unwrap().port(), most, login).await;
+        (silent, address)
+    }
+
+    async fn started(relay: SocketAddr) -> TcpStream {
+        let mut client = TcpStream::connect(relay).await.unwrap();
+        client.write_all(STARTUP).await.unwrap();
+        client
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_wait() {
+        let (silent, relay) = silent_server(2, LOGIN * 100).await;
+        let first = started(relay).await;
+        let _second = started(relay).await;
+        let mut third = started(relay).await;
+        let mut served = Vec::new();
+        for _ in 0..2 {
+            served.push(timeout(SOON, silent.accept()).await.unwrap().unwrap());
         }
-        assert!(login.is_done());
-        // success at once, the password itself, its MD5, GSSAPI, a skipped step, too few rounds, another message
-        for (before, wrong) in [
-            (0, request(0, "")),
-            (0, request(3, "")),
-            (0, request(5, "salt")),
-            (0, request(7, "")),
-            (0, request(11, "r=x,s=y,i=4096")),
-            (1, request(0, "")),
-            (1, request(11, "r=x,s=y,i=4095")),
-            (1, request(11, "r=x,s=y")),
-            (2, request(0, "")),
-            (3, request(3, "")),
-            (3, b"Z\0\0\0\x05I".to_vec()),
-            (0, b"R\0\0\0\x04".to_vec()),
-        ] {
-            let mut login = Login::default();
-            assert!(whole.iter().take(before).all(|message| login.allows(message)));
-            assert!(!login.allows(&wrong), "{before} {wrong:?}");
+        assert!(timeout(Duration::from_millis(300), silent.accept()).await.is_err());
+        // A driver that gives up makes room.
+        drop(first);
+        let (mut server, _) = timeout(SOON, silent.accept()).await.unwrap().unwrap();
+        let mut startup = [0; STARTUP.len()];
+        server.read_exact(&mut startup).await.unwrap();
+        assert_eq!(startup, STARTUP);
+        server.write_all(b"E\0\0\0\x05\0").await.unwrap();
+        let mut error = [0; 6];
+        third.read_exact(&mut error).await.unwrap();
+        assert_eq!(&error, b"E\0\0\0\x05\0");
+    }
+
+    #[tokio::test]
+    async fn a_login_that_never_ends_is_ended() {
+        let (_silent, relay) = silent_server(2, Duration::from_millis(300)).await;
+        let mut mute = TcpStream::connect(relay).await.unwrap();
+        let mut waiting = started(relay).await;
+        let mut said = Vec::new();
+        timeout(SOON, mute.read_to_end(&mut said)).await.unwrap().unwrap();
+        assert_eq!(said, b"");
+        timeout(SOON, waiting.read_to_end(&mut said)).await.unwrap().unwrap();
+        assert!(String::from_utf8(said).unwrap().contains(UNREACHABLE));
+    }
+
+    #[tokio::test]
+    async fn a_first_message_of_the_wrong_length_is_refused() {
+        for length in [0, 3, LONGEST_STARTUP + 1, u32::MAX] {
+            let start = [&length.to_be_bytes()[..], &[0; 16]].concat();
+            assert!(read_startup(&mut &start[..]).await.is_err(), "{length}");
         }
+        assert_eq!(read_startup(&mut &STARTUP[..]).await.unwrap(), STARTUP);
+    }
+
+    /// A port on which connections are neither accepted nor refused.
+    async fn dead() -> (Vec<TcpStream>, TcpListener) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(client) =
+            timeout(Duration::from_millis(500), TcpStream::connect(address)).await
+        {
+            queued.push(client.unwrap());
+        }
+        (queued, listener)
+    }
+
+    #[tokio::test]
+    async fn a_driver_that_gives_up_before_the_server_is_reached_makes_room() {
+        let (_queued, dead) = dead().await;
+        let relay = relay_to(dead.local_addr().unwrap().port(), 1, LOGIN * 100).await;
+        drop(started(relay).await);
+        let mut second = started(relay).await;
+        let mut said = Vec::new();
+        timeout(CONNECT * 3 / 2, second.read_to_end(&mut said)).await.unwrap().unwrap();
+        assert!(String::from_utf8(said).unwrap().contains(UNREACHABLE));
+    }
+
+    #[tokio::test]
+    async fn an_ip_address_that_does_not_respond_does_not_hide_the_next() {
+        let (_queued, dead) = dead().await;
+        let live = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let addresses = [&dead, &live].map(|listener| listener.local_addr().unwrap());
+        let connected = timeout(CONNECT, connect_to_one_of(addresses.to_vec())).await;
+        assert_eq!(connected.unwrap().unwrap().peer_addr().unwrap(), addresses[1]);
+        drop(live);
+        let refused = timeout(SOON, connect_to_one_of(addresses[1..].to_vec())).await.unwrap();
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::ConnectionRefused);
     }
 }

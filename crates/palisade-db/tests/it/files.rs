@@ -157,7 +157,7 @@ async fn an_error_at_opening_names_the_path_and_what_the_database_says() {
     for (name, said) in [
         ("file/app.db", "the directory"),
         ("directory", "can't be opened for writing"),
-        ("file", "file is not a database (SQLite code 26)"),
+        ("file", "file is not a database (code 26)"),
     ] {
         let text = open(name).await;
         let path = root.path().join(name.split('/').next().unwrap()).display().to_string();
@@ -167,7 +167,8 @@ async fn an_error_at_opening_names_the_path_and_what_the_database_says() {
     let missing = cluster.url().replace("/postgres", "/none");
     let text = told(Db::open(options(&missing)).await.err().unwrap());
     let expected = format!(
-        "can't connect to the database at 127.0.0.1:{}: database \"none\" does not exist (SQLSTATE 3D000)",
+        "can't connect to the database at 127.0.0.1:{}: the database does not exist on the server: PostgreSQL \
+         reports: database \"none\" does not exist (code 3D000)",
         cluster.port()
     );
     assert_eq!(text, expected);

@@ -1,5 +1,10 @@
 //! Networks in which a server is reached without TLS.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
 use palisade_db::testing::{Cluster, options};
 use palisade_db::{Db, DbErrorKind, Options, args};
 
@@ -96,4 +101,66 @@ async fn a_server_that_asks_for_the_password_itself_is_refused() {
     let wrong = Options { url: wrong.url.replace(":pw@", ":other@"), ..wrong };
     let refused = Db::open(wrong).await.err().unwrap();
     assert!(refused.to_string().contains("refuses the user or the password"), "{refused}");
+}
+
+/// Someone in the network who inserts a message after the server has accepted the client. Returns the port, and what
+/// the client sends.
+fn intruder(cluster: &Cluster, inserted: &'static [u8]) -> (u16, JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let to = cluster.port();
+    let sent = thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut server = TcpStream::connect(("127.0.0.1", to)).unwrap();
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let (mut from_client, mut to_server) =
+            (client.try_clone().unwrap(), server.try_clone().unwrap());
+        let heard = Arc::clone(&sent);
+        let out = thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = from_client.read(&mut buffer) {
+                heard.lock().unwrap().extend_from_slice(&buffer[..length]);
+                if to_server.write_all(&buffer[..length]).is_err() {
+                    break;
+                }
+            }
+            let _ = to_server.shutdown(Shutdown::Both);
+        });
+        let mut header = [0; 5];
+        while server.read_exact(&mut header).is_ok() {
+            let length = u32::from_be_bytes(header[1..].try_into().unwrap());
+            let mut body = vec![0; usize::try_from(length).unwrap() - 4];
+            if server.read_exact(&mut body).is_err() {
+                break;
+            }
+            let mut message = [&header[..], &body].concat();
+            if message == b"R\0\0\0\x08\0\0\0\0" {
+                message.extend_from_slice(inserted);
+            }
+            if client.write_all(&message).is_err() {
+                break;
+            }
+        }
+        let _ = server.shutdown(Shutdown::Both);
+        out.join().unwrap();
+        sent.lock().unwrap().clone()
+    });
+    (port, sent)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_for_the_password_after_the_login_is_refused() {
+    let cluster = cluster().await;
+    for (inserted, answer) in
+        [(&b"R\0\0\0\x08\0\0\0\x03"[..], &b"pw\0"[..]), (b"R\0\0\0\x0c\0\0\0\x05salt", b"md5")]
+    {
+        let (port, sent) = intruder(&cluster, inserted);
+        let wanted = in_network(&cluster, "app", HOST, "127.0.0.0/8");
+        let url = wanted.url.replace(&format!(":{}/", cluster.port()), &format!(":{port}/"));
+        let refused = Db::open(Options { url, ..wanted }).await.err().unwrap();
+        assert!(refused.to_string().contains("SCRAM"), "{refused}");
+        let sent = sent.join().unwrap();
+        assert!(sent.windows(2).any(|bytes| bytes == b",p"), "no proof was sent");
+        assert!(!sent.windows(3).any(|bytes| bytes == answer), "the password was sent");
+    }
 }

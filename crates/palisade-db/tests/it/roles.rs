@@ -117,6 +117,48 @@ async fn a_migrate_url_of_another_database_is_refused() {
     assert_eq!(there.migrations(NUMBERS).await.unwrap().missing(), 2);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn time_limits_of_a_role_do_not_end_a_migration() {
+    const SLOW: Migration = Migration {
+        module: "tests",
+        number: 2,
+        name: "slow",
+        sql: Sql::Each {
+            sqlite: "select 1",
+            postgres: "do 'begin perform pg_sleep(1.5); end'; alter table numbers add column slow text",
+        },
+    };
+    let (cluster, _, with_owner) = two_roles().await;
+    for limit in [
+        "alter role owner set statement_timeout = '1s'",
+        "alter role owner set lock_timeout = '100ms'",
+        "alter role owner set idle_in_transaction_session_timeout = '1ms'",
+    ] {
+        set(&cluster, limit).await;
+    }
+    let one = Db::open(with_owner.clone()).await.unwrap();
+    let two = Db::open(with_owner).await.unwrap();
+    one.migrate(NUMBERS, NOON).await.unwrap();
+    // One waits until the other is done.
+    let all = [NUMBERS[0], SLOW];
+    let (first, second) = tokio::join!(one.migrate(&all, NOON), two.migrate(&all, NOON));
+    assert_eq!(first.unwrap().len() + second.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_ends_a_migration() {
+    let (_cluster, _, with_owner) = two_roles().await;
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = silent.local_addr().unwrap().to_string();
+    let url = format!("postgres://owner@{place}/postgres");
+    let db = Db::open(Options { migrate_url: Some(url), ..with_owner }).await.unwrap();
+    let limit = std::time::Duration::from_secs(20);
+    let ended = tokio::time::timeout(limit, db.migrate(NUMBERS, NOON)).await;
+    let refused = ended.unwrap().unwrap_err();
+    assert_eq!(refused.kind(), DbErrorKind::Unavailable, "{refused:?}");
+    assert!(refused.to_string().contains(&place), "{refused}");
+}
+
 #[tokio::test]
 async fn what_postgresql_reports_is_passed_on_without_lines_of_its_source() {
     let (cluster, app, _) = two_roles().await;
