@@ -22,6 +22,7 @@ mod sources;
 mod users;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use cli::{Cli, Command};
 use failure::Failure;
@@ -32,6 +33,9 @@ use output::Output;
 #[cfg(target_os = "linux")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// How long an exiting process waits for its threads.
+const LINGERING: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = match Cli::read(std::env::args_os()) {
@@ -57,7 +61,10 @@ fn start(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {
     }
     let runtime = palisade::runtime::new()
         .map_err(|error| Failure::failed("can't start threads").because(error))?;
-    runtime.block_on(run(cli, output))
+    let done = runtime.block_on(run(cli, output));
+    // A blocking call that doesn't return, such as the look-up of a host name, must not keep the process.
+    runtime.shutdown_timeout(LINGERING);
+    done
 }
 
 async fn run(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {

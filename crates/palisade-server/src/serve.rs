@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use palisade::app::Actor;
 use palisade::clock::Clock;
@@ -45,13 +46,19 @@ pub(crate) async fn run(cli: &Cli, output: Output) -> Result<(), Failure> {
 async fn serve_until_told(
     settings: &Settings,
     output: Output,
-    signals: Signals,
+    mut signals: Signals,
 ) -> Result<(), Failure> {
     let limits = limits(settings, process::raise_open_files());
     opening::data_directory(&settings.data.directory)?;
     let lock = lock(settings)?;
     let mut manager = Manager::from_environment();
-    let open = manager.while_starting(opening::open(settings)).await?;
+    let opening = manager.while_starting(opening::open(settings));
+    let Some(open) = unless_told(&mut signals, opening).await else {
+        tracing::info!("stopping before the start is complete");
+        manager.stopping(Duration::ZERO);
+        return Ok(());
+    };
+    let open = open?;
     let service = Service { limits, signals, manager: &mut manager };
     let served = serve_open(settings, output, &open, service).await;
     if let Err(failure) = opening::close(&open.app).await {
@@ -59,6 +66,17 @@ async fn serve_until_told(
     }
     drop(lock);
     served
+}
+
+/// Returns `None` if a signal arrives before the start is complete. The start is then abandoned, and the database rolls
+/// the open transaction back: another process may hold a lock for as long as it likes (test:
+/// service::a_start_that_waits_is_stopped_by_a_signal).
+async fn unless_told<T>(signals: &mut Signals, start: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = signals.stopped() => None,
+        started = start => Some(started),
+    }
 }
 
 async fn serve_open(
@@ -121,7 +139,7 @@ impl Listeners {
 
     /// Serves until a signal arrives, then finishes the requests in flight.
     async fn serve(self, open: &Open, service: Service<'_>) -> Result<(), Failure> {
-        let Service { limits, signals, manager } = service;
+        let Service { limits, mut signals, manager } = service;
         let admin_address = local_addr(&self.admin)?;
         let (stop, stopped) = watch::channel(false);
         let public = open.builder.service(&open.app);
@@ -207,11 +225,21 @@ const OWN_FILES: usize = 64;
 /// The minimum number of connections, even if the system allows very few open files.
 const FEWEST_CONNECTIONS: usize = 16;
 
+/// Returns the number of files that a connection to the database has open.
+fn files_per_connection(settings: &Settings) -> usize {
+    match settings.database.plaintext_networks.is_empty() {
+        // On SQLite, the database and its write-ahead log.
+        true => 2,
+        // The driver's connection to the relay, its other end, and the relay's connection to the server.
+        false => 3,
+    }
+}
+
 /// Returns the limits of the public listener, given this limit on open files.
 fn limits(settings: &Settings, open_files: usize) -> Limits {
-    // A SQLite connection has two files open: the database and its write-ahead log.
     let database = usize::try_from(settings.database.max_connections).unwrap_or(usize::MAX);
-    let reserved = database.saturating_mul(2).saturating_add(OWN_FILES + ADMIN_CONNECTIONS);
+    let files = files_per_connection(settings);
+    let reserved = database.saturating_mul(files).saturating_add(OWN_FILES + ADMIN_CONNECTIONS);
     let by_default = Limits::default();
     let connections = open_files.saturating_sub(reserved).max(FEWEST_CONNECTIONS);
     if connections < by_default.connections {
@@ -345,5 +373,19 @@ mod tests {
         assert_eq!(connections(1024), 1024 - others);
         assert_eq!(connections(1 << 20), 10_000);
         assert_eq!(connections(usize::MAX), 10_000);
+    }
+
+    #[test]
+    fn a_connection_without_tls_has_three_files() {
+        let networks = r#"[{"network": "10.1.0.0/16", "reason": "wired by hand"}]"#;
+        let url = "postgres://palisade@127.0.0.1/palisade";
+        let environment = [("URL", url), ("PLAINTEXT_NETWORKS", networks)];
+        let environment = environment
+            .map(|(name, value)| (format!("PALISADE_DATABASE__{name}"), value.to_owned()));
+        let sources = Sources { environment: environment.into(), ..Sources::default() };
+        let settings = Settings::load(sources).unwrap().settings;
+        let database = usize::try_from(settings.database.max_connections).unwrap();
+        let others = 3 * database + OWN_FILES + ADMIN_CONNECTIONS;
+        assert_eq!(limits(&settings, 1024).connections, 1024 - others);
     }
 }

@@ -37,7 +37,7 @@ impl Signals {
     }
 
     /// Waits for a signal that stops the server: SIGTERM, SIGINT (Ctrl-C) or SIGQUIT.
-    pub(crate) async fn stopped(mut self) {
+    pub(crate) async fn stopped(&mut self) {
         poll_fn(|cx| {
             for (signal, received) in &mut self.without_effect {
                 while received.poll_recv(cx).is_ready() {

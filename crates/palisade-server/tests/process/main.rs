@@ -15,7 +15,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use palisade_db::testing::{Cluster, options};
+use palisade_db::testing::{Cluster, options, until_one_waits};
 use palisade_db::{Db, Migration, Options, Sql, Timestamp, args};
 use rustix::fs::{Gid, Uid, chown};
 use rustix::process::{Pid, Signal, geteuid, kill_process};

@@ -212,6 +212,42 @@ fn a_service_manager_is_asked_for_more_time_while_the_start_takes_long() {
 }
 
 #[test]
+fn a_start_that_waits_is_stopped_by_a_signal() {
+    let cluster = Cluster::start();
+    let place = Place::new();
+    let manager = Manager::new(&place);
+    let url = cluster.create_database("palisade_waits", "template0");
+    let log = File::create(place.path().join("log")).unwrap();
+    let mut command = place.command(&["serve"]);
+    command.env("NOTIFY_SOCKET", place.path().join("notify"));
+    command.env("PALISADE_DATABASE__URL", &url).stdout(Stdio::null()).stderr(log);
+    now(async {
+        let db = Db::open(options(&url)).await.unwrap();
+        // Another program creates the table of migrations and doesn't come to an end.
+        let mut tx = db.begin().await.unwrap();
+        tx.run("create table schema_migrations (id int)", args![]).await.unwrap();
+        let keep = "set local idle_in_transaction_session_timeout = 0";
+        tx.run(keep, args![]).await.unwrap();
+        let mut process = command.spawn().unwrap();
+        until_one_waits(&db).await;
+        signal(&process, Signal::TERM);
+        let mut ended = None;
+        until("its end", || {
+            ended = process.try_wait().unwrap();
+            ended.is_some()
+        });
+        let log = fs::read_to_string(place.path().join("log")).unwrap();
+        assert!(ended.unwrap().success(), "{ended:?}: {log}");
+        assert!(log.contains("stopping before the start is complete"), "{log}");
+        tx.commit().await.unwrap();
+        db.close().await;
+    });
+    // The manager was told nothing before, and is told that this takes no longer than a stop.
+    assert_eq!(manager.told(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=15000000");
+    assert_eq!(manager.told_by(Duration::from_millis(100)), None);
+}
+
+#[test]
 fn load_balancers_that_probe_the_front_page_get_a_success() {
     let place = Place::new();
     for (reference, status) in [("true", "307"), ("false", "200")] {
