@@ -264,7 +264,7 @@ function operationView(method, path, operation) {
     if (!view.open || inside.hasChildNodes()) return;
     const text = plain(operation.description);
     inside.append(
-      element("p", {}, [text, operation.security.length ? "Requires authentication." : ""].filter(Boolean).join(" ")),
+      element("p", {}, ...wrapped([text, operation.security.length ? "Requires authentication." : ""].filter(Boolean).join(" "))),
       element("h3", {}, "Try it"), tryOut(method.toUpperCase(), path, operation),
       element("h3", {}, "Responses"), ...answers(operation));
   });

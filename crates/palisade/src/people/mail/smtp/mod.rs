@@ -66,7 +66,9 @@ impl Server {
     /// # Errors
     /// Returns an error if the file in `mail.root_certificate` can't be used.
     pub(super) fn new(url: &SmtpUrl, settings: &Settings) -> Result<Self> {
-        let roots = settings.mail.root_certificate.as_deref();
+        // Read even if it isn't needed: a wrong path is a mistake in any case.
+        let roots = settings.mail.root_certificate.as_deref().map(tls::certificates);
+        let roots = roots.transpose()?.unwrap_or_default();
         let encryption = match url.tls() {
             SmtpTls::Never => Encryption::Never,
             SmtpTls::FromTheStart => Encryption::FromTheStart(Tls::verified(url, roots)?),

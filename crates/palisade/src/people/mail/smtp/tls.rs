@@ -19,6 +19,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::Failure;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::settings::SmtpUrl;
 
 /// How TLS is established with the mail server.
@@ -29,12 +30,15 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// Verifies the certificate against the public certificate authorities and those in the file `roots`.
-    pub(super) fn verified(url: &SmtpUrl, roots: Option<&Path>) -> Result<Self> {
-        let named = roots.map(certificates).transpose()?.unwrap_or_default();
+    /// Verifies the certificate against the public certificate authorities and the `named` certificates.
+    pub(super) fn verified(url: &SmtpUrl, named: Vec<CertificateDer<'static>>) -> Result<Self> {
         let mut store = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         for certificate in &named {
-            store.add(certificate.clone()).map_err(|error| unusable(&error))?;
+            store.add(certificate.clone()).map_err(|error| {
+                Error::internal(format!(
+                    "a certificate in mail.root_certificate can't be used: {error}"
+                ))
+            })?;
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier =
@@ -123,18 +127,22 @@ fn is_authority(error: &CertificateError) -> bool {
         && format!("{error:?}").contains("CaUsedAsEndEntity")
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let found = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unusable(&error))?;
+/// Reads the file of `mail.root_certificate`.
+///
+/// # Errors
+/// Returns an error if the file can't be read or contains no certificate.
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let unusable = |why: &dyn std::fmt::Display| {
+        let path = path.display();
+        Error::internal(format!("mail.root_certificate: the file {path} can't be used: {why}"))
+    };
+    let pem = files::read(path).map_err(|error| unusable(&error))?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let found = found.map_err(|error| unusable(&error))?;
     if found.is_empty() {
-        return Err(Error::internal("the file in mail.root_certificate contains no certificate"));
+        return Err(unusable(&"it contains no certificate"));
     }
     Ok(found)
-}
-
-fn unusable(error: &dyn std::error::Error) -> Error {
-    Error::internal(format!("the file in mail.root_certificate can't be used: {error}"))
 }
 
 /// Verifies certificates. In addition to what is usual, a server may present a certificate from the file in
