@@ -53,6 +53,8 @@ smtpd_tls_cert_file = {here}/certificate
 smtpd_tls_key_file = {here}/key
 smtpd_helo_required = yes
 smtpd_helo_restrictions = reject_invalid_helo_hostname, reject_non_fqdn_helo_hostname
+smtpd_sender_restrictions = check_sender_access inline:{{stranger@example.com=REJECT}}
+smtpd_relay_restrictions = reject_unauth_destination
 """
 
 POSTFIX_SERVICES = """
@@ -125,7 +127,8 @@ def _awaited(process, port, here):
 
 @contextlib.contextmanager
 def postfix(programs, onward):
-    """Takes what is for ann@example.com, from clients with TLS and a full host name in EHLO, and passes it on."""
+    """Takes what is for ann@example.com, from clients with TLS and a full host name in EHLO, and passes it on. The sender
+    stranger@example.com and recipients elsewhere are refused."""
     port = free_port()
 
     def prepare(here):

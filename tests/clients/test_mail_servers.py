@@ -46,6 +46,13 @@ def test_postfix_takes_and_refuses_email(inbox, mail_servers):
             assert to == ["ann@example.com"] and mail["Auto-Submitted"] == "auto-generated", mail
             refused = "the mail server refuses the recipient (550 5.1.1)"
             assert invited(server, "bob@example.com") == (0, 1, refused)
+            # It relays to no other domain.
+            sent, given_up, problem = invited(server, "ann@example.org")
+            assert (sent, given_up) == (0, 0) and "the recipient (554 5.7.1); this may be due" in problem, problem
+        # It refuses the sender, but says so in its reply to the recipient.
+        with sending(place, HELO_NAME="app.example.com", FROM="stranger@example.com") as server:
+            sent, given_up, problem = invited(server, "ann@example.com")
+            assert (sent, given_up) == (0, 0) and "554 5.7.1" in problem and "check mail.from" in problem, problem
         # `localhost`, the host of the public URL, is no full host name.
         with sending(place) as server:
             sent, given_up, problem = invited(server, "ann@example.com")

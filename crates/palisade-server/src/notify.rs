@@ -4,15 +4,12 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::sync::watch;
+use palisade::http::Frame;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -64,11 +61,17 @@ impl Manager {
     }
 
     /// Reports that the server accepts requests. From here on, the manager gets a sign of life if it wants one, as long
-    /// as the listener at `admin` responds. Once the server is stopping, that listener is closed.
-    pub(crate) fn ready(&mut self, admin: SocketAddr, stopped: watch::Receiver<bool>) {
+    /// as `service` responds, also while the server is stopping.
+    ///
+    /// SECURITY: the health check uses no connection: a client that holds all connections of a listener must not make
+    /// the manager restart the server (test: clients_that_hold_every_admin_connection_do_not_stop_the_signs_of_life).
+    pub(crate) fn ready(&mut self, service: &Frame) {
         self.tell("READY=1");
         if let (Some(socket), Some(interval)) = (&self.socket, watchdog_interval()) {
-            self.watchdog.spawn(keep_alive(Arc::clone(socket), interval, admin, stopped));
+            let (socket, service) = (Arc::clone(socket), service.clone());
+            self.watchdog.spawn(async move {
+                keep_alive(socket, interval, || service.is_alive()).await;
+            });
         }
     }
 
@@ -146,16 +149,16 @@ fn watchdog_interval() -> Option<Duration> {
     variable("WATCHDOG_PID").is_none_or(own).then(|| Duration::from_micros(micros))
 }
 
-async fn keep_alive(
+/// Gives a sign of life three times per interval, as long as `is_alive` returns true within its third.
+async fn keep_alive<F: Future<Output = bool>>(
     socket: Arc<Socket>,
     interval: Duration,
-    admin: SocketAddr,
-    stopped: watch::Receiver<bool>,
+    is_alive: impl Fn() -> F,
 ) {
     // A check that takes a third of the interval and the pause before it leave time for a second attempt.
     let third = interval / 3;
     loop {
-        if *stopped.borrow() || timeout(third, is_alive(admin)).await.is_ok_and(|alive| alive) {
+        if timeout(third, is_alive()).await.is_ok_and(|alive| alive) {
             socket.send("WATCHDOG=1");
         } else {
             tracing::warn!("the server does not respond to its own health check");
@@ -164,19 +167,31 @@ async fn keep_alive(
     }
 }
 
-/// Returns whether the server responds to a request. The public listener may need TLS or more before one.
-async fn is_alive(mut admin: SocketAddr) -> bool {
-    match admin.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => admin.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => admin.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_millis(150);
+    const LONG: Duration = Duration::from_millis(750);
+
+    /// Returns whether the manager gets a sign of life.
+    async fn signs<F: Future<Output = bool>>(is_alive: impl Fn() -> F) -> bool {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        manager.set_nonblocking(true).unwrap();
+        let socket = Arc::new(Socket::new(path.to_str().unwrap()).unwrap());
+        let watchdog = timeout(LONG, keep_alive(socket, INTERVAL, is_alive));
+        assert!(watchdog.await.is_err(), "the watchdog ended");
+        manager.recv(&mut [0; 64]).is_ok()
     }
-    let ask = async {
-        let mut stream = TcpStream::connect(admin).await?;
-        stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n").await?;
-        let mut status = [0; "HTTP/1.0 200".len()];
-        stream.read_exact(&mut status).await?;
-        io::Result::Ok(status.ends_with(b" 200"))
-    };
-    ask.await.unwrap_or(false)
+
+    #[tokio::test]
+    async fn a_sign_of_life_needs_a_health_check_that_succeeds_in_time() {
+        assert!(signs(|| ready(true)).await);
+        assert!(!signs(|| ready(false)).await);
+        assert!(!signs(pending).await);
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use palisade::clock::Clock;
-use palisade::files::{self, Process};
+use palisade::files;
 use palisade::settings::{Migrate, RootKey as RootKeySetting, Settings};
 use palisade::{App, Builder, audit_log, keys};
 use palisade_crypto::random::OsRandom;
@@ -25,21 +25,13 @@ use crate::sources;
 /// How long an exiting process waits for the database to close its connections.
 const CLOSING: Duration = Duration::from_secs(3);
 
-/// Returns who this process is to the file system.
-pub(crate) fn this_process() -> Result<Process, Failure> {
-    let process = Process::current().map_err(|error| {
-        Failure::failed("the groups of this process can't be determined").because(error)
-    })?;
-    Ok(Process { credentials: sources::credentials(), ..process })
-}
-
 /// Creates the data directory, accessible only to its owner. One that exists must not be writable by others.
 pub(crate) fn data_directory(path: &Path) -> Result<(), Failure> {
     let failed =
         |what: &str| Failure::failed(format!("the data directory {} {what}", path.display()));
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| failed("can't be created").because(error))?;
-    let private = this_process()?.require_private_directory(path);
+    let private = sources::this_process()?.require_private_directory(path);
     private.map_err(|error| failed("can't be used").because(error))
 }
 
@@ -164,7 +156,7 @@ pub(crate) fn read_root_key(path: &Path, data: &Path) -> Result<Option<RootKey>,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(error)),
     };
-    this_process()?.require_private(path, &file).map_err(unreadable)?;
+    sources::this_process()?.require_private(path, &file).map_err(unreadable)?;
     let text =
         palisade_crypto::secret::SecretString::from(files::text_of(file).map_err(unreadable)?);
     parse(text.expose(), &path.display().to_string()).map(Some)

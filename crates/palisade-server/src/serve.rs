@@ -118,7 +118,7 @@ impl Listeners {
         let server = &settings.server;
         let tls = match (&server.tls.certificate, &server.tls.key) {
             (Some(certificate), Some(key)) => {
-                let process = opening::this_process()?;
+                let process = sources::this_process()?;
                 let loaded = tls::load(certificate, key, &process).map_err(|error| {
                     Failure::failed("server.tls: the certificate and key can't be used")
                         .because(error)
@@ -140,7 +140,6 @@ impl Listeners {
     /// Serves until a signal arrives, then finishes the requests in flight.
     async fn serve(self, open: &Open, service: Service<'_>) -> Result<(), Failure> {
         let Service { limits, mut signals, manager } = service;
-        let admin_address = local_addr(&self.admin)?;
         let (stop, stopped) = watch::channel(false);
         let public = open.builder.service(&open.app);
         let public = serve(self.public, self.tls, public, limits.clone(), until(stopped.clone()));
@@ -148,8 +147,8 @@ impl Listeners {
         let drain = limits.drain;
         // The operator's own network has no such proxy.
         let limits = Limits { connections: ADMIN_CONNECTIONS, proxy_protocol: None, ..limits };
-        let admin = serve(self.admin, None, admin, limits, until(stopped.clone()));
-        manager.ready(admin_address, stopped);
+        manager.ready(&admin);
+        let admin = serve(self.admin, None, admin, limits, until(stopped));
         let told = async {
             signals.stopped().await;
             tracing::info!(

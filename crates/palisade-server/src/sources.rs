@@ -1,11 +1,12 @@
 //! The sources of settings: flags, the environment, `.env` and the configuration file.
 
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use palisade::MODULES;
-use palisade::files;
+use palisade::files::{self, Process};
 use palisade::settings::{
     Concern, Effective, LimitDefault, Loaded, Origin, Problem, Settings, Severity, Sources,
     is_variable,
@@ -33,15 +34,19 @@ pub(crate) fn settings_with(cli: &Cli, file: Option<(PathBuf, String)>) -> Resul
         .flat_map(|module| module.limits)
         .map(|rule| LimitDefault { name: rule.name, burst: rule.burst, per: rule.per })
         .collect();
+    let env = EnvironmentFile::read(path(cli))?;
     let sources = Sources {
         flags: flags(&cli.set)?,
         environment: environment()?,
-        environment_file: environment_file(path(cli))?,
+        environment_file: env.as_ref().map(|env| (env.path.clone(), env.text.clone())),
         file,
         limit_rules: &rules,
         ..Sources::default()
     };
     let mut loaded = Settings::load(sources)?;
+    if let Some(env) = env {
+        env.require_private(&loaded.effective)?;
+    }
     loaded.concerns.extend(loaded.effective.iter().filter_map(open_to_others));
     Ok(loaded)
 }
@@ -76,35 +81,92 @@ fn environment() -> Result<Vec<(String, String)>, Failure> {
 
 /// Returns the directory in which systemd puts the credentials of this service.
 #[expect(clippy::disallowed_methods, reason = "the environment is read only in this file")]
-pub(crate) fn credentials() -> Option<PathBuf> {
+fn credentials() -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// Reads the `.env` next to the configuration file at `config`, if there is one.
-fn environment_file(config: &Path) -> Result<Option<(PathBuf, String)>, Failure> {
-    let path = config.with_file_name(ENVIRONMENT_FILE);
-    // A directory of this name is something else, such as a virtual environment of Python.
-    if path.is_dir() { Ok(None) } else { file("the environment file", &path, true) }
+/// Returns who this process is to the file system.
+pub(crate) fn this_process() -> Result<Process, Failure> {
+    let process = Process::current().map_err(|error| {
+        Failure::failed("the groups of this process can't be determined").because(error)
+    })?;
+    Ok(Process { credentials: credentials(), ..process })
+}
+
+/// The `.env` next to the configuration file.
+struct EnvironmentFile {
+    path: PathBuf,
+    file: File,
+    text: String,
+}
+
+impl EnvironmentFile {
+    /// Reads the file next to the configuration file at `config`, if there is one.
+    ///
+    /// SECURITY: who can change the file chooses the root key and the mail server (test:
+    /// an_env_file_that_others_can_change_or_whose_secrets_they_can_read_is_refused).
+    fn read(config: &Path) -> Result<Option<Self>, Failure> {
+        let path = config.with_file_name(ENVIRONMENT_FILE);
+        // A directory of this name is something else, such as a virtual environment of Python.
+        if path.is_dir() {
+            return Ok(None);
+        }
+        let failed = |what: &str, error: io::Error| {
+            unusable(format!("the environment file {} {what}", path.display()), error)
+        };
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("can't be read", error)),
+        };
+        let safe = this_process()?.require_unchangeable(&path, &file);
+        safe.map_err(|error| failed("can't be used", error))?;
+        let text = files::text_of(&file).map_err(|error| failed("can't be read", error))?;
+        Ok(Some(Self { path, file, text }))
+    }
+
+    /// Refuses the file if a secret in it is in effect and another user can read the file.
+    ///
+    /// SECURITY: the root key in a `.env` is as secret as in a file of its own (test:
+    /// an_env_file_that_others_can_change_or_whose_secrets_they_can_read_is_refused).
+    fn require_private(&self, effective: &[Effective]) -> Result<(), Failure> {
+        let here = |found: &&Effective| {
+            matches!(found.origin, Origin::EnvironmentFile { .. }) && contains_secret(found)
+        };
+        let Some(secret) = effective.iter().find(here) else { return Ok(()) };
+        this_process()?.require_private(&self.path, &self.file).map_err(|error| {
+            let detail = format!(
+                "the environment file {} can't be used, because it contains a secret ({})",
+                self.path.display(),
+                secret.key
+            );
+            unusable(detail, error)
+        })
+    }
 }
 
 fn file(what: &str, path: &Path, optional: bool) -> Result<Option<(PathBuf, String)>, Failure> {
     match files::read_text(path) {
         Ok(text) => Ok(Some((path.to_owned(), text))),
         Err(error) if error.kind() == ErrorKind::NotFound && optional => Ok(None),
-        Err(error) => {
-            let detail = format!("{what} {} can't be read", path.display());
-            Err(Failure { exit_code: WRONG_USAGE, ..Failure::failed(detail) }.because(error))
-        }
+        Err(error) => Err(unusable(format!("{what} {} can't be read", path.display()), error)),
     }
 }
 
-/// Returns the concern about a file that contains a secret and that other users can read.
-fn open_to_others(found: &Effective) -> Option<Concern> {
-    let (Origin::File { path, .. } | Origin::EnvironmentFile { path, .. }) = &found.origin else {
-        return None;
-    };
+fn unusable(detail: String, error: io::Error) -> Failure {
+    Failure { exit_code: WRONG_USAGE, ..Failure::failed(detail) }.because(error)
+}
+
+/// Returns whether the place where the value was set contains a secret.
+fn contains_secret(found: &Effective) -> bool {
     // Only a value with a secret is shown with a part hidden.
-    if !found.secret || !found.value.contains("(hidden)") {
+    found.secret && !found.in_named_file && found.value.contains("(hidden)")
+}
+
+/// Returns the concern about a configuration file that contains a secret and that other users can read.
+fn open_to_others(found: &Effective) -> Option<Concern> {
+    let Origin::File { path, .. } = &found.origin else { return None };
+    if !contains_secret(found) {
         return None;
     }
     let mode = std::fs::metadata(path).ok()?.mode();

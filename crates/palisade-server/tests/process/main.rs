@@ -632,10 +632,8 @@ fn an_env_file_next_to_the_configuration_is_read() {
     let shown = check(&["config", "show"]);
     assert!(shown.contains("settings/.env, line 4") && !shown.contains("hunter2"), "{shown}");
     assert_eq!(check(&["config", "check"]), "The settings are valid.\n");
-    set_mode(&env, 0o644);
-    let said = check(&["config", "check"]);
-    assert!(said.contains("warning: mail.smtp_url") && said.contains("chmod 600"), "{said}");
     // A file without a secret may be read by anyone.
+    set_mode(&env, 0o644);
     fs::write(&env, "PALISADE_MAIL__FROM=a@example.com\nPALISADE_SERVER__LISTNE=1").unwrap();
     let said = check(&["config", "check"]);
     assert!(said.contains("PALISADE_SERVER__LISTNE (settings/.env, line 2)"), "{said}");
@@ -646,6 +644,77 @@ fn an_env_file_next_to_the_configuration_is_read() {
     fs::remove_file(&env).unwrap();
     fs::create_dir(&env).unwrap();
     assert_eq!(check(&["config", "check"]), "The settings are valid.\n");
+}
+
+#[test]
+fn an_env_file_that_others_can_change_or_whose_secrets_they_can_read_is_refused() {
+    let place = Place::new();
+    let env = place.path().join(".env");
+    let check = || outcome(&mut place.command(&["config", "check"]));
+    let refused = |mode: u32, fix: &str| {
+        set_mode(&env, mode);
+        let (well, said) = check();
+        assert!(!well && said.contains(".env can't be used"), "{mode:o}: {said}");
+        assert!(said.contains(fix) && !said.contains("hunter2"), "{mode:o}: {said}");
+    };
+    let accepted = |mode: u32| {
+        set_mode(&env, mode);
+        let (well, said) = check();
+        assert!(well, "{mode:o}: {said}");
+    };
+    fs::write(&env, "PALISADE_TOKENS__ISSUER=https://example.com\n").unwrap();
+    own(&env);
+    for mode in [0o400, 0o600, 0o640, 0o644, 0o444] {
+        accepted(mode);
+    }
+    for mode in [0o660, 0o664, 0o646, 0o666, 0o602] {
+        refused(mode, "run: chmod go-w .env");
+    }
+    fs::write(place.path().join("secret"), "smtps://u:hunter2@mail.example.com").unwrap();
+    own(&place.path().join("secret"));
+    set_mode(&place.path().join("secret"), 0o400);
+    let other = Place::new();
+    assert!(other.run(&["init"]).status.success());
+    let key = fs::read_to_string(other.data("root.key")).unwrap();
+    for secret in [
+        "SMTP_URL=smtps://u:hunter2@mail.example.com\nPALISADE_MAIL__FROM=a@example.com\n",
+        &format!("PALISADE_KEYS__ROOT_KEY={}\n", key.trim()),
+    ] {
+        fs::remove_file(&env).unwrap();
+        fs::write(&env, secret).unwrap();
+        own(&env);
+        for mode in [0o400, 0o600] {
+            accepted(mode);
+        }
+        for mode in [0o440, 0o640, 0o644, 0o604] {
+            refused(mode, "run: chmod 600 .env");
+        }
+        // No command works with it.
+        let (well, said) = outcome(&mut place.command(&["serve"]));
+        assert!(!well && said.contains("it contains a secret"), "{said}");
+        assert!(!place.path().join("palisade-data").exists());
+    }
+    // The secret is in another file.
+    fs::remove_file(&env).unwrap();
+    fs::write(&env, "SMTP_URL_FILE=secret\nPALISADE_MAIL__FROM=a@example.com\n").unwrap();
+    own(&env);
+    accepted(0o644);
+    if geteuid().is_root() {
+        chown(&env, Some(Uid::from_raw(NOBODY - 1)), None).unwrap();
+        refused(0o644, &format!("run: chown {NOBODY} .env"));
+        chown(&env, Some(Uid::ROOT), None).unwrap();
+        accepted(0o644);
+    }
+    fs::remove_file(&env).unwrap();
+    let config = place.path().join("palisade.toml");
+    let text =
+        "[mail]\nfrom = \"a@example.com\"\nsmtp_url = \"smtps://u:hunter2@mail.example.com\"";
+    fs::write(&config, text).unwrap();
+    own(&config);
+    set_mode(&config, 0o644);
+    let output = place.run(&["config", "check"]);
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(said.contains("warning: mail.smtp_url") && said.contains("chmod 600"), "{said}");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //!
 //! - A secret file is read only if no other user can read or change it. The one exception is a file of root, or of the
 //!   service manager, that a group of this process may read.
-//! - A data directory that other users can change is refused.
+//! - A data directory or a file of settings that other users can change is refused.
 //! - A byte order mark is not part of a text, and UTF-16 is named as the reason why a file can't be read.
 
 use std::fmt;
@@ -114,6 +114,41 @@ impl Process {
             return Err(Exposure::GroupWrites(directory.gid));
         }
         self.owner(directory)
+    }
+
+    /// Checks the permissions of a file of settings: others may read it.
+    ///
+    /// SECURITY: who can change the settings can change what the process does (test:
+    /// a_settings_file_is_never_writable_by_others).
+    ///
+    /// # Errors
+    /// Returns how the file is exposed.
+    pub fn settings_file(&self, file: Permissions) -> Result<(), Exposure> {
+        if file.mode & OTHERS_WRITE != 0 {
+            return Err(Exposure::Others);
+        }
+        if file.mode & GROUP_WRITES != 0 {
+            return Err(Exposure::GroupWrites(file.gid));
+        }
+        self.owner(file)
+    }
+
+    /// Checks that no other user can change an open file of settings. `path` is where it was found.
+    ///
+    /// # Errors
+    /// Returns how the file is exposed and what to do, or the reason why the permissions can't be read.
+    pub fn require_unchangeable(&self, path: &Path, file: &File) -> io::Result<()> {
+        let found = Permissions::from(&file.metadata()?);
+        self.settings_file(found).map_err(|exposure| {
+            let path = path.display();
+            let fix = match exposure {
+                Exposure::Owner(_) => {
+                    format!("run: chown {} {path} && chmod go-w {path}", self.uid)
+                }
+                _ => format!("run: chmod go-w {path}"),
+            };
+            exposure.refusal(found, &fix)
+        })
     }
 
     /// Checks that an open secret file is private. `path` is where it was found.
@@ -365,6 +400,26 @@ mod tests {
         for mode in [0o777, 0o1777, 0o2777, 0o757, 0o702] {
             assert_eq!(judged(&me(), mode, ME, MY_GROUP), Err(Exposure::Others));
             assert_eq!(judged(&me(), mode, 0, SHARED), Err(Exposure::Others));
+        }
+    }
+
+    #[test]
+    fn a_settings_file_is_never_writable_by_others() {
+        let judged = |who: &Process, mode, uid, gid| who.settings_file(file(mode, uid, gid));
+        for mode in [0o400, 0o600, 0o640, 0o644, 0o444, 0o755] {
+            assert_eq!(judged(&me(), mode, ME, MY_GROUP), Ok(()));
+            assert_eq!(judged(&me(), mode, 0, 0), Ok(()));
+            assert_eq!(judged(&root(), mode, ME, MY_GROUP), Ok(()));
+            assert_eq!(judged(&me(), mode, 1001, SHARED), Err(Exposure::Owner(1001)));
+        }
+        for mode in [0o660, 0o664, 0o620] {
+            assert_eq!(judged(&me(), mode, ME, MY_GROUP), Err(Exposure::GroupWrites(MY_GROUP)));
+            assert_eq!(judged(&me(), mode, 0, SHARED), Err(Exposure::GroupWrites(SHARED)));
+            assert_eq!(judged(&root(), mode, 0, 0), Err(Exposure::GroupWrites(0)));
+        }
+        for mode in [0o646, 0o666, 0o602] {
+            assert_eq!(judged(&me(), mode, ME, MY_GROUP), Err(Exposure::Others));
+            assert_eq!(judged(&me(), mode, 0, 0), Err(Exposure::Others));
         }
     }
 

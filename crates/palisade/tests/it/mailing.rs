@@ -249,23 +249,41 @@ async fn given_up(on: On) {
     app.stop().await;
 }
 
-/// A refusal of the recipient or of the email is final. Every other one is retried, and says what to correct.
+/// A refusal is final if its codes concern the recipient or the content. Every other one is retried, and says what to
+/// correct, also if the mail server holds it back until the recipient or the content.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_follows_a_refusal_depends_on_the_refused_command() {
     let (app, server) = local("").await;
     for (command, refusal, given_up, says) in [
         ("RCPT", "550 no such user", true, "refuses the recipient (550)"),
         ("RCPT", "553-5.1.3 bad\r\n553 5.1.3 address", true, "refuses the recipient (553 5.1.3)"),
-        ("RCPT", "554 5.7.1 rejected", true, "refuses the recipient (554 5.7.1)"),
+        ("RCPT", "550 5.2.1 disabled", true, "refuses the recipient (550 5.2.1)"),
+        ("RCPT", "556 5.1.10 null MX", true, "refuses the recipient (556 5.1.10)"),
+        ("RCPT", "556 no mail here", true, "refuses the recipient (556)"),
+        ("RCPT", "554 5.7.1 <x>: Relay access denied", false, "(554 5.7.1); this may be due"),
+        ("RCPT", "553 5.7.1 <x>: Sender address rejected", false, "check mail.from"),
+        (
+            "RCPT",
+            "550 5.7.60 can't send as this sender",
+            false,
+            "refuses the recipient (550 5.7.60);",
+        ),
+        ("RCPT", "550 5.1.8 sender domain", false, "refuses the sender (550 5.1.8)"),
+        ("RCPT", "554 no", false, "refuses the recipient (554); this may be due"),
         ("RCPT", "450 4.2.0 greylisted", false, "try again later, in its response to RCPT TO"),
         ("RCPT", "452 4.2.2 full", false, "try again later"),
         ("RCPT", "552 5.2.2 full", false, "no space left (552 5.2.2)"),
         ("RCPT", "504 5.5.2 <x>: Helo command rejected", false, "set mail.helo_name"),
         ("RCPT", "530 5.7.0 sign in first", false, "the password and the scheme"),
         ("RCPT", "421 4.3.2 going down", false, "try again later"),
-        ("DATA", "554 5.7.1 no", true, "refuses the email (554 5.7.1)"),
+        ("DATA", "550 5.1.1 unknown", true, "refuses the email (550 5.1.1)"),
+        ("DATA", "554 5.7.1 no", false, "refuses the email (554 5.7.1); this may be due"),
         ("DATA", "451 4.3.0 later", false, "in its response to DATA (451 4.3.0)"),
-        (".", "554 5.7.1 spam", true, "refuses the email (554 5.7.1)"),
+        (".", "554 5.6.0 malformed", true, "refuses the email (554 5.6.0)"),
+        (".", "550 5.2.3 too large", true, "refuses the email (550 5.2.3)"),
+        (".", "554 5.7.1 sender", false, "refuses the email (554 5.7.1); this may be due"),
+        (".", "554 Message rejected", false, "refuses the email (554); this may be due"),
+        (".", "550 prohibited", false, "refuses the email (550); this may be due"),
         (".", "552 5.3.4 too large", true, "refuses the email (552 5.3.4)"),
         (".", "452 4.3.1 disk", false, "try again later"),
         (".", "", false, "closed the connection instead of responding to the content"),

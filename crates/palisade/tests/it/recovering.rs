@@ -360,6 +360,36 @@ async fn an_exposed_development_server_shows_its_mailbox_to_its_own_machine_alon
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_proxy_shows_the_mailbox_to_other_machines() {
+    for exposed in ["true", "false"] {
+        let trusted = ("server.trusted_proxies", "127.0.0.0/8,192.168.0.0/16,203.0.113.0/24");
+        let settings = [("server.expose_development", exposed), trusted];
+        let app = TestApp::with(On::Sqlite, plan(&settings)).await;
+        let client = app.anyone().from("127.0.0.1");
+        let call = || Call::new(axum::http::Method::GET, "/mailbox");
+        assert_eq!(client.send(call()).await.status, StatusCode::OK);
+        for (name, value) in [
+            ("x-forwarded-for", "198.51.100.7"),
+            ("x-forwarded-for", "127.0.0.1"),
+            // Every hop is trusted, and the first is what the client wrote.
+            ("x-forwarded-for", "127.0.0.1, 192.168.0.9"),
+            ("forwarded", "for=127.0.0.1"),
+            ("forwarded", "for=_hidden"),
+            ("x-forwarded-host", "app.example.com"),
+            ("x-forwarded-proto", "http"),
+            ("x-real-ip", "127.0.0.1"),
+            ("via", "1.1 proxy"),
+        ] {
+            for ip in ["127.0.0.1", "203.0.113.4"] {
+                let status = app.anyone().from(ip).send(call().header(name, value)).await.status;
+                assert_eq!(status, StatusCode::NOT_FOUND, "{ip}, {name}: {value}, {exposed}");
+            }
+        }
+        app.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_owner_hears_of_a_lock_once() {
     let app = TestApp::with(On::Sqlite, plan(&[])).await;
     app.user("ann@example.com").await;

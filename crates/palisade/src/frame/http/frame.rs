@@ -18,7 +18,7 @@ use tower::{Service, ServiceExt as _};
 
 use super::answer::finish;
 use super::client::{Scheme, TrustedProxies, client_ip, scheme};
-use super::serve::{Carrier, Connection, Refuse, Refused};
+use super::serve::{Carrier, Connection, Refuse, Refused, Stopping};
 use super::standing::Standing;
 use super::{Arrival, REQUEST_ID};
 use crate::app::App;
@@ -45,6 +45,12 @@ const NOWHERE: Connection = {
     Connection { peer: unspecified, local: unspecified, tls: false, proxy: None }
 };
 
+/// The connection assumed for the server's own health check.
+const ITSELF: Connection = {
+    let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+    Connection { peer: loopback, local: loopback, tls: false, proxy: None }
+};
+
 /// The service that a listener serves.
 #[derive(Clone)]
 pub struct Frame(Arc<Inner>);
@@ -69,6 +75,15 @@ impl Frame {
     /// Puts the frame around routes for the operator's own network, which have no public URL.
     pub fn internal(app: App, router: Router) -> Self {
         Self::with(app, router, false)
+    }
+
+    /// Returns whether the service responds to `GET /livez` with a success. The request needs no connection, so that
+    /// clients that hold all connections of the listener don't make it fail.
+    pub async fn is_alive(&self) -> bool {
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = Uri::from_static(LIVEZ);
+        request.extensions_mut().insert(Carrier::new(ITSELF, Stopping::default()));
+        Arc::clone(&self.0).answer(request).await.status().is_success()
     }
 
     fn with(app: App, router: Router, https_only: bool) -> Self {

@@ -72,6 +72,7 @@ impl Reader<'_> {
         self.effective.push(Effective {
             key,
             value: value.show(),
+            in_named_file: given.as_ref().is_some_and(|given| given.in_named_file),
             origin: given.map_or(Origin::Default, |given| given.origin),
             secret: entry.secret,
         });
@@ -128,7 +129,7 @@ impl Reader<'_> {
         match parse(entry, &text) {
             Ok(value) => Some(value),
             Err(wrong) => {
-                let given = Given { text, origin: Origin::Default };
+                let given = Given { text, origin: Origin::Default, in_named_file: false };
                 self.refuse_value(entry, key, &given, &wrong);
                 None
             }

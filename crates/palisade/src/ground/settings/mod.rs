@@ -154,6 +154,8 @@ pub struct Effective {
     pub origin: Origin,
     /// Whether the value, or a part of it, is secret.
     pub secret: bool,
+    /// Whether the value is the content of a file that a variable with the suffix `_FILE` names.
+    pub in_named_file: bool,
 }
 
 /// Where a value was set.

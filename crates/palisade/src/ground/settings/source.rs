@@ -35,6 +35,8 @@ pub fn is_variable(name: &str) -> bool {
 pub(super) struct Given {
     pub(super) text: String,
     pub(super) origin: Origin,
+    /// Whether `text` is the content of a file that the origin names.
+    pub(super) in_named_file: bool,
 }
 
 /// All existing keys, including those of limit rules, each with its entry.
@@ -124,7 +126,7 @@ struct Gathering<'a> {
 impl Gathering<'_> {
     /// Accepts a value, unless it is not allowed in its source.
     fn accept(&mut self, key: &str, text: String, origin: Origin) {
-        let given = Given { text, origin };
+        let given = Given { text, origin, in_named_file: false };
         match refused_place(key, &given) {
             Some((wrong, mend)) => self.problem(key, given.origin, wrong, mend),
             None => {
@@ -228,7 +230,11 @@ impl Gathering<'_> {
             Ok(text) => {
                 let text = text.strip_prefix('\u{feff}').unwrap_or(&text).trim_end();
                 if !text.is_empty() {
-                    return self.variable(key, found, text);
+                    self.variable(key, found, text);
+                    if let Some(given) = self.given.get_mut(key) {
+                        given.in_named_file = true;
+                    }
+                    return;
                 }
                 (format!("the file {} is empty", quoted(path)), "Write the value into it")
             }

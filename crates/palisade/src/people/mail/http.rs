@@ -7,8 +7,9 @@ use axum::http::header::HOST;
 use super::Post;
 use crate::access::ANYONE;
 use crate::app::App;
-use crate::arrival::Arrival;
 use crate::error::{Error, Result};
+use crate::http::client::is_forwarded;
+use crate::http::serve::Carrier;
 use crate::http::{Html, Routes};
 use crate::pages::Page;
 
@@ -22,13 +23,18 @@ const PAGE: Page =
 
 async fn mailbox(
     State(app): State<App>,
-    Extension(arrival): Extension<Arrival>,
+    Extension(carrier): Extension<Carrier>,
     headers: HeaderMap,
 ) -> Result<Html> {
     let shown = app.state::<Post>().mailbox().ok_or_else(Error::not_found)?;
-    // SECURITY: the links in the emails give access to every account, so other machines never get them (test:
+    // SECURITY: the links in the emails give access to every account, so other machines never get them. The connection
+    // counts, not what a proxy reports of the client (tests: no_proxy_shows_the_mailbox_to_other_machines,
     // an_exposed_development_server_shows_its_mailbox_to_its_own_machine_alone).
-    if app.settings.server.expose_development && !arrival.client.ip.is_loopback() {
+    let connection = carrier.connection();
+    if is_forwarded(&connection, &headers) {
+        return Err(Error::not_found());
+    }
+    if app.settings.server.expose_development && !connection.peer.ip().is_loopback() {
         return Err(Error::not_found());
     }
     // SECURITY: a page under a foreign name that resolves to this machine (DNS rebinding) must not read the mailbox

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use palisade_crypto::seal::SealingKey;
 use palisade_db::{Timestamp, args};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::smtp::{Connection, Failure, Next};
@@ -15,6 +16,9 @@ use crate::users;
 
 /// How long a process has to send an email that it has taken. After that, any process may take the email again.
 const LEASE: Duration = Duration::from_secs(5 * 60);
+/// How long an attempt may take. Recording its outcome must end before the lease does.
+const ATTEMPT: Duration = Duration::from_secs(4 * 60);
+const _: () = assert!(ATTEMPT.as_secs() + 60 <= LEASE.as_secs());
 /// The number of emails that a process sends concurrently.
 const AT_ONCE: usize = 4;
 /// The delays between attempts. The last one repeats.
@@ -69,7 +73,7 @@ pub(super) async fn send_due(app: &App) -> Result<()> {
 async fn send_one_by_one(app: &App) -> Result<()> {
     let mut kept = None;
     while let Some(taken) = take(app).await? {
-        match send(app, &taken, &mut kept).await {
+        match within(ATTEMPT, send(app, &taken, &mut kept)).await {
             Ok(()) => sent(app, &taken).await?,
             Err(failure) => failed(app, &taken, failure).await?,
         }
@@ -111,6 +115,18 @@ async fn take(app: &App) -> Result<Option<Taken>> {
         tries,
         created_at,
     }))
+}
+
+/// Ends an attempt that takes longer than `limit`.
+///
+/// SECURITY: the time limits of the steps add up to more than the lease, and a mail server that uses them must not get
+/// the email from two processes (test: an_attempt_ends_before_its_lease).
+async fn within(
+    limit: Duration,
+    attempt: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let late = |_| Err(Failure::retry("the mail server took too long for all steps together"));
+    timeout(limit, attempt).await.unwrap_or_else(late)
 }
 
 /// Sends an email.
@@ -178,4 +194,23 @@ pub(super) async fn prune(app: &App) -> Result<()> {
          (select id from outbox where next_try_at is null and created_at < $1 limit $2)";
     app.upkeep("old sent or failed emails are deleted").in_batches(sql, args![before]).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_attempt_ends_before_its_lease() {
+        let limit = Duration::from_millis(20);
+        let late = timeout(Duration::from_secs(20), within(limit, pending())).await;
+        let failure = late.expect("the attempt ended").unwrap_err();
+        assert_eq!(failure.next, Next::Retry);
+        assert!(failure.problem.contains("too long"), "{failure:?}");
+        within(limit, ready(Ok(()))).await.unwrap();
+        let failure = within(limit, ready(Err(Failure::give_up("no")))).await.unwrap_err();
+        assert_eq!(failure.next, Next::GiveUp);
+    }
 }

@@ -13,7 +13,7 @@
 //! - A client that a proxy names by the PROXY protocol counts like the peer of a connection: its forwarded headers are
 //!   used only if it is a trusted proxy too. If a header of that protocol names no client, no forwarded header names one.
 //! - A scheme counts as `https` only if every proxy that states a scheme states `https`.
-//! - `X-Real-IP`, `True-Client-IP`, `CF-Connecting-IP` and similar headers are never used.
+//! - `X-Real-IP`, `True-Client-IP`, `CF-Connecting-IP` and similar headers never name a client.
 
 mod forwarded;
 #[cfg(test)]
@@ -168,6 +168,16 @@ fn said(headers: &HeaderMap) -> Option<Said> {
         hops.iter().filter_map(|hop| hop.proto.as_deref()).try_for_each(&mut note)?;
     }
     Some(said)
+}
+
+/// Returns whether a proxy, trusted or not, shows that it forwards the request: by the PROXY protocol or by a header.
+#[must_use]
+pub fn is_forwarded(connection: &Connection, headers: &HeaderMap) -> bool {
+    let by_proxy = |name: &HeaderName| {
+        let name = name.as_str();
+        name.starts_with("x-forwarded") || ["forwarded", "via", "x-real-ip"].contains(&name)
+    };
+    connection.proxy.is_some() || headers.keys().any(by_proxy)
 }
 
 /// Returns the IP address under which all of a client's IP addresses are counted: for IPv6, its /64 network.

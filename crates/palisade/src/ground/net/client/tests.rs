@@ -338,3 +338,18 @@ fn the_proxy_states_the_scheme_of_the_client_that_it_names() {
     let connection = Connection { proxy: Some(stranger), ..from(ip("203.0.113.9"), false) };
     assert_eq!(super::scheme(&connection, &headers(&https), &trusted()), Scheme::Http);
 }
+
+#[test]
+fn any_proxy_that_shows_itself_forwards_the_request() {
+    let direct = from(ip("127.0.0.1"), false);
+    let none = HeaderMap::new();
+    assert!(!is_forwarded(&direct, &none));
+    assert!(!is_forwarded(&direct, &headers(&[("host", "localhost"), ("x-request-id", "1")])));
+    for name in ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded", "Via"] {
+        assert!(is_forwarded(&direct, &headers(&[(name, "")])), "{name}");
+    }
+    for names_client in [true, false] {
+        let proxy = Proxy { ip: ip("127.0.0.1"), names_client, client_tls: None };
+        assert!(is_forwarded(&Connection { proxy: Some(proxy), ..direct }, &none));
+    }
+}

@@ -243,7 +243,14 @@ fn refused_server(step: Step, reply: &Reply) -> String {
     format!("the mail server refuses {what} ({reply}){fix}")
 }
 
-/// The mail server refused an email. RFC 3463 counts a full mailbox among the conditions that may pass.
+/// The mail server refused a recipient or an email.
+///
+/// RFC 3463 counts a full mailbox among the conditions that may pass. A mail server may hold back the refusal of a
+/// name, a sign-in or a sender until it knows the recipient or the content, with the codes of a policy (5.7.x) or none.
+/// An email is therefore given up only if the codes show that its recipient or its content is the reason.
+///
+/// SECURITY: otherwise, an operator who mistypes a sender loses the emails of that time (test:
+/// what_follows_a_refusal_depends_on_the_refused_command).
 fn refused_email(step: Step, reply: &Reply) -> (Next, String) {
     let enhanced = reply.enhanced();
     let too_large = matches!(enhanced, "5.3.4" | "5.2.3");
@@ -253,12 +260,27 @@ fn refused_email(step: Step, reply: &Reply) -> (Next, String) {
             format!("the mail server or the mailbox has no space left ({reply})"),
         );
     }
-    // A mail server may hold back the refusal of a name, a sign-in or a sender until it knows the recipient.
     let about_us = matches!(reply.status, 500 | 502 | 503 | 504 | 530 | 534 | 535 | 538)
         || matches!(enhanced, "5.1.7" | "5.1.8");
     if about_us {
         return (Next::Mend, refused_server(step, reply));
     }
     let what = if step == Step::Recipient { "the recipient" } else { "the email" };
-    (Next::GiveUp, format!("the mail server refuses {what} ({reply})"))
+    let refused = format!("the mail server refuses {what} ({reply})");
+    if is_final(step, reply) {
+        return (Next::GiveUp, refused);
+    }
+    let hint = "this may be due to the sender or to a policy; check mail.from, the user and the password in \
+                mail.smtp_url, and which senders and recipients the mail server permits";
+    (Next::Mend, format!("{refused}; {hint}"))
+}
+
+/// Returns whether the codes of a refusal concern the recipient or the content: the mailbox or its domain (5.1.x,
+/// 5.2.x), the size (5.3.4) or the format (5.6.x).
+fn is_final(step: Step, reply: &Reply) -> bool {
+    match reply.enhanced() {
+        "" => step == Step::Recipient && matches!(reply.status, 550 | 551 | 553 | 556),
+        "5.1.1" | "5.1.2" | "5.1.3" | "5.1.4" | "5.1.6" | "5.1.10" | "5.3.4" => true,
+        enhanced => enhanced.starts_with("5.2.") || enhanced.starts_with("5.6."),
+    }
 }
