@@ -705,7 +705,11 @@ fn an_env_file_that_others_can_change_or_whose_secrets_they_can_read_is_refused(
         chown(&env, Some(Uid::ROOT), None).unwrap();
         accepted(0o644);
     }
-    fs::remove_file(&env).unwrap();
+}
+
+#[test]
+fn a_settings_file_with_a_secret_that_others_can_read_is_warned_of() {
+    let place = Place::new();
     let config = place.path().join("palisade.toml");
     let text =
         "[mail]\nfrom = \"a@example.com\"\nsmtp_url = \"smtps://u:hunter2@mail.example.com\"";
