@@ -77,6 +77,19 @@ mod tests {
     }
 
     #[test]
+    fn the_digest_of_content_is_that_of_fips_180() {
+        // The example "abc" of FIPS 180-4, and the empty message.
+        assert_eq!(
+            content_digest(b"abc"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        assert_eq!(
+            content_digest(b""),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
+    }
+
+    #[test]
     fn the_tag_of_a_head_binds_count_value_and_key() {
         let head = head_mac(&KEY, 3, &[1; 32]);
         assert_ne!(head, head_mac(&KEY, 4, &[1; 32]));

@@ -284,6 +284,35 @@ fn no_token_is_made_that_every_verifier_would_refuse() {
 }
 
 #[test]
+fn times_and_generations_start_at_zero() {
+    let at_zero = AccessClaims { iat: 0, exp: 1, auth_time: 0, generation: 0, ..claims() };
+    let longest = AccessClaims { exp: 3660, ..at_zero.clone() };
+    for algorithm in ALL {
+        for claims in [&at_zero, &longest] {
+            let token = signed(&key(algorithm), claims);
+            assert_eq!(verifier_of_all().verify(&token, 0).as_ref(), Ok(claims));
+        }
+        let below = AccessClaims { generation: -1, ..claims() };
+        let refused = key(algorithm).sign(&below, &SeededRandom::new(1));
+        assert_eq!(refused, Err(TokenKeyError::BadClaims));
+    }
+}
+
+#[test]
+fn a_refusal_names_what_is_wrong_with_the_token() {
+    let texts = [
+        (TokenError::Malformed, "not an access token"),
+        (TokenError::UnknownKey, "the access token names no known key"),
+        (TokenError::BadSignature, "the access token is not signed by its key"),
+        (TokenError::BadClaim("aud"), "the access token has a bad aud"),
+        (TokenError::Expired, "the access token has expired"),
+    ];
+    for (error, text) in texts {
+        assert_eq!(error.to_string(), text);
+    }
+}
+
+#[test]
 fn claims_about_the_user_are_read_back_and_what_is_too_long_is_known_before() {
     for algorithm in ALL {
         let key = key(algorithm);
