@@ -219,3 +219,20 @@ fn chain(statement: &Map) -> Result<Vec<&[u8]>, WebauthnError> {
     let bytes = |item| Value::as_bytes(item).map(Vec::as_slice);
     items.iter().map(bytes).collect::<Option<_>>().ok_or(WebauthnError::BadAttestation)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_is_limited() {
+        let refusal = |length: usize| {
+            let bytes = &vec![0; length];
+            AttestationObject::parse(bytes).err()
+        };
+        let of_content = refusal(LONGEST_ATTESTATION_OBJECT);
+        assert!(of_content.is_some() && of_content != Some(WebauthnError::TooLarge));
+        assert_eq!(refusal(LONGEST_ATTESTATION_OBJECT + 1), Some(WebauthnError::TooLarge));
+        assert_eq!(refusal(LONGEST_ATTESTATION_OBJECT + 100), Some(WebauthnError::TooLarge));
+    }
+}

@@ -123,3 +123,20 @@ impl<'a> AttestedCredential<'a> {
 fn take<const N: usize>(bytes: &[u8]) -> Result<(&[u8; N], &[u8]), WebauthnError> {
     bytes.split_first_chunk().ok_or(WebauthnError::TruncatedAuthenticatorData)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_is_limited() {
+        let refusal = |length: usize| {
+            let bytes = &vec![0; length];
+            AuthenticatorData::parse(bytes).err()
+        };
+        let of_content = refusal(LONGEST_AUTHENTICATOR_DATA);
+        assert!(of_content.is_some() && of_content != Some(WebauthnError::TooLarge));
+        assert_eq!(refusal(LONGEST_AUTHENTICATOR_DATA + 1), Some(WebauthnError::TooLarge));
+        assert_eq!(refusal(LONGEST_AUTHENTICATOR_DATA + 100), Some(WebauthnError::TooLarge));
+    }
+}

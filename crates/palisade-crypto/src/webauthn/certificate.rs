@@ -236,3 +236,91 @@ fn law(name: &str, key: Key) -> Option<&'static dyn VerificationAlgorithm> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    struct Sample {
+        key: &'static str,
+        digest: &'static str,
+        root: Vec<u8>,
+        leaf: Vec<u8>,
+        signature: Vec<u8>,
+    }
+
+    fn samples() -> Vec<Sample> {
+        let text = include_str!("../../tests/vectors/certificates.txt");
+        let decode = |text: &str| STANDARD.decode(text).unwrap();
+        text.lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| {
+                let fields: Vec<_> = line.split(' ').collect();
+                let [key, digest, root, leaf, signature] = fields[..] else { panic!("{line}") };
+                let [root, leaf, signature] = [root, leaf, signature].map(decode);
+                Sample { key, digest, root, leaf, signature }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn certificates_of_every_type_of_key_and_digest_lead_to_their_root_and_to_no_other() {
+        let samples = samples();
+        assert_eq!(samples.len(), 13);
+        for (at, sample) in samples.iter().enumerate() {
+            let name = format!("{} {}", sample.key, sample.digest);
+            let verdict = |root: &[u8], leaf: &[u8]| check_chain(&[leaf], &[root.to_vec()], NOW);
+            assert_eq!(verdict(&sample.root, &sample.leaf), Ok(()), "{name}");
+            let other = &samples[(at + 1) % samples.len()];
+            let refused = Err(WebauthnError::UntrustedAttestation);
+            assert_eq!(verdict(&other.root, &sample.leaf), refused, "{name}");
+            let mut bent = sample.leaf.clone();
+            *bent.last_mut().unwrap() ^= 1;
+            assert!(verdict(&sample.root, &bent).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_verifies_what_its_key_signed() {
+        let algorithms = [
+            (Algorithm::Es256, "P-256"),
+            (Algorithm::Es384, "P-384"),
+            (Algorithm::Es512, "P-521"),
+            (Algorithm::Rs256, "RSA"),
+            (Algorithm::EdDsa, "Ed25519"),
+        ];
+        for sample in samples() {
+            let leaf = Certificate::parse(&sample.leaf).unwrap();
+            for (algorithm, key) in algorithms {
+                let verdict = leaf.verify(algorithm, b"attested", &sample.signature);
+                assert_eq!(verdict.is_ok(), key == sample.key, "{algorithm:?} {}", sample.key);
+                assert!(leaf.verify(algorithm, b"Attested", &sample.signature).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_certificate_has_a_limited_length_and_one_algorithm() {
+        let sample = samples().remove(0);
+        assert!(Certificate::parse(&sample.leaf).is_ok());
+        let longest = [&sample.leaf[..], &vec![0; 16 * 1024 - sample.leaf.len()]].concat();
+        let refusal = |der: &[u8]| Certificate::parse(der).err();
+        assert_eq!(refusal(&longest), Some(WebauthnError::BadAttestationCertificate));
+        assert_eq!(refusal(&[&longest[..], &[0]].concat()), Some(WebauthnError::TooLarge));
+        // The last one is beside the signature, the first one is signed.
+        let law = [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+        let at = sample.leaf.windows(law.len()).rposition(|window| window == law).unwrap();
+        let mut other = sample.leaf.clone();
+        other[at + law.len() - 1] = 0x03;
+        assert_eq!(refusal(&other), Some(WebauthnError::BadAttestationCertificate));
+        // The signature, a bit string, begins with the number of its unused bits.
+        let mut unused = sample.leaf.clone();
+        unused[at + law.len() + 2] = 1;
+        assert_eq!(refusal(&unused), Some(WebauthnError::BadAttestationCertificate));
+    }
+}

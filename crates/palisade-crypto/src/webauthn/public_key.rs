@@ -152,10 +152,9 @@ impl PublicKey {
     /// Ed25519 key of Firefox 115 to 118 in exactly its form. It is stored well formed.
     pub(super) fn registered(bytes: &[u8]) -> Result<Self, WebauthnError> {
         match bytes.strip_prefix(&MALFORMED_ED25519) {
-            Some(point) if point.len() == ED25519_POINT => {
-                Self::from_bytes(&[&ED25519_BEFORE, point].concat())
-            }
-            _ => Self::from_bytes(bytes),
+            // A point of another length doesn't fit what comes before it.
+            Some(point) => Self::from_bytes(&[&ED25519_BEFORE, point].concat()),
+            None => Self::from_bytes(bytes),
         }
     }
 

@@ -210,6 +210,9 @@ fn debug_output_holds_no_key() {
         let key = key(algorithm);
         let shown = format!("{key:?} {:?} {:?}", key.verification(), verifier(&[&key]));
         let private = key.private();
+        let named = format!("({}, {})", algorithm.as_str(), key.kid());
+        let verifier = format!("Verifier(1 keys, {ISSUER}, {AUDIENCE})");
+        assert_eq!(shown, format!("TokenKey{named} VerificationKey{named} {verifier}"));
         assert!(!shown.contains(&encode(private.expose())));
         assert!(!shown.contains(&format!("{:?}", private.expose())));
     }
@@ -310,6 +313,30 @@ fn a_refusal_names_what_is_wrong_with_the_token() {
     for (error, text) in texts {
         assert_eq!(error.to_string(), text);
     }
+    let texts = [
+        (TokenKeyError::BadKey, "the key is not a private key for the algorithm"),
+        (TokenKeyError::BadClaims, "no access token can be built from these claims"),
+        (TokenKeyError::NotSigned, "the access token could not be signed"),
+    ];
+    for (error, text) in texts {
+        assert_eq!(error.to_string(), text);
+    }
+}
+
+#[test]
+fn the_longest_token_that_is_signed_is_accepted() {
+    let mut longest = 0;
+    for algorithm in ALL {
+        let key = key(algorithm);
+        let tokens = (1..4096).map_while(|length| {
+            let claims = AccessClaims { name: Some("x".repeat(length)), ..claims() };
+            key.sign(&claims, &SeededRandom::new(1)).ok()
+        });
+        let token = tokens.last().unwrap();
+        longest = longest.max(token.len());
+        assert!(verifier_of_all().verify(&token, NOW).is_ok(), "{algorithm:?}");
+    }
+    assert_eq!(longest, LONGEST_TOKEN);
 }
 
 #[test]

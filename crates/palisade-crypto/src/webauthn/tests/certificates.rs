@@ -218,6 +218,7 @@ fn a_chain_with_a_link_missing_or_too_long_is_refused() {
     assert_eq!(verdict(&[der.clone(), root.clone()]), Err(WebauthnError::UntrustedAttestation));
     assert_eq!(verdict(&[middle, der.clone()]), Err(WebauthnError::BadAttestation));
     assert_eq!(verdict(&[]), Err(WebauthnError::BadAttestation));
+    assert_eq!(verdict(&vec![der.clone(); 6]), Err(WebauthnError::UntrustedAttestation));
     assert_eq!(verdict(&vec![der.clone(); 7]), Err(WebauthnError::TooLarge));
     assert_eq!(verdict(&[vec![0x30; 20_000]]), Err(WebauthnError::TooLarge));
     let longer = [der.as_slice(), &[0]].concat();

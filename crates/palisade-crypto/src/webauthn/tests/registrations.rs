@@ -124,7 +124,12 @@ fn client_data_that_is_not_one_object_with_single_members_is_refused() {
         assert_eq!(with_client_data(text.as_bytes()), WebauthnError::BadClientData, "{text}");
     }
     assert_eq!(with_client_data(b"\xff{}"), WebauthnError::BadClientData);
-    let long = good.replacen('{', &format!("{{\"pad\":\"{}\",", "x".repeat(4096)), 1);
+    let padded = |length: usize| {
+        let rest = length - good.len() - "\"pad\":\"\",".len();
+        good.replacen('{', &format!("{{\"pad\":\"{}\",", "x".repeat(rest)), 1)
+    };
+    assert_eq!(client_challenge(padded(4096).as_bytes()), Ok(CHALLENGE.to_vec()));
+    let long = padded(4097);
     assert_eq!(with_client_data(long.as_bytes()), WebauthnError::TooLarge);
     assert_eq!(client_challenge(long.as_bytes()), Err(WebauthnError::TooLarge));
 }
@@ -294,8 +299,10 @@ fn cbor_is_bounded_in_depth_and_keys_and_has_the_right_shape() {
     assert!(register(&registration(&es256(), &object(nested(6)))).is_ok());
     assert_eq!(with_object(&object(nested(7))), WebauthnError::TooDeep);
     assert_eq!(with_object(&vec![0x81; 40_000]), WebauthnError::TooDeep);
-    let keys = (0..65).map(|key: i64| (key.into(), 0.into())).collect();
-    assert_eq!(with_object(&object(Cbor::Map(keys))), WebauthnError::TooLarge);
+    let keys = |count| Cbor::Map((0..count).map(|key: i64| (key.into(), 0.into())).collect());
+    assert!(register(&registration(&es256(), &object(keys(64)))).is_ok());
+    assert_eq!(with_object(&object(keys(65))), WebauthnError::TooLarge);
+    assert_eq!(with_object(&object(Cbor::Array(vec![keys(65)]))), WebauthnError::TooLarge);
     let tag = Cbor::Tag(24, Box::new(Cbor::Null));
     assert_eq!(with_object(&object(tag)), WebauthnError::BadCbor);
     let odd = Cbor::Map(vec![(Cbor::Null, 0.into())]);
@@ -419,4 +426,17 @@ fn where_attestation_is_required_a_registration_without_it_is_refused() {
         register_for(&expected, &good_registration(&es256())).unwrap_err(),
         WebauthnError::AttestationRequired
     );
+}
+
+#[test]
+fn a_refusal_says_what_is_wrong_with_the_response() {
+    assert_eq!(WebauthnError::WrongOrigin.to_string(), "the origin isn't allowed");
+    assert_eq!(WebauthnError::BadCbor.to_string(), "the CBOR is malformed");
+}
+
+#[test]
+fn the_limits_are_those_of_the_documentation() {
+    assert_eq!(LONGEST_CLIENT_DATA, 4_096);
+    assert_eq!(LONGEST_ATTESTATION_OBJECT, 65_536);
+    assert_eq!(LONGEST_AUTHENTICATOR_DATA, 32_768);
 }
