@@ -59,6 +59,13 @@ mod tests {
     }
 
     #[test]
+    fn a_keyed_digest_is_that_of_rfc_4231() {
+        let digest = keyed_digest(&SecretBytes::from(vec![0x0b; 20]), b"Hi There");
+        let expected = [0xb0, 0x34, 0x4c, 0x61, 0xd8, 0xdb, 0x38, 0x53];
+        assert_eq!(digest[..8], expected);
+    }
+
+    #[test]
     fn derived_keys_depend_on_secret_label_and_purpose() {
         let all = [
             hkdf_sha256(b"secret", "label", "purpose"),

@@ -63,6 +63,13 @@ mod tests {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
     #[test]
+    fn a_fingerprint_is_the_hash_of_all_bytes() {
+        // Of no bytes, as in the test vectors of BLAKE3.
+        assert_eq!(fingerprint(b"")[..4], [0xaf, 0x13, 0x49, 0xb9]);
+        assert_ne!(fingerprint(b"a"), fingerprint(b"b"));
+    }
+
+    #[test]
     fn a_token_has_its_prefix_43_characters_and_one_digest() {
         let random = SeededRandom::new(1);
         let token = generate(PREFIX, &random);

@@ -163,6 +163,12 @@ mod tests {
         for bytes in [[0; 32], [255; 32], [b'A'; 32], pattern, counting, down, spelled] {
             assert_eq!(RootKey::parse(&text_of(bytes)).unwrap_err(), RootKeyError::NotRandom);
         }
+        // Of 256 values, 32 random bytes have about 30.
+        let with = |different: usize| std::array::from_fn(|at| (at % different * 7) as u8);
+        assert!(RootKey::parse(&text_of(with(FEWEST_DIFFERENT_BYTES))).is_ok());
+        let fewer = RootKey::parse(&text_of(with(FEWEST_DIFFERENT_BYTES - 1)));
+        assert_eq!(fewer.unwrap_err(), RootKeyError::NotRandom);
+        assert!(RootKeyError::NotRandom.to_string().contains("was made up"));
     }
 
     #[test]

@@ -143,6 +143,23 @@ fn a_hash_is_at_its_own_cost_and_at_no_other() {
         }
     }
     assert!(!is_at_cost("", &CHEAP) && !is_at_cost("password", &CHEAP));
+    // Hashes from elsewhere may have a salt or an output of another length.
+    for (salt, output) in [(16, 24), (8, 32), (8, 24)] {
+        let encoded = argon2id::encode([32, 1, 1], &vec![1; salt], &vec![2; output]);
+        assert!(!is_at_cost(&encoded, &CHEAP), "{salt} {output}");
+    }
+}
+
+#[test]
+fn a_refusal_says_what_is_wrong() {
+    let texts = [
+        (PasswordError::Malformed, "the stored password hash has an unknown form"),
+        (PasswordError::Cost(CostError::Passes), "the number of Argon2 passes must be 1 to 16"),
+    ];
+    for (error, text) in texts {
+        assert_eq!(error.to_string(), text);
+    }
+    assert_eq!(format!("{:?}", Memory::new()), "Memory { bytes: 0 }");
 }
 
 /// The work of both algorithms depends on the encoded cost and the lengths, never on the values.
@@ -188,6 +205,8 @@ fn costs_out_of_bounds_are_refused() {
     ] {
         assert_eq!(cost.validate(), Ok(()));
     }
+    assert_eq!(Cost::STANDARD, argon2id(65_536, 3, 4));
+    assert_eq!(Cost::LIGHT, argon2id(19_456, 2, 1));
     for (cost, error) in [
         (argon2id(7, 1, 1), CostError::Memory),
         (argon2id(31, 1, 4), CostError::Memory),
@@ -217,6 +236,12 @@ fn a_stored_hash_that_asks_for_too_much_is_refused_before_any_work() {
             PasswordError::TooCostly
         );
     }
+    for parameters in ["m=1048576,t=1,p=1", "m=64,t=16,p=1", "m=256,t=1,p=16"] {
+        let most = format!("$argon2id$v=19${parameters}${tail}");
+        assert!(Encoded::parse(&most).is_ok(), "{parameters}");
+    }
+    let most = "$2b$15$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
+    assert!(Encoded::parse(most).is_ok());
     let bcrypt = "$2b$16$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
     for encoded in
         [bcrypt.to_owned(), bcrypt.replace("16", "31"), format!("$palisade-bcrypt-v1{bcrypt}")]

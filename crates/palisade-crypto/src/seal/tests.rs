@@ -147,6 +147,12 @@ fn keys_derived_for_different_purposes_or_secrets_differ() {
 }
 
 #[test]
+fn a_refusal_says_what_is_wrong() {
+    assert_eq!(SealError::Malformed.to_string(), "not a sealed value");
+    assert_eq!(KeyRingError::Empty.to_string(), "a key ring needs at least one key");
+}
+
+#[test]
 fn debug_output_holds_no_key() {
     let shown = format!("{:?} {:?}", key(7), KeyRing::new(vec![(1, key(7))]).unwrap());
     assert!(shown.contains("[secret]") && !shown.contains("7"));

@@ -302,5 +302,8 @@ fn the_parts_are_strict_base64url_within_their_bounds() {
         }
         answer["response"][member] = json!("A".repeat(50_000));
         assert_eq!(judge(&answer), Err(WebauthnError::TooLarge), "{member}");
+        let response: AuthenticationResponse = serde_json::from_value(answer).unwrap();
+        let place = format!("/response/{member}");
+        assert_eq!(response.malformed(), Some((place.as_str(), WebauthnError::TooLarge)));
     }
 }

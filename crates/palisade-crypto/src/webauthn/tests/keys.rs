@@ -202,3 +202,12 @@ fn no_other_malformed_key_is_registered() {
 fn rs256_is_offered_last() {
     assert_eq!(Algorithm::OFFERED.last(), Some(&Algorithm::Rs256));
 }
+
+#[test]
+fn keys_are_equal_if_their_bytes_are_and_are_shown_without_them() {
+    let key = |seed: Algorithm| PublicKey::from_bytes(&authenticator(seed).cose_key()).unwrap();
+    let (one, other) = (key(Algorithm::Es256), key(Algorithm::EdDsa));
+    assert_eq!(one, key(Algorithm::Es256));
+    assert_ne!(one, other);
+    assert_eq!(format!("{one:?}"), "PublicKey(Es256)");
+}

@@ -192,6 +192,28 @@ fn ids_that_differ_are_refused_and_so_is_an_id_in_another_spelling() {
     assert_eq!(register(&answer).unwrap_err(), WebauthnError::WrongCredentialType);
 }
 
+/// The first malformed member of a response to a registration.
+fn malformed(answer: &Value) -> Option<(String, WebauthnError)> {
+    let response: RegistrationResponse = serde_json::from_value(answer.clone()).unwrap();
+    response.malformed().map(|(place, why)| (place.to_owned(), why))
+}
+
+#[test]
+fn a_response_states_its_challenge_and_its_malformed_member() {
+    let good = good_registration(&es256());
+    let response: RegistrationResponse = serde_json::from_value(good.clone()).unwrap();
+    assert_eq!(response.challenge(), Ok(CHALLENGE.to_vec()));
+    assert_eq!(malformed(&good), None);
+    for (member, value, why) in [
+        ("type", "password", WebauthnError::WrongCredentialType),
+        ("id", "AAAA", WebauthnError::IdDiffersFromRawId),
+    ] {
+        let mut answer = good.clone();
+        answer[member] = json!(value);
+        assert_eq!(malformed(&answer), Some((format!("/{member}"), why)));
+    }
+}
+
 #[test]
 fn the_parts_are_strict_base64url_within_their_bounds() {
     for member in ["clientDataJSON", "attestationObject"] {
@@ -206,6 +228,8 @@ fn the_parts_are_strict_base64url_within_their_bounds() {
         let mut answer = good_registration(&es256());
         answer["response"][member] = json!("A".repeat(100_000));
         assert_eq!(register(&answer).unwrap_err(), WebauthnError::TooLarge, "{member}");
+        let place = format!("/response/{member}");
+        assert_eq!(malformed(&answer), Some((place, WebauthnError::TooLarge)));
     }
     let mut data = es256().registration_data(RP_ID);
     data.resize(LONGEST_AUTHENTICATOR_DATA + 1, 0);
