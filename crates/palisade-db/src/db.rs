@@ -13,7 +13,7 @@ use crate::doubts::Doubts;
 use crate::postgres::{PgTransaction, Postgres};
 use crate::sqlite::{Member, Sqlite};
 use crate::statement::{Answer, Statement};
-use crate::{Args, DbError, FromRow, Lock, args, lock};
+use crate::{Args, DbError, FromRow, Lock, Spent, args, lock};
 
 /// The options for connecting to a database.
 #[derive(Clone, Debug)]
@@ -55,6 +55,17 @@ pub enum Backend {
     Sqlite,
     /// PostgreSQL.
     Postgres,
+}
+
+/// The connections to a database at one moment. On SQLite, those that read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connections {
+    /// How many are in use.
+    pub in_use: usize,
+    /// How many are open and not in use.
+    pub idle: usize,
+    /// How many there can be.
+    pub max: usize,
 }
 
 /// An open database. Clones are cheap and share the connections. Reads go through [`ReadDb`].
@@ -129,9 +140,12 @@ impl Db {
     /// `Unavailable` if this process holds it, and `Timeout` if another process does.
     pub async fn begin_holding(&self, locks: Vec<Lock>) -> Result<Tx, DbError> {
         let open = match &self.engine {
-            Engine::Sqlite(sqlite) => Box::pin(sqlite.begin()).await.map(Open::Sqlite),
+            Engine::Sqlite(sqlite) => {
+                Spent::waiting(Box::pin(sqlite.begin())).await.map(Open::Sqlite)
+            }
             Engine::Postgres(postgres) => {
-                Box::pin(postgres.begin(&lock::in_order(locks))).await.map(Open::Postgres)
+                let locks = lock::in_order(locks);
+                Spent::waiting(Box::pin(postgres.begin(&locks))).await.map(Open::Postgres)
             }
         };
         // A failure to begin raises no doubt: too many changes may be waiting.
@@ -146,6 +160,14 @@ impl ReadDb {
         match self.engine {
             Engine::Sqlite(_) => Backend::Sqlite,
             Engine::Postgres(_) => Backend::Postgres,
+        }
+    }
+
+    /// Counts the connections. This doesn't access the database.
+    pub fn connections(&self) -> Connections {
+        match &self.engine {
+            Engine::Sqlite(sqlite) => sqlite.connections(),
+            Engine::Postgres(postgres) => postgres.connections(),
         }
     }
 
@@ -180,8 +202,8 @@ impl ReadDb {
     async fn read(&self, sql: &'static str, args: Args) -> Result<Answer, DbError> {
         let statement = Statement::reading(sql, args)?;
         match &self.engine {
-            Engine::Sqlite(sqlite) => Box::pin(sqlite.read(&statement)).await,
-            Engine::Postgres(postgres) => Box::pin(postgres.read(&statement)).await,
+            Engine::Sqlite(sqlite) => Spent::waiting(Box::pin(sqlite.read(&statement))).await,
+            Engine::Postgres(postgres) => Spent::waiting(Box::pin(postgres.read(&statement))).await,
         }
     }
 
@@ -235,7 +257,7 @@ impl ReadDb {
     /// Returns `Unavailable` if the group failed: the rows that were read may not exist; try again.
     pub async fn settled(&self) -> Result<(), DbError> {
         match &self.engine {
-            Engine::Sqlite(sqlite) => Box::pin(sqlite.settled()).await,
+            Engine::Sqlite(sqlite) => Spent::waiting(Box::pin(sqlite.settled())).await,
             Engine::Postgres(_) => Ok(()),
         }
     }
@@ -324,8 +346,8 @@ impl Tx {
             return Err(broken());
         }
         let stored = match self.open {
-            Open::Sqlite(member) => Box::pin(member.commit()).await,
-            Open::Postgres(transaction) => Box::pin(transaction.commit()).await,
+            Open::Sqlite(member) => Spent::waiting(Box::pin(member.commit())).await,
+            Open::Postgres(transaction) => Spent::waiting(Box::pin(transaction.commit())).await,
         };
         stored.inspect_err(|error| self.doubts.note(error))
     }
@@ -347,8 +369,10 @@ impl Tx {
         }
         self.state = State::Broken;
         let answer = match &mut self.open {
-            Open::Sqlite(member) => Box::pin(member.run(statement)).await,
-            Open::Postgres(transaction) => Box::pin(transaction.run(statement)).await,
+            Open::Sqlite(member) => Spent::waiting(Box::pin(member.run(statement))).await,
+            Open::Postgres(transaction) => {
+                Spent::waiting(Box::pin(transaction.run(statement))).await
+            }
         };
         let answer = answer.inspect_err(|error| self.doubts.note(error))?;
         self.state = State::Whole;

@@ -59,6 +59,7 @@ mod migrations;
 mod postgres;
 mod row;
 mod server_lock;
+mod spent;
 mod sqlite;
 mod statement;
 #[cfg(feature = "testing")]
@@ -68,12 +69,13 @@ mod value;
 
 pub use address::{check_url, sqlite_file};
 pub use changes::{Changes, Woken};
-pub use db::{Backend, Db, Options, ReadDb, Tx};
+pub use db::{Backend, Connections, Db, Options, ReadDb, Tx};
 pub use error::{DbError, DbErrorKind};
 pub use lock::Lock;
 pub use migrations::{Migration, Pending, SchemaStatus, Sql, Status};
 pub use postgres::check_schema;
 pub use row::{Cell, Column, FromRow, Row};
 pub use server_lock::{ServerLock, ServerLockError};
+pub use spent::Spent;
 pub use timestamp::Timestamp;
 pub use value::{Args, ToValue, Type, Value};

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use crate::failure::Failure;
 use crate::front;
+use crate::log;
 use crate::output::Output;
 use crate::sources;
 
@@ -43,7 +44,9 @@ pub(crate) struct Open {
 
 /// Returns the builder for what this binary serves: the library's modules and a front page.
 pub(crate) fn builder(settings: Settings) -> Builder {
-    Builder::new(settings, Clock::system(), Arc::new(OsRandom)).module(front::MODULE)
+    Builder::new(settings, Clock::system(), Arc::new(OsRandom))
+        .module(front::MODULE)
+        .module(log::MODULE)
 }
 
 /// Opens the database, whose schema may be out of date, and returns it with the builder.

@@ -20,6 +20,7 @@ use crate::http::{About, Frame, Route, Routes, openapi};
 use crate::id::uuid_v7;
 use crate::limits::{EffectiveRule, Limiter};
 use crate::mail::EmailTemplates;
+use crate::metrics::{Metric, Metrics};
 use crate::module::{Module, Permission};
 use crate::record::AuditKeys;
 use crate::reference::Document;
@@ -29,7 +30,8 @@ use crate::users::AllPermissions;
 use crate::{
     api_keys, audit, audit_log, challenges, compat, credentials, deletion, email_change, export,
     factor_recovery, grants, introspection, invitations, keys, lockout, login, mail, mfa, pages,
-    passwords, recovery, reference, registration, roles, sessions, system, tokens, users,
+    passwords, recovery, reference, registration, roles, sessions, system, telemetry, tokens,
+    users,
 };
 
 /// Palisade's own modules.
@@ -60,6 +62,7 @@ pub const MODULES: &[Module] = &[
     export::MODULE,
     compat::MODULE,
     system::MODULE,
+    telemetry::MODULE,
     reference::MODULE,
 ];
 
@@ -117,6 +120,12 @@ impl Builder {
         openapi(&about, &self.routes())
     }
 
+    /// Returns the metrics of all modules.
+    pub fn metrics(&self) -> impl Iterator<Item = &'static Metric> {
+        let slices = self.modules.iter().flat_map(|module| module.metrics).copied();
+        slices.chain([&running::JOB_SUCCESS, &running::JOB_FAILURES])
+    }
+
     fn credentials(&self) -> Vec<CredentialMethods> {
         self.modules.iter().flat_map(|module| module.credentials).copied().collect()
     }
@@ -168,6 +177,8 @@ impl Builder {
             root,
             feed: Feed::new(uuid_v7(self.clock.now(), &*self.random)),
             limiter: Limiter::new(self.limits_in_force()),
+            metrics: Metrics::new(self.metrics()),
+            readings: self.modules.iter().flat_map(|module| module.readings).copied().collect(),
             credentials: CredentialList::new(self.ending_credentials()?)?,
             find_account: |change, user, permission| {
                 Box::pin(users::find_account(change, user, permission))
@@ -211,7 +222,7 @@ impl Builder {
 
     /// Returns the service of the admin listener.
     pub fn admin_service(&self, app: &App) -> Frame {
-        Frame::internal(app.clone(), self.router(app, system::health()))
+        Frame::internal(app.clone(), self.router(app, system::health().and(telemetry::routes())))
     }
 
     fn router(&self, app: &App, routes: Routes) -> Router {

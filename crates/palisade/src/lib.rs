@@ -27,9 +27,10 @@ pub use frame::{
     record, upkeep,
 };
 pub use ground::{
-    cache, clock, cookie, error, files, hashing, id, limits, net, runtime, settings, shape, visible,
+    cache, clock, cookie, error, files, hashing, id, limits, metrics, net, runtime, settings,
+    shape, trace, visible,
 };
-pub use operation::{audit, reference, system};
+pub use operation::{audit, reference, system, telemetry};
 pub use people::{grants, mail, roles, users};
 
 pub use app::{App, change, ending};

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::feed::POLL;
+use crate::metrics::{Label, Metric};
 use crate::module::Job;
 use crate::{audit_log, tokens};
 
@@ -26,6 +27,17 @@ const GATHERED_FOR: Duration = Duration::from_millis(25);
 
 /// How much longer than usual a failed job waits before it runs again.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(1);
+
+pub(crate) static JOB_SUCCESS: Metric = Metric::gauge(
+    "palisade_job_last_success_timestamp_seconds",
+    &[Label::listed("job", "a job of this server")],
+    "When the job last succeeded in this process, in seconds since 1970-01-01 00:00 UTC.",
+);
+pub(crate) static JOB_FAILURES: Metric = Metric::counter(
+    "palisade_job_failures",
+    &[Label::listed("job", "a job of this server")],
+    "Runs of the job that failed in this process.",
+);
 
 /// Work that belongs to the frame and not to a slice.
 const FRAME_JOBS: &[Job] = &[Job {
@@ -161,13 +173,18 @@ async fn repeat(app: App, job: Job) {
     loop {
         tokio::time::sleep(job.every).await;
         match survived(job.name, async { (job.run)(&app).await }).await {
-            Some(Ok(())) => continue,
+            Some(Ok(())) => {
+                let now = app.clock.now().as_micros() as f64 / 1e6;
+                app.metrics.set(&JOB_SUCCESS, now, &[job.name]);
+                continue;
+            }
             Some(Err(error)) => {
                 let cause = error.causes().unwrap_or_default();
                 tracing::warn!(job = job.name, code = error.code(), cause, "a job failed");
             }
             None => {}
         }
+        app.metrics.count(&JOB_FAILURES, &[job.name]);
         tokio::time::sleep(AFTER_A_FAILURE).await;
     }
 }

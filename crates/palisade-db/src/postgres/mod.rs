@@ -37,7 +37,7 @@ pub(crate) use migration::PgMigration;
 
 use crate::doubts::TRY_FOR;
 use crate::statement::{Answer, Statement};
-use crate::{Args, DbError, DbErrorKind, Lock, Options};
+use crate::{Args, Connections, DbError, DbErrorKind, Lock, Options};
 use notifier::Notifier;
 use place::Place;
 use queue::{Held, LockQueue};
@@ -118,6 +118,13 @@ impl Postgres {
             migrating: migrating.map(Arc::new),
             _relay: relay.map(Arc::new),
         })
+    }
+
+    pub(crate) fn connections(&self) -> Connections {
+        let open = self.pool.size() as usize;
+        let idle = self.pool.num_idle().min(open);
+        let max = self.pool.options().get_max_connections() as usize;
+        Connections { in_use: open - idle, idle, max }
     }
 
     /// Reads outside a transaction. A connection that turns out to be dead is replaced once.

@@ -13,7 +13,7 @@ pub(crate) use files::{naming, no_link, open_file};
 pub(crate) use writer::Member;
 
 use crate::statement::{Answer, Statement};
-use crate::{Args, DbError, Options};
+use crate::{Args, Connections, DbError, Options};
 use readers::Readers;
 use writer::Writer;
 
@@ -60,6 +60,10 @@ impl Sqlite {
 
     pub(crate) async fn read(&self, statement: &Statement) -> Result<Answer, DbError> {
         self.readers.run(statement).await
+    }
+
+    pub(crate) fn connections(&self) -> Connections {
+        self.readers.connections()
     }
 
     pub(crate) async fn begin(&self) -> Result<Member, DbError> {

@@ -8,8 +8,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::connection::{Connection, Failure, Source, Use};
-use crate::DbError;
 use crate::statement::{Answer, Statement};
+use crate::{Connections, DbError};
 
 /// A connection that has been idle for longer than this is closed when a later read ends, because each connection holds
 /// a thread and a cache of pages.
@@ -22,13 +22,20 @@ pub(crate) struct Readers {
     /// recently used one is.
     idle: Mutex<Vec<(Instant, Connection)>>,
     permits: Semaphore,
+    limit: usize,
     kept_for: Duration,
 }
 
 impl Readers {
     pub(crate) fn new(source: Source, limit: u32) -> Self {
-        let permits = Semaphore::new(limit.max(1) as usize);
-        Self { source, idle: Mutex::default(), permits, kept_for: KEPT_FOR }
+        let limit = limit.max(1) as usize;
+        let permits = Semaphore::new(limit);
+        Self { source, idle: Mutex::default(), permits, limit, kept_for: KEPT_FOR }
+    }
+
+    pub(crate) fn connections(&self) -> Connections {
+        let in_use = self.limit.saturating_sub(self.permits.available_permits());
+        Connections { in_use, idle: self.lock_idle().len(), max: self.limit }
     }
 
     pub(crate) async fn run(&self, statement: &Statement) -> Result<Answer, DbError> {

@@ -229,6 +229,12 @@ impl Feed {
         last != 0 && now.saturating_sub(Duration::from_millis(last)) <= STALE_AFTER
     }
 
+    /// Returns the time since the table was last read. If it has not been read yet, this is the age of the clock.
+    pub fn lag(&self, now: Duration) -> Duration {
+        let last = self.last_read_ms.load(Ordering::Acquire);
+        now.saturating_sub(Duration::from_millis(last))
+    }
+
     /// Starts reading one minute back, so that rows that were numbered earlier but committed later are still read.
     /// Starts again if the history of the database has changed.
     ///

@@ -13,6 +13,7 @@ use crate::email_template::EmailTemplate;
 use crate::error::Result;
 use crate::http::Routes;
 use crate::limits::Rule;
+use crate::metrics::Metric;
 use crate::record::Event;
 use crate::settings::Settings;
 
@@ -35,6 +36,11 @@ pub struct Module {
     pub events: &'static [Event],
     /// The emails that it sends.
     pub email_templates: &'static [&'static EmailTemplate],
+    /// Its metrics.
+    pub metrics: &'static [&'static Metric],
+    /// Functions that set its gauges from the state of this process, called before each export. They must be quick. A
+    /// gauge that needs the database is set by a job.
+    pub readings: &'static [fn(&App)],
     /// Its scheduled jobs.
     pub jobs: &'static [Job],
     /// The kinds of credential that it stores, and what they can do.
@@ -64,6 +70,8 @@ impl Module {
         limits: &[],
         events: &[],
         email_templates: &[],
+        metrics: &[],
+        readings: &[],
         jobs: &[],
         credentials: &[],
         endings: &[],

@@ -59,6 +59,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Returns the name of the event.
+    pub fn event(&self) -> &'static str {
+        self.event
+    }
+
     /// Sets the user or object that the event concerns.
     #[must_use]
     pub fn concerning(mut self, kind: &'static str, id: Uuid) -> Self {

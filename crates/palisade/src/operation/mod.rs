@@ -3,3 +3,4 @@
 pub mod audit;
 pub mod reference;
 pub mod system;
+pub mod telemetry;

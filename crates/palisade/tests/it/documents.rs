@@ -163,7 +163,8 @@ fn every_route_that_a_document_names_exists() {
     let random = std::sync::Arc::new(palisade_crypto::random::SeededRandom::new(1));
     let settings = settings_of(&[("compat.login_form", "true")]);
     let clock = palisade::clock::Clock::system();
-    let routes = palisade::Builder::new(settings, clock, random).routes();
+    let mut routes = palisade::Builder::new(settings, clock, random).routes();
+    routes.extend(palisade::telemetry::routes().into_list());
     let exists = |method: &str, path: &str| {
         routes.iter().any(|route| route.method.as_str() == method && is_of(&route.path, path))
     };

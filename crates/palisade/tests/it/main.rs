@@ -68,6 +68,7 @@ mod signing_in;
 mod signing_keys;
 mod site_name;
 mod tampering;
+mod telemetry;
 mod token_claims;
 mod token_rights;
 mod toy_credential;

@@ -36,6 +36,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::{ApiKeyId, UserId};
 use crate::limits::{Key, Rule};
 use crate::mail::{self, Content, EmailTemplate, for_people};
+use crate::metrics::Metric;
 use crate::module::{Job, Module};
 use crate::record::Event;
 use crate::shape;
@@ -64,6 +65,30 @@ pub(crate) const USE: Rule = Rule {
     summary: "Too many requests with this API key. Slow down.",
 };
 
+static ACTIVE: Metric = Metric::gauge(
+    "palisade_api_keys_active",
+    &[],
+    "API keys that are neither revoked nor expired, counted once a minute.",
+);
+static EXPIRING_SOON: Metric = Metric::gauge(
+    "palisade_api_keys_expiring",
+    &[],
+    "Active API keys that expire within 7 days, counted once a minute.",
+);
+
+async fn measure(app: &App) -> Result<()> {
+    let now = app.clock.now();
+    let sql = "select count(*) from api_keys
+         where revoked_at is null and expires_at > $1 and expires_at <= $2";
+    let soon = now.plus(Duration::from_secs(7 * 24 * 3600));
+    let (expiring,): (i64,) = app.db.one(sql, args![now, soon]).await?;
+    let sql = "select count(*) from api_keys where revoked_at is null and expires_at > $1";
+    let (active,): (i64,) = app.db.one(sql, args![now]).await?;
+    app.metrics.set(&EXPIRING_SOON, expiring as f64, &[]);
+    app.metrics.set(&ACTIVE, active as f64, &[]);
+    Ok(())
+}
+
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
     name: "api_keys",
@@ -78,11 +103,17 @@ pub const MODULE: Module = Module {
             run: |app| Box::pin(ending::warn(app)),
         },
         Job {
+            name: "api_keys.measure",
+            every: Duration::from_secs(60),
+            run: |app| Box::pin(measure(app)),
+        },
+        Job {
             name: "api_keys.prune",
             every: Duration::from_secs(3600),
             run: |app| Box::pin(ending::prune(app)),
         },
     ],
+    metrics: &[&ACTIVE, &EXPIRING_SOON],
     credentials: &[credential::METHODS],
     subscriptions: &[Subscription {
         topic: ENDED_TOPIC,

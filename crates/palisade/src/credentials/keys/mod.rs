@@ -25,6 +25,7 @@ use serde::Serialize;
 use crate::app::{Actor, App, Change, State, Subscription};
 use crate::audit_log;
 use crate::error::{Error, Result};
+use crate::metrics::{Label, Metric};
 use crate::module::{Job, Module};
 use crate::record::Event;
 use crate::settings::{Paseto, Settings, TokenAlgorithm, TokenFormat};
@@ -42,15 +43,38 @@ pub const DROPPED: Event =
 /// Keys were created at the first start, or for an algorithm that had none.
 pub const CREATED: Event = Event { name: "keys.created", summary: "Keys were created" };
 
+static AGE: Metric = Metric::gauge(
+    "palisade_key_age_seconds",
+    &[Label::one_of("purpose", &[SIGNING, PEPPER])],
+    "The age of the oldest key of this purpose that is not replaced, in seconds.",
+);
+
+async fn measure(app: &App) -> Result<()> {
+    for purpose in [SIGNING, PEPPER] {
+        let sql = "select min(created_at) from keys
+             where purpose = $1 and retired_at is null and dropped_at is null";
+        let (oldest,): (Option<Timestamp>,) = app.db.one(sql, args![purpose]).await?;
+        if let Some(oldest) = oldest {
+            let age = app.clock.now().since(oldest);
+            app.metrics.set(&AGE, age.as_secs_f64(), &[purpose]);
+        }
+    }
+    Ok(())
+}
+
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
     name: "keys",
     events: &[CREATED, DROPPED, ROTATED],
-    jobs: &[Job {
-        name: "keys.reload",
-        every: RELOAD_EVERY,
-        run: |app| Box::pin(ring::reload(app)),
-    }],
+    jobs: &[
+        Job { name: "keys.reload", every: RELOAD_EVERY, run: |app| Box::pin(ring::reload(app)) },
+        Job {
+            name: "keys.measure",
+            every: Duration::from_secs(60),
+            run: |app| Box::pin(measure(app)),
+        },
+    ],
+    metrics: &[&AGE],
     subscriptions: &[Subscription {
         topic: CHANGED,
         apply: |app, _| expire(app),

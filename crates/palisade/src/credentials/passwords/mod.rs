@@ -67,6 +67,8 @@ pub const MODULE: Module = Module {
     }],
     email_templates: &[&EMAIL],
     tables: &["passwords", "password_history"],
+    metrics: pool::METRICS,
+    readings: &[pool::measure],
     state: |settings, state: &mut State| {
         state.put(Hashing::new(settings)?);
         Ok(())

@@ -9,7 +9,9 @@ use super::{Blocklist, LONGEST, Rules};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::hashing::{self, Help, Lane, NotDone, QueueLimits, WorkPool};
+use crate::metrics::Metric;
 use crate::settings::{PasswordAlgorithm, PasswordCost, Settings};
+use crate::trace;
 
 /// How long work waits before the helper thread steps in. An honest sign-in should complete within two seconds, even on
 /// busy cores and during a flood: it waits for this long, for a pause as long as four hashes, and for one turn of
@@ -127,6 +129,30 @@ pub fn hashes_asked_for(app: &App) -> u64 {
     app.state::<Hashing>().pool.accepted()
 }
 
+static QUEUE_LENGTH: Metric = Metric::gauge(
+    "palisade_hash_queue_length",
+    &[],
+    "Password hashes that wait for a hashing thread.",
+);
+static QUEUE_LIMIT: Metric = Metric::gauge(
+    "palisade_hash_queue_limit",
+    &[],
+    "The length of the hashing queue at which sign-ins are refused with `passwords.busy`.",
+);
+static HASHES: Metric = Metric::counter(
+    "palisade_hashes",
+    &[],
+    "Password hashes that were accepted into the hashing queue.",
+);
+pub(super) const METRICS: &[&Metric] = &[&QUEUE_LENGTH, &QUEUE_LIMIT, &HASHES];
+
+pub(super) fn measure(app: &App) {
+    let pool = &app.state::<Hashing>().pool;
+    app.metrics.set(&QUEUE_LENGTH, pool.waiting() as f64, &[]);
+    app.metrics.set(&QUEUE_LIMIT, pool.limit() as f64, &[]);
+    app.metrics.set(&HASHES, pool.accepted() as f64, &[]);
+}
+
 /// Runs `work` when it is this caller's turn.
 ///
 /// # Errors
@@ -136,7 +162,8 @@ pub(super) async fn run<T: Send + 'static>(
     slot: QueueSlot,
     work: impl Fn(&mut Memory) -> T + Send + Sync + 'static,
 ) -> Result<T> {
-    app.state::<Hashing>().pool.run(caller(slot), work).await.map_err(not_done)
+    let work = app.state::<Hashing>().pool.run(caller(slot), work);
+    trace::hashing(work).await.map_err(not_done)
 }
 
 fn caller(slot: QueueSlot) -> hashing::Caller {

@@ -40,6 +40,7 @@ use crate::cache::{Bounded, Cached, TombstoneCache};
 use crate::error::Result;
 use crate::http::{CookieName, HostCookie};
 use crate::id::{SessionId, UserId};
+use crate::metrics::Metric;
 use crate::module::{Job, Module};
 use crate::record::Event;
 use crate::settings::TokenFormat;
@@ -67,6 +68,20 @@ pub const RECOVERED: Event = Event {
     summary: "A device that had lost the response to a refresh continued its session",
 };
 
+static ACTIVE: Metric = Metric::gauge(
+    "palisade_sessions_active",
+    &[],
+    "Sessions that have neither ended nor expired, counted once a minute.",
+);
+
+async fn measure(app: &App) -> Result<()> {
+    let sql = "select count(*) from sessions
+         where ended_at is null and idle_expires_at > $1 and expires_at > $1";
+    let (active,): (i64,) = app.db.one(sql, args![app.clock.now()]).await?;
+    app.metrics.set(&ACTIVE, active as f64, &[]);
+    Ok(())
+}
+
 /// The slice's table of contents.
 pub const MODULE: Module = Module {
     name: "sessions",
@@ -85,7 +100,13 @@ pub const MODULE: Module = Module {
             every: Duration::from_secs(1),
             run: |app| Box::pin(outdating::continue_outdating(app)),
         },
+        Job {
+            name: "sessions.measure",
+            every: Duration::from_secs(60),
+            run: |app| Box::pin(measure(app)),
+        },
     ],
+    metrics: &[&ACTIVE],
     answers: Answers {
         outdate: Some(|change, whose| Box::pin(outdating::outdate(change, whose))),
         ..Answers::NONE

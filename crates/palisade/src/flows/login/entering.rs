@@ -1,6 +1,6 @@
 //! Starts the session at the end of every kind of sign-in.
 
-use super::{EMAIL, SIGNED_IN, SignedIn, Wanted};
+use super::{EMAIL, SIGN_INS, SIGNED_IN, SignedIn, Wanted};
 use crate::app::Change;
 use crate::error::Result;
 use crate::id::UserId;
@@ -41,7 +41,9 @@ pub(super) async fn enter(mut change: Change, entering: Entering) -> Result<Sign
     let issued = sessions::start(&mut change, new).await?;
     let session = issued.session.id.to_string();
     let entry = SIGNED_IN.about(user).detail("session", session);
+    let app = change.app().clone();
     change.commit(entry.detail("method", entering.method)).await?;
+    app.metrics.count(&SIGN_INS, &[entering.method, "success"]);
     Ok(SignedIn { issued, device: entering.device })
 }
 

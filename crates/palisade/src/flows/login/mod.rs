@@ -37,6 +37,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::lockout::{self, Account, Admission, Client, Device, Guess};
 use crate::mail::{self, EmailTemplate};
+use crate::metrics::{Label, Metric};
 use crate::mfa;
 use crate::module::Module;
 use crate::passwords::{self, Hashed, QueueSlot, Stored, Verdict};
@@ -70,8 +71,20 @@ pub const MODULE: Module = Module {
     limits: &[&PER_IP, &http::BEGIN_PER_IP, &http::REAUTHENTICATE],
     events: &[SIGNED_IN, DENIED, CHALLENGED, REAUTHENTICATED],
     email_templates: &[&EMAIL],
+    metrics: &[&SIGN_INS],
     ..Module::EMPTY
 };
+
+/// Sign-ins whose password or factor was checked.
+pub static SIGN_INS: Metric = Metric::counter(
+    "palisade_sign_ins",
+    &[
+        Label::one_of("method", &["pwd", "totp", "recovery_code", "passkey"]),
+        Label::one_of("outcome", &["success", "failure", "challenged"]),
+    ],
+    "Sign-ins by the last method that was checked: `success` starts a session, `challenged` is a correct password that \
+     needs a second factor.",
+);
 
 static EMAIL: EmailTemplate = EmailTemplate {
     name: "login_new_device",
@@ -215,6 +228,7 @@ async fn go_on(app: &App, actor: &Actor, attempt: Attempt, right: Right) -> Resu
             second_factor::challenge(&mut change, attempt, factors, (device, is_new_device));
         let challenged = challenged.await?;
         change.commit(CHALLENGED.about(user)).await?;
+        app.metrics.count(&SIGN_INS, &["pwd", "challenged"]);
         return Ok(Next::Prove(challenged));
     }
     let proof = Proof { amr: "pwd", level: AuthLevel::Password };
@@ -284,5 +298,7 @@ async fn write(app: &App, actor: &Actor, email: Option<&Email>, reason: Reason) 
     // a_refusal_beside_a_deletion_is_about_nobody).
     let about = reason.about.filter(|user| there == Some(*user));
     let cause = if about == reason.about { reason.cause } else { "unknown_email" };
-    change.commit(entry(app, about, cause, email)).await
+    change.commit(entry(app, about, cause, email)).await?;
+    app.metrics.count(&SIGN_INS, &["pwd", "failure"]);
+    Ok(())
 }

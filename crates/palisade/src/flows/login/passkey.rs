@@ -5,7 +5,7 @@ use palisade_crypto::webauthn::AuthenticationResponse;
 
 use super::entering::{Entering, enter};
 use super::second_factor::{over, refused};
-use super::{DENIED, SignedIn, Wanted, holds};
+use super::{DENIED, SIGN_INS, SignedIn, Wanted, holds};
 use crate::app::{Actor, App, Hold};
 use crate::challenges::{self, Client, NewChallenge, Purpose};
 use crate::error::Result;
@@ -80,6 +80,7 @@ pub(super) async fn finish(app: &App, actor: &Actor, attempt: PasskeyAttempt) ->
         mfa::settle(&mut change, judged, None, Some(&challenge)).await?;
         let entry = DENIED.entry().detail("reason", judged.refusal()).detail("method", "passkey");
         change.commit(entry).await?;
+        app.metrics.count(&SIGN_INS, &["passkey", "failure"]);
         return Err(refused(judged));
     };
     if !challenges::close(&mut change, &challenge).await? {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::cookies::challenge_secret;
 use super::entering::{Entering, enter};
-use super::{Attempt, DENIED, SignedIn, Wanted, holds};
+use super::{Attempt, DENIED, SIGN_INS, SignedIn, Wanted, holds};
 use crate::app::{Actor, App, Change, Hold};
 use crate::challenges::{self, Challenge, Client, LIVES, NewChallenge, Purpose};
 use crate::error::{Error, Kind, Result};
@@ -175,10 +175,15 @@ async fn refuse(
         None => DENIED.entry(),
     };
     let entry = entry.detail("reason", judged.refusal()).detail("method", method);
-    match counted {
-        Ok(()) => change.commit(entry).await.err().unwrap_or_else(|| refused(judged)),
-        Err(error) => error,
+    if let Err(error) = counted {
+        return error;
     }
+    let app = change.app().clone();
+    if let Err(error) = change.commit(entry).await {
+        return error;
+    }
+    app.metrics.count(&SIGN_INS, &[method, "failure"]);
+    refused(judged)
 }
 
 /// Requests that the account's second factors be removed once the waiting period has passed. Takes the token of a

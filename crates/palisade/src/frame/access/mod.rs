@@ -29,6 +29,7 @@ use crate::cookie::{Found, HostCookie};
 use crate::credential::Via;
 use crate::error::{Error, Kind, Result, bad_token, denied, not_signed_in};
 use crate::limits::{Decision, Key, LimitKey, Rule};
+use crate::trace::{self, TracedCaller};
 use crate::visible::label;
 
 pub use crate::app::{AuthLevel, Identity};
@@ -263,6 +264,11 @@ pub async fn admit(
         Some(InBody::Client) => client::prove(app, parts).await?,
         Some(InBody::RefreshToken) | None => prove(app, parts).await?,
     };
+    trace::found_caller(TracedCaller {
+        user: identity.user.0,
+        kind: identity.credential.kind.name,
+        credential: identity.credential.id,
+    });
     let at = arrival.map_or_else(|| app.clock.monotonic(), |arrival| arrival.at);
     if let Some(own) = count(app, access, &identity, at)?
         && strictest.is_none_or(|other| own.remaining < other.remaining)

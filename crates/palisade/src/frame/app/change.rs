@@ -23,6 +23,7 @@ use crate::actor::Actor;
 use crate::app::App;
 use crate::error::{Error, Result, bad_token, denied};
 use crate::feed::Notice;
+use crate::metrics::{Label, Metric};
 use crate::record::{self, Entry, Unchained};
 
 impl App {
@@ -105,6 +106,13 @@ async fn still_there(change: &mut Change) -> Result<()> {
     change.permissions = live.permissions;
     Ok(())
 }
+
+/// Audit events of this process.
+pub static EVENTS: Metric = Metric::counter(
+    "palisade_audit_events",
+    &[Label::listed("event", "an event of docs/audit.md")],
+    "Audit events that this process has recorded.",
+);
 
 /// A write transaction attributed to an actor.
 ///
@@ -249,6 +257,7 @@ impl Change {
 
     async fn write_and_commit(mut self) -> Result<()> {
         let mut records = Vec::with_capacity(self.entries.len());
+        let events: Vec<&'static str> = self.entries.iter().map(Entry::event).collect();
         for (number, entry) in (0..).zip(std::mem::take(&mut self.entries)) {
             // The events are a microsecond apart, so that the log keeps the order in which they were noted.
             let at = self.at.plus(Duration::from_micros(number));
@@ -259,6 +268,9 @@ impl Change {
         match self.tx.commit().await {
             Ok(()) => {
                 self.app.state::<Unchained>().wrote(records);
+                for event in events {
+                    self.app.metrics.count(&EVENTS, &[event]);
+                }
                 for notice in &self.notices {
                     self.app.apply(notice.topic, notice.subject);
                 }

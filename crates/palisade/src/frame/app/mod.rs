@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::feed::Feed;
 use crate::id::uuid_v7;
 use crate::limits::Limiter;
+use crate::metrics::Metrics;
 use crate::record::AuditKeys;
 use crate::settings::Settings;
 use crate::upkeep::Upkeep;
@@ -89,6 +90,10 @@ pub struct Inner {
     pub feed: Feed,
     /// Rate limits.
     pub limiter: Limiter,
+    /// What is counted and measured.
+    pub metrics: Metrics,
+    /// Functions that set metrics from the state of this process, called before each export.
+    pub readings: Vec<fn(&App)>,
     /// The kinds of credential, with their methods.
     pub credentials: CredentialList,
     /// How a change looks up the account that it depends on.

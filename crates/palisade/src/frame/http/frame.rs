@@ -18,12 +18,15 @@ use tower::{Service, ServiceExt as _};
 
 use super::answer::finish;
 use super::client::{Scheme, TrustedProxies, client_ip, scheme};
+use super::measured::Measured;
 use super::serve::{Carrier, Connection, Refuse, Refused, Stopping};
 use super::standing::Standing;
 use super::{Arrival, REQUEST_ID};
 use crate::app::App;
 use crate::error::{Error, Kind};
 use crate::id::{RequestId, RequestIds};
+use crate::metrics::RouteMetrics;
+use crate::trace::Trace;
 
 /// The paths of probes, which arrive without a proxy's headers.
 const PROBES: [&str; 2] = [LIVEZ, READYZ];
@@ -63,18 +66,20 @@ struct Inner {
     standing: Standing,
     /// Whether this is the public listener and `server.public_url` uses HTTPS.
     https_only: bool,
+    /// `None` for the operator's own listener.
+    measured: Option<Measured>,
 }
 
 impl Frame {
     /// Puts the frame around the routes of the public listener.
     pub fn new(app: App, router: Router) -> Self {
         let https_only = app.settings.server.public_url.is_https();
-        Self::with(app, router, https_only)
+        Self::with(app, router, https_only, Some(Measured::new()))
     }
 
     /// Puts the frame around routes for the operator's own network, which have no public URL.
     pub fn internal(app: App, router: Router) -> Self {
-        Self::with(app, router, false)
+        Self::with(app, router, false, None)
     }
 
     /// Returns whether the service responds to `GET /livez` with a success. The request needs no connection, so that
@@ -86,11 +91,11 @@ impl Frame {
         Arc::clone(&self.0).answer(request).await.status().is_success()
     }
 
-    fn with(app: App, router: Router, https_only: bool) -> Self {
+    fn with(app: App, router: Router, https_only: bool, measured: Option<Measured>) -> Self {
         let trusted = TrustedProxies::new(app.settings.server.trusted_proxies.clone());
         let ids = RequestIds::new(&*app.random);
         let standing = Standing::new(&app.settings);
-        Self(Arc::new(Inner { app, router, trusted, ids, standing, https_only }))
+        Self(Arc::new(Inner { app, router, trusted, ids, standing, https_only, measured }))
     }
 }
 
@@ -119,18 +124,29 @@ impl Inner {
             arrival,
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
+            trace: Trace::default(),
         };
         let mut response = match (self.without_https(&arrival, &request), probed(&request)) {
             (Some(refused), _) => refused,
-            (None, Some(path)) => self.probe(path, request).await,
-            (None, None) => self.handle(request).await,
+            (None, Some(path)) => self.probe(path, request, &line.trace).await,
+            (None, None) => self.handle(request, &line.trace).await,
         };
         if !line.method.is_safe() && response.status().is_client_error() {
-            self.settle(&mut response).await;
+            line.trace.of(self.settle(&mut response)).await;
         }
-        let error = finish(&mut response, &arrival, &self.standing);
-        line.write(self.app.clock.monotonic(), response.status(), error.as_deref());
+        self.end(&line, &mut response);
         response
+    }
+
+    /// Adds what every response has, writes the log line and counts the request.
+    fn end(&self, line: &Line, response: &mut Response) {
+        let error = finish(response, &line.arrival, &self.standing);
+        let took = self.app.clock.monotonic().saturating_sub(line.arrival.at);
+        let (status, error) = (response.status(), error.as_deref());
+        if let Some(measured) = &self.measured {
+            measured.record(&self.app.metrics, (&line.method, &line.trace), (status, error), took);
+        }
+        line.write(took, status, error);
     }
 
     /// Returns the redirect or refusal for a request that a trusted proxy sent without proof that the client used
@@ -181,10 +197,15 @@ impl Inner {
     }
 
     /// Responds to a probe by `OPTIONS` as to the same probe by `GET`, with 204 if that succeeds.
-    async fn probe(&self, path: &'static str, mut request: Request<Body>) -> Response {
+    async fn probe(
+        &self,
+        path: &'static str,
+        mut request: Request<Body>,
+        trace: &Trace,
+    ) -> Response {
         *request.method_mut() = Method::GET;
         *request.uri_mut() = Uri::from_static(path);
-        let mut response = self.handle(request).await;
+        let mut response = self.handle(request, trace).await;
         if response.status().is_success() {
             response = StatusCode::NO_CONTENT.into_response();
         }
@@ -193,10 +214,10 @@ impl Inner {
     }
 
     /// Runs the handler within its time limit. A panic in the handler becomes an internal error.
-    async fn handle(&self, request: Request<Body>) -> Response {
+    async fn handle(&self, request: Request<Body>, trace: &Trace) -> Response {
         let limit = self.app.settings.server.request_timeout;
         let handler = AssertUnwindSafe(self.router.clone().oneshot(request)).catch_unwind();
-        match tokio::time::timeout(limit, handler).await {
+        match tokio::time::timeout(limit, trace.of(handler)).await {
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(never))) => match never {},
             Ok(Err(_)) => Error::internal("a handler panicked").into_response(),
@@ -236,10 +257,10 @@ impl Refuse for Frame {
     fn refuse(&self, connection: &Connection, refused: Refused<'_>) -> Response {
         let inner = &self.0;
         let arrival = inner.arrival(connection, refused.headers);
-        let line = Line { arrival, method: refused.method, path: refused.path };
+        let trace = Trace::default();
+        let line = Line { arrival, method: refused.method, path: refused.path, trace };
         let mut response = refused.error.into_response();
-        let error = finish(&mut response, &arrival, &inner.standing);
-        line.write(inner.app.clock.monotonic(), response.status(), error.as_deref());
+        inner.end(&line, &mut response);
         response
     }
 }
@@ -267,20 +288,30 @@ struct Line {
     arrival: Arrival,
     method: Method,
     path: String,
+    trace: Trace,
 }
 
 impl Line {
     /// Writes one line per request, and for a failure of this server a second line with its cause.
-    fn write(&self, now: Duration, status: StatusCode, error: Option<&Error>) {
-        let took = now.saturating_sub(self.arrival.at);
+    fn write(&self, took: Duration, status: StatusCode, error: Option<&Error>) {
+        let caller = self.trace.caller();
+        // Zero means that there was nothing to wait for.
+        let waited = |part: Duration| Some(micros(part)).filter(|micros| *micros > 0);
         tracing::info!(
             target: "palisade::request",
             request_id = %self.arrival.request,
             method = %self.method,
             path = self.path,
+            route = self.trace.route().map(RouteMetrics::path),
             status = status.as_u16(),
-            micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            micros = micros(took),
+            admission_micros = waited(self.trace.admission()),
+            database_micros = waited(self.trace.database()),
+            hashing_micros = waited(self.trace.hashing()),
             ip = %self.arrival.client.ip,
+            user_id = caller.map(|caller| tracing::field::display(caller.user)),
+            credential = caller.map(|caller| caller.kind),
+            credential_id = caller.map(|caller| tracing::field::display(caller.credential)),
             code = error.map(Error::code),
         );
         // Anyone can request an email from a server without mail; that must not look like a fault (test:
@@ -291,4 +322,8 @@ impl Line {
             tracing::error!(%request_id, code = error.code(), cause, "request failed");
         }
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -19,6 +19,7 @@ pub mod describe;
 mod form;
 mod frame;
 mod input;
+pub mod measured;
 mod oauth;
 mod openapi;
 mod routes;

@@ -11,11 +11,14 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use futures_util::future::BoxFuture;
 
 use super::describe::{Described, Description};
+use super::measured::method_name;
 use super::{again, input, oauth};
 use crate::access::{Access, Gate, admit};
 use crate::app::App;
 use crate::arrival::limit_headers;
 use crate::error::Kind;
+use crate::metrics::RouteMetrics;
+use crate::trace;
 
 type Mount = Box<dyn FnOnce() -> MethodRouter<App> + Send>;
 
@@ -139,7 +142,9 @@ impl Routes {
             _ => format!("{}{path}", self.prefix),
         };
         let gate = access.clone();
-        let mount: Mount = Box::new(move || on(filter, Gated { access: Arc::new(gate), handler }));
+        let route = Arc::new(RouteMetrics::new(method_name(&method), &path));
+        let mount: Mount =
+            Box::new(move || on(filter, Gated { access: Arc::new(gate), route, handler }));
         let describe = H::describe;
         self.routes.push(Route {
             destructive: method == Method::DELETE,
@@ -199,6 +204,7 @@ impl Routes {
 #[derive(Clone)]
 struct Gated<H> {
     access: Arc<Access>,
+    route: Arc<RouteMetrics>,
     handler: H,
 }
 
@@ -210,6 +216,7 @@ where
     type Future = BoxFuture<'static, Response>;
 
     fn call(self, request: Request, app: App) -> Self::Future {
+        trace::found_route(&self.route);
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
             let access = self.access;
@@ -220,7 +227,7 @@ where
                 Err(error) => return as_oauth(error.into_response()),
             };
             // SECURITY: the gate comes before the body (test: every_gate_decides_before_the_body_is_read).
-            match admit(&app, &access, &mut parts).await {
+            match trace::admitting(admit(&app, &access, &mut parts)).await {
                 Ok(limit) => {
                     if access.lasting {
                         parts.extensions.insert(Gate(Arc::clone(&access)));

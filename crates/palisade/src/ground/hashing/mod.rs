@@ -272,6 +272,16 @@ impl<S: Send + 'static> WorkPool<S> {
         self.shared.lock().accepted()
     }
 
+    /// Returns how many pieces of work are waiting.
+    pub fn waiting(&self) -> usize {
+        self.shared.lock().waiting()
+    }
+
+    /// Returns the limit on waiting work.
+    pub fn limit(&self) -> usize {
+        self.shared.setup.queue.total
+    }
+
     /// Runs `work` on one of the threads and returns its result.
     ///
     /// If a thread gets stuck, the helper thread repeats its work, so `work` must not change anything except the

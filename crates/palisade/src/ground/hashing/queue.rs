@@ -289,7 +289,7 @@ impl<S> Queue<S> {
         self.unknown.groups.len()
     }
 
-    fn waiting(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         self.known.waiting + self.unknown.waiting
     }
 

@@ -14,13 +14,14 @@ use ipnet::IpNet;
 use super::cors::{CorsHeader, CorsOrigin};
 use super::database::{PlaintextNetworks, SchemaName};
 use super::load::Reader;
+use super::log_levels::LogLevels;
 use super::origin::{PasskeyOrigin, ReportUrl, WebOrigin};
-use super::secret::{DatabaseUrl, RootKey};
+use super::secret::{DatabaseUrl, RootKey, Secret};
 use super::site::SiteName;
 use super::smtp::{HeloName, Mailbox, SmtpUrl};
 use super::value::{Shape, Value};
 use super::words::{
-    AdminMfa, Attestation, EmailVerification, Environment, LogFormat, LogLevel, Migrate, Paseto,
+    AdminMfa, Attestation, EmailVerification, Environment, LogFormat, Migrate, Paseto,
     PasswordAlgorithm, PasswordCost, RegistrationMode, TokenAlgorithm, TokenClaim, TokenFormat,
 };
 
@@ -167,7 +168,7 @@ catalogue! {
         part keys: Keys = Keys::read;
         /// Calls from browser pages on other origins.
         part cors: Cors = Cors::read;
-        /// Logs.
+        /// Logs and metrics.
         part telemetry: Telemetry = Telemetry::read;
     }
 
@@ -517,11 +518,17 @@ catalogue! {
              `idempotency-key` and `x-requested-with`.";
     }
 
-    /// Logs.
+    /// Logs and metrics.
     Telemetry at "telemetry." {
         log_format: LogFormat = Fixed("auto"),
             "The format of the log. `auto` is `pretty` on a terminal and `json` elsewhere.";
-        log_level: LogLevel = Fixed("info"),
-            "The least severe level that is logged.";
+        log_level: LogLevels = Fixed("info"),
+            "The least severe level that is logged, and optionally other levels for single modules: \
+             `info,mail=debug,request=off`. Modules are those of ARCHITECTURE.md; the lines about \
+             requests belong to `request`.";
+        metrics_token: Option<Secret> = Unset("PASTE-THE-OUTPUT-OF-openssl-rand-hex-32"),
+            "The bearer token with which a collector reads `/metrics` on `server.admin_listen`. \
+             Without it, metrics are exported only if that is a loopback IP address.",
+            secret: true;
     }
 }

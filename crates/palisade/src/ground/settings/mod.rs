@@ -34,6 +34,7 @@ mod cors;
 mod database;
 mod dotenv;
 mod load;
+mod log_levels;
 mod origin;
 mod passed_over;
 mod render;
@@ -60,6 +61,7 @@ pub use catalogue::{
 };
 pub use cors::{CorsHeader, CorsOrigin};
 pub use database::{PlaintextNetwork, PlaintextNetworks, SchemaName};
+pub use log_levels::LogLevels;
 pub use origin::{PasskeyOrigin, ReportUrl, WebOrigin};
 pub use render::{environment_example, settings_markdown, template};
 pub use secret::{DatabaseUrl, RootKey, Secret};

@@ -152,7 +152,7 @@ const ROOT_KEY_CHARACTERS: usize = 43;
 
 /// Secrets that appear in examples and tutorials. The comparison ignores case, spaces, and the characters `-`, `_`,
 /// `!`, `.`, `<` and `>`.
-const PLACEHOLDERS: [&str; 14] = [
+const PLACEHOLDERS: [&str; 15] = [
     "changeme",
     "changethis",
     "secret",
@@ -167,6 +167,8 @@ const PLACEHOLDERS: [&str; 14] = [
     "todo",
     "test",
     "yoursecretkey",
+    // The example of `telemetry.metrics_token`.
+    "pastetheoutputofopensslrandhex32",
 ];
 
 /// Returns whether `text` is a well-known secret.
@@ -178,6 +180,33 @@ fn is_placeholder(text: &str) -> bool {
         .collect();
     PLACEHOLDERS.contains(&plain.as_str())
 }
+
+impl Value for Secret {
+    const EXPECTED: &'static str = "a random secret of at least 32 characters";
+    const SHAPE: Shape = Shape::Text;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let text = String::parse(text)?;
+        if is_placeholder(&text) {
+            return Err("is a well-known placeholder".to_owned());
+        }
+        // SECURITY: such a secret is compared without a limit on guesses (test: a_secret_is_long_and_no_placeholder).
+        if text.len() < SHORTEST_SECRET {
+            return Err(format!("is shorter than {SHORTEST_SECRET} characters"));
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("contains a space or a character that is not ASCII".to_owned());
+        }
+        Ok(Self(text))
+    }
+
+    fn show(&self) -> String {
+        "(hidden)".to_owned()
+    }
+}
+
+/// The minimum length of a secret, in characters.
+const SHORTEST_SECRET: usize = 32;
 
 impl Value for RootKey {
     const EXPECTED: &'static str = "the path of a root key file, with `/` or `.` in it; or, in \

@@ -158,8 +158,27 @@ mod defaults {
             let file = "url = \"sqlite:./palisade-data/palisade.db\"";
             assert!(written.contains(file));
             let written = written.replace(file, "url = \"postgres://localhost/app\"");
+            // The example of a secret is refused.
+            let secret = "PASTE-THE-OUTPUT-OF-openssl-rand-hex-32";
+            assert!(written.contains(secret));
+            refused(&written, "telemetry.metrics_token", "well-known placeholder");
+            let written = written.replace(secret, &"0f".repeat(32));
             loaded(&written, &[], &[]);
         }
+    }
+
+    #[test]
+    fn a_secret_is_long_and_no_placeholder() {
+        let token = |value: &str| format!("telemetry.metrics_token = \"{value}\"");
+        let refusal =
+            |value: &str, why: &str| refused(&token(value), "telemetry.metrics_token", why);
+        refusal(&"a".repeat(31), "shorter than 32 characters");
+        refusal("changeme", "well-known placeholder");
+        refusal(&"a b ".repeat(16), "contains a space");
+        refusal(&"ä".repeat(32), "not ASCII");
+        let loaded = loaded(&token(&"0f".repeat(16)), &[], &[]);
+        assert_eq!(effective(&loaded, "telemetry.metrics_token").value, "(hidden)");
+        assert!(!format!("{:?}", loaded.settings).contains("0f0f"));
     }
 
     #[test]
@@ -1420,7 +1439,13 @@ mod texts {
             CATALOGUE.iter().filter(|entry| entry.secret).map(|entry| entry.key).collect();
         assert_eq!(
             secret,
-            ["database.url", "database.migrate_url", "mail.smtp_url", "keys.root_key"]
+            [
+                "database.url",
+                "database.migrate_url",
+                "mail.smtp_url",
+                "keys.root_key",
+                "telemetry.metrics_token",
+            ]
         );
         assert!(CATALOGUE.iter().all(|entry| match entry.preset {
             Preset::SameAs(other) | Preset::HostOf(other) =>

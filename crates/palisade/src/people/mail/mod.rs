@@ -50,6 +50,11 @@ pub const MODULE: Module = Module {
             run: |app| Box::pin(outbox::send_due(app)),
         },
         Job {
+            name: "mail.measure",
+            every: Duration::from_secs(15),
+            run: |app| Box::pin(outbox::measure(app)),
+        },
+        Job {
             name: "mail.prune",
             every: Duration::from_secs(3600),
             run: |app| Box::pin(outbox::prune(app)),
@@ -62,6 +67,7 @@ pub const MODULE: Module = Module {
         sql: Sql::Both(include_str!("../../../migrations/mail/0001_mail.sql")),
     }],
     tables: &["outbox"],
+    metrics: outbox::METRICS,
     state: |settings, state: &mut State| {
         state.put(Post::new(settings)?);
         Ok(())

@@ -12,6 +12,7 @@ use super::smtp::{Connection, Failure, Next};
 use super::{Content, EmailTemplate, EmailTemplates, FAILED, Post};
 use crate::app::{Actor, App, Change};
 use crate::error::{Error, Result};
+use crate::metrics::{Label, Metric};
 use crate::users;
 
 /// How long a process has to send an email that it has taken. After that, any process may take the email again.
@@ -154,6 +155,7 @@ async fn sent(app: &App, taken: &Taken) -> Result<()> {
     let sql = "update outbox set sent_at = $2, sealed = null, next_try_at = null, problem = null
          where id = $1";
     app.upkeep("an email was sent").run(sql, args![taken.id, now]).await?;
+    app.metrics.count(&DELIVERIES, &["sent"]);
     Ok(())
 }
 
@@ -174,6 +176,7 @@ async fn failed(app: &App, taken: &Taken, failure: Failure) -> Result<()> {
         let sql = "update outbox set next_try_at = $2, problem = $3 where id = $1";
         let args = args![taken.id, now.plus(pause), problem];
         app.upkeep("delivery of an email will be retried later").run(sql, args).await?;
+        app.metrics.count(&DELIVERIES, &["retried"]);
         return Ok(());
     }
     let mut change = app.change(&Actor::system()).await?;
@@ -184,7 +187,35 @@ async fn failed(app: &App, taken: &Taken, failure: Failure) -> Result<()> {
         )
         .await?;
     let entry = FAILED.entry().detail("template", taken.template.clone());
-    change.commit(entry.detail("problem", problem)).await
+    change.commit(entry.detail("problem", problem)).await?;
+    app.metrics.count(&DELIVERIES, &["failed"]);
+    Ok(())
+}
+
+static WAITING: Metric = Metric::gauge(
+    "palisade_outbox_waiting",
+    &[],
+    "Emails that wait to be sent, counted every 15 seconds.",
+);
+static OLDEST: Metric = Metric::gauge(
+    "palisade_outbox_oldest_seconds",
+    &[],
+    "The age of the oldest email that waits to be sent, in seconds, and 0 if none waits.",
+);
+static DELIVERIES: Metric = Metric::counter(
+    "palisade_emails",
+    &[Label::one_of("outcome", &["sent", "retried", "failed"])],
+    "Attempts to send an email: `retried` attempts are repeated later, `failed` emails are given up.",
+);
+pub(super) const METRICS: &[&Metric] = &[&WAITING, &OLDEST, &DELIVERIES];
+
+pub(super) async fn measure(app: &App) -> Result<()> {
+    let sql = "select count(*), min(created_at) from outbox where next_try_at is not null";
+    let (waiting, oldest): (i64, Option<Timestamp>) = app.db.one(sql, args![]).await?;
+    let age = oldest.map_or(Duration::ZERO, |oldest| app.clock.now().since(oldest));
+    app.metrics.set(&WAITING, waiting as f64, &[]);
+    app.metrics.set(&OLDEST, age.as_secs_f64(), &[]);
+    Ok(())
 }
 
 /// Deletes emails sent or given up long ago.
