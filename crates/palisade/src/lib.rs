@@ -27,7 +27,8 @@ pub use frame::{
     record, upkeep,
 };
 pub use ground::{
-    cache, clock, cookie, error, files, hashing, id, limits, net, runtime, settings, shape, visible,
+    cache, clock, cookie, error, files, hashing, id, limits, net, runtime, scheduling, settings,
+    shape, visible,
 };
 pub use operation::{audit, reference, system};
 pub use people::{grants, mail, roles, users};

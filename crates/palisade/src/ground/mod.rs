@@ -10,6 +10,7 @@ pub mod id;
 pub mod limits;
 pub mod net;
 pub mod runtime;
+pub mod scheduling;
 pub mod settings;
 pub mod shape;
 pub mod visible;

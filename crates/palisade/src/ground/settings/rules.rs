@@ -58,13 +58,8 @@ fn server(settings: &Settings, reader: &mut Reader<'_>) {
         ),
         _ => {}
     }
-    if server.listen == server.admin_listen && server.listen.port() != 0 {
-        reader.refuse(
-            &["server.admin_listen", "server.listen"],
-            format!("{} is also the IP address and port of server.listen", server.admin_listen),
-            "Use another port",
-        );
-    }
+    different_ports(settings, reader);
+    redirect(settings, reader);
     if !server.public_url.is_https() && !server.public_url.is_loopback() {
         reader.refuse(
             &["server.public_url"],
@@ -309,16 +304,58 @@ fn mail(settings: &Settings, reader: &mut Reader<'_>) {
     }
 }
 
+fn different_ports(settings: &Settings, reader: &mut Reader<'_>) {
+    let server = &settings.server;
+    let mut taken = vec![("server.listen", server.listen)];
+    let others = [
+        ("server.admin_listen", Some(server.admin_listen)),
+        ("server.tls.redirect_from", server.tls.redirect_from),
+    ];
+    for (key, address) in others {
+        let Some(address) = address else { continue };
+        let same = taken.iter().find(|(_, other)| *other == address && address.port() != 0);
+        if let Some((other, _)) = same {
+            reader.refuse(
+                &[key, other],
+                format!("{address} is also the IP address and port of {other}"),
+                "Use another port",
+            );
+        }
+        taken.push((key, address));
+    }
+}
+
+fn redirect(settings: &Settings, reader: &mut Reader<'_>) {
+    let server = &settings.server;
+    if server.tls.redirect_from.is_none() {
+        return;
+    }
+    if server.tls.certificate.is_none() {
+        reader.refuse(
+            &["server.tls.redirect_from", "server.tls.certificate"],
+            "plain HTTP can only be redirected to this server if it serves HTTPS, and no certificate is set",
+            "Set server.tls.certificate and server.tls.key, or remove server.tls.redirect_from and \
+             redirect in the proxy that terminates TLS",
+        );
+    } else if !server.public_url.is_https() {
+        reader.refuse(
+            &["server.tls.redirect_from", "server.public_url"],
+            format!("{} is not https, so a redirect to it would loop", server.public_url),
+            "Set server.public_url to the https:// origin at which users reach the server",
+        );
+    }
+}
+
 /// SECURITY: development protects an installation less, and shows emails to anyone on the machine (tests:
 /// development_refuses_to_listen_off_loopback, production_refuses_to_expose_development).
 fn development(settings: &Settings, reader: &mut Reader<'_>) {
     if settings.server.expose_development {
         return;
     }
-    for (key, address) in [
-        ("server.listen", settings.server.listen),
-        ("server.admin_listen", settings.server.admin_listen),
-    ] {
+    let server = &settings.server;
+    let redirect = server.tls.redirect_from.map(|address| ("server.tls.redirect_from", address));
+    let both = [("server.listen", server.listen), ("server.admin_listen", server.admin_listen)];
+    for (key, address) in both.into_iter().chain(redirect) {
         if !address.ip().to_canonical().is_loopback() {
             reader.refuse(
                 &[key, "server.environment", "server.expose_development"],
