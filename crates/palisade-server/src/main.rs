@@ -21,6 +21,7 @@ mod serve;
 mod signals;
 mod sources;
 mod users;
+mod version;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -85,6 +86,7 @@ async fn run(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {
         Command::Completions { shell } => reference::completions(*shell),
         Command::Man { directory } => reference::man(output, directory.as_deref())?,
         Command::Audit { action } => return audit::run(cli, output, *action).await,
+        Command::Version => version::run(output).await?,
         Command::Migrate { action } => return migrate::run(cli, output, *action).await,
     }
     Ok(ExitCode::SUCCESS)

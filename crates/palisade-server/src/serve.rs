@@ -78,9 +78,10 @@ async fn serve_until_told(
 /// the open transaction back: another process may hold a lock for as long as it likes (test:
 /// service::a_start_that_waits_is_stopped_by_a_signal).
 async fn unless_told<T>(signals: &mut Signals, start: impl Future<Output = T>) -> Option<T> {
+    let reload = || tracing::info!("SIGHUP has no effect before the start is complete");
     tokio::select! {
         biased;
-        () = signals.stopped(|| tracing::info!("SIGHUP has no effect before the start is complete")) => None,
+        () = signals.stopped(reload) => None,
         started = start => Some(started),
     }
 }

@@ -25,7 +25,7 @@ static LEFT_OUT: [AtomicBool; 3] =
 pub enum Call {
     /// Sets the cores on which the thread runs.
     Affinity,
-    /// Schedules the thread as idle.
+    /// Schedules the thread as idle. This sets the niceness too.
     Policy,
     /// Increases the niceness of the thread.
     Niceness,
@@ -136,8 +136,13 @@ fn idle() -> io::Result<()> {
     use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
     let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
     let this = thread_priority::thread_native_id();
-    thread_priority::set_thread_priority_and_policy(this, ThreadPriority::Min, idle)
-        .map_err(|error| io::Error::other(error.to_string()))
+    match thread_priority::set_thread_priority_and_policy(this, ThreadPriority::Min, idle) {
+        // It sets the niceness too, which fails in a process that is already nice.
+        Err(error) if thread_priority::thread_schedule_policy().ok() != Some(idle) => {
+            Err(io::Error::other(error.to_string()))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(target_os = "linux")]

@@ -33,6 +33,7 @@ mod concerns;
 mod cors;
 mod database;
 mod dotenv;
+mod listeners;
 mod load;
 mod origin;
 mod passed_over;
