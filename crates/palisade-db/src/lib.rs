@@ -77,5 +77,6 @@ pub use postgres::check_schema;
 pub use row::{Cell, Column, FromRow, Row};
 pub use server_lock::{ServerLock, ServerLockError};
 pub use spent::Spent;
+pub use sqlite::version as sqlite_version;
 pub use timestamp::Timestamp;
 pub use value::{Args, ToValue, Type, Value};

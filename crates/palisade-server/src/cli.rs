@@ -127,6 +127,9 @@ pub(crate) enum Command {
     /// Print the OpenAPI 3.1 description of the API.
     #[command(after_help = "Example:\n  palisade openapi > openapi.json")]
     Openapi,
+    /// Print the version, and what the program was built with.
+    #[command(after_help = "Examples:\n  palisade version\n  palisade version --json")]
+    Version,
     /// Print the completion script for a shell.
     #[command(after_help = "Examples:
   palisade completions bash > ~/.local/share/bash-completion/completions/palisade
@@ -342,6 +345,7 @@ mod tests {
             &["completions", secret],
             &["man", secret],
             &["openapi", secret],
+            &["version", secret],
             &["--json", "--", secret],
             &[secret],
         ] {

@@ -6,6 +6,7 @@ mod audit;
 mod cli;
 mod config;
 mod failure;
+mod filtered;
 mod front;
 mod init;
 mod keys;
@@ -20,6 +21,7 @@ mod serve;
 mod signals;
 mod sources;
 mod users;
+mod version;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -38,6 +40,9 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const LINGERING: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
+    if let Some(code) = filtered::tried() {
+        return code;
+    }
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
@@ -55,6 +60,8 @@ fn main() -> ExitCode {
 fn start(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {
     // Before any secret is read.
     process::forbid_core_dumps()?;
+    // Before the first thread.
+    filtered::leave_out_what_is_forbidden(matches!(cli.command, Command::Serve));
     // Before the first connection, so that rustls doesn't have to guess the provider.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         return Err(Failure::failed("the TLS provider was installed twice"));
@@ -79,6 +86,7 @@ async fn run(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {
         Command::Completions { shell } => reference::completions(*shell),
         Command::Man { directory } => reference::man(output, directory.as_deref())?,
         Command::Audit { action } => return audit::run(cli, output, *action).await,
+        Command::Version => version::run(output).await?,
         Command::Migrate { action } => return migrate::run(cli, output, *action).await,
     }
     Ok(ExitCode::SUCCESS)

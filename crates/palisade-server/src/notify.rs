@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use palisade::http::Frame;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -28,6 +29,8 @@ pub(crate) struct Manager {
     socket: Option<Arc<Socket>>,
     /// Ends when the manager is dropped.
     watchdog: JoinSet<()>,
+    /// Whether the manager was told that the server is stopping. Nothing but signs of life may follow.
+    stopping: AtomicBool,
 }
 
 impl Manager {
@@ -40,7 +43,7 @@ impl Manager {
                 None
             }
         });
-        Self { socket, watchdog: JoinSet::new() }
+        Self { socket, watchdog: JoinSet::new(), stopping: AtomicBool::new(false) }
     }
 
     /// Asks for more time, again and again, until the start is complete: a migration may take longer than the manager
@@ -75,8 +78,27 @@ impl Manager {
         }
     }
 
+    /// Reports that a reload has begun, and when. With `Type=notify-reload`, the manager waits for [`Self::reloaded`].
+    pub(crate) fn reloading(&self) {
+        let now = clock_gettime(ClockId::Monotonic);
+        let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
+        self.tell_unless_stopping(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
+    }
+
+    /// Reports that the reload is complete, whether or not it changed anything.
+    pub(crate) fn reloaded(&self) {
+        self.tell_unless_stopping("READY=1");
+    }
+
+    fn tell_unless_stopping(&self, state: &str) {
+        if !self.stopping.load(Ordering::Relaxed) {
+            self.tell(state);
+        }
+    }
+
     /// Reports that the server is stopping, and how long that takes at most.
     pub(crate) fn stopping(&self, drain: Duration) {
+        self.stopping.store(true, Ordering::Relaxed);
         let most = (drain + AFTERWARDS).as_micros();
         self.tell(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={most}"));
     }

@@ -1,6 +1,9 @@
 //! `palisade serve`.
 
+use std::convert::Infallible;
 use std::fs::DirBuilder;
+use std::future::pending;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
@@ -10,16 +13,18 @@ use std::time::Duration;
 use palisade::app::Actor;
 use palisade::clock::Clock;
 use palisade::http::client::TrustedProxies;
-use palisade::http::serve::{Drained, Exempt, Limits, serve, tls};
+use palisade::http::serve::tls::{self, ServerCertificate};
+use palisade::http::serve::{Drained, Exempt, Limits, serve};
 use palisade::settings::{Concern, Settings, Severity};
 use palisade::{App, registration};
 use palisade_db::{Backend, ServerLock, ServerLockError};
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::cli::Cli;
 use crate::failure::Failure;
+use crate::filtered;
 use crate::log;
 use crate::notify::Manager;
 use crate::opening::{self, Open};
@@ -34,6 +39,7 @@ pub(crate) async fn run(cli: &Cli, output: Output) -> Result<(), Failure> {
     let signals = Signals::install()?;
     let loaded = sources::settings(cli)?;
     let log = log::start(&loaded.settings)?;
+    filtered::report();
     warn_of(&loaded.concerns);
     let served = serve_until_told(&loaded.settings, output, signals).await;
     if served.is_ok() {
@@ -72,9 +78,10 @@ async fn serve_until_told(
 /// the open transaction back: another process may hold a lock for as long as it likes (test:
 /// service::a_start_that_waits_is_stopped_by_a_signal).
 async fn unless_told<T>(signals: &mut Signals, start: impl Future<Output = T>) -> Option<T> {
+    let reload = || tracing::info!("SIGHUP has no effect before the start is complete");
     tokio::select! {
         biased;
-        () = signals.stopped() => None,
+        () = signals.stopped(reload) => None,
         started = start => Some(started),
     }
 }
@@ -110,30 +117,24 @@ struct Service<'a> {
 struct Listeners {
     public: TcpListener,
     admin: TcpListener,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    /// For plain HTTP, which is redirected.
+    plain: Option<TcpListener>,
+    certificate: Option<Arc<ServerCertificate>>,
 }
 
 impl Listeners {
     async fn bind(settings: &Settings) -> Result<Self, Failure> {
         let server = &settings.server;
-        let tls = match (&server.tls.certificate, &server.tls.key) {
-            (Some(certificate), Some(key)) => {
-                let process = sources::this_process()?;
-                let loaded = tls::load(certificate, key, &process).map_err(|error| {
-                    Failure::failed("server.tls: the certificate and key can't be used")
-                        .because(error)
-                })?;
-                for concern in loaded.concerns(Clock::system().now()) {
-                    tracing::error!("server.tls: {concern}");
-                }
-                Some(loaded.config)
-            }
-            _ => None,
+        let certificate = certificate(settings)?.map(Arc::new);
+        let plain = match server.tls.redirect_from {
+            Some(address) => Some(bind("server.tls.redirect_from", address).await?),
+            None => None,
         };
         Ok(Self {
             public: bind("server.listen", server.listen).await?,
             admin: bind("server.admin_listen", server.admin_listen).await?,
-            tls,
+            plain,
+            certificate,
         })
     }
 
@@ -141,24 +142,95 @@ impl Listeners {
     async fn serve(self, open: &Open, service: Service<'_>) -> Result<(), Failure> {
         let Service { limits, mut signals, manager } = service;
         let (stop, stopped) = watch::channel(false);
+        let tls = self.certificate.as_ref().map(|certificate| certificate.config());
         let public = open.builder.service(&open.app);
-        let public = serve(self.public, self.tls, public, limits.clone(), until(stopped.clone()));
+        let public = serve(self.public, tls, public, limits.clone(), until(stopped.clone()));
+        let plain_limits = Limits { connections: REDIRECTED_CONNECTIONS, ..limits.clone() };
+        let plain = redirect(self.plain, open, plain_limits, until(stopped.clone()));
         let admin = open.builder.admin_service(&open.app);
         let drain = limits.drain;
         // The operator's own network has no such proxy.
         let limits = Limits { connections: ADMIN_CONNECTIONS, proxy_protocol: None, ..limits };
         manager.ready(&admin);
+        let manager = &*manager;
         let admin = serve(self.admin, None, admin, limits, until(stopped));
+        let reload = Notify::new();
         let told = async {
-            signals.stopped().await;
+            signals.stopped(|| reload.notify_one()).await;
             tracing::info!(
                 "stopping: no new connections are accepted, and requests in flight are finished"
             );
             manager.stopping(drain);
             stop.send_replace(true);
         };
-        let (public, admin, ()) = tokio::join!(public, admin, told);
-        note(public).and(note(admin))
+        let served = async { tokio::join!(public, plain, admin, told) };
+        let (public, plain, admin, ()) = tokio::select! {
+            biased;
+            served = served => served,
+            never = reload_when_told(self.certificate.as_ref(), &reload, manager) => match never {},
+            never = watch_files(self.certificate.clone()) => match never {},
+        };
+        note(public).and(note(plain)).and(note(admin))
+    }
+}
+
+/// Reads the certificate and key of the public listener, if the settings name them.
+fn certificate(settings: &Settings) -> Result<Option<ServerCertificate>, Failure> {
+    let (Some(certificate), Some(key)) =
+        (&settings.server.tls.certificate, &settings.server.tls.key)
+    else {
+        return Ok(None);
+    };
+    let files = tls::Files { certificate: certificate.clone(), key: key.clone() };
+    let host = settings.server.public_url.host();
+    ServerCertificate::open(files, sources::this_process()?, Clock::system(), host)
+        .map(Some)
+        .map_err(|error| {
+            Failure::failed("server.tls: the certificate and key can't be used").because(error)
+        })
+}
+
+/// Redirects plain HTTP to the public URL, if there is a listener for it.
+async fn redirect(
+    listener: Option<TcpListener>,
+    open: &Open,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) -> std::io::Result<Drained> {
+    let Some(listener) = listener else { return Ok(Drained::Finished) };
+    let from = listener.local_addr()?;
+    let to = &open.app.settings.server.public_url;
+    tracing::info!(%from, %to, "plain HTTP is redirected");
+    serve(listener, None, open.builder.redirect_service(&open.app), limits, stop).await
+}
+
+/// Reloads the certificate for each notification, and reports it to the service manager. Never returns.
+async fn reload_when_told(
+    certificate: Option<&Arc<ServerCertificate>>,
+    told: &Notify,
+    manager: &Manager,
+) -> Infallible {
+    loop {
+        told.notified().await;
+        manager.reloading();
+        if let Some(certificate) = certificate.cloned() {
+            // It can't fail: the runtime doesn't stop before this task.
+            let _ = tokio::task::spawn_blocking(move || certificate.reload()).await;
+        } else {
+            tracing::info!(
+                "SIGHUP has no effect without server.tls.certificate: settings are read when the server \
+                 starts"
+            );
+        }
+        manager.reloaded();
+    }
+}
+
+/// Uses a new certificate when its files change. Never returns.
+async fn watch_files(certificate: Option<Arc<ServerCertificate>>) -> Infallible {
+    match certificate {
+        Some(certificate) => certificate.watch().await,
+        None => pending().await,
     }
 }
 
@@ -209,16 +281,29 @@ fn lock(settings: &Settings) -> Result<Option<ServerLock>, Failure> {
 }
 
 async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let detail =
-            format!("can't listen on {address}; set {setting} to another IP address or port");
-        Failure::failed(detail).because(error)
-    })
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| Failure::failed(unbound(setting, address, error.kind())).because(error))
+}
+
+/// Describes why the server can't listen on an IP address and port.
+fn unbound(setting: &str, address: SocketAddr, error: ErrorKind) -> String {
+    if error == ErrorKind::PermissionDenied {
+        return format!(
+            "can't listen on {address}: this user may not use port {0}. Set {setting} to a port from \
+             1024, or allow it with AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or \
+             with: setcap cap_net_bind_service=+ep PATH_OF_PALISADE",
+            address.port()
+        );
+    }
+    format!("can't listen on {address}; set {setting} to another IP address or port")
 }
 
 /// The number of connections of the admin listener, in addition to all others, so that health checks work during a
 /// flood too.
 const ADMIN_CONNECTIONS: usize = 64;
+/// The number of connections of the listener for plain HTTP, in addition to all others. Its responses take no time.
+const REDIRECTED_CONNECTIONS: usize = 256;
 /// The number of files that are always open: the log, the listeners, libraries, mail.
 const OWN_FILES: usize = 64;
 /// The minimum number of connections, even if the system allows very few open files.
@@ -238,7 +323,9 @@ fn files_per_connection(settings: &Settings) -> usize {
 fn limits(settings: &Settings, open_files: usize) -> Limits {
     let database = usize::try_from(settings.database.max_connections).unwrap_or(usize::MAX);
     let files = files_per_connection(settings);
-    let reserved = database.saturating_mul(files).saturating_add(OWN_FILES + ADMIN_CONNECTIONS);
+    let redirected = settings.server.tls.redirect_from.map_or(0, |_| REDIRECTED_CONNECTIONS + 1);
+    let own = OWN_FILES + ADMIN_CONNECTIONS + redirected;
+    let reserved = database.saturating_mul(files).saturating_add(own);
     let by_default = Limits::default();
     let connections = open_files.saturating_sub(reserved).max(FEWEST_CONNECTIONS);
     if connections < by_default.connections {
@@ -263,7 +350,7 @@ fn limits(settings: &Settings, open_files: usize) -> Limits {
 /// Prints where the server listens and, as long as there is no administrator, how to create one.
 async fn greet(app: &App, output: Output, listeners: &Listeners) -> Result<(), Failure> {
     let address = local_addr(&listeners.public)?;
-    let scheme = if listeners.tls.is_some() { "https" } else { "http" };
+    let scheme = if listeners.certificate.is_some() { "https" } else { "http" };
     let needs_setup = registration::needs_setup(app).await?;
     // SECURITY: where output is collected, people other than the operator could use the link
     // (test: test_the_link_is_not_printed_in_production).
@@ -372,6 +459,15 @@ mod tests {
         assert_eq!(connections(1024), 1024 - others);
         assert_eq!(connections(1 << 20), 10_000);
         assert_eq!(connections(usize::MAX), 10_000);
+    }
+
+    #[test]
+    fn a_port_that_needs_a_privilege_is_named_with_the_fix() {
+        let address = SocketAddr::from(([0, 0, 0, 0], 80));
+        let said = unbound("server.tls.redirect_from", address, ErrorKind::PermissionDenied);
+        assert!(said.contains("server.tls.redirect_from") && said.contains("NET_BIND"), "{said}");
+        let said = unbound("server.listen", address, ErrorKind::AddrInUse);
+        assert!(said.contains("set server.listen to another"), "{said}");
     }
 
     #[test]

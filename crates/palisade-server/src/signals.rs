@@ -10,7 +10,8 @@ use crate::failure::Failure;
 /// Handlers for the signals that would otherwise end the process immediately. They stay installed until it ends.
 pub(crate) struct Signals {
     stop: [Signal; 3],
-    without_effect: [(&'static str, Signal); 3],
+    hangup: Signal,
+    without_effect: [(&'static str, Signal); 2],
 }
 
 impl Signals {
@@ -26,26 +27,29 @@ impl Signals {
                 handle(SignalKind::interrupt())?,
                 handle(SignalKind::quit())?,
             ],
-            // A process manager or a hook that announces a new certificate or a rotated log sends these to servers of
-            // any kind.
+            hangup: handle(SignalKind::hangup())?,
+            // A process manager or a hook that announces a rotated log sends these to servers of any kind.
             without_effect: [
-                ("SIGHUP", handle(SignalKind::hangup())?),
                 ("SIGUSR1", handle(SignalKind::user_defined1())?),
                 ("SIGUSR2", handle(SignalKind::user_defined2())?),
             ],
         })
     }
 
-    /// Waits for a signal that stops the server: SIGTERM, SIGINT (Ctrl-C) or SIGQUIT.
-    pub(crate) async fn stopped(&mut self) {
+    /// Waits for a signal that stops the server: SIGTERM, SIGINT (Ctrl-C) or SIGQUIT. Calls `reload` for each SIGHUP.
+    pub(crate) async fn stopped(&mut self, mut reload: impl FnMut()) {
         poll_fn(|cx| {
             for (signal, received) in &mut self.without_effect {
                 while received.poll_recv(cx).is_ready() {
                     tracing::info!(
                         signal,
-                        "the signal has no effect: settings and certificates are read when the server starts"
+                        "the signal has no effect: SIGHUP reloads the certificate, and settings are read when \
+                         the server starts"
                     );
                 }
+            }
+            while self.hangup.poll_recv(cx).is_ready() {
+                reload();
             }
             let told = self.stop.iter_mut().any(|received| received.poll_recv(cx).is_ready());
             if told { Poll::Ready(()) } else { Poll::Pending }

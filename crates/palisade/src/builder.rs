@@ -225,6 +225,11 @@ impl Builder {
         Frame::internal(app.clone(), self.router(app, system::health().and(telemetry::routes())))
     }
 
+    /// Returns the service of a listener for plain HTTP, which redirects to `server.public_url`.
+    pub fn redirect_service(&self, app: &App) -> Frame {
+        Frame::redirecting(app.clone())
+    }
+
     fn router(&self, app: &App, routes: Routes) -> Router {
         let router = routes.mount(Router::new()).fallback(|| async { Error::not_found() });
         // Without origins, there is no CORS layer that could be misconfigured or cost time.

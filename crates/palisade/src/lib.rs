@@ -27,8 +27,8 @@ pub use frame::{
     record, upkeep,
 };
 pub use ground::{
-    cache, clock, cookie, error, files, hashing, id, limits, metrics, net, runtime, settings,
-    shape, trace, visible,
+    cache, clock, cookie, error, files, hashing, id, limits, metrics, net, runtime, scheduling,
+    settings, shape, trace, visible,
 };
 pub use operation::{audit, reference, system, telemetry};
 pub use people::{grants, mail, roles, users};

@@ -12,10 +12,24 @@ pub(crate) use connection::{Connection, Source, Use};
 pub(crate) use files::{naming, no_link, open_file};
 pub(crate) use writer::Member;
 
+use sqlx::Connection as _;
+use sqlx::sqlite::SqliteConnection;
+
 use crate::statement::{Answer, Statement};
 use crate::{Args, Connections, DbError, Options};
 use readers::Readers;
 use writer::Writer;
+
+/// Returns the version of SQLite that is part of this program.
+///
+/// # Errors
+/// Returns an error if a database in memory can't be opened.
+pub async fn version() -> Result<String, DbError> {
+    let mut connection = SqliteConnection::connect("sqlite::memory:").await?;
+    let version = sqlx::query_scalar("select sqlite_version()").fetch_one(&mut connection).await?;
+    connection.close().await?;
+    Ok(version)
+}
 
 /// Returns how many readers are useful: reading from SQLite is CPU work without waiting, and each connection keeps a
 /// thread, pages and prepared statements.

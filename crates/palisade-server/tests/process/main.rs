@@ -813,3 +813,25 @@ fn init_writes_through_no_link() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(!victim.exists() && !place.path().join("palisade.toml").exists());
 }
+
+#[test]
+fn the_version_says_what_the_program_was_built_with() {
+    let place = Place::new();
+    let printed = place.run(&["version", "--json"]);
+    assert!(printed.status.success(), "{printed:?}");
+    let shown: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    assert_eq!(shown["version"], env!("CARGO_PKG_VERSION"));
+    assert!(shown["commit"].is_null() || shown["commit"].is_string());
+    for (name, start) in [("target", std::env::consts::ARCH), ("rustc", "rustc "), ("sqlite", "3.")]
+    {
+        let value = shown[name].as_str().unwrap();
+        assert!(value.starts_with(start), "{name}: {value}");
+    }
+    assert!(!shown["profile"].as_str().unwrap().is_empty());
+    assert!(shown["schema"]["users"].as_i64().unwrap() > 0, "{shown}");
+    let line = String::from_utf8(place.run(&["version"]).stdout).unwrap();
+    assert_eq!(line.lines().count(), 1, "{line}");
+    assert!(line.starts_with(concat!("palisade ", env!("CARGO_PKG_VERSION"), " (")), "{line}");
+    // It creates nothing.
+    assert!(!place.path().join("palisade-data").exists());
+}

@@ -122,6 +122,30 @@ fn a_service_manager_is_told_when_the_server_is_ready_and_when_it_stops() {
 }
 
 #[test]
+fn a_service_manager_is_told_of_a_reload() {
+    let place = Place::new();
+    let manager = Manager::new(&place);
+    let path = place.path().join("notify");
+    let mut server = Server::run(&place, place.command(&["serve"]).env("NOTIFY_SOCKET", path));
+    assert_eq!(manager.told(), "READY=1");
+    for _ in 0..2 {
+        let clock = || {
+            let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+            now.tv_sec * 1_000_000 + now.tv_nsec / 1_000
+        };
+        let before = clock();
+        signal(&server.process, Signal::HUP);
+        let told = manager.told();
+        let at = told.strip_prefix("RELOADING=1\nMONOTONIC_USEC=");
+        let at: i64 = at.unwrap_or_else(|| panic!("{told}")).parse().unwrap();
+        assert!((before..=clock()).contains(&at), "{at} {before}");
+        assert_eq!(manager.told(), "READY=1");
+    }
+    server.stop(SOON);
+    assert!(manager.told().starts_with("STOPPING=1"));
+}
+
+#[test]
 fn a_start_that_fails_is_never_ready() {
     let place = Place::new();
     let manager = Manager::new(&place);

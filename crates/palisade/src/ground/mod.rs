@@ -11,6 +11,7 @@ pub mod limits;
 pub mod metrics;
 pub mod net;
 pub mod runtime;
+pub mod scheduling;
 pub mod settings;
 pub mod shape;
 pub mod trace;

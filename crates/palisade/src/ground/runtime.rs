@@ -8,13 +8,16 @@
 //! - Only workers are kept on a core. The runtime's threads for blocking work may use every core; any other thread that
 //!   a worker starts stays on that worker's core until it calls [`leave_core`].
 //! - If there are fewer workers than cores, as in a container with a quota, or if `TOKIO_WORKER_THREADS` sets their
-//!   number, no worker is kept on a core. The same applies to every operating system other than Linux.
+//!   number, no worker is kept on a core. The same applies to every operating system other than Linux, and if a filter
+//!   of system calls forbids it ([`crate::scheduling`]).
 
 use std::cell::Cell;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::runtime::{Builder, Runtime};
+
+use crate::scheduling::{self, Call, cores_of_process};
 
 thread_local! {
     /// Whether this thread is a worker that already has its core.
@@ -34,13 +37,14 @@ pub fn new() -> io::Result<Runtime> {
     let chosen = std::env::var_os("TOKIO_WORKER_THREADS").is_some();
     let mut builder = Builder::new_multi_thread();
     builder.enable_all();
-    if cores::of_process().len() == workers && !chosen {
+    let pinned = !chosen && !Call::Affinity.is_left_out();
+    if pinned && cores_of_process().len() == workers {
         let settled = AtomicUsize::new(0);
         // Only workers park. Each parks whenever it has nothing to do, for the first time soon after it starts. When a
         // thread of tokio's starts, it isn't known yet whether it becomes a worker.
-        builder.on_thread_start(cores::leave).on_thread_park(move || {
+        builder.on_thread_start(leave_core).on_thread_park(move || {
             if !SETTLED.replace(true) {
-                cores::stay_on(settled.fetch_add(1, Ordering::Relaxed));
+                stay_on_core(settled.fetch_add(1, Ordering::Relaxed));
             }
         });
     }
@@ -49,51 +53,14 @@ pub fn new() -> io::Result<Runtime> {
 
 /// Lets this thread use all cores of the process again. A new thread inherits the cores of the thread that starts it.
 pub fn leave_core() {
-    cores::leave();
+    scheduling::stay_on(&cores_of_process());
 }
 
-#[cfg(target_os = "linux")]
-mod cores {
-    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-
-    /// Returns the cores that the process may use: those of its first thread, which is not a worker.
-    pub(super) fn of_process() -> Vec<usize> {
-        let first = Some(rustix::process::getpid());
-        let Ok(set) = sched_getaffinity(first) else { return Vec::new() };
-        (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
+/// Pins this thread to the core with this number among the cores of the process.
+fn stay_on_core(number: usize) {
+    if let Some(core) = cores_of_process().get(number) {
+        scheduling::stay_on(&[*core]);
     }
-
-    /// Pins this thread to the core with this number among the cores of the process.
-    pub(super) fn stay_on(number: usize) {
-        let mut set = CpuSet::new();
-        if let Some(core) = of_process().get(number) {
-            set.set(*core);
-            settle(&set);
-        }
-    }
-
-    pub(super) fn leave() {
-        let mut set = CpuSet::new();
-        of_process().into_iter().for_each(|core| set.set(core));
-        settle(&set);
-    }
-
-    fn settle(set: &CpuSet) {
-        if let Err(error) = sched_setaffinity(None, set) {
-            tracing::debug!(%error, "can't set the CPU affinity of a thread");
-        }
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-mod cores {
-    pub(super) fn of_process() -> Vec<usize> {
-        Vec::new()
-    }
-
-    pub(super) fn stay_on(_number: usize) {}
-
-    pub(super) fn leave() {}
 }
 
 #[cfg(test)]
@@ -132,7 +99,7 @@ mod tests {
     #[test]
     fn each_worker_stays_on_a_core_of_its_own() {
         let runtime = new().unwrap();
-        let all = cores::of_process();
+        let all = cores_of_process();
         assert_eq!(mine(), all, "the thread that created the runtime may use every core");
         let workers = runtime.metrics().num_workers();
         let own: Vec<Vec<usize>> = if workers == all.len() {
@@ -148,7 +115,7 @@ mod tests {
     #[test]
     fn what_workers_start_may_use_every_core() {
         let runtime = new().unwrap();
-        let all = cores::of_process();
+        let all = cores_of_process();
         for _ in 0..20 {
             let blocking = runtime.block_on(async {
                 let asked = async { tokio::task::spawn_blocking(mine).await.unwrap() };

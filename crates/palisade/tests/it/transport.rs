@@ -97,6 +97,55 @@ async fn https_only(on: On) {
 }
 
 #[tokio::test]
+async fn plain_http_is_redirected_to_the_public_url() {
+    let app = with(On::Sqlite, &BEHIND_PROXY).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = app.builder.redirect_service(&app.app);
+    let stopped = std::future::pending();
+    let task = tokio::spawn(serve(listener, None, service, Limits::default(), stopped));
+    let answer = async |line: &str, more: &str| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("{line} HTTP/1.1\r\nConnection: close\r\n{more}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    };
+    const HOST: &str = "Host: evil.example.net";
+    for (line, more, path) in [
+        ("GET /", HOST, "/"),
+        ("HEAD /sign-in?next=%2Fa", HOST, "/sign-in?next=%2Fa"),
+        ("GET /livez", HOST, "/livez"),
+        ("GET //evil.example.net/x", HOST, "//evil.example.net/x"),
+        ("GET /@evil.example.net", HOST, "/@evil.example.net"),
+        ("GET http://evil.example.net/x", HOST, "/x"),
+        (
+            "GET /x",
+            "Host: a\r\nX-Forwarded-Host: evil.example.net\r\nX-Forwarded-Proto: https",
+            "/x",
+        ),
+    ] {
+        let text = answer(line, more).await;
+        assert!(text.starts_with("HTTP/1.1 308 "), "{line}: {text}");
+        let location = format!("\r\nlocation: https://app.example.com{path}\r\n");
+        assert!(text.contains(&location), "{line}: {text}");
+        assert!(text.contains("x-request-id") && text.contains("x-content-type-options"), "{text}");
+    }
+    for line in
+        ["POST /", "OPTIONS /", "OPTIONS *", "GET /api/v1/whoami", "POST /api/v1/auth/login"]
+    {
+        let text = answer(line, "Host: app.example.com").await;
+        assert!(text.starts_with("HTTP/1.1 403 ") && !text.contains("location:"), "{line}: {text}");
+        assert!(text.contains("http.https_required"), "{line}: {text}");
+    }
+    let text = answer("GET /.well-known/acme-challenge/token", "Host: app.example.com").await;
+    assert!(text.starts_with("HTTP/1.1 404 ") && !text.contains("location:"), "{text}");
+    task.abort();
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn https_by_a_proxy_health_probes_and_strangers_pass() {
     let app = with(On::Sqlite, &BEHIND_PROXY).await;
     let get = |path: &str| Call::new(Method::GET, path);

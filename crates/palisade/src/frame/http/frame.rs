@@ -32,6 +32,9 @@ use crate::trace::Trace;
 const PROBES: [&str; 2] = [LIVEZ, READYZ];
 const LIVEZ: &str = "/livez";
 const READYZ: &str = "/readyz";
+/// Where certificate authorities look for challenges (RFC 8555, section 8.3), which this server doesn't serve. They
+/// follow redirects, and a clear 404 names the cause.
+const ACME_CHALLENGE: &str = "/.well-known/acme-challenge/";
 /// The methods that a probe may use.
 const PROBE_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
@@ -41,6 +44,10 @@ const UNMARKED: &str = "A trusted proxy did not state whether the client used HT
     set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]. Caddy and Traefik set it by default. A proxy \
     that forwards only TCP can pass TLS through to this server, or state it with the PROXY protocol \
     (HAProxy: send-proxy-v2-ssl).";
+
+/// The refusal of a request in plain text.
+const PLAIN: &str = "This server accepts requests only over https://. Anything sent in plain text may have \
+    been intercepted: treat passwords and tokens in it as compromised.";
 
 /// The connection assumed for a request that didn't come through a listener.
 const NOWHERE: Connection = {
@@ -64,22 +71,38 @@ struct Inner {
     trusted: TrustedProxies,
     ids: RequestIds,
     standing: Standing,
-    /// Whether this is the public listener and `server.public_url` uses HTTPS.
-    https_only: bool,
-    /// `None` for the operator's own listener.
+    /// `None` for listeners whose requests aren't counted.
     measured: Option<Measured>,
+    entrance: Entrance,
+}
+
+/// What a listener requires of a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Entrance {
+    /// Nothing: this is the operator's own network, or `server.public_url` doesn't use HTTPS.
+    Open,
+    /// That the client uses HTTPS.
+    Https,
+    /// This is a listener for plain HTTP, which only redirects.
+    Plain,
 }
 
 impl Frame {
     /// Puts the frame around the routes of the public listener.
     pub fn new(app: App, router: Router) -> Self {
-        let https_only = app.settings.server.public_url.is_https();
-        Self::with(app, router, https_only, Some(Measured::new()))
+        let is_https = app.settings.server.public_url.is_https();
+        let entrance = if is_https { Entrance::Https } else { Entrance::Open };
+        Self::with(app, router, entrance, Some(Measured::new()))
     }
 
     /// Puts the frame around routes for the operator's own network, which have no public URL.
     pub fn internal(app: App, router: Router) -> Self {
-        Self::with(app, router, false, None)
+        Self::with(app, router, Entrance::Open, None)
+    }
+
+    /// Redirects requests for pages to `server.public_url`, and refuses all others. It has no routes.
+    pub fn redirecting(app: App) -> Self {
+        Self::with(app, Router::new(), Entrance::Plain, None)
     }
 
     /// Returns whether the service responds to `GET /livez` with a success. The request needs no connection, so that
@@ -91,11 +114,11 @@ impl Frame {
         Arc::clone(&self.0).answer(request).await.status().is_success()
     }
 
-    fn with(app: App, router: Router, https_only: bool, measured: Option<Measured>) -> Self {
+    fn with(app: App, router: Router, entrance: Entrance, measured: Option<Measured>) -> Self {
         let trusted = TrustedProxies::new(app.settings.server.trusted_proxies.clone());
         let ids = RequestIds::new(&*app.random);
         let standing = Standing::new(&app.settings);
-        Self(Arc::new(Inner { app, router, trusted, ids, standing, https_only, measured }))
+        Self(Arc::new(Inner { app, router, trusted, ids, standing, entrance, measured }))
     }
 }
 
@@ -131,7 +154,8 @@ impl Inner {
             (None, Some(path)) => self.probe(path, request, &line.trace).await,
             (None, None) => self.handle(request, &line.trace).await,
         };
-        if !line.method.is_safe() && response.status().is_client_error() {
+        let changes = !line.method.is_safe() && self.entrance != Entrance::Plain;
+        if changes && response.status().is_client_error() {
             line.trace.of(self.settle(&mut response)).await;
         }
         self.end(&line, &mut response);
@@ -154,7 +178,12 @@ impl Inner {
     fn without_https(&self, arrival: &Arrival, request: &Request<Body>) -> Option<Response> {
         // SECURITY: before anything else of the request is used
         // (test: plain_http_behind_a_trusted_proxy_is_redirected_or_refused).
-        if !self.https_only || PROBES.contains(&request.uri().path()) || probed(request).is_some() {
+        match self.entrance {
+            Entrance::Open => return None,
+            Entrance::Plain => return Some(self.redirect(request)),
+            Entrance::Https => {}
+        }
+        if PROBES.contains(&request.uri().path()) || probed(request).is_some() {
             return None;
         }
         let detail = match arrival.scheme {
@@ -165,14 +194,7 @@ impl Inner {
                 return None;
             }
             Scheme::Https | Scheme::Http => return None,
-            Scheme::MarkedHttp => {
-                if let Some(location) = self.same_by_https(request) {
-                    let to = [(LOCATION, location)];
-                    return Some((StatusCode::PERMANENT_REDIRECT, to).into_response());
-                }
-                "This server accepts requests only over https://. Anything sent in plain text may have \
-                 been intercepted: treat passwords and tokens in it as compromised."
-            }
+            Scheme::MarkedHttp => return Some(self.redirect(request)),
             // A redirect would come back the same way and loop.
             Scheme::Unmarked => UNMARKED,
             Scheme::Contradictory => {
@@ -183,10 +205,26 @@ impl Inner {
                  protocol (HAProxy: send-proxy-v2, not send-proxy-v2-ssl)."
             }
         };
-        Some(Error::new(Kind::Denied, "http.https_required", detail).into_response())
+        Some(https_required(detail))
+    }
+
+    /// Redirects a request for a page to the public URL, and refuses any other.
+    fn redirect(&self, request: &Request<Body>) -> Response {
+        if request.uri().path().starts_with(ACME_CHALLENGE) {
+            return Error::not_found().into_response();
+        }
+        match self.same_by_https(request) {
+            Some(location) => {
+                (StatusCode::PERMANENT_REDIRECT, [(LOCATION, location)]).into_response()
+            }
+            None => https_required(PLAIN),
+        }
     }
 
     /// Returns the location of the same page under the public URL, if the request is for a page.
+    ///
+    /// SECURITY: the host is that of the settings, whatever the request names
+    /// (test: plain_http_is_redirected_to_the_public_url).
     fn same_by_https(&self, request: &Request<Body>) -> Option<HeaderValue> {
         let page = matches!(*request.method(), Method::GET | Method::HEAD)
             && !request.uri().path().starts_with("/api/");
@@ -235,6 +273,10 @@ impl Inner {
             *response = Error::from(error).into_response();
         }
     }
+}
+
+fn https_required(detail: &'static str) -> Response {
+    Error::new(Kind::Denied, "http.https_required", detail).into_response()
 }
 
 /// Returns the path of the health endpoint that a request by `OPTIONS` probes. HAProxy (`option httpchk`) probes with

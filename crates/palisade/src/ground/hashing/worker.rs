@@ -6,9 +6,7 @@ use super::load::OwnLoad;
 use super::queue::Taken;
 use super::{Help, Shared, wait};
 use crate::runtime::leave_core;
-
-/// The increase in the niceness of the threads, which is the maximum. It matters if `SCHED_IDLE` isn't available.
-const NICENESS: i32 = 19;
+use crate::scheduling::lower_priority;
 
 /// Runs jobs until the pool is stopped.
 pub(super) fn work<S>(shared: &Shared<S>) {
@@ -229,31 +227,4 @@ fn next<S>(shared: &Shared<S>) -> Option<Taken<S>> {
 )]
 pub(super) fn now() -> Instant {
     Instant::now()
-}
-
-/// Lowers the priority of the calling thread. On Linux, policy and niceness apply to one thread; elsewhere, niceness
-/// would slow down the whole process.
-///
-/// With `SCHED_IDLE` (sched(7)), any other thread that wakes up takes the core immediately. A thread that is only nice
-/// keeps it for a few milliseconds, and the threads of a busy server wake up and fall asleep all the time. During a
-/// flood of sign-ins, reads kept 66% of their rate with niceness 19 and 88% with this policy (measured before workers
-/// stayed on their cores).
-#[cfg(target_os = "linux")]
-fn lower_priority() {
-    use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
-    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-    let this = thread_priority::thread_native_id();
-    let set = thread_priority::set_thread_priority_and_policy(this, ThreadPriority::Min, idle);
-    if let Err(error) = set {
-        tracing::debug!(%error, "the hashing threads can't be scheduled as idle; their priority is \
-                                 lowered instead");
-    }
-    if let Err(error) = rustix::process::nice(NICENESS) {
-        tracing::debug!(%error, "the hashing threads keep their normal priority");
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn lower_priority() {
-    tracing::debug!(niceness = NICENESS, "this system has no priorities for individual threads");
 }

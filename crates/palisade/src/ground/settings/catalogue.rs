@@ -247,9 +247,13 @@ catalogue! {
     /// TLS terminated by the server itself.
     Tls at "server.tls." {
         certificate: Option<PathBuf> = Unset("/etc/palisade/certificate.pem"),
-            "The PEM file of the certificate and its chain, for TLS without a proxy in front.";
+            "The PEM file of the certificate and its chain, for TLS without a proxy in front. When \
+             this file or the key's changes, the server uses the new certificate within 5 seconds.";
         key: Option<PathBuf> = Unset("/etc/palisade/certificate-key.pem"),
             "The PEM file of the certificate's private key.";
+        redirect_from: Option<SocketAddr> = Unset("0.0.0.0:80"),
+            "The IP address and port on which plain HTTP is redirected to `server.public_url`. It \
+             requires `server.tls.certificate`.";
     }
 
     /// The API's description.

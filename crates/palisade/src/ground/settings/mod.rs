@@ -33,6 +33,7 @@ mod concerns;
 mod cors;
 mod database;
 mod dotenv;
+mod listeners;
 mod load;
 mod log_levels;
 mod origin;

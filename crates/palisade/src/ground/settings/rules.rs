@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::listeners;
 use super::load::Reader;
 use super::{
     Attestation, CorsOrigin, EmailVerification, Environment, PasswordCost, RegistrationMode,
@@ -45,26 +46,7 @@ fn server(settings: &Settings, reader: &mut Reader<'_>) {
     }
     hsts(settings, reader);
     reports(settings, reader);
-    match (&server.tls.certificate, &server.tls.key) {
-        (Some(_), None) => reader.refuse(
-            &["server.tls.key", "server.tls.certificate"],
-            "server.tls.certificate is set, but the key is not",
-            "Set both, or neither",
-        ),
-        (None, Some(_)) => reader.refuse(
-            &["server.tls.certificate", "server.tls.key"],
-            "server.tls.key is set, but the certificate is not",
-            "Set both, or neither",
-        ),
-        _ => {}
-    }
-    if server.listen == server.admin_listen && server.listen.port() != 0 {
-        reader.refuse(
-            &["server.admin_listen", "server.listen"],
-            format!("{} is also the IP address and port of server.listen", server.admin_listen),
-            "Use another port",
-        );
-    }
+    listeners::check(settings, reader);
     if !server.public_url.is_https() && !server.public_url.is_loopback() {
         reader.refuse(
             &["server.public_url"],
@@ -315,10 +297,10 @@ fn development(settings: &Settings, reader: &mut Reader<'_>) {
     if settings.server.expose_development {
         return;
     }
-    for (key, address) in [
-        ("server.listen", settings.server.listen),
-        ("server.admin_listen", settings.server.admin_listen),
-    ] {
+    let server = &settings.server;
+    let redirect = server.tls.redirect_from.map(|address| ("server.tls.redirect_from", address));
+    let both = [("server.listen", server.listen), ("server.admin_listen", server.admin_listen)];
+    for (key, address) in both.into_iter().chain(redirect) {
         if !address.ip().to_canonical().is_loopback() {
             reader.refuse(
                 &[key, "server.environment", "server.expose_development"],

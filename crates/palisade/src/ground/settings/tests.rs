@@ -153,7 +153,11 @@ mod defaults {
             // The example of a domain goes with the example of a public URL, which development has not.
             let domain = "rp_id = \"example.com\"";
             assert!(written.contains(domain));
-            let written = if production { written } else { written.replace(domain, "") };
+            // Plain HTTP is redirected to https, which that URL of development is not.
+            let from = "redirect_from = \"0.0.0.0:80\"";
+            assert!(written.contains(from));
+            let written =
+                if production { written } else { written.replace(domain, "").replace(from, "") };
             // Schemas and roles are of PostgreSQL.
             let file = "url = \"sqlite:./palisade-data/palisade.db\"";
             assert!(written.contains(file));
@@ -1127,6 +1131,24 @@ mod between_settings {
     fn certificate_and_key_come_together() {
         refused("server.tls.certificate = \"/c.pem\"", "server.tls.key", "both");
         refused("server.tls.key = \"/k.pem\"", "server.tls.certificate", "both");
+    }
+
+    #[test]
+    fn plain_http_is_redirected_only_to_this_server_with_tls() {
+        const FROM: &str = "server.tls.redirect_from";
+        let from = format!("{FROM} = \"127.0.0.1:8080\"");
+        let tls = "server.tls.certificate = \"/c.pem\"\nserver.tls.key = \"/k.pem\"";
+        let https = "server.public_url = \"https://app.example.com\"";
+        let whole = settings(&format!("{from}\n{tls}\n{https}"));
+        assert_eq!(whole.server.tls.redirect_from, Some(SocketAddr::from(([127, 0, 0, 1], 8080))));
+        refused(&format!("{from}\n{https}"), FROM, "no certificate is set");
+        refused(&format!("{from}\n{tls}"), FROM, "would loop");
+        let open = from.replace("127.0.0.1", "0.0.0.0");
+        refused(&format!("{open}\n{tls}\n{https}"), FROM, "other machines");
+        for other in ["server.listen", "server.admin_listen"] {
+            let same = format!("{other} = \"127.0.0.1:8080\"\n{from}\n{tls}\n{https}");
+            refused(&same, FROM, &format!("also the IP address and port of {other}"));
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Tests of the listener over real sockets on loopback.
 
 mod proxied;
+mod renewed;
 
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,6 +25,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::client::TlsStream;
 
+use super::tls::ServerCertificate;
 use super::*;
 use crate::clock::Clock;
 use crate::files::Process;
@@ -177,8 +179,17 @@ impl Refuse for Router {
     }
 }
 
-fn load(certificate: &Path, key: &Path) -> Result<tls::Loaded, tls::TlsError> {
-    tls::load(certificate, key, &Process::current().unwrap())
+fn load(certificate: &Path, key: &Path) -> Result<ServerCertificate, tls::TlsError> {
+    load_at(certificate, key, Clock::system())
+}
+
+fn load_at(
+    certificate: &Path,
+    key: &Path,
+    clock: Clock,
+) -> Result<ServerCertificate, tls::TlsError> {
+    let files = tls::Files { certificate: certificate.to_owned(), key: key.to_owned() };
+    ServerCertificate::open(files, Process::current().unwrap(), clock, "localhost")
 }
 
 struct Certified {
@@ -216,7 +227,7 @@ impl Certified {
         std::fs::set_permissions(self.key(), std::fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    fn load(&self) -> Result<tls::Loaded, tls::TlsError> {
+    fn load(&self) -> Result<ServerCertificate, tls::TlsError> {
         load(&self.chain(), &self.key())
     }
 
@@ -269,7 +280,7 @@ async fn http2_works_with_prior_knowledge() {
 async fn tls_serves_both_versions_as_negotiated() {
     let certified = Certified::new();
     let server =
-        Running::start_with(Limits::default(), Some(certified.load().unwrap().config)).await;
+        Running::start_with(Limits::default(), Some(certified.load().unwrap().config())).await;
     let mut one = certified.connect(server.address, b"http/1.1").await;
     write(&mut one, GET).await;
     assert!(read_answer(&mut one).await.ends_with("tls=true"));
@@ -315,7 +326,7 @@ async fn a_silent_peer_and_half_a_preface_are_cut() {
 #[tokio::test]
 async fn a_silent_tls_peer_is_cut_and_others_are_served() {
     let certified = Certified::new();
-    let server = Running::start_with(quick(), Some(certified.load().unwrap().config)).await;
+    let server = Running::start_with(quick(), Some(certified.load().unwrap().config())).await;
     let mut silent = server.connect().await;
     let mut garbage = server.connect().await;
     write(&mut garbage, &[0xff; 200]).await;
@@ -330,7 +341,7 @@ async fn a_silent_tls_peer_is_cut_and_others_are_served() {
 async fn plain_http_is_told_that_the_port_takes_tls() {
     let certified = Certified::new();
     let server =
-        Running::start_with(Limits::default(), Some(certified.load().unwrap().config)).await;
+        Running::start_with(Limits::default(), Some(certified.load().unwrap().config())).await;
     let mut client = server.connect().await;
     write(&mut client, GET).await;
     let answer = read_to_end(&mut client).await;

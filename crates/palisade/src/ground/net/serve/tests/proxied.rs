@@ -42,7 +42,8 @@ async fn the_client_that_a_trusted_proxy_names_is_the_peer() {
 #[tokio::test]
 async fn the_header_comes_before_tls() {
     let certified = Certified::new();
-    let server = Running::start_with(behind_proxy(), Some(certified.load().unwrap().config)).await;
+    let server =
+        Running::start_with(behind_proxy(), Some(certified.load().unwrap().config())).await;
     for header in [LINE, BINARY] {
         for protocol in [&b"http/1.1"[..], b"h2"] {
             let mut stream = server.connect_from(PROXY).await.unwrap();
@@ -73,7 +74,8 @@ async fn a_header_from_anyone_else_is_no_header() {
     let certified = Certified::new();
     let behind = Running::start(behind_proxy()).await;
     let open = Running::start(quick()).await;
-    let secure = Running::start_with(behind_proxy(), Some(certified.load().unwrap().config)).await;
+    let secure =
+        Running::start_with(behind_proxy(), Some(certified.load().unwrap().config())).await;
     for (server, from) in [(&behind, STRANGER), (&open, STRANGER), (&open, PROXY)] {
         for header in [LINE, BINARY, LOCAL] {
             let answer = answered(server, from, &[header, GET]).await;

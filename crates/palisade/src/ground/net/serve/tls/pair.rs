@@ -1,18 +1,22 @@
-//! The certificate and key of a listener, and its TLS configuration.
+//! A certificate and its key: the files, and whether they can be used together.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use palisade_crypto::secret::SecretBytes;
 use palisade_db::Timestamp;
-use rustls::crypto::aws_lc_rs;
+use rustix::fs::OFlags;
+use rustls::InconsistentKeys;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
-use rustls::version::{TLS12, TLS13};
-use rustls::{InconsistentKeys, ServerConfig};
 use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
 
 use crate::files::{self, Process};
@@ -105,80 +109,137 @@ impl std::error::Error for TlsError {
     }
 }
 
-/// A certificate chain with its key, ready to serve.
-#[derive(Debug)]
-pub struct Loaded {
-    /// The configuration for TLS 1.2 and 1.3 with HTTP/2 and HTTP/1.1.
-    pub config: Arc<ServerConfig>,
-    path: PathBuf,
-    chain: Vec<CertificateDer<'static>>,
+/// The files of a certificate and its key, both in PEM.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The certificate chain. It begins with the server's own certificate.
+    pub certificate: PathBuf,
+    /// The private key of that certificate.
+    pub key: PathBuf,
 }
 
-/// Reads a certificate chain in PEM, which begins with the server's own certificate, and the private key of that
-/// certificate in PEM.
-///
-/// # Errors
-/// Returns an error if a file cannot be read or is not of the expected kind, if the key file is not private for
-/// `process`, if the key and the certificate do not match, or if the TLS library refuses them.
-pub fn load(certificate: &Path, key: &Path, process: &Process) -> Result<Loaded, TlsError> {
-    let pem = read(certificate, None)?;
-    let chain = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| TlsError::NotPem(certificate.to_owned(), error))?;
-    if chain.is_empty() {
-        return Err(TlsError::NoCertificate(
-            certificate.to_owned(),
-            holds(&pem, "PRIVATE KEY-----"),
-        ));
+/// What the files contain.
+#[derive(PartialEq, Eq)]
+pub(super) struct Content {
+    certificate: Vec<u8>,
+    key: SecretBytes,
+}
+
+impl Files {
+    /// Reads both files. The key file must be private for `process`.
+    pub(super) fn read(&self, process: &Process) -> Result<Content, TlsError> {
+        let certificate = read(&self.certificate, None)?;
+        let key = SecretBytes::from(read(&self.key, Some(process))?);
+        Ok(Content { certificate, key })
     }
-    let private = private_key(key, &read(key, Some(process))?)?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&TLS13, &TLS12])
-        .map_err(|error| TlsError::Refused(certificate.to_owned(), key.to_owned(), error))?
-        .with_no_client_auth()
-        .with_single_cert(chain.clone(), private.clone_key())
-        .map_err(|error| {
-            let (certificate, key) = (certificate.to_owned(), key.to_owned());
+}
+
+/// A certificate chain with its key, ready to serve.
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub(super) certified: Arc<CertifiedKey>,
+    /// When the server's own certificate is valid. `None` if it can't be parsed here, which is left to the clients.
+    pub(super) validity: Option<Validity>,
+    path: PathBuf,
+}
+
+/// The first and the last moment at which a certificate is valid.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Validity {
+    pub(super) from: Timestamp,
+    pub(super) until: Timestamp,
+}
+
+impl Validity {
+    fn of(certificate: &X509Certificate<'_>) -> Self {
+        let validity = certificate.validity();
+        Self { from: time(validity.not_before), until: time(validity.not_after) }
+    }
+
+    pub(super) fn length(self) -> Duration {
+        self.until.since(self.from)
+    }
+}
+
+impl Pair {
+    /// Checks that the certificate and the key can be used together.
+    pub(super) fn new(
+        files: &Files,
+        content: &Content,
+        provider: &CryptoProvider,
+    ) -> Result<Self, TlsError> {
+        let (path, key_path) = (files.certificate.clone(), files.key.clone());
+        let chain = chain(&path, &content.certificate)?;
+        let private = private_key(&key_path, content.key.expose())?;
+        // SECURITY: the key is compared with the certificate before it is used
+        // (test: a_key_of_another_certificate_is_refused).
+        let certified = CertifiedKey::from_der(chain.clone(), private.clone_key(), provider);
+        let certified = certified.map_err(|error| {
             let fits = |of: &CertificateDer<'static>| {
-                CertifiedKey::from_der(vec![of.clone()], private.clone_key(), &provider).is_ok()
+                CertifiedKey::from_der(vec![of.clone()], private.clone_key(), provider).is_ok()
             };
             match error {
                 rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
                     if chain.iter().skip(1).any(fits) {
-                        TlsError::WrongOrder(certificate, key)
+                        TlsError::WrongOrder(path.clone(), key_path)
                     } else {
-                        TlsError::Mismatch(certificate, key)
+                        TlsError::Mismatch(path.clone(), key_path)
                     }
                 }
-                other => TlsError::Refused(certificate, key, other),
+                other => TlsError::Refused(path.clone(), key_path, other),
             }
         })?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Loaded { config: Arc::new(config), path: certificate.to_owned(), chain })
-}
+        let own = certified.cert.first().and_then(|der| X509Certificate::from_der(der).ok());
+        let validity = own.map(|(_, own)| Validity::of(&own));
+        Ok(Self { certified: Arc::new(certified), validity, path })
+    }
 
-impl Loaded {
+    /// Returns whether the server's own certificate is valid for this host.
+    pub(super) fn covers(&self, host: &ServerName<'_>) -> bool {
+        let own = self.certified.end_entity_cert().ok();
+        let parsed = own.and_then(|own| ParsedCertificate::try_from(own).ok());
+        parsed.is_some_and(|parsed| rustls::client::verify_server_name(&parsed, host).is_ok())
+    }
+
+    /// Returns why this pair can't replace another one at the time `now`. `None` means that it can.
+    ///
+    /// `host` is the host that the server's own certificate must cover if that of the other pair does.
+    pub(super) fn unfit(&self, now: Timestamp, host: Option<&ServerName<'_>>) -> Option<String> {
+        let path = self.path.display();
+        match self.validity {
+            Some(Validity { until, .. }) if until < now => {
+                return Some(format!("the certificate in {path} expired at {until}"));
+            }
+            Some(Validity { from, .. }) if from > now => {
+                return Some(format!(
+                    "the certificate in {path} is not valid before {from}; it is used from then on"
+                ));
+            }
+            _ => {}
+        }
+        let host = host.filter(|host| !self.covers(host))?;
+        Some(format!(
+            "the certificate in {path} is not valid for {}, the host of server.public_url",
+            host.to_str()
+        ))
+    }
+
     /// Returns what makes clients refuse the chain at the time `now`, as messages for the operator.
     ///
     /// None of this stops a server: without it, clients would not reach the service either.
-    pub fn concerns(&self, now: Timestamp) -> Vec<String> {
+    pub(super) fn concerns(&self, now: Timestamp) -> Vec<String> {
         let path = self.path.display();
         let mut concerns = Vec::new();
         // A certificate that can't be parsed here is left to the clients.
-        let parsed = self.chain.iter().map(|der| X509Certificate::from_der(der).ok());
+        let parsed = self.certified.cert.iter().map(|der| X509Certificate::from_der(der).ok());
         let parsed: Vec<_> =
             parsed.map(|found| found.map(|(_, certificate)| certificate)).collect();
         for (index, certificate) in parsed.iter().enumerate() {
             let Some(certificate) = certificate else { continue };
-            let validity = certificate.validity();
-            let (from, until) = (time(validity.not_before), time(validity.not_after));
+            let Validity { from, until } = Validity::of(certificate);
             let number = index + 1;
             if until < now {
-                concerns.push(format!(
-                    "certificate {number} in {path} expired at {until}; clients refuse it. Renew \
-                     it and restart the server"
-                ));
+                concerns.push(expired(number, &self.path, until));
             } else if from > now {
                 concerns.push(format!(
                     "certificate {number} in {path} is not valid before {from}; clients refuse it \
@@ -196,6 +257,25 @@ impl Loaded {
         }
         concerns
     }
+}
+
+/// Describes a certificate that has expired. `number` is its place in the file, from 1.
+pub(super) fn expired(number: usize, path: &Path, until: Timestamp) -> String {
+    format!(
+        "certificate {number} in {} expired at {until}; clients refuse it. Renew it: the server uses \
+         the new files without a restart",
+        path.display()
+    )
+}
+
+fn chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| TlsError::NotPem(path.to_owned(), error))?;
+    if chain.is_empty() {
+        return Err(TlsError::NoCertificate(path.to_owned(), holds(pem, "PRIVATE KEY-----")));
+    }
+    Ok(chain)
 }
 
 fn time(of: ASN1Time) -> Timestamp {
@@ -226,11 +306,19 @@ fn holds(pem: &[u8], words: &str) -> bool {
 /// Reads a file; one that must be private for `secret_of`, if that is given.
 fn read(path: &Path, secret_of: Option<&Process>) -> Result<Vec<u8>, TlsError> {
     let read = || {
-        let file = File::open(path)?;
+        // Without this flag, opening a FIFO would wait for its other end.
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let about = file.metadata()?;
+        if !about.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
         if let Some(process) = secret_of {
             process.require_private(path, &file)?;
         }
-        let mut content = Vec::new();
+        // Enough space for everything, so that no copy of a key stays behind.
+        let most = about.len().min(LARGEST_FILE);
+        let mut content = Vec::with_capacity(usize::try_from(most + 1).unwrap_or_default());
         file.take(LARGEST_FILE).read_to_end(&mut content)?;
         files::without_mark(content)
     };
