@@ -5,6 +5,7 @@ loop device.
 """
 
 import contextlib
+import filecmp
 import glob
 import os
 import shutil
@@ -64,6 +65,19 @@ class Eaten(Server):
         return entered
 
 
+def copy_of_one_moment(image, copy):
+    """Copies a disk as it is at one moment.
+
+    The file system goes on writing while its disk is copied: parts of the copy could then be older than others, which no
+    cut leaves behind. A copy that still equals the disk when it is complete has no such parts.
+    """
+    for _ in range(20):
+        shutil.copy(image, copy)
+        if filecmp.cmp(image, copy, shallow=False):
+            return
+    raise AssertionError("the file system never stopped writing")
+
+
 def lost_by_cuts(serve, chance, directory, count, first=Server, then=Server):
     """How many of so many cuts lost something that the first server acknowledged and the second must still have.
 
@@ -88,7 +102,7 @@ def lost_by_cuts(serve, chance, directory, count, first=Server, then=Server):
                 time.sleep(chance.uniform(0.5, 4))
                 server.process.send_signal(signal.SIGSTOP)
                 # Stopped, it acknowledges nothing more while the disk is looked at.
-                shutil.copy(image, cut)
+                copy_of_one_moment(image, cut)
             finally:
                 server.kill()
             load.end()
