@@ -127,6 +127,11 @@ pub(crate) enum Command {
     /// Print the OpenAPI 3.1 description of the API.
     #[command(after_help = "Example:\n  palisade openapi > openapi.json")]
     Openapi,
+    /// Ask the server of this machine, on server.admin_listen, whether it is live and ready.
+    ///
+    /// For the health checks of containers.
+    #[command(after_help = "Example:\n  palisade health")]
+    Health,
     /// Print the version, and what the program was built with.
     #[command(after_help = "Examples:\n  palisade version\n  palisade version --json")]
     Version,

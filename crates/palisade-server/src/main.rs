@@ -8,6 +8,7 @@ mod config;
 mod failure;
 mod filtered;
 mod front;
+mod health;
 mod init;
 mod keys;
 mod log;
@@ -86,6 +87,7 @@ async fn run(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {
         Command::Completions { shell } => reference::completions(*shell),
         Command::Man { directory } => reference::man(output, directory.as_deref())?,
         Command::Audit { action } => return audit::run(cli, output, *action).await,
+        Command::Health => health::run(cli, output)?,
         Command::Version => version::run(output).await?,
         Command::Migrate { action } => return migrate::run(cli, output, *action).await,
     }

@@ -21,6 +21,7 @@ use crate::failure::Failure;
 use crate::front;
 use crate::log;
 use crate::output::Output;
+use crate::serve;
 use crate::sources;
 
 /// How long an exiting process waits for the database to close its connections.
@@ -47,6 +48,7 @@ pub(crate) fn builder(settings: Settings) -> Builder {
     Builder::new(settings, Clock::system(), Arc::new(OsRandom))
         .module(front::MODULE)
         .module(log::MODULE)
+        .module(serve::MODULE)
 }
 
 /// Opens the database, whose schema may be out of date, and returns it with the builder.

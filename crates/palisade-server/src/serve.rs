@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use palisade::app::Actor;
@@ -15,7 +15,9 @@ use palisade::clock::Clock;
 use palisade::http::client::TrustedProxies;
 use palisade::http::serve::tls::{self, ServerCertificate};
 use palisade::http::serve::{Drained, Exempt, Limits, serve};
+use palisade::module::Module;
 use palisade::settings::{Concern, Settings, Severity};
+use palisade::telemetry::{CERTIFICATE_EXPIRY, CERTIFICATE_RELOADED};
 use palisade::{App, registration};
 use palisade_db::{Backend, ServerLock, ServerLockError};
 use serde_json::json;
@@ -143,6 +145,10 @@ impl Listeners {
         let Service { limits, mut signals, manager } = service;
         let (stop, stopped) = watch::channel(false);
         let tls = self.certificate.as_ref().map(|certificate| certificate.config());
+        if let Some(certificate) = &self.certificate {
+            // Set once: a process has one public listener.
+            let _ = CERTIFICATE.set(Arc::clone(certificate));
+        }
         let public = open.builder.service(&open.app);
         let public = serve(self.public, tls, public, limits.clone(), until(stopped.clone()));
         let plain_limits = Limits { connections: REDIRECTED_CONNECTIONS, ..limits.clone() };
@@ -173,6 +179,23 @@ impl Listeners {
         note(public).and(note(plain)).and(note(admin))
     }
 }
+
+/// The certificate of this process, if it has one.
+static CERTIFICATE: OnceLock<Arc<ServerCertificate>> = OnceLock::new();
+
+/// Reports the state of the certificate.
+pub(crate) const MODULE: Module = Module {
+    name: "certificate",
+    readings: &[|app| {
+        let Some(certificate) = CERTIFICATE.get() else { return };
+        if let Some(end) = certificate.expires_at() {
+            app.metrics.set(&CERTIFICATE_EXPIRY, end.as_micros() as f64 / 1e6, &[]);
+        }
+        let reloaded = u8::from(certificate.last_reload_succeeded());
+        app.metrics.set(&CERTIFICATE_RELOADED, f64::from(reloaded), &[]);
+    }],
+    ..Module::EMPTY
+};
 
 /// Reads the certificate and key of the public listener, if the settings name them.
 fn certificate(settings: &Settings) -> Result<Option<ServerCertificate>, Failure> {

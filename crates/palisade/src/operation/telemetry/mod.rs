@@ -39,6 +39,8 @@ pub const MODULE: Module = Module {
         &FEED_LAG,
         &BUILD,
         &LOG_LINES_DROPPED,
+        &CERTIFICATE_EXPIRY,
+        &CERTIFICATE_RELOADED,
         &process::CPU,
         &process::RESIDENT,
         &process::FILES,
@@ -70,6 +72,18 @@ static BUILD: Metric = Metric::gauge(
     "Always 1. The labels describe the server.",
 );
 
+/// Set by the program that opens the certificate.
+pub static CERTIFICATE_EXPIRY: Metric = Metric::gauge(
+    "palisade_certificate_expiry_timestamp_seconds",
+    &[],
+    "When the certificate of server.listen expires, in seconds since 1970-01-01 00:00 UTC. Missing without TLS.",
+);
+/// Set by the program that opens the certificate.
+pub static CERTIFICATE_RELOADED: Metric = Metric::gauge(
+    "palisade_certificate_reload_succeeded",
+    &[],
+    "Whether the files of the certificate could be used when they were last read: 1 or 0. Missing without TLS.",
+);
 /// Set by the program that writes the log.
 pub static LOG_LINES_DROPPED: Metric = Metric::counter(
     "palisade_log_lines_dropped",
