@@ -14,8 +14,8 @@ use clap::{Parser, Subcommand};
   palisade --set server.listen=127.0.0.1:8080 serve
   palisade user create ann@example.com --role admin
 
-Settings, in order of precedence: flag (--set), environment (PALISADE_SECTION__KEY), palisade.toml,
-default.
+Settings, in order of precedence: flag (--set), environment (PALISADE_SECTION__KEY), .env,
+palisade.toml, default.
 Exit codes: 0 success, 1 failure or problem found, 2 wrong usage or invalid settings.")]
 pub(crate) struct Cli {
     /// Read settings from this file instead of palisade.toml.

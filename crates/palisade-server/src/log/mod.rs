@@ -117,6 +117,17 @@ mod tests {
         }
     }
 
+    fn named_modules() {
+        tracing::debug!(target: "palisade::here::deeper", "one");
+        tracing::trace!(target: "palisade::here", "two");
+        tracing::error!(target: "palisade::silent", "five");
+    }
+
+    fn other_modules() {
+        tracing::warn!(target: "palisade::there", "three");
+        tracing::info!(target: "palisade::there", "four");
+    }
+
     #[test]
     fn a_module_is_logged_at_its_own_level() {
         let module = vec![("here".to_owned(), Some(LogLevel::Debug)), ("silent".to_owned(), None)];
@@ -129,11 +140,8 @@ mod tests {
                 .finish()
                 .with(filter_fn(move |event| is_logged(&levels, event)));
             tracing::subscriber::with_default(subscriber, || {
-                tracing::debug!(target: "palisade::here::deeper", "one");
-                tracing::trace!(target: "palisade::here", "two");
-                tracing::warn!(target: "palisade::there", "three");
-                tracing::info!(target: "palisade::there", "four");
-                tracing::error!(target: "palisade::silent", "five");
+                named_modules();
+                other_modules();
             });
         });
         let seen = ["one", "two", "three", "four", "five"].map(|word| written.contains(word));

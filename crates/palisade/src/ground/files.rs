@@ -2,9 +2,9 @@
 //!
 //! # Promises
 //!
-//! - A secret file is read only if no other user can read or change it. The one exception is a file of root, or of the
-//!   service manager, that a group of this process may read.
-//! - A data directory or a file of settings that other users can change is refused.
+//! - A secret file that a setting names is read only if no other user can read or change it. The one exception is a file
+//!   of root, or of the service manager, that a group of this process may read.
+//! - A data directory or a `.env` that other users can change is refused.
 //! - A byte order mark is not part of a text, and UTF-16 is named as the reason why a file can't be read.
 
 use std::fmt;

@@ -105,29 +105,6 @@ async fn panicking(on: On) {
     app.stop().await;
 }
 
-/// That a server has no mail is a setting and no failure. The log has the request's own line.
-#[tokio::test]
-async fn a_request_that_needs_mail_is_no_failure_of_a_server_without_mail() {
-    let settings = vec![
-        ("server.environment", "production"),
-        ("server.public_url", "https://app.example.com"),
-        ("server.trusted_proxies", "127.0.0.1/32"),
-    ];
-    let app = TestApp::with(On::Sqlite, Plan { settings, ..Plan::default() }).await;
-    let log = Log::default();
-    let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();
-    let listening = tracing::subscriber::set_default(lines);
-    let body = json!({ "email": "ann@example.com" });
-    let call = Call::new(Method::POST, "/api/v1/auth/password/forgot").json(body);
-    let answer =
-        app.anyone().from("127.0.0.1").send(call.header("x-forwarded-proto", "https")).await;
-    assert_eq!(answer.body["code"], "mail.off");
-    drop(listening);
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    assert!(log.contains("mail.off") && !log.contains("ERROR"), "{log}");
-    app.stop().await;
-}
-
 const PANICS_BEHIND: Module = Module {
     name: "test_panics_behind",
     jobs: &[Job {

@@ -94,7 +94,8 @@ pub const MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-const CHANGED: &str = "keys.changed";
+/// The topic of a change of the keys.
+pub(crate) const CHANGED: &str = "keys.changed";
 const RELOAD_EVERY: Duration = Duration::from_secs(30);
 /// How long others may cache the published keys.
 pub const PUBLISHED_MAX_AGE: Duration = Duration::from_secs(300);
@@ -216,8 +217,12 @@ async fn create(app: &App) -> Result<()> {
         insert(&mut change, row, ROOT_CHECK).await?;
     }
     let made = create_missing(&mut change).await?;
-    if check.is_some() && made.is_empty() {
-        return Ok(());
+    if check.is_some() {
+        if made.is_empty() {
+            return Ok(());
+        }
+        // Other processes publish the new key at once.
+        change.publish(CHANGED, uuid::Uuid::nil());
     }
     change.commit(CREATED.entry().detail("kids", made.join(" "))).await
 }

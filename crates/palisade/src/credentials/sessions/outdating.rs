@@ -27,16 +27,18 @@ pub(super) async fn outdate(change: &mut Change, whose: Whose<'_>) -> Result<()>
 }
 
 /// Marks the sessions of these users that may have a valid access token. A session that was not refreshed for longer
-/// has none.
+/// has none, but may be refreshed at this moment, with claims from before this change. For the sessions of a role's
+/// holders, a hold excludes that. Those of one user are marked whenever they were last used: PostgreSQL passes over a
+/// row without waiting for the refresh that has locked it, if its last committed values don't fit the condition.
 async fn mark(change: &mut Change, whose: Whose<'_>) -> Result<()> {
     let now = change.now();
     let issued_after = now.minus(tokens::longest_life(change.app()));
     let transport = Transport::Token.as_str();
     let (sql, args) = match whose {
         Whose::User(user) => (
-            "update sessions set outdated_at = $4
-             where transport = $2 and ended_at is null and last_used_at > $3 and user_id = $1",
-            args![user, transport, issued_after, now],
+            "update sessions set outdated_at = $3
+             where transport = $2 and ended_at is null and expires_at > $3 and user_id = $1",
+            args![user, transport, now],
         ),
         Whose::Role(role) => (
             "update sessions set outdated_at = $4

@@ -59,13 +59,13 @@ pub(super) fn routes() -> Routes {
     Routes::root()
         .get("/.well-known/jwks.json", ANYONE, jwks)
         .summary(
-            "Returns the public keys that verify JWTs.\n\nA new key is listed for 15 minutes before \
-             it signs.",
+            "Returns the public keys that verify JWTs.\n\nA key that replaces another one is listed for 15 \
+             minutes before it signs, unless the other one was dropped after a compromise.",
         )
         .get("/.well-known/paseto-keys.json", ANYONE, paseto_keys)
         .summary(
-            "Returns the public keys that verify PASETOs.\n\nA new key is listed for 15 minutes \
-             before it signs.",
+            "Returns the public keys that verify PASETOs.\n\nA key that replaces another one is listed for 15 \
+             minutes before it signs, unless the other one was dropped after a compromise.",
         )
 }
 

@@ -34,7 +34,7 @@ pub const MODULE: Module = Module {
     name: "tokens",
     routes: http::routes,
     subscriptions: &[Subscription {
-        topic: "keys.changed",
+        topic: keys::CHANGED,
         apply: |app, _| forget(app),
         forget_all: forget,
     }],

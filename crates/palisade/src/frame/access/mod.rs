@@ -1,4 +1,5 @@
-//! Identifies the caller and decides whether the call is allowed, before the body is read.
+//! Identifies the caller and decides whether the call is allowed, before the body is read. Where the body can contain the
+//! credential, at most 16 KiB of it are read first.
 //!
 //! The route line states who may call ([`ANYONE`], [`SIGNED_IN`], [`needs`]); the [gate](admit) enforces it.
 //!

@@ -11,7 +11,7 @@ use super::{App, Change};
 use crate::error::Result;
 use crate::id::UserId;
 
-/// The functions through which a slice answers questions about its tables.
+/// The functions through which a slice answers questions about its tables, and acts on them, for slices of lower levels.
 #[derive(Clone, Copy)]
 pub struct Answers {
     /// The rights that it gives to users and roles in addition to permissions.

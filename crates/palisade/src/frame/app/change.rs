@@ -209,7 +209,7 @@ impl Change {
 
     /// Adds a notice that the credentials of `subject` before this generation are refused. External readers of the feed
     /// get it too.
-    pub fn publish_generation(
+    pub(crate) fn publish_generation(
         &mut self,
         topic: &'static str,
         subject: impl Into<Uuid>,

@@ -200,7 +200,7 @@ impl Routes {
     }
 }
 
-/// A handler behind its gate: the body isn't read before the gate has admitted the request.
+/// A handler behind its gate: the body isn't read before the gate has admitted the request, except for a credential in it.
 #[derive(Clone)]
 struct Gated<H> {
     access: Arc<Access>,

@@ -195,7 +195,7 @@ catalogue! {
         environment: Environment = Fixed("development"),
             "The environment that the server runs in. In `production`, the server refuses to start \
              while an essential setting is missing. In `development`, it refuses to listen on \
-             anything but loopback.",
+             anything but loopback, unless `server.expose_development` is set.",
             in_production: Some("production");
         expose_development: bool = Fixed("false"),
             "Whether a development server may listen on other IP addresses than loopback, for \

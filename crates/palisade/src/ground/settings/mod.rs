@@ -12,7 +12,7 @@
 //! - All problems are reported together. Each one names the setting, where it was set and what to do.
 //! - No secret appears in a problem, in `Debug` output, or where settings are shown.
 //! - Settings that are essential in production can't be left out there, and a development server can't be reached from
-//!   other machines.
+//!   other machines unless `server.expose_development` is set.
 //!
 //! # Example
 //!
@@ -78,8 +78,7 @@ pub use words::{
 pub struct Sources<'a> {
     /// Keys such as `server.listen`, with their values. If a key occurs twice, the later value counts.
     pub flags: Vec<(String, String)>,
-    /// The environment. Variables for which [`is_variable`] returns true are read. The caller leaves out variables that
-    /// begin with `PALISADE_` but are not settings, except for those that Kubernetes writes.
+    /// The environment. Variables for which [`is_variable`] returns true are read.
     pub environment: Vec<(String, String)>,
     /// The path of the `.env` file, used in messages, and its text. It contains the same variables, which rank below the
     /// environment.
