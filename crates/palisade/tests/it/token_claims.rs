@@ -193,7 +193,7 @@ async fn beside(on: On) {
         let held = sign_in(&app, "jwt").await;
         // In some rounds, the session has no valid access token any more when it is refreshed.
         if round >= 6 {
-            app.advance(std::time::Duration::from_secs(2 * 3600)).await;
+            app.advance(Duration::from_secs(2 * 3600)).await;
             second.catch_up().await;
         }
         let root = app.token("root@example.com").await;
