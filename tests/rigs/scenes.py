@@ -512,7 +512,7 @@ open_to_all(
     body=lambda scene, slot: {"refresh_token": scene.session(slot)["refresh_token"]},
 )
 open_to_all("POST /auth/login", body=credentials)
-open_to_all("POST /auth/link", "reset", body=link("reset"))
+open_to_all("POST /auth/link", "reset", body=lambda scene, slot: {"token": scene.own(slot, scene.links["reset"])})
 open_to_all(
     "POST /login/access-token",
     form=lambda scene, slot: {
