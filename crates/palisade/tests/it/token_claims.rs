@@ -189,7 +189,8 @@ async fn beside(on: On) {
     let user = format!("/api/v1/users/{ann}");
     let role_of = format!("{user}/roles/readers");
     for round in 0..12 {
-        put(&root, &role_of).await;
+        let root = app.token("root@example.com").await;
+        assert!(put(&root, &role_of).await.status.is_success());
         let held = sign_in(&app, "jwt").await;
         // In some rounds, the session has no valid access token any more when it is refreshed.
         if round >= 6 {

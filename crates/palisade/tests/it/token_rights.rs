@@ -200,8 +200,8 @@ async fn batches(on: On) {
     copies(&app, &held, false).await;
     let mut tx = app.app.upkeep("a test").begin().await.unwrap();
     let session: Uuid = long_ago.text("session_id").parse().unwrap();
-    let old = app.clock.now().minus(Duration::from_secs(17 * 60));
-    let sql = "update sessions set last_used_at = $2 where id = $1";
+    let old = app.clock.now().minus(Duration::from_secs(60));
+    let sql = "update sessions set expires_at = $2 where id = $1";
     tx.run(sql, args![session, old]).await.unwrap();
     tx.commit().await.unwrap();
     let count = async |generation: i64| {
@@ -216,7 +216,7 @@ async fn batches(on: On) {
     assert!((500..=601).contains(&first), "{first}");
     let job = sessions::MODULE.jobs.iter().find(|job| job.name == "sessions.outdate").unwrap();
     (job.run)(&app.app).await.unwrap();
-    // A session without a valid token stays as it is.
+    // A session that has expired stays as it is.
     assert_eq!((count(1).await, count(2).await), (1, 601));
     app.stop().await;
 }
