@@ -4,12 +4,13 @@
 use axum::http::header::COOKIE;
 use axum::http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use palisade::sessions::{Found, SessionCookie};
+use palisade::cookie::{Found, HostCookie};
+use palisade::sessions;
 use palisade::settings::{Settings, Sources};
 
 fuzz_target!(|lines: Vec<Vec<u8>>| {
     let settings = Settings::load(Sources::default()).expect("the defaults").settings;
-    let cookie = SessionCookie::by(&settings);
+    let cookie = HostCookie::new(sessions::COOKIE, &settings);
     let mut headers = HeaderMap::new();
     for line in &lines {
         if let Ok(value) = HeaderValue::from_bytes(line) {
@@ -17,11 +18,15 @@ fuzz_target!(|lines: Vec<Vec<u8>>| {
         }
     }
     let name = format!("{}=", cookie.name());
-    let text = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let times: usize = text.map(|line| line.matches(&name).count()).sum();
+    let times: usize = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(|line| line.as_bytes().windows(name.len()).filter(|part| *part == name.as_bytes()).count())
+        .sum();
     match cookie.get(&headers) {
         Found::None => {}
         Found::One(value) => assert!(times >= 1 && !value.contains(';')),
-        Found::Several => assert!(times >= 2),
+        // Also one whose value is not text.
+        Found::Several => assert!(times >= 1),
     }
 });
